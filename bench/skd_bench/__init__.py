@@ -1,0 +1,1 @@
+"""The scale: everything that runs on the device; numpy and one runtime, never torch."""

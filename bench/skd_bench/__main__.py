@@ -1,0 +1,127 @@
+"""`python -m skd_bench BUNDLE`: check a bundle and measure it on this machine. Needs numpy and a runtime, no more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from skd_bench.errors import UserError
+from skd_bench.measure import bench_bundle
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; None for the process' own.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 the command line is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        result = bench_bundle(
+            options.bundle,
+            processes=options.processes,
+            queries=options.queries,
+            threads=options.threads,
+            progress=_progress if sys.stderr.isatty() else None,
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else table(result))
+    return 0
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result of `bench_bundle` as text for people."""
+    device, contract = result["device"], result["contract"]
+    lines = [
+        f"{result['name']} on {device['cpu']} (device {result['device_id']})",
+        f"one clip of {contract['frames']} frames, {contract['height']}x{contract['width']}, {result['threads']} "
+        f"thread{'s' * (result['threads'] != 1)}; the network alone; p50 with its 95 % interval over processes",
+        "",
+    ]
+    head = ("artefact", "p50 ms", "p90 ms", "p99 ms", "n", "load ms", "first ms", "peak MB", "file kB", "J/clip")
+    rows = [head, *(_row(a) for a in result["artefacts"])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join((first, *rest)))
+    lines += ["", "* the bundle's default"]
+    if clips := result["clips"]:
+        lines.append(
+            f"before the network: decoding {clips['decode_ms']:.2f} ms, preprocessing {clips['preprocess_ms']:.2f} ms "
+            f"(median of {clips['n']}, {clips['samples']} sample clips)"
+        )
+    reasons = sorted({a["energy"]["reason"] for a in result["artefacts"] if "reason" in a["energy"]})
+    lines += [f"energy: {reason}" for reason in reasons] + [f"note: {note}" for note in result["notes"]]
+    return "\n".join(lines)
+
+
+def _row(artefact: dict[str, Any]) -> tuple[str, ...]:
+    latency = artefact["latency"]
+    p50 = _number(latency["p50_ms"])
+    if latency["p50_interval"]:
+        p50 += " [{}, {}]".format(*map(_number, latency["p50_interval"]))
+    return (
+        ("* " if artefact["default"] else "  ") + artefact["file"],
+        p50,
+        _number(latency["p90_ms"]),
+        _number(latency["p99_ms"]),
+        str(latency["n"]),
+        _number(latency["load_ms"]),
+        _number(latency["first_ms"]),
+        _number(latency["peak_mb"]),
+        _number(artefact["bytes"] / 1000),
+        _number(artefact["energy"].get("joules_per_clip")),
+    )
+
+
+def _number(value: float | None) -> str:
+    """Three figures, or n/a: a percentile that too few samples carry is not guessed."""
+    if value is None:
+        return "n/a"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _progress(done: int, total: int) -> None:
+    end = "\r\033[K" if done == total else ""
+    print(f"\rmeasuring process {min(done + 1, total)} of {total}{end}", end="", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m skd_bench",
+        description="Check a bundle's hashes and measure its artefacts on this machine.",
+        epilog="Exit codes: 0 done, 1 failed, 2 the command line is wrong.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="the folder with manifest.json")
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    for name, default, what in (
+        ("processes", 5, "fresh processes"),
+        ("queries", 240, "timed queries for each artefact in each process"),
+        ("threads", 1, "threads a query may use"),
+    ):
+        parser.add_argument(f"--{name}", type=_count, default=default, metavar="N", help=f"{what} (default {default})")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdecimal() and len(text) < 8 else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

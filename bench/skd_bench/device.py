@@ -1,0 +1,192 @@
+"""Which machine a number was measured on, and whether two numbers may be compared.
+
+Everything is read, nothing is changed: no clock, no governor, no power cap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skd_bench.runtimes import runtimes
+
+# The instruction sets that decide which kernels a runtime picks (x86 names, then Arm's).
+_ISA = (
+    *("sse4_1", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+_GPU_FIELDS = {
+    "name": str,
+    "uuid": str,
+    "driver_version": str,
+    "power.limit": float,
+    "temperature.gpu": float,
+    "clocks.sm": float,
+    "clocks.max.sm": float,
+}
+_GPU_NAMES = ("name", "uuid", "driver", "power_limit_w", "temperature_c", "clock_mhz", "clock_max_mhz")
+
+
+def device_card() -> dict[str, Any]:
+    """Describe this machine as far as it can be read without rights.
+
+    Returns:
+        What JSON can write; None where a thing cannot be read. Keys: `cpu`, `cores` (of the machine), `cores_usable`
+        (this process may run on), `cpu_quota` (cores' worth of time a container may use), `isa`, `governor`,
+        `clock_mhz`, `clock_max_mhz`, `memory_mb`, `load` (averages over 1, 5 and 15 minutes), `temperature_c` (the
+        warmest sensor), `power_cap_w` (of the processor package), `os`, `kernel`, `machine`, `python`, `numpy`,
+        `runtimes` (name to version, or None), `gpus`.
+    """
+    info = _cpuinfo()
+    return {
+        "cpu": _cpu_name(info),
+        "cores": os.cpu_count(),
+        "cores_usable": _usable_cores(),
+        "cpu_quota": _cpu_quota(),
+        "isa": _isa(info),
+        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_mhz": _clock_now(info),
+        "clock_max_mhz": _scaled("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq", 1e-3),
+        "memory_mb": _memory_mb(),
+        **device_state(),
+        "power_cap_w": _scaled("/sys/class/powercap/intel-rapl:0/constraint_0_power_limit_uw", 1e-6),
+        "os": _os_name(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "runtimes": {name: runtime.version() for name, runtime in runtimes().items()},
+        "gpus": _gpus(),
+    }
+
+
+def device_state() -> dict[str, Any]:
+    """What changes while one measures, to be read before and after: `load` and `temperature_c`."""
+    return {
+        "load": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "temperature_c": _temperature(),
+    }
+
+
+def device_id(card: dict[str, Any]) -> str:
+    """A short hash of what must be equal for two latencies to be compared.
+
+    That is the processor, the cores and the time a process may use, the instruction sets, the governor, the runtimes'
+    versions and the GPUs with their drivers and power limits; not the load, the temperature, the kernel or Python.
+
+    Args:
+        card: What `device_card` gave, perhaps read back from JSON.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes")
+    same: dict[str, Any] = {key: card.get(key) for key in keys}
+    same["gpus"] = [{k: gpu.get(k) for k in _GPU_NAMES[:4]} for gpu in card.get("gpus") or []]
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# ----------------------------------------------------------------------------------------------------- the readings
+def _text(path: str | Path) -> str | None:
+    try:
+        return Path(path).read_text(errors="replace").strip("\0 \n\t") or None
+    except OSError:
+        return None
+
+
+def _scaled(path: str | Path, factor: float) -> float | None:
+    text = _text(path)
+    try:
+        return round(int(text) * factor, 3) if text else None
+    except ValueError:
+        return None
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's lines of /proc/cpuinfo; a board's own name stands in its last block."""
+    pairs = re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", _text("/proc/cpuinfo") or "", re.MULTILINE)
+    info: dict[str, str] = {}
+    for key, value in pairs:
+        info.setdefault(key, value)
+    return info
+
+
+def _cpu_name(info: dict[str, str]) -> str:
+    board = _text("/proc/device-tree/model") or info.get("Model")
+    name = info.get("model name") or platform.processor() or platform.machine()
+    if "CPU part" in info:
+        name += f" (implementer {info.get('CPU implementer')}, part {info['CPU part']})"
+    return f"{board}: {name}" if board else name
+
+
+def _usable_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu_quota() -> float | None:
+    quota, _, period = (_text("/sys/fs/cgroup/cpu.max") or "").partition(" ")
+    return round(int(quota) / int(period), 3) if quota.isdigit() and period.isdigit() else None
+
+
+def _isa(info: dict[str, str]) -> list[str]:
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    return [flag for flag in _ISA if flag in flags]
+
+
+def _clock_now(info: dict[str, str]) -> float | None:
+    clock = _scaled("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", 1e-3)
+    if clock is None and info.get("cpu MHz"):
+        return round(float(info["cpu MHz"]), 1)
+    return clock
+
+
+def _memory_mb() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _temperature() -> float | None:
+    zones = [_scaled(p, 1e-3) for p in sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))]
+    return max((z for z in zones if z is not None and 0 < z < 150), default=None)
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.platform(terse=True)
+
+
+def _gpus() -> list[dict[str, Any]] | None:
+    """What nvidia-smi says of each GPU; None where there is no nvidia-smi or no GPU."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return [_gpu(line) for line in done.stdout.splitlines() if line.strip()] or None
+
+
+def _gpu(line: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, kind, text in zip(_GPU_NAMES, _GPU_FIELDS.values(), line.split(","), strict=False):
+        try:
+            values[name] = kind(text.strip())
+        except ValueError:  # "[N/A]"
+            values[name] = None
+    return values

@@ -1,0 +1,308 @@
+"""Numbers with the interval they deserve: percentiles, means, paired differences, McNemar.
+
+Numpy in, plain numbers out. A figure that the samples cannot carry is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.errors import UserError
+
+Floats = npt.NDArray[np.float64]
+
+# MLPerf's early stopping: how sure the percentile must be.
+_DOUBT = 0.01
+# Elements of the resampling table held at once (8 bytes each).
+_TABLE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the range that holds the true one with probability `level`.
+
+    Attributes:
+        value: The estimate, in the unit of what was measured.
+        low: Lower end.
+        high: Upper end.
+        level: In (0, 1).
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    def to_json(self) -> dict[str, float]:
+        """The four numbers by name."""
+        return {"value": self.value, "low": self.low, "high": self.high, "level": self.level}
+
+
+def percentile(
+    samples_by_process: Sequence[npt.ArrayLike], q: float, *, seed: int = 0, resamples: int = 2000
+) -> Interval | None:
+    """A percentile of latencies that came from several fresh processes.
+
+    Up to the median it is the smallest sample that at least q % of all samples do not exceed. Above, it is MLPerf's
+    early-stopping estimate: with t the largest count for which `BinomCDF(t; n, 1 - q/100) <= 0.01`, the t - 1 largest
+    samples are dropped and the largest one left is the value, so that it is no less than the true percentile in 99 of
+    100 measurements. Samples of one process are autocorrelated, so the interval comes from resampling whole
+    processes; with one process alone it comes from the ranks of its samples, which is too narrow.
+
+    Args:
+        samples_by_process: One array of samples for each process, any order, any unit.
+        q: In (0, 100).
+        seed: Of the resampling.
+        resamples: How many resamples.
+
+    Returns:
+        The percentile, always one of the samples; None when there are too few (t < 1: p50 needs 11, p90 64, p99 662).
+
+    Raises:
+        ValueError: q is outside (0, 100), or a sample is not a number.
+    """
+    if not 0 < q < 100:
+        raise ValueError(f"a percentile lies between 0 and 100, not at {q}")
+    arrays = [np.asarray(samples, np.float64).ravel() for samples in samples_by_process]
+    pooled = np.concatenate(arrays) if arrays else np.empty(0)
+    if not np.isfinite(pooled).all():
+        raise ValueError("a latency sample is not a finite number")
+    n = len(pooled)
+    if _early_stopping(n, 1 - q / 100) < 1:
+        return None
+    used = [a for a in arrays if len(a)]
+    ordered = np.sort(pooled)
+    value = float(ordered[_rank(n, q)])
+    if len(used) == 1:
+        low, high = ordered[_rank_range(n, q / 100)]
+    else:
+        low, high = np.quantile(_resampled_percentiles(used, q, seed, resamples), [0.025, 0.975])
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def ratio_of_medians(
+    a_by_process: Sequence[npt.ArrayLike],
+    b_by_process: Sequence[npt.ArrayLike],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Interval | None:
+    """How many times slower A is than B, both measured in turns in the same processes (paired by process).
+
+    Args:
+        a_by_process: One array of samples for each process.
+        b_by_process: The same processes in the same order.
+        seed: Of the resampling.
+        resamples: How many resamples of whole processes.
+
+    Returns:
+        `median(A) / median(B)`; None with fewer than two processes or 11 samples, which say nothing of the spread.
+
+    Raises:
+        ValueError: The processes are not as many, one has no samples, or B's samples are not above 0.
+    """
+    a, b = ([np.asarray(s, np.float64).ravel() for s in side] for side in (a_by_process, b_by_process))
+    if len(a) != len(b) or not all(len(s) for s in (*a, *b)):
+        raise ValueError(f"a paired ratio needs samples of both from the same processes, not {len(a)} and {len(b)}")
+    if any((s <= 0).any() for s in b):
+        raise ValueError("a ratio needs milliseconds above 0")
+    left, right = percentile(a, 50, resamples=1), percentile(b, 50, resamples=1)
+    if len(a) < 2 or left is None or right is None:
+        return None
+    # Equal seeds draw the same processes for both sides: that is the pairing.
+    ratios = _resampled_percentiles(a, 50, seed, resamples) / _resampled_percentiles(b, 50, seed, resamples)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    value = left.value / right.value
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def mean_interval(
+    values: npt.ArrayLike, groups: Sequence[Hashable] | None = None, *, seed: int = 0, resamples: int = 2000
+) -> Interval:
+    """The mean and its 95 % bootstrap interval; clips of one group (a source video) are resampled together.
+
+    Where every value is 0, or every value is 1, resampling would give an interval of no width; its far end is then
+    the exact (Clopper-Pearson) bound for that many groups.
+
+    Args:
+        values: Shape (n,), n at least 1.
+        groups: A label for each value; None where each stands for itself.
+        seed: Of the resampling.
+        resamples: How many resamples.
+
+    Raises:
+        UserError: There is no value.
+        ValueError: A value is not finite, or the groups are not as many as the values.
+    """
+    array = _checked(values)
+    sums, counts = _by_group(array, groups)
+    interval = _bootstrap_mean(sums, counts, seed, resamples)
+    far = float(0.025 ** (1 / len(counts)))
+    if (array == 1).all():
+        return Interval(1.0, far, 1.0)
+    if (array == 0).all():
+        return Interval(0.0, 0.0, 1 - far)
+    return interval
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Interval:
+    """`mean(a) - mean(b)` over the same clips, with its 95 % paired bootstrap interval.
+
+    Args:
+        a: Shape (n,): for example 1 where model A is right, else 0.
+        b: Shape (n,): the same clips in the same order for model B.
+        groups: A label for each clip; clips of one group are resampled together.
+        seed: Of the resampling.
+        resamples: How many resamples.
+
+    Raises:
+        UserError: There is no clip.
+        ValueError: The arrays differ in length, or a value is not finite.
+    """
+    left, right = _checked(a), _checked(b)
+    if left.shape != right.shape:
+        raise ValueError(f"a paired difference needs the same clips twice, not {len(left)} and {len(right)}")
+    sums, counts = _by_group(left - right, groups)
+    return _bootstrap_mean(sums, counts, seed, resamples)
+
+
+def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """McNemar's exact two-sided test on two models' right answers over the same clips.
+
+    Args:
+        a: Shape (n,): true where model A is right.
+        b: Shape (n,): true where model B is right.
+
+    Returns:
+        The probability, in (0, 1], of a split at least this uneven were both equally good; 1 where they never differ.
+
+    Raises:
+        ValueError: The arrays differ in length.
+    """
+    left, right = np.asarray(a, bool).ravel(), np.asarray(b, bool).ravel()
+    if left.shape != right.shape:
+        raise ValueError(f"McNemar needs the same clips twice, not {len(left)} and {len(right)}")
+    only_a, only_b = int((left & ~right).sum()), int((right & ~left).sum())
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    if n == 0:
+        return 1.0
+    return min(1.0, 2 * float(_binomial_cdf(n, 0.5)[fewer]))
+
+
+def resolvable_points(n: int, p: float) -> float:
+    """How small a difference n clips can show: half the width of the 95 % interval, in points.
+
+    Args:
+        n: Clips, at least 1.
+        p: The accuracy, in 0..1.
+
+    Returns:
+        Percentage points (330 clips at 0.87: 3.6).
+
+    Raises:
+        ValueError: n or p is out of range.
+    """
+    if n < 1 or not 0 <= p <= 1:
+        raise ValueError(f"needs n >= 1 and 0 <= p <= 1, not {n} and {p}")
+    return 100 * 1.959964 * math.sqrt(p * (1 - p) / n)
+
+
+# --------------------------------------------------------------------------------------------------- the bootstrap
+def _checked(values: npt.ArrayLike) -> Floats:
+    array = np.asarray(values, np.float64).ravel()
+    if len(array) == 0:
+        raise UserError("there is nothing to average: no clip was measured")
+    if not np.isfinite(array).all():
+        raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(array))[0])} is not a finite number")
+    return array
+
+
+def _by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+    """The sum and the count of each group's values."""
+    if groups is None:
+        return values, np.ones(len(values))
+    if len(groups) != len(values):
+        raise ValueError(f"{len(values)} values cannot have {len(groups)} group labels")
+    number: dict[Hashable, int] = {}
+    codes = np.asarray([number.setdefault(g, len(number)) for g in groups])
+    return np.asarray(np.bincount(codes, values), np.float64), np.asarray(np.bincount(codes), np.float64)
+
+
+def _bootstrap_mean(sums: Floats, counts: Floats, seed: int, resamples: int) -> Interval:
+    rng = np.random.default_rng(seed)
+    size = len(sums)
+    equal = bool((counts == counts[0]).all())
+    means = np.empty(resamples)
+    rows = max(1, _TABLE // size)
+    for start in range(0, resamples, rows):
+        picks = rng.integers(size, size=(min(rows, resamples - start), size))
+        total = sums[picks].sum(axis=1)
+        weight = size * counts[0] if equal else counts[picks].sum(axis=1)
+        means[start : start + len(picks)] = total / weight
+    value = float(sums.sum() / counts.sum())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def _resampled_percentiles(arrays: list[Floats], q: float, seed: int, resamples: int) -> Floats:
+    """The percentile of each resample of whole processes, read off the samples sorted once."""
+    processes, pooled = len(arrays), np.concatenate(arrays)
+    order = np.argsort(pooled, kind="stable")
+    ordered, process = pooled[order], np.repeat(np.arange(processes), [len(a) for a in arrays])[order]
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(processes, np.full(processes, 1 / processes), size=resamples)
+    times, repeats = np.unique(times, axis=0, return_counts=True)  # 5 processes: 126 different resamples at most
+    sizes = times @ np.bincount(process, minlength=processes)
+    ranks = np.asarray([_rank(int(n), q) for n in sizes.tolist()])
+    values = np.empty(len(times))
+    rows = max(1, _TABLE // len(ordered))
+    for start in range(0, len(times), rows):
+        part = slice(start, start + rows)
+        reached = np.cumsum(times[part][:, process], axis=1) > ranks[part, None]
+        values[part] = ordered[reached.argmax(axis=1)]
+    return np.repeat(values, repeats)
+
+
+# -------------------------------------------------------------------------------------------------- the binomials
+@cache
+def _rank(n: int, q: float) -> int:
+    """The place of the percentile among n sorted samples, counted from 0."""
+    if q <= 50:
+        return max(math.ceil(n * q / 100) - 1, 0)
+    return n - max(_early_stopping(n, 1 - q / 100), 1)
+
+
+def _early_stopping(n: int, tail: float) -> int:
+    """The largest t with `BinomCDF(t; n, tail) <= 0.01`; -1 where there is none."""
+    if n < 1:
+        return -1
+    return int(np.searchsorted(_binomial_cdf(n, tail), _DOUBT, side="right")) - 1
+
+
+def _rank_range(n: int, share: float) -> list[int]:
+    """The two places, among n sorted samples, between which a quantile lies with 95 % probability."""
+    cdf = _binomial_cdf(n, share)
+    low = int(np.searchsorted(cdf, 0.025))
+    return [max(low - 1, 0), min(int(np.searchsorted(cdf, 0.975)), n - 1)]
+
+
+def _binomial_cdf(n: int, p: float) -> Floats:
+    """P(X <= k) for k = 0..n, without scipy."""
+    k = np.arange(n)
+    steps = np.log((n - k) / (k + 1)) + math.log(p) - math.log1p(-p)
+    log_pmf = n * math.log1p(-p) + np.concatenate([[0.0], np.cumsum(steps)])
+    cdf: Floats = np.minimum(np.cumsum(np.exp(log_pmf)), 1.0)
+    return cdf

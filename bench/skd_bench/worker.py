@@ -1,0 +1,169 @@
+"""One fresh measuring process: `python -m skd_bench.worker JOB.json RESULT.json`, started by `latency.py`.
+
+The job says which targets, threads and how many queries; the result holds every sample in nanoseconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_json
+from skd_bench.runtimes import Session, runtime
+
+# Targets take turns in short blocks, each after one untimed query that brings its weights back into the cache: a
+# deployed network runs alone and finds them there.
+_BLOCK = 8
+_WINDOW = 8
+_STEADY = 1.10
+_MOST_WINDOWS = 15
+_MOST_WARM_UP_NS = 3_000_000_000
+
+
+@dataclass
+class _Loaded:
+    """One target in this process."""
+
+    name: str
+    session: Session
+    clip: npt.NDArray[Any]
+    load_ns: int
+    first_ns: int
+    samples: npt.NDArray[np.int64]
+    done: int = 0
+    steady: bool = field(default=False)
+
+
+def main(arguments: list[str]) -> int:
+    """Do the job and write the result; a `UserError` becomes one line on stderr.
+
+    Returns:
+        The exit code.
+    """
+    job_path, result_path = arguments
+    try:
+        write_json(result_path, measure(json.loads(Path(job_path).read_text("utf-8"))))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """Load every target, warm each up, and time them in turns, batch 1.
+
+    Args:
+        job: `targets` (each with `name`, `path`, `runtime`), `threads`, `queries` (for each target), `seed`.
+
+    Returns:
+        `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`), and `peak_mb`: the most memory
+        this process held, None where the system does not say.
+
+    Raises:
+        UserError: A target cannot be loaded or run.
+    """
+    rng = np.random.default_rng(job["seed"])
+    loaded = [_load(target, job["threads"], job["queries"], rng) for target in job["targets"]]
+    gc.collect()
+    gc.disable()
+    if job["queries"]:
+        for target in loaded:
+            target.steady = _warm_up(target)
+        _take_turns(loaded, job["queries"], rng)
+    for target in loaded:
+        target.session.close()
+    return {
+        "targets": [
+            {
+                "name": t.name,
+                "samples_ns": t.samples.tolist(),
+                "load_ns": t.load_ns,
+                "first_ns": t.first_ns,
+                "steady": t.steady,
+            }
+            for t in loaded
+        ],
+        "peak_mb": _peak_mb(),
+    }
+
+
+def _load(target: dict[str, str], threads: int, queries: int, rng: np.random.Generator) -> _Loaded:
+    engine = runtime(target["runtime"])
+    engine.prepare()
+    begin = time.perf_counter_ns()
+    session = engine.load(Path(target["path"]), threads=threads)
+    load_ns = time.perf_counter_ns() - begin
+    clip = _random_clip(session, target["path"], rng)
+    begin = time.perf_counter_ns()
+    session.run(clip)
+    first_ns = time.perf_counter_ns() - begin
+    return _Loaded(target["name"], session, clip, load_ns, first_ns, np.zeros(queries, np.int64))
+
+
+def _random_clip(session: Session, path: str, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """One clip of random content: pixels are noise where the network takes uint8, normal numbers otherwise."""
+    batch, *rest = session.input.shape
+    shape = [n for n in rest if n is not None]
+    if batch not in (None, 1) or len(shape) != len(rest):
+        raise UserError(
+            f"{path} takes {session.input.shape}; latency is measured with one clip of fixed frames and size: "
+            "export it with only the batch axis left open"
+        )
+    if session.input.dtype == "uint8":
+        return rng.integers(0, 256, (1, *shape), dtype=np.uint8)
+    return rng.standard_normal((1, *shape), dtype=np.float32).astype(session.input.dtype, copy=False)
+
+
+def _warm_up(target: _Loaded) -> bool:
+    """Query until the medians of three windows in a row lie within 10 %; False when that never comes."""
+    medians: list[float] = []
+    begin = time.perf_counter_ns()
+    window = np.zeros(_WINDOW, np.int64)
+    while len(medians) < _MOST_WINDOWS and time.perf_counter_ns() - begin < _MOST_WARM_UP_NS:
+        _time(target, window)
+        medians.append(float(np.median(window)))
+        if len(medians) >= 3 and max(medians[-3:]) <= _STEADY * min(medians[-3:]):
+            return True
+    return False
+
+
+def _take_turns(loaded: list[_Loaded], queries: int, rng: np.random.Generator) -> None:
+    """Fill every target's samples, block by block; the order changes with every round."""
+    while loaded[0].done < queries:
+        for index in rng.permutation(len(loaded)):
+            target = loaded[index]
+            target.session.run(target.clip)
+            block = target.samples[target.done : target.done + _BLOCK]
+            _time(target, block)
+            target.done += len(block)
+
+
+def _time(target: _Loaded, into: npt.NDArray[np.int64]) -> None:
+    """Single stream: the next query starts when the last one is done."""
+    run, clip, clock = target.session.run, target.clip, time.perf_counter_ns
+    for i in range(len(into)):
+        begin = clock()
+        run(clip)
+        into[i] = clock() - begin
+
+
+def _peak_mb() -> float | None:
+    """VmHWM: it starts anew with the program, whereas getrusage remembers the parent's size."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmHWM:")), None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The foundry: a trained module in, files out (ONNX, precision, parity, bundle)."""

@@ -1,0 +1,185 @@
+"""The folder that travels: model files, manifest, README, opt-in sample clips; whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from skd_bench.clips import Preprocess, Sampling
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file, write_atomic
+from skd_bench.manifest import MANIFEST, SCHEMA, Artefact, Manifest, Sample
+from skd_export.readme import readme_text
+
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file on its way into a bundle; the fields are those of `skd_bench.manifest.Artefact`.
+
+    Attributes:
+        source: Where the file is now; in the bundle it is called ``<student>.<precision>.onnx``.
+        path: The cascade that trained it: names from the teacher to the student.
+    """
+
+    source: Path
+    precision: Literal["fp32", "int8"]
+    student: str
+    path: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    runtime: Literal["ort"] = "ort"
+
+
+def write_bundle(
+    folder: Path | str,
+    *,
+    name: str,
+    classes: Sequence[str],
+    sampling: Sampling,
+    preprocess: Preprocess,
+    models: Sequence[ModelFile],
+    licences: Mapping[str, str],
+    created_by: str,
+    provenance: Mapping[str, Any] | None = None,
+    samples: Sequence[tuple[Path, str]] = (),
+    readme: str | None = None,
+) -> Path:
+    """Write a bundle.
+
+    It is built beside its place and renamed into it; the manifest is written last, so that a bundle which was cut off
+    while it was copied or written is recognised. Equal arguments give equal bytes. Nothing in it can be executed.
+
+    Args:
+        folder: Where the bundle goes. A bundle that is there is replaced; anything else there is left alone.
+        name: The recipe's name.
+        classes: Class names in the order of the logits.
+        sampling: Which frames of a video the network takes.
+        preprocess: How they become its input.
+        models: At least one; the first is the one to use.
+        licences: Of ``data`` and ``weights``, as the recipe states them.
+        created_by: Program and version.
+        provenance: Hashes, versions, seeds; JSON types. No paths of this machine.
+        samples: Clips that may travel: video file and class name.
+        readme: Text of the README; None: written from the manifest.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: A file is missing, the folder is taken by something else or cannot be written, or the parts
+            contradict each other (two models of one name, a sample of an unknown class).
+    """
+    folder = Path(folder)
+    if not models:
+        raise UserError("a bundle needs at least one model file")
+    _refuse_strangers(folder)
+    with _built_beside(folder) as building:
+        manifest = Manifest(
+            schema=SCHEMA,
+            name=name,
+            created_by=created_by,
+            classes=list(classes),
+            contract="float_clip",
+            sampling=sampling,
+            preprocess=preprocess,
+            default=_file_name(models[0]),
+            artefacts=[_add_model(building, model) for model in models],
+            licences=dict(licences),
+            provenance=dict(provenance or {}),
+            samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
+        )
+        write_atomic(building / README, readme_text(manifest) if readme is None else readme)
+        complete = Manifest(**{**vars(manifest), "documents": {README: sha256_file(building / README)}})
+        try:
+            complete.save(building)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"this cannot be written as a bundle: {error}") from error
+    return folder
+
+
+def _file_name(model: ModelFile) -> str:
+    return f"{_plain(model.student)}.{model.precision}.onnx"
+
+
+def _plain(text: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".") or "model"
+
+
+def _add_model(building: Path, model: ModelFile) -> Artefact:
+    target = _copy(model.source, building / _file_name(model))
+    return Artefact(
+        file=target.name,
+        sha256=sha256_file(target),
+        bytes=target.stat().st_size,
+        precision=model.precision,
+        runtime=model.runtime,
+        student=model.student,
+        path=list(model.path),
+        options=model.options,
+        parity=model.parity,
+        measured=model.measured,
+    )
+
+
+def _add_sample(building: Path, index: int, source: Path, label: str) -> Sample:
+    # The file's own name could say where it comes from; a number and the class do not.
+    file = f"samples/{index:03d}-{_plain(label)}{Path(source).suffix.lower()}"
+    target = _copy(Path(source), building / file)
+    return Sample(file=file, sha256=sha256_file(target), bytes=target.stat().st_size, label=label)
+
+
+def _copy(source: Path, target: Path) -> Path:
+    """Copy bytes alone: no executable bit, no times, no link."""
+    if target.exists():
+        raise UserError(f"two files of the bundle would be called {target.name}; give the students different names")
+    target.parent.mkdir(exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"cannot copy {source} into the bundle: {error.strerror or error}") from error
+    target.chmod(0o644)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return target
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Only a bundle or an empty folder may be replaced."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UserError(f"{folder} is there already and is no bundle of ours: give another folder, or move it away")
+
+
+@contextlib.contextmanager
+def _built_beside(folder: Path) -> Iterator[Path]:
+    """A folder to build in that takes the place of ``folder`` at the end, and vanishes when something goes wrong."""
+    mark = uuid4().hex[:12]
+    building = folder.with_name(f".{folder.name}.{mark}.part")
+    old = folder.with_name(f".{folder.name}.{mark}.old")
+    try:
+        building.mkdir(parents=True)
+        yield building
+        if folder.exists():
+            folder.rename(old)
+        building.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise UserError(
+            f"cannot write the bundle {folder}: {error.strerror or error}; choose a folder that you may write"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

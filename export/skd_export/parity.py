@@ -1,0 +1,167 @@
+"""How a file's answers differ from the trained network's, and whether that is within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from skd_bench.errors import UserError
+
+Floats = npt.NDArray[np.float32]
+_SHOWN_FLIPS = 20
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a file may differ by.
+
+    Attributes:
+        relative: FP32: largest difference over largest logit. Agreement must be perfect besides.
+        agreement: INT8: share of clips with the same top class, in 0..1 ...
+        drop: ... or the accuracy that may be lost, in points. One of the two is enough.
+    """
+
+    relative: float = 1e-4
+    agreement: float = 0.98
+    drop: float = 1.0
+
+
+def torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Floats:
+    """Logits ``(N, C)`` of a network for batches of normalised clips ``(b, 3, T, H, W)``, on the network's device.
+
+    Raises:
+        UserError: The network is in train mode, or there are no clips.
+    """
+    if any(module.training for module in network.modules()):
+        raise UserError("the network is in train mode: call network.eval() before comparing its answers")
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with torch.inference_mode():
+        rows = [network(torch.from_numpy(batch).to(device)).float().cpu().numpy() for batch in batches]
+    if not rows:
+        raise UserError("there are no clips to compare answers on")
+    return np.concatenate(rows)
+
+
+def parity(
+    reference_logits: npt.ArrayLike, candidate_logits: npt.ArrayLike, labels: npt.ArrayLike | None = None
+) -> dict[str, Any]:
+    """Compare a candidate's logits with the reference's, clip by clip.
+
+    Args:
+        reference_logits: ``(N, C)``, N >= 1: the trained network.
+        candidate_logits: ``(N, C)``: the exported file, on the same clips in the same order.
+        labels: N class indices, or None where the truth is unknown.
+
+    Returns:
+        JSON-ready: ``n``; ``max_abs`` and ``mean_abs`` difference; ``relative`` (``max_abs`` over the reference's
+        largest logit); ``cosine`` (mean over clips, 1 is the same direction); ``spread`` (how far the reference's
+        logits move from clip to clip, over its largest logit: near 0 the network ignores its input and parity proves
+        nothing); ``agreement`` of top classes in 0..1; ``flips``, at most 20, surest first, each with ``clip``,
+        ``reference``, ``candidate``, ``margin`` (by how much the reference preferred its own) and ``label``;
+        ``accuracy_drop`` in points, negative where the candidate is better, None without labels.
+
+    Raises:
+        UserError: Shapes differ, there are no clips, or a logit is NaN or infinite (names the clip).
+    """
+    reference = _logits(reference_logits, "the network")
+    candidate = _logits(candidate_logits, "the exported file")
+    if reference.shape != candidate.shape:
+        raise UserError(f"logits of shapes {reference.shape} and {candidate.shape} cannot be compared clip by clip")
+    truth = None if labels is None else np.asarray(labels, dtype=np.int64)
+    if truth is not None and truth.shape != (len(reference),):
+        raise UserError(f"{len(reference)} clips need {len(reference)} labels, not an array of shape {truth.shape}")
+    difference = np.abs(candidate - reference)
+    scale = float(np.abs(reference).max()) or 1.0
+    ours, theirs = reference.argmax(axis=1), candidate.argmax(axis=1)
+    drop = None if truth is None else 100.0 * float(np.mean(ours == truth) - np.mean(theirs == truth))
+    return {
+        "n": len(reference),
+        "max_abs": float(difference.max()),
+        "mean_abs": float(difference.mean()),
+        "relative": float(difference.max()) / scale,
+        "cosine": _cosine(reference, candidate),
+        "spread": float(np.ptp(reference, axis=0).max()) / scale,
+        "agreement": float(np.mean(ours == theirs)),
+        "flips": _flips(reference, ours, theirs, truth),
+        "accuracy_drop": drop,
+    }
+
+
+def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = None) -> str | None:
+    """Why a file is outside the bounds of its precision, in words, or None when it is within them.
+
+    Args:
+        parity: From `parity`.
+        precision: ``fp32`` or ``int8``.
+        bounds: The default ones when None.
+
+    Raises:
+        ValueError: The precision is not known.
+    """
+    bounds = bounds or Bounds()
+    agreement, drop, n = parity["agreement"], parity["accuracy_drop"], parity["n"]
+    if precision == "fp32":
+        if agreement < 1.0:
+            return (
+                f"the FP32 file changes the top class of {round((1 - agreement) * n)} of {n} clips; it may change none"
+            )
+        if parity["relative"] > bounds.relative:
+            off = f"{parity['relative']:.1e} of the largest, above {bounds.relative:.0e}"
+            return f"the FP32 file's logits are off by {off}"
+        return None
+    if precision != "int8":
+        raise ValueError(f"precision is 'fp32' or 'int8', not {precision!r}")
+    if agreement >= bounds.agreement or (drop is not None and drop <= bounds.drop):
+        return None
+    lost = "an unknown number of" if drop is None else f"{drop:.1f}"
+    return (
+        f"the INT8 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below "
+        f"{100 * bounds.agreement:.1f} %, and loses {lost} points, above {bounds.drop:.1f}"
+    )
+
+
+def _logits(values: npt.ArrayLike, whose: str) -> npt.NDArray[np.float64]:
+    logits = np.asarray(values, dtype=np.float64)
+    if logits.ndim != 2 or not logits.size:
+        raise UserError(
+            f"{whose} gave logits of shape {logits.shape}; (clips, classes) with at least one clip is needed"
+        )
+    if len(bad := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
+        raise UserError(f"{whose} gave NaN or infinite logits for clip {bad[0]} (and {len(bad) - 1} others)")
+    return logits
+
+
+def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Mean cosine of the rows; two zero rows are alike, a zero row and another are not."""
+    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    product = lengths[0] * lengths[1]
+    cosines = np.divide((a * b).sum(axis=1), product, out=np.zeros(len(a)), where=product > 0)
+    cosines[(lengths[0] == 0) & (lengths[1] == 0)] = 1.0
+    return float(np.clip(cosines, -1.0, 1.0).mean())
+
+
+def _flips(
+    reference: npt.NDArray[np.float64],
+    ours: npt.NDArray[np.int64],
+    theirs: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64] | None,
+) -> list[dict[str, Any]]:
+    clips = np.flatnonzero(ours != theirs)
+    margins = reference[clips, ours[clips]] - reference[clips, theirs[clips]]
+    surest = np.argsort(-margins, kind="stable")[:_SHOWN_FLIPS]
+    return [
+        {
+            "clip": int(clips[i]),
+            "reference": int(ours[clips[i]]),
+            "candidate": int(theirs[clips[i]]),
+            "margin": float(margins[i]),
+            "label": None if labels is None else int(labels[clips[i]]),
+        }
+        for i in surest
+    ]

@@ -1,0 +1,164 @@
+"""The README inside a bundle: what a stranger needs who finds the folder without us."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skd_bench.manifest import Artefact, Manifest
+
+
+def readme_text(manifest: Manifest) -> str:
+    """The README of a bundle as Markdown, written from its manifest alone (equal manifests give equal text)."""
+    sections = (_head, _classes, _input, _usage, _tools, _files, _limits, _licences)
+    return "\n\n".join(section(manifest) for section in sections) + "\n"
+
+
+def _head(m: Manifest) -> str:
+    chosen = m.artefact()
+    trained = " → ".join(chosen.path) or chosen.student
+    return (
+        f"# {m.name}: a video classifier\n\n"
+        f"A network that sorts short clips into {len(m.classes)} classes, written by {m.created_by}. "
+        f"**Use `{m.default}`** ({chosen.precision.upper()}, {_size(chosen.bytes)}; trained along {trained}). "
+        f"{_in_words(chosen)}\n\n"
+        "Nothing in this folder is a program. `manifest.json` holds everything below for machines, with the SHA-256 of "
+        "each file."
+    )
+
+
+def _in_words(chosen: Artefact) -> str:
+    measured = chosen.measured
+    parts = []
+    if (accuracy := _accuracy(measured)) != "–":
+        parts.append(f"top-1 accuracy {accuracy} on the validation clips")
+    if isinstance(p50 := measured.get("p50_ms"), int | float):
+        parts.append(f"{p50:.2f} ms a clip (median, batch 1, network alone)")
+    if not parts:
+        return "It was not measured."
+    return f"Measured: {', '.join(parts)}, on device `{measured.get('device', 'not stated')}`."
+
+
+def _classes(m: Manifest) -> str:
+    rows = "\n".join(f"| {i} | {_cell(name)} |" for i, name in enumerate(m.classes))
+    return f"## Classes\n\nIn the order of the logits:\n\n| index | class |\n|---:|---|\n{rows}"
+
+
+def _input(m: Manifest) -> str:
+    s, p = m.sampling, m.preprocess
+    frames = {
+        "uniform": f"the video's duration is cut into {s.frames} equal parts and the frame shown in the middle of each "
+        "is taken",
+        "dense": f"{s.frames} frames, each {s.stride} after the last, around the middle of the video",
+    }[s.kind]
+    fit = {
+        "crop": "scaled to cover and cut at the centre",
+        "stretch": "scaled without regard to the aspect",
+        "pad": "scaled to fit inside and filled with the mean colour",
+    }[p.fit]
+    return (
+        "## What goes in, what comes out\n\n"
+        f"- **Frames**: {frames}. Order matters.\n"
+        f"- **Pixels**: RGB, {p.height} high and {p.width} wide, {fit}.\n"
+        f"- **Values**: `(pixel / 255 - mean) / std` with mean {list(p.mean)} and std {list(p.std)}.\n"
+        f"- **Input** `clip`: float32 `(B, 3, {s.frames}, {p.height}, {p.width})`, any batch B.\n"
+        f"- **Output** `logits`: float32 `(B, {len(m.classes)})`; softmax gives probabilities."
+    )
+
+
+def _usage(m: Manifest) -> str:
+    s, p = m.sampling, m.preprocess
+    return f"""## Use it from Python
+
+With `pip install onnxruntime numpy` and nothing else, inside this folder:
+
+```python
+import json
+import numpy as np
+import onnxruntime as ort
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+session = ort.InferenceSession("{m.default}", providers=["CPUExecutionProvider"])
+frames = np.zeros(({s.frames}, {p.height}, {p.width}, 3), np.uint8)  # your clip: RGB, (T, H, W, 3)
+clip = (frames / 255 - {list(p.mean)}) / {list(p.std)}
+clip = clip.transpose(3, 0, 1, 2)[None].astype(np.float32)  # (1, 3, T, H, W)
+logits = session.run(["logits"], {{"clip": clip}})[0][0]
+print(classes[logits.argmax()])
+```"""
+
+
+def _tools(m: Manifest) -> str:
+    return (
+        "## Or with skd-edge\n\n"
+        "`pip install 'skd-edge[ort]'` brings decoding and measuring (no torch), then from the folder above:\n\n"
+        "```\n"
+        "skd-edge verify bundle              # are these the files that were written?\n"
+        "skd-edge predict bundle video.mp4   # top classes of a video, with times\n"
+        "skd-edge bench bundle               # how fast is it on this machine?\n"
+        "```"
+    )
+
+
+def _files(m: Manifest) -> str:
+    head = (
+        "## Files and measurements\n\n"
+        "| file | precision | size | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms |"
+        " agrees with the trained network | device |\n|---|---|---:|---|---:|---:|---:|---:|---|\n"
+    )
+    rows = []
+    for a in m.artefacts:
+        times = (_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
+        agreement = a.parity.get("agreement")
+        agrees = f"{100 * agreement:.1f} %" if isinstance(agreement, int | float) else "–"
+        device = _cell(str(a.measured.get("device", "–")))
+        cells = (f"`{a.file}`", a.precision, _size(a.bytes), _accuracy(a.measured), *times, agrees, device)
+        rows.append(f"| {' | '.join(cells)} |")
+    return (
+        head
+        + "\n".join(rows)
+        + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one view "
+        "a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say nothing "
+        "about yours: measure there."
+    )
+
+
+def _limits(m: Manifest) -> str:
+    lines = ["It always answers with one of its classes, also for clips that show none of them."]
+    if any(a.precision == "int8" and a.options.get("reduce_range") is False for a in m.artefacts):
+        lines.append(
+            "The INT8 file has 8-bit weights: on x86 CPUs without VNNI (AVX2 alone) its sums can saturate and its "
+            "answers change. Use the FP32 file there, or export again with a reduced range."
+        )
+    if any(a.precision == "int8" for a in m.artefacts):
+        lines.append(
+            "INT8 answers also depend on the runtime's optimisation level; the measured one is its default (all)."
+        )
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _licences(m: Manifest) -> str:
+    rows = [f"- {_cell(what)}: {_cell(text)}" for what, text in m.licences.items()] or ["- not stated"]
+    samples = f"\n\n`samples/` holds {len(m.samples)} clips under the data's licence." if m.samples else ""
+    return "## Licences, as the recipe states them\n\n" + "\n".join(rows) + samples
+
+
+def _accuracy(measured: Mapping[str, Any]) -> str:
+    accuracy, interval = measured.get("accuracy"), measured.get("interval")
+    if not isinstance(accuracy, int | float):
+        return "–"
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        return f"{100 * accuracy:.1f} %"
+    return f"{100 * accuracy:.1f} % ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def _milliseconds(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "n/a"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of its table cell or line, or start markup."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,0 +1,314 @@
+"""The command line: each command reads its options and calls one library function.
+
+Nothing heavy is imported before a command runs, so that ``--help`` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from skd_bench.errors import UserError
+
+DONE, FAILED, WRONG, PAUSED = 0, 1, 2, 75
+
+# Which extra brings a module; a command that needs one that is missing says so with the pip line.
+EXTRAS = {
+    "train": {"torch", "onnx", "onnxscript", "lightning", "lightning_fabric", "safetensors", "sklearn", "scipy"}
+    | {"jinja2", "plotly"},
+    "ort": {"onnxruntime"},
+}
+
+EPILOG = """\b
+Exit codes: 0 done, 1 failed, 2 the recipe or the command line is wrong,
+75 paused (Ctrl-C or SIGTERM): the same command goes on where it stopped.
+
+\b
+Shell completion, for bash (zsh and fish likewise):
+  eval "$(_SKD_EDGE_COMPLETE=bash_source skd-edge)"
+"""
+
+Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+AnyPath = click.Path(path_type=Path)
+set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. seed=1.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="skd-edge")
+def cli() -> None:
+    """Small video classifiers for edge devices, distilled from weak labels and measured on the target.
+
+    A recipe goes in; a folder of engines that were measured, and a report that says which one to ship and why, comes
+    out. Start with: skd-edge init FOLDER_OF_VIDEOS, then: skd-edge compress recipe.yaml
+    """
+
+
+@cli.command()
+@click.argument("folder", type=AnyPath)
+@click.option("--out", type=AnyPath, default=Path("recipe.yaml"), show_default=True, help="Where the recipe goes.")
+@click.option("--force", is_flag=True, help="Overwrite a recipe that is there.")
+def init(folder: Path, out: Path, force: bool) -> None:
+    """Write a commented recipe for a FOLDER of videos."""
+    from skd_edge.init import write_recipe
+
+    click.echo(write_recipe(folder, out, force=force).to_text())
+    click.echo(f"wrote {out}; next: skd-edge plan {shlex.quote(str(out))}")
+
+
+@cli.command()
+@click.argument("recipe")
+@set_option
+def validate(recipe: str, sets: tuple[str, ...]) -> None:
+    """Check a RECIPE without reading any data: every mistake, with its line."""
+    from skd_edge.recipe_file import load_recipe
+
+    checked = load_recipe(recipe, sets)
+    click.echo(f"{recipe}: ok ({checked.name}: {len(checked.paths)} paths x {len(checked.students)} students)")
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--out", type=AnyPath, help="The run folder whose cached legs count.  [default: runs/NAME]")
+@set_option
+def plan(recipe: str, out: Path | None, sets: tuple[str, ...]) -> None:
+    """Show what compress would do: the tree of legs, what is cached, time and disk."""
+    from skd_edge.recipe_file import load_recipe
+
+    loaded = load_recipe(recipe, sets)
+    from skd_edge.compress import plan as make_plan
+
+    click.echo(make_plan(loaded, out or Path("runs", loaded.name)).to_text())
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--out", type=AnyPath, help="The run folder; a run that is there goes on.  [default: runs/NAME]")
+@set_option
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.pass_obj
+def compress(state: dict[str, Path], recipe: str, out: Path | None, sets: tuple[str, ...], dry_run: bool) -> None:
+    """Weak labels and a teacher in, measured engines and a report out.
+
+    RECIPE is a YAML file, or the name of a recipe that ships (quickstart). Stopped on the way, the same command goes
+    on where it stopped.
+    """
+    from skd_edge.recipe_file import load_recipe
+
+    loaded = load_recipe(recipe, sets)
+    state["run"] = out or Path("runs", loaded.name)
+    from rich.console import Console
+
+    from skd_edge import compress as story
+
+    if dry_run:
+        return click.echo(story.plan(loaded, state["run"]).to_text())
+    return click.echo(f"run: {story.compress(loaded, state['run'], console=Console(stderr=True))}")
+
+
+@cli.command()
+@click.argument("bundle", type=Folder)
+@json_option
+@click.option("--processes", type=click.IntRange(1, 50), default=5, show_default=True, help="Fresh processes.")
+@click.option("--queries", type=click.IntRange(20, 100_000), default=240, show_default=True, help="Queries in each.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of the runtime.")
+def bench(bundle: Path, as_json: bool, processes: int, queries: int, threads: int) -> None:
+    """Measure a BUNDLE's files on this machine (the same as python -m skd_bench)."""
+    from skd_bench.__main__ import table
+    from skd_bench.measure import bench_bundle
+
+    progress = _counter("measuring, process")
+    result = bench_bundle(bundle, processes=processes, queries=queries, threads=threads, progress=progress)
+    click.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
+@cli.command()
+@click.argument("bundle", type=Folder)
+@click.argument("videos", nargs=-1, required=True, type=AnyPath)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown for each video.")
+@json_option
+def predict(bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool) -> None:
+    """Classify VIDEOS with a BUNDLE; a video that cannot be read is named, and the others go on (exit code 1)."""
+    from skd_bench.predict import predict as classify
+
+    results = classify(bundle, list(videos), top=top)
+    click.echo(json.dumps(results, indent=2) if as_json else "\n".join(map(_prediction, results)))
+    _leave(FAILED if any("error" in result for result in results) else DONE)
+
+
+@cli.command()
+@click.argument("bundle", type=Folder)
+def verify(bundle: Path) -> None:
+    """Check that a BUNDLE's files are all there and unchanged."""
+    from skd_bench.manifest import verify as problems_of
+
+    if problems := problems_of(bundle):
+        raise UserError(f"{bundle} is not as it was made:\n  " + "\n  ".join(problems))
+    click.echo(f"{bundle}: ok")
+
+
+@cli.command()
+@click.argument("run", type=Folder)
+def report(run: Path) -> None:
+    """Write the report of a RUN folder again, from its report.json."""
+    from skd_edge.report.page import render_run
+
+    for path in render_run(run):
+        click.echo(path)
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """What this machine can train on, export to and run; each missing thing with its reason and its pip line."""
+    from skd_edge.doctor import examine
+
+    examined = examine()
+    click.echo(json.dumps(examined.to_json(), indent=2) if as_json else examined.to_text())
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from skd_edge.recipe_file import recipe_schema
+
+    click.echo(json.dumps(recipe_schema(), indent=2))
+
+
+@cli.group()
+def data() -> None:
+    """Make data."""
+
+
+@data.command()
+@click.option("--out", type=AnyPath, required=True, help="The folder to fill.")
+@click.option("--train", type=int, help="Training clips.")
+@click.option("--val", type=int, help="Trusted validation clips.")
+@click.option("--test", type=int, help="Untouched test clips.")
+@click.option("--frames", type=int, help="Frames in each video.")
+@click.option("--size", type=int, help="Height and width, pixels.")
+@click.option("--difficulty", type=float, help="0 easy, 1 hard.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+def generate(out: Path, seed: int, **settings: float | None) -> None:
+    """Render clips whose class is a motion, as H.264 files."""
+    from skd_edge.recipe import GeneratedData
+    from skd_edge.recipe_file import from_options
+
+    checked = from_options(GeneratedData, {"kind": "generated", **settings})
+    from skd_edge.data.generate import generate as render
+
+    click.echo(render(out, checked, seed, progress=_counter("rendered")))
+
+
+def _counter(word: str) -> Callable[[int, int], None] | None:
+    """Shows (done, total) on one line of a terminal; None where nobody watches."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda done, total: click.echo(f"\r{word} {done} of {total}" + "\n" * (done == total), err=True, nl=False)
+
+
+def _leave(code: int) -> None:
+    if code:
+        click.get_current_context().exit(code)
+
+
+def _prediction(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"{result['video']}: error: {result['error']}"
+    return f"{result['video']}: " + ", ".join(f"{name} {share:.1%}" for name, share in result["top"])
+
+
+# ------------------------------------------------------------------------------------------ how a command ends
+def main() -> NoReturn:
+    """The ``skd-edge`` program."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: Sequence[str]) -> int:
+    """One command line, from its words to its exit code; never an exception, never a traceback on the terminal.
+
+    Args:
+        args: the words after ``skd-edge``.
+
+    Returns:
+        0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused.
+    """
+    state: dict[str, Path] = {}
+    try:
+        with _terminating():
+            code = cli.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
+        return code if isinstance(code, int) else DONE
+    except UserError as error:
+        return _say(f"error: {error}", error.exit_code)
+    except click.Abort:
+        return _say(f"paused; the same command goes on: {shlex.join(['skd-edge', *args])}", PAUSED)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"\n{context.get_usage()}\ntry: {context.command_path} --help" if context else ""
+        return _say(f"error: {error.format_message()}{hint}", error.exit_code)
+    except ImportError as error:
+        module = (error.name or "").split(".")[0]
+        extra = next((e for e, modules in EXTRAS.items() if module in modules), None)
+        if extra is None:
+            return _crashed(error, state)
+        return _say(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", FAILED)
+    except Exception as error:
+        return _crashed(error, state)
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C: what runs is stopped in order, and can go on later."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the program around us minds its signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(message: str, code: int) -> int:
+    with suppress(BrokenPipeError):
+        click.echo(f"skd-edge: {message}", err=True)
+    return code
+
+
+def _crashed(error: BaseException, state: dict[str, Path]) -> int:
+    """One line for the user, the traceback in a file: in the run folder where there is one, else a temporary file."""
+    text = "".join(traceback.format_exception(error))
+    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    ours = "run" in state and (state["run"] / "journal.jsonl").exists()  # anything else is not ours to write in
+    folders = [state["run"]] if ours else []
+    for folder in (*folders, Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            break
+    else:
+        return _say(f"error: unexpected {type(error).__name__}, and no place for its traceback:\n{text}", FAILED)
+    reason = " ".join(str(error).split())[:300]
+    where = f"the traceback is in {folder / name}; please report it"
+    return _say(f"error: unexpected {type(error).__name__}: {reason} ({where})", FAILED)
+
+
+if __name__ == "__main__":
+    main()

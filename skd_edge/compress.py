@@ -1,0 +1,196 @@
+"""The story, top to bottom: weak labels and a teacher in, measured engines and a report out.
+
+clips -> weigh every candidate with random weights -> train the tree of legs -> export and weigh -> choose
+-> confirm once on the test clips -> bundle -> report
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_json
+from skd_bench.latency import Latency
+from skd_edge.data.gather import Material, deployed_view, gather
+from skd_edge.finish import Outcome, write_result
+from skd_edge.plan import Plan, facts_of, plan
+from skd_edge.progress import LegProgress, Screen
+from skd_edge.recipe import Recipe
+from skd_edge.recipe_file import resolved_yaml
+from skd_edge.report.page import render_run
+from skd_edge.run import Run
+from skd_edge.schedule.choice import Decision, Measured, decide
+from skd_edge.schedule.engines import Finished, LocalEngine
+from skd_edge.schedule.search import TEACHER, Candidate, affordable, candidates
+from skd_edge.schedule.tree import Node, grow
+from skd_edge.schedule.weigh import Scale, Weighed
+
+__all__ = ["Plan", "compress", "plan"]
+
+
+def compress(recipe: Recipe, out: Path, *, console: Console | None = None) -> Path:
+    """Run a recipe from its clips to its report; what is finished already is not done again.
+
+    Args:
+        recipe: what to do.
+        out: the run folder, new or of an earlier run.
+        console: where progress is shown; None is silent.
+
+    Returns:
+        The run folder, with ``report.html``, ``report.json``, ``report.md`` and ``bundle/``.
+
+    Raises:
+        UsageError: The run folder cannot be used.
+        UserError: Something that the recipe names is missing, or cannot be; no candidate is within the budget.
+    """
+    began, screen = time.monotonic(), Screen(console)
+    with Run(out, resolved_yaml(recipe)) as run:
+        run.journal("started", recipe=recipe.name, seed=recipe.seed)
+        material = gather_clips(recipe, run, screen)
+        scale = Scale(recipe, material, run.folder / "artefacts")
+
+        random = weigh_random(recipe, run, scale, screen)
+        budget_ms = recipe.choice.budget_ms(_p50(random[TEACHER]))
+        students, dropped = affordable(recipe, {n: _p50(x) for n, x in random.items()}, budget_ms)
+        tell_budget(run, screen, random, budget_ms, dropped)
+
+        tree = grow(recipe, facts_of(material), students)
+        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
+        finished = train(recipe, tree, engine, screen)
+
+        weighed, teacher = weigh_trained(recipe, run, scale, engine, finished, screen)
+        decision = choose(recipe, run, material, weighed, budget_ms, screen)
+        outcome = Outcome(recipe, run, material, scale, engine, finished, random, weighed, teacher, decision,
+                          budget_ms, dropped)  # fmt: skip
+        write_json(run.folder / "report.json", write_result(outcome, time.monotonic() - began))
+        render_run(run.folder)
+        run.journal("finished", seconds=round(time.monotonic() - began, 1))
+        screen.say(f"report: {run.folder / 'report.html'}")
+    return out
+
+
+def gather_clips(recipe: Recipe, run: Run, screen: Screen) -> Material:
+    """The clips, decoded once, and the labels that training may see."""
+    with screen.stage("rendering the generated clips") as rendering, screen.stage("decoding clips") as decoding:
+        material = gather(recipe, run.cache, rendered=rendering.count, decoded=decoding.count)
+    clips = material.clips
+    run.journal("clips", train=len(clips.train), val=len(clips.val), test=len(clips.test), bad=len(clips.quarantined))
+    wrong = (
+        "" if material.truth is None else f", {(material.weak != material.truth).mean():.0%} of the labels made wrong"
+    )
+    screen.say(f"{len(clips.train)} training, {len(clips.val)} validation, {len(clips.test)} test clips; "
+               f"{len(clips.classes)} classes{wrong}; {len(clips.quarantined)} unreadable")  # fmt: skip
+    return material
+
+
+def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict[str, Latency]:
+    """Latency of every student at every precision, and of the teacher, before anything is trained."""
+    with screen.stage("weighing candidates with random weights") as bar:
+        files = {}
+        for number, network in enumerate((recipe.teacher, *recipe.students)):
+            bar.count(number, len(recipe.students) + 1)
+            precisions = ("fp32",) if network is recipe.teacher else recipe.export.precisions
+            made = scale.export(scale.random_weights(network), f"random/{network.name}", precisions)
+            for precision, path in made.items():
+                files[TEACHER if network is recipe.teacher else f"{network.name} {precision}"] = path
+                run.journal(
+                    "artefact", name=network.name, precision=precision, weights="random", bytes=path.stat().st_size
+                )
+        latency = scale.latency(files, bar.count)
+    for name, one in latency.items():
+        run.journal("measured", name=name, weights="random", p50_ms=_p50(one))
+    return latency
+
+
+def tell_budget(
+    run: Run, screen: Screen, random: dict[str, Latency], budget_ms: float | None, dropped: dict[str, str]
+) -> None:
+    """Say what each candidate costs and which are out."""
+    for name, one in sorted(random.items(), key=lambda item: _p50(item[1])):
+        screen.say(f"{name}: {_p50(one):.2f} ms (p50, random weights)")
+    if budget_ms is not None:
+        screen.say(f"budget: {budget_ms:.2f} ms")
+    for student, reason in dropped.items():
+        run.journal("pruned", student=student, reason=reason)
+        screen.say(f"{student}: {reason}")
+    if budget_ms is not None and all(_p50(x) > budget_ms for n, x in random.items() if n != TEACHER):
+        name, best = min(((n, _p50(x)) for n, x in random.items() if n != TEACHER), key=lambda item: item[1])
+        raise UserError(
+            f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on this "
+            "machine: raise choice.budget, or add a smaller student"
+        )
+
+
+def train(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen) -> dict[str, Finished]:
+    """Every leg, teachers first; a teacher below the recipe's floor stops the run before anything learns from it."""
+    finished = {}
+    with LegProgress(screen, tree) as progress:
+        engine.report = progress.row
+        for node in tree:
+            progress.begin(node)
+            leg = finished[node.hash] = engine.train(node)
+            progress.end(leg)
+            if node.leg.role == "teacher" and leg.accuracy < recipe.teacher.floor:
+                raise UserError(
+                    f"the teacher reaches {leg.accuracy:.1%} on validation, below teacher.floor "
+                    f"{recipe.teacher.floor:.1%}; train it longer, give better labels, or lower the floor"
+                )
+    return finished
+
+
+def weigh_trained(
+    recipe: Recipe, run: Run, scale: Scale, engine: LocalEngine, finished: dict[str, Finished], screen: Screen
+) -> tuple[dict[Candidate, Weighed], Weighed]:
+    """Export every trained student, measure all files side by side, score each file; and the teacher's, to compare."""
+    ways = {f.node.leg.path: f for f in finished.values() if f.node.leg.role in ("student", "teacher")}
+    wanted = [c for c in candidates(recipe) if c.path in ways]
+    networks = {path: engine.network(f.node) for path, f in ways.items()}
+    files: dict[tuple[tuple[str, ...], str], Path] = {}
+    with screen.stage("exporting and measuring the trained files") as bar:
+        for number, (path, network) in enumerate(networks.items()):
+            bar.count(number, len(networks))
+            precisions = recipe.export.precisions if len(path) > 1 else ("fp32",)
+            for precision, file in scale.export(network, ways[path].node.hash, precisions).items():
+                files[path, precision] = file
+                run.journal("artefact", name=">".join(path), precision=precision, leg=ways[path].node.hash,
+                            bytes=file.stat().st_size)  # fmt: skip
+        latency = scale.latency({f"{'>'.join(p)} {q}": file for (p, q), file in files.items()}, bar.count)
+    weighed: dict[tuple[tuple[str, ...], str], Weighed] = {}
+    for path, network in networks.items():
+        mine = {q: file for (p, q), file in files.items() if p == path}
+        for precision, one in scale.weigh(network, mine, {q: latency[f"{'>'.join(path)} {q}"] for q in mine}).items():
+            weighed[path, precision] = one
+            run.journal("measured", name=f"{'>'.join(path)} {precision}", accuracy=one.accuracy.top1.value,
+                        p50_ms=_p50(one.latency))  # fmt: skip
+    return {c: weighed[c.path, c.precision] for c in wanted}, weighed[(recipe.teacher.name,), "fp32"]
+
+
+def choose(
+    recipe: Recipe,
+    run: Run,
+    material: Material,
+    weighed: dict[Candidate, Weighed],
+    budget_ms: float | None,
+    screen: Screen,
+) -> Decision:
+    """Choose on the validation clips; the test clips are not looked at here."""
+    measured = [
+        Measured(c.name, _p50(w.latency), w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
+                 w.path.stat().st_size / 1e6, w.refused)
+        for c, w in weighed.items()
+    ]  # fmt: skip
+    decision = decide(measured, recipe.choice, budget_ms, material.clips.val.groups)
+    run.journal("chosen", name=decision.chosen, why=decision.why, reasons=decision.reasons)
+    for m in sorted(measured, key=lambda m: m.p50_ms):
+        mark = "->" if m.name == decision.chosen else "  "
+        screen.say(f"{mark} {m.name}: {m.accuracy:.1%}, {m.p50_ms:.2f} ms; {decision.reasons.get(m.name, '')}")
+    return decision
+
+
+def _p50(latency: Latency) -> float:
+    if latency.p50 is None:
+        raise UserError(f"{latency.name} was not measured: no query came back; raise bench.queries")
+    return latency.p50.value

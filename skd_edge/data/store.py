@@ -1,0 +1,167 @@
+"""The clip store: every video decoded once, into one memory-mapped array that training reads without a copy.
+
+A store is named by what went in (files by name, size and time; sampling; size) and carries the hash of the pixels that
+came out; legs are named by the latter, so the same clips give the same legs on another machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.clips import ClipError, Preprocess, Sampling, decode_clip
+from skd_bench.errors import UserError
+from skd_bench.files import write_json
+from skd_edge.data.sources import SPLITS, Entry, Listing, Split
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """The clips of one split.
+
+    Attributes:
+        ids: ``(N,)`` position in the store, the name that views are drawn by.
+        clips: ``(N, T, H, W, 3)`` uint8, memory-mapped.
+        labels: ``(N,)`` class index, as listed (weak for training, trusted for validation and test).
+        groups: ``(N,)`` integers; clips of one group come from one source video.
+        names: the clips' paths relative to the data's root.
+        hash: of pixels and labels.
+    """
+
+    ids: NDArray[np.int64]
+    clips: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    names: tuple[str, ...]
+    hash: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """All splits of a recipe, and the files that could not be read."""
+
+    classes: tuple[str, ...]
+    train: ClipSet
+    val: ClipSet
+    test: ClipSet
+    quarantined: tuple[dict[str, str], ...]
+    note: str
+
+
+def open_store(
+    listing: Listing,
+    sampling: Sampling,
+    preprocess: Preprocess,
+    cache: Path,
+    *,
+    min_clips: float,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Clips:
+    """Open the store of these clips, decoding them first where that has not been done.
+
+    Raises:
+        UserError: Fewer than ``min_clips`` of the listed clips are readable, or a class lost its last clip.
+    """
+    key = _key(listing.entries, sampling, preprocess)
+    folder = cache / "stores" / key
+    if not (folder / "store.json").exists():
+        _build(folder, listing.entries, sampling, preprocess, processes, progress)
+    card = json.loads((folder / "store.json").read_text())
+    bad = {row["path"]: row["reason"] for row in card["quarantined"]}
+    good = [e for e in listing.entries if e.name not in bad]
+    if len(good) < min_clips * len(listing.entries):
+        first = card["quarantined"][0]
+        raise UserError(
+            f"{len(bad)} of {len(listing.entries)} clips cannot be read (first: {first['path']}: {first['reason']}); "
+            f"min_clips asks for {min_clips:.0%}: repair or remove them, or lower min_clips"
+        )
+    pixels = np.load(folder / "clips.npy", mmap_mode="r")
+    sets = {split: _subset(split, good, pixels, card["hash"], listing.classes) for split in SPLITS}
+    for name, index in ((n, i) for i, n in enumerate(listing.classes)):
+        if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
+            raise UserError(f"class {name!r} has no readable clip left in train or val; see the quarantined files")
+    return Clips(listing.classes, sets["train"], sets["val"], sets["test"], tuple(card["quarantined"]), listing.note)
+
+
+def is_built(listing: Listing, sampling: Sampling, preprocess: Preprocess, cache: Path) -> bool:
+    """Whether these clips are decoded already."""
+    return (cache / "stores" / _key(listing.entries, sampling, preprocess) / "store.json").exists()
+
+
+def _key(entries: tuple[Entry, ...], sampling: Sampling, preprocess: Preprocess) -> str:
+    what = hashlib.sha256(repr((sampling, preprocess.height, preprocess.width, preprocess.fit)).encode())
+    if preprocess.fit == "pad":  # only then do the stored pixels depend on the colour
+        what.update(repr(preprocess.mean).encode())
+    for entry in entries:
+        try:
+            stat = entry.path.stat()
+            what.update(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            what.update(f"{entry.path}\0missing\n".encode("utf-8", "surrogateescape"))
+    return what.hexdigest()[:16]
+
+
+def _decode(sampling: Sampling, preprocess: Preprocess, path: Path) -> NDArray[np.uint8] | str:
+    try:
+        return decode_clip(path, sampling, preprocess)
+    except ClipError as error:
+        return error.reason
+
+
+def _build(
+    folder: Path,
+    entries: tuple[Entry, ...],
+    sampling: Sampling,
+    preprocess: Preprocess,
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Decode every file once, in parallel; readable clips stand in the order of their entries."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "clips.part.npy"
+    shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
+    pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+    quarantined, digest, row = [], hashlib.sha256(), 0
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        decode = partial(_decode, sampling, preprocess)
+        clips = pool.map(decode, (e.path for e in entries), chunksize=16)
+        for done, (entry, clip) in enumerate(zip(entries, clips, strict=True), 1):
+            if isinstance(clip, str):
+                quarantined.append({"path": entry.name, "reason": clip})
+            else:
+                pixels[row], row = clip, row + 1
+                digest.update(clip.tobytes())
+            if progress:
+                progress(done, len(entries))
+    pixels.flush()
+    part.replace(folder / "clips.npy")
+    write_json(folder / "store.json", {"hash": digest.hexdigest(), "clips": row, "quarantined": quarantined})
+
+
+def _subset(
+    split: Split, good: list[Entry], pixels: NDArray[np.uint8], digest: str, classes: tuple[str, ...]
+) -> ClipSet:
+    rows = [i for i, e in enumerate(good) if e.split == split]
+    first, last = (rows[0], rows[-1] + 1) if rows else (0, 0)
+    ids = np.array(rows, np.int64)
+    # Splits that stand together are read in place; scattered ones are gathered once.
+    clips = pixels[first:last] if len(rows) == last - first else pixels[ids]
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[good[i].label] for i in rows], np.int64)
+    numbers = {g: n for n, g in enumerate(dict.fromkeys(good[i].group for i in rows))}
+    groups = np.array([numbers[good[i].group] for i in rows], np.int64)
+    key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes()).hexdigest()
+    return ClipSet(ids, clips, labels, groups, tuple(good[i].name for i in rows), key)

@@ -1,0 +1,1 @@
+"""Losses, substage training, one cascade leg."""

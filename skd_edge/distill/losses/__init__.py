@@ -1,0 +1,1 @@
+"""Losses, one file each: a plain function on tensors; each returns a scalar, mean over the batch."""

@@ -1,0 +1,26 @@
+"""Learning from labels: soft cross-entropy, and early-learning regularisation where the labels are weak."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of ``logits (B, C)`` against probability vectors ``targets (B, C)``, mean over the batch."""
+    return -(targets * F.log_softmax(logits.float(), 1)).sum(1).mean()
+
+
+def early_learning(logits: Tensor, memory: Tensor) -> Tensor:
+    """Early-learning regularisation (ELR, 2007.00151): pull towards what the network said before it memorised.
+
+    Args:
+        logits: ``(B, C)``.
+        memory: ``(B, C)`` running mean of earlier predictions for the same clips, rows sum to at most 1; no gradient.
+
+    Returns:
+        ``mean log(1 - <p, memory>)``, at most 0; the lower, the closer.
+    """
+    agreement = (torch.softmax(logits.float(), 1) * memory).sum(1)
+    return torch.log1p(-agreement.clamp(max=1 - 1e-4)).mean()

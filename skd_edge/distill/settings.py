@@ -1,0 +1,77 @@
+"""What one leg is: everything that decides its result, and the hash that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from skd_edge.recipe import Augment, Clip, Network, Training
+
+METHOD = 1  # version of the method: raise it when the same settings train to something else
+Role = Literal["scout", "teacher", "assistant", "student", "alone", "kd"]
+
+
+def digest(what: object) -> str:
+    """Sixteen hexadecimal digits that name ``what`` (anything JSON can write)."""
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One teacher -> learner training, a pure function of what stands here.
+
+    Attributes:
+        learner: the network that learns.
+        role: what the leg is for; ``alone`` and ``kd`` are controls.
+        path: names of the networks from the teacher to the learner (not part of the hash).
+        teacher: hash of the leg whose network teaches, or None.
+        start: hash of the leg whose weights the learner begins from, or None.
+        targets: hash of the labels that it learns from.
+        data: hash of the training clips and of the validation clips that pick the epoch.
+        classes: number of classes.
+        epochs: passes over the training clips.
+        weak: the targets are weak labels, so early-learning regularisation applies.
+        staged: substage distillation (curriculum, correlation, distribution) on top of the logits.
+    """
+
+    learner: Network
+    role: Role
+    path: tuple[str, ...]
+    teacher: str | None
+    start: str | None
+    targets: str
+    data: str
+    classes: int
+    clip: Clip
+    augment: Augment
+    training: Training
+    epochs: int
+    weak: bool
+    staged: bool
+    seed: int
+
+    @property
+    def hash(self) -> str:
+        """Names the leg: equal hashes train to equal weights (on the same kind of machine)."""
+        return digest(
+            {
+                "method": METHOD,
+                "learner": self.learner.model_dump(exclude={"name", "checkpoint", "floor"}),
+                **{
+                    k: v
+                    for k, v in asdict(self).items()
+                    if k not in ("learner", "path", "role", "clip", "augment", "training")
+                },
+                "clip": self.clip.model_dump(),
+                "augment": self.augment.model_dump(),
+                "training": self.training.model_dump(exclude={"epochs", "teacher_epochs"}),
+            }
+        )
+
+    @property
+    def name(self) -> str:
+        """How people call it: ``teacher>assistant>wide``."""
+        return ">".join(self.path)

@@ -1,0 +1,94 @@
+"""What a teacher says, kept by view: computed once for each ``(teacher, clip, view)``, read by every leg.
+
+Kept are logits and pooled substage features, never maps; the files lie in the shared cache, memory-mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skd_edge.models.substages import Staged
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Said:
+    """One view of the training clips through a teacher: ``logits (N, C)``, ``features[k] (N, T, C_k)``, float32."""
+
+    logits: NDArray[np.float32]
+    features: list[NDArray[np.float32]]
+
+    def rows(self, index: NDArray[np.int64], device: torch.device) -> Staged:
+        """The rows ``index (B,)`` as tensors, as if the teacher had just been asked."""
+        features = [torch.from_numpy(f[index]).to(device) for f in self.features]
+        return Staged(features, torch.from_numpy(self.logits[index]).to(device))
+
+
+class TeacherCache:
+    """A teacher's answers about the training clips, one folder for each view.
+
+    Args:
+        network: the teacher, in evaluation mode.
+        view_of: ``(index (B,), view) -> clips (B, 3, T, H, W)``: the same views that learners see.
+        count: N, the number of training clips.
+        folder: where answers are kept; named by the teacher, the clips and the augmentation.
+    """
+
+    def __init__(
+        self, network: nn.Module, view_of: Callable[[NDArray[np.int64], int], Tensor], count: int, folder: Path
+    ) -> None:
+        assert not network.training, "a teacher answers in evaluation mode"
+        self.network, self.view_of, self.count, self.folder = network, view_of, count, folder
+        self._open: dict[int, Said] = {}
+
+    def view(self, view: int) -> Said:
+        """All training clips of one view through the teacher."""
+        if view not in self._open:
+            folder = self.folder / f"view{view}"
+            if not (folder / "logits.npy").exists():
+                self._ask(folder, view)
+            features = sorted(folder.glob("features*.npy"))
+            self._open[view] = Said(_map(folder / "logits.npy"), [_map(f) for f in features])
+        return self._open[view]
+
+    def probabilities(self, views: int) -> NDArray[np.float32]:
+        """Class probabilities ``(N, C)``, the mean over this many views."""
+        return np.mean([_softmax(self.view(v).logits) for v in range(views)], axis=0, dtype=np.float32)
+
+    @torch.no_grad()
+    def _ask(self, folder: Path, view: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        device = next(self.network.parameters()).device
+        parts: list[Staged] = []
+        for first in range(0, self.count, _BATCH):
+            index = np.arange(first, min(first + _BATCH, self.count))
+            parts.append(self.network(self.view_of(index, view).to(device)))
+        for k in range(len(parts[0].features)):
+            _save(folder / f"features{k}.npy", torch.cat([p.features[k] for p in parts]))
+        _save(folder / "logits.npy", torch.cat([p.logits for p in parts if p.logits is not None]))  # last: marks whole
+
+
+def _save(path: Path, values: Tensor) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, values.float().cpu().numpy())
+    part.replace(path)
+
+
+def _map(path: Path) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = np.load(path, mmap_mode="r")
+    return array
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    p: NDArray[np.float32] = e / e.sum(1, keepdims=True)
+    return p

@@ -1,0 +1,213 @@
+"""What this machine can train on, export to and run: each thing with its reason and, where missing, its pip line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+AREAS = {"machine": "This machine", "train": "Train", "export": "Export", "run": "Run"}
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        area: ``machine``, ``train``, ``export`` or ``run``.
+        name: what was looked at.
+        ok: it is there and loads; for the machine: it is enough.
+        detail: what was found, or the reason why it is missing.
+        fix: the line that brings it; None where nothing is missing or no line can.
+    """
+
+    area: str
+    name: str
+    ok: bool
+    detail: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that was found, in the order it is shown."""
+
+    findings: tuple[Finding, ...] = field(default_factory=tuple)
+
+    def verdicts(self) -> dict[str, bool]:
+        """Whether this machine can train, export and run: by at least the core of each."""
+        ok = {f.name for f in self.findings if f.ok}
+        ready = "torch" in ok and "lightning-fabric" in ok
+        return {"train": ready, "export": ready and "onnx" in ok, "run": any(f.ok for f in self._area("run"))}
+
+    def to_json(self) -> dict[str, object]:
+        """``{"can": {"train", "export", "run"}, "findings": [{area, name, ok, detail, fix}]}``."""
+        return {"can": self.verdicts(), "findings": [asdict(f) for f in self.findings]}
+
+    def to_text(self) -> str:
+        """A line for each finding, by area."""
+        lines: list[str] = []
+        verdicts = self.verdicts()
+        for area, title in AREAS.items():
+            can = f": {'yes' if verdicts[area] else 'no'}" if area in verdicts else ""
+            lines.append(f"{title}{can}")
+            for f in self._area(area):
+                lines.append(f"  {'ok     ' if f.ok else 'missing'}  {f.name:<17} {f.detail}")
+                if f.fix:
+                    lines.append(f"{'':29}{f.fix}")
+        return "\n".join(lines)
+
+    def _area(self, area: str) -> list[Finding]:
+        return [f for f in self.findings if f.area == area]
+
+
+def examine(folder: Path | None = None) -> Examination:
+    """Look at this machine; what cannot be found out is said, never raised.
+
+    Args:
+        folder: where runs would be written; its disk is looked at (default: the working directory).
+    """
+    from skd_bench.device import device_card
+
+    card = device_card()
+    train = "pip install 'skd-edge[train]'"
+    machine = (_python(), _cores(card), _memory(card), _disk(folder or Path.cwd()), _isa(card), _gpu(card))
+    packages = (
+        _module("machine", "av", "PyAV", "pip install skd-edge"),
+        _module("train", "torch", "torch", train),
+        _torch_cuda(),
+        _module("train", "lightning_fabric", "lightning-fabric", train),
+        _module("export", "onnx", "onnx", train),
+        _module("export", "onnxscript", "onnxscript", train),
+    )
+    return Examination((*machine, *packages, *_runtimes()))
+
+
+# ------------------------------------------------------------------------------------------ the machine
+def _python() -> Finding:
+    return Finding("machine", "python", True, f"{platform.python_version()} ({sys.executable})")
+
+
+def _cores(card: Mapping[str, Any]) -> Finding:
+    quota = f", {card['cpu_quota']:g} cores' worth of time" if card["cpu_quota"] else ""
+    return Finding("machine", "cores", True, f"{card['cores_usable']} usable{quota}, {card['machine']}, {card['cpu']}")
+
+
+def _memory(card: Mapping[str, Any]) -> Finding:
+    """The smaller of what the machine and the control group give; the quickstart stays under 2 GiB."""
+    limits = [card["memory_mb"] / 1024] if card["memory_mb"] else []
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(file).read_text(encoding="ascii")) / GIB)
+    if not limits:
+        return Finding("machine", "memory", True, "not known on this system; the quickstart takes up to 2 GiB")
+    note = "" if min(limits) >= 2 else ": less than the 2 GiB that the quickstart may take"
+    return Finding("machine", "memory", not note, f"{min(limits):.1f} GiB{note}")
+
+
+def _disk(folder: Path) -> Finding:
+    try:
+        free = shutil.disk_usage(folder).free / GIB
+    except OSError as error:
+        return Finding("machine", "disk", False, f"{folder}: {error.strerror}")
+    note = "" if os.access(folder, os.W_OK) else ", which is not writable"
+    return Finding("machine", "disk", free >= 1 and not note, f"{free:.1f} GiB free at {folder}{note}")
+
+
+def _isa(card: Mapping[str, Any]) -> Finding:
+    found: list[str] = card["isa"]
+    dot = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(found)
+    note = "" if dot else " (no INT8 dot product: INT8 files use a reduced range and may be no faster)"
+    return Finding("machine", "ISA", True, (", ".join(found) or "flags not known on this system") + note)
+
+
+def _gpu(card: Mapping[str, Any]) -> Finding:
+    """NVIDIA's tool is asked; other GPUs are not used by anything here."""
+    if card["gpus"]:
+        names = "; ".join(f"{gpu.get('name')}, driver {gpu.get('driver')}" for gpu in card["gpus"])
+        return Finding("machine", "GPU", True, names)
+    reason = "nvidia-smi lists none, or fails" if shutil.which("nvidia-smi") else "no nvidia-smi, so no NVIDIA driver"
+    return Finding("machine", "GPU", False, f"{reason} (a GPU is not needed)")
+
+
+# ------------------------------------------------------------------------------------------ packages
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+def _module(area: str, module: str, name: str, fix: str | None) -> Finding:
+    """Import it for real: a package that is installed and does not load is missing, with its reason."""
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module.split(".")[0]:
+            return Finding(area, name, False, "not installed", fix)
+        return Finding(area, name, False, f"installed, but needs {error.name}", fix)
+    except Exception as error:  # a broken install may raise anything; that is what doctor is for
+        return Finding(area, name, False, f"installed, and does not load: {_brief(error)}", fix)
+    return Finding(area, name, True, _version(module) or str(getattr(loaded, "__version__", "version unknown")))
+
+
+def _version(module: str) -> str | None:
+    for name in metadata.packages_distributions().get(module, []):
+        return metadata.version(name)
+    return None
+
+
+def _torch_cuda() -> Finding:
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            return Finding("train", "torch on a GPU", False, "torch sees no CUDA device; training runs on the CPU")
+        return Finding("train", "torch on a GPU", True, torch.cuda.get_device_name(0))
+    except Exception as error:
+        return Finding("train", "torch on a GPU", False, f"torch does not load ({type(error).__name__})")
+
+
+# What else could run a bundle: module, the name shown, and what to install. Listed even where nothing uses it yet.
+_OTHERS = {
+    "openvino": ("openvino", "pip install openvino"),
+    "tensorrt": ("tensorrt", "pip install tensorrt (on a Jetson: it comes with JetPack)"),
+    "tensorrt_rtx": ("tensorrt-rtx", "pip install tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13"),
+}
+
+
+def _runtimes() -> list[Finding]:
+    """The runtimes of the scale, each with its own reason, then packages that no runtime here covers yet."""
+    from skd_bench.runtimes import runtimes
+
+    found = [_runtime(name, runtime.missing()) for name, runtime in runtimes().items()]
+    return found + [_other(module) for module in _OTHERS if module not in runtimes()]
+
+
+def _runtime(name: str, missing: str | None) -> Finding:
+    """The scale's word for it, and a real import where we know the module: being installed is not yet loading."""
+    if missing is not None:
+        return Finding("run", name, False, missing, "pip install 'skd-edge[ort]'" if name == "ort" else None)
+    if name == "ort":
+        loads = _module("run", "onnxruntime", name, "pip install --force-reinstall onnxruntime")
+        return replace(loads, detail=f"onnxruntime {loads.detail}")
+    return Finding("run", name, True, "usable")
+
+
+def _other(module: str) -> Finding:
+    name, fix = _OTHERS[module]
+    if module == "tensorrt_rtx":  # its bindings load only once the libraries are preloaded by their own package
+        there = [_version(m) for m in ("tensorrt_rtx_bindings", "tensorrt_rtx")]
+        known = next((v for v in there if v), None)
+        loads = Finding("run", name, known is not None, known or "not installed", None if known else fix)
+    else:
+        loads = _module("run", module, name, fix)
+    if not loads.ok:
+        return loads
+    return Finding("run", name, False, f"{loads.detail} is installed; this version of skd-edge runs nothing on it")

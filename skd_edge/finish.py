@@ -1,0 +1,205 @@
+"""The end of a run: the chosen file confirmed once on the test clips, the bundle, the result object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skd_bench.accuracy import Accuracy
+from skd_bench.device import device_card, device_id
+from skd_bench.files import sha256_file, write_json
+from skd_bench.latency import Latency
+from skd_edge import __version__
+from skd_edge.data.gather import Material, deployed_view
+from skd_edge.ledger import look_at
+from skd_edge.recipe import Recipe
+from skd_edge.recipe_file import resolved_yaml
+from skd_edge.report import build
+from skd_edge.run import Run
+from skd_edge.schedule.choice import Decision
+from skd_edge.schedule.engines import Finished, LocalEngine
+from skd_edge.schedule.search import TEACHER, Candidate, candidates
+from skd_edge.schedule.weigh import Scale, Weighed
+from skd_export.bundle import ModelFile, write_bundle
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a run found out."""
+
+    recipe: Recipe
+    run: Run
+    material: Material
+    scale: Scale
+    engine: LocalEngine
+    finished: dict[str, Finished]
+    random: dict[str, Latency]
+    weighed: dict[Candidate, Weighed]
+    teacher: Weighed
+    decision: Decision
+    budget_ms: float | None
+    dropped: dict[str, str]
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The candidate to ship."""
+        return next((c for c in self.weighed if c.name == self.decision.chosen), None)
+
+    def leg(self, path: tuple[str, ...]) -> Finished | None:
+        """The finished leg at the end of a path."""
+        legs = (f for f in self.finished.values() if f.node.leg.role in ("student", "teacher"))
+        return next((f for f in legs if f.node.leg.path == path), None)
+
+
+def write_result(outcome: Outcome, seconds: float) -> Json:
+    """Confirm, bundle, and gather the result object (``report.json``)."""
+    card, recipe = device_card(), outcome.recipe
+    test = confirm(outcome)
+    if outcome.chosen is not None:
+        bundle(outcome, test, card)
+    labels = next((f.node for f in outcome.finished.values() if f.node.leg.role == "teacher"), None)
+    pseudo = outcome.engine.pseudo_labels(labels) if labels and recipe.labels.optimise else None
+    rows = [_row(outcome, c) for c in candidates(recipe)]
+    samples = {c.name: build.thinned(w.latency) for c, w in outcome.weighed.items()}
+    accuracy = max((w.accuracy.top1.value for w in outcome.weighed.values()), default=0.5)
+    result = build.head(recipe, seconds) | {
+        "headline": headline(outcome), "chosen": _chosen(outcome, rows), "candidates": rows,
+        "budget": {"text": recipe.choice.budget, "ms": outcome.budget_ms} if outcome.budget_ms else None,
+        "baselines": [_teacher_row(outcome)],
+        "legs": build.leg_rows(outcome.finished, outcome.material.clips.val.groups, outcome.dropped),
+        "labels": build.label_facts(pseudo, outcome.material), "data": build.data_facts(outcome.material),
+        "test": test, "resolution": build.resolution(len(outcome.material.clips.val), accuracy),
+        "latency_samples": samples, "device": card | {"id": device_id(card)}, "notes": notes(outcome),
+        "recipe": resolved_yaml(recipe),
+    }  # fmt: skip
+    write_json(outcome.run.folder / "latency.json", {c.name: w.latency.samples_ms for c, w in outcome.weighed.items()})
+    return result
+
+
+def headline(outcome: Outcome) -> str:
+    """What to ship and why, in one sentence."""
+    chosen = outcome.chosen
+    if chosen is None:
+        return f"Nothing to ship: {outcome.decision.why}."
+    w = outcome.weighed[chosen]
+    p50, top1 = w.latency.p50, w.accuracy.top1
+    faster = outcome.teacher.latency.p50.value / p50.value if p50 and outcome.teacher.latency.p50 else 0.0
+    return (
+        f"Ship {chosen.student} in {chosen.precision.upper()}, trained by {' > '.join(chosen.path)}: "
+        f"{top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms, "
+        f"{faster:.1f} x as fast as the teacher."
+    )
+
+
+def notes(outcome: Outcome) -> list[str]:
+    """What a reader must know to read the numbers right."""
+    bench = outcome.recipe.bench
+    said = [
+        "Accuracies are of the exported files, one view a clip, on the trusted validation clips; the choice saw no test clip.",
+        f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes of "
+        f"{bench.queries} queries each, candidates interleaved.",
+        "Validation picked each leg's epoch as well as the candidate, so validation accuracies are a little optimistic; "
+        "the test table is not.",
+    ]
+    if outcome.material.truth is not None:
+        noise = outcome.recipe.labels.noise
+        said.append(
+            f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {outcome.recipe.seed}."
+        )
+    if unsteady := [c.name for c, w in outcome.weighed.items() if not w.latency.steady]:
+        said.append(
+            f"Latency did not settle within 10 % during warm-up for: {', '.join(unsteady)}; the machine was busy."
+        )
+    return said
+
+
+def confirm(outcome: Outcome) -> Json | None:
+    """Score the chosen file once on the untouched test clips, beside teacher and controls; note the look."""
+    if outcome.chosen is None:
+        return None
+    chosen, test = outcome.weighed[outcome.chosen], outcome.material.clips.test
+    looks = look_at(test.hash, run=outcome.run.folder.absolute(), artefact=sha256_file(chosen.path))
+    accuracy = outcome.scale.score(chosen.path, test)
+    rows = [_test_row("teacher (FP32 file)", outcome.scale.score(outcome.teacher.path, test))]
+    for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
+        control = next((f for f in outcome.finished.values() if f.node.leg.role == role
+                        and f.node.leg.learner.name == outcome.chosen.student), None)  # fmt: skip
+        if control:
+            file = outcome.scale.export(outcome.engine.network(control.node), control.node.hash, ("fp32",))["fp32"]
+            rows.append(_test_row(f"{name} (FP32 file)", outcome.scale.score(file, test)))
+    rows.append(_test_row(f"skd-edge: {outcome.chosen.name}", accuracy))
+    outcome.run.journal("confirmed", name=outcome.chosen.name, test_accuracy=accuracy.top1.value, looks=looks)
+    return build.test_facts(accuracy, rows, looks, test.hash)
+
+
+def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
+    """The folder that travels: the chosen file first, its other precisions behind it where they are within bounds."""
+    chosen, recipe = outcome.chosen, outcome.recipe
+    assert chosen is not None
+    same = [c for c in outcome.weighed if c.path == chosen.path and not outcome.weighed[c].refused]
+    same.sort(key=lambda c: c is not chosen)
+    leg = outcome.leg(chosen.path)
+    sampling, preprocess = deployed_view(recipe.clip)
+    return write_bundle(
+        outcome.run.folder / "bundle",
+        name=recipe.name,
+        classes=list(outcome.material.clips.classes),
+        sampling=sampling,
+        preprocess=preprocess,
+        models=[_model_file(c, outcome.weighed[c], test if c is chosen else None, card) for c in same],
+        licences=recipe.licences.model_dump(),
+        created_by=f"skd-edge {__version__}",
+        provenance={"leg": leg.node.hash if leg else None, "seed": recipe.seed, "data": outcome.material.clips.train.hash,
+                    "calibration_clips": recipe.export.calibration_clips},
+        samples=_samples(outcome),
+    )  # fmt: skip
+
+
+def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json) -> ModelFile:
+    measured = {
+        "accuracy": w.accuracy.top1.value, "interval": [w.accuracy.top1.low, w.accuracy.top1.high],
+        "test_accuracy": test["accuracy"] if test else None, "device": device_id(card), "device_name": card.get("cpu"),
+        **{k: v for k, v in build.latency_facts(w.latency).items() if k.startswith("p")},
+    }  # fmt: skip
+    return ModelFile(w.path, c.precision, c.student, list(c.path), options={"optimisation": "all"},  # type: ignore[arg-type]
+                     parity={k: v for k, v in w.parity.items() if k != "flips"}, measured=measured)  # fmt: skip
+
+
+def _samples(outcome: Outcome) -> list[tuple[Path, str]]:
+    """Validation clips for the bundle: none unless the recipe asks."""
+    count = outcome.recipe.export.sample_clips
+    return list(outcome.material.sample_files[:count]) if count else []
+
+
+def _row(outcome: Outcome, c: Candidate) -> Json:
+    weighed, leg = outcome.weighed.get(c), outcome.leg(c.path)
+    reason = outcome.decision.reasons.get(c.name) or outcome.dropped.get(c.student, "")
+    return build.candidate_row(
+        c,
+        weighed,
+        outcome.random[f"{c.student} {c.precision}"],
+        outcome.decision,
+        reason,
+        leg.node.hash if leg else None,
+    )
+
+
+def _teacher_row(outcome: Outcome) -> Json:
+    name = outcome.recipe.teacher.name
+    candidate = Candidate((name,), name, "fp32", outcome.recipe.bench.runtime)
+    return build.candidate_row(
+        candidate, outcome.teacher, outcome.random[TEACHER], outcome.decision, "the teacher, to compare", None
+    ) | {"name": TEACHER}
+
+
+def _chosen(outcome: Outcome, rows: list[Json]) -> Json | None:
+    row = next((r for r in rows if r["chosen"]), None)
+    return None if row is None else row | {"why": outcome.decision.why}
+
+
+def _test_row(name: str, accuracy: Accuracy) -> Json:
+    return {"name": name, "accuracy": accuracy.top1.value, "interval": [accuracy.top1.low, accuracy.top1.high],
+            "macro_f1": accuracy.macro_f1}  # fmt: skip

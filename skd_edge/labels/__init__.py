@@ -1,0 +1,1 @@
+"""Weak labels in, better labels out, and the audit of both."""

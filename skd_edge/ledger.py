@@ -1,0 +1,39 @@
+"""How often a test set has been looked at: a ledger outside the run, keyed by the test set's hash.
+
+A test set that is looked at again and again becomes a validation set; the report says how often it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def ledger_path() -> Path:
+    """``SKD_EDGE_LEDGER``, or ``~/.local/state/skd-edge/test-looks.jsonl``."""
+    given = os.environ.get("SKD_EDGE_LEDGER")
+    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state"))
+    return Path(given) if given else state / "skd-edge" / "test-looks.jsonl"
+
+
+def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
+    """Note that ``artefact`` (a file's hash) is scored on a test set; the number of different files scored on it so far.
+
+    Scoring the very same file again tells nothing new and does not count as another look.
+    """
+    path = ledger_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    looks = {row["artefact"] for row in map(json.loads, lines) if row["test"] == test_hash}
+    if artefact not in looks:
+        row = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "test": test_hash,
+            "artefact": artefact,
+            "run": str(run),
+        }
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    return len(looks | {artefact})

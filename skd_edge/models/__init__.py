@@ -1,0 +1,1 @@
+"""Networks cut into substages."""

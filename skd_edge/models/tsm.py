@@ -1,0 +1,120 @@
+"""The own family: one four-substage generator with two block types, 2-D convolutions plus a temporal operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skd_edge.models.substages import Staged
+from skd_edge.models.temporal import Shift, Temporal, TemporalConv
+from skd_edge.recipe import Network
+
+
+def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(cout),
+    ]
+
+
+class Basic(nn.Module):
+    """ResNet's basic block; the temporal operator stands before the first 3x3 (shift) or after the second (conv)."""
+
+    def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal) -> None:
+        super().__init__()
+        self.before = Shift(cin, frames) if temporal == "shift" else nn.Identity()
+        self.body = nn.Sequential(
+            *_conv_bn(cin, cout, 3, stride=stride), nn.ReLU(inplace=True), *_conv_bn(cout, cout, 3)
+        )
+        self.skip = (
+            nn.Sequential(*_conv_bn(cin, cout, 1, stride=stride)) if cin != cout or stride > 1 else nn.Identity()
+        )
+        self.time = (
+            nn.Sequential(nn.ReLU(inplace=True), TemporalConv(cout, frames, depthwise=False, activation=nn.Identity()))
+            if temporal == "conv"
+            else nn.Identity()
+        )
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
+        out: Tensor = self.act(self.time(self.body(self.before(x))) + self.skip(x))
+        return out
+
+
+class Inverted(nn.Module):
+    """Inverted residual of MobileNetV2 (no squeeze-excite, ReLU6); temporal conv is depthwise, in the wide part."""
+
+    def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, expand: int) -> None:
+        super().__init__()
+        wide = cin * expand
+        self.before = Shift(cin, frames) if temporal == "shift" else nn.Identity()
+        time: list[nn.Module] = []
+        if temporal == "conv":
+            time = [TemporalConv(wide, frames, depthwise=True, activation=nn.ReLU6(inplace=True))]
+        self.body = nn.Sequential(
+            *_conv_bn(cin, wide, 1),
+            nn.ReLU6(inplace=True),
+            *_conv_bn(wide, wide, 3, stride=stride, groups=wide),
+            nn.ReLU6(inplace=True),
+            *time,
+            *_conv_bn(wide, cout, 1),
+        )
+        self.keeps = cin == cout and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
+        out: Tensor = self.body(self.before(x))
+        return x + out if self.keeps else out
+
+
+class TSM(nn.Module):
+    """A 2-D backbone of K substages with a temporal operator, run on all frames at once, averaged over time.
+
+    Substage k has ``width * 2**k`` channels; every substage after the first halves the image, the stem halves it
+    once, and the first substage does too where the image is large enough (96 pixels and more).
+    """
+
+    def __init__(self, network: Network, *, classes: int, frames: int, size: int) -> None:
+        super().__init__()
+        self.frames, self.classes = frames, classes
+        self.widths = tuple(network.width * 2**k for k in range(len(network.depths)))
+        self.stem = nn.Sequential(*_conv_bn(3, network.width, 3, stride=2), nn.ReLU(inplace=True))
+        stages, cin = [], network.width
+        for k, (width, depth) in enumerate(zip(self.widths, network.depths, strict=True)):
+            stride = 2 if k > 0 or size >= 96 else 1
+            blocks = []
+            for i in range(depth):
+                args = (cin if i == 0 else width, width, stride if i == 0 else 1, frames, network.temporal)
+                blocks.append(Basic(*args) if network.family == "resnet" else Inverted(*args, network.expand))
+            stages.append(nn.Sequential(*blocks))
+            cin = width
+        self.substages = nn.ModuleList(stages)
+        self.head = nn.Linear(cin, classes)
+
+    def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
+        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
+        c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
+        x = clip.transpose(1, 2).reshape(-1, c, h, w)
+        if not torch.compiler.is_exporting():
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.stem(x)
+        features = []
+        for stage in self.substages[:upto]:
+            x = stage(x)
+            features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
+        logits = self.head(features[-1].mean(1)) if upto is None else None
+        return Staged(features, logits)
+
+
+def build(network: Network, *, classes: int, frames: int, size: int, seed: int) -> TSM:
+    """A network of the own family, its weights drawn from ``seed`` alone (the caller's random state is untouched)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TSM(network, classes=classes, frames=frames, size=size)
+    return model.to(memory_format=torch.channels_last)
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,292 @@
+"""What a recipe may say: frozen pydantic models, unknown keys refused, defaults in this one place.
+
+Reading a recipe from a file (``extends``, ``--set``, line numbers in errors) is ``recipe_file.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Part(BaseModel):
+    """A frozen section of a recipe; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# ---------------------------------------------------------------------------------------------- data
+class GeneratedData(Part):
+    """Clips whose class is a motion, rendered once to H.264 files; needs no download."""
+
+    kind: Literal["generated"]
+    train: int = Field(1200, ge=20, le=200_000, description="training clips")
+    val: int = Field(300, ge=10, le=100_000, description="trusted validation clips")
+    test: int = Field(400, ge=10, le=100_000, description="untouched test clips")
+    frames: int = Field(16, ge=4, le=256, description="frames in each rendered video")
+    size: int = Field(40, ge=16, le=512, multiple_of=2, description="height and width of the rendered video, pixels")
+    difficulty: Share = Field(0.5, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
+
+
+class FolderData(Part):
+    """One folder a class: ``root/<class>/<video>``; the folder's name is the weak label."""
+
+    kind: Literal["folder"]
+    root: Path
+    val_root: Path | None = Field(None, description="trusted validation clips, same layout; else a share of root")
+    test_root: Path | None = Field(None, description="untouched test clips, same layout; else a share of root")
+    val: Share = Field(0.15, description="share of root used for validation where val_root is not given")
+    test: Share = Field(0.15, description="share of root used for testing where test_root is not given")
+
+
+class TableData(Part):
+    """A CSV with a header: a column of paths, one of labels, and rules that say which row is in which split."""
+
+    kind: Literal["csv"]
+    root: Path
+    file: Path = Field(Path("index.csv"), description="the CSV, relative to root")
+    path: str = Field("path", description="column with the video's path, relative to root")
+    label: str = Field("label", description="column with the class name")
+    group: str | None = Field(None, description="column whose values belong together (a source video, an actor)")
+    train: dict[str, list[str]] = Field(description="rows whose named columns hold one of these values")
+    val: dict[str, list[str]]
+    test: dict[str, list[str]]
+
+
+class ListData(Part):
+    """Lines of ``path label`` (label: a name or an index), one file a split, as Kinetics and mmaction2 use."""
+
+    kind: Literal["list"]
+    root: Path
+    train: Path
+    val: Path
+    test: Path
+    classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
+
+
+Data = Annotated[GeneratedData | FolderData | TableData | ListData, Field(discriminator="kind")]
+
+
+# ---------------------------------------------------------------------------------------------- clips
+class Clip(Part):
+    """How a video becomes the network's input, in the lab and on the device alike."""
+
+    frames: int = Field(8, ge=1, le=128, description="frames given to the network")
+    size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the network's input, pixels")
+    sampling: Literal["uniform", "dense"] = "uniform"
+    stride: int = Field(2, ge=1, le=64, description="frames between two samples (dense sampling)")
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        0.225,
+        0.225,
+        0.225,
+    )
+
+
+class Augment(Part):
+    """What a view may change. Flips are off: where motion is the class, a flip changes the label."""
+
+    shift: int = Field(3, ge=0, le=64, description="random translation, up to this many pixels each way")
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    flip: bool = Field(False, description="mirror left-right at random; only where mirroring keeps the class")
+    views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")
+
+
+# ---------------------------------------------------------------------------------------------- labels
+class Noise(Part):
+    """Label noise made by the recipe, for studies: the trusted splits stay clean."""
+
+    kind: Literal["none", "symmetric", "classes"] = "none"
+    rate: Share = 0.0
+
+
+class Labels(Part):
+    """Weak labels in, pseudo-labels out (method.md, idea c)."""
+
+    noise: Noise = Noise()
+    optimise: bool = Field(True, description="estimate pseudo-labels; off: train on the weak labels as they are")
+    prototypes: bool = Field(True, description="sharpen the posterior by agreement with class prototypes")
+    min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
+
+
+# ---------------------------------------------------------------------------------------------- networks
+class Network(Part):
+    """A network of the own family, cut into substages (one per entry of ``depths``)."""
+
+    name: Name
+    family: Literal["resnet", "mobile"] = "mobile"
+    width: int = Field(16, ge=4, le=512, description="channels of the first substage; each next one doubles")
+    depths: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((1, 1, 1, 1), min_length=1, max_length=6)
+    temporal: Literal["none", "shift", "conv"] = "conv"
+    expand: int = Field(2, ge=1, le=6, description="expansion of the inverted residuals (mobile)")
+
+
+class Teacher(Network):
+    """The largest network: trained here on the weak labels, or given as a checkpoint of an earlier run."""
+
+    name: Name = "teacher"
+    family: Literal["resnet", "mobile"] = "resnet"
+    width: int = Field(32, ge=4, le=512)
+    checkpoint: Path | None = Field(None, description="safetensors weights of this very network")
+    floor: Share = Field(0.0, description="stop before distilling when the teacher's validation accuracy is below")
+
+
+# ---------------------------------------------------------------------------------------------- training
+class Losses(Part):
+    """Weights of a leg's loss terms; 0 turns a term off."""
+
+    labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
+    logits: float = Field(2.0, ge=0, description="KL on the logits, standardised")
+    correlation: float = Field(1.0, ge=0, description="relation matrices of corresponding substages")
+    distribution: float = Field(1.0, ge=0, description="Gaussian 2-Wasserstein on projected substage features")
+    temperature: float = Field(2.0, gt=0)
+    standardise: bool = Field(True, description="standardise logits before the KL (2403.01427)")
+
+
+class Training(Part):
+    """One optimiser schedule (AdamW, one cosine) for every leg; epochs may differ by role."""
+
+    teacher_epochs: int = Field(14, ge=1, le=1000)
+    epochs: int = Field(12, ge=1, le=1000, description="epochs of every assistant and student, controls included")
+    batch: int = Field(64, ge=2, le=4096)
+    rate: float = Field(3e-3, gt=0, le=1.0)
+    weight_decay: float = Field(0.02, ge=0, le=1.0)
+    ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
+    prefix: Share = Field(0.25, description="share of a leg's epochs in which only prefixes of substages learn")
+    refine: Share = Field(0.5, description="share of teacher_epochs that the teacher goes on for with pseudo-labels")
+    elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
+    losses: Losses = Losses()
+
+
+# ---------------------------------------------------------------------------------------------- schedule
+class Schedule(Part):
+    """Which cascades are tried: each path names the assistants between teacher and student, [] is direct."""
+
+    paths: tuple[tuple[Name, ...], ...] | None = Field(None, description="default: direct, and through all assistants")
+    controls: tuple[Literal["alone", "kd"], ...] = Field(
+        ("alone",), description="the same students trained without the method, for the report: never chosen"
+    )
+
+
+class Export(Part):
+    """Which files each student becomes."""
+
+    precisions: tuple[Literal["fp32", "int8"], ...] = Field(("fp32", "int8"), min_length=1)
+    calibration_clips: int = Field(128, ge=0, le=10_000, description="training clips that INT8 calibration sees")
+    int8_agreement: Share = Field(0.98, description="top-1 agreement with FP32 that an INT8 file must reach ...")
+    int8_drop: float = Field(1.0, ge=0, le=100, description="... or the accuracy drop, in points, it may cost")
+    sample_clips: int = Field(0, ge=0, le=64, description="validation clips copied into the bundle (opt-in)")
+
+
+class Bench(Part):
+    """How the scale weighs."""
+
+    runtime: Literal["ort"] = "ort"
+    threads: int = Field(1, ge=1, le=256)
+    processes: int = Field(5, ge=1, le=50)
+    queries: int = Field(240, ge=20, le=100_000, description="single-stream queries a process")
+
+
+_BUDGET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
+
+
+class Choice(Part):
+    """Choice by accuracy per millisecond (design.md): constraints first, then budget or exchange rate."""
+
+    budget: str | None = Field(None, description="latency (p50) a candidate may take: '8 ms' or '0.5 x teacher'")
+    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, accuracy points")
+    exchange: float = Field(0.5, ge=0, description="accuracy points that +10 % milliseconds must earn (no budget)")
+    min_accuracy: Share | None = None
+    min_macro_f1: Share | None = None
+    max_megabytes: float | None = Field(None, gt=0)
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None and (not (m := _BUDGET.match(value)) or float(m.group(1)) <= 0):
+            raise ValueError(f"a budget reads '8 ms' or '0.5 x teacher', not {value!r}")
+        return value
+
+    def budget_ms(self, teacher_ms: float) -> float | None:
+        """The budget in milliseconds, given the teacher's p50 on the same device; None without a budget."""
+        if self.budget is None or not (m := _BUDGET.match(self.budget)):
+            return None
+        return float(m.group(1)) * (1.0 if m.group(2) == "ms" else teacher_ms)
+
+
+class Licences(Part):
+    """What the manifest says about where data and weights come from."""
+
+    data: str = "not stated"
+    weights: str = "not stated"
+
+
+# ---------------------------------------------------------------------------------------------- the whole
+class Recipe(Part):
+    """One ``compress``: data and weak labels, networks, training, export, measurement, choice."""
+
+    name: Name
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    data: Data
+    min_clips: Share = Field(0.9, description="share of the listed clips that must be readable for the run to go on")
+    clip: Clip = Clip()
+    augment: Augment = Augment()
+    labels: Labels = Labels()
+    teacher: Teacher = Teacher()
+    assistants: tuple[Network, ...] = ()
+    students: tuple[Network, ...] = Field(min_length=1)
+    training: Training = Training()
+    schedule: Schedule = Schedule()
+    export: Export = Export()
+    bench: Bench = Bench()
+    choice: Choice = Choice()
+    licences: Licences = Licences()
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """Every network by its name: the teacher, the assistants, the students."""
+        return {n.name: n for n in (self.teacher, *self.assistants, *self.students)}
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """The cascades tried for each student: the assistants between teacher and student, in order."""
+        if self.schedule.paths is not None:
+            return self.schedule.paths
+        return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two networks are called {twice[0]!r}; each needs its own name")
+        known = {a.name for a in self.assistants}
+        for path in self.schedule.paths or ():
+            if strange := [n for n in path if n not in known]:
+                raise ValueError(
+                    f"schedule.paths names {strange[0]!r}, which is no assistant; there are: "
+                    f"{', '.join(sorted(known)) or 'none'}"
+                )
+            if len(set(path)) != len(path):
+                raise ValueError(f"schedule.paths goes in a circle: {' -> '.join(path)}")
+        for network in (*self.assistants, *self.students):
+            if len(network.depths) != len(self.teacher.depths):
+                raise ValueError(
+                    f"{network.name} has {len(network.depths)} substages and {self.teacher.name} has "
+                    f"{len(self.teacher.depths)}; corresponding substages need equal counts (the length of 'depths')"
+                )
+            if self.clip.size < 2 ** len(network.depths):
+                raise ValueError(
+                    f"{network.name} halves the image {len(network.depths)} times, which clip.size "
+                    f"{self.clip.size} does not allow; use fewer substages or a larger size"
+                )
+        if "int8" in self.export.precisions and self.export.calibration_clips == 0:
+            raise ValueError("INT8 needs calibration clips: set export.calibration_clips above 0, or drop int8")
+        return self

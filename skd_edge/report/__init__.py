@@ -1,0 +1,1 @@
+"""One result object to HTML, JSON and Markdown."""

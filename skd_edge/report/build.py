@@ -1,0 +1,170 @@
+"""The one result object of a run (``report.json``), gathered from what the run found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.accuracy import Accuracy
+from skd_bench.latency import Latency
+from skd_bench.stats import Interval, mean_interval, paired_difference, resolvable_points
+from skd_edge import __version__
+from skd_edge.data.gather import Material
+from skd_edge.labels.pseudo import PseudoLabels
+from skd_edge.recipe import Recipe
+from skd_edge.schedule.choice import Decision
+from skd_edge.schedule.engines import Finished
+from skd_edge.schedule.search import Candidate
+from skd_edge.schedule.weigh import Weighed
+
+_EXAMPLES, _SAMPLES = 12, 1200
+Json = dict[str, Any]
+
+
+def candidate_row(
+    candidate: Candidate,
+    weighed: Weighed | None,
+    random: Latency,
+    decision: Decision,
+    reason: str,
+    leg: str | None,
+) -> Json:
+    """One row of ``candidates``: measured and scored, or weighed with random weights only."""
+    latency = weighed.latency if weighed else random
+    p50 = latency.p50
+    row: Json = {
+        "name": candidate.name, "path": list(candidate.path), "student": candidate.student,
+        "precision": candidate.precision, "runtime": candidate.runtime, "leg": leg, "trained": weighed is not None,
+        "reason": reason, "chosen": candidate.name == decision.chosen, "on_front": candidate.name in decision.front,
+        **latency_facts(latency),
+    }  # fmt: skip
+    if weighed is None:
+        return row | {"accuracy": None, "interval": None, "eligible": False}
+    accuracy = weighed.accuracy
+    return row | {
+        "accuracy": accuracy.top1.value, "interval": [accuracy.top1.low, accuracy.top1.high],
+        "macro_f1": accuracy.macro_f1, "bytes": weighed.path.stat().st_size,
+        "accuracy_per_ms": accuracy.top1.value / p50.value if p50 else None,
+        "eligible": weighed.refused is None, "parity": weighed.parity,
+        "operators": weighed.facts.get("operators"), "ece": accuracy.ece,
+    }  # fmt: skip
+
+
+def latency_facts(latency: Latency) -> Json:
+    """Percentiles in milliseconds (null where the queries do not carry them) and the cold start."""
+
+    def value(interval: Interval | None) -> float | None:
+        return None if interval is None else interval.value
+
+    p50 = latency.p50
+    return {
+        "p50_ms": value(p50), "p50_interval": [p50.low, p50.high] if p50 else None, "p90_ms": value(latency.p90),
+        "p99_ms": value(latency.p99), "queries": latency.n, "steady": latency.steady,
+        "load_ms": latency.load_ms, "first_ms": latency.first_ms,
+    }  # fmt: skip
+
+
+def leg_rows(finished: Mapping[str, Finished], groups: NDArray[np.int64], dropped: Mapping[str, str]) -> list[Json]:
+    """One row for each leg, with its gain over the same network's control, or over the leg it starts from."""
+    alone = {f.node.leg.learner.name: f for f in finished.values() if f.node.leg.role == "alone"}
+    rows = [_leg_row(f, _compared_with(f, finished, alone), groups) for f in finished.values()]
+    for student, reason in dropped.items():
+        rows.append({"leg": f"pruned-{student}", "learner": student, "teacher": None, "path": [student],
+                     "role": "student", "state": "pruned", "reason": reason})  # fmt: skip
+    return rows
+
+
+def _compared_with(f: Finished, finished: Mapping[str, Finished], alone: Mapping[str, Finished]) -> Finished | None:
+    if f.node.leg.start:
+        return finished[f.node.leg.start]
+    return alone.get(f.node.leg.learner.name) if f.node.leg.role in ("student", "kd") else None
+
+
+def _leg_row(f: Finished, other: Finished | None, groups: NDArray[np.int64]) -> Json:
+    leg = f.node.leg
+    accuracy = mean_interval(f.correct.astype(float), groups.tolist())
+    gain = paired_difference(f.correct.astype(float), other.correct.astype(float), groups.tolist()) if other else None
+    over = None if other is None else ("the scout it starts from" if leg.start else "the same network alone")
+    state, how = ("cached", "an earlier run trained it") if f.cached else ("trained", "trained in this run")
+    return {
+        "leg": f.node.hash, "learner": leg.learner.name, "teacher": leg.teacher or leg.start, "path": list(leg.path),
+        "role": "control" if leg.role in ("alone", "kd") else "teacher" if leg.role == "scout" else leg.role,
+        "kind": leg.role, "accuracy": accuracy.value, "interval": [accuracy.low, accuracy.high],
+        "gain": None if gain is None else 100 * gain.value,
+        "gain_interval": None if gain is None else [100 * gain.low, 100 * gain.high], "gain_over": over,
+        "seconds": f.seconds, "epochs": leg.epochs, "state": state, "reason": how, "curve": f.curve,
+    }  # fmt: skip
+
+
+def label_facts(pseudo: PseudoLabels | None, material: Material) -> Json:
+    """The audit of the labels: before, after, what was changed, and some decisions to look at."""
+    classes, weak, truth = material.clips.classes, material.weak, material.truth
+    facts: Json = {"n": len(weak), "classes": list(classes),
+                   "accuracy_before": None if truth is None else float((weak == truth).mean()),
+                   "class_shares_before": _shares(weak, classes)}  # fmt: skip
+    if pseudo is None:
+        return facts
+    hard, names = pseudo.hard, material.clips.train.names
+    why = Counter(pseudo.why.tolist())
+    suspicious = np.argsort(-pseudo.wrong, kind="stable")[:_EXAMPLES]
+    return facts | {
+        "noise_estimate": pseudo.noise_rate,
+        "accuracy_after": None if truth is None else float((hard == truth).mean()),
+        "changed": int((hard != weak).sum()), "kept": int((hard == weak).sum()), "uncertain": why["uncertain"],
+        "class_shares_after": _shares(hard, classes),
+        "examples": [
+            {"clip": names[i], "weak": classes[weak[i]], "pseudo": classes[hard[i]],
+             "confidence": float(pseudo.targets[i, hard[i]]), "why": str(pseudo.why[i])}
+            for i in suspicious
+        ],
+    }  # fmt: skip
+
+
+def _shares(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    counts = np.bincount(labels, minlength=len(classes))
+    return {name: float(count / len(labels)) for name, count in zip(classes, counts, strict=True)}
+
+
+def test_facts(accuracy: Accuracy, rows: list[Json], looks: int, test_hash: str) -> Json:
+    """The chosen file on the untouched test clips, beside the controls."""
+    return {
+        "accuracy": accuracy.top1.value, "interval": [accuracy.top1.low, accuracy.top1.high],
+        "macro_f1": accuracy.macro_f1, "per_class": accuracy.per_class, "confusion": accuracy.confusion,
+        "ece": accuracy.ece, "looks": looks, "hash": test_hash, "rows": rows,
+    }  # fmt: skip
+
+
+def resolution(n: int, accuracy: float) -> Json:
+    """How small a difference the validation clips can show."""
+    points = resolvable_points(n, accuracy)
+    text = (
+        f"{n} validation clips at {accuracy:.0%} fix an accuracy to about ±{points:.1f} points; "
+        "smaller differences between candidates may be chance unless their paired interval says otherwise."
+    )
+    return {"n": n, "points": points, "text": text}
+
+
+def data_facts(material: Material) -> Json:
+    """How many clips there are, and which files could not be read."""
+    clips = material.clips
+    return {"train": len(clips.train), "val": len(clips.val), "test": len(clips.test), "classes": list(clips.classes),
+            "quarantined": list(clips.quarantined), "split_note": clips.note}  # fmt: skip
+
+
+def thinned(latency: Latency) -> list[float]:
+    """At most some hundred raw samples, evenly picked, for the histogram."""
+    samples = [s for process in latency.samples_ms for s in process]
+    step = max(len(samples) // _SAMPLES, 1)
+    return [round(s, 5) for s in samples[::step]]
+
+
+def head(recipe: Recipe, seconds: float) -> Json:
+    """What the run is."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"schema": 1, "name": recipe.name, "created": now, "version": __version__, "seed": recipe.seed,
+            "seconds": round(seconds, 1), "licences": recipe.licences.model_dump()}  # fmt: skip

@@ -1,0 +1,61 @@
+"""Where a point's label goes so that it covers neither another point nor another label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels."""
+
+# Beside the point first: above and below run its vertical error bar.
+_SIDES = ((1, 0), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1))
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    markers: Sequence[float],
+    *,
+    area: tuple[float, float],
+    letter: tuple[float, float] = (8.0, 15.0),
+) -> list[tuple[float, float]]:
+    """Choose where each point's label stands, greedily, by the least covered area.
+
+    Args:
+        points: Positions in 0..1 of the plot, x to the right and y down.
+        labels: The text of each point.
+        markers: Diameter of each point's marker, pixels.
+        area: Width and height of the plot in pixels; take the narrowest screen, wider ones only have more room.
+        letter: Width and height of a letter, pixels.
+
+    Returns:
+        For each point the label's middle relative to the point's, in pixels, x to the right and y down.
+    """
+    centres = [(x * area[0], y * area[1]) for x, y in points]
+    taken = [_around(x, y, size, size) for (x, y), size in zip(centres, markers, strict=True)]
+    shifts = []
+    for (x, y), label, marker in zip(centres, labels, markers, strict=True):
+        width, height = letter[0] * len(label), letter[1]
+        options = [_shift(side, marker, width, height) for side in _SIDES]
+        best = min(options, key=lambda s: _cost(_around(x + s[0], y + s[1], width, height), taken, area))
+        shifts.append(best)
+        taken.append(_around(x + best[0], y + best[1], width, height))
+    return shifts
+
+
+def _shift(side: tuple[int, int], marker: float, width: float, height: float) -> tuple[float, float]:
+    right, down = side
+    corner = 0.7 if right and down else 1.0
+    return right * (corner * marker / 2 + width / 2 + 3), down * (corner * marker / 2 + height / 2 + 1)
+
+
+def _around(x: float, y: float, width: float, height: float) -> Box:
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _cost(box: Box, taken: Sequence[Box], area: tuple[float, float]) -> float:
+    outside = max(0.0, -box[0]) + max(0.0, box[2] - area[0]) + max(0.0, -box[1]) + max(0.0, box[3] - area[1])
+    covered = sum(
+        max(0.0, min(box[2], t[2]) - max(box[0], t[0])) * max(0.0, min(box[3], t[3]) - max(box[1], t[1])) for t in taken
+    )
+    return covered + 100.0 * outside

@@ -1,0 +1,139 @@
+"""The run folder: one ``compress``, its journal, its lock, and the cache of legs that runs share."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from skd_bench.errors import UsageError, UserError
+from skd_bench.files import write_atomic
+
+MARK = "journal.jsonl"
+
+
+def cache_root() -> Path:
+    """Where decoded clips, legs and teachers' answers are kept between runs (``SKD_EDGE_CACHE``)."""
+    given = os.environ.get("SKD_EDGE_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
+
+
+class Run:
+    """A run folder that this process holds.
+
+    Use as a context manager: the lock is let go at the end.
+
+    Args:
+        folder: made when missing; an existing folder must be empty or a run of ours.
+        recipe: the resolved recipe's YAML, kept as ``recipe.yaml``.
+
+    Raises:
+        UsageError: The folder holds something else, or cannot be written.
+        UserError: Another process works in it.
+    """
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self.folder, self.cache = folder, cache_root()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            others = any(path.name != ".lock" for path in folder.iterdir())
+        except OSError as error:
+            raise UsageError(
+                f"cannot use {folder} as the run folder: {error.strerror}; choose another with --out"
+            ) from None
+        if others and not (folder / MARK).exists():
+            raise UsageError(f"{folder} is not empty and is no run of skd-edge; choose a new folder with --out")
+        self._lock = self._hold()
+        (folder / MARK).touch()  # before anything else is written: a run that is killed here is still ours
+        write_atomic(folder / "recipe.yaml", recipe)
+
+    def _hold(self) -> int:
+        try:
+            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = (self.folder / ".lock").read_text() or "unknown"
+            raise UserError(
+                f"another process (pid {holder}) works in {self.folder}; wait for it, or choose another folder with --out"
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"cannot write in {self.folder}: {error.strerror}; choose another folder with --out"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        return handle
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
+
+    def journal(self, event: str, **facts: Any) -> None:
+        """Append one line to the journal and make it last."""
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts})
+        with (self.folder / MARK).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    # -------------------------------------------------------------------------------------------- shared results
+    def leg_folder(self, leg: str) -> Path:
+        """The folder of the leg with this hash, in the run."""
+        return self.folder / "legs" / leg
+
+    def fetch(self, leg: str) -> bool:
+        """Whether the leg is finished here, after linking it from the cache where another run finished it."""
+        here, there = self.leg_folder(leg), self.cache / "legs" / leg
+        if (here / "leg.json").exists():
+            return True
+        if not (there / "leg.json").exists():
+            return False
+        _link_tree(there, here)
+        return True
+
+    def publish(self, leg: str) -> None:
+        """Offer a finished leg to other runs."""
+        if not (self.cache / "legs" / leg / "leg.json").exists():
+            _link_tree(self.leg_folder(leg), self.cache / "legs" / leg)
+
+    def teacher_folder(self, leg: str, views: str) -> Path:
+        """Where the answers of a leg's network to these views are kept."""
+        return self.cache / "teachers" / leg / views
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """Hard-link a finished folder (copy where the file system cannot link), whole or not at all."""
+    part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    part.mkdir(parents=True)
+    for file in source.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            try:
+                os.link(file, part / file.name)
+            except OSError:
+                shutil.copy2(file, part / file.name)
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        part.rename(target)
+    except OSError:  # another run was faster
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """The journal's events, oldest first; a last line that was cut off is left out."""
+    events = []
+    for line in (folder / MARK).read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events

@@ -1,0 +1,1 @@
+"""The tree of cascades, what to train next, the choice."""

@@ -1,0 +1,60 @@
+"""What to train: every candidate is weighed with random weights first, and one over the budget is never trained.
+
+Latency does not depend on weights; accuracy does. So milliseconds come first, and cost nothing but an export.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skd_edge.recipe import Network, Recipe
+
+TEACHER = "teacher fp32"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing that could be deployed: a student by a path, at a precision, on a runtime."""
+
+    path: tuple[str, ...]
+    student: str
+    precision: str
+    runtime: str
+
+    @property
+    def name(self) -> str:
+        """Unique in a run, as the report prints it."""
+        return f"{'>'.join(self.path)} {self.precision}"
+
+
+def candidates(recipe: Recipe) -> list[Candidate]:
+    """All candidates of a recipe: {cascade path} x {student} x {precision}."""
+    return [
+        Candidate((recipe.teacher.name, *path, student.name), student.name, precision, recipe.bench.runtime)
+        for student in recipe.students
+        for path in recipe.paths
+        for precision in recipe.export.precisions
+    ]
+
+
+def affordable(
+    recipe: Recipe, p50_ms: dict[str, float], budget_ms: float | None
+) -> tuple[list[Network], dict[str, str]]:
+    """Students with at least one precision within the budget, and why the others are left out.
+
+    Args:
+        recipe: the recipe.
+        p50_ms: median milliseconds of ``"<student> <precision>"`` with random weights.
+        budget_ms: the budget, or None.
+    """
+    keep, out = [], {}
+    for student in recipe.students:
+        times = {p: p50_ms[f"{student.name} {p}"] for p in recipe.export.precisions}
+        best = min(times, key=lambda p: times[p])
+        if budget_ms is None or times[best] <= budget_ms:
+            keep.append(student)
+        else:
+            out[student.name] = (
+                f"never trained: {times[best]:.2f} ms ({best}, random weights) is over the budget of {budget_ms:.2f} ms"
+            )
+    return keep, out

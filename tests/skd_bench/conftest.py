@@ -1,0 +1,105 @@
+"""A tiny network, real videos and a whole bundle, for the tests of what runs on a device."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from skd_bench.clips import Preprocess, Sampling
+from skd_bench.files import sha256_file
+from skd_bench.manifest import Artefact, Manifest, Sample
+
+FRAMES, SIZE = 4, 16
+CLASSES = ["dark", "bright", "green"]
+
+
+def brightness_network(path: Path, *, bias: float = 0.0, shape=(3, FRAMES, SIZE, SIZE)) -> Path:
+    """Logits (-mean, mean, green) of a normalised clip."""
+    weights = np.ones((3, int(np.prod(shape))), np.float32) / np.prod(shape)
+    weights[0] *= -1
+    weights[2] = 0
+    weights[2, np.prod(shape[1:]) : 2 * np.prod(shape[1:])] = 1 / np.prod(shape[1:])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["clip"], ["flat"], axis=1),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["logits"], transB=1),
+        ],
+        "brightness",
+        [helper.make_tensor_value_info("clip", TensorProto.FLOAT, ["batch", *shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [
+            numpy_helper.from_array(weights.astype(np.float32), "w"),
+            numpy_helper.from_array(np.array([bias, bias, bias], np.float32), "b"),
+        ],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def grey_video(path: Path, value: int, count: int = 12) -> Path:
+    """A real H.264 file of one grey."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), value, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def make_bundle(folder: Path, *, files=("fp32.onnx", "other.onnx"), samples: int = 0) -> Path:
+    """A bundle whose artefacts all tell dark from bright."""
+    artefacts = []
+    for file in files:
+        path = brightness_network(folder / "artefacts" / file)
+        artefacts.append(
+            Artefact(f"artefacts/{file}", sha256_file(path), path.stat().st_size, "fp32", "ort", "tiny", ["tiny"])
+        )
+    clips = []
+    for i in range(samples):
+        (folder / "samples").mkdir(exist_ok=True)
+        path = grey_video(folder / "samples" / f"{i}.mp4", 30)
+        clips.append(Sample(f"samples/{i}.mp4", sha256_file(path), path.stat().st_size, "dark"))
+    Manifest(
+        schema=1,
+        name="tiny bundle",
+        created_by="test",
+        classes=CLASSES,
+        contract="float_clip",
+        sampling=Sampling(FRAMES),
+        preprocess=Preprocess(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        default=artefacts[0].file,
+        artefacts=artefacts,
+        samples=clips,
+    ).save(folder)
+    return folder
+
+
+@pytest.fixture
+def network():
+    """Writes the tiny network: see `brightness_network`."""
+    return brightness_network
+
+
+@pytest.fixture
+def video():
+    """Writes a grey video: see `grey_video`."""
+    return grey_video
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    """A bundle of two artefacts, in a folder with spaces and non-ASCII letters."""
+    return make_bundle(tmp_path / "mein Bündel")
+
+
+@pytest.fixture
+def bundle_with_samples(tmp_path) -> Path:
+    """The same with one artefact and two sample clips."""
+    return make_bundle(tmp_path / "sampled", files=("fp32.onnx",), samples=2)

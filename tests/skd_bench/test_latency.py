@@ -1,0 +1,148 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from skd_bench import worker
+from skd_bench.errors import UserError
+from skd_bench.latency import Target, measure_latency
+
+
+def test_every_target_is_measured_in_fresh_processes(tmp_path, network, monkeypatch):
+    small = network(tmp_path / "small ü.onnx")
+    large = network(tmp_path / "large.onnx", shape=(3, 16, 96, 96))
+    (tmp_path / "random.py").write_text("raise SystemExit('a file of the user was imported')")
+    monkeypatch.chdir(tmp_path)
+    steps = []
+    got = measure_latency(
+        [Target("small", "small ü.onnx"), Target("large", large, "ort")],
+        threads=1,
+        processes=2,
+        queries=35,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps == [(i, 4) for i in range(5)]
+    assert list(got) == ["small", "large"]
+    for name, figures in got.items():
+        assert figures.name == name
+        assert [len(s) for s in figures.samples_ms] == [35, 35]
+        assert figures.n == 70
+        assert all(x > 0 for s in figures.samples_ms for x in s)
+        assert figures.p50.low <= figures.p50.value <= figures.p50.high <= figures.p90.high
+        assert figures.p99 is None
+        assert figures.load_ms > 0
+        assert figures.first_ms > 0
+        assert 10 < figures.peak_mb < 400
+    assert got["large"].peak_mb > got["small"].peak_mb
+    assert small.exists()
+    data = json.loads(json.dumps(got["small"].to_json()))
+    assert data["p99_ms"] is data["p99_interval"] is None
+    assert data["p50_interval"] == [got["small"].p50.low, got["small"].p50.high]
+    assert (data["n"], data["processes"]) == (70, 2)
+
+
+def test_memory_is_optional(tmp_path, network):
+    target = Target("a", network(tmp_path / "a.onnx"))
+    got = measure_latency([target], threads=1, processes=1, queries=9, memory=False)
+    assert got["a"].peak_mb is None
+    assert got["a"].p50 is None  # nine samples carry no median
+
+
+def test_what_cannot_be_measured_is_told(tmp_path, network):
+    good = network(tmp_path / "good.onnx")
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("no model")
+    with pytest.raises(UserError, match=r"cannot load .*bad\.onnx"):
+        measure_latency([Target("good", good), Target("bad", bad)], threads=1, processes=1, queries=5)
+    with pytest.raises(UserError, match="there is no artefact"):
+        measure_latency([Target("gone", tmp_path / "gone.onnx")], threads=1, processes=1, queries=5)
+    with pytest.raises(UserError, match="no runtime 'abacus'"):
+        measure_latency([Target("odd", good, "abacus")], threads=1, processes=1, queries=5)
+    with pytest.raises(UserError, match="two targets are called 'x'"):
+        measure_latency([Target("x", good), Target("x", good)], threads=1)
+    with pytest.raises(UserError, match="start at 1"):
+        measure_latency([Target("x", good)], threads=1, queries=0)
+    assert measure_latency([], threads=1) == {}
+
+
+def test_a_clip_of_open_length_is_told(tmp_path, network):
+    path = network(tmp_path / "open.onnx")
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "time"
+    onnx.save(model, path)
+    with pytest.raises(UserError, match="fixed frames and size"):
+        measure_latency([Target("open", path)], threads=1, processes=1, queries=5)
+
+
+def test_a_killed_worker_is_told(tmp_path, network, monkeypatch):
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho 'going down' >&2\nkill -9 $$\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with pytest.raises(UserError, match=r"killed by signal 9.*going down"):
+        measure_latency([Target("a", network(tmp_path / "a.onnx"))], threads=1, processes=1, queries=5)
+
+
+def test_the_worker_takes_turns_and_reads_random_content(tmp_path, network):
+    targets = [{"name": n, "path": str(network(tmp_path / f"{n}.onnx")), "runtime": "ort"} for n in ("a", "b", "c")]
+    job = {"targets": targets, "threads": 1, "queries": 20, "seed": 3}
+    rng = np.random.default_rng(3)
+    loaded = [worker._load(t, 1, 20, rng) for t in targets]
+    assert all(np.std(t.clip) > 0.5 for t in loaded)
+    assert not np.array_equal(loaded[0].clip, loaded[1].clip)
+    turns = []
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def run(self, clip):
+            turns.append(self.name)
+
+    for target in loaded:
+        target.session = Recorder(target.name)
+    worker._take_turns(loaded, 20, rng)
+    assert {n: turns.count(n) for n in "abc"} == dict.fromkeys("abc", 20 + 3)  # one untimed query for each block
+    firsts = [turns[i] for i in range(len(turns)) if i == 0 or turns[i] != turns[i - 1]]
+    assert len(firsts) >= 7  # blocks alternate; nobody runs alone
+    assert worker.measure(job).keys() == {"targets", "peak_mb"}
+
+
+def test_a_restless_target_is_called_so(monkeypatch):
+    now = [0]
+    monkeypatch.setattr(worker.time, "perf_counter_ns", lambda: now[0])
+
+    class Slowing:
+        calls = 0
+
+        def run(self, clip):
+            now[0] += 1000 * 2 ** (self.calls // 8)
+            self.calls += 1
+
+    class Settling(Slowing):
+        def run(self, clip):
+            now[0] += max(9000 - 300 * self.calls, 1000)
+            self.calls += 1
+
+    slowing, settling = (
+        worker._Loaded("x", s, np.zeros(1), 0, 0, np.zeros(0, np.int64)) for s in (Slowing(), Settling())
+    )
+    assert worker._warm_up(slowing) is False
+    assert worker._warm_up(settling) is True
+    assert settling.session.calls >= 40  # it was still speeding up before
+
+
+def test_the_worker_needs_only_the_path(tmp_path, network):
+    """No install, no current folder: what a travelling zip relies on."""
+    job, result = tmp_path / "job.json", tmp_path / "result.json"
+    target = {"name": "a", "path": str(network(tmp_path / "a.onnx")), "runtime": "ort"}
+    job.write_text(json.dumps({"targets": [target], "threads": 1, "queries": 4, "seed": 0}))
+    home = os.path.dirname(os.path.dirname(worker.__file__))
+    command = [sys.executable, "-P", "-m", "skd_bench.worker", str(job), str(result)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": home}, cwd="/", check=True)
+    data = json.loads(result.read_text())
+    assert len(data["targets"][0]["samples_ns"]) == 4

@@ -1,0 +1,115 @@
+"""The figures are ones that Plotly accepts, say what the result says, and keep labels apart."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skd_edge.report import charts
+from skd_edge.report.placing import place_labels
+from skd_edge.report.result import check_result
+
+ALL = [charts.tradeoff, charts.latency, charts.class_shares, charts.confusion]
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("name", ["full_result", "hostile_result", "unlucky_result"])
+def test_plotly_accepts_every_figure(sample: ModuleType, make: Any, name: str) -> None:
+    chart = make(check_result(getattr(sample, name)()))
+    if chart is None:
+        assert (name, make) in {
+            ("unlucky_result", charts.latency),
+            ("unlucky_result", charts.confusion),
+            ("hostile_result", charts.latency),
+        }
+        return
+    assert len(go.Figure(chart.figure).data) == len(chart.figure["data"]) > 0
+    assert chart.alt
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_nothing_known_is_no_chart(sample: ModuleType, make: Any) -> None:
+    assert make(check_result(sample.minimal_result())) is None
+
+
+def traces(chart: charts.Chart | None) -> dict[str, Any]:
+    assert chart is not None
+    return {t["name"]: t for t in chart.figure["data"]}
+
+
+def test_tradeoff_shows_what_the_result_says(sample: ModuleType) -> None:
+    result = check_result(sample.full_result())
+    chart = charts.tradeoff(result)
+    drawn = traces(chart)
+    assert result.chosen
+    assert drawn["chosen"]["x"] == [result.chosen.p50_ms]
+    assert drawn["chosen"]["y"] == [pytest.approx(85.5)]
+    assert len(drawn["not trained"]["x"]) == 4
+    assert drawn["baseline"]["y"] == [pytest.approx(88.1)]
+    assert set(drawn["wide fp32"]["x"]) == {
+        c.p50_ms for c in result.candidates if c.student == "wide" and c.precision == "fp32"
+    }
+    assert chart
+    assert [s["x0"] for s in chart.figure["layout"]["shapes"]] == [8.42]
+    assert {"1", "teacher fp32"} <= {a["text"] for a in chart.figure["layout"]["annotations"]}
+
+
+def test_signs_in_the_chart_are_those_of_the_table(sample: ModuleType) -> None:
+    result = check_result(sample.full_result())
+    drawn = traces(charts.tradeoff(result))
+    for sign in charts.signs(result.candidates).values():
+        if sign.student != "broad":
+            assert drawn[f"{sign.student} {sign.precision}"]["marker"]["symbol"] == sign.plotly
+
+
+def test_precision_and_student_differ_by_more_than_colour(sample: ModuleType) -> None:
+    signs = charts.signs(check_result(sample.full_result()).candidates)
+    assert len({s.plotly for s in signs.values()}) == len(signs) == 6
+
+
+def test_confusion_counts_and_row_shares(sample: ModuleType) -> None:
+    raw = sample.full_result()
+    raw["test"]["confusion"] = [[3, 1], [0, 0]]
+    raw["test"]["per_class"] = [{"class": "2024-01-01"}, {"class": "7"}]
+    chart = charts.confusion(check_result(raw))
+    assert chart
+    heat = chart.figure["data"][0]
+    assert heat["z"] == [[75.0, 25.0], [0.0, 0.0]]
+    assert heat["text"] == [["3", "1"], ["", ""]]
+    assert chart.figure["layout"]["xaxis"]["ticktext"] == ["2024-01-01", "7"]
+    assert "2024-01-01 taken for 7, 1 clips" in chart.alt
+
+
+def test_latency_says_what_lies_beyond_the_edge(sample: ModuleType) -> None:
+    raw = sample.full_result()
+    raw["latency_samples"][raw["chosen"]["name"]] = [3.7] * 400 + [900.0]
+    raw["chosen"] |= {"p50_ms": 3.7, "p90_ms": 3.7, "p99_ms": None}
+    chart = charts.latency(check_result(raw))
+    assert chart
+    assert "1 slower query lies beyond" in chart.alt
+    assert sum(chart.figure["data"][0]["y"]) == 400
+
+
+unit = st.floats(0.05, 0.95)
+
+
+@given(st.lists(st.tuples(unit, unit), min_size=1, max_size=12, unique_by=lambda p: (round(p[0] * 4), round(p[1] * 4))))
+def test_labels_of_spread_points_do_not_touch(points: list[tuple[float, float]]) -> None:
+    area, marker = (900.0, 900.0), 10.0
+    spread = [(round(x * 4) / 4 * 0.9 + 0.05, round(y * 4) / 4 * 0.9 + 0.05) for x, y in points]
+    shifts = place_labels(spread, ["10"] * len(points), [marker] * len(points), area=area)
+    middles = [(x * area[0] + dx, y * area[1] + dy) for (x, y), (dx, dy) in zip(spread, shifts, strict=True)]
+    for i, (x, y) in enumerate(middles):
+        assert 8 <= x <= area[0] - 8
+        assert 7.5 <= y <= area[1] - 7.5
+        assert all(abs(x - u) >= 16 or abs(y - v) >= 15 for u, v in middles[:i])
+
+
+def test_a_crowded_column_takes_different_sides() -> None:
+    shifts = place_labels([(0.5, 0.5), (0.5, 0.51)], ["1", "2"], [12, 12], area=(280, 350))
+    assert shifts[0] != shifts[1]

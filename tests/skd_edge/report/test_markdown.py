@@ -1,0 +1,50 @@
+"""The Markdown report."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from skd_edge.report.markdown import render_markdown
+
+
+def tokens(text: str) -> list[Any]:
+    return MarkdownIt("commonmark").enable("table").parse(text)
+
+
+def test_starts_with_the_headline_and_stays_short(sample: ModuleType) -> None:
+    raw = sample.full_result()
+    text = render_markdown(raw)
+    assert text.splitlines()[0] == f"# {raw['headline']}"
+    assert raw["chosen"]["why"] in text
+    assert len(text.splitlines()) < 60
+    assert text.endswith("</sub>\n")
+
+
+def test_tables_have_a_row_each(sample: ModuleType) -> None:
+    raw = sample.full_result()
+    found = tokens(render_markdown(raw))
+    rows = sum(t.type == "tr_open" for t in found)
+    assert rows == 1 + len(raw["candidates"]) + len(raw["baselines"]) + 1 + len(raw["test"]["rows"])
+
+
+def test_hostile_text_is_text(sample: ModuleType) -> None:
+    inline = [t for t in tokens(render_markdown(sample.hostile_result())) if t.type == "inline"]
+    kinds = {child.type for t in inline for child in t.children if child.content not in {"<sub>", "</sub>"}}
+    assert kinds <= {"text", "text_special", "strong_open", "strong_close", "em_open", "em_close"}
+    assert any("<script>" in "".join(c.content for c in t.children) for t in inline)
+
+
+def test_little_known_little_said(sample: ModuleType) -> None:
+    assert render_markdown(sample.minimal_result()).startswith("# Nothing to ship")
+    assert "was not looked at" in render_markdown(sample.unlucky_result())
+
+
+@given(st.text(max_size=40))
+def test_any_candidate_name_keeps_the_table(name: str) -> None:
+    raw = {"schema": 1, "name": "n", "candidates": [{"name": name}, {"name": "other"}]}
+    assert sum(t.type == "tr_open" for t in tokens(render_markdown(raw))) == 3

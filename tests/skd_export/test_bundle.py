@@ -1,0 +1,165 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from skd_bench.clips import Preprocess, Sampling
+from skd_bench.errors import UserError
+from skd_bench.manifest import Manifest, verify
+from skd_export.bundle import ModelFile, write_bundle
+from skd_export.precision import quantise_ort
+
+CLASSES = ["left", "right", "up", "down", "still"]
+MEASURED = {
+    "accuracy": 0.871,
+    "interval": [0.83, 0.9],
+    "p50_ms": 1.234,
+    "p90_ms": 1.5,
+    "p99_ms": None,
+    "device": "ab12",
+}
+PATH = ["teacher", "assistant", "wide"]
+
+
+def write(folder, fp32, **more):
+    fields = {
+        "name": "motion",
+        "classes": CLASSES,
+        "sampling": Sampling(4),
+        "preprocess": Preprocess(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
+        "models": [ModelFile(fp32, "fp32", "wide", PATH, parity={"agreement": 1.0}, measured=MEASURED)],
+        "licences": {"data": "CC-BY-4.0", "weights": "Apache-2.0"},
+        "created_by": "skd-edge 0.1.0",
+    }
+    return write_bundle(folder, **(fields | more))
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "home" / "secret person.MP4"
+    path.parent.mkdir()
+    path.write_bytes(b"\0\0\0\x18ftypmp42 and so on")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_whole_bundle_with_both_precisions_and_a_sample(fp32, batches, video, tmp_path):
+    facts = quantise_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
+    models = [
+        ModelFile(tmp_path / "q.onnx", "int8", "wide", PATH, options={"reduce_range": facts["reduce_range"]}),
+        ModelFile(fp32, "fp32", "wide", PATH),
+    ]
+    bundle = write(tmp_path / "bundle", fp32, models=models, samples=[(video, "left")])
+    assert set(contents(bundle)) == {
+        *("README.md", "manifest.json", "wide.int8.onnx", "wide.fp32.onnx", "samples/000-left.mp4")
+    }
+    assert verify(bundle) == []
+    manifest = Manifest.load(bundle)
+    assert manifest.default == "wide.int8.onnx"
+    assert manifest.artefact("wide.fp32.onnx").bytes == fp32.stat().st_size
+    assert not any(p.stat().st_mode & 0o111 for p in bundle.rglob("*") if p.is_file())
+    assert "without VNNI" in (bundle / "README.md").read_text()
+    assert not any(b"secret" in data or str(tmp_path).encode() in data for data in contents(bundle).values())
+
+
+def test_written_twice_gives_equal_bytes(fp32, tmp_path):
+    first, second = write(tmp_path / "a", fp32), write(tmp_path / "b", fp32)
+    assert contents(first) == contents(second)
+
+
+def test_a_bundle_is_replaced_and_nothing_is_left_beside_it(fp32, tmp_path):
+    write(tmp_path / "b", fp32, name="old")
+    (tmp_path / "b" / "wide.int8.onnx").write_bytes(b"of the old one")
+    write(tmp_path / "b", fp32, name="new")
+    assert Manifest.load(tmp_path / "b").name == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+    assert verify(tmp_path / "b") == []
+    assert "wide.int8.onnx" not in contents(tmp_path / "b")
+
+
+def test_what_is_no_bundle_is_left_alone(fp32, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
+    (tmp_path / "file").write_bytes(b"")
+    for taken in ("photos", "file"):
+        with pytest.raises(UserError, match="no bundle of ours"):
+            write(tmp_path / taken, fp32)
+    assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"cat"
+
+
+def test_failure_half_way_leaves_the_old_bundle_and_no_rubbish(fp32, tmp_path):
+    write(tmp_path / "b", fp32)
+    before = contents(tmp_path / "b")
+    with pytest.raises(UserError, match=r"cannot copy .*gone.mp4"):
+        write(tmp_path / "b", fp32, name="new", samples=[(tmp_path / "gone.mp4", "left")])
+    assert contents(tmp_path / "b") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"models": []}, "at least one model"),
+        ({"classes": ["a", "a"]}, "different names"),
+        ({"provenance": {"loss": float("nan")}}, "JSON"),
+        ({"provenance": {"what": {1, 2}}}, "JSON"),
+    ],
+)
+def test_contradictions_are_refused(fp32, tmp_path, more, words):
+    with pytest.raises(UserError, match=words):
+        write(tmp_path / "b", fp32, **more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_models_of_one_name_and_samples_of_no_class(fp32, video, tmp_path):
+    with pytest.raises(UserError, match=r"two files.*wide.fp32.onnx"):
+        write(tmp_path / "b", fp32, models=[ModelFile(fp32, "fp32", "wide", PATH)] * 2)
+    with pytest.raises(UserError, match="'jump'"):
+        write(tmp_path / "b", fp32, samples=[(video, "jump")])
+
+
+def test_names_that_climb_become_plain_ones(fp32, tmp_path):
+    bundle = write(tmp_path / "b", fp32, models=[ModelFile(fp32, "fp32", "../../wide net", PATH)])
+    assert Manifest.load(bundle).default == "_.._wide_net.fp32.onnx"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_readme_says_what_matters(fp32, tmp_path):
+    text = (write(tmp_path / "b", fp32) / "README.md").read_text()
+    for words in (
+        *("# motion", "5 classes", "| 4 | still |", "(B, 3, 4, 16, 16)", "[0.45, 0.45, 0.45]", "teacher → assistant"),
+        *("87.1 % (83.0 to 90.0)", "| 1.23 | 1.50 | n/a | 100.0 % | ab12 |", "data: CC-BY-4.0", "weights: Apache-2.0"),
+    ):
+        assert words in text
+    assert str(tmp_path) not in text
+
+
+def test_readme_is_not_bent_by_class_names(fp32, tmp_path):
+    bundle = write(tmp_path / "b", fp32, classes=["a|b", "c\n\n# d", "<script>", "`x`", "é 走"])
+    text = (bundle / "README.md").read_text()
+    assert "| 0 | a\\|b |" in text
+    assert "| 1 | c # d |" in text
+    assert "<script>" not in text
+    assert "| 4 | é 走 |" in text
+    assert Manifest.load(bundle).classes[1] == "c\n\n# d"
+
+
+def test_readme_example_runs_as_it_stands(fp32, tmp_path):
+    bundle = write(tmp_path / "b", fp32)
+    (example,) = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.S)
+    done = subprocess.run([sys.executable, "-I", "-c", example], cwd=bundle, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in CLASSES
+    assert len(example.strip().splitlines()) <= 12
+
+
+def test_manifest_is_readable_json_of_schema_1(fp32, tmp_path):
+    data = json.loads((write(tmp_path / "b", fp32) / "manifest.json").read_text())
+    assert data["schema"] == 1
+    assert data["contract"] == "float_clip"
+    assert data["artefacts"][0]["measured"] == MEASURED
