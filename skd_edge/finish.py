@@ -98,11 +98,11 @@ def notes(outcome: Outcome) -> list[str]:
     """What a reader must know to read the numbers right."""
     bench = outcome.recipe.bench
     said = [
-        "Accuracies are of the exported files, one view a clip, on the trusted validation clips; the choice saw no test clip.",
-        f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes of "
-        f"{bench.queries} queries each, candidates interleaved.",
-        "Validation picked each leg's epoch as well as the candidate, so validation accuracies are a little optimistic; "
-        "the test table is not.",
+        "Accuracies are of the exported files, one view a clip, on the trusted validation clips; no test clip was seen.",
+        f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes "
+        f"of {bench.queries} queries each, candidates interleaved.",
+        "Validation picked each leg's epoch as well as the candidate, so validation accuracies are a little "
+        "optimistic; the test table is not.",
     ]
     if outcome.material.truth is not None:
         noise = outcome.recipe.labels.noise

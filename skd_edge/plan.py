@@ -145,4 +145,4 @@ def _probe(recipe: Recipe, spec: Network, classes: int, steps: int = 3) -> tuple
 
 
 def _widest(recipe: Recipe) -> int:
-    return max(n.width * 2 ** len(n.depths) for n in (recipe.teacher, *recipe.assistants))
+    return max(n.width << len(n.depths) for n in (recipe.teacher, *recipe.assistants))

@@ -138,7 +138,7 @@ def render(motion: str, *, frames: int, size: int, difficulty: float, seed: int)
     image += cover[..., None] * (_colour(rng) - image)
     image *= rng.uniform(0.8, 1.2)
     image += rng.normal(0, 0.01 + 0.08 * difficulty, image.shape).astype(np.float32)
-    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.clip(image, 0, 1) * 255, np.uint8)
 
 
 def encode(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:

@@ -18,7 +18,9 @@ from skd_edge.recipe import FolderData, GeneratedData, ListData, Part, TableData
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VIDEOS = frozenset(".mp4 .mkv .avi .mov .webm .m4v .mpg .mpeg .wmv .flv .ts .3gp".split())
+VIDEOS = frozenset(
+    (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def list_clips(data: Part, *, seed: int, cache: Path, progress: Callable[[int, i
 def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
     folder = _generated_folder(data, seed, cache)
     index = generate(folder, data, seed, progress=progress)
-    rules = {split: {"split": [split]} for split in SPLITS}
+    rules: dict[str, dict[str, list[str]]] = {split: {"split": [split]} for split in SPLITS}
     return _listing(_table_entries(folder, index, "path", "label", None, rules), "rendered here; splits by seed")
 
 

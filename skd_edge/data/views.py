@@ -57,7 +57,8 @@ def batch_view(
         x[flip] = x[flip].flip(-1)
     gain = torch.from_numpy(1 + augment.contrast * (2 * u[:, 2] - 1)).view(-1, 1, 1, 1, 1)
     offset = torch.from_numpy(augment.brightness * (2 * u[:, 3] - 1)).view(-1, 1, 1, 1, 1)
-    return x.mul_(gain).add_(offset / 0.225)
+    unit = torch.tensor(preprocess.std).view(1, 3, 1, 1, 1)  # brightness is a share of white
+    return x.mul_(gain).add_(offset / unit)
 
 
 def plain_view(clips: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:

@@ -61,7 +61,8 @@ class TeacherCache:
 
     def probabilities(self, views: int) -> NDArray[np.float32]:
         """Class probabilities ``(N, C)``, the mean over this many views."""
-        return np.mean([_softmax(self.view(v).logits) for v in range(views)], axis=0, dtype=np.float32)
+        voices = [_softmax(self.view(v).logits) for v in range(views)]
+        return np.asarray(np.mean(voices, axis=0), np.float32)
 
     @torch.no_grad()
     def _ask(self, folder: Path, view: int) -> None:

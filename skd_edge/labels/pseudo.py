@@ -37,7 +37,7 @@ class PseudoLabels:
     @property
     def hard(self) -> NDArray[np.int64]:
         """The most probable class of each clip ``(N,)``."""
-        return self.targets.argmax(1)
+        return np.asarray(self.targets.argmax(1), np.int64)
 
     @property
     def noise_rate(self) -> float:
@@ -91,7 +91,7 @@ def _mixture(loss: NDArray[np.float64]) -> NDArray[np.float64]:
     # A wide Gaussian wins back the far low end: below the lower mean a label is not suspicious.
     posterior[loss <= mixture.means_[1 - upper, 0]] = 0.0
     # A label that the network finds likelier than not is no error, however the two groups lie.
-    return posterior * (loss > np.log(2))
+    return np.asarray(posterior * (loss > np.log(2)))
 
 
 def _resemblance(

@@ -112,7 +112,8 @@ def build(network: Network, *, classes: int, frames: int, size: int, seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TSM(network, classes=classes, frames=frames, size=size)
-    return model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return model
 
 
 def parameters(model: nn.Module) -> int:

@@ -126,7 +126,7 @@ def _within(
 
 
 def _loss(best: Measured, other: Measured, groups: NDArray[np.int64]) -> Interval:
-    return paired_difference(best.correct.astype(float), other.correct.astype(float), groups)
+    return paired_difference(best.correct.astype(float), other.correct.astype(float), groups.tolist())
 
 
 def _along(left: list[Measured], rule: Choice, reasons: dict[str, str]) -> tuple[Measured, str]:
