@@ -26,12 +26,12 @@ class GeneratedData(Part):
     """Clips whose class is a motion, rendered once to H.264 files; needs no download."""
 
     kind: Literal["generated"]
-    train: int = Field(1200, ge=20, le=200_000, description="training clips")
+    train: int = Field(1800, ge=20, le=200_000, description="training clips")
     val: int = Field(300, ge=10, le=100_000, description="trusted validation clips")
     test: int = Field(400, ge=10, le=100_000, description="untouched test clips")
     frames: int = Field(16, ge=4, le=256, description="frames in each rendered video")
-    size: int = Field(40, ge=16, le=512, multiple_of=2, description="height and width of the rendered video, pixels")
-    difficulty: Share = Field(0.5, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
+    size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the rendered video, pixels")
+    difficulty: Share = Field(0.12, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
 
 
 class FolderData(Part):
@@ -94,7 +94,7 @@ class Augment(Part):
     """What a view may change. Flips are off: where motion is the class, a flip changes the label."""
 
     shift: int = Field(3, ge=0, le=64, description="random translation, up to this many pixels each way")
-    brightness: Share = 0.2
+    brightness: Share = 0.1
     contrast: Share = 0.2
     flip: bool = Field(False, description="mirror left-right at random; only where mirroring keeps the class")
     views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")

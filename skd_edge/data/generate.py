@@ -40,7 +40,7 @@ CLASSES = (
     "spin_cw",
 )
 VERSION = 1  # part of the data's hash: raise it when the same seed gives other pixels
-_SIZES, _ALPHAS = (0.16, 0.36), (0.4, 1.0)
+_SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)
 
 Pixels = NDArray[np.float32]
 
@@ -73,18 +73,18 @@ def scene(motion: str, t: Pixels, rng: np.random.Generator) -> Scene:
     size, alpha = _wave(rng, 0 * t, 0, *_SIZES, triangle=False), _wave(rng, 0 * t, 0, *_ALPHAS, triangle=True)
     pace = rng.uniform(0.7, 1.3)
     if motion.startswith("move"):
-        step = 0.6 * pace * t
+        step = 0.9 * pace * t
         x = x + step * {"move_right": 1, "move_left": -1}.get(motion, 0)
         y = y + step * {"move_down": 1, "move_up": -1}.get(motion, 0)
     elif motion.startswith("spin"):
-        angle = angle + 1.2 * np.pi * pace * t * (1 if motion == "spin_cw" else -1)
+        angle = angle + 1.7 * np.pi * pace * t * (1 if motion == "spin_cw" else -1)
     elif motion == "orbit":
-        turn = rng.uniform(0, 2 * np.pi) + 1.6 * np.pi * pace * t * rng.choice((-1, 1))
+        turn = rng.uniform(0, 2 * np.pi) + 2.2 * np.pi * pace * t * rng.choice((-1, 1))
         x, y = x + 0.16 * np.cos(turn), y + 0.16 * np.sin(turn)
     elif motion in ("grow", "shrink"):
-        size = _wave(rng, t if motion == "grow" else -t, 0.9 * pace, *_SIZES, triangle=False)
+        size = _wave(rng, t if motion == "grow" else -t, 1.4 * pace, *_SIZES, triangle=False)
     elif motion == "blink":
-        alpha = _wave(rng, t, 1.5 * pace, *_ALPHAS, triangle=True)
+        alpha = _wave(rng, t, 2.5 * pace, *_ALPHAS, triangle=True)
     return Scene(x.astype(np.float32), y.astype(np.float32), angle.astype(np.float32), size, alpha)
 
 
@@ -114,7 +114,7 @@ def _mask(s: Scene, gx: Pixels, gy: Pixels, corners: int, pixel: float) -> Pixel
 
 def _colour(rng: np.random.Generator) -> Pixels:
     """A colour that stands out from the gray middle: ``(3,)`` in [0, 1]."""
-    colour: Pixels = (0.5 + rng.choice((-1, 1), 3) * rng.uniform(0.2, 0.5, 3)).astype(np.float32)
+    colour: Pixels = (0.5 + rng.choice((-1, 1)) * rng.uniform(0.3, 0.5, 3)).astype(np.float32)
     return colour
 
 
