@@ -119,8 +119,8 @@ def tell_budget(
     if budget_ms is not None and all(_p50(x) > budget_ms for n, x in random.items() if n != TEACHER):
         name, best = min(((n, _p50(x)) for n, x in random.items() if n != TEACHER), key=lambda item: item[1])
         raise UserError(
-            f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on this "
-            "machine: raise choice.budget, or add a smaller student"
+            f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on "
+            "this machine: raise choice.budget, or add a smaller student"
         )
 
 

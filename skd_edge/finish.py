@@ -98,7 +98,7 @@ def notes(outcome: Outcome) -> list[str]:
     """What a reader must know to read the numbers right."""
     bench = outcome.recipe.bench
     said = [
-        "Accuracies are of the exported files, one view a clip, on the trusted validation clips; no test clip was seen.",
+        "Accuracies are of the exported files, one view a clip, on the trusted validation clips.",
         f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes "
         f"of {bench.queries} queries each, candidates interleaved.",
         "Validation picked each leg's epoch as well as the candidate, so validation accuracies are a little "
@@ -152,8 +152,12 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
         models=[_model_file(c, outcome.weighed[c], test if c is chosen else None, card) for c in same],
         licences=recipe.licences.model_dump(),
         created_by=f"skd-edge {__version__}",
-        provenance={"leg": leg.node.hash if leg else None, "seed": recipe.seed, "data": outcome.material.clips.train.hash,
-                    "calibration_clips": recipe.export.calibration_clips},
+        provenance={
+            "leg": leg.node.hash if leg else None,
+            "seed": recipe.seed,
+            "data": outcome.material.clips.train.hash,
+            "calibration_clips": recipe.export.calibration_clips,
+        },
         samples=_samples(outcome),
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ def ledger_path() -> Path:
 
 
 def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
-    """Note that ``artefact`` (a file's hash) is scored on a test set; the number of different files scored on it so far.
+    """Note that a file (``artefact``, its hash) is scored on a test set; how many different files were so far.
 
     Scoring the very same file again tells nothing new and does not count as another look.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from skd_edge.distill.losses.labels import soft_cross_entropy
 from skd_edge.models.tsm import build, parameters
 from skd_edge.recipe import GeneratedData, Network, Recipe
 from skd_edge.run import cache_root
+from skd_edge.schedule.search import candidates
 from skd_edge.schedule.tree import Facts, Node, grow
 
-_DECODE_S, _RENDER_S = 0.003, 0.03  # seconds a clip and process; rough, only for clips not decoded or rendered yet
+# Seconds, rough: a clip to decode and to render, a network to trace for ONNX. Then what substage distillation adds to a
+# step, and how much slower than its share of the teacher a student may look in PyTorch before it counts as too slow.
+_DECODE_S, _RENDER_S, _TRACE_S, _STAGED, _SLACK = 0.003, 0.006, 7.0, 1.3, 1.5
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class PlannedLeg:
     cached: bool
     seconds: float
     megabytes: float
+    pruned: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,20 +53,24 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Seconds that are left to do."""
-        return self.data_seconds + self.weigh_seconds + sum(leg.seconds for leg in self.legs if not leg.cached)
+        return (
+            self.data_seconds
+            + self.weigh_seconds
+            + sum(leg.seconds for leg in self.legs if not leg.cached and not leg.pruned)
+        )
 
     def to_text(self) -> str:
         """For the screen."""
         lines = [f"{self.recipe}: {self.clips} clips, {len(self.legs)} legs"
                  f" ({sum(leg.cached for leg in self.legs)} cached)", ""]  # fmt: skip
         for leg in self.legs:
-            state = "cached" if leg.cached else f"~{leg.seconds:.0f} s"
-            lines.append(f"  {leg.hash or 'not named yet':<18} {leg.role:<10} {leg.name:<40} {state:>8}")
+            state = "cached" if leg.cached else "over budget?" if leg.pruned else f"~{leg.seconds:.0f} s"
+            lines.append(f"  {leg.hash or 'not named yet':<18} {leg.role:<10} {leg.name:<40} {state:>12}")
         if not self.decoded:
             lines += ["", "  The clips are not decoded yet, so legs have no names and nothing counts as cached."]
         lines += [
             "",
-            "  Students over the latency budget are listed here, but will not be trained.",
+            "  'over budget?': slower than the budget in PyTorch; the run weighs the exported file before it decides.",
             f"  estimated: {self.data_seconds:.0f} s data, {self.weigh_seconds:.0f} s export and measurement, "
             f"{self.seconds / 60:.1f} min in all; about {self.megabytes:.0f} MB of disk",
         ]
@@ -86,17 +95,25 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
     """
     count, train, classes, facts = _look(recipe)
     tree = grow(recipe, facts or Facts("", "", classes), recipe.students)
+    probes = {spec: _probe(recipe, spec, classes) for spec in {n.leg.learner for n in tree} | {recipe.teacher}}
+    slow = _over_budget(recipe, probes)
     batches = max(train // recipe.training.batch, 1)
-    prices = {spec: _probe(recipe, spec, classes) for spec in {n.leg.learner for n in tree}}
-    legs = tuple(_planned(node, out if facts else None, facts is not None, prices, batches) for node in tree)
-    files = (len(recipe.students) * (len(recipe.paths) + 1)) * len(recipe.export.precisions)
-    queries = files * recipe.bench.processes * recipe.bench.queries
-    weigh = 8.0 + 1.5 * files + 0.004 * queries
+    legs = tuple(_planned(node, out if facts else None, facts is not None, probes, batches, slow) for node in tree)
+    networks, files = len(recipe.students) + 1, len(candidates(recipe)) + len(recipe.students)
+    weigh = _TRACE_S * networks + files * (1.0 + 0.001 * recipe.bench.processes * recipe.bench.queries)
     pixels = count * recipe.clip.frames * recipe.clip.size**2 * 3
     answers = train * recipe.augment.views * recipe.clip.frames * 4 * _widest(recipe) * (1 + len(recipe.assistants))
     megabytes = (pixels + answers) / 1e6 + sum(leg.megabytes for leg in legs)
-    return Plan(recipe.name, count, facts is not None, legs, 0.0 if facts else _DECODE_S * count + _data_seconds(recipe, count),
-                weigh, megabytes)  # fmt: skip
+    return Plan(recipe.name, count, facts is not None, legs, _data_seconds(recipe, count, facts), weigh, megabytes)
+
+
+def _over_budget(recipe: Recipe, probes: dict[Network, _Probe]) -> set[str]:
+    """Students that look too slow. PyTorch's milliseconds say something only beside the teacher's own."""
+    budget = recipe.choice.budget
+    if budget is None or "teacher" not in budget:
+        return set()
+    limit = recipe.choice.budget_ms(probes[recipe.teacher].clip_ms) or 0.0
+    return {s.name for s in recipe.students if probes[s].clip_ms > limit * _SLACK}
 
 
 def _look(recipe: Recipe) -> tuple[int, int, int, Facts | None]:
@@ -112,36 +129,58 @@ def _look(recipe: Recipe) -> tuple[int, int, int, Facts | None]:
     return len(listing.entries), train, len(listing.classes), facts_of(gather(recipe, cache))
 
 
-def _data_seconds(recipe: Recipe, count: int) -> float:
-    return _RENDER_S * count if isinstance(recipe.data, GeneratedData) else 0.0
+def _data_seconds(recipe: Recipe, count: int, facts: Facts | None) -> float:
+    if facts is not None:
+        return 0.0
+    return count * (_DECODE_S + (_RENDER_S if isinstance(recipe.data, GeneratedData) else 0.0)) + 4.0
 
 
 def _planned(
-    node: Node, out: Path | None, named: bool, prices: dict[Network, tuple[float, float]], batches: int
+    node: Node, out: Path | None, named: bool, probes: dict[Network, _Probe], batches: int, slow: set[str]
 ) -> PlannedLeg:
-    leg = node.leg
-    seconds, megabytes = prices[leg.learner]
+    leg, probe = node.leg, probes[node.leg.learner]
     homes = [cache_root() / "legs", *([out / "legs"] if out else [])]
     cached = named and any((home / node.hash / "leg.json").exists() for home in homes)
-    return PlannedLeg(
-        node.hash if named else None, leg.name, leg.role, cached, seconds * batches * leg.epochs, megabytes
-    )
+    seconds = probe.step_s * batches * leg.epochs * (_STAGED if leg.staged else 1.0)
+    pruned = leg.learner.name in slow
+    return PlannedLeg(node.hash if named else None, leg.name, leg.role, cached, seconds, probe.megabytes, pruned)
 
 
-def _probe(recipe: Recipe, spec: Network, classes: int, steps: int = 3) -> tuple[float, float]:
-    """Seconds of one training step of a network on this machine, and the megabytes of its weights."""
+@dataclass(frozen=True)
+class _Probe:
+    step_s: float
+    clip_ms: float
+    megabytes: float
+
+
+def _probe(recipe: Recipe, spec: Network, classes: int, steps: int = 4) -> _Probe:
+    """Seconds of a training step, milliseconds of one clip in PyTorch, megabytes of weights: on this machine."""
     clip = recipe.clip
     network = build(spec, classes=classes, frames=clip.frames, size=clip.size, seed=0)
     x = torch.zeros(recipe.training.batch, 3, clip.frames, clip.size, clip.size)
     targets = torch.full((len(x), classes), 1 / classes)
-    times = []
-    for _ in range(steps + 1):
-        began = time.perf_counter()
+
+    def learn() -> None:
         logits = network(x).logits
         assert logits is not None
         soft_cross_entropy(logits, targets).backward()
-        times.append(time.perf_counter() - began)
-    return 1.15 * min(times[1:]), parameters(network) * 4 / 1e6  # 15 % for data, losses and the optimiser
+
+    step_s = _fastest(learn, steps)
+    network.eval()
+    with torch.no_grad():
+        clip_s = _fastest(lambda: network(x[:1]), steps)
+    return _Probe(1.15 * step_s, 1e3 * clip_s, parameters(network) * 4 / 1e6)  # 15 % for data and the optimiser
+
+
+def _fastest(work: Callable[[], object], times: int) -> float:
+    """The quickest of some runs, in seconds, after one that does not count."""
+    work()
+    spent = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - began)
+    return min(spent)
 
 
 def _widest(recipe: Recipe) -> int:

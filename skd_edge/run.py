@@ -60,12 +60,10 @@ class Run:
         except BlockingIOError:
             holder = (self.folder / ".lock").read_text() or "unknown"
             raise UserError(
-                f"another process (pid {holder}) works in {self.folder}; wait for it, or choose another folder with --out"
+                f"another process (pid {holder}) works in {self.folder}; wait for it, or choose another with --out"
             ) from None
         except OSError as error:
-            raise UsageError(
-                f"cannot write in {self.folder}: {error.strerror}; choose another folder with --out"
-            ) from None
+            raise UsageError(f"cannot write in {self.folder}: {error.strerror}; choose another with --out") from None
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         return handle

@@ -117,7 +117,7 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
         return None
     if precision != "int8":
         raise ValueError(f"precision is 'fp32' or 'int8', not {precision!r}")
-    if agreement >= bounds.agreement or (drop is not None and drop <= bounds.drop):
+    if agreement >= bounds.agreement or (drop is not None and drop <= bounds.drop + 1e-9):  # one clip is one clip
         return None
     lost = "an unknown number of" if drop is None else f"{drop:.1f}"
     return (

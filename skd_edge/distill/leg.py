@@ -138,7 +138,7 @@ class _Training:
         self.batches = max(len(clips.train) // leg.training.batch, 1)
         self.total = leg.epochs * self.batches
         self.optimizer = torch.optim.AdamW(
-            self._parameters(), lr=leg.training.rate, weight_decay=leg.training.weight_decay
+            self._parameters(), lr=leg.training.rate, weight_decay=leg.training.weight_decay, fused=True
         )
         self.step, self.seconds, self.curve = 0, 0.0, Curve()
         self.best, self.best_accuracy = {k: v.clone() for k, v in self.averaged.state_dict().items()}, -1.0

@@ -169,7 +169,7 @@ def _save_array(path: Path, array: NDArray[np.float32]) -> None:
 
 
 def _write_labels(path: Path, pseudo: PseudoLabels, names: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """For each clip: the weak label, the pseudo-label, its confidence, the posterior that the weak one is wrong, why."""
+    """For each clip: weak label, pseudo-label, its confidence, the posterior that the weak one is wrong, why."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("clip", "weak", "pseudo", "confidence", "wrong", "why"))

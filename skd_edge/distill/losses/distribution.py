@@ -10,20 +10,32 @@ import torch
 from torch import Tensor, nn
 
 
-def gaussian_w2(a: Tensor, b: Tensor, eps: float = 1e-6) -> Tensor:
-    """Squared 2-Wasserstein distance of two diagonal Gaussians, per channel: ``mean (mu-mu')^2 + (sd-sd')^2``.
+def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance over one dimension; far cheaper than ``var`` along an inner one."""
+    mean = x.mean(dim)
+    return mean, (x - mean.unsqueeze(dim)).square().mean(dim)
+
+
+def moments_w2(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], eps: float = 1e-6) -> Tensor:
+    """Squared 2-Wasserstein distance of diagonal Gaussians given as (mean, variance), mean over all channels.
+
+    ``(mu - mu')^2 + (sd - sd')^2``; ``eps`` keeps the square root differentiable at zero variance.
+    """
+    spread = (a[1] + eps).sqrt() - (b[1] + eps).sqrt()
+    return (a[0] - b[0]).square().mean() + spread.square().mean()
+
+
+def gaussian_w2(a: Tensor, b: Tensor) -> Tensor:
+    """Squared 2-Wasserstein distance of the diagonal Gaussians fitted to two samples, mean over channels.
 
     Args:
         a: samples ``(N, C)``; mean and deviation are taken over N.
         b: samples ``(N', C)``.
-        eps: keeps the square root differentiable at zero variance.
 
     Returns:
         A scalar, 0 where the moments agree; safe for one sample.
     """
-    a, b = a.float(), b.float()
-    spread = (a.var(0, correction=0) + eps).sqrt() - (b.var(0, correction=0) + eps).sqrt()
-    return (a.mean(0) - b.mean(0)).square().mean() + spread.square().mean()
+    return moments_w2(moments(a.float(), 0), moments(b.float(), 0))
 
 
 class DistributionLoss(nn.Module):
@@ -44,9 +56,7 @@ class DistributionLoss(nn.Module):
         """Weighted mean of the substages' distances; features ``(B, T, C_k)``, the weights' mean is 1."""
         distances = []
         for k, (ours, theirs) in enumerate(zip(learner, teacher, strict=True)):
-            scale = (
-                theirs.float().std(correction=0) + 1e-6
-            )  # the teacher's unit, so that widths and norms do not matter
+            scale = theirs.float().std(correction=0) + 1e-6  # in the teacher's unit, widths and norms do not matter
             distances.append(self._distance(self.project[k](ours.float()) / scale, theirs.float() / scale))
         each = torch.stack(distances)
         if self.training:
@@ -56,12 +66,16 @@ class DistributionLoss(nn.Module):
 
     @staticmethod
     def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-        """Clip-level moments ``(B, C)`` over frames compared clip by clip, plus the batch's own W2."""
-        eps = 1e-6
-        mean = (ours.mean(1) - theirs.mean(1)).square().mean()
-        spread = (ours.var(1, correction=0) + eps).sqrt() - (theirs.var(1, correction=0) + eps).sqrt()
-        return mean + spread.square().mean() + gaussian_w2(ours.flatten(0, 1), theirs.flatten(0, 1))
+        """Moments over frames compared clip by clip, plus those of the whole batch (by the law of total variance)."""
+        mine, goal = moments(ours, 1), moments(theirs, 1)
+        return moments_w2(mine, goal) + moments_w2(_pooled(mine), _pooled(goal))
 
     def _follow(self, distances: Tensor) -> None:
         old = self.discrepancy[: len(distances)]
         old.copy_(torch.where(old == 0, distances, self.momentum * old + (1 - self.momentum) * distances))
+
+
+def _pooled(each: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The moments ``(C,)`` of all clips together, from each clip's own ``(B, C)``."""
+    mean, between = moments(each[0], 0)
+    return mean, each[1].mean(0) + between
