@@ -17,7 +17,7 @@ TEST := $(VENV)/.installed-test
 
 quickstart: $(TRAIN)
 	@$(BIN)/skd-edge compress recipes/quickstart.yaml --out "$(OUT)"
-	@echo "the report: $(abspath $(OUT))/report.html"
+	@echo "the report: $$(cd "$(OUT)" && pwd)/report.html"
 
 test: $(TEST)
 	@$(BIN)/python -m pytest

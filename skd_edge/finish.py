@@ -12,6 +12,7 @@ from skd_bench.files import sha256_file, write_json
 from skd_bench.latency import Latency
 from skd_edge import __version__
 from skd_edge.data.gather import Material, deployed_view
+from skd_edge.labels.audit import label_facts
 from skd_edge.ledger import look_at
 from skd_edge.recipe import Recipe
 from skd_edge.recipe_file import resolved_yaml
@@ -70,7 +71,7 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
         "budget": {"text": recipe.choice.budget, "ms": outcome.budget_ms} if outcome.budget_ms else None,
         "baselines": [_teacher_row(outcome)],
         "legs": build.leg_rows(outcome.finished, outcome.material.clips.val.groups, outcome.dropped),
-        "labels": build.label_facts(pseudo, outcome.material), "data": build.data_facts(outcome.material),
+        "labels": label_facts(pseudo, outcome.material), "data": build.data_facts(outcome.material),
         "test": test, "resolution": build.resolution(len(outcome.material.clips.val), accuracy),
         "latency_samples": samples, "device": card | {"id": device_id(card)}, "notes": notes(outcome),
         "recipe": resolved_yaml(recipe),

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 
 if TYPE_CHECKING:
@@ -155,7 +156,9 @@ def encode(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(memory.getvalue())
+    part = path.with_suffix(".part")
+    part.write_bytes(memory.getvalue())
+    part.replace(path)
 
 
 def _rows(settings: GeneratedData, seed: int) -> Iterator[tuple[str, str, str, int]]:
@@ -187,11 +190,18 @@ def generate(
 
     Returns:
         The path of ``index.csv`` (columns path, label, split).
+
+    Raises:
+        UserError: The folder holds a set that was rendered with other settings.
     """
     facts = {"version": VERSION, "seed": seed, **settings.model_dump(mode="json")}
     index, card = folder / "index.csv", folder / "generated.json"
-    if index.exists() and card.exists() and json.loads(card.read_text()) == facts:
+    if card.exists() and json.loads(card.read_text()) != facts:
+        raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or remove this one")
+    if card.exists() and index.exists():
         return index
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(card, json.dumps(facts, indent=2))  # first: says whose clips a set that broke off holds
     rows = list(_rows(settings, seed))
     write = partial(_write, folder, settings.frames, settings.size, settings.difficulty)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -202,6 +212,5 @@ def generate(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
     writer.writerows(row[:3] for row in rows)
-    write_atomic(card, json.dumps(facts, indent=2))
     write_atomic(index, text.getvalue())
     return index

@@ -135,7 +135,7 @@ def _table_entries(
     if missing := sorted(wanted - set(rows.fieldnames or ())):
         raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(rows.fieldnames or ())}")
     entries = []
-    for row in rows:
+    for row in _records(rows, file):
         if not row[path] or not row[label]:
             raise UserError(f"{file}:{rows.line_num}: the {path!r} or the {label!r} of this row is empty")
         splits = [s for s in SPLITS if all(row[column] in values for column, values in rules[s].items())]
@@ -148,6 +148,13 @@ def _table_entries(
                 Entry(root / row[path], row[path], row[label], splits[0], row[group] if group else row[path])
             )
     return entries
+
+
+def _records(rows: csv.DictReader[str], file: Path) -> Iterable[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{file}:{rows.line_num + 1}: {error}") from None
 
 
 def _folder_entries(root: Path, split: Split | str) -> list[Entry]:

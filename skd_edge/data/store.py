@@ -23,6 +23,8 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_edge.data.sources import SPLITS, Entry, Listing, Split
 
+_LAYOUT = 2  # of a store's files: raise it when they change
+
 
 @dataclass(frozen=True)
 class ClipSet:
@@ -73,15 +75,15 @@ def open_store(
     """Open the store of these clips, decoding them first where that has not been done.
 
     Raises:
-        UserError: Fewer than ``min_clips`` of the listed clips are readable, or a class lost its last clip.
+        UserError: Fewer than ``min_clips`` of the listed clips are readable, a class or the test split lost its last.
     """
     key = _key(listing.entries, sampling, preprocess)
     folder = cache / "stores" / key
     if not (folder / "store.json").exists():
         _build(folder, listing.entries, sampling, preprocess, processes, progress)
     card = json.loads((folder / "store.json").read_text())
-    bad = {row["path"]: row["reason"] for row in card["quarantined"]}
-    good = [e for e in listing.entries if e.name not in bad]
+    bad = set(card["bad"])  # by place: two splits may hold files of one name
+    good = [e for i, e in enumerate(listing.entries) if i not in bad]
     if len(good) < min_clips * len(listing.entries):
         first = card["quarantined"][0]
         raise UserError(
@@ -93,6 +95,8 @@ def open_store(
     for name, index in ((n, i) for i, n in enumerate(listing.classes)):
         if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
             raise UserError(f"class {name!r} has no readable clip left in train or val; see the quarantined files")
+    if len(sets["test"]) == 0:
+        raise UserError("there is no readable test clip left; see the quarantined files")
     return Clips(listing.classes, sets["train"], sets["val"], sets["test"], tuple(card["quarantined"]), listing.note)
 
 
@@ -102,7 +106,7 @@ def is_built(listing: Listing, sampling: Sampling, preprocess: Preprocess, cache
 
 
 def _key(entries: tuple[Entry, ...], sampling: Sampling, preprocess: Preprocess) -> str:
-    what = hashlib.sha256(repr((sampling, preprocess.height, preprocess.width, preprocess.fit)).encode())
+    what = hashlib.sha256(repr((_LAYOUT, sampling, preprocess.height, preprocess.width, preprocess.fit)).encode())
     if preprocess.fit == "pad":  # only then do the stored pixels depend on the colour
         what.update(repr(preprocess.mean).encode())
     for entry in entries:
@@ -134,13 +138,14 @@ def _build(
     part = folder / "clips.part.npy"
     shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
     pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    quarantined, digest, row = [], hashlib.sha256(), 0
+    quarantined, bad, digest, row = [], [], hashlib.sha256(), 0
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         decode = partial(_decode, sampling, preprocess)
         clips = pool.map(decode, (e.path for e in entries), chunksize=16)
         for done, (entry, clip) in enumerate(zip(entries, clips, strict=True), 1):
             if isinstance(clip, str):
                 quarantined.append({"path": entry.name, "reason": clip})
+                bad.append(done - 1)
             else:
                 pixels[row], row = clip, row + 1
                 digest.update(clip.tobytes())
@@ -148,7 +153,8 @@ def _build(
                 progress(done, len(entries))
     pixels.flush()
     part.replace(folder / "clips.npy")
-    write_json(folder / "store.json", {"hash": digest.hexdigest(), "clips": row, "quarantined": quarantined})
+    card = {"hash": digest.hexdigest(), "clips": row, "bad": bad, "quarantined": quarantined}
+    write_json(folder / "store.json", card)
 
 
 def _subset(

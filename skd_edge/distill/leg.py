@@ -205,7 +205,9 @@ class _Training:
 
     def _upto(self) -> int | None:
         """Curriculum: how many substages learn at this step; None when all do, with head and logits."""
-        share = self.leg.training.prefix if self.spread is not None else 0.0
+        losses = self.leg.training.losses
+        teaches = self.spread is not None and (losses.correlation or losses.distribution)  # else no term is left
+        share = self.leg.training.prefix if teaches else 0.0
         done = self.step / self.total
         return int(done / share * len(self.learner.widths)) + 1 if done < share else None
 
@@ -283,23 +285,28 @@ def view_of(clips: ClipSet, index: NDArray[np.int64], view: int, leg: Leg, prepr
     return batch_view(clips.clips[index], clips.ids[index], view, leg.augment, preprocess)
 
 
-@torch.no_grad()
-def predict(network: TSM, clips: ClipSet, preprocess: Preprocess, batch: int = 128) -> NDArray[np.float32]:
+def predict(network: TSM, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
     """Logits ``(N, C)`` of the plain view, the one that devices see."""
-    device = next(network.parameters()).device
-    parts = [
-        network(plain_view(clips.clips[i : i + batch], preprocess).to(device)).logits.float().cpu()
-        for i in range(0, len(clips), batch)
-    ]
-    return np.asarray(torch.cat(parts).numpy())
+
+    def logits(said: Staged) -> Tensor:
+        assert said.logits is not None
+        return said.logits
+
+    return _plainly(network, clips, preprocess, logits)
+
+
+def look(network: TSM, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
+    """The last substage's features of the plain view, averaged over time: ``(N, C_K)``."""
+    return _plainly(network, clips, preprocess, lambda said: said.features[-1].mean(1))
 
 
 @torch.no_grad()
-def look(network: TSM, clips: ClipSet, preprocess: Preprocess, batch: int = 128) -> NDArray[np.float32]:
-    """The last substage's features of the plain view, averaged over time: ``(N, C_K)``."""
+def _plainly(
+    network: TSM, clips: ClipSet, preprocess: Preprocess, part: Callable[[Staged], Tensor], batch: int = 128
+) -> NDArray[np.float32]:
     device = next(network.parameters()).device
     parts = [
-        network(plain_view(clips.clips[i : i + batch], preprocess).to(device)).features[-1].mean(1).float().cpu()
+        part(network(plain_view(clips.clips[i : i + batch], preprocess).to(device))).float().cpu()
         for i in range(0, len(clips), batch)
     ]
     return np.asarray(torch.cat(parts).numpy())

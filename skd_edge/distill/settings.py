@@ -35,6 +35,7 @@ class Leg:
         epochs: passes over the training clips.
         weak: the targets are weak labels, so early-learning regularisation applies.
         staged: substage distillation (curriculum, correlation, distribution) on top of the logits.
+        given: hash of the file that the weights come from, where the network was trained elsewhere.
     """
 
     learner: Network
@@ -52,6 +53,7 @@ class Leg:
     weak: bool
     staged: bool
     seed: int
+    given: str | None = None
 
     @property
     def hash(self) -> str:

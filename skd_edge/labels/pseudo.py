@@ -50,7 +50,8 @@ def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Lab
 
     Args:
         weak: ``(N,)`` class indices.
-        q: ``(N, C)`` probabilities by a network that has not memorised ``weak``.
+        q: ``(N, C)`` probabilities by a network that has not memorised ``weak``; a row of zeros has no opinion, and
+            the weak label stands.
         features: ``(N, D)`` what the same network sees in each clip.
         settings: of the recipe.
 
@@ -58,12 +59,14 @@ def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Lab
         Pseudo-labels; a class keeps at least ``min_class_share`` of its clips whatever the mixture says.
     """
     n, classes = q.shape
+    given = np.eye(classes, dtype=np.float32)[weak]
+    q = np.where(q.any(1, keepdims=True), q, given)
     loss = -np.log(np.clip(q[np.arange(n), weak], 1e-6, 1.0))
     wrong = _posterior(loss, weak, classes)
     if settings.prototypes:
         wrong = _sharpen(wrong, _resemblance(features, weak, 1 - wrong, classes))
     wrong, guarded = _guard(wrong, weak, classes, settings.min_class_share)
-    targets = (1 - wrong)[:, None] * np.eye(classes, dtype=np.float32)[weak] + wrong[:, None] * q
+    targets = (1 - wrong)[:, None] * given + wrong[:, None] * q
     why = np.where(wrong < 0.2, "kept", np.where(wrong > 0.8, "replaced", "uncertain"))
     return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, np.where(guarded, "guarded", why))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +14,13 @@ from skd_bench.latency import Latency
 from skd_bench.stats import Interval, mean_interval, paired_difference, resolvable_points
 from skd_edge import __version__
 from skd_edge.data.gather import Material
-from skd_edge.labels.pseudo import PseudoLabels
 from skd_edge.recipe import Recipe
 from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished
 from skd_edge.schedule.search import Candidate
 from skd_edge.schedule.weigh import Weighed
 
-_EXAMPLES, _SAMPLES = 12, 1200
+_SAMPLES = 1200
 Json = dict[str, Any]
 
 
@@ -99,35 +97,6 @@ def _leg_row(f: Finished, other: Finished | None, groups: NDArray[np.int64]) -> 
         "gain_interval": None if gain is None else [100 * gain.low, 100 * gain.high], "gain_over": over,
         "seconds": f.seconds, "epochs": leg.epochs, "state": state, "reason": how, "curve": f.curve,
     }  # fmt: skip
-
-
-def label_facts(pseudo: PseudoLabels | None, material: Material) -> Json:
-    """The audit of the labels: before, after, what was changed, and some decisions to look at."""
-    classes, weak, truth = material.clips.classes, material.weak, material.truth
-    facts: Json = {"n": len(weak), "classes": list(classes),
-                   "accuracy_before": None if truth is None else float((weak == truth).mean()),
-                   "class_shares_before": _shares(weak, classes)}  # fmt: skip
-    if pseudo is None:
-        return facts
-    hard, names = pseudo.hard, material.clips.train.names
-    why = Counter(pseudo.why.tolist())
-    suspicious = np.argsort(-pseudo.wrong, kind="stable")[:_EXAMPLES]
-    return facts | {
-        "noise_estimate": pseudo.noise_rate,
-        "accuracy_after": None if truth is None else float((hard == truth).mean()),
-        "changed": int((hard != weak).sum()), "kept": int((hard == weak).sum()), "uncertain": why["uncertain"],
-        "class_shares_after": _shares(hard, classes),
-        "examples": [
-            {"clip": names[i], "weak": classes[weak[i]], "pseudo": classes[hard[i]],
-             "confidence": float(pseudo.targets[i, hard[i]]), "why": str(pseudo.why[i])}
-            for i in suspicious
-        ],
-    }  # fmt: skip
-
-
-def _shares(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    counts = np.bincount(labels, minlength=len(classes))
-    return {name: float(count / len(labels)) for name, count in zip(classes, counts, strict=True)}
 
 
 def test_facts(accuracy: Accuracy, rows: list[Json], looks: int, test_hash: str) -> Json:

@@ -99,10 +99,14 @@ def _broken(c: Measured, rule: Choice, budget_ms: float | None) -> str | None:
 def _within(
     left: list[Measured], rule: Choice, groups: NDArray[np.int64], reasons: dict[str, str]
 ) -> tuple[Measured, str]:
-    """The most accurate within the budget, unless a faster one is shown to be no worse than the margin."""
+    """The most accurate within the budget, unless a faster one is shown to be no worse than the margin.
+
+    Only the front is looked at: what is shown of a candidate depends on whom it errs with, and one that is slower and
+    less accurate than another must not win by that.
+    """
     best = max(left, key=lambda c: (c.accuracy, -c.p50_ms))
-    equal = [best]
-    for c in left:
+    front, equal = _front(left, reasons), [best]
+    for c in front:
         if c is best:
             continue
         loss = _loss(best, c, groups)
@@ -125,17 +129,23 @@ def _within(
     )
 
 
+def _front(left: list[Measured], reasons: dict[str, str]) -> list[Measured]:
+    """The front of these, fastest first; every other one gets its reason."""
+    by_name = {c.name: c for c in left}
+    front = [by_name[name] for name in pareto(left)]
+    for c in left:
+        if c.name not in {f.name for f in front}:
+            reasons[c.name] = "another candidate is as fast and at least as accurate"
+    return front
+
+
 def _loss(best: Measured, other: Measured, groups: NDArray[np.int64]) -> Interval:
     return paired_difference(best.correct.astype(float), other.correct.astype(float), groups.tolist())
 
 
 def _along(left: list[Measured], rule: Choice, reasons: dict[str, str]) -> tuple[Measured, str]:
     """Walk the front from the fastest, and step up while a step earns its milliseconds."""
-    by_name = {c.name: c for c in left}
-    front = [by_name[name] for name in pareto(left)]
-    for c in left:
-        if c not in front:
-            reasons[c.name] = "another candidate is faster and at least as accurate"
+    front = _front(left, reasons)
     at = front[0]
     why = "the fastest on the front; no step up earns its milliseconds"
     for step in front[1:]:

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from skd_bench.clips import Preprocess
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.gather import Material
-from skd_edge.distill.leg import build_learner, look, predict, train_leg, view_of
+from skd_edge.distill.leg import Trained, build_learner, look, predict, train_leg, view_of
 from skd_edge.distill.settings import digest
 from skd_edge.distill.teacher import TeacherCache
 from skd_edge.labels.pseudo import PseudoLabels, optimise
 from skd_edge.models.tsm import TSM
-from skd_edge.recipe import Labels
+from skd_edge.recipe import Labels, Teacher
 from skd_edge.run import Run
 from skd_edge.schedule.tree import Node
 
@@ -108,16 +109,7 @@ class LocalEngine:
         leg, folder = node.leg, self.run.leg_folder(node.hash)
         folder.mkdir(parents=True, exist_ok=True)
         self.run.journal("leg_started", leg=node.hash, name=leg.name, role=leg.role, teacher=leg.teacher)
-        trained = train_leg(
-            leg,
-            self.material.clips,
-            self._targets(node),
-            self._teacher(node.teacher) if node.teacher else None,
-            self.preprocess,
-            folder,
-            start=self.network(node.start).state_dict() if node.start else None,
-            report=lambda row: self.report(node, row),
-        )
+        trained = self._given(node) if leg.given else self._learn(node)
         weights = {name: tensor.cpu().contiguous() for name, tensor in trained.network.state_dict().items()}
         write_atomic(folder / "weights.safetensors", save(weights))
         if trained.memory is not None:
@@ -131,6 +123,35 @@ class LocalEngine:
         self.run.publish(node.hash)
         self.run.journal("leg_finished", leg=node.hash, name=leg.name, role=leg.role, accuracy=trained.accuracy,
                          seconds=round(trained.seconds, 2))  # fmt: skip
+
+    def _learn(self, node: Node) -> Trained:
+        return train_leg(
+            node.leg,
+            self.material.clips,
+            self._targets(node),
+            self._teacher(node.teacher) if node.teacher else None,
+            self.preprocess,
+            self.run.leg_folder(node.hash),
+            start=self.network(node.start).state_dict() if node.start else None,
+            report=lambda row: self.report(node, row),
+        )
+
+    def _given(self, node: Node) -> Trained:
+        """A network trained elsewhere: its weights are read, checked against its shape, and scored."""
+        teacher, model = node.leg.learner, build_learner(node.leg)
+        assert isinstance(teacher, Teacher)
+        assert teacher.checkpoint is not None
+        try:
+            model.load_state_dict(load_file(teacher.checkpoint))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise UserError(
+                f"teacher.checkpoint {teacher.checkpoint} does not fit the teacher that the recipe describes "
+                f"(family, width, depths, temporal, classes): {str(error).splitlines()[0]}"
+            ) from None
+        model.eval()
+        labels = self.material.clips.val.labels
+        accuracy = float((predict(model, self.material.clips.val, self.preprocess).argmax(1) == labels).mean())
+        return Trained(model, accuracy, [], 0.0)
 
     def _targets(self, node: Node) -> NDArray[np.float32]:
         if node.labels is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from skd_bench.files import sha256_file
 from skd_edge.distill.settings import Leg, Role, digest
 from skd_edge.recipe import Network, Recipe
 
@@ -94,9 +95,11 @@ class _Maker:
         return digest({"by": labels.hash, "weak": self.facts.weak, "how": how})
 
     def teacher(self) -> Node:
-        """The teacher: a scout learns from the weak labels, then goes on with the pseudo-labels it allows."""
+        """The teacher: given, or a scout learns from the weak labels and goes on with the pseudo-labels it allows."""
         network, optimise = self.recipe.teacher, self.recipe.labels.optimise
         name = [network.name]
+        if network.checkpoint is not None:
+            return Node(self._leg(network, "teacher", name, epochs=0, given=sha256_file(network.checkpoint)))
         scout = Node(self._leg(network, "scout" if optimise else "teacher", name, weak=optimise))
         if not optimise:
             return scout

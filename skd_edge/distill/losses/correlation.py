@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skd_edge.distill.losses.precision import widened
+
 
 def relation(features: Tensor) -> Tensor:
     """Cosine Gram matrix ``(B, B)`` of pooled features ``(B, T, C)``, each channel centred over the batch."""
-    flat = features.float().flatten(1)
+    flat = widened(features).flatten(1)
     unit = F.normalize(flat - flat.mean(0, keepdim=True), dim=1, eps=1e-6)
     return unit @ unit.T
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skd_edge.distill.losses.precision import widened
+
 
 def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance over one dimension; far cheaper than ``var`` along an inner one."""
@@ -35,7 +37,7 @@ def gaussian_w2(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         A scalar, 0 where the moments agree; safe for one sample.
     """
-    return moments_w2(moments(a.float(), 0), moments(b.float(), 0))
+    return moments_w2(moments(widened(a), 0), moments(widened(b), 0))
 
 
 class DistributionLoss(nn.Module):
@@ -56,8 +58,9 @@ class DistributionLoss(nn.Module):
         """Weighted mean of the substages' distances; features ``(B, T, C_k)``, the weights' mean is 1."""
         distances = []
         for k, (ours, theirs) in enumerate(zip(learner, teacher, strict=True)):
-            scale = theirs.float().std(correction=0) + 1e-6  # in the teacher's unit, widths and norms do not matter
-            distances.append(self._distance(self.project[k](ours.float()) / scale, theirs.float() / scale))
+            ours, theirs = widened(ours), widened(theirs)
+            scale = theirs.std(correction=0) + 1e-6  # in the teacher's unit, widths and norms do not matter
+            distances.append(self._distance(self.project[k](ours) / scale, theirs / scale))
         each = torch.stack(distances)
         if self.training:
             self._follow(each.detach())

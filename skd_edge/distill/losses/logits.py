@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from skd_edge.distill.losses.precision import widened
+
 
 def standardised(logits: Tensor) -> Tensor:
     """Logits ``(B, C)`` with zero mean and unit deviation in each row: the learner copies shape, not scale."""
-    logits = logits.float()
+    logits = widened(logits)
     centred = logits - logits.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True) + 1e-7).sqrt()
 
@@ -24,6 +26,6 @@ def distil_logits(learner: Tensor, teacher: Tensor, *, temperature: float, stand
     """
     if standardise:
         learner, teacher = standardised(learner), standardised(teacher)
-    p = F.log_softmax(teacher.float() / temperature, 1)
-    q = F.log_softmax(learner.float() / temperature, 1)
+    p = F.log_softmax(widened(teacher) / temperature, 1)
+    q = F.log_softmax(widened(learner) / temperature, 1)
     return temperature**2 * F.kl_div(q, p, reduction="batchmean", log_target=True)
