@@ -65,7 +65,7 @@ def shell(clone, tmp_path_factory):
         script = "\n".join(["set -euo pipefail", *map(typed, block.splitlines())])
         done = subprocess.run(
             ["bash", "-c", script], cwd=clone, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=600, check=False,
+            text=True, timeout=1200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{script}\n\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return done.stdout
@@ -149,4 +149,4 @@ def test_links_lead_somewhere(page):
 def test_pages_name_settings_and_files_that_exist(page):
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"`((?:skd_edge|export|bench|tests|docs|recipes|\.ci)/[\w./-]+\.\w+)`", text)
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []

@@ -19,6 +19,10 @@ import pytest
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes half a minute or more; runs all the same")
+
+
 @pytest.fixture(autouse=True)
 def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The user's cache and ledger are never touched; returns the cache."""

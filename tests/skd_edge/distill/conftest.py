@@ -1,0 +1,84 @@
+"""Small legs: one on weak labels, one distilled from a teacher; also run by a fresh process (``python conftest.py``)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import skd_edge.distill.leg as leg_module
+from skd_bench.clips import Preprocess
+from skd_edge.data.generate import render
+from skd_edge.data.store import Clips, ClipSet
+from skd_edge.distill.checkpoint import Checkpoint
+from skd_edge.distill.leg import Trained, train_leg, view_of
+from skd_edge.distill.settings import Leg
+from skd_edge.distill.teacher import TeacherCache
+from skd_edge.models.tsm import build
+from skd_edge.recipe import Augment, Clip, Network, Training
+
+PREPROCESS = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+MOTIONS = ("move_left", "move_right", "spin_cw", "blink")
+WEAK = Leg(
+    learner=Network(name="n", width=4, depths=(1, 1)), role="scout", path=("n",), teacher=None, start=None,
+    targets="weak", data="data", classes=4, clip=Clip(frames=4, size=16), augment=Augment(shift=1, views=3),
+    training=Training(batch=16, rate=0.01), epochs=6, weak=True, staged=False, seed=0,
+)  # fmt: skip
+STAGED = replace(WEAK, teacher="t", role="student", weak=False, staged=True)
+
+
+def some_clips() -> Clips:
+    def split(first: int, count: int, name: str) -> ClipSet:
+        ids = np.arange(first, first + count)
+        clips = np.stack([render(MOTIONS[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
+        return ClipSet(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
+
+    return Clips(MOTIONS, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")
+
+
+def train(leg: Leg, folder: Path, report: Callable[[dict[str, Any]], None] = lambda row: None, **kw: Any) -> Trained:
+    """Train ``leg`` with a checkpoint after every epoch, on one thread."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    clips, teacher = some_clips(), None
+    if leg.teacher:
+        spec = Network(name="t", family="resnet", width=4, depths=leg.learner.depths)
+        network = build(spec, classes=4, frames=4, size=16, seed=9).eval().requires_grad_(False)
+        look = lambda index, view: view_of(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
+        teacher = TeacherCache(network, look, len(clips.train), folder / "teacher")
+    targets = np.eye(4, dtype=np.float32)[clips.train.labels]
+    before = leg_module.Checkpoint
+    leg_module.Checkpoint = lambda path: Checkpoint(path, every=0.0)  # type: ignore[misc,assignment]
+    try:
+        return train_leg(leg, clips, targets, teacher, PREPROCESS, folder, report=report, **kw)
+    finally:
+        leg_module.Checkpoint = before  # type: ignore[misc]
+
+
+class Tools:
+    """The above for tests."""
+
+    file, weak, staged, train = Path(__file__), WEAK, STAGED, staticmethod(train)
+    clips, preprocess = staticmethod(some_clips), PREPROCESS
+
+
+@pytest.fixture(scope="session")
+def tools() -> type[Tools]:
+    return Tools
+
+
+def die_in_epoch_four(row: dict[str, Any]) -> None:
+    if row["epoch"] == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    train({"weak": WEAK, "staged": STAGED}[sys.argv[1]], Path(sys.argv[2]), die_in_epoch_four)
