@@ -27,8 +27,7 @@ DONE, FAILED, WRONG, PAUSED = 0, 1, 2, 75
 
 # Which extra brings a module; a command that needs one that is missing says so with the pip line.
 EXTRAS = {
-    "train": {"torch", "onnx", "onnxscript", "lightning", "lightning_fabric", "safetensors", "sklearn", "scipy"}
-    | {"jinja2", "plotly"},
+    "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly"},
     "ort": {"onnxruntime"},
 }
 

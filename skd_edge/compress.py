@@ -124,14 +124,15 @@ def tell_budget(
         )
 
 
-def train(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen) -> dict[str, Finished]:
+def train(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen) -> list[Finished]:
     """Every leg, teachers first; a teacher below the recipe's floor stops the run before anything learns from it."""
-    finished = {}
+    finished = []
     with LegProgress(screen, tree) as progress:
         engine.report = progress.row
         for node in tree:
             progress.begin(node)
-            leg = finished[node.hash] = engine.train(node)
+            leg = engine.train(node)
+            finished.append(leg)
             progress.end(leg)
             if node.leg.role == "teacher" and leg.accuracy < recipe.teacher.floor:
                 raise UserError(
@@ -142,10 +143,10 @@ def train(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen)
 
 
 def weigh_trained(
-    recipe: Recipe, run: Run, scale: Scale, engine: LocalEngine, finished: dict[str, Finished], screen: Screen
+    recipe: Recipe, run: Run, scale: Scale, engine: LocalEngine, finished: list[Finished], screen: Screen
 ) -> tuple[dict[Candidate, Weighed], Weighed]:
     """Export every trained student, measure all files side by side, score each file; and the teacher's, to compare."""
-    ways = {f.node.leg.path: f for f in finished.values() if f.node.leg.role in ("student", "teacher")}
+    ways = {f.node.leg.path: f for f in finished if f.node.leg.role in ("student", "teacher")}
     wanted = [c for c in candidates(recipe) if c.path in ways]
     networks = {path: engine.network(f.node) for path, f in ways.items()}
     files: dict[tuple[tuple[str, ...], str], Path] = {}

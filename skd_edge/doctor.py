@@ -46,7 +46,7 @@ class Examination:
     def verdicts(self) -> dict[str, bool]:
         """Whether this machine can train, export and run: by at least the core of each."""
         ok = {f.name for f in self.findings if f.ok}
-        ready = "torch" in ok and "lightning-fabric" in ok
+        ready = "torch" in ok
         return {"train": ready, "export": ready and "onnx" in ok, "run": any(f.ok for f in self._area("run"))}
 
     def to_json(self) -> dict[str, object]:
@@ -85,7 +85,6 @@ def examine(folder: Path | None = None) -> Examination:
         _module("machine", "av", "PyAV", "pip install skd-edge"),
         _module("train", "torch", "torch", train),
         _torch_cuda(),
-        _module("train", "lightning_fabric", "lightning-fabric", train),
         _module("export", "onnx", "onnx", train),
         _module("export", "onnxscript", "onnxscript", train),
     )

@@ -36,7 +36,7 @@ class Outcome:
     material: Material
     scale: Scale
     engine: LocalEngine
-    finished: dict[str, Finished]
+    finished: list[Finished]
     random: dict[str, Latency]
     weighed: dict[Candidate, Weighed]
     teacher: Weighed
@@ -51,7 +51,7 @@ class Outcome:
 
     def leg(self, path: tuple[str, ...]) -> Finished | None:
         """The finished leg at the end of a path."""
-        legs = (f for f in self.finished.values() if f.node.leg.role in ("student", "teacher"))
+        legs = (f for f in self.finished if f.node.leg.role in ("student", "teacher"))
         return next((f for f in legs if f.node.leg.path == path), None)
 
 
@@ -61,7 +61,7 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
     test = confirm(outcome)
     if outcome.chosen is not None:
         bundle(outcome, test, card)
-    labels = next((f.node for f in outcome.finished.values() if f.node.leg.role == "teacher"), None)
+    labels = next((f.node for f in outcome.finished if f.node.leg.role == "teacher"), None)
     pseudo = outcome.engine.pseudo_labels(labels) if labels and recipe.labels.optimise else None
     rows = [_row(outcome, c) for c in candidates(recipe)]
     samples = {c.name: build.thinned(w.latency) for c, w in outcome.weighed.items()}
@@ -70,7 +70,9 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
         "headline": headline(outcome), "chosen": _chosen(outcome, rows), "candidates": rows,
         "budget": {"text": recipe.choice.budget, "ms": outcome.budget_ms} if outcome.budget_ms else None,
         "baselines": [_teacher_row(outcome)],
-        "legs": build.leg_rows(outcome.finished, outcome.material.clips.val.groups, outcome.dropped),
+        "legs": build.leg_rows(
+            outcome.finished, outcome.material.clips.val.groups, outcome.dropped, recipe.teacher.name
+        ),
         "labels": label_facts(pseudo, outcome.material), "data": build.data_facts(outcome.material),
         "test": test, "resolution": build.resolution(len(outcome.material.clips.val), accuracy),
         "latency_samples": samples, "device": card | {"id": device_id(card)}, "notes": notes(outcome),
@@ -126,7 +128,7 @@ def confirm(outcome: Outcome) -> Json | None:
     accuracy = outcome.scale.score(chosen.path, test)
     rows = [_test_row("teacher (FP32 file)", outcome.scale.score(outcome.teacher.path, test))]
     for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
-        control = next((f for f in outcome.finished.values() if f.node.leg.role == role
+        control = next((f for f in outcome.finished if f.node.leg.role == role
                         and f.node.leg.learner.name == outcome.chosen.student), None)  # fmt: skip
         if control:
             file = outcome.scale.export(outcome.engine.network(control.node), control.node.hash, ("fp32",))["fp32"]

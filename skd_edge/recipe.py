@@ -160,7 +160,9 @@ class Training(Part):
     rate: float = Field(3e-3, gt=0, le=1.0)
     weight_decay: float = Field(0.02, ge=0, le=1.0)
     ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
-    prefix: Share = Field(0.25, description="share of a leg's epochs in which only prefixes of substages learn")
+    prefix: float = Field(
+        0.25, ge=0, le=0.9, description="share of a leg's epochs in which only prefixes of substages learn"
+    )
     refine: Share = Field(0.5, description="share of teacher_epochs that the teacher goes on for with pseudo-labels")
     elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
     losses: Losses = Losses()

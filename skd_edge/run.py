@@ -50,7 +50,7 @@ class Run:
         if others and not (folder / MARK).exists():
             raise UsageError(f"{folder} is not empty and is no run of skd-edge; choose a new folder with --out")
         self._lock = self._hold()
-        (folder / MARK).touch()  # before anything else is written: a run that is killed here is still ours
+        _mend(folder / MARK)  # before anything else is written: a run that is killed here is still ours
         write_atomic(folder / "recipe.yaml", recipe)
 
     def _hold(self) -> int:
@@ -107,6 +107,13 @@ class Run:
     def teacher_folder(self, leg: str, views: str) -> Path:
         """Where the answers of a leg's network to these views are kept."""
         return self.cache / "teachers" / leg / views
+
+
+def _mend(journal: Path) -> None:
+    """Make the journal when missing, and end a line that a killed run left half-written, so that it spoils no other."""
+    with journal.open("a+b") as file:
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            file.write(b"\n")
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -20,7 +20,6 @@ HEAVY = (
     "plotly",
     "ray",
     "sklearn",
-    "lightning_fabric",
     "jinja2",
 )
 RUNS = 7

@@ -86,16 +86,20 @@ def section(row: Json) -> list[str]:
         size = f"{c['bytes'] / 1e3:.0f}" if c["bytes"] else "–"
         note = "**chosen**" if c["chosen"] else "" if c["trained"] else "over the budget, never trained"
         lines.append(f"| {c['name']} | {percent(c['accuracy'], c['interval'])} | {' | '.join(ms)} | {size} | {note} |")
-    lines += ["", "| leg | validation accuracy, % | points gained [95 %, paired] | s |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| leg | validation accuracy, % | points over the same network alone [95 %, paired] | s |",
+        "|---|---|---|---|",
+    ]
     return [*lines, *map(leg_line, (leg for leg in row["legs"] if leg["accuracy"] is not None)), ""]
 
 
 def leg_line(leg: Json) -> str:
-    """One leg; the gain is over the same network alone, the teacher's over the scout it starts from."""
+    """One leg; the gain is over the same network alone."""
     gain = "–"
     if leg["gain"] is not None:
         low, high = leg["gain_interval"]
-        gain = f"{leg['gain']:+.1f} [{low:+.1f}, {high:+.1f}]" + (" over the scout" if leg["kind"] == "teacher" else "")
+        gain = f"{leg['gain']:+.1f} [{low:+.1f}, {high:+.1f}]"
     return f"| {'>'.join(leg['path'])} ({leg['kind']}) | {percent(leg['accuracy'])} | {gain} | {leg['seconds']:.0f} |"
 
 

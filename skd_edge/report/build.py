@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from skd_edge.schedule.search import Candidate
 from skd_edge.schedule.weigh import Weighed
 
 _SAMPLES = 1200
+FIRST = "first teacher"  # the leg that learns from the weak labels as they are
 Json = dict[str, Any]
 
 
@@ -67,34 +68,38 @@ def latency_facts(latency: Latency) -> Json:
     }  # fmt: skip
 
 
-def leg_rows(finished: Mapping[str, Finished], groups: NDArray[np.int64], dropped: Mapping[str, str]) -> list[Json]:
-    """One row for each leg, with its gain over the same network's control, or over the leg it starts from."""
-    alone = {f.node.leg.learner.name: f for f in finished.values() if f.node.leg.role == "alone"}
-    rows = [_leg_row(f, _compared_with(f, finished, alone), groups) for f in finished.values()]
-    for student, reason in dropped.items():
-        rows.append({"leg": f"pruned-{student}", "learner": student, "teacher": None, "path": [student],
-                     "role": "student", "state": "pruned", "reason": reason})  # fmt: skip
-    return rows
+def leg_rows(
+    finished: Sequence[Finished], groups: NDArray[np.int64], dropped: Mapping[str, str], teacher: str
+) -> list[Json]:
+    """One row for each leg; a student's gain is over the same network trained alone. Pruned students come last."""
+    alone = {f.node.leg.learner.name: f for f in finished if f.node.leg.role == "alone"}
+    rows = [_leg_row(f, alone, groups) for f in finished]
+    return rows + [
+        {
+            "leg": f"pruned-{student}", "learner": student, "teacher": None, "path": [teacher, student],
+            "role": "student", "state": "pruned", "reason": reason,
+        }
+        for student, reason in dropped.items()
+    ]  # fmt: skip
 
 
-def _compared_with(f: Finished, finished: Mapping[str, Finished], alone: Mapping[str, Finished]) -> Finished | None:
-    if f.node.leg.start:
-        return finished[f.node.leg.start]
-    return alone.get(f.node.leg.learner.name) if f.node.leg.role in ("student", "kd") else None
-
-
-def _leg_row(f: Finished, other: Finished | None, groups: NDArray[np.int64]) -> Json:
+def _leg_row(f: Finished, alone: Mapping[str, Finished], groups: NDArray[np.int64]) -> Json:
     leg = f.node.leg
     accuracy = mean_interval(f.correct.astype(float), groups.tolist())
-    gain = paired_difference(f.correct.astype(float), other.correct.astype(float), groups.tolist()) if other else None
-    over = None if other is None else ("the scout it starts from" if leg.start else "the same network alone")
+    control = alone.get(leg.learner.name) if leg.role in ("student", "kd") else None
+    gain = None
+    if control is not None:
+        gain = paired_difference(f.correct.astype(float), control.correct.astype(float), groups.tolist())
     state, how = ("cached", "an earlier run trained it") if f.cached else ("trained", "trained in this run")
+    scout = leg.role == "scout"  # the teacher's first pass: a root of its own in the drawing
     return {
-        "leg": f.node.hash, "learner": leg.learner.name, "teacher": leg.teacher or leg.start, "path": list(leg.path),
-        "role": "control" if leg.role in ("alone", "kd") else "teacher" if leg.role == "scout" else leg.role,
-        "kind": leg.role, "accuracy": accuracy.value, "interval": [accuracy.low, accuracy.high],
+        "leg": f.node.hash, "learner": FIRST if scout else leg.learner.name, "teacher": leg.teacher or leg.start,
+        "path": [FIRST] if scout else list(leg.path), "kind": leg.role,
+        "role": "control" if leg.role in ("alone", "kd") else "teacher" if scout else leg.role,
+        "accuracy": accuracy.value, "interval": [accuracy.low, accuracy.high],
         "gain": None if gain is None else 100 * gain.value,
-        "gain_interval": None if gain is None else [100 * gain.low, 100 * gain.high], "gain_over": over,
+        "gain_interval": None if gain is None else [100 * gain.low, 100 * gain.high],
+        "gain_over": None if gain is None else "the same network alone",
         "seconds": f.seconds, "epochs": leg.epochs, "state": state, "reason": how, "curve": f.curve,
     }  # fmt: skip
 

@@ -54,7 +54,7 @@ def grow(recipe: Recipe, facts: Facts, students: Iterable[Network]) -> list[Node
     """Every leg of the recipe for these students, each once, in an order in which it can be trained."""
     maker = _Maker(recipe, facts)
     teacher = maker.teacher()
-    nodes: dict[str, Node] = {}
+    nodes: dict[tuple[str, tuple[str, ...]], Node] = {}
     for student in students:
         for path in recipe.paths:
             last, names = teacher, [recipe.teacher.name]
@@ -67,11 +67,12 @@ def grow(recipe: Recipe, facts: Facts, students: Iterable[Network]) -> list[Node
     return list(nodes.values())
 
 
-def _add(nodes: dict[str, Node], node: Node) -> None:
+def _add(nodes: dict[tuple[str, tuple[str, ...]], Node], node: Node) -> None:
     for needed in (node.start, node.labels, node.teacher):
         if needed is not None:
             _add(nodes, needed)
-    nodes.setdefault(node.hash, node)
+    # Two networks of one shape are one leg under two names: trained once, found by either.
+    nodes.setdefault((node.hash, node.leg.path), node)
 
 
 class _Maker:

@@ -1,4 +1,4 @@
-"""Small legs: one on weak labels, one distilled from a teacher; also run by a fresh process (``python conftest.py``)."""
+"""Small legs: one on weak labels, one distilled from a teacher; also run as a program by tests."""
 
 from __future__ import annotations
 
