@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_edge.data.generate import generate
+from skd_edge.data.generate import VERSION, generate
 from skd_edge.recipe import FolderData, GeneratedData, ListData, Part, TableData
 
 Split = Literal["train", "val", "test"]
@@ -66,7 +66,7 @@ def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any = None) -> L
 
 
 def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:
-    return cache / "generated" / "-".join(map(str, (*data.model_dump().values(), seed)))
+    return cache / "generated" / "-".join(map(str, (*data.model_dump().values(), seed, f"v{VERSION}")))
 
 
 def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:

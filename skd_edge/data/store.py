@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +136,7 @@ def _build(
 ) -> None:
     """Decode every file once, in parallel; readable clips stand in the order of their entries."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "clips.part.npy"
+    part = folder / f"clips.{uuid4().hex[:8]}.part.npy"  # two runs may build one store at a time
     shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
     pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
     quarantined, bad, digest, row = [], [], hashlib.sha256(), 0

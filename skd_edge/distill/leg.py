@@ -33,6 +33,7 @@ from skd_edge.models.tsm import TSM, build
 
 Curve = list[dict[str, Any]]
 Report = Callable[[dict[str, Any]], None]
+_SETTING = {"early learning": "training.elr"}  # where a term's weight is set, if not under training.losses
 
 
 @dataclass
@@ -184,7 +185,7 @@ class _Training:
         if bad := [name for name, mean in means.items() if not math.isfinite(mean)]:
             raise UserError(
                 f"leg {self.leg.name} ({self.leg.hash}): the {bad[0]!r} loss is not finite in epoch {epoch + 1} "
-                f"(step {self.step}); lower training.rate, or set training.losses.{bad[0].split()[0]} lower"
+                f"(step {self.step}); lower training.rate, or set {_SETTING.get(bad[0], 'training.losses.' + bad[0])} lower"
             )
         return means
 

@@ -27,22 +27,19 @@ class PseudoLabels:
         wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong.
         weak: ``(N,)`` the weak labels.
         why: ``(N,)`` one of ``kept``, ``replaced``, ``uncertain``, ``guarded``.
+        noise_rate: estimated share of wrong weak labels: the mean posterior, before any class is guarded.
     """
 
     targets: Floats
     wrong: Floats
     weak: NDArray[np.int64]
     why: NDArray[np.str_]
+    noise_rate: float
 
     @property
     def hard(self) -> NDArray[np.int64]:
         """The most probable class of each clip ``(N,)``."""
         return np.asarray(self.targets.argmax(1), np.int64)
-
-    @property
-    def noise_rate(self) -> float:
-        """Estimated share of wrong weak labels: the mean posterior."""
-        return float(self.wrong.mean())
 
 
 def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Labels) -> PseudoLabels:
@@ -65,10 +62,12 @@ def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Lab
     wrong = _posterior(loss, weak, classes)
     if settings.prototypes:
         wrong = _sharpen(wrong, _resemblance(features, weak, 1 - wrong, classes))
+    noise_rate = float(wrong.mean())
     wrong, guarded = _guard(wrong, weak, classes, settings.min_class_share)
     targets = (1 - wrong)[:, None] * given + wrong[:, None] * q
     why = np.where(wrong < 0.2, "kept", np.where(wrong > 0.8, "replaced", "uncertain"))
-    return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, np.where(guarded, "guarded", why))
+    why = np.where(guarded, "guarded", why)
+    return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, why, noise_rate)
 
 
 def _posterior(loss: NDArray[np.float64], weak: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -128,7 +127,7 @@ def _guard(
     for c in range(classes):
         members = np.flatnonzero(weak == c)
         keep = members[np.argsort(wrong[members], kind="stable")[: int(np.ceil(share * len(members)))]]
-        guarded[keep] = wrong[keep] > 0.5
+        guarded[keep] = wrong[keep] > 0.49
         wrong = wrong.copy()
-        wrong[keep] = np.minimum(wrong[keep], 0.5)
+        wrong[keep] = np.minimum(wrong[keep], 0.49)  # the weak label stays the likeliest
     return wrong, guarded
