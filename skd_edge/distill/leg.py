@@ -183,9 +183,10 @@ class _Training:
                 )
         means = {name: float(total) / counts[name] for name, total in sums.items()}
         if bad := [name for name, mean in means.items() if not math.isfinite(mean)]:
+            setting = _SETTING.get(bad[0], f"training.losses.{bad[0]}")
             raise UserError(
                 f"leg {self.leg.name} ({self.leg.hash}): the {bad[0]!r} loss is not finite in epoch {epoch + 1} "
-                f"(step {self.step}); lower training.rate, or set {_SETTING.get(bad[0], 'training.losses.' + bad[0])} lower"
+                f"(step {self.step}); lower training.rate, or set {setting} lower"
             )
         return means
 
