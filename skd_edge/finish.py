@@ -171,7 +171,7 @@ def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json) -> Mode
         "test_accuracy": test["accuracy"] if test else None, "device": device_id(card), "device_name": card.get("cpu"),
         **{k: v for k, v in build.latency_facts(w.latency).items() if k.startswith("p")},
     }  # fmt: skip
-    return ModelFile(w.path, c.precision, c.student, list(c.path), options={"optimisation": "all"},  # type: ignore[arg-type]
+    return ModelFile(w.path, c.precision, c.student, list(c.path), options={"optimisation": "all"},
                      parity={k: v for k, v in w.parity.items() if k != "flips"}, measured=measured)  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Precision = Literal["fp32", "int8"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -181,7 +182,7 @@ class Schedule(Part):
 class Export(Part):
     """Which files each student becomes."""
 
-    precisions: tuple[Literal["fp32", "int8"], ...] = Field(("fp32", "int8"), min_length=1)
+    precisions: tuple[Precision, ...] = Field(("fp32", "int8"), min_length=1)
     calibration_clips: int = Field(128, ge=0, le=10_000, description="training clips that INT8 calibration sees")
     int8_agreement: Share = Field(0.98, description="top-1 agreement with FP32 that an INT8 file must reach ...")
     int8_drop: float = Field(1.0, ge=0, le=100, description="... or the accuracy drop, in points, it may cost")

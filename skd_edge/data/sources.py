@@ -86,7 +86,9 @@ def _(data: TableData, *, seed: int, cache: Path, progress: Any = None) -> Listi
 def _(data: FolderData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
     train, rng = _folder_entries(data.root, "train"), np.random.default_rng(seed)
     entries = list(train)
-    for split, root, share in (("val", data.val_root, data.val), ("test", data.test_root, data.test)):
+    held: tuple[tuple[Split, Path | None, float], ...]
+    held = (("val", data.val_root, data.val), ("test", data.test_root, data.test))
+    for split, root, share in held:
         if root is not None:
             entries += _folder_entries(root, split)
         else:
@@ -157,11 +159,11 @@ def _records(rows: csv.DictReader[str], file: Path) -> Iterable[dict[str, str]]:
         raise UserError(f"{file}:{rows.line_num + 1}: {error}") from None
 
 
-def _folder_entries(root: Path, split: Split | str) -> list[Entry]:
+def _folder_entries(root: Path, split: Split) -> list[Entry]:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; data.root names the folder that holds one folder for each class")
     found = [
-        Entry(video, f"{folder.name}/{video.relative_to(folder).as_posix()}", folder.name, split, video.stem)  # type: ignore[arg-type]
+        Entry(video, f"{folder.name}/{video.relative_to(folder).as_posix()}", folder.name, split, video.stem)
         for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         for video in sorted(folder.rglob("*"))
         if video.suffix.lower() in VIDEOS
@@ -171,7 +173,7 @@ def _folder_entries(root: Path, split: Split | str) -> list[Entry]:
     return found
 
 
-def _hold_out(entries: list[Entry], split: str, count: float, rng: np.random.Generator) -> list[Entry]:
+def _hold_out(entries: list[Entry], split: Split, count: float, rng: np.random.Generator) -> list[Entry]:
     """Move about ``count`` training clips into ``split``, the same share of every class, never a class's last clip."""
     by_class: dict[str, list[int]] = {}
     for i, entry in enumerate(entries):
@@ -182,7 +184,7 @@ def _hold_out(entries: list[Entry], split: str, count: float, rng: np.random.Gen
     for members in by_class.values():
         take = min(round(count * len(members) / total), len(members) - 1)
         moved.update(rng.permutation(members)[:take].tolist())
-    return [Entry(e.path, e.name, e.label, split, e.group) if i in moved else e for i, e in enumerate(entries)]  # type: ignore[arg-type]
+    return [Entry(e.path, e.name, e.label, split, e.group) if i in moved else e for i, e in enumerate(entries)]
 
 
 def _listing(entries: Iterable[Entry], note: str, classes: tuple[str, ...] | None = None) -> Listing:

@@ -6,8 +6,9 @@ Latency does not depend on weights; accuracy does. So milliseconds come first, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from skd_edge.recipe import Network, Recipe
+from skd_edge.recipe import Network, Precision, Recipe
 
 TEACHER = "teacher fp32"
 
@@ -18,8 +19,8 @@ class Candidate:
 
     path: tuple[str, ...]
     student: str
-    precision: str
-    runtime: str
+    precision: Precision
+    runtime: Literal["ort"]
 
     @property
     def name(self) -> str:
