@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skd_bench.accuracy import Accuracy
 from skd_bench.device import device_card, device_id
 from skd_bench.files import sha256_file, write_json
 from skd_bench.latency import Latency
+from skd_bench.stats import paired_difference
 from skd_edge import __version__
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.labels.audit import label_facts
@@ -25,6 +29,7 @@ from skd_edge.schedule.weigh import Scale, Weighed
 from skd_export.bundle import ModelFile, write_bundle
 
 Json = dict[str, Any]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -125,15 +130,17 @@ def confirm(outcome: Outcome) -> Json | None:
         return None
     chosen, test = outcome.weighed[outcome.chosen], outcome.material.clips.test
     looks = look_at(test.hash, run=outcome.run.folder.absolute(), artefact=sha256_file(chosen.path))
-    accuracy = outcome.scale.score(chosen.path, test)
-    rows = [_test_row("teacher (FP32 file)", outcome.scale.score(outcome.teacher.path, test))]
+    files = {"teacher (FP32 file)": outcome.teacher.path}
     for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
-        control = next((f for f in outcome.finished if f.node.leg.role == role
-                        and f.node.leg.learner.name == outcome.chosen.student), None)  # fmt: skip
-        if control:
-            file = outcome.scale.export(outcome.engine.network(control.node), control.node.hash, ("fp32",))["fp32"]
-            rows.append(_test_row(f"{name} (FP32 file)", outcome.scale.score(file, test)))
-    rows.append(_test_row(f"skd-edge: {outcome.chosen.name}", accuracy))
+        for control in outcome.finished:
+            if control.node.leg.role == role and control.node.leg.learner.name == outcome.chosen.student:
+                network = outcome.engine.network(control.node)
+                made = outcome.scale.export(network, control.node.hash, ("fp32",))
+                files[f"{name} (FP32 file)"] = made["fp32"]
+    files[f"skd-edge: {outcome.chosen.name}"] = chosen.path
+    scored = {name: outcome.scale.score(path, test) for name, path in files.items()}
+    accuracy, correct = scored[f"skd-edge: {outcome.chosen.name}"]
+    rows = [_test_row(name, *each, correct, test.groups.tolist()) for name, each in scored.items()]
     outcome.run.journal("confirmed", name=outcome.chosen.name, test_accuracy=accuracy.top1.value, looks=looks)
     return build.test_facts(accuracy, rows, looks, test.hash)
 
@@ -207,6 +214,11 @@ def _chosen(outcome: Outcome, rows: list[Json]) -> Json | None:
     return None if row is None else row | {"why": outcome.decision.why}
 
 
-def _test_row(name: str, accuracy: Accuracy) -> Json:
-    return {"name": name, "accuracy": accuracy.top1.value, "interval": [accuracy.top1.low, accuracy.top1.high],
-            "macro_f1": accuracy.macro_f1}  # fmt: skip
+def _test_row(name: str, accuracy: Accuracy, right: Bools, chosen_right: Bools, groups: list[int]) -> Json:
+    """One network on the test clips; ``behind`` is by how many points the chosen file leads it, clip by clip."""
+    lead = paired_difference(chosen_right.astype(float), right.astype(float), groups)
+    return {
+        "name": name, "accuracy": accuracy.top1.value, "interval": [accuracy.top1.low, accuracy.top1.high],
+        "macro_f1": accuracy.macro_f1, "behind": 100 * lead.value,
+        "behind_interval": [100 * lead.low, 100 * lead.high],
+    }  # fmt: skip

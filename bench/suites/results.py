@@ -75,11 +75,13 @@ def section(row: Json) -> list[str]:
         f"{percent(labels['accuracy_after'])} % after (estimated noise {percent(labels['noise_estimate'])} %). "
         f"This test set had been looked at {row['test']['looks']} time(s).",
         "",
-        "| on the test clips | accuracy, % [95 %, bootstrap over clips] | macro-F1 |",
-        "|---|---|---|",
+        "| on the test clips | accuracy, % [95 %, bootstrap over clips] | macro-F1 | skd-edge leads by [paired] |",
+        "|---|---|---|---|",
     ]
     for r in row["test"]["rows"]:
-        lines.append(f"| {r['name']} | {percent(r['accuracy'], r['interval'])} | {r['macro_f1']:.2f} |")
+        low, high = r["behind_interval"]
+        lead = "–" if r["name"].startswith("skd-edge") else f"{r['behind']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        lines.append(f"| {r['name']} | {percent(r['accuracy'], r['interval'])} | {r['macro_f1']:.2f} | {lead} |")
     lines += ["", "| artefact | validation accuracy, % | p50, ms | p90 | p99 | kB | |", "|---|---|---|---|---|---|---|"]
     for c in [*row["baselines"], *row["candidates"]]:
         ms = [f"{c[k]:.2f}" if c[k] is not None else "n/a" for k in ("p50_ms", "p90_ms", "p99_ms")]

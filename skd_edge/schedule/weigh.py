@@ -103,9 +103,9 @@ class Scale:
         finally:
             session.close()
 
-    def score(self, path: Path, clips: ClipSet) -> Accuracy:
-        """Accuracy of a file on clips."""
-        return score(self.logits(path, clips), clips.labels, list(self.material.clips.classes), clips.groups.tolist())
+    def score(self, path: Path, clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
+        """Accuracy of a file on clips, and which of them it got right ``(N,)``."""
+        return self._scored(self.logits(path, clips), clips)
 
     def weigh(self, network: TSM, files: Mapping[str, Path], latency: Mapping[str, Latency]) -> dict[str, Weighed]:
         """Score the files of one trained network, by precision; ``latency`` is by precision too."""
@@ -117,16 +117,21 @@ class Scale:
         for precision, path in files.items():
             logits = self.logits(path, clips)
             compared = parity(reference, logits, clips.labels)
+            accuracy, correct = self._scored(logits, clips)
             weighed[precision] = Weighed(
                 path=path,
                 latency=latency[precision],
-                accuracy=score(logits, clips.labels, list(self.material.clips.classes), clips.groups.tolist()),
-                correct=logits.argmax(1) == clips.labels,
+                accuracy=accuracy,
+                correct=correct,
                 parity=compared,
                 refused=verdict(compared, precision, bounds),
                 facts=facts(path),
             )
         return weighed
+
+    def _scored(self, logits: NDArray[np.float32], clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
+        classes = list(self.material.clips.classes)
+        return score(logits, clips.labels, classes, clips.groups.tolist()), logits.argmax(1) == clips.labels
 
     def _calibration(self, count: int) -> Iterator[NDArray[np.float32]]:
         train = self.material.clips.train
