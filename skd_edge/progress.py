@@ -25,7 +25,6 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
         self.began = time.monotonic()
-        self._live: Progress | None = None
 
     def say(self, text: str) -> None:
         """A finished step, kept on the page with the time since the start."""
