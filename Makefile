@@ -3,8 +3,9 @@
 
 PYTHON ?= python3
 OUT ?= runs/quickstart
-# Runtimes that a machine may or may not take: an extra of pyproject.toml each. One that cannot be installed is said so.
-RUNTIMES := ort
+# What a machine may or may not take: an extra of pyproject.toml each. One that cannot be installed is said so.
+RUNTIMES := ort tensorrt-rtx
+EXTRAS := $(RUNTIMES) ray
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,8 +30,8 @@ $(TRAIN): pyproject.toml | $(BIN)/python
 
 $(TEST): pyproject.toml | $(BIN)/python
 	@$(PIP) install --quiet --editable '.[dev]'
-	@for extra in $(RUNTIMES); do \
-	  $(PIP) install --quiet --editable ".[$$extra]" || echo "this machine does not take the runtime $$extra; going on"; \
+	@for extra in $(EXTRAS); do \
+	  $(PIP) install --quiet --editable ".[$$extra]" || echo "this machine does not take the extra $$extra; going on"; \
 	done
 	@touch $(TRAIN) $@
 

@@ -27,8 +27,9 @@ DONE, FAILED, WRONG, PAUSED = 0, 1, 2, 75
 
 # Which extra brings a module; a command that needs one that is missing says so with the pip line.
 EXTRAS = {
-    "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly"},
+    "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly", "threadpoolctl"},
     "ort": {"onnxruntime"},
+    "ray": {"ray"},
 }
 
 EPILOG = """\b
@@ -43,6 +44,7 @@ Shell completion, for bash (zsh and fish likewise):
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 AnyPath = click.Path(path_type=Path)
 set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. seed=1.")
+code_option = click.option("--allow-code", is_flag=True, help="Let the recipe's teacher.factory run: somebody's code.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -83,23 +85,43 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
 @click.argument("recipe")
 @click.option("--out", type=AnyPath, help="The run folder whose cached legs count.  [default: runs/NAME]")
 @set_option
-def plan(recipe: str, out: Path | None, sets: tuple[str, ...]) -> None:
+@code_option
+def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool) -> None:
     """Show what compress would do: the tree of legs, what is cached, time and disk."""
     from skd_edge.recipe_file import load_recipe
 
     loaded = load_recipe(recipe, sets)
     from skd_edge.compress import plan as make_plan
 
-    click.echo(make_plan(loaded, out or Path("runs", loaded.name)).to_text())
+    click.echo(make_plan(loaded, out or Path("runs", loaded.name), allow_code=allow_code).to_text())
 
 
 @cli.command()
 @click.argument("recipe")
 @click.option("--out", type=AnyPath, help="The run folder; a run that is there goes on.  [default: runs/NAME]")
 @set_option
+@code_option
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where legs are trained: here, or on the Ray cluster of RAY_ADDRESS (without: one started here).",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train one leg.  [default: torch's choice]")
+@click.option(
+    "--measurements",
+    multiple=True,
+    type=AnyPath,
+    metavar="RESULT.json",
+    help="What a pack found on a device without a link, instead of measuring; may be given again.",
+)
+@click.option("--python", default="python3", show_default=True, help="The Python of the recipe's bench.host.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_obj
-def compress(state: dict[str, Path], recipe: str, out: Path | None, sets: tuple[str, ...], dry_run: bool) -> None:
+def compress(
+    state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], dry_run: bool, **how: Any
+) -> None:
     """Weak labels and a teacher in, measured engines and a report out.
 
     RECIPE is a YAML file, or the name of a recipe that ships (quickstart). Stopped on the way, the same command goes
@@ -114,8 +136,8 @@ def compress(state: dict[str, Path], recipe: str, out: Path | None, sets: tuple[
     from skd_edge import compress as story
 
     if dry_run:
-        return click.echo(story.plan(loaded, state["run"]).to_text())
-    return click.echo(f"run: {story.compress(loaded, state['run'], console=Console(stderr=True))}")
+        return click.echo(story.plan(loaded, state["run"], allow_code=how["allow_code"]).to_text())
+    return click.echo(f"run: {story.compress(loaded, state['run'], console=Console(stderr=True), **how)}")
 
 
 @cli.command()
@@ -124,14 +146,46 @@ def compress(state: dict[str, Path], recipe: str, out: Path | None, sets: tuple[
 @click.option("--processes", type=click.IntRange(1, 50), default=5, show_default=True, help="Fresh processes.")
 @click.option("--queries", type=click.IntRange(20, 100_000), default=240, show_default=True, help="Queries in each.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of the runtime.")
-def bench(bundle: Path, as_json: bool, processes: int, queries: int, threads: int) -> None:
-    """Measure a BUNDLE's files on this machine (the same as python -m skd_bench)."""
-    from skd_bench.__main__ import table
-    from skd_bench.measure import bench_bundle
+@click.option("--host", metavar="USER@DEVICE", help="Measure on another machine, through ssh.")
+@click.option("--python", default="python3", show_default=True, help="The Python of --host.")
+@click.option("--keep", is_flag=True, help="Leave the temporary folder on --host.")
+@click.option("--pack", type=AnyPath, metavar="FILE", help="Measure nothing: write FILE, to carry to a device.")
+def bench(bundle: Path, as_json: bool, host: str | None, pack: Path | None, **how: Any) -> None:
+    """Measure a BUNDLE's files on this machine (the same as python -m skd_bench), or on another one.
 
-    progress = _counter("measuring, process")
-    result = bench_bundle(bundle, processes=processes, queries=queries, threads=threads, progress=progress)
-    click.echo(json.dumps(result, indent=2) if as_json else table(result))
+    A device without a link runs what --pack wrote: python FILE. It needs numpy and a runtime, no install.
+    """
+    from skd_bench.__main__ import table
+    from skd_bench.remote import bench_anywhere
+
+    result = bench_anywhere(bundle, host=host, pack=pack, progress=_counter("measuring, process"), **how)
+    if result is None:
+        return click.echo(f"wrote {pack}; on the device: python3 {shlex.quote(pack.name if pack else '')}")
+    return click.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
+@cli.command("build")
+@click.argument("source", type=AnyPath)
+@click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
+@click.option("--sm", "sms", multiple=True, type=int, help="For GPUs of this compute capability, e.g. 86; repeatable.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
+@click.option("--workspace", type=click.IntRange(1), default=1024, show_default=True, help="MiB a layer may take.")
+@click.option("--out", type=AnyPath, help="The folder for the engines.  [default: SOURCE-engines]")
+@json_option
+def build_command(
+    source: Path, sms: tuple[int, ...], batch: int, workspace: int, out: Path | None, as_json: bool, **what: str
+) -> None:
+    """Build TensorRT engines from a bundle or an ONNX file (SOURCE); a GPU is not needed with --sm.
+
+    An engine that no GPU has run is "built, not run": nothing is known of its answers. Without --sm: for the GPU here.
+    """
+    from skd_bench.runtimes.tensorrt_build import BuildOptions
+    from skd_export.engines import build_engines
+
+    options = BuildOptions(batches=(1, 1, batch), workspace_bytes=workspace << 20)
+    made = build_engines(source, out, sms=sms, options=options, progress=_counter("builder's step"), **what)
+    click.echo(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
 
 
 @cli.command()

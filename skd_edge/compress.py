@@ -1,12 +1,15 @@
 """The story, top to bottom: weak labels and a teacher in, measured engines and a report out.
 
-clips -> weigh every candidate with random weights -> train the tree of legs -> export and weigh -> choose
+weigh every candidate with random weights -> clips -> train the tree of legs -> export and weigh -> choose
 -> confirm once on the test clips -> bundle -> report
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
@@ -14,8 +17,11 @@ from rich.console import Console
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_bench.latency import Latency
-from skd_edge.data.gather import Material, deployed_view, gather
+from skd_edge.data.gather import Material, gather
+from skd_edge.data.sources import listed_classes
 from skd_edge.finish import Outcome, write_result
+from skd_edge.labels.audit import annotators
+from skd_edge.models.build import Built, admit
 from skd_edge.plan import Plan, facts_of, plan
 from skd_edge.progress import LegProgress, Screen
 from skd_edge.recipe import Recipe
@@ -23,47 +29,68 @@ from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report.page import render_run
 from skd_edge.run import Run
 from skd_edge.schedule.choice import Decision, Measured, decide
-from skd_edge.schedule.engines import Finished, LocalEngine
+from skd_edge.schedule.devices import device_of
+from skd_edge.schedule.engines import Finished, LocalEngine, check_floor
 from skd_edge.schedule.search import TEACHER, Candidate, affordable, candidates
 from skd_edge.schedule.tree import Node, grow
 from skd_edge.schedule.weigh import Scale, Weighed
+from skd_edge.schedule.where import EngineName, engine_of
 
 __all__ = ["Plan", "compress", "plan"]
 
 
-def compress(recipe: Recipe, out: Path, *, console: Console | None = None) -> Path:
+def compress(
+    recipe: Recipe,
+    out: Path,
+    *,
+    console: Console | None = None,
+    engine: EngineName = "local",
+    threads: int | None = None,
+    allow_code: bool = False,
+    measurements: Sequence[Path] = (),
+    python: str = "python3",
+) -> Path:
     """Run a recipe from its clips to its report; what is finished already is not done again.
 
     Args:
         recipe: what to do.
         out: the run folder, new or of an earlier run.
         console: where progress is shown; None is silent.
+        engine: where legs are trained, see ``engine_of``.
+        threads: of one leg; None leaves torch's own choice.
+        allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
+        measurements: what packs found on a device without a link, see ``Carried``; instead of measuring.
+        python: the Python of ``bench.host``.
 
     Returns:
         The run folder, with ``report.html``, ``report.json``, ``report.md`` and ``bundle/``.
 
     Raises:
-        UsageError: The run folder cannot be used.
+        UsageError: The run folder cannot be used, or the recipe names code and ``allow_code`` is False.
         UserError: Something that the recipe names is missing, or cannot be; no candidate is within the budget.
     """
     began, screen = time.monotonic(), Screen(console)
+    admit(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
+    make_engine = engine_of(engine, threads=threads, allow_code=allow_code)
+    device = device_of(recipe.bench, out, measurements=measurements, python=python)
     with Run(out, resolved_yaml(recipe)) as run:
         run.journal("started", recipe=recipe.name, seed=recipe.seed)
-        material = gather_clips(recipe, run, screen)
-        scale = Scale(recipe, material, run.folder / "artefacts")
-
+        # Before any clip is rendered or decoded: a budget that nobody can meet costs nothing but this.
+        classes = listed_classes(recipe.data, seed=recipe.seed, cache=run.cache)
+        scale = Scale(recipe, classes, run.folder / "artefacts", device)
         random = weigh_random(recipe, run, scale, screen)
-        budget_ms = recipe.choice.budget_ms(_p50(random[TEACHER]))
+        budget_ms = recipe.choice.budget_ms(_p50(random[TEACHER]) if TEACHER in random else math.nan)
         students, dropped = affordable(recipe, {n: _p50(x) for n, x in random.items()}, budget_ms)
         tell_budget(run, screen, random, budget_ms, dropped)
 
+        scale.material = material = gather_clips(recipe, run, screen)
         tree = grow(recipe, facts_of(material), students)
-        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-        finished = train(recipe, tree, engine, screen)
+        trainer = make_engine(recipe, run, material)
+        finished = train(recipe, tree, trainer, screen)
 
-        weighed, teacher = weigh_trained(recipe, run, scale, engine, finished, screen)
+        weighed, teacher = weigh_trained(recipe, run, scale, trainer, finished, TEACHER in random, screen)
         decision = choose(recipe, run, material, weighed, budget_ms, screen)
-        outcome = Outcome(recipe, run, material, scale, engine, finished, random, weighed, teacher, decision,
+        outcome = Outcome(recipe, run, material, scale, trainer, finished, random, weighed, teacher, decision,
                           budget_ms, dropped)  # fmt: skip
         write_json(run.folder / "report.json", write_result(outcome, time.monotonic() - began))
         render_run(run.folder)
@@ -77,10 +104,14 @@ def gather_clips(recipe: Recipe, run: Run, screen: Screen) -> Material:
     with screen.stage("rendering the generated clips") as rendering, screen.stage("decoding clips") as decoding:
         material = gather(recipe, run.cache, rendered=rendering.count, decoded=decoding.count)
     clips = material.clips
-    run.journal("clips", train=len(clips.train), val=len(clips.val), test=len(clips.test), bad=len(clips.quarantined))
-    wrong = (
-        "" if material.truth is None else f", {(material.weak != material.truth).mean():.0%} of the labels made wrong"
-    )
+    run.journal("clips", train=len(clips.train), val=len(clips.val), test=len(clips.test), bad=len(clips.quarantined),
+                unlabelled=material.unlabelled)  # fmt: skip
+    wrong = "" if material.made_wrong is None else f", {material.made_wrong:.0%} of the labels made wrong"
+    if material.unlabelled:
+        wrong += f", {material.unlabelled} training clips unlabelled"
+    if material.votes:
+        run.journal("votes", aggregate=recipe.labels.aggregate, annotators=annotators(material))
+        wrong += f"; labels by {recipe.labels.aggregate} of {len(material.votes.annotators)} annotators"
     screen.say(f"{len(clips.train)} training, {len(clips.val)} validation, {len(clips.test)} test clips; "
                f"{len(clips.classes)} classes{wrong}; {len(clips.quarantined)} unreadable")  # fmt: skip
     return material
@@ -90,10 +121,15 @@ def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict
     """Latency of every student at every precision, and of the teacher, before anything is trained."""
     with screen.stage("weighing candidates with random weights") as bar:
         files = {}
-        for number, network in enumerate((recipe.teacher, *recipe.students)):
-            bar.count(number, len(recipe.students) + 1)
-            precisions = ("fp32",) if network is recipe.teacher else recipe.export.precisions
-            made = scale.export(scale.random_weights(network), f"random/{network.name}", precisions)
+        networks = [(n, scale.random_weights(n)) for n in (recipe.teacher, *recipe.students)]
+        scale.trace_ahead([built for _, built in networks])
+        for number, (network, built) in enumerate(networks):
+            bar.count(number, len(networks))
+            name = f"random/{network.name}"
+            if network is recipe.teacher:
+                made = export_teacher(recipe, run, scale, built, name, screen)
+            else:
+                made = scale.export_random(built, name, recipe.export.precisions)
             for precision, path in made.items():
                 files[TEACHER if network is recipe.teacher else f"{network.name} {precision}"] = path
                 run.journal(
@@ -103,6 +139,25 @@ def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict
     for name, one in latency.items():
         run.journal("measured", name=name, weights="random", p50_ms=_p50(one))
     return latency
+
+
+def export_teacher(
+    recipe: Recipe, run: Run, scale: Scale, network: Built, name: str, screen: Screen
+) -> dict[str, Path]:
+    """The teacher's file, to compare. One made elsewhere may go without, unless the budget is a multiple of it."""
+    try:
+        return scale.export_random(network, name, ("fp32",))
+    except UserError as error:
+        if recipe.teacher.factory is None:
+            raise
+        if recipe.choice.relative:
+            raise UserError(
+                f"choice.budget {recipe.choice.budget!r} needs the teacher's milliseconds, and its file cannot be made "
+                f"({error}); give the budget in milliseconds ('8 ms')"
+            ) from error
+        run.journal("teacher_not_exported", reason=str(error))
+        screen.say(f"the teacher is not measured: {error}")
+        return {}
 
 
 def tell_budget(
@@ -120,33 +175,34 @@ def tell_budget(
         name, best = min(((n, _p50(x)) for n, x in random.items() if n != TEACHER), key=lambda item: item[1])
         raise UserError(
             f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on "
-            "this machine: raise choice.budget, or add a smaller student"
+            "the device: raise choice.budget, or add a smaller student"
         )
 
 
 def train(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen) -> list[Finished]:
     """Every leg, teachers first; a teacher below the recipe's floor stops the run before anything learns from it."""
     finished = []
-    with LegProgress(screen, tree) as progress:
+    with LegProgress(screen, tree) as progress, closing(engine.train_all(tree)) as legs:
         engine.report = progress.row
-        for node in tree:
-            progress.begin(node)
-            leg = engine.train(node)
+        for leg in legs:
             finished.append(leg)
             progress.end(leg)
-            if node.leg.role == "teacher" and leg.accuracy < recipe.teacher.floor:
-                raise UserError(
-                    f"the teacher reaches {leg.accuracy:.1%} on validation, below teacher.floor "
-                    f"{recipe.teacher.floor:.1%}; train it longer, give better labels, or lower the floor"
-                )
-    return finished
+            check_floor(recipe.teacher, leg)
+    return sorted(finished, key=lambda leg: tree.index(leg.node))  # an engine may finish them in another order
 
 
 def weigh_trained(
-    recipe: Recipe, run: Run, scale: Scale, engine: LocalEngine, finished: list[Finished], screen: Screen
-) -> tuple[dict[Candidate, Weighed], Weighed]:
-    """Export every trained student, measure all files side by side, score each file; and the teacher's, to compare."""
-    ways = {f.node.leg.path: f for f in finished if f.node.leg.role in ("student", "teacher")}
+    recipe: Recipe,
+    run: Run,
+    scale: Scale,
+    engine: LocalEngine,
+    finished: list[Finished],
+    exportable: bool,
+    screen: Screen,
+) -> tuple[dict[Candidate, Weighed], Weighed | None]:
+    """Export every trained student, measure all files side by side, score each; and the teacher's, where it has one."""
+    roles = ("student", "teacher") if exportable else ("student",)
+    ways = {f.node.leg.path: f for f in finished if f.node.leg.role in roles}
     wanted = [c for c in candidates(recipe) if c.path in ways]
     networks = {path: engine.network(f.node) for path, f in ways.items()}
     files: dict[tuple[tuple[str, ...], str], Path] = {}
@@ -166,7 +222,7 @@ def weigh_trained(
             weighed[path, precision] = one
             run.journal("measured", name=f"{'>'.join(path)} {precision}", accuracy=one.accuracy.top1.value,
                         p50_ms=_p50(one.latency))  # fmt: skip
-    return {c: weighed[c.path, c.precision] for c in wanted}, weighed[(recipe.teacher.name,), "fp32"]
+    return {c: weighed[c.path, c.precision] for c in wanted}, weighed.get(((recipe.teacher.name,), "fp32"))
 
 
 def choose(

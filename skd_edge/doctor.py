@@ -12,7 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skd_bench.runtimes import Runtime
 
 AREAS = {"machine": "This machine", "train": "Train", "export": "Export", "run": "Run"}
 GIB = 1 << 30
@@ -85,8 +88,10 @@ def examine(folder: Path | None = None) -> Examination:
         _module("machine", "av", "PyAV", "pip install skd-edge"),
         _module("train", "torch", "torch", train),
         _torch_cuda(),
+        _module("train", "ray", "ray (--engine ray)", "pip install 'skd-edge[ray]'"),
         _module("export", "onnx", "onnx", train),
         _module("export", "onnxscript", "onnxscript", train),
+        _engines(),
     )
     return Examination((*machine, *packages, *_runtimes()))
 
@@ -156,6 +161,19 @@ def _module(area: str, module: str, name: str, fix: str | None) -> Finding:
     return Finding(area, name, True, _version(module) or str(getattr(loaded, "__version__", "version unknown")))
 
 
+def _engines() -> Finding:
+    """Building engines is not running them: this needs no GPU."""
+    from skd_bench.errors import UserError
+    from skd_bench.runtimes.tensorrt_library import FLAVOURS, library
+
+    rtx = FLAVOURS["tensorrt-rtx"]
+    try:
+        loaded = library(rtx.name)
+    except UserError as error:
+        return Finding("export", "engines", False, str(error).partition("; ")[0], rtx.pip)
+    return Finding("export", "engines", True, f"{loaded.title} builds them for GPUs that are not here, too")
+
+
 def _version(module: str) -> str | None:
     for name in metadata.packages_distributions().get(module, []):
         return metadata.version(name)
@@ -176,8 +194,6 @@ def _torch_cuda() -> Finding:
 # What else could run a bundle: module, the name shown, and what to install. Listed even where nothing uses it yet.
 _OTHERS = {
     "openvino": ("openvino", "pip install openvino"),
-    "tensorrt": ("tensorrt", "pip install tensorrt (on a Jetson: it comes with JetPack)"),
-    "tensorrt_rtx": ("tensorrt-rtx", "pip install tensorrt-rtx-cu13-bindings onnxruntime-ep-nv-tensorrt-rtx-cu13"),
 }
 
 
@@ -185,28 +201,28 @@ def _runtimes() -> list[Finding]:
     """The runtimes of the scale, each with its own reason, then packages that no runtime here covers yet."""
     from skd_bench.runtimes import runtimes
 
-    found = [_runtime(name, runtime.missing()) for name, runtime in runtimes().items()]
+    found = [_runtime(name, runtime) for name, runtime in runtimes().items()]
     return found + [_other(module) for module in _OTHERS if module not in runtimes()]
 
 
-def _runtime(name: str, missing: str | None) -> Finding:
-    """The scale's word for it, and a real import where we know the module: being installed is not yet loading."""
+def _runtime(name: str, runtime: Runtime) -> Finding:
+    """The scale's word for it, and a real import: being installed is not yet loading."""
+    missing = runtime.missing()
     if missing is not None:
         return Finding("run", name, False, missing, "pip install 'skd-edge[ort]'" if name == "ort" else None)
     if name == "ort":
         loads = _module("run", "onnxruntime", name, "pip install --force-reinstall onnxruntime")
         return replace(loads, detail=f"onnxruntime {loads.detail}")
-    return Finding("run", name, True, "usable")
+    try:
+        runtime.prepare()
+    except Exception as error:  # as above
+        return Finding("run", name, False, f"installed, and does not load: {_brief(error)}")
+    return Finding("run", name, True, f"usable ({runtime.version()})")
 
 
 def _other(module: str) -> Finding:
     name, fix = _OTHERS[module]
-    if module == "tensorrt_rtx":  # its bindings load only once the libraries are preloaded by their own package
-        there = [_version(m) for m in ("tensorrt_rtx_bindings", "tensorrt_rtx")]
-        known = next((v for v in there if v), None)
-        loads = Finding("run", name, known is not None, known or "not installed", None if known else fix)
-    else:
-        loads = _module("run", module, name, fix)
+    loads = _module("run", module, name, fix)
     if not loads.ok:
         return loads
     return Finding("run", name, False, f"{loads.detail} is installed; this version of skd-edge runs nothing on it")

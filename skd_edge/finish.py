@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.accuracy import Accuracy
-from skd_bench.device import device_card, device_id
+from skd_bench.device import device_id
 from skd_bench.files import sha256_file, write_json
 from skd_bench.latency import Latency
 from skd_bench.stats import paired_difference
@@ -44,7 +44,7 @@ class Outcome:
     finished: list[Finished]
     random: dict[str, Latency]
     weighed: dict[Candidate, Weighed]
-    teacher: Weighed
+    teacher: Weighed | None
     decision: Decision
     budget_ms: float | None
     dropped: dict[str, str]
@@ -62,7 +62,7 @@ class Outcome:
 
 def write_result(outcome: Outcome, seconds: float) -> Json:
     """Confirm, bundle, and gather the result object (``report.json``)."""
-    card, recipe = device_card(), outcome.recipe
+    card, recipe = outcome.scale.device.card, outcome.recipe
     test = confirm(outcome)
     if outcome.chosen is not None:
         bundle(outcome, test, card)
@@ -74,7 +74,7 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
     result = build.head(recipe, seconds) | {
         "headline": headline(outcome), "chosen": _chosen(outcome, rows), "candidates": rows,
         "budget": {"text": recipe.choice.budget, "ms": outcome.budget_ms} if outcome.budget_ms else None,
-        "baselines": [_teacher_row(outcome)],
+        "baselines": [_teacher_row(outcome)] if outcome.teacher else [],
         "legs": build.leg_rows(
             outcome.finished, outcome.material.clips.val.groups, outcome.dropped, recipe.teacher.name
         ),
@@ -94,11 +94,12 @@ def headline(outcome: Outcome) -> str:
         return f"Nothing to ship: {outcome.decision.why}."
     w = outcome.weighed[chosen]
     p50, top1 = w.latency.p50, w.accuracy.top1
-    faster = outcome.teacher.latency.p50.value / p50.value if p50 and outcome.teacher.latency.p50 else 0.0
+    teacher = outcome.teacher.latency.p50 if outcome.teacher else None
+    faster = f", {teacher.value / p50.value:.1f} x as fast as the teacher" if p50 and teacher else ""
     return (
         f"Ship {chosen.student} in {chosen.precision.upper()}, trained by {' > '.join(chosen.path)}: "
-        f"{top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms, "
-        f"{faster:.1f} x as fast as the teacher."
+        f"{top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms"
+        f"{faster}."
     )
 
 
@@ -112,10 +113,28 @@ def notes(outcome: Outcome) -> list[str]:
         "Validation picked each leg's epoch as well as the candidate, so validation accuracies are a little "
         "optimistic; the test table is not.",
     ]
-    if outcome.material.truth is not None:
-        noise = outcome.recipe.labels.noise
+    if not outcome.scale.device.here:
+        said.append(
+            f"Milliseconds are of {outcome.scale.device.name}, whose card this report shows; accuracies of the same "
+            "files were computed on the machine that trained."
+        )
+    if outcome.teacher is None:
+        said.append("The teacher could not be exported, so it is neither measured nor on the test table.")
+    noise, made_wrong = outcome.recipe.labels.noise, outcome.material.made_wrong
+    if noise.kind == "voters":
+        said.append(
+            f"The recipe simulated {noise.voters} voters, the average one wrong in {noise.rate:.0%} of his votes and "
+            f"leaving out {noise.abstain:.0%} of the clips (seed {outcome.recipe.seed}); {made_wrong:.0%} of the "
+            f"labels that they agree on ({outcome.recipe.labels.aggregate}) are wrong."
+        )
+    elif made_wrong is not None:
         said.append(
             f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {outcome.recipe.seed}."
+        )
+    if outcome.material.unlabelled:
+        said.append(
+            f"{outcome.material.unlabelled} of {len(outcome.material.weak)} training clips have no label; they take "
+            "part through the teacher and pseudo-labels, and count as not right before optimisation."
         )
     if unsteady := [c.name for c, w in outcome.weighed.items() if not w.latency.steady]:
         said.append(
@@ -130,7 +149,7 @@ def confirm(outcome: Outcome) -> Json | None:
         return None
     chosen, test = outcome.weighed[outcome.chosen], outcome.material.clips.test
     looks = look_at(test.hash, run=outcome.run.folder.absolute(), artefact=sha256_file(chosen.path))
-    files = {"teacher (FP32 file)": outcome.teacher.path}
+    files = {"teacher (FP32 file)": outcome.teacher.path} if outcome.teacher else {}
     for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
         for control in outcome.finished:
             if control.node.leg.role == role and control.node.leg.learner.name == outcome.chosen.student:

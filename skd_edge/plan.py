@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from skd_edge.data.gather import Material, deployed_view, gather
-from skd_edge.data.generate import CLASSES
+from skd_edge.data.generate import classes_of
 from skd_edge.data.sources import is_rendered, list_clips
 from skd_edge.data.store import is_built
 from skd_edge.distill.losses.labels import soft_cross_entropy
-from skd_edge.models.tsm import build, parameters
+from skd_edge.models.build import build_network
+from skd_edge.models.factory import permit
+from skd_edge.models.tsm import parameters
 from skd_edge.recipe import GeneratedData, Network, Recipe
 from skd_edge.run import cache_root
 from skd_edge.schedule.search import candidates
@@ -83,37 +85,41 @@ def facts_of(material: Material) -> Facts:
     return Facts(f"{clips.train.hash}:{clips.val.hash}", material.weak_hash, len(clips.classes))
 
 
-def plan(recipe: Recipe, out: Path | None = None) -> Plan:
+def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -> Plan:
     """Plan a run without decoding, training or writing anything; networks are probed for a few steps.
 
     Args:
         recipe: what would be done.
         out: the run folder, whose finished legs count as cached.
+        allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
 
     Raises:
-        UserError: See ``list_clips``.
+        UsageError: The recipe names code and ``allow_code`` is False.
+        UserError: See ``list_clips`` and ``adapt``.
     """
+    permit(recipe.teacher, allow_code)
     count, train, classes, facts = _look(recipe)
     tree = grow(recipe, facts or Facts("", "", classes), recipe.students)
-    probes = {spec: _probe(recipe, spec, classes) for spec in {n.leg.learner for n in tree} | {recipe.teacher}}
+    learn = {n.leg.learner.name for n in tree if n.leg.epochs}
+    probes = {name: _probe(recipe, spec, classes, learns=name in learn) for name, spec in recipe.networks.items()}
     slow = _over_budget(recipe, probes)
     batches = max(train // recipe.training.batch, 1)
     legs = tuple(_planned(node, out if facts else None, facts is not None, probes, batches, slow) for node in tree)
     networks, files = len(recipe.students) + 1, len(candidates(recipe)) + len(recipe.students)
     weigh = _TRACE_S * networks + files * (1.0 + 0.001 * recipe.bench.processes * recipe.bench.queries)
     pixels = count * recipe.clip.frames * recipe.clip.size**2 * 3
-    answers = train * recipe.augment.views * recipe.clip.frames * 4 * _widest(recipe) * (1 + len(recipe.assistants))
+    asked = (recipe.teacher, *recipe.assistants)  # their answers are kept
+    answers = train * recipe.augment.views * recipe.clip.frames * 4 * sum(probes[n.name].widths for n in asked)
     megabytes = (pixels + answers) / 1e6 + sum(leg.megabytes for leg in legs)
     return Plan(recipe.name, count, facts is not None, legs, _data_seconds(recipe, count, facts), weigh, megabytes)
 
 
-def _over_budget(recipe: Recipe, probes: dict[Network, _Probe]) -> set[str]:
+def _over_budget(recipe: Recipe, probes: dict[str, _Probe]) -> set[str]:
     """Students that look too slow. PyTorch's milliseconds say something only beside the teacher's own."""
-    budget = recipe.choice.budget
-    if budget is None or "teacher" not in budget:
+    if not recipe.choice.relative:
         return set()
-    limit = recipe.choice.budget_ms(probes[recipe.teacher].clip_ms) or 0.0
-    return {s.name for s in recipe.students if probes[s].clip_ms > limit * _SLACK}
+    limit = recipe.choice.budget_ms(probes[recipe.teacher.name].clip_ms) or 0.0
+    return {s.name for s in recipe.students if probes[s.name].clip_ms > limit * _SLACK}
 
 
 def _look(recipe: Recipe) -> tuple[int, int, int, Facts | None]:
@@ -121,7 +127,7 @@ def _look(recipe: Recipe) -> tuple[int, int, int, Facts | None]:
     cache = cache_root()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
-        return data.train + data.val + data.test, data.train, len(CLASSES), None
+        return data.train + data.val + data.test, data.train, len(classes_of(data)), None
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache)
     train = sum(e.split == "train" for e in listing.entries)
     if not is_built(listing, *deployed_view(recipe.clip), cache):
@@ -136,9 +142,9 @@ def _data_seconds(recipe: Recipe, count: int, facts: Facts | None) -> float:
 
 
 def _planned(
-    node: Node, out: Path | None, named: bool, probes: dict[Network, _Probe], batches: int, slow: set[str]
+    node: Node, out: Path | None, named: bool, probes: dict[str, _Probe], batches: int, slow: set[str]
 ) -> PlannedLeg:
-    leg, probe = node.leg, probes[node.leg.learner]
+    leg, probe = node.leg, probes[node.leg.learner.name]
     homes = [cache_root() / "legs", *([out / "legs"] if out else [])]
     cached = named and any((home / node.hash / "leg.json").exists() for home in homes)
     seconds = probe.step_s * batches * leg.epochs * (_STAGED if leg.staged else 1.0)
@@ -151,12 +157,13 @@ class _Probe:
     step_s: float
     clip_ms: float
     megabytes: float
+    widths: int
 
 
-def _probe(recipe: Recipe, spec: Network, classes: int, steps: int = 4) -> _Probe:
+def _probe(recipe: Recipe, spec: Network, classes: int, *, learns: bool, steps: int = 4) -> _Probe:
     """Seconds of a training step, milliseconds of one clip in PyTorch, megabytes of weights: on this machine."""
     clip = recipe.clip
-    network = build(spec, classes=classes, frames=clip.frames, size=clip.size, seed=0)
+    network = build_network(spec, classes=classes, clip=clip, seed=0)
     x = torch.zeros(recipe.training.batch, 3, clip.frames, clip.size, clip.size)
     targets = torch.full((len(x), classes), 1 / classes)
 
@@ -165,11 +172,12 @@ def _probe(recipe: Recipe, spec: Network, classes: int, steps: int = 4) -> _Prob
         assert logits is not None
         soft_cross_entropy(logits, targets).backward()
 
-    step_s = _fastest(learn, steps)
+    step_s = _fastest(learn, steps) if learns else 0.0
     network.eval()
     with torch.no_grad():
         clip_s = _fastest(lambda: network(x[:1]), steps)
-    return _Probe(1.15 * step_s, 1e3 * clip_s, parameters(network) * 4 / 1e6)  # 15 % for data and the optimiser
+    step_s *= 1.15  # data and the optimiser
+    return _Probe(step_s, 1e3 * clip_s, parameters(network) * 4 / 1e6, sum(network.widths))
 
 
 def _fastest(work: Callable[[], object], times: int) -> float:
@@ -181,7 +189,3 @@ def _fastest(work: Callable[[], object], times: int) -> float:
         work()
         spent.append(time.perf_counter() - began)
     return min(spent)
-
-
-def _widest(recipe: Recipe) -> int:
-    return max(n.width << len(n.depths) for n in (recipe.teacher, *recipe.assistants))

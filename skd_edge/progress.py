@@ -56,15 +56,16 @@ class Bar:
 
 
 class LegProgress:
-    """The live line of the tree's legs: which one, epoch, loss terms, accuracy so far, time left for all of them.
+    """The live line of the tree's legs: the one with the latest news, its epoch, loss terms, accuracy; time left.
 
-    Time left counts epochs, whatever their network.
+    Several legs may be trained at a time. Time left is that of all legs, and counts epochs, whatever their network.
     """
 
     def __init__(self, screen: Screen, tree: list[Node]) -> None:
-        self.screen, self.tree, self.done = screen, tree, 0
-        self._stage = screen.stage("training", total=sum(n.leg.epochs for n in tree))
-        self._at, self._note = 0.0, ""
+        self.screen, self.tree = screen, tree
+        self._total = sum(n.leg.epochs for n in tree)
+        self._stage = screen.stage("training", total=self._total)
+        self._done, self._epochs, self._notes = 0, dict[str, float](), dict[str, str]()
 
     def __enter__(self) -> LegProgress:
         self._bar = self._stage.__enter__()
@@ -73,36 +74,38 @@ class LegProgress:
     def __exit__(self, *error: Any) -> None:
         self._stage.__exit__(*error)
 
-    def begin(self, node: Node) -> None:
-        """A leg begins."""
-        self.done, self._note = self.done + 1, "starting"
-        self._title = f"leg {self.done}/{len(self.tree)} {_role(node)}"
-        self._show()
-
     def row(self, node: Node, row: dict[str, Any]) -> None:
-        """News of the leg that is being trained."""
+        """News of a leg that is being trained; an empty row when it begins."""
+        self._epochs.setdefault(node.hash, 0.0)
+        note, prefix = self._notes.get(node.hash, "starting"), ""
+        if "note" in row:
+            self.screen.say(f"{self._title(node)}: {row['note']}")
         if "terms" in row:
             terms = " ".join(f"{name} {value:.2f}" for name, value in row["terms"].items())
             accuracy = "" if row["accuracy"] is None else f" | accuracy {row['accuracy']:.1%}"
-            self._note = f"{terms}{accuracy}"
-        self._show(row["epoch"] - 1 + row["share"], f"epoch {row['epoch']}/{row['epochs']} | ")
+            note = self._notes[node.hash] = f"{terms}{accuracy}"
+        if row:
+            self._epochs[node.hash] = row["epoch"] - 1 + row["share"]
+            prefix = f"epoch {row['epoch']}/{row['epochs']} | "
+        others = f" and {len(self._epochs) - 1} more" if len(self._epochs) > 1 else ""
+        at = self._done + sum(self._epochs.values())
+        self._bar.show(self._title(node) + others, at, self._total, prefix + note)
 
     def end(self, leg: Finished) -> None:
         """A leg is finished: it stays on the page."""
-        self._at += leg.node.leg.epochs
+        self._epochs.pop(leg.node.hash, None)
+        self._done += leg.node.leg.epochs
         how = "cached" if leg.cached else f"{leg.seconds:.0f} s"
-        self.screen.say(
-            f"leg {self.done}/{len(self.tree)} {_role(leg.node)}: {leg.accuracy:.1%} ({how}, {leg.node.hash})"
-        )
+        self.screen.say(f"{self._title(leg.node)}: {leg.accuracy:.1%} ({how}, {leg.node.hash})")
 
-    def _show(self, epochs: float = 0.0, prefix: str = "") -> None:
-        total = sum(n.leg.epochs for n in self.tree)
-        self._bar.show(self._title, self._at + epochs, total, prefix + self._note)
+    def _title(self, node: Node) -> str:
+        return f"leg {self.tree.index(node) + 1}/{len(self.tree)} {_role(node)}"
 
 
 def _role(node: Node) -> str:
+    again = node.start is not None
     names = {
-        "scout": "first teacher, on the weak labels",
+        "scout": "teacher, on better labels" if again else "first teacher, on the weak labels",
         "alone": "control without the method",
         "kd": "control, plain KD",
     }

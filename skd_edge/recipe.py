@@ -9,8 +9,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
+Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "FNC", "NBC", "BCT", "FC"]
 Precision = Literal["fp32", "int8"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -32,6 +34,12 @@ class GeneratedData(Part):
     test: int = Field(400, ge=10, le=100_000, description="untouched test clips")
     frames: int = Field(16, ge=4, le=256, description="frames in each rendered video")
     size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the rendered video, pixels")
+    nothing: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="a class without motion, this many times as frequent in training as others; 0: none",
+    )
     difficulty: Share = Field(0.12, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
 
 
@@ -47,17 +55,31 @@ class FolderData(Part):
 
 
 class TableData(Part):
-    """A CSV with a header: a column of paths, one of labels, and rules that say which row is in which split."""
+    """A CSV with a header: a column of paths, one of labels, and rules that say which row is in which split.
+
+    A training row whose label is empty is an unlabelled clip: it takes part through pseudo-labels. Several annotators
+    have a column each, named by ``votes``; validation and test still need their trusted ``label``.
+    """
 
     kind: Literal["csv"]
     root: Path
     file: Path = Field(Path("index.csv"), description="the CSV, relative to root")
     path: str = Field("path", description="column with the video's path, relative to root")
-    label: str = Field("label", description="column with the class name")
+    label: str = Field("label", description="column with the class name; empty: an unlabelled training clip")
+    votes: tuple[str, ...] = Field(
+        (), description="columns of several annotators, who label the training clips instead; an empty cell abstains"
+    )
     group: str | None = Field(None, description="column whose values belong together (a source video, an actor)")
     train: dict[str, list[str]] = Field(description="rows whose named columns hold one of these values")
     val: dict[str, list[str]]
     test: dict[str, list[str]]
+
+    @field_validator("votes")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({v for v in value if value.count(v) > 1}):
+            raise ValueError(f"the column {twice[0]!r} is named twice; each annotator has a column of his own")
+        return value
 
 
 class ListData(Part):
@@ -98,6 +120,12 @@ class Augment(Part):
     brightness: Share = 0.1
     contrast: Share = 0.2
     flip: bool = Field(False, description="mirror left-right at random; only where mirroring keeps the class")
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=8,
+        description="mix clips in pairs, shares from Beta(mixup, mixup); teacher and learner see the mix",
+    )
     views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")
 
 
@@ -105,16 +133,31 @@ class Augment(Part):
 class Noise(Part):
     """Label noise made by the recipe, for studies: the trusted splits stay clean."""
 
-    kind: Literal["none", "symmetric", "classes"] = "none"
-    rate: Share = 0.0
+    kind: Literal["none", "symmetric", "classes", "voters"] = Field(
+        "none",
+        description="symmetric: any other class; classes: always the next class; voters: imperfect annotators, whose "
+        "votes are aggregated",
+    )
+    rate: Share = Field(0.0, description="share of the training labels made wrong; of the average voter's votes")
+    voters: int = Field(5, ge=1, le=100, description="annotators (kind: voters), the best far better than the worst")
+    abstain: Share = Field(0.2, description="share of the clips that a voter leaves out (kind: voters)")
 
 
 class Labels(Part):
     """Weak labels in, pseudo-labels out (method.md, idea c)."""
 
     noise: Noise = Noise()
+    aggregate: Literal["dawid-skene", "majority"] = Field(
+        "dawid-skene", description="how several votes become one label: weighed by each annotator's quality, or not"
+    )
     optimise: bool = Field(True, description="estimate pseudo-labels; off: train on the weak labels as they are")
-    prototypes: bool = Field(True, description="sharpen the posterior by agreement with class prototypes")
+    method: Literal["neighbours", "mixture", "confident", "soft"] = Field(
+        "neighbours",
+        description="which labels are wrong, by: Bayes' rule with the clip's neighbours as witnesses; a mixture on the "
+        "loss; confident learning (cleanlab); soft: trust no label",
+    )
+    folds: int = Field(0, ge=0, le=10, description="out-of-fold opinions from this many networks; 0: ELR's memory")
+    prototypes: bool = Field(True, description="mixture: sharpen the posterior by agreement with class prototypes")
     min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
 
 
@@ -129,15 +172,94 @@ class Network(Part):
     temporal: Literal["none", "shift", "conv"] = "conv"
     expand: int = Field(2, ge=1, le=6, description="expansion of the inverted residuals (mobile)")
 
+    @property
+    def substage_count(self) -> int:
+        """K: how many substages the network has."""
+        return len(self.depths)
+
+    @property
+    def outline(self) -> dict[str, object]:
+        """What decides the network but its weights: names legs, so nothing else may be in it."""
+        return self.model_dump(exclude={"name"})
+
+
+class TeacherClip(Part):
+    """What a teacher made elsewhere wants its input to be, where it is not what ``clip`` gives the students."""
+
+    frames: int | None = Field(None, ge=1, le=128, description="frames; those of the clip are repeated or left out")
+    size: int | None = Field(None, ge=16, le=512, description="height and width, pixels; the clip is resized")
+    mean: tuple[float, float, float] | None = Field(None, description="subtracted from each channel (0 to 1)")
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = (
+        Field(None, description="each channel is divided by it")
+    )
+
 
 class Teacher(Network):
-    """The largest network: trained here on the weak labels, or given as a checkpoint of an earlier run."""
+    """The largest network: trained here on the weak labels, or given as a checkpoint; of the own family, or anybody's.
+
+    With ``factory`` it is any ``torch.nn.Module`` that a Python callable returns, cut into substages at the outputs of
+    the named modules. That runs somebody's code, so ``compress`` and ``plan`` then need ``--allow-code``.
+    """
 
     name: Name = "teacher"
     family: Literal["resnet", "mobile"] = "resnet"
     width: int = Field(32, ge=4, le=512)
-    checkpoint: Path | None = Field(None, description="safetensors weights of this very network")
+    checkpoint: Path | None = Field(None, description="weights of this very network: safetensors, or a .pt state_dict")
     floor: Share = Field(0.0, description="stop before distilling when the teacher's validation accuracy is below")
+    factory: str | None = Field(
+        None,
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$",
+        description="package.module:callable that returns the network; instead of family, width, depths, temporal",
+    )
+    arguments: dict[str, JsonValue] = Field({}, description="keyword arguments of the factory")
+    code: Path | None = Field(None, description="folder of the factory's module, beside Python's path; the recipe's")
+    trained: bool = Field(False, description="the factory returns it trained on these classes: it learns nothing here")
+    substages: tuple[str, ...] = Field(
+        (), max_length=6, description="dotted names of the factory's modules whose outputs end the substages"
+    )
+    input: Literal["clip", "frames-first", "frames"] = Field(
+        "clip", description="its forward takes (B,3,T,H,W), (B,T,3,H,W), or (B*T,3,H,W), its logits then averaged"
+    )
+    layout: Layout | None = Field(
+        None, description="axes of the substages' outputs (F: B*T frames, N: tokens); else told by their shape"
+    )
+    tubelet: int | None = Field(None, ge=1, le=128, description="frames that a token spans; else told by shape")
+    clip: TeacherClip | None = Field(None, description="what the factory's network wants, where it is not `clip`")
+
+    def __hash__(self) -> int:  # the arguments, a dict, have none
+        return hash((self.name, self.factory, self.substages, self.width, self.depths))
+
+    @property
+    def module(self) -> str:
+        """The module that the factory is in; empty without one."""
+        return (self.factory or "").partition(":")[0]
+
+    @property
+    def substage_count(self) -> int:
+        """K: how many substages the network has."""
+        return len(self.substages) if self.factory else len(self.depths)
+
+    @property
+    def outline(self) -> dict[str, object]:
+        """What decides the network but its weights: names legs, so nothing else may be in it."""
+        own = set(Network.model_fields)
+        made = {"factory", "arguments", "substages", "input", "layout", "tubelet", "clip"}
+        return self.model_dump(include=made) if self.factory else self.model_dump(include=own - {"name"})
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Teacher:
+        fields = Teacher.model_fields
+        own = ("family", "width", "depths", "temporal", "expand")
+        made = ("arguments", "code", "trained", "substages", "input", "layout", "tubelet", "clip")
+        for name in own if self.factory else made:
+            if getattr(self, name) != fields[name].default:
+                why = "describes the own family, and" if self.factory else "is for a network made by a factory, and no"
+                raise ValueError(f"teacher.{name} {why} teacher.factory is given; remove one of them")
+        if self.factory and not self.substages:
+            raise ValueError("teacher.substages is missing: name the factory's modules whose outputs end the substages")
+        if twice := [name for name in self.substages if self.substages.count(name) > 1]:
+            raise ValueError(f"teacher.substages names {twice[0]!r} twice; each substage ends at another module")
+        return self
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -145,11 +267,15 @@ class Losses(Part):
     """Weights of a leg's loss terms; 0 turns a term off."""
 
     labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
-    logits: float = Field(2.0, ge=0, description="KL on the logits, standardised")
+    logits: float = Field(2.0, ge=0, description="agreement with the teacher's logits")
     correlation: float = Field(1.0, ge=0, description="relation matrices of corresponding substages")
-    distribution: float = Field(1.0, ge=0, description="Gaussian 2-Wasserstein on projected substage features")
+    distribution: float = Field(1.0, ge=0, description="distance of feature distributions of corresponding substages")
     temperature: float = Field(2.0, gt=0)
-    standardise: bool = Field(True, description="standardise logits before the KL (2403.01427)")
+    logits_kind: LogitLoss = Field("kd-standardised", description="kd, kd-standardised (2403.01427), dist, dkd")
+    correlation_kind: Literal["gram", "pearson"] = "gram"
+    distribution_kind: Literal["gaussian", "mmd", "pkt"] = Field(
+        "gaussian", description="Gaussian 2-Wasserstein, maximum mean discrepancy, or PKT"
+    )
 
 
 class Training(Part):
@@ -161,10 +287,23 @@ class Training(Part):
     rate: float = Field(3e-3, gt=0, le=1.0)
     weight_decay: float = Field(0.02, ge=0, le=1.0)
     ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
+    combination: Literal["curriculum", "graft", "none"] = Field(
+        "curriculum", description="how the learner's first substages are combined (method.md, idea a)"
+    )
     prefix: float = Field(
         0.25, ge=0, le=0.9, description="share of a leg's epochs in which only prefixes of substages learn"
     )
-    refine: Share = Field(0.5, description="share of teacher_epochs that the teacher goes on for with pseudo-labels")
+    match: tuple[Annotated[int, Field(ge=1, le=6)], ...] | None = Field(
+        None, description="numbers of the substages that correspond, 1 the first; default: all of them"
+    )
+    dense: Share = Field(
+        0.0, description="dense guidance (2009.08825): chance that a step also listens to the teachers further up"
+    )
+    cache: Literal["float32", "float16"] = Field(
+        "float32", description="how a teacher's answers are kept; float16 halves the disk and rounds by up to 1/2048"
+    )
+    rounds: int = Field(3, ge=1, le=20, description="times the labels are estimated anew and the teacher goes on")
+    refine: Share = Field(0.45, description="share of teacher_epochs that the teacher goes on for in each round")
     elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
     losses: Losses = Losses()
 
@@ -196,6 +335,12 @@ class Bench(Part):
     threads: int = Field(1, ge=1, le=256)
     processes: int = Field(5, ge=1, le=50)
     queries: int = Field(240, ge=20, le=100_000, description="single-stream queries a process")
+    host: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@:%-]*$",
+        max_length=255,
+        description="the device that measures, as ssh takes it: user@device; default: this machine",
+    )
 
 
 _BUDGET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
@@ -217,6 +362,11 @@ class Choice(Part):
         if value is not None and (not (m := _BUDGET.match(value)) or float(m.group(1)) <= 0):
             raise ValueError(f"a budget reads '8 ms' or '0.5 x teacher', not {value!r}")
         return value
+
+    @property
+    def relative(self) -> bool:
+        """Whether the budget is a multiple of the teacher's latency."""
+        return self.budget is not None and "teacher" in self.budget
 
     def budget_ms(self, teacher_ms: float) -> float | None:
         """The budget in milliseconds, given the teacher's p50 on the same device; None without a budget."""
@@ -267,6 +417,11 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
+        if isinstance(self.data, TableData) and self.data.votes and self.labels.noise.kind != "none":
+            raise ValueError(
+                f"labels.noise.kind {self.labels.noise.kind} makes noise out of known labels, and data.votes are not "
+                "known to be right; leave one of the two out"
+            )
         names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"two networks are called {twice[0]!r}; each needs its own name")
@@ -280,16 +435,29 @@ class Recipe(Part):
             if len(set(path)) != len(path):
                 raise ValueError(f"schedule.paths goes in a circle: {' -> '.join(path)}")
         for network in (*self.assistants, *self.students):
-            if len(network.depths) != len(self.teacher.depths):
+            if network.substage_count != self.teacher.substage_count:
+                length = "'teacher.substages' and of 'depths'" if self.teacher.factory else "'depths'"
                 raise ValueError(
-                    f"{network.name} has {len(network.depths)} substages and {self.teacher.name} has "
-                    f"{len(self.teacher.depths)}; corresponding substages need equal counts (the length of 'depths')"
+                    f"{network.name} has {network.substage_count} substages and {self.teacher.name} has "
+                    f"{self.teacher.substage_count}; corresponding substages need equal counts (the length of {length})"
                 )
             if self.clip.size < 2 ** len(network.depths):
                 raise ValueError(
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
                     f"{self.clip.size} does not allow; use fewer substages or a larger size"
                 )
+        match, most = self.training.match, self.teacher.substage_count
+        if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
+            raise ValueError(
+                f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does not"
+            )
+        if self.training.combination == "graft" and self.teacher.factory:
+            raise ValueError(
+                "training.combination: graft runs the teacher's later substages alone, which a teacher that comes from "
+                "a factory cannot do; use curriculum or none"
+            )
+        if self.labels.folds == 1:
+            raise ValueError("labels.folds: one fold leaves nothing to learn from; use 0 (none) or 2 and more")
         if "int8" in self.export.precisions and self.export.calibration_clips == 0:
             raise ValueError("INT8 needs calibration clips: set export.calibration_clips above 0, or drop int8")
         return self

@@ -38,6 +38,7 @@ def load_recipe(
     """
     tree = _with_parents(_find(str(path), Path.cwd(), None), ())
     problems = [p for override in overrides if (p := _override(tree, override))]
+    _beside(tree)
     recipe, found = check(Recipe, tree, env)
     return _or_refuse(recipe, problems + found)
 
@@ -143,6 +144,14 @@ def _merged(parent: Node, child: Node) -> Node:
     for key, node in child.value.items():
         value[key] = _merged(value[key], node) if key in value else node
     return Node(value, child.place)
+
+
+def _beside(tree: Node) -> None:
+    """A teacher's factory is searched beside the recipe that names it, unless that says where."""
+    teacher = tree.child("teacher")
+    factory = teacher.child("factory") if teacher else None
+    if teacher and factory and factory.value is not None and isinstance(teacher.value, dict):
+        teacher.value.setdefault("code", Node(".", factory.place, "."))
 
 
 # --------------------------------------------------------------------------------------------- --set

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,46 @@ def cache_root() -> Path:
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
 
 
-class Run:
+class RunFolder(ABC):
+    """A run folder as everybody sees it who trains for it, and the cache that runs share.
+
+    Args:
+        folder: the run folder.
+        cache: see :func:`cache_root`.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder, self.cache = folder, cache
+
+    @abstractmethod
+    def journal(self, event: str, **facts: Any) -> None:
+        """Note one event; the journal itself has one writer, the process that holds the run."""
+
+    def leg_folder(self, leg: str) -> Path:
+        """The folder of the leg with this hash, in the run."""
+        return self.folder / "legs" / leg
+
+    def fetch(self, leg: str) -> bool:
+        """Whether the leg is finished here, after linking it from the cache where another run finished it."""
+        here, there = self.leg_folder(leg), self.cache / "legs" / leg
+        if (here / "leg.json").exists():
+            return True
+        if not (there / "leg.json").exists():
+            return False
+        _link_tree(there, here)
+        return True
+
+    def publish(self, leg: str) -> None:
+        """Offer a finished leg to other runs."""
+        if not (self.cache / "legs" / leg / "leg.json").exists():
+            _link_tree(self.leg_folder(leg), self.cache / "legs" / leg)
+
+    def teacher_folder(self, leg: str, views: str) -> Path:
+        """Where the answers of a leg's network to these views are kept."""
+        return self.cache / "teachers" / leg / views
+
+
+class Run(RunFolder):
     """A run folder that this process holds.
 
     Use as a context manager: the lock is let go at the end.
@@ -39,7 +79,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, recipe: str) -> None:
-        self.folder, self.cache = folder, cache_root()
+        super().__init__(folder, cache_root())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             others = any(path.name != ".lock" for path in folder.iterdir())
@@ -83,30 +123,6 @@ class Run:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-    # -------------------------------------------------------------------------------------------- shared results
-    def leg_folder(self, leg: str) -> Path:
-        """The folder of the leg with this hash, in the run."""
-        return self.folder / "legs" / leg
-
-    def fetch(self, leg: str) -> bool:
-        """Whether the leg is finished here, after linking it from the cache where another run finished it."""
-        here, there = self.leg_folder(leg), self.cache / "legs" / leg
-        if (here / "leg.json").exists():
-            return True
-        if not (there / "leg.json").exists():
-            return False
-        _link_tree(there, here)
-        return True
-
-    def publish(self, leg: str) -> None:
-        """Offer a finished leg to other runs."""
-        if not (self.cache / "legs" / leg / "leg.json").exists():
-            _link_tree(self.leg_folder(leg), self.cache / "legs" / leg)
-
-    def teacher_folder(self, leg: str, views: str) -> Path:
-        """Where the answers of a leg's network to these views are kept."""
-        return self.cache / "teachers" / leg / views
 
 
 def _mend(journal: Path) -> None:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -47,3 +55,118 @@ def clone(tree, tmp_path_factory) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, target, follow_symlinks=False)
     return copy
+
+
+# ------------------------------------------------------------------------------------------- a device behind ssh
+@dataclass
+class SshDevice:
+    """A real sshd on loopback that plays the device, with a Python of its own that has numpy and a runtime only.
+
+    Attributes:
+        name: What to give as the host.
+        python: That Python, in a folder with a space in its name.
+        tmp: Its folder for temporary files, with a space too.
+        config: The ssh config that finds it; the user's own is not read.
+    """
+
+    name: str
+    python: Path
+    tmp: Path
+    config: Path
+    server: subprocess.Popen[bytes]
+
+    def cut(self) -> int:
+        """Kill the processes that serve connections, as a link that breaks; how many there were."""
+        mine = [pid for pid, parent, name in _processes() if parent == self.server.pid and name.startswith("sshd")]
+        for pid in mine:
+            os.kill(pid, signal.SIGKILL)
+        return len(mine)
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """(pid, parent's pid, name) of every process."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, _, rest = stat.read_text().partition(" (")
+            name, _, state = rest.rpartition(") ")
+            yield int(pid), int(state.split()[1]), name
+
+
+def lean_python(home: Path, *packages: str) -> Path:
+    """A Python that finds these installed packages, and neither ours nor any other."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    [site] = home.glob("lib/python*/site-packages")
+    for package in packages:
+        for found in Path(np.__file__).parents[1].glob(f"{package}*"):
+            (site / found.name).symlink_to(found)
+    return home / "bin" / "python3"
+
+
+@pytest.fixture(scope="session")
+def device_python(tmp_path_factory) -> Path:
+    """A device's Python: numpy and onnxruntime, no more."""
+    return lean_python(
+        tmp_path_factory.mktemp("python") / "on a device", "numpy", "onnxruntime", "flatbuffers", "google"
+    )
+
+
+@pytest.fixture(scope="session")
+def _ssh_server(tmp_path_factory, device_python) -> Iterator[SshDevice]:
+    server, ssh, keygen = (shutil.which(p, path=f"{os.defpath}:/usr/sbin") for p in ("sshd", "ssh", "ssh-keygen"))
+    if not (server and ssh and keygen):
+        pytest.skip("no sshd is installed (Debian: openssh-server)")
+    home = tmp_path_factory.mktemp("sshd")
+    home.chmod(0o700)
+    for key in ("host", "mine", "strange"):
+        subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", home / key], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tmp = home / "its tmp"
+    tmp.mkdir()
+    (home / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nAuthorizedKeysFile {home}/mine.pub\nPidFile none\n"
+        f'StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nSetEnv "TMPDIR={tmp}"\n'
+    )
+    (home / "known").write_text(f"[127.0.0.1]:{port} {(home / 'host.pub').read_text()}")
+    common = f"HostName 127.0.0.1\nIdentitiesOnly yes\nIdentityAgent none\nUserKnownHostsFile {home}/known\n"
+    (home / "config").write_text(
+        f"Host device\nPort {port}\nIdentityFile {home}/mine\n{common}"
+        f"Host refusing\nPort {port}\nIdentityFile {home}/strange\n{common}"
+        f"Host unknown\nPort {port}\nIdentityFile {home}/mine\nUserKnownHostsFile /dev/null\n{common}"
+        f"Host off\nPort 1\n{common}"
+    )
+    (home / "bin").mkdir()
+    (home / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {ssh} -F {home}/config "$@"\n')
+    (home / "bin" / "ssh").chmod(0o755)
+    with suppress(OSError):
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd asks for it when root starts it
+    process = subprocess.Popen([server, "-D", "-f", home / "sshd_config", "-E", home / "log"])
+    device = SshDevice("device", device_python, tmp, home / "config", process)
+    try:
+        for _ in range(100):
+            words = [home / "bin" / "ssh", "-o", "BatchMode=yes", "device", "true"]
+            if process.poll() is not None or subprocess.run(words, capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(0.05)
+        else:
+            process.kill()
+        if process.poll() is not None:
+            pytest.skip(f"sshd cannot be used by this user: {(home / 'log').read_text()[-300:]}")
+        yield device
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def ssh_device(_ssh_server, monkeypatch) -> SshDevice:
+    """A device behind ssh; for this test, `ssh` reads the config that finds it."""
+    monkeypatch.setenv("PATH", f"{_ssh_server.config.parent / 'bin'}:{os.environ['PATH']}")
+    return _ssh_server
+
+
+@pytest.fixture(scope="session")
+def lean():
+    """Makes a Python: see `lean_python`."""
+    return lean_python

@@ -92,6 +92,8 @@ def device_id(card: dict[str, Any]) -> str:
     """
     keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes")
     same: dict[str, Any] = {key: card.get(key) for key in keys}
+    # What cannot run here does not change a latency; nor does a runtime that a newer skd-edge has learned to name.
+    same["runtimes"] = {name: version for name, version in (card.get("runtimes") or {}).items() if version}
     same["gpus"] = [{k: gpu.get(k) for k in _GPU_NAMES[:4]} for gpu in card.get("gpus") or []]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -18,6 +18,7 @@ from skd_bench.errors import UserError
 from skd_bench.stats import Interval, percentile
 
 Progress = Callable[[int, int], None]
+Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def measure_latency(
     seed: int = 0,
     memory: bool = True,
     progress: Progress | None = None,
+    run: Callable[[Job], dict[str, Any]] | None = None,
 ) -> dict[str, Latency]:
     """Measure every target in the same fresh processes, in turns, so that a slow minute slows all of them.
 
@@ -93,6 +95,7 @@ def measure_latency(
         seed: Of the random clips and of the order of turns.
         memory: Also start one process for each target alone, for `peak_mb`.
         progress: Called with (processes done, processes in all), first with 0.
+        run: Does one process' job; None: `in_fresh_process`. A wrapper of it can keep what is done.
 
     Returns:
         The latency of each target by its name, in the order of the targets.
@@ -114,7 +117,7 @@ def measure_latency(
     for i, job in enumerate(jobs):
         if progress:
             progress(i, len(jobs))
-        results.append(_in_fresh_process(job))
+        results.append((run or in_fresh_process)(job))
     if progress:
         progress(len(jobs), len(jobs))
     peaks = {target.name: result["peak_mb"] for target, result in zip(alone, results[processes:], strict=True)}
@@ -122,13 +125,25 @@ def measure_latency(
     return {row[0]["name"]: _latency(list(row), peaks.get(row[0]["name"])) for row in rows}
 
 
-def _job(targets: Sequence[Target], threads: int, queries: int, seed: int) -> dict[str, Any]:
+def _job(targets: Sequence[Target], threads: int, queries: int, seed: int) -> Job:
     rows = [{"name": t.name, "path": str(Path(t.path).absolute()), "runtime": t.runtime} for t in targets]
     return {"targets": rows, "threads": threads, "queries": queries, "seed": seed}
 
 
-def _in_fresh_process(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one job; the package need not be installed, it is enough that it could be imported here."""
+def in_fresh_process(job: Job) -> dict[str, Any]:
+    """Run one job of `measure_latency` in a process of its own.
+
+    The package need not be installed: it is enough that it could be imported here, from a folder or from a zip.
+
+    Args:
+        job: See `worker.measure`.
+
+    Returns:
+        What `worker.measure` gave.
+
+    Raises:
+        UserError: The process failed; says why.
+    """
     home = str(Path(__file__).parent.parent)
     path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH")) if p)
     # numpy's own threads are never used by a worker, and each costs memory.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ def bench_bundle(
     queries: int = 240,
     threads: int = 1,
     progress: Progress | None = None,
+    measure: Callable[..., dict[str, Latency]] = measure_latency,
 ) -> dict[str, Any]:
     """Check a bundle's hashes, then measure every artefact of it on this machine.
 
@@ -36,6 +39,7 @@ def bench_bundle(
         queries: Timed queries for each artefact in each process.
         threads: Threads a query may use.
         progress: Called with (processes done, processes in all).
+        measure: Called as `measure_latency` is; a wrapper of it can keep what is measured.
 
     Returns:
         What JSON can write: `schema`, `bundle`, `name`, `created_by`, `device` (the card), `device_id`, `after` (load
@@ -54,7 +58,7 @@ def bench_bundle(
     facts = {a.file: _facts(bundle, manifest, a, threads) for a in manifest.artefacts}
     card = device_card()
     targets = [Target(a.file, resolve(bundle, a.file), a.runtime) for a in manifest.artefacts]
-    latency = measure_latency(targets, threads=threads, processes=processes, queries=queries, progress=progress)
+    latency = measure(targets, threads=threads, processes=processes, queries=queries, progress=progress)
     meter = open_meter()
     rows = []
     for artefact in manifest.artefacts:
@@ -84,7 +88,7 @@ def bench_bundle(
         "contract": {"frames": manifest.sampling.frames, "height": size.height, "width": size.width, "batch": 1},
         "artefacts": rows,
         "clips": _clip_times(bundle, manifest),
-        "notes": _notes(card, latency),
+        "notes": _notes(card, latency) + _no_decoder(manifest),
     }
 
 
@@ -112,8 +116,8 @@ def _energy(bundle: Path, artefact: Artefact, meter: EnergyMeter | str, threads:
 
 
 def _clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | None:
-    """Median milliseconds from a file to frames, and from frames to the network's input; None without samples."""
-    if not manifest.samples:
+    """Median milliseconds from a file to frames, and from frames to the network's input; None without samples or av."""
+    if not manifest.samples or find_spec("av") is None:
         return None
     decode, prepare = [], []
     for sample in manifest.samples:
@@ -131,6 +135,12 @@ def _clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | None:
         "samples": len(manifest.samples),
         "n": len(decode),
     }
+
+
+def _no_decoder(manifest: Manifest) -> list[str]:
+    if manifest.samples and find_spec("av") is None:
+        return ["decoding was not measured: av is not installed here; pip install av"]
+    return []
 
 
 def _notes(card: dict[str, Any], latency: dict[str, Latency]) -> list[str]:

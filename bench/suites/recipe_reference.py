@@ -87,6 +87,8 @@ def page() -> str:
             parts.append(section(f"`{title(key, ref, schema)}`", ref, schema["$defs"][ref], schema))
             if ref == "Labels":
                 parts.append(section("`labels.noise`", "Noise", schema["$defs"]["Noise"], schema))
+            if ref == "Teacher":
+                parts.append(section("`teacher.clip`", "TeacherClip", schema["$defs"]["TeacherClip"], schema))
             if ref == "Training":
                 parts.append(section("`training.losses`", "Losses", schema["$defs"]["Losses"], schema))
             if key == "assistants":

@@ -20,7 +20,7 @@ from skd_export.precision import Floats, needs_reduced_range, operator_fate, qua
 from skd_export.template import architecture
 
 PRECISIONS = ("fp32", "int8")
-_METHOD = 1  # raised when what is written changes: files of an older method are made again
+_METHOD = 2  # raised when what is written changes: files of an older method are made again
 
 
 def make_artefacts(
@@ -33,6 +33,7 @@ def make_artefacts(
     calibration: Callable[[], Iterable[Floats]] | None = None,
     calibration_key: str = "",
     reduce_range: bool | None = None,
+    graphs: Path | None = None,
 ) -> dict[str, Path]:
     """Export a network to ``<folder>/<precision>.onnx`` for each precision asked.
 
@@ -48,6 +49,7 @@ def make_artefacts(
         calibration: Called when an INT8 file is really made; gives batches of normalised clips ``(b, 3, T, H, W)``.
         calibration_key: What identifies those clips (a hash of the data and of their choice).
         reduce_range: 7-bit weights in INT8 files (`quantise_ort`); None: what this machine needs.
+        graphs: Where traced graphs are shared, see `export_onnx`.
 
     Returns:
         The path of each precision asked, in the order asked.
@@ -62,7 +64,7 @@ def make_artefacts(
     paths = {precision: Path(folder) / f"{precision}.onnx" for precision in PRECISIONS}
     key = _key(network, clip_shape, classes)
     if not _is_made(paths["fp32"], key):
-        export_onnx(network, paths["fp32"], clip_shape=clip_shape, classes=classes)
+        export_onnx(network, paths["fp32"], clip_shape=clip_shape, classes=classes, graphs=graphs)
         _note(paths["fp32"], key, {"operators": operator_fate(paths["fp32"])})
     reduced = needs_reduced_range() if reduce_range is None else reduce_range
     int8_key = f"{key}:{sha256_file(paths['fp32'])}:{calibration_key}:{reduced}"

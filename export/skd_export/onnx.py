@@ -19,7 +19,14 @@ from skd_export.template import OPSET, graph_of
 CLASSES_KEY = "skd_edge.classes"
 
 
-def export_onnx(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, int, int], classes: list[str]) -> None:
+def export_onnx(
+    network: nn.Module,
+    path: Path | str,
+    *,
+    clip_shape: tuple[int, int, int],
+    classes: list[str],
+    graphs: Path | None = None,
+) -> None:
     """Write a network as one self-contained ONNX file.
 
     The file's input is ``clip``, float32 ``(B, 3, T, H, W)``, its output ``logits``, float32 ``(B, C)``, its batch
@@ -32,6 +39,8 @@ def export_onnx(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, 
         path: Where the file goes; written atomically.
         clip_shape: ``(T, H, W)``: frames and pixels the network takes.
         classes: Class names in the order of the logits.
+        graphs: Folder where traced graphs are shared between runs; None traces once a process. Only for networks whose
+            code lies beside their classes (`skd_export.graphs`).
 
     Raises:
         UserError: The network is in train mode, cannot be traced, or its logits do not fit the classes.
@@ -43,7 +52,7 @@ def export_onnx(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, 
         )
     with torch.no_grad():
         try:
-            model = graph_of(network, clip_shape)
+            model = graph_of(network, clip_shape, graphs)
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(_untraceable(error)) from error
     model = optimizer.optimize(model)

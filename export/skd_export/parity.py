@@ -23,11 +23,13 @@ class Bounds:
 
     Attributes:
         relative: FP32: largest difference over largest logit. Agreement must be perfect besides.
+        fp16_agreement: FP16: share of clips with the same top class, in 0..1.
         agreement: INT8: share of clips with the same top class, in 0..1 ...
         drop: ... or the accuracy that may be lost, in points. One of the two is enough.
     """
 
     relative: float = 1e-4
+    fp16_agreement: float = 0.995
     agreement: float = 0.98
     drop: float = 1.0
 
@@ -98,7 +100,7 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
 
     Args:
         parity: From `parity`.
-        precision: ``fp32`` or ``int8``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
         bounds: The default ones when None.
 
     Raises:
@@ -115,8 +117,13 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
             off = f"{parity['relative']:.1e} of the largest, above {bounds.relative:.0e}"
             return f"the FP32 file's logits are off by {off}"
         return None
+    if precision == "fp16":
+        if agreement >= bounds.fp16_agreement:
+            return None
+        least = f"{100 * bounds.fp16_agreement:.1f} %"
+        return f"the FP16 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below {least}"
     if precision != "int8":
-        raise ValueError(f"precision is 'fp32' or 'int8', not {precision!r}")
+        raise ValueError(f"precision is 'fp32', 'fp16' or 'int8', not {precision!r}")
     if agreement >= bounds.agreement or (drop is not None and drop <= bounds.drop + 1e-9):  # one clip is one clip
         return None
     lost = "an unknown number of" if drop is None else f"{drop:.1f}"

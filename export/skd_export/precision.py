@@ -1,4 +1,7 @@
-"""Lower precision: an FP32 file in, an INT8 file out, and the proof of what became of its operators.
+"""Lower precision: an FP32 file in, an INT8 or FP16 file out, and the proof of what became of its operators.
+
+The FP16 file is for TensorRT, whose networks are strongly typed: what the file says is what runs. ONNX Runtime widens
+FP16 convolutions to FP32 on CPUs: there the file shows what rounding costs, and nothing of its speed.
 
 The INT8 file is for ONNX Runtime's CPU kernels: uint8 activations (asymmetric), int8 weights (one scale a channel),
 Q/DQ nodes around every operator that has an integer kernel. Ranges come from the minimum and maximum of each tensor,
@@ -30,6 +33,7 @@ from skd_export.onnx import load_onnx
 
 Floats = npt.NDArray[np.float32]
 _CHUNK = 8
+_FP16_MAX = 65504.0
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avxvnni"})
 _INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
@@ -119,6 +123,44 @@ def quantise_ort(
         "operators": operators,
         "convolutions": sum(node.op_type == "Conv" for node in model.graph.node),
         "convolutions_fused": sum(n for op, n in operators.items() if op in _INTEGER_CONVOLUTIONS),
+        "onnxruntime": ort.__version__,
+    }
+
+
+def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]:
+    """Write the FP16 twin of an FP32 file: weights and operators in half precision, the clip and the logits in float32.
+
+    Args:
+        fp32_path: As `export_onnx` wrote it.
+        fp16_path: Where the FP16 file goes; written atomically.
+
+    Returns:
+        What was done: ``io`` (float32), ``operators`` (the file's own, most first), and the version of the converter.
+
+    Raises:
+        UserError: The file is no ONNX file, or a weight is too large for FP16 (65504).
+    """
+    import onnx_ir
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = load_onnx(fp32_path)
+    properties = {p.key: p.value for p in model.metadata_props}
+    weights = [onnx.numpy_helper.to_array(w) for w in model.graph.initializer]
+    floats = [w for w in weights if w.dtype == np.float32 and w.size]
+    largest = max((float(np.abs(w).max()) for w in floats), default=0.0)
+    if not largest <= _FP16_MAX:
+        raise UserError(f"{fp32_path} has a weight of {largest:g}, beyond what FP16 can hold (65504); keep it in FP32")
+    graph = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
+    graph.graph.sort()  # the converter puts the casts of input and output behind everything else
+    half = onnx_ir.to_proto(graph)
+    del half.metadata_props[:]
+    onnx.helper.set_model_props(half, properties)
+    onnx.checker.check_model(half, full_check=True)
+    write_atomic(fp16_path, half.SerializeToString(deterministic=True))
+    counts = Counter(node.op_type for node in half.graph.node)
+    return {
+        "io": "float32",
+        "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         "onnxruntime": ort.__version__,
     }
 

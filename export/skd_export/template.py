@@ -5,6 +5,8 @@ same student many times: with random weights for its latency, then once a cascad
 initializers carry the very names of the ``state_dict``; other weights of the same architecture therefore only need to
 be put in (well under a second with the optimiser's pass). What an architecture *is* is decided by pickling the module
 with its weights left out: classes, attributes, strides, frame counts and every other constant are in the key.
+
+Graphs are kept in the process, and where the caller names a folder also on disk (`skd_export.graphs`).
 """
 
 from __future__ import annotations
@@ -14,15 +16,22 @@ import copy
 import hashlib
 import io
 import logging
+import os
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
 
 import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+
+from skd_export.graphs import graph_file, read_graph, write_graph
 
 OPSET = 18
 _KEPT = 16
@@ -60,24 +69,84 @@ def architecture(network: nn.Module, clip_shape: tuple[int, int, int]) -> str | 
     return hashlib.sha256(outline.getvalue() + repr((clip_shape, OPSET, torch.__version__)).encode()).hexdigest()
 
 
-def graph_of(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def graph_of(network: nn.Module, clip_shape: tuple[int, int, int], cache: Path | None = None) -> onnx.ModelProto:
     """The network as an ONNX graph with its weights, not yet optimised.
 
     Args:
         network: In eval mode; its forward takes ``clip (B, 3, T, H, W)`` and returns ``logits (B, C)``.
         clip_shape: ``(T, H, W)``; the batch stays dynamic.
+        cache: Folder of graphs that processes share; None keeps them in this process only.
+
+    Raises:
+        torch.onnx.errors.OnnxExporterError: The network cannot be traced.
     """
     key = architecture(network, clip_shape)
-    if key is not None and key in _templates:
-        _templates.move_to_end(key)
-        return _filled(_templates[key], network)
+    if key is not None and (template := _known(key, network, cache)) is not None:
+        return _filled(template, network)
     plain = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    model = _trace(plain, clip_shape)
+    model = _trace(_out_of_place(plain), clip_shape)
     if key is not None and _holds_no_baked_weights(model, network):
-        _templates[key] = _emptied(model, network)
-        while len(_templates) > _KEPT:
-            _templates.popitem(last=False)
+        template = _emptied(model, network)
+        _keep(key, template)
+        if file := graph_file(cache, key, network):
+            write_graph(file, template)
     return model
+
+
+def trace_ahead(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
+    """Trace networks that will be exported, half of them in a second process; nothing is traced twice.
+
+    Tracing keeps one core busy. A network that cannot be traced is passed over: its export says why.
+    """
+    new: dict[str, nn.Module] = {}
+    for network in networks:
+        key = architecture(network, clip_shape)
+        if key is not None and graph_file(cache, key, network) and _known(key, network, cache) is None:
+            new.setdefault(key, network)
+    mine, theirs = list(new.values())[::2], list(new.values())[1::2]
+    if not theirs or (os.cpu_count() or 1) < 2:
+        return
+    # Pickled here: torch would send tensors through shared memory, which containers are short of.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        helper = pool.submit(_trace_pickled, pickle.dumps(theirs), clip_shape, cache)
+        _trace_each(mine, clip_shape, cache)
+        with contextlib.suppress(BrokenProcessPool):  # killed, or out of memory: the export traces them itself
+            helper.result()
+
+
+def _trace_pickled(networks: bytes, clip_shape: tuple[int, int, int], cache: Path) -> None:
+    torch.set_num_threads(1)
+    _trace_each(pickle.loads(networks), clip_shape, cache)  # bytes of the parent process, over its own pipe
+
+
+def _trace_each(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
+    for network in networks:
+        with torch.no_grad(), contextlib.suppress(torch.onnx.errors.OnnxExporterError):
+            graph_of(network, clip_shape, cache)
+
+
+def _known(key: str, network: nn.Module, cache: Path | None) -> onnx.ModelProto | None:
+    if key not in _templates and (file := graph_file(cache, key, network)):
+        template = read_graph(file)
+        if template is not None:
+            _keep(key, template)
+    return _keep(key, _templates[key]) if key in _templates else None
+
+
+def _keep(key: str, template: onnx.ModelProto) -> onnx.ModelProto:
+    _templates[key] = template
+    _templates.move_to_end(key)
+    while len(_templates) > _KEPT:
+        _templates.popitem(last=False)
+    return template
+
+
+def _out_of_place(network: nn.Module) -> nn.Module:
+    """Activations that write into their input make the tracer decompose them: the same graph, a fifth more time."""
+    for module in network.modules():
+        if getattr(module, "inplace", None) is True:
+            setattr(module, "inplace", False)  # noqa: B010 - mypy takes a module's attributes for tensors
+    return network
 
 
 def _trace(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:

@@ -40,6 +40,7 @@ CLASSES = (
     "spin_ccw",
     "spin_cw",
 )
+NOTHING = "nothing"  # an actor that stands still: the class of a detector's long hours without an event
 VERSION = 1  # part of the data's hash: raise it when the same seed gives other pixels
 _SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)
 
@@ -161,11 +162,22 @@ def encode(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
     part.replace(path)
 
 
+def classes_of(settings: GeneratedData) -> tuple[str, ...]:
+    """The class names of a set, sorted."""
+    return tuple(sorted((*CLASSES, NOTHING))) if settings.nothing else CLASSES
+
+
 def _rows(settings: GeneratedData, seed: int) -> Iterator[tuple[str, str, str, int]]:
-    """(path, label, split, clip seed) of every clip: classes in turn, so that each split is balanced."""
+    """(path, label, split, clip seed) of every clip: classes in turn, so that each split is balanced.
+
+    Only in training the class without a motion, where it is asked for, is ``nothing`` times as frequent as others.
+    """
     for s, (split, count) in enumerate((("train", settings.train), ("val", settings.val), ("test", settings.test))):
+        turn = classes_of(settings)
+        if split == "train":
+            turn += (NOTHING,) * (settings.nothing - 1)
         for i in range(count):
-            motion = CLASSES[i % len(CLASSES)]
+            motion = turn[i % len(turn)]
             clip_seed = int(np.random.SeedSequence((seed, s, i)).generate_state(1)[0])
             yield f"clips/{split}/{motion}/{motion}_{i:05d}.mp4", motion, split, clip_seed
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_edge.data.generate import VERSION, generate
+from skd_edge.data.generate import VERSION, classes_of, generate
 from skd_edge.recipe import FolderData, GeneratedData, ListData, Part, TableData
 
 Split = Literal["train", "val", "test"]
@@ -23,22 +23,36 @@ VIDEOS = frozenset((".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".m
 
 @dataclass(frozen=True)
 class Entry:
-    """One listed clip; ``name`` is its path relative to the data's root and identifies it everywhere."""
+    """One listed clip.
+
+    Attributes:
+        path: the file.
+        name: its path relative to the data's root, which identifies it everywhere.
+        label: class name; empty where the clip is unlabelled (training only).
+        split: the set that it belongs to.
+        group: clips of one group stay together (a source video, an actor).
+        votes: one class name for each annotator, empty for an abstention; () where there are no votes.
+    """
 
     path: Path
     name: str
     label: str
     split: Split
     group: str
+    votes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Every clip of a recipe, classes sorted by name (or in the order that the user's class file gives)."""
+    """Every clip of a recipe, classes sorted by name (or in the order that the user's class file gives).
+
+    ``annotators`` names whose votes the entries of the training split carry, in this order.
+    """
 
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
     note: str
+    annotators: tuple[str, ...] = ()
 
 
 @singledispatch
@@ -62,7 +76,8 @@ def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any = None) -> L
     folder = _generated_folder(data, seed, cache)
     index = generate(folder, data, seed, progress=progress)
     rules: dict[str, dict[str, list[str]]] = {split: {"split": [split]} for split in SPLITS}
-    return _listing(_table_entries(folder, index, "path", "label", None, rules), "rendered here; splits by seed")
+    table = TableData(kind="csv", root=folder, **rules)
+    return _listing(_table_entries(table, index, rules), "rendered here; splits by seed")
 
 
 def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:
@@ -74,12 +89,23 @@ def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     return (_generated_folder(data, seed, cache) / "index.csv").exists()
 
 
+def listed_classes(data: Part, *, seed: int, cache: Path) -> tuple[str, ...]:
+    """The classes of a recipe's data section, before any clip is rendered or decoded.
+
+    Raises:
+        UserError: See ``list_clips``.
+    """
+    if isinstance(data, GeneratedData):
+        return classes_of(data)
+    return list_clips(data, seed=seed, cache=cache).classes
+
+
 @list_clips.register
 def _(data: TableData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
     rules = {"train": data.train, "val": data.val, "test": data.test}
-    entries = _table_entries(data.root, data.root / data.file, data.path, data.label, data.group, rules)
+    entries = _table_entries(data, data.root / data.file, rules)
     said = "; ".join(f"{split}: {', '.join(f'{c} in {v}' for c, v in rules[split].items())}" for split in SPLITS)
-    return _listing(entries, said)
+    return _listing(entries, said, annotators=data.votes)
 
 
 @list_clips.register
@@ -129,27 +155,38 @@ def _read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
-def _table_entries(
-    root: Path, file: Path, path: str, label: str, group: str | None, rules: dict[str, dict[str, list[str]]]
-) -> list[Entry]:
+def _table_entries(data: TableData, file: Path, rules: dict[str, dict[str, list[str]]]) -> list[Entry]:
     rows = csv.DictReader(_read_text(file).splitlines())
-    wanted = {path, label, *([group] if group else []), *(column for rule in rules.values() for column in rule)}
+    ruled = [column for rule in rules.values() for column in rule]
+    wanted = {data.path, data.label, *data.votes, *([data.group] if data.group else []), *ruled}
     if missing := sorted(wanted - set(rows.fieldnames or ())):
         raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(rows.fieldnames or ())}")
     entries = []
     for row in _records(rows, file):
-        if not row[path] or not row[label]:
-            raise UserError(f"{file}:{rows.line_num}: the {path!r} or the {label!r} of this row is empty")
+        at = f"{file}:{rows.line_num}"
+        if short := [column for column in rows.fieldnames or () if column in wanted and row[column] is None]:
+            raise UserError(f"{at}: this row ends before its {short[0]!r}; give every row as many cells as the header")
         splits = [s for s in SPLITS if all(row[column] in values for column, values in rules[s].items())]
         if len(splits) > 1:
-            raise UserError(
-                f"{file}:{rows.line_num}: {row[path]} is in {' and '.join(splits)}; splits must not overlap"
-            )
+            raise UserError(f"{at}: {row[data.path]} is in {' and '.join(splits)}; splits must not overlap")
         if splits:
-            entries.append(
-                Entry(root / row[path], row[path], row[label], splits[0], row[group] if group else row[path])
-            )
+            entries.append(_table_entry(data, row, splits[0], at))
     return entries
+
+
+def _table_entry(data: TableData, row: dict[str, str], split: Split, at: str) -> Entry:
+    """One row of a table; a training clip may go without a label, a trusted one may not."""
+    path, label, votes = row[data.path], row[data.label].strip(), tuple(row[column].strip() for column in data.votes)
+    if not path:
+        raise UserError(f"{at}: the {data.path!r} of this row is empty")
+    if not label and split != "train":
+        raise UserError(
+            f"{at}: the {data.label!r} of this row is empty, and it is in {split}: trusted clips need a label; "
+            "fill it in, or leave the row out of every split (only training clips may be unlabelled)"
+        )
+    train = split == "train"
+    group = row[data.group] if data.group else path
+    return Entry(data.root / path, path, "" if train and votes else label, split, group, votes if train else ())
 
 
 def _records(rows: csv.DictReader[str], file: Path) -> Iterable[dict[str, str]]:
@@ -187,13 +224,20 @@ def _hold_out(entries: list[Entry], split: Split, count: float, rng: np.random.G
     return [Entry(e.path, e.name, e.label, split, e.group) if i in moved else e for i, e in enumerate(entries)]
 
 
-def _listing(entries: Iterable[Entry], note: str, classes: tuple[str, ...] | None = None) -> Listing:
+def _listing(
+    entries: Iterable[Entry], note: str, classes: tuple[str, ...] | None = None, annotators: tuple[str, ...] = ()
+) -> Listing:
     entries = tuple(sorted(entries, key=lambda e: SPLITS.index(e.split)))  # a split stands together in the store
-    classes = classes or tuple(sorted({e.label for e in entries}))
+    classes = classes or tuple(sorted({name for e in entries for name in _said(e)}))
     for split in SPLITS:
         if not any(e.split == split for e in entries):
             raise UserError(f"the recipe's data gives no {split} clips; check the rules of data.{split}")
-    train = Counter(e.label for e in entries if e.split == "train")
+    train = Counter(name for e in entries if e.split == "train" for name in _said(e))
+    if not train:
+        what = f"every vote in {', '.join(annotators)} abstains" if annotators else "every label is empty"
+        raise UserError(
+            f"no training clip has a label: {what}; label some clips of each class (data.label, data.votes)"
+        )
     if len(train) < 2:
         raise UserError(f"the training clips have one class only ({', '.join(train)}); a classifier needs two or more")
     trusted = Counter(e.label for e in entries if e.split == "val")
@@ -203,4 +247,9 @@ def _listing(entries: Iterable[Entry], note: str, classes: tuple[str, ...] | Non
     if poor := [c for c in classes if train[c] == 1 or trusted[c] == 0]:
         what = "one training clip" if train[poor[0]] == 1 else "no trusted validation clip"
         raise UserError(f"class {poor[0]!r} has {what}; add clips, or leave the class out of the data")
-    return Listing(classes, entries, note)
+    return Listing(classes, entries, note, annotators)
+
+
+def _said(entry: Entry) -> set[str]:
+    """The classes that somebody names for a clip."""
+    return {entry.label, *entry.votes} - {""}

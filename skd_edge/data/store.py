@@ -34,7 +34,7 @@ class ClipSet:
     Attributes:
         ids: ``(N,)`` position in the store, the name that views are drawn by.
         clips: ``(N, T, H, W, 3)`` uint8, memory-mapped.
-        labels: ``(N,)`` class index, as listed (weak for training, trusted for validation and test).
+        labels: ``(N,)`` class index, as listed: weak for training (-1: unlabelled), trusted for validation and test.
         groups: ``(N,)`` integers; clips of one group come from one source video.
         names: the clips' paths relative to the data's root.
         hash: of pixels and labels.
@@ -167,7 +167,7 @@ def _subset(
     # Splits that stand together are read in place; scattered ones are gathered once.
     clips = pixels[first:last] if len(rows) == last - first else pixels[ids]
     index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([index[good[i].label] for i in rows], np.int64)
+    labels = np.array([index[label] if (label := good[i].label) else -1 for i in rows], np.int64)
     numbers = {g: n for n, g in enumerate(dict.fromkeys(good[i].group for i in rows))}
     groups = np.array([numbers[good[i].group] for i in rows], np.int64)
     key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes()).hexdigest()

@@ -61,6 +61,26 @@ def batch_view(
     return x.mul_(gain).add_(offset / unit)
 
 
+def partners(ids: NDArray[np.int64], count: int, view: int, mixup: float) -> tuple[NDArray[np.int64], Tensor]:
+    """Whom each clip is mixed with in a view (mixup, 1710.09412), and how much of itself it keeps.
+
+    Args:
+        ids: clip ids ``(B,)``.
+        count: number of clips to choose from.
+        view: number of the view.
+        mixup: the parameter of the Beta distribution, above 0.
+
+    Returns:
+        Row numbers ``(B,)`` of the partners, and shares ``(B,)`` in [0.5, 1].
+    """
+    from scipy.special import betaincinv
+
+    u = _uniform(ids, view, 7)
+    share = betaincinv(mixup, mixup, u[:, 5].astype(np.float64))
+    rows = np.minimum((u[:, 6] * count).astype(np.int64), count - 1)
+    return rows, torch.from_numpy(np.maximum(share, 1 - share).astype(np.float32))
+
+
 def plain_view(clips: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
     """The clips as the device sees them: ``(B, T, H, W, 3)`` uint8 to ``(B, 3, T, H, W)`` float32."""
     return torch.from_numpy(normalise(clips, preprocess))

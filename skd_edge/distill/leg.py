@@ -1,10 +1,11 @@
 """One leg: a learner trained on labels and, where there is one, by a teacher, substage by substage.
 
-The whole method is the function :func:`loss_terms`; the rest is the loop around it.
+What is learned stands in ``method.py``; this is the loop around it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,67 +21,39 @@ from torch import Tensor, nn
 from skd_bench.clips import Preprocess
 from skd_bench.errors import UserError
 from skd_edge.data.store import Clips, ClipSet
-from skd_edge.data.views import batch_view, plain_view
+from skd_edge.data.views import batch_view, partners, plain_view
 from skd_edge.distill.checkpoint import Checkpoint
-from skd_edge.distill.losses.correlation import correlate
+from skd_edge.distill.graft import Graft
 from skd_edge.distill.losses.distribution import DistributionLoss
-from skd_edge.distill.losses.labels import early_learning, soft_cross_entropy
-from skd_edge.distill.losses.logits import distil_logits
+from skd_edge.distill.method import WHOLE, Phase, graft_term, loss_terms, matched, phase_at
 from skd_edge.distill.settings import Leg
-from skd_edge.distill.teacher import TeacherCache
+from skd_edge.distill.teacher import Said, TeacherCache
+from skd_edge.models.build import Built, build_network
 from skd_edge.models.substages import Staged
-from skd_edge.models.tsm import TSM, build
+from skd_edge.models.tsm import TSM
 
 Curve = list[dict[str, Any]]
 Report = Callable[[dict[str, Any]], None]
-_SETTING = {"early learning": "training.elr"}  # where a term's weight is set, if not under training.losses
+_SETTING = {"early learning": "training.elr", "graft": "training.losses.logits"}  # else training.losses.<term>
 
 
 @dataclass
 class Trained:
     """What a leg leaves: the averaged weights that validated best, and how it went."""
 
-    network: TSM
+    network: Built
     accuracy: float
     curve: Curve
     seconds: float
     memory: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
-def loss_terms(
-    leg: Leg,
-    said: Staged,
-    taught: Staged | None,
-    targets: Tensor,
-    memory: Tensor | None,
-    spread: DistributionLoss | None,
-) -> dict[str, Tensor]:
-    """The method on one screen: the loss terms of one batch, each already times its weight.
+class Diverged(ArithmeticError):
+    """A loss term is not finite."""
 
-    Args:
-        leg: the settings.
-        said: what the learner says; logits are None while only a prefix of its substages learns.
-        taught: what the teacher says of the same views, or None.
-        targets: label distributions ``(B, C)``.
-        memory: running mean of the learner's own predictions ``(B, C)``, where labels are weak.
-        spread: the loss on feature distributions with its projectors, where substages are distilled.
-    """
-    weights, terms = leg.training.losses, {}
-    if said.logits is not None:
-        terms["labels"] = weights.labels * soft_cross_entropy(said.logits, targets)
-        if memory is not None:
-            terms["early learning"] = leg.training.elr * early_learning(said.logits, memory)
-        if taught is not None and taught.logits is not None and weights.logits:
-            terms["logits"] = weights.logits * distil_logits(
-                said.logits, taught.logits, temperature=weights.temperature, standardise=weights.standardise
-            )
-    if taught is not None and spread is not None:
-        theirs = taught.features[: len(said.features)]
-        if weights.correlation:
-            terms["correlation"] = weights.correlation * correlate(said.features, theirs)
-        if weights.distribution:
-            terms["distribution"] = weights.distribution * spread(said.features, theirs)
-    return terms
+    def __init__(self, term: str, step: int) -> None:
+        super().__init__(f"the {term!r} loss is not finite at step {step}")
+        self.term, self.step = term, step
 
 
 def train_leg(
@@ -91,6 +64,7 @@ def train_leg(
     preprocess: Preprocess,
     folder: Path,
     *,
+    others: tuple[TeacherCache, ...] = (),
     start: dict[str, Tensor] | None = None,
     report: Report = lambda row: None,
 ) -> Trained:
@@ -99,17 +73,18 @@ def train_leg(
     Args:
         leg: what to train.
         clips: training clips, and the validation clips that pick the epoch.
-        targets: ``(N, C)`` label distributions of the training clips.
+        targets: ``(N, C)`` label distributions of the training clips; a row of zeros is a clip without a label.
         teacher: what the teacher says of every view, or None.
         preprocess: how pixels become input.
         folder: the leg's folder; a checkpoint of an interrupted run is found and kept there.
+        others: the teachers further up the cascade, where guidance is dense.
         start: weights to begin from.
         report: called after each epoch, and now and then within, with what there is to show.
 
     Raises:
-        UserError: A loss term is no longer finite; names the term and the step.
+        UserError: A loss term is no longer finite, also at half the rate; names the term and the step.
     """
-    return _Training(leg, clips, targets, teacher, preprocess, folder, start, report).run()
+    return _Training(leg, clips, targets, teacher, others, preprocess, folder, start, report).run()
 
 
 class _Training:
@@ -121,39 +96,47 @@ class _Training:
         clips: Clips,
         targets: NDArray[np.float32],
         teacher: TeacherCache | None,
+        others: tuple[TeacherCache, ...],
         preprocess: Preprocess,
         folder: Path,
         start: dict[str, Tensor] | None,
         report: Report,
     ) -> None:
-        self.leg, self.clips, self.teacher, self.preprocess, self.report = leg, clips, teacher, preprocess, report
+        self.leg, self.clips, self.teacher, self.others = leg, clips, teacher, others
+        self.preprocess, self.report = preprocess, report
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.learner = build_learner(leg).to(self.device)
         if start is not None:
             self.learner.load_state_dict(start)
         self.averaged = build_learner(leg).to(self.device).eval().requires_grad_(False)
         self.averaged.load_state_dict(self.learner.state_dict())
-        self.spread = self._distribution_loss()
+        self.spread, self.graft = self._helpers()
         self.targets = torch.from_numpy(targets).to(self.device)
         self.memory = torch.zeros_like(self.targets) if leg.weak and leg.training.elr else None
-        self.batches = max(len(clips.train) // leg.training.batch, 1)
+        self.rows = rows_of(leg, len(clips.train))
+        self.batches = max(len(self.rows) // leg.training.batch, 1)
         self.total = leg.epochs * self.batches
         self.optimizer = torch.optim.AdamW(
             self._parameters(), lr=leg.training.rate, weight_decay=leg.training.weight_decay, fused=True
         )
-        self.step, self.seconds, self.curve = 0, 0.0, Curve()
+        self.step, self.seconds, self.pace, self.curve = 0, 0.0, 1.0, Curve()
         self.best, self.best_accuracy = {k: v.clone() for k, v in self.averaged.state_dict().items()}, -1.0
         self.checkpoint = Checkpoint(folder / "state.pt")
 
     def run(self) -> Trained:
         """Every epoch that is left, then the best averaged weights."""
-        self._resume()
-        for epoch in range(len(self.curve), self.leg.epochs):
-            began = time.perf_counter()
-            terms = self._epoch(epoch, began)
+        self._resume(self.checkpoint.load())
+        while (epoch := len(self.curve)) < self.leg.epochs:
+            began, good = time.perf_counter(), copy.deepcopy(self._state())
+            try:
+                terms = self._epoch(epoch, began)
+            except Diverged as diverged:
+                self._slow_down(diverged, epoch, good)
+                continue
             accuracy = self._validate() if epoch >= self.leg.epochs // 2 else None
             self.seconds += time.perf_counter() - began
-            self.curve.append({"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy})
+            row = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
+            self.curve.append(row | ({"pace": self.pace} if self.pace < 1 else {}))
             self.report({**self.curve[-1], "epochs": self.leg.epochs, "seconds": self.seconds, "share": 1.0})
             self.checkpoint.save(self._state, last=epoch + 1 == self.leg.epochs)
         self.averaged.load_state_dict(self.best)
@@ -163,59 +146,66 @@ class _Training:
     # -------------------------------------------------------------------------------------------- one epoch
     def _epoch(self, epoch: int, began: float) -> dict[str, float]:
         self.learner.train()
+        torch.manual_seed(1_000_003 * self.leg.seed + epoch)  # dropout, where a network made elsewhere has it
         view, sums, counts = epoch % self.leg.augment.views, dict[str, Tensor](), dict[str, int]()
         said = self.teacher.view(view) if self.teacher else None
         for number, index in enumerate(self._order(epoch)):
-            taught = said.rows(index, self.device) if said else None
-            terms = self._train_step(index, view, taught)
-            for name, term in terms.items():
+            for name, term in self._train_step(index, view, said).items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term.detach()
                 counts[name] = counts.get(name, 0) + 1
             if number % 8 == 0:
-                share = (number + 1) / self.batches
-                self.report(
-                    {
-                        "epoch": epoch + 1,
-                        "epochs": self.leg.epochs,
-                        "share": share,
-                        "seconds": self.seconds + time.perf_counter() - began,
-                    }
-                )
-        means = {name: float(total) / counts[name] for name, total in sums.items()}
-        if bad := [name for name, mean in means.items() if not math.isfinite(mean)]:
-            setting = _SETTING.get(bad[0], f"training.losses.{bad[0]}")
-            raise UserError(
-                f"leg {self.leg.name} ({self.leg.hash}): the {bad[0]!r} loss is not finite in epoch {epoch + 1} "
-                f"(step {self.step}); lower training.rate, or set {setting} lower"
-            )
-        return means
+                share, seconds = (number + 1) / self.batches, self.seconds + time.perf_counter() - began
+                self.report({"epoch": epoch + 1, "epochs": self.leg.epochs, "share": share, "seconds": seconds})
+        return {name: float(total) / counts[name] for name, total in sums.items()}
 
-    def _train_step(self, index: NDArray[np.int64], view: int, taught: Staged | None) -> dict[str, Tensor]:
-        leg, rows = self.leg, torch.from_numpy(index).to(self.device)
+    def _train_step(self, index: NDArray[np.int64], view: int, said: Said | None) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
-            group["lr"] = leg.training.rate * _one_cycle(self.step / self.total)
-        clip = view_of(self.clips.train, index, view, leg, self.preprocess).to(self.device)
-        said = self.learner(clip, self._upto())
-        memory = self._remember(rows, said.logits)
-        terms = loss_terms(leg, said, taught, self.targets[rows], memory, self.spread)
+            group["lr"] = self.pace * self.leg.training.rate * _one_cycle(self.step / self.total)
+        clip = view_of(self.clips.train, index, view, self.leg, self.preprocess).to(self.device)
+        taught = said.rows(index, self.device) if said else None
+        terms = self._terms(phase_at(self.leg, self.step / self.total), clip, index, view, taught)
+        loss = torch.stack(list(terms.values())).sum()
+        if not loss.isfinite():
+            raise Diverged(next(n for n, t in terms.items() if not t.isfinite()), self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        loss.backward()
         self.optimizer.step()
         self.step += 1
         self._average()
         return terms
 
-    def _upto(self) -> int | None:
-        """Curriculum: how many substages learn at this step; None when all do, with head and logits."""
-        losses = self.leg.training.losses
-        teaches = self.spread is not None and (losses.correlation or losses.distribution)  # else no term is left
-        share = self.leg.training.prefix if teaches else 0.0
-        done = self.step / self.total
-        return int(done / share * len(self.learner.widths)) + 1 if done < share else None
+    def _terms(
+        self, phase: Phase, clip: Tensor, index: NDArray[np.int64], view: int, taught: Staged | None
+    ) -> dict[str, Tensor]:
+        answer = self.learner(clip, phase.upto)
+        if phase.grafted and self.graft is not None:
+            assert answer.last is not None
+            assert phase.upto is not None
+            assert taught is not None
+            return graft_term(self.leg, self.graft(answer.last, phase.upto), taught)
+        memory = self._remember(torch.from_numpy(index).to(self.device), answer.logits)
+        others = self._listen(index, view) if phase == WHOLE else ()
+        return loss_terms(self.leg, answer, taught, self._labels(index, view), memory, self.spread, others)
+
+    def _labels(self, index: NDArray[np.int64], view: int) -> Tensor:
+        """Label distributions ``(B, C)`` of the view: of the clips, or of the mix where clips are mixed."""
+        targets = self.targets[torch.from_numpy(index).to(self.device)]
+        if not self.leg.augment.mixup:
+            return targets
+        train = self.clips.train
+        rows, share = partners(train.ids[index], len(train), view, self.leg.augment.mixup)
+        return torch.lerp(self.targets[torch.from_numpy(rows)], targets, share.to(self.device)[:, None])
+
+    def _listen(self, index: NDArray[np.int64], view: int) -> tuple[Tensor, ...]:
+        """Logits of the teachers further up that this step listens to; which ones depends on seed and step alone."""
+        chance = np.random.default_rng((self.leg.seed, self.step, 23)).random(len(self.others))
+        heard = [t for t, c in zip(self.others, chance, strict=True) if c < self.leg.training.dense]
+        said = (t.view(view).rows(index, self.device).logits for t in heard)
+        return tuple(logits for logits in said if logits is not None)
 
     def _order(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Batches of row numbers; the order depends on the seed and the epoch alone."""
-        order = np.random.default_rng((self.leg.seed, epoch, 17)).permutation(len(self.clips.train))
+        order = self.rows[np.random.default_rng((self.leg.seed, epoch, 17)).permutation(len(self.rows))]
         size = self.leg.training.batch
         return (order[b * size : (b + 1) * size] for b in range(self.batches))
 
@@ -233,6 +223,22 @@ class _Training:
         torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
 
     # -------------------------------------------------------------------------------------------- around it
+    def _slow_down(self, diverged: Diverged, epoch: int, good: dict[str, Any]) -> None:
+        """Back to the last good state, at half the rate; the second time is the last.
+
+        The leg keeps its hash: the same settings diverge at the same step, and are slowed down by the same rule.
+        """
+        if self.pace < 1:
+            setting = _SETTING.get(diverged.term, f"training.losses.{diverged.term}")
+            raise UserError(
+                f"leg {self.leg.name} ({self.leg.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
+                f"training.rate, or set {setting} lower"
+            ) from None
+        self._resume(good)
+        self.pace = 0.5
+        self.report({"epoch": epoch + 1, "epochs": self.leg.epochs, "share": 0.0, "seconds": self.seconds,
+                     "note": f"{diverged}: going on from the last epoch at half the rate"})  # fmt: skip
+
     def _validate(self) -> float:
         logits = predict(self.averaged, self.clips.val, self.preprocess)
         accuracy = float((logits.argmax(1) == self.clips.val.labels).mean())
@@ -240,54 +246,77 @@ class _Training:
             self.best, self.best_accuracy = {k: v.clone() for k, v in self.averaged.state_dict().items()}, accuracy
         return accuracy
 
-    def _distribution_loss(self) -> DistributionLoss | None:
+    def _helpers(self) -> tuple[DistributionLoss | None, Graft | None]:
+        """Projectors and adapters of a staged leg: they live in training only and are dropped at export."""
         if self.teacher is None or not self.leg.staged:
-            return None
+            return None, None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.leg.seed)
-            widths = tuple(f.shape[2] for f in self.teacher.view(0).features)
-            return DistributionLoss(self.learner.widths, widths).to(self.device)
+            theirs = tuple(f.shape[2] for f in self.teacher.view(0).features)
+            pick = [k - 1 for k in matched(self.leg)]
+            ours = tuple(self.learner.widths[k] for k in pick)
+            kind = self.leg.training.losses.distribution_kind
+            spread = DistributionLoss(ours, tuple(theirs[k] for k in pick), kind=kind).to(self.device)
+            graft = None
+            if self.leg.training.combination == "graft":
+                assert isinstance(self.teacher.network, TSM)
+                graft = Graft(self.learner.widths, self.teacher.network).to(self.device)
+        return spread, graft
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [*self.learner.parameters(), *(self.spread.parameters() if self.spread else ())]
+        return [p for module in self._modules().values() for p in module.parameters()]
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """What the optimiser moves."""
+        modules = {"learner": self.learner, "spread": self.spread, "graft": self.graft}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def _state(self) -> dict[str, Any]:
         return {
-            "learner": self.learner.state_dict(), "averaged": self.averaged.state_dict(), "best": self.best,
-            "best_accuracy": self.best_accuracy, "optimizer": self.optimizer.state_dict(), "step": self.step,
-            "seconds": self.seconds, "curve": self.curve, "memory": self.memory,
-            "spread": self.spread.state_dict() if self.spread else None,
+            "modules": {name: module.state_dict() for name, module in self._modules().items()},
+            "averaged": self.averaged.state_dict(), "best": self.best, "best_accuracy": self.best_accuracy,
+            "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds, "pace": self.pace,
+            "curve": self.curve, "memory": self.memory,
         }  # fmt: skip
 
-    def _resume(self) -> None:
-        state = self.checkpoint.load()
+    def _resume(self, state: dict[str, Any] | None) -> None:
         if state is None:
             return
-        self.learner.load_state_dict(state["learner"])
+        for name, module in self._modules().items():
+            module.load_state_dict(state["modules"][name])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.best, self.best_accuracy = state["best"], state["best_accuracy"]
-        self.step, self.seconds, self.curve, self.memory = (
-            state["step"],
-            state["seconds"],
-            state["curve"],
-            state["memory"],
-        )
-        if self.spread is not None:
-            self.spread.load_state_dict(state["spread"])
+        for name in ("best", "best_accuracy", "step", "seconds", "pace", "curve", "memory"):
+            setattr(self, name, state[name])
 
 
-def build_learner(leg: Leg) -> TSM:
+def build_learner(leg: Leg) -> Built:
     """The leg's network; its first weights depend on the seed and its shape alone, the same for every method."""
-    return build(leg.learner, classes=leg.classes, frames=leg.clip.frames, size=leg.clip.size, seed=leg.seed)
+    return build_network(leg.learner, classes=leg.classes, clip=leg.clip, seed=leg.seed)
+
+
+def rows_of(leg: Leg, count: int) -> NDArray[np.int64]:
+    """The rows of the training clips that a leg learns from: all, or all but its own part of k."""
+    rows = np.arange(count)
+    return rows if leg.fold is None else rows[folds_of(count, leg.fold[1]) != leg.fold[0]]
+
+
+def folds_of(count: int, parts: int) -> NDArray[np.int64]:
+    """In which of ``parts`` parts each clip lies ``(N,)``; the same for every leg."""
+    return np.asarray(np.random.default_rng((count, parts)).permutation(count) % parts, np.int64)
 
 
 def view_of(clips: ClipSet, index: NDArray[np.int64], view: int, leg: Leg, preprocess: Preprocess) -> Tensor:
-    """The training clips ``index (B,)`` in one view, as input ``(B, 3, T, H, W)``."""
-    return batch_view(clips.clips[index], clips.ids[index], view, leg.augment, preprocess)
+    """The training clips ``index (B,)`` in one view, as input ``(B, 3, T, H, W)``; mixed, where the leg mixes clips."""
+    plain = batch_view(clips.clips[index], clips.ids[index], view, leg.augment, preprocess)
+    if not leg.augment.mixup or view < 0:
+        return plain
+    rows, share = partners(clips.ids[index], len(clips), view, leg.augment.mixup)
+    return torch.lerp(batch_view(clips.clips[rows], clips.ids[rows], view, leg.augment, preprocess), plain,
+                      share.view(-1, 1, 1, 1, 1))  # fmt: skip
 
 
-def predict(network: TSM, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
+def predict(network: Built, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
     """Logits ``(N, C)`` of the plain view, the one that devices see."""
 
     def logits(said: Staged) -> Tensor:
@@ -297,14 +326,14 @@ def predict(network: TSM, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.
     return _plainly(network, clips, preprocess, logits)
 
 
-def look(network: TSM, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
+def look(network: Built, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
     """The last substage's features of the plain view, averaged over time: ``(N, C_K)``."""
     return _plainly(network, clips, preprocess, lambda said: said.features[-1].mean(1))
 
 
 @torch.no_grad()
 def _plainly(
-    network: TSM, clips: ClipSet, preprocess: Preprocess, part: Callable[[Staged], Tensor], batch: int = 128
+    network: Built, clips: ClipSet, preprocess: Preprocess, part: Callable[[Staged], Tensor], batch: int = 128
 ) -> NDArray[np.float32]:
     device = next(network.parameters()).device
     parts = [

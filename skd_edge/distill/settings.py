@@ -9,7 +9,7 @@ from typing import Literal
 
 from skd_edge.recipe import Augment, Clip, Network, Training
 
-METHOD = 1  # version of the method: raise it when the same settings train to something else
+METHOD = 2  # version of the method: raise it when the same settings train to something else
 Role = Literal["scout", "teacher", "assistant", "student", "alone", "kd"]
 
 
@@ -36,6 +36,9 @@ class Leg:
         weak: the targets are weak labels, so early-learning regularisation applies.
         staged: substage distillation (curriculum, correlation, distribution) on top of the logits.
         given: hash of the file that the weights come from, where the network was trained elsewhere.
+        code: hash of the file beside the recipe that makes the network, where a factory does.
+        others: hashes of the teachers further up the cascade, where guidance is dense.
+        fold: ``(i, k)``: the i-th of k parts of the training clips is held out, for out-of-fold opinions.
     """
 
     learner: Network
@@ -54,6 +57,9 @@ class Leg:
     staged: bool
     seed: int
     given: str | None = None
+    code: str | None = None
+    others: tuple[str, ...] = ()
+    fold: tuple[int, int] | None = None
 
     @property
     def hash(self) -> str:
@@ -61,7 +67,7 @@ class Leg:
         return digest(
             {
                 "method": METHOD,
-                "learner": self.learner.model_dump(exclude={"name", "checkpoint", "floor"}),
+                "learner": self.learner.outline,
                 **{
                     k: v
                     for k, v in asdict(self).items()
@@ -69,7 +75,7 @@ class Leg:
                 },
                 "clip": self.clip.model_dump(),
                 "augment": self.augment.model_dump(),
-                "training": self.training.model_dump(exclude={"epochs", "teacher_epochs"}),
+                "training": self.training.model_dump(exclude={"epochs", "teacher_epochs", "refine", "rounds"}),
             }
         )
 

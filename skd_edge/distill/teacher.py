@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -17,19 +18,20 @@ from torch import Tensor, nn
 from skd_edge.models.substages import Staged
 
 _BATCH = 128
+Stored = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)
 class Said:
-    """One view of the training clips through a teacher: ``logits (N, C)``, ``features[k] (N, T, C_k)``, float32."""
+    """One view of the training clips through a teacher: ``logits (N, C)``, ``features[k] (N, T, C_k)``, as stored."""
 
-    logits: NDArray[np.float32]
-    features: list[NDArray[np.float32]]
+    logits: Stored
+    features: list[Stored]
 
     def rows(self, index: NDArray[np.int64], device: torch.device) -> Staged:
         """The rows ``index (B,)`` as tensors, as if the teacher had just been asked."""
-        features = [torch.from_numpy(f[index]).to(device) for f in self.features]
-        return Staged(features, torch.from_numpy(self.logits[index]).to(device))
+        features = [torch.from_numpy(f[index]).to(device).float() for f in self.features]
+        return Staged(features, torch.from_numpy(self.logits[index]).to(device).float())
 
 
 class TeacherCache:
@@ -40,13 +42,22 @@ class TeacherCache:
         view_of: ``(index (B,), view) -> clips (B, 3, T, H, W)``: the same views that learners see.
         count: N, the number of training clips.
         folder: where answers are kept; named by the teacher, the clips and the augmentation.
+        half: keep them in half precision: half the disk, answers rounded by up to a 2048th of themselves.
     """
 
     def __init__(
-        self, network: nn.Module, view_of: Callable[[NDArray[np.int64], int], Tensor], count: int, folder: Path
+        self,
+        network: nn.Module,
+        view_of: Callable[[NDArray[np.int64], int], Tensor],
+        count: int,
+        folder: Path,
+        *,
+        half: bool = False,
     ) -> None:
         assert not network.training, "a teacher answers in evaluation mode"
-        self.network, self.view_of, self.count, self.folder = network, view_of, count, folder
+        self.network, self.view_of, self.count = network, view_of, count
+        self.folder: Path = folder / "half" if half else folder
+        self.dtype: type[np.floating] = np.float16 if half else np.float32
         self._open: dict[int, Said] = {}
 
     def view(self, view: int) -> Said:
@@ -71,25 +82,29 @@ class TeacherCache:
         parts: list[Staged] = []
         for first in range(0, self.count, _BATCH):
             index = np.arange(first, min(first + _BATCH, self.count))
-            parts.append(self.network(self.view_of(index, view).to(device)))
+            said = self.network(self.view_of(index, view).to(device))
+            parts.append(Staged(said.features, said.logits))  # never the maps
         for k in range(len(parts[0].features)):
-            _save(folder / f"features{k}.npy", torch.cat([p.features[k] for p in parts]))
-        _save(folder / "logits.npy", torch.cat([p.logits for p in parts if p.logits is not None]))  # last: marks whole
+            _save(folder / f"features{k}.npy", torch.cat([p.features[k] for p in parts]), self.dtype)
+        # Last: marks the view as whole.
+        _save(folder / "logits.npy", torch.cat([p.logits for p in parts if p.logits is not None]), self.dtype)
 
 
-def _save(path: Path, values: Tensor) -> None:
-    part = path.with_suffix(".part")
+def _save(path: Path, values: Tensor, dtype: type[np.floating]) -> None:
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")  # two legs may ask the same at a time
+    most = np.finfo(dtype).max
     with part.open("wb") as file:
-        np.save(file, values.float().cpu().numpy())
+        np.save(file, values.float().cpu().numpy().clip(-most, most).astype(dtype, copy=False))
     part.replace(path)
 
 
-def _map(path: Path) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = np.load(path, mmap_mode="r")
+def _map(path: Path) -> Stored:
+    array: Stored = np.load(path, mmap_mode="r")
     return array
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _softmax(stored: Stored) -> NDArray[np.float32]:
+    logits = stored.astype(np.float32)
     e = np.exp(logits - logits.max(1, keepdims=True))
     p: NDArray[np.float32] = e / e.sum(1, keepdims=True)
     return p

@@ -17,29 +17,50 @@ Json = dict[str, Any]
 
 
 def label_facts(pseudo: PseudoLabels | None, material: Material) -> Json:
-    """What the report says of the labels; accuracies are null where the truth is unknown."""
+    """What the report says of the labels; accuracies are null where the truth is unknown.
+
+    An unlabelled clip counts as not right before, and is neither changed nor kept.
+    """
     classes, weak, truth = material.clips.classes, material.weak, material.truth
-    facts: Json = {"n": len(weak), "classes": list(classes),
-                   "accuracy_before": None if truth is None else float((weak == truth).mean()),
-                   "class_shares_before": _shares(weak, classes)}  # fmt: skip
+    facts: Json = {"n": len(weak), "classes": list(classes), "unlabelled": material.unlabelled,
+                   "accuracy_before": _accuracy(weak, truth), "class_shares_before": _shares(weak, classes),
+                   "annotators": annotators(material)}  # fmt: skip
     if pseudo is None:
         return facts
     hard, names = pseudo.hard, material.clips.train.names
-    why = Counter(pseudo.why.tolist())
-    suspicious = np.argsort(-pseudo.wrong, kind="stable")[:_EXAMPLES]
+    why, labelled = Counter(pseudo.why.tolist()), weak >= 0
+    suspicious = np.argsort(-np.where(labelled, pseudo.wrong, -1.0), kind="stable")[:_EXAMPLES]
     return facts | {
         "noise_estimate": pseudo.noise_rate,
-        "accuracy_after": None if truth is None else float((hard == truth).mean()),
-        "changed": int((hard != weak).sum()), "kept": int((hard == weak).sum()), "uncertain": why["uncertain"],
+        "accuracy_after": _accuracy(hard, truth),
+        "changed": int((hard != weak)[labelled].sum()), "kept": int((hard == weak).sum()),
+        "uncertain": why["uncertain"],
         "class_shares_after": _shares(hard, classes),
         "examples": [
             {"clip": names[i], "weak": classes[weak[i]], "pseudo": classes[hard[i]],
              "confidence": float(pseudo.targets[i, hard[i]]), "why": str(pseudo.why[i])}
-            for i in suspicious
+            for i in suspicious if labelled[i]
         ],
     }  # fmt: skip
 
 
+def annotators(material: Material) -> list[Json]:
+    """Each annotator's estimated accuracy in [0, 1] (null without a vote) and number of votes; [] without votes."""
+    if material.votes is None:
+        return []
+    said = material.votes.consensus
+    rows = zip(material.votes.annotators, said.accuracy, said.votes, strict=True)
+    return [{"name": name, "accuracy": float(a) if votes else None, "votes": int(votes)} for name, a, votes in rows]
+
+
+def _accuracy(labels: NDArray[np.int64], truth: NDArray[np.int64] | None) -> float | None:
+    """Share of the clips with a known class whose label is right."""
+    if truth is None or not (truth >= 0).any():
+        return None
+    return float((labels == truth)[truth >= 0].mean())
+
+
 def _shares(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    counts = np.bincount(labels, minlength=len(classes))
+    """Share of all clips in each class; what is missing to 1 is unlabelled."""
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     return {name: float(count / len(labels)) for name, count in zip(classes, counts, strict=True)}

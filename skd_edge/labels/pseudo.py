@@ -1,8 +1,10 @@
 """Pseudo-labels: what training uses instead of a weak label, and why (method.md, idea c).
 
-``target = (1 - w) * weak + w * q``: q is what a network that has not memorised the label says, w the posterior that the
-weak label is wrong, from a two-component mixture on its loss, class by class (nearest: 2007.00151 ELR, 2002.07394
-DivideMix), sharpened by whether the clip resembles its class in feature space.
+``target = (1 - w) * weak + w * q``: q is what is known of a clip without its own label, w the posterior that the weak
+label is wrong. By default both come from Bayes' rule: a network that has not memorised the label and the clip's
+neighbours in feature space are the witnesses, and a noise matrix says how far a label is to be trusted
+(``neighbours.py``). As switches: a two-component mixture on the network's loss, class by class (nearest: DivideMix,
+2002.07394), sharpened by class prototypes; confident learning; or the network's opinion alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_edge.labels.confident import confident_errors
+from skd_edge.labels.neighbours import noise_matrix, opinions, posterior
 from skd_edge.recipe import Labels
 
 Floats = NDArray[np.float32]
@@ -24,10 +28,10 @@ class PseudoLabels:
 
     Attributes:
         targets: ``(N, C)``, rows sum to 1.
-        wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong.
-        weak: ``(N,)`` the weak labels.
-        why: ``(N,)`` one of ``kept``, ``replaced``, ``uncertain``, ``guarded``.
-        noise_rate: estimated share of wrong weak labels: the mean posterior, before any class is guarded.
+        wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 1 where there is none.
+        weak: ``(N,)`` the weak labels, -1 where there is none.
+        why: ``(N,)`` one of ``kept``, ``replaced``, ``uncertain``, ``guarded``, ``unlabelled``.
+        noise_rate: estimated share of wrong weak labels, before any class is guarded.
     """
 
     targets: Floats
@@ -46,28 +50,57 @@ def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Lab
     """Estimate pseudo-labels.
 
     Args:
-        weak: ``(N,)`` class indices.
+        weak: ``(N,)`` class indices, -1 where a clip has no label.
         q: ``(N, C)`` probabilities by a network that has not memorised ``weak``; a row of zeros has no opinion, and
-            the weak label stands.
+            the weak label stands (or, where there is none, every class is as likely).
         features: ``(N, D)`` what the same network sees in each clip.
         settings: of the recipe.
 
     Returns:
         Pseudo-labels; a class keeps at least ``min_class_share`` of its clips whatever the mixture says.
     """
-    n, classes = q.shape
-    given = np.eye(classes, dtype=np.float32)[weak]
-    q = np.where(q.any(1, keepdims=True), q, given)
-    loss = -np.log(np.clip(q[np.arange(n), weak], 1e-6, 1.0))
-    wrong = _posterior(loss, weak, classes)
-    if settings.prototypes:
-        wrong = _sharpen(wrong, _resemblance(features, weak, 1 - wrong, classes))
-    noise_rate = float(wrong.mean())
-    wrong, guarded = _guard(wrong, weak, classes, settings.min_class_share)
+    classes, has = q.shape[1], weak >= 0
+    given = np.where(has[:, None], np.eye(classes, dtype=np.float32)[weak], np.float32(1 / classes))
+    silent: NDArray[np.bool_] = ~np.any(q, axis=1)
+    q = np.where(silent[:, None], given, q)
+    doubt, q, noise_rate = _doubt(weak, q, features, settings)
+    doubt = np.where(has, np.where(silent, 0.0, doubt), 1.0)
+    wrong, guarded = doubt.copy(), np.zeros(len(weak), bool)
+    wrong[has], guarded[has] = _guard(doubt[has], weak[has], classes, settings.min_class_share)
     targets = (1 - wrong)[:, None] * given + wrong[:, None] * q
     why = np.where(wrong < 0.2, "kept", np.where(wrong > 0.8, "replaced", "uncertain"))
-    why = np.where(guarded, "guarded", why)
+    why = np.where(has, np.where(guarded, "guarded", why), "unlabelled")
     return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, why, noise_rate)
+
+
+def _doubt(
+    weak: NDArray[np.int64], q: Floats, features: Floats, settings: Labels
+) -> tuple[NDArray[np.float64], NDArray[np.floating], float]:
+    """Which labels are wrong, before any class is guarded.
+
+    Returns:
+        Posterior ``(N,)`` that each label is wrong, what takes its place ``(N, C)``, the share of wrong labels.
+    """
+    classes, rows, has = q.shape[1], np.arange(len(weak)), weak >= 0
+    if settings.method == "neighbours":
+        opinion = opinions(weak, q, features)
+        matrix = noise_matrix(weak, opinion)
+        said = posterior(weak, opinion, matrix)
+        right = said[rows, weak]
+        rest = said.copy()
+        rest[rows[has], weak[has]] = 0.0  # given that the weak label is wrong
+        noise_rate = 1 - float(said.mean(0) @ np.diagonal(matrix))
+        return 1 - right, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
+    wrong = np.ones(len(weak))
+    if settings.method == "confident":
+        wrong[has] = confident_errors(weak[has], q[has])
+    if settings.method == "mixture":
+        loss = -np.log(np.clip(q[rows, weak], 1e-6, 1.0))[has]
+        wrong[has] = _posterior(loss, weak[has], classes)
+        if settings.prototypes and has.any():
+            likeness = _resemblance(features[has], weak[has], 1 - wrong[has], classes)
+            wrong[has] = _sharpen(wrong[has], likeness)
+    return wrong, q, float(wrong[has].mean()) if has.any() else 0.0
 
 
 def _posterior(loss: NDArray[np.float64], weak: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

@@ -19,10 +19,12 @@ class Staged:
     Attributes:
         features: one tensor ``(B, T, C_k)`` for each substage that ran, first substage first.
         logits: ``(B, classes)``, or None where the pass stopped before the head.
+        last: what the last substage that ran handed on, ``(B*T, C, H, W)``, where the network can go on from it.
     """
 
     features: list[Tensor]
     logits: Tensor | None
+    last: Tensor | None = None
 
 
 class StagedNetwork(Protocol):

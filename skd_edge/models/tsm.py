@@ -98,13 +98,19 @@ class TSM(nn.Module):
         x = clip.transpose(1, 2).reshape(-1, c, h, w)
         if not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)
-        x = self.stem(x)
+        return self._run(self.stem(x), 0, upto)
+
+    def resume(self, last: Tensor, after: int) -> Staged:
+        """Go on from what substage ``after`` (1 is the first) handed on, ``(B*T, C, H, W)``, to the logits."""
+        return self._run(last, after, None)
+
+    def _run(self, x: Tensor, first: int, upto: int | None) -> Staged:
         features = []
-        for stage in self.substages[:upto]:
+        for stage in self.substages[first:upto]:
             x = stage(x)
             features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
         logits = self.head(features[-1].mean(1)) if upto is None else None
-        return Staged(features, logits)
+        return Staged(features, logits, x)
 
 
 def build(network: Network, *, classes: int, frames: int, size: int, seed: int) -> TSM:

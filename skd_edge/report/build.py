@@ -91,10 +91,11 @@ def _leg_row(f: Finished, alone: Mapping[str, Finished], groups: NDArray[np.int6
     if control is not None:
         gain = paired_difference(f.correct.astype(float), control.correct.astype(float), groups.tolist())
     state, how = ("cached", "an earlier run trained it") if f.cached else ("trained", "trained in this run")
-    scout = leg.role == "scout"  # the teacher's first pass: a root of its own in the drawing
+    scout = leg.role == "scout"  # the teacher's first pass is a root of its own in the drawing
+    name = FIRST if scout and not (leg.start or leg.fold) else leg.path[-1]
     return {
-        "leg": f.node.hash, "learner": FIRST if scout else leg.learner.name, "teacher": leg.teacher or leg.start,
-        "path": [FIRST] if scout else list(leg.path), "kind": leg.role,
+        "leg": f.node.hash, "learner": name if scout else leg.learner.name, "teacher": leg.teacher or leg.start,
+        "path": [name] if scout else list(leg.path), "kind": leg.role,
         "role": "control" if leg.role in ("alone", "kd") else "teacher" if scout else leg.role,
         "accuracy": accuracy.value, "interval": [accuracy.low, accuracy.high],
         "gain": None if gain is None else 100 * gain.value,

@@ -98,6 +98,8 @@ def _labels(result: Result) -> str:
         said.append(f"estimated noise {f.percent(labels.noise_estimate)}")
     if labels.changed is not None:
         said.append(f"{labels.changed} changed" + (f" of {labels.n}" if labels.n else ""))
+    if labels.unlabelled:
+        said.append(f"{labels.unlabelled} unlabelled")
     return _spaces(f"Labels: {', '.join(said)}.") if said else ""
 
 

@@ -216,12 +216,22 @@ class LabelExample(_Part):
     why: str = ""
 
 
+class Annotator(_Part):
+    """Somebody (or some rule) who voted: estimated share of right votes, 0..1, None without a vote; how many votes."""
+
+    name: str = ""
+    accuracy: float | None = None
+    votes: int | None = None
+
+
 class LabelReport(_Part):
     """Weak labels before and after optimisation.
 
     Attributes:
         n: Training clips.
         classes: Number of classes.
+        unlabelled: Training clips without a weak label; they count as not right in `accuracy_before`.
+        annotators: Where weak labels come from votes: how good each annotator is, estimated from the votes.
         noise_estimate: Estimated share of wrong weak labels, 0..1.
         accuracy_before: Share of weak labels that are right, 0..1; None when the truth is unknown.
         accuracy_after: The same of the pseudo-labels.
@@ -232,6 +242,8 @@ class LabelReport(_Part):
 
     n: int | None = None
     classes: int | list[str] | None = None
+    unlabelled: int | None = None
+    annotators: list[Annotator] = []
     noise_estimate: float | None = None
     accuracy_before: float | None = None
     accuracy_after: float | None = None

@@ -1,4 +1,4 @@
-"""Where legs are trained. Here: one after the other in this process.
+"""Where legs are trained. Here: one after the other in this process (``ray_engine`` trains them on a cluster).
 
 A leg that is finished, in this run or in the cache that runs share, is never trained again.
 """
@@ -8,28 +8,29 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from skd_bench.clips import Preprocess
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.gather import Material
-from skd_edge.distill.leg import Trained, build_learner, look, predict, train_leg, view_of
-from skd_edge.distill.settings import digest
+from skd_edge.distill.leg import Trained, build_learner, folds_of, look, predict, train_leg, view_of
+from skd_edge.distill.settings import Leg, digest
 from skd_edge.distill.teacher import TeacherCache
 from skd_edge.labels.pseudo import PseudoLabels, optimise
-from skd_edge.models.tsm import TSM
+from skd_edge.models.adapters import Adapter
+from skd_edge.models.build import Built
+from skd_edge.models.weights import load_weights
 from skd_edge.recipe import Labels, Teacher
-from skd_edge.run import Run
+from skd_edge.run import RunFolder
 from skd_edge.schedule.tree import Node
 
 _VOICES = 4  # views that a teacher's opinion about a training clip is averaged over
@@ -56,12 +57,12 @@ class LocalEngine:
         material: clips and weak labels.
         labels: settings of the label optimiser.
         preprocess: how pixels become input.
-        report: ``(node, row)`` called while a leg trains.
+        report: ``(node, row)`` called while a leg trains, with an empty row when it begins.
     """
 
     def __init__(
         self,
-        run: Run,
+        run: RunFolder,
         material: Material,
         labels: Labels,
         preprocess: Preprocess,
@@ -69,6 +70,19 @@ class LocalEngine:
     ) -> None:
         self.run, self.material, self.labels, self.preprocess, self.report = run, material, labels, preprocess, report
         self.pseudo: dict[str, PseudoLabels] = {}
+
+    def train_all(self, tree: list[Node]) -> Generator[Finished]:
+        """Train every node of a tree, teachers first; closing the generator stops the training.
+
+        Yields:
+            Legs as they are finished.
+
+        Raises:
+            UserError: See ``train_leg``.
+        """
+        for node in tree:
+            self.report(node, {})
+            yield self.train(node)
 
     def train(self, node: Node) -> Finished:
         """Train one node whose teachers are finished, unless it is finished already.
@@ -83,24 +97,25 @@ class LocalEngine:
             self._train(node)
         return self._finished(node, cached)
 
-    def network(self, node: Node) -> TSM:
+    def network(self, node: Node) -> Built:
         """The trained network of a finished node, in evaluation mode."""
         model = build_learner(node.leg)
         model.load_state_dict(load_file(self.run.leg_folder(node.hash) / "weights.safetensors"))
         return model.eval().requires_grad_(False)
 
-    def pseudo_labels(self, node: Node) -> PseudoLabels:
-        """Pseudo-labels by a finished node's network, kept in the run with the reason for every clip."""
+    def pseudo_labels(self, node: Node, folds: tuple[Node, ...] = ()) -> PseudoLabels:
+        """Pseudo-labels by a finished node's network, kept in the run with the reason for every clip.
+
+        Args:
+            node: whose network looks at the clips, and whose opinions count.
+            folds: whose opinions count instead, each about the clips it never saw.
+        """
         if node.hash not in self.pseudo:
             clips = self.material.clips.train
-            memory = self.run.leg_folder(node.hash) / "memory.npy"
-            q = np.load(memory) if memory.exists() else self._teacher(node).probabilities(_VOICES)
-            q = q / np.maximum(q.sum(1, keepdims=True), 1e-6)
+            q = self._opinions(node, folds)
             features = look(self.network(node), clips, self.preprocess)
             pseudo = optimise(self.material.weak, q, features, self.labels)
-            _write_labels(
-                self.run.folder / "labels" / f"{node.hash}.csv", pseudo, clips.names, self.material.clips.classes
-            )
+            _write_labels(self.run.folder / "labels" / f"{node.hash}.csv", pseudo, self.material)
             self.pseudo[node.hash] = pseudo
         return self.pseudo[node.hash]
 
@@ -110,7 +125,8 @@ class LocalEngine:
         folder.mkdir(parents=True, exist_ok=True)
         self.run.journal("leg_started", leg=node.hash, name=leg.name, role=leg.role, teacher=leg.teacher)
         trained = self._given(node) if leg.given else self._learn(node)
-        weights = {name: tensor.cpu().contiguous() for name, tensor in trained.network.state_dict().items()}
+        # Cloned: networks made elsewhere may share a tensor under two names, which the file format refuses.
+        weights = {name: tensor.cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
         write_atomic(folder / "weights.safetensors", save(weights))
         if trained.memory is not None:
             _save_array(folder / "memory.npy", trained.memory)
@@ -129,9 +145,10 @@ class LocalEngine:
             node.leg,
             self.material.clips,
             self._targets(node),
-            self._teacher(node.teacher) if node.teacher else None,
+            self._teacher(node.teacher, node.leg) if node.teacher else None,
             self.preprocess,
             self.run.leg_folder(node.hash),
+            others=tuple(self._teacher(other, node.leg) for other in node.others),
             start=self.network(node.start).state_dict() if node.start else None,
             report=lambda row: self.report(node, row),
         )
@@ -140,14 +157,16 @@ class LocalEngine:
         """A network trained elsewhere: its weights are read, checked against its shape, and scored."""
         teacher, model = node.leg.learner, build_learner(node.leg)
         assert isinstance(teacher, Teacher)
-        assert teacher.checkpoint is not None
-        try:
-            model.load_state_dict(load_file(teacher.checkpoint))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise UserError(
-                f"teacher.checkpoint {teacher.checkpoint} does not fit the teacher that the recipe describes "
-                f"(family, width, depths, temporal, classes): {str(error).splitlines()[0]}"
-            ) from None
+        if teacher.checkpoint is not None:
+            shape = "factory, arguments" if teacher.factory else "family, width, depths, temporal, classes"
+            try:
+                load_weights(
+                    model.network if isinstance(model, Adapter) else model,
+                    teacher.checkpoint,
+                    f"the teacher that the recipe describes ({shape})",
+                )
+            except UserError as error:
+                raise UserError(f"teacher.checkpoint {error}") from None
         model.eval()
         labels = self.material.clips.val.labels
         accuracy = float((predict(model, self.material.clips.val, self.preprocess).argmax(1) == labels).mean())
@@ -155,11 +174,27 @@ class LocalEngine:
 
     def _targets(self, node: Node) -> NDArray[np.float32]:
         if node.labels is not None:
-            return self.pseudo_labels(node.labels).targets
-        return np.eye(node.leg.classes, dtype=np.float32)[self.material.weak]
+            return self.pseudo_labels(node.labels, node.folds).targets
+        weak = self.material.weak
+        # An unlabelled clip has a row of zeros: cross-entropy learns nothing from it.
+        return np.eye(node.leg.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
 
-    def _teacher(self, node: Node) -> TeacherCache:
-        clips, leg = self.material.clips.train, node.leg
+    def _opinions(self, node: Node, folds: tuple[Node, ...]) -> NDArray[np.float32]:
+        """What networks say of each training clip that have not memorised its label ``(N, C)``; rows sum to 1."""
+        clips, memory = self.material.clips.train, self.run.leg_folder(node.hash) / "memory.npy"
+        if folds:
+            part = folds_of(len(clips), len(folds))
+            each = [self._teacher(f, _unmixed(f.leg)).probabilities(_VOICES) for f in folds]
+            q = np.stack(each)[part, np.arange(len(clips))]
+        elif memory.exists():
+            q = np.load(memory)
+        else:
+            q = self._teacher(node, _unmixed(node.leg)).probabilities(_VOICES)
+        return np.asarray(q / np.maximum(q.sum(1, keepdims=True), 1e-6), np.float32)
+
+    def _teacher(self, node: Node, leg: Leg) -> TeacherCache:
+        """What a finished node's network says of the views that ``leg`` sees."""
+        clips = self.material.clips.train
         views = digest({"data": clips.hash, "augment": leg.augment.model_dump(), "clip": leg.clip.model_dump()})
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = self.run.teacher_folder(node.hash, views)
@@ -168,6 +203,7 @@ class LocalEngine:
             lambda index, view: view_of(clips, index, view, leg, self.preprocess),
             len(clips),
             folder,
+            half=leg.training.cache == "float16",
         )
 
     def _finished(self, node: Node, cached: bool) -> Finished:
@@ -183,18 +219,43 @@ class LocalEngine:
         return Finished(node, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)
 
 
+def check_floor(teacher: Teacher, leg: Finished) -> None:
+    """Nothing learns from a teacher that is below the recipe's floor.
+
+    Raises:
+        UserError: The leg is a teacher and below the floor.
+    """
+    if leg.node.leg.role == "teacher" and leg.accuracy < teacher.floor:
+        raise UserError(
+            f"the teacher reaches {leg.accuracy:.1%} on validation, below teacher.floor {teacher.floor:.1%}; train it "
+            "longer, give better labels, or lower the floor"
+        )
+
+
+def _unmixed(leg: Leg) -> Leg:
+    return replace(leg, augment=leg.augment.model_copy(update={"mixup": 0.0}))
+
+
 def _save_array(path: Path, array: NDArray[np.float32]) -> None:
     memory = io.BytesIO()
     np.save(memory, array)
     write_atomic(path, memory.getvalue())
 
 
-def _write_labels(path: Path, pseudo: PseudoLabels, names: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    """For each clip: weak label, pseudo-label, its confidence, the posterior that the weak one is wrong, why."""
+def _write_labels(path: Path, pseudo: PseudoLabels, material: Material) -> None:
+    """For each clip: weak label, pseudo-label, its confidence, the posterior that the weak one is wrong, why.
+
+    The weak label of an unlabelled clip is empty. Where it came from votes: how sure they were of it, and each vote.
+    """
+    classes, votes = (*material.clips.classes, ""), material.votes  # -1, no label, reads the last: ""
+    columns = ["clip", "weak", "pseudo", "confidence", "wrong", "why"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("clip", "weak", "pseudo", "confidence", "wrong", "why"))
-    for i, (name, hard) in enumerate(zip(names, pseudo.hard, strict=True)):
-        row = (name, classes[pseudo.weak[i]], classes[hard], f"{pseudo.targets[i, hard]:.4f}", f"{pseudo.wrong[i]:.4f}")
-        writer.writerow((*row, pseudo.why[i]))
+    writer.writerow((*columns, "agreed", *(f"vote of {a}" for a in votes.annotators)) if votes else columns)
+    for i, (name, hard) in enumerate(zip(material.clips.train.names, pseudo.hard, strict=True)):
+        row = [name, classes[pseudo.weak[i]], classes[hard], f"{pseudo.targets[i, hard]:.4f}", f"{pseudo.wrong[i]:.4f}"]
+        row.append(str(pseudo.why[i]))
+        if votes:
+            row += [f"{votes.consensus.probabilities[i].max():.4f}", *(classes[v] for v in votes.given[i])]
+        writer.writerow(row)
     write_atomic(path, text.getvalue())

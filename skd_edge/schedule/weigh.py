@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,21 @@ from numpy.typing import NDArray
 
 from skd_bench.accuracy import Accuracy, logits_of, score
 from skd_bench.clips import normalise
-from skd_bench.latency import Latency, Target, measure_latency
+from skd_bench.latency import Latency, Target
 from skd_bench.runtimes import runtime
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.data.store import ClipSet
+from skd_edge.models.build import Built, build_network
 from skd_edge.models.substages import Deployed
-from skd_edge.models.tsm import TSM, build
+from skd_edge.models.tsm import TSM
 from skd_edge.recipe import Network, Recipe
+from skd_edge.run import cache_root
+from skd_edge.schedule.devices import Device
 from skd_export.artefacts import facts, make_artefacts
 from skd_export.parity import Bounds, parity, torch_logits, verdict
+from skd_export.template import trace_ahead
 
-_BATCH = 50
+_BATCH, _NOISE_CLIPS = 50, 8
 Progress = Callable[[int, int], None]
 Batches = Iterator[NDArray[np.uint8]]
 
@@ -34,7 +38,7 @@ class Weighed:
 
     Attributes:
         path: the file.
-        latency: single-stream, on this machine.
+        latency: single-stream, on the device.
         accuracy: on the trusted validation clips.
         correct: ``(N,)`` which of them it got right.
         parity: against the trained network, on the same clips.
@@ -54,46 +58,85 @@ class Weighed:
 class Scale:
     """Exports networks of a recipe and weighs the files.
 
+    Random weights can be weighed before there are clips: milliseconds depend neither on weights nor on the ranges that
+    calibration finds, so noise calibrates their INT8 files. Trained networks need ``material``.
+
     Args:
         recipe: precisions, calibration, runtime, processes and queries.
-        material: the clips that calibrate (training) and score (validation).
+        classes: names, in the order of the logits.
         folder: where the files go.
+        device: where they are measured; None: this machine.
+
+    Attributes:
+        material: the clips that calibrate (training) and score (validation), set once they are gathered.
     """
 
-    def __init__(self, recipe: Recipe, material: Material, folder: Path) -> None:
-        self.recipe, self.material, self.folder = recipe, material, folder
+    material: Material
+
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path, device: Device | None = None) -> None:
+        self.recipe, self.classes, self.folder = recipe, classes, folder
+        self.graphs = cache_root() / "graphs"
+        self.device = device or Device(recipe.bench)
         _, self.preprocess = deployed_view(recipe.clip)
 
-    def export(self, network: TSM, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
+    def export(self, network: Built, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
         """The files of one trained (or random) network, by precision.
 
         Raises:
             UserError: See ``make_artefacts``.
         """
-        clip, clips = self.recipe.clip, self.material.clips
-        count = min(self.recipe.export.calibration_clips, len(clips.train))
+        train = self.material.clips.train
+        count = min(self.recipe.export.calibration_clips, len(train))
+        return self._export(network, name, precisions, partial(self._calibration, count), f"{train.hash}:{count}")
+
+    def export_random(self, network: Built, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
+        """The files of a network with random weights, by precision, as fast as trained ones; no clip is read.
+
+        Raises:
+            UserError: See ``make_artefacts``.
+        """
+        return self._export(network, name, precisions, self._noise, f"noise:{_NOISE_CLIPS}")
+
+    def random_weights(self, network: Network) -> Built:
+        """A network nobody trained: as fast as a trained one."""
+        classes = len(self.classes)
+        return build_network(network, classes=classes, clip=self.recipe.clip, seed=self.recipe.seed).eval()
+
+    def trace_ahead(self, networks: Sequence[Built]) -> None:
+        """Trace the networks for ONNX on two cores, before they are exported one by one."""
+        own = [Deployed(n).eval() for n in networks if isinstance(n, TSM)]
+        trace_ahead(own, self._clip_shape, self.graphs)
+
+    @property
+    def _clip_shape(self) -> tuple[int, int, int]:
+        return self.recipe.clip.frames, self.recipe.clip.size, self.recipe.clip.size
+
+    def _export(
+        self,
+        network: Built,
+        name: str,
+        precisions: tuple[str, ...],
+        calibration: Callable[[], Iterator[NDArray[np.float32]]],
+        key: str,
+    ) -> dict[str, Path]:
         return make_artefacts(
             Deployed(network).eval(),
             precisions,
             self.folder / name.replace(">", "+"),
-            clip_shape=(clip.frames, clip.size, clip.size),
-            classes=list(clips.classes),
-            calibration=partial(self._calibration, count),
-            calibration_key=f"{clips.train.hash}:{count}",
+            clip_shape=self._clip_shape,
+            classes=list(self.classes),
+            calibration=calibration,
+            calibration_key=key,
+            reduce_range=True if self.device.saturates else None,
+            # What a factory calls may stand anywhere: such a graph is not shared between runs.
+            graphs=self.graphs if isinstance(network, TSM) else None,
         )
-
-    def random_weights(self, network: Network) -> TSM:
-        """A network nobody trained: as fast as a trained one."""
-        clip, classes = self.recipe.clip, len(self.material.clips.classes)
-        return build(network, classes=classes, frames=clip.frames, size=clip.size, seed=self.recipe.seed).eval()
 
     def latency(self, files: Mapping[str, Path], progress: Progress | None = None) -> dict[str, Latency]:
         """Single-stream latency of these files by name, interleaved, in fresh processes."""
         bench = self.recipe.bench
         targets = [Target(name, path, bench.runtime) for name, path in files.items()]
-        return measure_latency(
-            targets, threads=bench.threads, processes=bench.processes, queries=bench.queries, progress=progress
-        )
+        return self.device.measure(targets, progress)
 
     def logits(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
         """What a file says of clips ``(N, C)``, through the runtime that ships."""
@@ -107,7 +150,7 @@ class Scale:
         """Accuracy of a file on clips, and which of them it got right ``(N,)``."""
         return self._scored(self.logits(path, clips), clips)
 
-    def weigh(self, network: TSM, files: Mapping[str, Path], latency: Mapping[str, Latency]) -> dict[str, Weighed]:
+    def weigh(self, network: Built, files: Mapping[str, Path], latency: Mapping[str, Latency]) -> dict[str, Weighed]:
         """Score the files of one trained network, by precision; ``latency`` is by precision too."""
         clips = self.material.clips.val
         inputs = (normalise(batch, self.preprocess) for batch in _batches(clips))
@@ -130,8 +173,13 @@ class Scale:
         return weighed
 
     def _scored(self, logits: NDArray[np.float32], clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
-        classes = list(self.material.clips.classes)
-        return score(logits, clips.labels, classes, clips.groups.tolist()), logits.argmax(1) == clips.labels
+        return score(logits, clips.labels, list(self.classes), clips.groups.tolist()), logits.argmax(1) == clips.labels
+
+    def _noise(self) -> Iterator[NDArray[np.float32]]:
+        frames, height, width = self._clip_shape
+        shape = (_NOISE_CLIPS, frames, height, width, 3)
+        pixels = np.random.default_rng(self.recipe.seed).integers(0, 256, shape, np.uint8)
+        yield normalise(pixels, self.preprocess)
 
     def _calibration(self, count: int) -> Iterator[NDArray[np.float32]]:
         train = self.material.clips.train

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from skd_bench import runtimes as registry
 from skd_bench.errors import UserError
 from skd_bench.runtimes import Runtime, Session, TensorSpec, register, runtime, runtimes
+from skd_bench.runtimes.tensorrt_build import build_engine
 
 SHAPE, CLASSES = (3, 2, 4, 5), 7
 WEIGHTS = np.random.default_rng(0).normal(size=(int(np.prod(SHAPE)), CLASSES)).astype(np.float32)
@@ -38,10 +39,27 @@ def onnx_model(path: Path, *, outputs: int = 1, dtype: int = TensorProto.FLOAT, 
     return path
 
 
-MAKERS = {"ort": onnx_model}  # how to write the tiny network for each runtime
+def tensorrt_engine(name: str):
+    """The same as an engine for the GPU that is here."""
+
+    def make(path: Path) -> Path:
+        build_engine(onnx_model(path.with_suffix(".source.onnx")), path, runtime=name)
+        return path
+
+    return make
 
 
-@pytest.fixture(params=sorted(runtimes()))
+# How to write the tiny network for each runtime.
+MAKERS = {"ort": onnx_model, **{name: tensorrt_engine(name) for name in ("tensorrt", "tensorrt-rtx")}}
+NEED_A_GPU = ("tensorrt", "tensorrt-rtx")
+
+
+def held(name: str) -> bool:
+    """Whether a runtime goes through the suite here: all do, but those that need a GPU where there is none."""
+    return name not in NEED_A_GPU or runtimes()[name].missing() is None
+
+
+@pytest.fixture(params=[name for name in sorted(runtimes()) if held(name)])
 def engine(request) -> Runtime:
     engine = runtimes()[request.param]
     assert engine.missing() is None, f"{request.param}: {engine.missing()}"
@@ -69,6 +87,13 @@ def expected(x: np.ndarray) -> np.ndarray:
 
 
 # ----------------------------------------------------------------------------------------------------- conformance
+@pytest.mark.parametrize("name", sorted(runtimes()))
+def test_the_suite_holds_it(name):
+    if not held(name):
+        pytest.skip(f"no GPU runs {name} here: {runtimes()[name].missing()}")
+    assert name in MAKERS
+
+
 def test_it_is_what_the_protocols_say(engine, session):
     assert isinstance(engine, Runtime)
     assert isinstance(session, Session)

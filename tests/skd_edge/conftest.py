@@ -65,7 +65,7 @@ RECIPE: dict[str, Any] = {
     "teacher": {"family": "resnet", "width": 8},
     "assistants": [{"name": "assistant", "family": "resnet", "width": 4}],
     "students": [{"name": "small", "width": 4}, {"name": "large", "family": "resnet", "width": 96}],
-    "training": {"teacher_epochs": 2, "epochs": 2, "batch": 32},
+    "training": {"teacher_epochs": 2, "epochs": 2, "batch": 32, "rounds": 1},
     "schedule": {"controls": ["alone", "kd"]},
     "export": {"calibration_clips": 32, "int8_agreement": 0.0, "sample_clips": 2},
     "bench": {"processes": 1, "queries": 70},

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from skd_bench.errors import UserError
 from skd_export.onnx import CLASSES_KEY, load_onnx
 from skd_export.parity import parity, torch_logits, verdict
-from skd_export.precision import isa_has_vnni, needs_reduced_range, operator_fate, quantise_ort
+from skd_export.precision import convert_fp16, isa_has_vnni, needs_reduced_range, operator_fate, quantise_ort
 
 
 def widest_weight(path):
@@ -137,3 +137,42 @@ def test_isa_without_the_question(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert isa_has_vnni() is None
     assert needs_reduced_range() is False
+
+
+# ------------------------------------------------------------------------------------------------------------ FP16
+def test_fp16_keeps_the_contract_and_the_answers(network, fp32, clips, tmp_path):
+    facts = convert_fp16(fp32, tmp_path / "fp16.onnx")
+    half = load_onnx(tmp_path / "fp16.onnx")
+    onnx.checker.check_model(half, full_check=True)
+    ends = [v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)]
+    assert ends == [onnx.TensorProto.FLOAT] * 2
+    assert {p.key for p in half.metadata_props} == {CLASSES_KEY}
+    weights = [t for t in half.graph.initializer if len(t.dims) > 1 and t.data_type != onnx.TensorProto.INT64]
+    assert weights
+    assert all(t.data_type == onnx.TensorProto.FLOAT16 for t in weights)
+    assert facts["operators"]["Cast"] == 2
+    held_out = clips(200, 11)
+    session = ort.InferenceSession(str(tmp_path / "fp16.onnx"), providers=["CPUExecutionProvider"])
+    found = parity(torch_logits(network, [held_out]), session.run(None, {"clip": held_out})[0])
+    assert found["spread"] > 0.1
+    assert 0 < found["relative"] < 0.02  # 0 would mean that nothing was rounded
+    assert verdict(found, "fp16") is None
+
+
+def test_equal_files_give_equal_fp16_bytes(fp32, tmp_path):
+    for name in "ab":
+        convert_fp16(fp32, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("weight", [70000.0, -70000.0, np.nan])
+def test_weights_beyond_fp16_are_refused(fp32, tmp_path, weight):
+    model = load_onnx(fp32)
+    tensor = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4)
+    array = numpy_helper.to_array(tensor).copy()
+    array.flat[0] = weight
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, tmp_path / "wide.onnx")
+    with pytest.raises(UserError, match=r"wide\.onnx has a weight of .*beyond what FP16 can hold"):
+        convert_fp16(tmp_path / "wide.onnx", tmp_path / "fp16.onnx")
+    assert not (tmp_path / "fp16.onnx").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import Runtime, Session, TensorSpec
 from skd_bench.runtimes.ort import OrtRuntime
+from skd_bench.runtimes.tensorrt import TensorRTRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,3 +50,5 @@ def runtime(name: str) -> Runtime:
 
 
 register(OrtRuntime())
+register(TensorRTRuntime("tensorrt"))
+register(TensorRTRuntime("tensorrt-rtx"))

@@ -1,37 +1,79 @@
 """Correlation of corresponding substages: who resembles whom in the batch, by the teacher and by the learner.
 
 Nearest published: similarity-preserving KD (1907.09682) and correlation congruence (1904.01802); between consecutive
-substages, FSP's flow. No projector is needed, so it works across widths and kinds of networks.
+substages, FSP's flow; DIST (2205.10536) where Pearson compares. No projector is needed, so it works across widths and
+kinds of networks.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from skd_edge.distill.losses.precision import widened
+from skd_edge.distill.losses.dist import pearson
+from skd_edge.distill.losses.frames import aligned
+from skd_edge.distill.losses.precision import no_autocast, widened
 
 
-def relation(features: Tensor) -> Tensor:
-    """Cosine Gram matrix ``(B, B)`` of pooled features ``(B, T, C)``, each channel centred over the batch."""
-    flat = widened(features).flatten(1)
-    unit = F.normalize(flat - flat.mean(0, keepdim=True), dim=1, eps=1e-6)
-    return unit @ unit.T
+def relation(features: list[Tensor]) -> Tensor:
+    """Cosine Gram matrices ``(K, ..., N, N)`` of ``K x (..., N, C_k)``, each channel centred over the N.
+
+    The centring is done on the small Gram matrices; taking the mean off the features before, without a gradient, is
+    for the rounding alone.
+    """
+    plain = [f - f.detach().mean(-2, keepdim=True) for f in features]
+    gram = torch.stack([f @ f.mT for f in plain])
+    gram = gram - gram.mean(-1, keepdim=True)
+    gram = gram - gram.mean(-2, keepdim=True)
+    size = (gram.diagonal(dim1=-2, dim2=-1).clamp(min=0) + 1e-12).sqrt()
+    return gram / (size.unsqueeze(-1) * size.unsqueeze(-2))
 
 
-def correlate(learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Mean squared difference of the relation matrices of corresponding and of consecutive substages.
+def correlate(learner: list[Tensor], teacher: list[Tensor], *, kind: Literal["gram", "pearson"] = "gram") -> Tensor:
+    """Difference of the relation matrices of corresponding and of consecutive substages.
 
     Args:
         learner: features of the substages that ran, each ``(B, T, C_k)``.
-        teacher: features of the same substages, any widths, no gradient.
+        teacher: features of the same substages, any widths and numbers of frames; nothing flows back into them.
+        kind: ``gram``: mean squared difference of the relations between clips. ``pearson``: 1 minus the correlation
+            of each clip's relations to the others (inter), plus that of each frame's to the others of its clip (intra).
 
     Returns:
         For each substage the difference of the relations, plus for each pair of neighbours the difference of how the
         relation changes between them; mean over substages. 0 where learner and teacher relate clips alike.
+
+    Raises:
+        ValueError: Not the same number of substages.
     """
-    ours, theirs = [relation(f) for f in learner], [relation(f) for f in teacher]
-    same = [F.mse_loss(a, b) for a, b in zip(ours, theirs, strict=True)]
-    steps = [F.mse_loss(ours[k + 1] - ours[k], theirs[k + 1] - theirs[k]) for k in range(len(ours) - 1)]
-    return torch.stack(same + steps).sum() / len(same)
+    with no_autocast(learner[0]):
+        pairs = [aligned(widened(a), widened(b).detach()) for a, b in zip(learner, teacher, strict=True)]
+        ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
+        between = (relation([f.flatten(1) for f in side]) for side in (ours, theirs))
+        if kind == "gram":
+            return _squared(*between)
+        return _uncorrelated(*between) + _uncorrelated(relation(ours), relation(theirs))
+
+
+def _squared(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared difference of relations ``(K, B, B)`` and of their changes from substage to substage."""
+    gap = ours - theirs
+    return (gap.square().sum() + gap.diff(dim=0).square().sum()) / gap.numel()
+
+
+def _uncorrelated(ours: Tensor, theirs: Tensor) -> Tensor:
+    """1 - Pearson of the rows of relations ``(K, ..., N, N)`` without their diagonals, and of their changes."""
+    ours, theirs = _without_diagonal(ours), _without_diagonal(theirs)
+    same = 1 - pearson(ours, theirs)
+    steps = 1 - pearson(ours.diff(dim=0), theirs.diff(dim=0))
+    return (same.sum() + steps.sum()) / same.numel()
+
+
+def _without_diagonal(x: Tensor) -> Tensor:
+    """``(..., N, N)`` to ``(..., N, N - 1)``: that everything resembles itself says nothing."""
+    n = x.shape[-1]
+    if n == 1:
+        return x[..., :0]
+    rest: Tensor = x.flatten(-2)[..., 1:].unflatten(-1, (n - 1, n + 1))
+    return rest[..., :-1].reshape(*x.shape[:-1], n - 1)

@@ -1,84 +1,115 @@
-"""The loss on feature distributions: diagonal-Gaussian 2-Wasserstein distance of projected substage features.
+"""The loss on feature distributions of corresponding substages, balanced over them.
 
-Nearest published: WKD-F (2412.08139). Each substage's share is set by its own measured discrepancy, so that no
-substage drowns the others.
+What is compared stands in ``gaussian.py`` (the default), ``mmd.py`` and ``pkt.py``. Each substage's share is set by
+its own measured discrepancy, so that no substage drowns the others.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from skd_edge.distill.losses.precision import widened
+from skd_edge.distill.losses.frames import aligned
+from skd_edge.distill.losses.gaussian import moments, pooled, w2_by_channel
+from skd_edge.distill.losses.mmd import mmd
+from skd_edge.distill.losses.pkt import pkt
+from skd_edge.distill.losses.precision import no_autocast, widened
 
-
-def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance over one dimension; far cheaper than ``var`` along an inner one."""
-    mean = x.mean(dim)
-    return mean, (x - mean.unsqueeze(dim)).square().mean(dim)
-
-
-def moments_w2(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], eps: float = 1e-6) -> Tensor:
-    """Squared 2-Wasserstein distance of diagonal Gaussians given as (mean, variance), mean over all channels.
-
-    ``(mu - mu')^2 + (sd - sd')^2``; ``eps`` keeps the square root differentiable at zero variance.
-    """
-    spread = (a[1] + eps).sqrt() - (b[1] + eps).sqrt()
-    return (a[0] - b[0]).square().mean() + spread.square().mean()
-
-
-def gaussian_w2(a: Tensor, b: Tensor) -> Tensor:
-    """Squared 2-Wasserstein distance of the diagonal Gaussians fitted to two samples, mean over channels.
-
-    Args:
-        a: samples ``(N, C)``; mean and deviation are taken over N.
-        b: samples ``(N', C)``.
-
-    Returns:
-        A scalar, 0 where the moments agree; safe for one sample.
-    """
-    return moments_w2(moments(widened(a), 0), moments(widened(b), 0))
+Kind = Literal["gaussian", "mmd", "pkt"]
 
 
 class DistributionLoss(nn.Module):
-    """Gaussian W2 between each substage's features of the learner, projected to the teacher's width, and the teacher's.
+    """Distance of each substage's features of the learner, projected to the teacher's width, and the teacher's.
 
-    The moments are taken within each clip (over its frames) and over the whole batch: the first says what a clip is,
-    the second keeps the projected space in place. Projectors live in training only and are dropped at export.
+    The distributions are those within each clip (over its frames) and of the whole batch: the first says what a clip
+    is, the second keeps the projected space in place. Projectors live in training only and are dropped at export; PKT,
+    which compares neighbourhoods of frames in the batch, needs none.
+
+    Args:
+        learner: widths ``C_k`` of the learner's substages.
+        teacher: widths of the teacher's.
+        momentum: of the running discrepancies that set the weights.
+        kind: what is compared.
     """
 
-    def __init__(self, learner: tuple[int, ...], teacher: tuple[int, ...], momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        learner: tuple[int, ...],
+        teacher: tuple[int, ...],
+        momentum: float = 0.95,
+        *,
+        kind: Kind = "gaussian",
+    ) -> None:
         super().__init__()
-        self.project = nn.ModuleList(nn.Linear(a, b) for a, b in zip(learner, teacher, strict=True))
-        self.momentum = momentum
+        pairs = list(zip(learner, teacher, strict=True))
+        self.project = nn.ModuleList(nn.Linear(a, b) for a, b in pairs if kind != "pkt")
+        self.momentum, self.kind = momentum, kind
         self.discrepancy: Tensor
-        self.register_buffer("discrepancy", torch.zeros(len(learner)))
+        self.register_buffer("discrepancy", torch.zeros(len(pairs)))
 
     def forward(self, learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        """Weighted mean of the substages' distances; features ``(B, T, C_k)``, the weights' mean is 1."""
-        distances = []
-        for k, (ours, theirs) in enumerate(zip(learner, teacher, strict=True)):
-            ours, theirs = widened(ours), widened(theirs)
-            scale = theirs.std(correction=0) + 1e-6  # in the teacher's unit, widths and norms do not matter
-            distances.append(self._distance(self.project[k](ours) / scale, theirs / scale))
-        each = torch.stack(distances)
-        if self.training:
-            self._follow(each.detach())
-        weight = 1 / self.discrepancy[: len(learner)].clamp(min=1e-4)
-        return (each * weight / weight.mean()).mean()
+        """Weighted mean of the substages' distances, the weights' mean is 1.
 
-    @staticmethod
-    def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-        """Moments over frames compared clip by clip, plus those of the whole batch (by the law of total variance)."""
-        mine, goal = moments(ours, 1), moments(theirs, 1)
-        return moments_w2(mine, goal) + moments_w2(_pooled(mine), _pooled(goal))
+        Args:
+            learner: features of the substages that ran, each ``(B, T, C_k)``.
+            teacher: those of the same substages ``(B, T', C'_k)``; nothing flows back into them.
+
+        Raises:
+            ValueError: Not the same number of substages.
+        """
+        with no_autocast(learner[0]):
+            pairs = [aligned(widened(a), widened(b).detach()) for a, b in zip(learner, teacher, strict=True)]
+            theirs = [b for _, b in pairs]
+            if self.kind == "pkt":
+                each = torch.stack([pkt(a.flatten(0, 1), b.flatten(0, 1)) for a, b in pairs])
+            else:
+                ours = [project(a) for project, (a, _) in zip(self.project, pairs, strict=False)]
+                each = gaussian_distances(ours, theirs) if self.kind == "gaussian" else mmd_distances(ours, theirs)
+            if self.training:
+                self._follow(each.detach())
+            weight = 1 / self.discrepancy[: len(each)].clamp(min=1e-4)
+            return each @ (weight / weight.sum()).to(each.dtype)
 
     def _follow(self, distances: Tensor) -> None:
         old = self.discrepancy[: len(distances)]
-        old.copy_(torch.where(old == 0, distances, self.momentum * old + (1 - self.momentum) * distances))
+        old.copy_(torch.where(old == 0, distances, torch.lerp(distances.to(old.dtype), old, self.momentum)))
 
 
-def _pooled(each: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The moments ``(C,)`` of all clips together, from each clip's own ``(B, C)``."""
-    mean, between = moments(each[0], 0)
-    return mean, each[1].mean(0) + between
+def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+    """W2 clip by clip plus W2 of the whole batch, for each substage ``(K,)``, in the teacher's unit.
+
+    All substages lie side by side along the channels, so that each step is one operation. The unit is the variance of
+    all numbers of the teacher's substage: widths and norms do not matter.
+
+    Args:
+        ours: features at the teacher's widths, each ``(B, T, C_k)``.
+        theirs: the teacher's.
+    """
+    widths = torch.tensor([f.shape[2] for f in theirs], device=theirs[0].device)
+    mine, goal = _moments(ours), _moments(theirs)
+    all_mine, all_goal = pooled(mine), pooled(goal)
+    owner = torch.repeat_interleave(widths)  # the substage of each channel
+    within = all_goal[0] - _each_mean(all_goal[0], owner, widths)[owner]
+    unit = _each_mean(all_goal[1] + within.square(), owner, widths).clamp(min=1e-12)[owner]
+    by_channel = w2_by_channel(mine, goal, unit).mean(0) + w2_by_channel(all_mine, all_goal, unit)
+    return _each_mean(by_channel, owner, widths)
+
+
+def _moments(features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance over frames, ``(B, sum of C_k)``; substages may differ in the number of their frames."""
+    if len({f.shape[1] for f in features}) == 1:
+        return moments(torch.cat(features, 2), 1)
+    each = [moments(f, 1) for f in features]
+    return torch.cat([mean for mean, _ in each], 1), torch.cat([variance for _, variance in each], 1)
+
+
+def mmd_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+    """MMD of the frames of each clip plus MMD of all frames of the batch, for each substage ``(K,)``."""
+    return torch.stack([mmd(a, b) + mmd(a.flatten(0, 1), b.flatten(0, 1)) for a, b in zip(ours, theirs, strict=True)])
+
+
+def _each_mean(x: Tensor, owner: Tensor, widths: Tensor) -> Tensor:
+    """Mean over each substage's channels: ``(sum of C_k,)`` to ``(K,)``."""
+    return x.new_zeros(len(widths)).index_add(0, owner, x) / widths

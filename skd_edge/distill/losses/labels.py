@@ -11,7 +11,7 @@ from skd_edge.distill.losses.precision import widened
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of ``logits (B, C)`` against probability vectors ``targets (B, C)``, mean over the batch."""
-    return -(targets * F.log_softmax(widened(logits), 1)).sum(1).mean()
+    return -(targets.detach() * F.log_softmax(widened(logits), 1)).sum(1).mean()
 
 
 def early_learning(logits: Tensor, memory: Tensor) -> Tensor:
@@ -24,5 +24,5 @@ def early_learning(logits: Tensor, memory: Tensor) -> Tensor:
     Returns:
         ``mean log(1 - <p, memory>)``, at most 0; the lower, the closer.
     """
-    agreement = (torch.softmax(widened(logits), 1) * memory).sum(1)
+    agreement = (torch.softmax(widened(logits), 1) * memory.detach()).sum(1)
     return torch.log1p(-agreement.clamp(max=1 - 1e-4)).mean()

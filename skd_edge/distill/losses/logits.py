@@ -1,11 +1,33 @@
-"""Knowledge distillation on the logits (1503.02531), standardised by default (2403.01427)."""
+"""Knowledge distillation on the logits (1503.02531), standardised by default (2403.01427).
+
+Here too is what every loss on the logits shares: the temperature, and the Kullback-Leibler divergence.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from skd_edge.distill.losses.precision import widened
+
+
+def softened(loss: Callable[[Tensor, Tensor], Tensor], learner: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T**2 * loss(learner / T, teacher / T)``: the square keeps the gradient's size whatever T; here and only here.
+
+    Args:
+        loss: of logits ``(B, C)`` and ``(B, C)``, a scalar.
+        learner: logits ``(B, C)``.
+        teacher: logits ``(B, C)``; nothing flows back into them.
+        temperature: T, above 0.
+    """
+    return temperature**2 * loss(widened(learner) / temperature, widened(teacher).detach() / temperature)
+
+
+def divergence(learner: Tensor, teacher: Tensor) -> Tensor:
+    """``KL(softmax(teacher) || softmax(learner))`` of logits ``(B, C)``, mean over the batch; 0 where they agree."""
+    return F.kl_div(F.log_softmax(learner, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
 def standardised(logits: Tensor) -> Tensor:
@@ -15,17 +37,16 @@ def standardised(logits: Tensor) -> Tensor:
     return centred / (centred.square().mean(1, keepdim=True) + 1e-7).sqrt()
 
 
-def distil_logits(learner: Tensor, teacher: Tensor, *, temperature: float, standardise: bool = True) -> Tensor:
-    """``T**2 * KL(softmax(teacher / T) || softmax(learner / T))``, mean over the batch; 0 where they agree.
+def kd(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Plain distillation: ``T**2 * KL`` of logits ``(B, C)`` softened by T, mean over the batch."""
+    return softened(divergence, learner, teacher, temperature)
 
-    Args:
-        learner: logits ``(B, C)``.
-        teacher: logits ``(B, C)``, no gradient.
-        temperature: T, above 0.
-        standardise: compare standardised logits; the result is then unchanged by a positive scale of either.
-    """
-    if standardise:
-        learner, teacher = standardised(learner), standardised(teacher)
-    p = F.log_softmax(widened(teacher) / temperature, 1)
-    q = F.log_softmax(widened(learner) / temperature, 1)
-    return temperature**2 * F.kl_div(q, p, reduction="batchmean", log_target=True)
+
+def kd_standardised(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """The same of standardised logits: unchanged by a shift and a positive scale of any row of either."""
+    return softened(divergence, standardised(learner), standardised(teacher), temperature)
+
+
+def distil_logits(learner: Tensor, teacher: Tensor, *, temperature: float, standardise: bool = True) -> Tensor:
+    """``kd_standardised`` or, with ``standardise=False``, ``kd``."""
+    return (kd_standardised if standardise else kd)(learner, teacher, temperature=temperature)

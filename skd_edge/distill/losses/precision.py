@@ -1,4 +1,4 @@
-"""In which precision losses are computed."""
+"""In which precision losses are computed: at least float32, also where the network around them runs in half."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ from torch import Tensor
 def widened(x: Tensor) -> Tensor:
     """``x`` in at least float32: half precision loses what a loss measures, double precision is kept."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def no_autocast(x: Tensor) -> torch.autocast:
+    """A context in which matrix products keep the precision of their factors: a Gram matrix overflows float16."""
+    return torch.autocast(x.device.type, enabled=False)

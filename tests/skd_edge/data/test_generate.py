@@ -9,7 +9,7 @@ import pytest
 
 from skd_bench.clips import Preprocess, Sampling, decode_clip
 from skd_bench.errors import UserError
-from skd_edge.data.generate import CLASSES, encode, generate, render, scene
+from skd_edge.data.generate import CLASSES, classes_of, encode, generate, render, scene
 from skd_edge.recipe import GeneratedData
 
 SMALL = GeneratedData(kind="generated", train=20, val=10, test=10, frames=4, size=16)
@@ -57,6 +57,24 @@ def test_one_frame_has_the_same_distribution_in_every_class(quantity):
     deciles = np.quantile(values, np.linspace(0.1, 0.9, 9))
     below = (values[:, :, None] < deciles).mean(1)
     assert np.abs(below - np.linspace(0.1, 0.9, 9)).max() < 5 * np.sqrt(0.25 / draws)  # five standard errors
+
+
+def test_a_class_in_which_nothing_happens_may_be_frequent(tmp_path):
+    """In training as often as the recipe says, elsewhere like any other; the other clips keep their pixels' recipe."""
+    settings = SMALL.model_copy(update={"train": 60, "val": 22, "test": 22, "nothing": 20})
+    rows = list(csv.DictReader(generate(tmp_path, settings, 0, processes=1).read_text().splitlines()))
+    assert classes_of(settings) == tuple(sorted((*CLASSES, "nothing")))
+    counts = {split: [r["label"] for r in rows if r["split"] == split] for split in ("train", "val", "test")}
+    assert counts["train"].count("nothing") == 40
+    assert {counts["train"].count(c) for c in CLASSES} == {2}
+    assert {counts[s].count(c) for s in ("val", "test") for c in classes_of(settings)} == {2}
+    clip = render("nothing", frames=6, size=32, difficulty=0.0, seed=3)
+    noise = np.abs(np.diff(clip.astype(float), axis=0)).mean()
+    assert (
+        noise
+        < 0.5
+        * np.abs(np.diff(render("spin_cw", frames=6, size=32, difficulty=0.0, seed=3).astype(float), axis=0)).mean()
+    )
 
 
 def test_generate_writes_what_it_lists(tmp_path):

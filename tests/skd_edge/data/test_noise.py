@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.data.noise import corrupt
+from skd_edge.data.noise import corrupt, simulated_votes, voter_rates
 from skd_edge.recipe import Noise
 
 
@@ -48,3 +48,47 @@ def test_no_noise_is_a_copy():
     kept = corrupt(labels, 5, Noise(kind="none", rate=0.9), 0)
     assert np.array_equal(kept, labels)
     assert kept is not labels
+
+
+def test_unlabelled_clips_stay_unlabelled():
+    labels = np.array([0, -1, 1, -1, 2, 0, 1, 2])
+    for kind in ("symmetric", "classes"):
+        noisy = corrupt(labels, 3, Noise(kind=kind, rate=0.5), 0)
+        assert np.array_equal(noisy < 0, labels < 0)
+        assert (noisy != labels).sum() == 3
+    votes = simulated_votes(labels, 3, Noise(kind="voters", rate=0.5), 0)
+    assert (votes[labels < 0] == -1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 200),
+    classes=st.integers(2, 8),
+    rate=st.floats(0, 1),
+    abstain=st.floats(0, 1),
+    voters=st.integers(1, 7),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_voters_err_and_abstain_exactly_as_often_as_asked(n, classes, rate, abstain, voters, seed):
+    labels = np.random.default_rng(seed).integers(0, classes, n)
+    noise = Noise(kind="voters", rate=rate, abstain=abstain, voters=voters)
+    votes, rates = simulated_votes(labels, classes, noise, seed), voter_rates(noise)
+    assert votes.shape == (n, voters)
+    assert votes.min(initial=0) >= -1
+    assert votes.max(initial=-1) < classes
+    left_out = (votes < 0).sum(0)
+    assert (left_out == round(abstain * n)).all()
+    wrong = ((votes != labels[:, None]) & (votes >= 0)).sum(0)
+    assert wrong.tolist() == [round(r * (n - round(abstain * n))) for r in rates]
+    assert np.isclose(rates.mean(), rate)
+    assert ((rates >= 0) & (rates <= 1)).all()
+    assert np.array_equal(votes, simulated_votes(labels, classes, noise, seed))
+
+
+def test_voters_differ_and_have_habits():
+    labels = np.zeros(4000, np.int64)
+    votes = simulated_votes(labels, 5, Noise(kind="voters", rate=0.4, abstain=0.0), 3)
+    shares = [np.bincount(v, minlength=5) / 4000 for v in votes.T]
+    assert np.allclose([1 - s[0] for s in shares], [0.1, 0.25, 0.4, 0.55, 0.7])
+    for share in shares:  # half of the errors go to one class, the rest to all four alike
+        assert np.allclose(np.sort(share[1:])[::-1] / share[1:].sum(), [0.625, 0.125, 0.125, 0.125], atol=0.06)

@@ -112,8 +112,17 @@ def test_csv(tmp_path):
         (ROWS, {"group": "actor"}, "no column 'actor'; its columns are: path, label, split, who"),
         (ROWS, {"label": "class"}, "no column 'class'"),
         ("", {}, "no column"),
-        (ROWS + ",a,train,p0\n", {}, r"index.csv:18: the 'path' or the 'label' of this row is empty"),
-        (ROWS + "x.mp4\n", {}, r"index.csv:18: the 'path' or the 'label' of this row is empty"),
+        (ROWS + ",a,train,p0\n", {}, r"index.csv:18: the 'path' of this row is empty"),
+        (ROWS + "x.mp4\n", {}, r"index.csv:18: this row ends before its 'label'"),
+        (ROWS + "x.mp4,,val,p0\n", {}, r"index.csv:18: the 'label' of this row is empty, and it is in val"),
+        (ROWS + "x.mp4, ,test,p0\n", {}, r"index.csv:18: the 'label' of this row is empty, and it is in test"),
+        (
+            ROWS.replace("mp4,a,tr", "mp4,,tr").replace("mp4,ü,tr", "mp4,,tr"),
+            {},
+            "no training clip has a label: every l",
+        ),
+        (ROWS.replace("mp4,ü,train", "mp4,,train"), {}, r"one class only \(a\)"),
+        (ROWS, {"votes": ["anna"]}, "no column 'anna'"),
         (ROWS, {"val": {"split": ["train", "val"]}}, "is in train and val; splits must not overlap"),
         (ROWS, {"test": {"split": ["tset"]}}, "gives no test clips; check the rules of data.test"),
         (ROWS + "n.mp4,new,val,p0\n", {}, "class 'new' has val clips and no training clip"),
@@ -124,6 +133,45 @@ def test_csv(tmp_path):
 def test_csv_that_is_wrong(tmp_path, text, kw, words):
     with pytest.raises(UserError, match=words):
         listed(table(tmp_path, text, **kw), tmp_path)
+
+
+def test_csv_with_unlabelled_training_clips(tmp_path):
+    text = ROWS + "u.mp4,,train,p0\nv.mp4,  ,train,p1\nw.mp4,,unused,p1\n"
+    listing = listed(table(tmp_path, text), tmp_path)
+    assert listing.classes == ("a", "ü")
+    assert [e.name for e in listing.entries if not e.label] == ["u.mp4", "v.mp4"]
+
+
+def voted(train, **kw):
+    """A table with two annotators' columns; ``train`` lines read path, Anna's vote, Ben's vote."""
+    trusted = "".join(f"{s}{i}.mp4,{c},x,x,{s}\n" for s in ("val", "test") for i, c in enumerate("ab"))
+    return "path,label,anna,ben,split\n" + "".join(f"{line},train\n" for line in train) + trusted
+
+
+VOTES = ["1,a,a,a", "2,b,a,", "3,,b, b ", "4,a,,b", "5,zzz,,"]
+
+
+def test_csv_with_votes(tmp_path):
+    listing = listed(table(tmp_path, voted(VOTES), votes=["anna", "ben"]), tmp_path)
+    assert listing.annotators == ("anna", "ben")
+    assert listing.classes == ("a", "b")  # the label column of training rows is not read
+    train = [e for e in listing.entries if e.split == "train"]
+    assert [e.votes for e in train] == [("a", "a"), ("a", ""), ("b", "b"), ("", "b"), ("", "")]
+    assert {e.label for e in train} == {""}
+    assert {(e.label, e.votes) for e in listing.entries if e.split != "train"} == {("a", ()), ("b", ())}
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        (["1,a,,", "2,b, ,"], "no training clip has a label: every vote in anna, ben abstains"),
+        (["1,a,a,a", "2,b,a,"], r"one class only \(a\)"),
+        ([*VOTES, "6,,wlak,b", "7,,wlak,b"], "class 'wlak' has no trusted validation clip"),
+    ],
+)
+def test_votes_that_are_wrong(tmp_path, train, words):
+    with pytest.raises(UserError, match=words):
+        listed(table(tmp_path, voted(train), votes=["anna", "ben"]), tmp_path)
 
 
 def test_csv_that_is_missing_or_no_text(tmp_path):

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from skd_bench.errors import UserError
-from skd_edge.distill.leg import build_learner, look, loss_terms, predict
+from skd_edge.distill.leg import build_learner, look, predict
+from skd_edge.distill.method import loss_terms, phase_at
 from skd_edge.models.substages import Staged
-from skd_edge.recipe import Losses, Training
+from skd_edge.recipe import Augment, Losses, Training
 
 
 def weights(trained):
@@ -67,15 +68,42 @@ def test_the_seed_decides(tools, tmp_path):
     assert not same(one, tools.train(replace(leg, seed=1), tmp_path / "three"))
 
 
-def test_a_loss_that_is_not_finite_names_the_term_and_the_leg(tools, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_term_the_step_and_the_leg(tools, tmp_path):
     start = {
         k: v * float("nan") if v.is_floating_point() else v for k, v in build_learner(tools.weak).state_dict().items()
     }
-    with pytest.raises(UserError, match=r"leg n \(\w{16}\): the 'labels' loss is not finite in epoch 1") as caught:
-        tools.train(tools.weak, tmp_path / "a", start=start)
+    notes = []
+    said = r"leg n \(\w{16}\): the 'labels' loss is not finite at step 1 \(epoch 1\), also at half the rate"
+    with pytest.raises(UserError, match=said) as caught:
+        tools.train(tools.weak, tmp_path / "a", lambda row: notes.append(row.get("note")), start=start)
     assert "lower training.rate" in str(caught.value)
+    assert [n for n in notes if n] == [
+        "the 'labels' loss is not finite at step 1: going on from the last epoch at half the rate"
+    ]
     with pytest.raises(UserError, match=r"the 'correlation' loss is not finite"):  # the first that a curriculum has
         tools.train(tools.staged, tmp_path / "b", start=start)
+
+
+def test_a_leg_that_diverges_once_goes_on_at_half_the_rate(tools, tmp_path, monkeypatch):
+    """One poisoned batch in epoch 3: the state before that epoch comes back, and the leg ends with finite weights."""
+    import skd_edge.distill.leg as module
+
+    whole, poisoned = module.loss_terms, []
+
+    def once(leg, said, *rest):
+        terms = whole(leg, said, *rest)
+        if len(poisoned) == 7:  # 48 clips in batches of 16: the second step of the third epoch
+            terms["labels"] = terms["labels"] * float("nan")
+        poisoned.append(1)
+        return terms
+
+    plain = tools.train(tools.weak, tmp_path / "plain")
+    monkeypatch.setattr(module, "loss_terms", once)
+    slow = tools.train(tools.weak, tmp_path / "slow")
+    assert [row.get("pace") for row in slow.curve] == [None, None, 0.5, 0.5, 0.5, 0.5]
+    assert [row["terms"] for row in slow.curve[:2]] == [row["terms"] for row in plain.curve[:2]]
+    assert all(v.isfinite().all() for v in weights(slow).values())
+    assert not same(plain, slow)
 
 
 def test_it_learns_from_the_start_that_it_is_given(tools, tmp_path):
@@ -131,3 +159,91 @@ def test_the_curriculum_lets_prefixes_learn_first(tools, tmp_path):
     assert set(curve[-1]["terms"]) == {"labels", "logits", "correlation", "distribution"}
     without = tools.train(replace(leg, staged=False), tmp_path / "kd").curve
     assert all(set(row["terms"]) == {"labels", "logits"} for row in without)
+
+
+def test_graft_teaches_prefixes_through_the_teachers_own_later_substages(tools, tmp_path):
+    leg = replace(tools.staged, epochs=4, training=Training(batch=16, rate=0.01, prefix=0.5, combination="graft"))
+    trained = tools.train(leg, tmp_path / "leg")
+    assert set(trained.curve[0]["terms"]) == {"graft"}
+    assert trained.curve[1]["terms"]["graft"] < trained.curve[0]["terms"]["graft"]
+    assert set(trained.curve[-1]["terms"]) == {"labels", "logits", "correlation", "distribution"}
+    assert weights(trained).keys() == build_learner(leg).state_dict().keys()  # the adapters are gone
+
+
+def test_phases_of_a_curriculum(tools):
+    """Which prefix learns when, for all substages and for some, by curriculum and by graft."""
+    from skd_edge.recipe import Network
+
+    def phases(**settings):
+        leg = replace(tools.staged, learner=Network(name="n", width=4), training=Training(prefix=0.5, **settings))
+        return [(p.upto, p.grafted) for p in (phase_at(leg, d / 8) for d in range(6))]
+
+    whole = (None, False)
+    assert phases() == [(1, False), (2, False), (3, False), (4, False), whole, whole]
+    assert phases(match=(2, 4)) == [(2, False)] * 2 + [(4, False)] * 2 + [whole] * 2
+    assert phases(combination="graft", match=(1, 2, 4)) == [(1, True)] * 2 + [(2, True)] * 2 + [whole] * 2
+    assert phases(combination="graft", match=(4,)) == [whole] * 6  # nothing of the teacher lies behind the last
+    assert phases(combination="none") == [whole] * 6
+    assert phases(losses=Losses(correlation=0, distribution=0)) == [whole] * 6
+
+
+def test_only_matched_substages_are_compared(tools, tmp_path):
+    """A teacher whose first substage is unlike anything changes nothing where only the second is matched."""
+    torch.manual_seed(0)
+    said = Staged([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
+    taught = Staged([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
+    other = Staged([torch.randn(6, 4, 5), taught.features[1]], taught.logits)
+    leg = replace(tools.staged, training=Training(match=(2,)))
+    terms = [loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]])["labels"].item() for t in (taught, other)]
+    assert terms[0] == terms[1]
+    from skd_edge.distill.losses.distribution import DistributionLoss
+
+    spread = DistributionLoss((8,), (10,)).eval()
+    each = [loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]], None, spread) for t in (taught, other)]
+    assert all(each[0][name].item() == each[1][name].item() for name in each[0])
+
+
+def test_dense_guidance_listens_to_the_teachers_further_up(tools, tmp_path):
+    torch.manual_seed(0)
+    said = Staged([torch.randn(6, 4, 4)], torch.randn(6, 4))
+    taught, above = Staged([torch.randn(6, 4, 5)], torch.randn(6, 4)), torch.randn(6, 4)
+    targets, leg = torch.eye(4)[[0, 1, 2, 3, 0, 1]], tools.staged
+
+    def logits(teacher, *others):
+        return loss_terms(leg, said, Staged(taught.features, teacher), targets, others=others)["logits"].item()
+
+    both = (logits(taught.logits) + logits(above)) / 2
+    assert logits(taught.logits, above) == pytest.approx(both, rel=1e-5)
+
+
+def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tools, tmp_path):
+    """The mixed clip is the view: it is a function of (clip, view), and its label is mixed in the same shares."""
+    from skd_edge.data.views import partners
+    from skd_edge.distill.leg import view_of
+
+    clips = tools.clips().train
+    leg = replace(tools.weak, augment=Augment(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
+    plain = replace(leg, augment=leg.augment.model_copy(update={"mixup": 0.0}))
+    index = np.arange(10)
+    mixed = view_of(clips, index, 1, leg, tools.preprocess)
+    assert torch.equal(mixed[3:7], view_of(clips, index[3:7], 1, leg, tools.preprocess))
+    rows, share = partners(clips.ids[index], len(clips), 1, 1.0)
+    parts = [view_of(clips, i, 1, plain, tools.preprocess) for i in (index, rows)]
+    keep = share.view(-1, 1, 1, 1, 1)
+    assert torch.allclose(mixed, keep * parts[0] + (1 - keep) * parts[1], atol=1e-5)
+    assert ((share >= 0.5) & (share <= 1)).all()
+    assert len(set(rows.tolist())) > 3
+    trained = tools.train(replace(leg, weak=False), tmp_path / "leg")
+    assert trained.curve[-1]["terms"]["labels"] < trained.curve[0]["terms"]["labels"]
+
+
+def test_a_fold_never_sees_its_own_part(tools, tmp_path):
+    """What is left out is never asked about while the leg trains: nothing is remembered of it."""
+    from skd_edge.distill.leg import folds_of
+
+    leg = replace(tools.weak, fold=(1, 3), epochs=2)
+    part = folds_of(48, 3)
+    assert sorted(np.bincount(part)) == [16, 16, 16]
+    whole = tools.train(leg, tmp_path / "a")
+    assert not whole.memory[part == 1].any()
+    assert (whole.memory[part != 1].sum(1) > 0).all()

@@ -22,8 +22,19 @@ MATTERS = {
 }  # fmt: skip
 OTHER = {
     "clip": Clip(frames=7, size=48, sampling="dense", stride=5, fit="pad", mean=(0.1,) * 3, std=(0.5,) * 3),
-    "augment": Augment(shift=9, brightness=0.3, contrast=0.3, flip=True, views=3),
-    "training": Training(batch=7, rate=0.1, weight_decay=0.3, ema=0.5, prefix=0.1, elr=1.0, losses=Losses(labels=9)),
+    "augment": Augment(shift=9, brightness=0.3, contrast=0.3, flip=True, views=3, mixup=0.3),
+    "training": Training(
+        batch=7,
+        rate=0.1,
+        weight_decay=0.3,
+        ema=0.5,
+        prefix=0.1,
+        elr=1.0,
+        losses=Losses(labels=9),
+        combination="graft",
+        match=(1, 2),
+        dense=0.5,
+    ),
     "learner": Network(name="n", family="resnet", width=9, depths=(2, 1), temporal="shift", expand=3),
 }
 
@@ -44,7 +55,8 @@ def test_every_setting_of_a_section_matters(part, field):
 @pytest.mark.parametrize("field", Losses.model_fields)
 def test_every_loss_weight_matters(field):
     losses = Losses()
-    value = not losses.standardise if field == "standardise" else getattr(losses, field) + 1
+    kinds = {"logits_kind": "dkd", "correlation_kind": "pearson", "distribution_kind": "mmd"}
+    value = kinds[field] if field in kinds else getattr(losses, field) + 1
     training = Training(losses=losses.model_copy(update={field: value}))
     assert replace(LEG, training=training).hash != LEG.hash
 
@@ -55,7 +67,7 @@ def test_names_do_not_matter():
     teacher = Teacher(name="n", family="mobile", width=8, floor=0.5, checkpoint=Path("weights"))
     assert replace(LEG, learner=teacher).hash == LEG.hash
     # The leg's own epochs count, not those that other roles have.
-    assert replace(LEG, training=Training(epochs=99, teacher_epochs=99)).hash == LEG.hash
+    assert replace(LEG, training=Training(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == LEG.hash
 
 
 def test_a_hash_is_short_stable_and_blind_to_the_order_of_keys():

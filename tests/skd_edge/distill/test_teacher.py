@@ -48,6 +48,19 @@ def test_the_cache_says_what_the_teacher_says(network, tiny_clips, tmp_path):
     assert not list((tmp_path / "t").rglob("*.part"))
 
 
+def test_half_precision_rounds_by_as_much_as_it_says(network, tiny_clips, tmp_path):
+    view, _ = view_of(tiny_clips.train)
+    whole, half = (TeacherCache(network, view, 48, tmp_path / "t", half=h) for h in (False, True))
+    rows, exact = (c.view(1).rows(np.arange(48), torch.device("cpu")) for c in (half, whole))
+    for a, b in zip((rows.logits, *rows.features), (exact.logits, *exact.features), strict=True):
+        assert a.dtype == torch.float32
+        assert torch.all((a - b).abs() <= b.abs() / 2048 + 6e-8)
+        assert not torch.equal(a, b)
+    assert np.allclose(half.probabilities(2), whole.probabilities(2), atol=2e-3)
+    sizes = [sum(f.stat().st_size for f in (c.folder / "view1").iterdir()) for c in (half, whole)]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
 def test_answers_that_broke_off_are_asked_for_again(network, tiny_clips, tmp_path):
     view, asked = view_of(tiny_clips.train)
     whole = TeacherCache(network, view, 48, tmp_path / "t").view(0)

@@ -60,7 +60,7 @@ def check(pseudo: PseudoLabels, n: int, classes: int) -> None:
 @pytest.mark.parametrize("rate", [0.2, 0.4])
 def test_planted_noise_is_mostly_repaired(rate, prototypes):
     truth, weak, q, features = planted(rate)
-    pseudo = optimise(weak, q, features, Labels(prototypes=prototypes))
+    pseudo = optimise(weak, q, features, Labels(method="mixture", prototypes=prototypes))
     check(pseudo, 800, 8)
     before, after = (weak == truth).mean(), (pseudo.hard == truth).mean()
     assert before == pytest.approx(1 - rate)
@@ -74,7 +74,7 @@ def test_planted_noise_is_mostly_repaired(rate, prototypes):
 
 def test_prototypes_help_where_the_network_errs():
     truth, weak, q, features = planted(0.4, right=0.75)
-    plain, sharpened = (optimise(weak, q, features, Labels(prototypes=p)) for p in (False, True))
+    plain, sharpened = (optimise(weak, q, features, Labels(method="mixture", prototypes=p)) for p in (False, True))
     assert (sharpened.hard == truth).mean() >= (plain.hard == truth).mean()
 
 
@@ -110,13 +110,13 @@ def test_whatever_the_network_says(seed, n, classes, share, sharpness, prototype
     weak = rng.integers(0, classes, n)
     q = rng.dirichlet(np.full(classes, sharpness), n).astype(np.float32)
     features = rng.normal(size=(n, 5)).astype(np.float32)
-    pseudo = optimise(weak, q, features, Labels(min_class_share=share, prototypes=prototypes))
+    pseudo = optimise(weak, q, features, Labels(method="mixture", min_class_share=share, prototypes=prototypes))
     check(pseudo, n, classes)
     own = pseudo.targets[np.arange(n), weak]
     for c in np.unique(weak):
         members = weak == c
         assert (own[members] >= 0.5 - 1e-6).sum() >= share * members.sum() - 1e-9
-    again = optimise(weak, q, features, Labels(min_class_share=share, prototypes=prototypes))
+    again = optimise(weak, q, features, Labels(method="mixture", min_class_share=share, prototypes=prototypes))
     assert np.array_equal(pseudo.targets, again.targets)
 
 

@@ -41,15 +41,15 @@ def test_each_leg_once_and_after_what_it_needs(schedule, optimise):
     hashes = [n.hash for n in nodes]
     assert len(set(hashes)) == len(hashes)
     for place, node in enumerate(nodes):
-        for needed in (node.teacher, node.start, node.labels):
-            assert needed is None or hashes.index(needed.hash) < place
+        for needed in node.needs:
+            assert hashes.index(needed.hash) < place
         assert node.leg.teacher == (node.teacher.hash if node.teacher else None)
         assert node.leg.start == (node.start.hash if node.start else None)
 
 
 def test_default_paths():
     nodes = tree()
-    assert names(nodes, "scout", "teacher") == ["teacher", "teacher"]
+    assert names(nodes, "scout", "teacher") == ["teacher", "teacher, round 1", "teacher, round 2", "teacher"]
     assert names(nodes, "assistant") == ["teacher>a1", "teacher>a1>a2"]
     assert sorted(names(nodes, "student")) == [
         "teacher>a1>a2>s1", "teacher>a1>a2>s2", "teacher>s1", "teacher>s2",
@@ -78,10 +78,10 @@ def test_controls_know_nothing_of_the_method():
             assert leg.targets == FACTS.weak
             assert not leg.staged
             assert not leg.weak
-    assert all(not n.leg.training.losses.standardise for n in nodes if n.leg.role == "kd" and n.teacher)
+    assert all(n.leg.training.losses.logits_kind == "kd" for n in nodes if n.leg.role == "kd" and n.teacher)
     assert facts["student"].staged
     assert facts["student"].targets != FACTS.weak
-    assert facts["scout"].weak
+    assert [n.leg.weak for n in nodes if n.leg.role == "scout"] == [True, False, False]
     assert {leg.epochs for role, leg in facts.items() if role in ("student", "assistant", "alone")} == {12}
 
 

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 import skd_edge.distill.losses as losses
+from skd_edge.distill.losses import LOGIT_LOSSES
 from skd_edge.distill.losses.correlation import correlate
-from skd_edge.distill.losses.distribution import DistributionLoss, gaussian_w2
+from skd_edge.distill.losses.distribution import DistributionLoss, Kind
+from skd_edge.distill.losses.gaussian import gaussian_w2
 from skd_edge.distill.losses.labels import early_learning, soft_cross_entropy
-from skd_edge.distill.losses.logits import distil_logits
+from skd_edge.distill.losses.mmd import mmd
+from skd_edge.distill.losses.pkt import pkt
 
 B, T, C = 5, 3, 4
+HELPERS = {"__init__", "precision", "frames"}
+
+# What becomes of f when learner and teacher are both multiplied by s > 0.
+Scale = Literal["same", "square", "other"]
 
 
-def _projected(x: Tensor, y: Tensor) -> Tensor:
+def _projected(kind: Kind, x: Tensor, y: Tensor) -> Tensor:
     """The distribution loss of one substage, its projector the identity."""
-    loss = DistributionLoss((x.shape[2],), (y.shape[2],)).to(torch.promote_types(x.dtype, torch.float32)).eval()
+    loss = DistributionLoss((x.shape[2],), (y.shape[2],), kind=kind)
+    loss = loss.to(torch.promote_types(x.dtype, torch.float32)).eval()
     with torch.no_grad():
-        loss.project[0].weight.copy_(torch.eye(x.shape[2]))
-        loss.project[0].bias.zero_()
+        for project in loss.project:
+            project.weight.copy_(torch.eye(x.shape[2]))
+            project.bias.zero_()
     return loss([x], [y])
+
+
+def _of_two(kind: str, x: Tensor, y: Tensor) -> Tensor:
+    """Two substages, the second of another width."""
+    return correlate([x, x[..., :2] * x[..., 1:3]], [y, y[..., :2] * y[..., 1:3]], kind=kind)
 
 
 @dataclass(frozen=True)
@@ -36,19 +53,34 @@ class Case:
     module: str
     call: Callable[[Tensor, Tensor], Tensor]
     shape: tuple[int, ...]
-    zero_at_equality: bool
+    zero_at_equality: bool = True
     at_least_zero: bool = True
+    scale: Scale = "same"
 
 
+SCALE_OF_LOGIT_LOSS: dict[str, Scale] = {"kd": "other", "kd-standardised": "same", "dist": "other", "dkd": "other"}
+FILE_OF_LOGIT_LOSS = {"kd": "logits", "kd-standardised": "logits"}
+SCALE_OF_KIND: dict[str, Scale] = {"gaussian": "same", "mmd": "same", "pkt": "same"}
 CASES = [
-    Case("kd", "logits", lambda x, y: distil_logits(x, y, temperature=2.0, standardise=False), (C,), True),
-    Case("standardised kd", "logits", lambda x, y: distil_logits(x, y, temperature=2.0), (C,), True),
-    Case("labels", "labels", lambda x, y: soft_cross_entropy(x, torch.softmax(y, 1)), (C,), False),
-    Case("elr", "labels", lambda x, y: early_learning(x, 0.7 * torch.softmax(y, 1)), (C,), False, False),
-    Case("correlation", "correlation", lambda x, y: correlate([x], [y]), (T, C), True),
-    Case("correlation of two", "correlation", lambda x, y: correlate([x, x**2], [y, y**2]), (T, C), True),
-    Case("w2", "distribution", gaussian_w2, (C,), True),
-    Case("distribution", "distribution", _projected, (T, C), True),
+    *(
+        Case(
+            name, FILE_OF_LOGIT_LOSS.get(name, name), partial(f, temperature=2.0), (C,), scale=SCALE_OF_LOGIT_LOSS[name]
+        )
+        for name, f in LOGIT_LOSSES.items()
+    ),
+    *(
+        Case(f"distribution, {kind}", "distribution", partial(_projected, kind), (T, C), scale=SCALE_OF_KIND[kind])
+        for kind in get_args(Kind)
+    ),
+    Case("labels", "labels", lambda x, y: soft_cross_entropy(x, y.softmax(1)), (C,), False, scale="other"),
+    Case("elr", "labels", lambda x, y: early_learning(x, 0.7 * y.softmax(1)), (C,), False, False, scale="other"),
+    Case("correlation", "correlation", lambda x, y: correlate([x], [y]), (T, C)),
+    Case("correlation of two", "correlation", partial(_of_two, "gram"), (T, C)),
+    Case("correlation, pearson", "correlation", partial(_of_two, "pearson"), (T, C)),
+    Case("w2", "gaussian", gaussian_w2, (C,), scale="square"),
+    Case("mmd", "mmd", mmd, (C,)),
+    Case("mmd, gaussian", "mmd", partial(mmd, kernel="gaussian"), (C,)),
+    Case("pkt", "pkt", pkt, (C,)),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -60,7 +92,7 @@ def drawn(case: Case, batch: int = B, seed: int = 0, dtype: torch.dtype = torch.
 
 
 def test_every_loss_is_here():
-    files = {p.stem for p in Path(losses.__file__).parent.glob("*.py")} - {"__init__", "precision"}
+    files = {p.stem for p in Path(losses.__file__).parent.glob("*.py")} - HELPERS
     assert {c.module for c in CASES} == files
 
 
@@ -112,20 +144,63 @@ def test_equality(case):
 
 
 @every
+def test_nothing_flows_back_into_the_teacher(case):
+    x, y = drawn(case)
+    (gradient,) = torch.autograd.grad(case.call(x, y.requires_grad_()), y, allow_unused=True)
+    assert gradient is None
+
+
+@every
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_scale(case, factor):
+    """Each loss does what its line in CASES says when both sides are scaled."""
+    x, y = drawn(case)
+    before, after = case.call(x, y).item(), case.call(factor * x, factor * y).item()
+    if case.scale == "other":
+        assert after != pytest.approx(before, rel=1e-3)
+        assert after != pytest.approx(factor**2 * before, rel=1e-3)
+    else:
+        assert after == pytest.approx(before * (factor**2 if case.scale == "square" else 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n, scale in SCALE_OF_LOGIT_LOSS.items() if scale == "other"])
+def test_scaled_logits_at_the_scaled_temperature_are_the_square(name):
+    """T**2 stands in one place, and each of these losses goes through it."""
+    x, y = (z.detach() for z in drawn(CASES[0]))
+    loss = LOGIT_LOSSES[name](x, y, temperature=2.0).item()
+    assert LOGIT_LOSSES[name](3 * x, 3 * y, temperature=6.0).item() == pytest.approx(9 * loss, rel=1e-9)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_under_autocast(case, dtype):
+    """Large features: their products overflow float16, so a loss that takes them in half is found out."""
+    x, y = drawn(case, dtype=torch.float32)
+    plain = case.call(300 * x, 300 * y)
+    with torch.autocast("cpu", dtype=dtype):
+        loss = case.call(300 * x, 300 * y)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-4, abs=1e-6)
+    assert torch.isfinite(gradient).all()
+
+
+@every
+@pytest.mark.parametrize("size", [1e-4, 1e4])
+def test_tiny_and_huge_input(case, size):
+    x, y = drawn(case, dtype=torch.float32)
+    loss = case.call(size * x, size * y)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert math.isfinite(loss.item())
+    assert torch.isfinite(gradient).all()
+
+
+@every
 @pytest.mark.parametrize("value", [0.0, 3.0, -1e4])
 @pytest.mark.parametrize("batch", [1, B])
 def test_no_variance(case, value, batch):
     x, y = (torch.full((batch, *case.shape), v, requires_grad=True) for v in (value, value))
     loss = case.call(x, y.detach())
-    (gradient,) = torch.autograd.grad(loss, x)
-    assert torch.isfinite(loss)
-    assert torch.isfinite(gradient).all()
-
-
-@every
-def test_huge_input(case):
-    x, y = drawn(case, dtype=torch.float32)
-    loss = case.call(1e4 * x, 1e4 * y)
     (gradient,) = torch.autograd.grad(loss, x)
     assert torch.isfinite(loss)
     assert torch.isfinite(gradient).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ def features(seed: int, batch: int, width: int) -> torch.Tensor:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1000), batch=st.integers(2, 8), width=st.integers(2, 9))
 def test_a_relation_is_a_cosine_gram_matrix(seed, batch, width):
-    r = relation(features(seed, batch, width))
+    (r,) = relation([features(seed, batch, width).flatten(1)])
     assert r.shape == (batch, batch)
     assert torch.allclose(r, r.T)
     assert torch.allclose(r.diagonal(), torch.ones(batch, dtype=torch.float64))
@@ -33,10 +34,15 @@ def test_scale_shift_and_rotation_of_features_do_not_matter(seed, scale, shift):
     assert correlate([scale * (ours @ basis) + shift], [theirs]).item() == pytest.approx(loss, rel=1e-6)
 
 
+def cosines(x: torch.Tensor) -> torch.Tensor:
+    flat = x.flatten(1) - x.flatten(1).mean(0)
+    return torch.nn.functional.cosine_similarity(flat[:, None], flat[None], dim=2)
+
+
 def test_several_substages():
     """The mean over substages of the relations' differences, plus how relations change from one to the next."""
     ours, theirs = [features(i, 5, 2 + i) for i in range(3)], [features(10 + i, 5, 4 + i) for i in range(3)]
-    a, b = [relation(f) for f in ours], [relation(f) for f in theirs]
+    a, b = [cosines(f) for f in ours], [cosines(f) for f in theirs]
     same = sum(((x - y) ** 2).mean() for x, y in zip(a, b, strict=True))
     steps = sum((((a[k + 1] - a[k]) - (b[k + 1] - b[k])) ** 2).mean() for k in range(2))
     assert correlate(ours, theirs).item() == pytest.approx(((same + steps) / 3).item(), rel=1e-9)
@@ -45,3 +51,40 @@ def test_several_substages():
 def test_unequal_counts_are_an_error():
     with pytest.raises(ValueError, match="argument 2 is"):
         correlate([features(0, 4, 3)], [features(0, 4, 3), features(1, 4, 3)])
+
+
+def off_diagonal(r: np.ndarray) -> np.ndarray:
+    return r[~np.eye(len(r), dtype=bool)].reshape(len(r), -1)
+
+
+def uncorrelated(a: np.ndarray, b: np.ndarray) -> float:
+    """1 - Pearson of each row without its diagonal, by numpy."""
+    rows = zip(off_diagonal(a), off_diagonal(b), strict=True)
+    return float(np.mean([1 - np.corrcoef(x, y)[0, 1] for x, y in rows]))
+
+
+def test_pearson_of_clips_and_of_frames():
+    """Inter: each clip's relations to the others; intra: each frame's to the others of its clip."""
+    ours, theirs = [[torch.randn(5, 4, w, dtype=torch.float64) for w in ws] for ws in ((2, 3), (6, 7))]
+    a, b = [[cosines(f).numpy() for f in side] for side in (ours, theirs)]
+    inter = sum(uncorrelated(x, y) for x, y in zip(a, b, strict=True)) + uncorrelated(a[1] - a[0], b[1] - b[0])
+    intra = 0.0
+    for clip in range(5):
+        p, q = [[cosines(f[clip]).numpy() for f in side] for side in (ours, theirs)]
+        intra += sum(uncorrelated(x, y) for x, y in zip(p, q, strict=True)) + uncorrelated(p[1] - p[0], q[1] - q[0])
+    loss = correlate(ours, theirs, kind="pearson").item()
+    assert loss == pytest.approx((inter + intra / 5) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gram", "pearson"])
+def test_longer_clips_are_compared_by_segments(kind):
+    ours, theirs = features(0, 6, 4), features(1, 6, 7)
+    loss = correlate([ours], [theirs], kind=kind).item()
+    assert correlate([ours], [theirs.repeat_interleave(2, 1)], kind=kind).item() == pytest.approx(loss, rel=1e-9)
+
+
+def test_features_far_from_zero_keep_their_relations():
+    """Float32: centring before the products, or they drown in what all clips share."""
+    ours, theirs = features(0, 6, 4), features(1, 6, 7)
+    far = correlate([(ours + 1000).float()], [theirs.float()])
+    assert far.item() == pytest.approx(correlate([ours], [theirs]).item(), rel=1e-3)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.losses.distribution import DistributionLoss, gaussian_w2
+from skd_edge.distill.losses.distribution import DistributionLoss, gaussian_distances
+from skd_edge.distill.losses.gaussian import gaussian_w2
 
 
 @settings(max_examples=40, deadline=None)
@@ -37,13 +38,16 @@ def staged(seed: int, widths: tuple[int, ...], batch: int = 6) -> list[torch.Ten
     return [torch.randn(batch, 4, w, generator=g) for w in widths]
 
 
-def test_moments_of_the_whole_batch_are_those_of_its_frames():
-    """The loss pools clip moments; that must equal the distance of all frames together."""
-    ours, theirs = (f.double() for f in staged(0, (5, 5)))
-    clip = ((ours.mean(1) - theirs.mean(1)) ** 2).mean()
-    spread = ((ours.std(1, correction=0) - theirs.std(1, correction=0)) ** 2).mean()
-    whole = gaussian_w2(ours.flatten(0, 1), theirs.flatten(0, 1))
-    assert DistributionLoss._distance(ours, theirs).item() == pytest.approx((clip + spread + whole).item(), rel=1e-4)
+def test_each_substage_is_compared_clip_by_clip_and_as_a_whole_in_the_teachers_unit():
+    """All substages are computed at once; each must equal its own distance, written out."""
+    ours, theirs = ([f.double() for f in staged(seed, (5, 2, 7))] for seed in (0, 1))
+    expected = []
+    for a, b in zip((o.numpy() for o in ours), (t.numpy() for t in theirs), strict=True):
+        a, b = a / b.std(), b / b.std()
+        clips = ((a.mean(1) - b.mean(1)) ** 2 + (a.std(1) - b.std(1)) ** 2).mean()
+        a, b = a.reshape(-1, a.shape[2]), b.reshape(-1, b.shape[2])
+        expected.append(clips + ((a.mean(0) - b.mean(0)) ** 2 + (a.std(0) - b.std(0)) ** 2).mean())
+    assert gaussian_distances(ours, theirs).numpy() == pytest.approx(np.array(expected), rel=1e-4)
 
 
 def test_the_teachers_scale_does_not_matter():
@@ -64,10 +68,7 @@ def test_no_substage_drowns_the_others():
     loss.discrepancy.copy_(torch.tensor([100.0, 1.0]))
     loss.momentum = 1.0  # keeps them
     ours, theirs = staged(0, (3, 3)), staged(1, (3, 3))
-    each = [
-        DistributionLoss._distance(loss.project[k](ours[k]) / s, theirs[k] / s).item()
-        for k, s in enumerate(t.std(correction=0) + 1e-6 for t in theirs)
-    ]
+    each = gaussian_distances([p(f) for p, f in zip(loss.project, ours, strict=True)], theirs).tolist()
     expected = (each[0] * 0.01 + each[1]) / (0.01 + 1)
     assert loss(ours, theirs).item() == pytest.approx(expected, rel=1e-4)
 
@@ -89,10 +90,47 @@ def test_discrepancies_follow_in_training_only_and_travel_with_the_state():
     assert "discrepancy" in loss.state_dict()
 
 
-def test_projectors_learn_and_the_teacher_does_not():
+@pytest.mark.parametrize("kind", ["gaussian", "mmd"])
+def test_projectors_learn_and_the_teacher_does_not(kind):
     torch.manual_seed(0)
-    loss = DistributionLoss((3,), (5,))
+    loss = DistributionLoss((3,), (5,), kind=kind)
     (ours,), (theirs,) = staged(0, (3,)), staged(1, (5,))
     loss([ours.requires_grad_()], [theirs]).backward()
     assert all(p.grad is not None and p.grad.norm() > 0 for p in loss.parameters())
     assert ours.grad.norm() > 0
+
+
+def test_pkt_needs_no_projector():
+    loss = DistributionLoss((3, 4), (5, 6), kind="pkt")
+    assert not list(loss.parameters())
+    ours = [f.requires_grad_() for f in staged(0, (3, 4))]
+    loss(ours, staged(1, (5, 6))).backward()
+    assert all(f.grad.norm() > 0 for f in ours)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mmd", "pkt"])
+def test_longer_clips_are_compared_by_segments(kind):
+    torch.manual_seed(0)
+    loss = DistributionLoss((3,), (5,), kind=kind).eval()
+    (ours,), (theirs,) = staged(0, (3,)), staged(1, (5,))
+    long = theirs.repeat_interleave(2, 1)
+    assert loss([ours], [long]).item() == pytest.approx(loss([ours], [theirs]).item(), rel=1e-5)
+    assert loss([ours.repeat_interleave(3, 1)], [theirs]).item() == pytest.approx(
+        loss([ours], [theirs]).item(), rel=1e-5
+    )
+
+
+def test_a_teachers_dead_substage_leaves_the_others_their_weight():
+    torch.manual_seed(0)
+    loss = DistributionLoss((3, 3), (3, 3)).train()
+    ours, theirs = [f.requires_grad_() for f in staged(0, (3, 3))], staged(1, (3, 3))
+    value = loss(ours, [torch.zeros_like(theirs[0]), theirs[1]])
+    value.backward()
+    assert torch.isfinite(value)
+    assert ours[1].grad.norm() > 1e-3
+    assert torch.isfinite(ours[0].grad).all()
+
+
+def test_the_teacher_must_have_as_many_substages():
+    with pytest.raises(ValueError, match="argument 2 is"):
+        DistributionLoss((3,), (5,))(staged(0, (3,)), staged(0, (5, 5)))

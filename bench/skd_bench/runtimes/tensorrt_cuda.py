@@ -1,0 +1,95 @@
+"""The CUDA calls that an engine needs, over NVIDIA's cuda-bindings: memory, copies, a stream, graphs.
+
+No GPU has run this module here; without one, every call was seen to answer with CUDA's own error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from skd_bench.errors import UserError
+
+PIP = "pip install cuda-bindings"
+_DRIVER = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU in use: its name, compute capability times ten, and the newest CUDA its driver speaks (13020: 13.2)."""
+
+    name: str
+    sm: int
+    driver: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (SM{self.sm}, driver for CUDA {self.driver // 1000}.{self.driver % 1000 // 10})"
+
+
+def no_driver() -> str | None:
+    """Why no engine can run here, or None where NVIDIA's driver is installed. Loads nothing but the driver."""
+    name = _DRIVER.get(sys.platform)
+    if name is None:
+        return f"there is no NVIDIA driver for {sys.platform}"
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return f"there is no NVIDIA driver ({name} does not load)"
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        return f"cuda-bindings is not installed; {PIP}"
+    return None
+
+
+def gpu() -> Gpu:
+    """The GPU in use (device 0 of those visible).
+
+    Raises:
+        UserError: There is none, or no driver or bindings to ask; says which.
+    """
+    reason = no_driver()
+    if reason is not None:
+        raise UserError(reason)
+    cuda = bindings()
+    if call(cuda.cudaGetDeviceCount) == 0:
+        raise UserError("the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES?)")
+    attribute = cuda.cudaDeviceAttr
+    major, minor = (
+        call(cuda.cudaDeviceGetAttribute, which, 0)
+        for which in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
+    )
+    name = call(cuda.cudaGetDeviceProperties, 0).name
+    return Gpu(
+        name.decode().strip("\0") if isinstance(name, bytes) else str(name),
+        10 * int(major) + int(minor),
+        int(call(cuda.cudaDriverGetVersion)),
+    )
+
+
+def bindings() -> Any:
+    """The module `cuda.bindings.runtime`.
+
+    Raises:
+        UserError: It is missing or does not load.
+    """
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise UserError(f"cuda-bindings does not load ({error}); {PIP}") from error
+
+
+def call(function: Any, *arguments: Any) -> Any:
+    """Call CUDA and return what it gives beside its status.
+
+    Raises:
+        UserError: The status is no success; in CUDA's words.
+    """
+    status, *values = function(*arguments)
+    if int(status) != 0:
+        _, text = bindings().cudaGetErrorString(status)
+        why = text.decode() if isinstance(text, bytes) else str(text)
+        raise UserError(f"CUDA failed in {function.__name__}: {why} (error {int(status)})")
+    return values[0] if len(values) == 1 else tuple(values)

@@ -1,0 +1,173 @@
+"""The rows of the method's study: every baseline, the full method, and the full method without each of its ideas.
+
+Baselines' losses come from torchdistill where it has them, so that they are nobody's straw men; their training loop,
+epochs, views, schedule and first weights are those of every other row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import skd_edge.distill.leg as leg_module
+from skd_edge.distill.losses import LOGIT_LOSSES
+from skd_edge.distill.losses.distribution import DistributionLoss
+from skd_edge.recipe import Network
+from skd_edge.schedule.tree import Legs, Node, in_order
+
+Grow = Callable[[Legs, Network], Node]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: what is trained, and which settings of the recipe differ.
+
+    Attributes:
+        name: as the table prints it.
+        grow: the node whose network is scored.
+        sets: ``--set`` changes of the recipe.
+        clean: trained on the clean labels whatever the column (an upper bound, not a method).
+        baseline: the full method must beat it.
+    """
+
+    name: str
+    grow: Grow
+    sets: tuple[str, ...] = ()
+    clean: bool = False
+    baseline: bool = True
+
+
+def _torchdistill(name: str) -> Callable[..., Tensor]:
+    """A loss of torchdistill as one of ours, with T squared where its module leaves it to the caller."""
+
+    def loss(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        from torchdistill.losses import mid_level
+
+        said, taught = {"s": {"output": learner}}, {"t": {"output": teacher}}
+        if name == "DISTLoss":
+            return torch.as_tensor(mid_level.DISTLoss("s", "output", "t", "output", tau=1.0)(said, taught))
+        module = getattr(mid_level, name)("s", "output", "t", "output", temperature=temperature, alpha=0)
+        return torch.as_tensor(temperature**2 * module(said, taught))
+
+    return loss
+
+
+for _ours, _theirs in (("td-kd", "KDLoss"), ("td-ls", "LogitStdKDLoss"), ("td-dist", "DISTLoss")):
+    LOGIT_LOSSES[_ours] = _torchdistill(_theirs)
+
+
+class _Distribution(DistributionLoss):
+    """Ours, and FitNet's hint (1412.6550) as one more kind: mean squared error of regressed pooled features."""
+
+    def forward(self, learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        if self.kind != "hint":
+            return super().forward(learner, teacher)
+        pairs = zip(self.project, learner, teacher, strict=False)
+        return torch.stack([F.mse_loss(regress(ours), theirs) for regress, ours, theirs in pairs]).mean()
+
+
+leg_module.DistributionLoss = _Distribution  # type: ignore[misc]
+
+
+def _kd(kind: str, path: bool = False, **losses: float) -> Grow:
+    return lambda legs, student: legs.plain_kd(student, _assistants(legs) if path else (), logits_kind=kind, **losses)
+
+
+def _full(legs: Legs, student: Network) -> Node:
+    return legs.cascade(student, _assistants(legs))
+
+
+def _direct(legs: Legs, student: Network) -> Node:
+    return legs.cascade(student, ())
+
+
+def _assistants(legs: Legs) -> tuple[str, ...]:
+    return tuple(a.name for a in legs.recipe.assistants)
+
+
+def _elr(legs: Legs, student: Network) -> Node:
+    """Early-learning regularisation on the student alone."""
+    node = legs.alone(student)
+    return Node(replace(node.leg, weak=True))
+
+
+def _soft(legs: Legs, student: Network) -> Node:
+    """What the scout (a teacher under early-learning regularisation) remembers of each clip, as soft labels."""
+    scout = in_order([legs.teacher()])[0]
+    return Node(replace(legs.alone(student).leg, targets=legs.targets(scout)), labels=scout)
+
+
+def _cleanlab(legs: Legs, student: Network) -> Node:
+    """Confident learning on the student's own out-of-fold opinions, then the student on what it left."""
+    alone = legs.alone(student)
+    parts = legs.recipe.labels.folds
+    folds = tuple(Node(replace(alone.leg, fold=(i, parts), path=(student.name, f"part {i}"))) for i in range(parts))
+    leg = replace(alone.leg, targets=legs.targets(alone, folds))
+    return Node(leg, labels=alone, folds=folds)
+
+
+def _fitnet(legs: Legs, student: Network) -> Node:
+    """The first half of the student regresses to the teacher's first; then plain distillation, the hint kept on."""
+    node = legs.plain_kd(student, logits_kind="td-kd", correlation=0.0, distribution=1.0, distribution_kind="hint")
+    hints = node.leg.training.model_copy(update={"match": (2,), "combination": "curriculum"})
+    return replace(node, leg=replace(node.leg, staged=True, training=hints))
+
+
+ROWS = (
+    Row("no KD", lambda legs, s: legs.alone(s)),
+    Row("no KD, clean labels", lambda legs, s: legs.alone(s), clean=True, baseline=False),
+    Row("teacher", lambda legs, s: legs.plain_teacher(), baseline=False),
+    Row("teacher, clean labels", lambda legs, s: legs.plain_teacher(), clean=True, baseline=False),
+    Row("KD", _kd("td-kd")),
+    Row("KD + LS", _kd("td-ls")),
+    Row("DIST", _kd("td-dist")),
+    Row("FitNet", _fitnet),
+    Row("TAKD", _kd("td-kd", path=True)),
+    Row("ELR alone", _elr),
+    Row("ELR teacher, soft labels", _soft, ("labels.method=soft", "labels.min_class_share=0")),
+    Row("cleanlab alone", _cleanlab, ("labels.method=confident", "labels.folds=3")),
+    Row("full", _full, baseline=False),
+    Row("full, direct", _direct, baseline=False),
+    Row("full - (a) substages", _full, ("training.combination=none", "training.losses.correlation=0"), baseline=False),
+    Row("full - (c) pseudo-labels", _full, ("labels.optimise=false",), baseline=False),
+    Row("full - (d) distribution", _full, ("training.losses.distribution=0",), baseline=False),
+)
+
+
+def row(name: str) -> Row:
+    """The row of this name."""
+    return next(r for r in ROWS if r.name == name)
+
+
+# The paper's thesis: the best way of distilling depends on the structure of teacher and student. Clean labels, direct.
+GAPS = {"small gap": {"resnet": 12, "mobile": 16}, "large gap": {"resnet": 4, "mobile": 6}}  # the student's width
+FAMILIES = {"same family": "resnet", "other family": "mobile"}  # the teacher is a resnet
+MATCHES = {1: "[4]", 2: "[2, 4]", 4: "[1, 2, 3, 4]"}  # the substages that correspond
+
+
+def thesis_name(how: str, gap: str, family: str, k: int) -> str:
+    """The name of one cell."""
+    return f"{how}, {gap}, {family}" + (f", K = {k}" if k else "")
+
+
+def _thesis() -> tuple[Row, ...]:
+    rows = []
+    for gap, widths in GAPS.items():
+        for name, family in FAMILIES.items():
+            student = f"students=[{{name: small, family: {family}, width: {widths[family]}}}]"
+            plain = (student, "labels.optimise=false")
+            rows.append(Row(thesis_name("KD", gap, name, 0), _kd("kd-standardised"), plain, baseline=False))
+            for how in ("curriculum", "graft"):
+                for k, match in MATCHES.items():
+                    if how == "graft" and k == 1:  # nothing of the teacher lies behind its last substage
+                        continue
+                    sets = (*plain, f"training.combination={how}", f"training.match={match}")
+                    rows.append(Row(thesis_name(how, gap, name, k), _direct, sets, baseline=False))
+    return tuple(rows)
+
+
+THESIS = _thesis()

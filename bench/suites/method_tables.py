@@ -1,0 +1,182 @@
+"""From the rows of bench/results/method.jsonl to docs/method_study.md: means, two-level intervals, recovered shares.
+
+Every interval is a bootstrap on two levels: seeds are drawn again, and within each seed its test clips; rows of one
+seed share their draws, so differences are paired. Baselines are compared with the full method under Holm's correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from method_rows import FAMILIES, GAPS, MATCHES, ROWS, thesis_name
+from numpy.typing import NDArray
+
+from skd_bench.files import write_atomic
+
+Json = dict[str, Any]
+Draws = NDArray[np.float64]
+DRAWS = 2000
+NAMES = {
+    "clean": "clean labels", "sym20": "20 % symmetric noise", "sym40": "40 % symmetric noise",
+    "class40": "40 % class-dependent noise", "voters": "five imperfect voters",
+}  # fmt: skip
+HEAD = """# The method's study
+
+Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/method.py --data {data} --noise {noise} --rows all
+--seeds {seeds}` (resumable; rows: `bench/results/method.jsonl`; this page: `--tables`).
+
+Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
+schedule and first weights; baselines' losses (KD, KD + LS, DIST) are torchdistill's. No row was tuned for these tables:
+every row has the weights of its paper's reading in `skd_edge/recipe.py`. Seconds are all training that a row needs, on
+{device}, beside other work: they compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips);
+with fewer than five seeds they are too narrow for the seeds' own spread. `noise-rec` is (X - B) / (C - B), B the same
+student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T - B), T the teacher on clean labels.
+
+"""
+
+
+def bits(row: Json) -> NDArray[np.float64]:
+    """Which test clips a row got right ``(N,)``."""
+    packed = np.frombuffer(bytes.fromhex(row["correct"]), np.uint8)
+    return np.unpackbits(packed)[: row["clips"]].astype(np.float64)
+
+
+class Column:
+    """The rows of one data set under one kind of noise, with shared bootstrap draws."""
+
+    def __init__(self, rows: Sequence[Json]) -> None:
+        self.by: dict[str, dict[int, Json]] = {}
+        for row in rows:
+            self.by.setdefault(row["row"], {})[row["seed"]] = row
+
+    def draws(self, *names: str) -> tuple[list[float], list[Draws]] | None:
+        """Mean and bootstrap draws of each row, over the seeds that all of them have; None without any."""
+        if any(name not in self.by for name in names):
+            return None
+        seeds = sorted(set.intersection(*(set(self.by[name]) for name in names)))
+        if not seeds:
+            return None
+        each = {name: [bits(self.by[name][s]) for s in seeds] for name in names}
+        rng = np.random.default_rng(0)
+        out = {name: np.empty(DRAWS) for name in names}
+        for b in range(DRAWS):
+            picked = rng.integers(0, len(seeds), len(seeds))
+            clips = [rng.integers(0, len(each[names[0]][s]), len(each[names[0]][s])) for s in picked]
+            for name in names:
+                out[name][b] = np.mean([each[name][s][c].mean() for s, c in zip(picked, clips, strict=True)])
+        return [float(np.mean([x.mean() for x in each[name]])) for name in names], [out[name] for name in names]
+
+
+def interval(draws: Draws) -> tuple[float, float]:
+    """The middle 95 % of the draws."""
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def share(column: Column, name: str, top: str) -> str:
+    """The recovered share between the student alone and ``top``, with its interval."""
+    got = column.draws(name, "no KD", top)
+    if got is None or name in ("no KD", top):
+        return "–"
+    (x, base, best), (dx, dbase, dbest) = got
+    low, high = interval(dbest - dbase)
+    if low <= 0 <= high:
+        return "undefined"
+    below, above = interval((dx - dbase) / np.where(dbest == dbase, np.nan, dbest - dbase))
+    return f"{100 * (x - base) / (best - base):.0f} [{100 * below:.0f}, {100 * above:.0f}]"
+
+
+def holm(values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down adjustment of p-values."""
+    adjusted, worst = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(values.items(), key=lambda item: item[1])):
+        worst = max(worst, min(1.0, p * (len(values) - rank)))
+        adjusted[name] = worst
+    return adjusted
+
+
+def leads(column: Column) -> dict[str, str]:
+    """How far the full method leads each baseline, in points, with interval and Holm's p-value."""
+    found: dict[str, tuple[float, Draws]] = {}
+    for row in ROWS:
+        got = column.draws("full", row.name) if row.baseline else None
+        if got is not None:
+            found[row.name] = got[0][0] - got[0][1], got[1][0] - got[1][1]
+    p = {
+        name: min(1.0, 2 * max(float(min((d <= 0).mean(), (d >= 0).mean())), 1 / DRAWS))
+        for name, (_, d) in found.items()
+    }
+    corrected, cells = holm(p), {}
+    for name, (mean, d) in found.items():
+        low, high = interval(d)
+        cells[name] = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p {corrected[name]:.3f}"
+    return cells
+
+
+def section(data: str, noise: str, column: Column) -> list[str]:
+    """One column of the study as a table."""
+    top = "teacher, clean labels" if noise == "clean" else "no KD, clean labels"
+    recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), leads(column)
+    lines = [f"## {data}, {NAMES[noise]}", "",
+             f"| row | test | 95 % | seeds | {recovered} % | full leads by | labels right | seconds |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in ROWS:
+        got = column.draws(row.name)
+        if got is None:
+            continue
+        rows = [column.by[row.name][s] for s in sorted(column.by[row.name])]
+        low, high = interval(got[1][0])
+        each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
+        labels = [r["labels"] for r in rows if "labels" in r]
+        lines.append(
+            f"| {row.name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
+            f"{share(column, row.name, top)} | {lead.get(row.name, '–')} | "
+            f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | {np.mean([r['seconds'] for r in rows]):.0f} |"
+        )
+    return [*lines, ""]
+
+
+def thesis(data: str, column: Column) -> list[str]:
+    """Way of distilling by structure of teacher and student, as one table; the best of each line is bold."""
+    ways = [("KD", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
+    lines = [f"## Does the best way depend on the structure? {data}, clean labels, direct", "",
+             "KD is standardised. K: number of corresponding substages.", "",
+             "| structure | " + " | ".join(f"{how}, K = {k}" if k else how for how, k in ways) + " |",
+             "|---|" + "---|" * len(ways)]  # fmt: skip
+    for gap in GAPS:
+        for family in FAMILIES:
+            got = [column.draws(thesis_name(how, gap, family, k)) for how, k in ways]
+            if any(g is None for g in got):
+                continue
+            means = [g[0][0] for g in got if g]
+            cells = []
+            for g in got:
+                assert g is not None
+                low, high = interval(g[1][0])
+                text = f"{100 * g[0][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+                cells.append(f"**{text}**" if g[0][0] == max(means) else text)
+            lines.append(f"| {gap}, {family} | " + " | ".join(cells) + " |")
+    return [*lines, ""] if len(lines) > 6 else []
+
+
+def write_tables(rows: Sequence[Json], path: Path) -> None:
+    """Write the page from all rows."""
+    if not rows:
+        return
+    words = {
+        "data": " ".join(sorted({r["data"] for r in rows})), "noise": " ".join(sorted({r["noise"] for r in rows})),
+        "seeds": " ".join(str(s) for s in sorted({r["seed"] for r in rows})), "student": "small",
+        "device": ", ".join(sorted({f"{r['device']} ({r['threads']} thread(s), torch {r['torch']})" for r in rows})),
+    }  # fmt: skip
+    lines = []
+    for data in sorted({r["data"] for r in rows}):
+        for noise in NAMES:
+            mine = [r for r in rows if r["data"] == data and r["noise"] == noise]
+            if mine:
+                lines += section(data, noise, Column(mine))
+            if mine and noise == "clean":
+                lines += thesis(data, Column(mine))
+    write_atomic(path, HEAD.format(**words) + "\n".join(lines))

@@ -1,0 +1,35 @@
+"""Confident learning (1911.00068) through its own library, cleanlab: which weak labels are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.errors import UserError
+
+
+def confident_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArray[np.float64]:
+    """1 where confident learning finds that the weak label is wrong, else 0: ``(N,)``.
+
+    Args:
+        weak: ``(N,)`` class indices, none missing.
+        q: ``(N, C)`` out-of-fold (or not memorised) probabilities, rows sum to 1.
+
+    Raises:
+        UserError: cleanlab is not installed.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError:
+        raise UserError(
+            "labels.method 'confident' needs cleanlab: pip install 'skd-edge[study]', or use 'mixture'"
+        ) from None
+    # Per-class thresholds are means over a class's members: a class that nobody has (or believes in) has none.
+    present = np.unique(weak)
+    index = np.full(q.shape[1], -1)
+    index[present] = np.arange(len(present))
+    share = q[:, present].astype(np.float64) + 1e-9
+    share /= share.sum(1, keepdims=True)
+    if len(present) < 2:
+        return np.zeros(len(weak))
+    return np.asarray(find_label_issues(index[weak], share, n_jobs=1), np.float64)

@@ -1,0 +1,92 @@
+"""What a clip's neighbours in feature space say of it, freed of the noise in their own labels.
+
+Nearest published: label propagation for noisy labels (MOIT, 2106.13325) and Dawid-Skene's EM with a single annotator.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_NEIGHBOURS = 30
+_NEAR = 0.1  # cosine distance over which a neighbour's weight falls to 1/e
+_DOUBT = 0.02  # nobody is surer than this of anything
+
+
+def opinions(weak: NDArray[np.int64], q: NDArray[np.float32], features: NDArray[np.float32]) -> Floats:
+    """Class probabilities ``(N, C)`` by the network and by a clip's neighbours; its own label is no witness.
+
+    Args:
+        weak: ``(N,)`` class indices, -1 where a clip has no label.
+        q: ``(N, C)`` what a network says that has not memorised ``weak``; rows sum to 1.
+        features: ``(N, D)`` what it sees.
+    """
+    seen = _neighbours_labels(weak, q.shape[1], features)
+    told = np.clip(seen @ np.linalg.pinv(noise_matrix(weak, q), rcond=0.05), 1e-3, None)
+    return _rows((_rows(told) + _DOUBT) * np.sqrt(q + _DOUBT))
+
+
+def noise_matrix(weak: NDArray[np.int64], opinion: NDArray[np.floating], rounds: int = 30) -> Floats:
+    """``(C, C)`` probability of each weak label (column) given the true class (row), by expectation maximisation.
+
+    Opinions are squared first: an unsure one would find every label likely, and noise would be underestimated. Three
+    classes' worth of clips speak for noise that is the same for all classes, so that few clips do not make a pattern;
+    the less, the more the errors that were counted differ from such noise (empirical Bayes).
+    """
+    classes, has = opinion.shape[1], weak >= 0
+    given, said = np.eye(classes)[weak[has]], _rows(opinion[has] ** 2)
+    matrix = _symmetric(0.7, classes)
+    for _ in range(rounds):
+        counts = _rows(said * matrix[:, weak[has]].T).T @ given
+        kept = float(np.clip(np.trace(counts) / max(counts.sum(), 1e-12), 1 / classes, 1.0))
+        prior = 3 * has.sum() / classes / max(_pattern(counts), 1.0)
+        matrix = _rows(counts + prior * _symmetric(kept, classes) + 1e-6)
+    return matrix
+
+
+def _pattern(counts: Floats) -> float:
+    """How far counted errors are from being spread evenly: about 1 where they are (chi square by its freedom)."""
+    off = ~np.eye(len(counts), dtype=bool)
+    even = np.where(off, (counts * off).sum(1, keepdims=True) / max(len(counts) - 1, 1), 0.0)
+    free = max(len(counts) * (len(counts) - 2), 1)
+    return float(((counts - even)[off] ** 2 / np.maximum(even[off], 1.0)).sum() / free)
+
+
+def posterior(weak: NDArray[np.int64], opinion: NDArray[np.floating], matrix: Floats) -> Floats:
+    """Bayes: class probabilities ``(N, C)`` given the opinion and the weak label, as independent witnesses."""
+    likelihood = np.where((weak >= 0)[:, None], matrix[:, weak].T, 1.0)
+    return _rows(opinion * likelihood)
+
+
+def _neighbours_labels(weak: NDArray[np.int64], classes: int, features: NDArray[np.float32]) -> Floats:
+    """Share of each weak label among the nearest clips ``(N, C)``, near ones weighing more."""
+    from sklearn.neighbors import NearestNeighbors
+
+    n = len(weak)
+    if n < 2:
+        return np.full((n, classes), 1 / classes)
+    x = _half_whitened(features)
+    distance, rows = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, n - 1)).fit(x).kneighbors()  # never itself
+    weight = np.exp(-(distance**2) / 2 / _NEAR) + 1e-12  # of unit vectors: 1 - cosine = distance squared / 2
+    given = np.where((weak >= 0)[:, None], np.eye(classes)[weak], 0.0)
+    return _rows(np.einsum("nk,nkc->nc", weight, given[rows]) + 1e-6)
+
+
+def _half_whitened(features: NDArray[np.float32]) -> Floats:
+    """Unit vectors ``(N, D)`` whose strong directions drown the weak ones only half as much as they did."""
+    x = features.astype(np.float64) - features.mean(0)
+    scale, axes = np.linalg.eigh(x.T @ x)
+    x = x @ (axes * np.maximum(scale, max(scale[-1], 1e-12) * 1e-9) ** -0.25)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+
+
+def _symmetric(kept: float, classes: int) -> Floats:
+    """A matrix that keeps each label with probability ``kept`` and spreads the rest evenly."""
+    matrix = np.full((classes, classes), (1 - kept) / max(classes - 1, 1))
+    np.fill_diagonal(matrix, kept)
+    return matrix
+
+
+def _rows(x: NDArray[np.floating]) -> Floats:
+    return np.asarray(x / np.maximum(x.sum(1, keepdims=True), 1e-12), np.float64)

@@ -1,0 +1,106 @@
+"""Whatever a substage hands on, seen as one vector a frame: maps, tokens and vectors to ``(B, T, C)``.
+
+A layout is a word of axes: B clips, T time steps, F = B*T folded frames, C channels, H and W space, N tokens.
+
+=======  =============================================  ==============================================
+layout   what                                           taken for it when
+=======  =============================================  ==============================================
+BCTHW    maps of a 3-D network                          5 axes, the last two equal, T at most the frames
+BTCHW    the same, frames first                         likewise
+BTHWC    the same, channels last                        5 axes, the two before the last equal
+FCHW     maps of folded frames                          4 axes, the last two equal, F a multiple of B
+FHWC     the same, channels last                        4 axes, the two in the middle equal
+BTNC     tokens frame by frame                          4 axes, B and T as in the clip
+BNC      tokens of the whole clip, time outermost       3 axes, B first, N = T'*h*h (+1 class token)
+FNC      tokens of folded frames, N = h*h (+1)          3 axes, F more than B
+NBC      tokens, sequence first                         3 axes, B second
+BCT      vectors, channels first                        3 axes, the last as long as the clip
+FC       vectors of folded frames, or one a clip        2 axes
+=======  =============================================  ==============================================
+
+Clips are square, so space is a pair of equal axes. One word that fits is taken; none or several are an error, and the
+recipe's ``teacher.layout`` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+from torch import Tensor
+
+
+def layouts_of(shape: Sequence[int], *, batch: int, frames: int, tubelet: int | None = None) -> list[str]:
+    """Every layout that an output of this shape could have.
+
+    Args:
+        shape: of the output, for ``batch`` clips.
+        batch: B, not 1: then it cannot be mistaken for an axis of one.
+        frames: T, the frames the network was given.
+        tubelet: frames that a token spans, where tokens merge frames; None: found from the shape.
+    """
+    fits: dict[str, bool] = {}
+    match tuple(shape):
+        case (_, p, q, r, s):
+            fits = {"BCTHW": q <= frames and r == s, "BTCHW": p <= frames and r == s, "BTHWC": p <= frames and q == r}
+        case (_, p, q, r):
+            fits = {"FCHW": q == r, "FHWC": p == q, "BTNC": p == frames}
+        case (n, p, q):
+            tokens = [time_steps(size, frames, tubelet) is not None for size in (n, p)]
+            fits = {"BNC": tokens[1], "FNC": n > batch, "NBC": tokens[0], "BCT": q == frames}
+        case (_, _):
+            fits = {"FC": True}
+    return [layout for layout, fit in fits.items() if fit and _holds(layout, shape, batch)]
+
+
+def _holds(layout: str, shape: Sequence[int], batch: int) -> bool:
+    """Whether the axis of clips has their number, and that of folded frames a multiple of it."""
+    if "F" in layout:
+        return shape[0] % batch == 0
+    return shape[layout.index("B")] == batch
+
+
+def time_steps(tokens: int, frames: int, tubelet: int | None = None) -> tuple[int, int] | None:
+    """How the tokens of a clip divide into time: ``(T', leading tokens that stand for the clip)``.
+
+    The most time steps T' that divide the frames and leave a square of tokens each, without a class token or with one;
+    ``tubelet`` fixes T' to frames / tubelet. None where nothing fits.
+    """
+    spans = (tubelet,) if tubelet else tuple(s for s in range(1, frames + 1) if frames % s == 0)
+    for steps in (frames // s for s in spans):
+        for extra in (0, 1):
+            each, rest = divmod(tokens - extra, max(steps, 1))
+            if rest == 0 and each > 0 and _square(each):
+                return steps, extra
+    return None
+
+
+def pool(x: Tensor, layout: str, *, batch: int, frames: int, tubelet: int | None = None) -> Tensor:
+    """The mean over space of one output: ``(B, T', C)``, T' as the network left it; class tokens are left out.
+
+    Args:
+        x: the output, its axes as ``layout`` names them.
+        layout: one of the table above.
+        batch: B.
+        frames: T, the frames the network was given.
+        tubelet: see ``time_steps``.
+    """
+    if layout == "NBC":
+        x, layout = x.transpose(0, 1), "BNC"
+    if layout == "BNC":
+        steps, extra = time_steps(x.shape[1], frames, tubelet) or (1, 0)
+        x, layout = x[:, extra:].unflatten(1, (steps, -1)), "BTNC"
+    elif "N" in layout:
+        place = layout.index("N")
+        if _square(x.shape[place] - 1) and not _square(x.shape[place]):
+            x = x.narrow(place, 1, x.shape[place] - 1)  # a class token of each frame
+    if layout[0] == "F":
+        x, layout = x.unflatten(0, (batch, -1)), "BT" + layout[1:]
+    space = [place for place, axis in enumerate(layout) if axis in "HWN"]
+    x = x.mean(space) if space else x
+    left = [axis for axis in layout if axis not in "HWN"]
+    return x.permute([left.index(axis) for axis in "BTC"])
+
+
+def _square(n: int) -> bool:
+    return n > 0 and isqrt(n) ** 2 == n

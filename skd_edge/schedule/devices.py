@@ -1,0 +1,153 @@
+"""Where candidates are measured: on this machine, on one that ssh reaches, or on one that files are carried to.
+
+Whatever the way, one choice compares the milliseconds of one device only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from skd_bench import latency, remote
+from skd_bench.device import device_card
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file, write_atomic
+from skd_bench.latency import Latency, Target
+from skd_bench.link import check_host
+from skd_bench.measurements import Measurements, refuse_other_device
+from skd_bench.pack import Settings, pack_files
+from skd_edge.recipe import Bench
+
+Progress = Callable[[int, int], None]
+Latencies = dict[str, Latency]
+
+PAUSED = 75
+
+
+class Device:
+    """This machine.
+
+    Attributes:
+        name: As messages call it.
+        here: Whether it is the machine that this process runs on.
+    """
+
+    name, here = "this machine", True
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._card: dict[str, Any] | None = None
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The card of the device (`skd_bench.device.device_card`); of this machine before anything was measured."""
+        return self._card or device_card()
+
+    @property
+    def saturates(self) -> bool:
+        """Whether 8-bit weights are known to be wrong there: x86 without VNNI (notes of `skd_export.precision`)."""
+        card = self._card or {}
+        x86 = str(card.get("machine", "")).lower() in {"x86_64", "amd64", "i386", "i686"}
+        return x86 and not {"avx_vnni", "avx512_vnni"} & set(card.get("isa", ()))
+
+    def measure(self, targets: Sequence[Target], progress: Progress | None = None) -> Latencies:
+        """Latency of each target by its name, all of them side by side.
+
+        Raises:
+            UserError: It cannot be measured, or the device is another one than before.
+        """
+        found, card = self._measure(targets, progress)
+        refuse_other_device(self._card or card, card, "these files were measured")
+        self._card = self._card or card
+        return found
+
+    def _measure(self, targets: Sequence[Target], progress: Progress | None) -> tuple[Latencies, dict[str, Any]]:
+        card = device_card()
+        # No report of a run shows peak memory: it costs a process for each target, and `skd-edge bench` measures it.
+        return latency.measure_latency(targets, memory=False, progress=progress, **vars(self._settings)), card
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self.bench.threads, self.bench.processes, self.bench.queries)
+
+
+class Linked(Device):
+    """A machine that ssh reaches: `bench.host` of the recipe."""
+
+    here = False
+
+    def __init__(self, bench: Bench, host: str, python: str) -> None:
+        super().__init__(bench)
+        self.name, self.python = check_host(host), python
+
+    def _measure(self, targets: Sequence[Target], progress: Progress | None) -> tuple[Latencies, dict[str, Any]]:
+        how: dict[str, Any] = {"host": self.name, "python": self.python, "progress": progress}
+        return remote.measure_latency(targets, **how, **vars(self._settings))
+
+
+class Carried(Device):
+    """A machine without a link: what packs measured there is read from their results, file by file.
+
+    Args:
+        bench: The recipe's section.
+        results: What packs wrote on the device; one that is not there yet counts as empty.
+        folder: The run folder: the pack with what is still to be measured goes there.
+    """
+
+    name, here = "the device of --measurements", False
+
+    def __init__(self, bench: Bench, results: Sequence[Path], folder: Path) -> None:
+        super().__init__(bench)
+        self.results, self.folder = results, folder
+        self.there = [(path, Measurements.load(path)) for path in results if path.exists()]
+        for path, one in self.there:
+            refuse_other_device(self.there[0][1].device, one.device, f"{path} was measured")
+            if one.threads != bench.threads:
+                raise UserError(
+                    f"{path} was measured with {one.threads} threads and the recipe says bench.threads: "
+                    f"{bench.threads}; make the recipe say what was measured, or measure again"
+                )
+
+    def _measure(self, targets: Sequence[Target], progress: Progress | None) -> tuple[Latencies, dict[str, Any]]:
+        known = {(m.sha256, m.runtime): m.latency for _, one in self.there for m in one.measured}
+        found = {t.name: known.get((sha256_file(t.path), t.runtime)) for t in targets}
+        got = {name: replace(one, name=name) for name, one in found.items() if one is not None}
+        if len(got) < len(found):
+            raise UserError(self._carry(targets, set(known), len(found) - len(got)), exit_code=PAUSED)
+        return got, self.there[0][1].device if self.there else device_card()
+
+    def _carry(self, targets: Sequence[Target], known: set[tuple[str, str]], missing: int) -> str:
+        """Pack every file of the run that was not measured yet, so that one way there is enough; what to do with it."""
+        runtime = self.bench.runtime
+        asked = {Path(t.path): t for t in targets}
+        others = [p for p in sorted(self.folder.glob("artefacts/**/*")) if {f.suffix for f in asked} >= {p.suffix}]
+        others = [p for p in others if p.is_file() and p not in asked]
+        wanted = [*targets, *(Target(str(p.relative_to(self.folder)), p, runtime) for p in others)]
+        left = [t for t in wanted if (sha256_file(t.path), t.runtime) not in known]
+        pack = write_atomic(self.folder / "carry.pyz", pack_files(left, self._settings))
+        absent = "".join(f" ({path} is not there yet)" for path in self.results if not path.exists())
+        return (
+            f"{missing} of {len(targets)} files have no measurement from the device{absent}. Carry {pack} there, run "
+            f"`python3 {pack.name} --json RESULT.json`, bring RESULT.json back, and give it with --measurements "
+            "RESULT.json (beside those of earlier ways): the same command goes on from here, and trains nothing twice"
+        )
+
+
+def device_of(bench: Bench, folder: Path, *, measurements: Sequence[Path] = (), python: str = "python3") -> Device:
+    """Where a recipe's candidates are measured.
+
+    Args:
+        bench: The recipe's section; its `host` is not asked where there are measurements.
+        folder: The run folder.
+        measurements: Results that packs wrote on the device.
+        python: The Python of `bench.host`.
+
+    Raises:
+        UsageError: The host can be no host.
+        UserError: A result cannot be read, or they come from different devices.
+    """
+    if measurements:
+        return Carried(bench, measurements, folder)
+    return Linked(bench, bench.host, python) if bench.host else Device(bench)

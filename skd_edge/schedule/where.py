@@ -1,0 +1,55 @@
+"""Which engine trains the legs, and with how many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from skd_bench.errors import UsageError
+from skd_edge.data.gather import Material, deployed_view
+from skd_edge.recipe import Recipe
+from skd_edge.run import Run
+from skd_edge.schedule.engines import LocalEngine
+
+EngineName = Literal["local", "ray"]
+MakeEngine = Callable[[Recipe, Run, Material], LocalEngine]
+
+
+def engine_of(name: EngineName, *, threads: int | None = None, allow_code: bool = False) -> MakeEngine:
+    """What makes the engine of a run, once its clips are known; a package that is missing is missed here.
+
+    Args:
+        name: ``local``: one leg after the other in this process; ``ray``: legs are Ray tasks, as many at a time as the
+            cluster has room for.
+        threads: of one leg, >= 1; None leaves torch's own choice. Equal legs at equal threads have equal weights.
+        allow_code: whether a named factory may run in Ray's workers (in this process: see ``permit``).
+
+    Raises:
+        UsageError: There is no such engine, or fewer than one thread.
+        ImportError: Ray is not installed.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; a leg needs at least 1")
+    if name not in ("local", "ray"):
+        raise UsageError(f"there is no engine {name!r}; there are local and ray")
+    threads = use_threads(threads)
+    if name == "local":
+        return lambda recipe, run, material: LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
+    from skd_edge.schedule.ray_engine import RayEngine
+
+    return lambda recipe, run, material: RayEngine(recipe, run, material, threads=threads, allow_code=allow_code)
+
+
+def use_threads(count: int | None) -> int:
+    """Set the threads of torch and of the linear algebra behind numpy, once; returns how many torch uses.
+
+    The number of threads decides the order in which floats are added, so it is part of how a leg was made, and is
+    written beside it.
+    """
+    if count is not None:
+        torch.set_num_threads(count)
+        threadpool_limits(count)
+    return torch.get_num_threads()

@@ -1,0 +1,152 @@
+"""What every staged network must be, the own family at each temporal operator and adapters around others' networks."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from skd_edge.models.build import build_network
+from skd_edge.models.factory import permit
+from skd_edge.models.substages import Deployed
+from skd_edge.recipe import Clip, Network, Teacher
+from skd_export.artefacts import make_artefacts
+
+HERE, CLASSES, CLIP = Path(__file__).parent, 5, Clip(frames=4, size=16)
+OWN = {
+    f"{family} {temporal}": Network(name="n", family=family, temporal=temporal, width=4, depths=(1, 1))
+    for family in ("resnet", "mobile")
+    for temporal in ("none", "shift", "conv")
+}
+MADE = {
+    "per frame": {"factory": "made_elsewhere:per_frame", "substages": ("layer1", "layer2"), "input": "frames"},
+    "cubes": {"factory": "made_elsewhere:cubes", "substages": ("layers.0", "layers.1")},
+    "tokens": {
+        "factory": "made_elsewhere:tokens",
+        "substages": ("blocks.0", "blocks.1"),
+        "input": "frames-first",
+    },
+    "tokens, another clip": {
+        "factory": "made_elsewhere:tokens",
+        "arguments": {"frames": 8, "size": 24},
+        "substages": ("blocks.0", "blocks.1"),
+        "input": "frames-first",
+        "clip": {"frames": 8, "size": 24, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    },
+}
+SPECS = OWN | {name: Teacher(code=HERE, **kw) for name, kw in MADE.items()}
+# Widths and time steps of the substages' features.
+SHAPES = {name: ((4, 4), (8, 4)) for name in OWN} | {
+    "per frame": ((7, 4), (12, 4)),
+    "cubes": ((8, 4), (12, 2)),
+    "tokens": ((10, 2), (10, 2)),
+    "tokens, another clip": ((10, 4), (10, 4)),
+}
+each = pytest.mark.parametrize("name", SPECS)
+
+
+def network(name, seed=0):
+    spec = SPECS[name]
+    if isinstance(spec, Teacher):
+        permit(spec, allow_code=True)
+    return build_network(spec, classes=CLASSES, clip=CLIP, seed=seed)
+
+
+def settled(name, seed=0):
+    """In evaluation mode, its batch norms having seen clips."""
+    net = network(name, seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.momentum = None
+    with torch.no_grad():
+        net.train()(clips(8))
+    return net.eval()
+
+
+def clips(count=3, seed=0):
+    return torch.randn(count, 3, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@each
+@pytest.mark.parametrize("count", [1, 3])
+def test_shapes(name, count):
+    net = settled(name)
+    with torch.no_grad():
+        said = net(clips(count))
+    assert net.widths == tuple(width for width, _ in SHAPES[name])
+    assert [tuple(f.shape) for f in said.features] == [(count, steps, width) for width, steps in SHAPES[name]]
+    assert said.logits.shape == (count, CLASSES)
+    assert all(torch.isfinite(x).all() for x in (*said.features, said.logits))
+
+
+@each
+def test_a_prefix_says_the_same_and_no_logits(name):
+    net, x = settled(name), clips()
+    with torch.no_grad():
+        whole, first = net(x), net(x, 1)
+    assert first.logits is None
+    assert len(first.features) == 1
+    assert torch.equal(first.features[0], whole.features[0])
+
+
+@each
+def test_clips_of_a_batch_do_not_see_each_other(name):
+    """Also where the batch is larger than what an adapter gives its network at once."""
+    net, x = settled(name), clips(18)
+    with torch.no_grad():
+        together, alone = net(x), [net(x[i : i + 1]) for i in range(18)]
+    assert torch.allclose(together.logits, torch.cat([a.logits for a in alone]), atol=1e-5)
+    for k, features in enumerate(together.features):
+        assert torch.allclose(features, torch.cat([a.features[k] for a in alone]), atol=1e-5)
+
+
+@each
+def test_every_weight_learns_and_a_prefix_teaches_its_own_only(name):
+    net = network(name).train()
+    net(clips()).logits.square().sum().backward()
+    # A bias before a batch norm has no gradient, nor has that of attention's keys; their weights have.
+    assert [n for n, p in net.named_parameters() if p.grad is None or (p.ndim > 1 and not p.grad.any())] == []
+    net.zero_grad(set_to_none=True)
+    net(clips(), 1).features[0].square().sum().backward()
+    learnt = [n for n, p in net.named_parameters() if p.grad is not None]
+    assert learnt
+    assert len(learnt) < len(list(net.parameters()))
+
+
+@each
+def test_the_seed_alone_decides_the_weights(name):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    one = network(name, seed=1).state_dict()
+    assert torch.equal(torch.rand(3), expected)  # the caller's random state is untouched
+    two, other = network(name, seed=1).state_dict(), network(name, seed=2).state_dict()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(a, b) for a, b in zip(one.values(), two.values(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+@each
+def test_weights_go_to_a_twin_and_a_copy_says_the_same(name):
+    net, twin, x = settled(name, 1), settled(name, 2), clips()
+    twin.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        assert torch.equal(twin(x).logits, net(x).logits)
+        assert torch.equal(copy.deepcopy(net)(x).logits, net(x).logits)
+
+
+@pytest.mark.parametrize("name", ["per frame", "tokens, another clip"])  # test_tsm.py has the own family
+def test_the_exported_file_says_the_same(name, tmp_path):
+    net, classes = settled(name), [f"c{i}" for i in range(CLASSES)]
+    made = make_artefacts(Deployed(net).eval(), ("fp32",), tmp_path, clip_shape=(4, 16, 16), classes=classes)
+    session = onnxruntime.InferenceSession(made["fp32"], providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        x = clips(count, seed=count)
+        (logits,) = session.run(["logits"], {"clip": x.numpy()})
+        with torch.no_grad():
+            assert np.abs(logits - net(x).logits.numpy()).max() <= 1e-4
