@@ -39,8 +39,6 @@ NOTES = {
     "Clip.std": "each channel is divided by it",
     "Augment.brightness": "largest random offset, as a share of white",
     "Augment.contrast": "largest random change of gain",
-    "Noise.kind": "symmetric: any other class; classes: always the next class",
-    "Noise.rate": "share of the training labels made wrong",
     "Network.family": "block type: ResNet basic block, or MobileNetV2 inverted residual",
     "Network.depths": "blocks of each substage; equally many substages in every network",
     "Network.temporal": "what sees motion: nothing, TSM shift, or a 3x1x1 convolution",
