@@ -32,6 +32,7 @@ class Row:
         sets: ``--set`` changes of the recipe.
         clean: trained on the clean labels whatever the column (an upper bound, not a method).
         baseline: the full method must beat it.
+        stretch: how many times as many epochs everybody gets, to compare at equal total seconds.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row:
     sets: tuple[str, ...] = ()
     clean: bool = False
     baseline: bool = True
+    stretch: float = 1.0
 
 
 def _torchdistill(name: str) -> Callable[..., Tensor]:
@@ -117,6 +119,8 @@ def _fitnet(legs: Legs, student: Network) -> Node:
     return replace(node, leg=replace(node.leg, staged=True, training=hints))
 
 
+EQUAL = 2.2  # training seconds of the full method over those of plain KD, both sets, as measured (docs/method_study.md)
+
 ROWS = (
     Row("no KD", lambda legs, s: legs.alone(s)),
     Row("no KD, clean labels", lambda legs, s: legs.alone(s), clean=True, baseline=False),
@@ -130,6 +134,9 @@ ROWS = (
     Row("ELR alone", _elr),
     Row("ELR teacher, soft labels", _soft, ("labels.method=soft", "labels.min_class_share=0")),
     Row("cleanlab alone", _cleanlab, ("labels.method=confident", "labels.folds=3")),
+    Row("no KD, equal seconds", lambda legs, s: legs.alone(s), stretch=9.0),
+    Row("KD, equal seconds", _kd("td-kd"), stretch=EQUAL),
+    Row("KD + LS, equal seconds", _kd("td-ls"), stretch=EQUAL),
     Row("full", _full, baseline=False),
     Row("full, direct", _direct, baseline=False),
     Row("full - (a) substages", _full, ("training.combination=none", "training.losses.correlation=0"), baseline=False),

@@ -29,11 +29,14 @@ Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/method.py --
 --seeds {seeds}` (resumable; rows: `bench/results/method.jsonl`; this page: `--tables`).
 
 Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
-schedule and first weights; baselines' losses (KD, KD + LS, DIST) are torchdistill's. No row was tuned for these tables:
-every row has the weights of its paper's reading in `skd_edge/recipe.py`. Seconds are all training that a row needs, on
-{device}, beside other work: they compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips);
-with fewer than five seeds they are too narrow for the seeds' own spread. `noise-rec` is (X - B) / (C - B), B the same
-student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T - B), T the teacher on clean labels.
+schedule, loss weights and first weights (rows "equal seconds": as many times the epochs as their name needs);
+baselines' losses (KD, KD + LS, DIST) are torchdistill's, confident learning is cleanlab's. No baseline and no row of
+the method was tuned on these tables, but the label optimiser was developed on seeds 0 and 1 of the column with 40 %
+symmetric noise (on training labels and the teacher's accuracy): seeds from 2 on are fresh. Seconds are all training
+that a row needs, on {device}, beside other work: they compare rows roughly. Intervals: 95 %, bootstrap on two levels
+(seeds, then clips); with fewer than five seeds they are too narrow for the seeds' own spread. "full leads by" is
+paired, p under Holm's correction over the baselines. `noise-rec` is (X - B) / (C - B), B the same student on the weak
+labels, C on clean ones; `gap-rec` is (X - B) / (T - B), T the teacher on clean labels.
 
 """
 
