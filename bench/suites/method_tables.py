@@ -22,6 +22,7 @@ DRAWS = 2000
 NAMES = {
     "clean": "clean labels", "sym20": "20 % symmetric noise", "sym40": "40 % symmetric noise",
     "class40": "40 % class-dependent noise", "voters": "five imperfect voters",
+    "imbalanced": "20 % symmetric noise, one class 20 times as frequent",
 }  # fmt: skip
 HEAD = """# The method's study
 
@@ -124,8 +125,8 @@ def section(data: str, noise: str, column: Column) -> list[str]:
     top = "teacher, clean labels" if noise == "clean" else "no KD, clean labels"
     recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), leads(column)
     lines = [f"## {data}, {NAMES[noise]}", "",
-             f"| row | test | 95 % | seeds | {recovered} % | full leads by | labels right | seconds |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+             f"| row | test | 95 % | seeds | {recovered} % | full leads by | macro-F1 | labels right | seconds |",
+             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in ROWS:
         got = column.draws(row.name)
         if got is None:
@@ -133,10 +134,11 @@ def section(data: str, noise: str, column: Column) -> list[str]:
         rows = [column.by[row.name][s] for s in sorted(column.by[row.name])]
         low, high = interval(got[1][0])
         each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
-        labels = [r["labels"] for r in rows if "labels" in r]
+        labels, macro = ([r[key] for r in rows if key in r] for key in ("labels", "macro_f1"))
         lines.append(
             f"| {row.name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
             f"{share(column, row.name, top)} | {lead.get(row.name, '–')} | "
+            f"{f'{100 * np.mean(macro):.1f}' if macro else '–'} | "
             f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | {np.mean([r['seconds'] for r in rows]):.0f} |"
         )
     return [*lines, ""]
