@@ -83,7 +83,7 @@ def interval(draws: Draws) -> tuple[float, float]:
 def share(column: Column, name: str, top: str) -> str:
     """The recovered share between the student alone and ``top``, with its interval."""
     got = column.draws(name, "no KD", top)
-    if got is None or name in ("no KD", top):
+    if got is None or name in ("no KD", top) or name.startswith("teacher"):
         return "–"
     (x, base, best), (dx, dbase, dbest) = got
     low, high = interval(dbest - dbase)
