@@ -1,0 +1,112 @@
+"""The method's study, without its training: rows are what they are called, statistics do what they say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SUITES = Path(__file__).resolve().parents[1] / "bench" / "suites"
+
+
+@pytest.fixture
+def suites(monkeypatch):
+    """The suites' modules, importable as scripts see them, and ours put back as they were."""
+    import skd_edge.distill.leg as leg
+    from skd_edge.distill.losses import LOGIT_LOSSES
+
+    monkeypatch.syspath_prepend(str(SUITES))
+    monkeypatch.setattr(leg, "DistributionLoss", leg.DistributionLoss)
+    before = dict(LOGIT_LOSSES)
+    yield
+    LOGIT_LOSSES.clear()
+    LOGIT_LOSSES.update(before)
+    for name in ("method_rows", "method_tables"):
+        sys.modules.pop(name, None)
+
+
+def grown(row, noise=()):
+    from skd_edge.recipe_file import load_recipe
+    from skd_edge.schedule.tree import Facts, Legs
+
+    recipe = load_recipe("quickstart", [*noise, *row.sets])
+    return row.grow(Legs(recipe, Facts("data", "weak", 10)), recipe.students[0])
+
+
+def test_every_row_is_another_leg_of_the_same_student(suites):
+    from method_rows import ROWS, THESIS
+
+    nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
+    same = ("no KD", "no KD, clean labels", "no KD, equal seconds"), ("teacher", "teacher, clean labels")
+    same += (("KD", "KD, equal seconds"), ("KD + LS", "KD + LS, equal seconds"))  # other labels, or other epochs
+    hashes = {name: node.hash for name, node in nodes.items() if not any(name in group[1:] for group in same)}
+    assert len(set(hashes.values())) == len(hashes)
+    epochs = {node.leg.epochs for name, node in nodes.items() if not name.startswith("teacher")}
+    assert len(epochs) == 1  # equal student epochs
+    widths = {node.leg.learner.width for name, node in nodes.items() if name in {r.name for r in ROWS}}
+    assert len(widths) == 2  # the student, the teacher
+
+
+def test_baselines_see_weak_labels_and_no_substages(suites):
+    from method_rows import ROWS
+
+    for row in ROWS:
+        leg = grown(row).leg
+        if row.name in ("no KD", "KD", "KD + LS", "DIST", "TAKD", "FitNet", "ELR alone"):
+            assert leg.targets == "weak"
+            assert leg.staged == (row.name == "FitNet")
+        if row.name.startswith("full -"):
+            assert leg.staged
+    without = grown(next(r for r in ROWS if "(c)" in r.name))
+    assert without.leg.targets == "weak"
+    assert without.labels is None
+
+
+def test_torchdistills_losses_agree_with_ours(suites):
+    """Where torchdistill is installed: the same function up to what its eps and its deviation do."""
+    pytest.importorskip("torchdistill", reason="torchdistill is not installed")
+    import torch
+    from method_rows import LOGIT_LOSSES
+
+    torch.manual_seed(0)
+    a, b = torch.randn(16, 10), torch.randn(16, 10)
+    for theirs, ours, bound in (("td-kd", "kd", 1e-5), ("td-ls", "kd-standardised", 0.12), ("td-dist", "dist", 1e-4)):
+        said = [LOGIT_LOSSES[name](a, b, temperature=1.0).item() for name in (theirs, ours)]
+        assert said[0] == pytest.approx(said[1], rel=bound), theirs
+
+
+def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
+    """Rows of two methods on the same clips; the second is right more often by ``better``."""
+    rows = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        luck = rng.random(n)
+        for name, rate in suites_rows.items():
+            correct = luck < rate + (better if name == "full" else 0)
+            bits = np.packbits(correct).tobytes().hex()
+            where = {"data": "generated", "noise": "sym40", "row": name, "seed": seed}
+            said = {"clips": n, "correct": bits, "test": float(correct.mean())}
+            rows.append(where | said | {"seconds": 1.0, "device": "d", "threads": 1, "torch": "t"})
+    return rows
+
+
+def test_the_tables_statistics(suites, tmp_path):
+    from method_tables import Column, bits, holm, leads, share, write_tables
+
+    rates = {"no KD": 0.5, "KD": 0.55, "full": 0.55, "no KD, clean labels": 0.75}
+    rows = some_rows(rates, better=0.1)
+    assert bits(rows[0]).mean() == rows[0]["test"]
+    column = Column(rows)
+    got = share(column, "full", "no KD, clean labels")
+    assert float(got.split(" ")[0]) == pytest.approx(60, abs=8)
+    assert leads(column)["KD"].startswith("+10.")
+    same = Column(some_rows(rates | {"no KD, clean labels": 0.5}, better=0.1))
+    assert share(same, "full", "no KD, clean labels") == "undefined"
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    write_tables([json.loads(json.dumps(r)) for r in rows], tmp_path / "x.md")
+    text = (tmp_path / "x.md").read_text()
+    assert "| full | " in text
+    assert "generated, 40 % symmetric noise" in text
