@@ -19,7 +19,7 @@ from skd_edge.compress import compress
 from skd_edge.data.gather import deployed_view, gather
 from skd_edge.plan import facts_of
 from skd_edge.recipe_file import load_recipe
-from skd_edge.run import Run, cache_root, read_journal
+from skd_edge.run import Run, read_journal
 from skd_edge.schedule.engines import LocalEngine
 from skd_edge.schedule.tree import grow
 
@@ -60,11 +60,19 @@ def cluster():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A recipe, and its clips in a cache that the tests of this file share."""
+    home = tmp_path_factory.mktemp("small")
+    (home / "recipe.yaml").write_text(RECIPE)
+    recipe = load_recipe(home / "recipe.yaml")
+    return recipe, gather(recipe, home / "cache"), home / "cache"
+
+
 @pytest.fixture
-def small(tmp_path):
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    recipe = load_recipe(tmp_path / "recipe.yaml")
-    material = gather(recipe, cache_root())
+def small(rendered, monkeypatch):
+    recipe, material, cache = rendered
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(cache))
     return recipe, material, grow(recipe, facts_of(material), recipe.students)
 
 
@@ -165,9 +173,11 @@ def test_nothing_learns_from_a_teacher_below_the_floor(cluster, small, tmp_path)
 def test_a_leg_that_fits_no_machine(cluster, small, tmp_path):
     from skd_edge.schedule.ray_engine import RayEngine
 
-    recipe, material, tree = small
+    recipe, material, _ = small
+    other = recipe.model_copy(update={"seed": 1})  # none of its legs is in the cache
+    tree = grow(other, facts_of(material), other.students)
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match="no machine of the Ray cluster has"):
-        list(RayEngine(recipe, run, material, threads=1000).train_all(tree))
+        list(RayEngine(other, run, material, threads=1000).train_all(tree))
 
 
 def test_without_ray(tmp_path, monkeypatch, capsys):
