@@ -31,8 +31,9 @@ Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/results.py -
 
 What `skd-edge compress` reports for the shipped recipes, with the controls `alone` (the same student on the weak
 labels) and `kd` (textbook distillation of a teacher that learned from the weak labels). A student gets the same epochs,
-views and schedule in every row; skd-edge's teacher gets half as many epochs again as the KD teacher, and a path through
-an assistant costs that assistant's training too: these are tables at equal student epochs, not at equal seconds.
+views and schedule in every row; skd-edge's teacher goes on for three rounds of 45 % of its epochs on repaired labels,
+which the KD teacher does not, and a path through an assistant costs that assistant's training too: these are tables at
+equal student epochs, not at equal seconds (for those see [method_study.md](method_study.md)).
 Accuracies are of the exported files. A single seed says little about the method: intervals cover clips, not seeds.
 Seconds of training are wall time of a machine that did other work beside it. `human_motion` is rendered motion capture
 (Bandai Namco Research Motion Dataset 2, Bandai Namco Research Inc., CC BY-NC 4.0), tested on two styles that training
