@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -114,6 +114,8 @@ class RayEngine(LocalEngine):
         finally:
             for result in running:
                 ray.cancel(result, force=True)  # what it wrote is whole, so it may die at once
+            with suppress(RayError):  # where Ray itself is gone, so is the rest of the news
+                self._read(news, left)
 
     def _submit(self, left: dict[str, list[Node]], news: Queue) -> dict[ray.ObjectRef[None], str]:
         """Hand all legs to Ray; a leg's task takes the results of those it needs: that is how Ray knows their order."""

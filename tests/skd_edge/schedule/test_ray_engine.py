@@ -149,7 +149,8 @@ def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path)
     assert len(killed) == 1
     assert {(f.node.hash, f.node.leg.path) for f in done} == {(n.hash, n.leg.path) for n in tree}
     assert set(legs(folder, "leg_finished").values()) == {1}
-    assert legs(folder, "leg_finished").keys() == {n.hash for n in tree}
+    # A leg that another worker had just finished when we stopped is found, and not trained again.
+    assert (legs(folder, "leg_finished") | legs(folder, "leg_cached")).keys() == {n.hash for n in tree}
     with Run(tmp_path / "here", "x: 1") as run:
         run.cache = tmp_path / "another cache"
         torch.set_num_threads(1)
