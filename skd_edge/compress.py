@@ -21,6 +21,7 @@ from skd_edge.data.gather import Material, gather
 from skd_edge.data.sources import listed_classes
 from skd_edge.finish import Outcome, write_result
 from skd_edge.labels.audit import annotators
+from skd_edge.labels.confident import require_cleanlab
 from skd_edge.models.build import Built, admit
 from skd_edge.plan import Plan, facts_of, plan
 from skd_edge.progress import LegProgress, Screen
@@ -71,6 +72,8 @@ def compress(
     """
     began, screen = time.monotonic(), Screen(console)
     admit(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
+    if recipe.labels.method == "confident":
+        require_cleanlab()
     make_engine = engine_of(engine, threads=threads, allow_code=allow_code)
     device = device_of(recipe.bench, out, measurements=measurements, python=python)
     with Run(out, resolved_yaml(recipe)) as run:

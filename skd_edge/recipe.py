@@ -156,7 +156,9 @@ class Labels(Part):
         description="which labels are wrong, by: Bayes' rule with the clip's neighbours as witnesses; a mixture on the "
         "loss; confident learning (cleanlab); soft: trust no label",
     )
-    folds: int = Field(0, ge=0, le=10, description="out-of-fold opinions from this many networks; 0: ELR's memory")
+    folds: int = Field(
+        0, ge=0, le=10, description="in the first round, out-of-fold opinions from this many networks; 0: ELR's memory"
+    )
     prototypes: bool = Field(True, description="mixture: sharpen the posterior by agreement with class prototypes")
     min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
 

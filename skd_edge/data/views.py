@@ -61,12 +61,14 @@ def batch_view(
     return x.mul_(gain).add_(offset / unit)
 
 
-def partners(ids: NDArray[np.int64], count: int, view: int, mixup: float) -> tuple[NDArray[np.int64], Tensor]:
+def partners(
+    ids: NDArray[np.int64], rows: NDArray[np.int64], view: int, mixup: float
+) -> tuple[NDArray[np.int64], Tensor]:
     """Whom each clip is mixed with in a view (mixup, 1710.09412), and how much of itself it keeps.
 
     Args:
         ids: clip ids ``(B,)``.
-        count: number of clips to choose from.
+        rows: row numbers of the clips to choose from.
         view: number of the view.
         mixup: the parameter of the Beta distribution, above 0.
 
@@ -77,8 +79,8 @@ def partners(ids: NDArray[np.int64], count: int, view: int, mixup: float) -> tup
 
     u = _uniform(ids, view, 7)
     share = betaincinv(mixup, mixup, u[:, 5].astype(np.float64))
-    rows = np.minimum((u[:, 6] * count).astype(np.int64), count - 1)
-    return rows, torch.from_numpy(np.maximum(share, 1 - share).astype(np.float32))
+    chosen = rows[np.minimum((u[:, 6] * len(rows)).astype(np.int64), len(rows) - 1)]
+    return chosen, torch.from_numpy(np.maximum(share, 1 - share).astype(np.float32))
 
 
 def plain_view(clips: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:

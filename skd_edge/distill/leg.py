@@ -125,6 +125,10 @@ class _Training:
 
     def run(self) -> Trained:
         """Every epoch that is left, then the best averaged weights."""
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+            return self._run()
+
+    def _run(self) -> Trained:
         self._resume(self.checkpoint.load())
         while (epoch := len(self.curve)) < self.leg.epochs:
             began, good = time.perf_counter(), copy.deepcopy(self._state())
@@ -156,6 +160,8 @@ class _Training:
             if number % 8 == 0:
                 share, seconds = (number + 1) / self.batches, self.seconds + time.perf_counter() - began
                 self.report({"epoch": epoch + 1, "epochs": self.leg.epochs, "share": share, "seconds": seconds})
+        if not all(p.isfinite().all() for p in self._parameters()):  # the last step's gradients were not
+            raise Diverged("total", self.step)
         return {name: float(total) / counts[name] for name, total in sums.items()}
 
     def _train_step(self, index: NDArray[np.int64], view: int, said: Said | None) -> dict[str, Tensor]:
@@ -166,7 +172,7 @@ class _Training:
         terms = self._terms(phase_at(self.leg, self.step / self.total), clip, index, view, taught)
         loss = torch.stack(list(terms.values())).sum()
         if not loss.isfinite():
-            raise Diverged(next(n for n, t in terms.items() if not t.isfinite()), self.step + 1)
+            raise Diverged(next((n for n, t in terms.items() if not t.isfinite()), "total"), self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -193,7 +199,7 @@ class _Training:
         if not self.leg.augment.mixup:
             return targets
         train = self.clips.train
-        rows, share = partners(train.ids[index], len(train), view, self.leg.augment.mixup)
+        rows, share = partners(train.ids[index], self.rows, view, self.leg.augment.mixup)
         return torch.lerp(self.targets[torch.from_numpy(rows)], targets, share.to(self.device)[:, None])
 
     def _listen(self, index: NDArray[np.int64], view: int) -> tuple[Tensor, ...]:
@@ -232,7 +238,7 @@ class _Training:
             setting = _SETTING.get(diverged.term, f"training.losses.{diverged.term}")
             raise UserError(
                 f"leg {self.leg.name} ({self.leg.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
-                f"training.rate, or set {setting} lower"
+                f"training.rate{'' if diverged.term == 'total' else f', or set {setting} lower'}"
             ) from None
         self._resume(good)
         self.pace = 0.5
@@ -288,6 +294,8 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("best", "best_accuracy", "step", "seconds", "pace", "curve", "memory"):
             setattr(self, name, state[name])
+        if self.memory is not None:
+            self.memory = self.memory.to(self.device)
 
 
 def build_learner(leg: Leg) -> Built:
@@ -311,7 +319,7 @@ def view_of(clips: ClipSet, index: NDArray[np.int64], view: int, leg: Leg, prepr
     plain = batch_view(clips.clips[index], clips.ids[index], view, leg.augment, preprocess)
     if not leg.augment.mixup or view < 0:
         return plain
-    rows, share = partners(clips.ids[index], len(clips), view, leg.augment.mixup)
+    rows, share = partners(clips.ids[index], rows_of(leg, len(clips)), view, leg.augment.mixup)
     return torch.lerp(batch_view(clips.clips[rows], clips.ids[rows], view, leg.augment, preprocess), plain,
                       share.view(-1, 1, 1, 1, 1))  # fmt: skip
 

@@ -77,7 +77,8 @@ def phase_at(leg: Leg, done: float) -> Phase:
     """
     losses, how = leg.training.losses, leg.training
     grafted = how.combination == "graft"
-    teaches = grafted or (how.combination == "curriculum" and (losses.correlation or losses.distribution))
+    substages = how.combination == "curriculum" and (losses.correlation or losses.distribution)
+    teaches = losses.logits if grafted else substages
     if not (leg.staged and teaches and done < how.prefix):
         return WHOLE
     ends = matched(leg)

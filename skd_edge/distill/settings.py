@@ -33,7 +33,7 @@ class Leg:
         data: hash of the training clips and of the validation clips that pick the epoch.
         classes: number of classes.
         epochs: passes over the training clips.
-        weak: the targets are weak labels, so early-learning regularisation applies.
+        weak: early-learning regularisation applies: the targets are weak labels, and the learner's memory is wanted.
         staged: substage distillation (curriculum, correlation, distribution) on top of the logits.
         given: hash of the file that the weights come from, where the network was trained elsewhere.
         code: hash of the file beside the recipe that makes the network, where a factory does.
@@ -75,9 +75,19 @@ class Leg:
                 },
                 "clip": self.clip.model_dump(),
                 "augment": self.augment.model_dump(),
-                "training": self.training.model_dump(exclude={"epochs", "teacher_epochs", "refine", "rounds"}),
+                "training": self._training(),
             }
         )
+
+    def _training(self) -> dict[str, object]:
+        """The settings that this leg reads: without a teacher, none that is about teaching."""
+        unread = {"epochs", "teacher_epochs", "refine", "rounds"} | (set() if self.weak else {"elr"})
+        if self.teacher is not None:
+            return self.training.model_dump(exclude=unread)
+        return {
+            **self.training.model_dump(exclude=unread | {"losses", "combination", "prefix", "match", "dense", "cache"}),
+            "labels": self.training.losses.labels,
+        }
 
     @property
     def name(self) -> str:

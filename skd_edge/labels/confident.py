@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
+
+
+def require_cleanlab() -> None:
+    """Say at once what would otherwise be missed after a training.
+
+    Raises:
+        UserError: cleanlab is not installed.
+    """
+    if importlib.util.find_spec("cleanlab") is None:
+        raise UserError(
+            "labels.method 'confident' needs cleanlab: pip install 'skd-edge[study]', or use another labels.method"
+        )
 
 
 def confident_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -20,12 +33,9 @@ def confident_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArray
     Raises:
         UserError: cleanlab is not installed.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError:
-        raise UserError(
-            "labels.method 'confident' needs cleanlab: pip install 'skd-edge[study]', or use 'mixture'"
-        ) from None
+    require_cleanlab()
+    from cleanlab.filter import find_label_issues
+
     # Per-class thresholds are means over a class's members: a class that nobody has (or believes in) has none.
     present = np.unique(weak)
     index = np.full(q.shape[1], -1)

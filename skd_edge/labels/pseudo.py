@@ -62,11 +62,14 @@ def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Lab
     classes, has = q.shape[1], weak >= 0
     given = np.where(has[:, None], np.eye(classes, dtype=np.float32)[weak], np.float32(1 / classes))
     silent: NDArray[np.bool_] = ~np.any(q, axis=1)
-    q = np.where(silent[:, None], given, q)
+    # Who was never looked at is no witness for the neighbours; elsewhere nothing speaks against his label.
+    q = np.where(silent[:, None], 1 / classes if settings.method == "neighbours" else given, q)
+    belief = q[np.arange(len(weak)), weak]
     doubt, q, noise_rate = _doubt(weak, q, features, settings)
-    doubt = np.where(has, np.where(silent, 0.0, doubt), 1.0)
-    wrong, guarded = doubt.copy(), np.zeros(len(weak), bool)
-    wrong[has], guarded[has] = _guard(doubt[has], weak[has], classes, settings.min_class_share)
+    wrong, guarded = np.where(has, np.where(silent, 0.0, doubt), 1.0), np.zeros(len(weak), bool)
+    if settings.method != "soft":
+        share = settings.min_class_share
+        wrong[has], guarded[has] = _guard(wrong[has], belief[has], weak[has], classes, share)
     targets = (1 - wrong)[:, None] * given + wrong[:, None] * q
     why = np.where(wrong < 0.2, "kept", np.where(wrong > 0.8, "replaced", "uncertain"))
     why = np.where(has, np.where(guarded, "guarded", why), "unlabelled")
@@ -89,7 +92,7 @@ def _doubt(
         right = said[rows, weak]
         rest = said.copy()
         rest[rows[has], weak[has]] = 0.0  # given that the weak label is wrong
-        noise_rate = 1 - float(said.mean(0) @ np.diagonal(matrix))
+        noise_rate = 1 - float(said[has].mean(0) @ np.diagonal(matrix)) if has.any() else 0.0
         return 1 - right, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
     wrong = np.ones(len(weak))
     if settings.method == "confident":
@@ -153,14 +156,17 @@ def _sharpen(wrong: NDArray[np.float64], resembles: NDArray[np.float64]) -> NDAr
 
 
 def _guard(
-    wrong: NDArray[np.float64], weak: NDArray[np.int64], classes: int, share: float
+    wrong: NDArray[np.float64], belief: NDArray[np.floating], weak: NDArray[np.int64], classes: int, share: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Keep the least suspicious ``share`` of each class, so that no class is emptied."""
-    guarded = np.zeros(len(weak), bool)
+    """Keep the least suspicious ``share`` of each class, so that no class is emptied.
+
+    Of equally suspicious labels those are kept in which the network has more ``belief (N,)``.
+    """
+    guarded, wrong = np.zeros(len(weak), bool), wrong.copy()
     for c in range(classes):
         members = np.flatnonzero(weak == c)
-        keep = members[np.argsort(wrong[members], kind="stable")[: int(np.ceil(share * len(members)))]]
+        order = np.lexsort((-belief[members], wrong[members]))
+        keep = members[order[: int(np.ceil(share * len(members)))]]
         guarded[keep] = wrong[keep] > 0.49
-        wrong = wrong.copy()
         wrong[keep] = np.minimum(wrong[keep], 0.49)  # the weak label stays the likeliest
     return wrong, guarded

@@ -86,7 +86,7 @@ def majority(votes: Ints, classes: int) -> Consensus:
 
 
 def dawid_skene(
-    votes: Ints, classes: int, *, prior: Floats | None = None, smoothing: float = 1.0, rounds: int = _ROUNDS
+    votes: Ints, classes: int, *, prior: Floats | None = None, smoothing: float = 3.0, rounds: int = _ROUNDS
 ) -> Consensus:
     """Weigh each vote by what its annotator tends to call which class (Dawid and Skene 1979).
 

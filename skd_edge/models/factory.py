@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import hashlib
 import importlib
 import sys
 import traceback
@@ -69,6 +70,28 @@ def make(teacher: Teacher, seed: int) -> nn.Module:
             f"teacher.factory {teacher.factory} gives a {type(network).__name__}; it must return a torch.nn.Module"
         )
     return network
+
+
+def weights_of(teacher: Teacher, seed: int) -> str | None:
+    """Hash of all weights that the factory gives, names and bytes; None where it may not run (see ``permit``).
+
+    Whatever they come from (a file, a package, a neighbouring module): other weights are another teacher.
+
+    Raises:
+        UserError: See ``make``.
+    """
+    if teacher.factory not in _permitted:
+        return None
+    return _weights(teacher.model_dump_json(), seed)
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(teacher: str, seed: int) -> str:
+    known = hashlib.sha256()
+    for name, tensor in make(Teacher.model_validate_json(teacher), seed).state_dict().items():
+        known.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        known.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return known.hexdigest()
 
 
 def source_of(teacher: Teacher) -> Path | None:

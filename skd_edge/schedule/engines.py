@@ -110,14 +110,15 @@ class LocalEngine:
             node: whose network looks at the clips, and whose opinions count.
             folds: whose opinions count instead, each about the clips it never saw.
         """
-        if node.hash not in self.pseudo:
+        key = "+".join([node.hash, *(f.hash for f in folds)])
+        if key not in self.pseudo:
             clips = self.material.clips.train
             q = self._opinions(node, folds)
             features = look(self.network(node), clips, self.preprocess)
             pseudo = optimise(self.material.weak, q, features, self.labels)
             _write_labels(self.run.folder / "labels" / f"{node.hash}.csv", pseudo, self.material)
-            self.pseudo[node.hash] = pseudo
-        return self.pseudo[node.hash]
+            self.pseudo[key] = pseudo
+        return self.pseudo[key]
 
     # -------------------------------------------------------------------------------------------- one leg
     def _train(self, node: Node) -> None:
@@ -186,7 +187,7 @@ class LocalEngine:
             part = folds_of(len(clips), len(folds))
             each = [self._teacher(f, _unmixed(f.leg)).probabilities(_VOICES) for f in folds]
             q = np.stack(each)[part, np.arange(len(clips))]
-        elif memory.exists():
+        elif memory.exists() and not node.leg.augment.mixup:  # a memory of mixed clips is no opinion of any
             q = np.load(memory)
         else:
             q = self._teacher(node, _unmixed(node.leg)).probabilities(_VOICES)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from skd_bench.files import sha256_file
 from skd_edge.distill.settings import Leg, Role, digest
-from skd_edge.models.factory import source_of
+from skd_edge.models.factory import source_of, weights_of
 from skd_edge.recipe import Network, Recipe, Teacher
 
 
@@ -82,10 +82,13 @@ def in_order(wanted: Iterable[Node]) -> list[Node]:
 
 
 def _add(nodes: dict[tuple[str, tuple[str, ...]], Node], node: Node) -> None:
+    # Two networks of one shape are one leg under two names: trained once, found by either.
+    key = (node.hash, node.leg.path)
+    if key in nodes:  # and so are all that it needs: without this, shared needs would be walked again and again
+        return
     for needed in node.needs:
         _add(nodes, needed)
-    # Two networks of one shape are one leg under two names: trained once, found by either.
-    nodes.setdefault((node.hash, node.leg.path), node)
+    nodes[key] = node
 
 
 class Legs:
@@ -179,7 +182,7 @@ class Legs:
         r, big = self.recipe, role in ("scout", "teacher")
         settings: dict[str, object] = {
             "teacher": None, "start": None, "targets": self.facts.weak, "weak": False, "staged": False,
-            "epochs": r.training.teacher_epochs if big else r.training.epochs, "code": _code(learner),
+            "epochs": r.training.teacher_epochs if big else r.training.epochs, "code": _code(learner, r.seed),
         }  # fmt: skip
         return Leg(
             learner=learner, role=role, path=tuple(path), data=self.facts.data, classes=self.facts.classes,
@@ -196,7 +199,9 @@ class Legs:
         )  # fmt: skip
 
 
-def _code(network: Network) -> str | None:
-    """The hash of a factory's own file beside the recipe: editing it makes another teacher."""
-    source = source_of(network) if isinstance(network, Teacher) else None
-    return sha256_file(source) if source else None
+def _code(network: Network, seed: int) -> str | None:
+    """What a factory is beyond its name: its own file beside the recipe, and the weights that it gives."""
+    if not isinstance(network, Teacher) or network.factory is None:
+        return None
+    source = source_of(network)
+    return digest([sha256_file(source) if source else None, weights_of(network, seed)])

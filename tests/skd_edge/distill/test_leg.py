@@ -84,6 +84,34 @@ def test_a_loss_that_is_not_finite_names_the_term_the_step_and_the_leg(tools, tm
         tools.train(tools.staged, tmp_path / "b", start=start)
 
 
+def test_weights_that_are_not_finite_end_no_epoch(tools, tmp_path, monkeypatch):
+    """A gradient that overflows in an epoch's last step shows in no loss; the state before the epoch comes back."""
+    import skd_edge.distill.leg as module
+
+    whole, steps = module.loss_terms, []
+
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * float("inf")
+
+    def once(leg, said, *rest):
+        terms = whole(leg, said, *rest)
+        steps.append(1)
+        if len(steps) == 6:  # three steps an epoch
+            terms["labels"] = Overflow.apply(terms["labels"])
+        return terms
+
+    monkeypatch.setattr(module, "loss_terms", once)
+    slow = tools.train(tools.weak, tmp_path / "slow")
+    assert [row.get("pace") for row in slow.curve] == [None, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert all(v.isfinite().all() for v in weights(slow).values())
+
+
 def test_a_leg_that_diverges_once_goes_on_at_half_the_rate(tools, tmp_path, monkeypatch):
     """One poisoned batch in epoch 3: the state before that epoch comes back, and the leg ends with finite weights."""
     import skd_edge.distill.leg as module
@@ -227,7 +255,7 @@ def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tool
     index = np.arange(10)
     mixed = view_of(clips, index, 1, leg, tools.preprocess)
     assert torch.equal(mixed[3:7], view_of(clips, index[3:7], 1, leg, tools.preprocess))
-    rows, share = partners(clips.ids[index], len(clips), 1, 1.0)
+    rows, share = partners(clips.ids[index], np.arange(len(clips)), 1, 1.0)
     parts = [view_of(clips, i, 1, plain, tools.preprocess) for i in (index, rows)]
     keep = share.view(-1, 1, 1, 1, 1)
     assert torch.allclose(mixed, keep * parts[0] + (1 - keep) * parts[1], atol=1e-5)
@@ -239,11 +267,17 @@ def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tool
 
 def test_a_fold_never_sees_its_own_part(tools, tmp_path):
     """What is left out is never asked about while the leg trains: nothing is remembered of it."""
-    from skd_edge.distill.leg import folds_of
+    from skd_edge.distill.leg import folds_of, view_of
 
     leg = replace(tools.weak, fold=(1, 3), epochs=2)
     part = folds_of(48, 3)
     assert sorted(np.bincount(part)) == [16, 16, 16]
     whole = tools.train(leg, tmp_path / "a")
     assert not whole.memory[part == 1].any()
+    mixed = replace(leg, augment=Augment(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
+    clips = tools.clips().train
+    mine = np.flatnonzero(part != 1)
+    before = view_of(clips, mine, 1, mixed, tools.preprocess)
+    clips.clips[part == 1] = 0  # what is left out is no partner either
+    assert torch.equal(before, view_of(clips, mine, 1, mixed, tools.preprocess))
     assert (whole.memory[part != 1].sum(1) > 0).all()

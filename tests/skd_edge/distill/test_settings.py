@@ -48,8 +48,19 @@ def test_what_matters(field):
     ("part", "field"), [(p, f) for p, model in OTHER.items() for f in model.model_fields_set - {"name"}]
 )
 def test_every_setting_of_a_section_matters(part, field):
-    changed = getattr(LEG, part).model_copy(update={field: getattr(OTHER[part], field)})
-    assert replace(LEG, **{part: changed}).hash != LEG.hash
+    leg = replace(LEG, weak=True)  # a leg that reads them all
+    changed = getattr(leg, part).model_copy(update={field: getattr(OTHER[part], field)})
+    assert replace(leg, **{part: changed}).hash != leg.hash
+
+
+def test_what_a_leg_does_not_read_does_not_matter():
+    """Without a teacher nothing about teaching counts, without weak labels no early learning: nothing is retrained."""
+    alone = replace(LEG, teacher=None)
+    about = Training(prefix=0.1, match=(1,), dense=0.3, cache="float16", combination="graft", elr=9.0,
+                     losses=Losses(logits=5.0, correlation=0.0, logits_kind="dkd"))  # fmt: skip
+    assert replace(alone, training=about).hash == alone.hash
+    assert replace(alone, weak=True, training=about).hash != replace(alone, weak=True).hash
+    assert replace(alone, training=Training(losses=Losses(labels=2.0))).hash != alone.hash
 
 
 @pytest.mark.parametrize("field", Losses.model_fields)

@@ -89,6 +89,13 @@ def test_whatever_is_said(method, seed, n, classes, missing):
     assert 0 <= pseudo.noise_rate <= 1
 
 
+def test_soft_trusts_no_label():
+    _, weak, q, features = planted("symmetric", 0.4)
+    pseudo = optimise(weak, q, features, Labels(method="soft"))
+    assert np.allclose(pseudo.targets, q, atol=1e-6)
+    assert set(pseudo.why) == {"replaced"}
+
+
 def test_bayes_rule():
     """Two witnesses of known quality, by hand."""
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])

@@ -70,6 +70,12 @@ def test_shared_prefixes_are_trained_once():
     assert sorted(n.leg.name for n in kd) == ["teacher", "teacher>s1", "teacher>s2"]
 
 
+def test_many_rounds_grow_no_slower_than_they_are():
+    """Each need is walked once: twenty rounds are twenty legs more, not a million visits."""
+    nodes = tree(training={"rounds": 20}, schedule=PATHS)
+    assert len(nodes) == len(tree(training={"rounds": 3}, schedule=PATHS)) + 17
+
+
 def test_controls_know_nothing_of_the_method():
     nodes = tree(schedule=PATHS)
     facts = {n.leg.role: n.leg for n in nodes}
