@@ -35,6 +35,8 @@ views and schedule in every row; skd-edge's teacher goes on for three rounds of 
 which the KD teacher does not, and a path through an assistant costs that assistant's training too: these are tables at
 equal student epochs, not at equal seconds (for those see [method_study.md](method_study.md)).
 Accuracies are of the exported files. A single seed says little about the method: intervals cover clips, not seeds.
+The looks that are counted are those of this command; while the label optimiser was developed, the teacher's accuracy
+on the test clips of seed 0 was looked at as well.
 Seconds of training are wall time of a machine that did other work beside it. `human_motion` is rendered motion capture
 (Bandai Namco Research Motion Dataset 2, Bandai Namco Research Inc., CC BY-NC 4.0), tested on two styles that training
 never saw.
