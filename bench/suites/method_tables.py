@@ -134,12 +134,14 @@ def section(data: str, noise: str, column: Column) -> list[str]:
         rows = [column.by[row.name][s] for s in sorted(column.by[row.name])]
         low, high = interval(got[1][0])
         each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
+        seconds = [r["seconds"] for r in rows if not r.get("paused")]  # a process that was held on the way
         labels, macro = ([r[key] for r in rows if key in r] for key in ("labels", "macro_f1"))
         lines.append(
             f"| {row.name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
             f"{share(column, row.name, top)} | {lead.get(row.name, '–')} | "
             f"{f'{100 * np.mean(macro):.1f}' if macro else '–'} | "
-            f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | {np.mean([r['seconds'] for r in rows]):.0f} |"
+            f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | "
+            f"{f'{np.mean(seconds):.0f}' if seconds else '–'} |"
         )
     return [*lines, ""]
 
