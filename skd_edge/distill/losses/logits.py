@@ -45,8 +45,3 @@ def kd(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
 def kd_standardised(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """The same of standardised logits: unchanged by a shift and a positive scale of any row of either."""
     return softened(divergence, standardised(learner), standardised(teacher), temperature)
-
-
-def distil_logits(learner: Tensor, teacher: Tensor, *, temperature: float, standardise: bool = True) -> Tensor:
-    """``kd_standardised`` or, with ``standardise=False``, ``kd``."""
-    return (kd_standardised if standardise else kd)(learner, teacher, temperature=temperature)
