@@ -33,6 +33,7 @@ from skd_edge.recipe_file import load_recipe, resolved_yaml
 from skd_edge.run import Run, cache_root
 from skd_edge.schedule.engines import LocalEngine
 from skd_edge.schedule.tree import Legs, Node, in_order
+from skd_edge.schedule.where import use_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results/method.jsonl"
@@ -106,8 +107,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/method")
     parser.add_argument("--tables", action="store_true", help="train nothing")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads or None)
     names = {"core": CORE, "all": tuple(r.name for r in ROWS), "thesis": tuple(r.name for r in THESIS)}.get(
         options.rows[0], tuple(options.rows)
     )

@@ -31,6 +31,7 @@ from skd_edge.distill.teacher import TeacherCache
 from skd_edge.models.tsm import build
 from skd_edge.recipe import Network, Recipe
 from skd_edge.recipe_file import load_recipe
+from skd_edge.schedule.where import use_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, TABLE = ROOT / "bench/results/step_cost.json", ROOT / "docs/step_cost.md"
@@ -177,7 +178,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", help="names of networks; default: every student and assistant")
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    use_threads(given.threads)
     recipe = load_recipe("human_motion", ["data.root=.", *given.sets])
     learners = [n for n in (*recipe.students, *recipe.assistants) if n.name in (given.only or recipe.networks)]
     rows = [study(recipe, learner, given.rounds) for learner in learners]

@@ -51,12 +51,12 @@ class Inverted(nn.Module):
         self.before = Shift(cin, frames) if temporal == "shift" else nn.Identity()
         time: list[nn.Module] = []
         if temporal == "conv":
-            time = [TemporalConv(wide, frames, depthwise=True, activation=nn.ReLU6(inplace=True))]
+            time = [TemporalConv(wide, frames, depthwise=True, activation=nn.ReLU6())]
         self.body = nn.Sequential(
             *_conv_bn(cin, wide, 1),
-            nn.ReLU6(inplace=True),
+            nn.ReLU6(),
             *_conv_bn(wide, wide, 3, stride=stride, groups=wide),
-            nn.ReLU6(inplace=True),
+            nn.ReLU6(),
             *time,
             *_conv_bn(wide, cout, 1),
         )

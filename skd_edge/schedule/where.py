@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from skd_bench.errors import UsageError
 from skd_edge.data.gather import Material, deployed_view
+from skd_edge.memory import keep_freed_memory
 from skd_edge.recipe import Recipe
 from skd_edge.run import Run
 from skd_edge.schedule.engines import LocalEngine
@@ -44,11 +45,13 @@ def engine_of(name: EngineName, *, threads: int | None = None, allow_code: bool 
 
 
 def use_threads(count: int | None) -> int:
-    """Set the threads of torch and of the linear algebra behind numpy, once; returns how many torch uses.
+    """Make this process ready to train: threads of torch and of the linear algebra behind numpy; returns torch's.
 
+    Freed memory is kept for the next step.
     The number of threads decides the order in which floats are added, so it is part of how a leg was made, and is
     written beside it.
     """
+    keep_freed_memory()
     if count is not None:
         torch.set_num_threads(count)
         threadpool_limits(count)
