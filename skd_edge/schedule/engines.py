@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,10 +143,13 @@ class LocalEngine:
                          seconds=round(trained.seconds, 2))  # fmt: skip
 
     def _learn(self, node: Node) -> Trained:
-        return train_leg(
+        began = time.perf_counter()
+        targets = self._targets(node)
+        labelled = time.perf_counter() - began
+        trained = train_leg(
             node.leg,
             self.material.clips,
-            self._targets(node),
+            targets,
             self._teacher(node.teacher, node.leg) if node.teacher else None,
             self.preprocess,
             self.run.leg_folder(node.hash),
@@ -153,6 +157,8 @@ class LocalEngine:
             start=self.network(node.start).state_dict() if node.start else None,
             report=lambda row: self.report(node, row),
         )
+        trained.seconds += labelled  # what a leg costs includes its labels, where it is the first to need them
+        return trained
 
     def _given(self, node: Node) -> Trained:
         """A network trained elsewhere: its weights are read, checked against its shape, and scored."""
