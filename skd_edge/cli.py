@@ -203,14 +203,35 @@ def predict(bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool) -> 
 
 
 @cli.command()
-@click.argument("bundle", type=Folder)
-def verify(bundle: Path) -> None:
-    """Check that a BUNDLE's files are all there and unchanged."""
-    from skd_bench.manifest import verify as problems_of
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--signers", type=AnyPath, metavar="FILE", help="Who is trusted: ssh-keygen's allowed_signers.")
+@click.option("--run/--no-run", default=True, show_default=True, help="Run its files on its sample clips.")
+@json_option
+def verify(bundle: Path, signers: Path | None, run: bool, as_json: bool) -> None:
+    """Check that a BUNDLE (or a zip of one) is as it was made: its signature, its files, its answers.
 
-    if problems := problems_of(bundle):
-        raise UserError(f"{bundle} is not as it was made:\n  " + "\n  ".join(problems))
-    click.echo(f"{bundle}: ok")
+    Sample clips, where it has some, are answered here as they were where it was made. Nothing is run before all hashes
+    are right.
+    """
+    from skd_bench.examine import examine
+
+    found = examine(bundle, signers=signers, run=run)
+    if found.problems and not as_json:
+        raise UserError(f"{bundle} is not as it was made:\n  " + "\n  ".join(found.problems))
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else found.to_text())
+    _leave(FAILED if found.problems else DONE)
+
+
+@cli.command()
+@click.argument("bundle", type=Folder)
+@click.option("--key", type=AnyPath, required=True, help="A private SSH key, or the public half of one in ssh-agent.")
+def sign(bundle: Path, key: Path) -> None:
+    """Sign a BUNDLE with an SSH key; verify --signers tells who signed."""
+    from skd_bench.signing import sign as write_signature
+
+    click.echo(
+        f"wrote {write_signature(bundle, key)}; to check: skd-edge verify --signers FILE {shlex.quote(str(bundle))}"
+    )
 
 
 @cli.command()

@@ -1,7 +1,10 @@
-"""What a bundle says about itself: ``manifest.json`` as frozen plain dataclasses, and the check of its files.
+"""What a bundle says about itself: ``manifest.json`` as frozen plain dataclasses.
 
 The manifest is read on devices, from folders that came over a network: nothing in it is trusted. A key that is
 missing, unknown or of another type, a file name that climbs out of the bundle and a newer schema are refused.
+
+The manifest and the files whose hashes it holds are the payload: one run gives the same bytes each time. What was
+measured differs from one time to the next, so it lies beside the payload, in ``measured.json``.
 """
 
 from __future__ import annotations
@@ -9,35 +12,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_json
+from skd_bench.files import write_json
 from skd_bench.typed_json import read_typed
 
 SCHEMA = 1
-MANIFEST = "manifest.json"
+MANIFEST, MEASURED = "manifest.json", "measured.json"
 _LARGEST = 32 * 2**20
-# fmt: off
-_RUNNABLE = frozenset({
-    ".app", ".bat", ".bin", ".class", ".cmd", ".com", ".dll", ".dylib", ".elf", ".exe", ".jar", ".joblib", ".js",
-    ".msi", ".npy", ".pickle", ".pkl", ".ps1", ".pt", ".pth", ".py", ".pyc", ".pyd", ".pyz", ".rb", ".scr", ".sh",
-    ".so", ".vbs", ".wasm", ".whl",
-})
-# fmt: on
-_RUNNABLE_HEADS = (
-    b"\x7fELF",
-    b"MZ",
-    b"#!",
-    b"\xcf\xfa\xed\xfe",
-    b"\xca\xfe\xba\xbe",
-    b"PK\x03\x04",
-    b"\x80\x02",
-    b"\x80\x04",
-)
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,8 @@ class Artefact:
         path: The cascade that trained it: names from the teacher to the student.
         options: What belongs to the file and is not in it, e.g. ``{"optimisation": "all"}``.
         parity: How its answers differ from the trained network's (`skd_export.parity`).
-        measured: Accuracy and interval of this file, latency percentiles in milliseconds, and on which device.
+        measured: Accuracy and interval of this file, latency percentiles in milliseconds, and on which device; read
+            from ``measured.json``, where it belongs to this very file (its sha256).
     """
 
     file: str
@@ -138,15 +125,21 @@ class Manifest:
                 resolve(bundle, file)
         except (ValueError, UserError) as error:
             raise _malformed(bundle, str(error)) from error
-        return manifest
+        known = _read_measured(bundle)
+        rows = [replace(a, measured=known.get((a.file, a.sha256), a.measured)) for a in manifest.artefacts]
+        return replace(manifest, artefacts=rows)
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as plain JSON types; `load` reads it back to an equal manifest."""
+        """The payload's manifest as plain JSON types: everything but what was measured."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        for artefact in data["artefacts"]:
+            del artefact["measured"]
         return data
 
     def save(self, bundle: Path | str) -> Path:
         """Write ``manifest.json`` into the bundle, atomically; equal manifests give equal bytes.
+
+        What was measured goes beside it, into ``measured.json``, which is written first.
 
         Raises:
             UserError: The file cannot be written.
@@ -154,8 +147,12 @@ class Manifest:
         """
         _check(self)
         for file in _named_files(self):
-            _inside(file)
-        return write_json(Path(bundle) / MANIFEST, self.to_json())
+            inside(file)
+        data = self.to_json()
+        known = {a.file: {"sha256": a.sha256, "measured": a.measured} for a in self.artefacts if a.measured}
+        if known:
+            write_json(Path(bundle) / MEASURED, known)
+        return write_json(Path(bundle) / MANIFEST, data)
 
     def artefact(self, file: str | None = None) -> Artefact:
         """The artefact of that file, or the default one.
@@ -177,59 +174,13 @@ def resolve(bundle: Path | str, file: str) -> Path:
         ValueError: The name, or a link on the way, leads out of the bundle.
     """
     root = Path(bundle).resolve()
-    path = root / _inside(file)
+    path = root / inside(file)
     if not path.resolve().is_relative_to(root):
         raise ValueError(f"{file!r} is a link that leads out of the bundle")
     return path
 
 
-def verify(bundle: Path | str) -> list[str]:
-    """Check every file of a bundle against its manifest; nothing is loaded or run.
-
-    Returns:
-        One sentence a problem: a file that is missing, has other bytes than were written, is a link, or is of a
-        kind that can be executed. An empty list means that the bundle is as it was written.
-
-    Raises:
-        UserError: There is no readable manifest (`Manifest.load`).
-    """
-    bundle = Path(bundle)
-    manifest = Manifest.load(bundle)
-    expected: dict[str, tuple[str, int | None]] = {file: (sha, None) for file, sha in manifest.documents.items()}
-    expected |= {a.file: (a.sha256, a.bytes) for a in manifest.artefacts}
-    expected |= {s.file: (s.sha256, s.bytes) for s in manifest.samples}
-    problems = [p for file, (sha, size) in expected.items() if (p := _difference(bundle, file, sha, size))]
-    for path in sorted(bundle.rglob("*")):
-        name = path.relative_to(bundle).as_posix()
-        if path.is_symlink():
-            problems.append(f"{name} is a link; a bundle holds plain files only")
-        elif path.is_file() and (why := _runnable(path)):
-            problems.append(f"{name} {why}; nothing in a bundle is meant to be executed")
-    return problems
-
-
-def _difference(bundle: Path, file: str, sha256: str, size: int | None) -> str | None:
-    path = resolve(bundle, file)
-    if not path.is_file():
-        return f"{file} is missing"
-    if size is not None and path.stat().st_size != size:
-        return f"{file} has {path.stat().st_size} bytes and the manifest says {size}"
-    found = sha256_file(path)
-    return None if found == sha256 else f"{file} has other bytes than were written (sha256 {found}, not {sha256})"
-
-
-def _runnable(path: Path) -> str | None:
-    """Why a file counts as executable, or None."""
-    if path.stat().st_mode & 0o111:
-        return "has its executable bit set"
-    if path.suffix.lower() in _RUNNABLE:
-        return f"is a {path.suffix} file"
-    with path.open("rb") as file:
-        head = file.read(4)
-    return "begins like a program, a script or a pickle" if head.startswith(_RUNNABLE_HEADS) else None
-
-
-def _inside(file: str) -> PurePosixPath:
+def inside(file: str) -> PurePosixPath:
     """The name as a relative path without a way out, on any operating system.
 
     Raises:
@@ -245,6 +196,13 @@ def _inside(file: str) -> PurePosixPath:
     ):
         raise ValueError(f"{file!r} is no plain path inside the bundle")
     return path
+
+
+def files_of(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
+    """Hash and size (None where it is not told) of every file of the payload, by name."""
+    expected: dict[str, tuple[str, int | None]] = {file: (sha, None) for file, sha in manifest.documents.items()}
+    expected |= {a.file: (a.sha256, a.bytes) for a in manifest.artefacts}
+    return expected | {s.file: (s.sha256, s.bytes) for s in manifest.samples}
 
 
 def _named_files(manifest: Manifest) -> Iterator[str]:
@@ -264,10 +222,9 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("'classes' must be a list of different names")
     if strange := sorted({s.label for s in manifest.samples} - set(manifest.classes)):
         raise ValueError(f"a sample clip has the class {strange[0]!r}, which is not in 'classes'")
-    hashes = dict(manifest.documents)
-    hashes |= {a.file: a.sha256 for a in manifest.artefacts}
-    hashes |= {s.file: s.sha256 for s in manifest.samples}
-    if odd := [file for file, sha in hashes.items() if not re.fullmatch("[0-9a-f]{64}", sha)]:
+    if reserved := {MANIFEST, MEASURED}.intersection(files):
+        raise ValueError(f"{min(reserved)!r} cannot be a file of the payload")
+    if odd := [file for file, (sha, _) in files_of(manifest).items() if not re.fullmatch("[0-9a-f]{64}", sha)]:
         raise ValueError(f"{odd[0]!r} has no proper sha256")
 
 
@@ -283,15 +240,41 @@ def _read_json(bundle: Path) -> dict[str, Any]:
         what = "has no manifest.json" if bundle.is_dir() else "is no folder"
         raise UserError(f"{bundle} is no bundle: it {what}; give the 'bundle' folder of a run, copied whole")
     try:
+        return _json_object(path)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(bundle, str(error)) from error
+
+
+def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What was measured, by file and hash; empty where nothing was."""
+    path = bundle / MEASURED
+    if not path.is_file():
+        return {}
+    try:
+        raw = _json_object(path)
+        return {(file, one["sha256"]): dict(one["measured"].items()) for file, one in raw.items()}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is malformed ({type(error).__name__}: {error}); it holds measurements only: remove it, or copy "
+            "the bundle again"
+        ) from error
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: It is no JSON object, or far too large for one of ours.
+        UserError: The file cannot be read.
+    """
+    try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it is larger than {_LARGEST // 2**20} MiB")
         data = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_no_constant)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise _malformed(bundle, str(error)) from error
     if not isinstance(data, dict):
-        raise _malformed(bundle, "it is not a JSON object")
+        raise ValueError("it is not a JSON object")
     return data
 
 

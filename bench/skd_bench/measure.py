@@ -15,8 +15,9 @@ from skd_bench.device import device_card, device_id, device_state
 from skd_bench.energy import EnergyMeter, joules_per_query, open_meter
 from skd_bench.errors import UserError
 from skd_bench.latency import Latency, Progress, Target, measure_latency
-from skd_bench.manifest import Artefact, Manifest, resolve, verify
+from skd_bench.manifest import Artefact, Manifest, resolve
 from skd_bench.predict import check_fits, load_artefact
+from skd_bench.verify import verify
 
 SCHEMA = 1
 _DECODES = 5

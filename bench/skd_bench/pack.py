@@ -16,7 +16,8 @@ from pathlib import Path
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.latency import Target
-from skd_bench.manifest import Manifest, verify
+from skd_bench.manifest import Manifest
+from skd_bench.verify import verify
 
 JOB, BUNDLE, FILES = "parcel/job.json", "parcel/bundle", "parcel/files"
 

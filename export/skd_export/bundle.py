@@ -7,18 +7,19 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_atomic
+from skd_bench.files import sha256_file, write_atomic, write_json
 from skd_bench.manifest import MANIFEST, SCHEMA, Artefact, Manifest, Sample
-from skd_export.readme import readme_text
+from skd_bench.recheck import ANSWERS, answers_of
+from skd_export.readme import measured_text, readme_text
 
-README = "README.md"
+README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ def write_bundle(
     """Write a bundle.
 
     It is built beside its place and renamed into it; the manifest is written last, so that a bundle which was cut off
-    while it was copied or written is recognised. Equal arguments give equal bytes. Nothing in it can be executed.
+    while it was copied or written is recognised. Equal arguments give equal bytes, and what was measured changes none
+    of the payload: it lies beside it, in ``measured.json`` and ``MEASURED.md``. Nothing in it can be executed.
+
+    With sample clips, each file that can run here is run on them, and ``answers.json`` keeps what it said, so that
+    another machine can compare (`skd_bench.recheck`).
 
     Args:
         folder: Where the bundle goes. A bundle that is there is replaced; anything else there is left alone.
@@ -77,7 +82,7 @@ def write_bundle(
 
     Raises:
         UserError: A file is missing, the folder is taken by something else or cannot be written, or the parts
-            contradict each other (two models of one name, a sample of an unknown class).
+            contradict each other (two models of one name, a sample of an unknown class), or a sample is no video.
     """
     folder = Path(folder)
     if not models:
@@ -98,13 +103,23 @@ def write_bundle(
             provenance=dict(provenance or {}),
             samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
         )
+        write_atomic(building / LABELS, labels_text(manifest))
+        if manifest.samples:
+            write_json(building / ANSWERS, answers_of(building, manifest))
         write_atomic(building / README, readme_text(manifest) if readme is None else readme)
-        complete = Manifest(**{**vars(manifest), "documents": {README: sha256_file(building / README)}})
+        if any(a.measured for a in manifest.artefacts):
+            write_atomic(building / MEASURED_PAGE, measured_text(manifest))
+        documents = {n: sha256_file(building / n) for n in (README, LABELS, ANSWERS) if (building / n).is_file()}
         try:
-            complete.save(building)
+            replace(manifest, documents=documents).save(building)
         except (ValueError, TypeError) as error:
             raise UserError(f"this cannot be written as a bundle: {error}") from error
     return folder
+
+
+def labels_text(manifest: Manifest) -> str:
+    """Class names, one a line, in the order of the logits."""
+    return "".join(f"{' '.join(name.split())}\n" for name in manifest.classes)
 
 
 def _file_name(model: ModelFile) -> str:

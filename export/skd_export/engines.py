@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.manifest import Manifest, resolve, verify
+from skd_bench.manifest import Manifest, resolve
 from skd_bench.runtimes.tensorrt_build import BuildOptions, build_engine
 from skd_bench.runtimes.tensorrt_engine import EngineNote
+from skd_bench.verify import verify
 
 PRECISIONS = ("fp32", "fp16")
 

@@ -20,23 +20,11 @@ def _head(m: Manifest) -> str:
     return (
         f"# {m.name}: a video classifier\n\n"
         f"A network that sorts short clips into {len(m.classes)} classes, written by {m.created_by}. "
-        f"**Use `{m.default}`** ({chosen.precision.upper()}, {_size(chosen.bytes)}; trained along {trained}). "
-        f"{_in_words(chosen)}\n\n"
+        f"**Use `{m.default}`** ({chosen.precision.upper()}, {_size(chosen.bytes)}; trained along {trained}).\n\n"
         "Nothing in this folder is a program. `manifest.json` holds everything below for machines, with the SHA-256 of "
-        "each file."
+        "each file. What was measured, on which device, lies beside these files in `MEASURED.md` and `measured.json`; "
+        "numbers of another machine say nothing about yours."
     )
-
-
-def _in_words(chosen: Artefact) -> str:
-    measured = chosen.measured
-    parts = []
-    if (accuracy := _accuracy(measured)) != "–":
-        parts.append(f"top-1 accuracy {accuracy} on the validation clips")
-    if isinstance(p50 := measured.get("p50_ms"), int | float):
-        parts.append(f"{p50:.2f} ms a clip (median, batch 1, network alone)")
-    if not parts:
-        return "It was not measured."
-    return f"Measured: {', '.join(parts)}, on device `{measured.get('device', 'not stated')}`."
 
 
 def _classes(m: Manifest) -> str:
@@ -101,24 +89,51 @@ def _tools(m: Manifest) -> str:
 
 def _files(m: Manifest) -> str:
     head = (
-        "## Files and measurements\n\n"
-        "| file | precision | size | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms |"
-        " agrees with the trained network | device |\n|---|---|---:|---|---:|---:|---:|---:|---|\n"
+        "## Files\n\n| file | precision | runtime | size | agrees with the trained network |\n|---|---|---|---:|---:|\n"
+    )
+    rows = [
+        f"| `{a.file}` | {a.precision} | {_cell(a.runtime)} | {_size(a.bytes)} | {_agrees(a)} |" for a in m.artefacts
+    ]
+    return (
+        head + "\n".join(rows) + "\n\nAgreement is how often the file names the same class as the network it was "
+        "exported from, clip by clip; `manifest.json` has the differences under `parity`. `labels.txt` holds the "
+        "classes, one a line." + _answers(m)
+    )
+
+
+def _agrees(a: Artefact) -> str:
+    agreement, n = a.parity.get("agreement"), a.parity.get("n")
+    if not isinstance(agreement, int | float):
+        return "not compared"
+    return f"{100 * agreement:.1f} %" + (f" of {n} clips" if n else "")
+
+
+def _answers(m: Manifest) -> str:
+    if not m.samples:
+        return ""
+    return (
+        " `answers.json` holds what each file said of the clips in `samples/` where the bundle was made; `skd-edge "
+        "verify` compares that with this machine."
+    )
+
+
+def measured_text(m: Manifest) -> str:
+    """What was measured of a bundle's files, as Markdown; it lies beside the payload."""
+    head = (
+        f"# What was measured of {m.name}\n\n"
+        "Not part of the payload whose hashes `manifest.json` holds: another day gives other milliseconds.\n\n"
+        "| file | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms | device |\n|---|---:|---:|---:|---:|---|\n"
     )
     rows = []
     for a in m.artefacts:
         times = (_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
-        agreement = a.parity.get("agreement")
-        agrees = f"{100 * agreement:.1f} %" if isinstance(agreement, int | float) else "–"
-        device = _cell(str(a.measured.get("device", "–")))
-        cells = (f"`{a.file}`", a.precision, _size(a.bytes), _accuracy(a.measured), *times, agrees, device)
-        rows.append(f"| {' | '.join(cells)} |")
+        names = (a.measured.get(k) for k in ("device", "device_name"))
+        device = _cell(" ".join(str(name) for name in names if name)) or "–"
+        rows.append(f"| {' | '.join((f'`{a.file}`', _accuracy(a.measured), *times, device))} |")
     return (
-        head
-        + "\n".join(rows)
-        + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one view "
-        "a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say nothing "
-        "about yours: measure there."
+        head + "\n".join(rows) + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one "
+        "view a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say "
+        "nothing about yours: measure there.\n"
     )
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
-from skd_bench.manifest import SCHEMA, Artefact, Manifest, Sample, resolve, verify
+from skd_bench.manifest import SCHEMA, Artefact, Manifest, Sample, resolve
+from skd_bench.verify import verify
 
 MODEL, README = b"\x08\x0a model bytes", b"# hello\n"
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from skd_bench.manifest import Manifest, verify
+from skd_bench.manifest import Manifest
 from skd_bench.predict import predict
+from skd_bench.verify import verify
 from skd_edge.run import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -3,11 +3,14 @@ import re
 import subprocess
 import sys
 
+import av
+import numpy as np
 import pytest
 
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
-from skd_bench.manifest import Manifest, verify
+from skd_bench.manifest import Manifest
+from skd_bench.verify import verify
 from skd_export.bundle import ModelFile, write_bundle
 from skd_export.precision import quantise_ort
 
@@ -36,6 +39,16 @@ def write(folder, fp32, **more):
     return write_bundle(folder, **(fields | more))
 
 
+def film(path, count=8):
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for i in range(count):
+            pixels = np.full((32, 32, 3), 30 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+
+
 def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -44,7 +57,7 @@ def contents(folder):
 def video(tmp_path):
     path = tmp_path / "home" / "secret person.MP4"
     path.parent.mkdir()
-    path.write_bytes(b"\0\0\0\x18ftypmp42 and so on")
+    film(path)
     path.chmod(0o755)
     return path
 
@@ -53,11 +66,12 @@ def test_a_whole_bundle_with_both_precisions_and_a_sample(fp32, batches, video, 
     facts = quantise_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     models = [
         ModelFile(tmp_path / "q.onnx", "int8", "wide", PATH, options={"reduce_range": facts["reduce_range"]}),
-        ModelFile(fp32, "fp32", "wide", PATH),
+        ModelFile(fp32, "fp32", "wide", PATH, measured=MEASURED),
     ]
     bundle = write(tmp_path / "bundle", fp32, models=models, samples=[(video, "left")])
     assert set(contents(bundle)) == {
-        *("README.md", "manifest.json", "wide.int8.onnx", "wide.fp32.onnx", "samples/000-left.mp4")
+        *("README.md", "manifest.json", "labels.txt", "answers.json", "measured.json", "MEASURED.md"),
+        *("wide.int8.onnx", "wide.fp32.onnx", "samples/000-left.mp4"),
     }
     assert verify(bundle) == []
     manifest = Manifest.load(bundle)
@@ -134,10 +148,37 @@ def test_readme_says_what_matters(fp32, tmp_path):
     text = (write(tmp_path / "b", fp32) / "README.md").read_text()
     for words in (
         *("# motion", "5 classes", "| 4 | still |", "(B, 3, 4, 16, 16)", "[0.45, 0.45, 0.45]", "teacher → assistant"),
-        *("87.1 % (83.0 to 90.0)", "| 1.23 | 1.50 | n/a | 100.0 % | ab12 |", "data: CC-BY-4.0", "weights: Apache-2.0"),
+        *("| fp32 | ort |", "| 100.0 % |", "data: CC-BY-4.0", "weights: Apache-2.0"),
     ):
         assert words in text
     assert str(tmp_path) not in text
+    measured = (tmp_path / "b" / "MEASURED.md").read_text()
+    assert "| 87.1 % (83.0 to 90.0) | 1.23 | 1.50 | n/a | ab12 |" in measured
+
+
+def test_what_is_measured_changes_no_byte_of_the_payload(fp32, video, tmp_path):
+    slow = MEASURED | {"p50_ms": 99.0, "device": "elsewhere"}
+    made = [
+        write(
+            tmp_path / name, fp32, models=[ModelFile(fp32, "fp32", "wide", PATH, measured=m)], samples=[(video, "up")]
+        )
+        for name, m in (("a", MEASURED), ("b", slow), ("c", {}))
+    ]
+    first, *others = [contents(folder) for folder in made]
+    for other in others:
+        assert {n for n in first if first[n] != other.get(n)} == {"measured.json", "MEASURED.md"}
+    assert [Manifest.load(folder).artefact().measured for folder in made] == [MEASURED, slow, {}]
+
+
+def test_measurements_of_another_file_are_not_believed(fp32, tmp_path):
+    bundle = write(tmp_path / "b", fp32)
+    path = bundle / "measured.json"
+    path.write_text(path.read_text().replace(Manifest.load(bundle).artefact().sha256, "0" * 64))
+    assert Manifest.load(bundle).artefact().measured == {}
+    for broken in ("[]", "{", '{"wide.fp32.onnx": 3}', '{"wide.fp32.onnx": {"sha256": [], "measured": {}}}'):
+        path.write_text(broken)
+        with pytest.raises(UserError, match="holds measurements only"):
+            Manifest.load(bundle)
 
 
 def test_readme_is_not_bent_by_class_names(fp32, tmp_path):
@@ -162,4 +203,5 @@ def test_manifest_is_readable_json_of_schema_1(fp32, tmp_path):
     data = json.loads((write(tmp_path / "b", fp32) / "manifest.json").read_text())
     assert data["schema"] == 1
     assert data["contract"] == "float_clip"
-    assert data["artefacts"][0]["measured"] == MEASURED
+    assert "measured" not in data["artefacts"][0]
+    assert (tmp_path / "b" / "labels.txt").read_text().split() == CLASSES

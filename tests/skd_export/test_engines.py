@@ -8,9 +8,9 @@ import pytest
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.manifest import verify
 from skd_bench.runtimes.tensorrt_engine import read_note
 from skd_bench.runtimes.tensorrt_library import FLAVOURS, installed
+from skd_bench.verify import verify
 from skd_edge.cli import run
 from skd_export.bundle import ModelFile, write_bundle
 from skd_export.engines import build_engines
