@@ -164,6 +164,90 @@ def bench(bundle: Path, as_json: bool, host: str | None, pack: Path | None, **ho
     return click.echo(json.dumps(result, indent=2) if as_json else table(result))
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """A,B,C, or the lines of a file."""
+    with suppress(OSError, ValueError):
+        if Path(text).is_file():
+            return tuple(line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip())
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise click.BadParameter(f'{text!r} is no JSON object, such as {{"classes": 5}}')
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_clip_options = _options(
+    click.option("--frames", type=int, help="Frames that the network takes.  [default: 8]"),
+    click.option("--size", type=int, help="Height and width that it takes.  [default: 32]"),
+    click.option("--sampling", type=click.Choice(["uniform", "dense"])),
+    click.option("--stride", type=int, help="Frames between two samples (dense)."),
+    click.option("--fit", type=click.Choice(["crop", "stretch", "pad"])),
+    click.option("--mean", type=float, nargs=3, help="Subtracted from red, green, blue (0 to 1)."),
+    click.option("--std", type=float, nargs=3, help="What they are divided by."),
+)
+_spec_options = _options(
+    click.option("--family", type=click.Choice(["resnet", "mobile"]), help="Of a checkpoint.  [default: mobile]"),
+    click.option("--width", type=int, help="Channels of its first substage.  [default: 16]"),
+    click.option("--depths", type=_listed, metavar="A,B,...", help="Blocks of its substages.  [default: 1,1,1,1]"),
+    click.option("--temporal", type=click.Choice(["none", "shift", "conv"]), help="[default: conv]"),
+    click.option("--expand", type=int, help="Expansion of the mobile family.  [default: 2]"),
+)
+_SPEC, _CLIP = (
+    ("family", "width", "depths", "temporal", "expand"),
+    ("frames", "size", "sampling", "stride", "fit", "mean", "std"),
+)
+
+
+@cli.command("export")
+@click.argument("source")
+@click.option("--out", type=AnyPath, help="The bundle's folder.  [default: NAME-bundle]")
+@click.option("--name", help="Of the network.  [default: SOURCE's]")
+@click.option("--recipe", help="Take spec, clip and licences from this recipe ...")
+@click.option("--network", "member", help="... where the network has this name.")
+@_spec_options
+@_clip_options
+@click.option(
+    "--classes", type=_listed, metavar="A,B,...", help="Names in the order of the logits, or a file with one a line."
+)
+@click.option("--clips", type=Folder, help="Real videos, best one folder a class: to compare and to calibrate.")
+@click.option("--precisions", type=_listed, metavar="A,B,...", help="[default: fp32]")
+@click.option("--calibration", type=click.IntRange(1), help="Clips that INT8 calibration sees.  [default: 128]")
+@click.option("--most", type=click.IntRange(2), help="Clips read in all.  [default: 1024]")
+@click.option("--arguments", type=_json_object, metavar="JSON", help="Of the factory.")
+@click.option("--input", "takes", type=click.Choice(["clip", "frames-first", "frames"]), help="[default: clip]")
+@click.option("--weights", type=AnyPath, help="Tensors for the factory's network.")
+@click.option("--allow-code", is_flag=True, help="Let the factory run: somebody's code.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
+@json_option
+def export_command(source: str, out: Path | None, recipe: str | None, as_json: bool, dry_run: bool, **how: Any) -> None:
+    """Export a network that was not made here into a bundle, compared with it on real clips.
+
+    SOURCE is a checkpoint of the own family (its spec by options or from a recipe), or a factory,
+    package.module:callable.
+    """
+    from skd_edge.exporting import export, request
+    from skd_edge.recipe_file import load_recipe
+
+    spec, clip = ({key: how.pop(key) for key in keys} for keys in (_SPEC, _CLIP))
+    asked = request(source, recipe=load_recipe(recipe) if recipe else None, network=spec, clip=clip, **how)
+    say = (lambda text: click.echo(f"{text} ...", err=True)) if sys.stderr.isatty() else None
+    where = out or Path(f"{asked.name}-bundle")
+    done = export(asked, where, dry_run=dry_run, stage=say, progress=_counter("decoded"))
+    click.echo(json.dumps(done.to_json(), indent=2) if as_json else done.to_text())
+
+
 @cli.command("build")
 @click.argument("source", type=AnyPath)
 @click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
