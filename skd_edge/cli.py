@@ -318,6 +318,18 @@ def sign(bundle: Path, key: Path) -> None:
     )
 
 
+@cli.command("bundle")
+@click.argument("bundle", type=Folder)
+@click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Clips in one query.")
+def bundle_command(bundle: Path, triton: Path, batch: int) -> None:
+    """Write a BUNDLE in the layout that a server wants; the bundle stays as it is."""
+    from skd_export.triton import write_triton
+
+    names = write_triton(bundle, triton, largest_batch=batch)
+    click.echo(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")
+
+
 @cli.command()
 @click.argument("run", type=Folder)
 def report(run: Path) -> None:

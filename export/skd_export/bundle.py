@@ -88,7 +88,7 @@ def write_bundle(
     if not models:
         raise UserError("a bundle needs at least one model file")
     _refuse_strangers(folder)
-    with _built_beside(folder) as building:
+    with built_beside(folder) as building:
         manifest = Manifest(
             schema=SCHEMA,
             name=name,
@@ -178,7 +178,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _built_beside(folder: Path) -> Iterator[Path]:
+def built_beside(folder: Path) -> Iterator[Path]:
     """A folder to build in that takes the place of ``folder`` at the end, and vanishes when something goes wrong."""
     mark = uuid4().hex[:12]
     building = folder.with_name(f".{folder.name}.{mark}.part")

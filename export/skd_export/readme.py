@@ -55,8 +55,23 @@ def _input(m: Manifest) -> str:
 
 
 def _usage(m: Manifest) -> str:
+    return "\n\n".join((_ort(m), _openvino(m), _tensorrt(m)))
+
+
+def _clip(m: Manifest) -> str:
+    """The lines of an example that make the network's input."""
     s, p = m.sampling, m.preprocess
-    return f"""## Use it from Python
+    frames = f"frames = np.zeros(({s.frames}, {p.height}, {p.width}, 3), np.uint8)  # your clip: RGB, (T, H, W, 3)\n"
+    if m.contract != "float_clip":
+        return f"{frames}clip = frames[None]  # (1, T, H, W, 3); the file normalises"
+    return (
+        f"{frames}clip = (frames / 255 - {list(p.mean)}) / {list(p.std)}\n"
+        "clip = clip.transpose(3, 0, 1, 2)[None].astype(np.float32)  # (1, 3, T, H, W)"
+    )
+
+
+def _ort(m: Manifest) -> str:
+    return f"""## Use it from Python: ONNX Runtime
 
 With `pip install onnxruntime numpy` and nothing else, inside this folder:
 
@@ -67,10 +82,54 @@ import onnxruntime as ort
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
 session = ort.InferenceSession("{m.default}", providers=["CPUExecutionProvider"])
-frames = np.zeros(({s.frames}, {p.height}, {p.width}, 3), np.uint8)  # your clip: RGB, (T, H, W, 3)
-clip = (frames / 255 - {list(p.mean)}) / {list(p.std)}
-clip = clip.transpose(3, 0, 1, 2)[None].astype(np.float32)  # (1, 3, T, H, W)
+{_clip(m)}
 logits = session.run(["logits"], {{"clip": clip}})[0][0]
+print(classes[logits.argmax()])
+```"""
+
+
+def _openvino(m: Manifest) -> str:
+    return f"""## OpenVINO (x86 and Arm CPUs, Intel GPUs)
+
+The same file, with `pip install openvino numpy`:
+
+```python
+import json
+import numpy as np
+import openvino as ov
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+network = ov.compile_model("{m.default}", "CPU")
+{_clip(m)}
+logits = network(clip)[0][0]
+print(classes[logits.argmax()])
+```"""
+
+
+def _tensorrt(m: Manifest) -> str:
+    source = next((a.file for a in m.artefacts if a.precision == "fp32"), None)
+    if source is None:
+        return "## TensorRT\n\nThis bundle has no FP32 file to build engines from."
+    engine = f"engines/{source.removesuffix('.onnx')}.tensorrt.engine"
+    return f"""## TensorRT
+
+An engine belongs to one GPU and one version, so it is built where it runs, from `{source}`. With `skd-edge` and
+TensorRT on the device, inside this folder (`--runtime tensorrt-rtx` for TensorRT-RTX):
+
+```
+skd-edge build {source} --runtime tensorrt --out ../engines
+```
+
+```python
+import json
+from pathlib import Path
+import numpy as np
+from skd_bench.runtimes import runtime
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+session = runtime("tensorrt").load(Path("../{engine}"), threads=1)
+{_clip(m)}
+logits = session.run(clip)[0]
 print(classes[logits.argmax()])
 ```"""
 
@@ -80,9 +139,10 @@ def _tools(m: Manifest) -> str:
         "## Or with skd-edge\n\n"
         "`pip install 'skd-edge[ort]'` brings decoding and measuring (no torch), then from the folder above:\n\n"
         "```\n"
-        "skd-edge verify bundle              # are these the files that were written?\n"
-        "skd-edge predict bundle video.mp4   # top classes of a video, with times\n"
-        "skd-edge bench bundle               # how fast is it on this machine?\n"
+        "skd-edge verify bundle                   # unchanged, and answering here as where it was made?\n"
+        "skd-edge predict bundle video.mp4        # top classes of a video, with times\n"
+        "skd-edge bench bundle                    # how fast is it on this machine?\n"
+        "skd-edge bundle bundle --triton models   # a Triton model repository\n"
         "```"
     )
 

@@ -10,6 +10,8 @@ import pytest
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.manifest import Manifest
+from skd_bench.runtimes.tensorrt_cuda import no_driver
+from skd_bench.runtimes.tensorrt_library import FLAVOURS, installed
 from skd_bench.verify import verify
 from skd_export.bundle import ModelFile, write_bundle
 from skd_export.precision import quantise_ort
@@ -191,12 +193,49 @@ def test_readme_is_not_bent_by_class_names(fp32, tmp_path):
     assert Manifest.load(bundle).classes[1] == "c\n\n# d"
 
 
+def examples(bundle):
+    """The README's Python examples by the module they are about."""
+    blocks = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.S)
+    wanted = ("onnxruntime", "openvino", "skd_bench")
+    found = {name: block for name in wanted for block in blocks if name in block}
+    assert len(found) == len(blocks) == len(wanted)
+    return found
+
+
 def test_readme_example_runs_as_it_stands(fp32, tmp_path):
     bundle = write(tmp_path / "b", fp32)
-    (example,) = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.S)
+    example = examples(bundle)["onnxruntime"]
     done = subprocess.run([sys.executable, "-I", "-c", example], cwd=bundle, capture_output=True, text=True, check=True)
     assert done.stdout.strip() in CLASSES
     assert len(example.strip().splitlines()) <= 12
+
+
+def test_readme_example_of_openvino_runs_as_it_stands(fp32, tmp_path):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    bundle = write(tmp_path / "b", fp32)
+    words = [sys.executable, "-I", "-c", examples(bundle)["openvino"]]
+    done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in CLASSES
+
+
+@pytest.mark.skipif(no_driver() is None, reason="a GPU is here to build for")
+def test_readme_example_of_tensorrt_builds_and_is_refused_without_a_gpu(fp32, tmp_path):
+    if installed(FLAVOURS["tensorrt-rtx"]) is None:
+        pytest.skip("TensorRT-RTX does not install on this machine")
+    bundle = write(tmp_path / "b", fp32)
+    text = (bundle / "README.md").read_text()
+    [command] = re.findall(r"^skd-edge (build .*)$", text, re.M)
+    words = command.replace("--runtime tensorrt ", "--runtime tensorrt-rtx --sm 86 ").split()
+    example = examples(bundle)["skd_bench"].replace(".tensorrt.engine", ".tensorrt-rtx.sm86.engine")
+    code = f"from skd_edge.cli import run\nassert run({words!r}) == 0\n" + example.replace(
+        '"tensorrt"', '"tensorrt-rtx"'
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=bundle, capture_output=True, text=True, check=False)
+    assert "built, not run" in done.stdout, done.stderr
+    assert "UserError" in done.stderr.splitlines()[-1]
+    assert "cannot be used" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "engines").is_dir()
+    assert verify(bundle) == []
 
 
 def test_manifest_is_readable_json_of_schema_1(fp32, tmp_path):
