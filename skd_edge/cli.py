@@ -255,10 +255,20 @@ def export_command(source: str, out: Path | None, recipe: str | None, as_json: b
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
 @click.option("--workspace", type=click.IntRange(1), default=1024, show_default=True, help="MiB a layer may take.")
+@click.option("--timing-cache", type=AnyPath, metavar="FILE", help="Keep the builder's timings there (tensorrt).")
+@click.option("--ampere-plus", is_flag=True, help="One engine for every GPU from Ampere on, slower (tensorrt).")
+@click.option("--builds", type=click.IntRange(1, 20), default=1, show_default=True, help="Build each so often: spread.")
 @click.option("--out", type=AnyPath, help="The folder for the engines.  [default: SOURCE-engines]")
 @json_option
 def build_command(
-    source: Path, sms: tuple[int, ...], batch: int, workspace: int, out: Path | None, as_json: bool, **what: str
+    source: Path,
+    batch: int,
+    workspace: int,
+    timing_cache: Path | None,
+    ampere_plus: bool,
+    out: Path | None,
+    as_json: bool,
+    **what: Any,
 ) -> None:
     """Build TensorRT engines from a bundle or an ONNX file (SOURCE); a GPU is not needed with --sm.
 
@@ -267,8 +277,8 @@ def build_command(
     from skd_bench.runtimes.tensorrt_build import BuildOptions
     from skd_export.engines import build_engines
 
-    options = BuildOptions(batches=(1, 1, batch), workspace_bytes=workspace << 20)
-    made = build_engines(source, out, sms=sms, options=options, progress=_counter("builder's step"), **what)
+    options = BuildOptions((1, 1, batch), workspace << 20, timing_cache=timing_cache, ampere_plus=ampere_plus)
+    made = build_engines(source, out, options=options, progress=_counter("builder's step"), **what)
     click.echo(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
 
 

@@ -24,24 +24,35 @@ class Engines:
         source: The ONNX file.
         precision: Of its numbers.
         built: Path and note of each engine.
+        notes: Of each engine, the notes of all its builds, the kept one last.
     """
 
     source: Path
     precision: str
     built: tuple[tuple[Path, EngineNote], ...]
+    notes: tuple[tuple[EngineNote, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Everything of the notes, under the engines' paths."""
-        rows = [{"engine": str(path), **asdict(note)} for path, note in self.built]
+        rows = [
+            {"engine": str(path), **asdict(note), "builds": [[n.build_seconds, n.sha256] for n in notes]}
+            for (path, note), notes in zip(self.built, self.notes, strict=True)
+        ]
         return {"source": str(self.source), "precision": self.precision, "engines": rows}
 
     def to_text(self) -> str:
         """A line for each engine."""
         lines = [f"from {self.source} ({self.precision})"]
-        for path, note in self.built:
+        for (path, note), notes in zip(self.built, self.notes, strict=True):
             sms = "+".join(f"SM{sm}" for sm in note.sms)
             what = f"{note.bytes / 1000:.0f} kB in {note.build_seconds:.2f} s, {note.runtime} {note.version}"
             lines.append(f"  {path}  {sms}, {what}, sha256 {note.sha256[:12]}: {note.state}")
+            if len(notes) > 1:
+                seconds, files = sorted(n.build_seconds for n in notes), len({n.sha256 for n in notes})
+                lines.append(
+                    f"    {len(notes)} builds took {seconds[0]:.2f} to {seconds[-1]:.2f} s and gave {files} different "
+                    f"file{'s' * (files > 1)}"
+                )
         return "\n".join(lines)
 
 
@@ -52,6 +63,7 @@ def build_engines(
     runtime: str,
     sms: Sequence[int] = (),
     precision: str = "fp32",
+    builds: int = 1,
     options: BuildOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Engines:
@@ -66,6 +78,7 @@ def build_engines(
         sms: Compute capabilities times ten, an engine each; empty: the GPU of this machine.
         precision: "fp32": the file as it is (of a bundle: its FP32 file). "fp16": its FP16 twin, which is made here and
             kept beside the engines; that needs the train extra, building from it does not.
+        builds: How often each is built, to see how far seconds and bytes spread; the last is kept.
         options: For the builder; the default ones when None.
         progress: Called with (steps done, steps known so far) for each engine.
 
@@ -86,11 +99,16 @@ def build_engines(
         half = folder / f"{onnx.stem}.fp16.onnx"
         convert_fp16(onnx, half)
         onnx = half
-    built = []
+    built, all_notes = [], []
     for target in [[sm] for sm in dict.fromkeys(sms)] or [[]]:
         path = folder / ".".join((onnx.stem, runtime, *(f"sm{sm}" for sm in target), "engine"))
-        built.append((path, build_engine(onnx, path, runtime=runtime, sms=target, options=options, progress=progress)))
-    return Engines(onnx, precision, tuple(built))
+        notes = tuple(
+            build_engine(onnx, path, runtime=runtime, sms=target, options=options, progress=progress)
+            for _ in range(builds)
+        )
+        built.append((path, notes[-1]))
+        all_notes.append(notes)
+    return Engines(onnx, precision, tuple(built), tuple(all_notes))
 
 
 def _fp32_file(bundle: Path) -> Path:

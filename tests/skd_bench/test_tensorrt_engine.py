@@ -114,3 +114,16 @@ def test_only_what_fits_in_everything_is_let_in(here, sms, compatible, allowed):
 
 def test_a_name_cannot_become_an_option_or_a_second_command():
     assert rebuild_command(replace(NOTE, source="a; rm -rf b.onnx")).startswith("skd-edge build 'a; rm -rf b.onnx' ")
+
+
+def test_engines_for_ampere_and_newer_are_taken_there_and_not_before(engine):
+    wide = replace(NOTE, ampere_plus=True)
+    assert refusal(wide, engine, replace(FITTING, sm=120)) is None
+    assert "this GPU is SM75" in str(refusal(wide, engine, replace(FITTING, sm=75)))
+
+
+@pytest.mark.parametrize(("built", "here", "fits"), [(13020, 13000, True), (13020, 12080, False), (None, 12000, True)])
+def test_a_driver_of_an_older_cuda_is_told(engine, built, here, fits):
+    reason = refusal(replace(NOTE, driver=built), engine, replace(FITTING, driver=here))
+    assert (reason is None) == fits
+    assert fits or "update the driver" in str(reason)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,25 @@ def test_the_command_builds_fp16_for_turing(fp32, tmp_path, capsys):
     assert note.dtype == "float32"
     assert run([*command[:2], "--sm", "90"]) == 1
     assert "not for SM90" in capsys.readouterr().err
+
+
+def test_several_builds_tell_their_spread(fp32, tmp_path, capsys):
+    words = ["build", str(fp32), "--sm", "86", "--builds", "2", "--out", str(tmp_path / "e")]
+    assert run([*words, "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["engines"]
+    assert (
+        [sha for _, sha in row["builds"]][-1] == row["sha256"] == sha256_file(tmp_path / "e" / Path(row["engine"]).name)
+    )
+    assert len(row["builds"]) == 2
+    assert all(seconds > 0 for seconds, _ in row["builds"])
+    assert "2 builds took" in build_engines(fp32, tmp_path / "f", runtime=RTX, sms=[86], builds=2).to_text()
+
+
+@pytest.mark.parametrize("option", ["--ampere-plus", "--timing-cache=t.cache"])
+def test_what_rtx_would_leave_out_without_a_word_is_refused(fp32, tmp_path, capsys, option):
+    assert run(["build", str(fp32), "--sm", "86", option, "--out", str(tmp_path / "e")]) == 1
+    assert "TensorRT-RTX 1" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
 
 
 def test_a_bundle_without_an_fp32_file_is_told(fp32, batches, tmp_path):

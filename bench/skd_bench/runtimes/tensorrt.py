@@ -76,7 +76,7 @@ class TensorRTRuntime:
                 f"{path} is {note.state}, and cannot run here: {error}; copy it to a machine with such a GPU, or build "
                 f"it there: {rebuild_command(note)}"
             ) from error
-        here = Here(self.name, lib.version, found.sm)
+        here = Here(self.name, lib.version, found.sm, found.driver)
         if reason := refusal(note, path, here, allow_host_code=self._host_code):
             raise UserError(reason)
         kernels = self._cache / f"{note.sha256}.kernels" if self._cache is not None else None

@@ -36,6 +36,8 @@ class BuildOptions:
         tf32: Products of FP32 numbers with 10 bits of mantissa. Off: an FP32 file is then FP32, within parity's 1e-4;
             who wants the speed of fewer bits builds from an FP16 file.
         timing_cache: A file that keeps the builder's timings between builds; TensorRT-RTX has none.
+        ampere_plus: Runs on every GPU from Ampere on, at some cost in speed; TensorRT only (TensorRT-RTX takes several
+            generations in one build instead).
     """
 
     batches: tuple[int, int, int] = (1, 1, 8)
@@ -43,6 +45,7 @@ class BuildOptions:
     version_compatible: bool = False
     tf32: bool = False
     timing_cache: Path | None = None
+    ampere_plus: bool = False
 
 
 def build_engine(
@@ -75,6 +78,7 @@ def build_engine(
     options = options or BuildOptions()
     _check(options)
     lib = library(runtime)
+    _check_flavour(lib, options)
     here = gpu() if no_driver() is None else None
     targets = _targets(lib, sms, here)
     onnx, engine = Path(onnx), Path(engine)
@@ -86,6 +90,8 @@ def build_engine(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     _aim(lib, config, targets)
+    if options.ampere_plus:
+        config.hardware_compatibility_level = lib.trt.HardwareCompatibilityLevel.AMPERE_PLUS
     flag = lib.trt.BuilderFlag
     for which, on in ((flag.VERSION_COMPATIBLE, options.version_compatible), (flag.TF32, options.tf32)):
         (config.set_flag if on else config.clear_flag)(which)
@@ -113,7 +119,8 @@ def build_engine(
         shape=list(clip.shape)[1:], dtype=_numpy_name(lib.trt, clip.dtype), output=logits.name,
         classes=int(logits.shape[1]), batches=batches, layers=network.num_layers, flags=_flags(lib.trt, config),
         workspace_bytes=options.workspace_bytes, version_compatible=options.version_compatible,
-        build_seconds=round(seconds, 3), gpu=str(here) if here else None,
+        build_seconds=round(seconds, 3), gpu=str(here) if here else None, ampere_plus=options.ampere_plus,
+        driver=here.driver if here else None,
     )  # fmt: skip
     note.save(engine)
     return note
@@ -125,6 +132,18 @@ def _check(options: BuildOptions) -> None:
         raise UserError(f"batches {options.batches} are not smallest, best and largest, from 1 up; such as 1, 1, 8")
     if options.workspace_bytes < 1 << 20:
         raise UserError(f"a workspace of {options.workspace_bytes} bytes is below 1 MiB; the default is 1 GiB")
+
+
+def _check_flavour(lib: Library, options: BuildOptions) -> None:
+    """Refuse what this TensorRT would leave out without a word."""
+    if lib.flavour.name != "tensorrt-rtx":
+        return
+    if options.ampere_plus:
+        raise UserError(
+            f"{lib.title} has no engines for all GPUs from Ampere on; name each generation: --sm 80 --sm 86"
+        )
+    if options.timing_cache is not None:
+        raise UserError(f"{lib.title} keeps no timings between builds; leave --timing-cache out, or use TensorRT")
 
 
 def _targets(lib: Library, sms: Sequence[int], here: Gpu | None) -> list[int]:
@@ -190,12 +209,14 @@ def _profile(builder: Any, config: Any, clip: Any, options: BuildOptions) -> lis
 
 
 def _use_timing_cache(lib: Library, config: Any, path: Path | None) -> Any:
-    """TensorRT's own, filled from the file where it is there; None for TensorRT-RTX, where it does nothing."""
-    if path is None or lib.flavour.name == "tensorrt-rtx":
+    """TensorRT's own, filled from the file where it is there and of this GPU and version; else a new one."""
+    if path is None:
         return None
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(cache, False)  # a cache of another GPU is refused, not mixed in
-    return cache
+    for content in (path.read_bytes() if path.is_file() else b"", b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):  # one of another GPU is not mixed in
+            return cache
+    raise UserError(f"{lib.title} takes no timing cache here: {first_error(lib.log, 'it does not say why')}")
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:

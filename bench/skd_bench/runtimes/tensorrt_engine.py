@@ -47,6 +47,8 @@ class EngineNote:
         version_compatible: It embeds host code, which runs when it is loaded.
         build_seconds: Wall clock of the builder alone.
         gpu: GPU and driver of the machine that built it; None where there was none.
+        ampere_plus: It runs on every GPU from Ampere (80) on, not on `sms` alone.
+        driver: The newest CUDA that the driver spoke there (13020: 13.2); None where there was none.
     """
 
     schema: int
@@ -70,6 +72,8 @@ class EngineNote:
     version_compatible: bool
     build_seconds: float
     gpu: str | None
+    ampere_plus: bool = False
+    driver: int | None = None
 
     def save(self, engine: Path) -> Path:
         """Write it beside the engine."""
@@ -78,11 +82,15 @@ class EngineNote:
 
 @dataclass(frozen=True)
 class Here:
-    """What an engine would meet: the runtime's version, and the GPU's compute capability times ten."""
+    """What an engine would meet: the runtime's version, the GPU's compute capability times ten, the driver's CUDA.
+
+    A driver of 0 is one that nobody asked.
+    """
 
     runtime: str
     version: str
     sm: int
+    driver: int = 0
 
 
 def note_path(engine: Path) -> Path:
@@ -132,7 +140,12 @@ def refusal(note: EngineNote, engine: Path, here: Here, *, allow_host_code: bool
         )
     if note.version != here.version and not note.version_compatible:
         return f"{engine} was built by {note.runtime} {note.version} and this machine has {here.version}{again}"
-    if here.sm not in note.sms:
+    if here.driver and note.driver and here.driver // 1000 < note.driver // 1000:
+        return (
+            f"{engine} was built under a driver for CUDA {note.driver // 1000} and the driver here speaks CUDA "
+            f"{here.driver // 1000}: update the driver{again}"
+        )
+    if here.sm not in note.sms and not (note.ampere_plus and here.sm >= 80):
         built = ", ".join(f"SM{sm}" for sm in note.sms)
         return f"{engine} was built for {built} and this GPU is SM{here.sm}{again}"
     return None
