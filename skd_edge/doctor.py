@@ -191,18 +191,11 @@ def _torch_cuda() -> Finding:
         return Finding("train", "torch on a GPU", False, f"torch does not load ({type(error).__name__})")
 
 
-# What else could run a bundle: module, the name shown, and what to install. Listed even where nothing uses it yet.
-_OTHERS = {
-    "openvino": ("openvino", "pip install openvino"),
-}
-
-
 def _runtimes() -> list[Finding]:
-    """The runtimes of the scale, each with its own reason, then packages that no runtime here covers yet."""
+    """The runtimes of the scale, each with its own reason."""
     from skd_bench.runtimes import runtimes
 
-    found = [_runtime(name, runtime) for name, runtime in runtimes().items()]
-    return found + [_other(module) for module in _OTHERS if module not in runtimes()]
+    return [_runtime(name, runtime) for name, runtime in runtimes().items()]
 
 
 def _runtime(name: str, runtime: Runtime) -> Finding:
@@ -218,11 +211,3 @@ def _runtime(name: str, runtime: Runtime) -> Finding:
     except Exception as error:  # as above
         return Finding("run", name, False, f"installed, and does not load: {_brief(error)}")
     return Finding("run", name, True, f"usable ({runtime.version()})")
-
-
-def _other(module: str) -> Finding:
-    name, fix = _OTHERS[module]
-    loads = _module("run", module, name, fix)
-    if not loads.ok:
-        return loads
-    return Finding("run", name, False, f"{loads.detail} is installed; this version of skd-edge runs nothing on it")

@@ -25,6 +25,8 @@ _ISA = (
     *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
+# The runtimes whose versions are part of a device.
+_ALWAYS = ("ort", "tensorrt", "tensorrt-rtx")
 _GPU_FIELDS = {
     "name": str,
     "uuid": str,
@@ -92,8 +94,10 @@ def device_id(card: dict[str, Any]) -> str:
     """
     keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes")
     same: dict[str, Any] = {key: card.get(key) for key in keys}
-    # What cannot run here does not change a latency; nor does a runtime that a newer skd-edge has learned to name.
-    same["runtimes"] = {name: version for name, version in (card.get("runtimes") or {}).items() if version}
+    # What cannot run here does not change a latency; nor does a runtime that a newer skd-edge has learned to name, or
+    # one to compare with that is installed later: a row's `facts` name the runtime and version that ran it.
+    versions = card.get("runtimes") or {}
+    same["runtimes"] = {name: versions[name] for name in _ALWAYS if versions.get(name)}
     same["gpus"] = [{k: gpu.get(k) for k in _GPU_NAMES[:4]} for gpu in card.get("gpus") or []]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -2,6 +2,9 @@
 
 import gc
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import skd_bench
 from skd_bench import runtimes as registry
 from skd_bench.errors import UserError
 from skd_bench.runtimes import Runtime, Session, TensorSpec, register, runtime, runtimes
+from skd_bench.runtimes.ort import OrtRuntime
 from skd_bench.runtimes.tensorrt_build import build_engine
 
 SHAPE, CLASSES = (3, 2, 4, 5), 7
@@ -50,13 +55,18 @@ def tensorrt_engine(name: str):
 
 
 # How to write the tiny network for each runtime.
-MAKERS = {"ort": onnx_model, **{name: tensorrt_engine(name) for name in ("tensorrt", "tensorrt-rtx")}}
-NEED_A_GPU = ("tensorrt", "tensorrt-rtx")
+ENGINES = tuple(name for name in runtimes() if name.startswith("tensorrt"))
+MAKERS = dict.fromkeys(runtimes(), onnx_model) | {
+    name: tensorrt_engine(name.removesuffix("-nograph")) for name in ENGINES
+}
+NEED_A_GPU = (*ENGINES, "ort-cuda", "ort-tensorrt", "ort-tensorrt-rtx")
+# A session of it compiles for half a minute; the suite has a hundred.
+SLOW = ("torch-compile",) if os.environ.get("SKD_EDGE_SLOW") != "1" else ()
 
 
 def held(name: str) -> bool:
-    """Whether a runtime goes through the suite here: all do, but those that need a GPU where there is none."""
-    return name not in NEED_A_GPU or runtimes()[name].missing() is None
+    """Whether a runtime goes through the suite here: all do, but those that this machine lacks."""
+    return name not in SLOW and (name == "ort" or runtimes()[name].missing() is None)
 
 
 @pytest.fixture(params=[name for name in sorted(runtimes()) if held(name)])
@@ -69,6 +79,17 @@ def engine(request) -> Runtime:
 @pytest.fixture
 def artefact(engine, tmp_path) -> Path:
     return MAKERS[engine.name](tmp_path / "tiny net ü.onnx")
+
+
+@pytest.mark.parametrize("name", NEED_A_GPU)
+def test_one_that_needs_a_gpu_is_listed_with_its_reason(name):
+    reason = runtimes()[name].missing()
+    if reason is None:
+        pytest.skip("a GPU is here to build for")
+    assert runtimes()[name].version() is None
+    with pytest.raises(UserError, match=name):
+        runtime(name)
+    assert "driver" in reason or "pip install" in reason
 
 
 @pytest.fixture
@@ -89,8 +110,11 @@ def expected(x: np.ndarray) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------- conformance
 @pytest.mark.parametrize("name", sorted(runtimes()))
 def test_the_suite_holds_it(name):
+    if name in SLOW:
+        pytest.skip(f"{name} compiles for too long: SKD_EDGE_SLOW=1 runs the suite on it")
     if not held(name):
-        pytest.skip(f"no GPU runs {name} here: {runtimes()[name].missing()}")
+        what = "no GPU runs" if name in NEED_A_GPU else "not installed is"
+        pytest.skip(f"{what} {name} here: {runtimes()[name].missing()}")
     assert name in MAKERS
 
 
@@ -246,7 +270,7 @@ def test_a_runtime_that_cannot_be_used_stays_listed_with_its_reason(monkeypatch)
     monkeypatch.setattr(registry, "_known", dict(registry._known))
     register(Absent())
     assert "absent" in runtimes()
-    with pytest.raises(UserError, match=r"pip install nothing; usable on this machine: ort"):
+    with pytest.raises(UserError, match=r"pip install nothing; usable on this machine: .*ort"):
         runtime("absent")
 
 
@@ -275,3 +299,90 @@ def test_an_odd_input_type_is_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     with pytest.raises(UserError, match=r"tensor\(string\)"):
         runtime("ort").load(path, threads=1)
+
+
+# ------------------------------------------------------------------------------------------- what is particular to one
+class NoGpu(OrtRuntime):
+    """A provider that does not load: ONNX Runtime falls back to the CPU and only warns."""
+
+    name, provider = "ort-cuda", "CUDAExecutionProvider"
+
+    def choose(self, options):
+        return {"providers": ["CPUExecutionProvider"]}
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"put .* on CPUExecutionProvider, because CUDAExecutionProvider does not load"):
+        NoGpu().load(onnx_model(tmp_path / "x.onnx"), threads=1)
+
+
+def test_openvino_reports_to_nobody(tmp_path):
+    if runtimes()["openvino"].missing():
+        pytest.skip("not installed is openvino here")
+    code = (
+        "import sys; from skd_bench.runtimes import runtime; runtime('openvino').prepare(); "
+        "print([m for m in sys.modules if 'openvino_telemetry' in m])"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(skd_bench.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
+
+
+def network(path: Path, nodes: list, constants: dict, shape: list, classes: int) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("clip", TensorProto.FLOAT, ["b", *shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", classes])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def convolutions(path: Path) -> Path:
+    """Every operator that the own networks export to, and uneven padding."""
+    rng = np.random.default_rng(1)
+    node, i64 = helper.make_node, lambda *v: np.array(v, np.int64)
+    constants = {
+        "k": rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "kb": rng.normal(size=4).astype(np.float32),
+        "t": rng.normal(size=(4, 1, 3, 1)).astype(np.float32), "g": rng.normal(size=(5, 4)).astype(np.float32),
+        "gb": rng.normal(size=5).astype(np.float32), "low": np.float32(0), "high": np.float32(6),
+        "frames": i64(-1, 3, 6, 6), "time": i64(-1, 2, 9, 4), "back": i64(-1, 3, 3, 4), "half": np.float32(0.5),
+        "clips": i64(-1, 2, 4), "hw": i64(2, 3), "mid": i64(1),
+    }  # fmt: skip
+    nodes = [
+        node("Transpose", ["clip"], ["a"], perm=[0, 2, 1, 3, 4]), node("Reshape", ["a", "frames"], ["b"], allowzero=1),
+        node("Conv", ["b", "k", "kb"], ["c"], pads=[0, 0, 1, 1], strides=[2, 2]),
+        node("Clip", ["c", "low", "high"], ["d"]), node("Transpose", ["d"], ["e"], perm=[0, 2, 3, 1]),
+        node("Reshape", ["e", "time"], ["f"]), node("Transpose", ["f"], ["h"], perm=[0, 3, 1, 2]),
+        node("Conv", ["h", "t"], ["i"], pads=[1, 0, 1, 0], group=4), node("Relu", ["i"], ["j"]),
+        node("Add", ["h", "j"], ["l"]), node("Mul", ["l", "half"], ["m"]),
+        node("Transpose", ["m"], ["n"], perm=[0, 2, 3, 1]), node("Reshape", ["n", "back"], ["o"], allowzero=1),
+        node("Transpose", ["o"], ["p"], perm=[0, 3, 1, 2]), node("ReduceMean", ["p", "hw"], ["q"], keepdims=0),
+        node("Reshape", ["q", "clips"], ["r"]), node("ReduceMean", ["r", "mid"], ["s"], keepdims=0),
+        node("Gemm", ["s", "g", "gb"], ["logits"], transB=1),
+    ]  # fmt: skip
+    return network(path, nodes, constants, [3, 2, 6, 6], 5)
+
+
+def test_all_runtimes_give_the_same_answers_to_a_network_of_convolutions(tmp_path):
+    path = convolutions(tmp_path / "net.onnx")
+    x = np.random.default_rng(0).normal(size=(3, 3, 2, 6, 6)).astype(np.float32)
+    reference = runtime("ort").load(path, threads=1).run(x)
+    others = [name for name in runtimes() if held(name) and name not in (*ENGINES, "ort")]
+    assert np.abs(reference).max() > 0.5
+    for name in others:
+        np.testing.assert_allclose(runtime(name).load(path, threads=1).run(x), reference, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("operator", "why"), [("Sinh", "not translated"), ("QuantizeLinear", "quantised; PyTorch's rows are FP32")]
+)
+def test_what_pytorch_does_not_take_is_named(tmp_path, operator, why):
+    extra = ["s"] if operator == "QuantizeLinear" else []
+    nodes = [helper.make_node("Flatten", ["clip"], ["f"]), helper.make_node(operator, ["f", *extra], ["logits"])]
+    path = network(tmp_path / "odd.onnx", nodes, {"s": np.float32(1)}, [3, 1, 1, 1], 3)
+    with pytest.raises(UserError, match=rf"odd\.onnx: it holds the operator {operator}: .*{why}"):
+        runtime("torch-eager").load(path, threads=1)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import Runtime, Session, TensorSpec
+from skd_bench.runtimes.openvino import OpenVinoRuntime
 from skd_bench.runtimes.ort import OrtRuntime
+from skd_bench.runtimes.ort_gpu import OrtGpuRuntime, OrtPluginRuntime
 from skd_bench.runtimes.tensorrt import TensorRTRuntime
+from skd_bench.runtimes.torch import TorchRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,5 +53,12 @@ def runtime(name: str) -> Runtime:
 
 
 register(OrtRuntime())
-register(TensorRTRuntime("tensorrt"))
-register(TensorRTRuntime("tensorrt-rtx"))
+register(OrtGpuRuntime("ort-cuda", "CUDAExecutionProvider"))
+register(OrtGpuRuntime("ort-tensorrt", "TensorrtExecutionProvider"))
+register(OrtPluginRuntime())
+register(OpenVinoRuntime())
+for flavour in ("tensorrt", "tensorrt-rtx"):
+    register(TensorRTRuntime(flavour))
+    register(TensorRTRuntime(flavour, graphs=False))
+register(TorchRuntime("torch-eager"))
+register(TorchRuntime("torch-compile"))

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from skd_bench.errors import UserError
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -23,6 +25,52 @@ class TensorSpec:
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+
+
+def check_clip(path: Path, spec: TensorSpec, x: npt.NDArray[Any]) -> None:
+    """Refuse an array that does not fit a network's input.
+
+    Raises:
+        UserError: Its axes or its dtype differ, or it is empty; says what the file takes.
+    """
+    axes = x.ndim == len(spec.shape) and all(
+        want in (None, have) for want, have in zip(spec.shape, x.shape, strict=True)
+    )
+    if not axes or x.dtype != np.dtype(spec.dtype) or x.size == 0:
+        raise UserError(
+            f"{path} takes {spec.dtype} {spec.shape}, not {x.dtype} {x.shape}; "
+            "prepare the clip with the preprocessing of the artefact's manifest"
+        )
+
+
+def check_file(path: Path, threads: int) -> Path:
+    """What every `load` checks first.
+
+    Raises:
+        UserError: There is no such file, or a query may use no thread.
+    """
+    if threads < 1:
+        raise UserError(f"a session needs at least 1 thread, not {threads}")
+    if not Path(path).is_file():
+        raise UserError(f"there is no artefact {path}")
+    return Path(path)
+
+
+def check_logits(path: Path, spec: TensorSpec) -> None:
+    """Refuse a network whose output is no logits.
+
+    Raises:
+        UserError: They are not float32 (batch, classes) with a fixed number of classes.
+    """
+    if spec.dtype != "float32" or len(spec.shape) != 2:
+        raise UserError(f"{path} gives {spec.dtype} {spec.shape}; logits are float32 (batch, classes)")
+    if spec.shape[1] is None:
+        raise UserError(f"{path} does not say how many classes it has; export it with a fixed class axis")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a runtime's own exception says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, or on a GPU through one of its execution providers (`ort_gpu`)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import TensorSpec
+from skd_bench.runtimes.base import TensorSpec, check_clip, check_file, check_logits, first_line
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _PIP = "pip install 'skd-edge[ort]' (or onnxruntime-gpu, which brings the same module)"
 # Same file, other level, other answers (notes/export.md): the level is part of the artefact.
 _LEVEL = "ORT_ENABLE_ALL"
+CPU = "CPUExecutionProvider"
 
 
 class OrtRuntime:
     """ONNX files on ONNX Runtime's CPU provider."""
 
     name = "ort"
+    provider = CPU
 
     def missing(self) -> str | None:
         """Why ONNX Runtime cannot be used here; None when it can. Imports nothing."""
@@ -48,22 +50,21 @@ class OrtRuntime:
         reason = self.missing()
         if reason is not None:
             raise UserError(reason)
-        if threads < 1:
-            raise UserError(f"a session needs at least 1 thread, not {threads}")
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"there is no artefact {path}")
-        return OrtSession(path, threads)
+        return OrtSession(check_file(path, threads), threads, self)
+
+    def choose(self, options: Any) -> dict[str, Any]:
+        """Name the provider: what `InferenceSession` takes beside the options, which may be changed."""
+        return {"providers": [self.provider]}
 
 
 class OrtSession:
     """One ONNX file, loaded; input and output stay bound between queries of equal shape.
 
     Raises:
-        UserError: The file is no ONNX model with one input and one float32 output.
+        UserError: The file is no ONNX model with one input and one float32 output, or the provider does not take it.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, runtime: OrtRuntime) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -75,21 +76,26 @@ class OrtSession:
         self._spinning = threads > 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spinning)))
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(path), options, **runtime.choose(options))
         except Exception as error:  # onnxruntime raises its own unrelated exception types
-            raise UserError(f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}") from error
+            raise UserError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}") from error
+        self._providers: list[str] = session.get_providers()
+        if self._providers[0] != runtime.provider:
+            # It falls back with a warning, and the CPU's milliseconds would stand under the GPU's name.
+            raise UserError(
+                f"ONNX Runtime {ort.__version__} put {path} on {self._providers[0]}, because {runtime.provider} does "
+                "not load (its CUDA libraries, perhaps: import onnxruntime; onnxruntime.preload_dlls())"
+            )
         self._session: Any = session
-        self._path, self._threads, self._version = path, threads, str(ort.__version__)
+        self._path, self._threads, self._version, self._name = path, threads, str(ort.__version__), runtime.name
         self.input = _only(path, "input", session.get_inputs())
         self.output = _only(path, "output", session.get_outputs())
-        if self.output.dtype != "float32" or len(self.output.shape) != 2:
-            raise UserError(
-                f"{path} gives {self.output.dtype} {self.output.shape}; logits are float32 (batch, classes)"
-            )
+        check_logits(path, self.output)
         self._binding: Any = session.io_binding()
+        # Binding an array to a GPU's session copies it there: what is bound is a copy, and is never recognised.
+        self._stays = runtime.provider == CPU
         self._bound: npt.NDArray[Any] | None = None
         self._out = np.empty((0, 0), np.float32)
-        self._dtype = np.dtype(self.input.dtype)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Answer one batch: see `base.Session.run`."""
@@ -98,44 +104,34 @@ class OrtSession:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise UserError(f"ONNX Runtime failed on {self._path}: {_first_line(error)}") from error
+            raise UserError(f"ONNX Runtime failed on {self._path}: {first_line(error)}") from error
         return self._out.copy()
 
     def _bind(self, x: npt.NDArray[Any]) -> None:
         """Point the session at this array; at a new output array too where the batch changes."""
         if self._session is None:
             raise UserError(f"the session of {self._path} is closed")
-        fits = x.ndim == len(self.input.shape) and all(
-            want in (None, have) for want, have in zip(self.input.shape, x.shape, strict=True)
-        )
-        if not fits or x.dtype != self._dtype or x.size == 0:
-            raise UserError(
-                f"{self._path} takes {self.input.dtype} {self.input.shape}, not {x.dtype} {x.shape}; "
-                "prepare the clip with the preprocessing of the artefact's manifest"
-            )
+        check_clip(self._path, self.input, x)
         flat = np.ascontiguousarray(x)
         self._binding.bind_cpu_input(self.input.name, flat)
         if len(self._out) != len(x):
             self._bind_output(len(x))
         # `bind_cpu_input` does not keep the array alive; only an array bound as it is may be recognised later.
         self._keep = flat
-        self._bound = x if flat is x else None
+        self._bound = x if flat is x and self._stays else None
 
     def _bind_output(self, batch: int) -> None:
         import onnxruntime as ort
 
-        classes = self.output.shape[1]
-        if classes is None:
-            raise UserError(f"{self._path} does not say how many classes it has; export it with a fixed class axis")
-        self._out = np.empty((batch, classes), np.float32)
+        self._out = np.empty((batch, self.output.shape[1] or 0), np.float32)
         self._binding.bind_ortvalue_output(self.output.name, ort.OrtValue.ortvalue_from_numpy(self._out))
 
     def facts(self) -> dict[str, object]:
         """Runtime, version, provider, threads, spinning, optimisation level."""
         return {
-            "runtime": "ort",
+            "runtime": self._name,
             "version": self._version,
-            "provider": "CPUExecutionProvider",
+            "provider": self._providers[0],
             "intra_op_threads": self._threads,
             "inter_op_threads": 1,
             "spinning": self._spinning,
@@ -154,7 +150,3 @@ def _only(path: Path, what: str, nodes: list[Any]) -> TensorSpec:
     if node.type not in _DTYPES:
         raise UserError(f"the {what} {node.name!r} of {path} is a {node.type}; known are {', '.join(_DTYPES)}")
     return TensorSpec(node.name, tuple(d if isinstance(d, int) else None for d in node.shape), _DTYPES[node.type])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skd_bench.errors import UserError
+from skd_bench.runtimes.base import check_file
 from skd_bench.runtimes.tensorrt_cuda import gpu, no_driver
 from skd_bench.runtimes.tensorrt_engine import Here, read_note, rebuild_command, refusal
 from skd_bench.runtimes.tensorrt_library import flavour, installed, installed_version, library
@@ -20,7 +21,7 @@ class TensorRTRuntime:
 
     Args:
         name: "tensorrt" or "tensorrt-rtx".
-        graphs: Replay each query as a CUDA graph.
+        graphs: Replay each query as a CUDA graph; without, the runtime's name ends in "-nograph".
         allow_host_code: Load version-compatible engines too, which embed code that runs on this machine's CPU.
         cache: A folder that keeps the kernels TensorRT-RTX compiles when an engine first runs; None: each session
             compiles them, and a cold start is cold.
@@ -29,7 +30,7 @@ class TensorRTRuntime:
     def __init__(
         self, name: str, *, graphs: bool = True, allow_host_code: bool = False, cache: Path | None = None
     ) -> None:
-        self.name = name
+        self.name = name if graphs else f"{name}-nograph"
         self._flavour = flavour(name)
         self._graphs, self._host_code, self._cache = graphs, allow_host_code, cache
 
@@ -48,7 +49,7 @@ class TensorRTRuntime:
 
     def prepare(self) -> None:
         """Import TensorRT and CUDA's bindings."""
-        library(self.name)
+        library(self._flavour.name)
         gpu()
 
     def load(self, path: Path, *, threads: int) -> TensorRTSession:
@@ -58,15 +59,11 @@ class TensorRTRuntime:
             UserError: As there; or the engine's bytes, version or GPU are others than here, or it embeds host code, or
                 there is no GPU. Says which, and the command that builds one that fits.
         """
-        if threads < 1:
-            raise UserError(f"a session needs at least 1 thread, not {threads}")
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"there is no artefact {path}")
+        path = check_file(path, threads)
         note = read_note(path)
-        lib = library(self.name)
+        lib = library(self._flavour.name)
         # What the note alone tells is told first: it holds on a machine without a GPU too.
-        as_built = Here(self.name, lib.version, note.sms[0] if note.sms else 0)
+        as_built = Here(self._flavour.name, lib.version, note.sms[0] if note.sms else 0)
         if reason := refusal(note, path, as_built, allow_host_code=self._host_code):
             raise UserError(reason)
         try:
@@ -76,7 +73,7 @@ class TensorRTRuntime:
                 f"{path} is {note.state}, and cannot run here: {error}; copy it to a machine with such a GPU, or build "
                 f"it there: {rebuild_command(note)}"
             ) from error
-        here = Here(self.name, lib.version, found.sm, found.driver)
+        here = Here(self._flavour.name, lib.version, found.sm, found.driver)
         if reason := refusal(note, path, here, allow_host_code=self._host_code):
             raise UserError(reason)
         kernels = self._cache / f"{note.sha256}.kernels" if self._cache is not None else None

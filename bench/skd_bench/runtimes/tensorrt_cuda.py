@@ -30,8 +30,8 @@ class Gpu:
         return f"{self.name} (SM{self.sm}, driver for CUDA {self.driver // 1000}.{self.driver % 1000 // 10})"
 
 
-def no_driver() -> str | None:
-    """Why no engine can run here, or None where NVIDIA's driver is installed. Loads nothing but the driver."""
+def no_nvidia_driver() -> str | None:
+    """Why no GPU of NVIDIA can be used here, or None where its driver is installed. Loads nothing but the driver."""
     name = _DRIVER.get(sys.platform)
     if name is None:
         return f"there is no NVIDIA driver for {sys.platform}"
@@ -39,6 +39,13 @@ def no_driver() -> str | None:
         ctypes.CDLL(name)
     except OSError:
         return f"there is no NVIDIA driver ({name} does not load)"
+    return None
+
+
+def no_driver() -> str | None:
+    """Why no engine can run here, or None where the driver and the bindings are. Loads nothing but the driver."""
+    if (reason := no_nvidia_driver()) is not None:
+        return reason
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
         return f"cuda-bindings is not installed; {PIP}"
     return None

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_bench.runtimes.base import TensorSpec
+from skd_bench.runtimes.base import TensorSpec, check_clip
 from skd_bench.runtimes.tensorrt_cuda import Gpu, bindings, call
 from skd_bench.runtimes.tensorrt_engine import EngineNote
 from skd_bench.runtimes.tensorrt_library import Library, first_error
@@ -120,12 +120,7 @@ class TensorRTSession:
 
     def _fits(self, x: npt.NDArray[Any]) -> None:
         low, _, high = self._note.batches
-        right = x.ndim == len(self.input.shape) and list(x.shape[1:]) == self._note.shape
-        if not right or x.dtype != np.dtype(self.input.dtype) or x.size == 0:
-            raise UserError(
-                f"{self._path} takes {self.input.dtype} {self.input.shape}, not {x.dtype} {x.shape}; "
-                "prepare the clip with the preprocessing of the artefact's manifest"
-            )
+        check_clip(self._path, TensorSpec(self.input.name, (None, *self._note.shape), self.input.dtype), x)
         if not low <= len(x) <= high:
             raise UserError(f"{self._path} was built for batches of {low} to {high}, not {len(x)}; build it for more")
 

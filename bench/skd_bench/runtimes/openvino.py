@@ -1,0 +1,186 @@
+"""OpenVINO on the CPU: the same ONNX files on another runtime.
+
+On x86 it is often the fastest one, INT8 above all (docs/measuring.md has the figures of one machine). Its answers to an
+INT8 file differ from ONNX Runtime's in the last step of the quantised scale: accuracy is of a file *on a runtime*.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.errors import UserError
+from skd_bench.runtimes.base import TensorSpec, check_clip, check_file, check_logits, first_line
+
+_PIP = "pip install 'skd-edge[openvino]'"
+_TELEMETRY = "openvino_telemetry"
+_DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
+# One query at a time. FP32 means FP32: where the CPU has bfloat16, OpenVINO would take that for granted. Pinning binds
+# a thread to a core that something else may hold: 28 ms instead of 0.3 on a busy machine (tried).
+_CONFIG = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "NUM_STREAMS": 1,
+    "INFERENCE_PRECISION_HINT": "f32",
+    "ENABLE_CPU_PINNING": False,
+}
+_KEPT = 8  # compiled networks, one for each batch size
+
+
+class OpenVinoRuntime:
+    """ONNX files on OpenVINO's CPU plugin."""
+
+    name = "openvino"
+
+    def missing(self) -> str | None:
+        """Why OpenVINO cannot be used here; None when it can. Imports nothing."""
+        if importlib.util.find_spec("openvino") is None:
+            return f"openvino is not installed; {_PIP}"
+        return None
+
+    def version(self) -> str | None:
+        """The installed version, from its metadata: nothing is imported."""
+        try:
+            return importlib.metadata.version("openvino")
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def prepare(self) -> None:
+        """Import openvino."""
+        _openvino()
+
+    def load(self, path: Path, *, threads: int) -> OpenVinoSession:
+        """Load an ONNX file: see `base.Runtime.load`."""
+        reason = self.missing()
+        if reason is not None:
+            raise UserError(reason)
+        return OpenVinoSession(check_file(path, threads), threads)
+
+
+class OpenVinoSession:
+    """One ONNX file, compiled for each batch size that is asked: with an open batch it is up to three times slower.
+
+    Compiling for one clip is part of loading; another batch size is compiled at its first query.
+
+    Raises:
+        UserError: The file is no ONNX model with one input and one float32 output.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        ov = _openvino()
+        self._path, self._threads, self._version = path, threads, str(ov.get_version())
+        self._core: Any = ov.Core()
+        try:
+            # The ONNX reader alone: `read_model` would try every format it knows on a file that came from elsewhere.
+            reader = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
+            self._model: Any = reader.convert(reader.load(str(path)))
+        except Exception as error:  # its exceptions are of several unrelated types
+            raise self._refused(error) from error
+        self.input = _only(path, "input", self._model.inputs)
+        self.output = _only(path, "output", self._model.outputs)
+        check_logits(path, self.output)
+        self._requests: dict[int, tuple[Any, npt.NDArray[np.float32]]] = {}
+        self._bound: npt.NDArray[Any] | None = None
+        self._request: Any = None
+        self._out = np.empty((0, 0), np.float32)
+        if None not in self.input.shape[1:]:
+            self._compiled(self.input.shape[0] or 1)
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Answer one batch: see `base.Session.run`."""
+        if x is not self._bound:
+            self._bind(x)
+        try:
+            self._request.infer()
+        except Exception as error:
+            raise UserError(f"OpenVINO failed on {self._path}: {first_line(error)}") from error
+        return self._out.copy()
+
+    def _bind(self, x: npt.NDArray[Any]) -> None:
+        """Point the network compiled for this batch at this array."""
+        if self._core is None:
+            raise UserError(f"the session of {self._path} is closed")
+        check_clip(self._path, self.input, x)
+        if None in self.input.shape[1:]:
+            raise UserError(f"{self._path} takes clips of any size {self.input.shape}; export it with a fixed one")
+        flat = np.ascontiguousarray(x)
+        self._request, self._out = self._compiled(len(x))
+        self._request.set_input_tensor(_openvino().Tensor(flat, shared_memory=True))
+        self._keep = flat
+        self._bound = x if flat is x else None
+
+    def _compiled(self, batch: int) -> tuple[Any, npt.NDArray[np.float32]]:
+        """A request for batches of that size, and where its answers lie."""
+        if batch not in self._requests:
+            if len(self._requests) == _KEPT:
+                self._requests.pop(next(iter(self._requests)))
+            try:
+                model = self._model.clone()
+                model.reshape([batch, *(n or 1 for n in self.input.shape[1:])])
+                compiled = self._core.compile_model(model, "CPU", {**_CONFIG, "INFERENCE_NUM_THREADS": self._threads})
+            except Exception as error:
+                raise self._refused(error) from error
+            request, out = compiled.create_infer_request(), np.empty((batch, self.output.shape[1] or 0), np.float32)
+            request.set_output_tensor(0, _openvino().Tensor(out, shared_memory=True))
+            self._requests[batch] = request, out
+        return self._requests[batch]
+
+    def _refused(self, error: Exception) -> UserError:
+        return UserError(f"OpenVINO {self._version} cannot load {self._path}: {first_line(error)}")
+
+    def facts(self) -> dict[str, object]:
+        """Runtime, version, threads, settings, and the operators as they run, by precision: whether INT8 is INT8."""
+        settings = {key.lower(): value for key, value in _CONFIG.items()}
+        return {
+            "runtime": "openvino",
+            "version": self._version,
+            "threads": self._threads,
+            **settings,
+            "operators": self._operators(),
+        }
+
+    def _operators(self) -> dict[str, int]:
+        """How often each kind of operator runs at each precision, in the network compiled for the first batch size."""
+        if not self._requests:
+            return {}
+        request, _ = next(iter(self._requests.values()))
+        nodes = [op.get_rt_info() for op in request.get_compiled_model().get_runtime_model().get_ops()]
+        names = ((n["layerType"].astype(str), n["runtimePrecision"].astype(str)) for n in nodes if "layerType" in n)
+        return dict(sorted(Counter(f"{kind} {precision}" for kind, precision in names).items()))
+
+    def close(self) -> None:
+        """Free the network; the session answers no more."""
+        self._core = self._model = self._request = self._bound = None
+        self._requests = {}
+
+
+def _openvino() -> Any:
+    """The module, imported without its telemetry: importing it would report to Intel and write into the home folder."""
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]  # Python's own way to say: not to be imported
+    try:
+        return importlib.import_module("openvino")
+    except Exception as error:  # a missing or unfit shared library
+        raise UserError(f"openvino is installed and does not load: {first_line(error)}; {_PIP}") from error
+    finally:
+        if sys.modules.get(_TELEMETRY, ...) is None:
+            del sys.modules[_TELEMETRY]
+
+
+def _only(path: Path, what: str, ports: list[Any]) -> TensorSpec:
+    if len(ports) != 1:
+        raise UserError(f"{path} has {len(ports)} {what}s; a clip network has one")
+    port = ports[0]
+    kind = str(port.get_element_type().to_string())
+    if kind not in _DTYPES:
+        raise UserError(f"the {what} {port.any_name!r} of {path} is a {kind}; known are {', '.join(_DTYPES)}")
+    shape = tuple(None if d.is_dynamic else int(d.get_length()) for d in port.get_partial_shape())
+    return TensorSpec(port.any_name, shape, _DTYPES[kind])

@@ -1,0 +1,90 @@
+"""ONNX Runtime on NVIDIA's GPUs: its CUDA and TensorRT providers, and TensorRT-RTX as a plugin.
+
+No GPU has run this module here: that each provider is listed with its reason is tested, and that a session which fell
+back to the CPU is refused; what a session on a GPU does is held to the conformance suite only where one is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from typing import Any
+
+from skd_bench.errors import UserError
+from skd_bench.runtimes.ort import CPU, OrtRuntime
+from skd_bench.runtimes.tensorrt_cuda import no_nvidia_driver
+
+_GPU_PACKAGE = "onnxruntime-gpu"
+_GPU_PIP = "pip install 'skd-edge[cuda]' in place of onnxruntime (both bring the same module)"
+_PLUGIN, _PLUGIN_PIP = "onnxruntime_ep_nv_tensorrt_rtx", "pip install 'skd-edge[ort,tensorrt-rtx]'"
+_PLUGIN_EP = "NvTensorRTRTXExecutionProvider"
+
+
+class OrtGpuRuntime(OrtRuntime):
+    """A provider that is built into onnxruntime-gpu.
+
+    Args:
+        name: "ort-cuda" or "ort-tensorrt".
+        provider: As ONNX Runtime calls it; operators it does not take run on CUDA, then on the CPU.
+    """
+
+    def __init__(self, name: str, provider: str) -> None:
+        self.name, self.provider = name, provider
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can. Loads nothing but the driver."""
+        try:
+            importlib.metadata.version(_GPU_PACKAGE)
+        except importlib.metadata.PackageNotFoundError:
+            return f"{_GPU_PACKAGE} is not installed; {_GPU_PIP}"
+        return no_nvidia_driver()
+
+    def version(self) -> str | None:
+        """The version of onnxruntime-gpu; None where it cannot be used."""
+        return None if self.missing() else importlib.metadata.version(_GPU_PACKAGE)
+
+    def choose(self, options: Any) -> dict[str, Any]:
+        """This provider, then CUDA's, then the CPU's for what neither takes."""
+        import onnxruntime as ort
+
+        if self.provider not in ort.get_available_providers():
+            raise UserError(f"this onnxruntime has no {self.provider}; {_GPU_PIP}")
+        return {"providers": list(dict.fromkeys((self.provider, "CUDAExecutionProvider", CPU)))}
+
+
+class OrtPluginRuntime(OrtRuntime):
+    """TensorRT-RTX as a plugin of an ordinary onnxruntime: it builds its engine while it loads the ONNX file."""
+
+    name, provider = "ort-tensorrt-rtx", _PLUGIN_EP
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can. Loads nothing but the driver."""
+        if super().missing() is not None or importlib.util.find_spec(_PLUGIN) is None:
+            return f"onnxruntime's TensorRT-RTX plugin is not installed; {_PLUGIN_PIP}"
+        reason = no_nvidia_driver()
+        return reason and f"the TensorRT-RTX plugin is installed and cannot run here: {reason}"
+
+    def version(self) -> str | None:
+        """ONNX Runtime's and the plugin's versions; None where it cannot be used."""
+        if self.missing():
+            return None
+        return f"{super().version()} with plugin {importlib.metadata.version(f'{_PLUGIN}_cu13'.replace('_', '-'))}"
+
+    def choose(self, options: Any) -> dict[str, Any]:
+        """Register the plugin once a process, and give the session its first GPU."""
+        import onnxruntime as ort
+
+        plugin = importlib.import_module(_PLUGIN)
+        devices = _devices(ort)
+        if not devices:
+            ort.register_execution_provider_library(_PLUGIN, str(plugin.get_library_path()))
+            devices = _devices(ort)
+        if not devices:
+            raise UserError("the TensorRT-RTX plugin finds no GPU that it can use (it needs an RTX card)")
+        options.add_provider_for_devices(devices[:1], {})
+        return {}
+
+
+def _devices(ort: Any) -> list[Any]:
+    return [device for device in ort.get_ep_devices() if device.ep_name == _PLUGIN_EP]

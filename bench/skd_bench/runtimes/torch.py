@@ -1,0 +1,111 @@
+"""PyTorch on the CPU, eager and compiled: the baseline rows, where torch is installed.
+
+It is never imported before `prepare`: what travels to a device needs no torch. Rows of PyTorch are there to compare
+with; nothing is deployed on it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.errors import UserError
+from skd_bench.runtimes.base import check_clip, check_file, check_logits, first_line
+from skd_bench.runtimes.torch_graph import torch_module
+
+_PIP = "pip install 'skd-edge[train]'"
+
+
+class TorchRuntime:
+    """FP32 ONNX files as PyTorch modules (`torch_graph`), channels-last, BatchNorm folded, in inference mode.
+
+    Args:
+        name: "torch-eager", or "torch-compile": through `torch.compile`, compiled anew for each batch size.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self._compiles = name, name == "torch-compile"
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can. Imports nothing."""
+        for module in ("torch", "onnx"):
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed; {_PIP} (a baseline: no device needs it)"
+        if self._compiles and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
+            return "torch.compile needs a C++ compiler, and there is neither g++ nor clang++ here"
+        return None
+
+    def version(self) -> str | None:
+        """The installed version, from its metadata; None where it cannot be used."""
+        return None if self.missing() else importlib.metadata.version("torch")
+
+    def prepare(self) -> None:
+        """Import torch and onnx."""
+        importlib.import_module("torch")
+        importlib.import_module("onnx")
+
+    def load(self, path: Path, *, threads: int) -> TorchSession:
+        """Load an ONNX file: see `base.Runtime.load`."""
+        reason = self.missing()
+        if reason is not None:
+            raise UserError(reason)
+        return TorchSession(check_file(path, threads), threads, self._compiles)
+
+
+class TorchSession:
+    """One ONNX file as a PyTorch module. Its threads are those of the process: the last session's count holds for all.
+
+    Raises:
+        UserError: The file is no ONNX model with one input and one float32 output, or has operators that are unknown.
+    """
+
+    def __init__(self, path: Path, threads: int, compiles: bool) -> None:
+        self._torch: Any = importlib.import_module("torch")
+        self._path, self._threads, self._compiles = path, threads, compiles
+        self._module, self.input, self.output = torch_module(path)
+        check_logits(path, self.output)
+        if compiles:
+            # Its pool of compiler processes would go on beside the first queries.
+            self._inductor: Any = importlib.import_module("torch._inductor.config")
+            self._inductor.compile_threads = 1
+            self._module = self._torch.compile(self._module, dynamic=False)
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Answer one batch: see `base.Session.run`."""
+        torch = self._torch
+        if self._module is None:
+            raise UserError(f"the session of {self._path} is closed")
+        check_clip(self._path, self.input, x)
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        clip = np.ascontiguousarray(x)
+        try:
+            with torch.inference_mode():
+                logits = self._module(torch.from_numpy(clip if clip.flags.writeable else clip.copy()))
+        except Exception as error:
+            raise UserError(f"PyTorch failed on {self._path}: {first_line(error)}") from error
+        answer: npt.NDArray[np.float32] = logits.numpy()
+        return answer if answer.base is None else answer.copy()
+
+    def facts(self) -> dict[str, object]:
+        """Runtime, version, threads, whether it is compiled, layout."""
+        return {
+            "runtime": "torch-compile" if self._compiles else "torch-eager",
+            "version": str(self._torch.__version__),
+            "threads": self._threads,
+            "compiled": self._compiles,
+            "memory_format": "channels_last",
+            "inference_mode": True,
+        }
+
+    def close(self) -> None:
+        """Free the network; the session answers no more."""
+        self._module = None
