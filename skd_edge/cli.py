@@ -150,17 +150,24 @@ def compress(
 @click.option("--python", default="python3", show_default=True, help="The Python of --host.")
 @click.option("--keep", is_flag=True, help="Leave the temporary folder on --host.")
 @click.option("--pack", type=AnyPath, metavar="FILE", help="Measure nothing: write FILE, to carry to a device.")
-def bench(bundle: Path, as_json: bool, host: str | None, pack: Path | None, **how: Any) -> None:
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Also on this runtime (doctor lists them).")
+@click.option("--scenario", "scenarios", multiple=True, help="MLPerf's: single-stream, multi-stream or offline.")
+@click.option("--batches", default="", metavar="1,2,4", help="Clips in a query: a row each.")
+@click.option("--bound", type=float, metavar="MS", help="Find the batch of the highest throughput within MS.")
+@click.option("--engine", "engines", multiple=True, type=AnyPath, help="Also an engine of skd-edge build.")
+@click.option("--out", type=AnyPath, metavar="FILE.json", help="Write the result, and every sample as FILE.npz.")
+@click.option("--dry-run", is_flag=True, help="Say what would be measured, and stop.")
+def bench(bundle: Path, as_json: bool, pack: Path | None, **how: Any) -> None:
     """Measure a BUNDLE's files on this machine (the same as python -m skd_bench), or on another one.
 
     A device without a link runs what --pack wrote: python FILE. It needs numpy and a runtime, no install.
     """
     from skd_bench.__main__ import table
-    from skd_bench.remote import bench_anywhere
+    from skd_bench.asked import bench_asked
 
-    result = bench_anywhere(bundle, host=host, pack=pack, progress=_counter("measuring, process"), **how)
-    if result is None:
-        return click.echo(f"wrote {pack}; on the device: python3 {shlex.quote(pack.name if pack else '')}")
+    result = bench_asked(bundle, pack=pack, progress=_counter("measuring, process"), **how)
+    if isinstance(result, str):
+        return click.echo(result)
     return click.echo(json.dumps(result, indent=2) if as_json else table(result))
 
 

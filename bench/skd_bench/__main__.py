@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UserError
 from skd_bench.measure import bench_bundle
+from skd_bench.results import plan, save_result, shown
+from skd_bench.scenarios import SCENARIOS, Extra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,20 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        result = bench_bundle(
-            options.bundle,
-            processes=options.processes,
-            queries=options.queries,
-            threads=options.threads,
-            progress=_progress if sys.stderr.isatty() else None,
-        )
+        how = {name: getattr(options, name) for name in ("processes", "queries", "threads", "engines")}
+        extra = Extra(options.scenarios, options.batches, options.bound, options.runtimes)
+        if options.dry_run:
+            print(plan(options.bundle, extra, **how))
+            return 0
+        progress = _progress if sys.stderr.isatty() else None
+        result = bench_bundle(options.bundle, **how, extra=extra, progress=progress)
+        if options.out:
+            save_result(result, options.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else table(result))
+    print(json.dumps(shown(result), indent=2, ensure_ascii=False) if options.json else table(result))
     return 0
 
 
@@ -57,7 +62,8 @@ def table(result: dict[str, Any]) -> str:
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join((first, *rest)))
-    lines += ["", "* the bundle's default"]
+    lines += ["", "* the bundle's default", *_load_lines(result["artefacts"])]
+    lines += [f"not run: {one['name']}: {one['reason']}" for one in result["not_run"]]
     if clips := result["clips"]:
         lines.append(
             f"before the network: decoding {clips['decode_ms']:.2f} ms, preprocessing {clips['preprocess_ms']:.2f} ms "
@@ -68,13 +74,34 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
+    """Scenarios, batches and the bound of every row that has them."""
+    lines = []
+    for one in artefacts:
+        for name, figure in one.get("scenarios", {}).items():
+            short = "" if figure["mlperf_floor_met"] else ", shorter than MLPerf asks"
+            spread = " [{}, {}]".format(*map(_number, figure["interval"])) if figure["interval"] else ""
+            batch = f", batch {figure['batch']}" if "batch" in figure else ""
+            what = f"{figure['metric']} {_number(figure['value'])}{spread}{batch}"
+            lines.append(f"{one['name']}: {name}: {what} ({figure['clips']} clips{short})")
+        for row in one.get("batches", []):
+            speed = f"{_number(row['clips_per_second'])} clips/s [{', '.join(map(_number, row['interval']))}]"
+            p50, p99 = _number(row["p50_ms"]), _number(row["p99_ms"])
+            lines.append(f"{one['name']}: batch {row['batch']}: p50 {p50} ms, p99 {p99} ms, {speed}")
+        if bound := one.get("bound"):
+            kept = bound["batch"] and f"{_number(bound['clips_per_second'])} clips/s with batch {bound['batch']}"
+            limit = f"{bound['metric']} <= {_number(bound['bound_ms'])}"
+            lines.append(f"{one['name']}: within {limit}: {kept or 'no batch: ' + bound['reason']}")
+    return lines
+
+
 def _row(artefact: dict[str, Any]) -> tuple[str, ...]:
     latency = artefact["latency"]
     p50 = _number(latency["p50_ms"])
     if latency["p50_interval"]:
         p50 += " [{}, {}]".format(*map(_number, latency["p50_interval"]))
     return (
-        ("* " if artefact["default"] else "  ") + artefact["file"],
+        ("* " if artefact["default"] else "  ") + artefact["name"],
         p50,
         _number(latency["p90_ms"]),
         _number(latency["p99_ms"]),
@@ -113,7 +140,26 @@ def _parser() -> argparse.ArgumentParser:
         ("threads", 1, "threads a query may use"),
     ):
         parser.add_argument(f"--{name}", type=_count, default=default, metavar="N", help=f"{what} (default {default})")
+    what = "also measure the files on this runtime; may be given again"
+    parser.add_argument("--runtime", dest="runtimes", action="append", default=[], metavar="NAME", help=what)
+    what = f"of {', '.join(SCENARIOS)}; may be given again"
+    parser.add_argument("--scenario", dest="scenarios", action="append", default=[], metavar="NAME", help=what)
+    parser.add_argument("--batches", type=batches, default=[], metavar="1,2,4", help="clips in a query, a row each")
+    parser.add_argument("--bound", type=float, metavar="MS", help="find the batch of the highest throughput within MS")
+    what = "also measure an engine of skd-edge build; may be given again"
+    parser.add_argument("--engine", dest="engines", type=Path, action="append", default=[], metavar="FILE", help=what)
+    parser.add_argument("--out", metavar="FILE.json", help="write the result, and every sample beside it as FILE.npz")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be measured, and stop")
     return parser
+
+
+def batches(text: str) -> list[int]:
+    """Batch sizes such as "1,2,8".
+
+    Raises:
+        ValueError: A part is no whole number.
+    """
+    return [int(part) for part in text.split(",")]
 
 
 def _count(text: str) -> int:

@@ -101,14 +101,17 @@ def measure(pack: Path, work: Path, progress: Progress | None = None) -> Measure
     got: dict[str, Latency] = {}
 
     def keep(*args: Any, **options: Any) -> dict[str, Latency]:
-        got.update(measure_latency(*args, **options, run=kept))
-        return got
+        found = measure_latency(*args, **options, run=kept)
+        got.update(found)
+        return found
 
     settings = job.settings
     how: dict[str, Any] = {**vars(settings), "progress": progress}
     bench = None
     if (work / BUNDLE).is_dir():
-        bench = bench_bundle(work / BUNDLE, **how, measure=keep) | {"bundle": BUNDLE.rpartition("/")[2]}
+        bench = bench_bundle(work / BUNDLE, **how, measure=keep, extra=job.extra) | {
+            "bundle": BUNDLE.rpartition("/")[2]
+        }
         if kept.sittings > 1:
             bench["notes"].append(f"measured in {kept.sittings} sittings: the run broke off and went on")
     else:

@@ -29,16 +29,20 @@ class Target:
         name: Unlike every other target's.
         path: The artefact's file.
         runtime: The name of the runtime that runs it.
+        batch: Clips in a query.
+        stretch: All its queries of a process in one go, instead of in turns with the other targets.
     """
 
     name: str
     path: Path | str
     runtime: str = "ort"
+    batch: int = 1
+    stretch: bool = False
 
 
 @dataclass(frozen=True)
 class Latency:
-    """The milliseconds of one target, batch 1, network alone (no decoding, no preprocessing).
+    """The milliseconds of one target's queries, network alone (no decoding, no preprocessing).
 
     Attributes:
         name: The target's.
@@ -51,6 +55,7 @@ class Latency:
         first_ms: The first query, median over the processes.
         steady: Whether the warm-up settled (within 10 %) in every process.
         peak_mb: Most memory of a process that held this target alone; None where it was not measured.
+        finite: Whether its answers to random clips are numbers: the milliseconds of NaN are not to be believed.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Latency:
     first_ms: float
     steady: bool
     peak_mb: float | None
+    finite: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The figures without the samples: `p50_ms` and `p50_interval` (None where there are too few), and so on."""
@@ -71,7 +77,7 @@ class Latency:
             figures[f"{label}_ms"] = None if p is None else p.value
             figures[f"{label}_interval"] = None if p is None else [p.low, p.high]
         rest = {"load_ms": self.load_ms, "first_ms": self.first_ms, "steady": self.steady, "peak_mb": self.peak_mb}
-        return figures | rest
+        return figures | rest | ({} if self.finite else {"finite": False})
 
 
 def measure_latency(
@@ -126,7 +132,12 @@ def measure_latency(
 
 
 def _job(targets: Sequence[Target], threads: int, queries: int, seed: int) -> Job:
-    rows = [{"name": t.name, "path": str(Path(t.path).absolute()), "runtime": t.runtime} for t in targets]
+    rows = [
+        {"name": t.name, "path": str(Path(t.path).absolute()), "runtime": t.runtime}
+        | ({"batch": t.batch} if t.batch != 1 else {})
+        | ({"stretch": True} if t.stretch else {})
+        for t in targets
+    ]
     return {"targets": rows, "threads": threads, "queries": queries, "seed": seed}
 
 
@@ -181,4 +192,5 @@ def _latency(rows: list[dict[str, Any]], peak_mb: float | None) -> Latency:
         first_ms=float(np.median([row["first_ns"] for row in rows])) / 1e6,
         steady=all(row["steady"] for row in rows),
         peak_mb=peak_mb,
+        finite=all(row.get("finite", True) for row in rows),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from skd_bench.clips import decode_clip, normalise
 from skd_bench.device import device_card, device_id, device_state
 from skd_bench.energy import EnergyMeter, joules_per_query, open_meter
 from skd_bench.errors import UserError
-from skd_bench.latency import Latency, Progress, Target, measure_latency
-from skd_bench.manifest import Artefact, Manifest, resolve
-from skd_bench.predict import check_fits, load_artefact
+from skd_bench.latency import Latency, Progress, measure_latency
+from skd_bench.manifest import Manifest, resolve
+from skd_bench.predict import predict
+from skd_bench.rows import Row, random_clip, rows_of
+from skd_bench.scenarios import Extra, measure_loads
 from skd_bench.verify import verify
 
-SCHEMA = 1
+SCHEMA = 2  # 2: rows have a name, a split, scenarios; not_run; samples
 _DECODES = 5
 
 
@@ -31,6 +34,8 @@ def bench_bundle(
     threads: int = 1,
     progress: Progress | None = None,
     measure: Callable[..., dict[str, Latency]] = measure_latency,
+    extra: Extra | None = None,
+    engines: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Check a bundle's hashes, then measure every artefact of it on this machine.
 
@@ -39,42 +44,34 @@ def bench_bundle(
         processes: Fresh processes.
         queries: Timed queries for each artefact in each process.
         threads: Threads a query may use.
-        progress: Called with (processes done, processes in all).
+        progress: Called with (processes done, processes in all), for each of the up to three passes.
         measure: Called as `measure_latency` is; a wrapper of it can keep what is measured.
+        extra: Further scenarios, batches and runtimes.
+        engines: Engines that `skd-edge build` made, measured beside the bundle's files, with CUDA graphs and without.
 
     Returns:
         What JSON can write: `schema`, `bundle`, `name`, `created_by`, `device` (the card), `device_id`, `after` (load
-        and temperature), `threads`, `queries`, `contract` (frames, size), `artefacts` (each with `file`, `default`,
-        `student`, `path`, `precision`, `runtime`, `bytes`, `facts`, `latency`, `energy`, `claimed` (the manifest's own
-        numbers), `same_device` (whether those are comparable)), `clips` (decoding and preprocessing of the sample
-        clips, milliseconds, or None), `notes`.
+        and temperature), `threads`, `queries`, `contract` (frames, size), `artefacts` (each with `name`, `file`,
+        `default`, `student`, `path`, `precision`, `runtime`, `bytes`, `facts`, `latency`, `split` (where a query's time
+        goes), `energy`, `claimed` (the manifest's own numbers), `same_device` (whether those are comparable), and where
+        asked `scenarios`, `batches`, `bound`), `not_run` (`name`, `runtime`, `reason`: what was asked and cannot run
+        here), `clips` (decoding and preprocessing of the sample clips, milliseconds, or None), `samples_ms` (every
+        sample: a list for each process, by name), `notes`.
 
     Raises:
         UserError: The bundle is not as it was written, or cannot be run here.
     """
-    bundle = Path(bundle)
+    bundle, extra = Path(bundle), (extra or Extra()).checked()
     manifest = Manifest.load(bundle)
     if problems := verify(bundle):
         raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
-    facts = {a.file: _facts(bundle, manifest, a, threads) for a in manifest.artefacts}
+    rows, not_run = rows_of(bundle, manifest, extra.runtimes, engines, threads)
     card = device_card()
-    targets = [Target(a.file, resolve(bundle, a.file), a.runtime) for a in manifest.artefacts]
-    latency = measure(targets, threads=threads, processes=processes, queries=queries, progress=progress)
+    targets = [row.target for row in rows]
+    how = {"threads": threads, "processes": processes, "queries": queries, "progress": progress}
+    latency = measure(targets, **how)
+    loads, more = measure_loads(targets, extra, latency, partial(measure, **how, memory=False))
     meter = open_meter()
-    rows = []
-    for artefact in manifest.artefacts:
-        rows.append(
-            {
-                "file": artefact.file,
-                "default": artefact.file == manifest.default,
-                **{k: getattr(artefact, k) for k in ("student", "path", "precision", "runtime", "bytes")},
-                "facts": facts[artefact.file],
-                "latency": latency[artefact.file].to_json(),
-                "energy": _energy(bundle, artefact, meter, threads),
-                "claimed": artefact.measured,
-                "same_device": artefact.measured.get("device") == device_id(card),
-            }
-        )
     size = manifest.preprocess
     return {
         "schema": SCHEMA,
@@ -87,33 +84,32 @@ def bench_bundle(
         "threads": threads,
         "queries": queries,
         "contract": {"frames": manifest.sampling.frames, "height": size.height, "width": size.width, "batch": 1},
-        "artefacts": rows,
+        "artefacts": [
+            {
+                **row.to_json(),
+                "latency": latency[row.target.name].to_json(),
+                "split": row.split(threads),
+                "energy": _energy(row, meter, threads),
+                "same_device": row.claimed.get("device") == device_id(card),
+                **(loads[row.target.name] if extra.loads or extra.scenarios else {}),
+            }
+            for row in rows
+        ],
+        "not_run": not_run,
         "clips": _clip_times(bundle, manifest),
-        "notes": _notes(card, latency) + _no_decoder(manifest),
+        "samples_ms": {name: figures.samples_ms for name, figures in {**latency, **more}.items()},
+        "notes": _notes(card, latency) + _no_decoder(manifest) + _broken_answers(bundle, manifest, threads),
     }
 
 
-def _facts(bundle: Path, manifest: Manifest, artefact: Artefact, threads: int) -> dict[str, object]:
-    session = load_artefact(bundle, artefact, threads=threads)
-    try:
-        check_fits(manifest, session)
-        return session.facts()
-    finally:
-        session.close()
-
-
-def _energy(bundle: Path, artefact: Artefact, meter: EnergyMeter | str, threads: int) -> dict[str, Any]:
+def _energy(row: Row, meter: EnergyMeter | str, threads: int) -> dict[str, Any]:
     """Joules for each clip, or the reason why they cannot be counted."""
     if isinstance(meter, str):
         return {"reason": meter}
-    session = load_artefact(bundle, artefact, threads=threads)
-    try:
-        shape = [n or 1 for n in session.input.shape]
-        x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    with row.session(threads) as session:
+        x = random_clip(session)
         session.run(x)
         return joules_per_query(meter, lambda: session.run(x))
-    finally:
-        session.close()
 
 
 def _clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | None:
@@ -144,6 +140,14 @@ def _no_decoder(manifest: Manifest) -> list[str]:
     return []
 
 
+def _broken_answers(bundle: Path, manifest: Manifest, threads: int) -> list[str]:
+    """Sample clips to which the default file answers with NaN or an infinity, by name."""
+    if not manifest.samples or find_spec("av") is None:
+        return []
+    answers = predict(bundle, [resolve(bundle, sample.file) for sample in manifest.samples], threads=threads)
+    return [answer["error"] for answer in answers if "error" in answer]
+
+
 def _notes(card: dict[str, Any], latency: dict[str, Latency]) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = []
@@ -153,4 +157,6 @@ def _notes(card: dict[str, Any], latency: dict[str, Latency]) -> list[str]:
     restless = [name for name, figures in latency.items() if not figures.steady]
     if restless:
         notes.append(f"never became steady (windows within 10 %): {', '.join(restless)}")
+    if broken := [name for name, figures in latency.items() if not figures.finite]:
+        notes.append(f"answers NaN or an infinity to random clips; its milliseconds mean nothing: {', '.join(broken)}")
     return notes

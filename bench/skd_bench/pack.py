@@ -10,13 +10,14 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.latency import Target
 from skd_bench.manifest import Manifest
+from skd_bench.scenarios import Extra
 from skd_bench.verify import verify
 
 JOB, BUNDLE, FILES = "parcel/job.json", "parcel/bundle", "parcel/files"
@@ -59,13 +60,14 @@ class Packed:
 
 @dataclass(frozen=True)
 class Job:
-    """What a pack is to do: measure its bundle, or these files where it holds none."""
+    """What a pack is to do: measure its bundle, or these files where it holds none; `extra` goes for a bundle."""
 
     settings: Settings
     files: list[Packed]
+    extra: Extra = field(default_factory=Extra)
 
 
-def pack_bundle(bundle: Path | str, settings: Settings) -> bytes:
+def pack_bundle(bundle: Path | str, settings: Settings, extra: Extra | None = None) -> bytes:
     """A zip application that measures a bundle as `python -m skd_bench BUNDLE` does.
 
     Raises:
@@ -77,7 +79,8 @@ def pack_bundle(bundle: Path | str, settings: Settings) -> bytes:
         raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
     files = [Packed(a.file, f"{BUNDLE}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
     inside = [p for p in bundle.rglob("*") if p.is_file()]
-    return _zip(Job(settings, files), [(f"{BUNDLE}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
+    job = Job(settings, files, (extra or Extra()).checked())
+    return _zip(job, [(f"{BUNDLE}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
 
 
 def pack_files(targets: Sequence[Target], settings: Settings) -> bytes:

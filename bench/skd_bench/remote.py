@@ -28,6 +28,7 @@ from skd_bench.lock import BUSY
 from skd_bench.measure import bench_bundle
 from skd_bench.measurements import Measurements
 from skd_bench.pack import Settings, pack_bundle, pack_files, write_pack
+from skd_bench.scenarios import Extra
 
 _WAITS_S = (1.0, 3.0, 10.0, 30.0, 60.0)  # a board has started anew by then
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9_./~+ -]*")
@@ -83,6 +84,8 @@ def bench_anywhere(
     python: str = "python3",
     keep: bool = False,
     progress: Progress | None = None,
+    extra: Extra | None = None,
+    engines: Sequence[Path] = (),
     **settings: int,
 ) -> dict[str, Any] | None:
     """Measure a bundle here, or on another machine, or write the pack that does it.
@@ -94,23 +97,27 @@ def bench_anywhere(
         python: See `run_pack`.
         keep: See `run_pack`.
         progress: Called with (processes done, processes in all).
+        extra: See `measure.bench_bundle`.
+        engines: See `measure.bench_bundle`; measured on this machine only.
         settings: `threads`, `processes`, `queries`.
 
     Returns:
         The result of `measure.bench_bundle`, with `host` where there is one; None where a pack was written.
 
     Raises:
-        UsageError: Host and pack exclude each other, or one of them cannot be.
+        UsageError: Host and pack exclude each other, or one of them cannot be; or an engine is to travel.
         UserError: See `measure.bench_bundle` and `run_pack`.
     """
     if host and pack:
         raise UsageError("--host measures there now and --pack writes a file for later; give one of them")
     if host is None and pack is None:
-        how: dict[str, Any] = {**settings, "progress": progress}
+        how: dict[str, Any] = {**settings, "progress": progress, "extra": extra, "engines": engines}
         return bench_bundle(bundle, **how)
+    if engines:
+        raise UsageError("an engine is good for one GPU and one version: build it there, and run bench --engine there")
     if host is not None:
         check_host(host)
-    data = pack_bundle(bundle, Settings(**settings))
+    data = pack_bundle(bundle, Settings(**settings), extra)
     if pack is not None:
         write_pack(pack, data, outside=bundle)
         return None

@@ -41,6 +41,8 @@ class _Loaded:
     samples: npt.NDArray[np.int64]
     done: int = 0
     steady: bool = field(default=False)
+    block: int = _BLOCK
+    finite: bool = True
 
 
 def main(arguments: list[str]) -> int:
@@ -59,20 +61,22 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Load every target, warm each up, and time them in turns, batch 1.
+    """Load every target, warm each up, and time them in turns.
 
     Args:
-        job: `targets` (each with `name`, `path`, `runtime`), `threads`, `queries` (for each target), `seed`.
+        job: `targets` (each with `name`, `path`, `runtime`, and perhaps `batch` (clips in a query, 1) and `stretch`
+            (its queries in one go, without turns)), `threads`, `queries` (for each target), `seed`.
 
     Returns:
-        `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`), and `peak_mb`: the most memory
-        this process held, None where the system does not say.
+        `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`, `finite`: whether the answer to the
+        random clips is), and `peak_mb`: the most memory this process held, None where the system does not say.
 
     Raises:
-        UserError: A target cannot be loaded or run.
+        UserError: A target cannot be loaded or run, or the clock went backwards.
     """
     rng = np.random.default_rng(job["seed"])
-    loaded = [_load(target, job["threads"], job["queries"], rng) for target in job["targets"]]
+    open_sessions: dict[tuple[str, str], tuple[Session, int]] = {}
+    loaded = [_load(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
     gc.collect()
     gc.disable()
     if job["queries"]:
@@ -81,6 +85,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         _take_turns(loaded, job["queries"], rng)
     for target in loaded:
         target.session.close()
+        _check_clock(target)
     return {
         "targets": [
             {
@@ -89,6 +94,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
                 "load_ns": t.load_ns,
                 "first_ns": t.first_ns,
                 "steady": t.steady,
+                "finite": t.finite,
             }
             for t in loaded
         ],
@@ -96,31 +102,65 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _load(target: dict[str, str], threads: int, queries: int, rng: np.random.Generator) -> _Loaded:
-    engine = runtime(target["runtime"])
-    engine.prepare()
+def _load(
+    target: dict[str, Any],
+    threads: int,
+    queries: int,
+    rng: np.random.Generator,
+    sessions: dict[tuple[str, str], tuple[Session, int]] | None = None,
+) -> _Loaded:
+    """Load a target and ask it once; one that differs from another in its batch alone shares that one's session."""
+    key = target["path"], target["runtime"]
+    sessions = {} if sessions is None else sessions
+    if key not in sessions:
+        engine = runtime(target["runtime"])
+        engine.prepare()
+        begin = time.perf_counter_ns()
+        session = engine.load(Path(target["path"]), threads=threads)
+        sessions[key] = session, time.perf_counter_ns() - begin
+    session, load_ns = sessions[key]
+    batch = int(target.get("batch", 1))
+    asked = session if session.input.shape[0] in (None, batch) else _OneByOne(session, batch)
+    clips = _random_clips(session, target["path"], batch, rng)
     begin = time.perf_counter_ns()
-    session = engine.load(Path(target["path"]), threads=threads)
-    load_ns = time.perf_counter_ns() - begin
-    clip = _random_clip(session, target["path"], rng)
-    begin = time.perf_counter_ns()
-    session.run(clip)
+    logits = asked.run(clips)
     first_ns = time.perf_counter_ns() - begin
-    return _Loaded(target["name"], session, clip, load_ns, first_ns, np.zeros(queries, np.int64))
+    samples, block = np.zeros(queries, np.int64), queries if target.get("stretch") else _BLOCK
+    finite = bool(np.isfinite(logits).all())
+    return _Loaded(target["name"], asked, clips, load_ns, first_ns, samples, block=block, finite=finite)
 
 
-def _random_clip(session: Session, path: str, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """One clip of random content: pixels are noise where the network takes uint8, normal numbers otherwise."""
-    batch, *rest = session.input.shape
+class _OneByOne:
+    """A network of a fixed smaller batch (usually 1) answers a larger query part by part.
+
+    Raises:
+        UserError: The query is no multiple of the network's batch.
+    """
+
+    def __init__(self, session: Session, batch: int) -> None:
+        self.input, self.output, self.facts, self.close = session.input, session.output, session.facts, session.close
+        self._session, self._step = session, session.input.shape[0] or 1
+        if batch % self._step:
+            raise UserError(f"a network that takes {self._step} clips at once cannot answer queries of {batch}")
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Answer all clips: see `runtimes.Session.run`."""
+        run, step = self._session.run, self._step
+        return np.concatenate([run(x[i : i + step]) for i in range(0, len(x), step)])
+
+
+def _random_clips(session: Session, path: str, batch: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Clips of random content: pixels are noise where the network takes uint8, normal numbers otherwise."""
+    _, *rest = session.input.shape
     shape = [n for n in rest if n is not None]
-    if batch not in (None, 1) or len(shape) != len(rest):
+    if len(shape) != len(rest):
         raise UserError(
-            f"{path} takes {session.input.shape}; latency is measured with one clip of fixed frames and size: "
+            f"{path} takes {session.input.shape}; latency is measured with clips of fixed frames and size: "
             "export it with only the batch axis left open"
         )
     if session.input.dtype == "uint8":
-        return rng.integers(0, 256, (1, *shape), dtype=np.uint8)
-    return rng.standard_normal((1, *shape), dtype=np.float32).astype(session.input.dtype, copy=False)
+        return rng.integers(0, 256, (batch, *shape), dtype=np.uint8)
+    return rng.standard_normal((batch, *shape), dtype=np.float32).astype(session.input.dtype, copy=False)
 
 
 def _warm_up(target: _Loaded) -> bool:
@@ -138,11 +178,13 @@ def _warm_up(target: _Loaded) -> bool:
 
 def _take_turns(loaded: list[_Loaded], queries: int, rng: np.random.Generator) -> None:
     """Fill every target's samples, block by block; the order changes with every round."""
-    while loaded[0].done < queries:
+    while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
             target = loaded[index]
+            if target.done == queries:  # a stretch is over after its first turn
+                continue
             target.session.run(target.clip)
-            block = target.samples[target.done : target.done + _BLOCK]
+            block = target.samples[target.done : target.done + target.block]
             _time(target, block)
             target.done += len(block)
 
@@ -154,6 +196,14 @@ def _time(target: _Loaded, into: npt.NDArray[np.int64]) -> None:
         begin = clock()
         run(clip)
         into[i] = clock() - begin
+
+
+def _check_clock(target: _Loaded) -> None:
+    if target.samples.size and target.samples.min() <= 0:
+        raise UserError(
+            f"this machine's clock stood still or went backwards during a query of {target.name} "
+            f"({target.samples.min()} ns); a virtual machine that was paused or moved does that: measure again"
+        )
 
 
 def _peak_mb() -> float | None:

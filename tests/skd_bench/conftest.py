@@ -53,11 +53,11 @@ def grey_video(path: Path, value: int, count: int = 12) -> Path:
     return path
 
 
-def make_bundle(folder: Path, *, files=("fp32.onnx", "other.onnx"), samples: int = 0) -> Path:
+def make_bundle(folder: Path, *, files=("fp32.onnx", "other.onnx"), samples: int = 0, bias: float = 0.0) -> Path:
     """A bundle whose artefacts all tell dark from bright."""
     artefacts = []
     for file in files:
-        path = brightness_network(folder / "artefacts" / file)
+        path = brightness_network(folder / "artefacts" / file, bias=bias)
         artefacts.append(
             Artefact(f"artefacts/{file}", sha256_file(path), path.stat().st_size, "fp32", "ort", "tiny", ["tiny"])
         )
@@ -97,6 +97,12 @@ def video():
 def bundle(tmp_path) -> Path:
     """A bundle of two artefacts, in a folder with spaces and non-ASCII letters."""
     return make_bundle(tmp_path / "mein Bündel")
+
+
+@pytest.fixture
+def broken_bundle(tmp_path) -> Path:
+    """A bundle whose network answers NaN, with a sample clip."""
+    return make_bundle(tmp_path / "broken", files=("fp32.onnx",), samples=1, bias=float("nan"))
 
 
 @pytest.fixture

@@ -146,3 +146,52 @@ def test_the_worker_needs_only_the_path(tmp_path, network):
     subprocess.run(command, env={**os.environ, "PYTHONPATH": home}, cwd="/", check=True)
     data = json.loads(result.read_text())
     assert len(data["targets"][0]["samples_ns"]) == 4
+
+
+def test_a_clock_that_goes_backwards_is_told(tmp_path, network, monkeypatch):
+    job = {"targets": [{"name": "a", "path": str(network(tmp_path / "a.onnx")), "runtime": "ort"}], "threads": 1}
+    real, calls = worker.time.perf_counter_ns, []
+
+    def jumping():
+        calls.append(0)
+        return real() - (10**15 if len(calls) > 200 else 0)  # once, in the middle of a query
+
+    monkeypatch.setattr(worker.time, "perf_counter_ns", jumping)
+    with pytest.raises(UserError, match="clock stood still or went backwards during a query of a"):
+        worker.measure(job | {"queries": 400, "seed": 0})
+
+
+def test_queries_of_several_clips_share_a_session_and_a_stretch_is_not_interrupted(tmp_path, network):
+    path = str(network(tmp_path / "a.onnx"))
+    targets = [{"name": f"{b}", "path": path, "runtime": "ort", "batch": b, "stretch": b == 4} for b in (1, 4, 2)]
+    sessions: dict = {}
+    loaded = [worker._load(t, 1, 24, np.random.default_rng(0), sessions) for t in targets]
+    assert len(sessions) == 1
+    assert [len(t.clip) for t in loaded] == [1, 4, 2]
+    assert loaded[0].session is loaded[1].session
+    turns = []
+    for target in loaded:
+        target.session = type("Recorder", (), {"run": lambda self, clip: turns.append(len(clip))})()
+    worker._take_turns(loaded, 24, np.random.default_rng(0))
+    assert [turns.count(b) for b in (1, 4, 2)] == [24 + 3, 24 + 1, 24 + 3]
+    assert "".join(map(str, turns)).count("4" * 25) == 1
+    got = measure_latency(
+        [Target("x", path, batch=4), Target("y", path, batch=4, stretch=True)],
+        threads=1, processes=1, queries=12, memory=False,
+    )  # fmt: skip
+    assert [got[n].n for n in "xy"] == [12, 12]
+
+
+def test_a_network_of_one_clip_answers_a_larger_query_one_by_one(tmp_path, network):
+    path = network(tmp_path / "one.onnx")
+    model = onnx.load(path)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "fixed.onnx")
+    both = [
+        worker._load({"name": "x", "path": str(p), "runtime": "ort", "batch": 8}, 1, 1, np.random.default_rng(0))
+        for p in (path, tmp_path / "fixed.onnx")
+    ]
+    answers = [one.session.run(one.clip) for one in both]
+    assert answers[0].shape == (8, 3)
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)

@@ -6,9 +6,14 @@ import sys
 import pytest
 
 import skd_bench
+from skd_bench import rows
 from skd_bench.__main__ import main, table
 from skd_bench.errors import UserError
 from skd_bench.measure import bench_bundle
+from skd_bench.runtimes.tensorrt_build import build_engine
+from skd_bench.runtimes.tensorrt_cuda import no_driver
+from skd_bench.runtimes.tensorrt_library import flavour, installed
+from skd_bench.scenarios import Extra
 
 HOME = os.path.dirname(os.path.dirname(skd_bench.__file__))
 
@@ -81,3 +86,45 @@ def test_what_is_no_bundle_is_exit_code_1(tmp_path):
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+
+
+def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
+    bundle_with_samples, tmp_path, monkeypatch
+):
+    extra = Extra(["multi-stream"], [1, 3], 1e6, ["torch-eager", "tensorrt-rtx", "abacus"])
+    monkeypatch.setattr(rows, "_REPEATS", 3)
+    engine = tmp_path / "net.engine"
+    if installed(flavour("tensorrt-rtx")) and no_driver():
+        build_engine(
+            next(bundle_with_samples.glob("artefacts/*.onnx")), engine, runtime="tensorrt-rtx", sms=[86]
+        )  # what a GPU would run
+    engines = [engine] if engine.exists() else []
+    result = bench_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
+    own, other = result["artefacts"]
+    assert (own["name"], other["name"]) == ("artefacts/fp32.onnx", "artefacts/fp32.onnx @ torch-eager")
+    assert (own["default"], other["default"]) == (True, False)
+    assert other["facts"]["memory_format"] == "channels_last"
+    assert other["claimed"] == {}
+    for row in (own, other):
+        assert [r["batch"] for r in row["batches"]] == [1, 3]
+        assert row["scenarios"]["multi-stream"]["clips_per_query"] == 8
+        assert row["bound"]["batch"] in (1, 3)
+        assert row["split"]["compute_ms"] > 0 < row["split"]["post_ms"]
+        assert row["split"]["to_device_ms"] is None
+    assert len(result["samples_ms"]) == 2 * 4
+    assert all(len(s) == 70 for processes in result["samples_ms"].values() for s in processes)
+    reasons = {one["runtime"]: one["reason"] for one in result["not_run"]}
+    assert {"tensorrt-rtx", "abacus"} <= set(reasons)
+    assert len(result["not_run"]) == 2 + 2 * len(engines)
+    assert "no runtime 'abacus'" in reasons["abacus"]
+    text = table(result)
+    assert "not run: artefacts/fp32.onnx @ abacus" in text
+    assert "multi-stream: p99_ms n/a" in text
+    assert "within p90_ms <= 1000000" in text
+
+
+def test_answers_that_are_no_numbers_are_named(broken_bundle):
+    result = bench_bundle(broken_bundle, processes=1, queries=12)
+    assert any("answers NaN or an infinity to random clips" in note for note in result["notes"])
+    assert any("0.mp4" in note and "NaN" in note for note in result["notes"])
+    assert result["artefacts"][0]["latency"]["finite"] is False

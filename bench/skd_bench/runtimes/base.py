@@ -106,6 +106,21 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class Staged(Protocol):
+    """A session on another device than the CPU: it can say how long the ways there and back take."""
+
+    def stages(self, x: npt.NDArray[Any]) -> dict[str, float]:
+        """Answer one batch and time its parts on the device's own clock: milliseconds.
+
+        Returns:
+            `to_device_ms`, `compute_ms`, `from_device_ms`.
+
+        Raises:
+            UserError: As `Session.run`.
+        """
+
+
+@runtime_checkable
 class Runtime(Protocol):
     """A way to run artefacts on this machine."""
 

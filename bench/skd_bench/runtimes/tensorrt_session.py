@@ -7,6 +7,9 @@ No GPU has run this module here. It is written from the interface's documentatio
 from __future__ import annotations
 
 import ctypes
+import itertools
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +150,42 @@ class TensorRTSession:
         self._batch = batch
 
     def _enqueue(self, batch: int) -> None:
+        for step in self._steps(batch):
+            step()
+
+    def _steps(self, batch: int) -> tuple[Callable[[], object], ...]:
+        """The way there, the engine, and the way back, each to be put on the stream."""
         cuda = bindings()
         kind, clips, logits = cuda.cudaMemcpyKind, self._host_in[:batch], self._host_out[:batch]
         to, back = kind.cudaMemcpyHostToDevice, kind.cudaMemcpyDeviceToHost
-        call(cuda.cudaMemcpyAsync, self._device_in, clips.ctypes.data, clips.nbytes, to, self._stream)
+        copy = partial(call, cuda.cudaMemcpyAsync)
+        return (
+            partial(copy, self._device_in, clips.ctypes.data, clips.nbytes, to, self._stream),
+            self._execute,
+            partial(copy, logits.ctypes.data, self._device_out, logits.nbytes, back, self._stream),
+        )
+
+    def _execute(self) -> None:
         if not self._context.execute_async_v3(int(self._stream)):
             raise self._failed()
-        call(cuda.cudaMemcpyAsync, logits.ctypes.data, self._device_out, logits.nbytes, back, self._stream)
+
+    def stages(self, x: npt.NDArray[Any]) -> dict[str, float]:
+        """Copy, compute, copy, each between two CUDA events and without a graph: see `base.Staged.stages`."""
+        self.run(x)  # checks the clip, and tells the engine the batch
+        cuda, batch = bindings(), len(x)
+        events = [call(cuda.cudaEventCreate) for _ in range(4)]
+        try:
+            steps = self._steps(batch)
+            call(cuda.cudaEventRecord, events[0], self._stream)
+            for event, step in zip(events[1:], steps, strict=True):
+                step()
+                call(cuda.cudaEventRecord, event, self._stream)
+            call(cuda.cudaStreamSynchronize, self._stream)
+            spent = [float(call(cuda.cudaEventElapsedTime, a, b)) for a, b in itertools.pairwise(events)]
+        finally:
+            for event in events:
+                cuda.cudaEventDestroy(event)
+        return dict(zip(("to_device_ms", "compute_ms", "from_device_ms"), spent, strict=True))
 
     def _failed(self) -> UserError:
         return UserError(f"{self._lib.title} failed on {self._path}: {first_error(self._lib.log, 'no reason given')}")

@@ -68,14 +68,13 @@ class TorchSession:
     """
 
     def __init__(self, path: Path, threads: int, compiles: bool) -> None:
-        self._torch: Any = importlib.import_module("torch")
+        self._torch = _module("torch")
         self._path, self._threads, self._compiles = path, threads, compiles
         self._module, self.input, self.output = torch_module(path)
         check_logits(path, self.output)
         if compiles:
             # Its pool of compiler processes would go on beside the first queries.
-            self._inductor: Any = importlib.import_module("torch._inductor.config")
-            self._inductor.compile_threads = 1
+            _module("torch._inductor.config").compile_threads = 1
             self._module = self._torch.compile(self._module, dynamic=False)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -109,3 +108,7 @@ class TorchSession:
     def close(self) -> None:
         """Free the network; the session answers no more."""
         self._module = None
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name)

@@ -1,0 +1,82 @@
+"""A bench as `skd-edge bench` asks for it: its options read, the result written where it was asked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skd_bench.errors import UsageError
+from skd_bench.latency import Progress
+from skd_bench.remote import bench_anywhere
+from skd_bench.results import plan, save_result, shown
+from skd_bench.scenarios import Extra
+
+
+def bench_asked(
+    bundle: Path,
+    *,
+    runtimes: Sequence[str] = (),
+    scenarios: Sequence[str] = (),
+    batches: str = "",
+    bound: float | None = None,
+    engines: Sequence[Path] = (),
+    out: Path | None = None,
+    dry_run: bool = False,
+    host: str | None = None,
+    pack: Path | None = None,
+    python: str = "python3",
+    keep: bool = False,
+    progress: Progress | None = None,
+    **settings: int,
+) -> dict[str, Any] | str:
+    """Measure a bundle, or say in a sentence what was done instead.
+
+    Args:
+        bundle: The bundle's folder.
+        runtimes: See `scenarios.Extra`.
+        scenarios: See `scenarios.Extra`.
+        batches: Such as "1,2,8"; empty: none.
+        bound: See `scenarios.Extra`.
+        engines: See `measure.bench_bundle`.
+        out: Where the result goes, a .json file; None: it is returned only.
+        dry_run: Say what would be measured.
+        host: See `remote.bench_anywhere`.
+        pack: See `remote.bench_anywhere`.
+        python: See `remote.bench_anywhere`.
+        keep: See `remote.bench_anywhere`.
+        progress: Called with (processes done, processes in all).
+        settings: `threads`, `processes`, `queries`.
+
+    Returns:
+        The result of `measure.bench_bundle` without its samples; or, where nothing was measured, what to tell.
+
+    Raises:
+        UsageError: What is asked cannot be.
+        UserError: See `remote.bench_anywhere`.
+    """
+    extra = Extra(list(scenarios), read_batches(batches), bound, list(runtimes)).checked()
+    if out is not None and out.suffix != ".json":  # before minutes of measuring, not after
+        raise UsageError(f"the result is written to a .json file, with the samples beside it as .npz; not to {out}")
+    if dry_run:
+        return plan(bundle, extra, engines=engines, **settings)
+    how: dict[str, Any] = {"python": python, "keep": keep, "progress": progress, **settings}
+    result = bench_anywhere(bundle, host=host, pack=pack, extra=extra, engines=engines, **how)
+    if result is None:
+        return f"wrote {pack}; on the device: python3 {shlex.quote(pack.name if pack else '')}"
+    if out is not None:
+        save_result(result, out)
+    return shown(result)
+
+
+def read_batches(text: str) -> list[int]:
+    """Batch sizes such as "1,2,8".
+
+    Raises:
+        UsageError: A part is no whole number.
+    """
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"batches are whole numbers with commas between them, such as 1,2,8; not {text!r}") from None
