@@ -42,6 +42,7 @@ Shell completion, for bash (zsh and fish likewise):
 """
 
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+Existing = click.Path(exists=True, path_type=Path)
 AnyPath = click.Path(path_type=Path)
 set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. seed=1.")
 code_option = click.option("--allow-code", is_flag=True, help="Let the recipe's teacher.factory run: somebody's code.")
@@ -304,6 +305,28 @@ def predict(bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool) -> 
 
 
 @cli.command()
+@click.argument("bundle", type=Folder)
+@click.argument("videos", nargs=-1, required=True, type=AnyPath)
+@click.option("--window", type=float, help="Seconds of one clip.  [default: dense sampling's, or of the sample clips]")
+@click.option("--hop", type=float, default=0.5, show_default=True, help="Seconds between two answers.")
+@click.option("--smooth", type=click.IntRange(1, 1000), default=3, show_default=True, help="Answers averaged.")
+@click.option("--threshold", type=float, default=0.5, show_default=True, help="Probability from which one reports.")
+@click.option("--background", multiple=True, help="A class that is no event; repeatable.")
+@click.option("--events", type=AnyPath, help="What happened: a CSV (video,start,end,class), for false alarms an hour.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="For decoding and runtime.")
+@json_option
+def watch(bundle: Path, videos: tuple[Path, ...], events: Path | None, threads: int, as_json: bool, **how: Any) -> None:
+    """Watch long VIDEOS with a BUNDLE: what happens when, the real-time factor, and each stage's share of the time."""
+    from skd_bench.watch import Watching
+    from skd_bench.watch import watch as look
+    from skd_bench.watch_table import table
+
+    result = look(bundle, list(videos), Watching(**how), events=events, threads=threads)
+    click.echo(json.dumps(result, indent=2) if as_json else table(result))
+    _leave(FAILED if any("error" in row for row in result["videos"]) else DONE)
+
+
+@cli.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option("--signers", type=AnyPath, metavar="FILE", help="Who is trusted: ssh-keygen's allowed_signers.")
 @click.option("--run/--no-run", default=True, show_default=True, help="Run its files on its sample clips.")
@@ -348,13 +371,45 @@ def bundle_command(bundle: Path, triton: Path, batch: int) -> None:
 
 
 @cli.command()
-@click.argument("run", type=Folder)
-def report(run: Path) -> None:
-    """Write the report of a RUN folder again, from its report.json."""
-    from skd_edge.report.page import render_run
+@click.argument("sources", nargs=-1, type=Existing)
+@click.option("--baseline", type=Existing, help="What changes are counted from: a stored comparison, a run, a bundle.")
+@click.option("--fail-if", "rules", multiple=True, metavar="RULE", help="e.g. 'p90_ms>+10%'; repeatable; exit code 1.")
+@click.option("--force", is_flag=True, help="Put different devices side by side.")
+@click.option("--html", type=AnyPath, help="Also write a page with charts.")
+@click.option("--csv", "table", type=AnyPath, help="Also write a CSV file.")
+@click.option("--store", type=AnyPath, help="Also store the comparison, to be a baseline.")
+@click.option("--schema", type=click.Choice(["run", "comparison"]), help="Print a JSON schema and stop.")
+@json_option
+def report(sources: tuple[Path, ...], schema: str | None, **how: Any) -> None:
+    """Compare SOURCES side by side, as Markdown; one RUN folder alone: write its report again.
 
-    for path in render_run(run):
-        click.echo(path)
+    A source is a bundle, a run folder, or the JSON of bench, accuracy, a pack, or of report itself.
+    """
+    from skd_edge.report.comparison.compare import report as compare
+    from skd_edge.report.comparison.schemas import schema_of
+
+    if schema:
+        return click.echo(schema_of(schema))
+    said = compare(sources, **how)
+    click.echo(said.text)
+    return _leave(FAILED if said.failed else DONE)
+
+
+@cli.command()
+@click.argument("bundle", type=Folder)
+@click.argument("videos", type=AnyPath)
+@click.option("--views", type=click.IntRange(1, 30), multiple=True, default=(1,), show_default=True, help="Repeatable.")
+@click.option("--reject", type=click.FloatRange(0, 1), help="Report no class below this probability.")
+@click.option("--class", "named", multiple=True, help="A class whose recall at --reject matters; repeatable.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of the runtime.")
+@json_option
+def accuracy(bundle: Path, videos: Path, as_json: bool, **how: Any) -> None:
+    """Score a BUNDLE's files on labelled VIDEOS: a folder with CLASS/video.mp4, or a CSV (path,label[,group])."""
+    from skd_bench.accuracy_table import table
+    from skd_bench.evaluate import evaluate
+
+    result = evaluate(bundle, videos, progress=_counter("scored"), **how)
+    click.echo(json.dumps(result, indent=2) if as_json else table(result))
 
 
 @cli.command()

@@ -24,8 +24,42 @@ def suites(monkeypatch):
     yield
     LOGIT_LOSSES.clear()
     LOGIT_LOSSES.update(before)
-    for name in ("method_rows", "method_tables"):
+    for name in ("method_rows", "method_tables", "aa", "crosscheck"):
         sys.modules.pop(name, None)
+
+
+def test_the_a_a_suite_counts_what_it_says(suites):
+    from aa import overlap, verdicts
+
+    def repeated(aa, ba, p50, gate=True):
+        return {"aa": aa, "ba": ba, "p50": p50, "gate": gate}
+
+    calm = repeated([1.0, 0.99, 1.01], [1.05, 1.04, 1.06], [2.0, 1.9, 2.1])
+    claims = repeated([1.03, 1.02, 1.04], [1.05, 1.04, 1.06], [2.0, 1.9, 2.1])
+    misses = repeated([1.0, 0.99, 1.01], [1.02, 0.99, 1.03], [4.0, 3.9, 4.1], gate=False)
+    found = verdicts([calm, claims, calm, misses])
+    assert (found["A/A claims"]["count"], found["A/A claims"]["met"]) == (1, False)
+    assert (found["B found"]["count"], found["B found"]["met"]) == (3, False)
+    assert found["ratios overlap"]["count"] == 2  # the last is compared with the first
+    absolute = found["absolute repeats overlap"]
+    assert (absolute["count"], absolute["n"], absolute["held back by the load gate"]) == (2, 2, 2)
+    assert not overlap([1.0, 0.9, 1.1], [2.0, 1.2, 3.0])
+    assert verdicts([misses])["absolute repeats overlap"]["met"] is None
+
+
+def test_three_ways_of_timing_run_the_same_file(suites, tmp_path):
+    pytest.importorskip("polygraphy")
+    from crosscheck import WAYS, chain, ratios
+
+    model = chain(tmp_path / "chain.onnx", 2, channels=4)
+    for way in WAYS.values():
+        times = way(str(model), 30)
+        assert len(times) == 30
+        assert min(times) > 0
+    found = ratios([{"ours": 1.02, "bare": 1.0, "polygraphy": 1.2}] * 5)
+    assert found["bare"]["ratio"] == pytest.approx(1.02)
+    assert found["bare"]["met"]
+    assert not found["polygraphy"]["met"]
 
 
 def grown(row, noise=()):

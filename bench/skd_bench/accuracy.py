@@ -12,7 +12,7 @@ import numpy.typing as npt
 from skd_bench.clips import Preprocess, normalise
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import Session
-from skd_bench.stats import Interval, mean_interval
+from skd_bench.stats import Interval, mean_interval, wilson
 
 _ECE_BINS = 15
 
@@ -28,6 +28,7 @@ class Accuracy:
         per_class: For each class in order: `class`, `support` (clips), `precision`, `recall`, `f1` (0 where undefined).
         confusion: Clips by label (row) and answer (column), (C, C).
         ece: Expected calibration error over 15 bins of confidence, in 0..1; 0 means that confidences can be believed.
+        reliability: For each of these bins with clips: `n`, mean `confidence`, `accuracy` (both 0..1), its `interval`.
     """
 
     n: int
@@ -36,6 +37,7 @@ class Accuracy:
     per_class: list[dict[str, Any]]
     confusion: list[list[int]]
     ece: float
+    reliability: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """The same by name, as plain JSON types."""
@@ -118,6 +120,7 @@ def score(
         ],
         confusion=confusion.tolist(),
         ece=_calibration_error(softmax(logits).max(axis=1), right),
+        reliability=_reliability(softmax(logits).max(axis=1), right),
     )
 
 
@@ -141,6 +144,22 @@ def _precision_recall_f1(confusion: npt.NDArray[np.intp]) -> tuple[npt.NDArray[n
 
 def _calibration_error(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> float:
     """Mean distance between confidence and accuracy, over bins of equal width, weighted by their clips."""
-    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    bins = _confidence_bins(confidence)
     gap = np.bincount(bins, confidence, _ECE_BINS) - np.bincount(bins, right, _ECE_BINS)
     return float(np.abs(gap).sum() / len(right))
+
+
+def _reliability(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The points of the reliability diagram (Niculescu-Mizil and Caruana, 2005), with intervals (Wilson, 1927)."""
+    bins = _confidence_bins(confidence)
+    points = []
+    for b in np.unique(bins):
+        mine = bins == b
+        n, hits = int(mine.sum()), int(right[mine].sum())
+        mean = float(confidence[mine].mean())
+        points.append({"n": n, "confidence": mean, "accuracy": hits / n, "interval": list(wilson(hits, n))})
+    return points
+
+
+def _confidence_bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    return np.minimum((confidence * _ECE_BINS).astype(np.intp), _ECE_BINS - 1)

@@ -10,13 +10,13 @@ import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skd_bench.device_gpu import gpu_cards, gpu_states
+from skd_bench.device_throttle import power_mode, throttling
 from skd_bench.runtimes import runtimes
 
 # The instruction sets that decide which kernels a runtime picks (x86 names, then Arm's).
@@ -27,16 +27,8 @@ _ISA = (
 )
 # The runtimes whose versions are part of a device.
 _ALWAYS = ("ort", "tensorrt", "tensorrt-rtx")
-_GPU_FIELDS = {
-    "name": str,
-    "uuid": str,
-    "driver_version": str,
-    "power.limit": float,
-    "temperature.gpu": float,
-    "clocks.sm": float,
-    "clocks.max.sm": float,
-}
-_GPU_NAMES = ("name", "uuid", "driver", "power_limit_w", "temperature_c", "clock_mhz", "clock_max_mhz")
+# What of a GPU must be equal for two latencies to be compared.
+_GPU_SAME = ("name", "uuid", "driver", "power_limit_w")
 
 
 def device_card() -> dict[str, Any]:
@@ -46,10 +38,12 @@ def device_card() -> dict[str, Any]:
         What JSON can write; None where a thing cannot be read. Keys: `cpu`, `cores` (of the machine), `cores_usable`
         (this process may run on), `cpu_quota` (cores' worth of time a container may use), `isa`, `governor`,
         `clock_mhz`, `clock_max_mhz`, `memory_mb`, `load` (averages over 1, 5 and 15 minutes), `temperature_c` (the
-        warmest sensor), `power_cap_w` (of the processor package), `os`, `kernel`, `machine`, `python`, `numpy`,
-        `runtimes` (name to version, or None), `gpus`.
+        warmest sensor), `throttle` (`device_throttle.throttling`), `gpu_state`, `power_cap_w` (of the processor
+        package), `power_mode` (of a Jetson), `boost`, `smt`, `virtual` (whether a hypervisor is below), `os`,
+        `kernel`, `machine`, `python`, `numpy`, `runtimes` (name to version, or None), `gpus`
+        (`device_gpu.gpu_cards`).
     """
-    info = _cpuinfo()
+    info, gpus = _cpuinfo(), gpu_cards()
     return {
         "cpu": _cpu_name(info),
         "cores": os.cpu_count(),
@@ -60,7 +54,11 @@ def device_card() -> dict[str, Any]:
         "clock_mhz": _clock_now(info),
         "clock_max_mhz": _scaled("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq", 1e-3),
         "memory_mb": _memory_mb(),
-        **device_state(),
+        **_state(gpus),
+        "power_mode": power_mode(),
+        "boost": _switch("/sys/devices/system/cpu/cpufreq/boost"),
+        "smt": _switch("/sys/devices/system/cpu/smt/active"),
+        "virtual": "hypervisor" in (info.get("flags") or "").split() if "flags" in info else None,
         "power_cap_w": _scaled("/sys/class/powercap/intel-rapl:0/constraint_0_power_limit_uw", 1e-6),
         "os": _os_name(),
         "kernel": platform.release(),
@@ -68,15 +66,26 @@ def device_card() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "runtimes": {name: runtime.version() for name, runtime in runtimes().items()},
-        "gpus": _gpus(),
+        "gpus": gpus,
     }
 
 
 def device_state() -> dict[str, Any]:
-    """What changes while one measures, to be read before and after: `load` and `temperature_c`."""
+    """What changes while one measures, to be read before and after.
+
+    Returns:
+        `load`, `temperature_c`, `throttle` (its `events` count up) and `gpu_state` (temperature, clock, power and what
+        holds the clocks back, for each GPU; None without one).
+    """
+    return _state(gpu_cards())
+
+
+def _state(gpus: list[dict[str, Any]] | None) -> dict[str, Any]:
     return {
         "load": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "temperature_c": _temperature(),
+        "throttle": throttling(),
+        "gpu_state": gpu_states(gpus),
     }
 
 
@@ -98,7 +107,7 @@ def device_id(card: dict[str, Any]) -> str:
     # one to compare with that is installed later: a row's `facts` name the runtime and version that ran it.
     versions = card.get("runtimes") or {}
     same["runtimes"] = {name: versions[name] for name in _ALWAYS if versions.get(name)}
-    same["gpus"] = [{k: gpu.get(k) for k in _GPU_NAMES[:4]} for gpu in card.get("gpus") or []]
+    same["gpus"] = [{k: gpu.get(k) for k in _GPU_SAME} for gpu in card.get("gpus") or []]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -116,6 +125,10 @@ def _scaled(path: str | Path, factor: float) -> float | None:
         return round(int(text) * factor, 3) if text else None
     except ValueError:
         return None
+
+
+def _switch(path: str) -> bool | None:
+    return {"0": False, "1": True}.get(_text(path) or "")
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -173,26 +186,3 @@ def _os_name() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return platform.platform(terse=True)
-
-
-def _gpus() -> list[dict[str, Any]] | None:
-    """What nvidia-smi says of each GPU; None where there is no nvidia-smi or no GPU."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return [_gpu(line) for line in done.stdout.splitlines() if line.strip()] or None
-
-
-def _gpu(line: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, kind, text in zip(_GPU_NAMES, _GPU_FIELDS.values(), line.split(","), strict=False):
-        try:
-            values[name] = kind(text.strip())
-        except ValueError:  # "[N/A]"
-            values[name] = None
-    return values

@@ -220,6 +220,27 @@ def resolvable_points(n: int, p: float) -> float:
     return 100 * 1.959964 * math.sqrt(p * (1 - p) / n)
 
 
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson, 1927): for few clips, where a bootstrap would have no width.
+
+    Args:
+        hits: In 0..n.
+        n: At least 1.
+
+    Returns:
+        Low and high, in 0..1.
+
+    Raises:
+        ValueError: n or hits is out of range.
+    """
+    if n < 1 or not 0 <= hits <= n:
+        raise ValueError(f"needs n >= 1 and 0 <= hits <= n, not {n} and {hits}")
+    z2, share = 1.959964**2, hits / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return (0.0 if hits == 0 else middle - half), (1.0 if hits == n else middle + half)
+
+
 # --------------------------------------------------------------------------------------------------- the bootstrap
 def _checked(values: npt.ArrayLike) -> Floats:
     array = np.asarray(values, np.float64).ravel()

@@ -110,7 +110,7 @@ def test_facts(accuracy: Accuracy, rows: list[Json], looks: int, test_hash: str)
     return {
         "accuracy": accuracy.top1.value, "interval": [accuracy.top1.low, accuracy.top1.high],
         "macro_f1": accuracy.macro_f1, "per_class": accuracy.per_class, "confusion": accuracy.confusion,
-        "ece": accuracy.ece, "looks": looks, "hash": test_hash, "rows": rows,
+        "ece": accuracy.ece, "reliability": accuracy.reliability, "looks": looks, "hash": test_hash, "rows": rows,
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
@@ -13,6 +13,9 @@ from skd_edge.report import cascade, charts, summary
 from skd_edge.report import formats as f
 from skd_edge.report.markdown import markdown_of
 from skd_edge.report.result import Leg, Result, check_result, load_result
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
@@ -55,22 +58,31 @@ def render_html(result: Mapping[str, Any]) -> str:
 
 def html_of(result: Result) -> str:
     """The report page of a checked result; see `render_html`."""
+    return environment().get_template("page.html.j2").render(_context(result))
+
+
+def environment() -> Environment:
+    """The templates of this package, with everything escaped.
+
+    Raises:
+        UserError: jinja2 is missing.
+    """
     try:
         from jinja2 import Environment, PackageLoader
     except ImportError as error:
         raise _missing("jinja2") from error
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("skd_edge.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= _FILTERS
-    return environment.get_template("page.html.j2").render(_context(result))
+    made.filters |= _FILTERS
+    return made
 
 
 def _missing(package: str) -> UserError:
     return UserError(f"the HTML report needs {package}, which is not installed: pip install 'skd-edge[train]'")
 
 
-def _plotly_js() -> str:
+def plotly_js() -> str:
     """The bundled plotly.js, safe inside a script element, marked as not to be escaped."""
     try:
         from markupsafe import Markup
@@ -98,6 +110,9 @@ def _context(result: Result) -> dict[str, Any]:
         "shares": charts.class_shares(result),
         "confusion": charts.confusion(result),
         "latency": charts.latency(result),
+        "reliability": charts.reliability(result.test.reliability, result.test.ece) if result.test else None,
+        "ecdf": charts.ecdf(result.latency_samples, result.chosen.name if result.chosen else ""),
+        "sweep": charts.batch_sweep(result.batch_sweep),
     }
     low, high = _test_range(result)
     context: dict[str, Any] = {
@@ -134,7 +149,7 @@ def _context(result: Result) -> dict[str, Any]:
         "device": f.facts(result.device),
         "licences": f.facts(result.licences),
         "footer": _footer(result),
-        "plotly": _plotly_js() if any(drawn.values()) else None,
+        "plotly": plotly_js() if any(drawn.values()) else None,
         **drawn,
     }
     return context | {"sections": _sections(result, context)}
@@ -148,7 +163,9 @@ def _sections(result: Result, context: Mapping[str, Any]) -> list[tuple[str, str
         ("test", "Test set"): True,
         ("labels", "Labels"): result.labels,
         ("classes", "Classes"): result.test and (result.test.per_class or context["confusion"]),
-        ("latency", "Latency"): context["latency"],
+        ("calibration", "Calibration"): context["reliability"],
+        ("latency", "Latency"): context["latency"] or context["ecdf"],
+        ("sweep", "Batch sweep"): context["sweep"],
         ("parity", "Parity"): context["parity"],
         ("data", "Data"): result.data or result.resolution,
         ("device", "Device"): context["device"],

@@ -283,6 +283,24 @@ class PerClass(_Part):
     f1: float | None = None
 
 
+class ConfidenceBin(_Part):
+    """Clips of about equal confidence: their number, mean confidence, share that was right (0..1), its interval."""
+
+    n: int = 0
+    confidence: float | None = None
+    accuracy: float | None = None
+    interval: Interval = None
+
+
+class SweepPoint(_Part):
+    """One batch size: clips in a batch, p50 of a batch in milliseconds with its interval, clips a second."""
+
+    batch: int = Field(ge=1)
+    p50_ms: float | None = None
+    p50_interval: Interval = None
+    clips_per_second: float = 0.0
+
+
 class TestRow(_Part):
     """One network's accuracy on the test set, 0..1."""
 
@@ -301,6 +319,8 @@ class TestReport(_Part):
         looks: How often this test set has been looked at, over all runs on this machine.
         hash: Of the test set.
         rows: Teacher, student alone, student with KD, student with skd-edge.
+        ece: Expected calibration error of the chosen file, 0..1.
+        reliability: Its clips by confidence.
     """
 
     accuracy: float | None = None
@@ -311,6 +331,8 @@ class TestReport(_Part):
     looks: int | None = None
     hash: str = ""
     rows: list[TestRow] = []
+    ece: float | None = None
+    reliability: list[ConfidenceBin] = []
 
 
 class Resolution(_Part):
@@ -333,6 +355,7 @@ class Result(_Part):
         headline: What to ship, in one sentence.
         chosen: None when no candidate meets the constraints.
         latency_samples: Raw milliseconds by candidate name.
+        batch_sweep: Throughput and latency by batch size, by candidate name, where it was measured.
         device: The device card.
         recipe: The resolved recipe, as YAML text.
     """
@@ -354,6 +377,7 @@ class Result(_Part):
     test: TestReport | None = None
     resolution: Resolution | None = None
     latency_samples: Annotated[dict[str, Samples], BeforeValidator(_known)] = {}
+    batch_sweep: dict[str, list[SweepPoint]] = {}
     device: dict[str, Any] = {}
     licences: dict[str, Any] = {}
     notes: list[str] = []

@@ -7,6 +7,8 @@ import pytest
 
 from skd_bench import device
 from skd_bench.device import device_card, device_id, device_state
+from skd_bench.device_gpu import gpu_cards, throttle_reasons
+from skd_bench.device_throttle import power_mode, throttling
 
 
 def test_the_card_names_this_machine_and_can_be_written():
@@ -32,24 +34,55 @@ def test_the_id_changes_with_what_changes_latency_and_with_nothing_else():
 
 def test_nvidia_smi_is_read_where_there_is_one(tmp_path, monkeypatch):
     smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'NVIDIA H100, GPU-1, 570.1, 700.00, 35, 1980, [N/A]'\n")
+    line = "NVIDIA H100, GPU-1, 570.1, 700.00, 35, 1980, [N/A], 2619, 71.5, P0, Enabled, Default, 81559"
+    # An older driver knows the reasons by their older name only.
+    smi.write_text(f"#!/bin/sh\ncase $1 in *event*) exit 6;; *) echo '{line}, 0x0000000000000044';; esac\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert device._gpus() == [
-        {
-            "name": "NVIDIA H100",
-            "uuid": "GPU-1",
-            "driver": "570.1",
-            "power_limit_w": 700.0,
-            "temperature_c": 35.0,
-            "clock_mhz": 1980.0,
-            "clock_max_mhz": None,
-        }
+    [gpu] = gpu_cards()
+    assert gpu["name"] == "NVIDIA H100"
+    assert (gpu["uuid"], gpu["driver"], gpu["power_limit_w"], gpu["clock_max_mhz"]) == ("GPU-1", "570.1", 700.0, None)
+    assert gpu["throttle"] == ["software power cap", "hardware thermal slowdown"]
+    assert device_state()["gpu_state"] == [
+        {"temperature_c": 35.0, "clock_mhz": 1980.0, "power_w": 71.5, "throttle": gpu["throttle"]}
     ]
     smi.write_text("#!/bin/sh\nexit 9\n")
-    assert device._gpus() is None
+    assert gpu_cards() is None
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    assert device._gpus() is None
+    assert gpu_cards() is None
+
+
+def test_throttle_reasons_in_words():
+    assert throttle_reasons("0x0000000000000000") == []
+    assert throttle_reasons("0x1") == ["idle"]
+    assert throttle_reasons("0x10000000000") == ["unknown (0x10000000000)"]
+    assert throttle_reasons("[N/A]") is None
+
+
+def test_throttling_is_counted_once_for_each_package(tmp_path):
+    assert throttling(tmp_path) == {"events": None, "now": None}
+    for core, package, events in ((0, 0, 3), (1, 0, 3), (2, 1, 5)):
+        home = tmp_path / f"devices/system/cpu/cpu{core}"
+        (home / "thermal_throttle").mkdir(parents=True)
+        (home / "topology").mkdir()
+        (home / "topology/physical_package_id").write_text(f"{package}\n")
+        (home / "thermal_throttle/package_throttle_count").write_text(f"{events}\n")
+        (home / "thermal_throttle/core_throttle_count").write_text("1\n")
+    assert throttling(tmp_path)["events"] == 3 + 5 + 3
+
+
+def test_boards_say_what_holds_them_back(tmp_path):
+    firmware = tmp_path / "devices/platform/soc/soc:firmware"
+    firmware.mkdir(parents=True)
+    (firmware / "get_throttled").write_text("50001\n")
+    assert throttling(tmp_path)["now"] == ["under-voltage", "throttled since boot"]
+    assert power_mode(tmp_path) is None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3\n")
+    assert power_mode(tmp_path).startswith("nvpmodel unknown; R36")
+    (tmp_path / "var/lib/nvpmodel").mkdir(parents=True)
+    (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0002\n")
+    assert power_mode(tmp_path).startswith("nvpmodel 2; R36")
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,25 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def sample() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("skd_edge_report_sample", Path(__file__).with_name("sample.py"))
+    return _loaded("sample.py")
+
+
+@pytest.fixture(scope="session")
+def page_of() -> Any:
+    """`Page`: what a browser would see of a page."""
+    return _loaded("html_page.py").Page
+
+
+def _loaded(file: str) -> ModuleType:
+    name = f"skd_edge_report_{file.removesuffix('.py')}"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

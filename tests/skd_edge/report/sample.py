@@ -296,6 +296,11 @@ def full_result() -> dict[str, Any]:
                     ("wide with skd-edge", 0.8475),
                 )
             ],
+            "ece": 0.046,
+            "reliability": [
+                {"n": n, "confidence": c, "accuracy": a, "interval": around(a, n)}
+                for n, c, a in ((9, 0.37, 0.33), (21, 0.44, 0.42), (40, 0.57, 0.5), (90, 0.76, 0.71), (240, 0.97, 0.98))
+            ],
         },
         "resolution": {
             "n": 300,
@@ -303,10 +308,27 @@ def full_result() -> dict[str, Any]:
             "text": "300 validation clips at 86 % resolve differences of about ±4.0 points; smaller ones are noise.",
         },
         "latency_samples": samples,
+        "batch_sweep": sweep(),
         "device": device(),
         "licences": {"data": "CC0: rendered by this program", "weights": "trained here, Apache-2.0"},
         "notes": ["INT8 on AVX2 without VNNI: quantised with reduce_range.", "The teacher came from the cache."],
         "recipe": "name: quickstart\nseed: 0\ndata:\n  kind: generated\nchoice:\n  budget: 0.5 x teacher\n",
+    }
+
+
+def sweep() -> dict[str, Any]:
+    """Two files at growing batches: throughput rises and levels out."""
+    return {
+        f"assistant>wide {precision}": [
+            {
+                "batch": b,
+                "p50_ms": round(ms * (0.25 + 0.75 * b), 3),
+                "p50_interval": [round(ms * (0.25 + 0.75 * b) * e, 3) for e in (0.97, 1.05)],
+                "clips_per_second": round(1000 * b / (ms * (0.25 + 0.75 * b)), 2),
+            }
+            for b in (1, 2, 4, 8, 16)
+        ]
+        for precision, ms in (("fp32", 5.96), ("int8", 3.76))
     }
 
 
@@ -328,6 +350,7 @@ def unlucky_result() -> dict[str, Any]:
         "test": None,
         "labels": labels_,
         "latency_samples": {},
+        "batch_sweep": {},
     }
 
 
@@ -353,6 +376,8 @@ def hostile_result() -> dict[str, Any]:
         "class_shares_after": {name: (i + 1) / 1830 for i, name in enumerate(names)},
     }
     result["device"] |= {evil: {evil: [evil]}}
+    result["latency_samples"] = {f"{evil}{i}": [1.0 + i, 2.0 + i, 3.0 + i] for i in range(12)}
+    result["batch_sweep"] = {evil + name: points for name, points in result["batch_sweep"].items()}
     return result
 
 

@@ -12,9 +12,22 @@ from hypothesis import strategies as st
 
 from skd_edge.report import charts
 from skd_edge.report.placing import place_labels
-from skd_edge.report.result import check_result
+from skd_edge.report.result import Result, check_result
 
-ALL = [charts.tradeoff, charts.latency, charts.class_shares, charts.confusion]
+
+def reliability(result: Result) -> charts.Chart | None:
+    return charts.reliability(result.test.reliability, result.test.ece) if result.test else None
+
+
+def ecdf(result: Result) -> charts.Chart | None:
+    return charts.ecdf(result.latency_samples)
+
+
+def batch_sweep(result: Result) -> charts.Chart | None:
+    return charts.batch_sweep(result.batch_sweep)
+
+
+ALL = [charts.tradeoff, charts.latency, charts.class_shares, charts.confusion, reliability, ecdf, batch_sweep]
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -26,6 +39,9 @@ def test_plotly_accepts_every_figure(sample: ModuleType, make: Any, name: str) -
             ("unlucky_result", charts.latency),
             ("unlucky_result", charts.confusion),
             ("hostile_result", charts.latency),
+            ("unlucky_result", reliability),
+            ("unlucky_result", ecdf),
+            ("unlucky_result", batch_sweep),
         }
         return
     assert len(go.Figure(chart.figure).data) == len(chart.figure["data"]) > 0
@@ -93,6 +109,43 @@ def test_latency_says_what_lies_beyond_the_edge(sample: ModuleType) -> None:
     assert chart
     assert "1 slower query lies beyond" in chart.alt
     assert sum(chart.figure["data"][0]["y"]) == 400
+
+
+def test_ecdf_draws_every_file_with_dashes_of_its_own() -> None:
+    chart = charts.ecdf({"slow": [4.0, 5.0, 6.0], "fast": [1.0, 2.0, 3.0], "once": [1.0]}, bold="slow")
+    drawn = traces(chart)
+    assert list(drawn) == ["fast", "slow"]
+    assert drawn["fast"]["y"] == pytest.approx([100 / 3, 200 / 3, 100])
+    assert drawn["fast"]["line"]["dash"] != drawn["slow"]["line"]["dash"]
+    assert drawn["slow"]["line"]["width"] > drawn["fast"]["line"]["width"]
+    assert chart
+    assert "fast 2.00" in chart.alt
+    crowd = charts.ecdf({str(i): [i + 1.0, i + 2.0] for i in range(12)}, bold="11")
+    assert len(traces(crowd)) == 6
+    assert "11" in traces(crowd)
+    assert crowd
+    assert "6 slower files are left out" in crowd.alt
+
+
+def test_reliability_says_which_way_it_errs() -> None:
+    point = {"n": 50, "confidence": 0.9, "accuracy": 0.6, "interval": [0.46, 0.72]}
+    result = check_result({"schema": 1, "name": "n", "test": {"reliability": [point], "ece": 0.3}})
+    chart = reliability(result)
+    assert chart
+    assert "more sure than right, by 30.0 points" in chart.alt
+    file = traces(chart)["this file"]
+    assert file["error_y"]["arrayminus"] == [pytest.approx(14)]
+    assert traces(chart)["clips"]["y"] == [50]
+
+
+def test_the_sweep_needs_two_batches(sample: ModuleType) -> None:
+    raw = sample.full_result()
+    chart = batch_sweep(check_result(raw))
+    assert chart
+    assert "most clips a second at batch 16" in chart.alt
+    assert {tuple(t["x"]) for t in chart.figure["data"]} == {(1, 2, 4, 8, 16)}
+    raw["batch_sweep"] = {n: points[:1] for n, points in raw["batch_sweep"].items()}
+    assert batch_sweep(check_result(raw)) is None
 
 
 unit = st.floats(0.05, 0.95)

@@ -1,0 +1,91 @@
+"""What nvidia-smi says of each GPU: what it is, how it is set, and what holds it back at this moment."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Any
+
+# Field of nvidia-smi, key of the card, kind. Newer drivers say "event reasons" where older ones said "throttle".
+_FIELDS = (
+    ("name", "name", str),
+    ("uuid", "uuid", str),
+    ("driver_version", "driver", str),
+    ("power.limit", "power_limit_w", float),
+    ("temperature.gpu", "temperature_c", float),
+    ("clocks.sm", "clock_mhz", float),
+    ("clocks.max.sm", "clock_max_mhz", float),
+    ("clocks.mem", "memory_clock_mhz", float),
+    ("power.draw", "power_w", float),
+    ("pstate", "pstate", str),
+    ("persistence_mode", "persistence", str),
+    ("compute_mode", "compute_mode", str),
+    ("memory.total", "memory_mb", float),
+)
+_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+# NVML's nvmlClocksEventReasons bits.
+_BITS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "software power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+    0x100: "display clocks",
+}
+_STATE = ("temperature_c", "clock_mhz", "power_w", "throttle")
+
+
+def gpu_cards() -> list[dict[str, Any]] | None:
+    """Each GPU's card; None where there is no nvidia-smi or no GPU.
+
+    Returns:
+        Keys: `name`, `uuid`, `driver`, `power_limit_w`, `temperature_c`, `clock_mhz`, `clock_max_mhz`,
+        `memory_clock_mhz`, `power_w`, `pstate`, `persistence`, `compute_mode`, `memory_mb`, and `throttle`: what holds
+        the clocks back now, in words (empty: nothing). None where nvidia-smi does not say.
+    """
+    for reasons in _REASONS:
+        rows = _ask([field for field, _, _ in _FIELDS] + [reasons])
+        if rows is not None:
+            return [_card(row) for row in rows] or None
+    return None
+
+
+def gpu_states(cards: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """What changes while one measures, GPU by GPU: temperature, clock, power, throttle reasons."""
+    return [{key: card.get(key) for key in _STATE} for card in cards] if cards else None
+
+
+def throttle_reasons(mask: str) -> list[str] | None:
+    """NVML's bit mask (such as "0x0000000000000004") in words; None where it is no number."""
+    try:
+        bits = int(mask.strip(), 16)
+    except ValueError:
+        return None
+    unknown = bits & ~sum(_BITS)
+    return [said for bit, said in _BITS.items() if bits & bit] + ([f"unknown ({unknown:#x})"] if unknown else [])
+
+
+def _ask(fields: list[str]) -> list[str] | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return [line for line in done.stdout.splitlines() if line.strip()]
+
+
+def _card(line: str) -> dict[str, Any]:
+    *texts, mask = [text.strip() for text in line.split(",")]
+    values: dict[str, Any] = {}
+    for (_, name, kind), text in zip(_FIELDS, texts, strict=False):
+        try:
+            values[name] = None if text.startswith("[") else kind(text)
+        except ValueError:
+            values[name] = None
+    return values | {"throttle": throttle_reasons(mask)}

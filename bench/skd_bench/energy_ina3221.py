@@ -1,0 +1,96 @@
+"""The power rails of a Jetson board: Texas Instruments' INA3221, through Linux' hwmon.
+
+The sensor gives volts and amperes, not joules: a thread reads them at a fixed pace and adds up power times time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+HWMON = Path("/sys/class/hwmon")
+# The rail that feeds the whole module, by the names that JetPack has given it; where it is there, it is all.
+_WHOLE = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VIN_SYS_5V0", "VDD_5V_IN")
+_PERIOD = 0.02
+
+
+class Ina3221Counter:
+    """One rail: power is read every 20 ms and added up (trapezoids).
+
+    Args:
+        voltage: The file with millivolts.
+        current: The file with milliamperes.
+        name: The rail's own name.
+        period: Seconds between two readings; 0 reads only when asked.
+    """
+
+    def __init__(self, voltage: Path, current: Path, name: str, period: float = _PERIOD) -> None:
+        self._voltage, self._current = voltage, current
+        self.rail = f"{name} (INA3221)"
+        self._lock = threading.Lock()
+        self._joules = 0.0
+        self._last = (time.perf_counter(), self._watts())
+        self._stop = threading.Event()
+        if period:
+            threading.Thread(target=self._follow, args=(period,), daemon=True).start()
+
+    def advance(self) -> float:
+        """Joules since the last call."""
+        with self._lock:
+            self._add()
+            joules, self._joules = self._joules, 0.0
+        return joules
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+
+    def _follow(self, period: float) -> None:
+        while not self._stop.wait(period):
+            with self._lock:
+                self._add()
+
+    def _add(self) -> None:
+        now, watts = time.perf_counter(), self._watts()
+        before, was = self._last
+        self._joules += (now - before) * (watts + was) / 2
+        self._last = now, watts
+
+    def _watts(self) -> float:
+        return int(self._voltage.read_text()) * int(self._current.read_text()) * 1e-6
+
+
+def ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD) -> list[Ina3221Counter] | str:
+    """A counter for the board's input, else for each rail, or the reason why there is none.
+
+    Args:
+        root: Where Linux lists its sensors.
+        period: Seconds between two readings.
+    """
+    rails: dict[str, tuple[Path, Path]] = {}
+    try:
+        for sensor in sorted(root.glob("hwmon*")):
+            if (sensor / "name").read_text().strip().startswith("ina3221"):
+                rails |= _rails(sensor)
+        whole = next((name for name in _WHOLE if name in rails), None)
+        chosen = {whole: rails[whole]} if whole else rails
+        counters = [Ina3221Counter(*files, name, period) for name, files in chosen.items()]
+    except (OSError, ValueError) as error:
+        return f"the INA3221 gives no power ({error})"
+    return counters or f"no INA3221 under {root}"
+
+
+def _rails(sensor: Path) -> dict[str, tuple[Path, Path]]:
+    """The files with volts and amperes of each of the three channels that is wired."""
+    found = {}
+    for label in sorted(sensor.glob("in[123]_label")):
+        number = label.name[2]
+        files = sensor / f"in{number}_input", sensor / f"curr{number}_input"
+        name = label.read_text().strip()
+        enabled = sensor / f"in{number}_enable"
+        wired = name and name != "NC" and not (enabled.is_file() and enabled.read_text().strip() == "0")
+        # "sum of shunt voltages" is a fourth channel of the driver, not a rail.
+        if wired and all(file.is_file() for file in files):
+            found[name] = files
+    return found

@@ -1,0 +1,59 @@
+"""The GPUs' total-energy counters, through NVIDIA's management library (NVML); the library comes with the driver."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+
+class NvmlCounter:
+    """One GPU's counter: millijoules since the driver was loaded (Volta and newer); its board's, memory included.
+
+    Args:
+        library: The loaded and initialised library.
+        index: Of the GPU, from 0.
+
+    Raises:
+        OSError: The GPU has no such counter.
+    """
+
+    def __init__(self, library: Any, index: int) -> None:
+        self._library = library
+        self._device = ctypes.c_void_p()
+        _check(library, library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(self._device)))
+        self.rail = f"GPU {index} board (NVML)"
+        self._last = self._read()
+
+    def advance(self) -> float:
+        """Joules since the last call."""
+        now = self._read()
+        step, self._last = now - self._last, now
+        return step * 1e-3
+
+    def _read(self) -> int:
+        value = ctypes.c_ulonglong()
+        _check(self._library, self._library.nvmlDeviceGetTotalEnergyConsumption(self._device, ctypes.byref(value)))
+        return value.value
+
+
+def nvml_counters(library: str = "libnvidia-ml.so.1") -> list[NvmlCounter] | str:
+    """A counter for each GPU, or the reason why there is none.
+
+    Args:
+        library: The library's name or path.
+    """
+    try:
+        nvml = ctypes.CDLL(library)
+        _check(nvml, nvml.nvmlInit_v2())
+        count = ctypes.c_uint()
+        _check(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)))
+        return [NvmlCounter(nvml, i) for i in range(count.value)] or "NVML sees no GPU"
+    except (OSError, AttributeError) as error:
+        return f"no GPU energy counter (NVML: {error})"
+
+
+def _check(library: Any, code: int) -> None:
+    """An NVML return code that is not 0 as an OSError with NVML's own words."""
+    if code:
+        library.nvmlErrorString.restype = ctypes.c_char_p
+        raise OSError((library.nvmlErrorString(code) or b"unknown error").decode(errors="replace"))

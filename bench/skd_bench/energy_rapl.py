@@ -1,0 +1,49 @@
+"""The processor packages' energy counters (RAPL), through Linux' powercap."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass
+class RaplCounter:
+    """One package's counter: microjoules, which start again at 0 after `wraps_at`."""
+
+    path: Path
+    rail: str
+    wraps_at: int
+    last: int
+
+    def advance(self) -> float:
+        """Joules since the last call."""
+        now = int(self.path.read_text())
+        step = now - self.last
+        self.last = now
+        return (step if step >= 0 else step + self.wraps_at) * 1e-6
+
+
+def rapl_counters(root: Path = POWERCAP) -> list[RaplCounter] | str:
+    """A counter for each processor package, or the reason why there is none.
+
+    Args:
+        root: Where Linux lists its powercap zones.
+    """
+    zones = [z for z in sorted(root.glob("intel-rapl:*")) if re.fullmatch(r"intel-rapl:\d+", z.name)]
+    counters = []
+    for zone in zones:
+        try:
+            name = (zone / "name").read_text().strip()
+            if not name.startswith("package"):  # "psys" counts the packages once more
+                continue
+            energy = zone / "energy_uj"
+            wraps_at = int((zone / "max_energy_range_uj").read_text())
+            counters.append(RaplCounter(energy, f"processor package (RAPL) {name}", wraps_at, int(energy.read_text())))
+        except PermissionError:
+            return f"{zone / 'energy_uj'} may be read by root only"
+        except (OSError, ValueError) as error:
+            return f"{zone} gives no energy ({error})"
+    return counters or f"no processor package counter (RAPL) under {root}"

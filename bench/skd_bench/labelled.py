@@ -1,0 +1,68 @@
+"""Labelled videos to measure a bundle on: a folder with a folder for each class, or a CSV with `path` and `label`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from skd_bench.errors import UserError
+
+_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp"}
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """One video, the index of its class, and the source that it shares with others (itself where it is alone)."""
+
+    path: Path
+    label: int
+    group: str
+
+
+def labelled_videos(source: Path | str, classes: Sequence[str]) -> list[LabelledVideo]:
+    """The videos of a folder or a CSV file, in a stable order.
+
+    Args:
+        source: A folder with one folder for each class, or a CSV with the columns `path` (relative to the CSV),
+            `label` and, where clips share a source video, `group`.
+        classes: The bundle's classes.
+
+    Raises:
+        UserError: There is no such file, a label is no class of the bundle, or there is no video.
+    """
+    source = Path(source)
+    found = _of_folder(source) if source.is_dir() else _of_table(source)
+    if not found:
+        raise UserError(f"{source} holds no labelled video; give a folder with CLASS/video.mp4, or a CSV (path,label)")
+    if strange := sorted({label for _, label, _ in found} - set(classes)):
+        raise UserError(f"{source} has the label {strange[0]!r}; the bundle's classes are: {', '.join(classes)}")
+    index = {name: i for i, name in enumerate(classes)}
+    return [LabelledVideo(path, index[label], group) for path, label, group in found]
+
+
+def _of_folder(folder: Path) -> list[tuple[Path, str, str]]:
+    return [
+        (path, home.name, str(path))
+        for home in sorted(p for p in folder.iterdir() if p.is_dir())
+        for path in sorted(home.rglob("*"))
+        if path.suffix.lower() in _VIDEOS
+    ]
+
+
+def _of_table(table: Path) -> list[tuple[Path, str, str]]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"cannot read {table}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table} is no CSV file: {error}") from error
+    found = []
+    for number, row in enumerate(rows, 2):
+        path, label = row.get("path"), row.get("label")
+        if not path or not label:
+            raise UserError(f"{table}, row {number}: needs the columns path and label, and has {', '.join(row)!r}")
+        found.append((table.parent / path, label, row.get("group") or path))
+    return found

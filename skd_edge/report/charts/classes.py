@@ -1,0 +1,106 @@
+"""Classes: their shares before and after label optimisation, and which is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skd_edge.report import formats as f
+from skd_edge.report import summary
+from skd_edge.report.charts.common import Chart, Figure, axis, label, layout_of
+from skd_edge.report.result import Result
+
+
+def class_shares(result: Result, most: int = 30) -> Chart | None:
+    """Shares of the classes before and after label optimisation; the most changed ones where there are many."""
+    labels = result.labels
+    if labels is None or not (labels.class_shares_before or labels.class_shares_after):
+        return None
+    before, after = labels.class_shares_before, labels.class_shares_after
+    names = list(dict.fromkeys([*before, *after]))
+    if len(names) > most:
+        names = sorted(names, key=lambda n: -abs((after.get(n) or 0.0) - (before.get(n) or 0.0)))[:most]
+    series = [("before", before, "var(--whisker)", "/"), ("after", after, "var(--s1)", "")]
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "y": list(range(len(names))),
+            "x": [None if shares.get(n) is None else 100 * (shares[n] or 0.0) for n in names],
+            "marker": {
+                "color": colour,
+                "pattern": {"shape": shape, "size": 5, "solidity": 0.35, "fgcolor": "var(--card)", "bgcolor": colour},
+            },
+            "hovertext": [f"{label(n, 60)}: {f.percent(shares.get(n))} {name}" for n in names],
+            "hoverinfo": "text",
+        }
+        for name, shares, colour, shape in series
+        if shares
+    ]
+    layout = layout_of(xaxis=axis("share of the training clips, %") | {"rangemode": "tozero"}, yaxis=_classes(names))
+    layout |= {"barmode": "group", "bargap": 0.32, "bargroupgap": 0.08}
+    layout["margin"]["l"] = 10
+    said = f"Class shares before and after, {len(names)} classes; largest change: {_largest_change(before, after)}."
+    return Chart({"data": data, "layout": layout}, said, 90 + 34 * len(names))
+
+
+def _largest_change(before: dict[str, float | None], after: dict[str, float | None]) -> str:
+    both = {n: 100 * ((after[n] or 0.0) - (before[n] or 0.0)) for n in before if n in after}
+    if not both:
+        return f.UNKNOWN
+    name = max(both, key=lambda n: abs(both[n]))
+    return f"{name}, {f.points(both[name])} points"
+
+
+def confusion(result: Result) -> Chart | None:
+    """True against predicted class on the test set; None without a matrix."""
+    if result.test is None or not result.test.confusion:
+        return None
+    names = summary.class_names(result)
+    count = len(names)
+    rows = result.test.confusion
+    cells = [[(row[j] if j < len(row) else 0) or None for j in range(count)] for row in rows]
+    totals = [max(1, sum(row)) for row in rows]
+    heat = {
+        "type": "heatmap",
+        "z": [[100 * (v or 0) / total for v in row] for row, total in zip(cells, totals, strict=True)],
+        "text": [["" if v is None else str(v) for v in row] for row in cells],
+        "hovertext": [
+            [f"{label(names[i], 40)} → {label(names[j], 40)}: {v or 0}" for j, v in enumerate(row)]
+            for i, row in enumerate(cells)
+        ],
+        "hoverinfo": "text",
+        "colorscale": [[0, "var(--heat0)"], [1, "var(--heat1)"]],
+        "zmin": 0,
+        "zmax": 100,
+        "showscale": False,
+        "xgap": 1 if count <= 60 else 0,
+        "ygap": 1 if count <= 60 else 0,
+    }
+    if count <= 15:
+        heat["texttemplate"] = "%{text}"
+    x = _classes(names) | {"side": "top", "tickangle": -90, "autorange": True}
+    y = _classes(names)
+    layout = layout_of(xaxis=x, yaxis=y)
+    layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 10}
+    worst = "; ".join(f"{a} taken for {b}, {n} clips" for a, b, n in summary.confusions(result, 3))
+    said = f"Confusion matrix of {count} classes. Most frequent mistakes: {worst or 'none'}."
+    return Chart({"data": [heat], "layout": layout}, said, min(820, 190 + (30 if count <= 15 else 14) * count))
+
+
+def _classes(names: Sequence[str]) -> Figure:
+    """An axis of class names by index: names may be numbers, dates or twins, which Plotly would take as such."""
+    few = len(names) <= 45
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))) if few else [],
+        "ticktext": [label(n, 18) for n in names] if few else [],
+        "autorange": "reversed",
+        "automargin": True,
+        "fixedrange": True,
+        "gridcolor": "var(--line)",
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "",
+        "ticklabelstandoff": 4,
+    }

@@ -1,0 +1,114 @@
+"""How the chosen file's queries were spread, and how the files' queries compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from skd_edge.report import formats as f
+from skd_edge.report.charts.common import Chart, Figure, axis, dashed, keyed, label, layout_of, upright
+from skd_edge.report.result import Result
+
+
+def latency(result: Result) -> Chart | None:
+    """How the chosen file's queries were spread: a histogram above the share answered by then."""
+    chosen = result.chosen
+    samples = np.sort(np.asarray(result.latency_samples.get(chosen.name, []) if chosen else [], dtype=float))
+    if chosen is None or len(samples) < 2:
+        return None
+    end = max(float(np.quantile(samples, 0.995)), *(p for p in (chosen.p50_ms, chosen.p99_ms) if p)) * 1.03
+    beyond = int((samples > end).sum())
+    counts, edges = np.histogram(samples[samples <= end], bins=min(60, max(10, int(len(samples) ** 0.5))))
+    steps = np.linspace(0, len(samples) - 1, min(300, len(samples))).round().astype(int)
+    lines = [(name, ms) for name, ms in (("p50", chosen.p50_ms), ("p90", chosen.p90_ms), ("p99", chosen.p99_ms)) if ms]
+    start = float(samples[0]) - 0.02 * (end - float(samples[0]))
+    layout = layout_of(
+        xaxis=axis("milliseconds a query") | {"range": [start, end], "anchor": "y2"},
+        yaxis=axis("queries") | {"domain": [0.5, 0.93]},
+        yaxis2=axis("answered, %") | {"domain": [0.0, 0.4], "range": [0, 104], "tickvals": [0, 50, 90]},
+    )
+    layout |= {"bargap": 0.06, "shapes": [upright(ms) for _, ms in lines], "annotations": _marks(lines, start, end)}
+    bars = {
+        "type": "bar",
+        "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
+        "width": np.diff(edges).tolist(),
+        "y": counts.tolist(),
+        "marker": {"color": "var(--s1)", "opacity": 0.8},
+        "hovertemplate": "%{y} queries around %{x:.2f} ms<extra></extra>",
+        "name": "queries",
+    }
+    curve = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": samples[steps].tolist(),
+        "y": (100.0 * (steps + 1) / len(samples)).tolist(),
+        "yaxis": "y2",
+        "line": {"color": "var(--ink)", "width": 2, "shape": "hv"},
+        "hovertemplate": "%{y:.1f} % within %{x:.2f} ms<extra></extra>",
+        "name": "share answered",
+    }
+    said = f"Latency of {len(samples)} queries: " + ", ".join(f"{n} {f.milliseconds(ms)}" for n, ms in lines) + "."
+    if beyond:
+        said += f" {beyond} slower {'query lies' if beyond == 1 else 'queries lie'} beyond the right edge."
+    return Chart({"data": [bars, curve], "layout": layout}, said, 400)
+
+
+def _marks(lines: Sequence[tuple[str, float]], start: float, end: float) -> list[Figure]:
+    """The percentiles' names above their lines; one that would touch its left neighbour steps up."""
+    marks: list[Figure] = []
+    last, level = -1.0, 0
+    for name, ms in lines:
+        at = (ms - start) / (end - start)
+        level = level + 1 if at - last < 0.12 else 0
+        last = at
+        mark = {
+            "x": ms,
+            "yref": "paper",
+            "y": 0.95 + 0.055 * level,
+            "yanchor": "bottom",
+            "text": name,
+            "showarrow": False,
+        }
+        marks.append(
+            mark | {"font": {"color": "var(--warn)", "size": 12.5}, "xanchor": "center" if at < 0.94 else "right"}
+        )
+    return marks
+
+
+# ------------------------------------------------------------------------------------------------ side by side
+def ecdf(samples: Mapping[str, Sequence[float]], bold: str = "", most: int = 6) -> Chart | None:
+    """The share of queries answered by a time, a line for each file; None with fewer than two files.
+
+    Args:
+        samples: Milliseconds by file.
+        bold: The file whose line is drawn thicker.
+        most: How many files are drawn at most, the fastest first (and `bold`).
+    """
+    known = {n: np.sort(np.asarray(s, float)) for n, s in samples.items() if len(s) >= 2}
+    if len(known) < 2:
+        return None
+    names = sorted(known, key=lambda n: (n != bold, float(np.median(known[n]))))[:most]
+    names.sort(key=lambda n: float(np.median(known[n])))
+    ends = [float(v) for n in names for v in np.quantile(known[n], [0, 0.99])]
+    log = max(ends) > 8 * max(min(ends), 1e-6)
+    data = []
+    for i, name in enumerate(names):
+        steps = np.linspace(0, len(known[name]) - 1, min(250, len(known[name]))).round().astype(int)
+        line = dashed(i, 3.5 if name == bold else 2.0) | {"shape": "hv"}
+        data.append(
+            {
+                "type": "scatter", "mode": "lines", "name": label(name, 40), "line": line,
+                "x": known[name][steps].tolist(), "y": (100.0 * (steps + 1) / len(known[name])).tolist(),
+                "hovertemplate": f"{label(name, 40)}: %{{y:.1f}} % within %{{x:.3g}} ms<extra></extra>",
+            }
+        )  # fmt: skip
+    span = [np.log10(max(min(ends), 1e-6) * 0.95), np.log10(max(ends) * 1.1)] if log else [min(ends) * 0.95, max(ends)]
+    x = axis("milliseconds a query" + (" (log scale)" if log else ""))
+    x |= {"type": "log" if log else "linear", "range": [float(v) for v in span]}
+    y = axis("queries answered, %") | {"range": [0, 102], "tickvals": [0, 50, 90, 99]}
+    said = "Share of queries answered by a time; medians: "
+    said += ", ".join(f"{n} {f.milliseconds(float(np.median(known[n])))}" for n in names) + "."
+    if len(known) > most:
+        said += f" {len(known) - most} slower files are left out."
+    return Chart({"data": data, "layout": keyed(layout_of(xaxis=x, yaxis=y))}, said, 400 + 9 * len(names))

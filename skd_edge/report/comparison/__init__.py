@@ -1,0 +1,1 @@
+"""Several bundles, runs or measurements side by side, and the gate that a team's CI puts on them."""
