@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,10 +186,18 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
             "leg": leg.node.hash if leg else None,
             "seed": recipe.seed,
             "data": outcome.material.clips.train.hash,
-            "calibration_clips": recipe.export.calibration_clips,
+            "calibration": _calibration(outcome),
         },
         samples=_samples(outcome),
     )  # fmt: skip
+
+
+def _calibration(outcome: Outcome) -> Json:
+    """Which training clips INT8 calibration saw: how many, and a hash of the data, their number and their draw."""
+    train, recipe = outcome.material.clips.train, outcome.recipe
+    count = min(recipe.export.calibration_clips, len(train))
+    key = hashlib.sha256(f"{train.hash}:{count}:{recipe.seed}".encode()).hexdigest()
+    return {"clips": count, "sha256": key}
 
 
 def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json) -> ModelFile:

@@ -83,7 +83,7 @@ import onnxruntime as ort
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
 session = ort.InferenceSession("{m.default}", providers=["CPUExecutionProvider"])
 {_clip(m)}
-logits = session.run(["logits"], {{"clip": clip}})[0][0]
+logits = session.run(["logits"], {{session.get_inputs()[0].name: clip}})[0][0]
 print(classes[logits.argmax()])
 ```"""
 

@@ -17,7 +17,7 @@ from skd_bench.manifest import MANIFEST, Artefact, Manifest, resolve
 from skd_bench.verify import verify
 from skd_export.bundle import built_beside, labels_text
 
-_DTYPES = {"float_clip": "TYPE_FP32", "uint8_frames": "TYPE_UINT8"}
+_INPUTS = {"float_clip": ("clip", "TYPE_FP32"), "uint8_frames": ("frames", "TYPE_UINT8")}
 LABELS = "labels.txt"
 
 
@@ -66,6 +66,7 @@ def config(manifest: Manifest, artefact: Artefact, payload: str, largest_batch: 
     """The ``config.pbtxt`` of one file: shapes without the batch, and where it comes from."""
     t, h, w = manifest.sampling.frames, manifest.preprocess.height, manifest.preprocess.width
     dims = (3, t, h, w) if manifest.contract == "float_clip" else (t, h, w, 3)
+    name, dtype = _INPUTS[manifest.contract]
     # The INT8 file is made for ONNX Runtime's CPU kernels; where Triton has a GPU it would put it there.
     where = "instance_group [ { count: 1, kind: KIND_CPU } ]\n" if artefact.precision == "int8" else ""
     told = {
@@ -82,7 +83,7 @@ def config(manifest: Manifest, artefact: Artefact, payload: str, largest_batch: 
         'backend: "onnxruntime"\n'
         'default_model_filename: "model.onnx"\n'
         f"max_batch_size: {largest_batch}\n"
-        f'input [ {{ name: "clip", data_type: {_DTYPES[manifest.contract]}, dims: {list(dims)} }} ]\n'
+        f"input [ {{ name: {_text(name)}, data_type: {dtype}, dims: {list(dims)} }} ]\n"
         f'output [ {{ name: "logits", data_type: TYPE_FP32, dims: [{len(manifest.classes)}], '
         f"label_filename: {_text(LABELS)} }} ]\n"
         f"{where}"
