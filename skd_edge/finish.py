@@ -207,7 +207,8 @@ def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json) -> Mode
         **{k: v for k, v in build.latency_facts(w.latency).items() if k.startswith("p")},
     }  # fmt: skip
     return ModelFile(w.path, c.precision, c.student, list(c.path), options={"optimisation": "all"},
-                     parity={k: v for k, v in w.parity.items() if k != "flips"}, measured=measured)  # fmt: skip
+                     parity={k: v for k, v in w.parity.items() if k != "flips"}, measured=measured,
+                     runtime=c.runtime)  # fmt: skip
 
 
 def _samples(outcome: Outcome) -> list[tuple[Path, str]]:

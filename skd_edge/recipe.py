@@ -333,7 +333,9 @@ class Export(Part):
 class Bench(Part):
     """How the scale weighs."""
 
-    runtime: Literal["ort"] = "ort"
+    runtime: Literal["ort", "openvino"] = Field(
+        "ort", description="what runs the files: measured, scored and shipped on"
+    )
     threads: int = Field(1, ge=1, le=256)
     processes: int = Field(5, ge=1, le=50)
     queries: int = Field(240, ge=20, le=100_000, description="single-stream queries a process")

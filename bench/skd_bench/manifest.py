@@ -48,7 +48,7 @@ class Artefact:
     sha256: str
     bytes: int
     precision: Literal["fp32", "int8"]
-    runtime: Literal["ort"]
+    runtime: Literal["ort", "openvino"]
     student: str
     path: list[str]
     options: dict[str, Any] = field(default_factory=dict)

@@ -38,7 +38,7 @@ class ModelFile:
     options: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
-    runtime: Literal["ort"] = "ort"
+    runtime: Literal["ort", "openvino"] = "ort"
 
 
 def write_bundle(

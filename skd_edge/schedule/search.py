@@ -20,7 +20,7 @@ class Candidate:
     path: tuple[str, ...]
     student: str
     precision: Precision
-    runtime: Literal["ort"]
+    runtime: Literal["ort", "openvino"]
 
     @property
     def name(self) -> str:

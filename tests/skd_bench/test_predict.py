@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from skd_bench.clips import decode_clip, normalise
 from skd_bench.errors import UserError
 from skd_bench.manifest import Manifest
 from skd_bench.predict import predict
-from skd_bench.runtimes import runtime
+from skd_bench.runtimes import runtime, runtimes
 
 
 def test_videos_get_classes_and_a_bad_one_an_error(tmp_path, bundle, video):
@@ -79,3 +80,15 @@ def test_no_videos_give_nothing_and_no_classes_are_refused(bundle):
 def test_a_folder_that_is_no_bundle_is_told(tmp_path):
     with pytest.raises(UserError):
         predict(tmp_path, [])
+
+
+def test_a_bundle_may_be_for_openvino(bundle, tmp_path, video):
+    if reason := runtimes()["openvino"].missing():
+        pytest.skip(f"not installed is openvino here: {reason}")
+    path = video(tmp_path / "v.mp4", 200)
+    [before] = predict(bundle, [path])
+    manifest = Manifest.load(bundle)
+    rows = [replace(artefact, runtime="openvino") for artefact in manifest.artefacts]
+    replace(manifest, artefacts=rows).save(bundle)
+    [after] = predict(bundle, [path])
+    assert dict(after["top"]) == pytest.approx(dict(before["top"]), abs=1e-5)
