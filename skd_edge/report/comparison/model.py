@@ -37,6 +37,7 @@ class Source(_Part):
         label: Short, unlike every other's.
         path: As given.
         kind: What it was read from.
+        name: Of the recipe that made it; empty where unknown.
         device_id: What must be equal for milliseconds to be compared; empty where unknown.
         device: The device in words.
         card: The device card, where the source has one.
@@ -45,6 +46,7 @@ class Source(_Part):
     label: str
     path: str
     kind: Literal["run", "bundle", "bench", "accuracy", "pack", "comparison"]
+    name: str = ""
     device_id: str = ""
     device: str = ""
     card: dict[str, Any] = {}

@@ -56,7 +56,7 @@ def html_of(
         ],
         "signs": list(charts.signs(result.candidates).values()),
         "sources": [*now.sources, *(before.sources if before else [])],
-        "devices": {s.device_id for s in [*now.sources, *(before.sources if before else [])] if s.device_id},
+        "warnings": text.warnings([*now.sources, *(before.sources if before else [])]),
         "card": f.facts,
         "plotly": plotly_js() if any(drawn.values()) else None,
         **drawn,

@@ -14,6 +14,7 @@ from skd_bench.device import device_id
 from skd_bench.errors import UserError
 from skd_bench.manifest import MANIFEST, Manifest
 from skd_bench.measurements import Measurements
+from skd_bench.results import load_samples
 from skd_edge.report.comparison.model import SCHEMA, Comparison, Row, Source
 from skd_edge.report.result import RESULT_FILE, Candidate, SweepPoint, load_result
 
@@ -86,7 +87,7 @@ def _json(path: Path) -> Json:
 def _run(path: Path, label: str) -> Read:
     result = load_result(path)
     card = {k: v for k, v in result.device.items() if k != "id"}
-    source = _source(label, path, "run", card, str(result.device.get("id") or ""))
+    source = _source(label, path, "run", card, str(result.device.get("id") or ""), name=result.name)
     rows = [_row(source, c.name, c, _numbers(c.model_dump()), _of_candidate(c)) for c in result.candidates if c.trained]
     return Read([source], rows, dict(result.latency_samples), dict(result.batch_sweep))
 
@@ -99,7 +100,7 @@ def _bundle(path: Path, label: str) -> Read:
     manifest = Manifest.load(path)
     first = manifest.artefact().measured
     source = Source(
-        label=label, path=str(path), kind="bundle",
+        label=label, path=str(path), kind="bundle", name=manifest.name,
         device_id=str(first.get("device") or ""), device=str(first.get("device_name") or ""),
     )  # fmt: skip
     rows = []
@@ -113,19 +114,33 @@ def _bundle(path: Path, label: str) -> Read:
 
 
 def _bench(data: Json, path: Path, label: str, kind: Any) -> Read:
-    source = _source(label, path, kind, data["device"])
-    rows, sweeps, runtimes = [], {}, []
+    source = _source(label, path, kind, data["device"], name=str(data.get("name") or ""))
+    rows, sweeps, names = [], {}, {}
     for a in data["artefacts"]:
         latency = a.get("latency") or {}
         joules = (a.get("energy") or {}).get("joules_per_clip")
         claimed = {k: v for k, v in (a.get("claimed") or {}).items() if k in ("accuracy", "test_accuracy")}
         numbers = _numbers(claimed | latency | {"bytes": a.get("bytes"), "joules_per_clip": joules})
         name = name_of(a.get("path") or [], str(a.get("student") or a["file"]), str(a.get("precision") or ""))
+        own = str(a.get("name") or a["file"])  # "FILE @ RUNTIME" where it is not the file's own runtime
+        name += " @ " + own.split(" @ ", 1)[1] if " @ " in own else ""
+        names[own] = name
         rows.append(_row(source, name, a, numbers, _intervals(latency)))
-        runtimes.append(str(a.get("runtime") or ""))
-        if points := _sweep(a.get("batch_sweep") or latency.get("batch_sweep")):
+        if points := _sweep(a.get("batches")):
             sweeps[name] = points
-    return Read([source], _apart(rows, runtimes), sweeps=sweeps)
+    kept = data.get("samples_ms") or (_kept_samples(path) if "samples" in data else {})
+    samples = {
+        names[own]: [float(s) for one in processes for s in one] for own, processes in kept.items() if own in names
+    }
+    return Read([source], rows, samples, sweeps)
+
+
+def _kept_samples(path: Path) -> Mapping[str, Any]:
+    """The raw samples beside a result; a result that came without its archive is compared without them."""
+    try:
+        return load_samples(path)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
 
 
 def _sweep(points: Any) -> list[SweepPoint]:
@@ -136,7 +151,7 @@ def _sweep(points: Any) -> list[SweepPoint]:
 
 
 def _accuracy(data: Json, path: Path, label: str) -> Read:
-    source = _source(label, path, "accuracy", data["device"])
+    source = _source(label, path, "accuracy", data["device"], name=str(data.get("name") or ""))
     rows = []
     for r in data["rows"]:
         top1 = r["accuracy"]["top1"]
@@ -178,11 +193,11 @@ def name_of(path: Iterable[str], student: str, precision: str) -> str:
     return f"{'>'.join(path) or student} {precision}".strip()
 
 
-def _source(label: str, path: Path, kind: Any, card: Mapping[str, Any], known: str = "") -> Source:
+def _source(label: str, path: Path, kind: Any, card: Mapping[str, Any], known: str = "", *, name: str = "") -> Source:
     gpus = [str(g.get("name")) for g in card.get("gpus") or [] if isinstance(g, dict)]
     words = ", ".join([str(card.get("cpu") or card.get("cpu_model") or "unknown device"), *gpus])
     found = known or (device_id(dict(card)) if card else "")
-    return Source(label=label, path=str(path), kind=kind, device_id=found, device=words, card=dict(card))
+    return Source(label=label, path=str(path), kind=kind, name=name, device_id=found, device=words, card=dict(card))
 
 
 def _row(

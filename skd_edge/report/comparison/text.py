@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from skd_edge.report import formats as f
 from skd_edge.report.comparison.gate import Judged
-from skd_edge.report.comparison.model import Comparison, Row
+from skd_edge.report.comparison.model import Comparison, Row, Source
 from skd_edge.report.markdown import escaped, plain_spaces, table
 
 # Columns for people: title, and the number as people read it.
@@ -102,9 +102,17 @@ def _gate(judged: Judged) -> str:
 def _where(now: Comparison, before: Comparison | None) -> str:
     sources = [*now.sources, *(before.sources if before else [])]
     lines = [f"- {escaped(s.label)}: {s.kind}, {escaped(s.device or 'unknown device')}" for s in sources]
-    ids = {s.device_id for s in sources if s.device_id}
-    warning = "- Different devices: their milliseconds are side by side and do not compare." if len(ids) > 1 else ""
-    return "\n".join(filter(None, [*lines, warning]))
+    return "\n".join([*lines, *(f"- {said}" for said in warnings(sources))])
+
+
+def warnings(sources: Sequence[Source]) -> list[str]:
+    """What must not be read into numbers that stand side by side."""
+    said = []
+    if len({s.device_id for s in sources if s.device_id}) > 1:
+        said.append("Different devices: their milliseconds stand side by side and do not compare.")
+    if len({s.name for s in sources if s.name}) > 1:
+        said.append("Different recipes: their accuracies are of different clips and do not compare.")
+    return said
 
 
 def csv_of(comparison: Comparison) -> str:

@@ -13,12 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UsageError, UserError
+from skd_bench.results import save_result
 from skd_edge import cli
 from skd_edge.report.comparison.compare import labels, report
 from skd_edge.report.comparison.schemas import SCHEMAS, schema_of
 from skd_edge.report.comparison.sources import read_source
 from skd_edge.report.comparison.text import harmless
+from skd_export.bundle import ModelFile, write_bundle
 
 CARD = {"cpu": "Test CPU", "cores_usable": 2, "isa": ["avx2"], "runtimes": {"ort": "1.30"}, "gpus": None}
 
@@ -34,7 +37,7 @@ def bench_json(path: Path, p50: float, *, card: dict[str, Any] | None = None, na
         "file": f"artefacts/{name}.fp32.onnx", "default": True, "student": name, "path": ["teacher", name],
         "precision": "fp32", "runtime": "ort", "bytes": 123_000, "facts": {}, "latency": latency,
         "energy": {"reason": "not measurable here: no counter"}, "claimed": {"accuracy": 0.8}, "same_device": True,
-        "batch_sweep": [{"batch": b, "p50_ms": p50 * b, "clips_per_second": 900 / p50} for b in (1, 2)],
+        "batches": [{"batch": b, "p50_ms": p50 * b, "clips_per_second": 900 / p50} for b in (1, 2)],
     }  # fmt: skip
     data = {"schema": 1, "bundle": "b", "name": "n", "device": card or CARD, "artefacts": [artefact]}
     path.write_text(json.dumps(data))
@@ -60,6 +63,49 @@ def test_a_run_and_a_bench_share_names_and_metrics(tmp_path: Path, sample: Modul
     assert row.metrics["accuracy"] == 0.8
     assert "p99_ms" not in row.metrics
     assert row.intervals["p90_ms"] == (4.4, 5.2)
+
+
+def test_a_result_with_its_samples_gives_sweep_and_ecdf(tmp_path: Path) -> None:
+    data = json.loads(bench_json(tmp_path / "b.json", 4.0).read_text())
+    own = data["artefacts"][0] | {"name": "artefacts/small.fp32.onnx"}
+    other = own | {"name": "artefacts/small.fp32.onnx @ torch", "runtime": "torch", "batches": []}
+    samples = {a["name"]: [[4.0, 4.1], [4.2]] for a in (own, other)} | {"artefacts/small.fp32.onnx [batch 2]": [[8.0]]}
+    path = save_result(data | {"artefacts": [own, other], "samples_ms": samples}, tmp_path / "saved.json")
+    read = read_source(path, "saved")
+    assert [row.name for row in read.rows] == ["teacher>small fp32", "teacher>small fp32 @ torch"]
+    assert read.samples == {row.name: [4.0, 4.1, 4.2] for row in read.rows}
+    assert [p.batch for p in read.sweeps["teacher>small fp32"]] == [1, 2]
+    path.with_suffix(".npz").unlink()
+    assert read_source(path, "saved").samples == {}
+
+
+def test_a_bundle_and_an_accuracy_are_sources(tmp_path: Path) -> None:
+    data = json.loads(bench_json(tmp_path / "b.json", 4.0).read_text())
+    row = {
+        "file": "f", "default": True, "precision": "int8", "student": "small", "path": ["teacher", "small"], "views": 3,
+        "accuracy": {"top1": {"value": 0.8, "low": 0.7, "high": 0.9}, "macro_f1": 0.79, "ece": 0.1},
+        "against_fp32": {"agreement": 0.99}, "cost": {"decode_ms": 3.0, "preprocess_ms": 0.1, "infer_ms": 9.0},
+    }  # fmt: skip
+    path = tmp_path / "accuracy.json"
+    path.write_text(json.dumps({"kind": "accuracy", "device": data["device"], "rows": [row]}))
+    [read] = read_source(path, "a").rows
+    assert read.name == "teacher>small int8, 3 views"
+    assert read.metrics["agreement"] == 0.99
+    assert read.intervals == {"accuracy": (0.7, 0.9)}
+    model = tmp_path / "small.onnx"
+    model.write_bytes(b"not run here")
+    measured = {"accuracy": 0.8, "interval": [0.7, 0.9], "p50_ms": 4.0, "p50_interval": [3.9, 4.1], "device": "abc"}
+    write_bundle(
+        tmp_path / "bundle", name="n", classes=["a", "b"], sampling=Sampling(4),
+        preprocess=Preprocess(8, 8, "crop", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        models=[ModelFile(model, "fp32", "small", ["teacher", "small"], parity={"agreement": 1.0}, measured=measured)],
+        licences={}, created_by="test", provenance={},
+    )  # fmt: skip
+    [row_of_bundle] = read_source(tmp_path / "bundle", "bundle").rows
+    assert row_of_bundle.name == "teacher>small fp32"
+    assert row_of_bundle.device_id == "abc"
+    assert row_of_bundle.metrics == {"accuracy": 0.8, "p50_ms": 4.0, "bytes": 12.0, "agreement": 1.0}
+    assert row_of_bundle.intervals == {"accuracy": (0.7, 0.9), "p50_ms": (3.9, 4.1)}
 
 
 def test_the_table_names_no_winner_where_intervals_overlap(tmp_path: Path) -> None:
