@@ -95,7 +95,10 @@ def main() -> None:
         files = {"A": one, "A'": one, "B": more}
         for seed in range(options.repeats):
             repeats.append(repeat(files, options.processes, options.queries, seed, float(card["cores_usable"] or 1)))
-            print(seed + 1, {k: np.round(v, 4).tolist() for k, v in repeats[-1].items()}, flush=True)
+            aa, ba = (
+                f"{value:.4f} [{low:.4f}, {high:.4f}]" for value, low, high in (repeats[-1][k] for k in ("aa", "ba"))
+            )
+            print(seed + 1, f"A'/A {aa}  B/A {ba}  load {repeats[-1]['load']}", flush=True)
     found = verdicts(repeats)
     for name, row in found.items():
         print(f"{name}: {row}")

@@ -79,6 +79,23 @@ def test_predict_goes_on_after_a_bad_video(bundle, tmp_path, capsys):
     assert good["top"][0][0] == "bright"
 
 
+def test_accuracy_and_watch(bundle, tmp_path, capsys):
+    classes = json.loads((bundle / "manifest.json").read_text())["classes"]
+    for name, level in zip(classes, (10, 240), strict=False):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        film(tmp_path / "videos" / name / "a.mp4", level)
+    assert run(["accuracy", str(bundle), str(tmp_path / "videos"), "--views", "1", "--views", "2", "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["videos"] == 2
+    assert {row["views"] for row in scored["rows"]} == {1, 2}
+    video = tmp_path / "videos" / classes[0] / "a.mp4"
+    assert run(["watch", str(bundle), str(video), "--window", "0.2", "--hop", "0.1"]) == 0
+    assert "real-time factor" in capsys.readouterr().out
+    assert run(["watch", str(bundle), str(video), "--window", "0.2", "--hop", "0"]) == 1
+    assert run(["accuracy", str(bundle), str(video), "--class", "x"]) == 1
+    capsys.readouterr()
+
+
 def test_verify(bundle, capsys):
     assert run(["verify", str(bundle)]) == 0
     assert "ok" in capsys.readouterr().out
