@@ -295,9 +295,23 @@ def build_command(
 @click.argument("videos", nargs=-1, required=True, type=AnyPath)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown for each video.")
 @json_option
-def predict(bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool) -> None:
-    """Classify VIDEOS with a BUNDLE; a video that cannot be read is named, and the others go on (exit code 1)."""
+@click.option("--stream", is_flag=True, help="Frame by frame, of a long video or a camera (/dev/video0).")
+@click.option("--every", type=click.IntRange(1), help="Look at each so many-th frame (--stream).")
+@click.option("--smooth", type=click.IntRange(1), help="Answer by the mean over so many frames (--stream).")
+def predict(
+    bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool, stream: bool, every: int | None, smooth: int | None
+) -> None:
+    """Classify VIDEOS with a BUNDLE; a video that cannot be read is named, and the others go on (exit code 1).
+
+    --stream needs a causal student; it prints a line where the answer changes (--json: one for each frame).
+    """
+    from skd_bench.framewise import lines
     from skd_bench.predict import predict as classify
+
+    if stream:
+        for line in lines(bundle, videos, as_json, every=every, smooth=smooth):
+            click.echo(line)
+        return
 
     results = classify(bundle, list(videos), top=top)
     click.echo(json.dumps(results, indent=2) if as_json else "\n".join(map(_prediction, results)))

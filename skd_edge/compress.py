@@ -32,6 +32,7 @@ from skd_edge.run import Run
 from skd_edge.schedule.choice import Decision, Measured, decide
 from skd_edge.schedule.devices import device_of
 from skd_edge.schedule.engines import Finished, LocalEngine, check_floor
+from skd_edge.schedule.qat import cannot_be_quantised, fine_tuned
 from skd_edge.schedule.search import TEACHER, Candidate, affordable, candidates
 from skd_edge.schedule.tree import Node, grow
 from skd_edge.schedule.weigh import Scale, Weighed
@@ -81,6 +82,7 @@ def compress(
         # Before any clip is rendered or decoded: a budget that nobody can meet costs nothing but this.
         classes = listed_classes(recipe.data, seed=recipe.seed, cache=run.cache)
         scale = Scale(recipe, classes, run.folder / "artefacts", device)
+        scale.say = screen.say
         random = weigh_random(recipe, run, scale, screen)
         budget_ms = recipe.choice.budget_ms(_p50(random[TEACHER]) if TEACHER in random else math.nan)
         students, dropped = affordable(recipe, {n: _p50(x) for n, x in random.items()}, budget_ms)
@@ -213,7 +215,10 @@ def weigh_trained(
         for number, (path, network) in enumerate(networks.items()):
             bar.count(number, len(networks))
             precisions = recipe.export.precisions if len(path) > 1 else ("fp32",)
-            for precision, file in scale.export(network, ways[path].node.hash, precisions).items():
+            made = scale.export(network, ways[path].node.hash, precisions)
+            if recipe.export.qat_epochs and len(path) > 1 and "int8" in made and cannot_be_quantised(made["int8"]):
+                made["int8"] = fine_tuned(scale, engine, ways[path].node, network, made["int8"])
+            for precision, file in made.items():
                 files[path, precision] = file
                 run.journal("artefact", name=">".join(path), precision=precision, leg=ways[path].node.hash,
                             bytes=file.stat().st_size)  # fmt: skip
@@ -239,7 +244,7 @@ def choose(
     """Choose on the validation clips; the test clips are not looked at here."""
     measured = [
         Measured(c.name, _p50(w.latency), w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
-                 w.path.stat().st_size / 1e6, w.refused)
+                 w.path.stat().st_size / 1e6, w.refused or (None if recipe.choice.max_megabytes else w.slower))
         for c, w in weighed.items()
     ]  # fmt: skip
     decision = decide(measured, recipe.choice, budget_ms, material.clips.val.groups)

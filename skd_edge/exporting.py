@@ -179,7 +179,7 @@ class _Work:
         self.notes = _notes(videos, labels, taken, len(self.held))
 
     def files(self, say: Stage) -> tuple[list[ModelFile], list[File]]:
-        from skd_export.artefacts import facts, make_artefacts
+        from skd_export.artefacts import Quantising, facts, make_artefacts
         from skd_export.bundle import ModelFile
         from skd_export.parity import torch_logits
 
@@ -188,7 +188,7 @@ class _Work:
         clip = self.asked.clip
         made = make_artefacts(
             self.network, self.asked.precisions, self.folder, clip_shape=(clip.frames, clip.size, clip.size),
-            classes=self.classes, calibration=lambda: self._batches(self.calibration), calibration_key=key,
+            classes=self.classes, quantising=Quantising(lambda: self._batches(self.calibration), key),
         )  # fmt: skip
         say(f"comparing on {len(self.held)} clips")
         reference = torch_logits(self.network, self._batches(self.held)) if len(self.held) else None

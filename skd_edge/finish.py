@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from skd_edge import __version__
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.labels.audit import label_facts
 from skd_edge.ledger import look_at
+from skd_edge.models.tsm import TSM
 from skd_edge.recipe import Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report import build
@@ -27,7 +28,8 @@ from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished, LocalEngine
 from skd_edge.schedule.search import TEACHER, Candidate, candidates
 from skd_edge.schedule.weigh import Scale, Weighed
-from skd_export.bundle import ModelFile, write_bundle
+from skd_edge.streams import write_stream
+from skd_export.bundle import ModelFile, StreamModel, write_bundle
 
 Json = dict[str, Any]
 Bools = NDArray[np.bool_]
@@ -119,6 +121,7 @@ def notes(outcome: Outcome) -> list[str]:
             f"Milliseconds are of {outcome.scale.device.name}, whose card this report shows; accuracies of the same "
             "files were computed on the machine that trained."
         )
+    said += outcome.scale.warnings
     if outcome.teacher is None:
         said.append("The teacher could not be exported, so it is neither measured nor on the test table.")
     noise, made_wrong = outcome.recipe.labels.noise, outcome.material.made_wrong
@@ -173,6 +176,8 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
     same.sort(key=lambda c: c is not chosen)
     leg = outcome.leg(chosen.path)
     sampling, preprocess = deployed_view(recipe.clip)
+    if recipe.export.frame_size:
+        preprocess = replace(preprocess, height=recipe.export.frame_size[0], width=recipe.export.frame_size[1])
     return write_bundle(
         outcome.run.folder / "bundle",
         name=recipe.name,
@@ -189,6 +194,8 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
             "calibration": _calibration(outcome),
         },
         samples=_samples(outcome),
+        stream=_stream(outcome),
+        contract="float_clip" if recipe.export.contract == "clip" else "uint8_frames",
     )  # fmt: skip
 
 
@@ -198,6 +205,21 @@ def _calibration(outcome: Outcome) -> Json:
     count = min(recipe.export.calibration_clips, len(train))
     key = hashlib.sha256(f"{train.hash}:{count}:{recipe.seed}".encode()).hexdigest()
     return {"clips": count, "sha256": key}
+
+
+def _stream(outcome: Outcome) -> StreamModel | None:
+    """The chosen student frame by frame, where it is causal."""
+    chosen = outcome.chosen
+    assert chosen is not None
+    leg = outcome.leg(chosen.path)
+    if leg is None or not leg.node.leg.learner.causal:
+        return None
+    network = outcome.engine.network(leg.node)
+    assert isinstance(network, TSM)
+    streamed = write_stream(outcome.scale, network, outcome.run.folder / "artefacts" / leg.node.hash / "frame.stream")
+    outcome.scale.warnings.append(streamed.to_text())
+    outcome.run.journal("streamed", name=chosen.name, p50_ms=streamed.milliseconds, state=streamed.model.state)
+    return streamed.model
 
 
 def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json) -> ModelFile:

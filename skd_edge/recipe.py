@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
 Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "FNC", "NBC", "BCT", "FC"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Pixels = Annotated[int, Field(ge=16, le=4096)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -173,6 +174,9 @@ class Network(Part):
     depths: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((1, 1, 1, 1), min_length=1, max_length=6)
     temporal: Literal["none", "shift", "conv"] = "conv"
     expand: int = Field(2, ge=1, le=6, description="expansion of the inverted residuals (mobile)")
+    causal: bool = Field(
+        False, description="time flows one way: a frame sees none that come later, so that the student can also stream"
+    )
 
     @property
     def substage_count(self) -> int:
@@ -182,7 +186,12 @@ class Network(Part):
     @property
     def outline(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it."""
-        return self.model_dump(exclude={"name"})
+        return self.model_dump(exclude=_named_no_leg(self) | {"name"})
+
+
+def _named_no_leg(network: Network) -> set[str]:
+    """Settings that came later than the first legs: at their default they do not rename any."""
+    return set() if network.causal else {"causal"}
 
 
 class TeacherClip(Part):
@@ -244,14 +253,14 @@ class Teacher(Network):
     @property
     def outline(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it."""
-        own = set(Network.model_fields)
+        own = set(Network.model_fields) - _named_no_leg(self)
         made = {"factory", "arguments", "substages", "input", "layout", "tubelet", "clip"}
         return self.model_dump(include=made) if self.factory else self.model_dump(include=own - {"name"})
 
     @model_validator(mode="after")
     def _one_kind(self) -> Teacher:
         fields = Teacher.model_fields
-        own = ("family", "width", "depths", "temporal", "expand")
+        own = ("family", "width", "depths", "temporal", "expand", "causal")
         made = ("arguments", "code", "trained", "substages", "input", "layout", "tubelet", "clip")
         for name in own if self.factory else made:
             if getattr(self, name) != fields[name].default:
@@ -323,10 +332,29 @@ class Schedule(Part):
 class Export(Part):
     """Which files each student becomes."""
 
-    precisions: tuple[Precision, ...] = Field(("fp32", "int8"), min_length=1)
+    precisions: tuple[Precision, ...] = Field(
+        ("fp32", "int8"),
+        min_length=1,
+        description="fp32; int8: for ONNX Runtime and OpenVINO on CPUs; fp16 and int8-trt (symmetric): for TensorRT",
+    )
+    contract: Literal["clip", "frames"] = Field(
+        "clip",
+        description="what a file takes: normalised float clips (B,3,T,H,W), or uint8 frames (B,T,H,W,3), which it "
+        "normalises itself",
+    )
+    frame_size: tuple[Pixels, Pixels] | None = Field(
+        None, description="height and width of the frames that the file fits to `clip.size` itself (contract: frames)"
+    )
     calibration_clips: int = Field(128, ge=0, le=10_000, description="training clips that INT8 calibration sees")
     int8_agreement: Share = Field(0.98, description="top-1 agreement with FP32 that an INT8 file must reach ...")
     int8_drop: float = Field(1.0, ge=0, le=100, description="... or the accuracy drop, in points, it may cost")
+    qat_epochs: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="epochs that a student goes on for, rounded as INT8, with its teacher, where its INT8 file cannot "
+        "reach these bounds otherwise; 0: never",
+    )
     sample_clips: int = Field(0, ge=0, le=64, description="validation clips copied into the bundle (opt-in)")
 
 
@@ -462,6 +490,8 @@ class Recipe(Part):
             )
         if self.labels.folds == 1:
             raise ValueError("labels.folds: one fold leaves nothing to learn from; use 0 (none) or 2 and more")
-        if "int8" in self.export.precisions and self.export.calibration_clips == 0:
+        if {"int8", "int8-trt"} & {*self.export.precisions} and self.export.calibration_clips == 0:
             raise ValueError("INT8 needs calibration clips: set export.calibration_clips above 0, or drop int8")
+        if self.export.frame_size and self.export.contract != "frames":
+            raise ValueError("export.frame_size is for files that take frames: set export.contract to frames")
         return self

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.clips import Preprocess, normalise
+from skd_bench.clips import Preprocess, as_input
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import Session
 from skd_bench.stats import Interval, mean_interval, wilson
@@ -65,7 +65,8 @@ def logits_of(
     step = session.input.shape[0]
     for batch in batches:
         for start in range(0, len(batch), step or max(len(batch), 1)):
-            logits = session.run(normalise(batch[start : start + (step or len(batch))], preprocess))
+            clips = batch[start : start + (step or len(batch))]
+            logits = session.run(as_input(clips, preprocess, session.input.dtype))
             bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
             if len(bad):
                 raise UserError(

@@ -149,6 +149,17 @@ def normalise(clips: Pixels, preprocess: Preprocess) -> npt.NDArray[np.float32]:
     return out
 
 
+def as_input(clips: Pixels, preprocess: Preprocess, dtype: str) -> npt.NDArray[np.float32] | Pixels:
+    """What a file takes: the frames as they are where its input is uint8 (it normalises them itself), else `normalise`.
+
+    Args:
+        clips: uint8 of shape (B, T, H, W, 3).
+        preprocess: The mean and std of each channel.
+        dtype: Of the file's input, as a numpy name.
+    """
+    return np.ascontiguousarray(clips) if dtype == "uint8" else normalise(clips, preprocess)
+
+
 def _unreadable(path: Path) -> str | None:
     """Why this path cannot be a video file; None when it may be one."""
     try:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from skd_bench.accuracy import score, softmax
 from skd_bench.agreement import agreement
-from skd_bench.clips import ClipError, normalise
+from skd_bench.clips import ClipError, as_input
 from skd_bench.device import device_card, device_id
 from skd_bench.errors import UserError
 from skd_bench.labelled import LabelledVideo, labelled_videos
@@ -128,7 +128,7 @@ def _answer_all(
                 begin = clock()
                 clips = decode_views(video.path, manifest.sampling, manifest.preprocess, v)
                 decoded = clock()
-                prepared[v] = normalise(clips, manifest.preprocess)
+                prepared[v] = as_input(clips, manifest.preprocess, manifest.input_dtype)
                 spent[v].append((1000 * (decoded - begin), 1000 * (clock() - decoded)))
         except ClipError as error:
             unreadable.append({"path": str(video.path), "reason": error.reason})

@@ -53,18 +53,18 @@ class Painter:
         key = (frame.width, frame.height, turns)
         if key not in self._sizes:
             aspect = Fraction(frame.width, frame.height) * self._pixel_aspect
-            self._sizes[key] = _scaled_size(aspect, height, width, self._preprocess.fit)
+            self._sizes[key] = scaled_size(aspect, height, width, self._preprocess.fit)
         scaled_height, scaled_width = self._sizes[key]
         image = self._reformat(frame, scaled_width, scaled_height, "rgb24", interpolation=_SCALER, threads=1)
         pixels = image.to_ndarray(format="rgb24")
-        rows, theirs = _overlap(height, scaled_height)
-        columns, their_columns = _overlap(width, scaled_width)
+        rows, theirs = overlap(height, scaled_height)
+        columns, their_columns = overlap(width, scaled_width)
         if scaled_height < height or scaled_width < width:
             upright[:] = self._padding
         upright[rows, columns] = pixels[theirs, their_columns]
 
 
-def _scaled_size(aspect: Fraction, height: int, width: int, fit: Fit) -> tuple[int, int]:
+def scaled_size(aspect: Fraction, height: int, width: int, fit: Fit) -> tuple[int, int]:
     """Height and width to which the whole frame is scaled before it is cut or padded."""
     if fit == "stretch":
         return height, width
@@ -74,7 +74,7 @@ def _scaled_size(aspect: Fraction, height: int, width: int, fit: Fit) -> tuple[i
     return max(round(width / aspect), 1), width
 
 
-def _overlap(size: int, scaled: int) -> tuple[slice, slice]:
+def overlap(size: int, scaled: int) -> tuple[slice, slice]:
     """Where `scaled` pixels, centred on `size` pixels, lie in the target and come from in the source."""
     common = min(size, scaled)
     into, out_of = (size - common) // 2, (scaled - common) // 2

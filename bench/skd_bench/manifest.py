@@ -21,6 +21,8 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_bench.typed_json import read_typed
 
+Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Contract = Literal["float_clip", "uint8_frames"]
 SCHEMA = 1
 MANIFEST, MEASURED = "manifest.json", "measured.json"
 _LARGEST = 32 * 2**20
@@ -47,7 +49,7 @@ class Artefact:
     file: str
     sha256: str
     bytes: int
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     runtime: Literal["ort", "openvino"]
     student: str
     path: list[str]
@@ -67,6 +69,25 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class StreamFile:
+    """The default artefact's student as a per-frame network in FP32: ``frame`` and ``state`` in, logits and state out.
+
+    Attributes:
+        file: Its path inside the bundle.
+        sha256: 64 lower-case hexadecimal digits.
+        bytes: Its size.
+        state: Numbers (float32) of one stream's state; zeros begin.
+        parity: How far its answers, frame by frame, are from the clip network's.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    state: int
+    parity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a device needs to know to run a bundle, and where the bundle comes from.
 
@@ -75,7 +96,8 @@ class Manifest:
         name: The name of the recipe that made it.
         created_by: Program and version.
         classes: Class names, in the order of the logits.
-        contract: How a clip enters the file: ``float_clip`` is float32 ``(B, 3, T, H, W)``, normalised.
+        contract: How a clip enters the file: ``float_clip`` is float32 ``(B, 3, T, H, W)``, normalised;
+            ``uint8_frames`` is uint8 ``(B, T, H, W, 3)``, which the file normalises itself.
         sampling: Which frames of a video are taken.
         preprocess: How frames become the input.
         default: The file of the artefact to use.
@@ -84,13 +106,14 @@ class Manifest:
         provenance: Where it comes from: hashes, versions, seeds.
         samples: Sample clips; empty unless asked for.
         documents: SHA-256 of each further file, by name (the README).
+        stream: The per-frame file of a causal student.
     """
 
     schema: int
     name: str
     created_by: str
     classes: list[str]
-    contract: Literal["float_clip"]
+    contract: Contract
     sampling: Sampling
     preprocess: Preprocess
     default: str
@@ -99,6 +122,7 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     documents: dict[str, str] = field(default_factory=dict)
+    stream: StreamFile | None = None
 
     @classmethod
     def load(cls, bundle: Path | str) -> Manifest:
@@ -128,6 +152,11 @@ class Manifest:
         known = _read_measured(bundle)
         rows = [replace(a, measured=known.get((a.file, a.sha256), a.measured)) for a in manifest.artefacts]
         return replace(manifest, artefacts=rows)
+
+    @property
+    def input_dtype(self) -> str:
+        """Of what its files take, as a numpy name: see `skd_bench.clips.as_input`."""
+        return "float32" if self.contract == "float_clip" else "uint8"
 
     def to_json(self) -> dict[str, Any]:
         """The payload's manifest as plain JSON types: everything but what was measured."""
@@ -202,13 +231,16 @@ def files_of(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
     """Hash and size (None where it is not told) of every file of the payload, by name."""
     expected: dict[str, tuple[str, int | None]] = {file: (sha, None) for file, sha in manifest.documents.items()}
     expected |= {a.file: (a.sha256, a.bytes) for a in manifest.artefacts}
-    return expected | {s.file: (s.sha256, s.bytes) for s in manifest.samples}
+    expected |= {s.file: (s.sha256, s.bytes) for s in manifest.samples}
+    return expected | {s.file: (s.sha256, s.bytes) for s in (manifest.stream,) if s}
 
 
 def _named_files(manifest: Manifest) -> Iterator[str]:
     yield from (a.file for a in manifest.artefacts)
     yield from (s.file for s in manifest.samples)
     yield from manifest.documents
+    if manifest.stream:
+        yield manifest.stream.file
 
 
 def _check(manifest: Manifest) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from skd_bench.clips import decode_clip, normalise
+from skd_bench.clips import as_input, decode_clip
 from skd_bench.device import device_card, device_id, device_state
 from skd_bench.energy import EnergyMeter, joules_per_query, open_meter
 from skd_bench.errors import UserError
@@ -123,7 +123,7 @@ def _clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | None:
             begin = time.perf_counter()
             clip = decode_clip(path, manifest.sampling, manifest.preprocess)
             decoded = time.perf_counter()
-            normalise(clip[np.newaxis], manifest.preprocess)
+            as_input(clip[np.newaxis], manifest.preprocess, manifest.input_dtype)
             prepare.append(1000 * (time.perf_counter() - decoded))
             decode.append(1000 * (decoded - begin))
     return {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skd_bench.accuracy import softmax
-from skd_bench.clips import decode_clip, normalise
+from skd_bench.clips import as_input, decode_clip
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.manifest import Artefact, Manifest, resolve
@@ -71,11 +71,14 @@ def check_fits(manifest: Manifest, session: Session) -> None:
     Raises:
         UserError: Frames, size or classes differ.
     """
-    clip = (3, manifest.sampling.frames, manifest.preprocess.height, manifest.preprocess.width)
-    if session.input.dtype != "float32" or any(
+    frames, size = manifest.sampling.frames, (manifest.preprocess.height, manifest.preprocess.width)
+    floats = manifest.contract == "float_clip"
+    dtype, clip = ("float32", (3, frames, *size)) if floats else ("uint8", (frames, *size, 3))
+    if session.input.dtype != dtype or any(
         have not in (None, want) for have, want in zip(session.input.shape[1:], clip, strict=False)
     ):
-        raise UserError(f"the network takes {session.input.dtype} {session.input.shape}; the manifest says {clip}")
+        given = f"{session.input.dtype} {session.input.shape}"
+        raise UserError(f"the network takes {given}; the manifest says {dtype} (batch, {', '.join(map(str, clip))})")
     if session.output.shape[1] not in (None, len(manifest.classes)):
         raise UserError(f"the network has {session.output.shape[1]} classes and the manifest {len(manifest.classes)}")
 
@@ -86,7 +89,7 @@ def _classify(session: Session, manifest: Manifest, video: Path | str, top: int)
     try:
         clip = decode_clip(video, manifest.sampling, manifest.preprocess)
         times.append(clock())
-        x = normalise(clip[np.newaxis], manifest.preprocess)
+        x = as_input(clip[np.newaxis], manifest.preprocess, session.input.dtype)
         times.append(clock())
         logits = session.run(x)
         times.append(clock())

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from skd_bench.accuracy import softmax
 from skd_bench.alarms import Event, judge, read_events
-from skd_bench.clips import ClipError, normalise
+from skd_bench.clips import ClipError, as_input
 from skd_bench.device import device_card, device_id, device_state
 from skd_bench.errors import UserError
 from skd_bench.manifest import Manifest, resolve
@@ -133,7 +133,7 @@ def _watch_one(
         )
         for start, end, clip in windows:
             first = begin = time.perf_counter()
-            x = normalise(clip[np.newaxis], manifest.preprocess)
+            x = as_input(clip[np.newaxis], manifest.preprocess, manifest.input_dtype)
             begin = stopwatch.add("preprocess", begin)
             logits = session.run(x)
             begin = stopwatch.add("infer", begin)

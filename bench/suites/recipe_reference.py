@@ -49,7 +49,6 @@ NOTES = {
     "Training.rate": "peak learning rate",
     "Training.weight_decay": "of AdamW",
     "Losses.temperature": "of the KL on the logits",
-    "Export.precisions": "each student becomes one file for each",
     "Bench.runtime": "the runtime that measures and ships",
     "Bench.threads": "threads a query may use",
     "Bench.processes": "fresh processes, one after the other",

@@ -15,7 +15,7 @@ from uuid import uuid4
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic, write_json
-from skd_bench.manifest import MANIFEST, SCHEMA, Artefact, Manifest, Sample
+from skd_bench.manifest import MANIFEST, SCHEMA, Artefact, Contract, Manifest, Precision, Sample, StreamFile
 from skd_bench.recheck import ANSWERS, answers_of
 from skd_export.readme import measured_text, readme_text
 
@@ -32,13 +32,22 @@ class ModelFile:
     """
 
     source: Path
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     student: str
     path: list[str]
     options: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     runtime: Literal["ort", "openvino"] = "ort"
+
+
+@dataclass(frozen=True)
+class StreamModel:
+    """A per-frame file on its way into a bundle; the fields are those of `skd_bench.manifest.StreamFile`."""
+
+    source: Path
+    state: int
+    parity: dict[str, Any] = field(default_factory=dict)
 
 
 def write_bundle(
@@ -54,6 +63,8 @@ def write_bundle(
     provenance: Mapping[str, Any] | None = None,
     samples: Sequence[tuple[Path, str]] = (),
     readme: str | None = None,
+    contract: Contract = "float_clip",
+    stream: StreamModel | None = None,
 ) -> Path:
     """Write a bundle.
 
@@ -76,6 +87,8 @@ def write_bundle(
         provenance: Hashes, versions, seeds; JSON types. No paths of this machine.
         samples: Clips that may travel: video file and class name.
         readme: Text of the README; None: written from the manifest.
+        contract: What the files take.
+        stream: The first model frame by frame, where its network can.
 
     Returns:
         The folder.
@@ -94,7 +107,7 @@ def write_bundle(
             name=name,
             created_by=created_by,
             classes=list(classes),
-            contract="float_clip",
+            contract=contract,
             sampling=sampling,
             preprocess=preprocess,
             default=_file_name(models[0]),
@@ -102,6 +115,7 @@ def write_bundle(
             licences=dict(licences),
             provenance=dict(provenance or {}),
             samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
+            stream=_add_stream(building, stream, models[0].student) if stream else None,
         )
         write_atomic(building / LABELS, labels_text(manifest))
         if manifest.samples:
@@ -145,6 +159,11 @@ def _add_model(building: Path, model: ModelFile) -> Artefact:
         parity=model.parity,
         measured=model.measured,
     )
+
+
+def _add_stream(building: Path, stream: StreamModel, student: str) -> StreamFile:
+    target = _copy(stream.source, building / f"{_plain(student)}.stream.onnx")
+    return StreamFile(target.name, sha256_file(target), target.stat().st_size, stream.state, stream.parity)
 
 
 def _add_sample(building: Path, index: int, source: Path, label: str) -> Sample:

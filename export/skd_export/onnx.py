@@ -14,6 +14,7 @@ from torch import nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_export.origin import place_in, place_of_operator, sources_of
 from skd_export.template import OPSET, graph_of
 
 CLASSES_KEY = "skd_edge.classes"
@@ -26,7 +27,7 @@ def export_onnx(
     clip_shape: tuple[int, int, int],
     classes: list[str],
     graphs: Path | None = None,
-) -> None:
+) -> dict[str, str]:
     """Write a network as one self-contained ONNX file.
 
     The file's input is ``clip``, float32 ``(B, 3, T, H, W)``, its output ``logits``, float32 ``(B, C)``, its batch
@@ -42,6 +43,9 @@ def export_onnx(
         graphs: Folder where traced graphs are shared between runs; None traces once a process. Only for networks whose
             code lies beside their classes (`skd_export.graphs`).
 
+    Returns:
+        Where each node comes from, ``file:line: code`` by its name, as far as the exporter knew; the file does not say.
+
     Raises:
         UserError: The network is in train mode, cannot be traced, or its logits do not fit the classes.
     """
@@ -54,12 +58,14 @@ def export_onnx(
         try:
             model = graph_of(network, clip_shape, graphs)
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UserError(_untraceable(error)) from error
+            raise UserError(_untraceable(error, network, clip_shape)) from error
     model = optimizer.optimize(model)
-    _strip(model)
+    sources = sources_of(model)
+    strip(model)
     onnx.helper.set_model_props(model, {CLASSES_KEY: json.dumps(classes, ensure_ascii=False)})
     _check(model, clip_shape, classes)
     write_atomic(path, model.SerializeToString(deterministic=True))
+    return sources
 
 
 def load_onnx(path: Path | str) -> onnx.ModelProto:
@@ -84,7 +90,7 @@ def opset(model: onnx.ModelProto) -> int:
     return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def _strip(model: onnx.ModelProto) -> None:
+def strip(model: onnx.ModelProto) -> None:
     """Take out every free text: metadata at all levels and doc strings hold absolute paths and stack traces."""
     for holder in _holders(model):
         holder.ClearField("metadata_props")
@@ -130,13 +136,17 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def _untraceable(error: Exception) -> str:
-    """The cause at the bottom of the exporter's chain, in one line, without its pages of advice."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    reason = str(cause).strip().splitlines()
+def _untraceable(error: Exception, network: nn.Module, clip_shape: tuple[int, int, int]) -> str:
+    """The cause at the bottom of the exporter's chain, in one line, without its pages of advice, and where it is."""
+    chain: list[BaseException] = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    cause = chain[-1]
+    reason = (str(cause).strip().splitlines() or ["no reason given"])[0]
+    place = next((p for e in reversed(chain) if (p := place_in(str(e)))), None)
+    place = place or place_of_operator(network, clip_shape, reason)
+    where = f" (the network's source: {place})" if place else ""
     return (
-        f"the network cannot be written as ONNX: {type(cause).__name__}: {reason[0] if reason else 'no reason given'}; "
+        f"the network cannot be written as ONNX: {type(cause).__name__}: {reason}{where}; "
         "its forward must be traceable by torch.export with a dynamic batch"
     )

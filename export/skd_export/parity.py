@@ -100,7 +100,7 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
 
     Args:
         parity: From `parity`.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``int8-trt``.
         bounds: The default ones when None.
 
     Raises:
@@ -122,13 +122,13 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
             return None
         least = f"{100 * bounds.fp16_agreement:.1f} %"
         return f"the FP16 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below {least}"
-    if precision != "int8":
-        raise ValueError(f"precision is 'fp32', 'fp16' or 'int8', not {precision!r}")
+    if precision not in ("int8", "int8-trt"):
+        raise ValueError(f"precision is 'fp32', 'fp16', 'int8' or 'int8-trt', not {precision!r}")
     if agreement >= bounds.agreement or (drop is not None and drop <= bounds.drop + 1e-9):  # one clip is one clip
         return None
     lost = "an unknown number of" if drop is None else f"{drop:.1f}"
     return (
-        f"the INT8 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below "
+        f"the {precision.upper()} file agrees with the network on {100 * agreement:.1f} % of {n} clips, below "
         f"{100 * bounds.agreement:.1f} %, and loses {lost} points, above {bounds.drop:.1f}"
     )
 

@@ -3,20 +3,17 @@
 The FP16 file is for TensorRT, whose networks are strongly typed: what the file says is what runs. ONNX Runtime widens
 FP16 convolutions to FP32 on CPUs: there the file shows what rounding costs, and nothing of its speed.
 
-The INT8 file is for ONNX Runtime's CPU kernels: uint8 activations (asymmetric), int8 weights (one scale a channel),
-Q/DQ nodes around every operator that has an integer kernel. Ranges come from the minimum and maximum of each tensor,
-reduced inside the graph: memory does not grow with the number of clips (measured on 128 clips of 8x32x32: about one
-second; the percentile calibrator took 3 to 15 s and 1 GiB for the same accuracy).
+There are two INT8 files. ONNX Runtime's CPU kernels take uint8 activations (asymmetric), int8 weights (one scale a
+channel) and Q/DQ nodes around every operator that has an integer kernel. TensorRT's parser refuses zero points and
+int32 biases: its file is int8 on both sides, symmetric, around convolutions and matrix products alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +21,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+from onnxruntime.quantization import QuantType
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_export.calibration import LAYERS, Calibrated, Say
 from skd_export.onnx import load_onnx
 
 Floats = npt.NDArray[np.float32]
-_CHUNK = 8
 _FP16_MAX = 65504.0
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avxvnni"})
 _INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
@@ -61,23 +57,29 @@ def needs_reduced_range() -> bool:
 
 
 def quantise_ort(
-    fp32_path: Path | str,
+    fp32: Path | str | Calibrated,
     int8_path: Path | str,
-    calibration: Iterable[Floats],
+    calibration: Iterable[Floats] = (),
     *,
     per_channel: bool = True,
     reduce_range: bool | None = None,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Write the INT8 twin of an FP32 file, for ONNX Runtime on CPUs.
 
     Args:
-        fp32_path: As `export_onnx` wrote it.
+        fp32: A file as `export_onnx` wrote it, or one that is calibrated already.
         int8_path: Where the INT8 file goes; written atomically.
-        calibration: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in pieces of 8 clips.
+        calibration: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks.
         per_channel: One scale for each output channel of a weight, else one for the whole weight.
         reduce_range: Weights of 7 bits. Without VNNI, products of uint8 and int8 saturate and answers are silently
             wrong; 7 bits cure that at no cost in speed. None: what this machine needs. Ask for it explicitly when the
             file will run on another machine.
+        exclude: Names of nodes that stay in FP32.
+        only: Names of the nodes to quantise; empty: all that can be.
+        say: Told how much memory calibrating will take.
 
     Returns:
         What was done: ``calibration_clips``, ``reduce_range``, ``vnni``, ``operators`` (`operator_fate` of the file),
@@ -87,42 +89,73 @@ def quantise_ort(
         UserError: The file is no ONNX file, there are no calibration clips, or a batch has the wrong shape or NaN.
     """
     reduced = needs_reduced_range() if reduce_range is None else reduce_range
-    model = onnx.shape_inference.infer_shapes(load_onnx(fp32_path), strict_mode=True, data_prop=True)
-    properties = {p.key: p.value for p in model.metadata_props}
-    add_pre_process_metadata(model)  # the exporter folded batch norms and constants already; measured: nothing to add
-    clips = _Clips(calibration, model.graph.input[0])
-    with tempfile.TemporaryDirectory(prefix="skd-int8-") as folder, _quiet_root_logger():
-        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
-        quantize_static(
-            source,
-            target,
-            clips,
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=per_channel,
-            reduce_range=reduced,
-            # Not with CalibMaxIntermediateOutputs: onnxruntime 1.32 throws away what was collected when it is
-            # reached (no data left at a multiple of it). What is kept is two numbers a tensor and chunk.
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        quantised = onnx.load(str(target))
-    del quantised.metadata_props[:]
-    onnx.helper.set_model_props(quantised, properties)
-    write_atomic(int8_path, quantised.SerializeToString(deterministic=True))
+    ranges = fp32 if isinstance(fp32, Calibrated) else Calibrated(fp32, calibration, say=say)
+    ranges.write(
+        int8_path,
+        activations=QuantType.QUInt8,
+        reduce_range=reduced,
+        per_channel=per_channel,
+        exclude=exclude,
+        only=only,
+    )
     operators = operator_fate(int8_path)
     return {
+        **_facts(ranges, reduced, per_channel, exclude),
         "activations": "uint8",
-        "weights": "int8",
-        "calibration": "minmax",
-        "calibration_clips": clips.count,
-        "per_channel": per_channel,
-        "reduce_range": reduced,
         "vnni": isa_has_vnni(),
         "operators": operators,
-        "convolutions": sum(node.op_type == "Conv" for node in model.graph.node),
+        "convolutions": sum(op == "Conv" for _, op in ranges.layers),
         "convolutions_fused": sum(n for op, n in operators.items() if op in _INTEGER_CONVOLUTIONS),
+    }
+
+
+def quantise_trt(
+    fp32: Path | str | Calibrated,
+    int8_path: Path | str,
+    calibration: Iterable[Floats] = (),
+    *,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Write the INT8 twin of an FP32 file, for TensorRT: int8 on both sides, symmetric, biases in FP32.
+
+    ONNX Runtime runs the file as well, with the same rounding and in fewer integer kernels: its answers there are
+    what parity is of; its speed there says nothing.
+
+    Args and raises as `quantise_ort`; the range is always full, as GPUs do not saturate.
+
+    Returns:
+        What was done, as `quantise_ort` has it, without ``vnni``.
+    """
+    ranges = fp32 if isinstance(fp32, Calibrated) else Calibrated(fp32, calibration, say=say)
+    ranges.write(
+        int8_path,
+        activations=QuantType.QInt8,
+        reduce_range=False,
+        exclude=exclude,
+        only=only,
+        operators=LAYERS,
+        ActivationSymmetric=True,
+        WeightSymmetric=True,
+        QuantizeBias=False,
+    )
+    return {
+        **_facts(ranges, False, True, exclude),
+        "activations": "int8, symmetric",
+        "operators": operator_fate(int8_path),
+        "convolutions": sum(op == "Conv" for _, op in ranges.layers),
+    }
+
+
+def _facts(ranges: Calibrated, reduced: bool, per_channel: bool, exclude: Sequence[str]) -> dict[str, Any]:
+    return {
+        "weights": "int8",
+        "calibration": "minmax",
+        "calibration_clips": ranges.count,
+        "per_channel": per_channel,
+        "reduce_range": reduced,
+        "excluded": list(exclude),
         "onnxruntime": ort.__version__,
     }
 
@@ -186,46 +219,3 @@ def operator_fate(path: Path | str) -> dict[str, int]:
             raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
         counts = Counter(node.op_type for node in onnx.load(str(optimised)).graph.node)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-@contextlib.contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    """The quantiser warns through the root logger, which also installs a handler there: neither is a library's."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.handlers[:] = handlers
-
-
-class _Clips(CalibrationDataReader):  # type: ignore[misc]
-    """Calibration batches in the quantiser's hands, a few clips at a time, checked on the way."""
-
-    def __init__(self, batches: Iterable[Floats], wanted: onnx.ValueInfoProto) -> None:
-        self.name = wanted.name
-        self.shape = tuple(d.dim_value for d in wanted.type.tensor_type.shape.dim[1:])
-        self.count = 0
-        self.chunks = self._chunks(batches)
-
-    def get_next(self) -> dict[str, Floats] | None:
-        chunk = next(self.chunks, None)
-        return None if chunk is None else {self.name: chunk}
-
-    def _chunks(self, batches: Iterable[Floats]) -> Iterator[Floats]:
-        for batch in batches:
-            if batch.dtype != np.float32 or batch.shape[1:] != self.shape:
-                raise UserError(
-                    f"calibration clips must be float32 (b, {', '.join(map(str, self.shape))}), "
-                    f"not {batch.dtype} {batch.shape}; normalise them as the manifest says"
-                )
-            if not np.isfinite(batch).all():
-                raise UserError("a calibration clip holds NaN or an infinity; check the preprocessing's mean and std")
-            for start in range(0, len(batch), _CHUNK):
-                chunk = np.ascontiguousarray(batch[start : start + _CHUNK])
-                self.count += len(chunk)
-                yield chunk
-        if self.count == 0:
-            raise UserError("INT8 needs calibration clips and got none: set export.calibration_clips above 0")

@@ -48,9 +48,18 @@ def _input(m: Manifest) -> str:
         "## What goes in, what comes out\n\n"
         f"- **Frames**: {frames}. Order matters.\n"
         f"- **Pixels**: RGB, {p.height} high and {p.width} wide, {fit}.\n"
+        f"{_values(m)}"
+        f"- **Output** `logits`: float32 `(B, {len(m.classes)})`; softmax gives probabilities."
+    )
+
+
+def _values(m: Manifest) -> str:
+    s, p = m.sampling, m.preprocess
+    if m.contract == "uint8_frames":
+        return f"- **Input** `frames`: uint8 `(B, {s.frames}, {p.height}, {p.width}, 3)`, any batch B, as decoded.\n"
+    return (
         f"- **Values**: `(pixel / 255 - mean) / std` with mean {list(p.mean)} and std {list(p.std)}.\n"
         f"- **Input** `clip`: float32 `(B, 3, {s.frames}, {p.height}, {p.width})`, any batch B.\n"
-        f"- **Output** `logits`: float32 `(B, {len(m.classes)})`; softmax gives probabilities."
     )
 
 

@@ -152,7 +152,7 @@ def _out_of_place(network: nn.Module) -> nn.Module:
 def _trace(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:
     # Two clips: an example batch of one would be taken for a constant.
     example = torch.zeros(2, 3, *clip_shape)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -202,7 +202,7 @@ def _holds_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's remarks about torchvision and its own deprecations, which no user can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -38,6 +38,7 @@ class ClipSet:
         groups: ``(N,)`` integers; clips of one group come from one source video.
         names: the clips' paths relative to the data's root.
         hash: of pixels and labels.
+        files: the videos, where they are known.
     """
 
     ids: NDArray[np.int64]
@@ -46,6 +47,7 @@ class ClipSet:
     groups: NDArray[np.int64]
     names: tuple[str, ...]
     hash: str
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -171,4 +173,5 @@ def _subset(
     numbers = {g: n for n, g in enumerate(dict.fromkeys(good[i].group for i in rows))}
     groups = np.array([numbers[good[i].group] for i in rows], np.int64)
     key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes()).hexdigest()
-    return ClipSet(ids, clips, labels, groups, tuple(good[i].name for i in rows), key)
+    return ClipSet(ids, clips, labels, groups, tuple(good[i].name for i in rows), key,
+                   tuple(good[i].path for i in rows))  # fmt: skip

@@ -26,6 +26,7 @@ from skd_edge.distill.checkpoint import Checkpoint
 from skd_edge.distill.graft import Graft
 from skd_edge.distill.losses.distribution import DistributionLoss
 from skd_edge.distill.method import WHOLE, Phase, graft_term, loss_terms, matched, phase_at
+from skd_edge.distill.rounding import round_in_forward
 from skd_edge.distill.settings import Leg
 from skd_edge.distill.teacher import Said, TeacherCache
 from skd_edge.models.build import Built, build_network
@@ -110,6 +111,9 @@ class _Training:
             self.learner.load_state_dict(start)
         self.averaged = build_learner(leg).to(self.device).eval().requires_grad_(False)
         self.averaged.load_state_dict(self.learner.state_dict())
+        if leg.rounded:
+            for network in (self.learner, self.averaged):
+                round_in_forward(network, leg.rounded)
         self.spread, self.graft = self._helpers()
         self.targets = torch.from_numpy(targets).to(self.device)
         self.memory = torch.zeros_like(self.targets) if leg.weak and leg.training.elr else None

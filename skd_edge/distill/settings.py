@@ -38,6 +38,7 @@ class Leg:
         given: hash of the file that the weights come from, where the network was trained elsewhere.
         code: hash of the file beside the recipe that makes the network, where a factory does.
         others: hashes of the teachers further up the cascade, where guidance is dense.
+        rounded: bits of the weights while the learner is fine-tuned as its INT8 file computes; None: it is not.
         fold: ``(i, k)``: the i-th of k parts of the training clips is held out, for out-of-fold opinions.
     """
 
@@ -60,6 +61,7 @@ class Leg:
     code: str | None = None
     others: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
+    rounded: int | None = None
 
     @property
     def hash(self) -> str:
@@ -72,6 +74,7 @@ class Leg:
                     k: v
                     for k, v in asdict(self).items()
                     if k not in ("learner", "path", "role", "clip", "augment", "training")
+                    and (k, v) != ("rounded", None)  # came later than the first legs, and renames none
                 },
                 "clip": self.clip.model_dump(),
                 "augment": self.augment.model_dump(),

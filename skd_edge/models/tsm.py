@@ -20,9 +20,9 @@ def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int =
 class Basic(nn.Module):
     """ResNet's basic block; the temporal operator stands before the first 3x3 (shift) or after the second (conv)."""
 
-    def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal) -> None:
+    def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, causal: bool = False) -> None:
         super().__init__()
-        self.before = Shift(cin, frames) if temporal == "shift" else nn.Identity()
+        self.before = Shift(cin, frames, causal) if temporal == "shift" else nn.Identity()
         self.body = nn.Sequential(
             *_conv_bn(cin, cout, 3, stride=stride), nn.ReLU(inplace=True), *_conv_bn(cout, cout, 3)
         )
@@ -30,7 +30,10 @@ class Basic(nn.Module):
             nn.Sequential(*_conv_bn(cin, cout, 1, stride=stride)) if cin != cout or stride > 1 else nn.Identity()
         )
         self.time = (
-            nn.Sequential(nn.ReLU(inplace=True), TemporalConv(cout, frames, depthwise=False, activation=nn.Identity()))
+            nn.Sequential(
+                nn.ReLU(inplace=True),
+                TemporalConv(cout, frames, depthwise=False, activation=nn.Identity(), causal=causal),
+            )
             if temporal == "conv"
             else nn.Identity()
         )
@@ -45,13 +48,15 @@ class Basic(nn.Module):
 class Inverted(nn.Module):
     """Inverted residual of MobileNetV2 (no squeeze-excite, ReLU6); temporal conv is depthwise, in the wide part."""
 
-    def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, expand: int) -> None:
+    def __init__(
+        self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, causal: bool, expand: int
+    ) -> None:
         super().__init__()
         wide = cin * expand
-        self.before = Shift(cin, frames) if temporal == "shift" else nn.Identity()
+        self.before = Shift(cin, frames, causal) if temporal == "shift" else nn.Identity()
         time: list[nn.Module] = []
         if temporal == "conv":
-            time = [TemporalConv(wide, frames, depthwise=True, activation=nn.ReLU6())]
+            time = [TemporalConv(wide, frames, depthwise=True, activation=nn.ReLU6(), causal=causal)]
         self.body = nn.Sequential(
             *_conv_bn(cin, wide, 1),
             nn.ReLU6(),
@@ -77,7 +82,7 @@ class TSM(nn.Module):
 
     def __init__(self, network: Network, *, classes: int, frames: int, size: int) -> None:
         super().__init__()
-        self.frames, self.classes = frames, classes
+        self.frames, self.classes, self.size, self.causal = frames, classes, size, network.causal
         self.widths = tuple(network.width * 2**k for k in range(len(network.depths)))
         self.stem = nn.Sequential(*_conv_bn(3, network.width, 3, stride=2), nn.ReLU(inplace=True))
         stages, cin = [], network.width
@@ -85,7 +90,8 @@ class TSM(nn.Module):
             stride = 2 if k > 0 or size >= 96 else 1
             blocks = []
             for i in range(depth):
-                args = (cin if i == 0 else width, width, stride if i == 0 else 1, frames, network.temporal)
+                ends, by = (cin if i == 0 else width, width), stride if i == 0 else 1
+                args = (*ends, by, frames, network.temporal, network.causal)
                 blocks.append(Basic(*args) if network.family == "resnet" else Inverted(*args, network.expand))
             stages.append(nn.Sequential(*blocks))
             cin = width

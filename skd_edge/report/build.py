@@ -19,6 +19,7 @@ from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished
 from skd_edge.schedule.search import Candidate
 from skd_edge.schedule.weigh import Weighed
+from skd_export.fate import by_kind
 
 _SAMPLES = 1200
 FIRST = "first teacher"  # the leg that learns from the weak labels as they are
@@ -51,6 +52,7 @@ def candidate_row(
         "accuracy_per_ms": accuracy.top1.value / p50.value if p50 else None,
         "eligible": weighed.refused is None, "parity": weighed.parity,
         "operators": weighed.facts.get("operators"), "ece": accuracy.ece,
+        "fates": by_kind(weighed.facts.get("fates", [])), "left_out": weighed.facts.get("excluded", []),
     }  # fmt: skip
 
 

@@ -90,6 +90,15 @@ class Parity(_Part):
     flips: int | list[Any] | None = None
 
 
+class OperatorFate(_Part):
+    """Nodes of one kind as they ran: "int8", "fp16", "fp32", "converted", "reformatted"; share of the time, 0..1."""
+
+    op: str = ""
+    ran: str = ""
+    nodes: int = 0
+    share: float | None = None
+
+
 class Candidate(_Part):
     """One thing that could be deployed (or a baseline, drawn apart).
 
@@ -112,6 +121,8 @@ class Candidate(_Part):
         chosen: Whether this is the one to ship.
         reason: Why it was or was not chosen, in words.
         operators: Operators of the optimised graph and their number.
+        fates: What they really ran as, and their share of the time of one profiled clip.
+        left_out: Layers that an INT8 file keeps in FP32, because quantising them cost too much accuracy.
         leg: Hash of the leg whose weights it carries.
     """
 
@@ -136,6 +147,8 @@ class Candidate(_Part):
     reason: str = ""
     parity: Parity | None = None
     operators: Counts = {}
+    fates: list[OperatorFate] = []
+    left_out: list[str] = []
     leg: str | None = None
 
 

@@ -27,7 +27,7 @@ class Measured:
         correct: ``(N,)`` which validation clips it got right, the same clips for all.
         macro_f1: 0 to 1.
         megabytes: size of the file.
-        refused: why it is out before any comparison (parity), or None.
+        refused: why it is out before any comparison (parity, a precision that is not faster), or None.
     """
 
     name: str

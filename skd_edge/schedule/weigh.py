@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.accuracy import Accuracy, logits_of, score
-from skd_bench.clips import normalise
+from skd_bench.clips import Preprocess, decode_clip, normalise
 from skd_bench.latency import Latency, Target
 from skd_bench.runtimes import runtime
 from skd_edge.data.gather import Material, deployed_view
@@ -23,11 +23,12 @@ from skd_edge.models.tsm import TSM
 from skd_edge.recipe import Network, Recipe
 from skd_edge.run import cache_root
 from skd_edge.schedule.devices import Device
-from skd_export.artefacts import facts, make_artefacts
+from skd_export.artefacts import INT8, Frames, Quantising, facts, make_artefacts
+from skd_export.frames import fitted
 from skd_export.parity import Bounds, parity, torch_logits, verdict
 from skd_export.template import trace_ahead
 
-_BATCH, _NOISE_CLIPS = 50, 8
+_BATCH, _FEW, _NOISE_CLIPS = 50, 8, 8
 Progress = Callable[[int, int], None]
 Batches = Iterator[NDArray[np.uint8]]
 
@@ -44,6 +45,7 @@ class Weighed:
         parity: against the trained network, on the same clips.
         refused: why the file is outside its bounds, or None.
         facts: operators as they run, calibration.
+        slower: why its precision earns nothing here, or None: it is no faster than FP32 of the same network.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Weighed:
     parity: dict[str, Any]
     refused: str | None
     facts: dict[str, Any]
+    slower: str | None = None
 
 
 class Scale:
@@ -69,6 +72,8 @@ class Scale:
 
     Attributes:
         material: the clips that calibrate (training) and score (validation), set once they are gathered.
+        say: told how much memory calibrating takes, and what is wrong with the clips.
+        warnings: what the report must say about the files.
     """
 
     material: Material
@@ -78,16 +83,30 @@ class Scale:
         self.graphs = cache_root() / "graphs"
         self.device = device or Device(recipe.bench)
         _, self.preprocess = deployed_view(recipe.clip)
+        self.say: Callable[[str], None] = lambda line: None
+        self.warnings: list[str] = []
 
-    def export(self, network: Built, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
-        """The files of one trained (or random) network, by precision.
+    def export(
+        self, network: Built, name: str, precisions: tuple[str, ...], judge: Built | None = None
+    ) -> dict[str, Path]:
+        """The files of one trained (or random) network, by precision; INT8 is compared with ``judge``, else with it.
 
         Raises:
             UserError: See ``make_artefacts``.
         """
-        train = self.material.clips.train
-        count = min(self.recipe.export.calibration_clips, len(train))
-        return self._export(network, name, precisions, partial(self._calibration, count), f"{train.hash}:{count}")
+        train, export = self.material.clips.train, self.recipe.export
+        count = min(export.calibration_clips, len(train))
+        bounds = f"{self.material.clips.val.hash}:{export.int8_agreement}:{export.int8_drop}"
+        quantising = Quantising(
+            partial(self._calibration, count),
+            f"{train.hash}:{count}:{bounds}",
+            reduce_range=True if self.device.saturates else None,
+            refuse=self._refuser(judge or network),
+            say=self.say,
+        )
+        if {*INT8} & {*precisions}:
+            self._warn_of_one_class(count)
+        return self._export(network, name, precisions, quantising)
 
     def export_random(self, network: Built, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
         """The files of a network with random weights, by precision, as fast as trained ones; no clip is read.
@@ -95,7 +114,10 @@ class Scale:
         Raises:
             UserError: See ``make_artefacts``.
         """
-        return self._export(network, name, precisions, self._noise, f"noise:{_NOISE_CLIPS}")
+        quantising = Quantising(
+            self._noise, f"noise:{_NOISE_CLIPS}", reduce_range=True if self.device.saturates else None
+        )
+        return self._export(network, name, precisions, quantising)
 
     def random_weights(self, network: Network) -> Built:
         """A network nobody trained: as fast as a trained one."""
@@ -112,25 +134,55 @@ class Scale:
         return self.recipe.clip.frames, self.recipe.clip.size, self.recipe.clip.size
 
     def _export(
-        self,
-        network: Built,
-        name: str,
-        precisions: tuple[str, ...],
-        calibration: Callable[[], Iterator[NDArray[np.float32]]],
-        key: str,
+        self, network: Built, name: str, precisions: tuple[str, ...], quantising: Quantising
     ) -> dict[str, Path]:
+        export = self.recipe.export
         return make_artefacts(
             Deployed(network).eval(),
             precisions,
             self.folder / name.replace(">", "+"),
             clip_shape=self._clip_shape,
             classes=list(self.classes),
-            calibration=calibration,
-            calibration_key=key,
-            reduce_range=True if self.device.saturates else None,
+            quantising=quantising,
             # What a factory calls may stand anywhere: such a graph is not shared between runs.
             graphs=self.graphs if isinstance(network, TSM) else None,
+            frames=Frames(self.preprocess, export.frame_size) if export.contract == "frames" else None,
         )
+
+    def _refuser(self, network: Built) -> Callable[[Path, str], str | None]:
+        """Says why a file of float clips is outside the recipe's bounds on the validation clips, or None."""
+        reference: list[NDArray[np.float32]] = []  # computed when the first file is judged
+
+        def refuse(path: Path, precision: str) -> str | None:
+            clips = self.material.clips.val
+            if not reference:
+                inputs = (normalise(batch, self.preprocess) for batch in _batches(clips))
+                reference.append(torch_logits(Deployed(network).eval(), inputs))
+            session = runtime("ort").load(path, threads=self.recipe.bench.threads)
+            try:
+                said = logits_of(session, _batches(clips), self.preprocess)
+            finally:
+                session.close()
+            return verdict(parity(reference[0], said, clips.labels), precision, self._bounds)
+
+        return refuse
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds(agreement=self.recipe.export.int8_agreement, drop=self.recipe.export.int8_drop)
+
+    def _warn_of_one_class(self, count: int) -> None:
+        """Ranges that were seen on clips of one class fit that class."""
+        weak = self.material.weak[self._chosen(count)]
+        present = np.unique(weak[weak >= 0])
+        if len(present) == 1 and len(self.classes) > 1:
+            text = (
+                f"all {count} calibration clips are of class {self.classes[present[0]]!r}: INT8 ranges fit that class "
+                "alone; raise export.calibration_clips"
+            )
+            if text not in self.warnings:
+                self.warnings.append(text)
+                self.say(f"warning: {text}")
 
     def latency(self, files: Mapping[str, Path], progress: Progress | None = None) -> dict[str, Latency]:
         """Single-stream latency of these files by name, interleaved, in fresh processes."""
@@ -142,9 +194,25 @@ class Scale:
         """What a file says of clips ``(N, C)``, through the runtime that ships."""
         session = runtime(self.recipe.bench.runtime).load(path, threads=self.recipe.bench.threads)
         try:
-            return logits_of(session, _batches(clips), self.preprocess)
+            return logits_of(session, self._pixels(clips), self.preprocess)
         finally:
             session.close()
+
+    def first(self, count: int) -> Batches:
+        """The first ``count`` validation clips, as the files take them."""
+        whole = self.material.clips.val
+        few = ClipSet(whole.ids[:count], whole.clips[:count], whole.labels[:count], whole.groups[:count],
+                      whole.names[:count], whole.hash, whole.files[:count])  # fmt: skip
+        return self._pixels(few)
+
+    def _pixels(self, clips: ClipSet) -> Batches:
+        """The clips as the files take them: from the store, or decoded anew where files take frames of another size."""
+        if (size := self.recipe.export.frame_size) is None:
+            return _batches(clips)
+        sampling, _ = deployed_view(self.recipe.clip)
+        camera = Preprocess(*size, self.preprocess.fit, self.preprocess.mean, self.preprocess.std)
+        files = (clips.files[i : i + _FEW] for i in range(0, len(clips), _FEW))
+        return (np.stack([decode_clip(file, sampling, camera) for file in some]) for some in files)
 
     def score(self, path: Path, clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
         """Accuracy of a file on clips, and which of them it got right ``(N,)``."""
@@ -153,9 +221,8 @@ class Scale:
     def weigh(self, network: Built, files: Mapping[str, Path], latency: Mapping[str, Latency]) -> dict[str, Weighed]:
         """Score the files of one trained network, by precision; ``latency`` is by precision too."""
         clips = self.material.clips.val
-        inputs = (normalise(batch, self.preprocess) for batch in _batches(clips))
+        inputs = (fitted(batch, self.preprocess) for batch in self._pixels(clips))
         reference = torch_logits(Deployed(network).eval(), inputs)
-        bounds = Bounds(agreement=self.recipe.export.int8_agreement, drop=self.recipe.export.int8_drop)
         weighed = {}
         for precision, path in files.items():
             logits = self.logits(path, clips)
@@ -167,8 +234,9 @@ class Scale:
                 accuracy=accuracy,
                 correct=correct,
                 parity=compared,
-                refused=verdict(compared, precision, bounds),
+                refused=verdict(compared, precision, self._bounds),
                 facts=facts(path),
+                slower=_slower(precision, latency),
             )
         return weighed
 
@@ -182,10 +250,22 @@ class Scale:
         yield normalise(pixels, self.preprocess)
 
     def _calibration(self, count: int) -> Iterator[NDArray[np.float32]]:
-        train = self.material.clips.train
-        chosen = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(train))[:count])
+        chosen = self._chosen(count)
         for i in range(0, count, 16):
-            yield normalise(train.clips[chosen[i : i + 16]], self.preprocess)
+            yield normalise(self.material.clips.train.clips[chosen[i : i + 16]], self.preprocess)
+
+    def _chosen(self, count: int) -> NDArray[np.int64]:
+        """Rows of the training clips that calibrate."""
+        rows = np.random.default_rng(self.recipe.seed).permutation(len(self.material.clips.train))
+        return np.sort(rows[:count])
+
+
+def _slower(precision: str, latency: Mapping[str, Latency]) -> str | None:
+    """Why a precision earns nothing on the device: its median is not below that of the FP32 file beside it."""
+    mine, theirs = latency[precision].p50, latency["fp32"].p50 if "fp32" in latency else None
+    if precision == "fp32" or mine is None or theirs is None or mine.value < theirs.value:
+        return None
+    return f"{precision.upper()} is rejected: {mine.value:.2f} ms, not faster than FP32 with {theirs.value:.2f} ms here"
 
 
 def _batches(clips: ClipSet) -> Batches:

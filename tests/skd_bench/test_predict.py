@@ -62,7 +62,7 @@ def test_a_manifest_that_does_not_fit_its_network_is_refused(bundle):
     data = json.loads(path.read_text())
     data["sampling"]["frames"] = 8
     path.write_text(json.dumps(data))
-    with pytest.raises(UserError, match=r"the manifest says \(3, 8, 16, 16\)"):
+    with pytest.raises(UserError, match=r"the manifest says float32 \(batch, 3, 8, 16, 16\)"):
         predict(bundle, [])
     data["sampling"]["frames"] = 4
     data["classes"].append("fourth")
