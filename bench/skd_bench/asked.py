@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import shlex
+import socket
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UsageError
 from skd_bench.latency import Progress
+from skd_bench.lock import DeviceLock
 from skd_bench.remote import bench_anywhere
 from skd_bench.results import plan, save_result, shown
 from skd_bench.scenarios import Extra
@@ -54,7 +58,7 @@ def bench_asked(
 
     Raises:
         UsageError: What is asked cannot be.
-        UserError: See `remote.bench_anywhere`.
+        UserError: See `remote.bench_anywhere`; or another bench runs on this machine.
     """
     extra = Extra(list(scenarios), read_batches(batches), bound, list(runtimes)).checked()
     if out is not None and out.suffix != ".json":  # before minutes of measuring, not after
@@ -62,7 +66,9 @@ def bench_asked(
     if dry_run:
         return plan(bundle, extra, engines=engines, **settings)
     how: dict[str, Any] = {"python": python, "keep": keep, "progress": progress, **settings}
-    result = bench_anywhere(bundle, host=host, pack=pack, extra=extra, engines=engines, **how)
+    here = host is None and pack is None  # another machine is locked there
+    with DeviceLock(f"{getpass.getuser()}@{socket.gethostname()}") if here else nullcontext():
+        result = bench_anywhere(bundle, host=host, pack=pack, extra=extra, engines=engines, **how)
     if result is None:
         return f"wrote {pack}; on the device: python3 {shlex.quote(pack.name if pack else '')}"
     if out is not None:

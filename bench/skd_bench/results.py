@@ -87,12 +87,12 @@ def plan(
     asked = [(f"{a.file} @ {r}", r) for a in manifest.artefacts for r in extra.runtimes if r != a.runtime]
     known = runtimes()
     for name, runtime in asked:
-        reason = known[runtime].missing() if runtime in known else "there is no such runtime"
+        reason = known[runtime].missing()
         names.append(name + (f": will be listed as not run ({reason})" if reason else ""))
     names += [f"{engine.name} @ its runtime, with CUDA graphs and without" for engine in engines]
     clips = sum(extra.batches) + 8 * ("multi-stream" in extra.scenarios) + 1
     offline = ", then offline at each row's best batch" if "offline" in extra.scenarios else ""
-    lines = [f"rows, each in {processes} fresh processes of {queries} queries, {threads} threads:"]
+    lines = [f"rows, each in {processes} fresh processes of {queries} queries, threads: {threads}"]
     lines += [f"  {name}" for name in names]
     lines.append(f"loads of each row: single-stream{''.join(f', batch {b}' for b in extra.batches)}")
     lines[-1] += (", multi-stream (8 clips)" if "multi-stream" in extra.scenarios else "") + offline

@@ -110,6 +110,7 @@ def _about(artefact: Artefact, manifest: Manifest) -> dict[str, Any]:
 def _other(manifest: Manifest, path: Path, name: str, artefact: Artefact | None, threads: int) -> Row:
     """A file of the bundle on another runtime, or an engine."""
     if artefact is not None:
+        runtime(name)  # what is missing here is told first
         if name.startswith("tensorrt"):
             raise UserError(f"{name} runs engines, not ONNX files: skd-edge build BUNDLE, then bench --engine FILE")
         about = _about(artefact, manifest) | {"default": False, "runtime": name}

@@ -15,6 +15,7 @@ import numpy as np
 
 from skd_bench.errors import UsageError
 from skd_bench.latency import Latency, Target
+from skd_bench.runtimes import runtimes
 from skd_bench.stats import Interval, mean_interval
 
 SCENARIOS = ("single-stream", "multi-stream", "offline")
@@ -45,8 +46,10 @@ class Extra:
         """The same, each thing once, with the batches that throughput needs.
 
         Raises:
-            UsageError: A scenario is unknown, or a batch or the bound is out of range.
+            UsageError: A scenario or a runtime is unknown, or a batch or the bound is out of range.
         """
+        if unknown := [r for r in self.runtimes if r not in runtimes()]:
+            raise UsageError(f"there is no runtime {unknown[0]!r}; there are: {', '.join(runtimes())}")
         if strange := [s for s in self.scenarios if s not in SCENARIOS]:
             raise UsageError(f"there is no scenario {strange[0]!r}; there are: {', '.join(SCENARIOS)}")
         if odd := [b for b in self.batches if not 1 <= b <= _LARGEST]:
