@@ -308,7 +308,7 @@ class ConfidenceBin(_Part):
 class SweepPoint(_Part):
     """One batch size: clips in a batch, p50 of a batch in milliseconds with its interval, clips a second."""
 
-    batch: int = Field(ge=1)
+    batch: int = 0
     p50_ms: float | None = None
     p50_interval: Interval = None
     clips_per_second: float = 0.0

@@ -16,7 +16,7 @@ def batch_sweep(sweeps: Mapping[str, Sequence[SweepPoint]], most: int = 6) -> Ch
         sweeps: Points by file.
         most: Files drawn at most.
     """
-    known = {n: sorted((p for p in s if p.p50_ms), key=lambda p: p.batch) for n, s in sweeps.items()}
+    known = {n: sorted((p for p in s if p.p50_ms and p.batch >= 1), key=lambda p: p.batch) for n, s in sweeps.items()}
     known = dict([(n, s) for n, s in known.items() if len(s) >= 2][:most])
     if not known:
         return None
