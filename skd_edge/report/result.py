@@ -390,7 +390,9 @@ class Result(_Part):
     test: TestReport | None = None
     resolution: Resolution | None = None
     latency_samples: Annotated[dict[str, Samples], BeforeValidator(_known)] = {}
-    batch_sweep: dict[str, list[SweepPoint]] = {}
+    batch_sweep: Annotated[
+        dict[str, Annotated[list[SweepPoint], BeforeValidator(_known)]], BeforeValidator(_known)
+    ] = {}
     device: dict[str, Any] = {}
     licences: dict[str, Any] = {}
     notes: list[str] = []
