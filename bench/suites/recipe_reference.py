@@ -49,7 +49,6 @@ NOTES = {
     "Training.rate": "peak learning rate",
     "Training.weight_decay": "of AdamW",
     "Losses.temperature": "of the KL on the logits",
-    "Bench.runtime": "the runtime that measures and ships",
     "Bench.threads": "threads a query may use",
     "Bench.processes": "fresh processes, one after the other",
     "Choice.min_accuracy": "constraint on the validation clips",

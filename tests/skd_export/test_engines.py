@@ -15,7 +15,8 @@ from skd_bench.verify import verify
 from skd_edge.cli import run
 from skd_export.bundle import ModelFile, write_bundle
 from skd_export.engines import build_engines
-from skd_export.precision import quantise_ort
+from skd_export.frames import take_frames
+from skd_export.precision import quantise_ort, quantise_trt
 
 RTX = "tensorrt-rtx"
 pytestmark = pytest.mark.skipif(
@@ -104,3 +105,12 @@ def test_a_changed_bundle_is_not_built_from(fp32, tmp_path):
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(UserError, match="not as it was made"):
         build_engines(bundle, runtime=RTX, sms=[86])
+
+
+def test_the_symmetric_int8_file_with_frames_in_front_is_built(fp32, batches, tmp_path):
+    quantise_trt(fp32, tmp_path / "clip.onnx", batches())
+    how = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+    take_frames(tmp_path / "clip.onnx", tmp_path / "int8.onnx", how, (24, 20))
+    [(engine, note)] = build_engines(tmp_path / "int8.onnx", tmp_path, runtime=RTX, sms=[86]).built
+    assert engine.stat().st_size == note.bytes > 0
+    assert note.state == "built, not run"
