@@ -280,9 +280,9 @@ class Losses(Part):
     labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
     logits: float = Field(2.0, ge=0, description="agreement with the teacher's logits")
     correlation: float = Field(1.0, ge=0, description="relation matrices of corresponding substages")
-    distribution: float = Field(1.0, ge=0, description="distance of feature distributions of corresponding substages")
+    distribution: float = Field(0.0, ge=0, description="distance of feature distributions of corresponding substages")
     temperature: float = Field(2.0, gt=0)
-    logits_kind: LogitLoss = Field("kd-standardised", description="kd, kd-standardised (2403.01427), dist, dkd")
+    logits_kind: LogitLoss = Field("kd", description="kd, kd-standardised (2403.01427), dist, dkd")
     correlation_kind: Literal["gram", "pearson"] = "gram"
     distribution_kind: Literal["gaussian", "mmd", "pkt"] = Field(
         "gaussian", description="Gaussian 2-Wasserstein, maximum mean discrepancy, or PKT"
@@ -299,7 +299,7 @@ class Training(Part):
     weight_decay: float = Field(0.02, ge=0, le=1.0)
     ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
     combination: Literal["curriculum", "graft", "none"] = Field(
-        "curriculum", description="how the learner's first substages are combined (method.md, idea a)"
+        "none", description="how the learner's first substages are combined (method.md, idea a)"
     )
     prefix: float = Field(
         0.25, ge=0, le=0.9, description="share of a leg's epochs in which only prefixes of substages learn"

@@ -1,4 +1,4 @@
-"""The rows of the method's study: every baseline, the full method, and the full method without each of its ideas.
+"""The rows of the method's study: every baseline, the full method, and each of its ideas switched on or off.
 
 Baselines' losses come from torchdistill where it has them, so that they are nobody's straw men; their training loop,
 epochs, views, schedule and first weights are those of every other row.
@@ -79,7 +79,7 @@ def _kd(kind: str, path: bool = False, **losses: float) -> Grow:
     return lambda legs, student: legs.plain_kd(student, _assistants(legs) if path else (), logits_kind=kind, **losses)
 
 
-def _full(legs: Legs, student: Network) -> Node:
+def _cascade(legs: Legs, student: Network) -> Node:
     return legs.cascade(student, _assistants(legs))
 
 
@@ -123,6 +123,11 @@ def _fitnet(legs: Legs, student: Network) -> Node:
 # study before the rows of equal seconds are run.
 EQUAL = 2.2
 
+# The four ideas together, with logit standardisation: the default until the rows below said otherwise.
+_ALL = (
+    "training.combination=curriculum", "training.losses.distribution=1", "training.losses.logits_kind=kd-standardised",
+)  # fmt: skip
+
 ROWS = (
     Row("no KD", lambda legs, s: legs.alone(s)),
     Row("no KD, clean labels", lambda legs, s: legs.alone(s), clean=True, baseline=False),
@@ -139,11 +144,16 @@ ROWS = (
     Row("no KD, equal seconds", lambda legs, s: legs.alone(s), stretch=9.0),
     Row("KD, equal seconds", _kd("td-kd"), stretch=EQUAL),
     Row("KD + LS, equal seconds", _kd("td-ls"), stretch=EQUAL),
-    Row("full", _full, baseline=False),
-    Row("full, direct", _direct, baseline=False),
-    Row("full - (a) substages", _full, ("training.combination=none", "training.losses.correlation=0"), baseline=False),
-    Row("full - (c) pseudo-labels", _full, ("labels.optimise=false",), baseline=False),
-    Row("full - (d) distribution", _full, ("training.losses.distribution=0",), baseline=False),
+    Row("full", _direct, baseline=False),
+    Row("full - (a) correlation", _direct, ("training.losses.correlation=0",), baseline=False),
+    Row("full + (a) curriculum", _direct, ("training.combination=curriculum",), baseline=False),
+    Row("full + (a) graft", _direct, ("training.combination=graft",), baseline=False),
+    Row("full + (b) assistant", _cascade, baseline=False),
+    Row("full - (c) pseudo-labels", _direct, ("labels.optimise=false",), baseline=False),
+    Row("full + (d) distribution", _direct, ("training.losses.distribution=1",), baseline=False),
+    Row("full + LS", _direct, ("training.losses.logits_kind=kd-standardised",), baseline=False),
+    Row("all four ideas", _cascade, _ALL, baseline=False),
+    Row("all four ideas, direct", _direct, _ALL, baseline=False),
 )
 
 
@@ -169,12 +179,13 @@ def _thesis() -> tuple[Row, ...]:
         for name, family in FAMILIES.items():
             student = f"students=[{{name: small, family: {family}, width: {widths[family]}}}]"
             plain = (student, "labels.optimise=false")
-            rows.append(Row(thesis_name("KD", gap, name, 0), _kd("kd-standardised"), plain, baseline=False))
+            rows.append(Row(thesis_name("KD", gap, name, 0), _kd("kd"), plain, baseline=False))
             for how in ("curriculum", "graft"):
                 for k, match in MATCHES.items():
                     if how == "graft" and k == 1:  # nothing of the teacher lies behind its last substage
                         continue
-                    sets = (*plain, f"training.combination={how}", f"training.match={match}")
+                    losses = "training.losses.distribution=1"
+                    sets = (*plain, losses, f"training.combination={how}", f"training.match={match}")
                     rows.append(Row(thesis_name(how, gap, name, k), _direct, sets, baseline=False))
     return tuple(rows)
 

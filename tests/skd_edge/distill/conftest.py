@@ -23,7 +23,7 @@ from skd_edge.distill.leg import Trained, train_leg, view_of
 from skd_edge.distill.settings import Leg
 from skd_edge.distill.teacher import TeacherCache
 from skd_edge.models.tsm import build
-from skd_edge.recipe import Augment, Clip, Network, Training
+from skd_edge.recipe import Augment, Clip, Losses, Network, Training
 
 PREPROCESS = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
 MOTIONS = ("move_left", "move_right", "spin_cw", "blink")
@@ -32,7 +32,8 @@ WEAK = Leg(
     targets="weak", data="data", classes=4, clip=Clip(frames=4, size=16), augment=Augment(shift=1, views=3),
     training=Training(batch=16, rate=0.01), epochs=6, weak=True, staged=False, seed=0,
 )  # fmt: skip
-STAGED = replace(WEAK, teacher="t", role="student", weak=False, staged=True)
+EVERYTHING = {"batch": 16, "rate": 0.01, "combination": "curriculum", "losses": Losses(distribution=1.0)}
+STAGED = replace(WEAK, teacher="t", role="student", weak=False, staged=True, training=Training(**EVERYTHING))
 
 
 def some_clips() -> Clips:
@@ -67,6 +68,7 @@ class Tools:
     """The above for tests."""
 
     file, weak, staged, train = Path(__file__), WEAK, STAGED, staticmethod(train)
+    everything = EVERYTHING
     clips, preprocess = staticmethod(some_clips), PREPROCESS
 
 

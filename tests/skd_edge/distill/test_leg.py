@@ -165,7 +165,7 @@ def test_terms_of_the_method(tools):
     spread = DistributionLoss((4, 8), (5, 10)).eval()
 
     def terms(said=said, taught=taught, memory=memory, spread=spread, **weight):
-        leg = replace(tools.staged, training=Training(losses=Losses(**weight)))
+        leg = replace(tools.staged, training=Training(losses=Losses(**({"distribution": 1.0} | weight))))
         return {k: v.item() for k, v in loss_terms(leg, said, taught, targets, memory, spread).items()}
 
     every = terms()
@@ -175,13 +175,13 @@ def test_terms_of_the_method(tools):
     assert set(terms(said=Staged(said.features[:1], None))) == {"correlation", "distribution"}
     assert set(terms(logits=0, correlation=0, distribution=0)) == {"labels", "early learning"}
     for name in ("labels", "logits", "correlation", "distribution"):
-        doubled = terms(**{name: 2 * getattr(Losses(), name)})
+        doubled = terms(**{name: 2 * (getattr(Losses(), name) or 1.0)})
         assert doubled[name] == pytest.approx(2 * every[name], rel=1e-5)
         assert {k: v for k, v in doubled.items() if k != name} == {k: v for k, v in every.items() if k != name}
 
 
 def test_the_curriculum_lets_prefixes_learn_first(tools, tmp_path):
-    leg = replace(tools.staged, epochs=4, training=Training(batch=16, rate=0.01, prefix=0.5))
+    leg = replace(tools.staged, epochs=4, training=Training(**tools.everything, prefix=0.5))
     curve = tools.train(leg, tmp_path / "leg").curve
     assert set(curve[0]["terms"]) == {"correlation", "distribution"}
     assert set(curve[-1]["terms"]) == {"labels", "logits", "correlation", "distribution"}
@@ -190,7 +190,9 @@ def test_the_curriculum_lets_prefixes_learn_first(tools, tmp_path):
 
 
 def test_graft_teaches_prefixes_through_the_teachers_own_later_substages(tools, tmp_path):
-    leg = replace(tools.staged, epochs=4, training=Training(batch=16, rate=0.01, prefix=0.5, combination="graft"))
+    leg = replace(
+        tools.staged, epochs=4, training=Training(**(tools.everything | {"combination": "graft"}), prefix=0.5)
+    )
     trained = tools.train(leg, tmp_path / "leg")
     assert set(trained.curve[0]["terms"]) == {"graft"}
     assert trained.curve[1]["terms"]["graft"] < trained.curve[0]["terms"]["graft"]
@@ -203,7 +205,8 @@ def test_phases_of_a_curriculum(tools):
     from skd_edge.recipe import Network
 
     def phases(**settings):
-        leg = replace(tools.staged, learner=Network(name="n", width=4), training=Training(prefix=0.5, **settings))
+        training = Training(**(tools.everything | settings), prefix=0.5)
+        leg = replace(tools.staged, learner=Network(name="n", width=4), training=training)
         return [(p.upto, p.grafted) for p in (phase_at(leg, d / 8) for d in range(6))]
 
     whole = (None, False)
@@ -221,7 +224,7 @@ def test_only_matched_substages_are_compared(tools, tmp_path):
     said = Staged([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
     taught = Staged([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
     other = Staged([torch.randn(6, 4, 5), taught.features[1]], taught.logits)
-    leg = replace(tools.staged, training=Training(match=(2,)))
+    leg = replace(tools.staged, training=Training(**tools.everything, match=(2,)))
     terms = [loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]])["labels"].item() for t in (taught, other)]
     assert terms[0] == terms[1]
     from skd_edge.distill.losses.distribution import DistributionLoss
