@@ -445,6 +445,38 @@ def schema() -> None:
 
 
 @cli.group()
+def labels() -> None:
+    """Look at weak labels."""
+
+
+@labels.command("audit")
+@click.argument("recipe")
+@click.option("--out", type=AnyPath, help="The run folder; compress may go on in it.  [default: runs/NAME]")
+@set_option
+@code_option
+@click.option("--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Clips on the page.")
+@click.option("--no-pictures", is_flag=True, help="Write no frame of any video.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train.  [default: torch's choice]")
+@click.pass_obj
+def audit_command(
+    state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], no_pictures: bool, **how: Any
+) -> None:
+    """Rank a RECIPE's training clips by how wrong their labels look; trains the teacher, which compress reuses.
+
+    Edit audit/audit.csv (or decide on the page), then: --set labels.trusted=FILE
+    """
+    from skd_edge.recipe_file import load_recipe
+
+    loaded = load_recipe(recipe, sets)
+    state["run"] = out or Path("runs", loaded.name)
+    from rich.console import Console
+
+    from skd_edge.audit import audit
+
+    click.echo(audit(loaded, state["run"], console=Console(stderr=True), pictures=not no_pictures, **how))
+
+
+@cli.group()
 def data() -> None:
     """Make data."""
 
@@ -484,7 +516,10 @@ def _leave(code: int) -> None:
 def _prediction(result: dict[str, Any]) -> str:
     if "error" in result:
         return f"{result['video']}: error: {result['error']}"
-    return f"{result['video']}: " + ", ".join(f"{name} {share:.1%}" for name, share in result["top"])
+    said = ", ".join(f"{name} {share:.1%}" for name, share in result["top"])
+    if "answer" not in result or result["answer"] == result["top"][0][0]:
+        return f"{result['video']}: {said}"
+    return f"{result['video']}: {result['answer'] or 'unsure'} ({said})"
 
 
 # ------------------------------------------------------------------------------------------ how a command ends

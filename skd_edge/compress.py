@@ -25,7 +25,7 @@ from skd_edge.labels.confident import require_cleanlab
 from skd_edge.models.build import Built, admit
 from skd_edge.plan import Plan, facts_of, plan
 from skd_edge.progress import LegProgress, Screen
-from skd_edge.recipe import Recipe
+from skd_edge.recipe import Choice, Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report.page import render_run
 from skd_edge.run import Run
@@ -81,6 +81,7 @@ def compress(
         run.journal("started", recipe=recipe.name, seed=recipe.seed)
         # Before any clip is rendered or decoded: a budget that nobody can meet costs nothing but this.
         classes = listed_classes(recipe.data, seed=recipe.seed, cache=run.cache)
+        check_background(recipe.choice, classes)
         scale = Scale(recipe, classes, run.folder / "artefacts", device)
         scale.say = screen.say
         random = weigh_random(recipe, run, scale, screen)
@@ -104,16 +105,32 @@ def compress(
     return out
 
 
+def check_background(choice: Choice, classes: Sequence[str]) -> None:
+    """Say at once what would otherwise be missed after the training."""
+    background = choice.reject.background if choice.reject else None
+    if background is not None and background not in classes:
+        raise UserError(
+            f"choice.reject.background {background!r} is no class of the data; there are: {', '.join(classes)}"
+        )
+
+
 def gather_clips(recipe: Recipe, run: Run, screen: Screen) -> Material:
     """The clips, decoded once, and the labels that training may see."""
-    with screen.stage("rendering the generated clips") as rendering, screen.stage("decoding clips") as decoding:
-        material = gather(recipe, run.cache, rendered=rendering.count, decoded=decoding.count)
+    with (
+        screen.stage("rendering the generated clips") as rendering,
+        screen.stage("decoding clips") as decoding,
+        screen.stage("asking the voting models") as judging,
+    ):
+        material = gather(recipe, run.cache, rendered=rendering.count, decoded=decoding.count, judged=judging.count)
     clips = material.clips
     run.journal("clips", train=len(clips.train), val=len(clips.val), test=len(clips.test), bad=len(clips.quarantined),
                 unlabelled=material.unlabelled)  # fmt: skip
     wrong = "" if material.made_wrong is None else f", {material.made_wrong:.0%} of the labels made wrong"
     if material.unlabelled:
         wrong += f", {material.unlabelled} training clips unlabelled"
+    if material.trusted is not None:
+        run.journal("trusted", clips=int(material.trusted.sum()))
+        wrong += f", {material.trusted.sum()} labels checked by a person"
     if material.votes:
         run.journal("votes", aggregate=recipe.labels.aggregate, annotators=annotators(material))
         wrong += f"; labels by {recipe.labels.aggregate} of {len(material.votes.annotators)} annotators"

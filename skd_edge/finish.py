@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.accuracy import Accuracy
+from skd_bench.accuracy import Accuracy, softmax
 from skd_bench.device import device_id
 from skd_bench.files import sha256_file, write_json
 from skd_bench.latency import Latency
 from skd_bench.stats import paired_difference
+from skd_bench.threshold import Reject, choose_threshold
 from skd_edge import __version__
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.labels.audit import label_facts
+from skd_edge.labels.hierarchy import collapse
 from skd_edge.ledger import look_at
 from skd_edge.models.tsm import TSM
 from skd_edge.recipe import Recipe
@@ -83,7 +86,8 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
         ),
         "labels": label_facts(pseudo, outcome.material), "data": build.data_facts(outcome.material),
         "test": test, "resolution": build.resolution(len(outcome.material.clips.val), accuracy),
-        "latency_samples": samples, "device": card | {"id": device_id(card)}, "notes": notes(outcome),
+        "latency_samples": samples, "device": card | {"id": device_id(card)},
+        "notes": notes(outcome) + parent_notes(test, outcome.material.clips.classes),
         "recipe": resolved_yaml(recipe),
     }  # fmt: skip
     write_json(outcome.run.folder / "latency.json", {c.name: w.latency.samples_ms for c, w in outcome.weighed.items()})
@@ -135,6 +139,13 @@ def notes(outcome: Outcome) -> list[str]:
         said.append(
             f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {outcome.recipe.seed}."
         )
+    if outcome.material.trusted is not None:
+        said.append(
+            f"{outcome.material.trusted.sum()} training labels were checked by a person and stayed as they are "
+            "(labels.trusted)."
+        )
+    if text := rejecting(outcome):
+        said.append(text)
     if outcome.material.unlabelled:
         said.append(
             f"{outcome.material.unlabelled} of {len(outcome.material.weak)} training clips have no label; they take "
@@ -145,6 +156,49 @@ def notes(outcome: Outcome) -> list[str]:
             f"Latency did not settle within 10 % during warm-up for: {', '.join(unsteady)}; the machine was busy."
         )
     return said
+
+
+def parent_notes(test: Json | None, classes: Sequence[str]) -> list[str]:
+    """Where class names are ``parent/child``: how often the chosen file names the right parent, with its support."""
+    up = collapse(test["confusion"], classes) if test and test.get("confusion") else None
+    if up is None:
+        return []
+    support = ", ".join(f"{name} {count}" for name, count in zip(up.classes, up.support, strict=True))
+    return [
+        f"At the level of parents ({support} test clips) the chosen file is right on {up.accuracy:.1%} of the test "
+        "clips."
+    ]
+
+
+def reject_of(outcome: Outcome, path: Path) -> Reject | None:
+    """The threshold below which a file keeps silent, set on the validation clips; None where none was asked for.
+
+    It is 1 where not even the surest answers are right as often as ``choice.reject`` asks.
+    """
+    wanted, val = outcome.recipe.choice.reject, outcome.material.clips.val
+    if wanted is None:
+        return None
+    chosen = choose_threshold(outcome.scale.logits(path, val), val.labels, wanted.accuracy, val.groups.tolist())
+    if chosen is None:
+        return Reject(1.0, wanted.background)
+    return Reject(chosen[0], wanted.background)
+
+
+def rejecting(outcome: Outcome) -> str | None:
+    """What the reject threshold of the chosen file does, on validation and on the test clips, in words."""
+    if outcome.chosen is None or (reject := reject_of(outcome, outcome.weighed[outcome.chosen].path)) is None:
+        return None
+    path, words = outcome.weighed[outcome.chosen].path, []
+    for name, clips in (("validation", outcome.material.clips.val), ("test", outcome.material.clips.test)):
+        shares = softmax(outcome.scale.logits(path, clips))
+        given = shares.max(axis=1) >= reject.threshold
+        right = (shares.argmax(axis=1) == clips.labels)[given]
+        words.append(f"{given.mean():.1%} of the {name} clips" + (f" ({right.mean():.1%} right)" if len(right) else ""))
+    instead = f"called {reject.background!r}" if reject.background else "left unsure"
+    return (
+        f"Below a confidence of {reject.threshold:.3f} a clip is {instead} (choice.reject, set on validation): the "
+        f"chosen file answers {' and '.join(words)}. The accuracies above count every answer."
+    )
 
 
 def confirm(outcome: Outcome) -> Json | None:
@@ -184,7 +238,11 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
         classes=list(outcome.material.clips.classes),
         sampling=sampling,
         preprocess=preprocess,
-        models=[_model_file(c, outcome.weighed[c], test if c is chosen else None, card) for c in same],
+        models=[
+            _model_file(c, outcome.weighed[c], test if c is chosen else None, card,
+                        reject_of(outcome, outcome.weighed[c].path))
+            for c in same
+        ],
         licences=recipe.licences.model_dump(),
         created_by=f"skd-edge {__version__}",
         provenance={
@@ -222,13 +280,14 @@ def _stream(outcome: Outcome) -> StreamModel | None:
     return streamed.model
 
 
-def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json) -> ModelFile:
+def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json, reject: Reject | None) -> ModelFile:
     measured = {
         "accuracy": w.accuracy.top1.value, "interval": [w.accuracy.top1.low, w.accuracy.top1.high],
         "test_accuracy": test["accuracy"] if test else None, "device": device_id(card), "device_name": card.get("cpu"),
         **{k: v for k, v in build.latency_facts(w.latency).items() if k.startswith("p")},
     }  # fmt: skip
-    return ModelFile(w.path, c.precision, c.student, list(c.path), options={"optimisation": "all"},
+    options = {"optimisation": "all"} | ({"reject": reject.to_json()} if reject else {})
+    return ModelFile(w.path, c.precision, c.student, list(c.path), options=options,
                      parity={k: v for k, v in w.parity.items() if k != "flips"}, measured=measured,
                      runtime=c.runtime)  # fmt: skip
 

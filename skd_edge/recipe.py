@@ -134,20 +134,84 @@ class Augment(Part):
 class Noise(Part):
     """Label noise made by the recipe, for studies: the trusted splits stay clean."""
 
-    kind: Literal["none", "symmetric", "classes", "voters"] = Field(
+    kind: Literal["none", "symmetric", "classes", "instances", "voters"] = Field(
         "none",
-        description="symmetric: any other class; classes: always the next class; voters: imperfect annotators, whose "
-        "votes are aggregated",
+        description="symmetric: any other class; classes: always the next class; instances: clips that a weak model "
+        "confuses, by its confusions; voters: imperfect annotators, whose votes are aggregated",
     )
     rate: Share = Field(0.0, description="share of the training labels made wrong; of the average voter's votes")
     voters: int = Field(5, ge=1, le=100, description="annotators (kind: voters), the best far better than the worst")
     abstain: Share = Field(0.2, description="share of the clips that a voter leaves out (kind: voters)")
 
 
+class Rule(Part):
+    """Training clips whose texts hold certain words get a vote for a class.
+
+    A keyword is a word or a phrase of whole words, in any case; ``wav*`` is any word that begins so. No regular
+    expressions: matching takes time in proportion to the text.
+    """
+
+    label: str = Field(min_length=1, description="the class that is voted for")
+    any: tuple[str, ...] = Field((), description="one of these keywords at least must be there")
+    all: tuple[str, ...] = Field((), description="each of these keywords must be there")
+    none: tuple[str, ...] = Field((), description="none of these keywords may be there")
+    within: tuple[str, ...] = Field(
+        ("file",),
+        min_length=1,
+        description="where to look: file (its name), path (its folders too), or columns of labels.metadata (default: "
+        "of the data's own table)",
+    )
+    weight: float = Field(1.0, gt=0, le=1e6, description="of rules of one voter that disagree the heavier side wins")
+    voter: Name = Field("rules", description="rules of one name are one voter together")
+
+    @model_validator(mode="after")
+    def _asks(self) -> Rule:
+        if not self.any and not self.all:
+            raise ValueError("a rule needs keywords: give any, all, or both")
+        if empty := [k for k in (*self.any, *self.all, *self.none) if not any_word(k)]:
+            raise ValueError(f"the keyword {empty[0]!r} holds no letter and no digit")
+        return self
+
+
+def any_word(keyword: str) -> bool:
+    """Whether a keyword holds something that can be looked for."""
+    return any(c.isalnum() for c in keyword)
+
+
+class Judge(Part):
+    """Another model whose predictions are votes: a table of probabilities, a bundle, or an ONNX file."""
+
+    name: Name
+    table: Path | None = Field(None, description="CSV: a column 'clip', then the probability of each class by its name")
+    bundle: Path | None = Field(None, description="folder of a bundle, run here on the training clips")
+    onnx: Path | None = Field(None, description="logits (B, classes) for clips as the recipe's `clip` prepares them")
+    classes: tuple[str, ...] = Field((), description="onnx: its classes in order; default: those of the data")
+    at_least: Share = Field(0.0, description="abstains on a clip where its highest probability is lower")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Judge:
+        if sum(x is not None for x in (self.table, self.bundle, self.onnx)) != 1:
+            raise ValueError(f"the model {self.name!r} needs exactly one of table, bundle, onnx")
+        if self.classes and self.onnx is None:
+            raise ValueError("classes belong to onnx; a table and a bundle name their own")
+        return self
+
+
 class Labels(Part):
     """Weak labels in, pseudo-labels out (method.md, idea c)."""
 
     noise: Noise = Noise()
+    rules: tuple[Rule, ...] = Field((), description="keyword rules; with them the data's own label is one vote of many")
+    models: tuple[Judge, ...] = Field((), description="models made elsewhere that vote as well")
+    metadata: Path | None = Field(
+        None, description="CSV with a column 'clip' and the texts that rules read; default: the data's own table"
+    )
+    trusted: Path | None = Field(
+        None, description="CSV with columns clip, trusted (an edited audit.csv): these labels stay as they are"
+    )
+    prior: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="share of each class where it is known, for dawid-skene; default: estimated from the votes"
+    )
     aggregate: Literal["dawid-skene", "majority"] = Field(
         "dawid-skene", description="how several votes become one label: weighed by each annotator's quality, or not"
     )
@@ -162,6 +226,20 @@ class Labels(Part):
     )
     prototypes: bool = Field(True, description="mixture: sharpen the posterior by agreement with class prototypes")
     min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
+
+    @property
+    def optimiser(self) -> dict[str, object]:
+        """What decides how pseudo-labels are estimated; where weak labels come from is in their own hash."""
+        names = {"aggregate", "optimise", "method", "folds", "prototypes", "min_class_share"}
+        return self.model_dump(include=names)
+
+    @field_validator("models")
+    @classmethod
+    def _once(cls, value: tuple[Judge, ...]) -> tuple[Judge, ...]:
+        names = [judge.name for judge in value]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two models are called {twice[0]!r}; each voter needs its own name")
+        return value
 
 
 # ---------------------------------------------------------------------------------------------- networks
@@ -375,6 +453,13 @@ class Bench(Part):
     )
 
 
+class Reject(Part):
+    """Clips that a file is not sure of get no class, or the background class: a threshold set on validation."""
+
+    accuracy: Share = Field(0.95, description="share of right answers among those given, on the validation clips")
+    background: str | None = Field(None, description="the class that an unsure clip is given; default: no class")
+
+
 _BUDGET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
 
 
@@ -387,6 +472,7 @@ class Choice(Part):
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
     max_megabytes: float | None = Field(None, gt=0)
+    reject: Reject | None = Field(None, description="answer only where the network is sure enough; default: always")
 
     @field_validator("budget")
     @classmethod
@@ -449,9 +535,11 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        if isinstance(self.data, TableData) and self.data.votes and self.labels.noise.kind != "none":
+        columns = isinstance(self.data, TableData) and self.data.votes
+        voted = {"data.votes": columns, "labels.rules": self.labels.rules, "labels.models": self.labels.models}
+        if (given := [name for name, there in voted.items() if there]) and self.labels.noise.kind != "none":
             raise ValueError(
-                f"labels.noise.kind {self.labels.noise.kind} makes noise out of known labels, and data.votes are not "
+                f"labels.noise.kind {self.labels.noise.kind} makes noise out of known labels, and {given[0]} are not "
                 "known to be right; leave one of the two out"
             )
         names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]

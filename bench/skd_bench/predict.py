@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skd_bench.accuracy import softmax
 from skd_bench.clips import as_input, decode_clip
@@ -15,6 +16,7 @@ from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.manifest import Artefact, Manifest, resolve
 from skd_bench.runtimes import Session, runtime
+from skd_bench.threshold import Reject
 
 
 def predict(
@@ -37,7 +39,8 @@ def predict(
     Returns:
         An entry for each video, in order: `video` (the path as given), and either `top` (a list of (class,
         probability)) with `milliseconds` (`decode`: from the file to sampled and fitted frames, `preprocess`,
-        `infer`), or `error` (one sentence).
+        `infer`), or `error` (one sentence). Where the artefact has a reject threshold, also `answer`: the class, or
+        for an unsure clip the background class (None without one).
 
     Raises:
         UserError: The bundle, the artefact or the runtime cannot be used; nothing was classified.
@@ -45,10 +48,12 @@ def predict(
     if top < 1:
         raise UserError(f"at least 1 class is named for each video, not {top}")
     manifest = Manifest.load(bundle)
-    session = load_artefact(bundle, manifest.artefact(artefact), threads=threads)
+    chosen = manifest.artefact(artefact)
+    reject = Reject.of(chosen.options, manifest.classes)
+    session = load_artefact(bundle, chosen, threads=threads)
     try:
         check_fits(manifest, session)
-        return [_classify(session, manifest, video, top) for video in videos]
+        return [_classify(session, manifest, video, top, reject) for video in videos]
     finally:
         session.close()
 
@@ -83,7 +88,9 @@ def check_fits(manifest: Manifest, session: Session) -> None:
         raise UserError(f"the network has {session.output.shape[1]} classes and the manifest {len(manifest.classes)}")
 
 
-def _classify(session: Session, manifest: Manifest, video: Path | str, top: int) -> dict[str, Any]:
+def _classify(
+    session: Session, manifest: Manifest, video: Path | str, top: int, reject: Reject | None
+) -> dict[str, Any]:
     clock = time.perf_counter
     times = [clock()]
     try:
@@ -104,4 +111,9 @@ def _classify(session: Session, manifest: Manifest, video: Path | str, top: int)
         "video": str(video),
         "top": [(manifest.classes[i], float(shares[i])) for i in best],
         "milliseconds": dict(zip(("decode", "preprocess", "infer"), spent, strict=True)),
+        **({} if reject is None else {"answer": _answer(shares, manifest.classes, reject)}),
     }
+
+
+def _answer(shares: NDArray[np.float64], classes: list[str], reject: Reject) -> str | None:
+    return classes[int(shares.argmax())] if shares.max() >= reject.threshold else reject.background

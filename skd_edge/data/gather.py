@@ -12,7 +12,8 @@ Weak labels come from one column or folder, or from several annotators whose vot
       test: {split: [test]}
     labels: {aggregate: dawid-skene}   # or majority
 
-A training clip without a label (an empty cell, or nobody voted) is unlabelled: ``weak`` is -1.
+Rules and models of ``labels`` are annotators too (``labels/voters.py``). A training clip without a label (an empty
+cell, or nobody voted) is unlabelled: ``weak`` is -1. What ``labels.trusted`` says replaces every other label.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from numpy.typing import NDArray
 
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
-from skd_edge.data.noise import corrupt, simulated_votes
+from skd_edge.data.noise import confusable, corrupt, corrupt_instances, simulated_votes
 from skd_edge.data.sources import Listing, list_clips
-from skd_edge.data.store import Clips, open_store
+from skd_edge.data.store import Clips, ClipSet, open_store
+from skd_edge.labels.voters import known_prior, trusted_labels, with_voters
 from skd_edge.labels.votes import Consensus, aggregate
-from skd_edge.recipe import Clip, Labels, Recipe
+from skd_edge.recipe import Clip, Labels, Noise, Recipe
 
 Progress = Callable[[int, int], None]
 
@@ -62,6 +64,7 @@ class Material:
         weak_hash: names the weak labels.
         sample_files: validation videos and their class, for a bundle that asks for sample clips.
         votes: where the weak labels come from several annotators.
+        trusted: ``(N,)`` where a person has checked the weak label; None where nobody has checked any.
     """
 
     clips: Clips
@@ -70,6 +73,7 @@ class Material:
     weak_hash: str
     sample_files: tuple[tuple[Path, str], ...]
     votes: Votes | None = None
+    trusted: NDArray[np.bool_] | None = None
 
     @property
     def unlabelled(self) -> int:
@@ -92,28 +96,45 @@ def deployed_view(clip: Clip) -> tuple[Sampling, Preprocess]:
 
 
 def gather(
-    recipe: Recipe, cache: Path, *, rendered: Progress | None = None, decoded: Progress | None = None
+    recipe: Recipe,
+    cache: Path,
+    *,
+    rendered: Progress | None = None,
+    decoded: Progress | None = None,
+    judged: Progress | None = None,
 ) -> Material:
     """List, aggregate votes, render where needed, decode once, and make the recipe's label noise.
 
     Raises:
-        UserError: See ``list_clips`` and ``open_store``; or no clip, or clips of one class only, are left labelled.
+        UserError: See ``list_clips``, ``with_voters`` and ``open_store``; or no clip, or clips of one class only, are
+            left labelled.
     """
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=rendered)
-    listing, votes = settle(listing, recipe.labels)
     sampling, preprocess = deployed_view(recipe.clip)
+    listing = with_voters(listing, recipe, (sampling, preprocess), cache, progress=judged)
+    listing, votes = settle(listing, recipe.labels)
     clips = open_store(listing, sampling, preprocess, cache, min_clips=recipe.min_clips, progress=decoded)
     truth, noise = clips.train.labels, recipe.labels.noise
     if votes is not None:
         votes = _readable(votes, listing, clips)
     elif noise.kind == "voters":
         votes = _simulated(truth, len(clips.classes), recipe)
-    weak = votes.consensus.hard if votes else corrupt(truth, len(clips.classes), noise, recipe.seed)
+    weak = votes.consensus.hard if votes else _noisy(clips.train, len(clips.classes), noise, recipe.seed)
+    decided = trusted_labels(recipe.labels.trusted, clips.train.names, clips.classes)
+    trusted = decided >= 0
+    weak = np.where(trusted, decided, weak)
     _refuse(weak, clips.classes, recipe.labels)
-    key = hashlib.sha256(weak.tobytes()).hexdigest()
+    key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
     samples = tuple((e.path, e.label) for e in listing.entries if e.split == "val" and e.name in readable)
-    return Material(clips, weak, truth if noise.kind != "none" else None, key, samples, votes)
+    truth_known = truth if noise.kind != "none" else None
+    return Material(clips, weak, truth_known, key, samples, votes, trusted if trusted.any() else None)
+
+
+def _noisy(train: ClipSet, classes: int, noise: Noise, seed: int) -> NDArray[np.int64]:
+    if noise.kind == "instances" and noise.rate:
+        return corrupt_instances(train.labels, confusable(train.clips, train.labels, classes, seed), noise, seed)
+    return corrupt(train.labels, classes, noise, seed)
 
 
 def settle(listing: Listing, labels: Labels) -> tuple[Listing, Votes | None]:
@@ -127,7 +148,7 @@ def settle(listing: Listing, labels: Labels) -> tuple[Listing, Votes | None]:
     index = {"": -1} | {name: i for i, name in enumerate(listing.classes)}
     train = [e for e in listing.entries if e.split == "train"]
     given = np.array([[index[vote] for vote in e.votes] for e in train], np.int64)
-    said = aggregate(given, len(listing.classes), labels.aggregate)
+    said = aggregate(given, len(listing.classes), labels.aggregate, known_prior(labels, listing.classes))
     if lost := [name for i, name in enumerate(listing.classes) if not (said.hard == i).any()]:
         raise UserError(
             f"the votes ({labels.aggregate}) agree on class {lost[0]!r} for no training clip; collect more votes on "

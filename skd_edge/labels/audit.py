@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_edge.data.gather import Material
+from skd_edge.labels.findings import Noise, noise_of, support
+from skd_edge.labels.hierarchy import parents
 from skd_edge.labels.pseudo import PseudoLabels
 
 _EXAMPLES = 12
@@ -30,7 +32,10 @@ def label_facts(pseudo: PseudoLabels | None, material: Material) -> Json:
     hard, names = pseudo.hard, material.clips.train.names
     why, labelled = Counter(pseudo.why.tolist()), weak >= 0
     suspicious = np.argsort(-np.where(labelled, pseudo.wrong, -1.0), kind="stable")[:_EXAMPLES]
+    known = pseudo.evidence is not None
     return facts | {
+        "per_class": per_class(pseudo, material) if known else [],
+        "trusted": why["trusted"],
         "noise_estimate": pseudo.noise_rate,
         "accuracy_after": _accuracy(hard, truth),
         "changed": int((hard != weak)[labelled].sum()), "kept": int((hard == weak).sum()),
@@ -42,6 +47,42 @@ def label_facts(pseudo: PseudoLabels | None, material: Material) -> Json:
             for i in suspicious if labelled[i]
         ],
     }  # fmt: skip
+
+
+def findings_of(pseudo: PseudoLabels, material: Material) -> Json:
+    """What an audit finds, as JSON: the noise with its intervals, classes, annotators; see ``labels/findings.py``."""
+    assert pseudo.evidence is not None
+    classes, weak, trusted = material.clips.classes, material.weak, material.trusted
+    noise = noise_of(weak, pseudo.evidence.opinion, material.clips.train.groups, trusted)
+    checked = np.zeros(len(weak), bool) if trusted is None else trusted
+    return {
+        "schema": 1, "clips": len(weak), "unlabelled": material.unlabelled, "trusted": int(checked.sum()),
+        "doubtful": int(((pseudo.evidence.doubt > 0.5) & (weak >= 0)).sum()),
+        "noise": {"rate": noise.rate.to_json(), "classes": list(classes), "matrix": noise.matrix.tolist(),
+                  "low": noise.low.tolist(), "high": noise.high.tolist(),
+                  "within_parent": _within_parent(noise, classes)},
+        "known_rate": material.made_wrong,
+        "classes": per_class(pseudo, material), "annotators": annotators(material),
+    }  # fmt: skip
+
+
+def per_class(pseudo: PseudoLabels, material: Material) -> list[Json]:
+    """For each class its support: clips labelled so, expected wrong ones, after optimisation, validation, test."""
+    assert pseudo.evidence is not None
+    rows = support(material.weak, pseudo.evidence, pseudo.hard, material.trusted)
+    held = [np.bincount(s.labels, minlength=len(rows)) for s in (material.clips.val, material.clips.test)]
+    names = material.clips.classes
+    return [{"class": names[c], **row, "val": int(held[0][c]), "test": int(held[1][c])} for c, row in enumerate(rows)]
+
+
+def _within_parent(noise: Noise, classes: Sequence[str]) -> float | None:
+    """Of the mistaken labels, the share that name a sibling (``punch/left`` for ``punch/right``); None without any."""
+    found = parents(classes)
+    if found is None:
+        return None
+    wrong = noise.matrix * (1 - np.eye(len(classes)))
+    same = found[1][:, None] == found[1][None, :]
+    return float((wrong * same).sum() / max(wrong.sum(), 1e-12))
 
 
 def annotators(material: Material) -> list[Json]:

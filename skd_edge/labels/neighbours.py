@@ -14,16 +14,28 @@ _NEAR = 0.1  # cosine distance over which a neighbour's weight falls to 1/e
 _DOUBT = 0.02  # nobody is surer than this of anything
 
 
-def opinions(weak: NDArray[np.int64], q: NDArray[np.float32], features: NDArray[np.float32]) -> Floats:
+def opinions(
+    weak: NDArray[np.int64],
+    q: NDArray[np.float32],
+    features: NDArray[np.float32],
+    trusted: NDArray[np.bool_] | None = None,
+) -> Floats:
     """Class probabilities ``(N, C)`` by the network and by a clip's neighbours; its own label is no witness.
 
     Args:
         weak: ``(N,)`` class indices, -1 where a clip has no label.
         q: ``(N, C)`` what a network says that has not memorised ``weak``; rows sum to 1.
         features: ``(N, D)`` what it sees.
+        trusted: ``(N,)`` where ``weak`` is known to be right.
     """
-    seen = _neighbours_labels(weak, q.shape[1], features)
-    told = np.clip(seen @ np.linalg.pinv(noise_matrix(weak, q), rcond=0.05), 1e-3, None)
+    given = np.where((weak >= 0)[:, None], np.eye(q.shape[1])[weak], 0.0)
+    if trusted is None or not trusted.any():
+        matrix = noise_matrix(weak, q)
+    else:
+        matrix = noise_matrix(np.where(trusted, -1, weak), q)
+        given[trusted] = matrix[weak[trusted]]  # as weak labels of that class would look: unmixing leaves the class
+    seen = _neighbours_labels(given, features)
+    told = np.clip(seen @ np.linalg.pinv(matrix, rcond=0.05), 1e-3, None)
     return _rows((_rows(told) + _DOUBT) * np.sqrt(q + _DOUBT))
 
 
@@ -59,17 +71,16 @@ def posterior(weak: NDArray[np.int64], opinion: NDArray[np.floating], matrix: Fl
     return _rows(opinion * likelihood)
 
 
-def _neighbours_labels(weak: NDArray[np.int64], classes: int, features: NDArray[np.float32]) -> Floats:
-    """Share of each weak label among the nearest clips ``(N, C)``, near ones weighing more."""
+def _neighbours_labels(given: Floats, features: NDArray[np.float32]) -> Floats:
+    """Share of each label among the nearest clips ``(N, C)``, near ones weighing more; ``given (N, C)``: their own."""
     from sklearn.neighbors import NearestNeighbors
 
-    n = len(weak)
+    n, classes = given.shape
     if n < 2:
         return np.full((n, classes), 1 / classes)
     x = _half_whitened(features)
     distance, rows = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, n - 1)).fit(x).kneighbors()  # never itself
     weight = np.exp(-(distance**2) / 2 / _NEAR) + 1e-12  # of unit vectors: 1 - cosine = distance squared / 2
-    given = np.where((weak >= 0)[:, None], np.eye(classes)[weak], 0.0)
     return _rows(np.einsum("nk,nkc->nc", weight, given[rows]) + 1e-6)
 
 

@@ -23,6 +23,21 @@ _FEWEST = 24  # clips of a class below which the mixture is fitted on all classe
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What is known of each clip beside its own label, before any class is guarded: what an audit goes by.
+
+    Attributes:
+        opinion: ``(N, C)`` class probabilities by network and neighbours, rows sum to 1.
+        doubt: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 0 where it is trusted, 1 where there is none.
+        instead: ``(N, C)`` class probabilities given that the weak label is wrong.
+    """
+
+    opinion: NDArray[np.floating]
+    doubt: NDArray[np.float64]
+    instead: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
 class PseudoLabels:
     """One probability vector for each training clip, and how it came about.
 
@@ -30,8 +45,9 @@ class PseudoLabels:
         targets: ``(N, C)``, rows sum to 1.
         wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 1 where there is none.
         weak: ``(N,)`` the weak labels, -1 where there is none.
-        why: ``(N,)`` one of ``kept``, ``replaced``, ``uncertain``, ``guarded``, ``unlabelled``.
-        noise_rate: estimated share of wrong weak labels, before any class is guarded.
+        why: ``(N,)`` one of ``kept``, ``replaced``, ``uncertain``, ``guarded``, ``unlabelled``, ``trusted``.
+        noise_rate: estimated share of wrong labels among those that are not trusted, before any class is guarded.
+        evidence: what they were estimated from.
     """
 
     targets: Floats
@@ -39,6 +55,7 @@ class PseudoLabels:
     weak: NDArray[np.int64]
     why: NDArray[np.str_]
     noise_rate: float
+    evidence: Evidence | None = None
 
     @property
     def hard(self) -> NDArray[np.int64]:
@@ -46,7 +63,13 @@ class PseudoLabels:
         return np.asarray(self.targets.argmax(1), np.int64)
 
 
-def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Labels) -> PseudoLabels:
+def optimise(
+    weak: NDArray[np.int64],
+    q: Floats,
+    features: Floats,
+    settings: Labels,
+    trusted: NDArray[np.bool_] | None = None,
+) -> PseudoLabels:
     """Estimate pseudo-labels.
 
     Args:
@@ -55,45 +78,50 @@ def optimise(weak: NDArray[np.int64], q: Floats, features: Floats, settings: Lab
             the weak label stands (or, where there is none, every class is as likely).
         features: ``(N, D)`` what the same network sees in each clip.
         settings: of the recipe.
+        trusted: ``(N,)`` where a person has checked the label: it stays as it is.
 
     Returns:
         Pseudo-labels; a class keeps at least ``min_class_share`` of its clips whatever the mixture says.
     """
     classes, has = q.shape[1], weak >= 0
+    sure = np.zeros(len(weak), bool) if trusted is None else trusted & has
     given = np.where(has[:, None], np.eye(classes, dtype=np.float32)[weak], np.float32(1 / classes))
     silent: NDArray[np.bool_] = ~np.any(q, axis=1)
     # Who was never looked at is no witness for the neighbours; elsewhere nothing speaks against his label.
     q = np.where(silent[:, None], 1 / classes if settings.method == "neighbours" else given, q)
     belief = q[np.arange(len(weak)), weak]
-    doubt, q, noise_rate = _doubt(weak, q, features, settings)
-    wrong, guarded = np.where(has, np.where(silent, 0.0, doubt), 1.0), np.zeros(len(weak), bool)
+    doubt, opinion, q, noise_rate = _doubt(weak, q, features, settings, sure)
+    wrong, guarded = np.where(has, np.where(silent | sure, 0.0, doubt), 1.0), np.zeros(len(weak), bool)
+    evidence = Evidence(opinion, wrong.copy(), q)
     if settings.method != "soft":
         share = settings.min_class_share
         wrong[has], guarded[has] = _guard(wrong[has], belief[has], weak[has], classes, share)
     targets = (1 - wrong)[:, None] * given + wrong[:, None] * q
     why = np.where(wrong < 0.2, "kept", np.where(wrong > 0.8, "replaced", "uncertain"))
-    why = np.where(has, np.where(guarded, "guarded", why), "unlabelled")
-    return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, why, noise_rate)
+    why = np.where(has, np.where(guarded, "guarded", np.where(sure, "trusted", why)), "unlabelled")
+    return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, why, noise_rate, evidence)
 
 
 def _doubt(
-    weak: NDArray[np.int64], q: Floats, features: Floats, settings: Labels
-) -> tuple[NDArray[np.float64], NDArray[np.floating], float]:
+    weak: NDArray[np.int64], q: Floats, features: Floats, settings: Labels, trusted: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating], float]:
     """Which labels are wrong, before any class is guarded.
 
     Returns:
-        Posterior ``(N,)`` that each label is wrong, what takes its place ``(N, C)``, the share of wrong labels.
+        Posterior ``(N,)`` that each label is wrong, the opinion ``(N, C)`` that this rests on, what takes the label's
+        place ``(N, C)``, the share of wrong labels among those that are not trusted.
     """
     classes, rows, has = q.shape[1], np.arange(len(weak)), weak >= 0
+    open_ = has & ~trusted
     if settings.method == "neighbours":
-        opinion = opinions(weak, q, features)
-        matrix = noise_matrix(weak, opinion)
+        opinion = opinions(weak, q, features, trusted)
+        matrix = noise_matrix(np.where(trusted, -1, weak), opinion)
         said = posterior(weak, opinion, matrix)
         right = said[rows, weak]
         rest = said.copy()
         rest[rows[has], weak[has]] = 0.0  # given that the weak label is wrong
-        noise_rate = 1 - float(said[has].mean(0) @ np.diagonal(matrix)) if has.any() else 0.0
-        return 1 - right, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
+        noise_rate = 1 - float(said[open_].mean(0) @ np.diagonal(matrix)) if open_.any() else 0.0
+        return 1 - right, opinion, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
     wrong = np.ones(len(weak))
     if settings.method == "confident":
         wrong[has] = confident_errors(weak[has], q[has])
@@ -103,7 +131,7 @@ def _doubt(
         if settings.prototypes and has.any():
             likeness = _resemblance(features[has], weak[has], 1 - wrong[has], classes)
             wrong[has] = _sharpen(wrong[has], likeness)
-    return wrong, q, float(wrong[has].mean()) if has.any() else 0.0
+    return wrong, q, q, float(wrong[open_].mean()) if open_.any() else 0.0
 
 
 def _posterior(loss: NDArray[np.float64], weak: NDArray[np.int64], classes: int) -> NDArray[np.float64]:

@@ -59,9 +59,9 @@ class Consensus:
         return replace(self, probabilities=self.probabilities[index], hard=self.hard[index])
 
 
-def aggregate(votes: Ints, classes: int, how: Aggregate) -> Consensus:
-    """Aggregate ``votes (N, A)`` the way a recipe asks for."""
-    return majority(votes, classes) if how == "majority" else dawid_skene(votes, classes)
+def aggregate(votes: Ints, classes: int, how: Aggregate, prior: Floats | None = None) -> Consensus:
+    """Aggregate ``votes (N, A)`` the way a recipe asks for; ``prior (C,)``: class shares, where they are known."""
+    return majority(votes, classes) if how == "majority" else dawid_skene(votes, classes, prior=prior)
 
 
 def majority(votes: Ints, classes: int) -> Consensus:

@@ -237,6 +237,18 @@ class Annotator(_Part):
     votes: int | None = None
 
 
+class LabelClass(_Part):
+    """One class among the training labels: clips labelled so, how many of them are probably wrong, checked, after."""
+
+    name: str = Field("", alias="class")
+    labelled: int | None = None
+    wrong: float | None = None
+    trusted: int | None = None
+    after: int | None = None
+    val: int | None = None
+    test: int | None = None
+
+
 class LabelReport(_Part):
     """Weak labels before and after optimisation.
 
@@ -251,10 +263,14 @@ class LabelReport(_Part):
         changed: Clips whose most likely class changed; `kept` where it stayed; `uncertain` where neither is clear.
         class_shares_before: Share of the clips by class, 0..1, and `class_shares_after`.
         examples: A few decisions.
+        trusted: Labels that a person checked; they stayed as they were.
+        per_class: The support of each class.
     """
 
     n: int | None = None
     classes: int | list[str] | None = None
+    trusted: int | None = None
+    per_class: list[LabelClass] = []
     unlabelled: int | None = None
     annotators: list[Annotator] = []
     noise_estimate: float | None = None

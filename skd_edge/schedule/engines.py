@@ -5,7 +5,6 @@ A leg that is finished, in this run or in the cache that runs share, is never tr
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import time
@@ -27,6 +26,7 @@ from skd_edge.distill.leg import Trained, build_learner, folds_of, look, predict
 from skd_edge.distill.settings import Leg, digest
 from skd_edge.distill.teacher import TeacherCache
 from skd_edge.labels.pseudo import PseudoLabels, optimise
+from skd_edge.labels.sheet import write_sheet
 from skd_edge.models.adapters import Adapter
 from skd_edge.models.build import Built
 from skd_edge.models.weights import load_weights
@@ -116,7 +116,7 @@ class LocalEngine:
             clips = self.material.clips.train
             q = self._opinions(node, folds)
             features = look(self.network(node), clips, self.preprocess)
-            pseudo = optimise(self.material.weak, q, features, self.labels)
+            pseudo = optimise(self.material.weak, q, features, self.labels, self.material.trusted)
             _write_labels(self.run.folder / "labels" / f"{node.hash}.csv", pseudo, self.material)
             self.pseudo[key] = pseudo
         return self.pseudo[key]
@@ -256,13 +256,13 @@ def _write_labels(path: Path, pseudo: PseudoLabels, material: Material) -> None:
     """
     classes, votes = (*material.clips.classes, ""), material.votes  # -1, no label, reads the last: ""
     columns = ["clip", "weak", "pseudo", "confidence", "wrong", "why"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*columns, "agreed", *(f"vote of {a}" for a in votes.annotators)) if votes else columns)
+    if votes:
+        columns += ["agreed", *(f"vote of {a}" for a in votes.annotators)]
+    rows = []
     for i, (name, hard) in enumerate(zip(material.clips.train.names, pseudo.hard, strict=True)):
         row = [name, classes[pseudo.weak[i]], classes[hard], f"{pseudo.targets[i, hard]:.4f}", f"{pseudo.wrong[i]:.4f}"]
         row.append(str(pseudo.why[i]))
         if votes:
             row += [f"{votes.consensus.probabilities[i].max():.4f}", *(classes[v] for v in votes.given[i])]
-        writer.writerow(row)
-    write_atomic(path, text.getvalue())
+        rows.append(row)
+    write_sheet(path, columns, rows)

@@ -173,7 +173,7 @@ class Legs:
 
     def targets(self, labels: Node, folds: tuple[Node, ...] = ()) -> str:
         """The hash of pseudo-labels: of the networks that gave them and of how they were estimated."""
-        how = self.recipe.labels.model_dump(exclude={"noise"})
+        how = self.recipe.labels.optimiser
         by = [labels.hash, *(f.hash for f in folds)]
         return digest({"by": by, "weak": self.facts.weak, "how": how})
 
