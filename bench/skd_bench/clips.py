@@ -6,6 +6,7 @@ the device. PyAV is imported when the first file is opened, not before.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from skd_bench.errors import UserError
 
-SamplingKind = Literal["uniform", "dense"]
+SamplingKind = Literal["uniform", "dense", "segment"]
 Fit = Literal["crop", "stretch", "pad"]
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,20 +42,30 @@ class Sampling:
     Attributes:
         frames: T, at least 1.
         kind: `uniform` cuts the video's duration into T equal segments and takes the frame shown at the middle of
-            each; `dense` takes frames `stride` apart around the middle of the video.
-        stride: Frames between two samples, at least 1; `dense` only.
+            each; `dense` takes frames `stride` apart around the middle of the video; `segment` cuts the duration into
+            `segments` equal parts (TSN, 1608.00859) and takes `frames / segments` frames around the middle of each,
+            `stride` apart.
+        stride: Frames between two samples, at least 1; not for `uniform`. Where frames are not equally long, one
+            counts as the video's duration divided by its frames.
+        segments: Parts of a `segment` sampling, a divisor of `frames`; 1 otherwise.
 
-    A video with fewer frames than asked repeats frames: `uniform` where several middles fall on one frame, `dense`
-    the first and the last one.
+    A video with fewer frames than asked repeats frames: `uniform` where several middles fall on one frame, the others
+    the first and the last one of the video or of the part.
     """
 
     frames: int
     kind: SamplingKind = "uniform"
     stride: int = 1
+    segments: int = 1
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.stride < 1:
             raise UserError(f"sampling needs frames >= 1 and stride >= 1, not {self.frames} and {self.stride}")
+        if self.segments < 1 or self.frames % self.segments or (self.segments > 1 and self.kind != "segment"):
+            raise UserError(
+                f"sampling of kind segment cuts {self.frames} frames into equal parts, not {self.segments} "
+                f"(kind {self.kind}); let segments divide frames"
+            )
         if self.kind not in get_args(SamplingKind):
             raise UserError(f"sampling is one of {', '.join(get_args(SamplingKind))}, not {self.kind!r}")
 
@@ -87,12 +98,39 @@ class Preprocess:
             raise UserError(f"mean and std need three numbers each, std above 0, not {self.mean} and {self.std}")
 
 
-def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess) -> Pixels:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A clip that is a part of a file.
+
+    Attributes:
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: its end.
+        offset: First byte of the video in the file, where it lies unpacked in an archive.
+        size: Bytes of it there; None: the file is the video.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+    offset: int = 0
+    size: int | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is a span of time, not the whole video."""
+        return self.start > 0 or self.end is not None
+
+
+WHOLE = Part()
+
+
+def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess, part: Part = WHOLE) -> Pixels:
     """Decode the sampled frames of a video, upright and fitted to the network's size.
 
     A first pass reads timestamps without decoding; a second decodes only the groups of pictures that hold a chosen
     frame and keeps only the chosen frames, so memory does not grow with the video. Timestamps decide, so a variable
     frame rate is sampled by time. Rotation and non-square pixels stored in the file are honoured.
+
+    Of a span of time only the groups of pictures within are read; its frames are those shown from `start` to `end`.
 
     A damaged file is accepted while at least half of the frames that it announces (and that were needed) decode; a
     chosen frame that is lost is replaced by the one shown before it.
@@ -101,6 +139,7 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess) ->
         path: A video that FFmpeg can read.
         sampling: Which frames.
         preprocess: Which size; `mean` colours the padding. Nothing is normalised here.
+        part: A span of time, or a place in an archive, where the clip is not the whole file.
 
     Returns:
         uint8 RGB of shape (T, H, W, 3).
@@ -118,7 +157,7 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess) ->
     from skd_bench.decoding import decode_file
 
     try:
-        return decode_file(path, sampling, preprocess)
+        return decode_file(path, sampling, preprocess, part)
     except FFmpegError as error:
         raise ClipError(path, f"FFmpeg {av.__version__} says: {error.strerror or error}") from error
     except (OSError, ValueError, MemoryError) as error:
@@ -163,9 +202,12 @@ def as_input(clips: Pixels, preprocess: Preprocess, dtype: str) -> npt.NDArray[n
 def _unreadable(path: Path) -> str | None:
     """Why this path cannot be a video file; None when it may be one."""
     try:
-        if path.is_dir():
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
             return "it is a folder; name a video file"
-        if path.stat().st_size == 0:
+        if not stat.S_ISREG(found.st_mode):
+            return "it is no file but a pipe or a device"  # reading one may never end
+        if found.st_size == 0:
             return "the file is empty (0 bytes)"
     except FileNotFoundError:
         return "there is no such file"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from skd_bench.clips import Pixels, Preprocess, Sampling
+    from skd_bench.clips import Part, Pixels, Preprocess, Sampling
 
 Ticks = npt.NDArray[np.int64]
 
@@ -25,6 +27,11 @@ Ticks = npt.NDArray[np.int64]
 _KEEP_BYTES = 4 << 20
 # Below this many pixels in what is decoded, starting decoder threads costs more than they save (112x112: +50 %).
 _THREADS_FROM_PIXELS = 40_000_000
+# Larger pictures are refused: a few bytes of a broken header may ask for gigabytes (16K video has 132 million pixels).
+_MOST_PIXELS = 1 << 27
+# A span of ticks beyond this (centuries) is a broken file's; frames are counted instead.
+_MOST_TICKS = 1 << 42
+_NOT_THERE = "the span from {0.start:g} s is empty, or begins where the video has ended"
 
 
 @dataclass
@@ -35,7 +42,8 @@ class _Timeline:
         stamps: Presentation time of each packet, in ticks of the stream; positions 0, 1, ... where `timed` is false.
         key: Whether each packet starts a group of pictures.
         shown: False for a packet that is only decoded for others to lean on (before the start of an edit list).
-        last: Ticks for which the last frame is shown.
+        start: Where the clip begins, in ticks.
+        duration: Of the clip, in ticks, at least 1.
         timed: False where the container stores no usable timestamps; frames then count as equally long.
         announced: Frames that the file says it holds.
         packets: The packets themselves, while they are few.
@@ -44,25 +52,37 @@ class _Timeline:
     stamps: Ticks
     key: npt.NDArray[np.bool_]
     shown: npt.NDArray[np.bool_]
-    last: int
+    start: int
+    duration: int
     timed: bool
     announced: int
     packets: list[Packet[VideoStream]] | None
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, part: Part) -> Any:
     import av
 
     # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps playlists off the network.
-    return av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    name, protocols = f"file:{path}", "file"
+    if part.size is not None:
+        name, protocols = f"subfile,,start,{part.offset},end,{part.offset + part.size},,:{name}", "file,subfile"
+    options = {"protocol_whitelist": protocols, "max_pixels": str(_MOST_PIXELS)}
+    return av.open(name, metadata_errors="ignore", options=options)
 
 
 def _video_stream(container: Any) -> VideoStream:
-    if not container.streams.video:
+    from av.stream import Disposition
+
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # covers of sound
+    if not pictures:
         raise ValueError("it holds no video")
-    stream: VideoStream = container.streams.video[0]
-    if stream.codec_context is None:
+    stream: VideoStream = pictures[0]
+    context = stream.codec_context
+    if context is None:
         raise ValueError("this FFmpeg has no decoder for its video")
+    if context.width * context.height > _MOST_PIXELS:
+        raise ValueError(f"it says that its frames have {context.width}x{context.height} pixels, which is too large")
+    context.options = {"max_pixels": str(_MOST_PIXELS)}
     return stream
 
 
@@ -82,14 +102,36 @@ def _demux(container: Any, stream: VideoStream) -> Iterator[Packet[VideoStream]]
         yield packet
 
 
-def _scan(container: Any, stream: VideoStream) -> _Timeline:
-    """Read every packet's timestamp; decode nothing."""
+def _ticks(stream: VideoStream, seconds: float) -> int:
+    """A time of the video, given in seconds from its start, in the stream's ticks."""
+    assert stream.time_base is not None
+    return round(Fraction(seconds) / stream.time_base) + (stream.start_time or 0)
+
+
+def _within(container: Any, stream: VideoStream, part: Part, sought: bool) -> Iterator[Packet[VideoStream]]:
+    """The packets up to the end of a span of time, in decoding order; ``sought``: from the key frame before it."""
+    if sought:
+        container.seek(_ticks(stream, part.start), stream=stream, backward=True)
+    end = None if part.end is None else _ticks(stream, part.end)
+    for packet in _demux(container, stream):
+        if end is not None and packet.dts is not None and packet.dts >= end:
+            return  # no frame is shown before it is decoded
+        yield packet
+
+
+def _scan(container: Any, stream: VideoStream, part: Part, sought: bool) -> _Timeline:
+    """Read every packet's timestamp; decode nothing.
+
+    Raises:
+        _Astray: Seeking does not lead to the key frame before the span of time.
+        ValueError: The span cannot be found.
+    """
     stamps: list[int | None] = []
     keys: list[bool] = []
     shown: list[bool] = []
     latest, last_duration, kept_bytes = -(1 << 62), 0, 0
     kept: list[Packet[VideoStream]] | None = []
-    for packet in _demux(container, stream):
+    for packet in _within(container, stream, part, sought):
         pts = packet.pts
         stamps.append(pts)
         keys.append(packet.is_keyframe)
@@ -102,40 +144,86 @@ def _scan(container: Any, stream: VideoStream) -> _Timeline:
             if kept_bytes > _KEEP_BYTES:
                 kept = None
     known = [s for s in stamps if s is not None]
-    timed = bool(known) and len(set(known)) == len(stamps)
+    timed = bool(known) and len(set(known)) == len(stamps) and max(known) - min(known) < _MOST_TICKS
     visible = np.asarray(shown, bool)
     ticks = np.asarray(known, np.int64) if timed else np.cumsum(visible) - 1
     if timed and last_duration <= 0 and visible.sum() > 1:
         last_duration = int(np.median(np.diff(np.sort(ticks[visible]))))
+    first, past = 0, 0
+    if visible.any():
+        first = int(ticks[visible].min())
+        past = int(ticks[visible].max()) + (max(min(last_duration, _MOST_TICKS), 1) if timed else 1)
+    if part.timed:
+        if sought and not (timed and (ticks[np.asarray(keys, bool)] <= _ticks(stream, part.start)).any()):
+            raise _Astray
+        if not timed:
+            raise ValueError("it holds no timestamps, so a span of time cannot be found in it")
+        first, past, visible = _spanned(ticks, visible, past, stream, part)
     return _Timeline(
         stamps=ticks,
         key=np.asarray(keys, bool),
         shown=visible,
-        last=max(last_duration, 1) if timed else 1,
+        start=first,
+        duration=max(past - first, 1),
         timed=timed,
-        # An edit list takes frames out of the index but not out of the file's own count, so the index is asked first.
-        announced=max(len(getattr(stream, "index_entries", ())) or stream.frames, len(stamps)),
+        announced=len(stamps) if part.timed else _announced(stream, len(stamps)),
         packets=kept,
     )
+
+
+def _announced(stream: VideoStream, there: int) -> int:
+    """Frames that the file says it holds, at least those that are ``there``.
+
+    An edit list takes frames out of the index but not out of the file's own count, so the index is asked first.
+    """
+    return max(len(getattr(stream, "index_entries", ())) or stream.frames, there)
+
+
+def _spanned(
+    ticks: Ticks, visible: npt.NDArray[np.bool_], past: int, stream: VideoStream, part: Part
+) -> tuple[int, int, npt.NDArray[np.bool_]]:
+    """First tick of a span of time, the tick past its last, and which packets hold a frame that is shown within."""
+    first = _ticks(stream, part.start)
+    last = past if part.end is None else min(_ticks(stream, part.end), past)
+    if first >= last:
+        raise ValueError(_NOT_THERE.format(part))
+    before = ticks[visible & (ticks <= first)]
+    since = int(before.max()) if len(before) else first  # the frame that is still shown when the span begins
+    return first, last, visible & (ticks >= since) & (ticks < last)
 
 
 # ------------------------------------------------------------------------------------------------------- choosing
 def _chosen(timeline: _Timeline, sampling: Sampling) -> Ticks:
     """The stamps of the T sampled frames, ascending; repeated where a frame is shown more than once."""
     shown = np.sort(timeline.stamps[timeline.shown])
-    count, frames = len(shown), sampling.frames
-    if sampling.kind == "dense":
-        first = (count - ((frames - 1) * sampling.stride + 1)) // 2
-        picks = np.clip(first + np.arange(frames) * sampling.stride, 0, count - 1)
+    count, frames, duration = len(shown), sampling.frames, timeline.duration
+    since_start = shown - timeline.start
+    # Times are ``wanted / scale`` of the duration, so that nothing is rounded here. Containers round (Matroska to 1 ms):
+    # a time that falls a tick or two before a frame belongs to that frame; at most an eighth of a frame is so.
+    if sampling.kind == "uniform":
+        scale = 2 * frames  # middle of segment k: (2k + 1) / 2T of the duration
+        wanted = 2 * np.arange(frames, dtype=np.int64) + 1
     else:
-        # Middle of segment k: (2k + 1) / 2T of the duration, all times 2T so that nothing here is rounded. Containers
-        # round (Matroska to 1 ms), so a middle that falls a tick or two before a frame belongs to that frame.
-        since_start = shown - shown[0]
-        duration = int(since_start[-1]) + timeline.last
-        middles = (2 * np.arange(frames, dtype=np.int64) + 1) * duration
-        slack = min(4 * frames, frames * duration // (4 * count))  # two ticks, or 1/8 of a frame where that is less
-        picks = np.searchsorted(since_start * (2 * frames), middles + slack, side="right") - 1
-    return shown[picks]
+        scale = 4 * count * sampling.segments
+        wanted = _runs(count, sampling)
+    slack = min(2 * scale, scale * duration // (8 * count))
+    ticks = [(int(w) * duration + slack) // scale for w in wanted]  # Python's integers: no product overflows
+    picks = np.searchsorted(since_start, np.asarray(ticks, np.int64), side="right") - 1
+    return shown[picks.clip(0, count - 1)]
+
+
+def _runs(count: int, sampling: Sampling) -> Ticks:
+    """Times of frames ``stride`` apart around the middle of each part, in 1 / (4 segments) of an average frame.
+
+    A quarter of a frame is added, so that between two frames the earlier one is meant, whatever the parity.
+    """
+    parts, stride, each = sampling.segments, sampling.stride, sampling.frames // sampling.segments
+    middles = 2 * count * (2 * np.arange(parts, dtype=np.int64) + 1)
+    offsets = 4 * stride * np.arange(each, dtype=np.int64) - 2 * ((each - 1) * stride + 1) + 1
+    first = 4 * count * np.arange(parts, dtype=np.int64)
+    times = middles[:, None] + parts * offsets
+    # Held inside the part: its first frame begins with it, its last ends with it.
+    return np.asarray(times.clip(first[:, None], (first + max(4 * count - parts, 0))[:, None]).ravel(), np.int64)
 
 
 def _needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]:
@@ -152,7 +240,7 @@ def _needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]
 
 
 # ------------------------------------------------------------------------------------------------------- decoding
-def decode_file(path: Path, sampling: Sampling, preprocess: Preprocess) -> Pixels:
+def decode_file(path: Path, sampling: Sampling, preprocess: Preprocess, part: Part) -> Pixels:
     """Decode the sampled frames of a file: see `clips.decode_clip`, which turns what is raised here into words.
 
     Returns:
@@ -162,9 +250,24 @@ def decode_file(path: Path, sampling: Sampling, preprocess: Preprocess) -> Pixel
         ValueError: Too little of the file can be decoded.
         av.error.FFmpegError: FFmpeg cannot open it.
     """
-    with _open(path) as container:
+    from av.error import FFmpegError
+
+    if part.end is not None and part.end <= part.start:
+        raise ValueError(_NOT_THERE.format(part))
+    if part.start > 0:
+        with suppress(_Astray, FFmpegError):
+            return _decode(path, sampling, preprocess, part, sought=True)
+    return _decode(path, sampling, preprocess, part, sought=False)
+
+
+class _Astray(Exception):
+    """Seeking leads elsewhere (MPEG-TS has no index): everything before the span has to be read."""
+
+
+def _decode(path: Path, sampling: Sampling, preprocess: Preprocess, part: Part, *, sought: bool) -> Pixels:
+    with _open(path, part) as container:
         stream = _video_stream(container)
-        timeline = _scan(container, stream)
+        timeline = _scan(container, stream, part, sought)
         if not timeline.shown.any():
             raise ValueError("it holds no frame (cut off, or no video inside)")
         if 2 * len(timeline.stamps) < timeline.announced:
@@ -173,9 +276,9 @@ def decode_file(path: Path, sampling: Sampling, preprocess: Preprocess) -> Pixel
         chosen = _chosen(timeline, sampling)
         if timeline.packets is not None:
             return _decode_chosen(stream, iter(timeline.packets), timeline, chosen, painter)
-    with _open(path) as container:
+    with _open(path, part) as container:
         stream = _video_stream(container)
-        return _decode_chosen(stream, _demux(container, stream), timeline, chosen, painter)
+        return _decode_chosen(stream, _within(container, stream, part, sought), timeline, chosen, painter)
 
 
 def _decode_chosen(

@@ -12,16 +12,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from skd_bench.clips import WHOLE, Part
 from skd_bench.errors import UserError
 from skd_edge.data.generate import VERSION, classes_of, generate
-from skd_edge.recipe import FolderData, GeneratedData, ListData, Part, TableData
+from skd_edge.recipe import FolderData, GeneratedData, ListData, TableData
+from skd_edge.recipe import Part as Section
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 VIDEOS = frozenset((".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One listed clip.
 
@@ -32,6 +34,7 @@ class Entry:
         split: the set that it belongs to.
         group: clips of one group stay together (a source video, an actor).
         votes: one class name for each annotator, empty for an abstention; () where there are no votes.
+        part: which part of the file the clip is.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Entry:
     split: Split
     group: str
     votes: tuple[str, ...] = ()
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Listing:
 
 
 @singledispatch
-def list_clips(data: Part, *, seed: int, cache: Path, progress: Callable[[int, int], None] | None = None) -> Listing:
+def list_clips(data: Section, *, seed: int, cache: Path, progress: Callable[[int, int], None] | None = None) -> Listing:
     """List the clips of a recipe's data section.
 
     Args:
@@ -89,7 +93,7 @@ def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     return (_generated_folder(data, seed, cache) / "index.csv").exists()
 
 
-def listed_classes(data: Part, *, seed: int, cache: Path) -> tuple[str, ...]:
+def listed_classes(data: Section, *, seed: int, cache: Path) -> tuple[str, ...]:
     """The classes of a recipe's data section, before any clip is rendered or decoded.
 
     Raises:

@@ -9,19 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.clips import ClipError, Preprocess, Sampling, decode_clip
+from skd_bench.clips import WHOLE, Preprocess, Sampling
 from skd_bench.errors import UserError
-from skd_bench.files import write_json
+from skd_edge.data.build import PATIENCE, build
 from skd_edge.data.sources import SPLITS, Entry, Listing, Split
 
 _LAYOUT = 2  # of a store's files: raise it when they change
@@ -72,7 +68,8 @@ def open_store(
     cache: Path,
     *,
     min_clips: float,
-    processes: int = 2,
+    processes: int | None = None,
+    patience: float = PATIENCE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Clips:
     """Open the store of these clips, decoding them first where that has not been done.
@@ -83,7 +80,7 @@ def open_store(
     key = _key(listing.entries, sampling, preprocess)
     folder = cache / "stores" / key
     if not (folder / "store.json").exists():
-        _build(folder, listing.entries, sampling, preprocess, processes, progress)
+        build(folder, listing.entries, sampling, preprocess, processes=processes, patience=patience, progress=progress)
     card = json.loads((folder / "store.json").read_text())
     bad = set(card["bad"])  # by place: two splits may hold files of one name
     good = [e for i, e in enumerate(listing.entries) if i not in bad]
@@ -112,52 +109,21 @@ def _key(entries: tuple[Entry, ...], sampling: Sampling, preprocess: Preprocess)
     what = hashlib.sha256(repr((_LAYOUT, sampling, preprocess.height, preprocess.width, preprocess.fit)).encode())
     if preprocess.fit == "pad":  # only then do the stored pixels depend on the colour
         what.update(repr(preprocess.mean).encode())
+    seen: dict[str, str] = {}  # many clips may lie in one file
     for entry in entries:
-        try:
-            stat = entry.path.stat()
-            what.update(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        except OSError:
-            what.update(f"{entry.path}\0missing\n".encode("utf-8", "surrogateescape"))
+        if (path := str(entry.path)) not in seen:
+            seen[path] = _looks(entry.path)
+        where = "" if entry.part == WHOLE else f"\0{entry.part}"
+        what.update(f"{path}\0{seen[path]}{where}\n".encode("utf-8", "surrogateescape"))
     return what.hexdigest()[:16]
 
 
-def _decode(sampling: Sampling, preprocess: Preprocess, path: Path) -> NDArray[np.uint8] | str:
+def _looks(path: Path) -> str:
     try:
-        return decode_clip(path, sampling, preprocess)
-    except ClipError as error:
-        return error.reason
-
-
-def _build(
-    folder: Path,
-    entries: tuple[Entry, ...],
-    sampling: Sampling,
-    preprocess: Preprocess,
-    processes: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Decode every file once, in parallel; readable clips stand in the order of their entries."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"clips.{uuid4().hex[:8]}.part.npy"  # two runs may build one store at a time
-    shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
-    pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    quarantined, bad, digest, row = [], [], hashlib.sha256(), 0
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        decode = partial(_decode, sampling, preprocess)
-        clips = pool.map(decode, (e.path for e in entries), chunksize=16)
-        for done, (entry, clip) in enumerate(zip(entries, clips, strict=True), 1):
-            if isinstance(clip, str):
-                quarantined.append({"path": entry.name, "reason": clip})
-                bad.append(done - 1)
-            else:
-                pixels[row], row = clip, row + 1
-                digest.update(clip.tobytes())
-            if progress:
-                progress(done, len(entries))
-    pixels.flush()
-    part.replace(folder / "clips.npy")
-    card = {"hash": digest.hexdigest(), "clips": row, "bad": bad, "quarantined": quarantined}
-    write_json(folder / "store.json", card)
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
 def _subset(
