@@ -30,6 +30,7 @@ EXTRAS = {
     "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly", "threadpoolctl"},
     "ort": {"onnxruntime"},
     "ray": {"ray"},
+    "data": {"pyarrow", "webdataset"},
 }
 
 EPILOG = """\b
@@ -478,7 +479,26 @@ def audit_command(
 
 @cli.group()
 def data() -> None:
-    """Make data."""
+    """Look at a recipe's clips, or make some."""
+
+
+@data.command("scan")
+@click.argument("recipe")
+@click.option("--out", type=AnyPath, default=Path("quarantine.csv"), show_default=True, help="The list of what failed.")
+@click.option("--timeout", "patience", type=click.FloatRange(1), default=60, show_default=True, help="Seconds a clip.")
+@click.option("--processes", type=click.IntRange(1, 1024), help="How many decode.  [default: one for each core]")
+@set_option
+def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **how: Any) -> None:
+    """Decode every clip of a RECIPE once, and list those that cannot be read; compress leaves them out.
+
+    Stopped on the way, the same command goes on. What is decoded is kept: compress does not decode it again.
+    """
+    from skd_edge.data.scan import scan
+    from skd_edge.recipe_file import load_recipe
+    from skd_edge.run import cache_root
+
+    loaded = load_recipe(recipe, sets)
+    click.echo(scan(loaded, cache_root(), out, progress=_counter, **how).to_text())
 
 
 @data.command()
@@ -502,10 +522,18 @@ def generate(out: Path, seed: int, **settings: float | None) -> None:
 
 
 def _counter(word: str) -> Callable[[int, int], None] | None:
-    """Shows (done, total) on one line of a terminal; None where nobody watches."""
+    """Shows (done, total) on one line of a terminal, at most thirty times a second; None where nobody watches."""
     if not sys.stderr.isatty():
         return None
-    return lambda done, total: click.echo(f"\r{word} {done} of {total}" + "\n" * (done == total), err=True, nl=False)
+    shown = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if done == total or time.monotonic() - shown > 0.03:
+            shown = time.monotonic()
+            click.echo(f"\r{word} {done} of {total}" + "\n" * (done == total), err=True, nl=False)
+
+    return show
 
 
 def _leave(code: int) -> None:

@@ -6,10 +6,11 @@ Reading a recipe from a file (``extends``, ``--set``, line numbers in errors) is
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
 Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "FNC", "NBC", "BCT", "FC"]
@@ -17,6 +18,11 @@ Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+def _unused(default: object) -> Callable[[object], bool]:
+    """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
+    return lambda value: value == default
 
 
 class Part(BaseModel):
@@ -44,6 +50,27 @@ class GeneratedData(Part):
     difficulty: Share = Field(0.12, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
 
 
+def _compiles(pattern: str | None) -> str | None:
+    if pattern is not None:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[
+    str | None,
+    Field(
+        max_length=200,
+        description="regular expression whose (first group's) match in a clip's name says which clips belong together; "
+        "splits and intervals keep them so. Default: each for itself",
+    ),
+    AfterValidator(_compiles),
+]
+Seconds = "column with the second at which the clip {} in its video (also 1:02:03.5); an empty cell: its {}"
+
+
 class FolderData(Part):
     """One folder a class: ``root/<class>/<video>``; the folder's name is the weak label."""
 
@@ -53,24 +80,31 @@ class FolderData(Part):
     test_root: Path | None = Field(None, description="untouched test clips, same layout; else a share of root")
     val: Share = Field(0.15, description="share of root used for validation where val_root is not given")
     test: Share = Field(0.15, description="share of root used for testing where test_root is not given")
+    group: Pattern = None
 
 
 class TableData(Part):
-    """A CSV with a header: a column of paths, one of labels, and rules that say which row is in which split.
+    """A CSV with a header, or Parquet: columns of paths and labels, and rules that say which row is in which split.
 
     A training row whose label is empty is an unlabelled clip: it takes part through pseudo-labels. Several annotators
-    have a column each, named by ``votes``; validation and test still need their trusted ``label``.
+    have a column each, named by ``votes``, or a row each, told apart by ``annotator``; validation and test still need
+    their trusted ``label``.
     """
 
     kind: Literal["csv"]
     root: Path
-    file: Path = Field(Path("index.csv"), description="the CSV, relative to root")
+    file: Path = Field(Path("index.csv"), description="the CSV (or .parquet), relative to root")
     path: str = Field("path", description="column with the video's path, relative to root")
     label: str = Field("label", description="column with the class name; empty: an unlabelled training clip")
     votes: tuple[str, ...] = Field(
         (), description="columns of several annotators, who label the training clips instead; an empty cell abstains"
     )
+    annotator: str | None = Field(
+        None, description="column that says who gave the row's label, where a training clip has a row for each vote"
+    )
     group: str | None = Field(None, description="column whose values belong together (a source video, an actor)")
+    start: str | None = Field(None, description=Seconds.format("begins", "start"))
+    end: str | None = Field(None, description=Seconds.format("ends", "end"))
     train: dict[str, list[str]] = Field(description="rows whose named columns hold one of these values")
     val: dict[str, list[str]]
     test: dict[str, list[str]]
@@ -82,9 +116,15 @@ class TableData(Part):
             raise ValueError(f"the column {twice[0]!r} is named twice; each annotator has a column of his own")
         return value
 
+    @model_validator(mode="after")
+    def _one_form(self) -> TableData:
+        if self.votes and self.annotator:
+            raise ValueError("data.votes (a column each) and data.annotator (a row each) exclude one another; keep one")
+        return self
+
 
 class ListData(Part):
-    """Lines of ``path label`` (label: a name or an index), one file a split, as Kinetics and mmaction2 use."""
+    """Lines of ``path label`` (label: a name or an index), one file a split, as mmaction2 uses them."""
 
     kind: Literal["list"]
     root: Path
@@ -92,9 +132,52 @@ class ListData(Part):
     val: Path
     test: Path
     classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
+    group: Pattern = None
 
 
-Data = Annotated[GeneratedData | FolderData | TableData | ListData, Field(discriminator="kind")]
+class OfficialData(Part):
+    """UCF101 or HMDB51 with their official split files; validation is a share of the training videos' groups."""
+
+    kind: Literal["ucf101", "hmdb51"]
+    root: Path = Field(description="folder of the videos: one folder a class, or all in one")
+    splits: Path = Field(description="folder of the official split files, relative to root")
+    split: int = Field(1, ge=1, le=3, description="which of the three official splits")
+    val: Share = Field(0.15, description="share of the training clips used for validation, whole groups")
+
+
+class KineticsData(Part):
+    """Kinetics CSVs (label, youtube_id, time_start, time_end), one a split.
+
+    A video called ``<youtube_id>_<start>_<end>`` (six digits each) is a clip that was cut already; of one called
+    ``<youtube_id>`` the clip is the span from start to end.
+    """
+
+    kind: Literal["kinetics"]
+    root: Path = Field(description="folder of the videos, at any depth")
+    train: Path
+    val: Path
+    test: Path
+
+
+class ShardData(Part):
+    """WebDataset shards: plain tar files of samples, read in place (needs skd-edge[data])."""
+
+    kind: Literal["webdataset"]
+    root: Path
+    train: str = Field(description="the training shards, relative to root: train-{0000..0099}.tar")
+    val: str
+    test: str
+    label: str = Field(
+        "cls", min_length=1, description="ending of the member with the class (name or index), or json.KEY of a .json"
+    )
+    classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
+    group: Pattern = None
+
+
+Data = Annotated[
+    GeneratedData | FolderData | TableData | ListData | OfficialData | KineticsData | ShardData,
+    Field(discriminator="kind"),
+]
 
 
 # ---------------------------------------------------------------------------------------------- clips
@@ -103,8 +186,15 @@ class Clip(Part):
 
     frames: int = Field(8, ge=1, le=128, description="frames given to the network")
     size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the network's input, pixels")
-    sampling: Literal["uniform", "dense"] = "uniform"
-    stride: int = Field(2, ge=1, le=64, description="frames between two samples (dense sampling)")
+    sampling: Literal["uniform", "dense", "segment"] = "uniform"
+    stride: int = Field(2, ge=1, le=64, description="frames between two samples (dense and segment sampling)")
+    segments: int = Field(
+        1,
+        ge=1,
+        le=128,
+        exclude_if=_unused(1),
+        description="equal parts of the video that each give frames / segments frames (segment sampling)",
+    )
     fit: Literal["crop", "stretch", "pad"] = "crop"
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
@@ -112,6 +202,16 @@ class Clip(Part):
         0.225,
         0.225,
     )
+
+    @model_validator(mode="after")
+    def _parts(self) -> Clip:
+        if self.segments > 1 and self.sampling != "segment":
+            raise ValueError(f"clip.segments is for clip.sampling: segment, not {self.sampling}; remove one of them")
+        if self.frames % self.segments:
+            raise ValueError(
+                f"clip.frames {self.frames} cannot be cut into {self.segments} equal parts (clip.segments)"
+            )
+        return self
 
 
 class Augment(Part):
@@ -391,6 +491,11 @@ class Training(Part):
     cache: Literal["float32", "float16"] = Field(
         "float32", description="how a teacher's answers are kept; float16 halves the disk and rounds by up to 1/2048"
     )
+    balance: Share = Field(
+        0.0,
+        exclude_if=_unused(0.0),
+        description="0: an epoch sees every clip once; 1: every class as often as any other; between: towards it",
+    )
     rounds: int = Field(3, ge=1, le=20, description="times the labels are estimated anew and the teacher goes on")
     refine: Share = Field(0.45, description="share of teacher_epochs that the teacher goes on for in each round")
     elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
@@ -535,8 +640,9 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
-        columns = isinstance(self.data, TableData) and self.data.votes
-        voted = {"data.votes": columns, "labels.rules": self.labels.rules, "labels.models": self.labels.models}
+        table = self.data if isinstance(self.data, TableData) else None
+        by = {"data.votes": table and table.votes, "data.annotator": table and table.annotator}
+        voted = by | {"labels.rules": self.labels.rules, "labels.models": self.labels.models}
         if (given := [name for name, there in voted.items() if there]) and self.labels.noise.kind != "none":
             raise ValueError(
                 f"labels.noise.kind {self.labels.noise.kind} makes noise out of known labels, and {given[0]} are not "

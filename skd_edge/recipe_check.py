@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Part = str | int
 
 # Taken relative to data.root by the data room (data/sources.py), so not made absolute here.
-_UNDER_ROOT = {("data", name) for name in ("file", "train", "val", "test", "classes")}
+_UNDER_ROOT = {("data", name) for name in ("file", "train", "val", "test", "classes", "splits")}
 _VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
 _DOTTED = re.compile(r"[a-z_0-9]+(?:\.[a-z_0-9]+)+")
 

@@ -198,8 +198,8 @@ def _chosen(timeline: _Timeline, sampling: Sampling) -> Ticks:
     shown = np.sort(timeline.stamps[timeline.shown])
     count, frames, duration = len(shown), sampling.frames, timeline.duration
     since_start = shown - timeline.start
-    # Times are ``wanted / scale`` of the duration, so that nothing is rounded here. Containers round (Matroska to 1 ms):
-    # a time that falls a tick or two before a frame belongs to that frame; at most an eighth of a frame is so.
+    # Times are ``wanted / scale`` of the duration, so that nothing is rounded here. Containers round (Matroska to 1
+    # ms), so a time that falls a tick or two before a frame belongs to that frame; at most an eighth of a frame is so.
     if sampling.kind == "uniform":
         scale = 2 * frames  # middle of segment k: (2k + 1) / 2T of the duration
         wanted = 2 * np.arange(frames, dtype=np.int64) + 1
@@ -209,7 +209,7 @@ def _chosen(timeline: _Timeline, sampling: Sampling) -> Ticks:
     slack = min(2 * scale, scale * duration // (8 * count))
     ticks = [(int(w) * duration + slack) // scale for w in wanted]  # Python's integers: no product overflows
     picks = np.searchsorted(since_start, np.asarray(ticks, np.int64), side="right") - 1
-    return shown[picks.clip(0, count - 1)]
+    return np.asarray(shown[picks.clip(0, count - 1)], np.int64)
 
 
 def _runs(count: int, sampling: Sampling) -> Ticks:

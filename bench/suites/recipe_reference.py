@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 NOTES = {
     ".name": "names the run folder and the bundle",
     ".seed": "draws splits, label noise, first weights and the order of batches",
-    ".data": "where the clips come from; `kind` says which of the four",
+    ".data": "where the clips come from; `kind` says which ([data.md](data.md) has an example of each)",
     ".clip": "what the network is given of a video; a mapping, below",
     ".assistants": "stepping stones between teacher and student",
     ".students": "what could be deployed",
@@ -33,6 +33,12 @@ NOTES = {
     "ListData.train": "file with the training lines, relative to root",
     "ListData.val": "file of the trusted validation set",
     "ListData.test": "file of the untouched test set",
+    "KineticsData.train": "the training CSV, relative to root",
+    "KineticsData.val": "the trusted validation CSV",
+    "KineticsData.test": "the untouched test CSV",
+    "ShardData.root": "folder of the shards",
+    "ShardData.val": "the trusted validation shards",
+    "ShardData.test": "the untouched test shards",
     "Clip.sampling": "uniform: the middle of each of `frames` equal parts; dense: `stride` apart around the middle",
     "Clip.fit": "crop: cover and cut; stretch: ignore the aspect; pad: fit inside, fill with the mean colour",
     "Clip.mean": "subtracted from each channel (0 to 1)",
@@ -101,8 +107,9 @@ def refs(value: Schema) -> list[str]:
 
 def title(key: str, ref: str, schema: Schema) -> str:
     """``data: {kind: csv}``, or the key alone."""
-    kind = schema["$defs"][ref]["properties"].get("kind", {}).get("const")
-    return f"{key}: {{kind: {kind}}}" if kind else key
+    kind = schema["$defs"][ref]["properties"].get("kind", {}) if key == "data" else {}
+    kinds = [kind["const"]] if "const" in kind else kind.get("enum", [])
+    return f"{key}: {{kind: {' | '.join(kinds)}}}" if kinds else key
 
 
 def section(name: str, ref: str, part: Schema, schema: Schema) -> str:

@@ -77,9 +77,7 @@ def _row_bytes(sampling: Sampling, preprocess: Preprocess) -> int:
 class _Building:
     """One store on its way, found as an earlier run left it."""
 
-    def __init__(
-        self, folder: Path, entries: Sequence[Entry], sampling: Sampling, preprocess: Preprocess
-    ) -> None:
+    def __init__(self, folder: Path, entries: Sequence[Entry], sampling: Sampling, preprocess: Preprocess) -> None:
         self.folder, self.entries, self.sampling, self.preprocess = folder, entries, sampling, preprocess
         self.part, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
         state = folder / "state.part"

@@ -24,6 +24,7 @@ Task = tuple[int, Any]  # its number, what to do
 Answer = tuple[int, str | None]  # the number, why it failed
 Make = Callable[..., Callable[[int, Any], str | None]]
 _AHEAD = 8  # tasks that a worker knows of, so that it never waits for us
+_START = 60.0  # seconds that a worker may take to start
 _MEMORY = 4 << 30  # bytes that a worker may take beyond what it has when it starts
 
 
@@ -33,6 +34,7 @@ class _Worker:
     link: Connection
     told: deque[Task] = field(default_factory=deque)
     since: float = 0.0  # when it began its first task, by the clock
+    ready: bool = False
 
 
 class Crew:
@@ -97,11 +99,11 @@ class Crew:
         process = get_context("spawn").Process(target=_work, args=(theirs, self._make, self._arguments), daemon=True)
         process.start()
         theirs.close()
-        self._workers.append(worker := _Worker(process, ours))
+        self._workers.append(worker := _Worker(process, ours, since=time.monotonic() + _START))
         return worker
 
     def _send(self, worker: _Worker, task: Task) -> None:
-        if not worker.told:
+        if worker.ready and not worker.told:
             worker.since = time.monotonic()
         worker.told.append(task)
         with suppress(OSError):  # it has died: heard of when its answer is waited for
@@ -113,9 +115,11 @@ class Crew:
                 number, reason, fatal = worker.link.recv()
                 if fatal:
                     raise UserError(fatal)
-                worker.told.popleft()
                 worker.since = time.monotonic()
-                yield number, reason
+                if worker.ready:
+                    worker.told.popleft()
+                    yield number, reason
+                worker.ready = True
         except (EOFError, OSError):
             worker.process.join(1)
             yield from self._lose(worker, f"its decoding ended the process ({_how(worker.process.exitcode)})")
@@ -153,6 +157,7 @@ def _work(link: Connection, make: Make, arguments: tuple[Any, ...]) -> None:
     try:
         do = make(*arguments)
         _limit_memory()
+        link.send((-1, None, None))  # ready
         while True:
             number, what = link.recv()
             link.send((number, do(number, what), None))

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.clips import Preprocess, Sampling
+from skd_bench.clips import WHOLE, Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_edge.data.noise import confusable, corrupt, corrupt_instances, simulated_votes
 from skd_edge.data.sources import Listing, list_clips
@@ -91,7 +91,7 @@ class Material:
 
 def deployed_view(clip: Clip) -> tuple[Sampling, Preprocess]:
     """How the device samples and preprocesses: the one contract of training, measurement and prediction."""
-    sampling = Sampling(clip.frames, clip.sampling, clip.stride)
+    sampling = Sampling(clip.frames, clip.sampling, clip.stride, clip.segments)
     return sampling, Preprocess(clip.size, clip.size, clip.fit, clip.mean, clip.std)
 
 
@@ -126,7 +126,8 @@ def gather(
     _refuse(weak, clips.classes, recipe.labels)
     key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
-    samples = tuple((e.path, e.label) for e in listing.entries if e.split == "val" and e.name in readable)
+    whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.part == WHOLE)
+    samples = tuple((e.path, e.label) for e in whole)
     truth_known = truth if noise.kind != "none" else None
     return Material(clips, weak, truth_known, key, samples, votes, trusted if trusted.any() else None)
 

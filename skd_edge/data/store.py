@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,8 @@ class ClipSet:
         labels: ``(N,)`` class index, as listed: weak for training (-1: unlabelled), trusted for validation and test.
         groups: ``(N,)`` integers; clips of one group come from one source video.
         names: the clips' paths relative to the data's root.
-        hash: of pixels and labels.
-        files: the videos, where they are known.
+        hash: of pixels and labels, and of groups where a group has several clips.
+        files: the videos, where they are known and each is one clip.
     """
 
     ids: NDArray[np.int64]
@@ -77,11 +78,9 @@ def open_store(
     Raises:
         UserError: Fewer than ``min_clips`` of the listed clips are readable, a class or the test split lost its last.
     """
-    key = _key(listing.entries, sampling, preprocess)
-    folder = cache / "stores" / key
-    if not (folder / "store.json").exists():
-        build(folder, listing.entries, sampling, preprocess, processes=processes, patience=patience, progress=progress)
-    card = json.loads((folder / "store.json").read_text())
+    folder, card = filled(
+        listing, sampling, preprocess, cache, processes=processes, patience=patience, progress=progress
+    )
     bad = set(card["bad"])  # by place: two splits may hold files of one name
     good = [e for i, e in enumerate(listing.entries) if i not in bad]
     if len(good) < min_clips * len(listing.entries):
@@ -98,6 +97,27 @@ def open_store(
     if len(sets["test"]) == 0:
         raise UserError("there is no readable test clip left; see the quarantined files")
     return Clips(listing.classes, sets["train"], sets["val"], sets["test"], tuple(card["quarantined"]), listing.note)
+
+
+def filled(
+    listing: Listing,
+    sampling: Sampling,
+    preprocess: Preprocess,
+    cache: Path,
+    *,
+    processes: int | None = None,
+    patience: float = PATIENCE,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of these clips' store, built where it is not there, and its card, whatever could not be read.
+
+    Raises:
+        UserError: See ``build``.
+    """
+    folder = cache / "stores" / _key(listing.entries, sampling, preprocess)
+    if not (folder / "store.json").exists():
+        build(folder, listing.entries, sampling, preprocess, processes=processes, patience=patience, progress=progress)
+    return folder, json.loads((folder / "store.json").read_text())
 
 
 def is_built(listing: Listing, sampling: Sampling, preprocess: Preprocess, cache: Path) -> bool:
@@ -138,6 +158,9 @@ def _subset(
     labels = np.array([index[label] if (label := good[i].label) else -1 for i in rows], np.int64)
     numbers = {g: n for n, g in enumerate(dict.fromkeys(good[i].group for i in rows))}
     groups = np.array([numbers[good[i].group] for i in rows], np.int64)
-    key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes()).hexdigest()
-    return ClipSet(ids, clips, labels, groups, tuple(good[i].name for i in rows), key,
-                   tuple(good[i].path for i in rows))  # fmt: skip
+    key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes())
+    if len(numbers) < len(groups):  # then who belongs together matters to folds and neighbours
+        key.update(groups.tobytes())
+    names, whole = tuple(good[i].name for i in rows), all(good[i].part == WHOLE for i in rows)
+    files = tuple(good[i].path for i in rows) if whole else ()
+    return ClipSet(ids, clips, labels, groups, names, key.hexdigest(), files)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from skd_bench.clips import Preprocess
 from skd_bench.errors import UserError
+from skd_edge.data.balance import balanced
 from skd_edge.data.store import Clips, ClipSet
 from skd_edge.data.views import batch_view, partners, plain_view
 from skd_edge.distill.checkpoint import Checkpoint
@@ -117,7 +118,7 @@ class _Training:
         self.spread, self.graft = self._helpers()
         self.targets = torch.from_numpy(targets).to(self.device)
         self.memory = torch.zeros_like(self.targets) if leg.weak and leg.training.elr else None
-        self.rows = rows_of(leg, len(clips.train))
+        self.rows = rows_of(leg, clips.train)
         self.batches = max(len(self.rows) // leg.training.batch, 1)
         self.total = leg.epochs * self.batches
         self.optimizer = torch.optim.AdamW(
@@ -215,7 +216,10 @@ class _Training:
 
     def _order(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Batches of row numbers; the order depends on the seed and the epoch alone."""
-        order = self.rows[np.random.default_rng((self.leg.seed, epoch, 17)).permutation(len(self.rows))]
+        rng, rows = np.random.default_rng((self.leg.seed, epoch, 17)), self.rows
+        if balance := self.leg.training.balance:
+            rows = rows[balanced(self.targets[torch.from_numpy(rows)].cpu().numpy(), balance, rng)]
+        order = rows[rng.permutation(len(rows))]
         size = self.leg.training.batch
         return (order[b * size : (b + 1) * size] for b in range(self.batches))
 
@@ -307,15 +311,17 @@ def build_learner(leg: Leg) -> Built:
     return build_network(leg.learner, classes=leg.classes, clip=leg.clip, seed=leg.seed)
 
 
-def rows_of(leg: Leg, count: int) -> NDArray[np.int64]:
+def rows_of(leg: Leg, clips: ClipSet) -> NDArray[np.int64]:
     """The rows of the training clips that a leg learns from: all, or all but its own part of k."""
-    rows = np.arange(count)
-    return rows if leg.fold is None else rows[folds_of(count, leg.fold[1]) != leg.fold[0]]
+    rows = np.arange(len(clips))
+    return rows if leg.fold is None else rows[folds_of(clips.groups, leg.fold[1]) != leg.fold[0]]
 
 
-def folds_of(count: int, parts: int) -> NDArray[np.int64]:
-    """In which of ``parts`` parts each clip lies ``(N,)``; the same for every leg."""
-    return np.asarray(np.random.default_rng((count, parts)).permutation(count) % parts, np.int64)
+def folds_of(groups: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    """In which of ``parts`` parts each clip lies ``(N,)``, a group in one; the same for every leg."""
+    distinct, member = np.unique(groups, return_inverse=True)
+    part = np.random.default_rng((len(distinct), parts)).permutation(len(distinct)) % parts
+    return np.asarray(part[member], np.int64)
 
 
 def view_of(clips: ClipSet, index: NDArray[np.int64], view: int, leg: Leg, preprocess: Preprocess) -> Tensor:
@@ -323,7 +329,7 @@ def view_of(clips: ClipSet, index: NDArray[np.int64], view: int, leg: Leg, prepr
     plain = batch_view(clips.clips[index], clips.ids[index], view, leg.augment, preprocess)
     if not leg.augment.mixup or view < 0:
         return plain
-    rows, share = partners(clips.ids[index], rows_of(leg, len(clips)), view, leg.augment.mixup)
+    rows, share = partners(clips.ids[index], rows_of(leg, clips), view, leg.augment.mixup)
     return torch.lerp(batch_view(clips.clips[rows], clips.ids[rows], view, leg.augment, preprocess), plain,
                       share.view(-1, 1, 1, 1, 1))  # fmt: skip
 

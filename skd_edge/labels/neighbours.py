@@ -19,6 +19,7 @@ def opinions(
     q: NDArray[np.float32],
     features: NDArray[np.float32],
     trusted: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Floats:
     """Class probabilities ``(N, C)`` by the network and by a clip's neighbours; its own label is no witness.
 
@@ -27,6 +28,7 @@ def opinions(
         q: ``(N, C)`` what a network says that has not memorised ``weak``; rows sum to 1.
         features: ``(N, D)`` what it sees.
         trusted: ``(N,)`` where ``weak`` is known to be right.
+        groups: ``(N,)`` clips of one group (cut from one video) are no witnesses for each other; None: each is its own.
     """
     given = np.where((weak >= 0)[:, None], np.eye(q.shape[1])[weak], 0.0)
     if trusted is None or not trusted.any():
@@ -34,7 +36,7 @@ def opinions(
     else:
         matrix = noise_matrix(np.where(trusted, -1, weak), q)
         given[trusted] = matrix[weak[trusted]]  # as weak labels of that class would look: unmixing leaves the class
-    seen = _neighbours_labels(given, features)
+    seen = _neighbours_labels(given, features, groups)
     told = np.clip(seen @ np.linalg.pinv(matrix, rcond=0.05), 1e-3, None)
     return _rows((_rows(told) + _DOUBT) * np.sqrt(q + _DOUBT))
 
@@ -71,7 +73,7 @@ def posterior(weak: NDArray[np.int64], opinion: NDArray[np.floating], matrix: Fl
     return _rows(opinion * likelihood)
 
 
-def _neighbours_labels(given: Floats, features: NDArray[np.float32]) -> Floats:
+def _neighbours_labels(given: Floats, features: NDArray[np.float32], groups: NDArray[np.int64] | None) -> Floats:
     """Share of each label among the nearest clips ``(N, C)``, near ones weighing more; ``given (N, C)``: their own."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -79,8 +81,13 @@ def _neighbours_labels(given: Floats, features: NDArray[np.float32]) -> Floats:
     if n < 2:
         return np.full((n, classes), 1 / classes)
     x = _half_whitened(features)
-    distance, rows = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, n - 1)).fit(x).kneighbors()  # never itself
+    largest = 1 if groups is None else int(np.unique(groups, return_counts=True)[1].max())
+    count = min(_NEIGHBOURS + largest - 1, n - 1)
+    distance, rows = NearestNeighbors(n_neighbors=count).fit(x).kneighbors()  # never itself
     weight = np.exp(-(distance**2) / 2 / _NEAR) + 1e-12  # of unit vectors: 1 - cosine = distance squared / 2
+    if groups is not None and largest > 1:
+        other = groups[rows] != groups[:, None]
+        weight *= other & (np.cumsum(other, axis=1) <= _NEIGHBOURS)  # the nearest of the other groups
     return _rows(np.einsum("nk,nkc->nc", weight, given[rows]) + 1e-6)
 
 

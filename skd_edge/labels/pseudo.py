@@ -69,6 +69,7 @@ def optimise(
     features: Floats,
     settings: Labels,
     trusted: NDArray[np.bool_] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> PseudoLabels:
     """Estimate pseudo-labels.
 
@@ -79,6 +80,7 @@ def optimise(
         features: ``(N, D)`` what the same network sees in each clip.
         settings: of the recipe.
         trusted: ``(N,)`` where a person has checked the label: it stays as it is.
+        groups: ``(N,)`` which clips belong together (of one source video); None: each is its own.
 
     Returns:
         Pseudo-labels; a class keeps at least ``min_class_share`` of its clips whatever the mixture says.
@@ -90,7 +92,7 @@ def optimise(
     # Who was never looked at is no witness for the neighbours; elsewhere nothing speaks against his label.
     q = np.where(silent[:, None], 1 / classes if settings.method == "neighbours" else given, q)
     belief = q[np.arange(len(weak)), weak]
-    doubt, opinion, q, noise_rate = _doubt(weak, q, features, settings, sure)
+    doubt, opinion, q, noise_rate = _doubt(weak, q, features, settings, sure, groups)
     wrong, guarded = np.where(has, np.where(silent | sure, 0.0, doubt), 1.0), np.zeros(len(weak), bool)
     evidence = Evidence(opinion, wrong.copy(), q)
     if settings.method != "soft":
@@ -103,7 +105,12 @@ def optimise(
 
 
 def _doubt(
-    weak: NDArray[np.int64], q: Floats, features: Floats, settings: Labels, trusted: NDArray[np.bool_]
+    weak: NDArray[np.int64],
+    q: Floats,
+    features: Floats,
+    settings: Labels,
+    trusted: NDArray[np.bool_],
+    groups: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating], float]:
     """Which labels are wrong, before any class is guarded.
 
@@ -114,7 +121,7 @@ def _doubt(
     classes, rows, has = q.shape[1], np.arange(len(weak)), weak >= 0
     open_ = has & ~trusted
     if settings.method == "neighbours":
-        opinion = opinions(weak, q, features, trusted)
+        opinion = opinions(weak, q, features, trusted, groups)
         matrix = noise_matrix(np.where(trusted, -1, weak), opinion)
         said = posterior(weak, opinion, matrix)
         right = said[rows, weak]

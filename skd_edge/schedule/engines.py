@@ -116,7 +116,7 @@ class LocalEngine:
             clips = self.material.clips.train
             q = self._opinions(node, folds)
             features = look(self.network(node), clips, self.preprocess)
-            pseudo = optimise(self.material.weak, q, features, self.labels, self.material.trusted)
+            pseudo = optimise(self.material.weak, q, features, self.labels, self.material.trusted, clips.groups)
             _write_labels(self.run.folder / "labels" / f"{node.hash}.csv", pseudo, self.material)
             self.pseudo[key] = pseudo
         return self.pseudo[key]
@@ -190,7 +190,7 @@ class LocalEngine:
         """What networks say of each training clip that have not memorised its label ``(N, C)``; rows sum to 1."""
         clips, memory = self.material.clips.train, self.run.leg_folder(node.hash) / "memory.npy"
         if folds:
-            part = folds_of(len(clips), len(folds))
+            part = folds_of(clips.groups, len(folds))
             each = [self._teacher(f, _unmixed(f.leg)).probabilities(_VOICES) for f in folds]
             q = np.stack(each)[part, np.arange(len(clips))]
         elif memory.exists() and not node.leg.augment.mixup:  # a memory of mixed clips is no opinion of any

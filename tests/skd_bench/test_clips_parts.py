@@ -18,7 +18,9 @@ from skd_bench.errors import UserError
 GREY = Preprocess(16, 16, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 
 
-def write(path: Path, count: int, *, codec="libx264", pix_fmt="yuv420p", pts=None, gop=12, size=(32, 48), **more) -> Path:
+def write(
+    path: Path, count: int, *, codec="libx264", pix_fmt="yuv420p", pts=None, gop=12, size=(32, 48), **more
+) -> Path:
     """A video whose frame i is of grey 20 + 4 i; `pts` in milliseconds."""
     options = {"crf": "4", "preset": "ultrafast"} if codec.startswith("libx26") else {}
     with av.open(str(path), "w", format=more.get("format")) as container:
@@ -108,7 +110,10 @@ def test_unusual_files_give_the_documented_frames(tmp_path, name, how):
 def test_a_cover_is_no_video(tmp_path):
     path = tmp_path / "song.mp3"
     with av.open(str(path), "w") as container:
-        sound, cover = container.add_stream("libmp3lame", rate=16_000, layout="mono"), container.add_stream("mjpeg", rate=1)
+        sound, cover = (
+            container.add_stream("libmp3lame", rate=16_000, layout="mono"),
+            container.add_stream("mjpeg", rate=1),
+        )
         cover.width = cover.height = 16
         cover.pix_fmt = "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
@@ -178,7 +183,7 @@ def test_a_span_reads_only_its_own_packets(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, 6.0), (70.0, None), (2.0, 2.0), (3.0, 2.0)])
 def test_a_span_outside_the_video_is_refused(long, start, end):
-    with pytest.raises(ClipError, match="the span from .* is empty, or begins where the video has ended"):
+    with pytest.raises(ClipError, match=r"the span from .* is empty, or begins where the video has ended"):
         decode_clip(long["v.mp4"], Sampling(2), GREY, Part(start, end))
 
 
@@ -199,9 +204,7 @@ def test_a_video_inside_a_tar_is_read_in_place(tmp_path):
     with tarfile.open(archive) as tar:
         member = tar.getmember("v.mp4")
     part = Part(offset=member.offset_data, size=member.size)
-    np.testing.assert_array_equal(
-        decode_clip(archive, Sampling(5), GREY, part), decode_clip(whole, Sampling(5), GREY)
-    )
+    np.testing.assert_array_equal(decode_clip(archive, Sampling(5), GREY, part), decode_clip(whole, Sampling(5), GREY))
     assert shown(archive, Sampling(2), Part(1.0, 2.0, member.offset_data, member.size)) == [12, 17]
     with pytest.raises(ClipError):
         decode_clip(archive, Sampling(5), GREY, Part(offset=member.offset_data + 600, size=member.size))

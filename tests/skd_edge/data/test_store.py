@@ -203,8 +203,9 @@ def test_real_camera_clips(tmp_path, shared):
     root = shared("decode") / "asl"
     files = sorted(p.name for p in root.iterdir())[:6]
     splits = ["train", "train", "val"]
-    rows = [f"{root / f},{'ab'[i // 3]},{splits[i % 3]}" for i, f in enumerate(files)]
-    (tmp_path / "index.csv").write_text("\n".join(["path,label,split", *rows, rows[0].replace("train", "test")]))
+    files.append(sorted(p.name for p in root.iterdir())[6])
+    rows = [f"{root / f},{'aba'[i // 3]},{[*splits, *splits, 'test'][i]}" for i, f in enumerate(files)]
+    (tmp_path / "index.csv").write_text("\n".join(["path,label,split", *rows]))
     rules = {s: {"split": [s]} for s in ("train", "val", "test")}
     listing = list_clips(TableData(kind="csv", root=tmp_path, **rules), seed=0, cache=tmp_path)
     clips = opened(listing, tmp_path)

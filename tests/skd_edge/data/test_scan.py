@@ -1,0 +1,125 @@
+"""A scan decodes once, goes on where it stopped, and lists what cannot be read; a run then leaves it out."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from skd_edge.cli import run
+from skd_edge.data import build as building
+from skd_edge.data.entries import Entry
+from skd_edge.data.gather import gather
+from skd_edge.data.scan import scan
+from skd_edge.recipe_file import load_recipe
+
+
+@pytest.fixture
+def recipe(film, tmp_path):
+    """Two classes of twelve clips; one video, copied and given a byte of its own."""
+    one = film(tmp_path / "one.mp4", frames=6, size=16).read_bytes()
+    for label in "ab":
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        for i in range(12):
+            (tmp_path / "videos" / label / f"{i}.mp4").write_bytes(one)
+    file = tmp_path / "recipe.yaml"
+    data = {"kind": "folder", "root": "videos", "val": 0.25, "test": 0.25}
+    clip = {"frames": 2, "size": 16}
+    file.write_text(yaml.safe_dump({"name": "r", "data": data, "clip": clip, "students": [{"name": "s"}]}))
+    return file
+
+
+def test_the_command(recipe, tmp_path, capsys, own_places):
+    (tmp_path / "videos/a/3.mp4").write_bytes(b"")
+    (tmp_path / "videos/b/=x.mp4").write_text("no video")
+    out = tmp_path / "list.csv"
+    assert run(["data", "scan", str(recipe), "--out", str(out), "--processes", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "23 of 25 clips can be read" in said
+    assert "compress leaves them out" in said
+    rows = list(csv.DictReader(out.open()))
+    assert [r["path"] for r in rows] == ["a/3.mp4", "b/=x.mp4"]
+    assert "empty" in rows[0]["reason"]
+    loaded = load_recipe(str(recipe), ())
+    # The run decodes nothing again, and leaves out what the scan could not read.
+    clips = gather(loaded, own_places, decoded=lambda *_: pytest.fail("decoded again")).clips
+    assert [q["path"] for q in clips.quarantined] == ["a/3.mp4", "b/=x.mp4"]
+    assert len(clips.train) + len(clips.val) + len(clips.test) == 23
+    (tmp_path / "videos/a/4.mp4").write_bytes(b"")
+    (tmp_path / "videos/a/5.mp4").write_bytes(b"")
+    text = scan(loaded, own_places, out, processes=1).to_text()
+    assert "compress will refuse to start: min_clips asks for 90%" in text
+
+
+def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monkeypatch):
+    (tmp_path / "videos/a/0.mp4").write_bytes(b"")
+    loaded = load_recipe(str(recipe), ())
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 10:
+            raise Stop
+
+    with pytest.raises(Stop):
+        scan(loaded, own_places, tmp_path / "q.csv", processes=1, progress=lambda _: stop)
+    decoded: list[int] = []
+    result = scan(
+        loaded, own_places, tmp_path / "q.csv", processes=1, progress=lambda _: lambda done, total: decoded.append(done)
+    )
+    assert decoded == list(range(11, 25))  # ten were kept
+    assert len(result.bad) == 1
+    whole = shutil.copytree(own_places, tmp_path / "kept")
+    shutil.rmtree(own_places)
+    scan(loaded, own_places, tmp_path / "q.csv", processes=1)
+    for file in ("clips.npy", "store.json"):
+        [one], [two] = whole.rglob(file), own_places.rglob(file)
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monkeypatch):
+    """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
+    entries = [Entry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
+    monkeypatch.setattr(building, "_decoder", slow)
+    from skd_edge.data.gather import deployed_view
+
+    view = deployed_view(load_recipe(str(recipe), ()).clip)
+    building.build(tmp_path / "store", entries, *view, processes=1, patience=1.0)
+    card = yaml.safe_load((tmp_path / "store/store.json").read_text())
+    assert card["bad"] == [1]
+    assert "did not end within 1 s" in card["quarantined"][0]["reason"]
+    assert np.load(tmp_path / "store/clips.npy", mmap_mode="r")[:2].any(axis=(1, 2, 3, 4)).all()
+
+
+def slow(*arguments):
+    decode = building._decoder(*arguments)  # in a worker, nothing is patched
+
+    def do(number, what):
+        if number == 1:
+            time.sleep(600)
+        return decode(number, what)
+
+    return do
+
+
+def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):
+    """SIGKILL of the parent: its workers end too, and the next scan is whole."""
+    words = [sys.executable, "-m", "skd_edge.cli", "data", "scan", str(recipe), "--out", str(tmp_path / "q.csv")]
+    process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(own_places.rglob("state.part")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert scan(load_recipe(str(recipe), ()), own_places, tmp_path / "q.csv", processes=1).bad == ()
+    alive = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False).stdout
+    assert not alive.split()
