@@ -133,7 +133,7 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     for i, (split, label) in enumerate((s, c) for s in ("train", "train", "val", "test") for c in "ab"):
         entries.append(Entry(sound, f"sound {i}.mp4", label, split, f"{i}"))  # type: ignore[arg-type]
     listed, cache = listing(entries), folder / "cache"
-    began, before = time.monotonic(), _peak_mib()
+    began, before = time.monotonic(), _own_mib()
     _, card = filled(listed, SAMPLING, PREPROCESS, cache, processes=processes, patience=patience)
     seconds = time.monotonic() - began
     clips = open_store(listed, SAMPLING, PREPROCESS, cache, min_clips=0.0)
@@ -158,13 +158,15 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
         "crashed": sum("ended the process" in r for r in reasons.values()),
         "kinds": {kind: {"videos": how[kind], "set_aside": failed[kind]} for kind in sorted(how)},
         "reasons": dict(Counter(_general(r) for r in reasons.values()).most_common()),
-        "parent_grew_mib": round(_peak_mib() - before, 1),
+        "parent_grew_mib": round(_own_mib() - before, 1),
         "largest_worker_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1),
     }
 
 
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _own_mib() -> float:
+    """Memory that is this process's own: pages of the mapped store are the system's."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
 def _general(reason: str) -> str:

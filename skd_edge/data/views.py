@@ -30,10 +30,15 @@ def _uniform(ids: NDArray[np.int64], view: int, draws: int) -> NDArray[np.float3
 def _shifted(clips: NDArray[np.uint8], dy: NDArray[np.int64], dx: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Translate each clip of ``(B, T, H, W, 3)``; the edge stands in for what was outside."""
     out = np.empty_like(clips)
-    rows, cols = np.arange(clips.shape[2]), np.arange(clips.shape[3])
-    for b, clip in enumerate(clips):
-        moved = clip.take((rows + dy[b]).clip(0, rows[-1]), axis=1)
-        moved.take((cols + dx[b]).clip(0, cols[-1]), axis=2, out=out[b])
+    _, _, height, width, _ = clips.shape
+    dy, dx = dy.clip(1 - height, height - 1), dx.clip(1 - width, width - 1)  # further, there is only the edge
+    for here, clip, y, x in zip(out, clips, dy.tolist(), dx.tolist(), strict=True):
+        top, bottom, left, right = max(-y, 0), height - max(y, 0), max(-x, 0), width - max(x, 0)
+        here[:, top:bottom, left:right] = clip[:, top + y : bottom + y, left + x : right + x]
+        here[:, top:bottom, :left] = here[:, top:bottom, left : left + 1]
+        here[:, top:bottom, right:] = here[:, top:bottom, right - 1 : right]
+        here[:, :top] = here[:, top : top + 1]
+        here[:, bottom:] = here[:, bottom - 1 : bottom]
     return out
 
 

@@ -104,3 +104,15 @@ def test_brightness_is_a_share_of_white():
     assert share.min() < -0.15
     assert share.max() > 0.15
     assert torch.allclose(share[:, 0], share[:, 2], atol=1e-5)  # the same for all colours
+
+
+@pytest.mark.parametrize(("height", "width", "reach"), [(1, 1, 3), (5, 7, 9), (16, 12, 3), (4, 4, 64)])
+def test_a_shift_repeats_the_edge(height, width, reach):
+    from skd_edge.data.views import _shifted
+
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (20, 2, height, width, 3), dtype=np.uint8)
+    dy, dx = rng.integers(-reach, reach + 1, (2, 20))
+    for clip, y, x, got in zip(clips, dy, dx, _shifted(clips, dy, dx), strict=True):
+        rows, columns = (np.arange(height) + y).clip(0, height - 1), (np.arange(width) + x).clip(0, width - 1)
+        assert np.array_equal(got, clip[:, rows][:, :, columns])
