@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.clips import WHOLE, Preprocess, Sampling
+from skd_bench.clips import WHOLE, Part, Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_edge.data.build import PATIENCE, build
 from skd_edge.data.sources import SPLITS, Entry, Listing, Split
@@ -35,7 +35,8 @@ class ClipSet:
         groups: ``(N,)`` integers; clips of one group come from one source video.
         names: the clips' paths relative to the data's root.
         hash: of pixels and labels, and of groups where a group has several clips.
-        files: the videos, where they are known and each is one clip.
+        files: the videos, where they are known.
+        parts: which part of its file each clip is.
     """
 
     ids: NDArray[np.int64]
@@ -45,6 +46,7 @@ class ClipSet:
     names: tuple[str, ...]
     hash: str
     files: tuple[Path, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -161,6 +163,5 @@ def _subset(
     key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes())
     if len(numbers) < len(groups):  # then who belongs together matters to folds and neighbours
         key.update(groups.tobytes())
-    names, whole = tuple(good[i].name for i in rows), all(good[i].part == WHOLE for i in rows)
-    files = tuple(good[i].path for i in rows) if whole else ()
-    return ClipSet(ids, clips, labels, groups, names, key.hexdigest(), files)
+    names, files = tuple(good[i].name for i in rows), tuple(good[i].path for i in rows)
+    return ClipSet(ids, clips, labels, groups, names, key.hexdigest(), files, tuple(good[i].part for i in rows))

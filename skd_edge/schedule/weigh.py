@@ -202,7 +202,7 @@ class Scale:
         """The first ``count`` validation clips, as the files take them."""
         whole = self.material.clips.val
         few = ClipSet(whole.ids[:count], whole.clips[:count], whole.labels[:count], whole.groups[:count],
-                      whole.names[:count], whole.hash, whole.files[:count])  # fmt: skip
+                      whole.names[:count], whole.hash, whole.files[:count], whole.parts[:count])  # fmt: skip
         return self._pixels(few)
 
     def _pixels(self, clips: ClipSet) -> Batches:
@@ -211,8 +211,9 @@ class Scale:
             return _batches(clips)
         sampling, _ = deployed_view(self.recipe.clip)
         camera = Preprocess(*size, self.preprocess.fit, self.preprocess.mean, self.preprocess.std)
-        files = (clips.files[i : i + _FEW] for i in range(0, len(clips), _FEW))
-        return (np.stack([decode_clip(file, sampling, camera) for file in some]) for some in files)
+        where = list(zip(clips.files, clips.parts, strict=True))
+        few = (where[i : i + _FEW] for i in range(0, len(clips), _FEW))
+        return (np.stack([decode_clip(file, sampling, camera, part) for file, part in some]) for some in few)
 
     def score(self, path: Path, clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
         """Accuracy of a file on clips, and which of them it got right ``(N,)``."""
