@@ -124,7 +124,7 @@ def _run(
 
 def _asked(session: Session, entry: Entry, sampling: Sampling, preprocess: Preprocess) -> Floats | None:
     try:
-        clip = decode_clip(entry.path, sampling, preprocess)
+        clip = decode_clip(entry.path, sampling, preprocess, entry.part)
     except ClipError:
         return None
     logits = session.run(as_input(clip[np.newaxis], preprocess, session.input.dtype))
