@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from skd_bench.clips import WHOLE
 from skd_bench.files import write_atomic, write_json
 from skd_edge.compress import gather_clips, train
 from skd_edge.data.gather import Material, deployed_view
@@ -135,7 +136,8 @@ def _sheets(recipe: Recipe, material: Material, shown: list[Suspect], screen: Sc
     """A contact sheet for each of these clips, by name."""
     train, preprocess = material.clips.train, deployed_view(recipe.clip)[1]
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache_root())
-    paths = {e.name: e.path for e in listing.entries if e.split == "train"}
+    # Of a part of a file (a span of time, a place in a shard) the stored frames are shown.
+    paths = {e.name: e.path for e in listing.entries if e.split == "train" and e.part == WHOLE}
     sheets = {}
     with screen.stage("contact sheets") as bar:
         for done, s in enumerate(shown, 1):
