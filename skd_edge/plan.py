@@ -17,7 +17,7 @@ from skd_edge.distill.losses.labels import soft_cross_entropy
 from skd_edge.models.build import build_network
 from skd_edge.models.factory import permit
 from skd_edge.models.tsm import parameters
-from skd_edge.recipe import GeneratedData, Network, Recipe
+from skd_edge.recipe import GeneratedData, Network, Recipe, Teacher
 from skd_edge.run import cache_root
 from skd_edge.schedule.search import candidates
 from skd_edge.schedule.tree import Facts, Node, grow
@@ -82,7 +82,7 @@ class Plan:
 def facts_of(material: Material) -> Facts:
     """What the data contributes to the names of legs."""
     clips = material.clips
-    return Facts(f"{clips.train.hash}:{clips.val.hash}", material.weak_hash, len(clips.classes))
+    return Facts(f"{clips.train.hash}:{clips.val.hash}", material.weak_hash, len(clips.classes), clips.classes)
 
 
 def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -> Plan:
@@ -98,10 +98,10 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         UserError: See ``list_clips`` and ``adapt``.
     """
     permit(recipe.teacher, allow_code)
-    count, train, classes, facts = _look(recipe)
-    tree = grow(recipe, facts or Facts("", "", classes), recipe.students)
+    count, train, names, facts = _look(recipe)
+    tree = grow(recipe, facts or Facts("", "", len(names), names), recipe.students)
     learn = {n.leg.learner.name for n in tree if n.leg.epochs}
-    probes = {name: _probe(recipe, spec, classes, learns=name in learn) for name, spec in recipe.networks.items()}
+    probes = {name: _probe(recipe, spec, names, learns=name in learn) for name, spec in recipe.networks.items()}
     slow = _over_budget(recipe, probes)
     batches = max(train // recipe.training.batch, 1)
     legs = tuple(_planned(node, out if facts else None, facts is not None, probes, batches, slow) for node in tree)
@@ -122,17 +122,17 @@ def _over_budget(recipe: Recipe, probes: dict[str, _Probe]) -> set[str]:
     return {s.name for s in recipe.students if probes[s.name].clip_ms > limit * _SLACK}
 
 
-def _look(recipe: Recipe) -> tuple[int, int, int, Facts | None]:
+def _look(recipe: Recipe) -> tuple[int, int, tuple[str, ...], Facts | None]:
     """Clips, training clips, classes, and the facts that name legs where the clips are decoded already."""
     cache = cache_root()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
-        return data.train + data.val + data.test, data.train, len(classes_of(data)), None
+        return data.train + data.val + data.test, data.train, classes_of(data), None
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache)
     train = sum(e.split == "train" for e in listing.entries)
     if not is_built(listing, *deployed_view(recipe.clip), cache):
-        return len(listing.entries), train, len(listing.classes), None
-    return len(listing.entries), train, len(listing.classes), facts_of(gather(recipe, cache))
+        return len(listing.entries), train, listing.classes, None
+    return len(listing.entries), train, listing.classes, facts_of(gather(recipe, cache))
 
 
 def _data_seconds(recipe: Recipe, count: int, facts: Facts | None) -> float:
@@ -160,10 +160,12 @@ class _Probe:
     widths: int
 
 
-def _probe(recipe: Recipe, spec: Network, classes: int, *, learns: bool, steps: int = 4) -> _Probe:
+def _probe(recipe: Recipe, spec: Network, names: tuple[str, ...], *, learns: bool, steps: int = 4) -> _Probe:
     """Seconds of a training step, milliseconds of one clip in PyTorch, megabytes of weights: on this machine."""
-    clip = recipe.clip
-    network = build_network(spec, classes=classes, clip=clip, seed=0)
+    if isinstance(spec, Teacher) and spec.logits:
+        return _Probe(0.0, 0.0, 0.0, 0)
+    clip, classes = recipe.clip, len(names)
+    network = build_network(spec, classes=classes, clip=clip, seed=0, names=names)
     x = torch.zeros(recipe.training.batch, 3, clip.frames, clip.size, clip.size)
     targets = torch.full((len(x), classes), 1 / classes)
 

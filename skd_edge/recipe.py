@@ -10,25 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from skd_edge.recipe_networks import Layout as Layout
+from skd_edge.recipe_networks import Member as Member
+from skd_edge.recipe_networks import Name, Share
+from skd_edge.recipe_networks import Network as Network
+from skd_edge.recipe_networks import Part as Part
+from skd_edge.recipe_networks import Teacher as Teacher
+from skd_edge.recipe_networks import TeacherClip as TeacherClip
 
 LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
-Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "FNC", "NBC", "BCT", "FC"]
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 def _unused(default: object) -> Callable[[object], bool]:
     """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
     return lambda value: value == default
-
-
-class Part(BaseModel):
-    """A frozen section of a recipe; a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -342,115 +341,6 @@ class Labels(Part):
         return value
 
 
-# ---------------------------------------------------------------------------------------------- networks
-class Network(Part):
-    """A network of the own family, cut into substages (one per entry of ``depths``)."""
-
-    name: Name
-    family: Literal["resnet", "mobile"] = "mobile"
-    width: int = Field(16, ge=4, le=512, description="channels of the first substage; each next one doubles")
-    depths: tuple[Annotated[int, Field(ge=1, le=32)], ...] = Field((1, 1, 1, 1), min_length=1, max_length=6)
-    temporal: Literal["none", "shift", "conv"] = "conv"
-    expand: int = Field(2, ge=1, le=6, description="expansion of the inverted residuals (mobile)")
-    causal: bool = Field(
-        False, description="time flows one way: a frame sees none that come later, so that the student can also stream"
-    )
-
-    @property
-    def substage_count(self) -> int:
-        """K: how many substages the network has."""
-        return len(self.depths)
-
-    @property
-    def outline(self) -> dict[str, object]:
-        """What decides the network but its weights: names legs, so nothing else may be in it."""
-        return self.model_dump(exclude=_named_no_leg(self) | {"name"})
-
-
-def _named_no_leg(network: Network) -> set[str]:
-    """Settings that came later than the first legs: at their default they do not rename any."""
-    return set() if network.causal else {"causal"}
-
-
-class TeacherClip(Part):
-    """What a teacher made elsewhere wants its input to be, where it is not what ``clip`` gives the students."""
-
-    frames: int | None = Field(None, ge=1, le=128, description="frames; those of the clip are repeated or left out")
-    size: int | None = Field(None, ge=16, le=512, description="height and width, pixels; the clip is resized")
-    mean: tuple[float, float, float] | None = Field(None, description="subtracted from each channel (0 to 1)")
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = (
-        Field(None, description="each channel is divided by it")
-    )
-
-
-class Teacher(Network):
-    """The largest network: trained here on the weak labels, or given as a checkpoint; of the own family, or anybody's.
-
-    With ``factory`` it is any ``torch.nn.Module`` that a Python callable returns, cut into substages at the outputs of
-    the named modules. That runs somebody's code, so ``compress`` and ``plan`` then need ``--allow-code``.
-    """
-
-    name: Name = "teacher"
-    family: Literal["resnet", "mobile"] = "resnet"
-    width: int = Field(32, ge=4, le=512)
-    checkpoint: Path | None = Field(None, description="weights of this very network: safetensors, or a .pt state_dict")
-    floor: Share = Field(0.0, description="stop before distilling when the teacher's validation accuracy is below")
-    factory: str | None = Field(
-        None,
-        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$",
-        description="package.module:callable that returns the network; instead of family, width, depths, temporal",
-    )
-    arguments: dict[str, JsonValue] = Field({}, description="keyword arguments of the factory")
-    code: Path | None = Field(None, description="folder of the factory's module, beside Python's path; the recipe's")
-    trained: bool = Field(False, description="the factory returns it trained on these classes: it learns nothing here")
-    substages: tuple[str, ...] = Field(
-        (), max_length=6, description="dotted names of the factory's modules whose outputs end the substages"
-    )
-    input: Literal["clip", "frames-first", "frames"] = Field(
-        "clip", description="its forward takes (B,3,T,H,W), (B,T,3,H,W), or (B*T,3,H,W), its logits then averaged"
-    )
-    layout: Layout | None = Field(
-        None, description="axes of the substages' outputs (F: B*T frames, N: tokens); else told by their shape"
-    )
-    tubelet: int | None = Field(None, ge=1, le=128, description="frames that a token spans; else told by shape")
-    clip: TeacherClip | None = Field(None, description="what the factory's network wants, where it is not `clip`")
-
-    def __hash__(self) -> int:  # the arguments, a dict, have none
-        return hash((self.name, self.factory, self.substages, self.width, self.depths))
-
-    @property
-    def module(self) -> str:
-        """The module that the factory is in; empty without one."""
-        return (self.factory or "").partition(":")[0]
-
-    @property
-    def substage_count(self) -> int:
-        """K: how many substages the network has."""
-        return len(self.substages) if self.factory else len(self.depths)
-
-    @property
-    def outline(self) -> dict[str, object]:
-        """What decides the network but its weights: names legs, so nothing else may be in it."""
-        own = set(Network.model_fields) - _named_no_leg(self)
-        made = {"factory", "arguments", "substages", "input", "layout", "tubelet", "clip"}
-        return self.model_dump(include=made) if self.factory else self.model_dump(include=own - {"name"})
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Teacher:
-        fields = Teacher.model_fields
-        own = ("family", "width", "depths", "temporal", "expand", "causal")
-        made = ("arguments", "code", "trained", "substages", "input", "layout", "tubelet", "clip")
-        for name in own if self.factory else made:
-            if getattr(self, name) != fields[name].default:
-                why = "describes the own family, and" if self.factory else "is for a network made by a factory, and no"
-                raise ValueError(f"teacher.{name} {why} teacher.factory is given; remove one of them")
-        if self.factory and not self.substages:
-            raise ValueError("teacher.substages is missing: name the factory's modules whose outputs end the substages")
-        if twice := [name for name in self.substages if self.substages.count(name) > 1]:
-            raise ValueError(f"teacher.substages names {twice[0]!r} twice; each substage ends at another module")
-        return self
-
-
 # ---------------------------------------------------------------------------------------------- training
 class Losses(Part):
     """Weights of a leg's loss terms; 0 turns a term off."""
@@ -660,28 +550,30 @@ class Recipe(Part):
                 )
             if len(set(path)) != len(path):
                 raise ValueError(f"schedule.paths goes in a circle: {' -> '.join(path)}")
+        first = self.teacher if self.teacher.substage_count else (*self.assistants, *self.students)[0]
         for network in (*self.assistants, *self.students):
-            if network.substage_count != self.teacher.substage_count:
-                length = "'teacher.substages' and of 'depths'" if self.teacher.factory else "'depths'"
+            if network.substage_count != first.substage_count:
+                length = "'teacher.substages' and of 'depths'" if self.teacher.source else "'depths'"
                 raise ValueError(
-                    f"{network.name} has {network.substage_count} substages and {self.teacher.name} has "
-                    f"{self.teacher.substage_count}; corresponding substages need equal counts (the length of {length})"
+                    f"{network.name} has {network.substage_count} substages and {first.name} has "
+                    f"{first.substage_count}; corresponding substages need equal counts (the length of {length})"
                 )
             if self.clip.size < 2 ** len(network.depths):
                 raise ValueError(
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
                     f"{self.clip.size} does not allow; use fewer substages or a larger size"
                 )
-        match, most = self.training.match, self.teacher.substage_count
+        match, most = self.training.match, first.substage_count
         if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
             raise ValueError(
                 f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does not"
             )
-        if self.training.combination == "graft" and self.teacher.factory:
+        if self.training.combination == "graft" and (alien := self._ungraftable()):
             raise ValueError(
-                "training.combination: graft runs the teacher's later substages alone, which a teacher that comes from "
-                "a factory cannot do; use curriculum or none"
+                f"training.combination: graft runs the teacher's later substages alone, which {alien} cannot do; use "
+                "curriculum or none"
             )
+        self._answers_fit()
         if self.labels.folds == 1:
             raise ValueError("labels.folds: one fold leaves nothing to learn from; use 0 (none) or 2 and more")
         if {"int8", "int8-trt"} & {*self.export.precisions} and self.export.calibration_clips == 0:
@@ -689,3 +581,22 @@ class Recipe(Part):
         if self.export.frame_size and self.export.contract != "frames":
             raise ValueError("export.frame_size is for files that take frames: set export.contract to frames")
         return self
+
+    def _ungraftable(self) -> str | None:
+        """A teacher of which no later part can be run alone."""
+        if self.teacher.source:
+            return f"a teacher that comes from {'a factory' if self.teacher.factory else self.teacher.source}"
+        teachers = (self.teacher, *self.assistants)
+        return next((f"{n.family} ({n.name})" for n in teachers if n.family not in ("resnet", "mobile")), None)
+
+    def _answers_fit(self) -> None:
+        """What a teacher that is only a file of answers cannot do."""
+        if self.teacher.logits is None:
+            return
+        if self.augment.mixup:
+            raise ValueError("augment.mixup mixes clips, of which teacher.logits knows no answers; set it to 0")
+        if self.choice.relative:
+            raise ValueError(
+                f"choice.budget {self.choice.budget!r} needs the teacher's milliseconds, and teacher.logits is no "
+                "network; give the budget in milliseconds ('8 ms')"
+            )

@@ -147,11 +147,17 @@ def _merged(parent: Node, child: Node) -> Node:
 
 
 def _beside(tree: Node) -> None:
-    """A teacher's factory is searched beside the recipe that names it, unless that says where."""
+    """A teacher's factory, or a model's folder, is searched beside the recipe that names it."""
     teacher = tree.child("teacher")
-    factory = teacher.child("factory") if teacher else None
-    if teacher and factory and factory.value is not None and isinstance(teacher.value, dict):
-        teacher.value.setdefault("code", Node(".", factory.place, "."))
+    together = teacher.child("ensemble") if teacher else None
+    for member in (teacher, *(together.value if together and isinstance(together.value, list) else ())):
+        factory, hub = (member.child(key) if member else None for key in ("factory", "hub"))
+        if member and factory and factory.value is not None and isinstance(member.value, dict):
+            member.value.setdefault("code", Node(".", factory.place, "."))
+        if hub and isinstance(hub.value, str) and hub.value.strip():
+            folder = os.path.abspath(hub.place.base / os.path.expanduser(hub.value))
+            if os.path.isdir(folder) or hub.value[0] in "./~":
+                hub.value = folder
 
 
 # --------------------------------------------------------------------------------------------- --set

@@ -29,7 +29,7 @@ from skd_edge.distill.losses.distribution import DistributionLoss
 from skd_edge.distill.method import WHOLE, Phase, graft_term, loss_terms, matched, phase_at
 from skd_edge.distill.rounding import round_in_forward
 from skd_edge.distill.settings import Leg
-from skd_edge.distill.teacher import Said, TeacherCache
+from skd_edge.distill.teacher import Answers, Said
 from skd_edge.models.build import Built, build_network
 from skd_edge.models.substages import Staged
 from skd_edge.models.tsm import TSM
@@ -41,9 +41,9 @@ _SETTING = {"early learning": "training.elr", "graft": "training.losses.logits"}
 
 @dataclass
 class Trained:
-    """What a leg leaves: the averaged weights that validated best, and how it went."""
+    """What a leg leaves: the averaged weights that validated best (a file of answers has none), and how it went."""
 
-    network: Built
+    network: Built | None
     accuracy: float
     curve: Curve
     seconds: float
@@ -62,11 +62,11 @@ def train_leg(
     leg: Leg,
     clips: Clips,
     targets: NDArray[np.float32],
-    teacher: TeacherCache | None,
+    teacher: Answers | None,
     preprocess: Preprocess,
     folder: Path,
     *,
-    others: tuple[TeacherCache, ...] = (),
+    others: tuple[Answers, ...] = (),
     start: dict[str, Tensor] | None = None,
     report: Report = lambda row: None,
 ) -> Trained:
@@ -97,8 +97,8 @@ class _Training:
         leg: Leg,
         clips: Clips,
         targets: NDArray[np.float32],
-        teacher: TeacherCache | None,
-        others: tuple[TeacherCache, ...],
+        teacher: Answers | None,
+        others: tuple[Answers, ...],
         preprocess: Preprocess,
         folder: Path,
         start: dict[str, Tensor] | None,
@@ -308,7 +308,7 @@ class _Training:
 
 def build_learner(leg: Leg) -> Built:
     """The leg's network; its first weights depend on the seed and its shape alone, the same for every method."""
-    return build_network(leg.learner, classes=leg.classes, clip=leg.clip, seed=leg.seed)
+    return build_network(leg.learner, classes=leg.classes, clip=leg.clip, seed=leg.seed, names=leg.names)
 
 
 def rows_of(leg: Leg, clips: ClipSet) -> NDArray[np.int64]:
@@ -345,15 +345,22 @@ def predict(network: Built, clips: ClipSet, preprocess: Preprocess) -> NDArray[n
 
 
 def look(network: Built, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
-    """The last substage's features of the plain view, averaged over time: ``(N, C_K)``."""
-    return _plainly(network, clips, preprocess, lambda said: said.features[-1].mean(1))
+    """The last substage's features of the plain view, averaged over time: ``(N, C_K)``; without any, the logits."""
+
+    def seen(said: Staged) -> Tensor:
+        if said.features:
+            return said.features[-1].mean(1)
+        assert said.logits is not None
+        return said.logits
+
+    return _plainly(network, clips, preprocess, seen)
 
 
 @torch.no_grad()
 def _plainly(
     network: Built, clips: ClipSet, preprocess: Preprocess, part: Callable[[Staged], Tensor], batch: int = 128
 ) -> NDArray[np.float32]:
-    device = next(network.parameters()).device
+    device = next(network.parameters(), torch.zeros(())).device  # an ONNX file has none
     parts = [
         part(network(plain_view(clips.clips[i : i + batch], preprocess).to(device))).float().cpu()
         for i in range(0, len(clips), batch)

@@ -39,6 +39,7 @@ class Leg:
         code: hash of the file beside the recipe that makes the network, where a factory does.
         others: hashes of the teachers further up the cascade, where guidance is dense.
         rounded: bits of the weights while the learner is fine-tuned as its INT8 file computes; None: it is not.
+        names: the classes, where the learner comes trained with a class list of its own to match them with.
         fold: ``(i, k)``: the i-th of k parts of the training clips is held out, for out-of-fold opinions.
     """
 
@@ -62,20 +63,18 @@ class Leg:
     others: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
     rounded: int | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
         """Names the leg: equal hashes train to equal weights (on the same kind of machine)."""
+        apart = {"learner", "path", "role", "clip", "augment", "training"}
+        apart |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no leg
         return digest(
             {
                 "method": METHOD,
                 "learner": self.learner.outline,
-                **{
-                    k: v
-                    for k, v in asdict(self).items()
-                    if k not in ("learner", "path", "role", "clip", "augment", "training")
-                    and (k, v) != ("rounded", None)  # came later than the first legs, and renames none
-                },
+                **{k: v for k, v in asdict(self).items() if k not in apart},
                 "clip": self.clip.model_dump(),
                 "augment": self.augment.model_dump(),
                 "training": self._training(),

@@ -5,6 +5,7 @@ Kept are logits and pooled substage features, never maps; the files lie in the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,38 @@ class Said:
         return Staged(features, torch.from_numpy(self.logits[index]).to(device).float())
 
 
-class TeacherCache:
-    """A teacher's answers about the training clips, one folder for each view.
+class Answers(ABC):
+    """What a teacher says of the training clips, view by view.
+
+    Attributes:
+        network: the teacher, where it is one.
+    """
+
+    network: nn.Module | None = None
+
+    @abstractmethod
+    def view(self, view: int) -> Said:
+        """All training clips of one view."""
+
+    def probabilities(self, views: int) -> NDArray[np.float32]:
+        """Class probabilities ``(N, C)``, the mean over this many views."""
+        voices = [_softmax(self.view(v).logits) for v in range(views)]
+        return np.asarray(np.mean(voices, axis=0), np.float32)
+
+
+class ToldAnswers(Answers):
+    """Answers from a file: of the plain clips, whatever the view; logits ``(N, C)`` alone, no substages."""
+
+    def __init__(self, logits: NDArray[np.float32]) -> None:
+        self.said = Said(logits, [])
+
+    def view(self, view: int) -> Said:
+        """The same for every view."""
+        return self.said
+
+
+class TeacherCache(Answers):
+    """A network's answers about the training clips, one folder for each view.
 
     Args:
         network: the teacher, in evaluation mode.
@@ -55,6 +86,7 @@ class TeacherCache:
         half: bool = False,
     ) -> None:
         assert not network.training, "a teacher answers in evaluation mode"
+        self.network: nn.Module
         self.network, self.view_of, self.count = network, view_of, count
         self.folder: Path = folder / "half" if half else folder
         self.dtype: type[np.floating] = np.float16 if half else np.float32
@@ -70,15 +102,10 @@ class TeacherCache:
             self._open[view] = Said(_map(folder / "logits.npy"), [_map(f) for f in features])
         return self._open[view]
 
-    def probabilities(self, views: int) -> NDArray[np.float32]:
-        """Class probabilities ``(N, C)``, the mean over this many views."""
-        voices = [_softmax(self.view(v).logits) for v in range(views)]
-        return np.asarray(np.mean(voices, axis=0), np.float32)
-
     @torch.no_grad()
     def _ask(self, folder: Path, view: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        device = next(self.network.parameters()).device
+        device = next(self.network.parameters(), torch.zeros(())).device  # an ONNX file has none
         parts: list[Staged] = []
         for first in range(0, self.count, _BATCH):
             index = np.arange(first, min(first + _BATCH, self.count))

@@ -7,21 +7,21 @@ changed. The adapter also gives it clips as it wants them: axes, number of frame
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_edge.models.factory import make, told
+from skd_edge.models.factory import told
 from skd_edge.models.pooling import layouts_of, pool
+from skd_edge.models.specs import Input
 from skd_edge.models.substages import Staged
-from skd_edge.recipe import Clip, Teacher
+from skd_edge.recipe import Clip
 
-Input = Literal["clip", "frames-first", "frames"]
 _PROBE = 3  # clips that the shapes are looked at with: no axis of a network is likely to have three entries
 _AT_ONCE = 16  # clips in one pass of a network that does not learn: big networks need much memory for each
 
@@ -67,11 +67,17 @@ class Adapter(nn.Module):
         super().__init__()
         wants = wants or clip
         self.network, self.substages, self.takes, self.layout, self.tubelet = network, substages, takes, layout, tubelet
-        self.frames = wants.frames
+        self.frames, self.wants = wants.frames, wants
         self.view = View(clip, wants)
         _known(network, substages)
         self.layouts: tuple[str, ...] = ()
+        self.columns: Tensor | None
+        self.register_buffer("columns", None, persistent=False)
         self.widths, self.classes = self._probe(clip)
+
+    def choose(self, columns: Sequence[int]) -> None:
+        """Hand on these of the network's logits alone, in this order: its classes that are the data's."""
+        self.columns, self.classes = torch.tensor(columns), len(columns)
 
     def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
         """Features of the first ``upto`` substages of clips ``(B, 3, T, H, W)``, or of all of them and the logits."""
@@ -108,7 +114,8 @@ class Adapter(nn.Module):
 
     def _logits(self, output: object) -> Tensor:
         logits = _tensor(output)
-        return logits.unflatten(0, (-1, self.frames)).mean(1) if self.takes == "frames" else logits
+        logits = logits.unflatten(0, (-1, self.frames)).mean(1) if self.takes == "frames" else logits
+        return logits if self.columns is None else logits.index_select(1, self.columns)
 
     # -------------------------------------------------------------------------------------------- its shapes
     def _probe(self, clip: Clip) -> tuple[tuple[int, ...], int]:
@@ -186,31 +193,6 @@ class View(nn.Module):
         if self.scale is not None and self.offset is not None:
             clip = clip * self.scale + self.offset
         return clip
-
-
-def adapt(teacher: Teacher, *, classes: int | None, clip: Clip, seed: int) -> Adapter:
-    """The network of a teacher that comes from a factory.
-
-    Args:
-        teacher: a teacher with a factory, permitted (factory.py).
-        classes: how many the data has; None: not known yet, any number will do.
-        clip: the clips that come in.
-        seed: what its first weights are drawn from.
-
-    Raises:
-        UserError: See ``make`` and ``Adapter``; or the network has another number of classes.
-    """
-    wants = clip.model_copy(update=teacher.clip.model_dump(exclude_none=True)) if teacher.clip else clip
-    network = Adapter(
-        make(teacher, seed), teacher.substages, clip=clip, wants=wants, takes=teacher.input,
-        layout=teacher.layout, tubelet=teacher.tubelet,
-    )  # fmt: skip
-    if classes is not None and network.classes != classes:
-        raise UserError(
-            f"the teacher of {teacher.factory} tells {network.classes} classes apart and the data has {classes}; give "
-            "the right number in teacher.arguments, with the classes in the order of their names"
-        )
-    return network
 
 
 def _known(network: nn.Module, names: tuple[str, ...]) -> None:

@@ -22,11 +22,12 @@ from torch import nn
 
 from skd_bench.errors import UsageError, UserError
 from skd_edge.recipe import Teacher
+from skd_edge.recipe_networks import Member
 
 _permitted: set[str] = set()
 
 
-def permit(teacher: Teacher, allow_code: bool) -> None:
+def permit(teacher: Member, allow_code: bool) -> None:
     """Let this teacher's factory run in this process; a teacher of the own family needs no leave.
 
     Args:
@@ -36,17 +37,19 @@ def permit(teacher: Teacher, allow_code: bool) -> None:
     Raises:
         UsageError: The teacher comes from a factory, and the user did not allow code to run.
     """
-    if teacher.factory is None:
-        return
-    if not allow_code:
-        raise UsageError(
-            f"teacher.factory {teacher.factory!r} runs somebody's code on this machine; read {teacher.module}, and if "
-            "you trust it give --allow-code (in Python: allow_code=True)"
-        )
-    _permitted.add(teacher.factory)
+    members = teacher.members if isinstance(teacher, Teacher) else (teacher,)
+    for member in members:
+        if member.factory is None:
+            continue
+        if not allow_code:
+            raise UsageError(
+                f"teacher.factory {member.factory!r} runs somebody's code on this machine; read {member.module}, and "
+                "if you trust it give --allow-code (in Python: allow_code=True)"
+            )
+        _permitted.add(member.factory)
 
 
-def make(teacher: Teacher, seed: int) -> nn.Module:
+def make(teacher: Member, seed: int) -> nn.Module:
     """Call the teacher's factory, its random numbers drawn from ``seed`` (the caller's random state is untouched).
 
     Raises:
@@ -72,7 +75,7 @@ def make(teacher: Teacher, seed: int) -> nn.Module:
     return network
 
 
-def weights_of(teacher: Teacher, seed: int) -> str | None:
+def weights_of(teacher: Member, seed: int) -> str | None:
     """Hash of all weights that the factory gives, names and bytes; None where it may not run (see ``permit``).
 
     Whatever they come from (a file, a package, a neighbouring module): other weights are another teacher.
@@ -82,19 +85,19 @@ def weights_of(teacher: Teacher, seed: int) -> str | None:
     """
     if teacher.factory not in _permitted:
         return None
-    return _weights(teacher.model_dump_json(), seed)
+    return _weights(teacher.model_dump_json(include=set(Member.model_fields)), seed)
 
 
 @functools.lru_cache(maxsize=8)
 def _weights(teacher: str, seed: int) -> str:
     known = hashlib.sha256()
-    for name, tensor in make(Teacher.model_validate_json(teacher), seed).state_dict().items():
+    for name, tensor in make(Member.model_validate_json(teacher), seed).state_dict().items():
         known.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         known.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return known.hexdigest()
 
 
-def source_of(teacher: Teacher) -> Path | None:
+def source_of(teacher: Member) -> Path | None:
     """The file beside the recipe that the factory is in, None where it comes from elsewhere; nothing is imported."""
     if teacher.factory is None or teacher.code is None:
         return None
@@ -110,7 +113,7 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
-def _find(teacher: Teacher) -> Callable[..., object]:
+def _find(teacher: Member) -> Callable[..., object]:
     """The callable that ``package.module:callable`` names; the recipe's folder is searched last."""
     assert teacher.factory is not None
     folder = str(teacher.code) if teacher.code else None

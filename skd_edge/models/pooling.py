@@ -12,6 +12,7 @@ FCHW     maps of folded frames                          4 axes, the last two equ
 FHWC     the same, channels last                        4 axes, the two in the middle equal
 BTNC     tokens frame by frame                          4 axes, B and T as in the clip
 BNC      tokens of the whole clip, time outermost       3 axes, B first, N = T'*h*h (+1 class token)
+BMC      tokens of the whole clip, time innermost       never: it looks like BNC
 FNC      tokens of folded frames, N = h*h (+1)          3 axes, F more than B
 NBC      tokens, sequence first                         3 axes, B second
 BCT      vectors, channels first                        3 axes, the last as long as the clip
@@ -87,9 +88,10 @@ def pool(x: Tensor, layout: str, *, batch: int, frames: int, tubelet: int | None
     """
     if layout == "NBC":
         x, layout = x.transpose(0, 1), "BNC"
-    if layout == "BNC":
+    if layout in ("BNC", "BMC"):
         steps, extra = time_steps(x.shape[1], frames, tubelet) or (1, 0)
-        x, layout = x[:, extra:].unflatten(1, (steps, -1)), "BTNC"
+        shape, after = ((steps, -1), "BTNC") if layout == "BNC" else ((-1, steps), "BNTC")
+        x, layout = x[:, extra:].unflatten(1, shape), after
     elif "N" in layout:
         place = layout.index("N")
         if _square(x.shape[place] - 1) and not _square(x.shape[place]):

@@ -65,3 +65,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"{path} holds no state_dict; save the network's state_dict() alone")
     return {str(name): tensor for name, tensor in found.items()}
+
+
+def begin_from(network: nn.Module, path: Path, what: str) -> list[str]:
+    """Put the weights of a file into a network, but those whose shape differs (the head of another class list).
+
+    Args:
+        network: what begins from them.
+        path: see ``load_weights``.
+        what: how messages call the network.
+
+    Returns:
+        Names that keep their first weights.
+
+    Raises:
+        UserError: The file cannot be read, or it holds less than 9 in 10 of the network's tensors.
+    """
+    state, wanted = read_weights(path), network.state_dict()
+
+    def fitting(prefix: str) -> dict[str, Tensor]:
+        named = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        return {name: t for name, t in named.items() if name in wanted and wanted[name].shape == t.shape}
+
+    best = max((fitting(prefix) for prefix in _BEFORE), key=len)
+    if len(best) < 0.9 * len(wanted):
+        raise UserError(
+            f"{path} does not fit {what}: {len(best)} of its {len(wanted)} tensors are there with their shapes; give "
+            "weights of this network"
+        )
+    network.load_state_dict(best, strict=False)
+    return [name for name in wanted if name not in best]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,11 +24,12 @@ from skd_bench.files import write_atomic, write_json
 from skd_edge.data.gather import Material
 from skd_edge.distill.leg import Trained, build_learner, folds_of, look, predict, train_leg, view_of
 from skd_edge.distill.settings import Leg, digest
-from skd_edge.distill.teacher import TeacherCache
+from skd_edge.distill.teacher import Answers, TeacherCache, ToldAnswers
 from skd_edge.labels.pseudo import PseudoLabels, optimise
 from skd_edge.labels.sheet import write_sheet
-from skd_edge.models.adapters import Adapter
 from skd_edge.models.build import Built
+from skd_edge.models.elsewhere import parts_of
+from skd_edge.models.told import read_told
 from skd_edge.models.weights import load_weights
 from skd_edge.recipe import Labels, Teacher
 from skd_edge.run import RunFolder
@@ -115,7 +116,8 @@ class LocalEngine:
         if key not in self.pseudo:
             clips = self.material.clips.train
             q = self._opinions(node, folds)
-            features = look(self.network(node), clips, self.preprocess)
+            told = self._told(node, "train")
+            features = look(self.network(node), clips, self.preprocess) if told is None else told
             pseudo = optimise(self.material.weak, q, features, self.labels, self.material.trusted, clips.groups)
             _write_labels(self.run.folder / "labels" / f"{node.hash}.csv", pseudo, self.material)
             self.pseudo[key] = pseudo
@@ -126,13 +128,19 @@ class LocalEngine:
         leg, folder = node.leg, self.run.leg_folder(node.hash)
         folder.mkdir(parents=True, exist_ok=True)
         self.run.journal("leg_started", leg=node.hash, name=leg.name, role=leg.role, teacher=leg.teacher)
-        trained = self._given(node) if leg.given else self._learn(node)
-        # Cloned: networks made elsewhere may share a tensor under two names, which the file format refuses.
-        weights = {name: tensor.cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
-        write_atomic(folder / "weights.safetensors", save(weights))
+        said = self._told(node, "val")
+        if said is not None:
+            trained = Trained(None, _accuracy(said, self.material), [], 0.0)
+        else:
+            trained = self._given(node) if leg.given else self._learn(node)
+            assert trained.network is not None
+            said = predict(trained.network, self.material.clips.val, self.preprocess)
+            # Cloned: networks made elsewhere may share a tensor under two names, which the file format refuses.
+            weights = {name: tensor.cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
+            write_atomic(folder / "weights.safetensors", save(weights))
         if trained.memory is not None:
             _save_array(folder / "memory.npy", trained.memory)
-        _save_array(folder / "val_logits.npy", predict(trained.network, self.material.clips.val, self.preprocess))
+        _save_array(folder / "val_logits.npy", said)
         facts = {"leg": node.hash, "name": leg.name, "role": leg.role, "accuracy": trained.accuracy,
                  "seconds": round(trained.seconds, 3), "curve": trained.curve, "threads": torch.get_num_threads(),
                  "torch": torch.__version__}  # fmt: skip
@@ -165,19 +173,27 @@ class LocalEngine:
         teacher, model = node.leg.learner, build_learner(node.leg)
         assert isinstance(teacher, Teacher)
         if teacher.checkpoint is not None:
-            shape = "factory, arguments" if teacher.factory else "family, width, depths, temporal, classes"
+            made = "factory, arguments" if teacher.factory else teacher.source
+            shape = made or "family, width, depths, temporal, classes"
             try:
                 load_weights(
-                    model.network if isinstance(model, Adapter) else model,
+                    parts_of(model),
                     teacher.checkpoint,
                     f"the teacher that the recipe describes ({shape})",
                 )
             except UserError as error:
                 raise UserError(f"teacher.checkpoint {error}") from None
         model.eval()
-        labels = self.material.clips.val.labels
-        accuracy = float((predict(model, self.material.clips.val, self.preprocess).argmax(1) == labels).mean())
-        return Trained(model, accuracy, [], 0.0)
+        return Trained(
+            model, _accuracy(predict(model, self.material.clips.val, self.preprocess), self.material), [], 0.0
+        )
+
+    def _told(self, node: Node, split: Literal["train", "val"]) -> NDArray[np.float32] | None:
+        """Logits of a split's clips ``(N, C)`` from the teacher's file, where that is all there is of it."""
+        teacher, clips = node.leg.learner, self.material.clips
+        if not isinstance(teacher, Teacher) or teacher.logits is None:
+            return None
+        return read_told(teacher.logits, teacher.classes).of(getattr(clips, split).names, clips.classes)
 
     def _targets(self, node: Node) -> NDArray[np.float32]:
         if node.labels is not None:
@@ -199,8 +215,10 @@ class LocalEngine:
             q = self._teacher(node, _unmixed(node.leg)).probabilities(_VOICES)
         return np.asarray(q / np.maximum(q.sum(1, keepdims=True), 1e-6), np.float32)
 
-    def _teacher(self, node: Node, leg: Leg) -> TeacherCache:
-        """What a finished node's network says of the views that ``leg`` sees."""
+    def _teacher(self, node: Node, leg: Leg) -> Answers:
+        """What a finished node's network, or its file, says of the views that ``leg`` sees."""
+        if (told := self._told(node, "train")) is not None:
+            return ToldAnswers(told)
         clips = self.material.clips.train
         views = digest({"data": clips.hash, "augment": leg.augment.model_dump(), "clip": leg.clip.model_dump()})
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -237,6 +255,10 @@ def check_floor(teacher: Teacher, leg: Finished) -> None:
             f"the teacher reaches {leg.accuracy:.1%} on validation, below teacher.floor {teacher.floor:.1%}; train it "
             "longer, give better labels, or lower the floor"
         )
+
+
+def _accuracy(logits: NDArray[np.float32], material: Material) -> float:
+    return float((logits.argmax(1) == material.clips.val.labels).mean())
 
 
 def _unmixed(leg: Leg) -> Leg:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from skd_bench.files import sha256_file
 from skd_edge.distill.settings import Leg, Role, digest
+from skd_edge.models.efficientnet import imagenet_hash
+from skd_edge.models.elsewhere import identity
 from skd_edge.models.factory import source_of, weights_of
 from skd_edge.recipe import Network, Recipe, Teacher
+from skd_edge.recipe_networks import Member
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Facts:
         data: hash of training pixels and of the validation clips.
         weak: hash of the weak labels.
         classes: number of classes.
+        names: their names, for a teacher with a class list of its own.
     """
 
     data: str
     weak: str
     classes: int
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,9 @@ class Legs:
         """The teacher: given, or a scout learns from the weak labels and goes on with the pseudo-labels it allows."""
         network, optimise = self.recipe.teacher, self.recipe.labels.optimise
         name = [network.name]
-        if network.checkpoint is not None or network.trained:
-            given = sha256_file(network.checkpoint) if network.checkpoint else "by its factory"
+        if not network.learns:
+            by = "by its factory" if network.factory else f"by {network.source}"
+            given = sha256_file(network.checkpoint) if network.checkpoint else by
             return Node(self._leg(network, "teacher", name, epochs=0, given=given))
         scout = Node(self._leg(network, "scout" if optimise else "teacher", name, weak=optimise))
         return self._refined(scout, self._folds(network)) if optimise else scout
@@ -139,8 +145,8 @@ class Legs:
         """A learner distilled from ``teacher`` with the full method; ``above`` also teach where guidance is dense."""
         labels = teacher if self.recipe.labels.optimise else None
         targets = self.targets(teacher) if labels else self.facts.weak
-        others = above if self.recipe.training.dense else ()
-        leg = self._leg(learner, role, path, teacher=teacher.hash, targets=targets, staged=True,
+        others, staged = above if self.recipe.training.dense else (), teacher.leg.learner.substage_count > 0
+        leg = self._leg(learner, role, path, teacher=teacher.hash, targets=targets, staged=staged,
                         others=tuple(o.hash for o in others))  # fmt: skip
         return Node(leg, teacher=teacher, labels=labels, others=others)
 
@@ -183,11 +189,18 @@ class Legs:
         settings: dict[str, object] = {
             "teacher": None, "start": None, "targets": self.facts.weak, "weak": False, "staged": False,
             "epochs": r.training.teacher_epochs if big else r.training.epochs, "code": _code(learner, r.seed),
+            "names": self._names(learner),
         }  # fmt: skip
         return Leg(
             learner=learner, role=role, path=tuple(path), data=self.facts.data, classes=self.facts.classes,
             clip=r.clip, augment=r.augment, seed=r.seed, **({"training": r.training} | settings | kw),  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def _names(self, learner: Network) -> tuple[str, ...]:
+        """The data's classes where they decide which of the learner's logits are read."""
+        if not isinstance(learner, Teacher) or learner.learns:
+            return ()
+        return self.facts.names if any(m.classes or m.source not in (None, "factory") for m in learner.members) else ()
 
     def _folds(self, network: Network) -> tuple[Node, ...]:
         """Networks that each leave out another part of the clips, where opinions are to be out-of-fold."""
@@ -200,8 +213,13 @@ class Legs:
 
 
 def _code(network: Network, seed: int) -> str | None:
-    """What a factory is beyond its name: its own file beside the recipe, and the weights that it gives."""
-    if not isinstance(network, Teacher) or network.factory is None:
-        return None
-    source = source_of(network)
-    return digest([sha256_file(source) if source else None, weights_of(network, seed)])
+    """What a network is beyond the recipe's words: a factory's own file and weights, or what given files hold."""
+    if isinstance(network, Teacher) and network.ensemble:
+        files = [sha256_file(m.checkpoint) if m.checkpoint else None for m in network.ensemble]
+        return digest([files, [_code(m, seed) for m in network.ensemble]])
+    if isinstance(network, Member) and network.factory:
+        source = source_of(network)
+        return digest([sha256_file(source) if source else None, weights_of(network, seed)])
+    if network.start == "imagenet":
+        return imagenet_hash(network.family)
+    return identity(network) if isinstance(network, Member) else None

@@ -121,8 +121,8 @@ class Scale:
 
     def random_weights(self, network: Network) -> Built:
         """A network nobody trained: as fast as a trained one."""
-        classes = len(self.classes)
-        return build_network(network, classes=classes, clip=self.recipe.clip, seed=self.recipe.seed).eval()
+        r, names = self.recipe, self.classes
+        return build_network(network, classes=len(names), clip=r.clip, seed=r.seed, names=names).eval()
 
     def trace_ahead(self, networks: Sequence[Built]) -> None:
         """Trace the networks for ONNX on two cores, before they are exported one by one."""

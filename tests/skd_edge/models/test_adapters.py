@@ -12,7 +12,8 @@ from torch import nn
 
 from skd_bench.errors import UsageError, UserError
 from skd_edge.models import factory
-from skd_edge.models.adapters import Adapter, View, adapt
+from skd_edge.models.adapters import Adapter, View
+from skd_edge.models.elsewhere import adapt
 from skd_edge.models.factory import make, permit, source_of
 from skd_edge.models.weights import load_weights
 from skd_edge.recipe import Clip, Teacher

