@@ -68,8 +68,8 @@ def table(rows: list[dict[str, object]], card: dict[str, object], sets: list[str
         "# What ImageNet's weights bring", "",
         f"Regenerate: `python bench/suites/imagenet_start.py --seeds {seeds}{words}`", "",
         f"Device: {card.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}. human_motion:",
-        "rendered motion capture (Bandai Namco Research Motion Dataset 2, CC BY-NC 4.0), clean labels, test accuracy in %",
-        "on held-out styles. Intervals: Student's t over seeds.", "",
+        "rendered motion capture (Bandai Namco Research Motion Dataset 2, CC BY-NC 4.0), clean labels,",
+        "test accuracy in % on held-out styles. Intervals: Student's t over seeds.", "",
         "| network | parameters | MACs of a clip | mean | 95 % interval | seeds | seconds |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
