@@ -17,7 +17,7 @@ def latency(result: Result) -> Chart | None:
     samples = np.sort(np.asarray(result.latency_samples.get(chosen.name, []) if chosen else [], dtype=float))
     if chosen is None or len(samples) < 2:
         return None
-    end = max(float(np.quantile(samples, 0.995)), *(p for p in (chosen.p50_ms, chosen.p99_ms) if p)) * 1.03
+    end = max([float(np.quantile(samples, 0.995)), *(p for p in (chosen.p50_ms, chosen.p99_ms) if p)]) * 1.03
     beyond = int((samples > end).sum())
     counts, edges = np.histogram(samples[samples <= end], bins=min(60, max(10, int(len(samples) ** 0.5))))
     steps = np.linspace(0, len(samples) - 1, min(300, len(samples))).round().astype(int)
