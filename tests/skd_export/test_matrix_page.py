@@ -1,8 +1,11 @@
 """The page of the conformance matrix says what the numbers say, and the published one is of the published numbers."""
 
+import json
 import sys
 
 import pytest
+
+from skd_export.artefacts import PRECISIONS
 
 CELL = {"agreement": 1.0, "relative": 2e-6, "accuracy_drop": 0.0, "verdict": None}
 
@@ -41,3 +44,21 @@ def test_cells_tell_parity_bounds_and_reasons(suite):
     assert "built, not run" in text
     assert "(1) does not take the operator X" in text
     assert "- `tensorrt`: no GPU" in text
+
+
+def test_the_page_is_that_of_the_published_numbers(suite):
+    published, others = (json.loads(path.read_text("utf-8")) for path in (suite.RESULTS, suite.OTHERS))
+    assert suite.PAGE.read_text("utf-8") == suite.page(published, others)
+
+
+def test_the_matrix_is_whole_and_within_its_bounds(suite):
+    """Each family and operator at each precision; a file outside its bounds is allowed only below FP32 and FP16."""
+    rows = json.loads(suite.RESULTS.read_text("utf-8"))["rows"]
+    names = {f"{family}, {operator}" for family in suite.FAMILIES for operator in suite.OPERATORS}
+    assert {(r["network"], r["precision"]) for r in rows} == {(n, p) for n in names for p in PRECISIONS}
+    for one in rows:
+        # Trained: parity on random weights proves nothing. One that does not see order is at chance on motions.
+        assert one["accuracy"] > 2 / len(suite.CLASSES) or one["network"].endswith("none")
+        found = one["runtimes"]["ort"]
+        assert found["spread"] > 0.01
+        assert found["verdict"] is None or one["precision"].startswith("int8")
