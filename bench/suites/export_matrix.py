@@ -59,7 +59,7 @@ FP32 100 % and 1e-4, FP16 99.5 %, INT8 98 % or at most 1.0 point of accuracy; wh
 Without a temporal operator a network does not see the order of frames, and is at chance on motions. Costly layers are
 not kept in FP32 here and nothing is fine-tuned: the INT8 rows are plain quantisation.
 
-**INT8**: {below} of {int8} comparisons stay below 98 % agreement. One of these that is not marked outside passes because
+**INT8**: {below} of {int8} comparisons stay below 98 % agreement. One not marked outside passes because
 accuracy falls by at most a point, which says little of networks whose accuracy is this low. These rows show that the
 files convert and run, and not what INT8 costs a finished student: each run measures that on its own."""
 NOTES = """**FP16 on a CPU** is widened to FP32: the column shows what rounding costs, and nothing of its speed.
