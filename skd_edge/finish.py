@@ -27,9 +27,9 @@ from skd_edge.recipe import Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report import build
 from skd_edge.run import Run
+from skd_edge.schedule.candidates import TEACHER, Candidate, candidates
 from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished, LocalEngine
-from skd_edge.schedule.search import TEACHER, Candidate, candidates
 from skd_edge.schedule.weigh import Scale, Weighed
 from skd_edge.streams import write_stream
 from skd_export.bundle import ModelFile, StreamModel, write_bundle
@@ -54,11 +54,18 @@ class Outcome:
     decision: Decision
     budget_ms: float | None
     dropped: dict[str, str]
+    pruned: dict[tuple[str, ...], str]
 
     @property
     def chosen(self) -> Candidate | None:
         """The candidate to ship."""
         return next((c for c in self.weighed if c.name == self.decision.chosen), None)
+
+    @property
+    def given_up(self) -> dict[tuple[str, ...], str]:
+        """The cascades that were not trained to the end, and why; one for each student that was never trained."""
+        over = {(self.recipe.teacher.name, student): why for student, why in self.dropped.items()}
+        return over | self.pruned
 
     def leg(self, path: tuple[str, ...]) -> Finished | None:
         """The finished leg at the end of a path."""
@@ -82,7 +89,7 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
         "budget": {"text": recipe.choice.budget, "ms": outcome.budget_ms} if outcome.budget_ms else None,
         "baselines": [_teacher_row(outcome)] if outcome.teacher else [],
         "legs": build.leg_rows(
-            outcome.finished, outcome.material.clips.val.groups, outcome.dropped, recipe.teacher.name
+            outcome.finished, outcome.material.clips.val.groups, outcome.given_up
         ),
         "labels": label_facts(pseudo, outcome.material), "data": build.data_facts(outcome.material),
         "test": test, "resolution": build.resolution(len(outcome.material.clips.val), accuracy),
@@ -206,6 +213,7 @@ def confirm(outcome: Outcome) -> Json | None:
     if outcome.chosen is None:
         return None
     chosen, test = outcome.weighed[outcome.chosen], outcome.material.clips.test
+    outcome.scale.chosen = outcome.chosen.name
     looks = look_at(test.hash, run=outcome.run.folder.absolute(), artefact=sha256_file(chosen.path))
     files = {"teacher (FP32 file)": outcome.teacher.path} if outcome.teacher else {}
     for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
@@ -300,7 +308,7 @@ def _samples(outcome: Outcome) -> list[tuple[Path, str]]:
 
 def _row(outcome: Outcome, c: Candidate) -> Json:
     weighed, leg = outcome.weighed.get(c), outcome.leg(c.path)
-    reason = outcome.decision.reasons.get(c.name) or outcome.dropped.get(c.student, "")
+    reason = outcome.decision.reasons.get(c.name) or outcome.dropped.get(c.student) or outcome.pruned.get(c.path, "")
     return build.candidate_row(
         c,
         weighed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,18 +14,21 @@ from skd_edge.data.gather import Material, deployed_view, gather
 from skd_edge.data.generate import classes_of
 from skd_edge.data.sources import is_rendered, list_clips
 from skd_edge.data.store import is_built
-from skd_edge.distill.losses.labels import soft_cross_entropy
-from skd_edge.models.build import build_network
+from skd_edge.distill.probe import Pace, probe
+from skd_edge.models.build import Built, build_network
 from skd_edge.models.factory import permit
 from skd_edge.models.tsm import parameters
 from skd_edge.recipe import GeneratedData, Network, Recipe, Teacher
 from skd_edge.run import cache_root
-from skd_edge.schedule.search import candidates
+from skd_edge.schedule.candidates import candidates
+from skd_edge.schedule.space import grid, settled, shortlist
 from skd_edge.schedule.tree import Facts, Node, grow
+from skd_edge.schedule.where import use_threads
 
-# Seconds, rough: a clip to decode and to render, a network to trace for ONNX. Then what substage distillation adds to a
-# step, and how much slower than its share of the teacher a student may look in PyTorch before it counts as too slow.
-_DECODE_S, _RENDER_S, _TRACE_S, _STAGED, _SLACK = 0.003, 0.006, 7.0, 1.3, 1.5
+# Seconds, from the journals of quickstart runs on two cores: a clip to decode and to render, a network to trace for
+# ONNX (two at a time), a file to write. Then how much slower than its share of the teacher a student may look in
+# PyTorch before it counts as too slow, the views that an opinion is averaged over, and what a file's query takes in ms.
+_DECODE_S, _RENDER_S, _TRACE_S, _FILE_S, _SLACK, _VOICES, _QUERY_MS = 0.002, 0.003, 3.0, 0.3, 1.5, 4, 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Plan:
     data_seconds: float
     weigh_seconds: float
     megabytes: float
+    halves: bool = False
 
     @property
     def seconds(self) -> float:
@@ -70,6 +75,8 @@ class Plan:
             lines.append(f"  {leg.hash or 'not named yet':<18} {leg.role:<10} {leg.name:<40} {state:>12}")
         if not self.decoded:
             lines += ["", "  The clips are not decoded yet, so legs have no names and nothing counts as cached."]
+        if self.halves:
+            lines += ["", "  Successive halving trains a part of these; the time is that of all."]
         lines += [
             "",
             "  'over budget?': slower than the budget in PyTorch; the run weighs the exported file before it decides.",
@@ -98,41 +105,135 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         UserError: See ``list_clips`` and ``adapt``.
     """
     permit(recipe.teacher, allow_code)
-    count, train, names, facts = _look(recipe)
+    use_threads(None)
+    count, splits, names, facts = _look(recipe)
+    guessed, recipe = recipe, _proposed(recipe, names)
     tree = grow(recipe, facts or Facts("", "", len(names), names), recipe.students)
-    learn = {n.leg.learner.name for n in tree if n.leg.epochs}
-    probes = {name: _probe(recipe, spec, names, learns=name in learn) for name, spec in recipe.networks.items()}
-    slow = _over_budget(recipe, probes)
-    batches = max(train // recipe.training.batch, 1)
-    legs = tuple(_planned(node, out if facts else None, facts is not None, probes, batches, slow) for node in tree)
-    networks, files = len(recipe.students) + 1, len(candidates(recipe)) + len(recipe.students)
-    weigh = _TRACE_S * networks + files * (1.0 + 0.001 * recipe.bench.processes * recipe.bench.queries)
+    paces = _paces(recipe, tree, names)
+    named = {n.leg.learner.name: paces[_kind(n)] for n in reversed(tree)}
+    slow = _over_budget(recipe, named)
+    built = {name: _built(recipe, spec, names) for name, spec in recipe.networks.items() if not _is_told(spec)}
+
+    def weight(node: Node) -> float:
+        network = built.get(node.leg.learner.name)
+        return parameters(network) * 4 / 1e6 if network else 0.0
+
+    asked: set[tuple[str, int]] = set()
+    legs = []
+    for node in tree:
+        seconds = _leg_seconds(node, paces, named, splits, asked)
+        cached = facts is not None and _is_finished(node, out)
+        legs.append(PlannedLeg(node.hash if facts else None, node.leg.name, node.leg.role, cached, seconds,
+                               weight(node), node.leg.learner.name in slow))  # fmt: skip
     pixels = count * recipe.clip.frames * recipe.clip.size**2 * 3
-    asked = (recipe.teacher, *recipe.assistants)  # their answers are kept
-    answers = train * recipe.augment.views * recipe.clip.frames * 4 * sum(probes[n.name].widths for n in asked)
+    keep = (built[n.name] for n in (recipe.teacher, *recipe.assistants) if n.name in built)
+    widths = sum(sum(network.widths) for network in keep)
+    answers = splits["train"] * recipe.augment.views * recipe.clip.frames * 4 * widths  # they are kept
     megabytes = (pixels + answers) / 1e6 + sum(leg.megabytes for leg in legs)
-    return Plan(recipe.name, count, facts is not None, legs, _data_seconds(recipe, count, facts), weigh, megabytes)
+    weigh = _weigh_seconds(recipe) + (_grid_seconds(guessed) if "students" in guessed.auto else 0.0)
+    return Plan(recipe.name, count, facts is not None, tuple(legs), _data_seconds(recipe, count, facts), weigh,
+                megabytes, recipe.halves)  # fmt: skip
 
 
-def _over_budget(recipe: Recipe, probes: dict[str, _Probe]) -> set[str]:
+def _proposed(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
+    """Students and assistants where the recipe says auto, by PyTorch's milliseconds instead of the device's."""
+    students = recipe.students
+    if "students" in recipe.auto:
+        nets = {n.name: n for n in grid(recipe)}
+        x = torch.zeros(1, 3, recipe.clip.frames, recipe.clip.size, recipe.clip.size)
+        with torch.no_grad():
+            others = {} if _is_told(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
+            times = {name: 1e3 * _fastest(partial(_built(recipe, n, names).eval(), x), 3)
+                     for name, n in {**nets, **others}.items()}  # fmt: skip
+        limit = recipe.choice.budget_ms(times.pop(recipe.teacher.name, 0.0)) if recipe.choice.relative else None
+        students = tuple(shortlist(nets, times, limit, recipe.space.keep)) or tuple(nets.values())[:1]
+    return settled(recipe, students)
+
+
+def _built(recipe: Recipe, spec: Network, names: tuple[str, ...]) -> Built:
+    return build_network(spec, classes=len(names), clip=recipe.clip, seed=0, names=names)
+
+
+def _is_told(spec: Network) -> bool:
+    """Whether it is a file of answers and no network."""
+    return isinstance(spec, Teacher) and spec.logits is not None
+
+
+def _kind(node: Node) -> tuple[object, ...]:
+    """Legs of one kind take equally long a step."""
+    leg = node.leg
+    return str(leg.learner.outline), leg.staged, leg.weak, leg.training.losses, node.teacher and str(
+        node.teacher.leg.learner.outline), bool(leg.epochs)  # fmt: skip
+
+
+def _paces(recipe: Recipe, tree: list[Node], names: tuple[str, ...]) -> dict[tuple[object, ...], Pace]:
+    """A probe of each kind of leg."""
+    paces: dict[tuple[object, ...], Pace] = {}
+    for node in tree:
+        if _is_told(node.leg.learner):
+            paces[_kind(node)] = Pace(0.0, 0.0)
+        if _kind(node) not in paces:
+            by = node.teacher.leg.learner if node.teacher else None
+            teacher = _built(recipe, by, names) if by and not _is_told(by) else None
+            paces[_kind(node)] = probe(node.leg, teacher, deployed_view(recipe.clip)[1])
+    return paces
+
+
+def _leg_seconds(
+    node: Node,
+    paces: dict[tuple[object, ...], Pace],
+    named: dict[str, Pace],
+    splits: dict[str, int],
+    asked: set[tuple[str, int]],
+) -> float:
+    """Steps, validation, and what a teacher or labels are asked that nobody asked before (``asked``, by view)."""
+    leg, pace = node.leg, paces[_kind(node)]
+    seconds = pace.step * max(splits["train"] // leg.training.batch, 1) * leg.epochs
+    seconds += pace.clip * splits["val"] * (leg.epochs - leg.epochs // 2)
+    views = {(n.hash, v) for n in (node.teacher, *node.others) if n for v in range(min(leg.augment.views, leg.epochs))}
+    if node.labels is not None and (node.labels.hash, -1) not in asked:
+        by = node.folds or (node.labels,)
+        views |= {(node.labels.hash, -1)} | (
+            {(n.hash, v) for n in by for v in range(_VOICES)} if not leg.weak else set()
+        )
+    clips = {n.hash: named[n.leg.learner.name].clip * splits["train"] for n in node.needs}
+    seconds += sum(clips.get(by, 0.0) for by, view in views - asked)
+    asked |= views
+    return seconds
+
+
+def _weigh_seconds(recipe: Recipe) -> float:
+    """Tracing once, then files written and measured twice: with random weights, and trained."""
+    random, trained = len(recipe.students) * len(recipe.export.precisions) + 1, len(candidates(recipe)) + 1
+    queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
+    return _TRACE_S * (len(recipe.students) + 1) + (random + trained) * (_FILE_S + queries)
+
+
+def _grid_seconds(recipe: Recipe) -> float:
+    queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
+    return len(grid(recipe)) * (_TRACE_S + len(recipe.export.precisions) * (_FILE_S + queries))
+
+
+def _over_budget(recipe: Recipe, paces: dict[str, Pace]) -> set[str]:
     """Students that look too slow. PyTorch's milliseconds say something only beside the teacher's own."""
     if not recipe.choice.relative:
         return set()
-    limit = recipe.choice.budget_ms(probes[recipe.teacher.name].clip_ms) or 0.0
-    return {s.name for s in recipe.students if probes[s.name].clip_ms > limit * _SLACK}
+    limit = recipe.choice.budget_ms(paces[recipe.teacher.name].clip) or 0.0
+    return {s.name for s in recipe.students if paces[s.name].clip > limit * _SLACK}
 
 
-def _look(recipe: Recipe) -> tuple[int, int, tuple[str, ...], Facts | None]:
-    """Clips, training clips, classes, and the facts that name legs where the clips are decoded already."""
+def _look(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], Facts | None]:
+    """Clips, clips by split, classes, and the facts that name legs where the clips are decoded already."""
     cache = cache_root()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
-        return data.train + data.val + data.test, data.train, classes_of(data), None
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        return sum(splits.values()), splits, classes_of(data), None
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache)
-    train = sum(e.split == "train" for e in listing.entries)
+    splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
     if not is_built(listing, *deployed_view(recipe.clip), cache):
-        return len(listing.entries), train, listing.classes, None
-    return len(listing.entries), train, listing.classes, facts_of(gather(recipe, cache))
+        return len(listing.entries), splits, listing.classes, None
+    return len(listing.entries), splits, listing.classes, facts_of(gather(recipe, cache))
 
 
 def _data_seconds(recipe: Recipe, count: int, facts: Facts | None) -> float:
@@ -141,45 +242,9 @@ def _data_seconds(recipe: Recipe, count: int, facts: Facts | None) -> float:
     return count * (_DECODE_S + (_RENDER_S if isinstance(recipe.data, GeneratedData) else 0.0)) + 4.0
 
 
-def _planned(
-    node: Node, out: Path | None, named: bool, probes: dict[str, _Probe], batches: int, slow: set[str]
-) -> PlannedLeg:
-    leg, probe = node.leg, probes[node.leg.learner.name]
+def _is_finished(node: Node, out: Path | None) -> bool:
     homes = [cache_root() / "legs", *([out / "legs"] if out else [])]
-    cached = named and any((home / node.hash / "leg.json").exists() for home in homes)
-    seconds = probe.step_s * batches * leg.epochs * (_STAGED if leg.staged else 1.0)
-    pruned = leg.learner.name in slow
-    return PlannedLeg(node.hash if named else None, leg.name, leg.role, cached, seconds, probe.megabytes, pruned)
-
-
-@dataclass(frozen=True)
-class _Probe:
-    step_s: float
-    clip_ms: float
-    megabytes: float
-    widths: int
-
-
-def _probe(recipe: Recipe, spec: Network, names: tuple[str, ...], *, learns: bool, steps: int = 4) -> _Probe:
-    """Seconds of a training step, milliseconds of one clip in PyTorch, megabytes of weights: on this machine."""
-    if isinstance(spec, Teacher) and spec.logits:
-        return _Probe(0.0, 0.0, 0.0, 0)
-    clip, classes = recipe.clip, len(names)
-    network = build_network(spec, classes=classes, clip=clip, seed=0, names=names)
-    x = torch.zeros(recipe.training.batch, 3, clip.frames, clip.size, clip.size)
-    targets = torch.full((len(x), classes), 1 / classes)
-
-    def learn() -> None:
-        logits = network(x).logits
-        assert logits is not None
-        soft_cross_entropy(logits, targets).backward()
-
-    step_s = _fastest(learn, steps) if learns else 0.0
-    network.eval()
-    with torch.no_grad():
-        clip_s = _fastest(lambda: network(x[:1]), steps)
-    step_s *= 1.15  # data and the optimiser
-    return _Probe(step_s, 1e3 * clip_s, parameters(network) * 4 / 1e6, sum(network.widths))
+    return any((home / node.hash / "leg.json").exists() for home in homes)
 
 
 def _fastest(work: Callable[[], object], times: int) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -363,6 +364,9 @@ class Training(Part):
     teacher_epochs: int = Field(14, ge=1, le=1000)
     epochs: int = Field(12, ge=1, le=1000, description="epochs of every assistant and student, controls included")
     batch: int = Field(64, ge=2, le=4096)
+    accumulate: int = Field(
+        1, ge=1, le=64, description="parts of a batch that go through the network one after the other, to save memory"
+    )
     rate: float = Field(3e-3, gt=0, le=1.0)
     weight_decay: float = Field(0.02, ge=0, le=1.0)
     ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
@@ -393,13 +397,56 @@ class Training(Part):
 
 
 # ---------------------------------------------------------------------------------------------- schedule
+class Space(Part):
+    """What ``students: auto`` and ``assistants: auto`` choose from: a grid whose networks are weighed untrained.
+
+    Those over the budget are dropped, and of the others a handful is kept, spread along the milliseconds.
+    """
+
+    keep: int = Field(6, ge=1, le=24, description="students that are kept and trained")
+    assistants: int = Field(2, ge=0, le=4, description="assistants that are put between the teacher and the students")
+    families: tuple[Literal["resnet", "mobile"], ...] = Field(("mobile", "resnet"), min_length=1)
+    widths: tuple[Annotated[int, Field(ge=4, le=512)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="default: the teacher's width, and five smaller ones, each 0.71 of the next",
+    )
+    depths: tuple[tuple[Annotated[int, Field(ge=1, le=32)], ...], ...] | None = Field(
+        None, min_length=1, description="default: one block in each substage"
+    )
+    temporal: tuple[Literal["none", "shift", "conv"], ...] = Field(
+        ("conv", "shift"), min_length=1, description="the first one at every width; the others in turn, see frames"
+    )
+    frames: tuple[Annotated[int, Field(ge=1, le=128)], ...] | None = Field(
+        None, min_length=1, description="the first at every width, the others changed alone; default: all, half of them"
+    )
+    sizes: tuple[Annotated[int, Field(ge=8, le=512)], ...] | None = Field(
+        None, min_length=1, description="heights and widths of the input, as frames; default: the clip's"
+    )
+
+
 class Schedule(Part):
     """Which cascades are tried: each path names the assistants between teacher and student, [] is direct."""
 
-    paths: tuple[tuple[Name, ...], ...] | None = Field(None, description="default: direct, and through all assistants")
+    paths: tuple[tuple[Name, ...], ...] | None = Field(
+        None, description="default: direct, and through all assistants; with halving: through any of them, in order"
+    )
     controls: tuple[Literal["alone", "kd"], ...] = Field(
         ("alone",), description="the same students trained without the method, for the report: never chosen"
     )
+    search: Literal["exhaustive", "halving"] | None = Field(
+        None, description="all cascades, or successive halving of the students; default: halving where any are 'auto'"
+    )
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.34,), description="halving: shares of a student's epochs after which the better part goes on, rising"
+    )
+    eta: float = Field(2.0, gt=1, le=16, description="halving: one of so many goes on")
+    keep: int = Field(2, ge=1, le=64, description="halving: at least so many students are trained to the end")
+    share: Share = Field(
+        0.35, description="halving: no cascade is opened beyond this share of the seconds of training them all; 0: none"
+    )
+    max_seconds: float | None = Field(None, gt=0, description="halving: nor beyond so many seconds of training")
+    max_legs: int | None = Field(None, ge=1, description="halving: nor beyond so many legs")
 
 
 class Export(Part):
@@ -508,7 +555,11 @@ class Recipe(Part):
     labels: Labels = Labels()
     teacher: Teacher = Teacher()
     assistants: tuple[Network, ...] = ()
-    students: tuple[Network, ...] = Field(min_length=1)
+    students: tuple[Network, ...] = Field(description="the networks that may ship, or auto: proposed from the space")
+    auto: tuple[Literal["students", "assistants"], ...] = Field(
+        (), description="what is proposed; students: auto is short for students: [] and this"
+    )
+    space: Space = Space()
     training: Training = Training()
     schedule: Schedule = Schedule()
     export: Export = Export()
@@ -526,10 +577,19 @@ class Recipe(Part):
         """The cascades tried for each student: the assistants between teacher and student, in order."""
         if self.schedule.paths is not None:
             return self.schedule.paths
+        if self.halves:
+            names = [a.name for a in self.assistants]
+            return tuple(path for count in range(len(names) + 1) for path in combinations(names, count))
         return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
+
+    @property
+    def halves(self) -> bool:
+        """Whether successive halving decides what is trained to the end."""
+        return (self.schedule.search or ("halving" if self.auto else "exhaustive")) == "halving"
 
     @model_validator(mode="after")
     def _possible(self) -> Recipe:
+        self._searchable()
         table = self.data if isinstance(self.data, TableData) else None
         by = {"data.votes": table and table.votes, "data.annotator": table and table.annotator}
         voted = by | {"labels.rules": self.labels.rules, "labels.models": self.labels.models}
@@ -558,10 +618,10 @@ class Recipe(Part):
                     f"{network.name} has {network.substage_count} substages and {first.name} has "
                     f"{first.substage_count}; corresponding substages need equal counts (the length of {length})"
                 )
-            if self.clip.size < 2 ** len(network.depths):
+            if (network.size or self.clip.size) < 2 ** len(network.depths):
                 raise ValueError(
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
-                    f"{self.clip.size} does not allow; use fewer substages or a larger size"
+                    f"{network.size or self.clip.size} does not allow; use fewer substages or a larger size"
                 )
         match, most = self.training.match, first.substage_count
         if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
@@ -574,6 +634,11 @@ class Recipe(Part):
                 "curriculum or none"
             )
         self._answers_fit()
+        if self.training.accumulate * 2 > self.training.batch and self.training.accumulate > 1:
+            raise ValueError(
+                f"training.accumulate cuts a batch of {self.training.batch} into {self.training.accumulate} parts, and "
+                "relations between clips need two in each; use fewer parts"
+            )
         if self.labels.folds == 1:
             raise ValueError("labels.folds: one fold leaves nothing to learn from; use 0 (none) or 2 and more")
         if {"int8", "int8-trt"} & {*self.export.precisions} and self.export.calibration_clips == 0:
@@ -600,3 +665,35 @@ class Recipe(Part):
                 f"choice.budget {self.choice.budget!r} needs the teacher's milliseconds, and teacher.logits is no "
                 "network; give the budget in milliseconds ('8 ms')"
             )
+
+    def _searchable(self) -> None:
+        """What students look at divides the clip, and what is proposed has something to be proposed from."""
+        if not self.students and "students" not in self.auto:
+            raise ValueError("students lists no network; describe one, or write 'students: auto'")
+        if self.students and "students" in self.auto:
+            raise ValueError("auto says that students are proposed, and students lists some; remove one of the two")
+        if self.assistants and "assistants" in self.auto:
+            raise ValueError("auto says that assistants are proposed, and assistants lists some; remove one of the two")
+        if self.auto and not self.space.widths and not self.teacher.scalable:
+            raise ValueError("space.widths is missing: this teacher has no width to propose smaller ones by")
+        if list(self.schedule.rungs) != sorted(set(self.schedule.rungs)):
+            raise ValueError(f"schedule.rungs are shares in rising order; {list(self.schedule.rungs)} are not")
+        if wrong := [d for d in self.space.depths or () if len(d) != (self.teacher.substage_count or len(d))]:
+            raise ValueError(
+                f"space.depths has {list(wrong[0])}, and the teacher has {self.teacher.substage_count} substages; "
+                "corresponding substages need equal counts"
+            )
+        for network in (self.teacher, *self.assistants, *self.students):
+            for key, asked, there in (
+                ("frames", network.frames, self.clip.frames),
+                ("size", network.size, self.clip.size),
+            ):
+                if asked is not None and there % asked:
+                    raise ValueError(f"{network.name} looks at {key} {asked}, which does not divide clip.{key} {there}")
+            if network.causal and (network.frames or network.size):
+                raise ValueError(f"{network.name} is causal, so it streams whole frames; remove its frames and size")
+            if self.training.combination == "graft" and (network.frames or network.size):
+                raise ValueError(
+                    f"training.combination: graft runs the teacher's later substages on {network.name}'s maps, so it "
+                    "must look at the same frames and size as the teacher; remove its frames and size"
+                )

@@ -39,8 +39,21 @@ def load_recipe(
     tree = _with_parents(_find(str(path), Path.cwd(), None), ())
     problems = [p for override in overrides if (p := _override(tree, override))]
     _beside(tree)
+    _spell_out(tree)
     recipe, found = check(Recipe, tree, env)
     return _or_refuse(recipe, problems + found)
+
+
+def _spell_out(tree: Node) -> None:
+    """``students: auto`` is short for an empty list and ``auto: [students]``."""
+    if not isinstance(tree.value, dict):
+        return
+    asked = {key: node for key in ("students", "assistants") if (node := tree.child(key)) and node.value == "auto"}
+    for key, node in asked.items():
+        tree.value[key] = Node([], node.place)
+    if asked:
+        place = next(iter(asked.values())).place
+        tree.value["auto"] = Node([Node(key, node.place, key) for key, node in asked.items()], place)
 
 
 def from_options(model: type[Model], options: Mapping[str, object]) -> Model:
@@ -70,6 +83,9 @@ def resolved_yaml(recipe: Recipe) -> str:
 def recipe_schema() -> dict[str, Any]:
     """The JSON schema of a recipe file, for editors (``# yaml-language-server: $schema=...``)."""
     schema = Recipe.model_json_schema()
+    for key in ("students", "assistants"):
+        listed = schema["properties"][key]
+        schema["properties"][key] = {"anyOf": [listed, {"const": "auto"}]}
     parent = {"type": "string", "description": "another recipe that this one changes, relative to this file"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

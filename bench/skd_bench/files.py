@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -41,7 +42,8 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write and that has room"
+            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write and that has room",
+            exit_code=75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1,  # 75: paused; more room is all it needs
         ) from error
     finally:
         with contextlib.suppress(OSError):

@@ -19,9 +19,9 @@ class Checkpoint:
     def __init__(self, path: Path, every: float = 15.0) -> None:
         self.path, self.every, self.saved = path, every, time.monotonic()
 
-    def save(self, state: Callable[[], dict[str, Any]], *, last: bool) -> None:
-        """Write the state if it is time; never after the last epoch, whose result is written elsewhere."""
-        if last or time.monotonic() - self.saved < self.every:
+    def save(self, state: Callable[[], dict[str, Any]], *, last: bool, now: bool = False) -> None:
+        """Write the state if it is time, or ``now``; never after the last epoch, whose result is written elsewhere."""
+        if last or (not now and time.monotonic() - self.saved < self.every):
             return
         memory = io.BytesIO()
         torch.save(state(), memory)

@@ -30,11 +30,13 @@ from skd_edge.distill.method import WHOLE, Phase, graft_term, loss_terms, matche
 from skd_edge.distill.rounding import round_in_forward
 from skd_edge.distill.settings import Leg
 from skd_edge.distill.teacher import Answers, Said
+from skd_edge.distill.team import Team
 from skd_edge.models.build import Built, build_network
 from skd_edge.models.substages import Staged
 from skd_edge.models.tsm import TSM
 
 Curve = list[dict[str, Any]]
+ALONE = Team()
 Report = Callable[[dict[str, Any]], None]
 _SETTING = {"early learning": "training.elr", "graft": "training.losses.logits"}  # else training.losses.<term>
 
@@ -69,6 +71,7 @@ def train_leg(
     others: tuple[Answers, ...] = (),
     start: dict[str, Tensor] | None = None,
     report: Report = lambda row: None,
+    team: Team = ALONE,
 ) -> Trained:
     """Train one leg, or finish one that was interrupted.
 
@@ -82,11 +85,12 @@ def train_leg(
         others: the teachers further up the cascade, where guidance is dense.
         start: weights to begin from.
         report: called after each epoch, and now and then within, with what there is to show.
+        team: the processes that train it together.
 
     Raises:
         UserError: A loss term is no longer finite, also at half the rate; names the term and the step.
     """
-    return _Training(leg, clips, targets, teacher, others, preprocess, folder, start, report).run()
+    return _Training(leg, clips, targets, teacher, others, preprocess, folder, start, report, team).run()
 
 
 class _Training:
@@ -103,11 +107,13 @@ class _Training:
         folder: Path,
         start: dict[str, Tensor] | None,
         report: Report,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         self.leg, self.clips, self.teacher, self.others = leg, clips, teacher, others
         self.preprocess, self.report = preprocess, report
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.learner = build_learner(leg).to(self.device)
+        self.learner = team.convert(build_learner(leg)).to(self.device)
         if start is not None:
             self.learner.load_state_dict(start)
         self.averaged = build_learner(leg).to(self.device).eval().requires_grad_(False)
@@ -142,12 +148,15 @@ class _Training:
             except Diverged as diverged:
                 self._slow_down(diverged, epoch, good)
                 continue
+            except KeyboardInterrupt:  # paused: Ctrl-C, or SIGTERM where the command line runs
+                self.checkpoint.save(good.copy, last=False, now=True)
+                raise
             accuracy = self._validate() if epoch >= self.leg.epochs // 2 else None
             self.seconds += time.perf_counter() - began
             row = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
             self.curve.append(row | ({"pace": self.pace} if self.pace < 1 else {}))
             self.report({**self.curve[-1], "epochs": self.leg.epochs, "seconds": self.seconds, "share": 1.0})
-            self.checkpoint.save(self._state, last=epoch + 1 == self.leg.epochs)
+            self.checkpoint.save(self._state, last=epoch + 1 == self.leg.epochs or self.team.rank > 0)
         self.averaged.load_state_dict(self.best)
         memory = None if self.memory is None else self.memory.cpu().numpy()
         return Trained(self.averaged, self.best_accuracy, self.curve, self.seconds, memory)
@@ -160,7 +169,7 @@ class _Training:
         said = self.teacher.view(view) if self.teacher else None
         for number, index in enumerate(self._order(epoch)):
             for name, term in self._train_step(index, view, said).items():
-                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term.detach()
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
                 counts[name] = counts.get(name, 0) + 1
             if number % 8 == 0:
                 share, seconds = (number + 1) / self.batches, self.seconds + time.perf_counter() - began
@@ -172,23 +181,34 @@ class _Training:
     def _train_step(self, index: NDArray[np.int64], view: int, said: Said | None) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.pace * self.leg.training.rate * _one_cycle(self.step / self.total)
-        clip = view_of(self.clips.train, index, view, self.leg, self.preprocess).to(self.device)
-        taught = said.rows(index, self.device) if said else None
-        terms = self._terms(phase_at(self.leg, self.step / self.total), clip, index, view, taught)
-        loss = torch.stack(list(terms.values())).sum()
-        if not loss.isfinite():
-            raise Diverged(next((n for n, t in terms.items() if not t.isfinite()), "total"), self.step + 1)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        terms = dict[str, Tensor]()
+        for part in np.array_split(index, self.leg.training.accumulate):
+            share = len(part) / len(index)
+            for name, term in self._backward(part, view, said, share).items():
+                terms[name] = terms[name] + share * term if name in terms else share * term
+        self.team.settle(self._parameters(), self.learner.buffers())
         self.optimizer.step()
         self.step += 1
         self._average()
         return terms
 
+    def _backward(self, index: NDArray[np.int64], view: int, said: Said | None, share: float) -> dict[str, Tensor]:
+        """Add the gradients of the clips ``index (B,)``, this share of the batch; returns their loss terms."""
+        mine = self.team.part(index)
+        clip = view_of(self.clips.train, mine, view, self.leg, self.preprocess).to(self.device)
+        taught = said.rows(index, self.device) if said else None
+        terms = self._terms(phase_at(self.leg, self.step / self.total), clip, index, view, taught)
+        loss = torch.stack(list(terms.values())).sum()
+        if not loss.isfinite():
+            raise Diverged(next((n for n, t in terms.items() if not t.isfinite()), "total"), self.step + 1)
+        (share * loss).backward()
+        return {name: term.detach() for name, term in terms.items()}
+
     def _terms(
         self, phase: Phase, clip: Tensor, index: NDArray[np.int64], view: int, taught: Staged | None
     ) -> dict[str, Tensor]:
-        answer = self.learner(clip, phase.upto)
+        answer = self.team.gather(self.learner(clip, phase.upto))
         if phase.grafted and self.graft is not None:
             assert answer.last is not None
             assert phase.upto is not None

@@ -10,7 +10,7 @@ from typing import Literal
 from skd_edge.recipe import Augment, Clip, Network, Training
 
 METHOD = 2  # version of the method: raise it when the same settings train to something else
-Role = Literal["scout", "teacher", "assistant", "student", "alone", "kd"]
+Role = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]
 
 
 def digest(what: object) -> str:
@@ -25,7 +25,7 @@ class Leg:
 
     Attributes:
         learner: the network that learns.
-        role: what the leg is for; ``alone`` and ``kd`` are controls.
+        role: what the leg is for; ``alone`` and ``kd`` are controls, a ``rung`` only says whether to go on.
         path: names of the networks from the teacher to the learner (not part of the hash).
         teacher: hash of the leg whose network teaches, or None.
         start: hash of the leg whose weights the learner begins from, or None.
@@ -84,6 +84,7 @@ class Leg:
     def _training(self) -> dict[str, object]:
         """The settings that this leg reads: without a teacher, none that is about teaching."""
         unread = {"epochs", "teacher_epochs", "refine", "rounds"} | (set() if self.weak else {"elr"})
+        unread |= {"accumulate"} if self.training.accumulate == 1 else set()
         if self.teacher is not None:
             return self.training.model_dump(exclude=unread)
         return {

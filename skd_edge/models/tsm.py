@@ -77,11 +77,15 @@ class TSM(nn.Module):
     """A 2-D backbone of K substages with a temporal operator, run on all frames at once, averaged over time.
 
     Substage k has ``width * 2**k`` channels; every substage after the first halves the image, the stem halves it
-    once, and the first substage does too where the image is large enough (96 pixels and more).
+    once, and the first substage does too where the image is large enough (96 pixels and more). A network may look at
+    some of the frames only, evenly picked, and at a smaller image: every clip comes whole, so that all networks of a
+    run share one deployed view.
     """
 
     def __init__(self, network: Network, *, classes: int, frames: int, size: int) -> None:
         super().__init__()
+        self.every, self.shrink = frames // (network.frames or frames), size // (network.size or size)
+        frames, size = frames // self.every, size // self.shrink
         self.frames, self.classes, self.size, self.causal = frames, classes, size, network.causal
         self.widths = tuple(network.width * 2**k for k in range(len(network.depths)))
         self.stem = nn.Sequential(*_conv_bn(3, network.width, 3, stride=2), nn.ReLU(inplace=True))
@@ -100,8 +104,12 @@ class TSM(nn.Module):
 
     def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
         """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
+        if self.every > 1:
+            clip = clip[:, :, self.every // 2 :: self.every]
         c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
         x = clip.transpose(1, 2).reshape(-1, c, h, w)
+        if self.shrink > 1:
+            x = nn.functional.avg_pool2d(x, self.shrink)
         if not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)
         return self._run(self.stem(x), 0, upto)

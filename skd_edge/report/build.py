@@ -15,9 +15,9 @@ from skd_bench.stats import Interval, mean_interval, paired_difference, resolvab
 from skd_edge import __version__
 from skd_edge.data.gather import Material
 from skd_edge.recipe import Recipe
+from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished
-from skd_edge.schedule.search import Candidate
 from skd_edge.schedule.weigh import Weighed
 from skd_export.fate import by_kind
 
@@ -71,18 +71,26 @@ def latency_facts(latency: Latency) -> Json:
 
 
 def leg_rows(
-    finished: Sequence[Finished], groups: NDArray[np.int64], dropped: Mapping[str, str], teacher: str
+    finished: Sequence[Finished], groups: NDArray[np.int64], pruned: Mapping[tuple[str, ...], str]
 ) -> list[Json]:
-    """One row for each leg; a student's gain is over the same network trained alone. Pruned students come last."""
+    """One row for each leg; a student's gain is over the same network trained alone. Pruned cascades come last.
+
+    A cascade that was given up after a rung shows that rung's accuracy and seconds.
+    """
     alone = {f.node.leg.learner.name: f for f in finished if f.node.leg.role == "alone"}
     rows = [_leg_row(f, alone, groups) for f in finished]
-    return rows + [
-        {
-            "leg": f"pruned-{student}", "learner": student, "teacher": None, "path": [teacher, student],
-            "role": "student", "state": "pruned", "reason": reason,
-        }
-        for student, reason in dropped.items()
-    ]  # fmt: skip
+    rungs = {f.node.leg.path: f for f in finished if f.node.leg.role == "rung"}
+    return rows + [_pruned_row(path, why, rungs.get(path)) for path, why in pruned.items()]
+
+
+def _pruned_row(path: tuple[str, ...], why: str, rung: Finished | None) -> Json:
+    row: Json = {
+        "leg": f"pruned-{path[-1]}" if len(path) == 2 else f"pruned-{'>'.join(path[1:])}", "learner": path[-1],
+        "teacher": None, "path": list(path), "role": "student", "state": "pruned", "reason": why,
+    }  # fmt: skip
+    if rung is None:
+        return row
+    return row | {"teacher": rung.node.leg.teacher, "accuracy": rung.accuracy, "epochs": rung.node.leg.epochs}
 
 
 def _leg_row(f: Finished, alone: Mapping[str, Finished], groups: NDArray[np.int64]) -> Json:

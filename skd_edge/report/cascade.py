@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from skd_edge.report import formats as f
 from skd_edge.report.result import Leg, Result
 
+APART = ("control", "rung")
+"""Roles of legs that no candidate comes from: they are listed, and not drawn in the tree."""
+
 
 @dataclass
 class _Node:
@@ -48,8 +51,8 @@ class Drawing:
 
 
 def tree(legs: Sequence[Leg]) -> list[_Node]:
-    """The forest of the legs that are no controls, by their paths; networks without a leg of their own stand in."""
-    real = [leg for leg in legs if leg.role != "control"]
+    """The forest of the legs that lead to a candidate, by their paths; networks without a leg of their own stand in."""
+    real = [leg for leg in legs if leg.role not in APART]
     nodes: list[_Node] = []
     roots: list[_Node] = []
     for leg in sorted(real, key=lambda leg: len(leg.path)):
@@ -201,7 +204,7 @@ def gains_over(result: Result) -> list[str]:
 def alt(result: Result) -> str:
     """The tree in words."""
     said = []
-    for leg in (leg for leg in result.legs if leg.role != "control"):
+    for leg in (leg for leg in result.legs if leg.role not in APART):
         gain = f" ({f.points(leg.gain)} points)" if leg.gain is not None else ""
         said.append(f"{' to '.join(leg.path or [leg.learner])}: {f.percent(leg.accuracy)}{gain}, {leg.state}")
     return "Tree of cascades. " + "; ".join(said) + "."

@@ -135,7 +135,7 @@ def _context(result: Result) -> dict[str, Any]:
         "tree_wide": cascade.wide(result),
         "tree_narrow": cascade.narrow(result),
         "tree_alt": cascade.alt(result),
-        "states": {leg.state for leg in result.legs if leg.role != "control"},
+        "states": {leg.state for leg in result.legs if leg.role not in cascade.APART},
         "controls": cascade.controls(result),
         "gains_over": cascade.gains_over(result),
         "test_low": low,

@@ -193,7 +193,8 @@ class Leg(_Part):
         learner: The network that learnt.
         teacher: Hash of the leg it learnt from; None where it learnt from labels alone.
         path: Networks from the teacher to this learner.
-        role: "teacher", "assistant", "student", or "control" (trained without the method, never chosen).
+        role: "teacher", "assistant", "student", "control" (trained without the method, never chosen), or "rung" (fewer
+            epochs, to see whether a cascade is worth all of them).
         accuracy: Validation accuracy of the PyTorch network, 0..1.
         interval: 95 % interval of the accuracy.
         gain: Points gained over what `gain_over` names.

@@ -5,13 +5,14 @@ Whatever the way, one choice compares the milliseconds of one device only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skd_bench import latency, remote
-from skd_bench.device import device_card
+from skd_bench.device import device_card, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.latency import Latency, Target
@@ -19,6 +20,7 @@ from skd_bench.link import check_host
 from skd_bench.measurements import Measurements, refuse_other_device
 from skd_bench.pack import Settings, pack_files
 from skd_edge.recipe import Bench
+from skd_edge.schedule.sittings import Sittings
 
 Progress = Callable[[int, int], None]
 Latencies = dict[str, Latency]
@@ -32,12 +34,18 @@ class Device:
     Attributes:
         name: As messages call it.
         here: Whether it is the machine that this process runs on.
+        frozen: Whether nothing may be measured that a sitting does not hold.
+
+    Args:
+        bench: The recipe's section.
+        kept: The folder of sittings that serve again (`Sittings`); None: everything is measured.
     """
 
-    name, here = "this machine", True
+    name, here, frozen = "this machine", True, False
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, kept: Path | None = None) -> None:
         self.bench = bench
+        self.sittings = Sittings(kept, self._settings) if kept else None
         self._card: dict[str, Any] | None = None
 
     @property
@@ -53,12 +61,20 @@ class Device:
         return x86 and not {"avx_vnni", "avx512_vnni"} & set(card.get("isa", ()))
 
     def measure(self, targets: Sequence[Target], progress: Progress | None = None) -> Latencies:
-        """Latency of each target by its name, all of them side by side.
+        """Latency of each target by its name, all of them side by side: measured, or from a sitting that had them all.
 
         Raises:
             UserError: It cannot be measured, or the device is another one than before.
         """
-        found, card = self._measure(targets, progress)
+        known = self.sittings.find(targets, device_id(device_card()) if self.here else None) if self.sittings else None
+        if known is None and self.frozen:
+            raise UserError(
+                f"the run holds no measurement of all {len(targets)} files side by side on {self.name}; run skd-edge "
+                "compress once more (it trains nothing that is finished), then choose"
+            )
+        found, card = known or self._measure(targets, progress)
+        if self.sittings and known is None:
+            self.sittings.keep(targets, found, card)
         refuse_other_device(self._card or card, card, "these files were measured")
         self._card = self._card or card
         return found
@@ -78,8 +94,8 @@ class Linked(Device):
 
     here = False
 
-    def __init__(self, bench: Bench, host: str, python: str) -> None:
-        super().__init__(bench)
+    def __init__(self, bench: Bench, host: str, python: str, kept: Path | None = None) -> None:
+        super().__init__(bench, kept)
         self.name, self.python = check_host(host), python
 
     def _measure(self, targets: Sequence[Target], progress: Progress | None) -> tuple[Latencies, dict[str, Any]]:
@@ -150,4 +166,7 @@ def device_of(bench: Bench, folder: Path, *, measurements: Sequence[Path] = (), 
     """
     if measurements:
         return Carried(bench, measurements, folder)
-    return Linked(bench, bench.host, python) if bench.host else Device(bench)
+    kept = folder / "measurements"
+    if bench.host:
+        return Linked(bench, bench.host, python, kept / re.sub(r"[^\w.-]", "_", bench.host))
+    return Device(bench, kept / "here")

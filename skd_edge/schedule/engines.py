@@ -22,7 +22,7 @@ from skd_bench.clips import Preprocess
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.gather import Material
-from skd_edge.distill.leg import Trained, build_learner, folds_of, look, predict, train_leg, view_of
+from skd_edge.distill.leg import ALONE, Trained, build_learner, folds_of, look, predict, train_leg, view_of
 from skd_edge.distill.settings import Leg, digest
 from skd_edge.distill.teacher import Answers, TeacherCache, ToldAnswers
 from skd_edge.labels.pseudo import PseudoLabels, optimise
@@ -51,6 +51,23 @@ class Finished:
     correct: NDArray[np.bool_]
 
 
+class OutOfMemory(UserError):
+    """A leg does not fit into memory; ``learner`` is the name of its network."""
+
+    learner = ""
+
+    @classmethod
+    def of(cls, node: Node, error: BaseException) -> OutOfMemory:
+        """The leg's node, and what was raised."""
+        parts = node.leg.training.batch, node.leg.training.accumulate
+        said = cls(
+            f"leg {node.leg.name} does not fit into memory, with a batch of {parts[0]} in {parts[1]} part(s) "
+            f"({' '.join(str(error).split())[:120]}); lower training.batch, or raise training.accumulate"
+        )
+        said.learner = node.leg.learner.name
+        return said
+
+
 class LocalEngine:
     """Trains the nodes of a tree in order, on this machine.
 
@@ -72,6 +89,7 @@ class LocalEngine:
     ) -> None:
         self.run, self.material, self.labels, self.preprocess, self.report = run, material, labels, preprocess, report
         self.pseudo: dict[str, PseudoLabels] = {}
+        self.team = ALONE
 
     def train_all(self, tree: list[Node]) -> Generator[Finished]:
         """Train every node of a tree, teachers first; closing the generator stops the training.
@@ -132,7 +150,12 @@ class LocalEngine:
         if said is not None:
             trained = Trained(None, _accuracy(said, self.material), [], 0.0)
         else:
-            trained = self._given(node) if leg.given else self._learn(node)
+            try:
+                trained = self._given(node) if leg.given else self._learn(node)
+            except (MemoryError, RuntimeError) as error:
+                if not _lacks_memory(error):
+                    raise
+                raise OutOfMemory.of(node, error) from error
             assert trained.network is not None
             said = predict(trained.network, self.material.clips.val, self.preprocess)
             # Cloned: networks made elsewhere may share a tensor under two names, which the file format refuses.
@@ -143,7 +166,7 @@ class LocalEngine:
         _save_array(folder / "val_logits.npy", said)
         facts = {"leg": node.hash, "name": leg.name, "role": leg.role, "accuracy": trained.accuracy,
                  "seconds": round(trained.seconds, 3), "curve": trained.curve, "threads": torch.get_num_threads(),
-                 "torch": torch.__version__}  # fmt: skip
+                 "torch": torch.__version__, "processes": self.team.size}  # fmt: skip
         write_json(folder / "leg.json", facts)  # last: marks the leg as finished
         (folder / "state.pt").unlink(missing_ok=True)
         self.run.publish(node.hash)
@@ -164,6 +187,7 @@ class LocalEngine:
             others=tuple(self._teacher(other, node.leg) for other in node.others),
             start=self.network(node.start).state_dict() if node.start else None,
             report=lambda row: self.report(node, row),
+            team=self.team,
         )
         trained.seconds += labelled  # what a leg costs includes its labels, where it is the first to need them
         return trained
@@ -259,6 +283,12 @@ def check_floor(teacher: Teacher, leg: Finished) -> None:
 
 def _accuracy(logits: NDArray[np.float32], material: Material) -> float:
     return float((logits.argmax(1) == material.clips.val.labels).mean())
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether torch or numpy could not allocate: on the CPU, torch says so in a plain RuntimeError."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
 def _unmixed(leg: Leg) -> Leg:

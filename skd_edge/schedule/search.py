@@ -1,61 +1,260 @@
-"""What to train: every candidate is weighed with random weights first, and one over the budget is never trained.
+"""What to train next: all cascades, or successive halving of the students and the best predecessors of those left.
 
-Latency does not depend on weights; accuracy does. So milliseconds come first, and cost nothing but an export.
+A rung is a student's leg with fewer epochs: a leg of its own, with its own whole learning-rate cycle and its own hash.
+What goes on after a rung begins anew, so the legs at the end are the very legs that an exhaustive search would train
+(same hashes, same weights), and either finds the other's in the cache.
+
+Milliseconds are known before training, so a rung compares what the choice compares: accuracy, or accuracy at the
+recipe's exchange rate where there is no budget. The cascade without assistants is every student's first arm, and is
+trained to the end for every student that is left. Cascades come after: each assistant, in order, is taught by the
+predecessor that its own rungs found best (the best-predecessor programme), and each student that is left tries its best
+two predecessors, since a stronger teacher is not always the better one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from skd_edge.recipe import Network, Precision, Recipe
+import numpy as np
+from numpy.typing import NDArray
 
-TEACHER = "teacher fp32"
+from skd_bench.stats import Interval, paired_difference
+from skd_edge.recipe import Network, Recipe
+from skd_edge.schedule.engines import Finished
+from skd_edge.schedule.tree import Legs, Node, every_leg, in_order
+
+Path = tuple[str, ...]
+Results = Mapping[str, Finished]  # by hash
+Steps = Generator[list[Node], Results, None]
+Journal = Callable[..., None]
+_TOP = 2  # predecessors that a student tries to the end
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One thing that could be deployed: a student by a path, at a precision, on a runtime."""
+@dataclass
+class Search:
+    """What is trained, step by step; ``pruned`` says of every cascade that was not trained to the end why.
 
-    path: tuple[str, ...]
-    student: str
-    precision: Precision
-    runtime: Literal["ort", "openvino"]
+    Attributes:
+        legs: makes the legs.
+        students: those within the budget.
+        p50_ms: of each student at its fastest precision, by name.
+        groups: ``(N,)`` source videos of the validation clips, for paired intervals.
+        journal: ``(event, **facts)``: where decisions go with their reasons.
+        pruned: the reason of every cascade that was given up, by its path from the teacher.
+    """
+
+    legs: Legs
+    students: Sequence[Network]
+    p50_ms: Mapping[str, float]
+    groups: NDArray[np.int64]
+    journal: Journal = lambda event, **facts: None
+    pruned: dict[Path, str] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """Unique in a run, as the report prints it."""
-        return f"{'>'.join(self.path)} {self.precision}"
+    def recipe(self) -> Recipe:
+        """The recipe, its proposals written out."""
+        return self.legs.recipe
+
+    def steps(self) -> Steps:
+        """Lists of nodes to train, teachers first; the finished ones, by hash, are sent back for each list.
+
+        May be begun again: what is finished is found by its hash.
+        """
+        self.pruned.clear()
+        if not self.recipe.halves:
+            yield every_leg(self.legs, self.students)
+            return
+        yield from _Halving(self).steps()
 
 
-def candidates(recipe: Recipe) -> list[Candidate]:
-    """All candidates of a recipe: {cascade path} x {student} x {precision}."""
-    return [
-        Candidate((recipe.teacher.name, *path, student.name), student.name, precision, recipe.bench.runtime)
-        for student in recipe.students
-        for path in recipe.paths
-        for precision in recipe.export.precisions
-    ]
+class _Halving:
+    """The state of one search by halving: what is finished, and what it says of what is not."""
 
+    def __init__(self, search: Search) -> None:
+        self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
+        self.done: dict[str, Finished] = {}
+        self.known: set[tuple[str, Path]] = set()
+        self.paths = [p for p in self.recipe.paths if p]  # through assistants: the direct one is every student's first
+        self.stopped = ""
+        self.leaves: dict[Path, Node] = {}
+        self.every: dict[str, Node] = {}
 
-def affordable(
-    recipe: Recipe, p50_ms: dict[str, float], budget_ms: float | None
-) -> tuple[list[Network], dict[str, str]]:
-    """Students with at least one precision within the budget, and why the others are left out.
+    # -------------------------------------------------------------------------------------------- the steps
+    def steps(self) -> Steps:
+        left = list(self.search.students)
+        for share in self.rule.rungs:
+            if len(left) > self.rule.keep:
+                rungs = {s.name: rung(self._leaf(s), share) for s in left}
+                yield from self._train(rungs.values())
+                left = self._better(left, {name: self.done[node.hash] for name, node in rungs.items()}, share)
+        yield from self._train(self._leaf(s) for s in left)
+        left.sort(key=lambda s: -self._accuracy(self._leaf(s)))
+        yield from self._cascades(left)
+        legs = self.search.legs
+        made = {"alone": legs.alone, "kd": legs.plain_kd}
+        yield from self._train(made[kind](s) for s in left for kind in self.rule.controls)
 
-    Args:
-        recipe: the recipe.
-        p50_ms: median milliseconds of ``"<student> <precision>"`` with random weights.
-        budget_ms: the budget, or None.
-    """
-    keep, out = [], {}
-    for student in recipe.students:
-        times = {p: p50_ms[f"{student.name} {p}"] for p in recipe.export.precisions}
-        best = min(times, key=lambda p: times[p])
-        if budget_ms is None or times[best] <= budget_ms:
-            keep.append(student)
+    def _cascades(self, left: list[Network]) -> Steps:
+        """Each assistant by its best predecessor, then each student that is left by its best two."""
+        ways: dict[str, Path] = {}  # of each assistant, the best path that ends in it
+        for assistant in self.recipe.assistants:
+            before = {path[: path.index(assistant.name)] for path in self.paths if assistant.name in path}
+            options = sorted(p for p in before if not p or ways.get(p[-1]) == p)
+            if options and self._affords(
+                [self._to(assistant, options[0]), self._leaf(left[0], *options[0], assistant.name)]
+            ):
+                best = yield from self._best(assistant, options)
+                ways[assistant.name] = (*best, assistant.name)
+        for student in left:
+            yield from self._student(student, [way for way in ways.values() if way in self.paths])
+            for path in self.paths:
+                if path not in ways.values():
+                    why = "another way to one of its assistants was better"
+                    self._prune(student, path, self.stopped if any(n not in ways for n in path) else why)
+
+    def _student(self, student: Network, options: list[Path]) -> Steps:
+        """The student's predecessors at the first rung, beside the direct cascade there; the best two to the end."""
+        direct, share = self._leaf(student), self.rule.rungs[0] if self.rule.rungs else None
+        order = options
+        if share is not None and options and self._affords([rung(self._leaf(student, *way), share) for way in options]):
+            at = {way: rung(self._leaf(student, *way), share) for way in options}
+            yield from self._train([rung(direct, share), *at.values()])
+            ahead = {way: self._difference(node, rung(direct, share)) for way, node in at.items()}
+            order = sorted((w for w in options if ahead[w].high >= 0), key=lambda way: -ahead[way].value)
+            for way in options:
+                said = f"{_points(ahead[way])} against the direct cascade after {share:.0%} of the epochs"
+                if ahead[way].high < 0:
+                    self._prune(student, way, f"cannot win any more: {said}")
+                elif way not in order[:_TOP]:
+                    self._prune(student, way, f"not among the best {_TOP} predecessors: {said}")
+        for way in order[:_TOP]:
+            if self._affords([self._leaf(student, *way)]):
+                yield from self._train([self._leaf(student, *way)])
+            else:
+                self._prune(student, way, self.stopped)
+
+    def _best(self, learner: Network, options: list[Path]) -> Generator[list[Node], Results, Path]:
+        """Train an assistant by the path that is best at the first rung; returns that path."""
+        best = options[0]
+        if len(options) > 1 and self.rule.rungs:
+            rungs = {way: rung(self._to(learner, way), self.rule.rungs[0]) for way in options}
+            yield from self._train(rungs.values())
+            accuracy = {way: self._accuracy(node) for way, node in rungs.items()}
+            best = max(options, key=lambda way: accuracy[way])
+            said = {">".join(way) or "direct": a for way, a in accuracy.items()}
+            self.search.journal("predecessor", learner=learner.name, chosen=">".join(best) or "direct", accuracy=said)
+        yield from self._train([self._to(learner, best)])
+        return best
+
+    def _train(self, nodes: Iterable[Node]) -> Steps:
+        """Have these trained, and what they need; what is finished is not asked for again."""
+        new = [n for n in in_order(nodes) if (n.hash, n.leg.path) not in self.known]
+        if new:
+            self.done |= yield new
+            self.known |= {(n.hash, n.leg.path) for n in new}
+
+    # -------------------------------------------------------------------------------------------- decisions
+    def _better(self, left: list[Network], at: Mapping[str, Finished], share: float) -> list[Network]:
+        """The better part of the students by what the choice goes by; every other one is pruned with its reason."""
+        order = sorted(left, key=lambda s: -self._worth(s, at[s.name]))
+        leader, kept = order[0], order[:1]
+        count = max(self.rule.keep, math.ceil(len(left) / self.rule.eta))
+        for place, student in enumerate(order[1:], 1):
+            ahead = _difference(at[student.name], at[leader.name], self.search.groups)
+            hopeless = self._cannot_win(student, leader, ahead)
+            if place < count and not (hopeless and place >= self.rule.keep):
+                kept.append(student)
+                continue
+            why = "cannot win any more" if hopeless else f"the better {count} of {len(left)} go on"
+            for path in ((), *self.paths):
+                self._prune(
+                    student, path, f"{why}: {_points(ahead)} against {leader.name} after {share:.0%} of the epochs"
+                )
+        self.search.journal("rung", share=share, kept=[s.name for s in kept],
+                            accuracy={s.name: at[s.name].accuracy for s in order})  # fmt: skip
+        return kept
+
+    def _worth(self, student: Network, at: Finished) -> float:
+        """Accuracy points; without a budget, less what the student's milliseconds must earn."""
+        if self.recipe.choice.budget is not None:
+            return 100 * at.accuracy
+        tenths = math.log(self.search.p50_ms[student.name]) / math.log(1.1)
+        return 100 * at.accuracy - self.recipe.choice.exchange * tenths
+
+    def _cannot_win(self, student: Network, leader: Network, ahead: Interval) -> bool:
+        """Whether even the upper end of its interval loses: a faster student may be behind by the margin."""
+        if self.recipe.choice.budget is None:
+            return False
+        faster = self.search.p50_ms[student.name] < self.search.p50_ms[leader.name]
+        return 100 * ahead.high < (-self.recipe.choice.margin if faster else 0.0)
+
+    def _affords(self, nodes: Iterable[Node]) -> bool:
+        """Whether training these as well is within the stop rules; where it is not, ``stopped`` says which one."""
+        new = {n.hash: n for n in in_order(nodes) if n.hash not in self.done}
+        legs, rule = len(self.done) + len(new), self.rule
+        seconds = sum(f.seconds for f in self.done.values()) + sum(map(self._seconds, new.values()))
+        limit = rule.share * self._exhaustive if rule.share else math.inf
+        if rule.max_legs is not None and legs > rule.max_legs:
+            self.stopped = f"stopped at schedule.max_legs {rule.max_legs}"
+        elif rule.max_seconds is not None and seconds > rule.max_seconds:
+            self.stopped = f"stopped at schedule.max_seconds {rule.max_seconds:g}"
+        elif seconds > limit:
+            self.stopped = f"stopped at schedule.share: beyond {rule.share:.0%} of the seconds of training all cascades"
         else:
-            out[student.name] = (
-                f"never trained: {times[best]:.2f} ms ({best}, random weights) is over the budget of {budget_ms:.2f} ms"
-            )
-    return keep, out
+            return True
+        return False
+
+    def _seconds(self, node: Node) -> float:
+        """Estimated from the epochs of this network, else of the teacher, which is larger than what is unknown."""
+        seen = [f for f in self.done.values() if f.node.leg.learner.outline == node.leg.learner.outline and f.curve]
+        seen = seen or [f for f in self.done.values() if f.curve]
+        pace = max((f.seconds / len(f.curve) for f in seen), default=0.0)
+        return pace * node.leg.epochs
+
+    @property
+    def _exhaustive(self) -> float:
+        """Seconds of training every cascade of every student, beginnings shared, as far as can be told now."""
+        if not self.every:
+            leaves = (self._leaf(s, *path) for s in self.search.students for path in ((), *self.paths))
+            self.every = {n.hash: n for n in in_order(leaves)}
+        return sum(self.done[h].seconds if h in self.done else self._seconds(n) for h, n in self.every.items())
+
+    # -------------------------------------------------------------------------------------------- small words
+    def _leaf(self, student: Network, *path: str) -> Node:
+        key = (*path, student.name)
+        if key not in self.leaves:  # a given teacher is hashed, a factory called, for every leaf
+            self.leaves[key] = self.search.legs.cascade(student, path)
+        return self.leaves[key]
+
+    def _to(self, assistant: Network, path: Path) -> Node:
+        (node,) = (n for n in in_order([self._leaf(self.search.students[0], *path, assistant.name)])
+                   if n.leg.path[1:] == (*path, assistant.name))  # fmt: skip
+        return node
+
+    def _accuracy(self, node: Node) -> float:
+        return self.done[node.hash].accuracy
+
+    def _difference(self, one: Node, other: Node) -> Interval:
+        return _difference(self.done[one.hash], self.done[other.hash], self.search.groups)
+
+    def _prune(self, student: Network, path: Path, reason: str) -> None:
+        whole = (self.recipe.teacher.name, *path, student.name)
+        if whole not in self.search.pruned:
+            self.search.pruned[whole] = reason
+            self.search.journal("pruned", cascade=">".join(whole), student=student.name, reason=reason)
+
+
+def rung(node: Node, share: float) -> Node:
+    """The same leg with this share of its epochs, from the beginning to its own end."""
+    leg = replace(node.leg, epochs=max(round(share * node.leg.epochs), 1), role="rung")
+    return replace(node, leg=leg)
+
+
+def _difference(one: Finished, other: Finished, groups: NDArray[np.int64]) -> Interval:
+    return paired_difference(one.correct.astype(float), other.correct.astype(float), groups.tolist())
+
+
+def _points(ahead: Interval) -> str:
+    return f"{100 * ahead.value:+.1f} points [{100 * ahead.low:+.1f}, {100 * ahead.high:+.1f}]"

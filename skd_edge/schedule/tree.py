@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from skd_bench.files import sha256_file
 from skd_edge.distill.settings import Leg, Role, digest
 from skd_edge.models.efficientnet import imagenet_hash
 from skd_edge.models.elsewhere import identity
 from skd_edge.models.factory import source_of, weights_of
-from skd_edge.recipe import Network, Recipe, Teacher
+from skd_edge.recipe import Network, Recipe, Teacher, Training
 from skd_edge.recipe_networks import Member
 
 
@@ -68,12 +69,16 @@ class Node:
 
 def grow(recipe: Recipe, facts: Facts, students: Iterable[Network]) -> list[Node]:
     """Every leg of the recipe for these students, each once, in an order in which it can be trained."""
-    legs = Legs(recipe, facts)
+    return every_leg(Legs(recipe, facts), students)
+
+
+def every_leg(legs: Legs, students: Iterable[Network]) -> list[Node]:
+    """See ``grow``."""
     nodes: dict[tuple[str, tuple[str, ...]], Node] = {}
     for student in students:
-        for path in recipe.paths:
+        for path in legs.recipe.paths:
             _add(nodes, legs.cascade(student, path))
-        for control in recipe.schedule.controls:
+        for control in legs.recipe.schedule.controls:
             _add(nodes, legs.alone(student) if control == "alone" else legs.plain_kd(student))
     return list(nodes.values())
 
@@ -102,10 +107,14 @@ class Legs:
     Args:
         recipe: networks, training, label settings.
         facts: what the data contributes.
+
+    Attributes:
+        halved: names of networks whose batches did not fit into memory: they go through in twice as many parts.
     """
 
     def __init__(self, recipe: Recipe, facts: Facts) -> None:
         self.recipe, self.facts = recipe, facts
+        self.halved: set[str] = set()
 
     def teacher(self) -> Node:
         """The teacher: given, or a scout learns from the weak labels and goes on with the pseudo-labels it allows."""
@@ -191,9 +200,12 @@ class Legs:
             "epochs": r.training.teacher_epochs if big else r.training.epochs, "code": _code(learner, r.seed),
             "names": self._names(learner),
         }  # fmt: skip
+        training = cast(Training, kw.pop("training", r.training))
+        if learner.name in self.halved:
+            training = training.model_copy(update={"accumulate": 2 * training.accumulate})
         return Leg(
             learner=learner, role=role, path=tuple(path), data=self.facts.data, classes=self.facts.classes,
-            clip=r.clip, augment=r.augment, seed=r.seed, **({"training": r.training} | settings | kw),  # type: ignore[arg-type]
+            clip=r.clip, augment=r.augment, seed=r.seed, training=training, **(settings | kw),  # type: ignore[arg-type]
         )  # fmt: skip
 
     def _names(self, learner: Network) -> tuple[str, ...]:

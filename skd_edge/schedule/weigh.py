@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from skd_bench.accuracy import Accuracy, logits_of, score
 from skd_bench.clips import Preprocess, decode_clip, normalise
+from skd_bench.files import sha256_file, write_atomic
 from skd_bench.latency import Latency, Target
 from skd_bench.runtimes import runtime
 from skd_edge.data.gather import Material, deployed_view
@@ -74,9 +78,13 @@ class Scale:
         material: the clips that calibrate (training) and score (validation), set once they are gathered.
         say: told how much memory calibrating takes, and what is wrong with the clips.
         warnings: what the report must say about the files.
+        chosen: the name of the chosen candidate: until there is one, no test clip is scored.
+        untrained: megabytes of files with random weights, by ``"<student> <precision>"``; trained ones are as large.
     """
 
     material: Material
+    chosen: str | None = None
+    untrained: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path, device: Device | None = None) -> None:
         self.recipe, self.classes, self.folder = recipe, classes, folder
@@ -191,7 +199,16 @@ class Scale:
         return self.device.measure(targets, progress)
 
     def logits(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
-        """What a file says of clips ``(N, C)``, through the runtime that ships."""
+        """What a file says of clips ``(N, C)``, through the runtime that ships.
+
+        Raises:
+            RuntimeError: They are the test clips, and nothing was chosen yet.
+        """
+        if clips.hash == self.material.clips.test.hash and not self.chosen:
+            raise RuntimeError("the test clips are scored after the choice, never before it")
+        return self._kept(self.recipe.bench.runtime, path, clips, lambda: self._run(path, clips))
+
+    def _run(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
         session = runtime(self.recipe.bench.runtime).load(path, threads=self.recipe.bench.threads)
         try:
             return logits_of(session, self._pixels(clips), self.preprocess)
@@ -215,6 +232,21 @@ class Scale:
         few = (where[i : i + _FEW] for i in range(0, len(clips), _FEW))
         return (np.stack([decode_clip(file, sampling, camera, part) for file, part in some]) for some in few)
 
+    def _kept(
+        self, what: str, path: Path, clips: ClipSet, make: Callable[[], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Logits that were computed before, else computed and kept in the run."""
+        key = f"{what}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
+        kept = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        try:
+            known: NDArray[np.float32] = np.load(kept)
+        except (OSError, ValueError, EOFError):
+            known = make()
+            memory = io.BytesIO()
+            np.save(memory, known)
+            write_atomic(kept, memory.getvalue())
+        return known
+
     def score(self, path: Path, clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
         """Accuracy of a file on clips, and which of them it got right ``(N,)``."""
         return self._scored(self.logits(path, clips), clips)
@@ -223,7 +255,8 @@ class Scale:
         """Score the files of one trained network, by precision; ``latency`` is by precision too."""
         clips = self.material.clips.val
         inputs = (fitted(batch, self.preprocess) for batch in self._pixels(clips))
-        reference = torch_logits(Deployed(network).eval(), inputs)
+        first = next(iter(files.values()))  # it stands for the network's weights
+        reference = self._kept("torch", first, clips, lambda: torch_logits(Deployed(network).eval(), inputs))
         weighed = {}
         for precision, path in files.items():
             logits = self.logits(path, clips)

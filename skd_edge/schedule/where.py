@@ -10,16 +10,21 @@ from threadpoolctl import threadpool_limits
 
 from skd_bench.errors import UsageError
 from skd_edge.data.gather import Material, deployed_view
+from skd_edge.distill.leg import ALONE
+from skd_edge.distill.team import Team
 from skd_edge.memory import keep_freed_memory
 from skd_edge.recipe import Recipe
 from skd_edge.run import Run
 from skd_edge.schedule.engines import LocalEngine
+from skd_edge.schedule.team_engine import TeamEngine
 
 EngineName = Literal["local", "ray"]
 MakeEngine = Callable[[Recipe, Run, Material], LocalEngine]
 
 
-def engine_of(name: EngineName, *, threads: int | None = None, allow_code: bool = False) -> MakeEngine:
+def engine_of(
+    name: EngineName, *, threads: int | None = None, allow_code: bool = False, team: Team = ALONE
+) -> MakeEngine:
     """What makes the engine of a run, once its clips are known; a package that is missing is missed here.
 
     Args:
@@ -27,6 +32,7 @@ def engine_of(name: EngineName, *, threads: int | None = None, allow_code: bool 
             cluster has room for.
         threads: of one leg, >= 1; None leaves torch's own choice. Equal legs at equal threads have equal weights.
         allow_code: whether a named factory may run in Ray's workers (in this process: see ``permit``).
+        team: the processes that train one leg together.
 
     Raises:
         UsageError: There is no such engine, or fewer than one thread.
@@ -37,6 +43,10 @@ def engine_of(name: EngineName, *, threads: int | None = None, allow_code: bool 
     if name not in ("local", "ray"):
         raise UsageError(f"there is no engine {name!r}; there are local and ray")
     threads = use_threads(threads)
+    if team.size > 1:
+        if name != "local":
+            raise UsageError("torchrun divides a leg among processes and --engine ray gives each leg to one; use one")
+        return lambda recipe, run, material: TeamEngine(recipe, run, material, team)
     if name == "local":
         return lambda recipe, run, material: LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
     from skd_edge.schedule.ray_engine import RayEngine

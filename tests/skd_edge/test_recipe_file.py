@@ -108,7 +108,7 @@ def test_round_trip_of_a_path_that_looks_like_a_variable(write):
         ("name: small", "name: small\x07", "r.yaml:1", "control character"),
         ("name: small", "name: small\n'[key]': 1", "r.yaml:2", "no such setting"),
         ("generated, train: 100", "generated, generated: 100", "r.yaml:3: data.generated", "no such setting"),
-        ("students:", "students: []\nx:", "r.yaml:4: students", "at least 1 item"),
+        ("students:", "students: []\nassistants:", "r.yaml:1", "students lists no network"),
     ],
 )
 def test_refused_with_its_line(write, monkeypatch, tmp_path, old, new, where, words):

@@ -64,11 +64,19 @@ def train(leg: Leg, folder: Path, report: Callable[[dict[str, Any]], None] = lam
         leg_module.Checkpoint = before  # type: ignore[misc]
 
 
+def training(leg: Leg, folder: Path) -> Any:
+    """The state of a leg without a teacher, at its first step."""
+    clips = some_clips()
+    targets = np.eye(4, dtype=np.float32)[clips.train.labels]
+    return leg_module._Training(leg, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
+
+
 class Tools:
     """The above for tests."""
 
     file, weak, staged, train = Path(__file__), WEAK, STAGED, staticmethod(train)
     everything = EVERYTHING
+    training, checkpoint = staticmethod(training), Checkpoint
     clips, preprocess = staticmethod(some_clips), PREPROCESS
 
 

@@ -54,6 +54,38 @@ def test_stopped_by_hand_and_resumed(tools, tmp_path):
     assert same(whole, tools.train(tools.staged, tmp_path / "stopped"))
 
 
+def test_paused_within_an_epoch_keeps_the_epochs_before(tools, tmp_path, monkeypatch):
+    """Also where no checkpoint was due: the pause itself writes one."""
+
+    def stop(row):
+        if row["epoch"] == 4 and row["share"] < 1:
+            raise KeyboardInterrupt
+
+    whole = tools.train(tools.weak, tmp_path / "whole")
+    monkeypatch.setattr(tools.checkpoint, "save", lambda self, state, *, last, now=False: now and _write(self, state))
+    with pytest.raises(KeyboardInterrupt):
+        tools.train(tools.weak, tmp_path / "paused", stop)
+    epochs = []
+    resumed = tools.train(tools.weak, tmp_path / "paused", lambda row: epochs.append(row["epoch"]))
+    assert min(epochs) == 4
+    assert same(whole, resumed)
+
+
+def _write(checkpoint, state):
+    torch.save(state(), checkpoint.path)
+
+
+def test_a_batch_in_parts_is_another_leg_and_the_same_gradient_where_nothing_is_shared_in_it(tools, tmp_path):
+    halves = replace(tools.weak, training=tools.weak.training.model_copy(update={"accumulate": 2}))
+    assert halves.hash != tools.weak.hash
+    one, two = (tools.training(leg, tmp_path) for leg in (tools.weak, halves))
+    for each in (one, two):
+        each.learner.eval()  # batch normalisation would see half a batch
+        each._train_step(np.arange(16), 0, None)
+    for a, b in zip(one.learner.parameters(), two.learner.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_a_broken_checkpoint_begins_anew(tools, tmp_path):
     whole = tools.train(tools.weak, tmp_path / "whole")
     (tmp_path / "broken").mkdir()

@@ -1,39 +1,154 @@
-"""What could be deployed, and what is dropped before any training."""
+"""What is trained next: rungs, cascades, stop rules, and the reason for everything that is given up."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.recipe import Recipe
-from skd_edge.schedule.search import affordable, candidates
+from skd_edge.schedule.engines import Finished
+from skd_edge.schedule.search import Search, rung
+from skd_edge.schedule.tree import Facts, Legs, grow
 
-RECIPE = Recipe.model_validate(
-    {
-        "name": "r",
-        "data": {"kind": "generated"},
-        "assistants": [{"name": "a", "family": "resnet", "width": 16}],
-        "students": [{"name": "s1", "width": 8}, {"name": "s2", "width": 12}],
-    }
+NAMES = ["s4", "s6", "s8", "s12", "s16", "s24"]
+
+
+def make(**schedule) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "data": {"kind": "generated"},
+            "assistants": [
+                {"name": "a1", "family": "resnet", "width": 24},
+                {"name": "a2", "family": "resnet", "width": 16},
+            ],
+            "students": [{"name": n, "width": int(n[1:])} for n in NAMES],
+            "schedule": {"search": "halving", "controls": [], "share": 0, **schedule},
+            "training": {"epochs": 9},
+            "choice": {"budget": "8 ms", "margin": 0},
+        }
+    )
+
+
+def run(recipe, accuracy, *, seconds=1.0):
+    """Run a search over made-up accuracies: ``accuracy(node)`` in [0, 1]; returns it, and what was trained in order."""
+    facts, events = Facts("data", "weak", 10), []
+    search = Search(
+        Legs(recipe, facts), recipe.students, {s.name: float(s.width) for s in recipe.students}, np.arange(400),
+        lambda event, **f: events.append({"event": event, **f}),
+    )  # fmt: skip
+    trained, steps = [], search.steps()
+    tree = next(steps)
+    while True:
+        seen = {n.hash for n in trained}
+        for node in tree:
+            assert all(n.hash in seen for n in node.needs), "teachers first"
+            seen.add(node.hash)
+        trained += tree
+        done = {}
+        for node in tree:
+            right = np.random.default_rng(int(node.hash, 16)).random(400) < accuracy(node)
+            curve = [{}] * node.leg.epochs
+            done[node.hash] = Finished(node, Path(), accuracy(node), seconds * node.leg.epochs, False, curve, right)
+        try:
+            tree = steps.send(done)
+        except StopIteration:
+            return search, trained, events
+
+
+def by_width(node):
+    return 0.5 + 0.001 * node.leg.learner.width if node.leg.role in ("student", "rung") else 0.9
+
+
+def finals(trained):
+    return {n.leg.path for n in trained if n.leg.role == "student"}
+
+
+def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
+    _, trained, events = run(make(), by_width)
+    assert {p[-1] for p in finals(trained)} == {"s12", "s16", "s24"}
+    assert {("teacher", s) for s in ("s12", "s16", "s24")} <= finals(trained)
+    (first, *_) = [e for e in events if e["event"] == "rung"]
+    assert first["kept"] == ["s24", "s16", "s12"]
+    assert set(first["accuracy"]) == set(NAMES)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    keep=st.integers(1, 4),
+    rungs=st.sampled_from([(), (0.34,), (0.2, 0.5)]),
+    share=st.sampled_from([0, 0.3, 0.7]),
+    legs=st.none() | st.integers(1, 40),
 )
+def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exhaustive_legs(
+    seed, keep, rungs, share, legs
+):
+    recipe = make(keep=keep, rungs=rungs, share=share, max_legs=legs)
+    draws = np.random.default_rng(seed).random(1000)
+    search, trained, events = run(recipe, lambda n: draws[int(n.hash[:6], 16) % 1000])
+    everything = {("teacher", *p, s.name) for s in recipe.students for p in recipe.paths}
+    assert len(recipe.paths) == 4
+    assert finals(trained) | set(search.pruned) == everything
+    assert not finals(trained) & set(search.pruned)
+    assert all(search.pruned.values())
+    assert {tuple(e["cascade"].split(">")) for e in events if e["event"] == "pruned"} == set(search.pruned)
+    # What is trained to the end is the very leg that training everything would train.
+    every = {n.hash for n in grow(recipe, Facts("data", "weak", 10), recipe.students)}
+    assert {n.hash for n in trained if n.leg.role != "rung"} <= every
+    assert len({(n.hash, n.leg.path) for n in trained}) == len(trained)  # nothing twice
+    left = {p[-1] for p in finals(trained)}
+    assert len(left) >= min(keep, len(NAMES))
+    assert {("teacher", s) for s in left} <= finals(trained)
 
 
-def test_every_path_of_every_student_at_every_precision():
-    found = candidates(RECIPE)
-    assert len({c.name for c in found}) == len(found) == 8
-    assert {c.name for c in found if c.student == "s1"} == {
-        "teacher>s1 fp32", "teacher>s1 int8", "teacher>a>s1 fp32", "teacher>a>s1 int8",
-    }  # fmt: skip
-    assert all(c.path[0] == "teacher" and c.path[-1] == c.student and c.runtime == "ort" for c in found)
+def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
+    def accuracy(node):
+        return 0.9 if node.leg.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.leg.path else 0.8
+
+    search, trained, events = run(make(), accuracy)
+    (best,) = [e for e in events if e["event"] == "predecessor"]
+    assert best["learner"] == "a2"
+    assert best["chosen"] == "direct"
+    students = {p[-1] for p in finals(trained)}
+    assert {("teacher", "a2", s) for s in students} <= finals(trained)
+    assert not any("a1" in p for p in finals(trained))
+    assert all("cannot win any more" in search.pruned["teacher", "a1", s] for s in students)
 
 
-@settings(max_examples=40, deadline=None)
-@given(times=st.lists(st.floats(0.1, 10), min_size=4, max_size=4), budget=st.none() | st.floats(0.1, 10))
-def test_a_student_stays_with_one_precision_within_the_budget(times, budget):
-    p50 = dict(zip(("s1 fp32", "s1 int8", "s2 fp32", "s2 int8"), times, strict=True))
-    keep, out = affordable(RECIPE, p50, budget)
-    for student in RECIPE.students:
-        fastest = min(p50[f"{student.name} fp32"], p50[f"{student.name} int8"])
-        assert (student in keep) == (budget is None or fastest <= budget)
-        assert (student.name in out) == (student not in keep)
-    assert all("never trained" in reason and "over the budget" in reason for reason in out.values())
+@pytest.mark.parametrize("rule", [{"share": 0.3}, {"max_seconds": 100}, {"max_legs": 14}])
+def test_stop_rules_hold_and_are_named(rule):
+    search, trained, _ = run(make(**rule), by_width)
+    key, limit = next(iter(rule.items()))
+    assert any(f"schedule.{key}" in why for why in search.pruned.values())
+    spent, everything = sum(n.leg.epochs for n in trained), grow(make(), Facts("d", "w", 10), make().students)
+    if key == "share":
+        assert spent <= limit * sum(n.leg.epochs for n in everything) + 4 * 9  # rungs and direct arms are never cut off
+    assert finals(trained)
+
+
+def test_without_a_budget_milliseconds_are_taxed():
+    recipe = make()
+    recipe = recipe.model_copy(update={"choice": recipe.choice.model_copy(update={"budget": None, "exchange": 5.0})})
+    _, trained, _ = run(recipe, lambda n: 0.8)  # all as good: the faster go on
+    assert {p[-1] for p in finals(trained)} == {"s4", "s6", "s8"}
+
+
+def test_lists_without_halving_train_everything_at_once():
+    recipe = make(search="exhaustive", paths=[[], ["a1"]])
+    search, trained, events = run(recipe, by_width)
+    assert trained == grow(recipe, Facts("data", "weak", 10), recipe.students)
+    assert not search.pruned
+    assert not events
+
+
+def test_a_rung_is_a_leg_of_its_own():
+    node = Legs(make(), Facts("data", "weak", 10)).cascade(make().students[0], ())
+    short = rung(node, 1 / 3)
+    assert short.leg.epochs == 3
+    assert short.hash != node.hash
+    assert short.needs == node.needs
