@@ -120,7 +120,7 @@ def test_version(capsys):
 
 
 def test_validate_and_schema_work_without_torch(recipe, tmp_path):
-    code = "for m in ('torch', 'onnx', 'onnxruntime', 'sklearn', 'plotly', 'jinja2'): sys.modules[m] = None"
+    code = "for m in ('torch', 'onnx', 'onnxruntime', 'openvino', 'sklearn', 'plotly', 'jinja2'): sys.modules[m] = None"
     assert program(code, "validate", recipe, cwd=tmp_path).stderr == ""
     assert program(code, "schema").returncode == 0
     done = program(code, "doctor", "--json")

@@ -121,5 +121,13 @@ def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert scan(load_recipe(str(recipe), ()), own_places, tmp_path / "q.csv", processes=1).bad == ()
-    alive = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False).stdout
-    assert not alive.split()
+    deadline = time.monotonic() + 60  # a worker notices when it next looks up from its task
+    while (left := alive(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def alive(session: int) -> list[str]:
+    """Processes of a session that run or wait; one that has ended may stay listed until somebody asks for it."""
+    asked = ["pgrep", "-r", "R,S,D", "-s", str(session)]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
