@@ -91,6 +91,7 @@ class RayEngine(LocalEngine):
                 yield from self._train_on_ray(left)
 
     def _train_on_ray(self, left: dict[str, list[Node]]) -> Generator[Finished]:
+        self._begun: set[str] = set()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         running = self._submit(left, news)
@@ -112,10 +113,14 @@ class RayEngine(LocalEngine):
                 "finished legs and checkpoints are kept: the same command goes on"
             ) from error
         finally:
-            for result in running:
-                ray.cancel(result, force=True)  # what it wrote is whole, so it may die at once
             with suppress(RayError):  # where Ray itself is gone, so is the rest of the news
                 self._read(news, left)
+            for result, leg in running.items():
+                if leg in self._begun:
+                    ray.cancel(result, force=True)  # what it wrote is whole, so it may die at once
+            # The others find nobody to tell that they begin, and end. Not cancelled: Ray 2.60 ends this very process
+            # where a task is cancelled while it is on its way to a worker.
+            news.shutdown(force=True)
 
     def _submit(self, left: dict[str, list[Node]], news: Queue) -> dict[ray.ObjectRef[None], str]:
         """Hand all legs to Ray; a leg's task takes the results of those it needs: that is how Ray knows their order."""
@@ -132,6 +137,7 @@ class RayEngine(LocalEngine):
 
     def _read(self, news: Queue, left: dict[str, list[Node]]) -> None:
         for leg, event, facts in news.get_nowait_batch(news.qsize()):
+            self._begun.add(leg)
             if event is None:
                 self.report(left[leg][0], facts)
             else:
