@@ -1,7 +1,7 @@
 """Keep freed memory: the pages of one training step serve the next, instead of going back to the system.
 
 glibc returns every block above a threshold to the kernel as soon as it is freed, so that each step of a network maps
-and clears its activations anew. On two cores that took more than a third of a step (`docs/step_cost.md`).
+and clears its activations anew.
 """
 
 from __future__ import annotations
