@@ -135,7 +135,7 @@ def _decisions(recipe: Recipe, sheet: Path) -> dict[str, str]:
 def _sheets(recipe: Recipe, material: Material, shown: list[Suspect], screen: Screen) -> dict[str, str]:
     """A contact sheet for each of these clips, by name."""
     train, preprocess = material.clips.train, deployed_view(recipe.clip)[1]
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache_root())
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache_root(), elsewhere=recipe.labels.elsewhere)
     # Of a part of a file (a span of time, a place in a shard) the stored frames are shown.
     paths = {e.name: e.path for e in listing.entries if e.split == "train" and e.part == WHOLE}
     sheets = {}

@@ -63,7 +63,10 @@ def choose_again(
     device.frozen = True
     with Run(folder, resolved_yaml(recipe if confirm else before)) as run:
         scale = Scale(
-            recipe, listed_classes(recipe.data, seed=recipe.seed, cache=run.cache), folder / "artefacts", device
+            recipe,
+            listed_classes(recipe.data, seed=recipe.seed, cache=run.cache, elsewhere=recipe.labels.elsewhere),
+            folder / "artefacts",
+            device,
         )
         recipe = scale.recipe = propose(recipe, run, scale, screen)
         random = weigh_random(recipe, run, scale, screen)

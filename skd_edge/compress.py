@@ -90,7 +90,7 @@ def compress(
         tell_version(run, screen)
         run.journal("started", recipe=recipe.name, seed=recipe.seed, version=__version__, method=METHOD)
         # Before any clip is rendered or decoded: a budget that nobody can meet costs nothing but this.
-        classes = listed_classes(recipe.data, seed=recipe.seed, cache=run.cache)
+        classes = listed_classes(recipe.data, seed=recipe.seed, cache=run.cache, elsewhere=recipe.labels.elsewhere)
         check_background(recipe.choice, classes)
         scale = Scale(recipe, classes, run.folder / "artefacts", device)
         scale.say = screen.say

@@ -75,12 +75,33 @@ class FolderData(Part):
     """One folder a class: ``root/<class>/<video>``; the folder's name is the weak label."""
 
     kind: Literal["folder"]
-    root: Path
+    root: Path | None = Field(
+        None, description="relative to the recipe, as every path; `${NAME}` stands for a variable of the environment"
+    )
+    unlabelled: Path | None = Field(
+        None,
+        exclude_if=_unused(None),
+        description="folder of more training videos, at any depth, that no folder labels; without root the only ones, "
+        "for labels.rules, labels.models or labels.trusted to speak for",
+    )
     val_root: Path | None = Field(None, description="trusted validation clips, same layout; else a share of root")
     test_root: Path | None = Field(None, description="untouched test clips, same layout; else a share of root")
     val: Share = Field(0.15, description="share of root used for validation where val_root is not given")
-    test: Share = Field(0.15, description="share of root used for testing where test_root is not given")
+    test: Share = Field(
+        0.15, description="share of root (without it, of val_root) used for testing where test_root is not given"
+    )
     group: Pattern = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> FolderData:
+        if self.root is None and self.unlabelled is None:
+            raise ValueError("data.root is missing: the folder that holds one folder for each class")
+        if self.root is None and self.val_root is None:
+            raise ValueError(
+                "without data.root no clip is labelled by its folder; name trusted clips, one folder a class: "
+                "data.val_root"
+            )
+        return self
 
 
 class TableData(Part):
@@ -326,6 +347,11 @@ class Labels(Part):
     )
     prototypes: bool = Field(True, description="mixture: sharpen the posterior by agreement with class prototypes")
     min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether something other than the data may label training clips."""
+        return bool(self.rules or self.models or self.trusted)
 
     @property
     def optimiser(self) -> dict[str, object]:

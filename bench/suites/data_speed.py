@@ -4,8 +4,9 @@
 
 All are ratios of things measured in turn in one process tree on the same cores (interleaved, medians of rounds with
 their range), so that a busy machine slows both sides. Without --root the generated set is decoded. Writes
-bench/results/data_speed.json and the table in docs/data_speed.md.
+bench/results/data_speed.json and the table in docs/data_speed.md. A few minutes on two cores.
 """
+# Worker processes import this file anew: what is heavy is imported where it is used, or both sides would start slowly.
 
 from __future__ import annotations
 
@@ -18,29 +19,21 @@ import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-import torch
 
-from skd_bench.clips import Preprocess, Sampling
-from skd_bench.device import device_card
-from skd_bench.files import write_atomic, write_json
-from skd_edge.data.entries import VIDEOS, Entry, Listing
-from skd_edge.data.gather import deployed_view, gather
-from skd_edge.data.generate import generate
-from skd_edge.data.store import ClipSet, _subset, filled
-from skd_edge.data.views import batch_view
-from skd_edge.distill.losses.labels import soft_cross_entropy
-from skd_edge.models.build import build_network
-from skd_edge.recipe import Augment, GeneratedData
-from skd_edge.recipe_file import load_recipe
+if TYPE_CHECKING:
+    from skd_bench.clips import Preprocess, Sampling
+    from skd_edge.data.entries import Listing
+    from skd_edge.data.store import ClipSet
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "bench/results/data_speed.json", ROOT / "docs/data_speed.md"
 CORES = len(os.sched_getaffinity(0))
 ROUNDS, BATCH = 5, 32
+CLIPS, EPOCHS, STEPS = 400, 10, 40
 
 
 # ------------------------------------------------------------------------------------------ the bare loop
@@ -77,13 +70,15 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def ratios(one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS) -> dict[str, Any]:
+def ratios(what: str, one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS) -> dict[str, Any]:
     """How many times as long ``other`` takes as ``one``; the order alternates."""
-    found, seconds = [], ([], [])
+    found: list[float] = []
+    seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         for work, kept in ((one, seconds[0]), (other, seconds[1]))[:: 1 if number % 2 else -1]:
             kept.append(timed(work))
         found.append(seconds[1][-1] / seconds[0][-1])
+        print(f"{what} {number + 1} of {rounds}: {seconds[0][-1]:.2f} s, {seconds[1][-1]:.2f} s", flush=True)
     return {
         "ratio": round(statistics.median(found), 3),
         "range": [round(min(found), 3), round(max(found), 3)],
@@ -99,13 +94,17 @@ def private_mib() -> float:
 
 def scanning(listed: Listing, sampling: Sampling, preprocess: Preprocess, folder: Path) -> dict[str, Any]:
     """The bare loop's time divided by the store's: 1 where they are equally fast."""
+    from skd_edge.data.store import filled
+
     paths = [e.path for e in listed.entries]
 
     def store() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         filled(listed, sampling, preprocess, folder)
 
-    return ratios(store, lambda: bare_on_all_cores(paths, sampling.frames, preprocess.width))
+    return ratios(
+        "scan + store, bare loop:", store, lambda: bare_on_all_cores(paths, sampling.frames, preprocess.width)
+    )
 
 
 def reading(clips: ClipSet, paths: list[Path], sampling: Sampling, preprocess: Preprocess) -> dict[str, Any]:
@@ -116,21 +115,31 @@ def reading(clips: ClipSet, paths: list[Path], sampling: Sampling, preprocess: P
         for first in range(0, len(order), BATCH):
             clips.clips[order[first : first + BATCH]].sum()  # every byte is touched
 
-    return ratios(epoch, lambda: bare(paths, sampling.frames, preprocess.width), rounds=3)
+    return ratios("store, decoding:", epoch, lambda: bare(paths, sampling.frames, preprocess.width), rounds=3)
 
 
-def waiting() -> dict[str, Any]:
+def waiting(cache: Path) -> dict[str, Any]:
     """The share of the quickstart's training step that goes into its batch: view, shift, normalise."""
-    recipe = load_recipe("quickstart")
-    from skd_edge.run import cache_root
+    import torch
 
-    clips, (_, preprocess) = gather(recipe, cache_root()).clips.train, deployed_view(recipe.clip)
+    from skd_edge.data.gather import deployed_view, gather
+    from skd_edge.data.views import batch_view
+    from skd_edge.distill.losses.labels import soft_cross_entropy
+    from skd_edge.models.build import build_network
+    from skd_edge.recipe_file import load_recipe
+
+    print(f"the quickstart's step, {STEPS} times", flush=True)
+    recipe = load_recipe("quickstart", ["data.train=320", "data.val=20", "data.test=20"])  # a step sees one batch
+    clips, (_, preprocess) = gather(recipe, cache).clips.train, deployed_view(recipe.clip)
     network = build_network(recipe.students[0], classes=10, clip=recipe.clip, seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
-    size, shares, data_s, step_s = recipe.training.batch, [], [], []
+    size = recipe.training.batch
+    shares: list[float] = []
+    data_s: list[float] = []
+    step_s: list[float] = []
     targets = torch.full((size, 10), 0.1)
     order = np.random.default_rng(0).permutation(len(clips))
-    for number in range(40):
+    for number in range(STEPS):
         index = order[number * size % (len(order) - size) :][:size]
         began = time.perf_counter()
         x = batch_view(clips.clips[index], clips.ids[index], number, recipe.augment, preprocess)
@@ -154,23 +163,32 @@ def waiting() -> dict[str, Any]:
 
 def memory(clips: ClipSet, preprocess: Preprocess) -> dict[str, Any]:
     """Private memory after each of ten epochs of augmented batches, MiB."""
+    from skd_edge.data.views import batch_view
+    from skd_edge.recipe import Augment
+
     found = []
-    for epoch in range(10):
+    for epoch in range(EPOCHS):
         order = np.random.default_rng(epoch).permutation(len(clips))
         for first in range(0, len(order), BATCH):
             index = np.sort(order[first : first + BATCH])
             batch_view(clips.clips[index], clips.ids[index], epoch, Augment(), preprocess)
         found.append(round(private_mib(), 1))
+        print(f"epoch {epoch + 1} of {EPOCHS}: {found[-1]} MiB", flush=True)
     return {"mib": found, "grew": round(found[-1] - found[1], 1)}
 
 
 # ------------------------------------------------------------------------------------------ all of it
-def listed_videos(root: Path | None, folder: Path) -> Listing:
-    """Every video of a folder, or a generated set of 112x112 pixels, as training clips."""
+def listed_videos(root: Path | None, clips: int, folder: Path) -> Listing:
+    """Videos of a folder, or a generated set of 112x112 pixels, as training clips."""
+    from skd_edge.data.entries import VIDEOS, Entry, Listing
+    from skd_edge.data.generate import generate
+    from skd_edge.recipe import GeneratedData
+
     if root is None:
         root = folder / "generated"
-        generate(root, GeneratedData(kind="generated", train=400, val=10, test=10, frames=40, size=112), 0)
+        generate(root, GeneratedData(kind="generated", train=clips, val=10, test=10, frames=40, size=112), 0)
     videos = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEOS)
+    videos = videos[:: max(len(videos) // clips, 1)][:clips]  # of the whole folder, not of its first class
     return Listing(("a",), tuple(Entry(p, f"{i}", "a", "train", f"{i}") for i, p in enumerate(videos)), "")
 
 
@@ -178,23 +196,26 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, help="a folder of videos; else a generated set")
-    parser.add_argument("--clips", type=int, default=100_000, help="at most so many")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="at most so many")
     options = parser.parse_args()
+    from skd_bench.clips import Preprocess, Sampling
+    from skd_bench.device import device_card
+    from skd_bench.files import write_atomic, write_json
+    from skd_edge.data.store import _subset, filled
+
     sampling, preprocess = Sampling(8), Preprocess(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        listed = listed_videos(options.root, folder)
-        listed = Listing(("a",), listed.entries[: options.clips], "")
+        listed = listed_videos(options.root, options.clips, folder)
         found: dict[str, Any] = {"device": device_card(), "cores": CORES, "load": os.getloadavg()[0]}
         found |= {"clips": len(listed.entries), "videos": str(options.root.name if options.root else "generated")}
         found["scan"] = scanning(listed, sampling, preprocess, folder / "cache")
         store, card = filled(listed, sampling, preprocess, folder / "cache")
-        clips = _subset(
-            "train", list(listed.entries), np.load(store / "clips.npy", mmap_mode="r"), card["hash"], ("a",)
-        )
+        pixels = np.load(store / "clips.npy", mmap_mode="r")
+        clips = _subset("train", list(listed.entries), pixels, card["hash"], ("a",))
         found["epoch"] = reading(clips, [e.path for e in listed.entries], sampling, preprocess)
         found["memory"] = memory(clips, preprocess)
-        found["step"] = waiting()
+        found["step"] = waiting(folder / "cache")
     write_json(RESULTS, found)
     write_atomic(PAGE, page(found))
     print(page(found))

@@ -25,7 +25,6 @@ NOTES = {
     ".clip": "what the network is given of a video; a mapping, below",
     ".assistants": "stepping stones between teacher and student",
     ".students": "what could be deployed",
-    "FolderData.root": "relative to the recipe, as every path; `${NAME}` stands for a variable of the environment",
     "TableData.root": "as above",
     "TableData.val": "rows of the trusted validation set",
     "TableData.test": "rows of the untouched test set",

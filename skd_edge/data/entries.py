@@ -180,7 +180,7 @@ def listing(
     annotators: tuple[str, ...] = (),
     folders: bool = True,
 ) -> Listing:
-    """The entries as one listing, once it is sure that something can be learned from them.
+    """The entries as one listing, in the order of the splits.
 
     Args:
         entries: in any order.
@@ -190,33 +190,56 @@ def listing(
         folders: whether clips that lie in a folder called like another class are told of.
 
     Raises:
-        UserError: A split or class is missing; says what and the way out.
+        UserError: A split is missing; says which and the way out.
     """
     entries = tuple(sorted(entries, key=lambda e: SPLITS.index(e.split)))  # a split stands together in the store
     classes = classes or tuple(sorted({name for e in entries for name in _said(e)}))
     for split in SPLITS:
         if not any(e.split == split for e in entries):
             raise UserError(f"the recipe's data gives no {split} clips; check the rules of data.{split}")
-    _check_classes(entries, classes, annotators)
     said = [*notes, _elsewhere(entries, set(classes)) if folders else "", _torn(entries)]
     return Listing(classes, entries, "; ".join(filter(None, said)), annotators)
 
 
-def _check_classes(entries: tuple[Entry, ...], classes: tuple[str, ...], annotators: tuple[str, ...]) -> None:
+def check_trusted(listing: Listing) -> None:
+    """Every class has a clip that validates it, whatever is still to be said of the training clips.
+
+    Raises:
+        UserError: It has not, or there is one class only.
+    """
+    trusted = dict.fromkeys(e.label for e in listing.entries if e.split == "val")
+    if poor := [c for c in listing.classes if c not in trusted]:
+        raise UserError(
+            f"class {poor[0]!r} has no trusted validation clip{_meant(poor[0], trusted)}; add clips, or leave the "
+            "class out of the data"
+        )
+    if len(trusted) < 2:
+        raise UserError(f"the validation clips have one class only ({', '.join(trusted)}); two or more are needed")
+
+
+def check_classes(listing: Listing) -> None:
+    """Something can be learned from a listing: labels or votes on training clips of every class, and trusted clips.
+
+    Raises:
+        UserError: It cannot; says why and the way out.
+    """
+    entries, classes, annotators = listing.entries, listing.classes, listing.annotators
     train = Counter(name for e in entries if e.split == "train" for name in _said(e))
     if not train:
         what = f"every vote in {', '.join(annotators)} abstains" if annotators else "every label is empty"
         raise UserError(
-            f"no training clip has a label: {what}; label some clips of each class (data.label, data.votes)"
+            f"no training clip has a label: {what}; label some clips of each class (data.label, data.votes), or let "
+            "rules or models speak for them (labels.rules, labels.models)"
         )
     if len(train) < 2:
         raise UserError(f"the training clips have one class only ({', '.join(train)}); a classifier needs two or more")
     trusted = Counter(e.label for e in entries if e.split == "val")
+    nobody = f": none of {', '.join(annotators)} votes for it" if annotators else ""
     for split in ("val", "test"):
         if unknown := sorted({e.label for e in entries if e.split == split} - set(train)):
             raise UserError(
-                f"class {unknown[0]!r} has {split} clips and no training clip{_meant(unknown[0], train)}; classes: "
-                f"{', '.join(train)}"
+                f"class {unknown[0]!r} has {split} clips and no training clip{nobody}{_meant(unknown[0], train)}; "
+                f"classes: {', '.join(train)}"
             )
     if poor := [c for c in classes if train[c] == 1 or trusted[c] == 0]:
         what = "one training clip" if train[poor[0]] == 1 else "no trusted validation clip"

@@ -109,7 +109,8 @@ def gather(
         UserError: See ``list_clips``, ``with_voters`` and ``open_store``; or no clip, or clips of one class only, are
             left labelled.
     """
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=rendered)
+    elsewhere = recipe.labels.elsewhere
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=rendered, elsewhere=elsewhere)
     sampling, preprocess = deployed_view(recipe.clip)
     listing = with_voters(listing, recipe, (sampling, preprocess), cache, progress=judged)
     listing, votes = settle(listing, recipe.labels)

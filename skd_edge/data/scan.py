@@ -74,7 +74,8 @@ def scan(
     Raises:
         UserError: The clips cannot be listed, or the disk is full.
     """
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"))
+    elsewhere = recipe.labels.elsewhere
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), elsewhere=elsewhere)
     view = deployed_view(recipe.clip)
     _, card = filled(listing, *view, cache, processes=processes, patience=patience, progress=progress("decoded"))
     reasons = [q["reason"] for q in card["quarantined"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,18 @@ from typing import Any
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_edge.data.entries import SPLITS, VIDEOS, Entry, Listing, Split, grouped_by, hold_out, listing
+from skd_edge.data.entries import (
+    SPLITS,
+    VIDEOS,
+    Entry,
+    Listing,
+    Split,
+    check_classes,
+    check_trusted,
+    grouped_by,
+    hold_out,
+    listing,
+)
 from skd_edge.data.generate import VERSION, classes_of, generate
 from skd_edge.data.lists import kinetics, official, path_label_lists
 from skd_edge.data.shards import shards
@@ -29,8 +41,14 @@ from skd_edge.recipe import (
 __all__ = ["SPLITS", "VIDEOS", "Entry", "Listing", "Split", "is_rendered", "list_clips", "listed_classes"]
 
 
-@singledispatch
-def list_clips(data: Part, *, seed: int, cache: Path, progress: Callable[[int, int], None] | None = None) -> Listing:
+def list_clips(
+    data: Part,
+    *,
+    seed: int,
+    cache: Path,
+    progress: Callable[[int, int], None] | None = None,
+    elsewhere: bool = False,
+) -> Listing:
     """List the clips of a recipe's data section.
 
     Args:
@@ -38,15 +56,24 @@ def list_clips(data: Part, *, seed: int, cache: Path, progress: Callable[[int, i
         seed: Draws splits and the generated set.
         cache: Where the generated set is rendered.
         progress: Called with (done, total) while clips are rendered.
+        elsewhere: Whether rules, models or a trusted file will label training clips (``Labels.elsewhere``): then the
+            data itself need not, and its classes are those of the validation clips.
 
     Raises:
         UserError: Something that the section names is missing, empty or malformed; says what and the way out.
     """
+    found = _listed(data, seed=seed, cache=cache, progress=progress)
+    (check_trusted if elsewhere else check_classes)(found)
+    return found
+
+
+@singledispatch
+def _listed(data: Part, *, seed: int, cache: Path, progress: Any) -> Listing:
     raise TypeError(f"no source for {type(data).__name__}")
 
 
-@list_clips.register
-def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
+@_listed.register
+def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any) -> Listing:
     folder = _generated_folder(data, seed, cache)
     generate(folder, data, seed, progress=progress)
     rules: dict[str, dict[str, list[str]]] = {split: {"split": [split]} for split in SPLITS}
@@ -62,64 +89,107 @@ def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     return (_generated_folder(data, seed, cache) / "index.csv").exists()
 
 
-def listed_classes(data: Part, *, seed: int, cache: Path) -> tuple[str, ...]:
-    """The classes of a recipe's data section, before any clip is rendered or decoded.
+def listed_classes(data: Part, *, seed: int, cache: Path, elsewhere: bool = False) -> tuple[str, ...]:
+    """The classes of a recipe's data section, before any clip is rendered or decoded; arguments as ``list_clips``.
 
     Raises:
         UserError: See ``list_clips``.
     """
     if isinstance(data, GeneratedData):
         return classes_of(data)
-    return list_clips(data, seed=seed, cache=cache).classes
+    return list_clips(data, seed=seed, cache=cache, elsewhere=elsewhere).classes
 
 
-@list_clips.register
-def _(data: TableData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
+@_listed.register
+def _(data: TableData, *, seed: int, cache: Path, progress: Any) -> Listing:
     return table(data)
 
 
-@list_clips.register
-def _(data: ListData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
+@_listed.register
+def _(data: ListData, *, seed: int, cache: Path, progress: Any) -> Listing:
     return path_label_lists(data)
 
 
-@list_clips.register
-def _(data: OfficialData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
+@_listed.register
+def _(data: OfficialData, *, seed: int, cache: Path, progress: Any) -> Listing:
     return official(data, seed)
 
 
-@list_clips.register
-def _(data: KineticsData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
+@_listed.register
+def _(data: KineticsData, *, seed: int, cache: Path, progress: Any) -> Listing:
     return kinetics(data)
 
 
-@list_clips.register
-def _(data: ShardData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
+@_listed.register
+def _(data: ShardData, *, seed: int, cache: Path, progress: Any) -> Listing:
     return shards(data)
 
 
-@list_clips.register
-def _(data: FolderData, *, seed: int, cache: Path, progress: Any = None) -> Listing:
-    group = grouped_by(data.group)
-    train, rng = _folder_entries(data.root, "train", group), np.random.default_rng(seed)
+@_listed.register
+def _(data: FolderData, *, seed: int, cache: Path, progress: Any) -> Listing:
+    group, rng = grouped_by(data.group), np.random.default_rng(seed)
+    untold = _unlabelled(data.unlabelled, group) if data.unlabelled else []
+    if data.root is None:
+        entries, note = _trusted_only(data, group, rng)
+    else:
+        entries, note = _shared_out(data, data.root, group, rng)
+    labelled = {e.name for e in entries if e.split == "train"}
+    if twice := [e.name for e in untold if e.name in labelled]:
+        raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the two")
+    return listing([*entries, *untold], note, folders=False)
+
+
+def _shared_out(
+    data: FolderData, root: Path, group: Callable[[str], str], rng: np.random.Generator
+) -> tuple[list[Entry], str]:
+    """Folders of training clips; validation and test from folders of their own, or shares of these."""
+    train = _folder_entries(root, "train", group, data.unlabelled)
     entries = list(train)
     held: tuple[tuple[Split, Path | None, float], ...]
     held = (("val", data.val_root, data.val), ("test", data.test_root, data.test))
-    for split, root, share in held:
-        if root is not None:
-            entries += _folder_entries(root, split, group)
+    for split, folder, share in held:
+        if folder is not None:
+            entries += _folder_entries(folder, split, group)
         else:
             entries = hold_out(entries, split, share * len(train), rng)
     note = "validation and test are shares of the same folder: their labels are trusted only if the folder's are"
-    return listing(entries, "folders" if data.val_root and data.test_root else note, folders=False)
+    return entries, "folders" if data.val_root and data.test_root else note
 
 
-def _folder_entries(root: Path, split: Split, group: Callable[[str], str]) -> list[Entry]:
+def _trusted_only(data: FolderData, group: Callable[[str], str], rng: np.random.Generator) -> tuple[list[Entry], str]:
+    """No labelled training clip: trusted folders for validation and test, or one that both share."""
+    assert data.val_root is not None  # the recipe's own check
+    if data.test_root is not None:
+        own = _folder_entries(data.val_root, "val", group) + _folder_entries(data.test_root, "test", group)
+        return own, "folders; no training clip is labelled by its folder"
+    trusted = _folder_entries(data.val_root, "train", group)
+    shared = hold_out(trusted, "test", data.test * len(trusted), rng)
+    entries = [replace(e, split="val") if e.split == "train" else e for e in shared]
+    return entries, "test is a share of the validation folder; no training clip is labelled by its folder"
+
+
+def _unlabelled(root: Path, group: Callable[[str], str]) -> list[Entry]:
+    """Videos at any depth, as training clips without a label, named relative to their folder."""
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
+    found = [
+        Entry(video, name := video.relative_to(root).as_posix(), "", "train", group(name))
+        for video in sorted(root.rglob("*"))
+        if video.suffix.lower() in VIDEOS
+    ]
+    if not found:
+        raise UserError(f"{root} holds no videos (endings: {' '.join(sorted(VIDEOS))}); data.unlabelled names a folder "
+                        "of videos")  # fmt: skip
+    return found
+
+
+def _folder_entries(root: Path, split: Split, group: Callable[[str], str], but: Path | None = None) -> list[Entry]:
+    """``root/<class>/<video>``; the folder ``but`` is no class."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; data.root names the folder that holds one folder for each class")
     found = [
         Entry(video, name := f"{folder.name}/{video.relative_to(folder).as_posix()}", folder.name, split, group(name))
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p != but)
         for video in sorted(folder.rglob("*"))
         if video.suffix.lower() in VIDEOS
     ]

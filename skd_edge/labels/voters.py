@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
+from skd_edge.data.entries import check_classes
 from skd_edge.data.sources import Entry, Listing
 from skd_edge.labels.judges import judge_votes
 from skd_edge.labels.rules import columns_of, rule_votes
@@ -34,7 +35,8 @@ def with_voters(
 ) -> Listing:
     """The listing with the recipe's rules and models among its annotators; without any, as it is.
 
-    Where the data has one label a clip instead of votes, that label is one more annotator, called ``label``.
+    Where the data has one label a clip instead of votes, that label is one more annotator, called ``label``; where it
+    has neither, rules and models stand alone, and without these the trusted labels.
 
     Args:
         listing: of the data.
@@ -44,10 +46,16 @@ def with_voters(
         progress: called with (done, total) while a model runs.
 
     Raises:
-        UserError: A file of the recipe's labels cannot be used, a class is unknown, two voters have one name.
+        UserError: A file of the recipe's labels cannot be used, a class is unknown, two voters have one name, or all
+            of them leave a class without a training clip.
     """
     labels, train = recipe.labels, [e for e in listing.entries if e.split == "train"]
+    if not labels.elsewhere:
+        return listing
     if not labels.rules and not labels.models:
+        if not listing.annotators and not any(e.label for e in train):
+            listing = _labelled_by(labels.trusted, listing)
+        check_classes(listing)
         return listing
     said: list[tuple[str, Sequence[str]]] = []
     if listing.annotators:
@@ -65,7 +73,18 @@ def with_voters(
         raise UserError(f"two voters are called {twice[0]!r}; give the rule or the model another name")
     votes = zip(*(column for _, column in said), strict=True)
     entries = tuple(replace(e, label="", votes=next(votes)) if e.split == "train" else e for e in listing.entries)
-    return replace(listing, entries=entries, annotators=tuple(names))
+    listing = replace(listing, entries=entries, annotators=tuple(names))
+    check_classes(listing)
+    return listing
+
+
+def _labelled_by(trusted: Path | None, listing: Listing) -> Listing:
+    """A listing without any label of training clips, with those that a person has decided on."""
+    names = [e.name for e in listing.entries if e.split == "train"]
+    decided = iter(trusted_labels(trusted, names, listing.classes).tolist())
+    labels = (*listing.classes, "")  # -1: nobody did
+    entries = (replace(e, label=labels[next(decided)]) if e.split == "train" else e for e in listing.entries)
+    return replace(listing, entries=tuple(entries))
 
 
 def trusted_labels(file: Path | None, names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -90,7 +90,7 @@ def test_round_trip_of_a_path_that_looks_like_a_variable(write):
         ("rate: 1e-3", "", "r.yaml:8: training", "nothing is given"),
         ("kind: generated", "kind: genrated", "r.yaml:3: data.kind", "did you mean 'generated'"),
         ("kind: generated, ", "", "r.yaml:3: data.kind", "is missing"),
-        ("{kind: generated, train: 100}", "{kind: folder}", "r.yaml:3: data.root", "is missing"),
+        ("{kind: generated, train: 100}", "{kind: folder}", "r.yaml:3: data", "data.root is missing"),
         ("{kind: generated, train: 100}", "7", "r.yaml:3: data", "7 cannot"),
         ("budget: 0.5 x teacher", "budget: 8 parsecs", "r.yaml:11: choice.budget", "'8 ms'"),
         ("name: small", "name: 2024", "r.yaml:1: name", "not text.*quotes"),
