@@ -229,7 +229,7 @@ def _runs(count: int, sampling: Sampling) -> Ticks:
 def _needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]:
     """The group of pictures of each packet, and the groups that must be decoded for the chosen frames."""
     group = np.cumsum(timeline.key, dtype=np.int64)
-    if not timeline.timed:
+    if not timeline.timed or group[0] == group[-1]:
         return group, set(group.tolist())
     rows = np.flatnonzero(np.isin(timeline.stamps, chosen))
     needed = set(group[rows].tolist())
@@ -291,11 +291,12 @@ def _decode_chosen(
     """Decode what is needed, in the order of presentation, and paint each chosen frame as it comes by."""
     group, needed = _needed_groups(timeline, chosen)
     context = stream.codec_context
-    work = int(np.isin(group, list(needed)).sum()) * context.width * context.height
+    asked = np.isin(group, list(needed))
+    work = int(asked.sum()) * context.width * context.height
     context.thread_type = "AUTO" if work > _THREADS_FROM_PIXELS else "NONE"
     if work <= _THREADS_FROM_PIXELS:
         context.thread_count = 1
-    expected = int((timeline.shown & np.isin(group, list(needed)) & (timeline.stamps <= chosen[-1])).sum())
+    expected = int((timeline.shown & asked & (timeline.stamps <= chosen[-1])).sum())
     held: VideoFrame | None = None
     good = 0
     for position, frame in enumerate(_frames(context, packets, group, needed)):

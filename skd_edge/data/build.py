@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.clips import ClipError, Part, Preprocess, Sampling, decode_clip
+from skd_bench.clips import Part, Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_edge.data.crew import Crew
-from skd_edge.data.sources import Entry
+from skd_edge.data.decoder import decoder, row_bytes
+from skd_edge.data.entries import Entry
 
 Progress = Callable[[int, int], None]
 PATIENCE = 60.0  # seconds that a clip may take, and one more for every _PACE bytes of it
@@ -66,12 +67,8 @@ def build(
     except OSError as error:
         raise UserError(
             f"cannot build the clip store {folder}: {error.strerror or error}; the cache needs room for "
-            f"{_row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)"
+            f"{row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)"
         ) from error
-
-
-def _row_bytes(sampling: Sampling, preprocess: Preprocess) -> int:
-    return sampling.frames * preprocess.height * preprocess.width * 3
 
 
 class _Building:
@@ -104,7 +101,7 @@ class _Building:
     def _decode(self, todo: NDArray[np.int64], processes: int, patience: float, progress: Progress | None) -> None:
         done, total = len(self.state) - len(todo), len(self.state)
         tasks = ((i, (self.entries[i].path, self.entries[i].part)) for i in todo.tolist())
-        crew = Crew(_decoder, (self.part, self.sampling, self.preprocess), processes=processes,
+        crew = Crew(decoder, (self.part, self.sampling, self.preprocess), processes=processes,
                     patience=lambda task: patience + _size(*task) / _PACE)  # fmt: skip
         fresh: dict[int, int] = {}
         synced = time.monotonic()
@@ -142,7 +139,7 @@ class _Building:
             for row in range(bad[0], len(good)):
                 pixels[row] = pixels[good[row]]
             pixels.flush()
-        digest, rows = hashlib.sha256(), max(_BLOCK // max(_row_bytes(self.sampling, self.preprocess), 1), 1)
+        digest, rows = hashlib.sha256(), max(_BLOCK // max(row_bytes(self.sampling, self.preprocess), 1), 1)
         for first in range(0, len(good), rows):
             digest.update(np.ascontiguousarray(pixels[first : min(first + rows, len(good))]).data)
         self.part.replace(self.folder / "clips.npy")
@@ -201,26 +198,3 @@ def _alone(folder: Path, total: int, progress: Progress | None) -> Iterator[None
             else:
                 break
         yield
-
-
-# ------------------------------------------------------------------------------------------ in a worker
-def _decoder(store: Path, sampling: Sampling, preprocess: Preprocess) -> Callable[[int, Any], str | None]:
-    """What decodes a clip into its row of the file."""
-    file = os.open(store, os.O_WRONLY)
-    row = _row_bytes(sampling, preprocess)
-    with store.open("rb") as head:
-        np.lib.format.read_magic(head)
-        np.lib.format.read_array_header_1_0(head)
-        first = head.tell()
-
-    def decode(number: int, what: tuple[Path, Part]) -> str | None:
-        try:
-            clip = decode_clip(what[0], sampling, preprocess, what[1])
-        except ClipError as error:
-            return error.reason
-        # Written, not mapped: a full disk is then an error and no signal.
-        if os.pwrite(file, clip.data, first + number * row) != row:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return None
-
-    return decode

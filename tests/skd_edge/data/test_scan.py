@@ -89,7 +89,7 @@ def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monke
 def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monkeypatch):
     """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
     entries = [Entry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
-    monkeypatch.setattr(building, "_decoder", slow)
+    monkeypatch.setattr(building, "decoder", slow)
     from skd_edge.data.gather import deployed_view
 
     view = deployed_view(load_recipe(str(recipe), ()).clip)
@@ -101,7 +101,7 @@ def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monke
 
 
 def slow(*arguments):
-    decode = building._decoder(*arguments)  # in a worker, nothing is patched
+    decode = building.decoder(*arguments)  # in a worker, nothing is patched
 
     def do(number, what):
         if number == 1:
