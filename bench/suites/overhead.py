@@ -25,7 +25,7 @@ from skd_bench.stats import ratio_of_medians
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results/overhead.json"
-ROUNDS, BLOCK, QUERIES = 40, 50, 20_000
+ROUNDS, BLOCK, QUERIES = 500, 10, 20_000
 GOAL_US, GOAL_RATIO = 20.0, 1.05
 # The call that a bare loop over the runtime would make, on what our session has bound already.
 RAW: dict[str, Callable[[Any], Callable[[], object]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_edge.distill.team import FabricTeam, Team, team_of
+from skd_edge.run import read_journal
 
 STEPS = Path(__file__).parent / "team_steps.py"
 
@@ -35,6 +37,36 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
         assert all(abs(a[name] - b[name]) < 1e-5 for name in a), (a, b)
     assert one["losses"][0] != one["losses"][-1]
     assert abs(one["weights"] - two["weights"]) < 1e-3
+
+
+RECIPE = """
+name: team
+data: {kind: generated, train: 40, val: 20, test: 20, frames: 4, size: 16}
+clip: {frames: 4, size: 16}
+teacher: {family: resnet, width: 4, depths: [1, 1]}
+students: [{name: small, width: 4, depths: [1, 1]}]
+schedule: {controls: []}
+training: {teacher_epochs: 2, refine: 0.5, rounds: 1, epochs: 1, batch: 20}
+export: {calibration_clips: 16, precisions: [fp32]}
+bench: {processes: 1, queries: 70}
+"""
+
+
+def test_a_whole_run_under_torchrun(tmp_path):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+             "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(out)]  # fmt: skip
+    places = {"SKD_EDGE_CACHE": str(tmp_path / "cache"), "SKD_EDGE_LEDGER": str(tmp_path / "looks.jsonl")}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **places})
+    assert done.returncode == 0, done.stderr[-3000:]
+    legs = [json.loads(path.read_text()) for path in out.glob("legs/*/leg.json")]
+    assert len(legs) == 3
+    assert {leg["processes"] for leg in legs} == {2}
+    assert json.loads((out / "report.json").read_text())["chosen"]["path"] == ["teacher", "small"]
+    events = [e["event"] for e in read_journal(out)]
+    assert events.count("started") == events.count("finished") == 1  # one process keeps the journal
+    assert events.count("leg_finished") == 3
 
 
 def test_a_batch_that_cannot_be_divided(monkeypatch):

@@ -126,6 +126,22 @@ def test_the_same_as_the_local_engine(cluster, finished, tmp_path):
     assert report["chosen"]["accuracy"] == finished.report["chosen"]["accuracy"]  # milliseconds decide between equals
 
 
+def test_a_search_asks_for_the_same_legs(cluster, tmp_path, monkeypatch):
+    """Halving decides step by step from what came back: the same, whoever trains and in whatever order it comes."""
+    sets = ["schedule={search: halving, share: 0, rungs: [0.5], keep: 1, controls: []}", "training.epochs=2",
+            "choice.exchange=0", "export.precisions=[fp32]", "bench={processes: 1, queries: 70}"]  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    recipe, asked, chosen = load_recipe(tmp_path / "recipe.yaml", sets), {}, {}
+    for engine in ("local", "ray"):
+        monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / f"cache of {engine}"))
+        folder = compress(recipe, tmp_path / engine, engine=engine, threads=1)
+        report = json.loads((folder / "report.json").read_text())
+        asked[engine], chosen[engine] = legs(folder, "leg_finished"), report["chosen"]["path"]
+    assert asked["local"] == asked["ray"]
+    assert set(asked["ray"].values()) == {1}
+    assert chosen["local"] == chosen["ray"]
+
+
 def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path):
     recipe, material, tree = small
     killed = []
