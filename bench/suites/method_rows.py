@@ -119,8 +119,8 @@ def _fitnet(legs: Legs, student: Network) -> Node:
     return replace(node, leg=replace(node.leg, staged=True, training=hints))
 
 
-# Training seconds of the full method over plain KD's and over no KD's: 1.8 to 2.1 and 5.4 to 6.7 times in those seeds of
-# the generated set whose rows were trained side by side (bench/results/method.jsonl).
+# Training seconds of the full method over plain KD's and over no KD's: 1.8 to 2.1 and 5.4 to 6.7 times in those seeds
+# of the generated set whose rows were trained side by side (bench/results/method.jsonl).
 EQUAL, EQUAL_ALONE = 2.0, 6.0
 
 # The four ideas together, with logit standardisation: the default until the rows below said otherwise.
