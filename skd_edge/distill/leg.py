@@ -121,6 +121,9 @@ class _Training:
         if leg.rounded:
             for network in (self.learner, self.averaged):
                 round_in_forward(network, leg.rounded)
+        # Listed once: weights are loaded in place, and to walk through a network's modules at every step takes time.
+        self.followed = [[v for v in n.state_dict().values() if v.is_floating_point()]
+                         for n in (self.averaged, self.learner)]  # fmt: skip
         self.spread, self.graft = self._helpers()
         self.targets = torch.from_numpy(targets).to(self.device)
         self.memory = torch.zeros_like(self.targets) if leg.weak and leg.training.elr else None
@@ -252,9 +255,7 @@ class _Training:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.leg.training.ema, (1 + self.step) / (10 + self.step))
-        mine, theirs = list(self.averaged.state_dict().values()), list(self.learner.state_dict().values())
-        floats = [i for i, v in enumerate(mine) if v.is_floating_point()]
-        torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
+        torch._foreach_lerp_(*self.followed, 1 - decay)
 
     # -------------------------------------------------------------------------------------------- around it
     def _slow_down(self, diverged: Diverged, epoch: int, good: dict[str, Any]) -> None:
