@@ -231,7 +231,7 @@ def _look(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], Facts |
         return sum(splits.values()), splits, classes_of(data), None
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, elsewhere=recipe.labels.elsewhere)
     splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
-    if not is_built(listing, *deployed_view(recipe.clip), cache):
+    if not is_built(listing, *deployed_view(recipe.clip), cache, recipe.clip.decoder):
         return len(listing.entries), splits, listing.classes, None
     return len(listing.entries), splits, listing.classes, facts_of(gather(recipe, cache))
 

@@ -217,6 +217,11 @@ class Clip(Part):
         description="equal parts of the video that each give frames / segments frames (segment sampling)",
     )
     fit: Literal["crop", "stretch", "pad"] = "crop"
+    decoder: Literal["pyav", "torchcodec"] = Field(
+        "pyav",
+        exclude_if=_unused("pyav"),
+        description="what decodes the clips that training and validation read; the device always decodes with PyAV",
+    )
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
         0.225,

@@ -57,7 +57,7 @@ class Painter:
         scaled_height, scaled_width = self._sizes[key]
         image = self._reformat(frame, scaled_width, scaled_height, "rgb24", interpolation=_SCALER, threads=1)
         # The scaler's own rows, without the padding at their ends: copied once, into the target.
-        rows_of = np.frombuffer(image.planes[0], np.uint8).reshape(scaled_height, -1)
+        rows_of = np.frombuffer(memoryview(image.planes[0]), np.uint8).reshape(scaled_height, -1)
         pixels = rows_of[:, : 3 * scaled_width].reshape(scaled_height, scaled_width, 3)
         rows, theirs = overlap(height, scaled_height)
         columns, their_columns = overlap(width, scaled_width)

@@ -118,6 +118,24 @@ def reading(clips: ClipSet, paths: list[Path], sampling: Sampling, preprocess: P
     return ratios("store, decoding:", epoch, lambda: bare(paths, sampling.frames, preprocess.width), rounds=3)
 
 
+def decoders(paths: list[Path], sampling: Sampling, preprocess: Preprocess) -> dict[str, Any] | None:
+    """How many times as fast torchcodec decodes as PyAV, on one core; None where it cannot be loaded."""
+    from skd_bench.clips import decode_clip
+    from skd_bench.errors import UserError
+    from skd_edge.data.torchcodec import decode_with_torchcodec, require_torchcodec
+
+    try:
+        require_torchcodec()
+    except UserError as error:
+        print(error, flush=True)
+        return None
+
+    def decoding(decode: Callable[..., object]) -> Callable[[], object]:
+        return lambda: [decode(path, sampling, preprocess) is None for path in paths]
+
+    return ratios("torchcodec, PyAV:", decoding(decode_with_torchcodec), decoding(decode_clip), rounds=3)
+
+
 def waiting(cache: Path) -> dict[str, Any]:
     """The share of the quickstart's training step that goes into its batch: view, shift, normalise."""
     import torch
@@ -215,6 +233,7 @@ def main() -> None:
         clips = _subset("train", list(listed.entries), pixels, card["hash"], ("a",))
         found["epoch"] = reading(clips, [e.path for e in listed.entries], sampling, preprocess)
         found["memory"] = memory(clips, preprocess)
+        found["torchcodec"] = decoders([e.path for e in listed.entries[::2]], sampling, preprocess)
         found["step"] = waiting(folder / "cache")
     write_json(RESULTS, found)
     write_atomic(PAGE, page(found))
@@ -230,6 +249,9 @@ def page(found: dict[str, Any]) -> str:
         ("share of a training step spent on its batch", "<= 5 %", _range(step["share"], step["range"], 100, " %")),
         ("private memory, from the second to the tenth epoch", "flat", f"{grew['grew']:+.1f} MiB"),
     )
+    if other := found["torchcodec"]:
+        said = f"{_range(other['ratio'], other['range'], 1)} (with PyAV's own FFmpeg, the same frames)"
+        rows += (("torchcodec, times as fast as PyAV", "none", said),)
     return f"""\
 # How fast clips come
 

@@ -24,8 +24,9 @@ from skd_bench.clips import Part, Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_edge.data.crew import Crew
-from skd_edge.data.decoder import decoder, row_bytes
+from skd_edge.data.decoder import Decoder, decoder, row_bytes
 from skd_edge.data.entries import Entry
+from skd_edge.data.torchcodec import require_torchcodec
 
 Progress = Callable[[int, int], None]
 PATIENCE = 60.0  # seconds that a clip may take, and one more for every _PACE bytes of it
@@ -41,6 +42,7 @@ def build(
     sampling: Sampling,
     preprocess: Preprocess,
     *,
+    by: Decoder = "pyav",
     processes: int | None = None,
     patience: float = PATIENCE,
     progress: Progress | None = None,
@@ -52,18 +54,21 @@ def build(
         entries: its clips.
         sampling: which frames.
         preprocess: which size.
+        by: what decodes.
         processes: how many decode; None: one for each core.
         patience: seconds that a clip may take.
         progress: called with (done, total).
 
     Raises:
-        UserError: The disk is full, or the folder cannot be written.
+        UserError: The disk is full, the folder cannot be written, or what should decode is not installed.
     """
+    if by == "torchcodec":
+        require_torchcodec()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder, len(entries), progress):
             if not (folder / "store.json").exists():
-                _Building(folder, entries, sampling, preprocess).run(processes, patience, progress)
+                _Building(folder, entries, sampling, preprocess, by).run(processes, patience, progress)
     except OSError as error:
         raise UserError(
             f"cannot build the clip store {folder}: {error.strerror or error}; the cache needs room for "
@@ -74,8 +79,10 @@ def build(
 class _Building:
     """One store on its way, found as an earlier run left it."""
 
-    def __init__(self, folder: Path, entries: Sequence[Entry], sampling: Sampling, preprocess: Preprocess) -> None:
-        self.folder, self.entries, self.sampling, self.preprocess = folder, entries, sampling, preprocess
+    def __init__(
+        self, folder: Path, entries: Sequence[Entry], sampling: Sampling, preprocess: Preprocess, by: Decoder
+    ) -> None:
+        self.folder, self.entries, self.sampling, self.preprocess, self.by = folder, entries, sampling, preprocess, by
         self.part, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
         state = folder / "state.part"
         shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
@@ -101,7 +108,7 @@ class _Building:
     def _decode(self, todo: NDArray[np.int64], processes: int, patience: float, progress: Progress | None) -> None:
         done, total = len(self.state) - len(todo), len(self.state)
         tasks = ((i, (self.entries[i].path, self.entries[i].part)) for i in todo.tolist())
-        crew = Crew(decoder, (self.part, self.sampling, self.preprocess), processes=processes,
+        crew = Crew(decoder, (self.part, self.sampling, self.preprocess, self.by), processes=processes,
                     patience=lambda task: patience + _size(*task) / _PACE)  # fmt: skip
         fresh: dict[int, int] = {}
         synced = time.monotonic()

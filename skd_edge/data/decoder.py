@@ -10,11 +10,13 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from skd_bench.clips import ClipError, Part, Preprocess, Sampling, decode_clip
+
+Decoder = Literal["pyav", "torchcodec"]
 
 
 def row_bytes(sampling: Sampling, preprocess: Preprocess) -> int:
@@ -22,8 +24,14 @@ def row_bytes(sampling: Sampling, preprocess: Preprocess) -> int:
     return sampling.frames * preprocess.height * preprocess.width * 3
 
 
-def decoder(store: Path, sampling: Sampling, preprocess: Preprocess) -> Callable[[int, Any], str | None]:
+def decoder(store: Path, sampling: Sampling, preprocess: Preprocess, by: Decoder) -> Callable[[int, Any], str | None]:
     """What decodes a clip into its row of the file ``store``, and says why where it cannot."""
+    read = decode_clip
+    if by == "torchcodec":
+        from skd_edge.data.torchcodec import decode_with_torchcodec, require_torchcodec
+
+        require_torchcodec()
+        read = decode_with_torchcodec
     file = os.open(store, os.O_WRONLY)
     row = row_bytes(sampling, preprocess)
     with store.open("rb") as head:
@@ -33,7 +41,7 @@ def decoder(store: Path, sampling: Sampling, preprocess: Preprocess) -> Callable
 
     def decode(number: int, what: tuple[Path, Part]) -> str | None:
         try:
-            clip = decode_clip(what[0], sampling, preprocess, what[1])
+            clip = read(what[0], sampling, preprocess, what[1])
         except ClipError as error:
             return error.reason
         # Written, not mapped: a full disk is then an error and no signal.

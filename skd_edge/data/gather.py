@@ -114,7 +114,8 @@ def gather(
     sampling, preprocess = deployed_view(recipe.clip)
     listing = with_voters(listing, recipe, (sampling, preprocess), cache, progress=judged)
     listing, votes = settle(listing, recipe.labels)
-    clips = open_store(listing, sampling, preprocess, cache, min_clips=recipe.min_clips, progress=decoded)
+    clips = open_store(listing, sampling, preprocess, cache, min_clips=recipe.min_clips, by=recipe.clip.decoder,
+                       progress=decoded)  # fmt: skip
     truth, noise = clips.train.labels, recipe.labels.noise
     if votes is not None:
         votes = _readable(votes, listing, clips)

@@ -77,7 +77,8 @@ def scan(
     elsewhere = recipe.labels.elsewhere
     listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), elsewhere=elsewhere)
     view = deployed_view(recipe.clip)
-    _, card = filled(listing, *view, cache, processes=processes, patience=patience, progress=progress("decoded"))
+    _, card = filled(listing, *view, cache, by=recipe.clip.decoder, processes=processes, patience=patience,
+                     progress=progress("decoded"))  # fmt: skip
     reasons = [q["reason"] for q in card["quarantined"]]
     bad = tuple((listing.entries[i], reason) for i, reason in zip(card["bad"], reasons, strict=True))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)

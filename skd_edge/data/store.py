@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from skd_bench.clips import WHOLE, Part, Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_edge.data.build import PATIENCE, build
+from skd_edge.data.decoder import Decoder
 from skd_edge.data.sources import SPLITS, Entry, Listing, Split
 
 _LAYOUT = 2  # of a store's files: raise it when they change
@@ -71,6 +72,7 @@ def open_store(
     cache: Path,
     *,
     min_clips: float,
+    by: Decoder = "pyav",
     processes: int | None = None,
     patience: float = PATIENCE,
     progress: Callable[[int, int], None] | None = None,
@@ -81,7 +83,7 @@ def open_store(
         UserError: Fewer than ``min_clips`` of the listed clips are readable, a class or the test split lost its last.
     """
     folder, card = filled(
-        listing, sampling, preprocess, cache, processes=processes, patience=patience, progress=progress
+        listing, sampling, preprocess, cache, by=by, processes=processes, patience=patience, progress=progress
     )
     bad = set(card["bad"])  # by place: two splits may hold files of one name
     good = [e for i, e in enumerate(listing.entries) if i not in bad]
@@ -107,6 +109,7 @@ def filled(
     preprocess: Preprocess,
     cache: Path,
     *,
+    by: Decoder = "pyav",
     processes: int | None = None,
     patience: float = PATIENCE,
     progress: Callable[[int, int], None] | None = None,
@@ -116,21 +119,24 @@ def filled(
     Raises:
         UserError: See ``build``.
     """
-    folder = cache / "stores" / _key(listing.entries, sampling, preprocess)
+    folder = cache / "stores" / _key(listing.entries, sampling, preprocess, by)
     if not (folder / "store.json").exists():
-        build(folder, listing.entries, sampling, preprocess, processes=processes, patience=patience, progress=progress)
+        build(folder, listing.entries, sampling, preprocess, by=by, processes=processes, patience=patience,
+              progress=progress)  # fmt: skip
     return folder, json.loads((folder / "store.json").read_text())
 
 
-def is_built(listing: Listing, sampling: Sampling, preprocess: Preprocess, cache: Path) -> bool:
+def is_built(listing: Listing, sampling: Sampling, preprocess: Preprocess, cache: Path, by: Decoder = "pyav") -> bool:
     """Whether these clips are decoded already."""
-    return (cache / "stores" / _key(listing.entries, sampling, preprocess) / "store.json").exists()
+    return (cache / "stores" / _key(listing.entries, sampling, preprocess, by) / "store.json").exists()
 
 
-def _key(entries: tuple[Entry, ...], sampling: Sampling, preprocess: Preprocess) -> str:
+def _key(entries: tuple[Entry, ...], sampling: Sampling, preprocess: Preprocess, by: Decoder) -> str:
     what = hashlib.sha256(repr((_LAYOUT, sampling, preprocess.height, preprocess.width, preprocess.fit)).encode())
     if preprocess.fit == "pad":  # only then do the stored pixels depend on the colour
         what.update(repr(preprocess.mean).encode())
+    if by != "pyav":
+        what.update(by.encode())
     seen: dict[str, str] = {}  # many clips may lie in one file
     for entry in entries:
         if (path := str(entry.path)) not in seen:
