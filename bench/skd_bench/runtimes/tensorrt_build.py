@@ -89,6 +89,7 @@ def build_engine(
     clip, logits = contract(lib, network, onnx)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # for `tensorrt_layers`: what became of each layer
     _aim(lib, config, targets)
     if options.ampere_plus:
         config.hardware_compatibility_level = lib.trt.HardwareCompatibilityLevel.AMPERE_PLUS

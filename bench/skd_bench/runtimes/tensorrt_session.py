@@ -21,6 +21,7 @@ from skd_bench.files import write_atomic
 from skd_bench.runtimes.base import TensorSpec, check_clip
 from skd_bench.runtimes.tensorrt_cuda import Gpu, bindings, call
 from skd_bench.runtimes.tensorrt_engine import EngineNote
+from skd_bench.runtimes.tensorrt_layers import inspect
 from skd_bench.runtimes.tensorrt_library import Library, first_error
 
 
@@ -191,7 +192,10 @@ class TensorRTSession:
         return UserError(f"{self._lib.title} failed on {self._path}: {first_error(self._lib.log, 'no reason given')}")
 
     def facts(self) -> dict[str, object]:
-        """Runtime, version, GPU, driver's CUDA, CUDA graphs, and the engine's hash: answers belong to that file."""
+        """Runtime, version, GPU, driver's CUDA, CUDA graphs, and the engine's hash: answers belong to that file.
+
+        Once it has run: what became of its layers, see `tensorrt_layers`.
+        """
         return {
             "runtime": self._lib.flavour.name,
             "version": self._lib.version,
@@ -204,6 +208,7 @@ class TensorRTSession:
             "engine_sha256": self._note.sha256,
             "batches": self._note.batches,
             "flags": self._note.flags,
+            "layers": inspect(self._lib.trt, self._engine, self._context) if self._batch else [],
         }
 
     def _drop_graph(self) -> None:
