@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from method_rows import ROWS, THESIS, Row
+from method_rows import ROWS, THESIS, TRIALS, Row
 from method_tables import write_tables
 from sklearn.metrics import f1_score
 
@@ -101,17 +101,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=list(RECIPES), choices=RECIPES)
     parser.add_argument("--noise", nargs="+", default=["sym40", "clean"], choices=NOISE)
-    parser.add_argument("--rows", nargs="+", default=["core"], help="names of rows; core; all; thesis")
+    parser.add_argument("--rows", nargs="+", default=["core"], help="names of rows; core; all; thesis; trials")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/method")
     parser.add_argument("--tables", action="store_true", help="train nothing")
     options = parser.parse_args()
     use_threads(options.threads or None)
-    names = {"core": CORE, "all": tuple(r.name for r in ROWS), "thesis": tuple(r.name for r in THESIS)}.get(
-        options.rows[0], tuple(options.rows)
-    )
-    wanted = [next(r for r in (*ROWS, *THESIS) if r.name == name) for name in names]
+    sets = {"all": ROWS, "thesis": THESIS, "trials": TRIALS}
+    named = {word: tuple(r.name for r in rows) for word, rows in sets.items()} | {"core": CORE}
+    names = named.get(options.rows[0], tuple(options.rows))
+    wanted = [next(r for r in (*ROWS, *THESIS, *TRIALS) if r.name == name) for name in names]
     have = {(r["data"], r["noise"], r["row"], r["seed"]) for r in known()}
     card = device_card()
     todo = [

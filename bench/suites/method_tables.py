@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from method_rows import FAMILIES, GAPS, MATCHES, ROWS, thesis_name
+from method_rows import FAMILIES, GAPS, MATCHES, ROWS, TRIED, WEIGHTS, thesis_name
 from numpy.typing import NDArray
 
 from skd_bench.files import write_atomic
@@ -156,7 +156,7 @@ def thesis(data: str, column: Column) -> list[str]:
     """Way of distilling by structure of teacher and student, as one table; the best of each line is bold."""
     ways = [("KD", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
     lines = [f"## Does the best way depend on the structure? {data}, clean labels, direct", "",
-             "KD is standardised. K: number of corresponding substages.", "",
+             "KD is plain. K: number of corresponding substages.", "",
              "| structure | " + " | ".join(f"{how}, K = {k}" if k else how for how, k in ways) + " |",
              "|---|" + "---|" * len(ways)]  # fmt: skip
     for gap in GAPS:
@@ -175,6 +175,24 @@ def thesis(data: str, column: Column) -> list[str]:
     return [*lines, ""] if len(lines) > 6 else []
 
 
+def trials(data: str, noise: str, rows: Sequence[Json]) -> list[str]:
+    """Validation accuracy by weight of the teacher's logits, over the seeds that have all weights; the best is bold."""
+    by = {(r["row"], r["seed"]): 100 * r["val"] for r in rows}
+    lines = [f"## Equal tuning trials: {data}, {NAMES[noise]}", "",
+             "Validation accuracy in % by the weight of the teacher's logits (the labels' is 1; the default is 2).", "",
+             "| row | seeds | " + " | ".join(f"weight {w}" for w in sorted((2, *WEIGHTS))) + " |",
+             "|---|---|" + "---|" * (1 + len(WEIGHTS))]  # fmt: skip
+    empty = len(lines)
+    for name in TRIED:
+        names = {w: f"{name}, logits {w}" if w in WEIGHTS else name for w in sorted((2, *WEIGHTS))}
+        seeds = sorted({s for _, s in by if all((n, s) in by for n in names.values())})
+        if seeds:
+            means = [float(np.mean([by[n, s] for s in seeds])) for n in names.values()]
+            cells = (f"**{m:.1f}**" if m == max(means) else f"{m:.1f}" for m in means)
+            lines.append(f"| {name} | {', '.join(map(str, seeds))} | {' | '.join(cells)} |")
+    return [*lines, ""] if len(lines) > empty else []
+
+
 def write_tables(rows: Sequence[Json], path: Path) -> None:
     """Write the page from all rows."""
     if not rows:
@@ -190,6 +208,7 @@ def write_tables(rows: Sequence[Json], path: Path) -> None:
             mine = [r for r in rows if r["data"] == data and r["noise"] == noise]
             if mine:
                 lines += section(data, noise, Column(mine))
+                lines += trials(data, noise, mine)
             if mine and noise == "clean":
                 lines += thesis(data, Column(mine))
     write_atomic(path, HEAD.format(**words) + "\n".join(lines))
