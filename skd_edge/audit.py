@@ -76,21 +76,23 @@ def audit(
         run.journal("audit_started", recipe=recipe.name, seed=recipe.seed)
         material = gather_clips(recipe, run, screen)
         engine = make_engine(recipe, run, material)
-        pseudo = teacher_labels(recipe, material, engine, screen)
+        pseudo, right = teacher_labels(recipe, material, engine, screen)
         with screen.stage("estimating intervals"):
-            found = findings_of(pseudo, material)
+            found = findings_of(pseudo, material) | {"teacher": right}
         page = _write(recipe, run.folder / FOLDER, material, pseudo, found, top, pictures, screen)
         run.journal("audited", noise_rate=found["noise"]["rate"]["value"], suspects=found["doubtful"])
     screen.say(f"audit: {page}")
     return page
 
 
-def teacher_labels(recipe: Recipe, material: Material, engine: LocalEngine, screen: Screen) -> PseudoLabels:
-    """Pseudo-labels by the recipe's teacher, trained first where it is not in the cache."""
+def teacher_labels(
+    recipe: Recipe, material: Material, engine: LocalEngine, screen: Screen
+) -> tuple[PseudoLabels, float]:
+    """Pseudo-labels by the recipe's teacher, trained first where it is not in the cache; its accuracy on validation."""
     node = Legs(recipe, facts_of(material)).teacher()
-    train_legs(recipe, in_order([node]), engine, screen)
+    legs = train_legs(recipe, in_order([node]), engine, screen)
     with screen.stage("asking the teacher about every clip"):
-        return engine.pseudo_labels(node)
+        return engine.pseudo_labels(node), next(leg.accuracy for leg in legs if leg.node.hash == node.hash)
 
 
 def _write(

@@ -46,9 +46,9 @@ def measure(data: str, kind: str, rate: float, seed: int, runs: Path) -> Json:
     with Run(runs / f"{data}-{kind}-{rate}-{seed}", resolved_yaml(recipe)) as run:
         engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
         began = time.monotonic()
-        pseudo = teacher_labels(recipe, material, engine, Screen())
+        pseudo, right = teacher_labels(recipe, material, engine, Screen())
         return {"data": data, "noise": kind, "rate": rate, "seed": seed} | facts(pseudo, material) | {
-            "seconds": round(time.monotonic() - began, 1)
+            "teacher": right, "seconds": round(time.monotonic() - began, 1)
         }  # fmt: skip
 
 
