@@ -15,7 +15,7 @@ from rich.console import Console
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_json
-from skd_edge.compress import choose, gather_clips, halved_before, weigh_trained
+from skd_edge.compress import check_measurable, choose, gather_clips, halved_before, weigh_trained
 from skd_edge.data.gather import deployed_view
 from skd_edge.data.sources import listed_classes
 from skd_edge.finish import Outcome, write_result
@@ -59,8 +59,9 @@ def choose_again(
     began, screen = time.monotonic(), Screen(console)
     recipe, before = rule_of(folder, sets)
     permit(recipe.teacher, allow_code)
-    device = device_of(recipe.bench, folder)
+    device = device_of(recipe.bench, folder, energy=recipe.choice.max_joules is not None)
     device.frozen = True
+    check_measurable(recipe, device)
     with Run(folder, resolved_yaml(recipe if confirm else before)) as run:
         scale = Scale(
             recipe,

@@ -14,8 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from skd_bench.energy import open_meter
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
+from skd_bench.latency import Target
+from skd_bench.runtimes import runtime
 from skd_edge import __version__
 from skd_edge.data.gather import Material, gather
 from skd_edge.data.sources import listed_classes
@@ -31,9 +34,9 @@ from skd_edge.recipe import Choice, Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report.page import render_run
 from skd_edge.run import Run, read_journal
-from skd_edge.schedule.candidates import TEACHER, Candidate, affordable, candidates, fastest
+from skd_edge.schedule.candidates import TEACHER, Candidate, Form, affordable, candidates, fastest, teachers_form
 from skd_edge.schedule.choice import Decision, Measured, decide
-from skd_edge.schedule.devices import device_of
+from skd_edge.schedule.devices import Device, device_of
 from skd_edge.schedule.engines import Finished, LocalEngine, OutOfMemory, check_floor
 from skd_edge.schedule.qat import cannot_be_quantised, fine_tuned
 from skd_edge.schedule.search import Search
@@ -85,7 +88,9 @@ def compress(
     if team.rank:
         help_out(team, recipe, out)
         return out
-    device = device_of(recipe.bench, out, measurements=measurements, python=python)
+    energy = recipe.choice.max_joules is not None
+    device = device_of(recipe.bench, out, measurements=measurements, python=python, energy=energy)
+    check_measurable(recipe, device)
     with Run(out, resolved_yaml(recipe)) as run:
         tell_version(run, screen)
         run.journal("started", recipe=recipe.name, seed=recipe.seed, version=__version__, method=METHOD)
@@ -98,7 +103,8 @@ def compress(
         random = weigh_random(recipe, run, scale, screen)
         p50_ms = {name: p50(one) for name, one in random.items()}
         budget_ms = recipe.choice.budget_ms(p50_ms.get(TEACHER, math.nan))
-        students, dropped = affordable(recipe, p50_ms, budget_ms, scale.untrained)
+        joules = {name: one.joules.value for name, one in random.items() if one.joules}
+        students, dropped = affordable(recipe, p50_ms, budget_ms, scale.untrained, joules)
         tell_budget(recipe, run, screen, random, budget_ms, dropped)
         tell_larger(recipe, students, run, scale, screen)
 
@@ -127,6 +133,24 @@ def check_background(choice: Choice, classes: Sequence[str]) -> None:
         raise UserError(
             f"choice.reject.background {background!r} is no class of the data; there are: {', '.join(classes)}"
         )
+
+
+def check_measurable(recipe: Recipe, device: Device) -> None:
+    """Say before anything is made that a runtime does not load, or that joules are not counted here.
+
+    Raises:
+        UserError: With the runtime's or the meter's own reason.
+    """
+    for name in recipe.bench.runtime:  # also where another machine measures: accuracies are computed on this one
+        runtime(name).prepare()
+    if not device.energy or not device.here or device.frozen:
+        return
+    if isinstance(meter := open_meter(), str):
+        raise UserError(
+            f"choice.max_joules {recipe.choice.max_joules:g}: {meter}. Remove it, or let a device with an energy meter "
+            "measure (bench.host)"
+        )
+    meter.close()
 
 
 def tell_version(run: Run, screen: Screen) -> None:
@@ -220,9 +244,9 @@ def weigh_trained(
     """Export every trained student, measure all files side by side, score each; and the teacher's, where it has one."""
     roles = ("student", "teacher") if exportable else ("student",)
     ways = {f.node.leg.path: f for f in finished if f.node.leg.role in roles}
-    wanted = [c for c in candidates(recipe) if c.path in ways]
+    wanted = [c for c in candidates(recipe) if c.path in ways and c.untrained not in scale.cannot]
     networks = {path: engine.network(f.node) for path, f in ways.items()}
-    files: dict[tuple[tuple[str, ...], str], Path] = {}
+    files: dict[tuple[str, ...], dict[Form, Path]] = {}
     with screen.stage("exporting and measuring the trained files") as bar:
         for number, (path, network) in enumerate(networks.items()):
             bar.count(number, len(networks))
@@ -231,18 +255,20 @@ def weigh_trained(
             if recipe.export.qat_epochs and len(path) > 1 and "int8" in made and cannot_be_quantised(made["int8"]):
                 made["int8"] = fine_tuned(scale, engine, ways[path].node, network, made["int8"])
             for precision, file in made.items():
-                files[path, precision] = file
                 run.journal("artefact", name=">".join(path), precision=precision, leg=ways[path].node.hash,
                             bytes=file.stat().st_size)  # fmt: skip
-        latency = scale.latency({f"{'>'.join(p)} {q}": file for (p, q), file in files.items()}, bar.count)
-    weighed: dict[tuple[tuple[str, ...], str], Weighed] = {}
+            mine = [c.form for c in wanted if c.path == path] if len(path) > 1 else [teachers_form(recipe)]
+            files[path] = {form: made[form.precision] for form in mine}
+        targets = [Target(f"{'>'.join(p)} {form.name}", file, form.runtime)
+                   for p, mine in files.items() for form, file in mine.items()]  # fmt: skip
+        latency = scale.latency(targets, bar.count)
+    weighed: dict[tuple[tuple[str, ...], Form], Weighed] = {}
     for path, network in networks.items():
-        mine = {q: file for (p, q), file in files.items() if p == path}
-        for precision, one in scale.weigh(network, mine, {q: latency[f"{'>'.join(path)} {q}"] for q in mine}).items():
-            weighed[path, precision] = one
-            run.journal("measured", name=f"{'>'.join(path)} {precision}", accuracy=one.accuracy.top1.value,
-                        p50_ms=p50(one.latency))  # fmt: skip
-    return {c: weighed[c.path, c.precision] for c in wanted}, weighed.get(((recipe.teacher.name,), "fp32"))
+        named = {form: f"{'>'.join(path)} {form.name}" for form in files[path]}
+        for form, one in scale.weigh(network, files[path], {f: latency[name] for f, name in named.items()}).items():
+            weighed[path, form] = one
+            run.journal("measured", name=named[form], accuracy=one.accuracy.top1.value, p50_ms=p50(one.latency))
+    return {c: weighed[c.path, c.form] for c in wanted}, weighed.get(((recipe.teacher.name,), teachers_form(recipe)))
 
 
 def choose(
@@ -254,9 +280,11 @@ def choose(
     screen: Screen,
 ) -> Decision:
     """Choose on the validation clips; the test clips are not looked at here."""
+    small = recipe.choice.max_megabytes or recipe.choice.max_joules  # a slower precision may be wanted for these
     measured = [
         Measured(c.name, p50(w.latency), w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
-                 w.path.stat().st_size / 1e6, w.refused or (None if recipe.choice.max_megabytes else w.slower))
+                 w.path.stat().st_size / 1e6, w.refused or (None if small else w.slower),
+                 w.latency.joules.value if w.latency.joules else None)
         for c, w in weighed.items()
     ]  # fmt: skip
     decision = decide(measured, recipe.choice, budget_ms, material.clips.val.groups)

@@ -27,7 +27,7 @@ from skd_edge.recipe import Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report import build
 from skd_edge.run import Run
-from skd_edge.schedule.candidates import TEACHER, Candidate, candidates
+from skd_edge.schedule.candidates import TEACHER, Candidate, candidates, teachers_form
 from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished, LocalEngine
 from skd_edge.schedule.weigh import Scale, Weighed
@@ -110,8 +110,9 @@ def headline(outcome: Outcome) -> str:
     p50, top1 = w.latency.p50, w.accuracy.top1
     teacher = outcome.teacher.latency.p50 if outcome.teacher else None
     faster = f", {teacher.value / p50.value:.1f} x as fast as the teacher" if p50 and teacher else ""
+    where = f" on {chosen.form.runtime}" if len(outcome.recipe.bench.runtime) > 1 else ""
     return (
-        f"Ship {chosen.student} in {chosen.precision.upper()}, trained by {' > '.join(chosen.path)}: "
+        f"Ship {chosen.student} in {chosen.form.precision.upper()}{where}, trained by {' > '.join(chosen.path)}: "
         f"{top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms"
         f"{faster}."
     )
@@ -131,6 +132,12 @@ def notes(outcome: Outcome) -> list[str]:
         said.append(
             f"Milliseconds are of {outcome.scale.device.name}, whose card this report shows; accuracies of the same "
             "files were computed on the machine that trained."
+        )
+    if len(bench.runtime) > 1:
+        said.append(
+            f"Every file was weighed and scored on {' and '.join(bench.runtime)}: an accuracy is of a file on a "
+            f"runtime. The teacher's milliseconds are of {bench.runtime[0]}; the test table runs every file on the "
+            "runtime of the chosen one."
         )
     said += outcome.scale.warnings
     if outcome.teacher is None:
@@ -177,7 +184,7 @@ def parent_notes(test: Json | None, classes: Sequence[str]) -> list[str]:
     ]
 
 
-def reject_of(outcome: Outcome, path: Path) -> Reject | None:
+def reject_of(outcome: Outcome, one: Weighed) -> Reject | None:
     """The threshold below which a file keeps silent, set on the validation clips; None where none was asked for.
 
     It is 1 where not even the surest answers are right as often as ``choice.reject`` asks.
@@ -185,7 +192,8 @@ def reject_of(outcome: Outcome, path: Path) -> Reject | None:
     wanted, val = outcome.recipe.choice.reject, outcome.material.clips.val
     if wanted is None:
         return None
-    chosen = choose_threshold(outcome.scale.logits(path, val), val.labels, wanted.accuracy, val.groups.tolist())
+    logits = outcome.scale.logits(one.path, val, one.runtime)
+    chosen = choose_threshold(logits, val.labels, wanted.accuracy, val.groups.tolist())
     if chosen is None:
         return Reject(1.0, wanted.background)
     return Reject(chosen[0], wanted.background)
@@ -193,11 +201,11 @@ def reject_of(outcome: Outcome, path: Path) -> Reject | None:
 
 def rejecting(outcome: Outcome) -> str | None:
     """What the reject threshold of the chosen file does, on validation and on the test clips, in words."""
-    if outcome.chosen is None or (reject := reject_of(outcome, outcome.weighed[outcome.chosen].path)) is None:
+    if outcome.chosen is None or (reject := reject_of(outcome, outcome.weighed[outcome.chosen])) is None:
         return None
-    path, words = outcome.weighed[outcome.chosen].path, []
+    chosen, words = outcome.weighed[outcome.chosen], []
     for name, clips in (("validation", outcome.material.clips.val), ("test", outcome.material.clips.test)):
-        shares = softmax(outcome.scale.logits(path, clips))
+        shares = softmax(outcome.scale.logits(chosen.path, clips, chosen.runtime))
         given = shares.max(axis=1) >= reject.threshold
         right = (shares.argmax(axis=1) == clips.labels)[given]
         words.append(f"{given.mean():.1%} of the {name} clips" + (f" ({right.mean():.1%} right)" if len(right) else ""))
@@ -209,12 +217,16 @@ def rejecting(outcome: Outcome) -> str | None:
 
 
 def confirm(outcome: Outcome) -> Json | None:
-    """Score the chosen file once on the untouched test clips, beside teacher and controls; note the look."""
+    """Score the chosen file once on the untouched test clips, beside teacher and controls; note the look.
+
+    All of them run on the chosen one's runtime.
+    """
     if outcome.chosen is None:
         return None
     chosen, test = outcome.weighed[outcome.chosen], outcome.material.clips.test
     outcome.scale.chosen = outcome.chosen.name
-    looks = look_at(test.hash, run=outcome.run.folder.absolute(), artefact=sha256_file(chosen.path))
+    file = sha256_file(chosen.path) + (f" on {chosen.runtime}" if chosen.runtime != "ort" else "")
+    looks = look_at(test.hash, run=outcome.run.folder.absolute(), artefact=file)
     files = {"teacher (FP32 file)": outcome.teacher.path} if outcome.teacher else {}
     for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
         for control in outcome.finished:
@@ -223,7 +235,7 @@ def confirm(outcome: Outcome) -> Json | None:
                 made = outcome.scale.export(network, control.node.hash, ("fp32",))
                 files[f"{name} (FP32 file)"] = made["fp32"]
     files[f"skd-edge: {outcome.chosen.name}"] = chosen.path
-    scored = {name: outcome.scale.score(path, test) for name, path in files.items()}
+    scored = {name: outcome.scale.score(path, test, chosen.runtime) for name, path in files.items()}
     accuracy, correct = scored[f"skd-edge: {outcome.chosen.name}"]
     rows = [_test_row(name, *each, correct, test.groups.tolist()) for name, each in scored.items()]
     outcome.run.journal("confirmed", name=outcome.chosen.name, test_accuracy=accuracy.top1.value, looks=looks)
@@ -231,11 +243,17 @@ def confirm(outcome: Outcome) -> Json | None:
 
 
 def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
-    """The folder that travels: the chosen file first, its other precisions behind it where they are within bounds."""
+    """The folder that travels: the chosen file first, its other precisions behind it where they are within bounds.
+
+    A file is there once: for the chosen runtime, or where it is outside its bounds on that one for another.
+    """
     chosen, recipe = outcome.chosen, outcome.recipe
     assert chosen is not None
-    same = [c for c in outcome.weighed if c.path == chosen.path and not outcome.weighed[c].refused]
-    same.sort(key=lambda c: c is not chosen)
+    mine = [c for c in outcome.weighed if c.path == chosen.path and not outcome.weighed[c].refused]
+    same: list[Candidate] = []
+    for c in sorted(mine, key=lambda c: (c != chosen, c.form.runtime != chosen.form.runtime)):
+        if c.form.precision not in {there.form.precision for there in same}:
+            same.append(c)
     leg = outcome.leg(chosen.path)
     sampling, preprocess = deployed_view(recipe.clip)
     if recipe.export.frame_size:
@@ -247,8 +265,8 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
         sampling=sampling,
         preprocess=preprocess,
         models=[
-            _model_file(c, outcome.weighed[c], test if c is chosen else None, card,
-                        reject_of(outcome, outcome.weighed[c].path))
+            _model_file(c, outcome.weighed[c], test if c == chosen else None, card,
+                        reject_of(outcome, outcome.weighed[c]))
             for c in same
         ],
         licences=recipe.licences.model_dump(),
@@ -294,10 +312,12 @@ def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json, reject:
         "test_accuracy": test["accuracy"] if test else None, "device": device_id(card), "device_name": card.get("cpu"),
         **{k: v for k, v in build.latency_facts(w.latency).items() if k.startswith("p")},
     }  # fmt: skip
+    if w.latency.joules:
+        measured["joules_per_clip"] = w.latency.joules.value
     options = {"optimisation": "all"} | ({"reject": reject.to_json()} if reject else {})
-    return ModelFile(w.path, c.precision, c.student, list(c.path), options=options,
+    return ModelFile(w.path, c.form.precision, c.student, list(c.path), options=options,
                      parity={k: v for k, v in w.parity.items() if k != "flips"}, measured=measured,
-                     runtime=c.runtime)  # fmt: skip
+                     runtime=c.form.runtime)  # fmt: skip
 
 
 def _samples(outcome: Outcome) -> list[tuple[Path, str]]:
@@ -308,11 +328,12 @@ def _samples(outcome: Outcome) -> list[tuple[Path, str]]:
 
 def _row(outcome: Outcome, c: Candidate) -> Json:
     weighed, leg = outcome.weighed.get(c), outcome.leg(c.path)
-    reason = outcome.decision.reasons.get(c.name) or outcome.dropped.get(c.student) or outcome.pruned.get(c.path, "")
+    reason = outcome.decision.reasons.get(c.name) or outcome.scale.cannot.get(c.untrained)
+    reason = reason or outcome.dropped.get(c.student) or outcome.pruned.get(c.path, "")
     return build.candidate_row(
         c,
         weighed,
-        outcome.random[f"{c.student} {c.precision}"],
+        outcome.random.get(c.untrained),
         outcome.decision,
         reason,
         leg.node.hash if leg else None,
@@ -321,7 +342,7 @@ def _row(outcome: Outcome, c: Candidate) -> Json:
 
 def _teacher_row(outcome: Outcome) -> Json:
     name = outcome.recipe.teacher.name
-    candidate = Candidate((name,), name, "fp32", outcome.recipe.bench.runtime)
+    candidate = Candidate((name,), name, teachers_form(outcome.recipe))
     return build.candidate_row(
         candidate, outcome.teacher, outcome.random[TEACHER], outcome.decision, "the teacher, to compare", None
     ) | {"name": TEACHER}

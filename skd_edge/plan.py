@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from skd_bench.latency import ENERGY_S
 from skd_edge.data.gather import Material, deployed_view, gather
 from skd_edge.data.generate import classes_of
 from skd_edge.data.sources import is_rendered, list_clips
@@ -20,7 +21,7 @@ from skd_edge.models.factory import permit
 from skd_edge.models.tsm import parameters
 from skd_edge.recipe import GeneratedData, Network, Recipe, Teacher
 from skd_edge.run import cache_root
-from skd_edge.schedule.candidates import candidates
+from skd_edge.schedule.candidates import candidates, forms
 from skd_edge.schedule.space import grid, settled, shortlist
 from skd_edge.schedule.tree import Facts, Node, grow
 from skd_edge.schedule.where import use_threads
@@ -204,14 +205,20 @@ def _leg_seconds(
 
 def _weigh_seconds(recipe: Recipe) -> float:
     """Tracing once, then files written and measured twice: with random weights, and trained."""
-    random, trained = len(recipe.students) * len(recipe.export.precisions) + 1, len(candidates(recipe)) + 1
-    queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
-    return _TRACE_S * (len(recipe.students) + 1) + (random + trained) * (_FILE_S + queries)
+    files = (len(recipe.students) + len(recipe.students) * len(recipe.paths)) * len(recipe.export.precisions) + 2
+    measured = (len(recipe.students) * len(forms(recipe)) + 1) + (len(candidates(recipe)) + 1)
+    return _TRACE_S * (len(recipe.students) + 1) + files * _FILE_S + measured * _weighed_s(recipe)
 
 
 def _grid_seconds(recipe: Recipe) -> float:
+    each = len(recipe.export.precisions) * _FILE_S + len(forms(recipe)) * _weighed_s(recipe)
+    return len(grid(recipe)) * (_TRACE_S + each)
+
+
+def _weighed_s(recipe: Recipe) -> float:
+    """Seconds that one file on one runtime is measured for."""
     queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
-    return len(grid(recipe)) * (_TRACE_S + len(recipe.export.precisions) * (_FILE_S + queries))
+    return queries + (ENERGY_S if recipe.choice.max_joules else 0.0)
 
 
 def _over_budget(recipe: Recipe, paces: dict[str, Pace]) -> set[str]:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from skd_edge.recipe_networks import Layout as Layout
 from skd_edge.recipe_networks import Member as Member
@@ -23,7 +23,29 @@ from skd_edge.recipe_networks import TeacherClip as TeacherClip
 
 LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Runtime = Literal["ort", "openvino"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
+
+
+def _listed(value: object) -> object:
+    """One name stands for a list of it."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _once(value: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
+    if twice := sorted({name for name in value if value.count(name) > 1}):
+        raise ValueError(f"{twice[0]} is listed twice; name each runtime once")
+    return value
+
+
+_NAMED: dict[str, object] = {"enum": list(get_args(Runtime))}
+Runtimes = Annotated[
+    tuple[Runtime, ...],
+    Field(min_length=1),
+    AfterValidator(_once),
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_NAMED, {"type": "array", "items": _NAMED, "minItems": 1, "uniqueItems": True}]}),
+]
 
 
 def _unused(default: object) -> Callable[[object], bool]:
@@ -512,8 +534,10 @@ class Export(Part):
 class Bench(Part):
     """How the scale weighs."""
 
-    runtime: Literal["ort", "openvino"] = Field(
-        "ort", description="what runs the files: measured, scored and shipped on"
+    runtime: Runtimes = Field(
+        ("ort",),
+        description="what runs the files: measured, scored and shipped on; of a list, [ort, openvino], each file is a "
+        "candidate on every one, and the first runs the teacher's",
     )
     threads: int = Field(1, ge=1, le=256)
     processes: int = Field(5, ge=1, le=50)
@@ -545,6 +569,9 @@ class Choice(Part):
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
     max_megabytes: float | None = Field(None, gt=0)
+    max_joules: float | None = Field(
+        None, gt=0, description="joules a clip may take above the idle machine's, where the device has an energy meter"
+    )
     reject: Reject | None = Field(None, description="answer only where the network is sure enough; default: always")
 
     @field_validator("budget")

@@ -197,6 +197,8 @@ def _problem(model: type[BaseModel], tree: Node, error: Any) -> Problem:
             continue  # pydantic puts the kind of a tagged union into the path; nobody wrote it there
         if part == "[key]" and parts and (node is None or node.child(part) is None):
             continue  # likewise where the key of a mapping is what it refuses
+        if isinstance(part, int) and node is not None and not isinstance(node.value, dict | list):
+            continue  # likewise where one value stands for a list of it
         owner = _model(annotation, node) or owner
         annotation = _inner(annotation, part, node)
         node = node.child(part) if node else None

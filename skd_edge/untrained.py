@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from skd_bench.errors import UserError
-from skd_bench.latency import Latency
+from skd_bench.latency import Latency, Target
 from skd_edge.models.build import Built
 from skd_edge.models.tsm import parameters
 from skd_edge.progress import Screen
 from skd_edge.recipe import Network, Recipe
 from skd_edge.run import Run
 from skd_edge.schedule import space
-from skd_edge.schedule.candidates import TEACHER, fastest
+from skd_edge.schedule.candidates import TEACHER, fastest, forms
 from skd_edge.schedule.weigh import Scale
 
 
@@ -41,7 +41,9 @@ def _students(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> list[Ne
     random = weigh_random(wide, run, scale, screen)
     times = fastest(wide, {n: p50(x) for n, x in random.items()})
     budget_ms = recipe.choice.budget_ms(p50(random[TEACHER]) if TEACHER in random else math.nan)
-    kept = space.shortlist({n.name: n for n in grid}, times, budget_ms, recipe.space.keep)
+    if not times:
+        raise UserError(f"no network of the space can run: {next(iter(scale.cannot.values()))}")
+    kept = space.shortlist({n.name: n for n in grid if n.name in times}, times, budget_ms, recipe.space.keep)
     for name, ms in sorted(times.items(), key=lambda item: item[1]):
         why = (
             "kept"
@@ -61,9 +63,9 @@ def _students(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> list[Ne
 
 
 def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict[str, Latency]:
-    """Latency of every student at every precision, and of the teacher, before anything is trained."""
+    """Latency of every student in every form, and of the teacher, before anything is trained."""
     with screen.stage("weighing candidates with random weights") as bar:
-        files = {}
+        targets: list[Target] = []
         asked = recipe.students if recipe.teacher.logits else (recipe.teacher, *recipe.students)
         networks = [(n, scale.random_weights(n)) for n in asked]
         scale.trace_ahead([built for _, built in networks])
@@ -75,15 +77,34 @@ def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict
             else:
                 made = scale.export_random(built, name, recipe.export.precisions)
             for precision, path in made.items():
-                files[TEACHER if network is recipe.teacher else f"{network.name} {precision}"] = path
                 run.journal(
                     "artefact", name=network.name, precision=precision, weights="random", bytes=path.stat().st_size
                 )
-        latency = scale.latency(files, bar.count)
-    scale.untrained = {name: path.stat().st_size / 1e6 for name, path in files.items()}
+            if network is recipe.teacher:
+                targets += [Target(TEACHER, path, recipe.bench.runtime[0]) for path in made.values()]
+            else:
+                targets += _runnable(recipe, network, made, run, scale, screen)
+        latency = scale.latency(targets, bar.count)
+    scale.untrained = {t.name: Path(t.path).stat().st_size / 1e6 for t in targets}
     for name, one in latency.items():
         run.journal("measured", name=name, weights="random", p50_ms=p50(one))
     return latency
+
+
+def _runnable(
+    recipe: Recipe, network: Network, made: Mapping[str, Path], run: Run, scale: Scale, screen: Screen
+) -> list[Target]:
+    """A student's files on each runtime that can run them; the others are noted with their reason."""
+    targets = []
+    for form in forms(recipe):
+        name = f"{network.name} {form.name}"
+        if why := scale.refusal(made[form.precision], form.runtime):
+            scale.cannot[name] = why
+            run.journal("cannot_run", name=name, reason=why)
+            screen.say(f"{name}: {why}")
+        else:
+            targets.append(Target(name, made[form.precision], form.runtime))
+    return targets
 
 
 def export_teacher(
@@ -121,8 +142,9 @@ def tell_budget(
     for student, reason in dropped.items():
         run.journal("pruned", student=student, reason=reason)
         screen.say(f"{student}: {reason}")
-    if budget_ms is not None and all(p50(x) > budget_ms for n, x in random.items() if n != TEACHER):
-        name, best = min(((n, p50(x)) for n, x in random.items() if n != TEACHER), key=lambda item: item[1])
+    students = {n: x for n, x in random.items() if n != TEACHER}
+    if budget_ms is not None and students and all(p50(x) > budget_ms for x in students.values()):
+        name, best = min(((n, p50(x)) for n, x in students.items()), key=lambda item: item[1])
         raise UserError(
             f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on "
             "the device: raise choice.budget, or add a smaller student"

@@ -106,7 +106,8 @@ def measure(pack: Path, work: Path, progress: Progress | None = None) -> Measure
         return found
 
     settings = job.settings
-    how: dict[str, Any] = {**vars(settings), "progress": progress}
+    how: dict[str, Any] = {key: value for key, value in vars(settings).items() if key != "energy"}
+    how["progress"] = progress
     bench = None
     if (work / BUNDLE).is_dir():
         bench = bench_bundle(work / BUNDLE, **how, measure=keep, extra=job.extra) | {
@@ -115,7 +116,7 @@ def measure(pack: Path, work: Path, progress: Progress | None = None) -> Measure
         if kept.sittings > 1:
             bench["notes"].append(f"measured in {kept.sittings} sittings: the run broke off and went on")
     else:
-        keep([Target(f.name, work / f.file, f.runtime) for f in job.files], **how)
+        keep([Target(f.name, work / f.file, f.runtime) for f in job.files], **how, energy=settings.energy)
     return Measurements(
         schema=SCHEMA,
         pack=sha256_file(pack)[:12],

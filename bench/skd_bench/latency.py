@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from skd_bench.stats import Interval, percentile
 
 Progress = Callable[[int, int], None]
 Job = dict[str, Any]
+ENERGY_S = 10.0  # as many as a figure to report needs, after two of idling
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Latency:
         steady: Whether the warm-up settled (within 10 %) in every process.
         peak_mb: Most memory of a process that held this target alone; None where it was not measured.
         finite: Whether its answers to random clips are numbers: the milliseconds of NaN are not to be believed.
+        joules: Of a clip above the idle machine's (`energy.joules_per_query`), with its 95 % interval; None where they
+            were not asked for.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Latency:
     steady: bool
     peak_mb: float | None
     finite: bool = True
+    joules: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The figures without the samples: `p50_ms` and `p50_interval` (None where there are too few), and so on."""
@@ -76,7 +80,10 @@ class Latency:
         for label, p in (("p50", self.p50), ("p90", self.p90), ("p99", self.p99)):
             figures[f"{label}_ms"] = None if p is None else p.value
             figures[f"{label}_interval"] = None if p is None else [p.low, p.high]
-        rest = {"load_ms": self.load_ms, "first_ms": self.first_ms, "steady": self.steady, "peak_mb": self.peak_mb}
+        rest: dict[str, Any] = {"load_ms": self.load_ms, "first_ms": self.first_ms}
+        rest |= {"steady": self.steady, "peak_mb": self.peak_mb}
+        if self.joules is not None:
+            rest |= {"joules_per_clip": self.joules.value, "joules_interval": [self.joules.low, self.joules.high]}
         return figures | rest | ({} if self.finite else {"finite": False})
 
 
@@ -88,6 +95,7 @@ def measure_latency(
     queries: int = 240,
     seed: int = 0,
     memory: bool = True,
+    energy: bool = False,
     progress: Progress | None = None,
     run: Callable[[Job], dict[str, Any]] | None = None,
 ) -> dict[str, Latency]:
@@ -100,6 +108,8 @@ def measure_latency(
         queries: Timed queries for each target in each process.
         seed: Of the random clips and of the order of turns.
         memory: Also start one process for each target alone, for `peak_mb`.
+        energy: Also start one process for each target that counts its joules for `ENERGY_S` seconds, before all others:
+            where the machine has no meter, that is said at once.
         progress: Called with (processes done, processes in all), first with 0.
         run: Does one process' job; None: `in_fresh_process`. A wrapper of it can keep what is done.
 
@@ -107,7 +117,8 @@ def measure_latency(
         The latency of each target by its name, in the order of the targets.
 
     Raises:
-        UserError: Two targets share a name, a number is below 1, or a target cannot be loaded or run.
+        UserError: Two targets share a name, a number is below 1, a target cannot be loaded or run, or joules are asked
+            for where no meter is.
     """
     names = [t.name for t in targets]
     if twice := sorted({n for n in names if names.count(n) > 1}):
@@ -116,8 +127,9 @@ def measure_latency(
         raise UserError(f"threads, processes and queries start at 1, not {threads}, {processes} and {queries}")
     if not targets:
         return {}
-    alone = list(targets) if memory else []
-    jobs = [_job(targets, threads, queries, seed + i) for i in range(processes)]
+    alone, counted = list(targets) if memory else [], list(targets) if energy else []
+    jobs = [_job([target], threads, 0, seed) | {"energy_s": ENERGY_S} for target in counted]
+    jobs += [_job(targets, threads, queries, seed + i) for i in range(processes)]
     jobs += [_job([target], threads, 0, seed) for target in alone]
     results = []
     for i, job in enumerate(jobs):
@@ -126,9 +138,16 @@ def measure_latency(
         results.append((run or in_fresh_process)(job))
     if progress:
         progress(len(jobs), len(jobs))
-    peaks = {target.name: result["peak_mb"] for target, result in zip(alone, results[processes:], strict=True)}
-    rows = zip(*(result["targets"] for result in results[:processes]), strict=True)
-    return {row[0]["name"]: _latency(list(row), peaks.get(row[0]["name"])) for row in rows}
+    first, last = len(counted), len(counted) + processes
+    joules = {target.name: _joules(result["energy"]) for target, result in zip(counted, results[:first], strict=True)}
+    peaks = {target.name: result["peak_mb"] for target, result in zip(alone, results[last:], strict=True)}
+    rows = zip(*(result["targets"] for result in results[first:last]), strict=True)
+    found = (_latency(list(row), peaks.get(row[0]["name"])) for row in rows)
+    return {one.name: replace(one, joules=joules.get(one.name)) for one in found}
+
+
+def _joules(energy: dict[str, Any]) -> Interval:
+    return Interval(energy["joules_per_clip"], *energy["interval"])
 
 
 def _job(targets: Sequence[Target], threads: int, queries: int, seed: int) -> Job:

@@ -50,6 +50,7 @@ class Measurements:
         sittings: How often the run was begun; above 1 where it broke off and went on.
         measured: Every file.
         bench: The result of `measure.bench_bundle` where a bundle was packed, or None.
+        energy: Whether joules were asked for: `latency` has them.
     """
 
     schema: int
@@ -61,6 +62,7 @@ class Measurements:
     sittings: int
     measured: list[Measured]
     bench: dict[str, Any] | None = None
+    energy: bool = False
 
     @property
     def device_id(self) -> str:

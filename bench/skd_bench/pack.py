@@ -46,6 +46,7 @@ class Settings:
     threads: int = 1
     processes: int = 5
     queries: int = 240
+    energy: bool = False
 
 
 @dataclass(frozen=True)

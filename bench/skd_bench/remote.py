@@ -86,7 +86,7 @@ def bench_anywhere(
     progress: Progress | None = None,
     extra: Extra | None = None,
     engines: Sequence[Path] = (),
-    **settings: int,
+    **settings: Any,
 ) -> dict[str, Any] | None:
     """Measure a bundle here, or on another machine, or write the pack that does it.
 
@@ -133,6 +133,7 @@ def measure_latency(
     threads: int,
     processes: int = 5,
     queries: int = 240,
+    energy: bool = False,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Latency], dict[str, Any]]:
     """As `latency.measure_latency`, on another machine.
@@ -143,7 +144,7 @@ def measure_latency(
     Raises:
         UsageError, UserError: See `run_pack`.
     """
-    pack = pack_files(targets, Settings(threads, processes, queries))
+    pack = pack_files(targets, Settings(threads, processes, queries, energy))
     found = run_pack(pack, host, python=python, progress=progress)
     by_file = {(m.sha256, m.runtime): m.latency for m in found.measured}
     ours = {t.name: by_file[sha256_file(t.path), t.runtime] for t in targets}

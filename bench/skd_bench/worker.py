@@ -9,13 +9,16 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from skd_bench.energy import EnergyMeter, joules_per_query, open_meter
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_bench.runtimes import Session, runtime
@@ -60,20 +63,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Load every target, warm each up, and time them in turns.
+def measure(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_meter) -> dict[str, Any]:
+    """Load every target, warm each up, and time them in turns; or count one target's joules.
 
     Args:
         job: `targets` (each with `name`, `path`, `runtime`, and perhaps `batch` (clips in a query, 1) and `stretch`
-            (its queries in one go, without turns)), `threads`, `queries` (for each target), `seed`.
+            (its queries in one go, without turns)), `threads`, `queries` (for each target), `seed`, and perhaps
+            `energy_s`: for so many seconds the first target's joules are counted.
+        meter: Opens the machine's energy meter.
 
     Returns:
         `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`, `finite`: whether the answer to the
-        random clips is), and `peak_mb`: the most memory this process held, None where the system does not say.
+        random clips is), and `peak_mb`: the most memory this process held, None where the system does not say; with
+        `energy_s` also `energy` (`energy.joules_per_query`).
 
     Raises:
-        UserError: A target cannot be loaded or run, or the clock went backwards.
+        UserError: A target cannot be loaded or run, the clock went backwards, or there is no energy meter.
     """
+    opened = meter() if "energy_s" in job else None
+    if isinstance(opened, str):
+        raise UserError(f"joules: {opened}")
     rng = np.random.default_rng(job["seed"])
     open_sessions: dict[tuple[str, str], tuple[Session, int]] = {}
     loaded = [_load(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
@@ -83,6 +92,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         for target in loaded:
             target.steady = _warm_up(target)
         _take_turns(loaded, job["queries"], rng)
+    counted = {"energy": _count_joules(loaded[0], opened, job["energy_s"])} if opened else {}
     for target in loaded:
         target.session.close()
         _check_clock(target)
@@ -99,6 +109,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             for t in loaded
         ],
         "peak_mb": _peak_mb(),
+        **counted,
     }
 
 
@@ -196,6 +207,15 @@ def _time(target: _Loaded, into: npt.NDArray[np.int64]) -> None:
         begin = clock()
         run(clip)
         into[i] = clock() - begin
+
+
+def _count_joules(target: _Loaded, meter: EnergyMeter, seconds: float) -> dict[str, Any]:
+    _warm_up(target)
+    try:
+        query = partial(target.session.run, target.clip)
+        return joules_per_query(meter, query, seconds=seconds, idle_seconds=seconds / 5)
+    finally:
+        meter.close()
 
 
 def _check_clock(target: _Loaded) -> None:

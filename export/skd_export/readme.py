@@ -17,10 +17,12 @@ def readme_text(manifest: Manifest) -> str:
 def _head(m: Manifest) -> str:
     chosen = m.artefact()
     trained = " → ".join(chosen.path) or chosen.student
+    where = " on OpenVINO" if chosen.runtime == "openvino" else ""
     return (
         f"# {m.name}: a video classifier\n\n"
         f"A network that sorts short clips into {len(m.classes)} classes, written by {m.created_by}. "
-        f"**Use `{m.default}`** ({chosen.precision.upper()}, {_size(chosen.bytes)}; trained along {trained}).\n\n"
+        f"**Use `{m.default}`** ({chosen.precision.upper()}{where}, {_size(chosen.bytes)}; trained along {trained})."
+        "\n\n"
         "Nothing in this folder is a program. `manifest.json` holds everything below for machines, with the SHA-256 of "
         "each file. What was measured, on which device, lies beside these files in `MEASURED.md` and `measured.json`; "
         "numbers of another machine say nothing about yours."
@@ -64,7 +66,8 @@ def _values(m: Manifest) -> str:
 
 
 def _usage(m: Manifest) -> str:
-    return "\n\n".join((_ort(m), _openvino(m), _tensorrt(m)))
+    here = (_openvino(m), _ort(m)) if m.artefact().runtime == "openvino" else (_ort(m), _openvino(m))
+    return "\n\n".join((*here, _tensorrt(m)))
 
 
 def _clip(m: Manifest) -> str:
@@ -98,9 +101,13 @@ print(classes[logits.argmax()])
 
 
 def _openvino(m: Manifest) -> str:
+    chosen = m.artefact().runtime == "openvino"
+    first = (
+        f"`{m.default}` was measured and chosen on this runtime. Inside this folder," if chosen else "The same file,"
+    )
     return f"""## OpenVINO (x86 and Arm CPUs, Intel GPUs)
 
-The same file, with `pip install openvino numpy`:
+{first} with `pip install openvino numpy`:
 
 ```python
 import json
@@ -108,7 +115,7 @@ import numpy as np
 import openvino as ov
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
-network = ov.compile_model("{m.default}", "CPU")
+network = ov.compile_model("{m.default}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 {_clip(m)}
 logits = network(clip)[0][0]
 print(classes[logits.argmax()])
@@ -198,7 +205,8 @@ def measured_text(m: Manifest) -> str:
         times = (_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
         names = (a.measured.get(k) for k in ("device", "device_name"))
         device = _cell(" ".join(str(name) for name in names if name)) or "–"
-        rows.append(f"| {' | '.join((f'`{a.file}`', _accuracy(a.measured), *times, device))} |")
+        file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
+        rows.append(f"| {' | '.join((file, _accuracy(a.measured), *times, device))} |")
     return (
         head + "\n".join(rows) + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one "
         "view a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say "

@@ -29,19 +29,19 @@ Json = dict[str, Any]
 def candidate_row(
     candidate: Candidate,
     weighed: Weighed | None,
-    random: Latency,
+    random: Latency | None,
     decision: Decision,
     reason: str,
     leg: str | None,
 ) -> Json:
-    """One row of ``candidates``: measured and scored, or weighed with random weights only."""
-    latency = weighed.latency if weighed else random
-    p50 = latency.p50
+    """One row of ``candidates``: measured and scored, or weighed with random weights only, or not even that."""
+    latency, form = weighed.latency if weighed else random, candidate.form
+    p50 = latency.p50 if latency else None
     row: Json = {
         "name": candidate.name, "path": list(candidate.path), "student": candidate.student,
-        "precision": candidate.precision, "runtime": candidate.runtime, "leg": leg, "trained": weighed is not None,
+        "precision": form.precision, "runtime": form.runtime, "leg": leg, "trained": weighed is not None,
         "reason": reason, "chosen": candidate.name == decision.chosen, "on_front": candidate.name in decision.front,
-        **latency_facts(latency),
+        **(latency_facts(latency) if latency else {"p50_ms": None}),
     }  # fmt: skip
     if weighed is None:
         return row | {"accuracy": None, "interval": None, "eligible": False}
@@ -67,6 +67,7 @@ def latency_facts(latency: Latency) -> Json:
         "p50_ms": value(p50), "p50_interval": [p50.low, p50.high] if p50 else None, "p90_ms": value(latency.p90),
         "p99_ms": value(latency.p99), "queries": latency.n, "steady": latency.steady,
         "load_ms": latency.load_ms, "first_ms": latency.first_ms,
+        **({"joules_per_clip": j.value, "joules_interval": [j.low, j.high]} if (j := latency.joules) else {}),
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,7 @@ def _context(result: Result) -> dict[str, Any]:
         "signs": [
             s
             for key, s in signs.items()
-            if any((n.it.student, n.it.precision) == key and n.it.trained for n in numbered)
+            if any((n.it.student, n.it.precision, n.it.runtime) == key and n.it.trained for n in numbered)
         ],
         "has_front": any(n.it.on_front for n in numbered),
         "has_untrained": any(n.it.accuracy is None for n in numbered),
@@ -144,7 +144,8 @@ def _context(result: Result) -> dict[str, Any]:
         "class_count": _class_count(result),
         "confusions": summary.confusions(result),
         "parity": [n for n in numbered if n.it.parity],
-        "operators": [n for n in numbered if n.it.operators],
+        "operators": _by_runtime([n for n in numbered if n.it.operators]),
+        "has_joules": any(c.joules_per_clip is not None for c in (*result.candidates, *result.baselines)),
         "data_rows": _data_rows(result),
         "device": f.facts(result.device),
         "licences": f.facts(result.licences),
@@ -172,6 +173,14 @@ def _sections(result: Result, context: Mapping[str, Any]) -> list[tuple[str, str
         ("recipe", "Recipe"): result.recipe,
     }
     return [section for section, present in there.items() if present]
+
+
+def _by_runtime(numbered: Sequence[summary.Numbered]) -> list[tuple[str, list[summary.Numbered]]]:
+    """Candidates by what ran them: each runtime has operators of its own."""
+    found: dict[str, list[summary.Numbered]] = {}
+    for n in sorted(numbered, key=lambda n: n.it.runtime != "ort"):
+        found.setdefault(_RUNTIMES.get(n.it.runtime, n.it.runtime or "the runtime"), []).append(n)
+    return list(found.items())
 
 
 def _test_range(result: Result) -> tuple[float, float]:
@@ -217,6 +226,7 @@ def _accuracy_at(leg: Leg, index: int) -> str:
     return f.percent(values[index]) if values else f.UNKNOWN
 
 
+_RUNTIMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 _FILTERS = {
     "percent": f.percent,
     "percent_range": lambda interval: f.percent_range(interval).removesuffix(f"{f.THIN}%"),

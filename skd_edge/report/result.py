@@ -106,7 +106,7 @@ class Candidate(_Part):
         name: Unique within the run, such as "assistant>wide fp32".
         path: Networks from the teacher to the student.
         student: Name of the network that runs on the device.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16", "int8" or "int8-trt".
         runtime: What ran it, such as "ort".
         accuracy: Validation accuracy of this very file, 0..1; None when it was never trained.
         interval: 95 % interval of the accuracy, 0..1.
@@ -120,8 +120,10 @@ class Candidate(_Part):
         on_front: Whether nothing is both faster and more accurate.
         chosen: Whether this is the one to ship.
         reason: Why it was or was not chosen, in words.
-        operators: Operators of the optimised graph and their number.
-        fates: What they really ran as, and their share of the time of one profiled clip.
+        joules_per_clip: Energy of a query above the idle machine's, joules, where the recipe limits it.
+        joules_interval: 95 % interval of it.
+        operators: Operators of the graph as the runtime optimised it, and their number.
+        fates: What they really ran as there, and their share of the time of one profiled clip.
         left_out: Layers that an INT8 file keeps in FP32, because quantising them cost too much accuracy.
         leg: Hash of the leg whose weights it carries.
     """
@@ -140,6 +142,8 @@ class Candidate(_Part):
     p99_ms: float | None = None
     bytes: int | None = None
     accuracy_per_ms: float | None = None
+    joules_per_clip: float | None = None
+    joules_interval: Interval = None
     trained: bool = True
     eligible: bool = True
     on_front: bool = False

@@ -28,6 +28,7 @@ class Measured:
         macro_f1: 0 to 1.
         megabytes: size of the file.
         refused: why it is out before any comparison (parity, a precision that is not faster), or None.
+        joules: of a clip, above the idle machine's; None where they were not measured.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Measured:
     macro_f1: float
     megabytes: float
     refused: str | None = None
+    joules: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,10 @@ def _broken(c: Measured, rule: Choice, budget_ms: float | None) -> str | None:
         return f"macro-F1 {c.macro_f1:.1%} is below min_macro_f1 {rule.min_macro_f1:.1%}"
     if rule.max_megabytes is not None and c.megabytes > rule.max_megabytes:
         return f"{c.megabytes:.2f} MB is over max_megabytes {rule.max_megabytes:.2f}"
+    if rule.max_joules is not None and c.joules is None:
+        return "its joules were not measured, and the recipe sets max_joules"
+    if rule.max_joules is not None and c.joules is not None and c.joules > rule.max_joules:
+        return f"{c.joules:.3g} J a clip is over max_joules {rule.max_joules:g}"
     return None
 
 

@@ -39,12 +39,13 @@ class Device:
     Args:
         bench: The recipe's section.
         kept: The folder of sittings that serve again (`Sittings`); None: everything is measured.
+        energy: Whether joules are measured as well.
     """
 
     name, here, frozen = "this machine", True, False
 
-    def __init__(self, bench: Bench, kept: Path | None = None) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, kept: Path | None = None, *, energy: bool = False) -> None:
+        self.bench, self.energy = bench, energy
         self.sittings = Sittings(kept, self._settings) if kept else None
         self._card: dict[str, Any] | None = None
 
@@ -68,8 +69,9 @@ class Device:
         """
         known = self.sittings.find(targets, device_id(device_card()) if self.here else None) if self.sittings else None
         if known is None and self.frozen:
+            what = "joules" if self.energy else "measurement"
             raise UserError(
-                f"the run holds no measurement of all {len(targets)} files side by side on {self.name}; run skd-edge "
+                f"the run holds no {what} of all {len(targets)} files side by side on {self.name}; run skd-edge "
                 "compress once more (it trains nothing that is finished), then choose"
             )
         found, card = known or self._measure(targets, progress)
@@ -86,7 +88,7 @@ class Device:
 
     @property
     def _settings(self) -> Settings:
-        return Settings(self.bench.threads, self.bench.processes, self.bench.queries)
+        return Settings(self.bench.threads, self.bench.processes, self.bench.queries, self.energy)
 
 
 class Linked(Device):
@@ -94,8 +96,8 @@ class Linked(Device):
 
     here = False
 
-    def __init__(self, bench: Bench, host: str, python: str, kept: Path | None = None) -> None:
-        super().__init__(bench, kept)
+    def __init__(self, bench: Bench, host: str, python: str, kept: Path | None = None, *, energy: bool = False) -> None:
+        super().__init__(bench, kept, energy=energy)
         self.name, self.python = check_host(host), python
 
     def _measure(self, targets: Sequence[Target], progress: Progress | None) -> tuple[Latencies, dict[str, Any]]:
@@ -110,12 +112,13 @@ class Carried(Device):
         bench: The recipe's section.
         results: What packs wrote on the device; one that is not there yet counts as empty.
         folder: The run folder: the pack with what is still to be measured goes there.
+        energy: Whether results without joules are no results.
     """
 
     name, here = "the device of --measurements", False
 
-    def __init__(self, bench: Bench, results: Sequence[Path], folder: Path) -> None:
-        super().__init__(bench)
+    def __init__(self, bench: Bench, results: Sequence[Path], folder: Path, *, energy: bool = False) -> None:
+        super().__init__(bench, energy=energy)
         self.results, self.folder = results, folder
         self.there = [(path, Measurements.load(path)) for path in results if path.exists()]
         for path, one in self.there:
@@ -127,7 +130,8 @@ class Carried(Device):
                 )
 
     def _measure(self, targets: Sequence[Target], progress: Progress | None) -> tuple[Latencies, dict[str, Any]]:
-        known = {(m.sha256, m.runtime): m.latency for _, one in self.there for m in one.measured}
+        measured = (m for _, one in self.there for m in one.measured if m.latency.joules or not self.energy)
+        known = {(m.sha256, m.runtime): m.latency for m in measured}
         found = {t.name: known.get((sha256_file(t.path), t.runtime)) for t in targets}
         got = {name: replace(one, name=name) for name, one in found.items() if one is not None}
         if len(got) < len(found):
@@ -136,11 +140,12 @@ class Carried(Device):
 
     def _carry(self, targets: Sequence[Target], known: set[tuple[str, str]], missing: int) -> str:
         """Pack every file of the run that was not measured yet, so that one way there is enough; what to do with it."""
-        runtime = self.bench.runtime
         asked = {Path(t.path): t for t in targets}
         others = [p for p in sorted(self.folder.glob("artefacts/**/*")) if {f.suffix for f in asked} >= {p.suffix}]
         others = [p for p in others if p.is_file() and p not in asked]
-        wanted = [*targets, *(Target(str(p.relative_to(self.folder)), p, runtime) for p in others)]
+        names = {r: f" on {r}" if len(self.bench.runtime) > 1 else "" for r in self.bench.runtime}
+        more = (Target(f"{p.relative_to(self.folder)}{said}", p, r) for p in others for r, said in names.items())
+        wanted = [*targets, *more]
         left = [t for t in wanted if (sha256_file(t.path), t.runtime) not in known]
         pack = write_atomic(self.folder / "carry.pyz", pack_files(left, self._settings))
         absent = "".join(f" ({path} is not there yet)" for path in self.results if not path.exists())
@@ -151,7 +156,9 @@ class Carried(Device):
         )
 
 
-def device_of(bench: Bench, folder: Path, *, measurements: Sequence[Path] = (), python: str = "python3") -> Device:
+def device_of(
+    bench: Bench, folder: Path, *, measurements: Sequence[Path] = (), python: str = "python3", energy: bool = False
+) -> Device:
     """Where a recipe's candidates are measured.
 
     Args:
@@ -159,14 +166,15 @@ def device_of(bench: Bench, folder: Path, *, measurements: Sequence[Path] = (), 
         folder: The run folder.
         measurements: Results that packs wrote on the device.
         python: The Python of `bench.host`.
+        energy: Whether joules are measured as well.
 
     Raises:
         UsageError: The host can be no host.
         UserError: A result cannot be read, or they come from different devices.
     """
     if measurements:
-        return Carried(bench, measurements, folder)
+        return Carried(bench, measurements, folder, energy=energy)
     kept = folder / "measurements"
     if bench.host:
-        return Linked(bench, bench.host, python, kept / re.sub(r"[^\w.-]", "_", bench.host))
-    return Device(bench, kept / "here")
+        return Linked(bench, bench.host, python, kept / re.sub(r"[^\w.-]", "_", bench.host), energy=energy)
+    return Device(bench, kept / "here", energy=energy)

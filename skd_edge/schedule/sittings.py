@@ -25,7 +25,7 @@ class Sittings:
 
     Args:
         folder: where they lie.
-        settings: threads, processes, queries; other ones are another measurement.
+        settings: threads, processes, queries; other ones are another measurement. With energy, one without is none.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -45,7 +45,8 @@ class Sittings:
             except UserError:  # cut off, or of another version: it is measured again
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in one.measured}
-            same = (one.threads, one.processes, one.queries) == tuple(vars(self.settings).values())
+            same = replace(self.settings, energy=False) == Settings(one.threads, one.processes, one.queries)
+            same &= one.energy or not self.settings.energy
             if same and set(keys.values()) <= set(known) and device in (None, one.device_id):
                 return {name: replace(known[key], name=name) for name, key in keys.items()}, one.device
         return None
@@ -53,6 +54,7 @@ class Sittings:
     def keep(self, targets: Sequence[Target], found: dict[str, Latency], card: dict[str, Any]) -> None:
         """Keep a sitting."""
         measured = [Measured(sha256_file(t.path), t.runtime, found[t.name]) for t in targets]
-        name = hashlib.sha256(repr([device_id(card), sorted({m.sha256 for m in measured})]).encode()).hexdigest()[:16]
+        what = [device_id(card), self.settings.energy, sorted({(m.sha256, m.runtime) for m in measured})]
+        name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
         one = Measurements(SCHEMA, "", card, measured=measured, sittings=1, **vars(self.settings))
         one.save(self.folder / f"{name}.json")

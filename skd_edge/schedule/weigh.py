@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 
 from skd_bench.accuracy import Accuracy, logits_of, score
 from skd_bench.clips import Preprocess, decode_clip, normalise
+from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.latency import Latency, Target
-from skd_bench.runtimes import runtime
+from skd_bench.rows import random_clip
+from skd_bench.runtimes import runtime as runtime_of
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.data.store import ClipSet
 from skd_edge.models.build import Built, build_network
 from skd_edge.models.substages import Deployed
 from skd_edge.models.tsm import TSM
-from skd_edge.recipe import Network, Recipe
+from skd_edge.recipe import Network, Recipe, Runtime
 from skd_edge.run import cache_root
+from skd_edge.schedule.candidates import Form
 from skd_edge.schedule.devices import Device
 from skd_export.artefacts import INT8, Frames, Quantising, facts, make_artefacts
+from skd_export.fate_openvino import openvino_facts
 from skd_export.frames import fitted
 from skd_export.parity import Bounds, parity, torch_logits, verdict
 from skd_export.template import trace_ahead
@@ -48,8 +52,9 @@ class Weighed:
         correct: ``(N,)`` which of them it got right.
         parity: against the trained network, on the same clips.
         refused: why the file is outside its bounds, or None.
-        facts: operators as they run, calibration.
+        facts: operators as they run there, calibration.
         slower: why its precision earns nothing here, or None: it is no faster than FP32 of the same network.
+        runtime: what ran it.
     """
 
     path: Path
@@ -60,6 +65,7 @@ class Weighed:
     refused: str | None
     facts: dict[str, Any]
     slower: str | None = None
+    runtime: Runtime = "ort"
 
 
 class Scale:
@@ -69,7 +75,7 @@ class Scale:
     calibration finds, so noise calibrates their INT8 files. Trained networks need ``material``.
 
     Args:
-        recipe: precisions, calibration, runtime, processes and queries.
+        recipe: precisions, calibration, runtimes, processes and queries.
         classes: names, in the order of the logits.
         folder: where the files go.
         device: where they are measured; None: this machine.
@@ -79,7 +85,8 @@ class Scale:
         say: told how much memory calibrating takes, and what is wrong with the clips.
         warnings: what the report must say about the files.
         chosen: the name of the chosen candidate: until there is one, no test clip is scored.
-        untrained: megabytes of files with random weights, by ``"<student> <precision>"``; trained ones are as large.
+        untrained: megabytes of files with random weights, by ``"<student> <form>"``; trained ones are as large.
+        cannot: why the runtime of a form cannot run its file, by the same names.
     """
 
     material: Material
@@ -93,6 +100,7 @@ class Scale:
         _, self.preprocess = deployed_view(recipe.clip)
         self.say: Callable[[str], None] = lambda line: None
         self.warnings: list[str] = []
+        self.cannot: dict[str, str] = {}
 
     def export(
         self, network: Built, name: str, precisions: tuple[str, ...], judge: Built | None = None
@@ -166,7 +174,7 @@ class Scale:
             if not reference:
                 inputs = (normalise(batch, self.preprocess) for batch in _batches(clips))
                 reference.append(torch_logits(Deployed(network).eval(), inputs))
-            session = runtime("ort").load(path, threads=self.recipe.bench.threads)
+            session = runtime_of("ort").load(path, threads=self.recipe.bench.threads)
             try:
                 said = logits_of(session, _batches(clips), self.preprocess)
             finally:
@@ -192,13 +200,28 @@ class Scale:
                 self.warnings.append(text)
                 self.say(f"warning: {text}")
 
-    def latency(self, files: Mapping[str, Path], progress: Progress | None = None) -> dict[str, Latency]:
+    def latency(self, targets: Sequence[Target], progress: Progress | None = None) -> dict[str, Latency]:
         """Single-stream latency of these files by name, interleaved, in fresh processes."""
-        bench = self.recipe.bench
-        targets = [Target(name, path, bench.runtime) for name, path in files.items()]
         return self.device.measure(targets, progress)
 
-    def logits(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
+    def refusal(self, path: Path, runtime: Runtime) -> str | None:
+        """Why a runtime cannot run a file, tried here with one clip of noise; None where it can.
+
+        ONNX Runtime is not asked: what it cannot run is no file at all (``make_artefacts``).
+        """
+        if runtime == "ort":
+            return None
+        try:
+            session = runtime_of(runtime).load(path, threads=self.recipe.bench.threads)
+            try:
+                session.run(random_clip(session))
+            finally:
+                session.close()
+        except UserError as error:
+            return f"{runtime} cannot run it: {error}"
+        return None
+
+    def logits(self, path: Path, clips: ClipSet, runtime: Runtime) -> NDArray[np.float32]:
         """What a file says of clips ``(N, C)``, through the runtime that ships.
 
         Raises:
@@ -206,10 +229,10 @@ class Scale:
         """
         if clips.hash == self.material.clips.test.hash and not self.chosen:
             raise RuntimeError("the test clips are scored after the choice, never before it")
-        return self._kept(self.recipe.bench.runtime, path, clips, lambda: self._run(path, clips))
+        return self._kept(runtime, path, clips, lambda: self._run(path, clips, runtime))
 
-    def _run(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
-        session = runtime(self.recipe.bench.runtime).load(path, threads=self.recipe.bench.threads)
+    def _run(self, path: Path, clips: ClipSet, runtime: Runtime) -> NDArray[np.float32]:
+        session = runtime_of(runtime).load(path, threads=self.recipe.bench.threads)
         try:
             return logits_of(session, self._pixels(clips), self.preprocess)
         finally:
@@ -247,30 +270,31 @@ class Scale:
             write_atomic(kept, memory.getvalue())
         return known
 
-    def score(self, path: Path, clips: ClipSet) -> tuple[Accuracy, NDArray[np.bool_]]:
-        """Accuracy of a file on clips, and which of them it got right ``(N,)``."""
-        return self._scored(self.logits(path, clips), clips)
+    def score(self, path: Path, clips: ClipSet, runtime: Runtime) -> tuple[Accuracy, NDArray[np.bool_]]:
+        """Accuracy of a file on clips through a runtime, and which of them it got right ``(N,)``."""
+        return self._scored(self.logits(path, clips, runtime), clips)
 
-    def weigh(self, network: Built, files: Mapping[str, Path], latency: Mapping[str, Latency]) -> dict[str, Weighed]:
-        """Score the files of one trained network, by precision; ``latency`` is by precision too."""
+    def weigh(self, network: Built, files: Mapping[Form, Path], latency: Mapping[Form, Latency]) -> dict[Form, Weighed]:
+        """Score one trained network in each of its forms: the file at that precision, through that runtime."""
         clips = self.material.clips.val
         inputs = (fitted(batch, self.preprocess) for batch in self._pixels(clips))
         first = next(iter(files.values()))  # it stands for the network's weights
         reference = self._kept("torch", first, clips, lambda: torch_logits(Deployed(network).eval(), inputs))
         weighed = {}
-        for precision, path in files.items():
-            logits = self.logits(path, clips)
+        for form, path in files.items():
+            logits = self.logits(path, clips, form.runtime)
             compared = parity(reference, logits, clips.labels)
             accuracy, correct = self._scored(logits, clips)
-            weighed[precision] = Weighed(
+            weighed[form] = Weighed(
                 path=path,
-                latency=latency[precision],
+                latency=latency[form],
                 accuracy=accuracy,
                 correct=correct,
                 parity=compared,
-                refused=verdict(compared, precision, self._bounds),
-                facts=facts(path),
-                slower=_slower(precision, latency),
+                refused=verdict(compared, form.precision, self._bounds),
+                facts=facts(path) | (openvino_facts(path) if form.runtime == "openvino" else {}),
+                slower=_slower(form, latency),
+                runtime=form.runtime,
             )
         return weighed
 
@@ -294,12 +318,15 @@ class Scale:
         return np.sort(rows[:count])
 
 
-def _slower(precision: str, latency: Mapping[str, Latency]) -> str | None:
-    """Why a precision earns nothing on the device: its median is not below that of the FP32 file beside it."""
-    mine, theirs = latency[precision].p50, latency["fp32"].p50 if "fp32" in latency else None
-    if precision == "fp32" or mine is None or theirs is None or mine.value < theirs.value:
+def _slower(form: Form, latency: Mapping[Form, Latency]) -> str | None:
+    """Why a precision earns nothing on the device: its median is not below that of FP32 on the same runtime."""
+    beside = (one for other, one in latency.items() if (other.precision, other.runtime) == ("fp32", form.runtime))
+    mine, fp32 = latency[form].p50, next(beside, None)
+    theirs = fp32.p50 if fp32 else None
+    if form.precision == "fp32" or mine is None or theirs is None or mine.value < theirs.value:
         return None
-    return f"{precision.upper()} is rejected: {mine.value:.2f} ms, not faster than FP32 with {theirs.value:.2f} ms here"
+    said = f"{mine.value:.2f} ms, not faster than FP32 with {theirs.value:.2f} ms here"
+    return f"{form.precision.upper()} is rejected: {said}"
 
 
 def _batches(clips: ClipSet) -> Batches:

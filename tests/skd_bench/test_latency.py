@@ -2,14 +2,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
 import pytest
 
 from skd_bench import worker
+from skd_bench.energy import EnergyMeter, open_meter
 from skd_bench.errors import UserError
 from skd_bench.latency import Target, measure_latency
+from skd_bench.runtimes.ort import OrtSession
 
 
 def test_every_target_is_measured_in_fresh_processes(tmp_path, network, monkeypatch):
@@ -195,3 +198,57 @@ def test_a_network_of_one_clip_answers_a_larger_query_one_by_one(tmp_path, netwo
     answers = [one.session.run(one.clip) for one in both]
     assert answers[0].shape == (8, 3)
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+
+
+class Lamp:
+    """A rail that draws two watts, and half a joule more for each query."""
+
+    rail = "a lamp"
+
+    def __init__(self):
+        self.at, self.queries = time.perf_counter(), 0
+
+    def advance(self):
+        now = time.perf_counter()
+        joules, self.at, self.queries = 2 * (now - self.at) + 0.5 * self.queries, now, 0
+        return joules
+
+
+def test_joules_come_first_and_only_where_asked(tmp_path, network, monkeypatch):
+    targets = [Target("a", network(tmp_path / "a.onnx")), Target("b", network(tmp_path / "b.onnx"))]
+    jobs, lamp = [], Lamp()
+
+    def run(job):
+        jobs.append((len(job["targets"]), job.get("energy_s")))
+        short = job | ({"energy_s": 0.05} if "energy_s" in job else {})
+        return worker.measure(short, lambda: EnergyMeter([lamp]))
+
+    real = OrtSession.run
+
+    def counted(self, x):
+        lamp.queries += 1
+        return real(self, x)
+
+    monkeypatch.setattr(OrtSession, "run", counted)
+    got = measure_latency(targets, threads=1, processes=2, queries=12, memory=False, energy=True, run=run)
+    assert jobs == [(1, 10.0), (1, 10.0), (2, None), (2, None)]
+    for figures in got.values():
+        assert figures.joules.value == pytest.approx(0.5, rel=0.2)  # half a joule a query, the idle lamp taken off
+        assert figures.joules.low <= figures.joules.value <= figures.joules.high
+        assert figures.n == 24
+        assert figures.to_json()["joules_per_clip"] == figures.joules.value
+    plain = measure_latency(targets, threads=1, processes=1, queries=12, memory=False, run=run)
+    assert all(figures.joules is None for figures in plain.values())
+    assert "joules_per_clip" not in plain["a"].to_json()
+
+
+def test_a_machine_without_a_meter_says_so_before_it_measures(tmp_path, network):
+    jobs = []
+
+    def run(job):
+        jobs.append(job)
+        return worker.measure(job, lambda: open_meter(tmp_path, hwmon=tmp_path, nvml=None))
+
+    with pytest.raises(UserError, match="joules: not measurable here: no processor package counter"):
+        measure_latency([Target("a", network(tmp_path / "a.onnx"))], threads=1, energy=True, run=run)
+    assert len(jobs) == 1

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from skd_bench.device import device_id
 from skd_bench.errors import UsageError, UserError
-from skd_bench.latency import Target
-from skd_bench.measurements import Measurements
+from skd_bench.files import sha256_file
+from skd_bench.latency import Latency, Target
+from skd_bench.measurements import Measured, Measurements
+from skd_bench.stats import Interval
 from skd_edge.recipe import Bench
 from skd_edge.run import read_journal
 from skd_edge.schedule.devices import PAUSED, Carried, Device, Linked, device_of
@@ -136,3 +139,41 @@ def test_where_candidates_are_measured(tmp_path):
 def test_a_recipe_passes_no_options_to_ssh(host):
     with pytest.raises(ValueError, match="host"):
         Bench(host=host)
+
+
+def test_a_file_is_carried_once_for_every_runtime(tmp_path):
+    (tmp_path / "artefacts" / "leg").mkdir(parents=True)
+    files = [tmp_path / "artefacts" / "leg" / name for name in ("fp32.onnx", "int8.onnx")]
+    for file in files:
+        file.write_text(file.name)
+    device = device_of(Bench(runtime=["ort", "openvino"]), tmp_path, measurements=[tmp_path / "later.json"])
+    with pytest.raises(UserError, match="2 of 2 files"):
+        device.measure([Target("a", files[0], "ort"), Target("b", files[0], "openvino")])
+    with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
+        job = json.loads(pack.read("parcel/job.json"))
+        assert len([name for name in pack.namelist() if name.endswith(".onnx")]) == 2
+    asked = sorted((f["name"], f["runtime"]) for f in job["files"])
+    other = "artefacts/leg/int8.onnx on "
+    assert asked == [("a", "ort"), (other + "openvino", "openvino"), (other + "ort", "ort"), ("b", "openvino")]
+    assert len({name for name, _ in asked}) == 4
+
+
+def test_results_without_joules_are_not_enough_where_they_are_limited(tmp_path):
+    file = tmp_path / "a.onnx"
+    file.write_text("a")
+    latency = Latency("a", [[1.0, 2.0]], Interval(1.5, 1, 2), None, None, 2, 0.1, 0.2, True, None)
+    card = {"cpu": "A", "cores_usable": 4}
+    told = {"schema": 1, "pack": "0" * 12, "device": card, "threads": 1, "processes": 5, "queries": 240, "sittings": 1}
+    for joules in (None, Interval(0.02, 0.01, 0.03)):
+        measured = [Measured(sha256_file(file), "ort", replace(latency, joules=joules))]
+        result = Measurements(**told, measured=measured, energy=joules is not None).save(tmp_path / "R.json")
+        assert device_of(Bench(), tmp_path, measurements=[result]).measure([Target("x", file)])["x"].n == 2
+        frugal = device_of(Bench(), tmp_path, measurements=[result], energy=True)
+        if joules is None:
+            with pytest.raises(UserError, match="1 of 1 files have no measurement") as stopped:
+                frugal.measure([Target("x", file)])
+            assert stopped.value.exit_code == PAUSED
+            with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
+                assert json.loads(pack.read("parcel/job.json"))["settings"]["energy"] is True
+        else:
+            assert frugal.measure([Target("x", file)])["x"].joules == joules

@@ -109,6 +109,11 @@ def test_round_trip_of_a_path_that_looks_like_a_variable(write):
         ("name: small", "name: small\n'[key]': 1", "r.yaml:2", "no such setting"),
         ("generated, train: 100", "generated, generated: 100", "r.yaml:3: data.generated", "no such setting"),
         ("students:", "students: []\nassistants:", "r.yaml:1", "students lists no network"),
+        ("choice:", "bench: {runtime: cuda}\nchoice:", "r.yaml:10: bench.runtime", "'cuda' is not one of ort, open"),
+        ("choice:", "bench: {runtime: [ort, tensorrt]}\nchoice:", "r.yaml:10: bench.runtime.1", "not one of ort"),
+        ("choice:", "bench: {runtime: [ort, ort]}\nchoice:", "r.yaml:10: bench.runtime", "ort is listed twice"),
+        ("choice:", "bench: {runtime: []}\nchoice:", "r.yaml:10: bench.runtime", "at least 1"),
+        ("choice:", "choice:\n  max_joules: 0", "r.yaml:11: choice.max_joules", "greater than 0"),
     ],
 )
 def test_refused_with_its_line(write, monkeypatch, tmp_path, old, new, where, words):
@@ -117,6 +122,18 @@ def test_refused_with_its_line(write, monkeypatch, tmp_path, old, new, where, wo
     message = refusal("r.yaml")
     assert where in message
     assert re.search(words, message), message
+
+
+@pytest.mark.parametrize(
+    ("written", "runtimes"),
+    [("openvino", ("openvino",)), ("[openvino, ort]", ("openvino", "ort")), ("[ort]", ("ort",))],
+)
+def test_one_runtime_or_a_list(write, written, runtimes):
+    recipe = load_recipe(write(f"{GOOD}bench: {{runtime: {written}}}\n"))
+    assert recipe.bench.runtime == runtimes
+    assert load_recipe(write(resolved_yaml(recipe), "again.yaml")) == recipe
+    assert load_recipe(write(GOOD), [f"bench.runtime={written}"]).bench.runtime == runtimes
+    assert load_recipe(write(GOOD)).bench.runtime == ("ort",)
 
 
 def test_every_mistake_at_once(write):

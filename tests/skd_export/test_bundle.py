@@ -212,7 +212,13 @@ def test_readme_example_runs_as_it_stands(fp32, tmp_path):
 
 def test_readme_example_of_openvino_runs_as_it_stands(fp32, tmp_path):
     pytest.importorskip("openvino", reason="openvino is not installed")
-    bundle = write(tmp_path / "b", fp32)
+    model = ModelFile(fp32, "fp32", "wide", PATH, measured=MEASURED, runtime="openvino")
+    bundle = write(tmp_path / "b", fp32, models=[model])
+    readme = (bundle / "README.md").read_text()
+    assert "(FP32 on OpenVINO, " in readme
+    assert readme.index("## OpenVINO") < readme.index("## Use it from Python: ONNX Runtime")
+    assert "`wide.fp32.onnx` was measured and chosen on this runtime" in readme
+    assert "`wide.fp32.onnx` on OpenVINO" in (bundle / "MEASURED.md").read_text()
     words = [sys.executable, "-I", "-c", examples(bundle)["openvino"]]
     done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
     assert done.stdout.strip() in CLASSES

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ _CONFIG = {
     "INFERENCE_PRECISION_HINT": "f32",
     "ENABLE_CPU_PINNING": False,
 }
+_ENDS = {"Const", "Input", "Output"}
 _KEPT = 8  # compiled networks, one for each batch size
 
 
@@ -64,18 +66,44 @@ class OpenVinoRuntime:
         return OpenVinoSession(check_file(path, threads), threads)
 
 
+@dataclass(frozen=True)
+class Executed:
+    """One node of the compiled network.
+
+    Attributes:
+        node: Its name there.
+        kind: What it is, such as "Convolution"; "Subgraph" is pointwise work that was fused.
+        precision: The type it computed in, as OpenVINO calls it: u8, i8, f32.
+        gives: The type of its output.
+        microseconds: Mean of all queries so far, each cut to whole ones; 0 where that leaves nothing: for what takes
+            less, and for what needs no work (a reshape in place).
+    """
+
+    node: str
+    kind: str
+    precision: str
+    gives: str
+    microseconds: float
+
+
 class OpenVinoSession:
     """One ONNX file, compiled for each batch size that is asked: with an open batch it is up to three times slower.
 
     Compiling for one clip is part of loading; another batch size is compiled at its first query.
 
+    Args:
+        path: The file.
+        threads: Threads that one query may use.
+        profile: Whether `executed` is to know what ran; it costs time.
+
     Raises:
         UserError: The file is no ONNX model with one input and one float32 output.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, *, profile: bool = False) -> None:
         ov = _openvino()
         self._path, self._threads, self._version = path, threads, str(ov.get_version())
+        self._profile = {"PERF_COUNT": True} if profile else {}
         self._core: Any = ov.Core()
         try:
             # The ONNX reader alone: `read_model` would try every format it knows on a file that came from elsewhere.
@@ -124,7 +152,8 @@ class OpenVinoSession:
             try:
                 model = self._model.clone()
                 model.reshape([batch, *(n or 1 for n in self.input.shape[1:])])
-                compiled = self._core.compile_model(model, "CPU", {**_CONFIG, "INFERENCE_NUM_THREADS": self._threads})
+                config = {**_CONFIG, "INFERENCE_NUM_THREADS": self._threads, **self._profile}
+                compiled = self._core.compile_model(model, "CPU", config)
             except Exception as error:
                 raise self._refused(error) from error
             request, out = compiled.create_infer_request(), np.empty((batch, self.output.shape[1] or 0), np.float32)
@@ -148,12 +177,28 @@ class OpenVinoSession:
 
     def _operators(self) -> dict[str, int]:
         """How often each kind of operator runs at each precision, in the network compiled for the first batch size."""
-        if not self._requests:
-            return {}
-        request, _ = next(iter(self._requests.values()))
-        nodes = [op.get_rt_info() for op in request.get_compiled_model().get_runtime_model().get_ops()]
-        names = ((n["layerType"].astype(str), n["runtimePrecision"].astype(str)) for n in nodes if "layerType" in n)
+        nodes = (info for _, info in self._nodes())
+        names = ((n["layerType"], n["runtimePrecision"]) for n in nodes if "layerType" in n)
         return dict(sorted(Counter(f"{kind} {precision}" for kind, precision in names).items()))
+
+    def executed(self) -> list[Executed]:
+        """Nodes in their order in the network compiled for the first batch size, timed with `profile` alone."""
+        nodes = ((name, n) for name, n in self._nodes() if n.get("layerType", "Const") not in _ENDS)
+        return [
+            Executed(name, n["layerType"], n["runtimePrecision"], n["outputPrecisions"].split(",")[0],
+                     float(took) if (took := n["execTimeMcs"]).isdecimal() else 0.0)
+            for name, n in nodes
+        ]  # fmt: skip
+
+    def _nodes(self) -> list[tuple[str, dict[str, str]]]:
+        """Name and properties of every node of the network compiled for the first batch size, as it runs."""
+        if not self._requests:
+            return []
+        request, _ = next(iter(self._requests.values()))
+        ops = request.get_compiled_model().get_runtime_model().get_ordered_ops()
+        keys = ("layerType", "runtimePrecision", "outputPrecisions", "execTimeMcs")
+        infos = ((op.get_friendly_name(), op.get_rt_info()) for op in ops)
+        return [(name, {k: info[k].astype(str) for k in keys if k in info}) for name, info in infos]
 
     def close(self) -> None:
         """Free the network; the session answers no more."""

@@ -32,30 +32,46 @@ class Chart:
 
 @dataclass(frozen=True)
 class Sign:
-    """How a student at a precision is drawn: shape, open or filled, colour."""
+    """How a student at a precision on a runtime is drawn: shape, open or filled, colour, a dot in the middle.
+
+    Attributes:
+        runtime: Empty where all candidates run on one.
+    """
 
     student: str
     precision: str
     symbol: str
     filled: bool
     colour: str
+    runtime: str = ""
+    dotted: bool = False
 
     @property
     def plotly(self) -> str:
         """Plotly's name of the shape."""
-        return self.symbol if self.filled else f"{self.symbol}-open"
+        return self.symbol + ("" if self.filled else "-open") + ("-dot" if self.dotted else "")
+
+    @property
+    def words(self) -> str:
+        """As the legend names it."""
+        return f"{self.student} {self.precision.upper()}" + (f" on {self.runtime}" if self.runtime else "")
 
 
-def signs(candidates: Sequence[Candidate]) -> dict[tuple[str, str], Sign]:
-    """A sign for each student and precision: the student gives shape and colour, INT8 is open."""
+Drawn = dict[tuple[str, str, str], Sign]
+"""Signs by student, precision and runtime."""
+
+
+def signs(candidates: Sequence[Candidate]) -> Drawn:
+    """Signs of all candidates: the student gives shape and colour, INT8 is open, another runtime than ort dotted."""
     students = list(dict.fromkeys(c.student for c in sorted(candidates, key=lambda c: c.student)))
+    runtimes = sorted({c.runtime for c in candidates}, key=lambda r: (r != "ort", r))
     found = {}
-    for c in sorted(candidates, key=lambda c: (c.student, c.precision)):
-        i = students.index(c.student)
-        sign = Sign(
-            c.student, c.precision, SYMBOLS[i % len(SYMBOLS)], c.precision != "int8", f"var(--s{i % COLOURS + 1})"
-        )
-        found[c.student, c.precision] = sign
+    for c in sorted(candidates, key=lambda c: (c.student, c.precision, runtimes.index(c.runtime))):
+        i, several = students.index(c.student), len(runtimes) > 1
+        found[c.student, c.precision, c.runtime] = Sign(
+            c.student, c.precision, SYMBOLS[i % len(SYMBOLS)], c.precision != "int8", f"var(--s{i % COLOURS + 1})",
+            c.runtime if several else "", c.runtime != runtimes[0],
+        )  # fmt: skip
     return found
 
 

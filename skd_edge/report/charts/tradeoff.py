@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from skd_edge.report import formats as f
 from skd_edge.report import summary
-from skd_edge.report.charts.common import Chart, Figure, Sign, axis, label, layout_of, signs
+from skd_edge.report.charts.common import Chart, Drawn, Figure, axis, label, layout_of, signs
 from skd_edge.report.placing import place_labels
 from skd_edge.report.result import Candidate, Result
 from skd_edge.report.summary import Numbered
@@ -89,17 +89,18 @@ def _front(shown: Sequence[Numbered], frame: _Frame) -> Figure | None:
     }
 
 
-def _candidates(shown: Sequence[Numbered], drawn_as: dict[tuple[str, str], Sign]) -> list[Figure]:
+def _candidates(shown: Sequence[Numbered], drawn_as: Drawn) -> list[Figure]:
     traces = []
-    for (student, precision), sign in drawn_as.items():
-        mine = [n for n in shown if (n.it.student, n.it.precision) == (student, precision)]
+    for key, sign in drawn_as.items():
+        mine = [n for n in shown if (n.it.student, n.it.precision, n.it.runtime) == key]
         if not mine:
             continue
         trace = _points([n.it for n in mine]) | {"hovertext": [_hover(n.it, n.number) for n in mine]}
         line = {"width": 2, "color": sign.colour}
         trace["marker"] = {"symbol": sign.plotly, "color": sign.colour, "size": 11, "line": line}
         trace["marker"]["opacity"] = [1.0 if n.it.eligible else 0.45 for n in mine]
-        traces.append(trace | {"name": f"{label(student)} {label(precision)}"})
+        where = f" on {label(sign.runtime)}" if sign.runtime else ""
+        traces.append(trace | {"name": f"{label(sign.student)} {label(sign.precision)}{where}"})
     return traces
 
 

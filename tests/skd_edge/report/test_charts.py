@@ -166,3 +166,26 @@ def test_labels_of_spread_points_do_not_touch(points: list[tuple[float, float]])
 def test_a_crowded_column_takes_different_sides() -> None:
     shifts = place_labels([(0.5, 0.5), (0.5, 0.51)], ["1", "2"], [12, 12], area=(280, 350))
     assert shifts[0] != shifts[1]
+
+
+def on_two_runtimes(sample: ModuleType) -> dict[str, Any]:
+    """The full result, every candidate also on OpenVINO."""
+    raw: dict[str, Any] = sample.full_result()
+    both = [
+        {**c, "name": f"{c['name']} on {runtime}", "runtime": runtime, "chosen": c["chosen"] and runtime == "ort"}
+        for c in raw["candidates"]
+        for runtime in ("ort", "openvino")
+    ]
+    return raw | {"candidates": both, "chosen": raw["chosen"] | {"name": f"{raw['chosen']['name']} on ort"}}
+
+
+def test_runtimes_differ_by_more_than_colour(sample: ModuleType) -> None:
+    result = check_result(on_two_runtimes(sample))
+    signs = charts.signs(result.candidates)
+    assert len({s.plotly for s in signs.values()}) == len(signs) == 12
+    assert {s.words for s in signs.values() if s.student == "wide"} == {
+        f"wide {p} on {r}" for p in ("FP32", "INT8") for r in ("ort", "openvino")
+    }
+    drawn = traces(charts.tradeoff(result))
+    assert drawn["wide int8 on openvino"]["marker"]["symbol"] == signs["wide", "int8", "openvino"].plotly
+    go.Figure(charts.tradeoff(result).figure)

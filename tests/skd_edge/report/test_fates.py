@@ -23,3 +23,19 @@ def test_the_page_shows_what_ran_and_what_was_left_out():
 def test_a_result_without_fates_has_no_table_of_them():
     page = render_html({"schema": 1, "name": "n", "candidates": [row(fates=None)]})
     assert "ran as" not in page
+
+
+def test_every_runtime_has_a_table_of_its_own():
+    rows = [row(runtime="openvino", name="a int8 on openvino"), row(runtime="ort", name="a int8 on ort")]
+    page = render_html({"schema": 1, "name": "n", "candidates": rows})
+    heads = [page.index(f"<h3>{name}</h3>") for name in ("ONNX Runtime", "OpenVINO")]
+    assert heads == sorted(heads)
+    assert page.index("what ran in a int8 on ort") < heads[1] < page.index("what ran in a int8 on openvino")
+    assert "<h3>ONNX Runtime</h3>" not in render_html({"schema": 1, "name": "n", "candidates": rows[1:]})
+
+
+def test_joules_have_a_column_where_some_were_measured():
+    page = render_html({"schema": 1, "name": "n", "candidates": [row(joules_per_clip=0.0213)]})
+    assert "Joules<br>a clip" in page
+    assert '<td class="n">0.021</td>' in page
+    assert "Joules" not in render_html({"schema": 1, "name": "n", "candidates": [row()]})

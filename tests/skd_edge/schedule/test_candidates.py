@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.recipe import Recipe
-from skd_edge.schedule.candidates import affordable, candidates
+from skd_edge.schedule.candidates import affordable, candidates, fastest, forms
 
 RECIPE = Recipe.model_validate(
     {
@@ -24,7 +24,51 @@ def test_every_path_of_every_student_at_every_precision():
     assert {c.name for c in found if c.student == "s1"} == {
         "teacher>s1 fp32", "teacher>s1 int8", "teacher>a>s1 fp32", "teacher>a>s1 int8",
     }  # fmt: skip
-    assert all(c.path[0] == "teacher" and c.path[-1] == c.student and c.runtime == "ort" for c in found)
+    assert all(c.path[0] == "teacher" and c.path[-1] == c.student and c.form.runtime == "ort" for c in found)
+
+
+def with_runtimes(*names):
+    return RECIPE.model_copy(update={"bench": RECIPE.bench.model_copy(update={"runtime": names})})
+
+
+def test_every_file_on_every_runtime_and_names_that_stay_readable():
+    assert [f.name for f in forms(with_runtimes("openvino"))] == ["fp32", "int8"]
+    several = with_runtimes("ort", "openvino")
+    assert [f.name for f in forms(several)] == ["fp32 on ort", "fp32 on openvino", "int8 on ort", "int8 on openvino"]
+    found = candidates(several)
+    assert len({c.name for c in found}) == len(found) == 16
+    assert {c.untrained for c in found if c.student == "s1"} == {f"s1 {f.name}" for f in forms(several)}
+
+
+def test_a_student_is_within_the_budget_on_one_runtime():
+    several = with_runtimes("ort", "openvino")
+    p50 = {f"{s} {f.name}": 3.0 for s in ("s1", "s2") for f in forms(several)} | {"s1 int8 on openvino": 1.0}
+    keep, out = affordable(several, p50, 2.0)
+    assert [s.name for s in keep] == ["s1"]
+    assert "3.00 ms (fp32 on ort, random weights) is over the budget of 2.00 ms" in out["s2"]
+    assert fastest(several, p50) == {"s1": 1.0, "s2": 3.0}
+
+
+def test_what_cannot_run_anywhere_is_never_trained():
+    p50 = {"s1 fp32": 1.0}
+    keep, out = affordable(RECIPE, p50, None)
+    assert [s.name for s in keep] == ["s1"]
+    assert "no runtime can run" in out["s2"]
+    assert fastest(RECIPE, p50) == {"s1": 1.0}
+
+
+def test_one_form_must_meet_all_limits_together():
+    rule = RECIPE.choice.model_copy(update={"max_joules": 0.5, "max_megabytes": 2.0})
+    recipe = RECIPE.model_copy(update={"choice": rule})
+    names = ("s1 fp32", "s1 int8", "s2 fp32", "s2 int8")
+    p50, joules = dict.fromkeys(names, 1.0), dict(zip(names, (0.6, 0.4, 0.9, 0.8), strict=True))
+    sizes = dict.fromkeys(names, 1.0)
+    keep, out = affordable(recipe, p50, None, sizes, joules)
+    assert [s.name for s in keep] == ["s1"]
+    assert "0.8 J a clip (int8, random weights) is over choice.max_joules 0.5" in out["s2"]
+    keep, out = affordable(recipe, p50, None, sizes | {"s1 int8": 3.0}, joules)  # small enough or frugal enough
+    assert keep == []
+    assert "0.6 J a clip (fp32" in out["s1"]
 
 
 @settings(max_examples=40, deadline=None)

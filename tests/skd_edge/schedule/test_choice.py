@@ -122,12 +122,14 @@ def test_the_bare_ratio_does_not_choose():
         ({"min_accuracy": 0.8}, {"accuracy": 0.79}, "min_accuracy"),
         ({"min_macro_f1": 0.8}, {"macro_f1": 0.79}, "min_macro_f1"),
         ({"max_megabytes": 2.0}, {"megabytes": 2.01}, "max_megabytes"),
+        ({"max_joules": 0.02}, {"joules": 0.021}, "0.021 J a clip is over max_joules 0.02"),
+        ({"max_joules": 0.02}, {"joules": None}, "joules were not measured"),
         ({}, {"refused": "agreement 0.5 with FP32"}, "agreement 0.5"),
     ],
 )
 @pytest.mark.parametrize("budget", [None, 10.0])
 def test_constraints_come_first(rule, change, word, budget):
-    good = measured("good", 5, 330)
+    good = measured("good", 5, 330, joules=0.012)
     out = replace(measured("out", 1, 390), **change)
     decision = choose([good, out], budget, **rule)
     assert decision.chosen == "good"
@@ -147,12 +149,15 @@ def problems(draw):
         correct = base + rng.normal(0, draw(st.sampled_from([0.0, 0.05, 0.3])), n) < draw(st.floats(0.3, 0.9))
         ms, f1 = draw(st.sampled_from([0.5, 1.0, 1.1, 2.0, 4.0])), draw(st.floats(0, 1))
         refused = draw(st.sampled_from([None, None, None, "bad"]))
-        candidates.append(Measured(f"c{i}", ms, float(correct.mean()), correct, f1, draw(st.floats(0.1, 5)), refused))
+        joules = draw(st.sampled_from([None, 0.01, 0.03]))
+        megabytes = draw(st.floats(0.1, 5))
+        candidates.append(Measured(f"c{i}", ms, float(correct.mean()), correct, f1, megabytes, refused, joules))
     rule = Choice(
         margin=draw(st.sampled_from([0.0, 1.0, 5.0, 20.0])),
         exchange=draw(st.sampled_from([0.0, 0.5, 3.0])),
         min_accuracy=draw(st.sampled_from([None, 0.5])),
         max_megabytes=draw(st.sampled_from([None, 2.5])),
+        max_joules=draw(st.sampled_from([None, None, 0.02])),
     )
     return candidates, rule, draw(st.sampled_from([None, 1.5, 3.0])), np.arange(n) // draw(st.sampled_from([1, 3]))
 
@@ -163,6 +168,7 @@ def allowed(c: Measured, rule: Choice, budget: float | None) -> bool:
         and (budget is None or c.p50_ms <= budget)
         and (rule.min_accuracy is None or c.accuracy >= rule.min_accuracy)
         and (rule.max_megabytes is None or c.megabytes <= rule.max_megabytes)
+        and (rule.max_joules is None or (c.joules is not None and c.joules <= rule.max_joules))
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from skd_bench.device import device_card, device_id
 from skd_bench.latency import Latency, Target
 from skd_bench.pack import Settings
@@ -43,3 +45,25 @@ def test_a_file_that_was_cut_off_is_measured_again(tmp_path):
     (file,) = (tmp_path / "kept").iterdir()
     file.write_text(file.read_text()[:100])
     assert sittings.find(targets, None) is None
+
+
+def test_one_file_on_two_runtimes_is_two_measurements(tmp_path):
+    sittings, card = Sittings(tmp_path / "kept", Settings(1, 2, 30)), device_card()
+    (on_ort,), found = some(tmp_path, "a")
+    on_openvino = Target("a", on_ort.path, "openvino")
+    sittings.keep([on_ort], found, card)
+    assert sittings.find([on_openvino], None) is None
+    sittings.keep([on_openvino], {"a": Latency("a", [[9.0]], *[None] * 3, 1, 0.1, 0.2, True, None)}, card)
+    assert sittings.find([on_openvino], None)[0]["a"].samples_ms == [[9.0]]
+    assert sittings.find([on_ort], None)[0]["a"].samples_ms == [[1.0, 2.0]]
+
+
+def test_joules_serve_without_and_nothing_without_serves_for_joules(tmp_path):
+    card, (targets, found) = device_card(), some(tmp_path, "a")
+    plain, frugal = (Sittings(tmp_path / "kept", Settings(1, 2, 30, energy)) for energy in (False, True))
+    plain.keep(targets, found, card)
+    assert frugal.find(targets, None) is None
+    joules = Interval(0.02, 0.01, 0.03)
+    frugal.keep(targets, {"a": replace(found["a"], joules=joules)}, card)
+    assert frugal.find(targets, None)[0]["a"].joules == joules
+    assert plain.find(targets, None) is not None

@@ -1,0 +1,136 @@
+"""Two runtimes in one recipe: every file is a candidate on each; and what cannot be measured is refused at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from skd_bench.energy import open_meter
+from skd_bench.errors import UserError
+from skd_bench.manifest import Manifest
+from skd_bench.measurements import Measurements
+from skd_bench.verify import verify
+from skd_edge.choose import choose_again
+from skd_edge.compress import check_measurable, compress
+from skd_edge.plan import plan
+from skd_edge.recipe import Recipe
+from skd_edge.run import read_journal
+from skd_edge.schedule.candidates import candidates
+from skd_edge.schedule.devices import device_of
+from skd_edge.schedule.weigh import Scale
+
+TWO = {
+    "name": "two",
+    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
+    "clip": {"frames": 4, "size": 16},
+    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
+    "students": [{"name": "small", "width": 4, "depths": [1]}],
+    "labels": {"optimise": False},
+    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
+    "schedule": {"controls": []},
+    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
+    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
+    "choice": {"reject": {"accuracy": 0.0}},
+}
+FORMS = ["fp32 on ort", "fp32 on openvino", "fp16 on ort", "fp16 on openvino", "int8 on ort", "int8 on openvino"]
+REASON = "openvino cannot run it: (as if)"
+
+
+@pytest.fixture
+def without_half(monkeypatch):
+    """OpenVINO refuses FP16 files: it takes all of ours, so that a refusal has to be made up."""
+    real = Scale.refusal
+
+    def refusal(self, path, runtime):
+        return REASON if (path.stem, runtime) == ("fp16", "openvino") else real(self, path, runtime)
+
+    monkeypatch.setattr(Scale, "refusal", refusal)
+
+
+def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    folder = compress(Recipe.model_validate(TWO), tmp_path / "run")
+    report = json.loads((folder / "report.json").read_text())
+    rows = {row["name"].removeprefix("teacher>small "): row for row in report["candidates"]}
+    assert list(rows) == FORMS
+    no_half = rows.pop("fp16 on openvino")
+    assert (no_half["trained"], no_half["p50_ms"], no_half["reason"]) == (False, None, REASON)
+    for form, row in rows.items():
+        precision, runtime = form.split(" on ")
+        assert (row["precision"], row["runtime"], row["trained"]) == (precision, runtime, True)
+        assert row["p50_ms"] > 0
+        assert row["parity"]["n"] == 20
+        assert report["latency_samples"][row["name"]]
+        assert abs(sum(fate["share"] for fate in row["fates"]) - 1) < 1e-6
+    assert "Conv" in rows["fp32 on ort"]["operators"]
+    assert {op for op in rows["int8 on openvino"]["operators"] if op.startswith("Convolution")} == {"Convolution u8"}
+    weighed = {e["name"] for e in read_journal(folder) if e["event"] == "measured" and e.get("weights") == "random"}
+    assert weighed == {"teacher fp32", *(f"small {form}" for form in rows)}
+    assert [e["name"] for e in read_journal(folder) if e["event"] == "cannot_run"] == ["small fp16 on openvino"]
+
+    chosen = report["chosen"]
+    assert f" on {chosen['runtime']}, trained by" in report["headline"]
+    manifest, readme = Manifest.load(folder / "bundle"), (folder / "bundle" / "README.md").read_text()
+    assert verify(folder / "bundle") == []
+    default = manifest.artefact()
+    assert (default.runtime, default.precision) == (chosen["runtime"], chosen["precision"])
+    assert default.measured["p50_ms"] == chosen["p50_ms"]
+    assert len({a.precision for a in manifest.artefacts}) == len(manifest.artefacts) > 1
+    for artefact in manifest.artefacts:
+        row = rows[f"{artefact.precision} on {artefact.runtime}"]
+        assert (artefact.measured["p50_ms"], artefact.measured["accuracy"]) == (row["p50_ms"], row["accuracy"])
+    places = {"ort": readme.index("Use it from Python: ONNX Runtime"), "openvino": readme.index("## OpenVINO")}
+    assert min(places, key=lambda name: places[name]) == chosen["runtime"]
+    page = (folder / "report.html").read_text()
+    assert "<h3>ONNX Runtime</h3>" in page
+    assert "<h3>OpenVINO</h3>" in page
+    kept = [m for p in (folder / "measurements" / "here").iterdir() for m in Measurements.load(p).measured]
+    whole = [a.sha256 for a in manifest.artefacts if a.precision != "fp16"]
+    assert {(m.sha256, m.runtime) for m in kept} >= {(sha, r) for sha in whole for r in ("ort", "openvino")}
+
+    again = choose_again(folder, ["choice.margin=100", "choice.budget=1000 ms"])
+    assert again.chosen in report["latency_samples"]
+    with pytest.raises(UserError, match="holds no joules"):
+        choose_again(folder, ["choice.max_joules=1"])
+
+
+def test_plan_counts_every_runtime(own_places):
+    one = Recipe.model_validate(TWO | {"bench": TWO["bench"] | {"runtime": "ort"}})
+    two = Recipe.model_validate(TWO)
+    assert [c.name for c in candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
+    told_one, told_two = plan(one), plan(two)
+    assert told_two.weigh_seconds > told_one.weigh_seconds
+    assert [leg.name for leg in told_two.legs] == [leg.name for leg in told_one.legs]
+
+
+def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(json.dumps(TWO))
+    path = os.pathsep.join(p for p in (str(tmp_path), os.environ.get("PYTHONPATH")) if p)
+    words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == 1
+    assert "openvino is installed and does not load: libtbb.so.12" in done.stderr
+    assert "pip install 'skd-edge[openvino]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_joules_are_refused_where_nothing_counts_them(tmp_path):
+    recipe = Recipe.model_validate(TWO | {"choice": {"max_joules": 0.5}, "bench": {"runtime": "ort"}})
+    device = device_of(recipe.bench, tmp_path, energy=True)
+    if isinstance(meter := open_meter(), str):
+        with pytest.raises(UserError, match=r"choice\.max_joules 0\.5: not measurable here: .*bench\.host"):
+            compress(recipe, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        assert meter.startswith("not measurable here")
+    else:
+        check_measurable(recipe, device)
+    elsewhere = device_of(recipe.bench, tmp_path, measurements=[tmp_path / "RESULT.json"], energy=True)
+    check_measurable(recipe, elsewhere)  # the other machine says whether it has a meter
