@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from skd_bench.energy import open_meter
+from skd_bench import latency, worker
+from skd_bench.energy import EnergyMeter, open_meter
 from skd_bench.errors import UserError
+from skd_bench.latency import Target
 from skd_bench.manifest import Manifest
 from skd_bench.measurements import Measurements
 from skd_bench.verify import verify
 from skd_edge.choose import choose_again
 from skd_edge.compress import check_measurable, compress
-from skd_edge.plan import plan
-from skd_edge.recipe import Recipe
+from skd_edge.plan import _weigh_seconds, plan
+from skd_edge.recipe import Bench, Recipe
 from skd_edge.run import read_journal
 from skd_edge.schedule.candidates import candidates
 from skd_edge.schedule.devices import device_of
@@ -34,8 +37,9 @@ TWO = {
     "schedule": {"controls": []},
     "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
     "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
-    "choice": {"reject": {"accuracy": 0.0}},
+    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
 }
+PLAIN = TWO | {"choice": {}}
 FORMS = ["fp32 on ort", "fp32 on openvino", "fp16 on ort", "fp16 on openvino", "int8 on ort", "int8 on openvino"]
 REASON = "openvino cannot run it: (as if)"
 
@@ -51,7 +55,30 @@ def without_half(monkeypatch):
     monkeypatch.setattr(Scale, "refusal", refusal)
 
 
-def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half):
+class Lamp:
+    """A rail that draws two watts by the clock, and fifty while this process computes."""
+
+    rail, at = "a lamp", 0.0
+
+    def advance(self):
+        before, self.at = self.at, 2 * time.perf_counter() + 50 * time.process_time()
+        return self.at - before
+
+
+@pytest.fixture
+def with_a_meter(monkeypatch):
+    """A machine that counts joules: this one does not. All but the counting is done as ever, in fresh processes."""
+
+    def run(job, fresh=latency.in_fresh_process):
+        return (
+            worker.measure(job | {"energy_s": 0.05}, lambda: EnergyMeter([Lamp()])) if "energy_s" in job else fresh(job)
+        )
+
+    monkeypatch.setattr(latency, "in_fresh_process", run)
+    monkeypatch.setattr("skd_edge.compress.open_meter", lambda: EnergyMeter([Lamp()]))
+
+
+def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with_a_meter):
     pytest.importorskip("openvino", reason="openvino is not installed")
     folder = compress(Recipe.model_validate(TWO), tmp_path / "run")
     report = json.loads((folder / "report.json").read_text())
@@ -66,6 +93,7 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half):
         assert row["parity"]["n"] == 20
         assert report["latency_samples"][row["name"]]
         assert abs(sum(fate["share"] for fate in row["fates"]) - 1) < 1e-6
+        assert row["joules_interval"][0] <= row["joules_per_clip"] <= row["joules_interval"][1]
     assert "Conv" in rows["fp32 on ort"]["operators"]
     assert {op for op in rows["int8 on openvino"]["operators"] if op.startswith("Convolution")} == {"Convolution u8"}
     weighed = {e["name"] for e in read_journal(folder) if e["event"] == "measured" and e.get("weights") == "random"}
@@ -82,36 +110,48 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half):
     assert len({a.precision for a in manifest.artefacts}) == len(manifest.artefacts) > 1
     for artefact in manifest.artefacts:
         row = rows[f"{artefact.precision} on {artefact.runtime}"]
-        assert (artefact.measured["p50_ms"], artefact.measured["accuracy"]) == (row["p50_ms"], row["accuracy"])
+        for key in ("p50_ms", "accuracy", "joules_per_clip"):
+            assert artefact.measured[key] == row[key]
     places = {"ort": readme.index("Use it from Python: ONNX Runtime"), "openvino": readme.index("## OpenVINO")}
     assert min(places, key=lambda name: places[name]) == chosen["runtime"]
     page = (folder / "report.html").read_text()
     assert "<h3>ONNX Runtime</h3>" in page
     assert "<h3>OpenVINO</h3>" in page
+    assert "Joules<br>a clip" in page
     kept = [m for p in (folder / "measurements" / "here").iterdir() for m in Measurements.load(p).measured]
     whole = [a.sha256 for a in manifest.artefacts if a.precision != "fp16"]
     assert {(m.sha256, m.runtime) for m in kept} >= {(sha, r) for sha in whole for r in ("ort", "openvino")}
 
-    again = choose_again(folder, ["choice.margin=100", "choice.budget=1000 ms"])
-    assert again.chosen in report["latency_samples"]
-    with pytest.raises(UserError, match="holds no joules"):
-        choose_again(folder, ["choice.max_joules=1"])
+    low = min(row["joules_per_clip"] for row in rows.values())
+    frugal = choose_again(folder, ["choice.budget=1000 ms", f"choice.max_joules={low}"])
+    over = {name for name, why in frugal.reasons.items() if "J a clip is over max_joules" in why}
+    assert len(over) == len(rows) - 1
+    assert frugal.reasons.keys() == {row["name"] for row in rows.values()}
+
+
+def test_joules_that_were_never_measured_are_missed(tmp_path):
+    (tmp_path / "a.onnx").write_text("a")
+    device = device_of(Bench(), tmp_path, energy=True)
+    device.frozen = True
+    with pytest.raises(UserError, match="holds no joules of all 1 files"):
+        device.measure([Target("a", tmp_path / "a.onnx")])
 
 
 def test_plan_counts_every_runtime(own_places):
-    one = Recipe.model_validate(TWO | {"bench": TWO["bench"] | {"runtime": "ort"}})
-    two = Recipe.model_validate(TWO)
+    one = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {"runtime": "ort"}})
+    two = Recipe.model_validate(PLAIN)
     assert [c.name for c in candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
     told_one, told_two = plan(one), plan(two)
     assert told_two.weigh_seconds > told_one.weigh_seconds
     assert [leg.name for leg in told_two.legs] == [leg.name for leg in told_one.legs]
+    assert _weigh_seconds(Recipe.model_validate(TWO)) > told_two.weigh_seconds + 10 * latency.ENERGY_S
 
 
 def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_path):
     (tmp_path / "openvino").mkdir()
     (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
     recipe = tmp_path / "two.yaml"
-    recipe.write_text(json.dumps(TWO))
+    recipe.write_text(json.dumps(PLAIN))
     path = os.pathsep.join(p for p in (str(tmp_path), os.environ.get("PYTHONPATH")) if p)
     words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)

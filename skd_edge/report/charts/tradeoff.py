@@ -96,7 +96,8 @@ def _candidates(shown: Sequence[Numbered], drawn_as: Drawn) -> list[Figure]:
         if not mine:
             continue
         trace = _points([n.it for n in mine]) | {"hovertext": [_hover(n.it, n.number) for n in mine]}
-        line = {"width": 2, "color": sign.colour}
+        # Plotly draws the dot in the line's colour: on a filled shape it must be another one to be seen.
+        line = {"width": 2, "color": "var(--card)" if sign.dotted and sign.filled else sign.colour}
         trace["marker"] = {"symbol": sign.plotly, "color": sign.colour, "size": 11, "line": line}
         trace["marker"]["opacity"] = [1.0 if n.it.eligible else 0.45 for n in mine]
         where = f" on {label(sign.runtime)}" if sign.runtime else ""
