@@ -16,7 +16,7 @@ def place_labels(
     labels: Sequence[str],
     markers: Sequence[float],
     *,
-    area: tuple[float, float],
+    areas: Sequence[tuple[float, float]],
     letter: tuple[float, float] = (8.0, 15.0),
 ) -> list[tuple[float, float]]:
     """Choose where each point's label stands, greedily, by the least covered area.
@@ -25,21 +25,26 @@ def place_labels(
         points: Positions in 0..1 of the plot, x to the right and y down.
         labels: The text of each point.
         markers: Diameter of each point's marker, pixels.
-        area: Width and height of the plot in pixels; take the narrowest screen, wider ones only have more room.
+        areas: Width and height of the plot in pixels, on each screen that must do: labels keep their distance from
+            their points, and points do not from one another, so labels that are apart on one may touch on another.
         letter: Width and height of a letter, pixels.
 
     Returns:
         For each point the label's middle relative to the point's, in pixels, x to the right and y down.
     """
-    centres = [(x * area[0], y * area[1]) for x, y in points]
-    taken = [_around(x, y, size, size) for (x, y), size in zip(centres, markers, strict=True)]
+    taken = {a: [_around(x * a[0], y * a[1], m, m) for (x, y), m in zip(points, markers, strict=True)] for a in areas}
     shifts = []
-    for (x, y), label, marker in zip(centres, labels, markers, strict=True):
+    for (x, y), label, marker in zip(points, labels, markers, strict=True):
         width, height = letter[0] * len(label), letter[1]
-        options = [_shift(side, marker, width, height) for side in _SIDES]
-        best = min(options, key=lambda s: _cost(_around(x + s[0], y + s[1], width, height), taken, area))
+        boxes = {
+            (right, down): {a: _around(x * a[0] + right, y * a[1] + down, width, height) for a in areas}
+            for right, down in (_shift(side, marker, width, height) for side in _SIDES)
+        }
+        costs = {shift: sum(_cost(box, taken[a], a) for a, box in each.items()) for shift, each in boxes.items()}
+        best = min(costs, key=lambda shift: costs[shift])
         shifts.append(best)
-        taken.append(_around(x + best[0], y + best[1], width, height))
+        for area, box in boxes[best].items():
+            taken[area].append(box)
     return shifts
 
 

@@ -14,6 +14,7 @@ from skd_edge.report.result import Candidate, Result
 from skd_edge.report.summary import Numbered
 
 _RING = 25.0
+_SCREENS = ((280, 350), (560, 350), (1000, 350))
 
 
 def tradeoff(result: Result) -> Chart | None:
@@ -97,8 +98,9 @@ def _candidates(shown: Sequence[Numbered], drawn_as: Drawn) -> list[Figure]:
             continue
         trace = _points([n.it for n in mine]) | {"hovertext": [_hover(n.it, n.number) for n in mine]}
         # Plotly draws the dot in the line's colour: on a filled shape it must be another one to be seen.
-        line = {"width": 2, "color": "var(--card)" if sign.dotted and sign.filled else sign.colour}
-        trace["marker"] = {"symbol": sign.plotly, "color": sign.colour, "size": 11, "line": line}
+        bright = sign.dotted and sign.filled
+        line = {"width": 1.4, "color": "var(--card)"} if bright else {"width": 2, "color": sign.colour}
+        trace["marker"] = {"symbol": sign.plotly, "color": sign.colour, "size": 14 if bright else 11, "line": line}
         trace["marker"]["opacity"] = [1.0 if n.it.eligible else 0.45 for n in mine]
         where = f" on {label(sign.runtime)}" if sign.runtime else ""
         traces.append(trace | {"name": f"{label(sign.student)} {label(sign.precision)}{where}"})
@@ -126,11 +128,11 @@ def _points(points: Sequence[Candidate]) -> Figure:
 
 
 def _labels(shown: Sequence[Numbered], baselines: Sequence[Candidate], frame: _Frame) -> list[Figure]:
-    """A number at each candidate and a name at each baseline, placed for the narrowest screen."""
+    """A number at each candidate and a name at each baseline, placed for a telephone and for a desk at once."""
     texts = [str(n.number) for n in shown] + [f.short(b.name, 14) for b in baselines]
     sizes = [_RING if n.it.chosen else 13.0 for n in shown] + [15.0] * len(baselines)
     points = [(c.p50_ms or 0.0, 100 * (c.accuracy or 0.0)) for c in (*(n.it for n in shown), *baselines)]
-    shifts = place_labels([frame.place(*p) for p in points], texts, sizes, area=(280, 350))
+    shifts = place_labels([frame.place(*p) for p in points], texts, sizes, areas=_SCREENS)
     return [
         _text_at(frame.axis(ms), y, label(text, 14), "var(--ink)") | {"xshift": right, "yshift": -down}
         for (ms, y), text, (right, down) in zip(points, texts, shifts, strict=True)

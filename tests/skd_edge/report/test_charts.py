@@ -155,7 +155,7 @@ unit = st.floats(0.05, 0.95)
 def test_labels_of_spread_points_do_not_touch(points: list[tuple[float, float]]) -> None:
     area, marker = (900.0, 900.0), 10.0
     spread = [(round(x * 4) / 4 * 0.9 + 0.05, round(y * 4) / 4 * 0.9 + 0.05) for x, y in points]
-    shifts = place_labels(spread, ["10"] * len(points), [marker] * len(points), area=area)
+    shifts = place_labels(spread, ["10"] * len(points), [marker] * len(points), areas=[area])
     middles = [(x * area[0] + dx, y * area[1] + dy) for (x, y), (dx, dy) in zip(spread, shifts, strict=True)]
     for i, (x, y) in enumerate(middles):
         assert 8 <= x <= area[0] - 8
@@ -164,8 +164,17 @@ def test_labels_of_spread_points_do_not_touch(points: list[tuple[float, float]])
 
 
 def test_a_crowded_column_takes_different_sides() -> None:
-    shifts = place_labels([(0.5, 0.5), (0.5, 0.51)], ["1", "2"], [12, 12], area=(280, 350))
+    shifts = place_labels([(0.5, 0.5), (0.5, 0.51)], ["1", "2"], [12, 12], areas=[(280, 350)])
     assert shifts[0] != shifts[1]
+
+
+@given(x=st.floats(0.3, 0.6), apart=st.floats(0.0, 0.03))
+def test_neighbours_on_one_line_keep_their_labels_apart_on_every_screen(x: float, apart: float) -> None:
+    screens = [(280.0, 350.0), (560.0, 350.0), (1000.0, 350.0)]
+    points = [(x, 0.5), (x + apart, 0.5)]
+    (right, down), (right2, down2) = place_labels(points, ["1", "2"], [11, 11], areas=screens)
+    for width, _ in screens:
+        assert abs(x * width + right - (x + apart) * width - right2) >= 7.9 or abs(down - down2) >= 14.9
 
 
 def on_two_runtimes(sample: ModuleType) -> dict[str, Any]:
