@@ -4,7 +4,7 @@
 PYTHON ?= python3
 OUT ?= runs/quickstart
 # What a machine may or may not take: an extra of pyproject.toml each. One that cannot be installed is said so.
-RUNTIMES := ort tensorrt-rtx openvino
+RUNTIMES := ort tensorrt-rtx openvino litert
 EXTRAS := $(RUNTIMES) ray
 
 VENV := .venv

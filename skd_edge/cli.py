@@ -256,6 +256,8 @@ _SPEC, _CLIP = (
 )
 @click.option("--clips", type=Folder, help="Real videos, best one folder a class: to compare and to calibrate.")
 @click.option("--precisions", type=_listed, metavar="A,B,...", help="[default: fp32]")
+@click.option("--contract", type=click.Choice(["clip", "frames"]), help="Normalised clips, or uint8.  [default: clip]")
+@click.option("--litert", is_flag=True, help="Also a .tflite file for LiteRT.")
 @click.option("--calibration", type=click.IntRange(1), help="Clips that INT8 calibration sees.  [default: 128]")
 @click.option("--most", type=click.IntRange(2), help="Clips read in all.  [default: 1024]")
 @click.option("--arguments", type=_json_object, metavar="JSON", help="Of the factory.")

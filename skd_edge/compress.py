@@ -44,6 +44,7 @@ from skd_edge.schedule.team_engine import help_out
 from skd_edge.schedule.tree import Legs, Node
 from skd_edge.schedule.weigh import Scale, Weighed
 from skd_edge.schedule.where import EngineName, engine_of
+from skd_edge.tflite import require_litert
 from skd_edge.untrained import p50, propose, tell_budget, tell_larger, weigh_random
 
 __all__ = ["Plan", "compress", "plan"]
@@ -83,6 +84,8 @@ def compress(
     admit(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
     if recipe.labels.method == "confident":
         require_cleanlab()
+    if recipe.export.litert:
+        require_litert()
     team = team_of()
     make_engine = engine_of(engine, threads=threads, allow_code=allow_code, team=team)
     if team.rank:

@@ -32,6 +32,7 @@ from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.engines import Finished, LocalEngine
 from skd_edge.schedule.weigh import Scale, Weighed
 from skd_edge.streams import write_stream
+from skd_edge.tflite import write_tflite
 from skd_export.bundle import ModelFile, StreamModel, write_bundle
 
 Json = dict[str, Any]
@@ -268,7 +269,7 @@ def bundle(outcome: Outcome, test: Json | None, card: Json) -> Path:
             _model_file(c, outcome.weighed[c], test if c == chosen else None, card,
                         reject_of(outcome, outcome.weighed[c]))
             for c in same
-        ],
+        ] + _tflite(outcome),
         licences=recipe.licences.model_dump(),
         created_by=f"skd-edge {__version__}",
         provenance={
@@ -289,6 +290,19 @@ def _calibration(outcome: Outcome) -> Json:
     count = min(recipe.export.calibration_clips, len(train))
     key = hashlib.sha256(f"{train.hash}:{count}:{recipe.seed}".encode()).hexdigest()
     return {"clips": count, "sha256": key}
+
+
+def _tflite(outcome: Outcome) -> list[ModelFile]:
+    """The chosen student for LiteRT, where the recipe asks for it and the file is within its bounds."""
+    chosen = outcome.chosen
+    leg = outcome.leg(chosen.path) if chosen else None
+    if not outcome.recipe.export.litert or chosen is None or leg is None:
+        return []
+    path = outcome.run.folder / "artefacts" / leg.node.hash / "fp32.tflite"
+    network, way = outcome.engine.network(leg.node), list(chosen.path)
+    made = write_tflite(outcome.scale, network, path, student=chosen.student, names=way)
+    outcome.run.journal("tflite", name=chosen.name, kept=made is not None)
+    return [made] if made else []
 
 
 def _stream(outcome: Outcome) -> StreamModel | None:

@@ -528,6 +528,11 @@ class Export(Part):
         description="epochs that a student goes on for, rounded as INT8, with its teacher, where its INT8 file cannot "
         "reach these bounds otherwise; 0: never",
     )
+    litert: bool = Field(
+        False,
+        description="also put the chosen student into the bundle as a .tflite file for LiteRT (FP32, contract: clip; "
+        "its converter is no part of an extra: docs/precision.md)",
+    )
     sample_clips: int = Field(0, ge=0, le=64, description="validation clips copied into the bundle (opt-in)")
 
 
@@ -703,6 +708,8 @@ class Recipe(Part):
             raise ValueError("INT8 needs calibration clips: set export.calibration_clips above 0, or drop int8")
         if self.export.frame_size and self.export.contract != "frames":
             raise ValueError("export.frame_size is for files that take frames: set export.contract to frames")
+        if self.export.litert and self.export.contract != "clip":
+            raise ValueError("export.litert writes a file that takes normalised clips: set export.contract to clip")
         return self
 
     def _ungraftable(self) -> str | None:

@@ -25,6 +25,7 @@ def table(result: Json) -> str:
         if (silent := r["rejecting"]) is not None:
             lines += ["", *_rejecting(r, silent)]
     lines += [f"not read: {bad['path']}: {bad['reason']}" for bad in result["unreadable"]]
+    lines += [f"not run: {file}: {reason}" for file, reason in result["not_run"].items()]
     return "\n".join(lines)
 
 

@@ -123,7 +123,7 @@ def measure(pack: Path, work: Path, progress: Progress | None = None) -> Measure
         device=card,
         **vars(settings),
         sittings=kept.sittings,
-        measured=[Measured(f.sha256, f.runtime, got[f.name]) for f in job.files],
+        measured=[Measured(f.sha256, f.runtime, got[f.name]) for f in job.files if f.name in got],
         bench=bench,
     )
 

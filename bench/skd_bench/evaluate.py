@@ -20,7 +20,7 @@ from skd_bench.labelled import LabelledVideo, labelled_videos
 from skd_bench.manifest import Manifest
 from skd_bench.predict import check_fits, load_artefact
 from skd_bench.rejecting import at_threshold
-from skd_bench.runtimes import Session
+from skd_bench.runtimes import Session, missing
 from skd_bench.views import decode_views, mean_answer
 
 SCHEMA = 1
@@ -64,10 +64,11 @@ def evaluate(
 
     Returns:
         What JSON can write: `schema`, `kind` ("accuracy"), `bundle`, `name`, `classes`, `device`, `device_id`,
-        `videos` (scored), `unreadable` (path and reason), `rows`: each with `file`, `precision`, `student`, `path`,
-        `views`, `default`, `accuracy` (see `accuracy.Accuracy`), `against_fp32` (see `agreement.agreement`; None for
-        FP32 itself or without one), `against_one_view`, `rejecting` (see `rejecting.at_threshold`) and `cost` (median
-        `decode_ms`, `preprocess_ms`, `infer_ms` a video, all views together).
+        `videos` (scored), `unreadable` (path and reason), `not_run` (files whose runtime is missing, and why), `rows`:
+        each with `file`, `precision`, `student`, `path`, `views`, `default`, `accuracy` (see `accuracy.Accuracy`),
+        `against_fp32` (see `agreement.agreement`; None for FP32 itself or without one), `against_one_view`,
+        `rejecting` (see `rejecting.at_threshold`) and `cost` (median `decode_ms`, `preprocess_ms`, `infer_ms` a video,
+        all views together).
 
     Raises:
         UserError: The bundle or the videos cannot be used, or none can be read.
@@ -77,15 +78,13 @@ def evaluate(
         at_threshold(np.zeros((1, len(manifest.classes))), [0], manifest.classes, reject, named=named)
     found = labelled_videos(videos, manifest.classes)
     counts = sorted(set(views))
-    sessions = {a.file: load_artefact(bundle, a, threads=threads) for a in manifest.artefacts}
+    default = manifest.default
+    here = [a for a in manifest.artefacts if a.file == default or missing(a.runtime) is None]
+    sessions = {a.file: load_artefact(bundle, a, threads=threads) for a in here}
     try:
         for session in sessions.values():
             check_fits(manifest, session)
-        rows = [
-            _Row(a.file, a.precision, a.student, a.path, v, sessions[a.file])
-            for v in counts
-            for a in manifest.artefacts
-        ]
+        rows = [_Row(a.file, a.precision, a.student, a.path, v, sessions[a.file]) for v in counts for a in here]
         read, unreadable, spent = _answer_all(rows, found, manifest, counts, progress)
     finally:
         for session in sessions.values():
@@ -103,6 +102,7 @@ def evaluate(
         "device_id": device_id(card),
         "videos": len(read),
         "unreadable": unreadable,
+        "not_run": {a.file: missing(a.runtime) for a in manifest.artefacts if a not in here},
         "rows": [_scored(row, rows, read, manifest, spent[row.views], reject, named) for row in rows],
     }
 

@@ -50,7 +50,7 @@ class Artefact:
     sha256: str
     bytes: int
     precision: Precision
-    runtime: Literal["ort", "openvino"]
+    runtime: Literal["ort", "openvino", "litert"]
     student: str
     path: list[str]
     options: dict[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from skd_bench.clips import decode_clip, normalise
 from skd_bench.errors import UserError
 from skd_bench.manifest import Artefact, Manifest, resolve
 from skd_bench.predict import load_artefact
-from skd_bench.runtimes import runtimes
+from skd_bench.runtimes import missing
 
 ANSWERS = "answers.json"
 # Largest difference over the largest logit. Wider than parity's: decoders round a pixel differently.
@@ -69,7 +69,7 @@ def answers_of(bundle: Path, manifest: Manifest) -> Answers:
     return {
         a.file: {name: [float(f"{x:.6g}") for x in row] for name, row in _logits(bundle, manifest, a).items()}
         for a in manifest.artefacts
-        if _missing(a) is None
+        if missing(a.runtime) is None
     }
 
 
@@ -93,7 +93,7 @@ def recheck(bundle: Path | str) -> list[Rechecked]:
 
 
 def _compared(bundle: Path, manifest: Manifest, artefact: Artefact, known: dict[str, list[float]]) -> Rechecked:
-    if reason := _missing(artefact):
+    if reason := missing(artefact.runtime):
         return Rechecked(artefact.file, skipped=reason)
     if not known:
         return Rechecked(artefact.file, skipped="its answers were not noted where the bundle was made")
@@ -106,11 +106,6 @@ def _compared(bundle: Path, manifest: Manifest, artefact: Artefact, known: dict[
     off = float(np.abs(now - then).max()) / (float(np.abs(then).max()) or 1.0)
     flips = int((now.argmax(1) != then.argmax(1)).sum())
     return Rechecked(artefact.file, len(names), off, flips, BOUNDS.get(artefact.precision, _WIDEST))
-
-
-def _missing(artefact: Artefact) -> str | None:
-    known = runtimes().get(artefact.runtime)
-    return f"there is no runtime {artefact.runtime!r}" if known is None else known.missing()
 
 
 def _logits(bundle: Path, manifest: Manifest, artefact: Artefact) -> dict[str, npt.NDArray[np.float32]]:

@@ -17,7 +17,7 @@ from skd_bench.errors import UserError
 from skd_bench.latency import Target
 from skd_bench.manifest import Artefact, Manifest, resolve
 from skd_bench.predict import check_fits, load_artefact
-from skd_bench.runtimes import Session, runtime
+from skd_bench.runtimes import Session, missing, runtime
 from skd_bench.runtimes.base import Staged
 from skd_bench.runtimes.tensorrt_engine import read_note
 
@@ -71,13 +71,20 @@ def rows_of(
 ) -> tuple[list[Row], list[dict[str, str]]]:
     """Every row that can be measured here, and for each that cannot `name`, `runtime` and `reason`.
 
-    A file of the bundle must run on the runtime it is for; what is asked beside it need not.
+    The bundle's default must run on the runtime it is for; what is asked beside it need not, nor must a file whose
+    runtime is missing here.
 
     Raises:
         UserError: A file of the bundle cannot be run here.
     """
-    rows = [_own(bundle, manifest, a, threads) for a in manifest.artefacts]
-    not_run: list[dict[str, str]] = []
+    here, not_run = [], []
+    for a in manifest.artefacts:
+        reason = None if a.file == manifest.default else missing(a.runtime)
+        if reason is None:
+            here.append(a)
+        else:
+            not_run.append({"name": a.file, "runtime": a.runtime, "reason": reason})
+    rows = [_own(bundle, manifest, a, threads) for a in here]
     asked: list[tuple[Path, str, Artefact | None]] = [
         (resolve(bundle, a.file), name, a) for a in manifest.artefacts for name in runtimes if name != a.runtime
     ]
@@ -113,6 +120,8 @@ def _other(manifest: Manifest, path: Path, name: str, artefact: Artefact | None,
         runtime(name)  # what is missing here is told first
         if name.startswith("tensorrt"):
             raise UserError(f"{name} runs engines, not ONNX files: skd-edge build BUNDLE, then bench --engine FILE")
+        if path.suffix == ".tflite" or name == "litert":
+            raise UserError(f"{name} does not take {path.name}: LiteRT runs .tflite files, every other runtime ONNX")
         about = _about(artefact, manifest) | {"default": False, "runtime": name}
     else:
         about = {"file": path.name, "default": False, "student": "", "path": [], "precision": "engine", "runtime": name}

@@ -19,6 +19,7 @@ from skd_bench.manifest import MANIFEST, SCHEMA, Artefact, Contract, Manifest, P
 from skd_bench.recheck import ANSWERS, answers_of
 from skd_export.readme import measured_text, readme_text
 
+_ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
 
 
@@ -27,7 +28,8 @@ class ModelFile:
     """A model file on its way into a bundle; the fields are those of `skd_bench.manifest.Artefact`.
 
     Attributes:
-        source: Where the file is now; in the bundle it is called ``<student>.<precision>.onnx``.
+        source: Where the file is now; in the bundle it is called ``<student>.<precision>`` and keeps its
+            ending (.onnx, .tflite).
         path: The cascade that trained it: names from the teacher to the student.
     """
 
@@ -38,7 +40,7 @@ class ModelFile:
     options: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
-    runtime: Literal["ort", "openvino"] = "ort"
+    runtime: Literal["ort", "openvino", "litert"] = "ort"
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def labels_text(manifest: Manifest) -> str:
 
 
 def _file_name(model: ModelFile) -> str:
-    return f"{_plain(model.student)}.{model.precision}.onnx"
+    return f"{_plain(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
 
 
 def _plain(text: str) -> str:

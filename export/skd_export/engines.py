@@ -116,7 +116,7 @@ def _fp32_file(bundle: Path) -> Path:
     if problems := verify(bundle):
         raise UserError(f"{bundle} is not as it was made: {'; '.join(problems)}. Copy it again from its source")
     artefacts = sorted(manifest.artefacts, key=lambda a: a.file != manifest.default)
-    file = next((a.file for a in artefacts if a.precision == "fp32"), None)
+    file = next((a.file for a in artefacts if a.precision == "fp32" and a.file.endswith(".onnx")), None)
     if file is None:
         raise UserError(
             f"{bundle} has no FP32 file, and its INT8 file is quantised for another runtime; build from an ONNX file, "

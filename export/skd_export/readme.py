@@ -67,7 +67,8 @@ def _values(m: Manifest) -> str:
 
 def _usage(m: Manifest) -> str:
     here = (_openvino(m), _ort(m)) if m.artefact().runtime == "openvino" else (_ort(m), _openvino(m))
-    return "\n\n".join((*here, _tensorrt(m)))
+    lite = (_litert(m, a.file) for a in m.artefacts if a.runtime == "litert")
+    return "\n\n".join((*here, *lite, _tensorrt(m)))
 
 
 def _clip(m: Manifest) -> str:
@@ -122,8 +123,28 @@ print(classes[logits.argmax()])
 ```"""
 
 
+def _litert(m: Manifest, file: str) -> str:
+    return f"""## LiteRT (phones and small Arm boards)
+
+`{file}`, one clip at a time, with `pip install ai-edge-litert numpy`:
+
+```python
+import json
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+network = Interpreter("{file}", num_threads=1)
+network.allocate_tensors()
+{_clip(m)}
+network.set_tensor(network.get_input_details()[0]["index"], clip)
+network.invoke()
+print(classes[network.get_tensor(network.get_output_details()[0]["index"])[0].argmax()])
+```"""
+
+
 def _tensorrt(m: Manifest) -> str:
-    source = next((a.file for a in m.artefacts if a.precision == "fp32"), None)
+    source = next((a.file for a in m.artefacts if a.precision == "fp32" and a.runtime != "litert"), None)
     if source is None:
         return "## TensorRT\n\nThis bundle has no FP32 file to build engines from."
     engine = f"engines/{source.removesuffix('.onnx')}.tensorrt.engine"

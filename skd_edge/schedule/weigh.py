@@ -245,6 +245,10 @@ class Scale:
                       whole.names[:count], whole.hash, whole.files[:count], whole.parts[:count])  # fmt: skip
         return self._pixels(few)
 
+    def inputs(self, clips: ClipSet) -> Iterator[NDArray[np.float32]]:
+        """The same clips as a network takes them: normalised batches ``(b, 3, T, H, W)``."""
+        return (fitted(batch, self.preprocess) for batch in self._pixels(clips))
+
     def _pixels(self, clips: ClipSet) -> Batches:
         """The clips as the files take them: from the store, or decoded anew where files take frames of another size."""
         if (size := self.recipe.export.frame_size) is None:
@@ -277,9 +281,9 @@ class Scale:
     def weigh(self, network: Built, files: Mapping[Form, Path], latency: Mapping[Form, Latency]) -> dict[Form, Weighed]:
         """Score one trained network in each of its forms: the file at that precision, through that runtime."""
         clips = self.material.clips.val
-        inputs = (fitted(batch, self.preprocess) for batch in self._pixels(clips))
         first = next(iter(files.values()))  # it stands for the network's weights
-        reference = self._kept("torch", first, clips, lambda: torch_logits(Deployed(network).eval(), inputs))
+        whole = Deployed(network).eval()
+        reference = self._kept("torch", first, clips, lambda: torch_logits(whole, self.inputs(clips)))
         weighed = {}
         for form, path in files.items():
             logits = self.logits(path, clips, form.runtime)

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -54,11 +55,19 @@ def tensorrt_engine(name: str):
     return make
 
 
+def tflite_model(path: Path) -> Path:
+    """The same as a .tflite file."""
+    write = runpy.run_path(str(Path(__file__).with_name("tiny_tflite.py")))["linear_tflite"]
+    return write(path, WEIGHTS, BIAS, SHAPE)
+
+
 # How to write the tiny network for each runtime.
 ENGINES = tuple(name for name in runtimes() if name.startswith("tensorrt"))
-MAKERS = dict.fromkeys(runtimes(), onnx_model) | {
-    name: tensorrt_engine(name.removesuffix("-nograph")) for name in ENGINES
-}
+MAKERS = (
+    dict.fromkeys(runtimes(), onnx_model)
+    | {name: tensorrt_engine(name.removesuffix("-nograph")) for name in ENGINES}
+    | {"litert": tflite_model}
+)
 NEED_A_GPU = (*ENGINES, "ort-cuda", "ort-tensorrt", "ort-tensorrt-rtx")
 # A session of it compiles for half a minute; the suite has a hundred.
 SLOW = ("torch-compile",) if os.environ.get("SKD_EDGE_SLOW") != "1" else ()
@@ -371,7 +380,7 @@ def test_all_runtimes_give_the_same_answers_to_a_network_of_convolutions(tmp_pat
     path = convolutions(tmp_path / "net.onnx")
     x = np.random.default_rng(0).normal(size=(3, 3, 2, 6, 6)).astype(np.float32)
     reference = runtime("ort").load(path, threads=1).run(x)
-    others = [name for name in runtimes() if held(name) and name not in (*ENGINES, "ort")]
+    others = [name for name in runtimes() if held(name) and name not in (*ENGINES, "ort", "litert")]
     assert np.abs(reference).max() > 0.5
     for name in others:
         np.testing.assert_allclose(runtime(name).load(path, threads=1).run(x), reference, rtol=1e-4, atol=1e-4)

@@ -143,3 +143,43 @@ def test_what_cannot_be_exported_says_why(checkpoint, tmp_path, capsys, monkeypa
     assert run(["export", *(named.get(word, word) for word in words)]) == code
     assert said in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["evil.pt"]
+
+
+def test_files_may_take_frames(checkpoint, videos, tmp_path, capsys):
+    words = ["export", str(checkpoint), *OPTIONS, "--clips", str(videos), "--contract", "frames"]
+    assert run([*words, "--out", str(tmp_path / "b"), "--json"]) == 0
+    [fp32] = json.loads(capsys.readouterr().out)["files"]
+    assert (fp32["parity"]["n"], fp32["parity"]["agreement"]) == (18, 1.0)
+    manifest = Manifest.load(tmp_path / "b")
+    assert manifest.contract == "uint8_frames"
+    assert run(["predict", str(tmp_path / "b"), str(next(videos.rglob("*.mp4")))]) == 0
+
+
+def test_costly_layers_stay_in_fp32_as_in_a_run(checkpoint, videos, tmp_path, capsys):
+    """Calibrated on one clip, ranges fit no other and classes flip; every clip must keep its class."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "extends: quickstart\nclip: {frames: 4, size: 16}\n"
+        "students: [{name: mine, width: 4, depths: [1, 1], temporal: shift}]\n"
+        "teacher: {family: resnet, width: 4, depths: [1, 1]}\nassistants: []\n"
+        "export: {int8_agreement: 1.0, int8_drop: 0}\n"
+    )
+    words = ["export", str(checkpoint), "--recipe", str(recipe), "--network", "mine", "--classes", ",".join(CLASSES)]
+    words += ["--clips", str(videos), "--precisions", "fp32,int8", "--calibration", "1"]
+    assert run([*words, "--out", str(tmp_path / "b"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert any("kept in FP32 to stay within the bounds" in note for note in said["notes"])
+    assert [(f["refused"], f["parity"]["agreement"]) for f in said["files"]] == [(None, 1.0)] * 2
+    assert Manifest.load(tmp_path / "b").artefact("mine.int8.onnx").options["excluded"]
+
+
+def test_litert_says_what_is_missing_before_anything_is_made(checkpoint, tmp_path, capsys):
+    words = ["export", str(checkpoint), *OPTIONS, "--litert", "--out", str(tmp_path / "b")]
+    assert run([*words, "--contract", "frames"]) == 2
+    assert "normalised clips" in capsys.readouterr().err
+    from skd_export.litert import missing_converter
+
+    if missing_converter():
+        assert run(words) == 1
+        assert "litert-torch is not installed" in capsys.readouterr().err
+        assert not (tmp_path / "b").exists()

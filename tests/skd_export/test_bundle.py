@@ -1,7 +1,9 @@
 import json
 import re
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.errors import UserError
 from skd_bench.manifest import Manifest
+from skd_bench.runtimes import runtimes
 from skd_bench.runtimes.tensorrt_cuda import no_driver
 from skd_bench.runtimes.tensorrt_library import FLAVOURS, installed
 from skd_bench.verify import verify
 from skd_export.bundle import ModelFile, write_bundle
 from skd_export.precision import quantise_ort
+from skd_export.triton import write_triton
 
 CLASSES = ["left", "right", "up", "down", "still"]
 MEASURED = {
@@ -222,6 +226,25 @@ def test_readme_example_of_openvino_runs_as_it_stands(fp32, tmp_path):
     words = [sys.executable, "-I", "-c", examples(bundle)["openvino"]]
     done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
     assert done.stdout.strip() in CLASSES
+
+
+def test_a_file_for_litert_stands_beside_and_its_readme_example_runs(fp32, tmp_path):
+    if reason := runtimes()["litert"].missing():
+        pytest.skip(f"not installed is litert here: {reason}")
+    write_tflite = runpy.run_path(str(Path(__file__).parents[1] / "skd_bench" / "tiny_tflite.py"))["linear_tflite"]
+    rng, shape = np.random.default_rng(0), (3, 4, 16, 16)
+    weights, bias = rng.normal(size=(3 * 4 * 16 * 16, 5)).astype(np.float32), np.zeros(5, np.float32)
+    tflite = write_tflite(tmp_path / "fp32.tflite", weights, bias, shape, 1)
+    models = [ModelFile(fp32, "fp32", "wide", PATH), ModelFile(tflite, "fp32", "wide", PATH, runtime="litert")]
+    bundle = write(tmp_path / "b", fp32, models=models)
+    assert [a.file for a in Manifest.load(bundle).artefacts] == ["wide.fp32.onnx", "wide.fp32.tflite"]
+    [example] = [
+        b for b in re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.S) if "litert" in b
+    ]
+    words = [sys.executable, "-I", "-c", example]
+    done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in CLASSES
+    assert write_triton(bundle, tmp_path / "models") == ["wide_fp32"]
 
 
 @pytest.mark.skipif(no_driver() is None, reason="a GPU is here to build for")

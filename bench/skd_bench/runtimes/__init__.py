@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import Runtime, Session, TensorSpec
+from skd_bench.runtimes.litert import LiteRtRuntime
 from skd_bench.runtimes.openvino import OpenVinoRuntime
 from skd_bench.runtimes.ort import OrtRuntime
 from skd_bench.runtimes.ort_gpu import OrtGpuRuntime, OrtPluginRuntime
@@ -16,7 +17,7 @@ from skd_bench.runtimes.torch import TorchRuntime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Runtime", "Session", "TensorSpec", "register", "runtime", "runtimes"]
+__all__ = ["Runtime", "Session", "TensorSpec", "missing", "register", "runtime", "runtimes"]
 
 _known: dict[str, Runtime] = {}
 
@@ -35,6 +36,11 @@ def register(new: Runtime) -> None:
 def runtimes() -> Mapping[str, Runtime]:
     """Every registered runtime by its name, usable here or not; read-only."""
     return MappingProxyType(_known)
+
+
+def missing(name: str) -> str | None:
+    """Why the runtime of that name cannot be used here, or None."""
+    return f"there is no runtime {name!r}" if name not in _known else _known[name].missing()
 
 
 def runtime(name: str) -> Runtime:
@@ -57,6 +63,7 @@ register(OrtGpuRuntime("ort-cuda", "CUDAExecutionProvider"))
 register(OrtGpuRuntime("ort-tensorrt", "TensorrtExecutionProvider"))
 register(OrtPluginRuntime())
 register(OpenVinoRuntime())
+register(LiteRtRuntime())
 for flavour in ("tensorrt", "tensorrt-rtx"):
     register(TensorRTRuntime(flavour))
     register(TensorRTRuntime(flavour, graphs=False))

@@ -1,0 +1,121 @@
+"""LiteRT (once TensorFlow Lite) on the CPU: .tflite files on its interpreter, through its XNNPACK delegate.
+
+One wheel of 22 MB without TensorFlow, for x86 and ARM boards. A file usually takes one clip at a time: `skd_export`
+writes it so, because folding frames into the batch fixes the number of clips.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.errors import UserError
+from skd_bench.runtimes.base import TensorSpec, check_clip, check_file, check_logits, first_line
+
+_PIP = "pip install 'skd-edge[litert]'"
+_DTYPES = ("float32", "float16", "uint8")
+
+
+class LiteRtRuntime:
+    """.tflite files on LiteRT's interpreter."""
+
+    name = "litert"
+
+    def missing(self) -> str | None:
+        """Why LiteRT cannot be used here; None when it can. Imports nothing."""
+        if importlib.util.find_spec("ai_edge_litert") is None:
+            return f"ai-edge-litert is not installed; {_PIP}"
+        return None
+
+    def version(self) -> str | None:
+        """The installed version, from its metadata: nothing is imported."""
+        try:
+            return importlib.metadata.version("ai-edge-litert")
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def prepare(self) -> None:
+        """Import the interpreter."""
+        _interpreter()
+
+    def load(self, path: Path, *, threads: int) -> LiteRtSession:
+        """Load a .tflite file: see `base.Runtime.load`."""
+        reason = self.missing()
+        if reason is not None:
+            raise UserError(reason)
+        return LiteRtSession(check_file(path, threads), threads, str(self.version()))
+
+
+class LiteRtSession:
+    """One .tflite file. Where its batch is open, tensors are laid out anew when a query's batch changes.
+
+    Raises:
+        UserError: The file is no .tflite model with one input and one float32 output.
+    """
+
+    def __init__(self, path: Path, threads: int, version: str) -> None:
+        self._path, self._threads, self._version = path, threads, version
+        try:
+            self._net: Any = _interpreter().Interpreter(model_content=path.read_bytes(), num_threads=threads)
+            self._given, self._said = self._net.get_input_details(), self._net.get_output_details()
+            self.input, self.output = _only(path, "input", self._given), _only(path, "output", self._said)
+            self._batch = 0
+            self._layout(self.input.shape[0] or 1)
+        except (ValueError, RuntimeError, TypeError) as error:  # what its bindings raise
+            raise UserError(f"LiteRT {version} cannot load {path}: {first_line(error)}") from error
+        check_logits(path, self.output)
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Answer one batch: see `base.Session.run`."""
+        if self._net is None:
+            raise UserError(f"the session of {self._path} is closed")
+        check_clip(self._path, self.input, x)
+        try:
+            if len(x) != self._batch:
+                self._layout(len(x))
+            np.copyto(self._tensor(), x)
+            self._net.invoke()
+            answer: npt.NDArray[np.float32] = self._net.get_tensor(self._said[0]["index"])  # a copy
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"LiteRT failed on {self._path}: {first_line(error)}") from error
+        return answer
+
+    def _layout(self, batch: int) -> None:
+        """Lay out every tensor for queries of that many clips."""
+        index = self._given[0]["index"]
+        if self.input.shape[0] is None:
+            self._net.resize_tensor_input(index, [batch, *(n or 1 for n in self.input.shape[1:])])
+        self._net.allocate_tensors()
+        self._batch, self._tensor = batch, self._net.tensor(index)
+
+    def facts(self) -> dict[str, object]:
+        """Runtime, version, threads, delegate."""
+        return {"runtime": "litert", "version": self._version, "threads": self._threads, "delegate": "XNNPACK"}
+
+    def close(self) -> None:
+        """Free the network; the session answers no more."""
+        self._net = self._tensor = None
+
+
+def _interpreter() -> Any:
+    try:
+        return importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError as error:  # a missing or unfit shared library
+        raise UserError(f"ai-edge-litert is installed and does not load: {first_line(error)}; {_PIP}") from error
+
+
+def _only(path: Path, what: str, tensors: list[dict[str, Any]]) -> TensorSpec:
+    if len(tensors) != 1:
+        raise UserError(f"{path} has {len(tensors)} {what}s; a clip network has one")
+    one = tensors[0]
+    dtype = np.dtype(one["dtype"]).name
+    if dtype not in _DTYPES:
+        raise UserError(f"the {what} {one['name']!r} of {path} is {dtype}; known are {', '.join(_DTYPES)}")
+    shape = tuple(None if n < 0 else int(n) for n in one["shape_signature"])
+    return TensorSpec(str(one["name"]), shape, dtype)
