@@ -326,6 +326,8 @@ def _model_file(c: Candidate, w: Weighed, test: Json | None, card: Json, reject:
         "test_accuracy": test["accuracy"] if test else None, "device": device_id(card), "device_name": card.get("cpu"),
         **{k: v for k, v in build.latency_facts(w.latency).items() if k.startswith("p")},
     }  # fmt: skip
+    if c.form.name != c.form.precision:  # else path and precision say it
+        measured["name"] = c.name
     if w.latency.joules:
         measured["joules_per_clip"] = w.latency.joules.value
     options = {"optimisation": "all"} | ({"reject": reject.to_json()} if reject else {})

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from skd_bench import remote
+from skd_bench.energy import open_meter
 from skd_bench.errors import UsageError, UserError
 from skd_bench.latency import Target
 from skd_bench.link import Link, LinkLost, check_host
@@ -48,6 +49,19 @@ def test_files_are_measured_there_as_they_are_here(ssh_device, tmp_path, network
     assert got["one"].samples_ms == got["same bytes"].samples_ms != got["two"].samples_ms
     assert got["one"].p50.low <= got["one"].p50.value
     assert card["runtimes"]["ort"]
+    assert list(ssh_device.tmp.iterdir()) == []
+
+
+def test_a_device_without_the_runtime_or_a_meter_says_so(ssh_device, tmp_path, network):
+    path = network(tmp_path / "a.onnx")
+    how = {"host": "device", "python": str(ssh_device.python), **vars(FEW)}
+    with pytest.raises(UserError, match=r"openvino is not installed; pip install 'skd-edge\[openvino\]'"):
+        remote.measure_latency([Target("a", path), Target("a on openvino", path, "openvino")], **how)
+    if isinstance(open_meter(), str):
+        with pytest.raises(UserError, match="joules: not measurable here: "):
+            remote.measure_latency([Target("a", path)], **how | {"energy": True})
+    else:
+        assert remote.measure_latency([Target("a", path)], **how | {"energy": True})[0]["a"].joules
     assert list(ssh_device.tmp.iterdir()) == []
 
 

@@ -21,6 +21,7 @@ from skd_edge.choose import choose_again
 from skd_edge.compress import check_measurable, compress
 from skd_edge.plan import _weigh_seconds, plan
 from skd_edge.recipe import Bench, Recipe
+from skd_edge.report.comparison.sources import read_source
 from skd_edge.run import read_journal
 from skd_edge.schedule.candidates import candidates
 from skd_edge.schedule.devices import device_of
@@ -112,6 +113,8 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
         row = rows[f"{artefact.precision} on {artefact.runtime}"]
         for key in ("p50_ms", "accuracy", "joules_per_clip"):
             assert artefact.measured[key] == row[key]
+    rows_of = {kind: read_source(folder / kind, kind).rows for kind in (".", "bundle")}
+    assert {row.name for row in rows_of["bundle"]} < {row.name for row in rows_of["."]}  # compared file by file
     places = {"ort": readme.index("Use it from Python: ONNX Runtime"), "openvino": readme.index("## OpenVINO")}
     assert min(places, key=lambda name: places[name]) == chosen["runtime"]
     page = (folder / "report.html").read_text()

@@ -108,7 +108,7 @@ def _bundle(path: Path, label: str) -> Read:
         numbers = _numbers(a.measured) | {"bytes": float(a.bytes)}
         if (agreement := a.parity.get("agreement")) is not None:
             numbers["agreement"] = float(agreement)
-        name = name_of(a.path, a.student, a.precision)
+        name = str(a.measured.get("name") or name_of(a.path, a.student, a.precision))
         rows.append(_row(source, name, a, numbers, _intervals(a.measured), str(a.measured.get("device") or "")))
     return Read([source], _apart(rows, [a.runtime for a in manifest.artefacts]))
 
@@ -122,6 +122,7 @@ def _bench(data: Json, path: Path, label: str, kind: Any) -> Read:
         claimed = {k: v for k, v in (a.get("claimed") or {}).items() if k in ("accuracy", "test_accuracy")}
         numbers = _numbers(claimed | latency | {"bytes": a.get("bytes"), "joules_per_clip": joules})
         name = name_of(a.get("path") or [], str(a.get("student") or a["file"]), str(a.get("precision") or ""))
+        name = str((a.get("claimed") or {}).get("name") or name)
         own = str(a.get("name") or a["file"])  # "FILE @ RUNTIME" where it is not the file's own runtime
         name += " @ " + own.split(" @ ", 1)[1] if " @ " in own else ""
         names[own] = name
