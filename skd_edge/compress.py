@@ -34,7 +34,7 @@ from skd_edge.recipe import Choice, Recipe
 from skd_edge.recipe_file import resolved_yaml
 from skd_edge.report.page import render_run
 from skd_edge.run import Run, read_journal
-from skd_edge.schedule.candidates import TEACHER, Candidate, Form, affordable, candidates, fastest, teachers_form
+from skd_edge.schedule.candidates import TEACHER, Candidate, Form, affordable, alike, candidates, fastest, teachers_form
 from skd_edge.schedule.choice import Decision, Measured, decide
 from skd_edge.schedule.devices import Device, device_of
 from skd_edge.schedule.engines import Finished, LocalEngine, OutOfMemory, check_floor
@@ -284,8 +284,9 @@ def choose(
 ) -> Decision:
     """Choose on the validation clips; the test clips are not looked at here."""
     small = recipe.choice.max_megabytes or recipe.choice.max_joules  # a slower precision may be wanted for these
+    ms = alike({c: p50(w.latency) for c, w in weighed.items()})
     measured = [
-        Measured(c.name, p50(w.latency), w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
+        Measured(c.name, ms[c], w.accuracy.top1.value, w.correct, w.accuracy.macro_f1,
                  w.path.stat().st_size / 1e6, w.refused or (None if small else w.slower),
                  w.latency.joules.value if w.latency.joules else None)
         for c, w in weighed.items()

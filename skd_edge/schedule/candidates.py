@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from skd_edge.recipe import Network, Precision, Recipe, Runtime
 
@@ -67,6 +68,18 @@ def candidates(recipe: Recipe) -> list[Candidate]:
         for path in recipe.paths
         for form in forms(recipe)
     ]
+
+
+def alike(p50_ms: Mapping[Candidate, float]) -> dict[Candidate, float]:
+    """The milliseconds by which candidates are chosen: a student's in one form, whatever cascade taught it.
+
+    Files that differ in their weights alone take equally long; their medians differ by chance, and chance must not
+    choose between two cascades. So each gets the median over all of its kind.
+    """
+    by: dict[str, list[float]] = {}
+    for candidate, ms in p50_ms.items():
+        by.setdefault(candidate.untrained, []).append(ms)
+    return {candidate: median(by[candidate.untrained]) for candidate in p50_ms}
 
 
 def affordable(

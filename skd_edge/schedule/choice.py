@@ -22,7 +22,7 @@ class Measured:
 
     Attributes:
         name: unique.
-        p50_ms: median single-stream latency on the target.
+        p50_ms: median single-stream latency on the target, the same for all cascades of a student in one form.
         accuracy: top-1 of the file on the trusted validation clips, 0 to 1.
         correct: ``(N,)`` which validation clips it got right, the same clips for all.
         macro_f1: 0 to 1.

@@ -21,6 +21,7 @@ from skd_bench.files import sha256_file, write_atomic
 from skd_bench.latency import Latency, Target
 from skd_bench.rows import random_clip
 from skd_bench.runtimes import runtime as runtime_of
+from skd_bench.stats import ratio_of_medians
 from skd_edge.data.gather import Material, deployed_view
 from skd_edge.data.store import ClipSet
 from skd_edge.models.build import Built, build_network
@@ -323,14 +324,16 @@ class Scale:
 
 
 def _slower(form: Form, latency: Mapping[Form, Latency]) -> str | None:
-    """Why a precision earns nothing on the device: its median is not below that of FP32 on the same runtime."""
+    """Why a precision earns nothing on the device: it is not shown to be faster than FP32 on the same runtime."""
     beside = (one for other, one in latency.items() if (other.precision, other.runtime) == ("fp32", form.runtime))
-    mine, fp32 = latency[form].p50, next(beside, None)
-    theirs = fp32.p50 if fp32 else None
-    if form.precision == "fp32" or mine is None or theirs is None or mine.value < theirs.value:
+    mine, fp32 = latency[form], next(beside, None)
+    if form.precision == "fp32" or fp32 is None or not mine.samples_ms:
         return None
-    said = f"{mine.value:.2f} ms, not faster than FP32 with {theirs.value:.2f} ms here"
-    return f"{form.precision.upper()} is rejected: {said}"
+    ratio = ratio_of_medians(mine.samples_ms, fp32.samples_ms)
+    if ratio is None or ratio.high < 1:
+        return None
+    said = f"{ratio.value:.2f} times FP32's milliseconds [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{form.precision.upper()} is rejected: {said}, not shown to be faster here"
 
 
 def _batches(clips: ClipSet) -> Batches:

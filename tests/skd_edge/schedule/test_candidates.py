@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.recipe import Recipe
-from skd_edge.schedule.candidates import affordable, candidates, fastest, forms
+from skd_edge.schedule.candidates import affordable, alike, candidates, fastest, forms
 
 RECIPE = Recipe.model_validate(
     {
@@ -81,3 +83,13 @@ def test_a_student_stays_with_one_precision_within_the_budget(times, budget):
         assert (student in keep) == (budget is None or fastest <= budget)
         assert (student.name in out) == (student not in keep)
     assert all("never trained" in reason and "over the budget" in reason for reason in out.values())
+
+
+def test_chance_in_the_milliseconds_does_not_choose_between_cascades():
+    found = candidates(RECIPE)
+    one = [c for c in found if c.untrained == found[0].untrained]
+    assert len(one) > 1
+    measured = {c: 1.0 + 0.01 * i for i, c in enumerate(found)}
+    shared = alike(measured)
+    assert {shared[c] for c in one} == {median(measured[c] for c in one)}
+    assert len(set(shared.values())) == len({c.untrained for c in found})
