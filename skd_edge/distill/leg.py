@@ -255,7 +255,7 @@ class _Training:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.leg.training.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(*self.followed, 1 - decay)
+        torch._foreach_lerp_(self.followed[0], self.followed[1], 1 - decay)
 
     # -------------------------------------------------------------------------------------------- around it
     def _slow_down(self, diverged: Diverged, epoch: int, good: dict[str, Any]) -> None:
