@@ -25,6 +25,7 @@ Answer = tuple[int, str | None]  # the number, why it failed
 Make = Callable[..., Callable[[int, Any], str | None]]
 _AHEAD = 8  # tasks that a worker knows of, so that it never waits for us
 _START = 60.0  # seconds that a worker may take to start
+_TRIES = 3  # workers that may end before they are ready; then no task is to blame
 _MEMORY = 4 << 30  # bytes that a worker may take beyond what it has when it starts
 
 
@@ -55,12 +56,13 @@ class Crew:
         self._workers: list[_Worker] = []
         self._again = deque[Task]()
         self._lost_once = set[int]()
+        self._stillborn = 0
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Answer]:
         """Do every task, and give each one's answer as it comes, in any order.
 
         Raises:
-            UserError: A worker cannot go on with any task (the disk is full).
+            UserError: A worker cannot go on with any task (the disk is full), or none starts.
         """
         todo = iter(tasks)
         try:
@@ -122,7 +124,22 @@ class Crew:
                 worker.ready = True
         except (EOFError, OSError):
             worker.process.join(1)
+            if not worker.ready:
+                self._again.extend(worker.told)
+                self._bury(worker)
+                return
             yield from self._lose(worker, f"its decoding ended the process ({_how(worker.process.exitcode)})")
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker that ended before it began."""
+        _end(worker)
+        self._workers.remove(worker)
+        self._stillborn += 1
+        if self._stillborn >= _TRIES:
+            raise UserError(
+                f"no process for decoding starts ({_how(worker.process.exitcode)}; its own words are above); a Python "
+                "script that decodes keeps what it does under: if __name__ == '__main__':"
+            )
 
     def _lose(self, worker: _Worker, reason: str) -> Iterator[Answer]:
         """A worker is given up: what it was at is tried once more, what it was only told of goes on elsewhere."""

@@ -128,11 +128,11 @@ def _(data: ShardData, *, seed: int, cache: Path, progress: Any) -> Listing:
 @_listed.register
 def _(data: FolderData, *, seed: int, cache: Path, progress: Any) -> Listing:
     group, rng = grouped_by(data.group), np.random.default_rng(seed)
-    untold = _unlabelled(data.unlabelled, group) if data.unlabelled else []
     if data.root is None:
         entries, note = _trusted_only(data, group, rng)
     else:
         entries, note = _shared_out(data, data.root, group, rng)
+    untold = _unlabelled(data.unlabelled, group, {e.path for e in entries}) if data.unlabelled else []
     labelled = {e.name for e in entries if e.split == "train"}
     if twice := [e.name for e in untold if e.name in labelled]:
         raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the two")
@@ -168,18 +168,20 @@ def _trusted_only(data: FolderData, group: Callable[[str], str], rng: np.random.
     return entries, "test is a share of the validation folder; no training clip is labelled by its folder"
 
 
-def _unlabelled(root: Path, group: Callable[[str], str]) -> list[Entry]:
-    """Videos at any depth, as training clips without a label, named relative to their folder."""
+def _unlabelled(root: Path, group: Callable[[str], str], known: set[Path]) -> list[Entry]:
+    """Videos at any depth but those that are ``known``, as training clips without a label, named from ``root`` on."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
     found = [
         Entry(video, name := video.relative_to(root).as_posix(), "", "train", group(name))
         for video in sorted(root.rglob("*"))
-        if video.suffix.lower() in VIDEOS
+        if video.suffix.lower() in VIDEOS and video not in known  # a trusted clip is never trained on
     ]
     if not found:
-        raise UserError(f"{root} holds no videos (endings: {' '.join(sorted(VIDEOS))}); data.unlabelled names a folder "
-                        "of videos")  # fmt: skip
+        raise UserError(
+            f"{root} holds no videos beside those that data.root, val_root and test_root name (endings: "
+            f"{' '.join(sorted(VIDEOS))}); data.unlabelled names a folder of more videos"
+        )
     return found
 
 

@@ -60,6 +60,16 @@ def test_what_is_no_tasks_fault_ends_the_work(tmp_path):
         list(crew(tmp_path, 1).run(enumerate(["", "full", ""])))
 
 
+def stillborn(folder: Path):
+    os._exit(3)
+
+
+def test_workers_that_never_start_end_the_work(tmp_path):
+    """A script without a main guard: each worker would start the script anew, and each task be tried twice."""
+    with pytest.raises(UserError, match=r"no process for decoding starts \(exit code 3"):
+        list(Crew(stillborn, (tmp_path,), processes=2, patience=lambda what: 60.0).run(enumerate([""] * 99)))
+
+
 def test_nobody_is_left_behind(tmp_path):
     import multiprocessing
 

@@ -132,9 +132,17 @@ def test_what_cannot_be_is_said(example, change, says):
         said(example | change)
 
 
+def test_trusted_clips_are_never_trained_on(example):
+    """A folder of all videos, the trusted ones among them."""
+    shutil.move("trusted", "videos/trusted")
+    recipe = example | {"data": UNTOLD | {"val_root": "videos/trusted"}}
+    assert said(recipe) == BY_NAME | {"2024/IMG_0001.mp4": "wave"}
+
+
 def test_one_clip_labelled_and_not(example):
     shutil.copytree("trusted", "videos/own")
-    data = {"kind": "folder", "root": "videos/own", "unlabelled": "trusted", "val_root": "trusted"}
+    shutil.copytree("trusted", "more")
+    data = {"kind": "folder", "root": "videos/own", "unlabelled": "more", "val_root": "trusted"}
     recipe = written(example | {"data": data})
     with pytest.raises(UserError, match=r"walk/3.mp4 lies in .*rename"):
         list_clips(recipe.data, seed=0, cache=Path("cache"), elsewhere=True)
