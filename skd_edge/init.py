@@ -145,7 +145,8 @@ def _explain_flat(folder: Path, videos: list[Path]) -> None:
     if videos:
         raise UsageError(
             f"{folder}: {len(videos)} videos, and nothing that says their classes; move them into one folder a class "
-            f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split"
+            f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split; "
+            "rules and models can label them too, beside a few trusted clips (data.unlabelled, docs/labels.md)"
         )
     raise UsageError(f"{folder}: no videos in it, nor in the folders in it ({', '.join(sorted(VIDEOS))})")
 
