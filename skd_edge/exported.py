@@ -98,7 +98,7 @@ class Work:
         from skd_export.artefacts import facts
         from skd_export.bundle import ModelFile
 
-        options: dict[str, Any] = {"optimisation": "all"}
+        options: dict[str, Any] = {"batch": 1} if file.runtime == "litert" else {"optimisation": "all"}
         if file.precision.startswith("int8"):
             known = {k: facts(path).get(k) for k in ("reduce_range", "per_channel", "excluded")}
             calibration = {"clips": len(self.calibration), "sha256": self._key(self.calibration)}

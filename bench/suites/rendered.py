@@ -36,25 +36,28 @@ def motions(count: int, first: int, *, frames: int, size: int, difficulty: float
     return np.stack(made), labels
 
 
-def tints(count: int, first: int, *, frames: int, size: int, moving: bool) -> tuple[Pixels, Labels]:
-    """Clips of ten classes that a small network learns within a minute, without noise: hues laid over a motion.
+def tints(count: int, first: int, *, frames: int, size: int, fading: bool) -> tuple[Pixels, Labels]:
+    """Clips of ten classes that a small network learns within a minute, without noise: hues laid over any motion.
 
     Args:
         count: Clips.
         first: The seed of the first.
         frames: In each.
         size: Height and width.
-        moving: Five hues, each moving left or right; else ten hues over any motion, which each frame shows. The
-            latter is for networks without a temporal operator: at chance, as they are on motions, INT8 flips answers
-            that mean nothing.
+        fading: Five hues, each growing stronger or weaker, which only the order of frames tells; else ten hues, which
+            each frame shows: for networks without a temporal operator, which are at chance on the former (at chance,
+            INT8 flips answers that mean nothing).
     """
     rng = np.random.default_rng(first)
-    hues, labels = (5, 10)[not moving], np.arange(count) % 10
-    shown = np.where(labels < hues, "move_left", "move_right") if moving else rng.choice(CLASSES, count)
+    hues, labels = (5, 10)[not fading], np.arange(count) % 10
+    shown = rng.choice(CLASSES, count)
     made = [render(m, frames=frames, size=size, difficulty=0.0, seed=first + i) for i, m in enumerate(shown)]
     angles = 2 * np.pi * ((labels % hues)[:, None] / hues + np.arange(3) / 3)
     tint = 24 * np.cos(angles) + rng.normal(0, 2, (count, 3))
-    return np.clip(np.stack(made) + tint[:, None, None, None], 0, 255).astype(np.uint8), labels
+    slope = np.where(labels < hues, 0.8, -0.8)[:, None] * np.linspace(-1, 1, frames) if fading else 0.0
+    strength = np.broadcast_to(1.0 + slope, (count, frames))
+    tinted = np.stack(made) + strength[:, :, None, None, None] * tint[:, None, None, None]
+    return np.clip(tinted, 0, 255).astype(np.uint8), labels
 
 
 def trained(spec: Network, data: Pixels, labels: Labels, *, epochs: int, rate: float = 6e-3, seed: int = 0) -> Deployed:

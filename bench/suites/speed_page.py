@@ -40,7 +40,8 @@ def page(result: Json) -> str:
     each = [found for row in rows for found in row["latency"].values()]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     device = f"{result['device']['cpu']}, {result['device']['cores_usable']} cores"
-    head = HEAD.format(device=device, versions=versions, load=result["after"]["load"][0], **result)
+    known = {"device": device, "versions": versions, "load": result["after"]["load"][0]}
+    head = HEAD.format(**(result | known))
     whole = [row["export"] for row in rows if "verdict" in row["export"]["files"]["fp32"]]
     seconds = ", ".join(f"{one['seconds']:.0f} s" for one in whole)
     goals = GOALS.format(

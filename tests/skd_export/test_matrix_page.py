@@ -16,11 +16,13 @@ def suite(root, monkeypatch):
     import export_matrix
 
     yield export_matrix
-    sys.modules.pop("export_matrix", None)
+    for name in ("export_matrix", "rendered"):
+        sys.modules.pop(name, None)
 
 
 def result(*rows):
-    settings = {"shape": "8x24x24", "width": 8, "epochs": 1, "train": 10, "compare": 20}
+    settings = {"shape": "8x24x24", "width": 8, "train": 10, "calibrate": 5, "judge": 5, "compare": 20,
+                "epochs": 1}  # fmt: skip
     device = {"cpu": "a CPU", "cores_usable": 2}
     return {"device": device, "settings": settings, "seconds": 60, "absent": {"tensorrt": "no GPU"}, "rows": list(rows)}
 
@@ -52,13 +54,12 @@ def test_the_page_is_that_of_the_published_numbers(suite):
 
 
 def test_the_matrix_is_whole_and_within_its_bounds(suite):
-    """Each family and operator at each precision; a file outside its bounds is allowed only below FP32 and FP16."""
+    """Each family and operator at each precision, on every runtime that ran it."""
     rows = json.loads(suite.RESULTS.read_text("utf-8"))["rows"]
     names = {f"{family}, {operator}" for family in suite.FAMILIES for operator in suite.OPERATORS}
     assert {(r["network"], r["precision"]) for r in rows} == {(n, p) for n in names for p in PRECISIONS}
     for one in rows:
-        # Trained: parity on random weights proves nothing. One that does not see order is at chance on motions.
-        assert one["accuracy"] > 2 / len(suite.CLASSES) or one["network"].endswith("none")
-        found = one["runtimes"]["ort"]
-        assert found["spread"] > 0.01
-        assert found["verdict"] is None or one["precision"].startswith("int8")
+        assert one["accuracy"] > 0.75  # parity on random weights, or at chance, proves nothing
+        for found in (one["runtimes"]["ort"], one["runtimes"]["openvino"]):
+            assert found["spread"] > 0.01
+            assert found["verdict"] is None
