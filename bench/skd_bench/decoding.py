@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,12 @@ def _within(container: Any, stream: VideoStream, part: Part, sought: bool) -> It
     """The packets up to the end of a span of time, in decoding order; ``sought``: from the key frame before it."""
     if sought:
         container.seek(_ticks(stream, part.start), stream=stream, backward=True)
-    end = None if part.end is None else _ticks(stream, part.end)
-    for packet in _demux(container, stream):
-        if end is not None and packet.dts is not None and packet.dts >= end:
-            return  # no frame is shown before it is decoded
-        yield packet
+    packets = _demux(container, stream)
+    if part.end is None:
+        return packets
+    end = _ticks(stream, part.end)
+    # No frame is shown before it is decoded.
+    return takewhile(lambda packet: packet.dts is None or packet.dts < end, packets)
 
 
 def _scan(container: Any, stream: VideoStream, part: Part, sought: bool) -> _Timeline:
@@ -298,16 +300,16 @@ def _decode_chosen(
         context.thread_count = 1
     expected = int((timeline.shown & asked & (timeline.stamps <= chosen[-1])).sum())
     held: VideoFrame | None = None
-    good = 0
+    good, wanted = 0, chosen.tolist()
     for position, frame in enumerate(_frames(context, packets, group, needed)):
         stamp = frame.pts if timeline.timed else position
         good += not frame.is_corrupt
-        while held is not None and painter.done < len(chosen) and stamp is not None and stamp > chosen[painter.done]:
+        while held is not None and stamp is not None and painter.done < len(wanted) and stamp > wanted[painter.done]:
             painter.paint(held)
         held = frame
-        while painter.done < len(chosen) and stamp == chosen[painter.done]:
+        while painter.done < len(wanted) and stamp == wanted[painter.done]:
             painter.paint(frame)
-        if painter.done == len(chosen):
+        if painter.done == len(wanted):
             break
     if held is None:
         raise ValueError("none of its frames decodes")

@@ -107,7 +107,7 @@ class _Building:
 
     def _decode(self, todo: NDArray[np.int64], processes: int, patience: float, progress: Progress | None) -> None:
         done, total = len(self.state) - len(todo), len(self.state)
-        tasks = ((i, (self.entries[i].path, self.entries[i].part)) for i in todo.tolist())
+        tasks = ((i, (str(self.entries[i].path), self.entries[i].part)) for i in todo.tolist())
         crew = Crew(decoder, (self.part, self.sampling, self.preprocess, self.by), processes=processes,
                     patience=lambda task: patience + _size(*task) / _PACE)  # fmt: skip
         fresh: dict[int, int] = {}
@@ -162,9 +162,9 @@ def _cores(tasks: int) -> int:
     return min(len(os.sched_getaffinity(0)), max(tasks // 16, 1))
 
 
-def _size(path: Path, part: Part) -> int:
-    with suppress(OSError):
-        return part.size or path.stat().st_size
+def _size(path: str, part: Part) -> int:
+    with suppress(OSError, ValueError):
+        return part.size or os.stat(path).st_size
     return 0
 
 

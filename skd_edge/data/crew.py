@@ -113,7 +113,8 @@ class Crew:
 
     def _hear(self, worker: _Worker) -> Iterator[Answer]:
         try:
-            while worker.told and worker.link.poll():
+            there = True
+            while there:
                 number, reason, fatal = worker.link.recv()
                 if fatal:
                     raise UserError(fatal)
@@ -122,6 +123,7 @@ class Crew:
                     worker.told.popleft()
                     yield number, reason
                 worker.ready = True
+                there = bool(worker.told) and worker.link.poll()
         except (EOFError, OSError):
             worker.process.join(1)
             if not worker.ready:

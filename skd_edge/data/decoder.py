@@ -39,7 +39,7 @@ def decoder(store: Path, sampling: Sampling, preprocess: Preprocess, by: Decoder
         np.lib.format.read_array_header_1_0(head)
         first = head.tell()
 
-    def decode(number: int, what: tuple[Path, Part]) -> str | None:
+    def decode(number: int, what: tuple[str, Part]) -> str | None:
         try:
             clip = read(what[0], sampling, preprocess, what[1])
         except ClipError as error:
