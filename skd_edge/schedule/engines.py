@@ -25,6 +25,7 @@ from skd_edge.data.gather import Material
 from skd_edge.distill.leg import ALONE, Trained, build_learner, folds_of, look, predict, train_leg, view_of
 from skd_edge.distill.settings import Leg, digest
 from skd_edge.distill.teacher import Answers, TeacherCache, ToldAnswers
+from skd_edge.labels.kept import read_labels, write_labels
 from skd_edge.labels.pseudo import PseudoLabels, optimise
 from skd_edge.labels.sheet import write_sheet
 from skd_edge.models.build import Built
@@ -130,16 +131,22 @@ class LocalEngine:
             node: whose network looks at the clips, and whose opinions count.
             folds: whose opinions count instead, each about the clips it never saw.
         """
-        key = "+".join([node.hash, *(f.hash for f in folds)])
-        if key not in self.pseudo:
-            clips = self.material.clips.train
-            q = self._opinions(node, folds)
-            told = self._told(node, "train")
-            features = look(self.network(node), clips, self.preprocess) if told is None else told
-            pseudo = optimise(self.material.weak, q, features, self.labels, self.material.trusted, clips.groups)
-            _write_labels(self.run.folder / "labels" / f"{node.hash}.csv", pseudo, self.material)
-            self.pseudo[key] = pseudo
-        return self.pseudo[key]
+        by = [node.hash, *(f.hash for f in folds)]
+        name = digest({"by": by, "weak": self.material.weak_hash, "how": self.labels.optimiser})
+        if name not in self.pseudo:
+            kept = self.run.folder / "labels" / f"{name}.npz"
+            pseudo = read_labels(kept)
+            if pseudo is None:
+                write_labels(kept, pseudo := self._estimate(node, folds))
+                _write_sheet(kept.with_name(f"{node.hash}.csv"), pseudo, self.material)
+            self.pseudo[name] = pseudo
+        return self.pseudo[name]
+
+    def _estimate(self, node: Node, folds: tuple[Node, ...]) -> PseudoLabels:
+        clips, told = self.material.clips.train, self._told(node, "train")
+        features = look(self.network(node), clips, self.preprocess) if told is None else told
+        q = self._opinions(node, folds)
+        return optimise(self.material.weak, q, features, self.labels, self.material.trusted, clips.groups)
 
     # -------------------------------------------------------------------------------------------- one leg
     def _train(self, node: Node) -> None:
@@ -301,7 +308,7 @@ def _save_array(path: Path, array: NDArray[np.float32]) -> None:
     write_atomic(path, memory.getvalue())
 
 
-def _write_labels(path: Path, pseudo: PseudoLabels, material: Material) -> None:
+def _write_sheet(path: Path, pseudo: PseudoLabels, material: Material) -> None:
     """For each clip: weak label, pseudo-label, its confidence, the posterior that the weak one is wrong, why.
 
     The weak label of an unlabelled clip is empty. Where it came from votes: how sure they were of it, and each vote.

@@ -18,7 +18,7 @@ from skd_edge.plan import facts_of
 from skd_edge.recipe import Recipe
 from skd_edge.report.result import LabelReport
 from skd_edge.run import Run
-from skd_edge.schedule.engines import LocalEngine, _write_labels
+from skd_edge.schedule.engines import LocalEngine, _write_sheet
 from skd_edge.schedule.tree import grow
 
 CLASSES = ("blink", "grow", "spin_cw")
@@ -99,7 +99,7 @@ def test_what_the_report_and_the_labels_table_say(videos, cache, tmp_path):
     quality = {a["name"]: a for a in facts["annotators"]}
     assert quality["anna"]["accuracy"] > 0.85 > quality["guess"]["accuracy"]
     assert quality["guess"]["votes"] == 22  # judged on every listed clip, the broken one too
-    _write_labels(tmp_path / "labels.csv", pseudo, material)
+    _write_sheet(tmp_path / "labels.csv", pseudo, material)
     rows = list(csv.DictReader((tmp_path / "labels.csv").read_text().splitlines()))
     assert [r["clip"] for r in rows if r["weak"] == ""] == ["0.mp4", "4.mp4"]
     assert {r["pseudo"] for r in rows if r["weak"] == ""} == {"grow"}

@@ -1,0 +1,35 @@
+"""Pseudo-labels on disk: estimated once in a run, read again by whoever goes on with it or reports on it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from skd_bench.files import write_atomic
+from skd_edge.labels.pseudo import Evidence, PseudoLabels
+
+
+def write_labels(path: Path, pseudo: PseudoLabels) -> None:
+    """Keep pseudo-labels and what they were estimated from, every number as it is."""
+    arrays = {"targets": pseudo.targets, "wrong": pseudo.wrong, "weak": pseudo.weak, "why": np.asarray(pseudo.why, str),
+              "noise_rate": np.float64(pseudo.noise_rate)}  # fmt: skip
+    if pseudo.evidence is not None:
+        arrays |= {name: getattr(pseudo.evidence, name) for name in ("opinion", "doubt", "instead")}
+    memory = io.BytesIO()
+    np.savez_compressed(memory, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, memory.getvalue())
+
+
+def read_labels(path: Path) -> PseudoLabels | None:
+    """What was kept there; None where nothing was, or where it cannot be read: then it is estimated again."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            evidence = Evidence(kept["opinion"], kept["doubt"], kept["instead"]) if "doubt" in kept else None
+            rate = float(kept["noise_rate"])
+            return PseudoLabels(kept["targets"], kept["wrong"], kept["weak"], kept["why"], rate, evidence)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
