@@ -4,8 +4,8 @@
 
 A small run is done once in peace, then again with its whole process group killed at moments drawn over its length,
 started again after each. The two must have the same choice, the same leg hashes and bit-equal weights; no leg that was
-finished may be trained again. So a kill loses at most what the leg on its way had done since its last checkpoint; one is
-written every 15 seconds, and `longest_leg_seconds` bounds it from above too. Writes bench/results/kill9.json.
+finished may be trained again. So a kill loses at most what the leg on its way had done since its last checkpoint; one
+is written every 15 seconds, and `longest_leg_seconds` bounds it from above too. Writes bench/results/kill9.json.
 """
 
 from __future__ import annotations
