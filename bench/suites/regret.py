@@ -5,7 +5,8 @@
 Two assistants, six students, four cascades each: 24 leaves, whose common beginnings are trained once. For each seed
 all of them are trained, and then the search is run over the same cache: its legs at the end are the same legs, its
 rungs are trained for real, and its cost is the training seconds of every leg that it asked for, cached or not.
-Milliseconds are those of the FP32 files with random weights. Every way of searching chooses by the same rule on
+A leg's seconds are its epochs times the median seconds an epoch of its network took in all legs of that seed, so that a
+busy minute of the machine decides nothing. Milliseconds are those of the FP32 files with random weights. Every way of searching chooses by the same rule on
 validation clips; what is compared is the accuracy of its choice on the test clips. Random search draws leaves until the
 search's seconds are spent; its figure is the mean over 500 draws. Interrupted, the same command goes on. Writes
 bench/results/regret.jsonl (a row a seed) and docs/regret.md.
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -71,6 +74,7 @@ class Study:
         self.ms = {s.name: p50(random[f"{s.name} fp32"]) for s in recipe.students}
         self.budget = recipe.choice.budget_ms(p50(random[TEACHER]))
         self.done: dict[str, Finished] = {}
+        self.pace: dict[str, float] = {}
 
     def train(self, nodes: Iterable[Node]) -> dict[str, Finished]:
         """Train what is not finished; all of these by hash."""
@@ -79,7 +83,20 @@ class Study:
             if node.hash not in self.done:
                 self.done[node.hash] = leg = self.engine.train(node)
                 self.screen.say(f"{node.leg.name} ({node.leg.role}): {leg.accuracy:.1%}, {leg.seconds:.0f} s")
-        return {n.hash: self.done[n.hash] for n in nodes}
+        return {n.hash: self._at_pace(self.done[n.hash]) for n in nodes}
+
+    def _at_pace(self, leg: Finished) -> Finished:
+        """With the seconds that its epochs take at its network's own pace, once that is known."""
+        name = leg.node.leg.learner.name
+        return replace(leg, seconds=self.pace[name] * leg.node.leg.epochs) if name in self.pace else leg
+
+    def _settle(self) -> None:
+        """From the legs so far, all of them whole: how long an epoch of each network takes."""
+        by: dict[str, list[float]] = {}
+        for leg in self.done.values():
+            by.setdefault(leg.node.leg.learner.name, []).append(leg.seconds / leg.node.leg.epochs)
+        self.pace = {name: median(each) for name, each in by.items()}
+        self.done = {h: self._at_pace(leg) for h, leg in self.done.items()}
 
     def row(self) -> Row:
         """What the seed says."""
@@ -87,6 +104,7 @@ class Study:
             n.leg.path: n for n in grow(self.recipe, self.legs.facts, self.recipe.students) if n.leg.role == "student"
         }
         self.train(in_order(leaves.values()))
+        self._settle()
         search = Search(self.legs, self.recipe.students, self.ms, self.material.clips.val.groups, self.run.journal)
         asked: dict[str, Finished] = {}
         steps = search.steps()
