@@ -2,14 +2,14 @@
 
     python bench/suites/regret.py --seeds 0 1 2 --threads 1 --runs DIR
 
-Two assistants, six students, four cascades each: 24 leaves, whose common beginnings are trained once. For each seed
-all of them are trained, and then the search is run over the same cache: its legs at the end are the same legs, its
-rungs are trained for real, and its cost is the training seconds of every leg that it asked for, cached or not.
-A leg's seconds are its epochs times the median seconds an epoch of its network took in all legs of that seed, so that a
-busy minute of the machine decides nothing. Milliseconds are those of the FP32 files with random weights. Every way of searching chooses by the same rule on
-validation clips; what is compared is the accuracy of its choice on the test clips. Random search draws leaves until the
-search's seconds are spent; its figure is the mean over 500 draws. Interrupted, the same command goes on. Writes
-bench/results/regret.jsonl (a row a seed) and docs/regret.md.
+Two assistants, six students, four cascades each: 24 leaves, whose common beginnings are trained once. For each seed all
+of them are trained, and then the search is run over the same cache: its legs at the end are the same legs, its rungs
+are trained for real, and its cost is the training seconds of every leg that it asked for, cached or not. A leg's
+seconds are its epochs times the median seconds an epoch of its network took in all legs of that seed, so that a busy
+minute of the machine decides nothing. Milliseconds are those of the FP32 files with random weights. Every way of
+searching chooses by the same rule on validation clips; what is compared is the accuracy of its choice on the test
+clips. Random search draws leaves until the search's seconds are spent; its figure is the mean over 500 draws.
+Interrupted, the same command goes on. Writes bench/results/regret.jsonl (a row a seed) and docs/regret.md.
 """
 
 from __future__ import annotations
