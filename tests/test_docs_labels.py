@@ -9,14 +9,14 @@ import re
 import pytest
 import yaml
 
-from skd_edge.recipe import Choice, Labels
+from skd_edge.recipe import Choice, FolderData, Labels
 
-SECTIONS = {"labels": Labels, "choice": Choice}
+SECTIONS = {"labels": Labels, "choice": Choice, "data": FolderData}
 
 
 def test_snippets_are_valid(root):
     blocks = re.findall(r"```yaml\n(.*?)```", (root / "docs/labels.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         for name, section in yaml.safe_load(block).items():
             SECTIONS[name].model_validate(section)
