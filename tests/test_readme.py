@@ -1,7 +1,7 @@
 """The README does what it says: its bash blocks are run in their order, in a copy of the tree.
 
 Three things differ from what a reader types. ``make`` only says what it would do, and the lines that make ``.venv`` are
-left out: ``.ci/run`` does both for real, and compresses the whole quickstart. ``compress`` gets settings that finish
+left out: ``.ci/run`` does both for real, and compresses the whole quickstart. What trains gets settings that finish
 within a minute. Everything else is run as it stands.
 """
 
@@ -45,7 +45,7 @@ def typed(line: str) -> str:
     if line.startswith("make "):
         return f"{line} --dry-run"
     more = "".join(f" {few}" for words, few in FEW.items() if words in line)
-    if line.startswith("skd-edge compress"):
+    if line.startswith(("skd-edge compress", "skd-edge labels audit")):
         more += "".join(f" --set {setting}" for setting in TINY.split())
     return line + more
 
