@@ -494,7 +494,7 @@ class Schedule(Part):
         (0.34,), description="halving: shares of a student's epochs after which the better part goes on, rising"
     )
     eta: float = Field(2.0, gt=1, le=16, description="halving: one of so many goes on")
-    keep: int = Field(2, ge=1, le=64, description="halving: at least so many students are trained to the end")
+    keep: int = Field(1, ge=1, le=64, description="halving: at least so many students are trained to the end")
     share: Share = Field(
         0.35, description="halving: no cascade is opened beyond this share of the seconds of training them all; 0: none"
     )

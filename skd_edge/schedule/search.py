@@ -5,10 +5,10 @@ What goes on after a rung begins anew, so the legs at the end are the very legs 
 (same hashes, same weights), and either finds the other's in the cache.
 
 Milliseconds are known before training, so a rung compares what the choice compares: accuracy, or accuracy at the
-recipe's exchange rate where there is no budget. The cascade without assistants is every student's first arm, and is
-trained to the end for every student that is left. Cascades come after: each assistant, in order, is taught by the
-predecessor that its own rungs found best (the best-predecessor programme), and each student that is left tries its best
-two predecessors, since a stronger teacher is not always the better one.
+recipe's exchange rate where there is no budget. The leader of the rungs comes first: the cascade without assistants to
+the end, then each assistant, in order, taught by the predecessor that its own rungs found best (the best-predecessor
+programme), then the leader by the two most accurate of them, since a stronger teacher is not always the better one. The
+other students that are left follow in the same way, while the stop rules let them.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class _Halving:
         self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
         self.done: dict[str, Finished] = {}
         self.known: set[tuple[str, Path]] = set()
+        self.owed: list[Node] = []  # the direct cascades of the students that are kept whatever they cost
+        self.ways: dict[str, Path] = {}  # of each assistant, the best path that ends in it
         self.paths = [p for p in self.recipe.paths if p]  # through assistants: the direct one is every student's first
         self.stopped = ""
         self.leaves: dict[Path, Node] = {}
@@ -89,37 +91,63 @@ class _Halving:
                 rungs = {s.name: rung(self._leaf(s), share) for s in left}
                 yield from self._train(rungs.values())
                 left = self._better(left, {name: self.done[node.hash] for name, node in rungs.items()}, share)
-        yield from self._train(self._leaf(s) for s in left)
-        left.sort(key=lambda s: -self._accuracy(self._leaf(s)))
-        yield from self._cascades(left)
+        if len(left) == len(self.search.students):  # nothing has said yet who is ahead
+            yield from self._train(self._leaf(s) for s in left)
+            left.sort(key=lambda s: -self._accuracy(self._leaf(s)))
+        self.owed = [self._leaf(s) for s in left[: self.rule.keep]]
+        trained = []
+        for student in left:  # the leader first, with its cascades: what is spent on the others may come too late
+            leaf = self._leaf(student)
+            if leaf in self.owed or leaf.hash in self.done or self._affords([leaf]):
+                trained.append(student)
+                yield from self._train([leaf])
+                yield from self._cascades(student)
+            else:
+                for path in ((), *self.paths):
+                    self._prune(student, path, self.stopped)
         legs = self.search.legs
         made = {"alone": legs.alone, "kd": legs.plain_kd}
-        yield from self._train(made[kind](s) for s in left for kind in self.rule.controls)
+        yield from self._train(made[kind](s) for s in trained for kind in self.rule.controls)
 
-    def _cascades(self, left: list[Network]) -> Steps:
-        """Each assistant by its best predecessor, then each student that is left by its best two."""
-        ways: dict[str, Path] = {}  # of each assistant, the best path that ends in it
+    def _cascades(self, student: Network) -> Steps:
+        """Each assistant by its best predecessor, as far as it can still pay; then the student by its best two."""
         for assistant in self.recipe.assistants:
+            if assistant.name in self.ways:
+                continue
             before = {path[: path.index(assistant.name)] for path in self.paths if assistant.name in path}
-            options = sorted(p for p in before if not p or ways.get(p[-1]) == p)
-            if options and self._affords(
-                [self._to(assistant, options[0]), self._leaf(left[0], *options[0], assistant.name)]
-            ):
+            options = sorted((p for p in before if not p or self.ways.get(p[-1]) == p), key=lambda p: (len(p), p))
+            options = self._payable(student, assistant, options)
+            if options:
                 best = yield from self._best(assistant, options)
-                ways[assistant.name] = (*best, assistant.name)
-        for student in left:
-            yield from self._student(student, [way for way in ways.values() if way in self.paths])
-            for path in self.paths:
-                if path not in ways.values():
-                    why = "another way to one of its assistants was better"
-                    self._prune(student, path, self.stopped if any(n not in ways for n in path) else why)
+                self.ways[assistant.name] = (*best, assistant.name)
+        yield from self._student(student, [way for way in self.ways.values() if way in self.paths])
+        for path in self.paths:
+            if path not in self.ways.values():
+                why = "another way to one of its assistants was better"
+                self._prune(student, path, self.stopped if any(n not in self.ways for n in path) else why)
+
+    def _payable(self, student: Network, assistant: Network, options: list[Path]) -> list[Path]:
+        """The predecessors that may be compared, so that the student's own leg is still within the stop rules.
+
+        Where that is too much, the first one alone; where even that is, none.
+        """
+        for some in (options, options[:1]):
+            costs = [self._to(assistant, some[0]), self._leaf(student, *some[0], assistant.name)] if some else []
+            if len(some) > 1 and self.rule.rungs:
+                costs += [rung(self._to(assistant, way), self.rule.rungs[0]) for way in some]
+            if some and self._affords(costs):
+                return some
+        return []
 
     def _student(self, student: Network, options: list[Path]) -> Steps:
-        """The student's predecessors at the first rung, beside the direct cascade there; the best two to the end."""
+        """The student by its best two predecessors: by its own first rung, beside the direct cascade there.
+
+        Where the stop rules do not leave that much, by the predecessors' own accuracy.
+        """
         direct, share = self._leaf(student), self.rule.rungs[0] if self.rule.rungs else None
-        order = options
-        if share is not None and options and self._affords([rung(self._leaf(student, *way), share) for way in options]):
-            at = {way: rung(self._leaf(student, *way), share) for way in options}
+        order = sorted(options, key=lambda way: -self._accuracy(self._to(self.recipe.networks[way[-1]], way[:-1])))
+        at = {way: rung(self._leaf(student, *way), share) for way in options} if share is not None else {}
+        if len(options) > 1 and at and self._affords([*at.values(), self._leaf(student, *order[0])]):
             yield from self._train([rung(direct, share), *at.values()])
             ahead = {way: self._difference(node, rung(direct, share)) for way, node in at.items()}
             order = sorted((w for w in options if ahead[w].high >= 0), key=lambda way: -ahead[way].value)
@@ -134,6 +162,8 @@ class _Halving:
                 yield from self._train([self._leaf(student, *way)])
             else:
                 self._prune(student, way, self.stopped)
+        for way in order[_TOP:]:
+            self._prune(student, way, f"not among the best {_TOP} predecessors")
 
     def _best(self, learner: Network, options: list[Path]) -> Generator[list[Node], Results, Path]:
         """Train an assistant by the path that is best at the first rung; returns that path."""
@@ -191,8 +221,8 @@ class _Halving:
         return 100 * ahead.high < (-self.recipe.choice.margin if faster else 0.0)
 
     def _affords(self, nodes: Iterable[Node]) -> bool:
-        """Whether training these as well is within the stop rules; where it is not, ``stopped`` says which one."""
-        new = {n.hash: n for n in in_order(nodes) if n.hash not in self.done}
+        """Whether these as well, and what is owed, are within the stop rules; if not, ``stopped`` says which one."""
+        new = {n.hash: n for n in in_order([*nodes, *self.owed]) if n.hash not in self.done}
         legs, rule = len(self.done) + len(new), self.rule
         seconds = sum(f.seconds for f in self.done.values()) + sum(map(self._seconds, new.values()))
         limit = rule.share * self._exhaustive if rule.share else math.inf
