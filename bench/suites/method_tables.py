@@ -177,7 +177,7 @@ def thesis(data: str, column: Column) -> list[str]:
 
 def trials(data: str, noise: str, rows: Sequence[Json]) -> list[str]:
     """Validation accuracy by weight of the teacher's logits, over the seeds that have all weights; the best is bold."""
-    by = {(r["row"], r["seed"]): 100 * r["val"] for r in rows}
+    by = {(r["row"], r["seed"]): 100 * r["val"] for r in rows if "val" in r}
     lines = [f"## Equal tuning trials: {data}, {NAMES[noise]}", "",
              "Validation accuracy in % by the weight of the teacher's logits (the labels' is 1; the default is 2).", "",
              "| row | seeds | " + " | ".join(f"weight {w}" for w in sorted((2, *WEIGHTS))) + " |",

@@ -171,8 +171,10 @@ def test_a_crash_of_a_run_is_told_in_its_folder(command, capsys, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
 def test_interrupted_is_paused(number):
+    # Who starts the tests in the background of a shell makes them deaf to SIGINT, and their children too.
     code = f"""
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from skd_edge.cli import cli
 @cli.command('wait')
 @__import__('click').argument('word')

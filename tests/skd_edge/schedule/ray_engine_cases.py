@@ -129,7 +129,8 @@ def test_the_same_as_the_local_engine(cluster, finished, tmp_path):
 def test_a_search_asks_for_the_same_legs(cluster, tmp_path, monkeypatch):
     """Halving decides step by step from what came back: the same, whoever trains and in whatever order it comes."""
     sets = ["schedule={search: halving, share: 0, rungs: [0.5], keep: 1, controls: []}", "training.epochs=2",
-            "choice.exchange=0", "export.precisions=[fp32]", "bench={processes: 1, queries: 70}"]  # fmt: skip
+            "training.teacher_epochs=2", "choice.exchange=0", "export.precisions=[fp32]",
+            "bench={processes: 1, queries: 70}"]  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     recipe, asked, chosen = load_recipe(tmp_path / "recipe.yaml", sets), {}, {}
     for engine in ("local", "ray"):
