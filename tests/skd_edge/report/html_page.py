@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 ATTRIBUTES = {"src", "href", "srcset", "action", "poster", "data", "xlink:href"}
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
 
 class Page(HTMLParser):
