@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from skd_edge.labels.pseudo import Evidence, PseudoLabels
 
 def write_labels(path: Path, pseudo: PseudoLabels) -> None:
     """Keep pseudo-labels and what they were estimated from, every number as it is."""
-    arrays = {"targets": pseudo.targets, "wrong": pseudo.wrong, "weak": pseudo.weak, "why": np.asarray(pseudo.why, str),
-              "noise_rate": np.float64(pseudo.noise_rate)}  # fmt: skip
+    arrays: dict[str, Any] = {"noise_rate": np.float64(pseudo.noise_rate), "why": np.asarray(pseudo.why, str)}
+    arrays |= {name: getattr(pseudo, name) for name in ("targets", "wrong", "weak")}
     if pseudo.evidence is not None:
         arrays |= {name: getattr(pseudo.evidence, name) for name in ("opinion", "doubt", "instead")}
     memory = io.BytesIO()

@@ -144,9 +144,9 @@ class _Halving:
 
         Where the stop rules do not leave that much, by the predecessors' own accuracy.
         """
-        direct, share = self._leaf(student), self.rule.rungs[0] if self.rule.rungs else None
+        direct, share = self._leaf(student), self.rule.rungs[0] if self.rule.rungs else 0.0
         order = sorted(options, key=lambda way: -self._accuracy(self._to(self.recipe.networks[way[-1]], way[:-1])))
-        at = {way: rung(self._leaf(student, *way), share) for way in options} if share is not None else {}
+        at = {way: rung(self._leaf(student, *way), share) for way in options} if share else {}
         if len(options) > 1 and at and self._affords([*at.values(), self._leaf(student, *order[0])]):
             yield from self._train([rung(direct, share), *at.values()])
             ahead = {way: self._difference(node, rung(direct, share)) for way, node in at.items()}
