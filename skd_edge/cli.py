@@ -556,7 +556,7 @@ def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **how: Any) -> N
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def generate(out: Path, seed: int, **settings: float | None) -> None:
     """Render clips whose class is a motion, as H.264 files."""
-    from skd_edge.recipe import GeneratedData
+    from skd_edge.recipe_data import GeneratedData
     from skd_edge.recipe_file import from_options
 
     checked = from_options(GeneratedData, {"kind": "generated", **settings})

@@ -19,7 +19,8 @@ from skd_edge.distill.probe import Pace, probe
 from skd_edge.models.build import Built, build_network
 from skd_edge.models.factory import permit
 from skd_edge.models.tsm import parameters
-from skd_edge.recipe import GeneratedData, Network, Recipe, Teacher
+from skd_edge.recipe import Network, Recipe, Teacher
+from skd_edge.recipe_data import GeneratedData
 from skd_edge.run import cache_root
 from skd_edge.schedule.candidates import candidates, forms
 from skd_edge.schedule.space import grid, settled, shortlist

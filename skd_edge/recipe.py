@@ -6,16 +6,16 @@ Reading a recipe from a file (``extends``, ``--set``, line numbers in errors) is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from skd_edge.recipe_data import Data, TableData
+from skd_edge.recipe_labels import Labels
 from skd_edge.recipe_networks import Layout as Layout
 from skd_edge.recipe_networks import Member as Member
-from skd_edge.recipe_networks import Name, Share
+from skd_edge.recipe_networks import Name, Share, unused
 from skd_edge.recipe_networks import Network as Network
 from skd_edge.recipe_networks import Part as Part
 from skd_edge.recipe_networks import Teacher as Teacher
@@ -48,181 +48,6 @@ Runtimes = Annotated[
 ]
 
 
-def _unused(default: object) -> Callable[[object], bool]:
-    """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
-    return lambda value: value == default
-
-
-# ---------------------------------------------------------------------------------------------- data
-class GeneratedData(Part):
-    """Clips whose class is a motion, rendered once to H.264 files; needs no download."""
-
-    kind: Literal["generated"]
-    train: int = Field(1800, ge=20, le=200_000, description="training clips")
-    val: int = Field(300, ge=10, le=100_000, description="trusted validation clips")
-    test: int = Field(400, ge=10, le=100_000, description="untouched test clips")
-    frames: int = Field(16, ge=4, le=256, description="frames in each rendered video")
-    size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the rendered video, pixels")
-    nothing: int = Field(
-        0,
-        ge=0,
-        le=1000,
-        description="a class without motion, this many times as frequent in training as others; 0: none",
-    )
-    difficulty: Share = Field(0.12, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
-
-
-def _compiles(pattern: str | None) -> str | None:
-    if pattern is not None:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-    return pattern
-
-
-Pattern = Annotated[
-    str | None,
-    Field(
-        max_length=200,
-        description="regular expression whose (first group's) match in a clip's name says which clips belong together; "
-        "splits and intervals keep them so. Default: each for itself",
-    ),
-    AfterValidator(_compiles),
-]
-Seconds = "column with the second at which the clip {} in its video (also 1:02:03.5); an empty cell: its {}"
-
-
-class FolderData(Part):
-    """One folder a class: ``root/<class>/<video>``; the folder's name is the weak label."""
-
-    kind: Literal["folder"]
-    root: Path | None = Field(
-        None, description="relative to the recipe, as every path; `${NAME}` stands for a variable of the environment"
-    )
-    unlabelled: Path | None = Field(
-        None,
-        exclude_if=_unused(None),
-        description="folder of more training videos, at any depth, that no folder labels; without root the only ones, "
-        "for labels.rules, labels.models or labels.trusted to speak for",
-    )
-    val_root: Path | None = Field(None, description="trusted validation clips, same layout; else a share of root")
-    test_root: Path | None = Field(None, description="untouched test clips, same layout; else a share of root")
-    val: Share = Field(0.15, description="share of root used for validation where val_root is not given")
-    test: Share = Field(
-        0.15, description="share of root (without it, of val_root) used for testing where test_root is not given"
-    )
-    group: Pattern = None
-
-    @model_validator(mode="after")
-    def _somewhere(self) -> FolderData:
-        if self.root is None and self.unlabelled is None:
-            raise ValueError("data.root is missing: the folder that holds one folder for each class")
-        if self.root is None and self.val_root is None:
-            raise ValueError(
-                "without data.root no clip is labelled by its folder; name trusted clips, one folder a class: "
-                "data.val_root"
-            )
-        return self
-
-
-class TableData(Part):
-    """A CSV with a header, or Parquet: columns of paths and labels, and rules that say which row is in which split.
-
-    A training row whose label is empty is an unlabelled clip: it takes part through pseudo-labels. Several annotators
-    have a column each, named by ``votes``, or a row each, told apart by ``annotator``; validation and test still need
-    their trusted ``label``.
-    """
-
-    kind: Literal["csv"]
-    root: Path
-    file: Path = Field(Path("index.csv"), description="the CSV (or .parquet), relative to root")
-    path: str = Field("path", description="column with the video's path, relative to root")
-    label: str = Field("label", description="column with the class name; empty: an unlabelled training clip")
-    votes: tuple[str, ...] = Field(
-        (), description="columns of several annotators, who label the training clips instead; an empty cell abstains"
-    )
-    annotator: str | None = Field(
-        None, description="column that says who gave the row's label, where a training clip has a row for each vote"
-    )
-    group: str | None = Field(None, description="column whose values belong together (a source video, an actor)")
-    start: str | None = Field(None, description=Seconds.format("begins", "start"))
-    end: str | None = Field(None, description=Seconds.format("ends", "end"))
-    train: dict[str, list[str]] = Field(description="rows whose named columns hold one of these values")
-    val: dict[str, list[str]]
-    test: dict[str, list[str]]
-
-    @field_validator("votes")
-    @classmethod
-    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := sorted({v for v in value if value.count(v) > 1}):
-            raise ValueError(f"the column {twice[0]!r} is named twice; each annotator has a column of his own")
-        return value
-
-    @model_validator(mode="after")
-    def _one_form(self) -> TableData:
-        if self.votes and self.annotator:
-            raise ValueError("data.votes (a column each) and data.annotator (a row each) exclude one another; keep one")
-        return self
-
-
-class ListData(Part):
-    """Lines of ``path label`` (label: a name or an index), one file a split, as mmaction2 uses them."""
-
-    kind: Literal["list"]
-    root: Path
-    train: Path
-    val: Path
-    test: Path
-    classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
-    group: Pattern = None
-
-
-class OfficialData(Part):
-    """UCF101 or HMDB51 with their official split files; validation is a share of the training videos' groups."""
-
-    kind: Literal["ucf101", "hmdb51"]
-    root: Path = Field(description="folder of the videos: one folder a class, or all in one")
-    splits: Path = Field(description="folder of the official split files, relative to root")
-    split: int = Field(1, ge=1, le=3, description="which of the three official splits")
-    val: Share = Field(0.15, description="share of the training clips used for validation, whole groups")
-
-
-class KineticsData(Part):
-    """Kinetics CSVs (label, youtube_id, time_start, time_end), one a split.
-
-    A video called ``<youtube_id>_<start>_<end>`` (six digits each) is a clip that was cut already; of one called
-    ``<youtube_id>`` the clip is the span from start to end.
-    """
-
-    kind: Literal["kinetics"]
-    root: Path = Field(description="folder of the videos, at any depth")
-    train: Path
-    val: Path
-    test: Path
-
-
-class ShardData(Part):
-    """WebDataset shards: plain tar files of samples, read in place (needs skd-edge[data])."""
-
-    kind: Literal["webdataset"]
-    root: Path
-    train: str = Field(description="the training shards, relative to root: train-{0000..0099}.tar")
-    val: str
-    test: str
-    label: str = Field(
-        "cls", min_length=1, description="ending of the member with the class (name or index), or json.KEY of a .json"
-    )
-    classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
-    group: Pattern = None
-
-
-Data = Annotated[
-    GeneratedData | FolderData | TableData | ListData | OfficialData | KineticsData | ShardData,
-    Field(discriminator="kind"),
-]
-
-
 # ---------------------------------------------------------------------------------------------- clips
 class Clip(Part):
     """How a video becomes the network's input, in the lab and on the device alike."""
@@ -235,13 +60,13 @@ class Clip(Part):
         1,
         ge=1,
         le=128,
-        exclude_if=_unused(1),
+        exclude_if=unused(1),
         description="equal parts of the video that each give frames / segments frames (segment sampling)",
     )
     fit: Literal["crop", "stretch", "pad"] = "crop"
     decoder: Literal["pyav", "torchcodec"] = Field(
         "pyav",
-        exclude_if=_unused("pyav"),
+        exclude_if=unused("pyav"),
         description="what decodes the clips that training and validation read; the device always decodes with PyAV",
     )
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
@@ -276,123 +101,6 @@ class Augment(Part):
         description="mix clips in pairs, shares from Beta(mixup, mixup); teacher and learner see the mix",
     )
     views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")
-
-
-# ---------------------------------------------------------------------------------------------- labels
-class Noise(Part):
-    """Label noise made by the recipe, for studies: the trusted splits stay clean."""
-
-    kind: Literal["none", "symmetric", "classes", "instances", "voters"] = Field(
-        "none",
-        description="symmetric: any other class; classes: always the next class; instances: clips that a weak model "
-        "confuses, by its confusions; voters: imperfect annotators, whose votes are aggregated",
-    )
-    rate: Share = Field(0.0, description="share of the training labels made wrong; of the average voter's votes")
-    voters: int = Field(5, ge=1, le=100, description="annotators (kind: voters), the best far better than the worst")
-    abstain: Share = Field(0.2, description="share of the clips that a voter leaves out (kind: voters)")
-
-
-class Rule(Part):
-    """Training clips whose texts hold certain words get a vote for a class.
-
-    A keyword is a word or a phrase of whole words, in any case; ``wav*`` is any word that begins so. No regular
-    expressions: matching takes time in proportion to the text.
-    """
-
-    label: str = Field(min_length=1, description="the class that is voted for")
-    any: tuple[str, ...] = Field((), description="one of these keywords at least must be there")
-    all: tuple[str, ...] = Field((), description="each of these keywords must be there")
-    none: tuple[str, ...] = Field((), description="none of these keywords may be there")
-    within: tuple[str, ...] = Field(
-        ("file",),
-        min_length=1,
-        description="where to look: file (its name), path (its folders too), or columns of labels.metadata (default: "
-        "of the data's own table)",
-    )
-    weight: float = Field(1.0, gt=0, le=1e6, description="of rules of one voter that disagree the heavier side wins")
-    voter: Name = Field("rules", description="rules of one name are one voter together")
-
-    @model_validator(mode="after")
-    def _asks(self) -> Rule:
-        if not self.any and not self.all:
-            raise ValueError("a rule needs keywords: give any, all, or both")
-        if empty := [k for k in (*self.any, *self.all, *self.none) if not any_word(k)]:
-            raise ValueError(f"the keyword {empty[0]!r} holds no letter and no digit")
-        return self
-
-
-def any_word(keyword: str) -> bool:
-    """Whether a keyword holds something that can be looked for."""
-    return any(c.isalnum() for c in keyword)
-
-
-class Judge(Part):
-    """Another model whose predictions are votes: a table of probabilities, a bundle, or an ONNX file."""
-
-    name: Name
-    table: Path | None = Field(None, description="CSV: a column 'clip', then the probability of each class by its name")
-    bundle: Path | None = Field(None, description="folder of a bundle, run here on the training clips")
-    onnx: Path | None = Field(None, description="logits (B, classes) for clips as the recipe's `clip` prepares them")
-    classes: tuple[str, ...] = Field((), description="onnx: its classes in order; default: those of the data")
-    at_least: Share = Field(0.0, description="abstains on a clip where its highest probability is lower")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Judge:
-        if sum(x is not None for x in (self.table, self.bundle, self.onnx)) != 1:
-            raise ValueError(f"the model {self.name!r} needs exactly one of table, bundle, onnx")
-        if self.classes and self.onnx is None:
-            raise ValueError("classes belong to onnx; a table and a bundle name their own")
-        return self
-
-
-class Labels(Part):
-    """Weak labels in, pseudo-labels out (method.md, idea c)."""
-
-    noise: Noise = Noise()
-    rules: tuple[Rule, ...] = Field((), description="keyword rules; with them the data's own label is one vote of many")
-    models: tuple[Judge, ...] = Field((), description="models made elsewhere that vote as well")
-    metadata: Path | None = Field(
-        None, description="CSV with a column 'clip' and the texts that rules read; default: the data's own table"
-    )
-    trusted: Path | None = Field(
-        None, description="CSV with columns clip, trusted (an edited audit.csv): these labels stay as they are"
-    )
-    prior: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="share of each class where it is known, for dawid-skene; default: estimated from the votes"
-    )
-    aggregate: Literal["dawid-skene", "majority"] = Field(
-        "dawid-skene", description="how several votes become one label: weighed by each annotator's quality, or not"
-    )
-    optimise: bool = Field(True, description="estimate pseudo-labels; off: train on the weak labels as they are")
-    method: Literal["neighbours", "mixture", "confident", "soft"] = Field(
-        "neighbours",
-        description="which labels are wrong, by: Bayes' rule with the clip's neighbours as witnesses; a mixture on the "
-        "loss; confident learning (cleanlab); soft: trust no label",
-    )
-    folds: int = Field(
-        0, ge=0, le=10, description="in the first round, out-of-fold opinions from this many networks; 0: ELR's memory"
-    )
-    prototypes: bool = Field(True, description="mixture: sharpen the posterior by agreement with class prototypes")
-    min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether something other than the data may label training clips."""
-        return bool(self.rules or self.models or self.trusted)
-
-    @property
-    def optimiser(self) -> dict[str, object]:
-        """What decides how pseudo-labels are estimated; where weak labels come from is in their own hash."""
-        names = {"aggregate", "optimise", "method", "folds", "prototypes", "min_class_share"}
-        return self.model_dump(include=names)
-
-    @field_validator("models")
-    @classmethod
-    def _once(cls, value: tuple[Judge, ...]) -> tuple[Judge, ...]:
-        names = [judge.name for judge in value]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"two models are called {twice[0]!r}; each voter needs its own name")
-        return value
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -440,7 +148,7 @@ class Training(Part):
     )
     balance: Share = Field(
         0.0,
-        exclude_if=_unused(0.0),
+        exclude_if=unused(0.0),
         description="0: an epoch sees every clip once; 1: every class as often as any other; between: towards it",
     )
     rounds: int = Field(3, ge=1, le=20, description="times the labels are estimated anew and the teacher goes on")

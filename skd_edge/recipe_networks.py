@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -14,6 +15,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _LATER = ("causal", "start", "frames", "size")  # settings that came later than the first legs
 READY = 4  # substages of networks that need not name them
+
+
+def unused(default: object) -> Callable[[object], bool]:
+    """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
+    return lambda value: value == default
 
 
 class Part(BaseModel):

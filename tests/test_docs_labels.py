@@ -9,7 +9,9 @@ import re
 import pytest
 import yaml
 
-from skd_edge.recipe import Choice, FolderData, Labels
+from skd_edge.recipe import Choice
+from skd_edge.recipe_data import FolderData
+from skd_edge.recipe_labels import Labels
 
 SECTIONS = {"labels": Labels, "choice": Choice, "data": FolderData}
 

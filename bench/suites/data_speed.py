@@ -176,7 +176,9 @@ def waiting(cache: Path) -> dict[str, Any]:
         x = batch_view(clips.clips[index], clips.ids[index], number, recipe.augment, preprocess)
         there = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        loss = soft_cross_entropy(network(x).logits, targets)  # type: ignore[arg-type]
+        logits = network(x).logits
+        assert logits is not None
+        loss = soft_cross_entropy(logits, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         done = time.perf_counter()
@@ -213,7 +215,7 @@ def listed_videos(root: Path | None, clips: int, folder: Path) -> Listing:
     """Videos of a folder, or a generated set of 112x112 pixels, as training clips."""
     from skd_edge.data.entries import VIDEOS, Entry, Listing
     from skd_edge.data.generate import generate
-    from skd_edge.recipe import GeneratedData
+    from skd_edge.recipe_data import GeneratedData
 
     if root is None:
         root = folder / "generated"

@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from skd_bench.clips import Preprocess, Sampling
 from skd_bench.device import device_card
 from skd_bench.files import write_json
-from skd_edge.data.entries import Entry, listing
+from skd_edge.data.entries import Entry, Split, listing
 from skd_edge.data.generate import encode, render
 from skd_edge.data.store import filled, open_store
 
@@ -130,8 +131,9 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     sound = folder / "sound.mp4"
     encode(sound, render("blink", frames=8, size=32, difficulty=0.1, seed=1))
     entries = [Entry(p, p.name, "ab"[i % 2], "train", p.name) for i, (p, _) in enumerate(made)]
-    for i, (split, label) in enumerate((s, c) for s in ("train", "train", "val", "test") for c in "ab"):
-        entries.append(Entry(sound, f"sound {i}.mp4", label, split, f"{i}"))  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = ("train", "train", "val", "test")
+    for i, (split, label) in enumerate(product(splits, "ab")):
+        entries.append(Entry(sound, f"sound {i}.mp4", label, split, f"{i}"))
     listed, cache = listing(entries), folder / "cache"
     began, before = time.monotonic(), _own_mib()
     _, card = filled(listed, SAMPLING, PREPROCESS, cache, processes=processes, patience=patience)

@@ -25,6 +25,7 @@ from skd_edge.data.store import Clips, ClipSet
 from skd_edge.distill.leg import predict, train_leg
 from skd_edge.plan import facts_of
 from skd_edge.recipe import Recipe
+from skd_edge.recipe_data import GeneratedData
 from skd_edge.recipe_file import load_recipe
 from skd_edge.run import cache_root
 from skd_edge.schedule.tree import Legs
@@ -62,8 +63,9 @@ def accuracy(recipe: Recipe, learner: str, clips: Clips) -> float:
 def study(seed: int, sets: list[str]) -> dict[str, object]:
     """All rows of one seed; the clips are drawn anew with it."""
     recipe = load_recipe("quickstart", [f"seed={seed}", "labels.noise.kind=none", "schedule.controls=[alone]", *sets])
+    assert isinstance(recipe.data, GeneratedData)
     clips = gather(recipe, cache_root()).clips
-    row: dict[str, object] = {"seed": seed, "difficulty": recipe.data.difficulty}  # type: ignore[union-attr]
+    row: dict[str, object] = {"seed": seed, "difficulty": recipe.data.difficulty}
     for name, change in CHANGES.items():
         view = replace(clips, **{s: change(getattr(clips, s), seed) for s in ("train", "val", "test")})
         row[f"teacher, {name}"] = accuracy(recipe, recipe.teacher.name, view)

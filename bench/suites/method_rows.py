@@ -72,7 +72,7 @@ class _Distribution(DistributionLoss):
         return torch.stack([F.mse_loss(regress(ours), theirs) for regress, ours, theirs in pairs]).mean()
 
 
-leg_module.DistributionLoss = _Distribution  # type: ignore[misc]
+leg_module.DistributionLoss = _Distribution  # type: ignore[misc]  # a kind that only this study has
 
 
 def _kd(kind: str, path: bool = False, **losses: float) -> Grow:

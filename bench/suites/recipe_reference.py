@@ -17,7 +17,7 @@ PAGE = ROOT / "docs/recipes.md"
 
 Schema = dict[str, Any]
 
-# Words for keys whose field has none in skd_edge/recipe.py.
+# Words for keys whose field has none in skd_edge/recipe*.py.
 NOTES = {
     ".name": "names the run folder and the bundle",
     ".seed": "draws splits, label noise, first weights and the order of batches",

@@ -33,7 +33,8 @@ from skd_edge.data.sources import Listing, list_clips
 from skd_edge.data.store import Clips, ClipSet, open_store
 from skd_edge.labels.voters import known_prior, trusted_labels, with_voters
 from skd_edge.labels.votes import Consensus, aggregate
-from skd_edge.recipe import Clip, Labels, Noise, Recipe
+from skd_edge.recipe import Clip, Recipe
+from skd_edge.recipe_labels import Labels, Noise
 
 Progress = Callable[[int, int], None]
 

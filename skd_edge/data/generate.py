@@ -26,7 +26,7 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 
 if TYPE_CHECKING:
-    from skd_edge.recipe import GeneratedData
+    from skd_edge.recipe_data import GeneratedData
 
 CLASSES = (
     "blink",

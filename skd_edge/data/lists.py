@@ -24,7 +24,7 @@ from skd_edge.data.entries import (
     read_lines,
 )
 from skd_edge.data.tables import fragment, read_rows, seconds
-from skd_edge.recipe import KineticsData, ListData, OfficialData
+from skd_edge.recipe_data import KineticsData, ListData, OfficialData
 
 
 def path_label_lists(data: ListData) -> Listing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_edge.recipe import Noise
+from skd_edge.recipe_labels import Noise
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from tarfile import TarInfo
 from skd_bench.clips import Part
 from skd_bench.errors import UserError
 from skd_edge.data.entries import SPLITS, VIDEOS, Entry, Listing, Once, grouped_by, listing, named, read_lines
-from skd_edge.recipe import ShardData
+from skd_edge.recipe_data import ShardData
 
 _MOST_TEXT = 1 << 20  # bytes of a sample's label or JSON
 Members = dict[str, tuple[TarInfo, bytes]]  # by ending; what a small member that is no video holds

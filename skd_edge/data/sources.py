@@ -27,16 +27,8 @@ from skd_edge.data.generate import VERSION, classes_of, generate
 from skd_edge.data.lists import kinetics, official, path_label_lists
 from skd_edge.data.shards import shards
 from skd_edge.data.tables import table
-from skd_edge.recipe import (
-    FolderData,
-    GeneratedData,
-    KineticsData,
-    ListData,
-    OfficialData,
-    Part,
-    ShardData,
-    TableData,
-)
+from skd_edge.recipe import Part
+from skd_edge.recipe_data import FolderData, GeneratedData, KineticsData, ListData, OfficialData, ShardData, TableData
 
 __all__ = ["SPLITS", "VIDEOS", "Entry", "Listing", "Split", "is_rendered", "list_clips", "listed_classes"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from skd_bench.clips import WHOLE, Part
 from skd_bench.errors import UserError
 from skd_edge.data.entries import SPLITS, Entry, Listing, Once, Split, listing
-from skd_edge.recipe import TableData
+from skd_edge.recipe_data import TableData
 
 _DELIMITERS = ",;\t|"
 

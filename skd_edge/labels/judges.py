@@ -28,7 +28,7 @@ from skd_bench.manifest import Manifest, resolve
 from skd_bench.runtimes import Session, runtime
 from skd_edge.data.sources import Entry
 from skd_edge.labels.sheet import read_sheet
-from skd_edge.recipe import Judge
+from skd_edge.recipe_labels import Judge
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]

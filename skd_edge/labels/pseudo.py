@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skd_edge.labels.confident import confident_errors
 from skd_edge.labels.neighbours import noise_matrix, opinions, posterior
-from skd_edge.recipe import Labels
+from skd_edge.recipe_labels import Labels
 
 Floats = NDArray[np.float32]
 _FEWEST = 24  # clips of a class below which the mixture is fitted on all classes together

@@ -23,7 +23,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from skd_edge.recipe import Rule
+from skd_edge.recipe_labels import Rule
 
 _TURN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W_]+")

@@ -20,7 +20,9 @@ from skd_edge.data.sources import Entry, Listing
 from skd_edge.labels.judges import judge_votes
 from skd_edge.labels.rules import columns_of, rule_votes
 from skd_edge.labels.sheet import read_sheet
-from skd_edge.recipe import Judge, Labels, Recipe, TableData
+from skd_edge.recipe import Recipe
+from skd_edge.recipe_data import TableData
+from skd_edge.recipe_labels import Judge, Labels
 
 Progress = Callable[[int, int], None]
 

@@ -32,7 +32,8 @@ from skd_edge.models.build import Built
 from skd_edge.models.elsewhere import parts_of
 from skd_edge.models.told import read_told
 from skd_edge.models.weights import load_weights
-from skd_edge.recipe import Labels, Teacher
+from skd_edge.recipe import Teacher
+from skd_edge.recipe_labels import Labels
 from skd_edge.run import RunFolder
 from skd_edge.schedule.tree import Node
 

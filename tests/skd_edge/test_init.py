@@ -11,7 +11,7 @@ import pytest
 
 from skd_bench.errors import UsageError
 from skd_edge.init import write_recipe
-from skd_edge.recipe import FolderData, TableData
+from skd_edge.recipe_data import FolderData, TableData
 from skd_edge.recipe_file import load_recipe
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UsageError
-from skd_edge.recipe import FolderData, GeneratedData, Recipe
+from skd_edge.recipe import Recipe
 from skd_edge.recipe_check import all_keys
+from skd_edge.recipe_data import FolderData, GeneratedData
 from skd_edge.recipe_file import from_options, load_recipe, recipe_schema, resolved_yaml, shipped_recipes
 
 GOOD = """\

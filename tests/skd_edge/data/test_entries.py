@@ -18,7 +18,7 @@ from skd_edge.data.sources import list_clips
 from skd_edge.data.tables import read_rows, seconds
 from skd_edge.distill.leg import folds_of
 from skd_edge.labels.neighbours import opinions
-from skd_edge.recipe import ListData, OfficialData, ShardData, TableData
+from skd_edge.recipe_data import ListData, OfficialData, ShardData, TableData
 
 RULES = {s: {"split": [s]} for s in ("train", "val", "test")}
 ROWS = "path,label,split\n" + "".join(

@@ -10,7 +10,7 @@ import pytest
 from skd_bench.clips import Preprocess, Sampling, decode_clip
 from skd_bench.errors import UserError
 from skd_edge.data.generate import CLASSES, classes_of, encode, generate, render, scene
-from skd_edge.recipe import GeneratedData
+from skd_edge.recipe_data import GeneratedData
 
 SMALL = GeneratedData(kind="generated", train=20, val=10, test=10, frames=4, size=16)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.data.noise import confusable, corrupt, corrupt_instances, simulated_votes, voter_rates
-from skd_edge.recipe import Noise
+from skd_edge.recipe_labels import Noise
 
 
 @settings(max_examples=40, deadline=None)

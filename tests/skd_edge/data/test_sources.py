@@ -10,7 +10,7 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_edge.data.sources import SPLITS, list_clips
-from skd_edge.recipe import FolderData, GeneratedData, ListData, TableData
+from skd_edge.recipe_data import FolderData, GeneratedData, ListData, TableData
 
 
 def names(listing, split):

@@ -13,7 +13,8 @@ from skd_bench.errors import UserError
 from skd_edge.data.gather import gather
 from skd_edge.data.sources import Entry, Listing, list_clips
 from skd_edge.data.store import is_built, open_store
-from skd_edge.recipe import FolderData, Recipe, TableData
+from skd_edge.recipe import Recipe
+from skd_edge.recipe_data import FolderData, TableData
 
 SAMPLING, PREPROCESS = Sampling(4), Preprocess(16, 16, "crop", (0.5,) * 3, (0.25,) * 3)
 

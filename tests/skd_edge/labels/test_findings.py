@@ -11,7 +11,7 @@ from skd_edge.data.noise import corrupt
 from skd_edge.labels.findings import noise_of, support, suspects
 from skd_edge.labels.hierarchy import collapse, parents
 from skd_edge.labels.pseudo import optimise
-from skd_edge.recipe import Labels, Noise
+from skd_edge.recipe_labels import Labels, Noise
 
 
 def planted(kind="symmetric", rate=0.4, n=1500, classes=6, seed=0):

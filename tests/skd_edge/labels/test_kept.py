@@ -6,7 +6,7 @@ import numpy as np
 
 from skd_edge.labels.kept import read_labels, write_labels
 from skd_edge.labels.pseudo import optimise
-from skd_edge.recipe import Labels
+from skd_edge.recipe_labels import Labels
 
 
 def test_the_very_same(tmp_path):

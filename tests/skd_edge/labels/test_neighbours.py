@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skd_edge.data.noise import corrupt
 from skd_edge.labels.neighbours import noise_matrix, opinions, posterior
 from skd_edge.labels.pseudo import optimise
-from skd_edge.recipe import Labels, Noise
+from skd_edge.recipe_labels import Labels, Noise
 
 N, CLASSES = 1000, 8
 

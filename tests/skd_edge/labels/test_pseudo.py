@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skd_edge.data.noise import corrupt
 from skd_edge.labels.pseudo import PseudoLabels, optimise
-from skd_edge.recipe import Labels, Noise
+from skd_edge.recipe_labels import Labels, Noise
 
 SETTINGS = Labels()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from skd_edge.labels.rules import rule_votes, words
-from skd_edge.recipe import Rule
+from skd_edge.recipe_labels import Rule
 
 
 def said(rules, clip="x.mp4", **texts):

@@ -17,7 +17,8 @@ from skd_edge.labels.pseudo import optimise
 from skd_edge.labels.sheet import write_sheet
 from skd_edge.labels.voters import known_prior, trusted_labels, with_voters
 from skd_edge.plan import facts_of
-from skd_edge.recipe import Labels, Recipe
+from skd_edge.recipe import Recipe
+from skd_edge.recipe_labels import Labels
 from skd_export.bundle import ModelFile, write_bundle
 
 CLASSES = ("blink", "grow", "spin_cw")

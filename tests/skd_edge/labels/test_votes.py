@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skd_edge.data.noise import simulated_votes
 from skd_edge.labels.votes import aggregate, dawid_skene, majority
-from skd_edge.recipe import Noise
+from skd_edge.recipe_labels import Noise
 
 WAYS = ("majority", "dawid-skene")
 
