@@ -199,7 +199,7 @@ class Schedule(Part):
         None, description="all cascades, or successive halving of the students; default: halving where any are 'auto'"
     )
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.34,), description="halving: shares of a student's epochs after which the better part goes on, rising"
+        (0.25,), description="halving: shares of a student's epochs after which the better part goes on, rising"
     )
     eta: float = Field(2.0, gt=1, le=16, description="halving: one of so many goes on")
     keep: int = Field(1, ge=1, le=64, description="halving: at least so many students are trained to the end")

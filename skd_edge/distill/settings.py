@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 from skd_edge.recipe import Augment, Clip, Network, Training
@@ -65,7 +66,7 @@ class Leg:
     rounded: int | None = None
     names: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Names the leg: equal hashes train to equal weights (on the same kind of machine)."""
         apart = {"learner", "path", "role", "clip", "augment", "training"}
@@ -74,7 +75,7 @@ class Leg:
             {
                 "method": METHOD,
                 "learner": self.learner.outline,
-                **{k: v for k, v in asdict(self).items() if k not in apart},
+                **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
                 "clip": self.clip.model_dump(),
                 "augment": self.augment.model_dump(),
                 "training": self._training(),

@@ -6,9 +6,10 @@ What goes on after a rung begins anew, so the legs at the end are the very legs 
 
 Milliseconds are known before training, so a rung compares what the choice compares: accuracy, or accuracy at the
 recipe's exchange rate where there is no budget. The leader of the rungs comes first: the cascade without assistants to
-the end, then each assistant, in order, taught by the predecessor that its own rungs found best (the best-predecessor
-programme), then the leader by the two most accurate of them, since a stronger teacher is not always the better one. The
-other students that are left follow in the same way, while the stop rules let them.
+the end, then each assistant, in order, by each of its predecessors to the end (the best-predecessor programme: all
+students share these legs, and an assistant's accuracy at the end foretold what it teaches, where a rung did not), then
+the leader by the two most accurate of them, since a stronger teacher is not always the better one. The other students
+that are left follow in the same way, while the stop rules let them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from skd_bench.stats import Interval, paired_difference
 from skd_edge.recipe import Network, Recipe
 from skd_edge.schedule.engines import Finished
+from skd_edge.schedule.pace import Pace
 from skd_edge.schedule.tree import Legs, Node, every_leg, in_order
 
 Path = tuple[str, ...]
@@ -75,6 +77,7 @@ class _Halving:
     def __init__(self, search: Search) -> None:
         self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
         self.done: dict[str, Finished] = {}
+        self.pace = Pace(self.recipe.clip)
         self.known: set[tuple[str, Path]] = set()
         self.owed: list[Node] = []  # the direct cascades of the students that are kept whatever they cost
         self.ways: dict[str, Path] = {}  # of each assistant, the best path that ends in it
@@ -132,57 +135,48 @@ class _Halving:
         Where that is too much, the first one alone; where even that is, none.
         """
         for some in (options, options[:1]):
-            costs = [self._to(assistant, some[0]), self._leaf(student, *some[0], assistant.name)] if some else []
-            if len(some) > 1 and self.rule.rungs:
-                costs += [rung(self._to(assistant, way), self.rule.rungs[0]) for way in some]
-            if some and self._affords(costs):
+            costs = [self._to(assistant, way) for way in some]
+            if some and self._affords([*costs, self._leaf(student, *some[0], assistant.name)]):
                 return some
         return []
 
-    def _student(self, student: Network, options: list[Path]) -> Steps:
-        """The student by its best two predecessors: by its own first rung, beside the direct cascade there.
+    def _best(self, assistant: Network, options: list[Path]) -> Generator[list[Node], Results, Path]:
+        """Train an assistant by each of these paths; returns the one that it is most accurate by."""
+        yield from self._train(self._to(assistant, way) for way in options)
+        accuracy = {way: self._accuracy(self._to(assistant, way)) for way in options}
+        best = max(options, key=lambda way: accuracy[way])
+        if len(options) > 1:
+            said = {">".join(way) or "direct": a for way, a in accuracy.items()}
+            self.search.journal("predecessor", learner=assistant.name, chosen=">".join(best) or "direct", accuracy=said)
+        return best
 
-        Where the stop rules do not leave that much, by the predecessors' own accuracy.
-        """
-        direct, share = self._leaf(student), self.rule.rungs[0] if self.rule.rungs else 0.0
-        order = sorted(options, key=lambda way: -self._accuracy(self._to(self.recipe.networks[way[-1]], way[:-1])))
-        at = {way: rung(self._leaf(student, *way), share) for way in options} if share else {}
-        if len(options) > 1 and at and self._affords([*at.values(), self._leaf(student, *order[0])]):
-            yield from self._train([rung(direct, share), *at.values()])
-            ahead = {way: self._difference(node, rung(direct, share)) for way, node in at.items()}
-            order = sorted((w for w in options if ahead[w].high >= 0), key=lambda way: -ahead[way].value)
-            for way in options:
-                said = f"{_points(ahead[way])} against the direct cascade after {share:.0%} of the epochs"
-                if ahead[way].high < 0:
-                    self._prune(student, way, f"cannot win any more: {said}")
-                elif way not in order[:_TOP]:
-                    self._prune(student, way, f"not among the best {_TOP} predecessors: {said}")
-        for way in order[:_TOP]:
-            if self._affords([self._leaf(student, *way)]):
+    def _student(self, student: Network, options: list[Path]) -> Steps:
+        """The student by its best two predecessors, but by none that is worse than the student itself."""
+        direct, teachers = (
+            self._leaf(student),
+            {way: self._to(self.recipe.networks[way[-1]], way[:-1]) for way in options},
+        )
+        order = sorted(options, key=lambda way: -self._accuracy(teachers[way]))
+        for place, way in enumerate(order):
+            ahead = self._difference(teachers[way], direct)
+            if ahead.high < 0:
+                said = f"{_points(ahead)} against what the student is without it"
+                self._prune(student, way, f"cannot win any more: {way[-1]} has {said}")
+            elif place >= _TOP:
+                self._prune(student, way, f"not among the best {_TOP} predecessors")
+            elif self._affords([self._leaf(student, *way)]):
                 yield from self._train([self._leaf(student, *way)])
             else:
                 self._prune(student, way, self.stopped)
-        for way in order[_TOP:]:
-            self._prune(student, way, f"not among the best {_TOP} predecessors")
-
-    def _best(self, learner: Network, options: list[Path]) -> Generator[list[Node], Results, Path]:
-        """Train an assistant by the path that is best at the first rung; returns that path."""
-        best = options[0]
-        if len(options) > 1 and self.rule.rungs:
-            rungs = {way: rung(self._to(learner, way), self.rule.rungs[0]) for way in options}
-            yield from self._train(rungs.values())
-            accuracy = {way: self._accuracy(node) for way, node in rungs.items()}
-            best = max(options, key=lambda way: accuracy[way])
-            said = {">".join(way) or "direct": a for way, a in accuracy.items()}
-            self.search.journal("predecessor", learner=learner.name, chosen=">".join(best) or "direct", accuracy=said)
-        yield from self._train([self._to(learner, best)])
-        return best
 
     def _train(self, nodes: Iterable[Node]) -> Steps:
         """Have these trained, and what they need; what is finished is not asked for again."""
         new = [n for n in in_order(nodes) if (n.hash, n.leg.path) not in self.known]
         if new:
-            self.done |= yield new
+            done = yield new
+            for leg in done.values():
+                self.pace.learn(leg)
+            self.done |= done
             self.known |= {(n.hash, n.leg.path) for n in new}
 
     # -------------------------------------------------------------------------------------------- decisions
@@ -224,7 +218,7 @@ class _Halving:
         """Whether these as well, and what is owed, are within the stop rules; if not, ``stopped`` says which one."""
         new = {n.hash: n for n in in_order([*nodes, *self.owed]) if n.hash not in self.done}
         legs, rule = len(self.done) + len(new), self.rule
-        seconds = sum(f.seconds for f in self.done.values()) + sum(map(self._seconds, new.values()))
+        seconds = sum(f.seconds for f in self.done.values()) + sum(self.pace.seconds(n) for n in new.values())
         limit = rule.share * self._exhaustive if rule.share else math.inf
         if rule.max_legs is not None and legs > rule.max_legs:
             self.stopped = f"stopped at schedule.max_legs {rule.max_legs}"
@@ -236,20 +230,13 @@ class _Halving:
             return True
         return False
 
-    def _seconds(self, node: Node) -> float:
-        """Estimated from the epochs of this network, else of the teacher, which is larger than what is unknown."""
-        seen = [f for f in self.done.values() if f.node.leg.learner.outline == node.leg.learner.outline and f.curve]
-        seen = seen or [f for f in self.done.values() if f.curve]
-        pace = max((f.seconds / len(f.curve) for f in seen), default=0.0)
-        return pace * node.leg.epochs
-
     @property
     def _exhaustive(self) -> float:
         """Seconds of training every cascade of every student, beginnings shared, as far as can be told now."""
         if not self.every:
             leaves = (self._leaf(s, *path) for s in self.search.students for path in ((), *self.paths))
             self.every = {n.hash: n for n in in_order(leaves)}
-        return sum(self.done[h].seconds if h in self.done else self._seconds(n) for h, n in self.every.items())
+        return sum(self.done[h].seconds if h in self.done else self.pace.seconds(n) for h, n in self.every.items())
 
     # -------------------------------------------------------------------------------------------- small words
     def _leaf(self, student: Network, *path: str) -> Node:

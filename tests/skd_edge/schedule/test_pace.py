@@ -1,0 +1,65 @@
+"""What is told of the seconds of legs that nobody has trained yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skd_edge.recipe import Clip, Network, Recipe
+from skd_edge.schedule.engines import Finished
+from skd_edge.schedule.pace import Pace
+from skd_edge.schedule.tree import Facts, Legs, Node
+
+CLIP = Clip(frames=8, size=32)
+
+
+def a_leg(network: Network) -> Node:
+    """Nine epochs of it."""
+    recipe = {"name": "r", "data": {"kind": "generated"}, "students": [network], "training": {"epochs": 9}}
+    return Legs(Recipe.model_validate(recipe), Facts("data", "weak", 10)).cascade(network, ())
+
+
+def finished(network: Network, seconds: float) -> Finished:
+    """A leg of three epochs."""
+    return Finished(a_leg(network), Path(), 0.5, 3 * seconds, False, [{}] * 3, np.zeros(4, bool))
+
+
+def network(width: int, family: str = "mobile") -> Network:
+    return Network(name=f"{family}{width}", family=family, width=width)
+
+
+def test_nothing_is_told_before_anything_is_finished():
+    assert Pace(CLIP).seconds(a_leg(network(8))) == 0.0
+
+
+def test_its_own_epochs_come_first_and_one_slow_one_decides_nothing():
+    pace = Pace(CLIP)
+    for seconds in (2.0, 2.1, 60.0):
+        pace.learn(finished(network(8), seconds))
+    pace.learn(finished(network(16), 5.0))
+    assert pace.seconds(a_leg(network(8))) == pytest.approx(9 * 2.1)
+
+
+def test_an_unknown_network_lies_between_those_of_its_family_by_its_work():
+    pace = Pace(CLIP)
+    pace.learn(finished(network(8), 2.0))
+    pace.learn(finished(network(16), 6.0))
+    pace.learn(finished(network(12, "resnet"), 100.0))
+    told = [pace.seconds(a_leg(network(w))) / 9 for w in (4, 10, 14, 32)]
+    assert told[0] == 2.0  # nothing smaller is known
+    assert 2.0 < told[1] < told[2] < 6.0
+    assert told[3] == 6.0
+
+
+def test_without_any_of_its_family_all_are_asked():
+    pace = Pace(CLIP)
+    pace.learn(finished(network(8), 2.0))
+    assert pace.seconds(a_leg(network(16, "resnet"))) == 9 * 2.0
+
+
+def test_a_leg_without_epochs_says_nothing():
+    pace = Pace(CLIP)
+    pace.learn(Finished(a_leg(network(8)), Path(), 0.5, 3.0, False, [], np.zeros(4, bool)))
+    assert pace.seconds(a_leg(network(8))) == 0.0
