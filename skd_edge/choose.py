@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -25,14 +26,15 @@ from skd_edge.progress import Screen
 from skd_edge.recipe import Recipe
 from skd_edge.recipe_file import load_recipe, resolved_yaml
 from skd_edge.report.page import render_run
-from skd_edge.run import MARK, Run
+from skd_edge.run import MARK, Run, read_journal
 from skd_edge.schedule.candidates import TEACHER
 from skd_edge.schedule.choice import Decision
 from skd_edge.schedule.devices import device_of
 from skd_edge.schedule.engines import LocalEngine
+from skd_edge.schedule.space import named_before
 from skd_edge.schedule.tree import Legs, every_leg
 from skd_edge.schedule.weigh import Scale
-from skd_edge.untrained import p50, propose, weigh_random
+from skd_edge.untrained import p50, weigh_random
 
 
 def choose_again(
@@ -69,7 +71,8 @@ def choose_again(
             folder / "artefacts",
             device,
         )
-        recipe = scale.recipe = propose(recipe, run, scale, screen)
+        events = read_journal(folder)
+        recipe = scale.recipe = as_proposed(recipe, events, folder)
         random = weigh_random(recipe, run, scale, screen)
         budget_ms = recipe.choice.budget_ms(p50(random[TEACHER]) if TEACHER in random else math.nan)
         scale.material = material = gather_clips(recipe, run, screen)
@@ -77,7 +80,9 @@ def choose_again(
         legs = Legs(recipe, facts_of(material))
         legs.halved |= halved_before(run, recipe)
         tree = every_leg(legs, recipe.students)
-        finished = [engine.train(node) for node in tree if run.fetch(node.hash)]
+        # This run's own legs: what other runs put into the cache was not measured beside them.
+        mine = {e["leg"] for e in events if e["event"] in ("leg_finished", "leg_cached")}
+        finished = [engine.train(node) for node in tree if node.hash in mine and run.fetch(node.hash)]
         if not any(f.node.leg.role == "student" for f in finished):
             raise UserError(f"{folder} has no trained student to choose from; run skd-edge compress first")
         weighed, teacher = weigh_trained(recipe, run, scale, engine, finished, TEACHER in random, screen)
@@ -92,6 +97,18 @@ def choose_again(
             render_run(folder)
             screen.say(f"report: {folder / 'report.html'}")
     return decision
+
+
+def as_proposed(recipe: Recipe, events: Sequence[dict[str, Any]], folder: Path) -> Recipe:
+    """The recipe with the networks that the run proposed for itself, where it was asked to.
+
+    Raises:
+        UserError: It did not get that far.
+    """
+    proposals = [e["students"] for e in events if e["event"] == "proposed"]
+    if recipe.auto and not proposals:
+        raise UserError(f"{folder} has no trained student to choose from; run skd-edge compress first")
+    return named_before(recipe, proposals[-1] if proposals else ())
 
 
 def rule_of(folder: Path, sets: Sequence[str]) -> tuple[Recipe, Recipe]:

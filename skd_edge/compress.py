@@ -201,6 +201,9 @@ def train(recipe: Recipe, run: Run, search: Search, engine: LocalEngine, screen:
                 raise
             halved.add(error.learner)
             run.journal("halved", learner=error.learner, batch=batch, reason=str(error))
+            if engine.team.size > 1:  # the other processes still wait in the step that this one left
+                raise UserError(f"{error}; start the same command again: {error.learner}'s batches of {batch} will go "
+                                "through in half parts")  from error  # fmt: skip
             screen.say(f"{error.learner}: out of memory; its batches of {batch} go through in half parts from now on")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +81,8 @@ def write_result(outcome: Outcome, seconds: float) -> Json:
     test = confirm(outcome)
     if outcome.chosen is not None:
         bundle(outcome, test, card)
+    else:  # one of an earlier choice breaks the rule that holds now
+        shutil.rmtree(outcome.run.folder / "bundle", ignore_errors=True)
     labels = next((f.node for f in outcome.finished if f.node.leg.role == "teacher"), None)
     pseudo = outcome.engine.pseudo_labels(labels) if labels and recipe.labels.optimise else None
     rows = [_row(outcome, c) for c in candidates(recipe)]

@@ -25,8 +25,8 @@ def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
     """
     path = ledger_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    looks = {row["artefact"] for row in map(json.loads, lines) if row["test"] == test_hash}
+    before = path.read_bytes() if path.exists() else b""
+    looks = {row["artefact"] for row in map(_row, before.splitlines()) if row.get("test") == test_hash}
     if artefact not in looks:
         row = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -34,6 +34,16 @@ def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
             "artefact": artefact,
             "run": str(run),
         }
+        end = "" if before.endswith(b"\n") or not before else "\n"  # a line that a full disk or a kill cut short
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(f"{end}{json.dumps(row)}\n")
     return len(looks | {artefact})
+
+
+def _row(line: bytes) -> dict[str, str]:
+    """One look; empty where the line is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) and "artefact" in row else {}

@@ -346,8 +346,8 @@ class Recipe(Part):
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
         """The cascades tried for each student: the assistants between teacher and student, in order."""
-        if self.schedule.paths is not None:
-            return self.schedule.paths
+        if (written := self.schedule.paths) is not None:  # halving always has the direct one, which others must beat
+            return written if () in written or not self.halves else ((), *written)
         if self.halves:
             names = [a.name for a in self.assistants]
             return tuple(path for count in range(len(names) + 1) for path in combinations(names, count))

@@ -147,24 +147,27 @@ class _Training:
         while (epoch := len(self.curve)) < self.leg.epochs:
             began, good = time.perf_counter(), copy.deepcopy(self._state())
             try:
-                terms = self._epoch(epoch, began)
+                self._whole_epoch(epoch, began)
             except Diverged as diverged:
                 self._slow_down(diverged, epoch, good)
-                continue
             except KeyboardInterrupt:  # paused: Ctrl-C, or SIGTERM where the command line runs
                 self.checkpoint.save(good.copy, last=False, now=True)
                 raise
-            accuracy = self._validate() if epoch >= self.leg.epochs // 2 else None
-            self.seconds += time.perf_counter() - began
-            row = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
-            self.curve.append(row | ({"pace": self.pace} if self.pace < 1 else {}))
-            self.report({**self.curve[-1], "epochs": self.leg.epochs, "seconds": self.seconds, "share": 1.0})
-            self.checkpoint.save(self._state, last=epoch + 1 == self.leg.epochs or self.team.rank > 0)
         self.averaged.load_state_dict(self.best)
         memory = None if self.memory is None else self.memory.cpu().numpy()
         return Trained(self.averaged, self.best_accuracy, self.curve, self.seconds, memory)
 
     # -------------------------------------------------------------------------------------------- one epoch
+    def _whole_epoch(self, epoch: int, began: float) -> None:
+        """One epoch, its validation in the second half of the leg, its line of the curve, and a checkpoint in time."""
+        terms = self._epoch(epoch, began)
+        accuracy = self._validate() if epoch >= self.leg.epochs // 2 else None
+        self.seconds += time.perf_counter() - began
+        row = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
+        self.curve.append(row | ({"pace": self.pace} if self.pace < 1 else {}))
+        self.report({**self.curve[-1], "epochs": self.leg.epochs, "seconds": self.seconds, "share": 1.0})
+        self.checkpoint.save(self._state, last=epoch + 1 == self.leg.epochs or self.team.rank > 0)
+
     def _epoch(self, epoch: int, began: float) -> dict[str, float]:
         self.learner.train()
         torch.manual_seed(1_000_003 * self.leg.seed + epoch)  # dropout, where a network made elsewhere has it

@@ -60,14 +60,16 @@ def probe(leg: Leg, teacher: Built | None, preprocess: Preprocess, *, steps: int
         index = np.arange(len(clips.train))
         if leg.epochs:
             of._train_step(index, 0, answers)  # the first one is slower
-        of.step, spent = 0, list[float]()
-        while leg.epochs and of.step < steps and sum(spent) < _SECONDS:
-            spent.append(_seconds(lambda: of._train_step(index, 0, answers)))
+        spent: list[list[float]] = [[], [], [], []]  # by quarter of the leg
+        for step in sorted(range(steps), key=lambda i: 7 * i % steps):  # spread: where steps are slow, few are taken
+            if leg.epochs and sum(map(sum, spent)) < _SECONDS:
+                of.step = step
+                spent[4 * step // steps].append(_seconds(lambda: of._train_step(index, 0, answers)))
         of.learner.eval()
         x = view_of(clips.train, index[:32], 0, leg, preprocess).to(of.device)
         with torch.no_grad():
             clip = min(_seconds(lambda: of.learner(x)) for _ in range(3)) / len(x)
-    quarters = [np.median(q) for q in np.array_split(spent, 4) if len(q)]
+    quarters = [np.median(quarter) for quarter in spent if quarter]
     return Pace(float(np.mean(quarters)) if quarters else 0.0, clip)
 
 

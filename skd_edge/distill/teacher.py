@@ -8,14 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
 from skd_edge.models.substages import Staged
 
 _BATCH = 128
@@ -96,11 +98,24 @@ class TeacherCache(Answers):
         """All training clips of one view through the teacher."""
         if view not in self._open:
             folder = self.folder / f"view{view}"
-            if not (folder / "logits.npy").exists():
+            said = self._kept(folder)
+            if said is None:
                 self._ask(folder, view)
-            features = sorted(folder.glob("features*.npy"))
-            self._open[view] = Said(_map(folder / "logits.npy"), [_map(f) for f in features])
+                said = self._kept(folder)
+            if said is None:
+                raise UserError(
+                    f"the teacher's answers in {folder} cannot be read back; delete that folder and run again"
+                )
+            self._open[view] = said
         return self._open[view]
+
+    def _kept(self, folder: Path) -> Said | None:
+        """What was answered before; None where nothing was, or what is there is damaged: it is asked for again."""
+        try:
+            said = Said(_map(folder / "logits.npy"), [_map(f) for f in sorted(folder.glob("features*.npy"))])
+        except (OSError, ValueError, EOFError):
+            return None
+        return said if {len(array) for array in (said.logits, *said.features)} == {self.count} else None
 
     @torch.no_grad()
     def _ask(self, folder: Path, view: int) -> None:
@@ -118,11 +133,10 @@ class TeacherCache(Answers):
 
 
 def _save(path: Path, values: Tensor, dtype: type[np.floating]) -> None:
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")  # two legs may ask the same at a time
     most = np.finfo(dtype).max
-    with part.open("wb") as file:
-        np.save(file, values.float().cpu().numpy().clip(-most, most).astype(dtype, copy=False))
-    part.replace(path)
+    buffer = BytesIO()
+    np.save(buffer, values.float().cpu().numpy().clip(-most, most).astype(dtype, copy=False))
+    write_atomic(path, buffer.getvalue())
 
 
 def _map(path: Path) -> Stored:

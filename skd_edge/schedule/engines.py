@@ -114,6 +114,7 @@ class LocalEngine:
         """
         cached = self.run.fetch(node.hash)
         if cached:
+            self.run.publish(node.hash)  # a kill may have come between its last file and this
             self.run.journal("leg_cached", leg=node.hash, name=node.leg.name, role=node.leg.role)
         else:
             self._train(node)
@@ -138,8 +139,9 @@ class LocalEngine:
             kept = self.run.folder / "labels" / f"{name}.npz"
             pseudo = read_labels(kept)
             if pseudo is None:
-                write_labels(kept, pseudo := self._estimate(node, folds))
+                pseudo = self._estimate(node, folds)
                 _write_sheet(kept.with_name(f"{node.hash}.csv"), pseudo, self.material)
+                write_labels(kept, pseudo)  # last: says that both are there
             self.pseudo[name] = pseudo
         return self.pseudo[name]
 
@@ -270,7 +272,8 @@ class LocalEngine:
             logits = np.load(folder / "val_logits.npy")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"the finished leg {folder} cannot be read ({error}); delete that folder and run again"
+                f"the finished leg {folder} cannot be read ({error}); delete that folder and "
+                f"{self.run.cache / 'legs' / node.hash}, which shares its files, and run again"
             ) from None
         correct = logits.argmax(1) == self.material.clips.val.labels
         return Finished(node, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)

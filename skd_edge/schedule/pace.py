@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from skd_edge.models.catalogue import look
-from skd_edge.recipe import Clip, Network
+from skd_edge.recipe import Clip, Network, Teacher
 from skd_edge.schedule.engines import Finished
 from skd_edge.schedule.tree import Node
 
@@ -30,21 +30,23 @@ class Pace:
         """Take a finished leg into account; one without epochs says nothing."""
         if leg.curve:
             learner = leg.node.leg.learner
-            self.networks[learner.name] = learner
             self.seen[learner.name].append(leg.seconds / len(leg.curve))
+            if not isinstance(learner, Teacher) or learner.scalable:  # of one made elsewhere, no family is known
+                self.networks[learner.name] = learner
 
     def seconds(self, node: Node) -> float:
         """Of training ``node``: 0.0 while nothing is finished.
 
         A network without a leg of its own takes what lies, by multiply-accumulates, between those of its family that
-        have one (layers of another kind have another rate); without any of its family, between all that have.
+        have one (layers of another kind have another rate); without any of its family, between all that have; where
+        only a teacher made elsewhere has one, as long as that.
         """
         learner = node.leg.learner
         if learner.name in self.seen:
             return median(self.seen[learner.name]) * node.leg.epochs
         like = [n for n in self.networks.values() if n.family == learner.family] or list(self.networks.values())
         if not like:
-            return 0.0
+            return max(map(median, self.seen.values()), default=0.0) * node.leg.epochs
         like.sort(key=self._work)
         paces = [median(self.seen[n.name]) for n in like]
         return float(np.interp(self._work(learner), [self._work(n) for n in like], paces)) * node.leg.epochs

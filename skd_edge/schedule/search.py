@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +81,7 @@ class _Halving:
         self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
         self.done: dict[str, Finished] = {}
         self.pace = Pace(self.recipe.clip)
-        self.known: set[tuple[str, Path]] = set()
+        self.known: set[tuple[str, Path, str]] = set()
         self.owed: list[Node] = []  # the direct cascades of the students that are kept whatever they cost
         self.ways: dict[str, Path] = {}  # of each assistant, the best path that ends in it
         self.paths = [p for p in self.recipe.paths if p]  # through assistants: the direct one is every student's first
@@ -114,10 +117,10 @@ class _Halving:
 
     def _cascades(self, student: Network) -> Steps:
         """Each assistant by its best predecessor, as far as it can still pay; then the student by its best two."""
-        for assistant in self.recipe.assistants:
+        for assistant in _by_rank(self.recipe.assistants, self.paths):
+            before = {path[: path.index(assistant.name)] for path in self.paths if assistant.name in path}
             if assistant.name in self.ways:
                 continue
-            before = {path[: path.index(assistant.name)] for path in self.paths if assistant.name in path}
             options = sorted((p for p in before if not p or self.ways.get(p[-1]) == p), key=lambda p: (len(p), p))
             options = self._payable(student, assistant, options)
             if options:
@@ -126,8 +129,10 @@ class _Halving:
         yield from self._student(student, [way for way in self.ways.values() if way in self.paths])
         for path in self.paths:
             if path not in self.ways.values():
-                why = "another way to one of its assistants was better"
-                self._prune(student, path, self.stopped if any(n not in self.ways for n in path) else why)
+                cut_off = self.stopped and any(n not in self.ways for n in path)
+                self._prune(
+                    student, path, self.stopped if cut_off else "another way to one of its assistants was better"
+                )
 
     def _payable(self, student: Network, assistant: Network, options: list[Path]) -> list[Path]:
         """The predecessors that may be compared, so that the student's own leg is still within the stop rules.
@@ -171,13 +176,14 @@ class _Halving:
 
     def _train(self, nodes: Iterable[Node]) -> Steps:
         """Have these trained, and what they need; what is finished is not asked for again."""
-        new = [n for n in in_order(nodes) if (n.hash, n.leg.path) not in self.known]
+        # By role as well: a rung of all epochs is the very leg at the end, and both must be told of.
+        new = [n for n in in_order(nodes) if (n.hash, n.leg.path, n.leg.role) not in self.known]
         if new:
             done = yield new
             for leg in done.values():
                 self.pace.learn(leg)
             self.done |= done
-            self.known |= {(n.hash, n.leg.path) for n in new}
+            self.known |= {(n.hash, n.leg.path, n.leg.role) for n in new}
 
     # -------------------------------------------------------------------------------------------- decisions
     def _better(self, left: list[Network], at: Mapping[str, Finished], share: float) -> list[Network]:
@@ -267,6 +273,18 @@ def rung(node: Node, share: float) -> Node:
     """The same leg with this share of its epochs, from the beginning to its own end."""
     leg = replace(node.leg, epochs=max(round(share * node.leg.epochs), 1), role="rung")
     return replace(node, leg=leg)
+
+
+def _by_rank(assistants: Sequence[Network], paths: Iterable[Path]) -> list[Network]:
+    """Assistants, those first that come before others on the paths; as listed, where the paths go in circles."""
+    before: dict[str, set[str]] = {a.name: set() for a in assistants}
+    for path in paths:
+        for first, then in pairwise(path):
+            before[then].add(first)
+    with suppress(CycleError):
+        rank = {name: i for i, name in enumerate(TopologicalSorter(before).static_order())}
+        return sorted(assistants, key=lambda a: rank[a.name])
+    return list(assistants)
 
 
 def _difference(one: Finished, other: Finished, groups: NDArray[np.int64]) -> Interval:

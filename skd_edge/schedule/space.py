@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from skd_bench.errors import UserError
 from skd_edge.recipe import Network, Recipe, Space
 
 Kind = tuple[object, ...]
@@ -98,14 +99,26 @@ def settled(recipe: Recipe, students: Sequence[Network]) -> Recipe:
     """The recipe with these students, assistants where it says auto, and nothing left to propose.
 
     Raises:
-        ValueError: What was proposed is no recipe (two networks of one name).
+        UserError: A proposed assistant would be called as a student is.
     """
     if not recipe.auto:
         return recipe
     found = assistants(recipe, list(students)) if "assistants" in recipe.auto else recipe.assistants
+    if "assistants" in recipe.auto and (taken := {a.name for a in found} & {s.name for s in students}):
+        raise UserError(
+            f"'assistants: auto' calls one {min(taken)}, as a student is called; give that student another name"
+        )
     how = recipe.schedule.model_copy(update={"search": "halving" if recipe.halves else "exhaustive"})
     update = {"students": tuple(students), "assistants": found, "auto": (), "schedule": how}
     return Recipe.model_validate(recipe.model_copy(update=update).model_dump())
+
+
+def named_before(recipe: Recipe, students: Sequence[str]) -> Recipe:
+    """The recipe as an earlier proposal settled it: with the students of these names, whatever the budget is now."""
+    if not recipe.auto:
+        return recipe
+    nets = {n.name: n for n in (grid(recipe) if "students" in recipe.auto else recipe.students)}
+    return settled(recipe, [nets[name] for name in students])
 
 
 def _named(shape: dict[str, object], recipe: Recipe) -> Network:

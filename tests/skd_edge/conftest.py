@@ -90,11 +90,14 @@ class Done:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SKD_EDGE_CACHE": str(self.cache), "SKD_EDGE_LEDGER": str(self.ledger)}
 
+    def command(self, *words: str, out: Path) -> subprocess.CompletedProcess[str]:
+        """The same command in a fresh process, with these words."""
+        args = [sys.executable, "-m", "skd_edge.cli", "compress", str(self.recipe), "--out", str(out), *words]
+        return subprocess.run(args, capture_output=True, text=True, env=self.environment, timeout=300, check=False)
+
     def again(self, *words: str, out: Path | None = None) -> dict[str, Any]:
         """The same command once more, in a fresh process; returns the report."""
-        out = out or self.folder
-        args = [sys.executable, "-m", "skd_edge.cli", "compress", str(self.recipe), "--out", str(out), *words]
-        done = subprocess.run(args, capture_output=True, text=True, env=self.environment, timeout=300, check=False)
+        done = self.command(*words, out=(out := out or self.folder))
         assert done.returncode == 0, done.stderr
         return json.loads((out / "report.json").read_text())
 

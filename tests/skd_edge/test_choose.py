@@ -45,6 +45,28 @@ def test_a_confirmed_choice_is_the_runs_and_one_look(finished, run, tmp_path):
     assert any(leg["state"] == "pruned" and "not trained" in leg["reason"] for leg in report["legs"])
 
 
+def test_legs_of_other_runs_in_the_cache_are_none_of_this_one(finished, run):
+    """Another run trained more cascades of the same recipe; this one's files are still side by side."""
+    events = read_journal(run)
+    mine = next(e["leg"] for e in events if e["event"] == "leg_finished" and e["role"] == "student")
+    kept = [e for e in events if e.get("leg") != mine]
+    (run / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in kept))
+    shutil.rmtree(run / "legs" / mine)
+    decision = choose_again(run, ["choice.margin=100"])
+    dropped = (
+        {r["name"] for r in finished.report["candidates"] if r["trained"]} - set(decision.reasons) - {decision.chosen}
+    )
+    assert dropped
+    assert not (run / "legs" / mine).exists()
+
+
+def test_a_rule_that_nothing_meets_leaves_no_bundle_of_an_earlier_one(run):
+    assert (run / "bundle").exists()
+    decision = choose_again(run, ["choice.min_accuracy=0.9999"], confirm=True)
+    assert decision.chosen is None
+    assert not (run / "bundle").exists()
+
+
 def test_nothing_but_the_choice_may_change(run):
     with pytest.raises(UsageError, match=r"training\.epochs=3: only choice\.\* may change"):
         choose_again(run, ["choice.margin=2", "training.epochs=3"])

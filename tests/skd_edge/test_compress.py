@@ -15,6 +15,7 @@ import pytest
 from skd_bench.manifest import Manifest
 from skd_bench.predict import predict
 from skd_bench.verify import verify
+from skd_edge.distill.settings import METHOD
 from skd_edge.run import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +176,28 @@ def test_another_rule_of_choice_trains_nothing_even_in_a_new_folder(finished, tm
     on_front = [r for r in rows if r["on_front"]]
     assert report["chosen"]["p50_ms"] == min(r["p50_ms"] for r in on_front)  # all are as good: the fastest
     assert len(rows) == 2
+
+
+def test_nothing_learns_from_a_teacher_below_the_floor(finished, tmp_path):
+    done = finished.command("--set", "teacher.floor=0.999", out=tmp_path / "run")
+    assert done.returncode == 1
+    assert "below teacher.floor 99.9%" in done.stderr
+    assert "Traceback" not in done.stderr
+    roles = {e["role"] for e in read_journal(tmp_path / "run") if e["event"] in ("leg_cached", "leg_finished")}
+    assert roles == {"scout", "teacher"}
+
+
+def test_a_run_of_another_version_and_a_larger_student_are_told(finished, tmp_path):
+    out = tmp_path / "run"
+    larger = ("--set", "assistants=[{name: tiny, family: resnet, width: 4}, {name: wide, family: resnet, width: 6}]",
+              "--set", "schedule.paths=[[tiny, wide]]", "--set", "teacher.floor=0.999")  # fmt: skip
+    done = finished.command(*larger, out=out)
+    assert "warning: wide (" in done.stderr
+    assert "is larger than tiny (" in done.stderr
+    assert [(e["learner"], e["teacher"]) for e in read_journal(out) if e["event"] == "larger"] == [("wide", "tiny")]
+    journal = (out / "journal.jsonl").read_text()
+    (out / "journal.jsonl").write_text(journal.replace(f'"method": {METHOD}', '"method": 0'))
+    assert "this run was begun with version 0 of the method" in finished.command(*larger, out=out).stderr
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from skd_bench.errors import UserError
+from skd_edge.choose import choose_again
 from skd_edge.compress import compress, plan
 from skd_edge.recipe_file import load_recipe
 from skd_edge.run import read_journal
@@ -38,7 +39,7 @@ def recipe(tmp_path):
     return load_recipe(tmp_path / "recipe.yaml")
 
 
-def test_proposed_halved_and_chosen(recipe, tmp_path, own_places):
+def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     planned = plan(recipe, tmp_path / "run")
     assert planned.halves
     assert len({leg.name for leg in planned.legs if leg.role == "student"}) == 6
@@ -75,6 +76,12 @@ def test_proposed_halved_and_chosen(recipe, tmp_path, own_places):
     again = json.loads((tmp_path / "run" / "report.json").read_text())
     assert again["chosen"]["name"] == report["chosen"]["name"]
     assert [c["p50_ms"] for c in again["candidates"]] == [c["p50_ms"] for c in report["candidates"]]
+    # Another budget chooses among what was trained; nothing is proposed anew.
+    trained = {r["name"]: r["p50_ms"] for r in report["candidates"] if r["trained"]}
+    proposals = len([e for e in read_journal(tmp_path / "run") if e["event"] == "proposed"])
+    decision = choose_again(tmp_path / "run", [f"choice.budget={1.001 * max(trained.values()):.9f} ms"])
+    assert decision.chosen in trained
+    assert len([e for e in read_journal(tmp_path / "run") if e["event"] == "proposed"]) == proposals
 
 
 def test_a_budget_that_no_network_of_the_space_meets(recipe, tmp_path):

@@ -20,6 +20,15 @@ def test_different_files_count(tmp_path):
     assert all(r["run"] == str(tmp_path) and r["time"] for r in rows)
 
 
+def test_a_line_that_was_cut_short_costs_one_look_and_no_run(tmp_path):
+    assert look_at("set", run=tmp_path, artefact="one") == 1
+    with ledger_path().open("a") as file:
+        file.write('[1]\n{"time": "2026-')
+    assert look_at("set", run=tmp_path, artefact="two") == 2
+    assert look_at("set", run=tmp_path, artefact="two") == 2
+    assert len(ledger_path().read_text().splitlines()) == 4
+
+
 def test_where_it_lies(monkeypatch, tmp_path):
     monkeypatch.setenv("SKD_EDGE_LEDGER", str(tmp_path / "deep" / "er" / "l.jsonl"))
     assert look_at("set", run=tmp_path, artefact="one") == 1

@@ -71,6 +71,23 @@ def test_answers_that_broke_off_are_asked_for_again(network, tiny_clips, tmp_pat
     assert asked == [0]
 
 
+@pytest.mark.parametrize("name", ["logits.npy", "features0.npy"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "no array", "too few"])
+def test_answers_that_are_damaged_are_asked_for_again(network, tiny_clips, tmp_path, name, damage):
+    view, asked = view_of(tiny_clips.train)
+    expected = TeacherCache(network, view, 48, tmp_path / "t").view(0).logits.copy()
+    file = tmp_path / "t" / "view0" / name
+    whole = file.read_bytes()
+    if damage == "too few":
+        np.save(file, np.load(file)[:5])
+    else:
+        file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "no array": b"x" * 200}[damage])
+    asked.clear()
+    assert np.array_equal(TeacherCache(network, view, 48, tmp_path / "t").view(0).logits, expected)
+    assert asked == [0]
+    assert file.read_bytes() == whole
+
+
 def test_probabilities_are_the_mean_over_views(network, tiny_clips, tmp_path):
     view, _ = view_of(tiny_clips.train)
     cache = TeacherCache(network, view, 48, tmp_path / "t")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from skd_edge.recipe import Clip, Network, Recipe
+from skd_edge.recipe import Clip, Network, Recipe, Teacher
 from skd_edge.schedule.engines import Finished
 from skd_edge.schedule.pace import Pace
 from skd_edge.schedule.tree import Facts, Legs, Node
@@ -57,6 +58,13 @@ def test_without_any_of_its_family_all_are_asked():
     pace = Pace(CLIP)
     pace.learn(finished(network(8), 2.0))
     assert pace.seconds(a_leg(network(16, "resnet"))) == 9 * 2.0
+
+
+def test_a_teacher_made_elsewhere_is_not_measured_by_its_work():
+    pace, factory = Pace(CLIP), Teacher(factory="mynet:net", substages=("a",))
+    pace.learn(replace(finished(network(8), 7.0), node=replace(a_leg(network(8)), leg=replace(
+        a_leg(network(8)).leg, learner=factory))))  # fmt: skip
+    assert pace.seconds(a_leg(network(8, "resnet"))) == 9 * 7.0
 
 
 def test_a_leg_without_epochs_says_nothing():

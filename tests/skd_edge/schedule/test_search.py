@@ -17,7 +17,7 @@ from skd_edge.schedule.tree import Facts, Legs, grow
 NAMES = ["s4", "s6", "s8", "s12", "s16", "s24"]
 
 
-def make(**schedule) -> Recipe:
+def make(epochs=9, **schedule) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "r",
@@ -28,7 +28,7 @@ def make(**schedule) -> Recipe:
             ],
             "students": [{"name": n, "width": int(n[1:])} for n in NAMES],
             "schedule": {"search": "halving", "controls": [], "share": 0, **schedule},
-            "training": {"epochs": 9},
+            "training": {"epochs": epochs},
             "choice": {"budget": "8 ms", "margin": 0},
         }
     )
@@ -84,15 +84,17 @@ def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
     rungs=st.sampled_from([(), (0.34,), (0.2, 0.5)]),
     share=st.sampled_from([0, 0.3, 0.7]),
     legs=st.none() | st.integers(1, 40),
+    epochs=st.integers(1, 9),  # with few, a rung is the whole leg
+    paths=st.sampled_from([None, [["a1"]], [[], ["a2", "a1"]], [["a1", "a2"], ["a2", "a1"], []]]),
 )
 def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exhaustive_legs(
-    seed, keep, rungs, share, legs
+    seed, keep, rungs, share, legs, epochs, paths
 ):
-    recipe = make(keep=keep, rungs=rungs, share=share, max_legs=legs)
+    recipe = make(keep=keep, rungs=rungs, share=share, max_legs=legs, epochs=epochs, paths=paths)
     draws = np.random.default_rng(seed).random(1000)
     search, trained, events = run(recipe, lambda n: draws[int(n.hash[:6], 16) % 1000])
     everything = {("teacher", *p, s.name) for s in recipe.students for p in recipe.paths}
-    assert len(recipe.paths) == 4
+    assert () in recipe.paths
     assert finals(trained) | set(search.pruned) == everything
     assert not finals(trained) & set(search.pruned)
     assert all(search.pruned.values())
@@ -100,7 +102,7 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
     # What is trained to the end is the very leg that training everything would train.
     every = {n.hash for n in grow(recipe, Facts("data", "weak", 10), recipe.students)}
     assert {n.hash for n in trained if n.leg.role != "rung"} <= every
-    assert len({(n.hash, n.leg.path) for n in trained}) == len(trained)  # nothing twice
+    assert len({(n.hash, n.leg.path, n.leg.role) for n in trained}) == len(trained)  # nothing twice
     left = {p[-1] for p in finals(trained)}
     assert len(left) >= min(keep, len(NAMES))
     assert {("teacher", s) for s in left} <= finals(trained)
@@ -129,6 +131,17 @@ def test_stop_rules_hold_and_are_named(rule):
     if key == "share":
         assert spent <= limit * sum(n.leg.epochs for n in everything) + 4 * 9  # rungs and direct arms are never cut off
     assert finals(trained)
+
+
+def test_paths_written_by_hand_are_gone_in_their_own_order():
+    _, trained, _ = run(make(paths=[[], ["a2", "a1"]]), by_width)
+    assert ("teacher", "a2", "a1", "s24") in finals(trained)
+    assert {n.leg.path for n in trained if n.leg.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
+
+
+def test_the_direct_cascade_is_tried_though_the_paths_leave_it_out():
+    _, trained, _ = run(make(paths=[["a1"]]), by_width)
+    assert {("teacher", "s24"), ("teacher", "a1", "s24")} <= finals(trained)
 
 
 def test_without_a_budget_milliseconds_are_taxed():
