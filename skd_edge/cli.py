@@ -92,14 +92,15 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
 @click.option("--out", type=AnyPath, help="The run folder whose cached legs count.  [default: runs/NAME]")
 @set_option
 @code_option
-def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool) -> None:
-    """Show what compress would do: the tree of legs, what is cached, time and disk."""
+@click.option("--hourly", type=click.FloatRange(0), metavar="PRICE", help="What an hour of this machine costs.")
+def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool, hourly: float | None) -> None:
+    """Show what compress would do: the tree of legs, what is cached, time, disk and cost."""
     from skd_edge.recipe_file import load_recipe
 
     loaded = load_recipe(recipe, sets)
     from skd_edge.compress import plan as make_plan
 
-    click.echo(make_plan(loaded, out or Path("runs", loaded.name), allow_code=allow_code).to_text())
+    click.echo(make_plan(loaded, out or Path("runs", loaded.name), allow_code=allow_code).to_text(hourly))
 
 
 @cli.command()

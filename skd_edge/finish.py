@@ -361,7 +361,7 @@ def _row(outcome: Outcome, c: Candidate) -> Json:
 
 def _teacher_row(outcome: Outcome) -> Json:
     name = outcome.recipe.teacher.name
-    candidate = Candidate((name,), name, teachers_form(outcome.recipe))
+    candidate = Candidate((name,), name, teachers_form(outcome.recipe), name)
     return build.candidate_row(
         candidate, outcome.teacher, outcome.random[TEACHER], outcome.decision, "the teacher, to compare", None
     ) | {"name": TEACHER}

@@ -58,33 +58,51 @@ class Plan:
     weigh_seconds: float
     megabytes: float
     halves: bool = False
+    share: float = 0.0
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of training that are left to do; where the search halves, no more than its share of all legs."""
+        legs = [leg for leg in self.legs if not leg.pruned]
+        left = sum(leg.seconds for leg in legs if not leg.cached)
+        return min(left, self.share * sum(leg.seconds for leg in legs)) if self.halves and self.share else left
 
     @property
     def seconds(self) -> float:
         """Seconds that are left to do."""
-        return (
-            self.data_seconds
-            + self.weigh_seconds
-            + sum(leg.seconds for leg in self.legs if not leg.cached and not leg.pruned)
-        )
+        return self.data_seconds + self.weigh_seconds + self.training_seconds
 
-    def to_text(self) -> str:
-        """For the screen."""
+    def to_text(self, hourly: float | None = None) -> str:
+        """For the screen.
+
+        Args:
+            hourly: what an hour of this machine costs, in whatever money: the costs of legs are told too.
+        """
+
+        def cost(seconds: float) -> str:
+            return "" if hourly is None else f"{hourly * seconds / 3600:>10.3f}"
+
         lines = [f"{self.recipe}: {self.clips} clips, {len(self.legs)} legs"
                  f" ({sum(leg.cached for leg in self.legs)} cached)", ""]  # fmt: skip
         for leg in self.legs:
             state = "cached" if leg.cached else "over budget?" if leg.pruned else f"~{leg.seconds:.0f} s"
-            lines.append(f"  {leg.hash or 'not named yet':<18} {leg.role:<10} {leg.name:<40} {state:>12}")
+            costs = "" if leg.cached or leg.pruned else cost(leg.seconds)
+            lines.append(f"  {leg.hash or 'not named yet':<18} {leg.role:<10} {leg.name:<40} {state:>12}"
+                         f" {leg.megabytes:>7.2f} MB{costs}")  # fmt: skip
         if not self.decoded:
             lines += ["", "  The clips are not decoded yet, so legs have no names and nothing counts as cached."]
         if self.halves:
-            lines += ["", "  Successive halving trains a part of these; the time is that of all."]
+            share = f"at most {self.share:.0%} of their seconds (schedule.share)"
+            most = share if self.share else "the time is that of all"
+            lines += ["", f"  Successive halving trains a part of these, and rungs: {most}."]
         lines += [
             "",
             "  'over budget?': slower than the budget in PyTorch; the run weighs the exported file before it decides.",
             f"  estimated: {self.data_seconds:.0f} s data, {self.weigh_seconds:.0f} s export and measurement, "
             f"{self.seconds / 60:.1f} min in all; about {self.megabytes:.0f} MB of disk",
         ]
+        if hourly is not None:
+            lines.append(f"  cost:{cost(self.seconds)} at {hourly:g} an hour")
         return "\n".join(lines)
 
 
@@ -134,7 +152,7 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
     megabytes = (pixels + answers) / 1e6 + sum(leg.megabytes for leg in legs)
     weigh = _weigh_seconds(recipe) + (_grid_seconds(guessed) if "students" in guessed.auto else 0.0)
     return Plan(recipe.name, count, facts is not None, tuple(legs), _data_seconds(recipe, count, facts), weigh,
-                megabytes, recipe.halves)  # fmt: skip
+                megabytes, recipe.halves, recipe.schedule.share)  # fmt: skip
 
 
 def _proposed(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
@@ -164,7 +182,7 @@ def _is_told(spec: Network) -> bool:
 def _kind(node: Node) -> tuple[object, ...]:
     """Legs of one kind take equally long a step."""
     leg = node.leg
-    return str(leg.learner.outline), leg.staged, leg.weak, leg.training.losses, node.teacher and str(
+    return str(leg.learner.outline), leg.staged, leg.weak, leg.training, node.teacher and str(
         node.teacher.leg.learner.outline), bool(leg.epochs)  # fmt: skip
 
 

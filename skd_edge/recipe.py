@@ -15,13 +15,15 @@ from skd_edge.recipe_data import Data, TableData
 from skd_edge.recipe_labels import Labels
 from skd_edge.recipe_networks import Layout as Layout
 from skd_edge.recipe_networks import Member as Member
-from skd_edge.recipe_networks import Name, Share, unused
 from skd_edge.recipe_networks import Network as Network
-from skd_edge.recipe_networks import Part as Part
 from skd_edge.recipe_networks import Teacher as Teacher
 from skd_edge.recipe_networks import TeacherClip as TeacherClip
+from skd_edge.recipe_part import Name, Share, unused
+from skd_edge.recipe_part import Part as Part
+from skd_edge.recipe_training import Losses as Losses
+from skd_edge.recipe_training import Taught
+from skd_edge.recipe_training import Training as Training
 
-LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
 Runtime = Literal["ort", "openvino"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
@@ -103,60 +105,6 @@ class Augment(Part):
     views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")
 
 
-# ---------------------------------------------------------------------------------------------- training
-class Losses(Part):
-    """Weights of a leg's loss terms; 0 turns a term off."""
-
-    labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
-    logits: float = Field(2.0, ge=0, description="agreement with the teacher's logits")
-    correlation: float = Field(1.0, ge=0, description="relation matrices of corresponding substages")
-    distribution: float = Field(0.0, ge=0, description="distance of feature distributions of corresponding substages")
-    temperature: float = Field(2.0, gt=0)
-    logits_kind: LogitLoss = Field("kd", description="kd, kd-standardised (2403.01427), dist, dkd")
-    correlation_kind: Literal["gram", "pearson"] = "gram"
-    distribution_kind: Literal["gaussian", "mmd", "pkt"] = Field(
-        "gaussian", description="Gaussian 2-Wasserstein, maximum mean discrepancy, or PKT"
-    )
-
-
-class Training(Part):
-    """One optimiser schedule (AdamW, one cosine) for every leg; epochs may differ by role."""
-
-    teacher_epochs: int = Field(14, ge=1, le=1000)
-    epochs: int = Field(12, ge=1, le=1000, description="epochs of every assistant and student, controls included")
-    batch: int = Field(64, ge=2, le=4096)
-    accumulate: int = Field(
-        1, ge=1, le=64, description="parts of a batch that go through the network one after the other, to save memory"
-    )
-    rate: float = Field(3e-3, gt=0, le=1.0)
-    weight_decay: float = Field(0.02, ge=0, le=1.0)
-    ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
-    combination: Literal["curriculum", "graft", "none"] = Field(
-        "none", description="how the learner's first substages are combined (method.md, idea a)"
-    )
-    prefix: float = Field(
-        0.25, ge=0, le=0.9, description="share of a leg's epochs in which only prefixes of substages learn"
-    )
-    match: tuple[Annotated[int, Field(ge=1, le=6)], ...] | None = Field(
-        None, description="numbers of the substages that correspond, 1 the first; default: all of them"
-    )
-    dense: Share = Field(
-        0.0, description="dense guidance (2009.08825): chance that a step also listens to the teachers further up"
-    )
-    cache: Literal["float32", "float16"] = Field(
-        "float32", description="how a teacher's answers are kept; float16 halves the disk and rounds by up to 1/2048"
-    )
-    balance: Share = Field(
-        0.0,
-        exclude_if=unused(0.0),
-        description="0: an epoch sees every clip once; 1: every class as often as any other; between: towards it",
-    )
-    rounds: int = Field(3, ge=1, le=20, description="times the labels are estimated anew and the teacher goes on")
-    refine: Share = Field(0.45, description="share of teacher_epochs that the teacher goes on for in each round")
-    elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
-    losses: Losses = Losses()
-
-
 # ---------------------------------------------------------------------------------------------- schedule
 class Space(Part):
     """What ``students: auto`` and ``assistants: auto`` choose from: a grid whose networks are weighed untrained.
@@ -183,6 +131,11 @@ class Space(Part):
     )
     sizes: tuple[Annotated[int, Field(ge=8, le=512)], ...] | None = Field(
         None, min_length=1, description="heights and widths of the input, as frames; default: the clip's"
+    )
+    ways: dict[Name, Taught] = Field(
+        {},
+        description="ways of distilling that every kept student is also tried in, by the name that it gets; each as a "
+        "student's `training`",
     )
 
 
@@ -353,6 +306,16 @@ class Recipe(Part):
             return tuple(path for count in range(len(names) + 1) for path in combinations(names, count))
         return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
 
+    def training_of(self, learner: Network) -> Training:
+        """How a leg of the method trains this learner."""
+        return learner.training.over(self.training) if learner.training else self.training
+
+    @property
+    def shapes(self) -> dict[str, str]:
+        """By a student's name the first student that is the same network: it takes as long, whatever it was taught."""
+        first: dict[str, str] = {}
+        return {s.name: first.setdefault(str(s.outline), s.name) for s in self.students}
+
     @property
     def halves(self) -> bool:
         """Whether successive halving decides what is trained to the end."""
@@ -394,16 +357,18 @@ class Recipe(Part):
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
                     f"{network.size or self.clip.size} does not allow; use fewer substages or a larger size"
                 )
-        match, most = self.training.match, first.substage_count
-        if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
-            raise ValueError(
-                f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does not"
-            )
-        if self.training.combination == "graft" and (alien := self._ungraftable()):
-            raise ValueError(
-                f"training.combination: graft runs the teacher's later substages alone, which {alien} cannot do; use "
-                "curriculum or none"
-            )
+        for training in (self.training, *map(self.training_of, (*self.assistants, *self.students))):
+            match, most = training.match, first.substage_count
+            if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
+                raise ValueError(
+                    f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does "
+                    "not"
+                )
+            if training.combination == "graft" and (alien := self._ungraftable()):
+                raise ValueError(
+                    f"training.combination: graft runs the teacher's later substages alone, which {alien} cannot do; "
+                    "use curriculum or none"
+                )
         self._answers_fit()
         if self.training.accumulate * 2 > self.training.batch and self.training.accumulate > 1:
             raise ValueError(
@@ -465,7 +430,7 @@ class Recipe(Part):
                     raise ValueError(f"{network.name} looks at {key} {asked}, which does not divide clip.{key} {there}")
             if network.causal and (network.frames or network.size):
                 raise ValueError(f"{network.name} is causal, so it streams whole frames; remove its frames and size")
-            if self.training.combination == "graft" and (network.frames or network.size):
+            if self.training_of(network).combination == "graft" and (network.frames or network.size):
                 raise ValueError(
                     f"training.combination: graft runs the teacher's later substages on {network.name}'s maps, so it "
                     "must look at the same frames and size as the teacher; remove its frames and size"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from skd_edge.recipe_networks import Part, Share, unused
+from skd_edge.recipe_part import Part, Share, unused
 
 
 class GeneratedData(Part):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skd_edge.recipe_networks import Name, Part, Share
+from skd_edge.recipe_part import Name, Part, Share
 
 
 class Noise(Part):

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
+
+from skd_edge.recipe_part import Name, Part, Share, unused
+from skd_edge.recipe_training import Taught
 
 Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "BMC", "FNC", "NBC", "BCT", "FC"]
 Family = Literal["resnet", "mobile", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 Source = Literal["factory", "hub", "torchvision", "timm", "onnx", "logits", "ensemble"]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _LATER = ("causal", "start", "frames", "size")  # settings that came later than the first legs
 READY = 4  # substages of networks that need not name them
-
-
-def unused(default: object) -> Callable[[object], bool]:
-    """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
-    return lambda value: value == default
-
-
-class Part(BaseModel):
-    """A frozen section of a recipe; a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Network(Part):
@@ -51,6 +40,13 @@ class Network(Part):
         None, ge=8, le=512, description="looks at the clip shrunk to this height and width; default: as it is"
     )
 
+    training: Taught | None = Field(
+        None,
+        exclude_if=unused(None),
+        description="how this one is distilled, where that differs from the recipe's `training`: combination, match, "
+        "prefix, dense, losses",
+    )
+
     @property
     def substage_count(self) -> int:
         """K: how many substages the network has."""
@@ -60,7 +56,8 @@ class Network(Part):
     def outline(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it."""
         unset = (key for key in _LATER if getattr(self, key) == Network.model_fields[key].default)
-        return self.model_dump(include=set(Network.model_fields) - {"name", *unset})  # at rest, they rename no leg
+        apart = {"name", "training", *unset}  # at rest, what came later renames no leg
+        return self.model_dump(include=set(Network.model_fields) - apart)
 
     @model_validator(mode="after")
     def _one_family(self) -> Network:
@@ -273,6 +270,8 @@ class Teacher(Member):
 
     @model_validator(mode="after")
     def _together(self) -> Teacher:
+        if self.training is not None:
+            raise ValueError("teacher.training says how a learner is distilled, and the teacher is none; remove it")
         if len(self.ensemble) == 1:
             raise ValueError("teacher.ensemble has one member; give two or more, or describe it as the teacher itself")
         for number, member in enumerate(self.ensemble):

@@ -66,7 +66,9 @@ def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict
     """Latency of every student in every form, and of the teacher, before anything is trained."""
     with screen.stage("weighing candidates with random weights") as bar:
         targets: list[Target] = []
-        asked = recipe.students if recipe.teacher.logits else (recipe.teacher, *recipe.students)
+        shapes = set(recipe.shapes.values())
+        students = tuple(s for s in recipe.students if s.name in shapes)  # equal networks are weighed once
+        asked = students if recipe.teacher.logits else (recipe.teacher, *students)
         networks = [(n, scale.random_weights(n)) for n in asked]
         scale.trace_ahead([built for _, built in networks])
         for number, (network, built) in enumerate(networks):

@@ -105,7 +105,7 @@ def study(name: str, runs: Path) -> Json:
     return {
         "recipe": name, "seed": recipe.seed, "seconds": round(seconds, 1), "peak_pss_mib": peak,
         "parts": {k: round(v, 1) for k, v in parts.items()}, "planned": round(expected.seconds, 1),
-        "planned_training": round(sum(leg.seconds for leg in expected.legs if not leg.pruned), 1),
+        "planned_training": round(expected.training_seconds, 1),
         "again": round(again, 2), "device": device_card(),
     }  # fmt: skip
 

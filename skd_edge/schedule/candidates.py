@@ -43,11 +43,16 @@ def _form(recipe: Recipe, precision: Precision, runtime: Runtime) -> Form:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing that could be deployed: a student by a path, in a form."""
+    """One thing that could be deployed: a student by a path, in a form.
+
+    Attributes:
+        shape: the first student of the recipe that is the same network: both take equally long.
+    """
 
     path: tuple[str, ...]
     student: str
     form: Form
+    shape: str
 
     @property
     def name(self) -> str:
@@ -56,14 +61,14 @@ class Candidate:
 
     @property
     def untrained(self) -> str:
-        """What the student's file with random weights is called in this form: cascades share it."""
-        return f"{self.student} {self.form.name}"
+        """What the student's file with random weights is called in this form: cascades and equal networks share it."""
+        return f"{self.shape} {self.form.name}"
 
 
 def candidates(recipe: Recipe) -> list[Candidate]:
     """All candidates of a recipe: {cascade path} x {student} x {precision} x {runtime}."""
     return [
-        Candidate((recipe.teacher.name, *path, student.name), student.name, form)
+        Candidate((recipe.teacher.name, *path, student.name), student.name, form, recipe.shapes[student.name])
         for student in recipe.students
         for path in recipe.paths
         for form in forms(recipe)
@@ -105,7 +110,8 @@ def affordable(
         ("{:.2f} ms", p50_ms, budget_ms, "the budget of {:.2f} ms"),
     )
     for student in recipe.students:
-        names = {n: f.name for f in forms(recipe) if (n := f"{student.name} {f.name}") in p50_ms}
+        shape = recipe.shapes[student.name]
+        names = {n: f.name for f in forms(recipe) if (n := f"{shape} {f.name}") in p50_ms}
         if not names:
             out[student.name] = "never trained: no runtime can run any of its files"
         for said, costs, most, limit in limits:
@@ -114,7 +120,7 @@ def affordable(
             least = min(names, key=lambda n: costs.get(n, 0.0))
             names = {n: name for n, name in names.items() if costs.get(n, 0.0) <= most}
             if not names:
-                what = f"{said.format(costs[least])} ({least.removeprefix(student.name + ' ')}, random weights)"
+                what = f"{said.format(costs[least])} ({least.removeprefix(shape + ' ')}, random weights)"
                 out[student.name] = f"never trained: {what} is over {limit.format(most)}"
         if student.name not in out:
             keep.append(student)
@@ -125,7 +131,7 @@ def fastest(recipe: Recipe, p50_ms: Mapping[str, float]) -> dict[str, float]:
     """Each student's milliseconds in its fastest form, by name; one that cannot run anywhere is left out."""
     found = {}
     for student in recipe.students:
-        names = (f"{student.name} {form.name}" for form in forms(recipe))
+        names = (f"{recipe.shapes[student.name]} {form.name}" for form in forms(recipe))
         if times := [p50_ms[name] for name in names if name in p50_ms]:
             found[student.name] = min(times)
     return found

@@ -177,6 +177,8 @@ class LocalEngine:
         facts = {"leg": node.hash, "name": leg.name, "role": leg.role, "accuracy": trained.accuracy,
                  "seconds": round(trained.seconds, 3), "curve": trained.curve, "threads": torch.get_num_threads(),
                  "torch": torch.__version__, "processes": self.team.size}  # fmt: skip
+        if (pace := trained.curve[-1].get("pace", 1.0) if trained.curve else 1.0) < 1:
+            self.run.journal("slowed_down", leg=node.hash, name=leg.name, rate=pace * leg.training.rate)
         write_json(folder / "leg.json", facts)  # last: marks the leg as finished
         (folder / "state.pt").unlink(missing_ok=True)
         self.run.publish(node.hash)

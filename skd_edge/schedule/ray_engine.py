@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -106,6 +107,11 @@ class RayEngine(LocalEngine):
                     yield self._finished(first, cached=False)
                     yield from map(self.train, others)
         except RayTaskError as error:
+            if "failed to import on the worker" in str(error.cause):
+                raise UserError(
+                    "a worker of the Ray cluster cannot import skd-edge or something that it needs "
+                    f"({_missing(str(error.cause))}); install the same skd-edge[ray] on every machine of the cluster"
+                ) from error
             raise error.cause from error  # as if it had been raised here; the worker's traceback goes with it
         except RayError as error:
             raise UserError(
@@ -221,6 +227,12 @@ def _own_signals() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def _missing(said: str) -> str:
+    """Of a worker's traceback, the one line that helps."""
+    found = re.search(r"No module named '[^']+'", said)
+    return found.group() if found else " ".join(said.split())[:200]
 
 
 def _brief(error: BaseException) -> str:

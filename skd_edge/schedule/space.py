@@ -109,8 +109,19 @@ def settled(recipe: Recipe, students: Sequence[Network]) -> Recipe:
             f"'assistants: auto' calls one {min(taken)}, as a student is called; give that student another name"
         )
     how = recipe.schedule.model_copy(update={"search": "halving" if recipe.halves else "exhaustive"})
-    update = {"students": tuple(students), "assistants": found, "auto": (), "schedule": how}
+    update = {
+        "students": (*students, *_in_other_ways(recipe.space, students)),
+        "assistants": found,
+        "auto": (),
+        "schedule": how,
+    }
     return Recipe.model_validate(recipe.model_copy(update=update).model_dump())
+
+
+def _in_other_ways(space: Space, students: Sequence[Network]) -> list[Network]:
+    """The same networks, distilled in each of the space's ways."""
+    ways = space.ways.items()
+    return [s.model_copy(update={"name": f"{s.name}-{way}", "training": how}) for s in students for way, how in ways]
 
 
 def named_before(recipe: Recipe, students: Sequence[str]) -> Recipe:
@@ -118,7 +129,7 @@ def named_before(recipe: Recipe, students: Sequence[str]) -> Recipe:
     if not recipe.auto:
         return recipe
     nets = {n.name: n for n in (grid(recipe) if "students" in recipe.auto else recipe.students)}
-    return settled(recipe, [nets[name] for name in students])
+    return settled(recipe, [nets[name] for name in students if name in nets])
 
 
 def _named(shape: dict[str, object], recipe: Recipe) -> Network:

@@ -154,9 +154,10 @@ class Legs:
         """A learner distilled from ``teacher`` with the full method; ``above`` also teach where guidance is dense."""
         labels = teacher if self.recipe.labels.optimise else None
         targets = self.targets(teacher) if labels else self.facts.weak
-        others, staged = above if self.recipe.training.dense else (), teacher.leg.learner.substage_count > 0
+        training = self.recipe.training_of(learner)
+        others, staged = above if training.dense else (), teacher.leg.learner.substage_count > 0
         leg = self._leg(learner, role, path, teacher=teacher.hash, targets=targets, staged=staged,
-                        others=tuple(o.hash for o in others))  # fmt: skip
+                        others=tuple(o.hash for o in others), training=training)  # fmt: skip
         return Node(leg, teacher=teacher, labels=labels, others=others)
 
     def alone(self, student: Network) -> Node:

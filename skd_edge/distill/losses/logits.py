@@ -1,4 +1,4 @@
-"""Knowledge distillation on the logits (1503.02531), standardised by default (2403.01427).
+"""Knowledge distillation on the logits (1503.02531), standardised where asked (2403.01427).
 
 Here too is what every loss on the logits shares: the temperature, and the Kullback-Leibler divergence.
 """

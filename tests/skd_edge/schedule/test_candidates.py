@@ -42,6 +42,20 @@ def test_every_file_on_every_runtime_and_names_that_stay_readable():
     assert {c.untrained for c in found if c.student == "s1"} == {f"s1 {f.name}" for f in forms(several)}
 
 
+def test_one_network_taught_in_two_ways_is_weighed_once_and_has_one_latency():
+    students = [{"name": "s1", "width": 8}, {"name": "s1-graft", "width": 8, "training": {"combination": "graft"}}]
+    recipe = Recipe.model_validate(RECIPE.model_dump() | {"students": students})
+    assert recipe.shapes == {"s1": "s1", "s1-graft": "s1"}
+    found = candidates(recipe)
+    assert {c.untrained for c in found} == {"s1 fp32", "s1 int8"}
+    ms = alike({c: float(i) for i, c in enumerate(found)})
+    assert len({ms[c] for c in found if c.form.precision == "fp32"}) == 1
+    p50 = {"s1 fp32": 2.0, "s1 int8": 1.0}
+    assert fastest(recipe, p50) == {"s1": 1.0, "s1-graft": 1.0}
+    assert affordable(recipe, p50, 0.5)[1]["s1-graft"].startswith("never trained: 1.00 ms (int8, random weights)")
+    assert [s.name for s in affordable(recipe, p50, 1.5)[0]] == ["s1", "s1-graft"]
+
+
 def test_a_student_is_within_the_budget_on_one_runtime():
     several = with_runtimes("ort", "openvino")
     p50 = {f"{s} {f.name}": 3.0 for s in ("s1", "s2") for f in forms(several)} | {"s1 int8 on openvino": 1.0}

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_bench.errors import UsageError
+from skd_bench.errors import UsageError, UserError
 from skd_edge.models.build import build_network
 from skd_edge.recipe import Network, Recipe
 from skd_edge.recipe_file import load_recipe, resolved_yaml
-from skd_edge.schedule.space import assistants, grid, shortlist, widths
+from skd_edge.schedule.space import assistants, grid, named_before, settled, shortlist, widths
 
 TEXT = """
 name: auto
@@ -51,6 +51,29 @@ def test_a_space_that_cannot_be_is_refused(tmp_path, text, said):
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UsageError, match=said):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_kept_students_are_tried_in_every_way(tmp_path):
+    ways = "space: {ways: {graft: {combination: graft}, far: {match: [4], losses: {distribution: 1}}}}\n"
+    (tmp_path / "recipe.yaml").write_text(TEXT + ways)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    kept = grid(recipe)[:2]
+    whole = settled(recipe, kept)
+    assert [s.name for s in whole.students] == [
+        *(n.name for n in kept), *(f"{n.name}-{way}" for n in kept for way in ("graft", "far"))
+    ]  # fmt: skip
+    assert len(set(whole.shapes.values())) == 2
+    assert whole.training_of(whole.students[3]).match == (4,)
+    assert named_before(recipe, [s.name for s in whole.students]) == whole
+    (tmp_path / "again.yaml").write_text(resolved_yaml(recipe))
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_a_proposed_assistant_may_not_be_called_as_a_student_is(recipe):
+    kept = [grid(recipe)[0]]
+    (name, *_) = [a.name for a in settled(recipe, kept).assistants]
+    with pytest.raises(UserError, match=f"calls one {name}, as a student is called"):
+        settled(recipe, [kept[0].model_copy(update={"name": name})])
 
 
 def test_the_grid_has_every_width_of_every_kind_and_one_change_at_a_time(recipe):

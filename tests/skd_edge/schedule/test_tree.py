@@ -57,6 +57,37 @@ def test_default_paths():
     assert names(nodes, "alone") == ["s1", "s2"]
 
 
+def test_one_network_may_be_taught_in_several_ways():
+    """Other ways make other legs; the leg without a teacher, and the plain control, stay one and the same."""
+    graft = {"combination": "graft", "match": [2, 4], "losses": {"distribution": 0.5}}
+    students = [{"name": "s1", "width": 8}, {"name": "s1-graft", "width": 8, "training": graft}]
+    nodes = tree(students=students, schedule={"controls": ["alone", "kd"]}, training={"losses": {"correlation": 0.7}})
+    plain, other = (next(n.leg for n in nodes if n.leg.path == ("teacher", s["name"])) for s in students)
+    assert (other.training.combination, other.training.match) == ("graft", (2, 4))
+    assert (other.training.losses.distribution, other.training.losses.correlation) == (0.5, 0.7)
+    assert plain.training.combination == "none"
+    assert plain.hash != other.hash
+    assert plain.learner.outline == other.learner.outline
+    for path in ((("s1",), ("s1-graft",)), (("teacher", "s1"), ("teacher", "s1-graft"))):
+        legs = [n.leg for n in nodes if n.leg.path in path and n.leg.role in ("alone", "kd")]
+        assert len(legs) == 2
+        assert len({leg.hash for leg in legs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"teacher": {"width": 32, "training": {"dense": 0.5}}}, "the teacher is none"),
+        ({"students": [{"name": "s", "training": {"match": [5]}}]}, "1 to 4 here"),
+        ({"students": [{"name": "s", "frames": 4, "training": {"combination": "graft"}}]}, "same frames and size"),
+        ({"students": [{"name": "s", "training": {"epochs": 3}}]}, "epochs"),
+    ],
+)
+def test_ways_that_cannot_be(change, said):
+    with pytest.raises(ValueError, match=said):
+        Recipe.model_validate(BASE | change)
+
+
 def test_shared_prefixes_are_trained_once():
     nodes = tree(schedule=PATHS)
     assert sorted(names(nodes, "assistant")) == ["teacher>a1", "teacher>a1>a2", "teacher>a2"]
