@@ -145,6 +145,7 @@ ROWS = (
     Row("KD, equal seconds", _kd("td-kd"), stretch=EQUAL),
     Row("KD + LS, equal seconds", _kd("td-ls"), stretch=EQUAL),
     Row("full", _direct, baseline=False),
+    Row("full, twice the epochs", _direct, baseline=False, stretch=2.0),
     Row("full - (a) correlation", _direct, ("training.losses.correlation=0",), baseline=False),
     Row("full + (a) curriculum", _direct, ("training.combination=curriculum",), baseline=False),
     Row("full + (a) graft", _direct, ("training.combination=graft",), baseline=False),

@@ -72,7 +72,8 @@ def build(
     except OSError as error:
         raise UserError(
             f"cannot build the clip store {folder}: {error.strerror or error}; the cache needs room for "
-            f"{row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)"
+            f"{row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)",
+            exit_code=75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1,  # 75: paused; room is all it needs
         ) from error
 
 

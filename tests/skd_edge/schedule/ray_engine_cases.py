@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -208,3 +209,20 @@ def test_without_ray(tmp_path, monkeypatch, capsys):
     assert code == cli.FAILED
     assert "this command needs ray: pip install 'skd-edge[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_lacks_a_package_is_told_in_one_line(cluster, small, tmp_path, monkeypatch):
+    """The task is pickled by the name of a module that is here and not on the workers, as skd_edge may be."""
+    from skd_edge.schedule import ray_engine as module
+
+    absent = ModuleType("only_here")
+    exec("def train_leg(job, node, news, *needed): pass", absent.__dict__)
+    absent.train_leg.__module__ = "only_here"
+    monkeypatch.setitem(sys.modules, "only_here", absent)
+    monkeypatch.setattr(module, "_train_leg", ray.remote(absent.train_leg))
+    recipe, material, _ = small
+    other = recipe.model_copy(update={"seed": 2})  # none of its legs is in the cache
+    tree = grow(other, facts_of(material), other.students)
+    said = r"cannot import skd-edge .*\(No module named 'only_here'\).*install the same skd-edge\[ray\]"
+    with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=said):
+        list(ray_engine(other, run, material).train_all(tree))
