@@ -1,4 +1,4 @@
-"""The table "Do the numbers hold?" of docs/measuring.md, from what crosscheck.py, aa.py and overhead.py found.
+"""The table "Do the numbers hold?" of docs/measuring.md: crosscheck.py, aa.py, overhead.py and weights.py found it.
 
 python bench/suites/measuring_page.py
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from skd_bench.files import write_atomic
@@ -30,13 +31,22 @@ def _ratio(value: float, interval: list[float]) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def table(cross: Json, aa: Json, overhead: Json) -> str:
+def _against_random(weights: Json, kind: str) -> str:
+    """The middle and the ends of the ratios to random weights, over networks, precisions and runtimes."""
+    ratios = sorted(row["ratio"] for row in weights["rows"] if row["weights"] == kind)
+    inside = sum(abs(ratio - 1) <= weights["within"] for ratio in ratios)
+    return (f"median {median(ratios):.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f} times; {inside} of {len(ratios)} "
+            f"within {weights['within']:.0%}")  # fmt: skip
+
+
+def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
     """Rows of a Markdown table; every figure from the data.
 
     Args:
         cross: ``bench/results/crosscheck.json``.
         aa: ``bench/results/aa.json``.
         overhead: ``bench/results/overhead.json``.
+        weights: ``bench/results/weights.json``.
     """
     loads, found, card = [r["load"] for r in aa["repeats"]], aa["verdicts"], cross["device"]
     beside = f"`bench/suites/aa.py --repeats {len(loads)}` (load {min(loads):.1f} to {max(loads):.1f})"
@@ -59,6 +69,8 @@ def table(cross: Json, aa: Json, overhead: Json) -> str:
         ("the pack that travels, without its files", "the same",
          f"{overhead['pack']['bytes'] / 1024:.0f} KiB, measures {overhead['pack']['seconds_to_measuring']:.2f} s after "
          "Python's start (goals: 1 MiB, 1 s)"),
+        *((f"a file with {kind} weights against one with random weights", "`bench/suites/weights.py`",
+           _against_random(weights, kind)) for kind in ("other random", "trained", "zero")),
     ]  # fmt: skip
     head = f"| question | command | found on {card['cpu']}, {card['cores_usable']} cores |"
     return "\n".join([head, "|---|---|---|", *(f"| {q} | {command} | {said} |" for q, command, said in rows)])
@@ -66,7 +78,7 @@ def table(cross: Json, aa: Json, overhead: Json) -> str:
 
 def main() -> None:
     """Write the table between its two marks."""
-    parts = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("crosscheck", "aa", "overhead"))
+    parts = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("crosscheck", "aa", "overhead", "weights"))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     write_atomic(PAGE, f"{before}{START}\n{table(*parts)}\n{END}{rest.partition(END)[2]}")
 
