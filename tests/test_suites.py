@@ -75,7 +75,8 @@ def test_every_row_is_another_leg_of_the_same_student(suites):
 
     nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
     same = ("no KD", "no KD, clean labels", "no KD, equal seconds"), ("teacher", "teacher, clean labels")
-    same += (("KD", "KD, equal seconds"), ("KD + LS", "KD + LS, equal seconds"))  # other labels, or other epochs
+    same += (("KD", "KD, equal seconds"), ("KD + LS", "KD + LS, equal seconds"))
+    same += (("full", "full, twice the epochs"),)  # other labels, or other epochs
     hashes = {name: node.hash for name, node in nodes.items() if not any(name in group[1:] for group in same)}
     assert len(set(hashes.values())) == len(hashes)
     epochs = {node.leg.epochs for name, node in nodes.items() if not name.startswith("teacher")}

@@ -38,7 +38,8 @@ Accuracies are of the exported files. A single seed says little about the method
 The looks that are counted are those of this command; while the label optimiser was developed, the teacher's accuracy
 on the test clips of seed 0 was looked at as well, and which of the method's ideas are on by default was decided on test
 clips of seeds 0 and 1 ([method_study.md](method_study.md)): read seed 0 as a demonstration, not as proof.
-Seconds of training are wall time of a machine that did other work beside it. `human_motion` is rendered motion capture
+Seconds of training are wall time of a machine that did other work beside it, and so are human_motion's milliseconds (on
+one of two cores: p90 and p99 tell of the other work). `human_motion` is rendered motion capture
 (Bandai Namco Research Motion Dataset 2, Bandai Namco Research Inc., CC BY-NC 4.0), tested on two styles that training
 never saw.
 

@@ -11,10 +11,10 @@ import contextlib
 import hashlib
 import sys
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
-import onnxscript
 import torch
 from torch import nn
 
@@ -41,7 +41,7 @@ def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
     homes = {_home(type(module).__module__) for module in network.modules()}
     if None in homes:
         return None
-    versions = (_METHOD, torch.__version__, onnx.__version__, onnxscript.__version__)
+    versions = (_METHOD, torch.__version__, onnx.__version__, version("onnxscript"))
     sources = sorted(_source(home) for home in homes if home)
     return cache / f"{hashlib.sha256(repr((key, versions, sources)).encode()).hexdigest()[:32]}.graph"
 

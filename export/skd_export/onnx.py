@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 import torch
-from onnxscript import optimizer
 from torch import nn
 
 from skd_bench.errors import UserError
@@ -59,6 +58,8 @@ def export_onnx(
             model = graph_of(network, clip_shape, graphs)
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(_untraceable(error, network, clip_shape)) from error
+    from onnxscript import optimizer  # a second to import, and most runs that go on find every file there
+
     model = optimizer.optimize(model)
     sources = sources_of(model)
     strip(model)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnxscript import optimizer
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
@@ -65,6 +64,8 @@ def export_stream(
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f"the network cannot be written frame by frame: {str(error).splitlines()[0]}") from error
     assert program is not None
+    from onnxscript import optimizer  # a second to import
+
     model = optimizer.optimize(program.model_proto)
     strip(model)
     onnx.helper.set_model_props(model, {CLASSES_KEY: json.dumps(classes, ensure_ascii=False)})
