@@ -46,6 +46,7 @@ NOISE = {
     "imbalanced": ("data.nothing=20", "labels.noise.kind=symmetric", "labels.noise.rate=0.2"),  # generated only
     "voters": ("labels.noise.kind=voters", "labels.noise.rate=0.45"),
 }
+CLEAN = {"imbalanced": ("data.nothing=20", "labels.noise.kind=none")}  # the same clips; elsewhere the recipe's
 CORE = ("no KD", "no KD, clean labels", "teacher, clean labels", "KD", "KD + LS", "ELR teacher, soft labels", "full")
 Json = dict[str, Any]
 
@@ -63,7 +64,7 @@ def add(row: Json) -> None:
 
 def measure(data: str, noise: str, one: Row, seed: int, runs: Path, card: Json) -> Json:
     """Train what a row needs, and score its network on the test clips."""
-    column = NOISE["clean"] if one.clean else NOISE[noise]
+    column = CLEAN.get(noise, NOISE["clean"]) if one.clean else NOISE[noise]
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *one.sets])
     if one.stretch != 1:
         times = {k: round(one.stretch * getattr(recipe.training, k)) for k in ("teacher_epochs", "epochs")}
