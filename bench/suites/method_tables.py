@@ -29,21 +29,22 @@ HEAD = """# The method's study
 Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/method.py --data {data} --noise {noise} --rows all
 --seeds {seeds}` (resumable; rows: `bench/results/method.jsonl`; this page: `--tables`).
 
-Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs,
-views, schedule, loss weights and first weights (rows "equal seconds": as many times the epochs as their name
-needs); baselines' losses (KD, KD + LS, DIST) are torchdistill's, confident learning is cleanlab's. "full" is what a
-recipe does by default; "full - x" and "full + x" switch one idea off or on; "all four ideas" has every one on and
-was the default until these rows. The label optimiser was developed on seeds 0 and 1 of the column with 40 %
-symmetric noise, and which ideas are on was decided on seeds 0 and 1 of the generated set (clean and 40 %) and on
-seed 0 of human_motion, among about a dozen variants of the student's leg, looking at test clips; no baseline had as
-many trials. "twice the epochs" is what more of the same gives, beside the rows of equal seconds. Seeds from 2 on are fresh on the generated set, from 1 on for human_motion's choice of ideas, which has
-the same test clips for every seed. The clips' difficulty and the student's width were chosen on clean labels, seeds
-0 to 4, from networks trained alone. Seconds are all training that a row needs with the estimation of labels, on
-{device}; rows that share a cache are cheaper for the later one, and rows that ran beside heavy work are marked in
-the data (`paused`) and left out of the mean: they compare rows roughly. Intervals: 95 %, bootstrap on two levels
-(seeds, then clips); with fewer than five seeds they are too narrow for the seeds' own spread. "full leads by" is
-paired, p under Holm's correction over the baselines. `noise-rec` is (X - B) / (C - B), B the same student on the
-weak labels, C on clean ones; `gap-rec` is (X - B) / (T - B), T the teacher on clean labels.
+Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
+schedule, loss weights and first weights (rows "equal seconds": as many times the epochs as their name needs);
+baselines' losses (KD, KD + LS, DIST) are torchdistill's, confident learning is cleanlab's. "full" is what a recipe
+does by default; "full - x" and "full + x" switch one idea off or on; "all four ideas" has every one on and was the
+default until these rows. The label optimiser was developed on seeds 0 and 1 of the column with 40 % symmetric noise,
+and which ideas are on was decided on seeds 0 and 1 of the generated set (clean and 40 %) and on seed 0 of
+human_motion, among about a dozen variants of the student's leg, looking at test clips; no baseline had as many
+trials. "twice the epochs" is what more of the same gives, beside the rows of equal seconds. Seeds from 2 on are fresh
+on the generated set, from 1 on for human_motion's choice of ideas, which has the same test clips for every seed. The
+clips' difficulty and the student's width were chosen on clean labels, seeds 0 to 4, from networks trained alone.
+Seconds are all training that a row needs with the estimation of labels, on {device}; rows that share a cache are
+cheaper for the later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the
+mean: they compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips); with fewer than five
+seeds they are too narrow for the seeds' own spread. "full leads by" is paired, p under Holm's correction over the
+baselines. `noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X -
+B) / (T - B), T the teacher on clean labels.
 
 """
 
