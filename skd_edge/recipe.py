@@ -357,7 +357,8 @@ class Recipe(Part):
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
                     f"{network.size or self.clip.size} does not allow; use fewer substages or a larger size"
                 )
-        for training in (self.training, *map(self.training_of, (*self.assistants, *self.students))):
+        ways = (way.over(self.training) for way in self.space.ways.values())
+        for training in (self.training, *map(self.training_of, (*self.assistants, *self.students)), *ways):
             match, most = training.match, first.substage_count
             if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
                 raise ValueError(
@@ -412,6 +413,11 @@ class Recipe(Part):
             raise ValueError("auto says that students are proposed, and students lists some; remove one of the two")
         if self.assistants and "assistants" in self.auto:
             raise ValueError("auto says that assistants are proposed, and assistants lists some; remove one of the two")
+        if self.space.ways and "students" not in self.auto:
+            raise ValueError(
+                "space.ways is for 'students: auto'; a student that is listed has its own 'training', and one network may "
+                "be listed in several ways"
+            )
         if self.auto and not self.space.widths and not self.teacher.scalable:
             raise ValueError("space.widths is missing: this teacher has no width to propose smaller ones by")
         if list(self.schedule.rungs) != sorted(set(self.schedule.rungs)):

@@ -157,10 +157,8 @@ class _Halving:
 
     def _student(self, student: Network, options: list[Path]) -> Steps:
         """The student by its best two predecessors, but by none that is worse than the student itself."""
-        direct, teachers = (
-            self._leaf(student),
-            {way: self._to(self.recipe.networks[way[-1]], way[:-1]) for way in options},
-        )
+        direct = self._leaf(student)
+        teachers = {way: self._to(self.recipe.networks[way[-1]], way[:-1]) for way in options}
         order = sorted(options, key=lambda way: -self._accuracy(teachers[way]))
         for place, way in enumerate(order):
             ahead = self._difference(teachers[way], direct)

@@ -11,6 +11,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
+
 from skd_bench.errors import UserError
 from skd_edge.recipe import Network, Recipe, Space
 
@@ -99,29 +101,31 @@ def settled(recipe: Recipe, students: Sequence[Network]) -> Recipe:
     """The recipe with these students, assistants where it says auto, and nothing left to propose.
 
     Raises:
-        UserError: A proposed assistant would be called as a student is.
+        UserError: What is proposed does not go with the rest of the recipe: two networks of one name, for example.
     """
     if not recipe.auto:
         return recipe
     found = assistants(recipe, list(students)) if "assistants" in recipe.auto else recipe.assistants
-    if "assistants" in recipe.auto and (taken := {a.name for a in found} & {s.name for s in students}):
-        raise UserError(
-            f"'assistants: auto' calls one {min(taken)}, as a student is called; give that student another name"
-        )
     how = recipe.schedule.model_copy(update={"search": "halving" if recipe.halves else "exhaustive"})
-    update = {
-        "students": (*students, *_in_other_ways(recipe.space, students)),
-        "assistants": found,
-        "auto": (),
-        "schedule": how,
-    }
-    return Recipe.model_validate(recipe.model_copy(update=update).model_dump())
+    tried = (*students, *_in_other_ways(recipe.space, students))
+    space = recipe.space.model_copy(update={"ways": {}})
+    update = {"students": tried, "assistants": found, "auto": (), "schedule": how, "space": space}
+    try:
+        return Recipe.model_validate(recipe.model_copy(update=update).model_dump())
+    except ValidationError as error:
+        raise UserError(
+            f"what auto proposes is no recipe: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def _in_other_ways(space: Space, students: Sequence[Network]) -> list[Network]:
-    """The same networks, distilled in each of the space's ways."""
-    ways = space.ways.items()
-    return [s.model_copy(update={"name": f"{s.name}-{way}", "training": how}) for s in students for way, how in ways]
+    """The same networks, distilled in each of the space's ways; without a graft where frames or size are its own."""
+    return [
+        s.model_copy(update={"name": f"{s.name}-{way}", "training": how})
+        for s in students
+        for way, how in space.ways.items()
+        if how.combination != "graft" or not (s.frames or s.size)
+    ]
 
 
 def named_before(recipe: Recipe, students: Sequence[str]) -> Recipe:

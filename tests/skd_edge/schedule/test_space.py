@@ -45,6 +45,11 @@ def test_auto_is_read_and_written(recipe, tmp_path):
         (TEXT + "space: {depths: [[1, 1]]}\n", "corresponding substages need equal counts"),
         (TEXT + "schedule: {rungs: [0.5, 0.3]}\n", "rising order"),
         (TEXT.replace("students: auto", "students: [{name: s, frames: 3}]"), "does not divide clip.frames 8"),
+        (TEXT + "space: {ways: {far: {match: [5]}}}\n", "1 to 4 here"),
+        (
+            TEXT.replace("students: auto", "students: [{name: s}]") + "space: {ways: {a: {}}}\n",
+            "is for 'students: auto'",
+        ),
     ],
 )
 def test_a_space_that_cannot_be_is_refused(tmp_path, text, said):
@@ -69,10 +74,18 @@ def test_kept_students_are_tried_in_every_way(tmp_path):
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
 
+def test_networks_with_a_view_of_their_own_are_not_grafted(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(TEXT + "space: {ways: {graft: {combination: graft}}}\n")
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    grafted = [s for s in settled(recipe, grid(recipe)).students if s.training]
+    assert any(n.frames for n in grid(recipe))
+    assert len(grafted) == sum(not (n.frames or n.size) for n in grid(recipe))
+
+
 def test_a_proposed_assistant_may_not_be_called_as_a_student_is(recipe):
     kept = [grid(recipe)[0]]
     (name, *_) = [a.name for a in settled(recipe, kept).assistants]
-    with pytest.raises(UserError, match=f"calls one {name}, as a student is called"):
+    with pytest.raises(UserError, match=f"two networks are called '{name}'"):
         settled(recipe, [kept[0].model_copy(update={"name": name})])
 
 
