@@ -66,9 +66,9 @@ def measure(data: str, noise: str, one: Row, seed: int, runs: Path, card: Json) 
     """Train what a row needs, and score its network on the test clips."""
     column = CLEAN.get(noise, NOISE["clean"]) if one.clean else NOISE[noise]
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *one.sets])
-    if one.stretch != 1:
-        times = {k: round(one.stretch * getattr(recipe.training, k)) for k in ("teacher_epochs", "epochs")}
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=times)})
+    times = {"teacher_epochs": one.stretch, "epochs": one.stretch * one.student}
+    epochs = {key: round(by * getattr(recipe.training, key)) for key, by in times.items()}
+    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
     material = gather(recipe, cache_root())
     with Run(runs / f"{data}-{noise}-{one.name.replace(' ', '_')}-{seed}", resolved_yaml(recipe)) as run:
         engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])

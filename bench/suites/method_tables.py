@@ -7,11 +7,12 @@ seed share their draws, so differences are paired. Baselines are compared with t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from method_rows import FAMILIES, GAPS, MATCHES, ROWS, TRIED, WEIGHTS, thesis_name
+from method_rows import BUDGETS, FAMILIES, GAPS, MATCHES, ROWS, TRIED, WEIGHTS, thesis_name
 from numpy.typing import NDArray
 
 from skd_bench.files import write_atomic
@@ -30,21 +31,20 @@ Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/method.py --
 --seeds {seeds}` (resumable; rows: `bench/results/method.jsonl`; this page: `--tables`).
 
 Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
-schedule, loss weights and first weights (rows "equal seconds": as many times the epochs as their name needs);
-baselines' losses (KD, KD + LS, DIST) are torchdistill's, confident learning is cleanlab's. "full" is what a recipe
-does by default; "full - x" and "full + x" switch one idea off or on; "all four ideas" has every one on and was the
-default until these rows. The label optimiser was developed on seeds 0 and 1 of the column with 40 % symmetric noise,
-and which ideas are on was decided on seeds 0 and 1 of the generated set (clean and 40 %) and on seed 0 of
-human_motion, among about a dozen variants of the student's leg, looking at test clips; no baseline had as many
-trials. "twice the epochs" is what more of the same gives, beside the rows of equal seconds. Seeds from 2 on are fresh
-on the generated set, from 1 on for human_motion's choice of ideas, which has the same test clips for every seed. The
-clips' difficulty and the student's width were chosen on clean labels, seeds 0 to 4, from networks trained alone.
-Seconds are all training that a row needs with the estimation of labels, on {device}; rows that share a cache are
-cheaper for the later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the
-mean: they compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips); with fewer than five
-seeds they are too narrow for the seeds' own spread. "full leads by" is paired, p under Holm's correction over the
-baselines. `noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X -
-B) / (T - B), T the teacher on clean labels.
+schedule, loss weights and first weights, but in the tables that say otherwise; baselines' losses (KD, KD + LS, DIST)
+are torchdistill's, confident learning is cleanlab's. "full" is what a recipe does by default; "full - x" and "full +
+x" switch one idea off or on; "all four ideas" has every one on and was the default until these rows. The label
+optimiser was developed on seeds 0 and 1 of the column with 40 % symmetric noise, and which ideas are on was decided
+on seeds 0 and 1 of the generated set (clean and 40 %) and on seed 0 of human_motion, among about a dozen variants of
+the student's leg, looking at test clips; no baseline had as many trials. Seeds from 2 on are fresh on the generated
+set, from 1 on for human_motion's choice of ideas, which has the same test clips for every seed. The clips' difficulty
+and the student's width were chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all
+training that a row needs with the estimation of labels, on {device}; rows that share a cache are cheaper for the
+later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the mean: they
+compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips); with fewer than five seeds they
+are too narrow for the seeds' own spread. "full leads by" is paired, p under Holm's correction over the baselines.
+`noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T -
+B), T the teacher on clean labels.
 
 """
 
@@ -70,15 +70,23 @@ class Column:
         seeds = sorted(set.intersection(*(set(self.by[name]) for name in names)))
         if not seeds:
             return None
-        each = {name: [bits(self.by[name][s]) for s in seeds] for name in names}
-        rng = np.random.default_rng(0)
-        out = {name: np.empty(DRAWS) for name in names}
-        for b in range(DRAWS):
-            picked = rng.integers(0, len(seeds), len(seeds))
-            clips = [rng.integers(0, len(each[names[0]][s]), len(each[names[0]][s])) for s in picked]
-            for name in names:
-                out[name][b] = np.mean([each[name][s][c].mean() for s, c in zip(picked, clips, strict=True)])
-        return [float(np.mean([x.mean() for x in each[name]])) for name in names], [out[name] for name in names]
+        correct = {name: np.stack([bits(self.by[name][s]) for s in seeds]) for name in names}  # (seeds, N) each
+        return [float(x.mean()) for x in correct.values()], [again(x) for x in correct.values()]
+
+
+def again(correct: NDArray[np.float64]) -> Draws:
+    """Accuracy in each bootstrap draw ``(DRAWS,)`` of ``correct (seeds, N)``; equal shapes share their draws."""
+    picked, counts = resampled(*correct.shape)
+    each = np.stack([counts[:, place] @ correct.T for place in range(len(correct))], axis=1)  # (DRAWS, place, seed)
+    return np.take_along_axis(each, picked[:, :, None], axis=2).mean((1, 2)) / correct.shape[1]
+
+
+@lru_cache(maxsize=8)
+def resampled(seeds: int, clips: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which seeds each draw takes ``(DRAWS, seeds)``, and how often each clip in them ``(DRAWS, seeds, clips)``."""
+    rng = np.random.default_rng(0)
+    picked = rng.integers(0, seeds, (DRAWS, seeds))
+    return picked, rng.multinomial(clips, np.full(clips, 1 / clips), (DRAWS, seeds)).astype(np.float64)
 
 
 def interval(draws: Draws) -> tuple[float, float]:
@@ -109,11 +117,11 @@ def holm(values: dict[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def leads(column: Column) -> dict[str, str]:
-    """How far the full method leads each baseline, in points, with interval and Holm's p-value."""
+def leads(column: Column, champion: str = "full", names: Sequence[str] = ()) -> dict[str, str]:
+    """How far a table's champion leads each of its baselines, in points, with interval and Holm's p-value."""
     found: dict[str, tuple[float, Draws]] = {}
     for row in ROWS:
-        got = column.draws("full", row.name) if row.baseline else None
+        got = column.draws(champion, row.name) if row.baseline and row.name in names else None
         if got is not None:
             found[row.name] = got[0][0] - got[0][1], got[1][0] - got[1][1]
     p = {
@@ -122,33 +130,50 @@ def leads(column: Column) -> dict[str, str]:
     }
     corrected, cells = holm(p), {}
     for name, (mean, d) in found.items():
-        low, high = interval(d)
-        cells[name] = f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p {corrected[name]:.3f}"
+        cells[name] = f"{100 * mean:+.1f} {span(d, '+')}, p {corrected[name]:.3f}"
     return cells
 
 
+def times_kd(column: Column, name: str) -> str:
+    """Training seconds over plain KD's, mean over the seeds in which neither ran beside other work."""
+    calm = {n: {s: r["seconds"] for s, r in column.by.get(n, {}).items() if not r.get("paused")} for n in (name, "KD")}
+    both = calm[name].keys() & calm["KD"].keys()
+    return f"{np.mean([calm[name][s] / calm['KD'][s] for s in both]):.1f}" if both else "–"
+
+
 def section(data: str, noise: str, column: Column) -> list[str]:
-    """One column of the study as a table."""
+    """One column of the study: a table for each budget that there are rows of."""
+    lines = [f"## {data}, {NAMES[noise]}", ""]
+    for budget, (title, champion) in BUDGETS.items():
+        names = [row.name for row in ROWS if row.budget == budget]
+        if any(name in column.by for name in names):
+            shown = dict.fromkeys((*names, champion))
+            lines += [f"### {title}", "", *table(noise, column, list(shown), champion)]
+    return lines
+
+
+def table(noise: str, column: Column, names: Sequence[str], champion: str) -> list[str]:
+    """Rows of one column, those that there are, as a table."""
     top = "teacher, clean labels" if noise == "clean" else "no KD, clean labels"
-    recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), leads(column)
-    lines = [f"## {data}, {NAMES[noise]}", "",
-             f"| row | test | 95 % | seeds | {recovered} % | full leads by | macro-F1 | labels right | seconds |",
-             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for row in ROWS:
-        got = column.draws(row.name)
+    recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), leads(column, champion, names)
+    titles = ("row", "test", "95 %", "seeds", f"{recovered} %", f"{champion} leads by", "macro-F1", "labels right",
+              "seconds", "x KD")  # fmt: skip
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name in names:
+        got = column.draws(name)
         if got is None:
             continue
-        rows = [column.by[row.name][s] for s in sorted(column.by[row.name])]
+        rows = [column.by[name][s] for s in sorted(column.by[name])]
         low, high = interval(got[1][0])
         each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
         seconds = [r["seconds"] for r in rows if not r.get("paused")]  # a process that was held on the way
         labels, macro = ([r[key] for r in rows if key in r] for key in ("labels", "macro_f1"))
         lines.append(
-            f"| {row.name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
-            f"{share(column, row.name, top)} | {lead.get(row.name, '–')} | "
+            f"| {name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
+            f"{share(column, name, top)} | {lead.get(name, '–')} | "
             f"{f'{100 * np.mean(macro):.1f}' if macro else '–'} | "
             f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | "
-            f"{f'{np.mean(seconds):.0f}' if seconds else '–'} |"
+            f"{f'{np.mean(seconds):.0f}' if seconds else '–'} | {times_kd(column, name)} |"
         )
     return [*lines, ""]
 
@@ -156,24 +181,30 @@ def section(data: str, noise: str, column: Column) -> list[str]:
 def thesis(data: str, column: Column) -> list[str]:
     """Way of distilling by structure of teacher and student, as one table; the best of each line is bold."""
     ways = [("KD", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
+    titles = ["structure", *(f"{how}, K = {k}" if k else how for how, k in ways), "best leads KD by"]
     lines = [f"## Does the best way depend on the structure? {data}, clean labels, direct", "",
-             "KD is plain. K: number of corresponding substages.", "",
-             "| structure | " + " | ".join(f"{how}, K = {k}" if k else how for how, k in ways) + " |",
-             "|---|" + "---|" * len(ways)]  # fmt: skip
+             "KD is plain. K: number of corresponding substages. The last column is paired; the best of six is picked "
+             "by what it leads by, so that it flatters.", "",
+             f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]  # fmt: skip
+    empty = len(lines)
     for gap in GAPS:
         for family in FAMILIES:
-            got = [column.draws(thesis_name(how, gap, family, k)) for how, k in ways]
-            if any(g is None for g in got):
+            got = column.draws(*(thesis_name(how, gap, family, k) for how, k in ways))
+            if got is None:
                 continue
-            means = [g[0][0] for g in got if g]
-            cells = []
-            for g in got:
-                assert g is not None
-                low, high = interval(g[1][0])
-                text = f"{100 * g[0][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-                cells.append(f"**{text}**" if g[0][0] == max(means) else text)
-            lines.append(f"| {gap}, {family} | " + " | ".join(cells) + " |")
-    return [*lines, ""] if len(lines) > 6 else []
+            means, draws = got
+            best, plain = int(np.argmax(means)), 0
+            cells = [f"{100 * mean:.1f} {span(draw)}" for mean, draw in zip(means, draws, strict=True)]
+            cells[best] = f"**{cells[best]}**"
+            lead = f"{100 * (means[best] - means[plain]):+.1f} {span(draws[best] - draws[plain], '+')}"
+            lines.append(f"| {gap}, {family} | {' | '.join(cells)} | {lead if best else '–'} |")
+    return [*lines, ""] if len(lines) > empty else []
+
+
+def span(draws: Draws, sign: str = "") -> str:
+    """The 95 % interval in points, in brackets."""
+    low, high = interval(draws)
+    return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
 def trials(data: str, noise: str, rows: Sequence[Json]) -> list[str]:
