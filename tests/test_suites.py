@@ -127,7 +127,7 @@ def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
 
 
 def test_the_tables_statistics(suites, tmp_path):
-    from method_tables import Column, bits, holm, leads, share, write_tables
+    from method_tables import Column, bits, holm, leads, pooled, share, write_tables
 
     rates = {"no KD": 0.5, "KD": 0.55, "full": 0.55, "no KD, clean labels": 0.75}
     rows = some_rows(rates, better=0.1)
@@ -135,6 +135,9 @@ def test_the_tables_statistics(suites, tmp_path):
     column = Column(rows)
     got = share(column, "full", "no KD, clean labels")
     assert float(got.split(" ")[0]) == pytest.approx(60, abs=8)
+    assert pooled([column, column], "KD").endswith(" (10)")
+    assert float(pooled([column], "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
+    assert pooled([column], "DIST") == "–"
     assert leads(column, "full", ["KD"])["KD"].startswith("+10.")
     same = Column(some_rows(rates | {"no KD, clean labels": 0.5}, better=0.1))
     assert share(same, "full", "no KD, clean labels") == "undefined"

@@ -40,7 +40,7 @@ the student's leg, looking at test clips; no baseline had as many trials. Seeds 
 set, from 1 on for human_motion's choice of ideas, which has the same test clips for every seed. The clips' difficulty
 and the student's width were chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all
 training that a row needs with the estimation of labels, on {device}; rows that share a cache are cheaper for the
-later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the mean: they
+later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the median: they
 compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips); with fewer than five seeds they
 are too narrow for the seeds' own spread. "full leads by" is paired, p under Holm's correction over the baselines.
 `noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T -
@@ -135,10 +135,10 @@ def leads(column: Column, champion: str = "full", names: Sequence[str] = ()) -> 
 
 
 def times_kd(column: Column, name: str) -> str:
-    """Training seconds over plain KD's, mean over the seeds in which neither ran beside other work."""
+    """Training seconds over plain KD's, median over the seeds in which neither ran beside other work."""
     calm = {n: {s: r["seconds"] for s, r in column.by.get(n, {}).items() if not r.get("paused")} for n in (name, "KD")}
     both = calm[name].keys() & calm["KD"].keys()
-    return f"{np.mean([calm[name][s] / calm['KD'][s] for s in both]):.1f}" if both else "–"
+    return f"{np.median([calm[name][s] / calm['KD'][s] for s in both]):.1f}" if both else "–"
 
 
 def section(data: str, noise: str, column: Column) -> list[str]:
@@ -173,8 +173,36 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
             f"{share(column, name, top)} | {lead.get(name, '–')} | "
             f"{f'{100 * np.mean(macro):.1f}' if macro else '–'} | "
             f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | "
-            f"{f'{np.mean(seconds):.0f}' if seconds else '–'} | {times_kd(column, name)} |"
+            f"{f'{np.median(seconds):.0f}' if seconds else '–'} | {times_kd(column, name)} |"
         )
+    return [*lines, ""]
+
+
+def pooled(columns: Sequence[Column], name: str) -> str:
+    """How far full leads a row over all these columns: mean over every (column, seed) that has both, and how many."""
+    both = [(c.by.get("full", {}), c.by.get(name, {})) for c in columns]
+    pairs = [(bits(full[s]), bits(row[s])) for full, row in both for s in sorted(full.keys() & row.keys())]
+    if not pairs:
+        return "–"
+    draws = np.stack([again(full[None]) - again(row[None]) for full, row in pairs])  # (cells, DRAWS)
+    rng, shape = np.random.default_rng(0), (DRAWS, len(pairs))
+    picked = draws[rng.integers(0, len(pairs), shape), rng.integers(0, DRAWS, shape)].mean(1)
+    mean = float(np.mean([full.mean() - row.mean() for full, row in pairs]))
+    return f"{100 * mean:+.1f} {span(picked, '+')} ({len(pairs)})"
+
+
+def worth(columns: dict[tuple[str, str], Column]) -> list[str]:
+    """The page's first table: every row against full, over all columns."""
+    noisy = [column for (_, noise), column in columns.items() if noise != "clean"]
+    clean = [column for (_, noise), column in columns.items() if noise == "clean"]
+    lines = ["## Over all columns", "",
+             "How far full leads each row, in points at equal student epochs, paired; in brackets the interval over "
+             "(column, seed) and clips, then the number of these. Columns of one seed share test clips, and rows that "
+             "have few columns have the hard ones, so compare with the tables below.", "",
+             "| row | full leads by, noisy columns | clean labels |", "|---|---|---|"]  # fmt: skip
+    for row in ROWS:
+        if row.budget == "epochs" and row.name != "full" and not row.clean and not row.name.startswith("teacher"):
+            lines.append(f"| {row.name} | {pooled(noisy, row.name)} | {pooled(clean, row.name)} |")
     return [*lines, ""]
 
 
@@ -207,9 +235,9 @@ def span(draws: Draws, sign: str = "") -> str:
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
-def trials(data: str, noise: str, rows: Sequence[Json]) -> list[str]:
+def trials(data: str, noise: str, column: Column) -> list[str]:
     """Validation accuracy by weight of the teacher's logits, over the seeds that have all weights; the best is bold."""
-    by = {(r["row"], r["seed"]): 100 * r["val"] for r in rows if "val" in r}
+    by = {(name, s): 100 * r["val"] for name, seeds in column.by.items() for s, r in seeds.items() if "val" in r}
     lines = [f"## Equal tuning trials: {data}, {NAMES[noise]}", "",
              "Validation accuracy in % by the weight of the teacher's logits (the labels' is 1; the default is 2).", "",
              "| row | seeds | " + " | ".join(f"weight {w}" for w in sorted((2, *WEIGHTS))) + " |",
@@ -234,13 +262,16 @@ def write_tables(rows: Sequence[Json], path: Path) -> None:
         "seeds": " ".join(str(s) for s in sorted({r["seed"] for r in rows})), "student": "small",
         "device": ", ".join(sorted({f"{r['device']} ({r['threads']} thread(s), torch {r['torch']})" for r in rows})),
     }  # fmt: skip
-    lines = []
-    for data in sorted({r["data"] for r in rows}):
-        for noise in NAMES:
-            mine = [r for r in rows if r["data"] == data and r["noise"] == noise]
-            if mine:
-                lines += section(data, noise, Column(mine))
-                lines += trials(data, noise, mine)
-            if mine and noise == "clean":
-                lines += thesis(data, Column(mine))
+    columns = {
+        (data, noise): Column(mine)
+        for data in sorted({r["data"] for r in rows})
+        for noise in NAMES
+        if (mine := [r for r in rows if (r["data"], r["noise"]) == (data, noise)])
+    }
+    lines = worth(columns)
+    for (data, noise), column in columns.items():
+        lines += section(data, noise, column)
+        lines += trials(data, noise, column)
+        if noise == "clean":
+            lines += thesis(data, column)
     write_atomic(path, HEAD.format(**words) + "\n".join(lines))
