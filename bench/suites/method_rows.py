@@ -201,6 +201,7 @@ def _thesis() -> tuple[Row, ...]:
             student = f"students=[{{name: small, family: {family}, width: {widths[family]}}}]"
             plain = (student, "labels.optimise=false")
             rows.append(Row(thesis_name("KD", gap, name, 0), _kd("kd"), plain, baseline=False))
+            rows.append(Row(thesis_name("whole", gap, name, 0), _direct, plain, baseline=False))
             for how in ("curriculum", "graft"):
                 for k, match in MATCHES.items():
                     if how == "graft" and k == 1:  # nothing of the teacher lies behind its last substage

@@ -208,11 +208,12 @@ def worth(columns: dict[tuple[str, str], Column]) -> list[str]:
 
 def thesis(data: str, column: Column) -> list[str]:
     """Way of distilling by structure of teacher and student, as one table; the best of each line is bold."""
-    ways = [("KD", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
+    ways = [("KD", 0), ("whole", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
     titles = ["structure", *(f"{how}, K = {k}" if k else how for how, k in ways), "best leads KD by"]
     lines = [f"## Does the best way depend on the structure? {data}, clean labels, direct", "",
-             "KD is plain. K: number of corresponding substages. The last column is paired; the best of six is picked "
-             "by what it leads by, so that it flatters.", "",
+             "KD is plain; whole is what recipes do by default: KD and the correlation of all substages from the "
+             "first step on. Curriculum and graft have the distribution loss too. K: how many substages correspond. "
+             "The last column is paired; the best of seven is picked by what it leads by, so that it flatters.", "",
              f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]  # fmt: skip
     empty = len(lines)
     for gap in GAPS:
