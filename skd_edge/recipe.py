@@ -415,8 +415,8 @@ class Recipe(Part):
             raise ValueError("auto says that assistants are proposed, and assistants lists some; remove one of the two")
         if self.space.ways and "students" not in self.auto:
             raise ValueError(
-                "space.ways is for 'students: auto'; a student that is listed has its own 'training', and one network may "
-                "be listed in several ways"
+                "space.ways is for 'students: auto'; a student that is listed has its own 'training', and one network "
+                "may be listed in several ways"
             )
         if self.auto and not self.space.widths and not self.teacher.scalable:
             raise ValueError("space.widths is missing: this teacher has no width to propose smaller ones by")
