@@ -28,7 +28,8 @@ NAMES = {
 HEAD = """# The method's study
 
 Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/method.py --data {data} --noise {noise} --rows all
---seeds {seeds}` (resumable; rows: `bench/results/method.jsonl`; this page: `--tables`).
+--seeds {seeds}`, the thesis with `--rows thesis`, the tuning trials with `--rows trials` (resumable; rows:
+`bench/results/method.jsonl`; this page: `--tables`).
 
 Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
 schedule, loss weights and first weights, but in the tables that say otherwise; baselines' losses (KD, KD + LS, DIST)
@@ -197,12 +198,14 @@ def worth(columns: dict[tuple[str, str], Column]) -> list[str]:
     clean = [column for (_, noise), column in columns.items() if noise == "clean"]
     lines = ["## Over all columns", "",
              "How far full leads each row, in points at equal student epochs, paired; in brackets the interval over "
-             "(column, seed) and clips, then the number of these. Columns of one seed share test clips, and rows that "
-             "have few columns have the hard ones, so compare with the tables below.", "",
+             "(column, seed) and clips, then the number of these. Columns of one seed share test clips, and not every "
+             "row has every column: sizes compare roughly.", "",
              "| row | full leads by, noisy columns | clean labels |", "|---|---|---|"]  # fmt: skip
     for row in ROWS:
-        if row.budget == "epochs" and row.name != "full" and not row.clean and not row.name.startswith("teacher"):
-            lines.append(f"| {row.name} | {pooled(noisy, row.name)} | {pooled(clean, row.name)} |")
+        shown = row.budget == "epochs" and row.name != "full" and not row.clean and not row.name.startswith("teacher")
+        cells = [pooled(some, row.name) for some in (noisy, clean)]
+        if shown and cells != ["–", "–"]:
+            lines.append(f"| {row.name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
