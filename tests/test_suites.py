@@ -135,9 +135,14 @@ def test_the_tables_statistics(suites, tmp_path):
     column = Column(rows)
     got = share(column, "full", "no KD, clean labels")
     assert float(got.split(" ")[0]) == pytest.approx(60, abs=8)
-    assert pooled([column, column], "KD").endswith(" (10)")
-    assert float(pooled([column], "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
-    assert pooled([column], "DIST") == "–"
+    columns = {("generated", "sym40"): column, ("generated", "sym20"): column}
+    assert pooled(columns, "KD").endswith(" (10)")
+    assert float(pooled(columns, "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
+    once = pooled({("generated", "sym40"): column}, "KD")  # the same seeds seen twice are no more evidence
+    width = [np.ptp([float(x) for x in text[text.index("[") + 1 : text.index("]")].split(",")]) for text in
+             (once, pooled(columns, "KD"))]  # fmt: skip
+    assert width[1] > 0.9 * width[0]
+    assert pooled(columns, "DIST") == "–"
     assert leads(column, "full", ["KD"])["KD"].startswith("+10.")
     same = Column(some_rows(rates | {"no KD, clean labels": 0.5}, better=0.1))
     assert share(same, "full", "no KD, clean labels") == "undefined"

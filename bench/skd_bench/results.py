@@ -37,13 +37,13 @@ def save_result(result: dict[str, Any], path: Path | str) -> Path:
     if path.suffix != ".json":
         raise UsageError(f"the result is written to a .json file, with the samples beside it as .npz; not to {path}")
     samples: dict[str, list[list[float]]] = result["samples_ms"]
-    arrays = {
+    arrays: dict[str, Any] = {  # numpy's stub takes the names for its own options
         f"row{i}.process{j}": np.asarray(one, np.float64)
         for i, processes in enumerate(samples.values())
         for j, one in enumerate(processes)
     }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+    np.savez_compressed(buffer, **arrays)
     archive = write_atomic(path.with_suffix(".npz"), buffer.getvalue())
     known = {
         "file": archive.name,

@@ -221,7 +221,7 @@ def _use_timing_cache(lib: Library, config: Any, path: Path | None) -> Any:
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT is untyped
         """Counts the builder's steps; its phases nest and become known on the way."""
 
         def __init__(self) -> None:

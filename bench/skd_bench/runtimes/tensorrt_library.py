@@ -139,7 +139,7 @@ def tidy(text: str) -> str:
 
 
 def _log(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):  # type: ignore[misc]  # TensorRT is untyped
         """Keeps errors and says nothing: what is wrong becomes one `UserError`."""
 
         def __init__(self) -> None:
