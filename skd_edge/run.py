@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -114,6 +115,9 @@ class Run(RunFolder):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            with suppress(OSError):  # a full disk, say: what stopped the run stays what is told
+                self.journal("stopped", reason=str(error) or type(error).__name__)
         os.close(self._lock)
 
     def journal(self, event: str, **facts: Any) -> None:

@@ -74,7 +74,7 @@ def test_every_row_is_another_leg_of_the_same_student(suites):
     from method_rows import ROWS, THESIS
 
     nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
-    other = {r.name for r in ROWS if r.clean or r.stretch * r.student != 1}  # other labels, other epochs
+    other = {r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}}  # other labels, other epochs
     hashes = {name: node.hash for name, node in nodes.items() if name not in other}
     assert len(set(hashes.values())) == len(hashes)
     epochs = {node.leg.epochs for name, node in nodes.items() if not name.startswith("teacher")}
@@ -98,8 +98,9 @@ def test_baselines_see_weak_labels_and_no_substages(suites):
     assert without.labels is None
 
 
-def test_torchdistills_losses_agree_with_ours(suites):
-    """Where torchdistill is installed: the same function up to what its eps and its deviation do."""
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_torchdistills_losses_agree_with_ours(suites, temperature):
+    """Where torchdistill is installed: the same function up to what its eps and its deviation do; DIST at tau = 1."""
     pytest.importorskip("torchdistill", reason="torchdistill is not installed")
     import torch
     from method_rows import LOGIT_LOSSES
@@ -107,8 +108,9 @@ def test_torchdistills_losses_agree_with_ours(suites):
     torch.manual_seed(0)
     a, b = torch.randn(16, 10), torch.randn(16, 10)
     for theirs, ours, bound in (("td-kd", "kd", 1e-5), ("td-ls", "kd-standardised", 0.12), ("td-dist", "dist", 1e-4)):
-        said = [LOGIT_LOSSES[name](a, b, temperature=1.0).item() for name in (theirs, ours)]
-        assert said[0] == pytest.approx(said[1], rel=bound), theirs
+        said = LOGIT_LOSSES[theirs](a, b, temperature=temperature).item()
+        wanted = LOGIT_LOSSES[ours](a, b, temperature=1.0 if ours == "dist" else temperature).item()
+        assert said == pytest.approx(wanted, rel=bound), theirs
 
 
 def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
@@ -151,3 +153,17 @@ def test_the_tables_statistics(suites, tmp_path):
     text = (tmp_path / "x.md").read_text()
     assert "| full | " in text
     assert "generated, 40 % symmetric noise" in text
+
+
+def test_an_interval_knows_how_few_the_seeds_are_and_whether_they_share_clips(suites):
+    """Against the variance of a mean: of five seeds' means that spread by chance; of clips that all seeds share."""
+    from method_tables import again
+
+    rng = np.random.default_rng(0)
+    levels = np.array([0.3, 0.4, 0.5, 0.6, 0.7])[:, None]
+    by_seed = (rng.random((5, 4000)) < levels).astype(float)  # so many clips that seeds alone matter
+    assert again(by_seed).std() == pytest.approx(by_seed.mean(1).std(ddof=1) / 5**0.5, rel=0.1)
+    one = (rng.random((1, 400)) < 0.5).astype(float)
+    alike = np.repeat(one, 5, axis=0)  # all seeds are right on the same clips: no more is known than from one
+    assert again(alike, same_clips=True).std() == pytest.approx((5 / 4) ** 0.5 * again(one).std(), rel=0.1)
+    assert again(alike).std() < 0.6 * again(one).std()

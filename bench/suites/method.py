@@ -66,7 +66,7 @@ def measure(data: str, noise: str, one: Row, seed: int, runs: Path, card: Json) 
     """Train what a row needs, and score its network on the test clips."""
     column = CLEAN.get(noise, NOISE["clean"]) if one.clean else NOISE[noise]
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *one.sets])
-    times = {"teacher_epochs": one.stretch, "epochs": one.stretch * one.student}
+    times = {"teacher_epochs": one.stretch * one.teacher, "epochs": one.stretch * one.student}
     epochs = {key: round(by * getattr(recipe.training, key)) for key, by in times.items()}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
     material = gather(recipe, cache_root())

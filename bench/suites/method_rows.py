@@ -34,6 +34,7 @@ class Row:
         baseline: the full method must beat it.
         stretch: how many times as many epochs everybody gets.
         student: how many times as many epochs the student alone gets.
+        teacher: how many times as many epochs the teacher alone gets.
         budget: what the row's table holds equal, a key of ``BUDGETS``.
     """
 
@@ -44,6 +45,7 @@ class Row:
     baseline: bool = True
     stretch: float = 1.0
     student: float = 1.0
+    teacher: float = 1.0
     budget: str = "epochs"
 
 
@@ -138,6 +140,8 @@ def _fitnet(legs: Legs, student: Network) -> Node:
 EQUAL, EQUAL_ALONE = 2.0, 6.0
 # How many times the student epochs full gets, and with how many times the others need less and about as many seconds.
 LONGER, LONGER_KD, LONGER_ALONE = 3, (5, 6), (7, 9)
+# The epochs of full's teacher, all rounds together, over its first round's, which is all that a baseline's teacher has.
+AS_FULL = 7 / 3
 
 # The four ideas together, with logit standardisation: the default until the rows below said otherwise.
 _ALL = (
@@ -156,6 +160,8 @@ ROWS = (
     Row("TAKD", _kd("td-kd", path=True)),
     Row("ELR alone", _elr),
     Row("ELR teacher, soft labels", _soft, ("labels.method=soft", "labels.min_class_share=0")),
+    Row("KD, teacher x 2.3", _kd("td-kd"), teacher=AS_FULL),
+    Row("ELR teacher x 2.3, soft labels", _soft, ("labels.method=soft", "labels.min_class_share=0"), teacher=AS_FULL),
     Row("cleanlab alone", _cleanlab, ("labels.method=confident", "labels.folds=3")),
     Row("no KD, equal seconds", lambda legs, s: legs.alone(s), stretch=EQUAL_ALONE, budget="seconds"),
     Row("KD, equal seconds", _kd("td-kd"), stretch=EQUAL, budget="seconds"),

@@ -1,11 +1,14 @@
 """From the rows of bench/results/method.jsonl to docs/method_study.md: means, two-level intervals, recovered shares.
 
-Every interval is a bootstrap on two levels: seeds are drawn again, and within each seed its test clips; rows of one
-seed share their draws, so differences are paired. Baselines are compared with the full method under Holm's correction.
+Every interval is a bootstrap on two levels: seeds are drawn again, and test clips: those of each seed where a seed
+makes its own, else one draw for all. Drawing n seeds again spreads by (n - 1) / n of what n seeds do, which is undone.
+Rows of one seed share their draws, so differences are paired. Baselines are compared with the full method under Holm's
+correction.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -42,8 +45,10 @@ set, from 1 on for human_motion's choice of ideas, which has the same test clips
 and the student's width were chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all
 training that a row needs with the estimation of labels, on {device}; rows that share a cache are cheaper for the
 later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the median: they
-compare rows roughly. Intervals: 95 %, bootstrap on two levels (seeds, then clips); with fewer than five seeds they
-are too narrow for the seeds' own spread. "full leads by" is paired, p under Holm's correction over the baselines.
+compare rows roughly. Intervals: 95 %, bootstrap on two levels, seeds and test clips (human_motion's are the same for
+every seed), widened by n / (n - 1) in variance for n seeds. They are tried on rows without any difference
+(`bench/suites/method_intervals.py`): {calibration}. "full leads by" is paired, p under Holm's correction over the
+baselines. Where the seconds are equal, the leader is shown on the seeds that the others have.
 `noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T -
 B), T the teacher on clean labels.
 
@@ -59,10 +64,17 @@ def bits(row: Json) -> NDArray[np.float64]:
 class Column:
     """The rows of one data set under one kind of noise, with shared bootstrap draws."""
 
-    def __init__(self, rows: Sequence[Json]) -> None:
+    def __init__(self, rows: Sequence[Json], same_clips: bool = False) -> None:
+        self.same_clips = same_clips  # whether every seed is tested on the same clips
         self.by: dict[str, dict[int, Json]] = {}
         for row in rows:
             self.by.setdefault(row["row"], {})[row["seed"]] = row
+
+    def within(self, name: str, seeds: set[int]) -> Column:
+        """This column with only these seeds of one row."""
+        limited = Column((), self.same_clips)
+        limited.by = self.by | {name: {s: row for s, row in self.by.get(name, {}).items() if s in seeds}}
+        return limited
 
     def draws(self, *names: str) -> tuple[list[float], list[Draws]] | None:
         """Mean and bootstrap draws of each row, over the seeds that all of them have; None without any."""
@@ -72,22 +84,25 @@ class Column:
         if not seeds:
             return None
         correct = {name: np.stack([bits(self.by[name][s]) for s in seeds]) for name in names}  # (seeds, N) each
-        return [float(x.mean()) for x in correct.values()], [again(x) for x in correct.values()]
+        return [float(x.mean()) for x in correct.values()], [again(x, self.same_clips) for x in correct.values()]
 
 
-def again(correct: NDArray[np.float64]) -> Draws:
+def again(correct: NDArray[np.float64], same_clips: bool = False) -> Draws:
     """Accuracy in each bootstrap draw ``(DRAWS,)`` of ``correct (seeds, N)``; equal shapes share their draws."""
-    picked, counts = resampled(*correct.shape)
-    each = np.stack([counts[:, place] @ correct.T for place in range(len(correct))], axis=1)  # (DRAWS, place, seed)
-    return np.take_along_axis(each, picked[:, :, None], axis=2).mean((1, 2)) / correct.shape[1]
+    seeds, clips = correct.shape
+    picked, counts = resampled(seeds, clips, same_clips)
+    each = np.stack([counts[:, place] @ correct.T for place in range(counts.shape[1])], axis=1)  # (DRAWS, place, seed)
+    draws = np.take_along_axis(each, picked[:, :, None], axis=2).mean((1, 2)) / clips
+    return correct.mean() + np.sqrt(seeds / max(seeds - 1, 1)) * (draws - correct.mean())
 
 
 @lru_cache(maxsize=8)
-def resampled(seeds: int, clips: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Which seeds each draw takes ``(DRAWS, seeds)``, and how often each clip in them ``(DRAWS, seeds, clips)``."""
+def resampled(seeds: int, clips: int, same_clips: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which seeds each draw takes ``(DRAWS, seeds)``; how often each clip in them ``(DRAWS, seeds or 1, clips)``."""
     rng = np.random.default_rng(0)
     picked = rng.integers(0, seeds, (DRAWS, seeds))
-    return picked, rng.multinomial(clips, np.full(clips, 1 / clips), (DRAWS, seeds)).astype(np.float64)
+    sets = 1 if same_clips else seeds
+    return picked, rng.multinomial(clips, np.full(clips, 1 / clips), (DRAWS, sets)).astype(np.float64)
 
 
 def interval(draws: Draws) -> tuple[float, float]:
@@ -149,7 +164,8 @@ def section(data: str, noise: str, column: Column) -> list[str]:
         names = [row.name for row in ROWS if row.budget == budget]
         if any(name in column.by for name in names):
             shown = dict.fromkeys((*names, champion))
-            lines += [f"### {title}", "", *table(noise, column, list(shown), champion)]
+            others = set().union(*(column.by.get(name, {}) for name in names if name != champion))
+            lines += [f"### {title}", "", *table(noise, column.within(champion, others), list(shown), champion)]
     return lines
 
 
@@ -275,6 +291,18 @@ def trials(data: str, noise: str, column: Column) -> list[str]:
     return [*lines, ""] if len(lines) > empty else []
 
 
+def calibration() -> str:
+    """How often the intervals claimed a difference where there was none."""
+    rows = json.loads((Path(__file__).resolve().parents[1] / "results/method_intervals.json").read_text())["rows"]
+    said = []
+    for spread in sorted({row["spread_points"] for row in rows} - {0.0}):
+        wrong = [100 * row["claims"] / row["studies"] for row in rows if row["spread_points"] == spread]
+        said.append(
+            f"{min(wrong):.0f} to {max(wrong):.0f} of 100 leave out zero where seeds spread by {spread:g} points"
+        )
+    return ", ".join(said)
+
+
 def write_tables(rows: Sequence[Json], path: Path) -> None:
     """Write the page from all rows."""
     if not rows:
@@ -282,10 +310,11 @@ def write_tables(rows: Sequence[Json], path: Path) -> None:
     words = {
         "data": " ".join(sorted({r["data"] for r in rows})), "noise": " ".join(sorted({r["noise"] for r in rows})),
         "seeds": " ".join(str(s) for s in sorted({r["seed"] for r in rows})), "student": "small",
+        "calibration": calibration(),
         "device": ", ".join(sorted({f"{r['device']} ({r['threads']} thread(s), torch {r['torch']})" for r in rows})),
     }  # fmt: skip
     columns = {
-        (data, noise): Column(mine)
+        (data, noise): Column(mine, same_clips=data == "human_motion")
         for data in sorted({r["data"] for r in rows})
         for noise in NAMES
         if (mine := [r for r in rows if (r["data"], r["noise"]) == (data, noise)])

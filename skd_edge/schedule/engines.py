@@ -177,8 +177,6 @@ class LocalEngine:
         facts = {"leg": node.hash, "name": leg.name, "role": leg.role, "accuracy": trained.accuracy,
                  "seconds": round(trained.seconds, 3), "curve": trained.curve, "threads": torch.get_num_threads(),
                  "torch": torch.__version__, "processes": self.team.size}  # fmt: skip
-        if (pace := trained.curve[-1].get("pace", 1.0) if trained.curve else 1.0) < 1:
-            self.run.journal("slowed_down", leg=node.hash, name=leg.name, rate=pace * leg.training.rate)
         write_json(folder / "leg.json", facts)  # last: marks the leg as finished
         (folder / "state.pt").unlink(missing_ok=True)
         self.run.publish(node.hash)
@@ -198,11 +196,16 @@ class LocalEngine:
             self.run.leg_folder(node.hash),
             others=tuple(self._teacher(other, node.leg) for other in node.others),
             start=self.network(node.start).state_dict() if node.start else None,
-            report=lambda row: self.report(node, row),
+            report=lambda row: self._tell(node, row),
             team=self.team,
         )
         trained.seconds += labelled  # what a leg costs includes its labels, where it is the first to need them
         return trained
+
+    def _tell(self, node: Node, row: dict[str, Any]) -> None:
+        if "note" in row:  # the leg was slowed down
+            self.run.journal("slowed_down", leg=node.hash, name=node.leg.name, reason=row["note"])
+        self.report(node, row)
 
     def _given(self, node: Node) -> Trained:
         """A network trained elsewhere: its weights are read, checked against its shape, and scored."""

@@ -183,8 +183,11 @@ def test_nothing_learns_from_a_teacher_below_the_floor(finished, tmp_path):
     assert done.returncode == 1
     assert "below teacher.floor 99.9%" in done.stderr
     assert "Traceback" not in done.stderr
-    roles = {e["role"] for e in read_journal(tmp_path / "run") if e["event"] in ("leg_cached", "leg_finished")}
+    journal = read_journal(tmp_path / "run")
+    roles = {e["role"] for e in journal if e["event"] in ("leg_cached", "leg_finished")}
     assert roles == {"scout", "teacher"}
+    assert journal[-1]["event"] == "stopped"
+    assert journal[-1]["reason"] in done.stderr.replace("\n", " ")
 
 
 def test_a_run_of_another_version_and_a_larger_student_are_told(finished, tmp_path):

@@ -18,6 +18,7 @@ from skd_edge.distill.losses.pkt import pkt
 from skd_edge.distill.losses.precision import no_autocast, widened
 
 Kind = Literal["gaussian", "mmd", "pkt"]
+_CONSTANT = 1e-8  # the share of a substage's mean square up to which float32 cannot tell its variance from 0
 
 
 class DistributionLoss(nn.Module):
@@ -69,8 +70,8 @@ class DistributionLoss(nn.Module):
                 each = gaussian_distances(ours, theirs) if self.kind == "gaussian" else mmd_distances(ours, theirs)
             if self.training:
                 self._follow(each.detach())
-            weight = 1 / self.discrepancy[: len(each)].clamp(min=1e-4)
-            return each @ (weight / weight.sum()).to(each.dtype)
+            weight = (each.detach() > 0) / self.discrepancy[: len(each)].clamp(min=1e-4)
+            return each @ (weight / weight.sum().clamp(min=1e-12)).to(each.dtype)
 
     def _follow(self, distances: Tensor) -> None:
         old = self.discrepancy[: len(distances)]
@@ -81,7 +82,8 @@ def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
     """W2 clip by clip plus W2 of the whole batch, for each substage ``(K,)``, in the teacher's unit.
 
     All substages lie side by side along the channels, so that each step is one operation. The unit is the variance of
-    all numbers of the teacher's substage: widths and norms do not matter.
+    all numbers of the teacher's substage: widths and norms do not matter. A substage that is constant (dead, or a
+    saturated one) has no unit and nothing to say: 0, with no gradient.
 
     Args:
         ours: features at the teacher's widths, each ``(B, T, C_k)``.
@@ -92,9 +94,11 @@ def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
     all_mine, all_goal = pooled(mine), pooled(goal)
     owner = torch.repeat_interleave(widths)  # the substage of each channel
     within = all_goal[0] - _each_mean(all_goal[0], owner, widths)[owner]
-    unit = _each_mean(all_goal[1] + within.square(), owner, widths).clamp(min=1e-12)[owner]
+    variance = _each_mean(all_goal[1] + within.square(), owner, widths)
+    constant = variance <= _CONSTANT * _each_mean(all_goal[1] + all_goal[0].square(), owner, widths)
+    unit = torch.where(constant, 1.0, variance)[owner]
     by_channel = w2_by_channel(mine, goal, unit).mean(0) + w2_by_channel(all_mine, all_goal, unit)
-    return _each_mean(by_channel, owner, widths)
+    return torch.where(constant, 0.0, _each_mean(by_channel, owner, widths))
 
 
 def _moments(features: list[Tensor]) -> tuple[Tensor, Tensor]:

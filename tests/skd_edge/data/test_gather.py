@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,6 +154,21 @@ def test_simulated_voters(videos, cache):
 def test_nothing_to_learn_from(videos, cache):
     with pytest.raises(UserError, match=r"none of the 23 training clips has a label; lower labels\.noise\.abstain"):
         gather(known(videos, noise={"kind": "voters", "abstain": 1.0}), cache)
+
+
+def test_one_clip_that_is_labelled_teaches_nothing(videos: Path, cache: Path) -> None:
+    noise = {"kind": "voters", "voters": 1, "abstain": 0.96}
+    said = r"every labelled training clip is of class '\w+'; two are needed: lower labels\.noise\.abstain"
+    with pytest.raises(UserError, match=said):
+        gather(known(videos, noise=noise), cache)  # type: ignore[no-untyped-call]
+
+
+def test_trusted_labels_of_one_class_teach_nothing(videos: Path, cache: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "audit.csv"
+    sheet.write_text("clip,trusted\n" + "".join(f"{i}.mp4,grow\n" for i in range(36)))
+    said = r"every labelled training clip is of class 'grow'; two are needed: label some clips of each class"
+    with pytest.raises(UserError, match=said):
+        gather(known(videos, trusted=sheet), cache)  # type: ignore[no-untyped-call]
 
 
 def test_a_class_that_no_consensus_names(cache, tmp_path):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from skd_bench.errors import UserError
-from skd_edge.distill.leg import build_learner, look, predict
+from skd_edge.distill.leg import build_learner, look, predict, view_of
+from skd_edge.distill.losses.logits import kd
 from skd_edge.distill.method import loss_terms, phase_at
+from skd_edge.distill.teacher import ToldAnswers
 from skd_edge.models.substages import Staged
 from skd_edge.recipe import Augment, Losses, Training
 
@@ -279,10 +283,61 @@ def test_dense_guidance_listens_to_the_teachers_further_up(tools, tmp_path):
     assert logits(taught.logits, above) == pytest.approx(both, rel=1e-5)
 
 
+def test_a_leg_hears_the_teachers_further_up_at_its_share_of_the_steps(tools: Any, tmp_path: Path) -> None:
+    """Each epoch is one step, too short to move a weight: its term is its own teacher's, or the mean with the other."""
+    augment = Augment(shift=0, brightness=0, contrast=0, views=1)
+    above = torch.randn(48, 4, generator=torch.Generator().manual_seed(0)) * 4
+
+    def heard(dense: float, epochs: int) -> list[float]:
+        training = Training(batch=48, rate=1e-9, dense=dense)
+        leg = replace(tools.staged, epochs=epochs, augment=augment, training=training)
+        trained = tools.train(leg, tmp_path / f"{dense}", others=(ToldAnswers(above.numpy()),))
+        return [row["terms"]["logits"] for row in trained.curve]
+
+    ours = build_learner(tools.staged)(
+        view_of(tools.clips().train, np.arange(48), 0, replace(tools.staged, augment=augment), tools.preprocess)
+    ).logits
+    (alone,), (both,) = heard(0.0, 1), heard(1.0, 1)
+    others = Losses().logits * kd(ours, above, temperature=Losses().temperature).item()
+    assert both == pytest.approx((alone + others) / 2, rel=1e-4)
+    assert both > 1.5 * alone
+    sometimes = [round(abs(term - alone) / (both - alone), 2) for term in heard(0.5, 16)]
+    assert set(sometimes) == {0.0, 1.0}
+    assert 4 < sum(sometimes) < 12
+
+
+def test_a_mixed_clip_is_taught_the_labels_of_both_in_their_shares(tools: Any, tmp_path: Path) -> None:
+    """The loss of one step over all clips, before any weight moved."""
+    from skd_edge.data.views import partners
+
+    augment, index = Augment(shift=0, brightness=0, contrast=0, mixup=1.0), np.arange(48)
+    leg = replace(tools.weak, weak=False, epochs=1, augment=augment, training=Training(batch=48))
+    clips = tools.clips().train
+    rows, share = partners(clips.ids, index, 0, 1.0)
+    said = torch.log_softmax(build_learner(leg)(view_of(clips, index, 0, leg, tools.preprocess)).logits, 1)
+    own, other = (-said[index, clips.labels[i]] for i in (index, rows))
+    mixed = (share * own + (1 - share) * other).mean().item()
+    assert abs(mixed - own.mean().item()) > 1e-3
+    assert tools.train(leg, tmp_path).curve[0]["terms"]["labels"] == pytest.approx(mixed, abs=1e-5)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5, 0.98])
+def test_the_average_follows_the_weights_slowly_and_faster_at_first(tools: Any, tmp_path: Path, ema: float) -> None:
+    """At step n a share of min(ema, (1 + n) / (10 + n)) stays as it was; with ema 0 it is the last weights."""
+    state = tools.training(replace(tools.weak, training=Training(batch=16, ema=ema)), tmp_path)
+    expected = {k: v.clone() for k, v in state.learner.state_dict().items() if v.is_floating_point()}
+    for step in range(1, 13):
+        state._train_step(np.arange(16), 0, None)
+        decay, now = min(ema, (1 + step) / (10 + step)), state.learner.state_dict()
+        expected = {k: decay * v + (1 - decay) * now[k] for k, v in expected.items()}
+    found = state.averaged.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tools, tmp_path):
     """The mixed clip is the view: it is a function of (clip, view), and its label is mixed in the same shares."""
     from skd_edge.data.views import partners
-    from skd_edge.distill.leg import view_of
 
     clips = tools.clips().train
     leg = replace(tools.weak, augment=Augment(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
@@ -302,7 +357,7 @@ def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tool
 
 def test_a_fold_never_sees_its_own_part(tools, tmp_path):
     """What is left out is never asked about while the leg trains: nothing is remembered of it."""
-    from skd_edge.distill.leg import folds_of, view_of
+    from skd_edge.distill.leg import folds_of
 
     leg = replace(tools.weak, fold=(1, 3), epochs=2)
     part = folds_of(np.arange(48), 3)

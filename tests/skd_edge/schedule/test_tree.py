@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from skd_edge.recipe import Recipe
-from skd_edge.schedule.tree import Facts, Node, grow
+from skd_edge.schedule.tree import Facts, Legs, Node, grow
 
 FACTS = Facts("data", "weak", 10)
 BASE: dict[str, Any] = {
@@ -99,6 +99,18 @@ def test_shared_prefixes_are_trained_once():
     # One teacher for the controls with plain KD, whatever the number of students.
     kd = [n for n in nodes if n.leg.role == "kd"]
     assert sorted(n.leg.name for n in kd) == ["teacher", "teacher>s1", "teacher>s2"]
+
+
+def test_each_leg_learns_from_labels_that_its_own_teacher_estimates() -> None:
+    """Not the first teacher's handed down: four networks teach here, and each gives other labels."""
+    nodes = [n for n in tree(schedule=PATHS) if n.leg.role in ("assistant", "student")]
+    legs = Legs(Recipe.model_validate(BASE), FACTS)
+    for node in nodes:
+        assert node.teacher is not None
+        assert node.labels is not None
+        assert node.labels.hash == node.leg.teacher
+        assert node.leg.targets == legs.targets(node.teacher)
+    assert len({n.leg.targets for n in nodes}) == 4
 
 
 def test_many_rounds_grow_no_slower_than_they_are():

@@ -73,6 +73,25 @@ def test_no_substage_drowns_the_others():
     assert loss(ours, theirs).item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-3, 7.3])
+@pytest.mark.parametrize("kind", ["gaussian", "mmd", "pkt"])
+def test_a_constant_substage_of_the_teacher_neither_explodes_nor_silences_the_others(kind, value):
+    torch.manual_seed(0)
+    ours, theirs = staged(0, (3, 4)), staged(1, (5, 6))
+    dead = [torch.full_like(theirs[0], value), theirs[1]]
+    for which in (1, 2):  # alone, as in a curriculum's first part; beside another
+        loss = DistributionLoss((3, 4)[:which], (5, 6)[:which], kind=kind).train()
+        mine = [f.requires_grad_() for f in ours[:which]]
+        value_now = loss(mine, dead[:which])
+        gradients = torch.autograd.grad(value_now, mine, allow_unused=True)
+        assert 0 <= value_now.item() < 100
+        assert all(g is None or g.abs().max() < 100 for g in gradients)
+    if kind == "gaussian":
+        lone = DistributionLoss((4,), (6,))
+        lone.project[0].load_state_dict(loss.project[1].state_dict())
+        assert value_now.item() == pytest.approx(lone([ours[1]], [theirs[1]]).item(), rel=1e-5)
+
+
 def test_discrepancies_follow_in_training_only_and_travel_with_the_state():
     torch.manual_seed(0)
     loss = DistributionLoss((3, 4), (5, 6))
