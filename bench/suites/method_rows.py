@@ -219,12 +219,26 @@ def _thesis() -> tuple[Row, ...]:
 
 THESIS = _thesis()
 
-# Equal tuning trials for the full method and the baselines it is held against: the weight of the teacher's logits, the
-# one knob that all of them have. On the seeds that everything else was decided on, by validation accuracy.
-TRIED = {"KD": _kd("td-kd"), "KD + LS": _kd("td-ls"), "DIST": _kd("td-dist"), "full": _direct}
-WEIGHTS = (1, 4, 9)  # 2 is the default, so it is in the table already
+# Equal tuning trials for the full method and the baselines: the one weight that each has, the teacher's logits' or the
+# early-learning term's, by these factors of its default. On the seeds that everything else was decided on, by
+# validation accuracy. Confident learning has no weight.
+LOGITS, ELR = ("logits", "training.losses.logits", 2.0), ("elr", "training.elr", 3.0)
+TRIED = dict.fromkeys(("KD", "KD + LS", "DIST", "FitNet", "TAKD", "full"), LOGITS) | dict.fromkeys(
+    ("ELR alone", "ELR teacher, soft labels"), ELR
+)
+FACTORS = (0.5, 2.0, 4.5)
+
+
+def trial_name(name: str, factor: float) -> str:
+    """The name of a row's trial; of the row itself at its default."""
+    word, _, default = TRIED[name]
+    return name if factor == 1 else f"{name}, {word} {factor * default:g}"
+
+
 TRIALS = tuple(
-    Row(f"{name}, logits {weight}", how, (f"training.losses.logits={weight}",), baseline=False)
-    for name, how in TRIED.items()
-    for weight in WEIGHTS
+    replace(
+        row(name), name=trial_name(name, factor), sets=(*row(name).sets, f"{key}={factor * default:g}"), baseline=False
+    )
+    for name, (_, key, default) in TRIED.items()
+    for factor in FACTORS
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from method_rows import BUDGETS, FAMILIES, GAPS, MATCHES, ROWS, TRIED, WEIGHTS, thesis_name
+from method_rows import BUDGETS, FACTORS, FAMILIES, GAPS, MATCHES, ROWS, TRIED, thesis_name, trial_name
 from numpy.typing import NDArray
 
 from skd_bench.files import write_atomic
@@ -274,18 +274,20 @@ def span(draws: Draws, sign: str = "") -> str:
 
 
 def trials(data: str, noise: str, column: Column) -> list[str]:
-    """Validation accuracy by weight of the teacher's logits, over the seeds that have all weights; the best is bold."""
+    """Validation accuracy by weight, over the seeds that have all trials; the best is bold."""
     by = {(name, s): 100 * r["val"] for name, seeds in column.by.items() for s, r in seeds.items() if "val" in r}
+    factors = sorted((1.0, *FACTORS))
     lines = [f"## Equal tuning trials: {data}, {NAMES[noise]}", "",
-             "Validation accuracy in % by the weight of the teacher's logits (the labels' is 1; the default is 2).", "",
-             "| row | seeds | " + " | ".join(f"weight {w}" for w in sorted((2, *WEIGHTS))) + " |",
-             "|---|---|" + "---|" * (1 + len(WEIGHTS))]  # fmt: skip
+             "Validation accuracy in % by a weight, as a multiple of the default: that of the teacher's logits (2, the "
+             "labels' is 1), in the rows of early learning that of its term (3).", "",
+             "| row | seeds | " + " | ".join(f"x {f:g}" for f in factors) + " |",
+             "|---|---|" + "---|" * len(factors)]  # fmt: skip
     empty = len(lines)
     for name in TRIED:
-        names = {w: f"{name}, logits {w}" if w in WEIGHTS else name for w in sorted((2, *WEIGHTS))}
-        seeds = sorted({s for _, s in by if all((n, s) in by for n in names.values())})
+        names = [trial_name(name, f) for f in factors]
+        seeds = sorted({s for _, s in by if all((n, s) in by for n in names)})
         if seeds:
-            means = [float(np.mean([by[n, s] for s in seeds])) for n in names.values()]
+            means = [float(np.mean([by[n, s] for s in seeds])) for n in names]
             cells = (f"**{m:.1f}**" if m == max(means) else f"{m:.1f}" for m in means)
             lines.append(f"| {name} | {', '.join(map(str, seeds))} | {' | '.join(cells)} |")
     return [*lines, ""] if len(lines) > empty else []
