@@ -120,7 +120,8 @@ def share(column: Column, name: str, top: str) -> str:
     low, high = interval(dbest - dbase)
     if low <= 0 <= high:
         return "undefined"
-    below, above = interval((dx - dbase) / np.where(dbest == dbase, np.nan, dbest - dbase))
+    some = dbest != dbase
+    below, above = interval((dx - dbase)[some] / (dbest - dbase)[some])
     return f"{100 * (x - base) / (best - base):.0f} [{100 * below:.0f}, {100 * above:.0f}]"
 
 
@@ -165,7 +166,8 @@ def section(data: str, noise: str, column: Column) -> list[str]:
         if any(name in column.by for name in names):
             shown = dict.fromkeys((*names, champion))
             others = set().union(*(column.by.get(name, {}) for name in names if name != champion))
-            lines += [f"### {title}", "", *table(noise, column.within(champion, others), list(shown), champion)]
+            seen = column.within(champion, others) if others else column
+            lines += [f"### {title}", "", *table(noise, seen, list(shown), champion)]
     return lines
 
 
@@ -299,10 +301,8 @@ def calibration() -> str:
     said = []
     for spread in sorted({row["spread_points"] for row in rows} - {0.0}):
         wrong = [100 * row["claims"] / row["studies"] for row in rows if row["spread_points"] == spread]
-        said.append(
-            f"{min(wrong):.0f} to {max(wrong):.0f} of 100 leave out zero where seeds spread by {spread:g} points"
-        )
-    return ", ".join(said)
+        said.append(f"{min(wrong):.0f} to {max(wrong):.0f} of 100 where seeds spread by {spread:g} points")
+    return f"zero is left out by {', '.join(said)}"
 
 
 def write_tables(rows: Sequence[Json], path: Path) -> None:
