@@ -179,7 +179,7 @@ def waiting(cache: Path) -> dict[str, Any]:
         logits = network(x).logits
         assert logits is not None
         loss = soft_cross_entropy(logits, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         done = time.perf_counter()
         shares.append((there - began) / (done - began))

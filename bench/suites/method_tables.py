@@ -23,6 +23,7 @@ from skd_bench.files import write_atomic
 Json = dict[str, Any]
 Draws = NDArray[np.float64]
 DRAWS = 2000
+FIXED = {"human_motion"}  # tested on the same clips whatever the seed; the generated set renders its own for each
 NAMES = {
     "clean": "clean labels", "sym20": "20 % symmetric noise", "sym40": "40 % symmetric noise",
     "class40": "40 % class-dependent noise", "voters": "five imperfect voters",
@@ -37,18 +38,19 @@ Regenerate: `HUMAN_MOTION=/path/to/human_motion python bench/suites/method.py --
 Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
 schedule, loss weights and first weights, but in the tables that say otherwise; baselines' losses (KD, KD + LS, DIST)
 are torchdistill's, confident learning is cleanlab's. "full" is what a recipe does by default; "full - x" and "full +
-x" switch one idea off or on; "all four ideas" has every one on and was the default until these rows. The label
-optimiser was developed on seeds 0 and 1 of the column with 40 % symmetric noise, and which ideas are on was decided
-on seeds 0 and 1 of the generated set (clean and 40 %) and on seed 0 of human_motion, among about a dozen variants of
-the student's leg, looking at test clips; no baseline had as many trials. Seeds from 2 on are fresh on the generated
-set, from 1 on for human_motion's choice of ideas, which has the same test clips for every seed. The clips' difficulty
-and the student's width were chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all
-training that a row needs with the estimation of labels, on {device}; rows that share a cache are cheaper for the
-later one, and rows that ran beside heavy work are marked in the data (`paused`) and left out of the median: they
-compare rows roughly. Intervals: 95 %, bootstrap on two levels, seeds and test clips (human_motion's are the same for
-every seed), widened by n / (n - 1) in variance for n seeds. They are tried on rows without any difference
-(`bench/suites/method_intervals.py`): {calibration}. "full leads by" is paired, p under Holm's correction over the
-baselines. Where the seconds are equal, the leader is shown on the seeds that the others have.
+x" switch one idea off or on; full's teacher has 2.3 times a baseline's epochs, as many as in the rows "teacher x 2.3";
+"all four ideas" has every one on and was the default until these rows. The label optimiser was developed on seeds 0
+and 1 of the column with 40 % symmetric noise, and which ideas are on was decided on seeds 0 and 1 of the generated set
+(clean and 40 %) and on seed 0 of human_motion, among about a dozen variants of the student's leg, looking at test
+clips; no baseline had as many trials. Seeds from 2 on are fresh on the generated set, from 1 on for human_motion's
+choice of ideas, which has the same test clips for every seed. The clips' difficulty and the student's width were
+chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all training that a row needs with the
+estimation of labels, on {device}; rows that share a cache are cheaper for the later one, and rows that ran beside
+heavy work are marked in the data (`paused`) and left out of the median: they compare rows roughly. Intervals: 95 %,
+bootstrap on two levels, seeds and test clips (human_motion's are the same for every seed), widened by n / (n - 1) in
+variance for n seeds. They are tried on rows without any difference (`bench/suites/method_intervals.py`):
+{calibration}. "full leads by" is paired, p under Holm's correction over the baselines. Where the seconds are equal,
+the leader is shown on the seeds that the others have.
 `noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T -
 B), T the teacher on clean labels.
 
@@ -316,7 +318,7 @@ def write_tables(rows: Sequence[Json], path: Path) -> None:
         "device": ", ".join(sorted({f"{r['device']} ({r['threads']} thread(s), torch {r['torch']})" for r in rows})),
     }  # fmt: skip
     columns = {
-        (data, noise): Column(mine, same_clips=data == "human_motion")
+        (data, noise): Column(mine, same_clips=data in FIXED)
         for data in sorted({r["data"] for r in rows})
         for noise in NAMES
         if (mine := [r for r in rows if (r["data"], r["noise"]) == (data, noise)])

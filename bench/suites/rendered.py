@@ -72,7 +72,7 @@ def trained(spec: Network, data: Pixels, labels: Labels, *, epochs: int, rate: f
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=order).split(BATCH)[: len(x) // BATCH]:
             optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            torch.nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
             optimiser.step()
             cycle.step()
     return network.eval()

@@ -109,7 +109,7 @@ def network(student: Student, work: Path, epochs: int) -> Deployed:
         print(f"trained {student.title}", flush=True)
     if student.trained:
         made.load_state_dict(load_file(weights))
-    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 
 
 def files(student: Student, made: Deployed, folder: Path) -> tuple[dict[str, Path], Json]:

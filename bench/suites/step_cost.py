@@ -45,7 +45,7 @@ def leg_of(recipe: Recipe, learner: Network, **changes: object) -> Leg:
         data="d", classes=CLASSES, clip=recipe.clip, augment=recipe.augment, training=recipe.training, epochs=1,
         weak=False, staged=True, seed=0,
     )  # fmt: skip
-    return replace(leg, **changes)  # type: ignore[arg-type]
+    return replace(leg, **changes)  # type: ignore[arg-type]  # keys are names of fields
 
 
 def noise(recipe: Recipe) -> Clips:
