@@ -1,5 +1,7 @@
 # Two commands: make quickstart, make test. Each makes .venv where it is missing, installs what it needs, and runs.
-# No root, no apt, no stdin. Another Python: make test PYTHON=python3.12 (3.11 and newer; only 3.11 was tried).
+# No root, no apt, no stdin. Another Python: make test PYTHON=python3.12 (3.11 to 3.13 were tried).
+# What is installed are the versions that were tested together (constraints/); NEWEST=1 takes the newest instead.
+# make constraints: install the newest, run the tests, and write down what passed.
 
 PYTHON ?= python3
 OUT ?= runs/quickstart
@@ -10,10 +12,15 @@ EXTRAS := $(RUNTIMES) ray
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# A Python for which no versions were written down gets the newest.
+PINS = $$(file=constraints/python$$($(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))').txt; \
+  if [ -z "$(NEWEST)" ] && [ -f "$$file" ]; then echo "--constraint $$file"; fi)
+INSTALL = $(PIP) install --quiet $(PINS)
+NOT_HERE = { echo "the tested versions do not install here; make NEWEST=1 takes the newest ones instead" >&2; exit 1; }
 TRAIN := $(VENV)/.installed-train
 TEST := $(VENV)/.installed-test
 
-.PHONY: quickstart test
+.PHONY: quickstart test constraints
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(TRAIN)
@@ -23,17 +30,22 @@ quickstart: $(TRAIN)
 test: $(TEST)
 	@$(BIN)/python -m pytest
 
+constraints:
+	@rm -rf $(VENV)
+	@$(MAKE) test NEWEST=1
+	@$(BIN)/python constraints/freeze.py
+
 # A stamp is newer than pyproject.toml once its install is whole; one that broke off is done again.
-$(TRAIN): pyproject.toml | $(BIN)/python
-	@$(PIP) install --quiet --editable '.[train]'
+$(TRAIN): pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
+	@$(INSTALL) --editable '.[train]' || $(NOT_HERE)
 	@touch $@
 
-$(TEST): pyproject.toml | $(BIN)/python
-	@$(PIP) install --quiet --editable '.[dev]'
+$(TEST): pyproject.toml $(wildcard constraints/*.txt) | $(BIN)/python
+	@$(INSTALL) --editable '.[dev]' || $(NOT_HERE)
 	@for extra in $(EXTRAS); do \
-	  $(PIP) install --quiet --editable ".[$$extra]" || echo "this machine does not take the extra $$extra; going on"; \
+	  $(INSTALL) --editable ".[$$extra]" || echo "this machine does not take the extra $$extra; going on"; \
 	done
-	@$(PIP) install --quiet --no-deps torchdistill || echo "no torchdistill here: its losses are not compared with ours"
+	@$(INSTALL) --no-deps torchdistill || echo "no torchdistill here: its losses are not compared with ours"
 	@touch $(TRAIN) $@
 
 $(BIN)/python:

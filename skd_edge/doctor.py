@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from skd_edge.tested_versions import VersionReport, version_report
 
 if TYPE_CHECKING:
     from skd_bench.runtimes import Runtime
@@ -83,7 +84,16 @@ def examine(folder: Path | None = None) -> Examination:
 
     card = device_card()
     train = "pip install 'skd-edge[train]'"
-    machine = (_python(), _cores(card), _memory(card), _disk(folder or Path.cwd()), _isa(card), _gpu(card))
+    versions = version_report()
+    machine = (
+        _python(versions),
+        _packages(versions),
+        _cores(card),
+        _memory(card),
+        _disk(folder or Path.cwd()),
+        _isa(card),
+        _gpu(card),
+    )
     packages = (
         _module("machine", "av", "PyAV", "pip install skd-edge"),
         _module("train", "torch", "torch", train),
@@ -97,8 +107,19 @@ def examine(folder: Path | None = None) -> Examination:
 
 
 # ------------------------------------------------------------------------------------------ the machine
-def _python() -> Finding:
-    return Finding("machine", "python", True, f"{platform.python_version()} ({sys.executable})")
+def _python(versions: VersionReport) -> Finding:
+    note = "" if versions.python_was_tested else f"; not tested: {', '.join(versions.tested_pythons)} were"
+    return Finding("machine", "python", True, f"{versions.python} ({sys.executable}){note}")
+
+
+def _packages(versions: VersionReport) -> Finding:
+    """Newer than tested is no fault, but the first thing to look at where something fails."""
+    if not versions.tested:
+        return Finding("machine", "packages", True, "no versions were tested together on this Python")
+    newer = versions.newer_text()
+    return Finding(
+        "machine", "packages", True, f"newer than tested: {newer}" if newer else "none is newer than what was tested"
+    )
 
 
 def _cores(card: Mapping[str, Any]) -> Finding:
@@ -176,7 +197,8 @@ def _engines() -> Finding:
 
 def _version(module: str) -> str | None:
     for name in metadata.packages_distributions().get(module, []):
-        return metadata.version(name)
+        version = metadata.version(name)
+        return f"{version}{version_report().mark(name.lower(), version)}"
     return None
 
 

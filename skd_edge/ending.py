@@ -93,8 +93,11 @@ def _say(message: str, code: int) -> int:
 
 
 def _crashed(error: BaseException, state: dict[str, Path]) -> int:
-    """One line for the user, the traceback in a file: in the run folder where there is one, else a temporary file."""
-    text = "".join(traceback.format_exception(error))
+    """One line for the user; traceback and versions in a file: in the run folder if there is one."""
+    from skd_edge.tested_versions import version_report
+
+    versions = version_report()
+    text = f"{''.join(traceback.format_exception(error))}\n{versions.to_text()}\n"
     name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     ours = "run" in state and (state["run"] / "journal.jsonl").exists()  # anything else is not ours to write in
     folders = [state["run"]] if ours else []
@@ -105,5 +108,6 @@ def _crashed(error: BaseException, state: dict[str, Path]) -> int:
     else:
         return _say(f"error: unexpected {type(error).__name__}, and no place for its traceback:\n{text}", FAILED)
     reason = " ".join(str(error).split())[:300]
-    where = f"the traceback is in {folder / name}; please report it"
+    newer = f"; newer than tested: {versions.newer_text()}" if versions.newer else ""
+    where = f"the traceback and the versions of packages are in {folder / name}; please report it{newer}"
     return _say(f"error: unexpected {type(error).__name__}: {reason} ({where})", FAILED)

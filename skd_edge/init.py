@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skd_bench.container import open_container
 from skd_bench.errors import UsageError
 from skd_bench.files import write_atomic
 from skd_edge.data.sources import VIDEOS
@@ -237,9 +238,7 @@ def _spread(videos: Mapping[str, list[Path]]) -> list[Path]:
 
 def _probe(path: Path) -> tuple[int, int, int]:
     """Width, height and frames of a video; the frames are counted by its packets, nothing but one is decoded."""
-    import av
-
-    with av.open(str(path)) as container:
+    with open_container(path) as container:
         if not container.streams.video:
             raise ValueError("no video stream")
         stream = container.streams.video[0]

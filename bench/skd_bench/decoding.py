@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from skd_bench.container import MAX_PIXELS, open_container
 from skd_bench.fitting import Painter
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ Ticks = npt.NDArray[np.int64]
 _KEEP_BYTES = 4 << 20
 # Below this many pixels in what is decoded, starting decoder threads costs more than they save (112x112: +50 %).
 _THREADS_FROM_PIXELS = 40_000_000
-# Larger pictures are refused: a few bytes of a broken header may ask for gigabytes (16K video has 132 million pixels).
-_MOST_PIXELS = 1 << 27
 # A span of ticks beyond this (centuries) is a broken file's; frames are counted instead.
 _MOST_TICKS = 1 << 42
 _NOT_THERE = "the span from {0.start:g} s is empty, or begins where the video has ended"
@@ -60,17 +59,6 @@ class _Timeline:
     packets: list[Packet[VideoStream]] | None
 
 
-def _open(path: Path, part: Part) -> Any:
-    import av
-
-    # "file:" keeps a colon in the name from being read as a protocol; the whitelist keeps playlists off the network.
-    name, protocols = f"file:{path}", "file"
-    if part.size is not None:
-        name, protocols = f"subfile,,start,{part.offset},end,{part.offset + part.size},,:{name}", "file,subfile"
-    options = {"protocol_whitelist": protocols, "max_pixels": str(_MOST_PIXELS)}
-    return av.open(name, metadata_errors="ignore", options=options)
-
-
 def _video_stream(container: Any) -> VideoStream:
     from av.stream import Disposition
 
@@ -81,9 +69,9 @@ def _video_stream(container: Any) -> VideoStream:
     context = stream.codec_context
     if context is None:
         raise ValueError("this FFmpeg has no decoder for its video")
-    if context.width * context.height > _MOST_PIXELS:
+    if context.width * context.height > MAX_PIXELS:
         raise ValueError(f"it says that its frames have {context.width}x{context.height} pixels, which is too large")
-    context.options = {"max_pixels": str(_MOST_PIXELS)}
+    context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
@@ -267,7 +255,7 @@ class _Astray(Exception):
 
 
 def _decode(path: Path, sampling: Sampling, preprocess: Preprocess, part: Part, *, sought: bool) -> Pixels:
-    with _open(path, part) as container:
+    with open_container(path, offset=part.offset, size=part.size) as container:
         stream = _video_stream(container)
         timeline = _scan(container, stream, part, sought)
         if not timeline.shown.any():
@@ -278,7 +266,7 @@ def _decode(path: Path, sampling: Sampling, preprocess: Preprocess, part: Part, 
         chosen = _chosen(timeline, sampling)
         if timeline.packets is not None:
             return _decode_chosen(stream, iter(timeline.packets), timeline, chosen, painter)
-    with _open(path, part) as container:
+    with open_container(path, offset=part.offset, size=part.size) as container:
         stream = _video_stream(container)
         return _decode_chosen(stream, _within(container, stream, part, sought), timeline, chosen, painter)
 

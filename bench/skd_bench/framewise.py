@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from skd_bench.accuracy import softmax
 from skd_bench.clips import ClipError, Pixels, Preprocess, as_input
+from skd_bench.container import open_camera, open_container
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.manifest import Manifest, resolve
@@ -187,9 +188,4 @@ def _decoded(container: Any, video: Any) -> Iterator[VideoFrame]:
 
 
 def _open(source: Path | str) -> Any:
-    import av
-
-    if str(source).startswith(_CAMERA):
-        return av.open(str(source), format="v4l2")
-    # As `decoding` opens files: a colon in the name is no protocol, and playlists stay off the network.
-    return av.open(f"file:{source}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    return open_camera(str(source)) if str(source).startswith(_CAMERA) else open_container(source)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skd_bench.clips import ClipError, Pixels, Preprocess, Sampling
+from skd_bench.container import open_container
 from skd_bench.fitting import Painter
 
 if TYPE_CHECKING:
@@ -138,12 +139,10 @@ class Windows:
 
     def _decoded(self) -> Iterator[tuple[float, VideoFrame]]:
         """Seconds since the first frame, and the frame."""
-        import av
         from av.error import FFmpegError
 
         try:
-            # "file:" keeps a colon in the name from being read as a protocol; playlists stay off the network.
-            with av.open(f"file:{self._path}", options={"protocol_whitelist": "file"}) as container:
+            with open_container(self._path) as container:
                 if not container.streams.video:
                     raise ClipError(self._path, "it holds no video")
                 stream = container.streams.video[0]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from skd_bench.accuracy import softmax
 from skd_bench.alarms import Event, judge, read_events
 from skd_bench.clips import ClipError, as_input
+from skd_bench.container import open_container
 from skd_bench.device import device_card, device_id, device_state
 from skd_bench.errors import UserError
 from skd_bench.manifest import Manifest, resolve
@@ -217,7 +218,7 @@ def _length(video: Path) -> tuple[float, float]:
     from av.error import FFmpegError
 
     try:
-        with av.open(f"file:{video}", options={"protocol_whitelist": "file"}) as container:
+        with open_container(video) as container:
             rate = float(container.streams.video[0].average_rate or 25)
             return float((container.duration or 0) / av.time_base), rate
     except (OSError, FFmpegError, IndexError) as error:

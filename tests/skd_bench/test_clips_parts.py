@@ -130,7 +130,7 @@ def test_a_cover_is_no_video(tmp_path):
 
 def test_a_gigantic_picture_is_refused_before_it_takes_memory(tmp_path, monkeypatch):
     path = write(tmp_path / "v.mp4", 3)
-    monkeypatch.setattr(decoding, "_MOST_PIXELS", 32 * 48 - 1)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 32 * 48 - 1)
     with pytest.raises(ClipError, match="48x32 pixels, which is too large"):
         decode_clip(path, Sampling(2), GREY)
 

@@ -91,6 +91,7 @@ def test_what_is_no_bundle_is_exit_code_1(tmp_path):
 def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
     bundle_with_samples, tmp_path, monkeypatch
 ):
+    pytest.importorskip("torch")
     extra = Extra(["multi-stream"], [1, 3], 1e6, ["torch-eager", "tensorrt-rtx", "tensorrt"])
     monkeypatch.setattr(rows, "_REPEATS", 3)
     engine = tmp_path / "net.engine"

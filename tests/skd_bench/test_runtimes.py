@@ -390,6 +390,7 @@ def test_all_runtimes_give_the_same_answers_to_a_network_of_convolutions(tmp_pat
     ("operator", "why"), [("Sinh", "not translated"), ("QuantizeLinear", "quantised; PyTorch's rows are FP32")]
 )
 def test_what_pytorch_does_not_take_is_named(tmp_path, operator, why):
+    pytest.importorskip("torch")
     extra = ["s"] if operator == "QuantizeLinear" else []
     nodes = [helper.make_node("Flatten", ["clip"], ["f"]), helper.make_node(operator, ["f", *extra], ["logits"])]
     path = network(tmp_path / "odd.onnx", nodes, {"s": np.float32(1)}, [3, 1, 1, 1], 3)

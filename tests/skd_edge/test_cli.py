@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -155,6 +156,7 @@ def test_an_unexpected_exception_leaves_its_traceback_in_a_file(command, capsys,
     (file,) = tmp_path.glob("crash-*.txt")
     assert str(file) in err
     assert "Traceback" in file.read_text()
+    assert re.search(r"^numpy \d", file.read_text(), flags=re.M)  # the versions that it met
 
 
 def test_a_crash_of_a_run_is_told_in_its_folder(command, capsys, tmp_path):
