@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 # A busy machine is no bug: no example is judged by how long it took.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
@@ -55,6 +56,30 @@ def clone(tree, tmp_path_factory) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, target, follow_symlinks=False)
     return copy
+
+
+@pytest.fixture(scope="session")
+def film() -> Callable[..., Path]:
+    """Writes a real H.264 file of a generated motion: ``film(path, motion="spin_cw", seed=0, frames=8, size=32)``."""
+    from skd_edge.data.sources.synthetic import encode, render
+
+    def _film(path: Path, motion: str = "spin_cw", *, seed: int = 0, frames: int = 8, size: int = 32) -> Path:
+        encode(path, render(motion, frames=frames, size=size, difficulty=0.1, seed=seed))
+        return path
+
+    return _film
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """A folder of ``../shared/data``; the test is skipped where it is absent."""
+
+    def _shared(name: str) -> Path:
+        if not (SHARED / name).is_dir():
+            pytest.skip(f"{SHARED / name} is not on this machine")
+        return SHARED / name
+
+    return _shared
 
 
 # ------------------------------------------------------------------------------------------- a device behind ssh

@@ -39,9 +39,9 @@ def loaded(code: str) -> list[str]:
     "code",
     [
         "import skd_edge",
-        "import skd_edge.cli",
-        "import skd_edge.recipe_file",
-        "import sys; sys.argv = ['skd-edge', '--help']; from skd_edge.cli import main; main()",
+        "import skd_edge.cli.main",
+        "import skd_edge.recipe.loader",
+        "import sys; sys.argv = ['skd-edge', '--help']; from skd_edge.cli.main import main; main()",
     ],
 )
 def test_nothing_heavy_is_imported(code):
@@ -52,7 +52,7 @@ def test_nothing_heavy_is_imported(code):
     ("code", "limit"),
     [
         ("import skd_edge", 0.3),
-        ("import sys; sys.argv = ['skd-edge', '-h']; from skd_edge.cli import main; main()", 0.5),
+        ("import sys; sys.argv = ['skd-edge', '-h']; from skd_edge.cli.main import main; main()", 0.5),
     ],
 )
 def test_it_starts_at_once(code, limit):

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from skd_edge.cli import cli
-from skd_edge.recipe_file import load_recipe
+from skd_edge.cli.main import cli
+from skd_edge.recipe.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

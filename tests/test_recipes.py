@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from skd_edge.recipe import Recipe
-from skd_edge.recipe_file import load_recipe, recipe_schema, resolved_yaml, shipped_recipes
+from skd_edge.recipe.loader import load_recipe, recipe_schema, resolved_yaml, shipped_recipes
+from skd_edge.recipe.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -74,12 +74,12 @@ def test_the_quickstart_needs_nothing():
 # ------------------------------------------------------------------------------------------ docs/recipes.md
 @pytest.fixture(scope="module")
 def reference() -> dict[str, object]:
-    return runpy.run_path(str(ROOT / "bench/suites/recipe_reference.py"))
+    return runpy.run_path(str(ROOT / "docs/generate_recipes_md.py"))
 
 
 def test_the_reference_is_current(reference):
     written = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
-    assert written == reference["page"](), "run: python bench/suites/recipe_reference.py"
+    assert written == reference["page"](), "run: python docs/generate_recipes_md.py"
 
 
 def test_the_reference_says_something_about_every_key():

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from skd_bench.benchmark.benchmark import bench_bundle
+from skd_bench.benchmark.results import plan, save_result, shown
+from skd_bench.benchmark.scenarios import SCENARIOS, Extra
 from skd_bench.errors import UserError
-from skd_bench.measure import bench_bundle
-from skd_bench.results import plan, save_result, shown
-from skd_bench.scenarios import SCENARIOS, Extra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,12 +10,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from skd_bench.benchmark.latency import Progress
+from skd_bench.benchmark.results import plan, save_result, shown
+from skd_bench.benchmark.scenarios import Extra
 from skd_bench.errors import UsageError
-from skd_bench.latency import Progress
-from skd_bench.lock import DeviceLock
-from skd_bench.remote import bench_anywhere
-from skd_bench.results import plan, save_result, shown
-from skd_bench.scenarios import Extra
+from skd_bench.remote.device_lock import DeviceLock
+from skd_bench.remote.runner import bench_anywhere
 
 
 def bench_asked(

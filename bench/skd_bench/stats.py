@@ -302,7 +302,8 @@ def _levels(n: int) -> list[float]:
 
     Not 2.5 % and 97.5 %: resamples of a few things spread too little, and as a normal distribution does, not as
     Student's. This is the expanded percentile interval of Hesterberg, 2015 (arXiv 1411.5279, section 3.3); with five
-    processes the plain one claimed a difference of a file from itself in 11 of 100 comparisons (`bench/suites/aa.py`).
+    processes the plain one claimed a difference of a file from itself in 11 of 100 comparisons
+    (`bench/suites/latency/aa_test.py`).
     """
     df, z = n - 1, 1.959964
     t = (

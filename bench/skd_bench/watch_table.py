@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skd_bench.accuracy_table import aligned
+from skd_bench.text_tables import aligned
 
 _MOST_EVENTS = 20
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skd_bench.files import write_atomic
-from skd_edge.data.entries import SPLITS, Entry
-from skd_edge.data.gather import deployed_view
-from skd_edge.data.sources import list_clips
-from skd_edge.data.store import filled
-from skd_edge.recipe import Recipe
+from skd_edge.data.sources.listing import SPLITS, Entry
+from skd_edge.data.sources.registry import list_clips
+from skd_edge.data.store.clip_store import filled
+from skd_edge.labels.dataset import deployed_view
+from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
 _SHOWN = 10

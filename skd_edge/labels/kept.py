@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skd_bench.files import write_atomic
-from skd_edge.labels.pseudo import Evidence, PseudoLabels
+from skd_edge.labels.cleaning.pseudo_labels import Evidence, PseudoLabels
 
 
 def write_labels(path: Path, pseudo: PseudoLabels) -> None:

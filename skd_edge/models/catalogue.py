@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from skd_edge.models.adapters import Adapter
-from skd_edge.models.build import build_network
-from skd_edge.models.factory import permit
-from skd_edge.models.libraries import TORCHVISION
-from skd_edge.recipe import Clip, Member, Network, Recipe, Teacher
+from skd_edge.models.builder import build_network
+from skd_edge.models.external.adapter import Adapter
+from skd_edge.models.external.factory import permit
+from skd_edge.models.external.torchvision_timm import TORCHVISION
+from skd_edge.recipe.schema import Clip, Member, Network, Recipe, Teacher
 
 CLASSES = 10
 _TIMM = ("resnet18", "resnet50", "regnety_008", "mobilenetv2_100", "mobilenetv3_large_100", "convnext_tiny")
@@ -140,7 +140,7 @@ def _of_hub(name: str, clip: Clip) -> Entry:
     config, changed = _HUB[name]
 
     def build() -> nn.Module:
-        from skd_edge.models.hub import import_transformers, spec_of
+        from skd_edge.models.external.huggingface import import_transformers, spec_of
 
         transformers = import_transformers()
         described = getattr(transformers, config)(num_labels=CLASSES, **changed)

@@ -21,7 +21,7 @@ from skd_bench.files import sha256_file
 from skd_edge.models.substages import Staged
 from skd_edge.models.temporal import Shift, Temporal
 from skd_edge.models.weights import read_weights
-from skd_edge.recipe import Clip, Network
+from skd_edge.recipe.schema import Clip, Network
 
 _SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite1": (1.0, 1.1), "efficientnet-lite2": (1.1, 1.2)}
 _STEM, _HEAD, _EPS = 32, 1280, 1e-3

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skd_edge.models.substages import Staged
 from skd_edge.models.temporal import Shift, Temporal, TemporalConv
-from skd_edge.recipe import Network
+from skd_edge.recipe.schema import Network
 
 
 def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:

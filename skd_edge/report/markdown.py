@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skd_edge.report import formats as f
+from skd_edge.report import formatting as f
 from skd_edge.report import summary
-from skd_edge.report.result import Result, check_result
+from skd_edge.report.schema import Result, check_result
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<|#~&]|^[>+-])")
 

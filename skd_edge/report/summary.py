@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skd_edge.report import formats as f
-from skd_edge.report.result import Candidate, Result, first
+from skd_edge.report import formatting as f
+from skd_edge.report.schema import Candidate, Result, first
 
 
 @dataclass(frozen=True)

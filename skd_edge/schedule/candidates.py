@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from skd_edge.recipe import Network, Precision, Recipe, Runtime
+from skd_edge.recipe.schema import Network, Precision, Recipe, Runtime
 
 TEACHER = "teacher fp32"
 

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from skd_bench.clips import Preprocess, Sampling
+from skd_bench.bundle.manifest import Artefact, Manifest, Sample
 from skd_bench.files import sha256_file
-from skd_bench.manifest import Artefact, Manifest, Sample
+from skd_bench.video.clip import Preprocess, Sampling
 
 FRAMES, SIZE = 4, 16
 CLASSES = ["dark", "bright", "green"]

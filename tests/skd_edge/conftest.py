@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,30 +27,6 @@ def own_places(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     monkeypatch.setenv("SKD_EDGE_CACHE", str(home / "cache"))
     monkeypatch.setenv("SKD_EDGE_LEDGER", str(home / "looks.jsonl"))
     return home / "cache"
-
-
-@pytest.fixture(scope="session")
-def film() -> Callable[..., Path]:
-    """Writes a real H.264 file of a generated motion: ``film(path, motion="spin_cw", seed=0, frames=8, size=32)``."""
-    from skd_edge.data.generate import encode, render
-
-    def _film(path: Path, motion: str = "spin_cw", *, seed: int = 0, frames: int = 8, size: int = 32) -> Path:
-        encode(path, render(motion, frames=frames, size=size, difficulty=0.1, seed=seed))
-        return path
-
-    return _film
-
-
-@pytest.fixture(scope="session")
-def shared() -> Callable[[str], Path]:
-    """A folder of ``../shared/data``; the test is skipped where it is absent."""
-
-    def _shared(name: str) -> Path:
-        if not (SHARED / name).is_dir():
-            pytest.skip(f"{SHARED / name} is not on this machine")
-        return SHARED / name
-
-    return _shared
 
 
 RECIPE: dict[str, Any] = {
@@ -144,8 +117,8 @@ def _kill_after_legs(words: list[str], journal: Path, legs: int, places: dict[st
 @pytest.fixture(scope="session")
 def tiny_clips() -> Any:
     """Clips in memory, as a store gives them: 48 training, 20 validation and 20 test clips, ``(N, 4, 16, 16, 3)``."""
-    from skd_edge.data.generate import render
-    from skd_edge.data.store import Clips, ClipSet
+    from skd_edge.data.sources.synthetic import render
+    from skd_edge.data.store.clip_store import Clips, ClipSet
 
     motions = ("move_left", "move_right", "spin_cw", "blink")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skd_export.onnx import export_onnx
+from skd_export.graph.onnx_export import export_onnx
 
 FRAMES, SIZE, CLASSES = 4, 16, ["left", "right", "up", "down", "still"]
 

@@ -11,7 +11,7 @@ from skd_bench.runtimes.litert import LiteRtRuntime
 from skd_bench.runtimes.openvino import OpenVinoRuntime
 from skd_bench.runtimes.ort import OrtRuntime
 from skd_bench.runtimes.ort_gpu import OrtGpuRuntime, OrtPluginRuntime
-from skd_bench.runtimes.tensorrt import TensorRTRuntime
+from skd_bench.runtimes.tensorrt.runtime import TensorRTRuntime
 from skd_bench.runtimes.torch import TorchRuntime
 
 if TYPE_CHECKING:

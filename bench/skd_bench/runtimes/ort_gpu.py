@@ -12,8 +12,8 @@ import importlib.util
 from typing import Any
 
 from skd_bench.errors import UserError
+from skd_bench.runtimes.cuda import no_nvidia_driver
 from skd_bench.runtimes.ort import CPU, OrtRuntime
-from skd_bench.runtimes.tensorrt_cuda import no_nvidia_driver
 
 _GPU_PACKAGE = "onnxruntime-gpu"
 _GPU_PIP = "pip install 'skd-edge[cuda]' in place of onnxruntime (both bring the same module)"

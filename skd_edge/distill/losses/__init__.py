@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skd_edge.distill.losses.dist import dist
 from skd_edge.distill.losses.dkd import dkd
-from skd_edge.distill.losses.logits import kd, kd_standardised
+from skd_edge.distill.losses.kd import kd, kd_standardised
 
 
 class LogitLoss(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.logits import softened
+from skd_edge.distill.losses.kd import softened
 
 
 def pearson(a: Tensor, b: Tensor, eps: float = 1e-12) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from skd_edge.distill.losses.frames import aligned
-from skd_edge.distill.losses.gaussian import moments, pooled, w2_by_channel
 from skd_edge.distill.losses.mmd import mmd
 from skd_edge.distill.losses.pkt import pkt
 from skd_edge.distill.losses.precision import no_autocast, widened
+from skd_edge.distill.losses.wasserstein import moments, pooled, w2_by_channel
 
 Kind = Literal["gaussian", "mmd", "pkt"]
 _CONSTANT = 1e-8  # the share of a substage's mean square up to which float32 cannot tell its variance from 0

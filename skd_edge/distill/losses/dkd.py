@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.logits import divergence, softened
+from skd_edge.distill.losses.kd import divergence, softened
 
 
 def dkd(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skd_edge.report import formats as f
+from skd_edge.report import formatting as f
 from skd_edge.report.charts.common import Chart, Figure, axis, layout_of
-from skd_edge.report.result import ConfidenceBin
+from skd_edge.report.schema import ConfidenceBin
 
 
 def reliability(bins: Sequence[ConfidenceBin], ece: float | None = None) -> Chart | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skd_edge.report import formats as f
+from skd_edge.report import formatting as f
 from skd_edge.report import summary
 from skd_edge.report.charts.common import Chart, Figure, axis, label, layout_of
-from skd_edge.report.result import Result
+from skd_edge.report.schema import Result
 
 
 def class_shares(result: Result, most: int = 30) -> Chart | None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skd_edge.report import formats as f
-from skd_edge.report.result import Candidate
+from skd_edge.report import formatting as f
+from skd_edge.report.schema import Candidate
 
 Figure = dict[str, Any]
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from skd_edge.report import formats as f
+from skd_edge.report import formatting as f
 from skd_edge.report.charts.common import Chart, Figure, axis, dashed, keyed, label, layout_of, upright
-from skd_edge.report.result import Result
+from skd_edge.report.schema import Result
 
 
 def latency(result: Result) -> Chart | None:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skd_edge.report import formats as f
+from skd_edge.report import formatting as f
 from skd_edge.report import summary
 from skd_edge.report.charts.common import Chart, Drawn, Figure, axis, label, layout_of, signs
-from skd_edge.report.placing import place_labels
-from skd_edge.report.result import Candidate, Result
+from skd_edge.report.charts.label_placement import place_labels
+from skd_edge.report.schema import Candidate, Result
 from skd_edge.report.summary import Numbered
 
 _RING = 25.0

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from skd_bench.benchmark.measurements import refuse_other_device
+from skd_bench.bundle.manifest import MANIFEST
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic, write_json
-from skd_bench.manifest import MANIFEST
-from skd_bench.measurements import refuse_other_device
 from skd_edge import __version__
-from skd_edge.report.comparison import page, text
-from skd_edge.report.comparison.gate import judge, parse_rule
-from skd_edge.report.comparison.model import SCHEMA, Comparison, Source
-from skd_edge.report.comparison.sources import Read, read_source
-from skd_edge.report.result import SweepPoint
+from skd_edge.report.comparison import html as page
+from skd_edge.report.comparison import markdown as text
+from skd_edge.report.comparison.readers import Read, read_source
+from skd_edge.report.comparison.regression_gate import judge, parse_rule
+from skd_edge.report.comparison.schema import SCHEMA, Comparison, Source
+from skd_edge.report.schema import SweepPoint
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def report(
         raise UsageError("nothing to report on: give a run folder, or several runs, bundles or measurements")
     plain = not any((baseline, rules, as_json, html, table, store))
     if len(paths) == 1 and plain and not _measured(paths[0]):
-        from skd_edge.report.page import render_run
+        from skd_edge.report.html import render_run
 
         return Reported("\n".join(map(str, render_run(paths[0]))), failed=False)
     read = [read_source(path, label) for path, label in zip(paths, labels(paths), strict=True)]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
-from skd_edge.cli import run
-from skd_edge.data import build as building
-from skd_edge.data.entries import Entry
-from skd_edge.data.gather import gather
+from skd_edge.cli.main import run
 from skd_edge.data.scan import scan
-from skd_edge.recipe_file import load_recipe
+from skd_edge.data.sources.listing import Entry
+from skd_edge.data.store import builder as building
+from skd_edge.labels.dataset import gather
+from skd_edge.recipe.loader import load_recipe
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monke
     """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
     entries = [Entry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
     monkeypatch.setattr(building, "decoder", slow)
-    from skd_edge.data.gather import deployed_view
+    from skd_edge.labels.dataset import deployed_view
 
     view = deployed_view(load_recipe(str(recipe), ()).clip)
     building.build(tmp_path / "store", entries, *view, processes=1, patience=1.0)

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-import skd_edge.distill.leg as leg_module
-from skd_bench.clips import Preprocess
-from skd_edge.data.generate import render
-from skd_edge.data.store import Clips, ClipSet
+import skd_edge.distill.trainer as leg_module
+from skd_bench.video.clip import Preprocess
+from skd_edge.data.sources.synthetic import render
+from skd_edge.data.store.clip_store import Clips, ClipSet
 from skd_edge.distill.checkpoint import Checkpoint
-from skd_edge.distill.leg import Trained, train_leg, view_of
-from skd_edge.distill.settings import Leg
-from skd_edge.distill.teacher import TeacherCache
+from skd_edge.distill.job import Leg
+from skd_edge.distill.teacher_outputs import TeacherCache
+from skd_edge.distill.trainer import Trained, train_leg, view_of
 from skd_edge.models.tsm import build
-from skd_edge.recipe import Augment, Clip, Losses, Network, Training
+from skd_edge.recipe.schema import Augment, Clip, Losses, Network, Training
 
 PREPROCESS = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
 MOTIONS = ("move_left", "move_right", "spin_cw", "blink")

@@ -9,11 +9,11 @@ import torch
 import yaml
 
 from skd_bench.errors import UsageError
-from skd_edge.cli import run
-from skd_edge.models.build import build_network
+from skd_edge.cli.main import run
+from skd_edge.models.builder import build_network
 from skd_edge.models.catalogue import catalogue, look
 from skd_edge.models.tsm import parameters
-from skd_edge.recipe import Clip, Network, Recipe
+from skd_edge.recipe.schema import Clip, Network, Recipe
 
 
 def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):

@@ -11,28 +11,28 @@ import pytest
 import torch
 from torch import nn
 
-from skd_edge.models.build import build_network
-from skd_edge.models.factory import permit
+from skd_edge.models.builder import build_network
+from skd_edge.models.external.factory import permit
 from skd_edge.models.substages import Deployed
-from skd_edge.recipe import Clip, Network, Teacher
-from skd_export.artefacts import make_artefacts
+from skd_edge.recipe.schema import Clip, Network, Teacher
+from skd_export.exporter import make_artefacts
 
-HERE, CLASSES, CLIP = Path(__file__).parent, 5, Clip(frames=4, size=16)
+HERE, CLASSES, CLIP = Path(__file__).parent / "external", 5, Clip(frames=4, size=16)
 OWN = {
     f"{family} {temporal}": Network(name="n", family=family, temporal=temporal, width=4, depths=(1, 1))
     for family in ("resnet", "mobile")
     for temporal in ("none", "shift", "conv")
 }
 MADE = {
-    "per frame": {"factory": "made_elsewhere:per_frame", "substages": ("layer1", "layer2"), "input": "frames"},
-    "cubes": {"factory": "made_elsewhere:cubes", "substages": ("layers.0", "layers.1")},
+    "per frame": {"factory": "foreign_networks:per_frame", "substages": ("layer1", "layer2"), "input": "frames"},
+    "cubes": {"factory": "foreign_networks:cubes", "substages": ("layers.0", "layers.1")},
     "tokens": {
-        "factory": "made_elsewhere:tokens",
+        "factory": "foreign_networks:tokens",
         "substages": ("blocks.0", "blocks.1"),
         "input": "frames-first",
     },
     "tokens, another clip": {
-        "factory": "made_elsewhere:tokens",
+        "factory": "foreign_networks:tokens",
         "arguments": {"frames": 8, "size": 24},
         "substages": ("blocks.0", "blocks.1"),
         "input": "frames-first",

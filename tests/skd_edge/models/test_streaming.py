@@ -5,15 +5,15 @@ import onnx
 import pytest
 import torch
 
-from skd_bench.clips import Preprocess
 from skd_bench.errors import UserError
-from skd_bench.framewise import Stream
+from skd_bench.inference.frame_stream import Stream
+from skd_bench.video.clip import Preprocess
 from skd_edge.models.streaming import Streaming
 from skd_edge.models.tsm import build
-from skd_edge.recipe import Network, Teacher
-from skd_export.artefacts import Frames
-from skd_export.frames import fitted
-from skd_export.streaming import export_stream
+from skd_edge.recipe.schema import Network, Teacher
+from skd_export.exporter import Frames
+from skd_export.graph.streaming_export import export_stream
+from skd_export.graph.uint8_input import fitted
 
 FRAMES, SIZE, CLASSES = 5, 16, ["a", "b", "c"]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from skd_edge.models.substages import Deployed
 from skd_edge.models.tsm import build, parameters
-from skd_edge.recipe import Network
-from skd_export.artefacts import make_artefacts
+from skd_edge.recipe.schema import Network
+from skd_export.exporter import make_artefacts
 
 FRAMES, CLASSES = 4, 5
 kinds = pytest.mark.parametrize(

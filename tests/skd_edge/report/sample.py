@@ -382,7 +382,7 @@ def hostile_result() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from skd_edge.report.page import render_run
+    from skd_edge.report.html import render_run
 
     for make in (full_result, minimal_result, unlucky_result, hostile_result):
         folder = Path(sys.argv[1]) / make.__name__.removesuffix("_result")

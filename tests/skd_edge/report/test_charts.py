@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd_edge.report import charts
-from skd_edge.report.placing import place_labels
-from skd_edge.report.result import Result, check_result
+from skd_edge.report.charts.label_placement import place_labels
+from skd_edge.report.schema import Result, check_result
 
 
 def reliability(result: Result) -> charts.Chart | None:

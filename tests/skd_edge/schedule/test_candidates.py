@@ -7,7 +7,7 @@ from statistics import median
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.recipe import Recipe
+from skd_edge.recipe.schema import Recipe
 from skd_edge.schedule.candidates import affordable, alike, candidates, fastest, forms
 
 RECIPE = Recipe.model_validate(

@@ -15,12 +15,12 @@ from torch import Tensor
 
 import skd_edge.distill.losses as losses
 from skd_edge.distill.losses import LOGIT_LOSSES
+from skd_edge.distill.losses.classification import early_learning, soft_cross_entropy
 from skd_edge.distill.losses.correlation import correlate
 from skd_edge.distill.losses.distribution import DistributionLoss, Kind
-from skd_edge.distill.losses.gaussian import gaussian_w2
-from skd_edge.distill.losses.labels import early_learning, soft_cross_entropy
 from skd_edge.distill.losses.mmd import mmd
 from skd_edge.distill.losses.pkt import pkt
+from skd_edge.distill.losses.wasserstein import gaussian_w2
 
 B, T, C = 5, 3, 4
 HELPERS = {"__init__", "precision", "frames"}

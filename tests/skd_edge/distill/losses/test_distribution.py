@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.distill.losses.distribution import DistributionLoss, gaussian_distances
-from skd_edge.distill.losses.gaussian import gaussian_w2
+from skd_edge.distill.losses.wasserstein import gaussian_w2
 
 
 @settings(max_examples=40, deadline=None)

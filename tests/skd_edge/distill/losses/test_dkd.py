@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.distill.losses.dkd import dkd
-from skd_edge.distill.losses.logits import kd
+from skd_edge.distill.losses.kd import kd
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""Who made a bundle: its manifest signed with an SSH key, and the signature checked against known signers.
+
+Hashes tell that files are those of the manifest; anybody can write a manifest. The manifest holds the hash of every
+file of the payload, so one signature of it is one of them all (not of ``measured.json``). ``ssh-keygen -Y`` does both:
+keys that people have already, and an ``allowed_signers`` file as git takes it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from skd_bench.bundle.manifest import MANIFEST
+from skd_bench.bundle.verify import verify
+from skd_bench.errors import UserError
+
+SIGNATURE, NAMESPACE = f"{MANIFEST}.sig", "skd-edge-bundle"
+_LONGEST = 120  # seconds: time to touch a hardware key or to type a passphrase
+
+
+def sign(bundle: Path | str, key: Path | str) -> Path:
+    """Sign a bundle's manifest.
+
+    Args:
+        bundle: A bundle that is as it was written.
+        key: A private SSH key, or the public half of one that ssh-agent holds.
+
+    Returns:
+        The signature's file, in the bundle.
+
+    Raises:
+        UserError: The bundle is not as it was written, the key cannot be used, or there is no ssh-keygen.
+    """
+    bundle, key = Path(bundle), Path(key)
+    if problems := verify(bundle):
+        raise UserError(f"{bundle} is not as it was written and is not signed: {'; '.join(problems)}")
+    if not key.is_file():
+        raise UserError(f"there is no key {key}; make one with: ssh-keygen -t ed25519 -f {key}")
+    manifest, signature = bundle.resolve() / MANIFEST, bundle.resolve() / SIGNATURE
+    signature.unlink(missing_ok=True)  # ssh-keygen asks before it overwrites
+    done = _keygen(["-Y", "sign", "-f", str(key.resolve()), "-n", NAMESPACE, str(manifest)])
+    if done.returncode or not signature.is_file():
+        raise UserError(f"{bundle} cannot be signed with {key}: {_said(done)}")
+    signature.chmod(0o644)
+    return bundle / SIGNATURE
+
+
+def signer(bundle: Path | str, signers: Path | str) -> str:
+    """Who of some signers signed a bundle's manifest; whether its files are the manifest's is `verify`'s business.
+
+    Args:
+        bundle: The bundle's folder.
+        signers: Lines of ``principal key-type key``: ssh-keygen's allowed_signers.
+
+    Returns:
+        The principal.
+
+    Raises:
+        UserError: There is no signature, it is of another manifest or of nobody in the list, or there is no ssh-keygen.
+    """
+    bundle, signers = Path(bundle), Path(signers)
+    manifest, signature = bundle.resolve() / MANIFEST, bundle.resolve() / SIGNATURE
+    if not signers.is_file():
+        raise UserError(f"there is no list of signers {signers}; a line of it reads: you@example.org ssh-ed25519 AAAA…")
+    if not signature.is_file():
+        raise UserError(f"{bundle} is not signed: it has no {SIGNATURE}; ask its maker for: skd-edge sign")
+    listed = ["-f", str(signers.resolve()), "-s", str(signature)]
+    found = _keygen(["-Y", "find-principals", *listed])
+    if found.returncode or not found.stdout.strip():
+        raise UserError(f"{bundle} is signed by nobody in {signers}: {_said(found)}")
+    who = found.stdout.decode(errors="replace").splitlines()[0].strip()
+    try:
+        content = manifest.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {manifest}: {error.strerror or error}") from error
+    checked = _keygen(["-Y", "verify", *listed, "-I", who, "-n", NAMESPACE], content)
+    if checked.returncode:
+        raise UserError(f"{bundle} has a signature of {who} that does not belong to its manifest: {_said(checked)}")
+    return who
+
+
+def _keygen(words: list[str], content: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise UserError("signing needs ssh-keygen (Debian: openssh-client), which is not installed")
+    stdin = subprocess.DEVNULL if content is None else None
+    try:
+        return subprocess.run(
+            [program, *words], stdin=stdin, input=content, capture_output=True, check=False, timeout=_LONGEST,
+            env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise UserError(f"ssh-keygen gave no answer within {_LONGEST} s; is it waiting for a passphrase?") from None
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason given"

@@ -1,0 +1,182 @@
+"""The accuracy of a bundle's files on labelled videos, at the deployed protocol and with more views."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.bundle.manifest import Manifest
+from skd_bench.device.info import device_card, device_id
+from skd_bench.errors import UserError
+from skd_bench.evaluation.labelled_videos import LabelledVideo, labelled_videos
+from skd_bench.inference.predict import check_fits, load_artefact
+from skd_bench.metrics.accuracy import score, softmax
+from skd_bench.metrics.agreement import agreement
+from skd_bench.metrics.reject_metrics import at_threshold
+from skd_bench.runtimes import Session, missing
+from skd_bench.video.clip import ClipError, as_input
+from skd_bench.video.multi_view import decode_views, mean_answer
+
+SCHEMA = 1
+Json = dict[str, Any]
+
+
+@dataclass
+class _Row:
+    """One file at one number of views, while it is measured."""
+
+    file: str
+    precision: str
+    student: str
+    path: list[str]
+    views: int
+    session: Session
+    answers: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    infer_ms: list[float] = field(default_factory=list)
+
+
+def evaluate(
+    bundle: Path | str,
+    videos: Path | str,
+    *,
+    views: Sequence[int] = (1,),
+    reject: float | None = None,
+    named: Sequence[str] = (),
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Json:
+    """Score every file of a bundle on labelled videos, through the decoder and the runtime that ship.
+
+    Args:
+        bundle: The bundle's folder.
+        videos: See `labelled.labelled_videos`.
+        views: How many views an answer is averaged over, a row each; 1 is the deployed protocol.
+        reject: A probability below which no class is reported; None: every answer counts.
+        named: Classes whose recall is reported at `reject`; empty: all.
+        threads: Threads a query may use.
+        progress: Called with (videos done, videos in all).
+
+    Returns:
+        What JSON can write: `schema`, `kind` ("accuracy"), `bundle`, `name`, `classes`, `device`, `device_id`,
+        `videos` (scored), `unreadable` (path and reason), `not_run` (files whose runtime is missing, and why), `rows`:
+        each with `file`, `precision`, `student`, `path`, `views`, `default`, `accuracy` (see `accuracy.Accuracy`),
+        `against_fp32` (see `agreement.agreement`; None for FP32 itself or without one), `against_one_view`,
+        `rejecting` (see `rejecting.at_threshold`) and `cost` (median `decode_ms`, `preprocess_ms`, `infer_ms` a video,
+        all views together).
+
+    Raises:
+        UserError: The bundle or the videos cannot be used, or none can be read.
+    """
+    manifest = Manifest.load(bundle)
+    if reject is not None:
+        at_threshold(np.zeros((1, len(manifest.classes))), [0], manifest.classes, reject, named=named)
+    found = labelled_videos(videos, manifest.classes)
+    counts = sorted(set(views))
+    default = manifest.default
+    here = [a for a in manifest.artefacts if a.file == default or missing(a.runtime) is None]
+    sessions = {a.file: load_artefact(bundle, a, threads=threads) for a in here}
+    try:
+        for session in sessions.values():
+            check_fits(manifest, session)
+        rows = [_Row(a.file, a.precision, a.student, a.path, v, sessions[a.file]) for v in counts for a in here]
+        read, unreadable, spent = _answer_all(rows, found, manifest, counts, progress)
+    finally:
+        for session in sessions.values():
+            session.close()
+    if not read:
+        raise UserError(f"no video of {videos} can be read; the first: {unreadable[0]['reason']}")
+    card = device_card()
+    return {
+        "schema": SCHEMA,
+        "kind": "accuracy",
+        "bundle": str(bundle),
+        "name": manifest.name,
+        "classes": manifest.classes,
+        "device": card,
+        "device_id": device_id(card),
+        "videos": len(read),
+        "unreadable": unreadable,
+        "not_run": {a.file: missing(a.runtime) for a in manifest.artefacts if a not in here},
+        "rows": [_scored(row, rows, read, manifest, spent[row.views], reject, named) for row in rows],
+    }
+
+
+def _answer_all(
+    rows: list[_Row],
+    videos: Sequence[LabelledVideo],
+    manifest: Manifest,
+    counts: Sequence[int],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[LabelledVideo], list[Json], dict[int, list[tuple[float, float]]]]:
+    """Every file's answer to every video; a video is decoded once for each number of views."""
+    read: list[LabelledVideo] = []
+    unreadable: list[Json] = []
+    spent: dict[int, list[tuple[float, float]]] = {v: [] for v in counts}
+    clock = time.perf_counter
+    for done, video in enumerate(videos):
+        if progress:
+            progress(done, len(videos))
+        prepared = {}
+        try:
+            for v in counts:
+                begin = clock()
+                clips = decode_views(video.path, manifest.sampling, manifest.preprocess, v)
+                decoded = clock()
+                prepared[v] = as_input(clips, manifest.preprocess, manifest.input_dtype)
+                spent[v].append((1000 * (decoded - begin), 1000 * (clock() - decoded)))
+        except ClipError as error:
+            unreadable.append({"path": str(video.path), "reason": error.reason})
+            continue
+        for row in rows:
+            begin = clock()
+            answers = np.concatenate([row.session.run(prepared[row.views][i : i + 1]) for i in range(row.views)])
+            row.infer_ms.append(1000 * (clock() - begin))
+            if not np.isfinite(answers).all():
+                raise UserError(f"{row.file} answers NaN or an infinity to {video.path}; leave this precision out")
+            row.answers.append(answers[0].astype(np.float64) if row.views == 1 else mean_answer(softmax(answers)))
+        read.append(video)
+    if progress:
+        progress(len(videos), len(videos))
+    return read, unreadable, spent
+
+
+def _scored(
+    row: _Row,
+    rows: Sequence[_Row],
+    videos: Sequence[LabelledVideo],
+    manifest: Manifest,
+    spent: Sequence[tuple[float, float]],
+    reject: float | None,
+    named: Sequence[str],
+) -> Json:
+    labels, groups = [v.label for v in videos], [v.group for v in videos]
+    logits = np.stack(row.answers)
+    same = [r for r in rows if r.student == row.student]
+    fp32 = next((r for r in same if r.views == row.views and r.precision == "fp32" and r is not row), None)
+    single = next((r for r in rows if r.file == row.file and r.views == 1 and r is not row), None)
+    reference = None if row.precision == "fp32" else fp32
+    against = agreement(logits, np.stack(reference.answers), labels, groups) if reference else None
+    one = agreement(logits, np.stack(single.answers), labels, groups) if single else None
+    silent = None
+    if reject is not None:
+        silent = at_threshold(logits, labels, manifest.classes, reject, named=named, groups=groups)
+    decode, prepare = np.median(np.asarray(spent), axis=0).tolist()
+    return {
+        "file": row.file,
+        "default": row.file == manifest.default,
+        "precision": row.precision,
+        "student": row.student,
+        "path": row.path,
+        "views": row.views,
+        "accuracy": score(logits, labels, manifest.classes, groups).to_json(),
+        "against_fp32": against,
+        "against_one_view": one,
+        "rejecting": silent,
+        "cost": {"decode_ms": decode, "preprocess_ms": prepare, "infer_ms": float(np.median(row.infer_ms))},
+    }

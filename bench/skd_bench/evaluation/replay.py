@@ -1,0 +1,121 @@
+"""Whether a bundle's files answer here as they did where it was made, on the sample clips that travel with it.
+
+``answers.json`` holds each file's logits on each sample clip, through decoding and preprocessing. A difference is of
+this machine: another decoder, another runtime, or arithmetic that saturates (INT8 on x86 without VNNI).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.bundle.manifest import Artefact, Manifest, resolve
+from skd_bench.errors import UserError
+from skd_bench.inference.predict import load_artefact
+from skd_bench.runtimes import missing
+from skd_bench.video.clip import decode_clip, normalise
+
+ANSWERS = "answers.json"
+# Largest difference over the largest logit. Wider than parity's: decoders round a pixel differently.
+BOUNDS = {"fp32": 1e-3, "fp16": 1e-2}
+_WIDEST = 5e-2
+Answers = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """How one file answers the sample clips here.
+
+    Attributes:
+        file: The artefact.
+        clips: How many were compared; 0 where `skipped` says why.
+        relative: Largest difference of a logit over the largest logit.
+        flips: Clips whose top class is another.
+        bound: What `relative` may be.
+        skipped: Why it was not run, or None.
+    """
+
+    file: str
+    clips: int = 0
+    relative: float = 0.0
+    flips: int = 0
+    bound: float = 0.0
+    skipped: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file must not be trusted here, or None."""
+        if self.skipped or self.relative <= self.bound:
+            return None
+        return (
+            f"{self.file} answers otherwise here than where it was made: logits are off by {self.relative:.1e} of the "
+            f"largest, above {self.bound:.0e}, and {self.flips} of {self.clips} sample clips change their class; "
+            "decoder, runtime or CPU differ"
+        )
+
+    def to_text(self) -> str:
+        """One line."""
+        if self.skipped:
+            return f"{self.file}: not run: {self.skipped}"
+        return f"{self.file}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
+
+
+def answers_of(bundle: Path, manifest: Manifest) -> Answers:
+    """Logits of each file that can run here on each sample clip, six figures each, by file and sample."""
+    return {
+        a.file: {name: [float(f"{x:.6g}") for x in row] for name, row in _logits(bundle, manifest, a).items()}
+        for a in manifest.artefacts
+        if missing(a.runtime) is None
+    }
+
+
+def recheck(bundle: Path | str) -> list[Rechecked]:
+    """Run every file of a bundle on its sample clips and compare; empty for a bundle without answers.
+
+    The hashes should have been checked before (`skd_bench.bundle.verify`).
+
+    Raises:
+        UserError: The answers are malformed, or a sample or file cannot be read.
+    """
+    bundle = Path(bundle)
+    manifest = Manifest.load(bundle)
+    if ANSWERS not in manifest.documents:
+        return []
+    try:
+        known: Answers = json.loads(resolve(bundle, ANSWERS).read_text(encoding="utf-8"))
+        return [_compared(bundle, manifest, a, known.get(a.file, {})) for a in manifest.artefacts]
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise UserError(f"{bundle / ANSWERS} cannot be read as logits ({error}); copy the bundle again") from error
+
+
+def _compared(bundle: Path, manifest: Manifest, artefact: Artefact, known: dict[str, list[float]]) -> Rechecked:
+    if reason := missing(artefact.runtime):
+        return Rechecked(artefact.file, skipped=reason)
+    if not known:
+        return Rechecked(artefact.file, skipped="its answers were not noted where the bundle was made")
+    here = _logits(bundle, manifest, artefact)
+    names = sorted(known.keys() & here.keys())
+    then = np.array([known[name] for name in names], np.float64)
+    now = np.array([here[name] for name in names], np.float64)
+    if then.shape != now.shape or not names:
+        raise ValueError(f"there are {then.shape} of them for {now.shape}")
+    off = float(np.abs(now - then).max()) / (float(np.abs(then).max()) or 1.0)
+    flips = int((now.argmax(1) != then.argmax(1)).sum())
+    return Rechecked(artefact.file, len(names), off, flips, BOUNDS.get(artefact.precision, _WIDEST))
+
+
+def _logits(bundle: Path, manifest: Manifest, artefact: Artefact) -> dict[str, npt.NDArray[np.float32]]:
+    session = load_artefact(bundle, artefact, threads=1)
+    try:
+        found = {}
+        for sample in manifest.samples:
+            clip = decode_clip(resolve(bundle, sample.file), manifest.sampling, manifest.preprocess)[np.newaxis]
+            x = clip if session.input.dtype == "uint8" else normalise(clip, manifest.preprocess)
+            found[sample.file] = session.run(x)[0]
+        return found
+    finally:
+        session.close()

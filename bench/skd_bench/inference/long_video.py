@@ -1,0 +1,225 @@
+"""Long videos end to end: decode, sample, preprocess, infer, smooth; what is seen, and where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.bundle.manifest import Manifest, resolve
+from skd_bench.device.info import device_card, device_id, device_state
+from skd_bench.errors import UserError
+from skd_bench.inference.predict import check_fits, load_artefact
+from skd_bench.metrics.accuracy import softmax
+from skd_bench.metrics.event_metrics import Event, judge, read_events
+from skd_bench.runtimes import Session
+from skd_bench.video.clip import ClipError, as_input
+from skd_bench.video.container import open_container
+from skd_bench.video.sliding_window import Stopwatch, Windows
+
+SCHEMA = 1
+STAGES = ("decode", "sample", "preprocess", "infer", "smooth")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How a long video is watched.
+
+    Attributes:
+        window: Seconds that one clip spans; None: what dense sampling spans at the video's rate, or the length of the
+            bundle's sample clips.
+        hop: Seconds between two answers; above 0.
+        smooth: Answers whose probabilities are averaged, at least 1.
+        threshold: The probability from which a class is reported, 0..1.
+        background: Classes that are no events.
+    """
+
+    window: float | None = None
+    hop: float = 0.5
+    smooth: int = 3
+    threshold: float = 0.5
+    background: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.window is not None and not 0 < self.window < 3600) or not 0 < self.hop < 3600 or self.smooth < 1:
+            raise UserError(f"watching needs window and hop above 0 s and smooth >= 1, not {self}")
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"a threshold is a probability from 0 to 1, not {self.threshold}")
+
+
+def watch(
+    bundle: Path | str,
+    videos: Sequence[Path | str],
+    how: Watching | None = None,
+    *,
+    events: Path | str | None = None,
+    artefact: str | None = None,
+    threads: int = 1,
+) -> Json:
+    """Watch videos with a bundle, one after the other, as fast as this machine can.
+
+    Args:
+        bundle: The bundle's folder.
+        videos: Files that FFmpeg can read.
+        how: Windows, smoothing and threshold.
+        events: What happened (`alarms.read_events`); None: nothing is judged.
+        artefact: The file of the bundle to use; None for its default.
+        threads: Threads that decode, and that a query may use.
+
+    Returns:
+        What JSON can write: `schema`, `kind` ("watch"), `bundle`, `name`, `file`, `device`, `device_id`, `after`,
+        `threads`, `window`, `hop`, `smooth`, `threshold`, `videos` (each `video` with `seconds`, `frames`, `answers`,
+        `stages` (seconds of work by stage), `shares` (of the work, sum 1), `real_time_factor` (work per second of
+        video: below 1 keeps up with a camera), `answer_ms` (median from sampled frames to smoothed answer), `events`
+        (`class`, `start`, `end`, `probability`), or `error`), `total` (the same sums over all videos) and `alarms`
+        (`alarms.judge`, or None).
+
+    Raises:
+        UserError: The bundle or the settings cannot be used, or no video can be read.
+    """
+    how = how or Watching()
+    manifest = Manifest.load(bundle)
+    if strange := [name for name in how.background if name not in manifest.classes]:
+        raise UserError(f"there is no class {strange[0]!r}; there are: {', '.join(manifest.classes)}")
+    truth = None if events is None else read_events(events, manifest.classes)
+    chosen = manifest.artefact(artefact)
+    session = load_artefact(bundle, chosen, threads=threads)
+    card = device_card()
+    try:
+        check_fits(manifest, session)
+        rows = [_watch_one(session, manifest, bundle, Path(video), how, threads) for video in videos]
+    finally:
+        session.close()
+    seen = [row for row in rows if "error" not in row]
+    if not seen:
+        raise UserError(rows[0]["error"] if rows else "there is no video to watch")
+    total = _sums(
+        {stage: sum(r["stages"].get(stage, 0.0) for r in seen) for stage in STAGES}, sum(r["seconds"] for r in seen)
+    )
+    return {
+        "schema": SCHEMA,
+        "kind": "watch",
+        "bundle": str(bundle),
+        "name": manifest.name,
+        "file": chosen.file,
+        "device": card,
+        "device_id": device_id(card),
+        "after": device_state(),
+        "threads": threads,
+        "hop": how.hop,
+        "smooth": how.smooth,
+        "threshold": how.threshold,
+        "videos": rows,
+        "total": total,
+        "alarms": None if truth is None else _judged(seen, truth),
+    }
+
+
+def _watch_one(
+    session: Session, manifest: Manifest, bundle: Path | str, video: Path, how: Watching, threads: int
+) -> Json:
+    stopwatch, answers, answer_ms = Stopwatch(), [], []
+    recent: deque[npt.NDArray[np.float64]] = deque(maxlen=how.smooth)
+    try:
+        window = how.window or _window(manifest, bundle, video)
+        windows = Windows(
+            video, manifest.sampling, manifest.preprocess, window=window, hop=how.hop, threads=threads, watch=stopwatch
+        )
+        for start, end, clip in windows:
+            first = begin = time.perf_counter()
+            x = as_input(clip[np.newaxis], manifest.preprocess, manifest.input_dtype)
+            begin = stopwatch.add("preprocess", begin)
+            logits = session.run(x)
+            begin = stopwatch.add("infer", begin)
+            if not np.isfinite(logits).all():
+                raise UserError(f"the network's answer to {video} at {start:.1f} s holds NaN or an infinity")
+            recent.append(softmax(logits)[0])
+            answers.append((start, end, np.mean(recent, axis=0)))
+            answer_ms.append(1000 * (stopwatch.add("smooth", begin) - first))
+    except ClipError as error:
+        return {"video": str(video), "error": str(error)}
+    found = [
+        {"class": manifest.classes[c], "start": start, "end": end, "probability": share}
+        for c, start, end, share in _events(answers, how, manifest.classes)
+    ]
+    counted = {"video": str(video), "frames": windows.frames, "answers": len(answers), "window": window}
+    return (
+        counted
+        | _sums(stopwatch.seconds, windows.seconds)
+        | {"answer_ms": float(np.median(answer_ms)), "events": found}
+    )
+
+
+def _sums(stages: dict[str, float], seconds: float) -> Json:
+    work = sum(stages.values())
+    return {
+        "seconds": seconds,
+        "stages": stages,
+        "shares": {stage: spent / work for stage, spent in stages.items()},
+        "real_time_factor": work / seconds,
+    }
+
+
+def _events(
+    answers: Sequence[tuple[float, float, npt.NDArray[np.float64]]], how: Watching, classes: Sequence[str]
+) -> Iterator[tuple[int, float, float, float]]:
+    """Answers in a row that report the same class, as one event: class, start, end, largest probability."""
+    now: tuple[int, float, float, float] | None = None
+    for start, end, shares in answers:
+        best = int(shares.argmax())
+        share = float(shares[best])
+        reported = share >= how.threshold and classes[best] not in how.background
+        if now is not None and reported and now[0] == best:
+            now = (best, now[1], end, max(now[3], share))
+            continue
+        if now is not None:
+            yield now
+        now = (best, start, end, share) if reported else None
+    if now is not None:
+        yield now
+
+
+def _judged(rows: Sequence[Json], truth: Sequence[Event]) -> Json:
+    names = {Path(row["video"]).name for row in rows}
+    if strange := sorted({t.video for t in truth} - names):
+        raise UserError(f"the events name {strange[0]!r}, which was not watched; watched: {', '.join(sorted(names))}")
+    reported = [Event(Path(row["video"]).name, e["start"], e["end"], e["class"]) for row in rows for e in row["events"]]
+    return judge(reported, truth, sum(row["seconds"] for row in rows) / 3600)
+
+
+def _window(manifest: Manifest, bundle: Path | str, video: Path) -> float:
+    """How many seconds a clip of this bundle spans.
+
+    Raises:
+        UserError: Uniform sampling spans whatever a clip lasts, and the bundle has no sample clip to tell.
+    """
+    sampling = manifest.sampling
+    if sampling.kind == "dense":
+        return ((sampling.frames - 1) * sampling.stride + 1) / _length(video)[1]
+    if not manifest.samples:
+        raise UserError(
+            "this bundle samples uniformly over a whole clip and does not say how long its clips are: give the window "
+            "in seconds (--window), as long as a training clip"
+        )
+    lengths = [_length(resolve(bundle, sample.file))[0] for sample in manifest.samples]
+    return float(np.median(lengths))
+
+
+def _length(video: Path) -> tuple[float, float]:
+    """Seconds and frames a second, as the file says."""
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with open_container(video) as container:
+            rate = float(container.streams.video[0].average_rate or 25)
+            return float((container.duration or 0) / av.time_base), rate
+    except (OSError, FFmpegError, IndexError) as error:
+        raise ClipError(video, getattr(error, "strerror", None) or "it holds no video") from error

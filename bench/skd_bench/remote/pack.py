@@ -1,0 +1,130 @@
+"""One file that measures on another machine: this package, what is to be measured, and a `__main__.py`, in one zip.
+
+`python FILE` needs numpy and a runtime there, no install. Equal content gives equal bytes, so that a run that broke off
+is known again by the hash of its pack.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from skd_bench.benchmark.latency import Target
+from skd_bench.benchmark.scenarios import Extra
+from skd_bench.bundle.manifest import Manifest
+from skd_bench.bundle.verify import verify
+from skd_bench.errors import UsageError, UserError
+from skd_bench.files import sha256_file, write_atomic
+
+JOB, BUNDLE, FILES = "parcel/job.json", "parcel/bundle", "parcel/files"
+
+# Read by whatever Python the device has: nothing here is newer than 3.0 until the version is known.
+_MAIN = """\
+import os
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("error: this needs Python 3.11 or newer; %s is %d.%d" % ((sys.executable,) + sys.version_info[:2]))
+try:
+    import numpy
+except ImportError:
+    sys.exit("error: this needs numpy: %s -m pip install numpy onnxruntime" % sys.executable)
+from skd_bench.remote.pack_main import main
+
+sys.exit(main(os.path.dirname(os.path.abspath(__file__))))
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a pack measures: see `latency.measure_latency`."""
+
+    threads: int = 1
+    processes: int = 5
+    queries: int = 240
+    energy: bool = False
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One file of a pack: its name in the result, where it lies in the parcel, its sha256, its runtime."""
+
+    name: str
+    file: str
+    sha256: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a pack is to do: measure its bundle, or these files where it holds none; `extra` goes for a bundle."""
+
+    settings: Settings
+    files: list[Packed]
+    extra: Extra = field(default_factory=Extra)
+
+
+def pack_bundle(bundle: Path | str, settings: Settings, extra: Extra | None = None) -> bytes:
+    """A zip application that measures a bundle as `python -m skd_bench BUNDLE` does.
+
+    Raises:
+        UserError: The bundle is not as it was written.
+    """
+    bundle = Path(bundle)
+    manifest = Manifest.load(bundle)
+    if problems := verify(bundle):
+        raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
+    files = [Packed(a.file, f"{BUNDLE}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
+    inside = [p for p in bundle.rglob("*") if p.is_file()]
+    job = Job(settings, files, (extra or Extra()).checked())
+    return _zip(job, [(f"{BUNDLE}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
+
+
+def pack_files(targets: Sequence[Target], settings: Settings) -> bytes:
+    """A zip application that measures single files side by side; two of equal bytes travel and are measured once.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    once = {(sha256_file(t.path), t.runtime): t for t in targets}
+    files = [Packed(t.name, f"{FILES}/{sha}{Path(t.path).suffix}", sha, t.runtime) for (sha, _), t in once.items()]
+    return _zip(Job(settings, files), zip((f.file for f in files), (Path(t.path) for t in once.values()), strict=True))
+
+
+def write_pack(path: Path | str, data: bytes, *, outside: Path | None = None) -> Path:
+    """Write a pack, atomically.
+
+    Args:
+        path: Where it goes.
+        data: What `pack_bundle` or `pack_files` gave.
+        outside: The bundle, in which it must not lie: nothing in a bundle can be run.
+
+    Raises:
+        UsageError: The path lies in the bundle.
+        UserError: The file cannot be written.
+    """
+    if outside is not None and Path(path).resolve().is_relative_to(outside.resolve()):
+        raise UsageError(f"{path} lies in the bundle, which holds nothing that can be run; write the pack beside it")
+    return write_atomic(path, data)
+
+
+def _zip(job: Job, parcel: Iterable[tuple[str, Path]]) -> bytes:
+    home = Path(__file__).parents[1]
+    contents = {f"skd_bench/{p.relative_to(home).as_posix()}": p.read_bytes() for p in home.rglob("*.py")}
+    contents |= {"__main__.py": _MAIN.encode(), JOB: json.dumps(asdict(job), ensure_ascii=False).encode()}
+    try:
+        contents |= {name: path.read_bytes() for name, path in parcel}
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+    buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
+    buffer.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in sorted(contents.items()):
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            file.writestr(info, data, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

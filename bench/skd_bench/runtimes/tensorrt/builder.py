@@ -1,0 +1,259 @@
+"""An ONNX file in, a TensorRT engine out, with a note of what was built.
+
+Networks are strongly typed (all that TensorRT 11 offers): the precision is the ONNX file's own, so FP16 is built from
+an FP16 file. TensorRT-RTX builds for any of its GPU generations on a machine that has none; TensorRT builds for the GPU
+of the machine it runs on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file, write_atomic
+from skd_bench.runtimes.cuda import Gpu, gpu, no_driver
+from skd_bench.runtimes.tensorrt.engine_file import BUILT, SCHEMA, EngineNote
+from skd_bench.runtimes.tensorrt.library import Library, first_error, library
+from skd_bench.runtimes.tensorrt.parser import contract, parse
+
+Progress = Callable[[int, int], None]
+SMS = (75, 80, 86, 89, 120)  # Turing, Ampere, Ampere (RTX 30, A-series), Ada, Blackwell (RTX 50)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the builder may do.
+
+    Attributes:
+        batches: Smallest, best and largest batch; used where the file's batch is dynamic.
+        workspace_bytes: Scratch memory that a layer may take on the GPU.
+        version_compatible: Loads under other versions too, by embedding host code; refused on load unless allowed.
+        tf32: Products of FP32 numbers with 10 bits of mantissa. Off: an FP32 file is then FP32, within parity's 1e-4;
+            who wants the speed of fewer bits builds from an FP16 file.
+        timing_cache: A file that keeps the builder's timings between builds; TensorRT-RTX has none.
+        ampere_plus: Runs on every GPU from Ampere on, at some cost in speed; TensorRT only (TensorRT-RTX takes several
+            generations in one build instead).
+    """
+
+    batches: tuple[int, int, int] = (1, 1, 8)
+    workspace_bytes: int = 1 << 30
+    version_compatible: bool = False
+    tf32: bool = False
+    timing_cache: Path | None = None
+    ampere_plus: bool = False
+
+
+def build_engine(
+    onnx: Path | str,
+    engine: Path | str,
+    *,
+    runtime: str,
+    sms: Sequence[int] = (),
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+) -> EngineNote:
+    """Build one engine, and write its note beside it.
+
+    Args:
+        onnx: A self-contained file with one clip in and float32 logits out.
+        engine: Where the engine goes; written atomically.
+        runtime: "tensorrt" or "tensorrt-rtx".
+        sms: Compute capabilities times ten the engine is for; empty: the GPU of this machine.
+        options: The default ones when None.
+        progress: Called with (steps done, steps known so far), equal at the end only; what it raises stops the build
+            and is raised here.
+
+    Returns:
+        The note. Its state is "built, not run".
+
+    Raises:
+        UserError: The library is missing, the file is no network it takes (names operator and node), it cannot build
+            for such a GPU, or the builder fails.
+    """
+    options = options or BuildOptions()
+    _check(options)
+    lib = library(runtime)
+    _check_flavour(lib, options)
+    here = gpu() if no_driver() is None else None
+    targets = _targets(lib, sms, here)
+    onnx, engine = Path(onnx), Path(engine)
+    lib.log.clear()
+    builder = _builder(lib)
+    network = builder.create_network(_strongly_typed(lib.trt))
+    parse(lib, network, onnx)
+    clip, logits = contract(lib, network, onnx)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # for `tensorrt_layers`: what became of each layer
+    _aim(lib, config, targets)
+    if options.ampere_plus:
+        config.hardware_compatibility_level = lib.trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    flag = lib.trt.BuilderFlag
+    for which, on in ((flag.VERSION_COMPATIBLE, options.version_compatible), (flag.TF32, options.tf32)):
+        (config.set_flag if on else config.clear_flag)(which)
+    batches = _profile(builder, config, clip, options)
+    cache = _use_timing_cache(lib, config, options.timing_cache)
+    monitor = _monitor(lib.trt, progress)
+    config.progress_monitor = monitor
+    began = time.perf_counter()
+    plan = builder.build_serialized_network(network, config)
+    seconds = time.perf_counter() - began
+    if monitor.raised is not None:
+        raise monitor.raised
+    if plan is None:
+        why = first_error(lib.log, "it does not say why")
+        hint = "; build for this generation with --precision fp16" if "Turing" in why and "FP32" in why else ""
+        raise UserError(f"{lib.title} cannot build {onnx} for {_names(targets)}: {why}{hint}")
+    if progress is not None:
+        progress(monitor.done, monitor.done)
+    write_atomic(engine, bytes(memoryview(plan)))
+    if cache is not None and options.timing_cache is not None:
+        write_atomic(options.timing_cache, bytes(memoryview(cache.serialize())))
+    note = EngineNote(
+        schema=SCHEMA, state=BUILT, runtime=runtime, version=lib.version, sms=targets, sha256=sha256_file(engine),
+        bytes=engine.stat().st_size, source=onnx.name, source_sha256=sha256_file(onnx), input=clip.name,
+        shape=list(clip.shape)[1:], dtype=_numpy_name(lib.trt, clip.dtype), output=logits.name,
+        classes=int(logits.shape[1]), batches=batches, layers=network.num_layers, flags=_flags(lib.trt, config),
+        workspace_bytes=options.workspace_bytes, version_compatible=options.version_compatible,
+        build_seconds=round(seconds, 3), gpu=str(here) if here else None, ampere_plus=options.ampere_plus,
+        driver=here.driver if here else None,
+    )  # fmt: skip
+    note.save(engine)
+    return note
+
+
+def _check(options: BuildOptions) -> None:
+    low, best, high = options.batches
+    if not 1 <= low <= best <= high:
+        raise UserError(f"batches {options.batches} are not smallest, best and largest, from 1 up; such as 1, 1, 8")
+    if options.workspace_bytes < 1 << 20:
+        raise UserError(f"a workspace of {options.workspace_bytes} bytes is below 1 MiB; the default is 1 GiB")
+
+
+def _check_flavour(lib: Library, options: BuildOptions) -> None:
+    """Refuse what this TensorRT would leave out without a word."""
+    if lib.flavour.name != "tensorrt-rtx":
+        return
+    if options.ampere_plus:
+        raise UserError(
+            f"{lib.title} has no engines for all GPUs from Ampere on; name each generation: --sm 80 --sm 86"
+        )
+    if options.timing_cache is not None:
+        raise UserError(f"{lib.title} keeps no timings between builds; leave --timing-cache out, or use TensorRT")
+
+
+def _targets(lib: Library, sms: Sequence[int], here: Gpu | None) -> list[int]:
+    """What to build for: what was asked for where the library can, else the GPU that is here."""
+    can = _offered(lib.trt)
+    asked = sorted(set(sms))
+    if here is not None and asked in ([], [here.sm]):
+        return [here.sm]
+    if not can:
+        raise UserError(
+            f"{lib.title} builds for the GPU of the machine it runs on ({here or 'there is none here'}); run this on "
+            "the device, or build with --runtime tensorrt-rtx"
+        )
+    if not asked:
+        raise UserError(
+            f"there is no GPU here to build for; say which one it is for: --sm {' or '.join(map(str, can))}"
+        )
+    if strange := [sm for sm in asked if sm not in can]:
+        raise UserError(f"{lib.title} builds for {_names(can)}, not for {_names(strange)}")
+    return asked
+
+
+def _offered(trt: Any) -> list[int]:
+    """Compute capabilities times ten the library can build for without such a GPU."""
+    names = trt.ComputeCapability.__members__ if hasattr(trt, "ComputeCapability") else ()
+    return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"SM(\d+)", name)))
+
+
+def _aim(lib: Library, config: Any, targets: list[int]) -> None:
+    if not _offered(lib.trt):
+        return
+    config.num_compute_capabilities = len(targets)
+    for i, sm in enumerate(targets):
+        # A GPU of a generation that has no name of its own is built for as what it is: the one that is here.
+        capability = getattr(lib.trt.ComputeCapability, f"SM{sm}", lib.trt.ComputeCapability.CURRENT)
+        config.set_compute_capability(capability, i)
+
+
+def _builder(lib: Library) -> Any:
+    try:
+        builder = lib.trt.Builder(lib.log)
+    except (TypeError, RuntimeError):  # pybind's word for: the factory returned nothing
+        builder = None
+    if builder is None:
+        raise UserError(f"{lib.title} gives no builder here: {first_error(lib.log, 'it needs a GPU and its driver')}")
+    return builder
+
+
+def _strongly_typed(trt: Any) -> int:
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)  # where the flag is gone, networks are never anything else
+
+
+def _profile(builder: Any, config: Any, clip: Any, options: BuildOptions) -> list[int]:
+    """Tell the builder which batches to expect; the batches that the engine will take."""
+    batch, *rest = clip.shape
+    if batch > 0:
+        return [int(batch)] * 3
+    profile = builder.create_optimization_profile()
+    profile.set_shape(clip.name, *((b, *rest) for b in options.batches))
+    config.add_optimization_profile(profile)
+    return list(options.batches)
+
+
+def _use_timing_cache(lib: Library, config: Any, path: Path | None) -> Any:
+    """TensorRT's own, filled from the file where it is there and of this GPU and version; else a new one."""
+    if path is None:
+        return None
+    for content in (path.read_bytes() if path.is_file() else b"", b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):  # one of another GPU is not mixed in
+            return cache
+    raise UserError(f"{lib.title} takes no timing cache here: {first_error(lib.log, 'it does not say why')}")
+
+
+def _monitor(trt: Any, progress: Progress | None) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT is untyped
+        """Counts the builder's steps; its phases nest and become known on the way."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.done, self.known = 0, 0
+            self.raised: BaseException | None = None
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.known += steps
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            self.done += 1
+            try:  # an exception (Ctrl-C is one) must not cross the builder's C++; False stops it in order
+                if progress is not None:
+                    progress(self.done, max(self.known, self.done + 1))
+            except BaseException as error:
+                self.raised = error
+            return self.raised is None
+
+        def phase_finish(self, phase: str) -> None:
+            """Nothing: a phase may end with fewer steps than it announced."""
+
+    return Monitor()
+
+
+def _flags(trt: Any, config: Any) -> list[str]:
+    return sorted(name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag))
+
+
+def _numpy_name(trt: Any, dtype: Any) -> str:
+    return str(trt.nptype(dtype).__name__)
+
+
+def _names(sms: Sequence[int]) -> str:
+    return ", ".join(f"SM{sm}" for sm in sms)

@@ -1,0 +1,230 @@
+"""An engine on the GPU, answering clips: its buffers, its stream, with or without a CUDA graph.
+
+No GPU has run this module here. It is written from the interface's documentation, held to the conformance suite of
+`tests/skd_bench/runtimes/test_conformance.py` wherever a GPU is, and skipped there, with the reason, where none is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
+from skd_bench.runtimes.base import TensorSpec, check_clip
+from skd_bench.runtimes.cuda import Gpu, bindings, call
+from skd_bench.runtimes.tensorrt.engine_file import EngineNote
+from skd_bench.runtimes.tensorrt.layers import inspect
+from skd_bench.runtimes.tensorrt.library import Library, first_error
+
+
+class TensorRTSession:
+    """One engine, loaded. A clip goes through pinned memory to the GPU, the logits come back the same way.
+
+    With CUDA graphs, TensorRT's launch and both copies are replayed as one graph, captured anew when the batch changes;
+    TensorRT-RTX, which compiles kernels while it runs, captures by itself and is told to. Given a cache file,
+    TensorRT-RTX reads the kernels of earlier sessions from it and writes them back on close; it checks by itself that
+    GPU, driver and version are those of the cache.
+
+    Raises:
+        UserError: The library refuses the engine, or the GPU has no memory for it.
+    """
+
+    def __init__(
+        self,
+        lib: Library,
+        path: Path,
+        note: EngineNote,
+        gpu: Gpu,
+        *,
+        threads: int,
+        graphs: bool,
+        host_code: bool,
+        cache: Path | None = None,
+    ) -> None:
+        self._lib, self._path, self._note, self._gpu = lib, path, note, gpu
+        self._threads, self._graphs = threads, graphs
+        low, _, high = note.batches
+        self.input = TensorSpec(note.input, (None if low < high else high, *note.shape), note.dtype)
+        self.output = TensorSpec(note.output, (self.input.shape[0], note.classes), "float32")
+        self._compiles = lib.flavour.name == "tensorrt-rtx"
+        self._graph: Any = None
+        self._cache: Any = None
+        self._cache_path, self._cache_used = cache, False
+        self._batch = 0
+        self._frees: list[tuple[Any, Any]] = []  # what was taken, and what gives it back
+        try:
+            self._runtime, self._engine, self._context = self._load(host_code)
+            cuda = bindings()
+            self._stream = self._take(call(cuda.cudaStreamCreate), cuda.cudaStreamDestroy)
+            self._device_in, self._host_in = self._buffers((high, *note.shape), note.dtype)
+            self._device_out, self._host_out = self._buffers((high, note.classes), "float32")
+        except UserError:
+            self.close()
+            raise
+
+    def _load(self, host_code: bool) -> tuple[Any, Any, Any]:
+        lib, trt = self._lib, self._lib.trt
+        lib.log.clear()
+        runtime = trt.Runtime(lib.log)
+        runtime.engine_host_code_allowed = host_code
+        engine = runtime.deserialize_cuda_engine(self._path.read_bytes())
+        context = None
+        if engine is not None and self._compiles:
+            config = engine.create_runtime_config()
+            strategy = trt.CudaGraphStrategy
+            config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if self._graphs else strategy.DISABLED
+            if self._cache_path is not None:
+                self._cache = config.create_runtime_cache()
+                if self._cache_path.is_file():
+                    self._cache_used = bool(self._cache.deserialize(self._cache_path.read_bytes()))
+                config.set_runtime_cache(self._cache)
+            context = engine.create_execution_context(runtime_config=config)
+        elif engine is not None:
+            context = engine.create_execution_context()
+        if context is None:
+            raise UserError(f"{lib.title} cannot load {self._path}: {first_error(lib.log, 'it does not say why')}")
+        return runtime, engine, context
+
+    def _take(self, thing: Any, free: Any) -> Any:
+        self._frees.append((thing, free))
+        return thing
+
+    def _buffers(self, shape: tuple[int, ...], dtype: str) -> tuple[int, npt.NDArray[Any]]:
+        """Memory on the GPU (its address) and pinned memory here (as an array) for the largest batch."""
+        cuda = bindings()
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        device = self._take(int(call(cuda.cudaMalloc, size)), cuda.cudaFree)
+        host = self._take(int(call(cuda.cudaMallocHost, size)), cuda.cudaFreeHost)
+        raw = (ctypes.c_uint8 * size).from_address(host)
+        return device, np.ctypeslib.as_array(raw).view(dtype).reshape(shape)
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Answer one batch: see `base.Session.run`. The GPU is waited for."""
+        if self._context is None:
+            raise UserError(f"the session of {self._path} is closed")
+        self._fits(x)
+        batch = len(x)
+        np.copyto(self._host_in[:batch], x)
+        if batch != self._batch:
+            self._prepare(batch)
+        if self._graph is not None:
+            call(bindings().cudaGraphLaunch, self._graph, self._stream)
+        else:
+            self._enqueue(batch)
+        call(bindings().cudaStreamSynchronize, self._stream)
+        return np.array(self._host_out[:batch], np.float32)
+
+    def _fits(self, x: npt.NDArray[Any]) -> None:
+        low, _, high = self._note.batches
+        check_clip(self._path, TensorSpec(self.input.name, (None, *self._note.shape), self.input.dtype), x)
+        if not low <= len(x) <= high:
+            raise UserError(f"{self._path} was built for batches of {low} to {high}, not {len(x)}; build it for more")
+
+    def _prepare(self, batch: int) -> None:
+        """Tell the engine the batch; capture the graph of one query of it, where the capture is ours."""
+        note, cuda = self._note, bindings()
+        self._drop_graph()
+        self._batch = 0
+        done = self._context.set_input_shape(note.input, (batch, *note.shape))
+        done = done and self._context.set_tensor_address(note.input, self._device_in)
+        if not (done and self._context.set_tensor_address(note.output, self._device_out)):
+            raise self._failed()
+        if self._graphs and not self._compiles:
+            self._enqueue(batch)  # the first launch after a change of shape does work that cannot be captured
+            call(cuda.cudaStreamSynchronize, self._stream)
+            mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+            call(cuda.cudaStreamBeginCapture, self._stream, mode)
+            try:
+                self._enqueue(batch)
+            finally:
+                graph = call(cuda.cudaStreamEndCapture, self._stream)
+            self._graph = call(cuda.cudaGraphInstantiate, graph, 0)
+            call(cuda.cudaGraphDestroy, graph)
+        self._batch = batch
+
+    def _enqueue(self, batch: int) -> None:
+        for step in self._steps(batch):
+            step()
+
+    def _steps(self, batch: int) -> tuple[Callable[[], object], ...]:
+        """The way there, the engine, and the way back, each to be put on the stream."""
+        cuda = bindings()
+        kind, clips, logits = cuda.cudaMemcpyKind, self._host_in[:batch], self._host_out[:batch]
+        to, back = kind.cudaMemcpyHostToDevice, kind.cudaMemcpyDeviceToHost
+        copy = partial(call, cuda.cudaMemcpyAsync)
+        return (
+            partial(copy, self._device_in, clips.ctypes.data, clips.nbytes, to, self._stream),
+            self._execute,
+            partial(copy, logits.ctypes.data, self._device_out, logits.nbytes, back, self._stream),
+        )
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise self._failed()
+
+    def stages(self, x: npt.NDArray[Any]) -> dict[str, float]:
+        """Copy, compute, copy, each between two CUDA events and without a graph: see `base.Staged.stages`."""
+        self.run(x)  # checks the clip, and tells the engine the batch
+        cuda, batch = bindings(), len(x)
+        events = [call(cuda.cudaEventCreate) for _ in range(4)]
+        try:
+            steps = self._steps(batch)
+            call(cuda.cudaEventRecord, events[0], self._stream)
+            for event, step in zip(events[1:], steps, strict=True):
+                step()
+                call(cuda.cudaEventRecord, event, self._stream)
+            call(cuda.cudaStreamSynchronize, self._stream)
+            spent = [float(call(cuda.cudaEventElapsedTime, a, b)) for a, b in itertools.pairwise(events)]
+        finally:
+            for event in events:
+                cuda.cudaEventDestroy(event)
+        return dict(zip(("to_device_ms", "compute_ms", "from_device_ms"), spent, strict=True))
+
+    def _failed(self) -> UserError:
+        return UserError(f"{self._lib.title} failed on {self._path}: {first_error(self._lib.log, 'no reason given')}")
+
+    def facts(self) -> dict[str, object]:
+        """Runtime, version, GPU, driver's CUDA, CUDA graphs, and the engine's hash: answers belong to that file.
+
+        Once it has run: what became of its layers, see `tensorrt_layers`.
+        """
+        return {
+            "runtime": self._lib.flavour.name,
+            "version": self._lib.version,
+            "gpu": self._gpu.name,
+            "sm": self._gpu.sm,
+            "driver_cuda": self._gpu.driver,
+            "cuda_graphs": self._graphs,
+            "kernels_from_cache": self._cache_used,
+            "host_threads": self._threads,
+            "engine_sha256": self._note.sha256,
+            "batches": self._note.batches,
+            "flags": self._note.flags,
+            "layers": inspect(self._lib.trt, self._engine, self._context) if self._batch else [],
+        }
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            bindings().cudaGraphExecDestroy(self._graph)
+            self._graph = None
+
+    def close(self) -> None:
+        """Free the engine and its memory; the session answers no more. Keeps the compiled kernels where asked to."""
+        ran = self._cache is not None and self._batch > 0
+        kernels = bytes(memoryview(self._cache.serialize())) if ran else None
+        self._drop_graph()
+        self._context = self._engine = self._runtime = self._cache = None  # an engine must outlive its context
+        self._host_in = self._host_out = np.empty((0,), np.float32)  # views of memory that is about to go
+        while self._frees:
+            thing, free = self._frees.pop()
+            free(thing)
+        if kernels is not None and self._cache_path is not None:
+            write_atomic(self._cache_path, kernels)

@@ -1,0 +1,165 @@
+"""A long video as overlapping windows: frames are decoded once, in order, and each window gets its sampled frames."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skd_bench.video.clip import ClipError, Pixels, Preprocess, Sampling
+from skd_bench.video.container import open_container
+from skd_bench.video.resize import Painter
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage; a stage that never ran is absent."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, begin: float) -> float:
+        """Count from `begin` (of `time.perf_counter`) until now; gives now."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - begin
+        return now
+
+
+@dataclass
+class _Window:
+    """A window that waits for frames: its span in seconds, the times of its frames, and those already there."""
+
+    start: float
+    end: float
+    times: list[float]
+    frames: list[Pixels]
+
+
+class Windows:
+    """The windows of one video, one after the other.
+
+    Args:
+        path: A video that FFmpeg can read.
+        sampling: Which frames of a window are taken.
+        preprocess: Which size.
+        window: Seconds that a window spans.
+        hop: Seconds between the starts of two windows.
+        threads: Threads that decode.
+        watch: Gets the seconds of the stages `decode` and `sample` (which includes fitting to the size).
+
+    Attributes:
+        seconds: Of video decoded so far.
+        frames: Decoded so far.
+
+    Raises:
+        ClipError: The file is missing or no video (on iteration).
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        sampling: Sampling,
+        preprocess: Preprocess,
+        *,
+        window: float,
+        hop: float,
+        threads: int = 1,
+        watch: Stopwatch | None = None,
+    ) -> None:
+        self._path, self._sampling, self._preprocess = Path(path), sampling, preprocess
+        self._window, self._hop, self._threads = window, hop, threads
+        self._watch = watch or Stopwatch()
+        self._painter: Painter | None = None
+        self.seconds, self.frames = 0.0, 0
+
+    def __iter__(self) -> Iterator[tuple[float, float, Pixels]]:
+        """Start and end in seconds, and uint8 (T, H, W, 3). A video shorter than a window gives one window."""
+        waiting: deque[_Window] = deque()
+        begun = given = 0
+        held: tuple[VideoFrame, Pixels | None] | None = None
+        for stamp, frame in self._decoded():
+            begin = time.perf_counter()
+            while begun * self._hop <= stamp:
+                waiting.append(self._begin(begun * self._hop))
+                begun += 1
+            if held is not None:
+                held = self._give(waiting, held, stamp)
+            held = (frame, None)
+            begin = self._watch.add("sample", begin)
+            while waiting and not waiting[0].times:
+                done = waiting.popleft()
+                given += 1
+                yield done.start, done.end, np.stack(done.frames)
+        if held is None:
+            raise ClipError(self._path, "none of its frames decodes")
+        if waiting:  # the last frame is shown until the end
+            self._give(waiting, held, self.seconds if given else float("inf"))
+        for done in waiting:
+            if not done.times:
+                yield done.start, done.end, np.stack(done.frames)
+                if not given:
+                    return
+
+    def _begin(self, start: float) -> _Window:
+        count = self._sampling.frames
+        if self._sampling.kind == "dense":
+            step = self._window / ((count - 1) * self._sampling.stride + 1)
+            offsets = [(i * self._sampling.stride + 0.5) * step for i in range(count)]
+        else:
+            offsets = [(i + 0.5) * self._window / count for i in range(count)]
+        return _Window(start, start + self._window, [start + o for o in offsets], [])
+
+    def _give(
+        self, waiting: deque[_Window], held: tuple[VideoFrame, Pixels | None], until: float
+    ) -> tuple[VideoFrame, Pixels | None]:
+        """Give the frame that is shown until now to every window that wants it; it is fitted once, if at all."""
+        frame, pixels = held
+        for window in waiting:
+            while window.times and window.times[0] < until:
+                if pixels is None:
+                    pixels = self._fit(frame)
+                window.frames.append(pixels)
+                window.times.pop(0)
+        return frame, pixels
+
+    def _fit(self, frame: VideoFrame) -> Pixels:
+        assert self._painter is not None
+        self._painter.done = 0
+        self._painter.paint(frame)
+        pixels: Pixels = self._painter.out[0].copy()
+        return pixels
+
+    def _decoded(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Seconds since the first frame, and the frame."""
+        from av.error import FFmpegError
+
+        try:
+            with open_container(self._path) as container:
+                if not container.streams.video:
+                    raise ClipError(self._path, "it holds no video")
+                stream = container.streams.video[0]
+                stream.codec_context.thread_count = self._threads
+                self._painter = Painter(1, self._preprocess, stream.sample_aspect_ratio)
+                rate = float(stream.average_rate or Fraction(25))
+                first: float | None = None
+                begin = time.perf_counter()
+                for frame in container.decode(stream):
+                    now = self.frames / rate if frame.time is None else frame.time
+                    first = now if first is None else first
+                    self.seconds = max(self.seconds, now - first + 1 / rate)
+                    self.frames += 1
+                    self._watch.add("decode", begin)
+                    yield now - first, frame
+                    begin = time.perf_counter()
+        except (OSError, FFmpegError) as error:
+            if self.frames:  # a file cut off in the middle: what was decoded counts
+                return
+            raise ClipError(self._path, getattr(error, "strerror", None) or str(error)) from error

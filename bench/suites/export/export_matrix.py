@@ -1,0 +1,238 @@
+"""The tables of docs/export.md: every network of the zoo, at every precision, on every runtime of this machine.
+
+    python -m bench.suites.export.export_matrix
+
+Each network learns easy rendered clips (on random weights, and at chance, parity proves nothing), is exported as a run
+exports it, its costliest layers left in FP32 where INT8 is outside its bounds, and is compared with itself on clips
+that neither training nor calibration nor that decision saw. TensorRT-RTX builds an engine, which no GPU runs here.
+Writes bench/results/export_matrix.json and docs/export.md; bench/results/other_runtimes.json is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.suites.fixtures import preprocess, tints, trained
+from skd_bench.device.info import device_card
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic, write_json
+from skd_bench.metrics.accuracy import logits_of
+from skd_bench.runtimes import runtimes
+from skd_bench.runtimes.tensorrt.builder import build_engine
+from skd_bench.video.clip import normalise
+from skd_edge.models.substages import Deployed
+from skd_edge.recipe.schema import Network
+from skd_export.analysis.parity import parity, torch_logits, verdict
+from skd_export.exporter import PRECISIONS, Quantising, facts, make_artefacts
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, OTHERS = ROOT / "bench/results/export_matrix.json", ROOT / "bench/results/other_runtimes.json"
+PAGE = ROOT / "docs/export.md"
+FAMILIES, OPERATORS = ("mobile", "resnet"), ("none", "shift", "conv")
+FRAMES, SIZE, WIDTH, SM = 8, 24, 8, 86
+TRAIN, CALIBRATE, JUDGE, COMPARE, BATCH = 640, 128, 256, 512, 32
+CLASSES = tuple(f"class {i}" for i in range(10))
+EPOCHS = 10
+PREPROCESS = preprocess(SIZE)
+RTX = "tensorrt-rtx"
+Json = dict[str, Any]
+Pixels = NDArray[np.uint8]
+HEAD = """# Every network, every precision, every runtime
+
+Regenerate: `python -m bench.suites.export.export_matrix`
+({minutes:.0f} minutes on a busy machine; what is there is kept)
+
+Small networks of the zoo ({shape}, width {width}, four substages of one block), trained for {epochs} epochs on {train}
+easy rendered clips and compared with themselves in PyTorch on {compare} clips that neither training, nor calibration
+({calibrate} clips), nor the choice of layers ({judge} clips) saw, on {device}. The classes are five hues that fade
+in or out; for a network without a temporal operator, which cannot see order, ten hues. A cell reads: how often the same
+class, and the largest difference of a logit over the largest logit. Bounds: FP32 100 % and 1e-4, FP16 99.5 %, INT8
+98 % or at most 1.0 point of accuracy; what is outside is not put in a bundle. As in a run, the layers that INT8 costs
+the most stay in FP32 until the file is within its bounds on the clips that judge it (docs/precision.md); their number
+stands in the table.
+
+**INT8**: {inside} of {int8} comparisons are within the bounds, {below} of {int8} stay below 98 % agreement. These are
+easy clips and confident networks: what INT8 costs a finished student on your clips is measured by each run on its own
+(and on docs/qat.md for the quickstart's)."""
+NOTES = """**FP16 on a CPU** is widened to FP32: the column shows what rounding costs, and nothing of its speed.
+**TensorRT-RTX** parsed and built each file for SM{sm} on a machine without a GPU: built, not run; nothing is known of
+those engines' answers."""
+
+
+def clips(count: int, first: int, temporal: str) -> tuple[Pixels, NDArray[np.int64]]:
+    """Clips ``(N, T, H, W, 3)`` that a network with this temporal operator can learn, and their classes."""
+    return tints(count, first, frames=FRAMES, size=SIZE, fading=temporal != "none")
+
+
+def files(network: Deployed, folder: Path, temporal: str) -> dict[str, Path]:
+    """The network at each precision, as a run makes them."""
+    calibration, _ = clips(CALIBRATE, 10**5, temporal)
+    judges, labels = clips(JUDGE, 2 * 10**5, temporal)
+    reference = torch_logits(network, (normalise(judges[i : i + BATCH], PREPROCESS) for i in range(0, JUDGE, BATCH)))
+
+    def refuse(path: Path, precision: str) -> str | None:
+        session = runtimes()["ort"].load(path, threads=1)
+        said = logits_of(session, (judges[i : i + BATCH] for i in range(0, JUDGE, BATCH)), PREPROCESS)
+        return verdict(parity(reference, said, labels), precision)
+
+    quantising = Quantising(lambda: [normalise(calibration, PREPROCESS)], key="rendered", refuse=refuse)
+    shape = (FRAMES, SIZE, SIZE)
+    return make_artefacts(network, PRECISIONS, folder, clip_shape=shape, classes=list(CLASSES), quantising=quantising)
+
+
+def row(precision: str, path: Path, held: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Json:
+    """One file on every runtime."""
+    cells: Json = {}
+    for name, one in runtimes().items():
+        if name.startswith("torch"):
+            continue  # what is compared with
+        if name == RTX:
+            cells[name] = engine(path)
+        elif one.missing() is None and not name.startswith(("tensorrt", "litert")):  # neither takes an ONNX file
+            cells[name] = compared(lambda one=one: one.load(path, threads=1), precision, held, reference, labels)
+    left = {"excluded": len(facts(path)["excluded"])} if precision.startswith("int8") else {}
+    return {"precision": precision, "bytes": path.stat().st_size, **left, "runtimes": cells}
+
+
+def compared(
+    load: Callable[[], Any], precision: str, held: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Json:
+    """Parity on one runtime, or why it cannot run the file."""
+    try:
+        session = load()
+    except UserError as error:
+        return {"reason": plain(error)}
+    try:
+        batches = (held[i : i + BATCH] for i in range(0, len(held), BATCH))
+        found = parity(reference, logits_of(session, batches, PREPROCESS), labels)
+    except UserError as error:
+        return {"reason": plain(error)}
+    finally:
+        session.close()
+    return {k: v for k, v in found.items() if k != "flips"} | {"verdict": verdict(found, precision)}
+
+
+def engine(path: Path) -> Json:
+    """An engine of it, built and not run, or why there is none."""
+    try:
+        note = build_engine(path, path.with_suffix(".engine"), runtime=RTX, sms=[SM])
+    except UserError as error:
+        return {"reason": plain(error)}
+    return {"bytes": note.bytes, "state": note.state, "seconds": note.build_seconds}
+
+
+def plain(error: UserError) -> str:
+    """A reason without the folders of this machine."""
+    return re.sub(r"\S*/", "", str(error))
+
+
+def page(result: Json, others: Json) -> str:
+    """The page, from the numbers alone."""
+    device = f"{result['device']['cpu']}, {result['device']['cores_usable']} cores"
+    int8 = [c for r in result["rows"] if r["precision"].startswith("int8") for c in r["runtimes"].values()]
+    agreed = [c["agreement"] for c in int8 if "agreement" in c]
+    inside = sum("agreement" in c and c["verdict"] is None for c in int8)
+    below = {"below": sum(a < 0.98 for a in agreed), "int8": len(agreed), "inside": inside}
+    said = HEAD.format(device=device, **below, minutes=max(result["seconds"] / 60, 1), **result["settings"])
+    first, regenerate, *text = said.split("\n\n")
+    names = [n for n in runtimes() if any(n in r["runtimes"] for r in result["rows"])]
+    heads = [f"{n} (SM{SM}, built, not run)" if n == RTX else n for n in names]
+    lines = [
+        f"| network | top-1 in PyTorch | precision | layers left in FP32 | kB | {' | '.join(heads)} |",
+        "|---|---:|---|---:|---:" + "|---" * len(names) + "|",
+    ]
+    reasons: dict[str, int] = {}
+    for one in result["rows"]:
+        cells = [_cell(one["runtimes"].get(name), reasons) for name in names]
+        lines.append(
+            f"| {one['network']} | {one['accuracy']:.1%} | {one['precision']} | {one.get('excluded', '')} | "
+            f"{one['bytes'] / 1000:.0f} | "
+            f"{' | '.join(cells)} |"
+        )
+    notes = [f"({number}) {reason}" for reason, number in reasons.items()]
+    absent = [f"- `{name}`: {reason}" for name, reason in result["absent"].items()]
+    tried = [
+        "| runtime | converts | runs | same class | off by | ms a clip | kept | why |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    keys = ("runtime", "converts", "runs", "agreement", "relative", "ms", "kept", "why")
+    tried += [f"| {' | '.join(str(each[key]) for key in keys)} |" for each in others["rows"]]
+    parts = [
+        first, regenerate, *map(wrapped, text), "\n".join(lines), *map(wrapped, notes),
+        wrapped(NOTES.format(sm=SM)), "## Runtimes that could not run here", "\n".join(absent),
+        "## Other runtimes tried", wrapped(others["how"]), "\n".join(tried),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(found: Json | None, reasons: dict[str, int]) -> str:
+    if found is None:
+        return ""
+    if "reason" in found:
+        kind = re.sub(r"'[^']*'|of \S+\.onnx( \(the first of \d+ problems\))?", "…", found["reason"])
+        return f"none ({reasons.setdefault(kind, len(reasons) + 1)})"
+    if "agreement" not in found:
+        return f"{found['bytes'] / 1000:.0f} kB"
+    outside = "" if found["verdict"] is None else ", **outside**"
+    drop = f", {found['accuracy_drop']:+.1f} points lost" if found["agreement"] < 1 else ""
+    return f"{found['agreement']:.1%}, {found['relative']:.0e}{drop}{outside}"
+
+
+def wrapped(paragraph: str) -> str:
+    """Lines of at most 120 characters."""
+    return textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def measure() -> None:
+    """Train, export, compare, build; what is there already (the same settings and runtimes) is kept."""
+    here = sorted(name for name, one in runtimes().items() if one.missing() is None)
+    settings = {"shape": f"{FRAMES}x{SIZE}x{SIZE}", "width": WIDTH, "train": TRAIN,
+                "classes": "fading hues", "epochs": EPOCHS,
+                "calibrate": CALIBRATE, "judge": JUDGE, "compare": COMPARE, "here": here}  # fmt: skip
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    rows, seconds = (known["rows"], known["seconds"]) if known.get("settings") == settings else ([], 0.0)
+    absent = {name: reason for name, one in runtimes().items() if (reason := one.missing())}
+    for family, temporal in product(FAMILIES, OPERATORS):
+        name, began = f"{family}, {temporal}", time.monotonic()
+        if any(one["network"] == name for one in rows):
+            continue
+        spec = Network.model_validate({"name": "n", "family": family, "temporal": temporal, "width": WIDTH})
+        network = trained(spec, *clips(TRAIN, 0, temporal), epochs=EPOCHS)
+        held, labels = clips(COMPARE, 10**6, temporal)
+        inputs = (normalise(held[i : i + BATCH], PREPROCESS) for i in range(0, COMPARE, BATCH))
+        reference = torch_logits(network, inputs)
+        head = {"network": name, "accuracy": float((reference.argmax(1) == labels).mean())}
+        with tempfile.TemporaryDirectory() as folder:
+            made = files(network, Path(folder), temporal)
+            rows += [head | row(precision, path, held, reference, labels) for precision, path in made.items()]
+        seconds += time.monotonic() - began
+        write_json(RESULTS, {"device": device_card(), "settings": settings, "seconds": seconds, "absent": absent,
+                             "rows": rows})  # fmt: skip
+        print(f"{name}: {head['accuracy']:.1%} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Measure, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", action="store_true", help="write the page again from the numbers that are there")
+    options = parser.parse_args()
+    if not options.page:
+        measure()
+    result, others = (json.loads(path.read_text("utf-8")) for path in (RESULTS, OTHERS))
+    write_atomic(PAGE, page(result, others))
+
+
+if __name__ == "__main__":
+    main()

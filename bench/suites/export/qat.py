@@ -1,0 +1,237 @@
+"""What INT8 costs a student, and what brings it back: plain quantisation, layers left in FP32, training on.
+
+    python -m bench.suites.export.qat --seeds 0 1
+
+Students distilled from a teacher on the quickstart's clips (clean labels, fewer clips and epochs). Four INT8 files of
+each: all layers quantised; the costliest left in FP32 until 98 % of the validation clips keep their class (a run also
+takes a file that loses at most a point; here agreement alone counts, so that every student shows what exclusion does);
+the student after QAT, all layers quantised; and, as a control, the student after as many epochs that are not rounded.
+Accuracies are of the files on ONNX Runtime, on the test clips, paired with the FP32 file of the student as it was.
+Resumable: a row that bench/results/qat.json holds is not made again. Writes it and docs/qat.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.benchmark.latency import Target, measure_latency
+from skd_bench.device.info import device_card, device_state
+from skd_bench.files import write_atomic, write_json
+from skd_bench.metrics.accuracy import logits_of
+from skd_bench.runtimes import runtime, runtimes
+from skd_bench.stats import paired_difference
+from skd_bench.video.clip import normalise
+from skd_edge.data.store.clip_store import ClipSet
+from skd_edge.evaluation.qat import rounded_node
+from skd_edge.execution.executors import use_threads
+from skd_edge.execution.job_graph import Legs, Node, in_order
+from skd_edge.execution.local_executor import LocalEngine
+from skd_edge.labels.dataset import Material, deployed_view, gather
+from skd_edge.models.builder import Built
+from skd_edge.models.substages import Deployed
+from skd_edge.pipeline.plan import facts_of
+from skd_edge.recipe.loader import load_recipe, resolved_yaml
+from skd_edge.recipe.schema import Network, Recipe
+from skd_edge.run_folder import Run, cache_root
+from skd_export.analysis.parity import parity, torch_logits
+from skd_export.exporter import Quantising, facts, make_artefacts
+from skd_export.quantization.quantize import needs_reduced_range
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, PAGE = ROOT / "bench/results/qat.json", ROOT / "docs/qat.md"
+SETS = (
+    "data.train=1000", "labels.noise.kind=none", "labels.optimise=false", "teacher.width=8",
+    "training.teacher_epochs=8", "training.epochs=12",
+)  # fmt: skip
+STUDENTS = {"mobile, conv": {}, "mobile, shift": {"temporal": "shift"}}
+QAT_EPOCHS, CALIBRATE, AGREEMENT = 3, 128, 0.98
+WAYS = ("FP32", "INT8", "INT8, costly layers in FP32", "INT8 after QAT", "INT8 after as many plain epochs")
+Json = dict[str, Any]
+HEAD = """# What INT8 costs, and what brings it back
+
+Regenerate: `python -m bench.suites.export.qat --seeds {seeds}` (resumable)
+
+Students distilled from one teacher on the generated clips of the quickstart (clean labels; {settings}), {device}.
+Accuracy of each file on {clips} test clips, on ONNX Runtime, and its difference to the FP32 file in points: mean over
+seeds, each seed's with its paired 95 % interval. Agreement: how often the file names the class that the FP32 student
+names; a student that trained on answers otherwise by itself, rounded or not. QAT: {epochs} epochs at a tenth of the
+rate, same teacher and losses, rounded as the file rounds (`export.qat_epochs`); the control goes on for as long
+without rounding. Layers are chosen on the validation clips, by agreement alone (98 %), so that every student shows
+what exclusion does; a run stops earlier where accuracy falls by at most a point. Milliseconds: p50, batch 1, one
+thread, all files of a student in turns; the machine was shared with other work (load {load}): read them as ratios."""
+
+
+def recipe_of(seed: int, network: Json) -> Recipe:
+    recipe = load_recipe("quickstart", [f"seed={seed}", *SETS])
+    student = Network.model_validate(recipe.students[0].model_dump() | network)
+    return recipe.model_copy(update={"students": (student,), "assistants": ()})
+
+
+class Bench:
+    """The clips of a recipe, and what is made and said of a student on them."""
+
+    def __init__(self, recipe: Recipe, material: Material, folder: Path) -> None:
+        self.recipe, self.clips, self.folder = recipe, material.clips, folder
+        self.preprocess = deployed_view(recipe.clip)[1]
+
+    def said(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
+        """Logits of a file on ONNX Runtime."""
+        session = runtime("ort").load(path, threads=1)
+        try:
+            return logits_of(session, _pieces(clips), self.preprocess)
+        finally:
+            session.close()
+
+    def file(self, network: Built, name: str, precision: str, *, exclude: bool = False) -> Path:
+        """The network as a file; with ``exclude``, layers stay in FP32 until it agrees on the validation clips."""
+        rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(self.clips.train))[:CALIBRATE])
+        reference = torch_logits(Deployed(network).eval(), self._batches(self.clips.val)) if exclude else None
+
+        def refuse(path: Path, _: str) -> str | None:
+            if reference is None:
+                return None
+            agreed = parity(reference, self.said(path, self.clips.val))["agreement"]
+            return None if agreed >= AGREEMENT else f"{agreed:.1%} of the validation clips keep their class"
+
+        clip = self.recipe.clip
+        return make_artefacts(
+            Deployed(network).eval(), (precision,), self.folder / name,
+            clip_shape=(clip.frames, clip.size, clip.size), classes=list(self.clips.classes),
+            quantising=Quantising(lambda: [normalise(self.clips.train.clips[rows], self.preprocess)], refuse=refuse),
+        )[precision]  # fmt: skip
+
+    def _batches(self, clips: ClipSet) -> Any:
+        return (normalise(piece, self.preprocess) for piece in _pieces(clips))
+
+
+def measure(seed: int, name: str, runs: Path) -> Json:
+    """Train a student and both continuations, make its five files, score and time them."""
+    recipe = recipe_of(seed, STUDENTS[name])
+    material = gather(recipe, cache_root())
+    with (
+        Run(runs / f"{name.replace(', ', '-')}-{seed}", resolved_yaml(recipe)) as run,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
+        node = Legs(recipe, facts_of(material)).cascade(recipe.students[0], ())
+        after = rounded_node(node, QAT_EPOCHS, 7 if needs_reduced_range() else 8)
+        longer: Node = replace(after, leg=replace(after.leg, rounded=None))
+        for one in in_order([node, after, longer]):
+            engine.train(one)
+        bench = Bench(recipe, material, Path(folder))
+        student, rounded, longer_on = (engine.network(n) for n in (node, after, longer))
+        made = {
+            WAYS[0]: bench.file(student, "student", "fp32"),
+            WAYS[1]: bench.file(student, "plain", "int8"),
+            WAYS[2]: bench.file(student, "excluded", "int8", exclude=True),
+            WAYS[3]: bench.file(rounded, "rounded", "int8"),
+            WAYS[4]: bench.file(longer_on, "longer", "int8"),
+        }
+        return {"seed": seed, "student": name, "clips": len(material.clips.test), "rows": _rows(bench, made)}
+
+
+def _rows(bench: Bench, made: dict[str, Path]) -> Json:
+    test = bench.clips.test
+    logits = {way: bench.said(path, test) for way, path in made.items()}
+    right = {way: said.argmax(1) == test.labels for way, said in logits.items()}
+    here = [r for r in ("ort", "openvino") if runtimes()[r].missing() is None]
+    targets = [Target(f"{way} @ {r}", path, r) for way, path in made.items() for r in here]
+    found = measure_latency(targets, threads=1, processes=3, queries=80, memory=False)
+    rows = {}
+    for way, path in made.items():
+        lost = paired_difference(right[way], right["FP32"], test.groups.tolist())
+        times = {r: one.value for r in here if (one := found[f"{way} @ {r}"].p50)}
+        known = facts(path)
+        rows[way] = {
+            "accuracy": float(right[way].mean()), "difference": [lost.value, lost.low, lost.high],
+            "agreement": float((logits[way].argmax(1) == logits["FP32"].argmax(1)).mean()), "p50_ms": times,
+            "bytes": path.stat().st_size,
+            "excluded": known.get("excluded", []), "tried": len(known.get("tried", [])),
+        }  # fmt: skip
+    return rows
+
+
+def _pieces(clips: ClipSet) -> Any:
+    return (np.asarray(clips.clips[i : i + 32]) for i in range(0, len(clips), 32))
+
+
+def page(result: Json) -> str:
+    """The page, from the numbers alone."""
+    rows = result["rows"]
+    seeds = " ".join(map(str, sorted({r["seed"] for r in rows})))
+    said = HEAD.format(
+        seeds=seeds, settings=", ".join(result["sets"]), device=result["device"]["cpu"], clips=rows[0]["clips"],
+        epochs=QAT_EPOCHS, load=result["load"],
+    )  # fmt: skip
+    first, regenerate, text = said.split("\n\n")
+    parts = [first, regenerate, _wrapped(text)]
+    parts += [_table(name, [r["rows"] for r in rows if r["student"] == name]) for name in STUDENTS]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(name: str, each: list[Json]) -> str:
+    here = list(each[0]["FP32"]["p50_ms"])
+    lines = [
+        f"## {name}",
+        "",
+        f"| file | accuracy | points against FP32, mean (each seed) | agreement | layers in FP32 | kB | "
+        f"{' | '.join(f'ms, {r}' for r in here)} |",
+        "|---|---:|---|---:|---:|---:" + "|---:" * len(here) + "|",
+    ]
+    for way in WAYS:
+        found = [rows[way] for rows in each]
+        differences = [100 * np.array(f["difference"]) for f in found]
+        seeds = ", ".join("{:+.1f} [{:+.1f}, {:+.1f}]".format(*d) for d in differences)
+        gap = "" if way == "FP32" else f"{np.mean([d[0] for d in differences]):+.1f} ({seeds})"
+        left = "" if way == "FP32" else ", ".join(_left(f) for f in found)
+        times = " | ".join(f"{np.mean([f['p50_ms'][r] for f in found]):.3f}" for r in here)
+        accuracy, agreed, size = (np.mean([f[k] for f in found]) for k in ("accuracy", "agreement", "bytes"))
+        lines.append(f"| {way} | {accuracy:.1%} | {gap} | {agreed:.1%} | {left} | {size / 1000:.0f} | {times} |")
+    gains = [100 * (rows[WAYS[3]]["accuracy"] - rows[WAYS[4]]["accuracy"]) for rows in each]
+    lines += ["", f"QAT against as many plain epochs, points, each seed: {', '.join(f'{g:+.1f}' for g in gains)}."]
+    return "\n".join(lines)
+
+
+def _left(found: Json) -> str:
+    """How many layers were left out; where half of them were not enough, all are quantised again."""
+    return "in vain" if found["tried"] and not found["excluded"] else str(len(found["excluded"]))
+
+
+def _wrapped(paragraph: str) -> str:
+    return textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def main() -> None:
+    """Make what is missing, then write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/qat")
+    parser.add_argument("--page", action="store_true", help="write the page again from the numbers that are there")
+    options = parser.parse_args()
+    use_threads(options.threads)
+    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    rows = known["rows"] if known.get("sets") == list(SETS) else []
+    for seed in [] if options.page else options.seeds:
+        for name in STUDENTS:
+            if any((r["seed"], r["student"]) == (seed, name) for r in rows):
+                continue
+            rows.append(measure(seed, name, options.runs))
+            load = device_state()["load"][0]
+            write_json(RESULTS, {"device": device_card(), "sets": list(SETS), "load": load, "rows": rows})
+            said = {way: (r["accuracy"], r["agreement"]) for way, r in rows[-1]["rows"].items()}
+            print(f"seed {seed}, {name}: {said}", flush=True)
+    write_atomic(PAGE, page(json.loads(RESULTS.read_text("utf-8"))))
+
+
+if __name__ == "__main__":
+    main()

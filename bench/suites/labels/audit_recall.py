@@ -1,0 +1,138 @@
+"""What `skd-edge labels audit` finds of planted noise: precision of its first hundred, and the noise rate it estimates.
+
+    python -m bench.suites.labels.audit_recall --data generated --rates 0.2 0.4 --seeds 0 1 2 3 4
+    python -m bench.suites.labels.audit_recall --data human_motion --rates 0.2 0.4 --seeds 0 1 2
+    python -m bench.suites.labels.audit_recall --tables          # only the table, from the cells that are there
+
+A cell trains the recipe's teacher with planted symmetric noise (the seed decides which labels are wrong, and is
+printed) and asks the audit. Resumable: legs lie in the cache, and a cell that bench/results/audit.json holds is not
+measured again. The table goes into docs/labels.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skd_bench.device.info import device_card
+from skd_bench.files import write_atomic, write_json
+from skd_edge.execution.executors import use_threads
+from skd_edge.execution.local_executor import LocalEngine
+from skd_edge.labels.audit.label_errors import noise_of, suspects
+from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
+from skd_edge.labels.dataset import Material, deployed_view, gather
+from skd_edge.pipeline.audit_labels import teacher_labels
+from skd_edge.pipeline.console import Screen
+from skd_edge.recipe.loader import load_recipe, resolved_yaml
+from skd_edge.run_folder import Run, cache_root
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, PAGE = ROOT / "bench/results/audit.json", ROOT / "docs/labels.md"
+RECIPES = {"generated": "quickstart", "human_motion": "human_motion"}
+START, END = "<!-- audit table -->", "<!-- end of audit table -->"
+Json = dict[str, Any]
+
+
+def measure(data: str, kind: str, rate: float, seed: int, runs: Path) -> Json:
+    """One cell: train the teacher, audit, compare with what was planted."""
+    noise = (f"labels.noise.kind={kind}", f"labels.noise.rate={rate}")
+    recipe = load_recipe(RECIPES[data], [f"seed={seed}", *noise])
+    material = gather(recipe, cache_root())
+    with Run(runs / f"{data}-{kind}-{rate}-{seed}", resolved_yaml(recipe)) as run:
+        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
+        began = time.monotonic()
+        pseudo, right = teacher_labels(recipe, material, engine, Screen())
+        return {"data": data, "noise": kind, "rate": rate, "seed": seed} | facts(pseudo, material) | {
+            "teacher": right, "seconds": round(time.monotonic() - began, 1)
+        }  # fmt: skip
+
+
+def facts(pseudo: PseudoLabels, material: Material) -> Json:
+    """How right the audit is, against the planted noise."""
+    weak, truth = material.weak, material.truth
+    assert truth is not None
+    assert pseudo.evidence is not None
+    ranked = suspects(weak, pseudo.evidence)
+    wrong = np.array([truth[s.clip] != s.label for s in ranked])
+    proposal = np.array([truth[s.clip] == s.proposed for s in ranked])
+    noise = noise_of(weak, pseudo.evidence.opinion, material.clips.train.groups)
+    planted = np.zeros_like(noise.matrix)
+    np.add.at(planted, (truth, weak), 1.0)
+    planted /= planted.sum(1, keepdims=True)
+    return {
+        "clips": len(weak), "planted": float((weak != truth).mean()),
+        "precision100": float(wrong[:100].mean()), "proposed100": float(proposal[:100].mean()),
+        "precision_all": float(wrong[: wrong.sum()].mean()),
+        "estimate": noise.rate.value, "interval": [noise.rate.low, noise.rate.high],
+        "matrix_off": float(np.abs(noise.matrix - planted).mean()),
+        "matrix_covered": float(((noise.low <= planted) & (planted <= noise.high)).mean()),
+        "labels_right_after": float((pseudo.hard == truth).mean()),
+    }  # fmt: skip
+
+
+def table(cells: list[Json]) -> str:
+    """The cells as Markdown, by data, noise and rate; each figure by seed, worst and mean."""
+    lines = [
+        "| data | noise | seeds | precision@100 | proposal right @100 | precision @ number of wrong labels "
+        "| estimated rate − planted, points | 95 % interval holds it |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    keys = dict.fromkeys(
+        (c["data"], c["noise"], c["rate"]) for c in sorted(cells, key=lambda c: (c["data"], c["rate"]))
+    )
+    for data, kind, rate in keys:
+        mine = [c for c in cells if (c["data"], c["noise"], c["rate"]) == (data, kind, rate)]
+        mine.sort(key=lambda c: c["seed"])
+        off = [100 * (c["estimate"] - c["planted"]) for c in mine]
+        held = sum(c["interval"][0] <= c["planted"] <= c["interval"][1] for c in mine)
+        columns = [
+            data, f"{kind} {100 * rate:.0f} %", ", ".join(str(c["seed"]) for c in mine),
+            *(_spread([c[k] for c in mine]) for k in ("precision100", "proposed100", "precision_all")),
+            ", ".join(f"{x:+.1f}" for x in off), f"{held} of {len(mine)}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.2f}" if len(values) == 1 else f"{np.mean(values):.2f} (worst {min(values):.2f})"
+
+
+def write_table(cells: list[Json]) -> None:
+    """Put the table between its marks."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    write_atomic(PAGE, f"{before}{START}\n{table(cells)}\n{END}{rest.partition(END)[2]}")
+
+
+def main() -> None:
+    """Measure the cells that are missing, then write the table of all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--noise", default="symmetric", choices=["symmetric", "classes", "instances"])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.2, 0.4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/audit")
+    parser.add_argument("--tables", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    use_threads(options.threads or None)
+    cells: list[Json] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else []
+    have = {(c["data"], c["noise"], c["rate"], c["seed"]) for c in cells}
+    for cell in [(d, options.noise, r, s) for s in options.seeds for d in options.data for r in options.rates]:
+        if cell in have or options.tables:
+            continue
+        cells.append(measure(*cell, options.runs))
+        write_json(RESULTS, {"device": device_card()["cpu"], "cells": cells})
+        last = cells[-1]
+        print(f"{cell}: precision@100 {last['precision100']:.2f}, estimate {last['estimate']:.3f} of "
+              f"{last['planted']:.3f} ({last['seconds']} s)", flush=True)  # fmt: skip
+    write_table(cells)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Can our comparisons be believed? A file against itself, and against one that is 5 % slower, a hundred times.
+
+    python -m bench.suites.latency.aa_test --repeats 100
+
+Each repeat measures three files in the same fresh processes, in turns, as `skd-edge bench` does: a chain of 20 equal
+convolutions twice (A and A'), and one of 21 (B: 5 % more work). Counted over the repeats:
+
+- A/A claims: how often the paired interval of A'/A excludes 1. Goal: at most 5 of 100.
+- B found: how often the interval of B/A lies above 1. Goal: at least 80 of 100.
+- Ratios overlap: how often the intervals of B/A of one repeat and the next overlap. Goal: at least 95 of 100.
+- Absolute repeats: how often the p50 intervals of A of one repeat and the next overlap, among those pairs that the load
+  gate lets through (load average below three quarters of the usable cores, this suite itself counting for one; warm-up
+  steady). What it holds back is counted and said.
+
+Writes bench/results/aa.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.suites.latency.cross_check import chain
+from skd_bench.benchmark.latency import Target, measure_latency
+from skd_bench.device.info import device_card, device_id, device_state
+from skd_bench.files import write_json
+from skd_bench.stats import ratio_of_medians, wilson
+
+RESULTS = Path(__file__).resolve().parents[3] / "bench/results/aa.json"
+LAYERS = 20
+Json = dict[str, Any]
+
+
+def repeat(files: dict[str, Path], processes: int, queries: int, seed: int, cores: float) -> Json:
+    """One interleaved measurement of the three files."""
+    load = (device_state()["load"] or [0.0])[0]
+    targets = [Target(name, path) for name, path in files.items()]
+    found = measure_latency(targets, threads=1, processes=processes, queries=queries, seed=1000 * seed, memory=False)
+    samples = {name: latency.samples_ms for name, latency in found.items()}
+    aa, ba = ratio_of_medians(samples["A'"], samples["A"]), ratio_of_medians(samples["B"], samples["A"])
+    p50 = found["A"].p50
+    assert aa is not None
+    assert ba is not None
+    assert p50 is not None
+    steady = all(latency.steady for latency in found.values())
+    return {
+        "load": load, "steady": steady, "gate": load <= 0.75 * cores and steady,
+        "aa": [aa.value, aa.low, aa.high], "ba": [ba.value, ba.low, ba.high], "p50": [p50.value, p50.low, p50.high],
+    }  # fmt: skip
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two (value, low, high) overlap."""
+    return a[1] <= b[2] and b[1] <= a[2]
+
+
+def verdicts(repeats: Sequence[Json]) -> Json:
+    """The four counts, each with its Wilson interval and its goal."""
+    pairs = [(a, b) for a, b in zip(repeats, [*repeats[1:], repeats[0]], strict=True)] if len(repeats) > 1 else []
+    gated = [(a, b) for a, b in pairs if a["gate"] and b["gate"]]
+    return {
+        "A/A claims": _share([not r["aa"][1] <= 1 <= r["aa"][2] for r in repeats], "at most", 0.05),
+        "B found": _share([r["ba"][1] > 1 for r in repeats], "at least", 0.80),
+        "ratios overlap": _share([overlap(a["ba"], b["ba"]) for a, b in pairs], "at least", 0.95),
+        "absolute repeats overlap": _share([overlap(a["p50"], b["p50"]) for a, b in gated], "at least", 0.95)
+        | {"held back by the load gate": len(pairs) - len(gated)},
+        "B/A": float(np.median([r["ba"][0] for r in repeats])),
+    }
+
+
+def _share(hits: Sequence[bool], side: str, goal: float) -> Json:
+    n, count = len(hits), sum(hits)
+    if not n:
+        return {"count": 0, "n": 0, "goal": f"{side} {goal:.0%}", "met": None}
+    met = count / n <= goal if side == "at most" else count / n >= goal
+    return {"count": count, "n": n, "interval": list(wilson(count, n)), "goal": f"{side} {goal:.0%}", "met": met}
+
+
+def main() -> None:
+    """Repeat, count, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=240)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    card, repeats = device_card(), []
+    with tempfile.TemporaryDirectory() as folder:
+        one, more = (chain(Path(folder) / f"{n}.onnx", n) for n in (LAYERS, LAYERS + 1))
+        files = {"A": one, "A'": one, "B": more}
+        for seed in range(options.repeats):
+            repeats.append(repeat(files, options.processes, options.queries, seed, float(card["cores_usable"] or 1)))
+            aa, ba = (
+                f"{value:.4f} [{low:.4f}, {high:.4f}]" for value, low, high in (repeats[-1][k] for k in ("aa", "ba"))
+            )
+            print(seed + 1, f"A'/A {aa}  B/A {ba}  load {repeats[-1]['load']}", flush=True)
+    found = verdicts(repeats)
+    for name, row in found.items():
+        print(f"{name}: {row}")
+    write_json(
+        options.out,
+        {"processes": options.processes, "queries": options.queries, "repeats": repeats, "verdicts": found,
+         "device": card, "device_id": device_id(card), "after": device_state()},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

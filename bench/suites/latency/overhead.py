@@ -1,0 +1,148 @@
+"""What measuring costs: the harness around each query, our runner over the raw call, the pack that travels.
+
+    python -m bench.suites.latency.overhead
+
+Raw and wrapped calls take turns in one process, in blocks, on one bound clip: a slow minute slows both. The network is
+the quickstart's smallest with random weights (latency does not depend on them), the worst case for a relative cost.
+The pack: its size without the files that it measures, and the seconds from Python's start until its first measuring
+process is started (median of 11 starts). Writes bench/results/overhead.json. The goals: at most 20 microseconds a
+query, at most 5 % over the raw call, a pack under 1 MiB that starts measuring within 1 s.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skd_bench.benchmark import worker
+from skd_bench.benchmark.latency import Target
+from skd_bench.device.info import device_card, device_id
+from skd_bench.files import write_json
+from skd_bench.remote.pack import Settings, pack_files
+from skd_bench.runtimes import runtime, runtimes
+from skd_bench.stats import ratio_of_medians
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "bench/results/overhead.json"
+ROUNDS, BLOCK, QUERIES, STARTS = 500, 10, 20_000, 11
+GOAL_US, GOAL_RATIO = 20.0, 1.05
+# The call that a bare loop over the runtime would make, on what our session has bound already.
+RAW: dict[str, Callable[[Any], Callable[[], object]]] = {
+    "ort": lambda s: lambda: s._session.run_with_iobinding(s._binding),
+    "openvino": lambda s: s._request.infer,
+}
+
+
+class Nothing:
+    """A network that takes no time: what is left is the harness."""
+
+    def run(self, clip: object) -> None:
+        """Answers nothing."""
+
+
+def harness() -> dict[str, float]:
+    """Microseconds a query that the loop spends: in all, and inside what is counted as the query's own time."""
+    target = worker._Loaded("nothing", Nothing(), np.zeros(1), 0, 0, np.zeros(QUERIES, np.int64))  # type: ignore[arg-type]  # runs nothing
+    took = []
+    for _ in range(11):
+        begin = time.perf_counter_ns()
+        worker._time(target, target.samples)
+        took.append((time.perf_counter_ns() - begin) / QUERIES / 1000)
+    return {"us_per_query": float(np.median(took)), "us_in_the_sample": float(np.median(target.samples)) / 1000}
+
+
+def runner(name: str, path: Path) -> dict[str, Any]:
+    """The ratio of the medians of `Session.run` and of the raw call, with its interval over rounds."""
+    session: Any = runtime(name).load(path, threads=1)
+    clip = np.random.default_rng(0).standard_normal([n or 1 for n in session.input.shape], dtype=np.float32)
+    for _ in range(300):
+        session.run(clip)
+    raw, ours = RAW[name](session), lambda: session.run(clip)
+    samples = {raw: [], ours: []}  # type: dict[Callable[[], object], list[list[float]]]
+    for i in range(ROUNDS):
+        for call in (raw, ours) if i % 2 else (ours, raw):
+            call()
+            samples[call].append([_timed(call) for _ in range(BLOCK)])
+    ratio = ratio_of_medians(samples[ours], samples[raw])
+    assert ratio is not None
+    medians = [float(np.median(np.concatenate(samples[call]))) for call in (raw, ours)]
+    return {
+        "raw_us": medians[0], "extra_us": medians[1] - medians[0], "ratio": ratio.value,
+        "interval": [ratio.low, ratio.high], "calls": ROUNDS * BLOCK,
+    }  # fmt: skip
+
+
+def pack(network: Path, folder: Path) -> dict[str, float]:
+    """Bytes of the pack but for the file that it measures, and seconds until it measures."""
+    path, took = folder / "pack.pyz", []
+    path.write_bytes(pack_files([Target("small", network)], Settings(processes=1, queries=64)))
+    with zipfile.ZipFile(path) as packed:
+        parcel = sum(i.compress_size for i in packed.infolist() if i.filename.startswith("parcel/files"))
+    for number in range(STARTS):
+        fresh = folder / str(number) / path.name  # one that was there before would go on
+        fresh.parent.mkdir()
+        shutil.copy(path, fresh)
+        begin = time.perf_counter()
+        words, pipe = [sys.executable, "-I", str(fresh), "--tether"], subprocess.PIPE
+        with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdout is not None
+            first = next((line for line in process.stdout if "progress" in line), None)
+            took.append(time.perf_counter() - begin)
+            process.terminate()
+        if first is None:
+            sys.exit("the pack ended before it measured")
+    return {"bytes": path.stat().st_size - parcel, "seconds_to_measuring": float(np.median(took))}
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - begin) / 1000
+
+
+def network(folder: Path) -> Path:
+    from skd_edge.models.builder import build_network
+    from skd_edge.models.substages import Deployed
+    from skd_edge.recipe.loader import load_recipe
+    from skd_export.graph.onnx_export import export_onnx
+
+    recipe = load_recipe("quickstart")
+    clip, small = recipe.clip, recipe.students[0]
+    built = Deployed(build_network(small, classes=10, clip=clip, seed=0)).eval()
+    path, shape = folder / "small.fp32.onnx", (clip.frames, clip.size, clip.size)
+    export_onnx(built, path, clip_shape=shape, classes=[f"class {i}" for i in range(10)])
+    return path
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, card, around = network(Path(folder)), device_card(), harness()
+        rows = {name: runner(name, path) for name in RAW if runtimes()[name].missing() is None}
+        travels = pack(path, Path(folder))
+    within = {
+        "harness": around["us_per_query"] <= GOAL_US,
+        "pack": travels["bytes"] <= 1 << 20 and travels["seconds_to_measuring"] <= 1,
+        **{name: row["interval"][1] <= GOAL_RATIO for name, row in rows.items()},
+    }
+    result = {"device": card, "device_id": device_id(card), "harness": around, "runner": rows, "pack": travels,
+              "within_goal": within}  # fmt: skip
+    write_json(RESULTS, result)
+    print(f"harness: {around['us_per_query']:.2f} us a query, {around['us_in_the_sample']:.2f} us of it in the sample")
+    for name, row in rows.items():
+        spread = "[{:.3f}, {:.3f}]".format(*row["interval"])
+        print(f"{name}: raw {row['raw_us']:.1f} us, +{row['extra_us']:.2f} us, ratio {row['ratio']:.3f} {spread}")
+    print(f"pack: {travels['bytes'] / 1024:.0f} KiB, measures after {travels['seconds_to_measuring']:.2f} s")
+    print(f"within the goals: {within}; load {card['load']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""How much faster a student's files are than PyTorch, and INT8 than FP32: batch 1, on the CPU, in turns, as ratios.
+
+    python -m bench.suites.latency.runtimes --prepare    # trains the students, compiles: some minutes; needs no quiet
+    python -m bench.suites.latency.runtimes              # exports, compares, measures; wants a quiet machine
+
+Students of recipes/quickstart.yaml and recipes/human_motion.yaml, trained for a few epochs on rendered clips of their
+sizes; and two networks of human_motion at 112 pixels, where layers have something to do, with random weights (latency
+does not depend on them, and nothing else is claimed). With litert-torch at hand, --prepare also writes .tflite files,
+which are then measured beside the others. Every file is measured on every runtime of this machine in the same fresh
+processes, in turns; a ratio is paired by process (`skd_bench.stats.ratio_of_medians`). PyTorch runs the FP32 file's
+graph at its best: inference mode, BatchNorm folded, channels-last, the same threads. Writes bench/results/speed.json
+and docs/speed.md.
+
+Goals: the fastest file at least 5 times as fast as PyTorch eager; INT8 at least 1.5 times as fast as FP32 on the
+fastest runtime that takes both, or the reason in its operators; export and parity of one student within 60 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.suites.fixtures import motions, preprocess, trained
+from skd_bench.benchmark.latency import Latency, Target, measure_latency
+from skd_bench.device.info import device_card, device_id, device_state
+from skd_bench.files import write_atomic, write_json
+from skd_bench.metrics.accuracy import logits_of
+from skd_bench.runtimes import runtime, runtimes
+from skd_bench.stats import Interval, ratio_of_medians
+from skd_bench.video.clip import normalise
+from skd_edge.data.sources.synthetic import CLASSES
+from skd_edge.models.substages import Deployed
+from skd_edge.models.tsm import build
+from skd_edge.recipe.loader import load_recipe
+from skd_edge.recipe.schema import Network
+from skd_export.analysis.operator_profile import by_kind
+from skd_export.analysis.parity import parity, torch_logits, verdict
+from skd_export.exporter import Quantising, facts, make_artefacts
+from skd_export.targets.litert import export_litert, missing_converter
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, PAGE = ROOT / "bench/results/speed.json", ROOT / "docs/speed.md"
+STUDENTS = (
+    ("quickstart", "small", None), ("human_motion", "small", None), ("human_motion", "small", 112),
+    ("human_motion", "teacher", 112),
+)  # fmt: skip
+EAGER, COMPILED = "torch-eager", "torch-compile"
+PRECISIONS = ("fp32", "int8")
+CALIBRATE, COMPARE, DIFFICULTY = 128, 256, 0.12
+GOAL_EAGER, GOAL_INT8, GOAL_SECONDS = 5.0, 1.5, 60.0
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A network of a recipe, and the clips it takes.
+
+    Attributes:
+        title: As the table has it.
+        spec: The recipe's.
+        frames: Of its clips.
+        size: Of its clips: the recipe's, or a larger one.
+        trained: Whether it is: only then its answers are compared.
+    """
+
+    title: str
+    spec: Network
+    frames: int
+    size: int
+    trained: bool
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Of its clips."""
+        return {"frames": self.frames, "size": self.size}
+
+
+def students() -> list[Student]:
+    found = []
+    for name, member, larger in STUDENTS:
+        recipe = load_recipe(name, ["data.root=."] if name == "human_motion" else [])
+        frames, size, spec = recipe.clip.frames, larger or recipe.clip.size, recipe.networks[member]
+        weights = ", random weights" if larger else ""
+        title = f"{name} {member} ({spec.family} {spec.width}, {spec.temporal}), {frames}x{size}x{size}{weights}"
+        found.append(Student(title, spec, frames, size, trained=larger is None))
+    return found
+
+
+def kept(student: Student, work: Path, ending: str) -> Path:
+    return work / f"{student.title.partition(' (')[0].replace(' ', '-')}-{student.size}{ending}"
+
+
+def network(student: Student, work: Path, epochs: int) -> Deployed:
+    """The trained student: from the folder, or trained now and kept there."""
+    weights = kept(student, work, f".{epochs}.safetensors")
+    made = Deployed(build(student.spec, classes=len(CLASSES), **student.shape, seed=0)).eval()
+    if student.trained and not weights.is_file():
+        data = motions(960, 0, difficulty=DIFFICULTY, **student.shape)
+        state = trained(student.spec, *data, epochs=epochs).state_dict()
+        work.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, weights)
+        print(f"trained {student.title}", flush=True)
+    if student.trained:
+        made.load_state_dict(load_file(weights))
+    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
+
+
+def files(student: Student, made: Deployed, folder: Path) -> tuple[dict[str, Path], Json]:
+    """The student at each precision, compared on clips it never saw; how long that took, nothing being kept before."""
+    calibration, _ = motions(CALIBRATE if student.trained else 16, 10**5, difficulty=DIFFICULTY, **student.shape)
+    held, labels = motions(COMPARE if student.trained else 32, 10**6, difficulty=DIFFICULTY, **student.shape)
+    pixels = preprocess(student.size)
+    began = time.monotonic()
+    reference = torch_logits(made, (normalise(held[i : i + 32], pixels) for i in range(0, len(held), 32)))
+    made_files = make_artefacts(
+        made, PRECISIONS, folder, clip_shape=(student.frames, student.size, student.size), classes=list(CLASSES),
+        quantising=Quantising(lambda: [normalise(calibration, pixels)], key="rendered"),
+    )  # fmt: skip
+    rows = {}
+    for precision, path in made_files.items():
+        session = runtime("ort").load(path, threads=1)
+        said = logits_of(session, (held[i : i + 32] for i in range(0, len(held), 32)), pixels)
+        session.close()
+        found = parity(reference, said, labels)
+        same = {key: found[key] for key in ("n", "agreement", "relative", "accuracy_drop")}
+        same |= {"verdict": verdict(found, precision)}
+        rows[precision] = (same if student.trained else {}) | {"bytes": path.stat().st_size}
+    seconds = time.monotonic() - began
+    return made_files, {"seconds": seconds, "within_goal": seconds <= GOAL_SECONDS, "files": rows}
+
+
+def targets(made: dict[str, Path], tflite: Path) -> list[Target]:
+    """Each file on each runtime of this CPU; PyTorch takes FP32 alone, LiteRT its own file."""
+    lite = tflite.is_file() and runtimes()["litert"].missing() is None
+    return [Target("litert fp32", tflite, "litert")] * lite + [
+        Target(f"{name} {precision}", path, name)
+        for name, one in runtimes().items()
+        if one.missing() is None and not name.startswith(("tensorrt", "litert"))
+        for precision, path in made.items()
+        if precision == "fp32" or not name.startswith("torch")
+    ]
+
+
+def compared(found: dict[str, Latency]) -> Json:
+    """Milliseconds of every row, how many times faster it is than eager, and the two goals."""
+
+    def times(slow: str, fast: str) -> Interval:
+        ratio = ratio_of_medians(found[slow].samples_ms, found[fast].samples_ms)
+        assert ratio is not None
+        return ratio
+
+    eager, rows = f"{EAGER} fp32", {}
+    for name, latency in found.items():
+        ratio = times(eager, name)
+        rows[name] = {"p50_ms": latency.p50.value if latency.p50 else None, "times_eager": _plain(ratio),
+                      "load_ms": latency.load_ms, "steady": latency.steady}  # fmt: skip
+    ours = [name for name in rows if not name.startswith("torch")]
+    best = min(ours, key=lambda name: rows[name]["p50_ms"])
+    gains = {
+        name.partition(" ")[0]: _plain(times(f"{name.partition(' ')[0]} fp32", name))
+        for name in ours
+        if name.endswith("int8")
+    }
+    both = [name for name in ours if name.partition(" ")[0] in gains]  # LiteRT's file is FP32 alone
+    on = min(both, key=lambda name: rows[name]["p50_ms"]).partition(" ")[0] if both else ""
+    return {
+        "rows": rows, "best": best, "best_over_eager": rows[best]["times_eager"], "int8_over_fp32": gains,
+        "met": {"eager": rows[best]["times_eager"]["value"] >= GOAL_EAGER,
+                "int8": bool(both) and gains[on]["value"] >= GOAL_INT8},
+    }  # fmt: skip
+
+
+def _plain(ratio: Interval) -> Json:
+    return {"value": ratio.value, "interval": [ratio.low, ratio.high]}
+
+
+def operators(made: dict[str, Path]) -> Json:
+    """What ran: ONNX Runtime's nodes with their share of the time, OpenVINO's by precision."""
+    found: Json = {p: {"ort": by_kind(facts(path)["fates"])} for p, path in made.items()}
+    if runtimes()["openvino"].missing() is None:
+        for precision, path in made.items():
+            session = runtime("openvino").load(path, threads=1)
+            found[precision]["openvino"] = session.facts()["operators"]
+            session.close()
+    return found
+
+
+def measure(options: argparse.Namespace) -> Json:
+    """Every student: export and parity timed, then latency at each count of threads."""
+    rows = []
+    for student in students():
+        made = network(student, options.work, options.epochs)
+        with tempfile.TemporaryDirectory() as folder:
+            paths, exported = files(student, made, Path(folder))
+            print(f"{student.title}: export and parity {exported['seconds']:.1f} s", flush=True)
+            latency = {}
+            for threads in options.threads:
+                wanted = targets(paths, kept(student, options.work, ".tflite"))
+                found = measure_latency(
+                    wanted, threads=threads, processes=options.processes, queries=options.queries, memory=False
+                )
+                latency[str(threads)] = compared(found)
+                say(threads, latency[str(threads)])
+            rows.append({"student": student.title, "export": exported, "latency": latency,
+                         "operators": operators(paths)})  # fmt: skip
+    card = device_card()
+    versions = {name: one.version() for name, one in runtimes().items() if one.missing() is None}
+    return {"device": card, "device_id": device_id(card), "after": device_state(), "versions": versions,
+            "processes": options.processes, "queries": options.queries, "rows": rows}  # fmt: skip
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Train; let torch.compile fill its cache; write .tflite files where the converter is."""
+    for student in students():
+        made, tflite = network(student, options.work, options.epochs), kept(student, options.work, ".tflite")
+        if missing_converter() is None and not tflite.is_file():
+            options.work.mkdir(parents=True, exist_ok=True)
+            export_litert(made, tflite, clip_shape=(student.frames, student.size, student.size))
+        with tempfile.TemporaryDirectory() as folder:
+            clip_shape = (student.frames, student.size, student.size)
+            file = make_artefacts(made, ("fp32",), folder, clip_shape=clip_shape, classes=list(CLASSES))["fp32"]
+            for threads in [] if options.no_compile else options.threads:
+                measure_latency([Target("c", file, COMPILED)], threads=threads, processes=1, queries=1, memory=False)
+        print(f"prepared {student.title}", flush=True)
+
+
+def say(threads: int, found: Json) -> None:
+    for name, row in found["rows"].items():
+        print(f"  {threads} thread(s), {name}: {row['p50_ms']:.3f} ms, {_cell(row['times_eager'])} x eager")
+    print(f"  best {found['best']}; INT8 over FP32: {({k: _cell(v) for k, v in found['int8_over_fp32'].items()})}",
+          flush=True)  # fmt: skip
+
+
+def _cell(ratio: Json) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(ratio["value"], *ratio["interval"])
+
+
+def main() -> None:
+    """Train where asked, else measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepare", action="store_true", help="only train, convert and compile")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/speed", help="where trained students are kept")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=160)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--no-compile", action="store_true", help="do not fill torch.compile's cache (--prepare)")
+    parser.add_argument("--no-write", action="store_true", help="print alone")
+    options = parser.parse_args()
+    if options.prepare:
+        return prepare(options)
+    result = measure(options)
+    if not options.no_write:
+        from speed_page import page
+
+        write_json(RESULTS, result)
+        write_atomic(PAGE, page(result))
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The table of docs/results.md: both recipes, with both controls, from clips to the test set.
+
+    python -m bench.suites.method.results_page --seeds 0            # runs what is not cached, then writes the table
+    HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.results_page --seeds 0 --recipes human_motion
+
+Adds the rows of these seeds to bench/results/results.json and writes docs/results.md from all rows. Data only: no clip,
+no thumbnail and no file name of a clip leaves the run folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from skd_bench.files import write_atomic, write_json
+from skd_edge.pipeline.compress import compress
+from skd_edge.recipe.loader import load_recipe
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, TABLE = ROOT / "bench/results/results.json", ROOT / "docs/results.md"
+KEPT = ("name", "student", "precision", "accuracy", "interval", "p50_ms", "p50_interval", "p90_ms", "p99_ms", "bytes",
+        "trained", "chosen", "reason")  # fmt: skip
+Json = dict[str, Any]
+HEAD = """# Results
+
+Regenerate: `HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.results_page --seeds {seeds}`
+
+What `skd-edge compress` reports for the shipped recipes, with the controls `alone` (the same student on the weak
+labels) and `kd` (textbook distillation of a teacher that learned from the weak labels). A student gets the same epochs,
+views and schedule in every row; skd-edge's teacher goes on for three rounds of 45 % of its epochs on repaired labels,
+which the KD teacher does not, and a path through an assistant costs that assistant's training too: these are tables at
+equal student epochs, not at equal seconds (for those see [method_study.md](method_study.md)).
+Accuracies are of the exported files. A single seed says little about the method: intervals cover clips, not seeds.
+The looks that are counted are those of this command; while the label optimiser was developed, the teacher's accuracy
+on the test clips of seed 0 was looked at as well, and which of the method's ideas are on by default was decided on test
+clips of seeds 0 and 1 ([method_study.md](method_study.md)): read seed 0 as a demonstration, not as proof.
+Seconds of training are wall time of a machine that did other work beside it, and so are human_motion's milliseconds (on
+one of two cores: p90 and p99 tell of the other work). `human_motion` is rendered motion capture
+(Bandai Namco Research Motion Dataset 2, Bandai Namco Research Inc., CC BY-NC 4.0), tested on two styles that training
+never saw.
+
+"""
+
+
+def run(recipe: str, seed: int, runs: Path) -> Json:
+    """One compress, reduced to the figures that the table shows."""
+    loaded = load_recipe(recipe, [f"seed={seed}", "schedule.controls=[alone, kd]"])
+    out = compress(loaded, runs / f"{recipe}-{seed}", console=Console())
+    report = json.loads((out / "report.json").read_text())
+    legs = [{k: leg.get(k) for k in ("path", "kind", "accuracy", "gain", "gain_interval", "seconds", "epochs")}
+            for leg in report["legs"]]  # fmt: skip
+    device = {k: report["device"].get(k) for k in ("id", "cpu", "cores")}
+    labels = {k: report["labels"].get(k) for k in ("accuracy_before", "accuracy_after", "noise_estimate")}
+    test = {k: report["test"][k] for k in ("accuracy", "interval", "macro_f1", "rows", "looks")}
+    return {"recipe": recipe, "seed": seed, "device": device, "seconds": sum(leg["seconds"] or 0 for leg in legs),
+            "clips": [report["data"][s] for s in ("train", "val", "test")], "labels": labels, "test": test,
+            "legs": legs,
+            "candidates": [{k: c.get(k) for k in KEPT} for c in report["candidates"]], "budget": report["budget"],
+            "baselines": [{k: c.get(k) for k in KEPT} for c in report["baselines"]]}  # fmt: skip
+
+
+def percent(value: float | None, interval: list[float] | None = None) -> str:
+    """A share as percent, with its interval."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def section(row: Json) -> list[str]:
+    """One run as Markdown."""
+    train, val, test = row["clips"]
+    labels, device = row["labels"], row["device"]
+    lines = [
+        f"## {row['recipe']}, seed {row['seed']}",
+        "",
+        f"{train} training clips (40 % of the labels made wrong, symmetric), {val} trusted validation clips, {test} "
+        f"test clips. Device: {device['cpu']} ({device['cores']} cores), id {device['id']}. Training in all: "
+        f"{row['seconds']:.0f} s. Label accuracy: {percent(labels['accuracy_before'])} % before, "
+        f"{percent(labels['accuracy_after'])} % after (estimated noise {percent(labels['noise_estimate'])} %). "
+        f"This test set had been looked at {row['test']['looks']} time(s).",
+        "",
+        "| on the test clips | accuracy, % [95 %, bootstrap over clips] | macro-F1 | skd-edge leads by [paired] |",
+        "|---|---|---|---|",
+    ]
+    for r in row["test"]["rows"]:
+        low, high = r["behind_interval"]
+        lead = "–" if r["name"].startswith("skd-edge") else f"{r['behind']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        lines.append(f"| {r['name']} | {percent(r['accuracy'], r['interval'])} | {r['macro_f1']:.2f} | {lead} |")
+    lines += ["", "| artefact | validation accuracy, % | p50, ms | p90 | p99 | kB | |", "|---|---|---|---|---|---|---|"]
+    for c in [*row["baselines"], *row["candidates"]]:
+        ms = [f"{c[k]:.2f}" if c[k] is not None else "n/a" for k in ("p50_ms", "p90_ms", "p99_ms")]
+        size = f"{c['bytes'] / 1e3:.0f}" if c["bytes"] else "–"
+        note = "**chosen**" if c["chosen"] else "" if c["trained"] else "over the budget, never trained"
+        lines.append(f"| {c['name']} | {percent(c['accuracy'], c['interval'])} | {' | '.join(ms)} | {size} | {note} |")
+    lines += [
+        "",
+        "| leg | validation accuracy, % | points over the same network alone [95 %, paired] | s |",
+        "|---|---|---|---|",
+    ]
+    return [*lines, *map(leg_line, (leg for leg in row["legs"] if leg["accuracy"] is not None)), ""]
+
+
+def leg_line(leg: Json) -> str:
+    """One leg; the gain is over the same network alone."""
+    gain = "–"
+    if leg["gain"] is not None:
+        low, high = leg["gain_interval"]
+        gain = f"{leg['gain']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"| {'>'.join(leg['path'])} ({leg['kind']}) | {percent(leg['accuracy'])} | {gain} | {leg['seconds']:.0f} |"
+
+
+def main() -> None:
+    """Run, add, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--recipes", nargs="+", default=["quickstart", "human_motion"])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/results")
+    options = parser.parse_args()
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    for recipe in options.recipes:
+        for seed in options.seeds:
+            rows = [r for r in rows if (r["recipe"], r["seed"]) != (recipe, seed)] + [run(recipe, seed, options.runs)]
+            rows.sort(key=lambda r: (r["recipe"] != "quickstart", r["recipe"], r["seed"]))
+            write_json(RESULTS, {"rows": rows})
+    seeds = " ".join(sorted({str(r["seed"]) for r in rows}))
+    head = HEAD.format(seeds=seeds).splitlines()
+    write_atomic(TABLE, "\n".join([*head, "", *(line for row in rows for line in section(row))]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""What a run costs: seconds by what they were spent on, peak memory, what `plan` had said, and the same run once more.
+
+    python -m bench.suites.training.run_cost quickstart
+    HUMAN_MOTION=/path/to/human_motion python -m bench.suites.training.run_cost human_motion --runs /tmp/runs
+
+Asks `plan` with an empty cache, then runs `skd-edge compress` in a process of its own, then again with everything
+there. Memory is the summed proportional set size (PSS, Linux) of its process tree, sampled once a second. Where the
+seconds went is read from the journal; book-keeping is what is left when the weighing, the clips, the legs' own seconds
+(labels included), export and measurement are taken away: imports, journal, checkpoints, cache, scoring the test clips,
+bundle, report. Goals: book-keeping at most 3 %, the second run under 5 s, the estimate within 25 %. A row a recipe in
+bench/results/run_cost.json; docs/run_cost.md is written from all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from skd_bench.device.info import device_card
+from skd_bench.files import write_atomic, write_json
+from skd_edge.pipeline.compress import plan
+from skd_edge.recipe.loader import load_recipe
+from skd_edge.run_folder import read_journal
+
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, TABLE = ROOT / "bench/results/run_cost.json", ROOT / "docs/run_cost.md"
+LEGS = {"leg_started", "leg_finished", "leg_cached"}
+Json = dict[str, Any]
+
+
+def tree(root: int) -> list[int]:
+    """A process and all that come from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def pss_kb(pid: int) -> int:
+    """Memory of one process, shared pages divided among those that share them; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
+def timed(recipe: str, out: Path) -> tuple[float, int]:
+    """Seconds of one ``skd-edge compress``, and the peak memory of its processes in MiB."""
+    command = [sys.executable, "-m", "skd_edge.cli", "compress", recipe, "--out", str(out)]
+    began, peak, looked = time.monotonic(), 0, 0.0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            if time.monotonic() - looked > 1.0:
+                peak, looked = max(peak, sum(map(pss_kb, tree(process.pid)))), time.monotonic()
+            time.sleep(0.02)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return time.monotonic() - began, round(peak / 1024)
+
+
+def spent(events: list[Json]) -> dict[str, float]:
+    """Seconds of a run's journal, by what they were spent on; what is not in it is book-keeping."""
+    at = [datetime.fromisoformat(e["time"]).timestamp() for e in events]
+
+    def last(wanted: set[str]) -> int:
+        return max(i for i, e in enumerate(events) if e["event"] in wanted)
+
+    clips = last({"clips"})
+    weighed = max(i for i, e in enumerate(events[:clips]) if e["event"] == "measured")
+    legs, measured = last(LEGS), last({"measured"})
+    return {
+        "weighing untrained files": at[weighed] - at[0],
+        "clips": at[clips] - at[weighed],
+        "training, labels": sum(e["seconds"] for e in events if e["event"] == "leg_finished"),
+        "export, measurement": at[measured] - at[legs],
+    }
+
+
+def study(name: str, runs: Path) -> Json:
+    """One recipe: planned, run, run again."""
+    if (runs / name).exists():
+        sys.exit(f"{runs / name} is there already: what it cost cannot be seen any more; give another --runs")
+    recipe = load_recipe(name)
+    expected = plan(recipe, runs / name)
+    seconds, peak = timed(name, runs / name)
+    parts = spent(read_journal(runs / name))
+    again, _ = timed(name, runs / name)
+    parts["book-keeping"] = seconds - sum(parts.values())
+    return {
+        "recipe": name, "seed": recipe.seed, "seconds": round(seconds, 1), "peak_pss_mib": peak,
+        "parts": {k: round(v, 1) for k, v in parts.items()}, "planned": round(expected.seconds, 1),
+        "planned_training": round(expected.training_seconds, 1),
+        "again": round(again, 2), "device": device_card(),
+    }  # fmt: skip
+
+
+def table(rows: list[Json]) -> str:
+    """The page."""
+    lines = [
+        "# What a run costs", "",
+        "Regenerate: `python -m bench.suites.training.run_cost quickstart`, then `... human_motion`.",
+        "One run each, with an empty cache, seed 0; memory is the summed PSS of all processes.", "",
+        "| | " + " | ".join(r["recipe"] for r in rows) + " |", "|---|" + "---|" * len(rows),
+    ]  # fmt: skip
+
+    def line(title: str, cells: list[str]) -> None:
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+
+    line("seconds in all", [f"{r['seconds']:.0f}" for r in rows])
+    for part in rows[0]["parts"]:
+        line(f"- {part}", [f"{r['parts'][part]:.0f} ({r['parts'][part] / r['seconds']:.1%})" for r in rows])
+    line("`plan` had said, s", [f"{r['planned']:.0f} ({r['planned'] / r['seconds'] - 1:+.0%})" for r in rows])
+    line("of that training, s", [
+        f"{r['planned_training']:.0f} ({r['planned_training'] / r['parts']['training, labels'] - 1:+.0%})" for r in rows
+    ])  # fmt: skip
+    line("the same command again, s", [f"{r['again']:.1f}" for r in rows])
+    line("peak memory, MiB", [str(r["peak_pss_mib"]) for r in rows])
+    line("device", [f"{r['device']['cpu']}, {r['device']['cores_usable']} cores" for r in rows])
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Run, add, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("recipes", nargs="+", help="names of shipped recipes, or recipe files")
+    parser.add_argument("--runs", type=Path, help="where run folders and cache are kept; default: a temporary folder")
+    parser.add_argument("--again", action="store_true", help="only the run with everything there, in --runs once more")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        runs = given.runs or Path(temporary)
+        os.environ |= {"SKD_EDGE_CACHE": str(runs / "cache"), "SKD_EDGE_LEDGER": str(runs / "looks.jsonl")}
+        for recipe in given.recipes:
+            rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+            others = [r for r in rows if r["recipe"] != recipe]
+            if given.again:
+                (row,) = (r for r in rows if r["recipe"] == recipe)
+                row["again"] = round(timed(recipe, runs / recipe)[0], 2)
+            else:
+                row = study(recipe, runs)
+            rows = sorted([*others, row], key=lambda r: r["recipe"] != "quickstart")
+            write_json(RESULTS, {"rows": rows})
+            write_atomic(TABLE, table(rows))
+    print(TABLE.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The README inside a bundle: what a stranger needs who finds the folder without us."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skd_bench.bundle.manifest import Artefact, Manifest
+
+
+def readme_text(manifest: Manifest) -> str:
+    """The README of a bundle as Markdown, written from its manifest alone (equal manifests give equal text)."""
+    sections = (_head, _classes, _input, _usage, _tools, _files, _limits, _licences)
+    return "\n\n".join(section(manifest) for section in sections) + "\n"
+
+
+def _head(m: Manifest) -> str:
+    chosen = m.artefact()
+    trained = " → ".join(chosen.path) or chosen.student
+    where = " on OpenVINO" if chosen.runtime == "openvino" else ""
+    return (
+        f"# {m.name}: a video classifier\n\n"
+        f"A network that sorts short clips into {len(m.classes)} classes, written by {m.created_by}. "
+        f"**Use `{m.default}`** ({chosen.precision.upper()}{where}, {_size(chosen.bytes)}; trained along {trained})."
+        "\n\n"
+        "Nothing in this folder is a program. `manifest.json` holds everything below for machines, with the SHA-256 of "
+        "each file. What was measured, on which device, lies beside these files in `MEASURED.md` and `measured.json`; "
+        "numbers of another machine say nothing about yours."
+    )
+
+
+def _classes(m: Manifest) -> str:
+    rows = "\n".join(f"| {i} | {_cell(name)} |" for i, name in enumerate(m.classes))
+    return f"## Classes\n\nIn the order of the logits:\n\n| index | class |\n|---:|---|\n{rows}"
+
+
+def _input(m: Manifest) -> str:
+    s, p = m.sampling, m.preprocess
+    frames = {
+        "uniform": f"the video's duration is cut into {s.frames} equal parts and the frame shown in the middle of each "
+        "is taken",
+        "dense": f"{s.frames} frames, each {s.stride} after the last, around the middle of the video",
+    }[s.kind]
+    fit = {
+        "crop": "scaled to cover and cut at the centre",
+        "stretch": "scaled without regard to the aspect",
+        "pad": "scaled to fit inside and filled with the mean colour",
+    }[p.fit]
+    return (
+        "## What goes in, what comes out\n\n"
+        f"- **Frames**: {frames}. Order matters.\n"
+        f"- **Pixels**: RGB, {p.height} high and {p.width} wide, {fit}.\n"
+        f"{_values(m)}"
+        f"- **Output** `logits`: float32 `(B, {len(m.classes)})`; softmax gives probabilities."
+    )
+
+
+def _values(m: Manifest) -> str:
+    s, p = m.sampling, m.preprocess
+    if m.contract == "uint8_frames":
+        return f"- **Input** `frames`: uint8 `(B, {s.frames}, {p.height}, {p.width}, 3)`, any batch B, as decoded.\n"
+    return (
+        f"- **Values**: `(pixel / 255 - mean) / std` with mean {list(p.mean)} and std {list(p.std)}.\n"
+        f"- **Input** `clip`: float32 `(B, 3, {s.frames}, {p.height}, {p.width})`, any batch B.\n"
+    )
+
+
+def _usage(m: Manifest) -> str:
+    here = (_openvino(m), _ort(m)) if m.artefact().runtime == "openvino" else (_ort(m), _openvino(m))
+    lite = (_litert(m, a.file) for a in m.artefacts if a.runtime == "litert")
+    return "\n\n".join((*here, *lite, _tensorrt(m)))
+
+
+def _clip(m: Manifest) -> str:
+    """The lines of an example that make the network's input."""
+    s, p = m.sampling, m.preprocess
+    frames = f"frames = np.zeros(({s.frames}, {p.height}, {p.width}, 3), np.uint8)  # your clip: RGB, (T, H, W, 3)\n"
+    if m.contract != "float_clip":
+        return f"{frames}clip = frames[None]  # (1, T, H, W, 3); the file normalises"
+    return (
+        f"{frames}clip = (frames / 255 - {list(p.mean)}) / {list(p.std)}\n"
+        "clip = clip.transpose(3, 0, 1, 2)[None].astype(np.float32)  # (1, 3, T, H, W)"
+    )
+
+
+def _ort(m: Manifest) -> str:
+    return f"""## Use it from Python: ONNX Runtime
+
+With `pip install onnxruntime numpy` and nothing else, inside this folder:
+
+```python
+import json
+import numpy as np
+import onnxruntime as ort
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+session = ort.InferenceSession("{m.default}", providers=["CPUExecutionProvider"])
+{_clip(m)}
+logits = session.run(["logits"], {{session.get_inputs()[0].name: clip}})[0][0]
+print(classes[logits.argmax()])
+```"""
+
+
+def _openvino(m: Manifest) -> str:
+    chosen = m.artefact().runtime == "openvino"
+    first = (
+        f"`{m.default}` was measured and chosen on this runtime. Inside this folder," if chosen else "The same file,"
+    )
+    return f"""## OpenVINO (x86 and Arm CPUs, Intel GPUs)
+
+{first} with `pip install openvino numpy`:
+
+```python
+import json
+import numpy as np
+import openvino as ov
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+network = ov.compile_model("{m.default}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+{_clip(m)}
+logits = network(clip)[0][0]
+print(classes[logits.argmax()])
+```"""
+
+
+def _litert(m: Manifest, file: str) -> str:
+    return f"""## LiteRT (phones and small Arm boards)
+
+`{file}`, one clip at a time, with `pip install ai-edge-litert numpy`:
+
+```python
+import json
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+network = Interpreter("{file}", num_threads=1)
+network.allocate_tensors()
+{_clip(m)}
+network.set_tensor(network.get_input_details()[0]["index"], clip)
+network.invoke()
+print(classes[network.get_tensor(network.get_output_details()[0]["index"])[0].argmax()])
+```"""
+
+
+def _tensorrt(m: Manifest) -> str:
+    source = next((a.file for a in m.artefacts if a.precision == "fp32" and a.runtime != "litert"), None)
+    if source is None:
+        return "## TensorRT\n\nThis bundle has no FP32 file to build engines from."
+    engine = f"engines/{source.removesuffix('.onnx')}.tensorrt.engine"
+    return f"""## TensorRT
+
+An engine belongs to one GPU and one version, so it is built where it runs, from `{source}`. With `skd-edge` and
+TensorRT on the device, inside this folder (`--runtime tensorrt-rtx` for TensorRT-RTX):
+
+```
+skd-edge build {source} --runtime tensorrt --out ../engines
+```
+
+```python
+import json
+from pathlib import Path
+import numpy as np
+from skd_bench.runtimes import runtime
+
+classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
+session = runtime("tensorrt").load(Path("../{engine}"), threads=1)
+{_clip(m)}
+logits = session.run(clip)[0]
+print(classes[logits.argmax()])
+```"""
+
+
+def _tools(m: Manifest) -> str:
+    return (
+        "## Or with skd-edge\n\n"
+        "`pip install 'skd-edge[ort]'` brings decoding and measuring (no torch), then from the folder above:\n\n"
+        "```\n"
+        "skd-edge verify bundle                   # unchanged, and answering here as where it was made?\n"
+        "skd-edge predict bundle video.mp4        # top classes of a video, with times\n"
+        "skd-edge bench bundle                    # how fast is it on this machine?\n"
+        "skd-edge bundle bundle --triton models   # a Triton model repository\n"
+        "```"
+    )
+
+
+def _files(m: Manifest) -> str:
+    head = (
+        "## Files\n\n| file | precision | runtime | size | agrees with the trained network |\n|---|---|---|---:|---:|\n"
+    )
+    rows = [
+        f"| `{a.file}` | {a.precision} | {_cell(a.runtime)} | {_size(a.bytes)} | {_agrees(a)} |" for a in m.artefacts
+    ]
+    return (
+        head + "\n".join(rows) + "\n\nAgreement is how often the file names the same class as the network it was "
+        "exported from, clip by clip; `manifest.json` has the differences under `parity`. `labels.txt` holds the "
+        "classes, one a line." + _answers(m)
+    )
+
+
+def _agrees(a: Artefact) -> str:
+    agreement, n = a.parity.get("agreement"), a.parity.get("n")
+    if not isinstance(agreement, int | float):
+        return "not compared"
+    return f"{100 * agreement:.1f} %" + (f" of {n} clips" if n else "")
+
+
+def _answers(m: Manifest) -> str:
+    if not m.samples:
+        return ""
+    return (
+        " `answers.json` holds what each file said of the clips in `samples/` where the bundle was made; `skd-edge "
+        "verify` compares that with this machine."
+    )
+
+
+def measured_text(m: Manifest) -> str:
+    """What was measured of a bundle's files, as Markdown; it lies beside the payload."""
+    head = (
+        f"# What was measured of {m.name}\n\n"
+        "Not part of the payload whose hashes `manifest.json` holds: another day gives other milliseconds.\n\n"
+        "| file | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms | device |\n|---|---:|---:|---:|---:|---|\n"
+    )
+    rows = []
+    for a in m.artefacts:
+        times = (_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
+        names = (a.measured.get(k) for k in ("device", "device_name"))
+        device = _cell(" ".join(str(name) for name in names if name)) or "–"
+        file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
+        rows.append(f"| {' | '.join((file, _accuracy(a.measured), *times, device))} |")
+    return (
+        head + "\n".join(rows) + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one "
+        "view a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say "
+        "nothing about yours: measure there.\n"
+    )
+
+
+def _limits(m: Manifest) -> str:
+    lines = ["It always answers with one of its classes, also for clips that show none of them."]
+    if any(a.precision == "int8" and a.options.get("reduce_range") is False for a in m.artefacts):
+        lines.append(
+            "The INT8 file has 8-bit weights: on x86 CPUs without VNNI (AVX2 alone) its sums can saturate and its "
+            "answers change. Use the FP32 file there, or export again with a reduced range."
+        )
+    if any(a.precision == "int8" for a in m.artefacts):
+        lines.append(
+            "INT8 answers also depend on the runtime's optimisation level; the measured one is its default (all)."
+        )
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _licences(m: Manifest) -> str:
+    rows = [f"- {_cell(what)}: {_cell(text)}" for what, text in m.licences.items()] or ["- not stated"]
+    samples = f"\n\n`samples/` holds {len(m.samples)} clips under the data's licence." if m.samples else ""
+    return "## Licences, as the recipe states them\n\n" + "\n".join(rows) + samples
+
+
+def _accuracy(measured: Mapping[str, Any]) -> str:
+    accuracy, interval = measured.get("accuracy"), measured.get("interval")
+    if not isinstance(accuracy, int | float):
+        return "–"
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        return f"{100 * accuracy:.1f} %"
+    return f"{100 * accuracy:.1f} % ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def _milliseconds(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "n/a"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of its table cell or line, or start markup."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,0 +1,221 @@
+"""The folder that travels: model files, manifest, README, opt-in sample clips; whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from skd_bench.bundle.manifest import MANIFEST, SCHEMA, Artefact, Contract, Manifest, Precision, Sample, StreamFile
+from skd_bench.errors import UserError
+from skd_bench.evaluation.replay import ANSWERS, answers_of
+from skd_bench.files import sha256_file, write_atomic, write_json
+from skd_bench.video.clip import Preprocess, Sampling
+from skd_export.bundle.readme import measured_text, readme_text
+
+_ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
+README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file on its way into a bundle; the fields are those of `skd_bench.bundle.manifest.Artefact`.
+
+    Attributes:
+        source: Where the file is now; in the bundle it is called ``<student>.<precision>`` and keeps its
+            ending (.onnx, .tflite).
+        path: The cascade that trained it: names from the teacher to the student.
+    """
+
+    source: Path
+    precision: Precision
+    student: str
+    path: list[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    runtime: Literal["ort", "openvino", "litert"] = "ort"
+
+
+@dataclass(frozen=True)
+class StreamModel:
+    """A per-frame file on its way into a bundle; the fields are those of `skd_bench.bundle.manifest.StreamFile`."""
+
+    source: Path
+    state: int
+    parity: dict[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(
+    folder: Path | str,
+    *,
+    name: str,
+    classes: Sequence[str],
+    sampling: Sampling,
+    preprocess: Preprocess,
+    models: Sequence[ModelFile],
+    licences: Mapping[str, str],
+    created_by: str,
+    provenance: Mapping[str, Any] | None = None,
+    samples: Sequence[tuple[Path, str]] = (),
+    readme: str | None = None,
+    contract: Contract = "float_clip",
+    stream: StreamModel | None = None,
+) -> Path:
+    """Write a bundle.
+
+    It is built beside its place and renamed into it; the manifest is written last, so that a bundle which was cut off
+    while it was copied or written is recognised. Equal arguments give equal bytes, and what was measured changes none
+    of the payload: it lies beside it, in ``measured.json`` and ``MEASURED.md``. Nothing in it can be executed.
+
+    With sample clips, each file that can run here is run on them, and ``answers.json`` keeps what it said, so that
+    another machine can compare (`skd_bench.evaluation.replay`).
+
+    Args:
+        folder: Where the bundle goes. A bundle that is there is replaced; anything else there is left alone.
+        name: The recipe's name.
+        classes: Class names in the order of the logits.
+        sampling: Which frames of a video the network takes.
+        preprocess: How they become its input.
+        models: At least one; the first is the one to use.
+        licences: Of ``data`` and ``weights``, as the recipe states them.
+        created_by: Program and version.
+        provenance: Hashes, versions, seeds; JSON types. No paths of this machine.
+        samples: Clips that may travel: video file and class name.
+        readme: Text of the README; None: written from the manifest.
+        contract: What the files take.
+        stream: The first model frame by frame, where its network can.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: A file is missing, the folder is taken by something else or cannot be written, or the parts
+            contradict each other (two models of one name, a sample of an unknown class), or a sample is no video.
+    """
+    folder = Path(folder)
+    if not models:
+        raise UserError("a bundle needs at least one model file")
+    _refuse_strangers(folder)
+    with built_beside(folder) as building:
+        manifest = Manifest(
+            schema=SCHEMA,
+            name=name,
+            created_by=created_by,
+            classes=list(classes),
+            contract=contract,
+            sampling=sampling,
+            preprocess=preprocess,
+            default=_file_name(models[0]),
+            artefacts=[_add_model(building, model) for model in models],
+            licences=dict(licences),
+            provenance=dict(provenance or {}),
+            samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
+            stream=_add_stream(building, stream, models[0].student) if stream else None,
+        )
+        write_atomic(building / LABELS, labels_text(manifest))
+        if manifest.samples:
+            write_json(building / ANSWERS, answers_of(building, manifest))
+        write_atomic(building / README, readme_text(manifest) if readme is None else readme)
+        if any(a.measured for a in manifest.artefacts):
+            write_atomic(building / MEASURED_PAGE, measured_text(manifest))
+        documents = {n: sha256_file(building / n) for n in (README, LABELS, ANSWERS) if (building / n).is_file()}
+        try:
+            replace(manifest, documents=documents).save(building)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"this cannot be written as a bundle: {error}") from error
+    return folder
+
+
+def labels_text(manifest: Manifest) -> str:
+    """Class names, one a line, in the order of the logits."""
+    return "".join(f"{' '.join(name.split())}\n" for name in manifest.classes)
+
+
+def _file_name(model: ModelFile) -> str:
+    return f"{_plain(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
+
+
+def _plain(text: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".") or "model"
+
+
+def _add_model(building: Path, model: ModelFile) -> Artefact:
+    target = _copy(model.source, building / _file_name(model))
+    return Artefact(
+        file=target.name,
+        sha256=sha256_file(target),
+        bytes=target.stat().st_size,
+        precision=model.precision,
+        runtime=model.runtime,
+        student=model.student,
+        path=list(model.path),
+        options=model.options,
+        parity=model.parity,
+        measured=model.measured,
+    )
+
+
+def _add_stream(building: Path, stream: StreamModel, student: str) -> StreamFile:
+    target = _copy(stream.source, building / f"{_plain(student)}.stream.onnx")
+    return StreamFile(target.name, sha256_file(target), target.stat().st_size, stream.state, stream.parity)
+
+
+def _add_sample(building: Path, index: int, source: Path, label: str) -> Sample:
+    # The file's own name could say where it comes from; a number and the class do not.
+    file = f"samples/{index:03d}-{_plain(label)}{Path(source).suffix.lower()}"
+    target = _copy(Path(source), building / file)
+    return Sample(file=file, sha256=sha256_file(target), bytes=target.stat().st_size, label=label)
+
+
+def _copy(source: Path, target: Path) -> Path:
+    """Copy bytes alone: no executable bit, no times, no link."""
+    if target.exists():
+        raise UserError(f"two files of the bundle would be called {target.name}; give the students different names")
+    target.parent.mkdir(exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"cannot copy {source} into the bundle: {error.strerror or error}") from error
+    target.chmod(0o644)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return target
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Only a bundle or an empty folder may be replaced."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UserError(f"{folder} is there already and is no bundle of ours: give another folder, or move it away")
+
+
+@contextlib.contextmanager
+def built_beside(folder: Path) -> Iterator[Path]:
+    """A folder to build in that takes the place of ``folder`` at the end, and vanishes when something goes wrong."""
+    mark = uuid4().hex[:12]
+    building = folder.with_name(f".{folder.name}.{mark}.part")
+    old = folder.with_name(f".{folder.name}.{mark}.old")
+    try:
+        building.mkdir(parents=True)
+        yield building
+        if folder.exists():
+            folder.rename(old)
+        building.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise UserError(
+            f"cannot write the bundle {folder}: {error.strerror or error}; choose a folder that you may write"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,215 @@
+"""The ONNX graph of an architecture, kept without its weights, so that a network is traced once and filled often.
+
+``torch.onnx.export`` takes four to eight seconds for a network of a few dozen layers, and one ``compress`` exports the
+same student many times: with random weights for its latency, then once a cascade. Before it is optimised, the graph's
+initializers carry the very names of the ``state_dict``; other weights of the same architecture therefore only need to
+be put in (well under a second with the optimiser's pass). What an architecture *is* is decided by pickling the module
+with its weights left out: classes, attributes, strides, frame counts and every other constant are in the key.
+
+Graphs are kept in the process, and where the caller names a folder also on disk (`skd_export.graph.graph_cache`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import logging
+import os
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from skd_export.graph.graph_cache import graph_file, read_graph, write_graph
+
+OPSET = 18
+_KEPT = 16
+_templates: OrderedDict[str, onnx.ModelProto] = OrderedDict()
+
+
+class _Outline(pickle.Pickler):
+    """Pickles a module with each tensor of its ``state_dict`` replaced by name, shape and type."""
+
+    def __init__(self, file: io.BytesIO, names: dict[int, str]) -> None:
+        super().__init__(file, protocol=4)
+        self.fast = True  # no memo: equal modules give equal bytes, whatever objects they share
+        self.names = names
+
+    def persistent_id(self, obj: object) -> tuple[str, tuple[int, ...], str] | None:
+        if isinstance(obj, Tensor) and id(obj) in self.names:
+            return self.names[id(obj)], tuple(obj.shape), str(obj.dtype)
+        return None
+
+
+def architecture(network: nn.Module, clip_shape: tuple[int, int, int]) -> str | None:
+    """A key for everything about a network but its weights, and for the clip it is traced with.
+
+    Returns:
+        64 hexadecimal digits, or None for a module that cannot be pickled (a lambda, a cycle): it is never kept.
+    """
+    named = [*network.named_parameters(), *network.named_buffers()]
+    kept = network.state_dict().keys()
+    names = {id(tensor): name for name, tensor in named if name in kept}
+    outline = io.BytesIO()
+    try:
+        _Outline(outline, names).dump(network)
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError):
+        return None
+    return hashlib.sha256(outline.getvalue() + repr((clip_shape, OPSET, torch.__version__)).encode()).hexdigest()
+
+
+def graph_of(network: nn.Module, clip_shape: tuple[int, int, int], cache: Path | None = None) -> onnx.ModelProto:
+    """The network as an ONNX graph with its weights, not yet optimised.
+
+    Args:
+        network: In eval mode; its forward takes ``clip (B, 3, T, H, W)`` and returns ``logits (B, C)``.
+        clip_shape: ``(T, H, W)``; the batch stays dynamic.
+        cache: Folder of graphs that processes share; None keeps them in this process only.
+
+    Raises:
+        torch.onnx.errors.OnnxExporterError: The network cannot be traced.
+    """
+    key = architecture(network, clip_shape)
+    if key is not None and (template := _known(key, network, cache)) is not None:
+        return _filled(template, network)
+    plain = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = _trace(_out_of_place(plain), clip_shape)
+    if key is not None and _holds_no_baked_weights(model, network):
+        template = _emptied(model, network)
+        _keep(key, template)
+        if file := graph_file(cache, key, network):
+            write_graph(file, template)
+    return model
+
+
+def trace_ahead(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
+    """Trace networks that will be exported, half of them in a second process; nothing is traced twice.
+
+    Tracing keeps one core busy. A network that cannot be traced is passed over: its export says why.
+    """
+    new: dict[str, nn.Module] = {}
+    for network in networks:
+        key = architecture(network, clip_shape)
+        if key is not None and graph_file(cache, key, network) and _known(key, network, cache) is None:
+            new.setdefault(key, network)
+    mine, theirs = list(new.values())[::2], list(new.values())[1::2]
+    if not theirs or (os.cpu_count() or 1) < 2:
+        return
+    # Pickled here: torch would send tensors through shared memory, which containers are short of.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        helper = pool.submit(_trace_pickled, pickle.dumps(theirs), clip_shape, cache)
+        _trace_each(mine, clip_shape, cache)
+        with contextlib.suppress(BrokenProcessPool):  # killed, or out of memory: the export traces them itself
+            helper.result()
+
+
+def _trace_pickled(networks: bytes, clip_shape: tuple[int, int, int], cache: Path) -> None:
+    torch.set_num_threads(1)
+    _trace_each(pickle.loads(networks), clip_shape, cache)  # bytes of the parent process, over its own pipe
+
+
+def _trace_each(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
+    for network in networks:
+        with torch.no_grad(), contextlib.suppress(torch.onnx.errors.OnnxExporterError):
+            graph_of(network, clip_shape, cache)
+
+
+def _known(key: str, network: nn.Module, cache: Path | None) -> onnx.ModelProto | None:
+    if key not in _templates and (file := graph_file(cache, key, network)):
+        template = read_graph(file)
+        if template is not None:
+            _keep(key, template)
+    return _keep(key, _templates[key]) if key in _templates else None
+
+
+def _keep(key: str, template: onnx.ModelProto) -> onnx.ModelProto:
+    _templates[key] = template
+    _templates.move_to_end(key)
+    while len(_templates) > _KEPT:
+        _templates.popitem(last=False)
+    return template
+
+
+def _out_of_place(network: nn.Module) -> nn.Module:
+    """Activations that write into their input make the tracer decompose them: the same graph, a fifth more time."""
+    for module in network.modules():
+        if getattr(module, "inplace", None) is True:
+            setattr(module, "inplace", False)  # noqa: B010 - mypy takes a module's attributes for tensors
+    return network
+
+
+def _trace(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    # Two clips: an example batch of one would be taken for a constant.
+    example = torch.zeros(2, 3, *clip_shape)
+    with quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["clip"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _filled(template: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    model.CopyFrom(template)
+    state = network.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            values = state[tensor.name].detach().cpu()
+            values = values.float() if values.is_floating_point() else values
+            tensor.CopyFrom(numpy_helper.from_array(values.contiguous().numpy(), tensor.name))
+    return model
+
+
+def _emptied(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
+    template = onnx.ModelProto()
+    template.CopyFrom(model)
+    state = network.state_dict()
+    for tensor in template.graph.initializer:
+        if tensor.name in state:
+            tensor.ClearField("raw_data")
+    return template
+
+
+def _holds_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
+    """Whether every float array of the graph is in the ``state_dict``: only then may others take their place."""
+    state = network.state_dict()
+    return all(
+        tensor.name in state or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.raw_data) <= 4
+        for tensor in model.graph.initializer
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's remarks about torchvision and its own deprecations, which no user can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,153 @@
+"""A trained network in, one ONNX file out: dynamic batch, folded batch norms, checked, and clean of local paths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
+from skd_export.graph.graph_template import OPSET, graph_of
+from skd_export.graph.source_map import place_in, place_of_operator, sources_of
+
+CLASSES_KEY = "skd_edge.classes"
+
+
+def export_onnx(
+    network: nn.Module,
+    path: Path | str,
+    *,
+    clip_shape: tuple[int, int, int],
+    classes: list[str],
+    graphs: Path | None = None,
+) -> dict[str, str]:
+    """Write a network as one self-contained ONNX file.
+
+    The file's input is ``clip``, float32 ``(B, 3, T, H, W)``, its output ``logits``, float32 ``(B, C)``, its batch
+    dynamic. The class names travel in its metadata (key ``skd_edge.classes``, JSON); nothing else does: the paths and
+    stack traces that the exporter writes are taken out. The module itself is left as it was. Equal weights give equal
+    bytes.
+
+    Args:
+        network: A plain module in eval mode, ``forward(clip) -> logits``, on any device.
+        path: Where the file goes; written atomically.
+        clip_shape: ``(T, H, W)``: frames and pixels the network takes.
+        classes: Class names in the order of the logits.
+        graphs: Folder where traced graphs are shared between runs; None traces once a process. Only for networks whose
+            code lies beside their classes (`skd_export.graph.graph_cache`).
+
+    Returns:
+        Where each node comes from, ``file:line: code`` by its name, as far as the exporter knew; the file does not say.
+
+    Raises:
+        UserError: The network is in train mode, cannot be traced, or its logits do not fit the classes.
+    """
+    if training := [name or "the network itself" for name, m in network.named_modules() if m.training]:
+        raise UserError(
+            f"the network is in train mode ({training[0]}): its file would answer differently from what was "
+            "validated; call network.eval() before exporting"
+        )
+    with torch.no_grad():
+        try:
+            model = graph_of(network, clip_shape, graphs)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UserError(_untraceable(error, network, clip_shape)) from error
+    from onnxscript import optimizer  # a second to import, and most runs that go on find every file there
+
+    model = optimizer.optimize(model)
+    sources = sources_of(model)
+    strip(model)
+    onnx.helper.set_model_props(model, {CLASSES_KEY: json.dumps(classes, ensure_ascii=False)})
+    _check(model, clip_shape, classes)
+    write_atomic(path, model.SerializeToString(deterministic=True))
+    return sources
+
+
+def load_onnx(path: Path | str) -> onnx.ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        UserError: It is missing or no ONNX file.
+    """
+    try:
+        model = onnx.load(str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # protobuf's own class, which is not worth importing protobuf's internals for
+        raise UserError(f"{path} is no ONNX file: {error}") from error
+    if not model.graph.node:
+        raise UserError(f"{path} is no ONNX file: it holds no graph")
+    return model
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that a file really uses (the exporter does not always do as told)."""
+    return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Take out every free text: metadata at all levels and doc strings hold absolute paths and stack traces."""
+    for holder in _holders(model):
+        holder.ClearField("metadata_props")
+        if "doc_string" in holder.DESCRIPTOR.fields_by_name:
+            holder.ClearField("doc_string")
+
+
+def _holders(model: onnx.ModelProto) -> Iterable[Any]:
+    yield model
+    yield from model.functions
+    graph = model.graph
+    yield graph
+    yield from (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for node in (*graph.node, *(n for f in model.functions for n in f.node)):
+        yield node
+        yield from (a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
+
+
+def _check(model: onnx.ModelProto, clip_shape: tuple[int, int, int], classes: list[str]) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    if opset(model) != OPSET:
+        raise UserError(
+            f"the exporter wrote opset {opset(model)} where {OPSET} was asked for: torch {torch.__version__} behaves "
+            "otherwise than the versions that were tried; install torch>=2.9,<2.14"
+        )
+    clip, logits = (_shape(x) for x in (*model.graph.input, *model.graph.output))
+    if clip[1:] != [3, *clip_shape]:
+        raise UserError(f"the network's input came out as {clip}, not (B, 3, T, H, W) with {clip_shape}")
+    if logits[1:] != [len(classes)]:
+        raise UserError(
+            f"the network gives {logits[1:]} logits a clip and there are {len(classes)} classes; "
+            "export it with the class list it was trained on"
+        )
+    if clip[0] != logits[0] or not isinstance(clip[0], str):
+        raise UserError(
+            f"the network's batch is {clip[0]} at the input and {logits[0]} at the output: it does not treat clips "
+            "one by one; use reshape(-1, ...) instead of a batch size written into its forward"
+        )
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+def _untraceable(error: Exception, network: nn.Module, clip_shape: tuple[int, int, int]) -> str:
+    """The cause at the bottom of the exporter's chain, in one line, without its pages of advice, and where it is."""
+    chain: list[BaseException] = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    cause = chain[-1]
+    reason = (str(cause).strip().splitlines() or ["no reason given"])[0]
+    place = next((p for e in reversed(chain) if (p := place_in(str(e)))), None)
+    place = place or place_of_operator(network, clip_shape, reason)
+    where = f" (the network's source: {place})" if place else ""
+    return (
+        f"the network cannot be written as ONNX: {type(cause).__name__}: {reason}{where}; "
+        "its forward must be traceable by torch.export with a dynamic batch"
+    )

@@ -1,0 +1,100 @@
+"""A network that goes frame by frame, as an ONNX file: ``frame`` and ``state`` to ``logits`` and ``next_state``."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
+from skd_export.exporter import Frames
+from skd_export.graph.graph_template import OPSET, quiet
+from skd_export.graph.onnx_export import CLASSES_KEY, strip
+from skd_export.graph.uint8_input import colours, fit
+
+
+def export_stream(
+    step: nn.Module,
+    path: Path | str,
+    *,
+    size: tuple[int, int],
+    state_size: int,
+    classes: list[str],
+    frames: Frames | None = None,
+) -> None:
+    """Write one step of a streaming network as an ONNX file; the batch, the number of streams, is dynamic.
+
+    Args:
+        step: In eval mode, ``forward(frame (B, 3, H, W), state (B, S)) -> (logits (B, C), next state (B, S))``.
+        path: Where the file goes; written atomically.
+        size: ``(H, W)``.
+        state_size: S, numbers of each stream's state; zeros begin.
+        classes: Class names in the order of the logits.
+        frames: The file takes uint8 frames ``(B, H, W, 3)`` of this contract; None: normalised float32.
+
+    Raises:
+        UserError: The network is in train mode or cannot be traced.
+    """
+    if step.training:
+        raise UserError("the network is in train mode: call network.eval() before exporting")
+    frame = torch.zeros(2, 3, *size)
+    if frames is not None:
+        step = _FromPixels(step, frames)
+        frame = torch.zeros(2, *(frames.size or size), 3, dtype=torch.uint8)
+    batch = torch.export.Dim("batch")
+    with torch.no_grad(), quiet():
+        try:
+            program = torch.onnx.export(
+                copy.deepcopy(step).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+                (frame, torch.zeros(2, max(state_size, 1))),
+                dynamo=True,
+                external_data=False,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["frame", "state"],
+                output_names=["logits", "next_state"],
+                dynamic_shapes=({0: batch}, {0: batch}),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UserError(f"the network cannot be written frame by frame: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    from onnxscript import optimizer  # a second to import
+
+    model = optimizer.optimize(program.model_proto)
+    strip(model)
+    onnx.helper.set_model_props(model, {CLASSES_KEY: json.dumps(classes, ensure_ascii=False)})
+    onnx.checker.check_model(model, full_check=True)
+    write_atomic(path, model.SerializeToString(deterministic=True))
+
+
+class _FromPixels(nn.Module):
+    """Normalises, and fits where asked, in front of a step: what `frames.take_frames` does for clips."""
+
+    def __init__(self, step: nn.Module, frames: Frames) -> None:
+        super().__init__()
+        how, size = frames.preprocess, frames.size
+        self.step = step
+        self.scale: Tensor
+        self.shift: Tensor
+        self.rows: Tensor
+        self.columns: Tensor
+        scale, shift = (torch.from_numpy(a.reshape(3, 1, 1)) for a in colours(how))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self.matrices = None if size in (None, (how.height, how.width)) else fit(size, how)
+        if self.matrices is not None:
+            self.register_buffer("rows", torch.from_numpy(self.matrices[0]))
+            self.register_buffer("columns", torch.from_numpy(self.matrices[1]))
+
+    def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        x = frame.float().permute(0, 3, 1, 2) * self.scale - self.shift
+        if self.matrices is not None:
+            x = self.rows @ (x @ self.columns)
+        logits, after = self.step(x, state)
+        return logits, after

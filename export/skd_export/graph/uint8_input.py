@@ -1,0 +1,144 @@
+"""The second contract of a file: frames as a camera gives them, uint8 ``(B, T, H, W, 3)``, all arithmetic inside.
+
+A device then needs no preprocessing code. The nodes put in front of the network do what
+`skd_bench.video.clip.normalise` does, in the same order and in float32, so that the logits are the very same; where
+frames of another size are asked for, they are also fitted to the network's size, by two matrix products: the same
+everywhere (runtimes disagree about ``Resize`` with antialiasing, and TensorRT has none). Frames far larger than the
+network's input are cheaper to scale while they are decoded.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
+from skd_bench.video.clip import Preprocess, normalise
+from skd_bench.video.resize import overlap, scaled_size
+from skd_export.graph.onnx_export import load_onnx
+
+INPUT = "frames"
+Size = tuple[int, int]
+Floats = npt.NDArray[np.float32]
+
+
+def take_frames(clip_file: Path | str, path: Path | str, preprocess: Preprocess, size: Size | None = None) -> None:
+    """Write the twin of a file that takes frames instead of normalised clips.
+
+    Args:
+        clip_file: An ONNX file with the input ``clip``, float32 ``(B, 3, T, H, W)``, at any precision inside.
+        path: Where the twin goes; its input is ``frames``, uint8 ``(B, T, H, W, 3)``; written atomically.
+        preprocess: What the clips were normalised and fitted with.
+        size: ``(height, width)`` of the frames, where it is not the network's.
+
+    Raises:
+        UserError: The file is no ONNX file, or takes something else than a float clip of that size.
+    """
+    model = load_onnx(clip_file)
+    [clip] = model.graph.input
+    shape = [d.dim_param or d.dim_value for d in clip.type.tensor_type.shape.dim]
+    fits = len(shape) == 5 and shape[3:] == [preprocess.height, preprocess.width]
+    if clip.type.tensor_type.elem_type != TensorProto.FLOAT or not fits:
+        raise UserError(f"{clip_file} takes {shape}, not float clips of {preprocess.height}x{preprocess.width} pixels")
+    batch, frames = shape[0], shape[2]
+    height, width = size or (preprocess.height, preprocess.width)
+    front = _Front(model.graph)
+    scale, shift = colours(preprocess)
+    # The cast comes first: TensorRT takes uint8 at the door and nowhere else.
+    x = front.add("Cast", INPUT, to=TensorProto.FLOAT)
+    x = front.add("Transpose", x, perm=[0, 4, 1, 2, 3])
+    last = front.add("Mul", x, front.constant(scale))
+    if (height, width) == (preprocess.height, preprocess.width):
+        front.add("Sub", last, front.constant(shift), out=clip.name)
+    else:
+        rows, columns = fit((height, width), preprocess)
+        x = front.add("Sub", last, front.constant(shift))
+        x = front.add("MatMul", x, front.constant(columns))
+        front.add("MatMul", front.constant(rows), x, out=clip.name)
+    model.graph.input.remove(clip)
+    model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, frames, height, width, 3]))
+    model.graph.value_info.append(clip)
+    front.close()
+    onnx.checker.check_model(model, full_check=True)
+    write_atomic(path, model.SerializeToString(deterministic=True))
+
+
+def fitted(frames: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+    """What the nodes of `take_frames` make of frames: the reference of their parity.
+
+    Args:
+        frames: ``(B, T, H, W, 3)`` of any size.
+        preprocess: The network's.
+
+    Returns:
+        The clip ``(B, 3, T, height, width)`` that the network itself takes.
+    """
+    size = frames.shape[2], frames.shape[3]
+    clip = normalise(frames, preprocess)
+    if size == (preprocess.height, preprocess.width):
+        return clip
+    rows, columns = fit(size, preprocess)
+    return np.ascontiguousarray(rows @ (clip @ columns))
+
+
+def colours(preprocess: Preprocess) -> tuple[Floats, Floats]:
+    """Scale and shift ``(3, 1, 1, 1)``, rounded as `normalise` rounds them."""
+    scale = 1 / (255 * np.asarray(preprocess.std, np.float64))
+    shift = np.asarray(preprocess.mean, np.float64) / preprocess.std
+    return scale.astype(np.float32).reshape(3, 1, 1, 1), shift.astype(np.float32).reshape(3, 1, 1, 1)
+
+
+def fit(size: Size, preprocess: Preprocess) -> tuple[Floats, Floats]:
+    """Matrices ``(h, H)`` and ``(W, w)`` that cut, scale and pad as the decoder does: what is padded is 0, the mean.
+
+    A scaled-down pixel is the mean of the area it covers, as in the decoder's scaler; scaling up is bilinear.
+    """
+    (height, width), (high, wide) = size, (preprocess.height, preprocess.width)
+    rows, columns = scaled_size(Fraction(width, height), high, wide, preprocess.fit)
+    return _scaling(height, rows, high), np.ascontiguousarray(_scaling(width, columns, wide).T)
+
+
+def _scaling(source: int, scaled: int, target: int) -> Floats:
+    """Weights ``(target, source)`` of one axis, scaled and then cut or padded about the middle; rows sum to 1 or 0."""
+    step = source / scaled
+    middles, pixels = (np.arange(scaled)[:, None] + 0.5) * step, np.arange(source) + 0.5
+    if step > 1:  # how much of each source pixel the scaled pixel covers
+        ends = np.minimum(middles + step / 2, pixels + 0.5), np.maximum(middles - step / 2, pixels - 0.5)
+        weights = np.clip(ends[0] - ends[1], 0, None)
+    else:
+        weights = np.clip(1 - np.abs(np.clip(middles, 0.5, source - 0.5) - pixels), 0, None)
+    into, out_of = overlap(target, scaled)
+    placed = np.zeros((target, source), np.float32)
+    placed[into] = (weights / weights.sum(1, keepdims=True))[out_of]
+    return placed
+
+
+class _Front:
+    """Nodes and constants that go in front of a graph."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph, self.nodes = graph, list[onnx.NodeProto]()
+        self.constants = 0
+
+    def add(self, op: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        name = f"frames_{len(self.nodes)}_{op.lower()}"
+        self.nodes.append(helper.make_node(op, inputs, [out or name], name=name, **attributes))
+        return out or name
+
+    def constant(self, array: Floats) -> str:
+        self.constants += 1
+        self.graph.initializer.append(numpy_helper.from_array(array, f"frames_constant_{self.constants}"))
+        return f"frames_constant_{self.constants}"
+
+    def close(self) -> None:
+        """Put the nodes before those that are there."""
+        behind = list(self.graph.node)
+        del self.graph.node[:]
+        self.graph.node.extend((*self.nodes, *behind))

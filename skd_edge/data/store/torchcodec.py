@@ -1,0 +1,104 @@
+"""torchcodec as the decoder of a clip store, where it is installed: the frames that PyAV gives.
+
+Which frames those are, timestamps decide, as always (``skd_bench/decoding.py``). torchcodec is asked for them by their
+place, and must give those timestamps back. Where it cannot (another count of frames, no timestamps, damage that stops
+it), and for a part of a file, PyAV decodes: it is also who says why a file cannot be read.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skd_bench.errors import UserError
+from skd_bench.video.clip import WHOLE, Part, Pixels, Preprocess, Sampling, decode_clip
+
+
+def require_torchcodec() -> None:
+    """Make sure that torchcodec can be imported.
+
+    Raises:
+        UserError: It is not installed, finds no FFmpeg, or was built for another torch.
+    """
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "clip.decoder: torchcodec is not installed: pip install 'skd-edge[torchcodec]', or leave the key out (PyAV)"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            "clip.decoder: torchcodec cannot be loaded: it needs FFmpeg's shared libraries (4 to 8) and a build for "
+            f"this torch ({' '.join(str(error).split())[:120]}...); install them, or leave the key out (PyAV)"
+        ) from None
+
+
+def decode_with_torchcodec(path: Path | str, sampling: Sampling, preprocess: Preprocess, part: Part = WHOLE) -> Pixels:
+    """Decode the sampled frames of a video; arguments, result and errors are those of ``clips.decode_clip``."""
+    found = _decoded(Path(path), sampling, preprocess) if part == WHOLE else None
+    return decode_clip(path, sampling, preprocess, part) if found is None else found
+
+
+def _decoded(path: Path, sampling: Sampling, preprocess: Preprocess) -> Pixels | None:
+    """uint8 ``(T, H, W, 3)``; None where PyAV has to be asked."""
+    from av.error import FFmpegError
+
+    try:
+        places, times, tick, aspect = _wanted(path, sampling)
+        frames, turned = _frames(path, places, times, tick)
+    except (FFmpegError, OSError, ValueError, RuntimeError):
+        return None
+    return _painted(frames, places, sampling, preprocess, 1 / aspect if turned and aspect else aspect)
+
+
+def _wanted(path: Path, sampling: Sampling) -> tuple[list[int], list[float], float, Fraction | None]:
+    """Places of the chosen frames, their times and one tick in seconds, and the shape of a pixel; nothing is decoded.
+
+    Raises:
+        ValueError: The file is none for torchcodec.
+    """
+    from skd_bench.video.decoder import _chosen, _open, _scan, _video_stream
+
+    with _open(path, WHOLE) as container:
+        stream = _video_stream(container)
+        timeline = _scan(container, stream, WHOLE, sought=False)
+        if not timeline.timed or not timeline.shown.any() or len(timeline.stamps) < timeline.announced:
+            raise ValueError("without timestamps, empty or cut off")
+        chosen, tick = _chosen(timeline, sampling), float(stream.time_base or 0)
+        places = np.searchsorted(np.sort(timeline.stamps[timeline.shown]), chosen)
+        return places.tolist(), (chosen * tick).tolist(), tick, stream.sample_aspect_ratio
+
+
+def _frames(path: Path, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:
+    """The frames at these places ``(T, h, w, 3)`` uint8 upright, and whether width and height changed places for that.
+
+    Raises:
+        RuntimeError: torchcodec cannot decode the file.
+        ValueError: It counts other frames.
+    """
+    from torchcodec.decoders import VideoDecoder
+
+    video = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+    found = video.get_frames_at(places)
+    if np.abs(found.pts_seconds.numpy() - times).max() > tick / 2:
+        raise ValueError("torchcodec counts other frames")
+    return found.data.numpy(), round(getattr(video.metadata, "rotation", None) or 0) % 180 == 90
+
+
+def _painted(
+    frames: Any, places: list[int], sampling: Sampling, preprocess: Preprocess, aspect: Fraction | None
+) -> Pixels:
+    from av import VideoFrame
+
+    from skd_bench.video.resize import Painter
+
+    painter = Painter(sampling.frames, preprocess, aspect)
+    image = None
+    for i, pixels in enumerate(frames):
+        if image is None or places[i] != places[i - 1]:  # the same frame again is copied
+            image = VideoFrame.from_ndarray(pixels, "rgb24")
+        painter.paint(image)
+    return painter.out

@@ -1,0 +1,99 @@
+"""What one leg is: everything that decides its result, and the hash that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Literal
+
+from skd_edge.recipe.schema import Augment, Clip, Network, Training
+
+METHOD = 2  # version of the method: raise it when the same settings train to something else
+Role = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]
+
+
+def digest(what: object) -> str:
+    """Sixteen hexadecimal digits that name ``what`` (anything JSON can write)."""
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One teacher -> learner training, a pure function of what stands here.
+
+    Attributes:
+        learner: the network that learns.
+        role: what the leg is for; ``alone`` and ``kd`` are controls, a ``rung`` only says whether to go on.
+        path: names of the networks from the teacher to the learner (not part of the hash).
+        teacher: hash of the leg whose network teaches, or None.
+        start: hash of the leg whose weights the learner begins from, or None.
+        targets: hash of the labels that it learns from.
+        data: hash of the training clips and of the validation clips that pick the epoch.
+        classes: number of classes.
+        epochs: passes over the training clips.
+        weak: early-learning regularisation applies: the targets are weak labels, and the learner's memory is wanted.
+        staged: substage distillation (curriculum, correlation, distribution) on top of the logits.
+        given: hash of the file that the weights come from, where the network was trained elsewhere.
+        code: hash of the file beside the recipe that makes the network, where a factory does.
+        others: hashes of the teachers further up the cascade, where guidance is dense.
+        rounded: bits of the weights while the learner is fine-tuned as its INT8 file computes; None: it is not.
+        names: the classes, where the learner comes trained with a class list of its own to match them with.
+        fold: ``(i, k)``: the i-th of k parts of the training clips is held out, for out-of-fold opinions.
+    """
+
+    learner: Network
+    role: Role
+    path: tuple[str, ...]
+    teacher: str | None
+    start: str | None
+    targets: str
+    data: str
+    classes: int
+    clip: Clip
+    augment: Augment
+    training: Training
+    epochs: int
+    weak: bool
+    staged: bool
+    seed: int
+    given: str | None = None
+    code: str | None = None
+    others: tuple[str, ...] = ()
+    fold: tuple[int, int] | None = None
+    rounded: int | None = None
+    names: tuple[str, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the leg: equal hashes train to equal weights (on the same kind of machine)."""
+        apart = {"learner", "path", "role", "clip", "augment", "training"}
+        apart |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no leg
+        return digest(
+            {
+                "method": METHOD,
+                "learner": self.learner.outline,
+                **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
+                "clip": self.clip.model_dump(),
+                "augment": self.augment.model_dump(),
+                "training": self._training(),
+            }
+        )
+
+    def _training(self) -> dict[str, object]:
+        """The settings that this leg reads: without a teacher, none that is about teaching."""
+        unread = {"epochs", "teacher_epochs", "refine", "rounds"} | (set() if self.weak else {"elr"})
+        unread |= {"accumulate"} if self.training.accumulate == 1 else set()
+        if self.teacher is not None:
+            return self.training.model_dump(exclude=unread)
+        return {
+            **self.training.model_dump(exclude=unread | {"losses", "combination", "prefix", "match", "dense", "cache"}),
+            "labels": self.training.losses.labels,
+        }
+
+    @property
+    def name(self) -> str:
+        """How people call it: ``teacher>assistant>wide``."""
+        return ">".join(self.path)

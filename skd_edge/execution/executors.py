@@ -1,0 +1,68 @@
+"""Which engine trains the legs, and with how many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from skd_bench.errors import UsageError
+from skd_edge.distill.distributed import Team
+from skd_edge.distill.trainer import ALONE
+from skd_edge.execution.allocator import keep_freed_memory
+from skd_edge.execution.local_executor import LocalEngine
+from skd_edge.execution.torchrun_executor import TeamEngine
+from skd_edge.labels.dataset import Material, deployed_view
+from skd_edge.recipe.schema import Recipe
+from skd_edge.run_folder import Run
+
+EngineName = Literal["local", "ray"]
+MakeEngine = Callable[[Recipe, Run, Material], LocalEngine]
+
+
+def engine_of(
+    name: EngineName, *, threads: int | None = None, allow_code: bool = False, team: Team = ALONE
+) -> MakeEngine:
+    """What makes the engine of a run, once its clips are known; a package that is missing is missed here.
+
+    Args:
+        name: ``local``: one leg after the other in this process; ``ray``: legs are Ray tasks, as many at a time as the
+            cluster has room for.
+        threads: of one leg, >= 1; None leaves torch's own choice. Equal legs at equal threads have equal weights.
+        allow_code: whether a named factory may run in Ray's workers (in this process: see ``permit``).
+        team: the processes that train one leg together.
+
+    Raises:
+        UsageError: There is no such engine, or fewer than one thread.
+        ImportError: Ray is not installed.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; a leg needs at least 1")
+    if name not in ("local", "ray"):
+        raise UsageError(f"there is no engine {name!r}; there are local and ray")
+    threads = use_threads(threads)
+    if team.size > 1:
+        if name != "local":
+            raise UsageError("torchrun divides a leg among processes and --engine ray gives each leg to one; use one")
+        return lambda recipe, run, material: TeamEngine(recipe, run, material, team)
+    if name == "local":
+        return lambda recipe, run, material: LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
+    from skd_edge.execution.ray_executor import RayEngine
+
+    return lambda recipe, run, material: RayEngine(recipe, run, material, threads=threads, allow_code=allow_code)
+
+
+def use_threads(count: int | None) -> int:
+    """Make this process ready to train: threads of torch and of the linear algebra behind numpy; returns torch's.
+
+    Freed memory is kept for the next step.
+    The number of threads decides the order in which floats are added, so it is part of how a leg was made, and is
+    written beside it.
+    """
+    keep_freed_memory()
+    if count is not None:
+        torch.set_num_threads(count)
+        threadpool_limits(count)
+    return torch.get_num_threads()

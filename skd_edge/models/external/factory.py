@@ -1,0 +1,137 @@
+"""A network from a named factory: somebody's code, run only where the command line allowed it.
+
+A recipe is data; ``teacher.factory`` names code. So nothing here imports that code before ``permit`` was called with
+the user's leave, whoever asks for the network: a forgotten door stays shut.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import hashlib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from skd_bench.errors import UsageError, UserError
+from skd_edge.recipe.networks import Member
+from skd_edge.recipe.schema import Teacher
+
+_permitted: set[str] = set()
+
+
+def permit(teacher: Member, allow_code: bool) -> None:
+    """Let this teacher's factory run in this process; a teacher of the own family needs no leave.
+
+    Args:
+        teacher: the recipe's teacher.
+        allow_code: whether the user gave ``--allow-code``.
+
+    Raises:
+        UsageError: The teacher comes from a factory, and the user did not allow code to run.
+    """
+    members = teacher.members if isinstance(teacher, Teacher) else (teacher,)
+    for member in members:
+        if member.factory is None:
+            continue
+        if not allow_code:
+            raise UsageError(
+                f"teacher.factory {member.factory!r} runs somebody's code on this machine; read {member.module}, and "
+                "if you trust it give --allow-code (in Python: allow_code=True)"
+            )
+        _permitted.add(member.factory)
+
+
+def make(teacher: Member, seed: int) -> nn.Module:
+    """Call the teacher's factory, its random numbers drawn from ``seed`` (the caller's random state is untouched).
+
+    Raises:
+        UsageError: The factory was not permitted.
+        UserError: It cannot be imported, fails, or gives something that is no ``torch.nn.Module``.
+    """
+    if teacher.factory not in _permitted:
+        permit(teacher, allow_code=False)
+    factory = _find(teacher)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            network = factory(**copy.deepcopy(teacher.arguments))
+        except Exception as error:
+            raise UserError(
+                f"teacher.factory {teacher.factory} failed with these teacher.arguments "
+                f"({', '.join(f'{k}={v!r}' for k, v in teacher.arguments.items()) or 'none'}): {told(error)}"
+            ) from error
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"teacher.factory {teacher.factory} gives a {type(network).__name__}; it must return a torch.nn.Module"
+        )
+    return network
+
+
+def weights_of(teacher: Member, seed: int) -> str | None:
+    """Hash of all weights that the factory gives, names and bytes; None where it may not run (see ``permit``).
+
+    Whatever they come from (a file, a package, a neighbouring module): other weights are another teacher.
+
+    Raises:
+        UserError: See ``make``.
+    """
+    if teacher.factory not in _permitted:
+        return None
+    return _weights(teacher.model_dump_json(include=set(Member.model_fields)), seed)
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(teacher: str, seed: int) -> str:
+    known = hashlib.sha256()
+    for name, tensor in make(Member.model_validate_json(teacher), seed).state_dict().items():
+        known.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        known.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return known.hexdigest()
+
+
+def source_of(teacher: Member) -> Path | None:
+    """The file beside the recipe that the factory is in, None where it comes from elsewhere; nothing is imported."""
+    if teacher.factory is None or teacher.code is None:
+        return None
+    stem = teacher.code.joinpath(*teacher.module.split("."))
+    return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
+
+
+def told(error: BaseException) -> str:
+    """An error of somebody's code on one line, with the place that raised it."""
+    text = " ".join(str(error).split())[:400]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"
+
+
+def _find(teacher: Member) -> Callable[..., object]:
+    """The callable that ``package.module:callable`` names; the recipe's folder is searched last."""
+    assert teacher.factory is not None
+    folder = str(teacher.code) if teacher.code else None
+    if folder and folder not in sys.path:
+        sys.path.append(folder)  # for good: a factory may import its neighbours when it is called
+    try:
+        found: Any = importlib.import_module(teacher.module)
+    except Exception as error:
+        where = f"it is searched on Python's path and in {folder}" if folder else "it is searched on Python's path"
+        raise UserError(f"teacher.factory {teacher.factory}: cannot import {teacher.module}: {told(error)}; {where}"
+                        ) from error  # fmt: skip
+    name = teacher.factory.partition(":")[2]
+    made: Any = functools.reduce(lambda where, part: getattr(where, part, None), name.split("."), found)
+    if not callable(made):
+        near = difflib.get_close_matches(name, [n for n, v in vars(found).items() if callable(v)], 3, 0.4)
+        raise UserError(
+            f"teacher.factory {teacher.factory}: {teacher.module} has no callable {name!r}"
+            + (f"; it has {', '.join(near)}" if near else "")
+        )
+    factory: Callable[..., object] = made
+    return factory

@@ -1,0 +1,443 @@
+"""What a recipe may say: frozen pydantic models, unknown keys refused, defaults in this one place.
+
+Reading a recipe from a file (``extends``, ``--set``, line numbers in errors) is ``recipe_file.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from skd_edge.recipe.base import Name, Share, unused
+from skd_edge.recipe.base import Part as Part
+from skd_edge.recipe.data import Data, TableData
+from skd_edge.recipe.labels import Labels
+from skd_edge.recipe.networks import Layout as Layout
+from skd_edge.recipe.networks import Member as Member
+from skd_edge.recipe.networks import Network as Network
+from skd_edge.recipe.networks import Teacher as Teacher
+from skd_edge.recipe.networks import TeacherClip as TeacherClip
+from skd_edge.recipe.training import Losses as Losses
+from skd_edge.recipe.training import Taught
+from skd_edge.recipe.training import Training as Training
+
+Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Runtime = Literal["ort", "openvino"]
+Pixels = Annotated[int, Field(ge=16, le=4096)]
+
+
+def _listed(value: object) -> object:
+    """One name stands for a list of it."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _once(value: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
+    if twice := sorted({name for name in value if value.count(name) > 1}):
+        raise ValueError(f"{twice[0]} is listed twice; name each runtime once")
+    return value
+
+
+_NAMED: dict[str, object] = {"enum": list(get_args(Runtime))}
+Runtimes = Annotated[
+    tuple[Runtime, ...],
+    Field(min_length=1),
+    AfterValidator(_once),
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_NAMED, {"type": "array", "items": _NAMED, "minItems": 1, "uniqueItems": True}]}),
+]
+
+
+# ---------------------------------------------------------------------------------------------- clips
+class Clip(Part):
+    """How a video becomes the network's input, in the lab and on the device alike."""
+
+    frames: int = Field(8, ge=1, le=128, description="frames given to the network")
+    size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the network's input, pixels")
+    sampling: Literal["uniform", "dense", "segment"] = "uniform"
+    stride: int = Field(2, ge=1, le=64, description="frames between two samples (dense and segment sampling)")
+    segments: int = Field(
+        1,
+        ge=1,
+        le=128,
+        exclude_if=unused(1),
+        description="equal parts of the video that each give frames / segments frames (segment sampling)",
+    )
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    decoder: Literal["pyav", "torchcodec"] = Field(
+        "pyav",
+        exclude_if=unused("pyav"),
+        description="what decodes the clips that training and validation read; the device always decodes with PyAV",
+    )
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        0.225,
+        0.225,
+        0.225,
+    )
+
+    @model_validator(mode="after")
+    def _parts(self) -> Clip:
+        if self.segments > 1 and self.sampling != "segment":
+            raise ValueError(f"clip.segments is for clip.sampling: segment, not {self.sampling}; remove one of them")
+        if self.frames % self.segments:
+            raise ValueError(
+                f"clip.frames {self.frames} cannot be cut into {self.segments} equal parts (clip.segments)"
+            )
+        return self
+
+
+class Augment(Part):
+    """What a view may change. Flips are off: where motion is the class, a flip changes the label."""
+
+    shift: int = Field(3, ge=0, le=64, description="random translation, up to this many pixels each way")
+    brightness: Share = 0.1
+    contrast: Share = 0.2
+    flip: bool = Field(False, description="mirror left-right at random; only where mirroring keeps the class")
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=8,
+        description="mix clips in pairs, shares from Beta(mixup, mixup); teacher and learner see the mix",
+    )
+    views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")
+
+
+# ---------------------------------------------------------------------------------------------- schedule
+class Space(Part):
+    """What ``students: auto`` and ``assistants: auto`` choose from: a grid whose networks are weighed untrained.
+
+    Those over the budget are dropped, and of the others a handful is kept, spread along the milliseconds.
+    """
+
+    keep: int = Field(6, ge=1, le=24, description="students that are kept and trained")
+    assistants: int = Field(2, ge=0, le=4, description="assistants that are put between the teacher and the students")
+    families: tuple[Literal["resnet", "mobile"], ...] = Field(("mobile", "resnet"), min_length=1)
+    widths: tuple[Annotated[int, Field(ge=4, le=512)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="default: the teacher's width, and five smaller ones, each 0.71 of the next",
+    )
+    depths: tuple[tuple[Annotated[int, Field(ge=1, le=32)], ...], ...] | None = Field(
+        None, min_length=1, description="default: one block in each substage"
+    )
+    temporal: tuple[Literal["none", "shift", "conv"], ...] = Field(
+        ("conv", "shift"), min_length=1, description="the first one at every width; the others in turn, see frames"
+    )
+    frames: tuple[Annotated[int, Field(ge=1, le=128)], ...] | None = Field(
+        None, min_length=1, description="the first at every width, the others changed alone; default: all, half of them"
+    )
+    sizes: tuple[Annotated[int, Field(ge=8, le=512)], ...] | None = Field(
+        None, min_length=1, description="heights and widths of the input, as frames; default: the clip's"
+    )
+    ways: dict[Name, Taught] = Field(
+        {},
+        description="ways of distilling that every kept student is also tried in, by the name that it gets; each as a "
+        "student's `training`",
+    )
+
+
+class Schedule(Part):
+    """Which cascades are tried: each path names the assistants between teacher and student, [] is direct."""
+
+    paths: tuple[tuple[Name, ...], ...] | None = Field(
+        None, description="default: direct, and through all assistants; with halving: through any of them, in order"
+    )
+    controls: tuple[Literal["alone", "kd"], ...] = Field(
+        ("alone",), description="the same students trained without the method, for the report: never chosen"
+    )
+    search: Literal["exhaustive", "halving"] | None = Field(
+        None, description="all cascades, or successive halving of the students; default: halving where any are 'auto'"
+    )
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.25,), description="halving: shares of a student's epochs after which the better part goes on, rising"
+    )
+    eta: float = Field(2.0, gt=1, le=16, description="halving: one of so many goes on")
+    keep: int = Field(1, ge=1, le=64, description="halving: at least so many students are trained to the end")
+    share: Share = Field(
+        0.35, description="halving: no cascade is opened beyond this share of the seconds of training them all; 0: none"
+    )
+    max_seconds: float | None = Field(None, gt=0, description="halving: nor beyond so many seconds of training")
+    max_legs: int | None = Field(None, ge=1, description="halving: nor beyond so many legs")
+
+
+class Export(Part):
+    """Which files each student becomes."""
+
+    precisions: tuple[Precision, ...] = Field(
+        ("fp32", "int8"),
+        min_length=1,
+        description="fp32; int8: for ONNX Runtime and OpenVINO on CPUs; fp16 and int8-trt (symmetric): for TensorRT",
+    )
+    contract: Literal["clip", "frames"] = Field(
+        "clip",
+        description="what a file takes: normalised float clips (B,3,T,H,W), or uint8 frames (B,T,H,W,3), which it "
+        "normalises itself",
+    )
+    frame_size: tuple[Pixels, Pixels] | None = Field(
+        None, description="height and width of the frames that the file fits to `clip.size` itself (contract: frames)"
+    )
+    calibration_clips: int = Field(128, ge=0, le=10_000, description="training clips that INT8 calibration sees")
+    int8_agreement: Share = Field(0.98, description="top-1 agreement with FP32 that an INT8 file must reach ...")
+    int8_drop: float = Field(1.0, ge=0, le=100, description="... or the accuracy drop, in points, it may cost")
+    qat_epochs: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="epochs that a student goes on for, rounded as INT8, with its teacher, where its INT8 file cannot "
+        "reach these bounds otherwise; 0: never",
+    )
+    litert: bool = Field(
+        False,
+        description="also put the chosen student into the bundle as a .tflite file for LiteRT (FP32, contract: clip; "
+        "its converter is no part of an extra: docs/precision.md)",
+    )
+    sample_clips: int = Field(0, ge=0, le=64, description="validation clips copied into the bundle (opt-in)")
+
+
+class Bench(Part):
+    """How the scale weighs."""
+
+    runtime: Runtimes = Field(
+        ("ort",),
+        description="what runs the files: measured, scored and shipped on; of a list, [ort, openvino], each file is a "
+        "candidate on every one, and the first runs the teacher's",
+    )
+    threads: int = Field(1, ge=1, le=256)
+    processes: int = Field(5, ge=1, le=50)
+    queries: int = Field(240, ge=20, le=100_000, description="single-stream queries a process")
+    host: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@:%-]*$",
+        max_length=255,
+        description="the device that measures, as ssh takes it: user@device; default: this machine",
+    )
+
+
+class Reject(Part):
+    """Clips that a file is not sure of get no class, or the background class: a threshold set on validation."""
+
+    accuracy: Share = Field(0.95, description="share of right answers among those given, on the validation clips")
+    background: str | None = Field(None, description="the class that an unsure clip is given; default: no class")
+
+
+_BUDGET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
+
+
+class Choice(Part):
+    """Choice by accuracy per millisecond (design.md): constraints first, then budget or exchange rate."""
+
+    budget: str | None = Field(None, description="latency (p50) a candidate may take: '8 ms' or '0.5 x teacher'")
+    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, accuracy points")
+    exchange: float = Field(0.5, ge=0, description="accuracy points that +10 % milliseconds must earn (no budget)")
+    min_accuracy: Share | None = None
+    min_macro_f1: Share | None = None
+    max_megabytes: float | None = Field(None, gt=0)
+    max_joules: float | None = Field(
+        None, gt=0, description="joules a clip may take above the idle machine's, where the device has an energy meter"
+    )
+    reject: Reject | None = Field(None, description="answer only where the network is sure enough; default: always")
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None and (not (m := _BUDGET.match(value)) or float(m.group(1)) <= 0):
+            raise ValueError(f"a budget reads '8 ms' or '0.5 x teacher', not {value!r}")
+        return value
+
+    @property
+    def relative(self) -> bool:
+        """Whether the budget is a multiple of the teacher's latency."""
+        return self.budget is not None and "teacher" in self.budget
+
+    def budget_ms(self, teacher_ms: float) -> float | None:
+        """The budget in milliseconds, given the teacher's p50 on the same device; None without a budget."""
+        if self.budget is None or not (m := _BUDGET.match(self.budget)):
+            return None
+        return float(m.group(1)) * (1.0 if m.group(2) == "ms" else teacher_ms)
+
+
+class Licences(Part):
+    """What the manifest says about where data and weights come from."""
+
+    data: str = "not stated"
+    weights: str = "not stated"
+
+
+# ---------------------------------------------------------------------------------------------- the whole
+class Recipe(Part):
+    """One ``compress``: data and weak labels, networks, training, export, measurement, choice."""
+
+    name: Name
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    data: Data
+    min_clips: Share = Field(0.9, description="share of the listed clips that must be readable for the run to go on")
+    clip: Clip = Clip()
+    augment: Augment = Augment()
+    labels: Labels = Labels()
+    teacher: Teacher = Teacher()
+    assistants: tuple[Network, ...] = ()
+    students: tuple[Network, ...] = Field(description="the networks that may ship, or auto: proposed from the space")
+    auto: tuple[Literal["students", "assistants"], ...] = Field(
+        (), description="what is proposed; students: auto is short for students: [] and this"
+    )
+    space: Space = Space()
+    training: Training = Training()
+    schedule: Schedule = Schedule()
+    export: Export = Export()
+    bench: Bench = Bench()
+    choice: Choice = Choice()
+    licences: Licences = Licences()
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """Every network by its name: the teacher, the assistants, the students."""
+        return {n.name: n for n in (self.teacher, *self.assistants, *self.students)}
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """The cascades tried for each student: the assistants between teacher and student, in order."""
+        if (written := self.schedule.paths) is not None:  # halving always has the direct one, which others must beat
+            return written if () in written or not self.halves else ((), *written)
+        if self.halves:
+            names = [a.name for a in self.assistants]
+            return tuple(path for count in range(len(names) + 1) for path in combinations(names, count))
+        return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
+
+    def training_of(self, learner: Network) -> Training:
+        """How a leg of the method trains this learner."""
+        return learner.training.over(self.training) if learner.training else self.training
+
+    @property
+    def shapes(self) -> dict[str, str]:
+        """By a student's name the first student that is the same network: it takes as long, whatever it was taught."""
+        first: dict[str, str] = {}
+        return {s.name: first.setdefault(str(s.outline), s.name) for s in self.students}
+
+    @property
+    def halves(self) -> bool:
+        """Whether successive halving decides what is trained to the end."""
+        return (self.schedule.search or ("halving" if self.auto else "exhaustive")) == "halving"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Recipe:
+        self._searchable()
+        table = self.data if isinstance(self.data, TableData) else None
+        by = {"data.votes": table and table.votes, "data.annotator": table and table.annotator}
+        voted = by | {"labels.rules": self.labels.rules, "labels.models": self.labels.models}
+        if (given := [name for name, there in voted.items() if there]) and self.labels.noise.kind != "none":
+            raise ValueError(
+                f"labels.noise.kind {self.labels.noise.kind} makes noise out of known labels, and {given[0]} are not "
+                "known to be right; leave one of the two out"
+            )
+        names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two networks are called {twice[0]!r}; each needs its own name")
+        known = {a.name for a in self.assistants}
+        for path in self.schedule.paths or ():
+            if strange := [n for n in path if n not in known]:
+                raise ValueError(
+                    f"schedule.paths names {strange[0]!r}, which is no assistant; there are: "
+                    f"{', '.join(sorted(known)) or 'none'}"
+                )
+            if len(set(path)) != len(path):
+                raise ValueError(f"schedule.paths goes in a circle: {' -> '.join(path)}")
+        first = self.teacher if self.teacher.substage_count else (*self.assistants, *self.students)[0]
+        for network in (*self.assistants, *self.students):
+            if network.substage_count != first.substage_count:
+                length = "'teacher.substages' and of 'depths'" if self.teacher.source else "'depths'"
+                raise ValueError(
+                    f"{network.name} has {network.substage_count} substages and {first.name} has "
+                    f"{first.substage_count}; corresponding substages need equal counts (the length of {length})"
+                )
+            if (network.size or self.clip.size) < 2 ** len(network.depths):
+                raise ValueError(
+                    f"{network.name} halves the image {len(network.depths)} times, which clip.size "
+                    f"{network.size or self.clip.size} does not allow; use fewer substages or a larger size"
+                )
+        ways = (way.over(self.training) for way in self.space.ways.values())
+        for training in (self.training, *map(self.training_of, (*self.assistants, *self.students)), *ways):
+            match, most = training.match, first.substage_count
+            if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
+                raise ValueError(
+                    f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does "
+                    "not"
+                )
+            if training.combination == "graft" and (alien := self._ungraftable()):
+                raise ValueError(
+                    f"training.combination: graft runs the teacher's later substages alone, which {alien} cannot do; "
+                    "use curriculum or none"
+                )
+        self._answers_fit()
+        if self.training.accumulate * 2 > self.training.batch and self.training.accumulate > 1:
+            raise ValueError(
+                f"training.accumulate cuts a batch of {self.training.batch} into {self.training.accumulate} parts, and "
+                "relations between clips need two in each; use fewer parts"
+            )
+        if self.labels.folds == 1:
+            raise ValueError("labels.folds: one fold leaves nothing to learn from; use 0 (none) or 2 and more")
+        if {"int8", "int8-trt"} & {*self.export.precisions} and self.export.calibration_clips == 0:
+            raise ValueError("INT8 needs calibration clips: set export.calibration_clips above 0, or drop int8")
+        if self.export.frame_size and self.export.contract != "frames":
+            raise ValueError("export.frame_size is for files that take frames: set export.contract to frames")
+        if self.export.litert and self.export.contract != "clip":
+            raise ValueError("export.litert writes a file that takes normalised clips: set export.contract to clip")
+        return self
+
+    def _ungraftable(self) -> str | None:
+        """A teacher of which no later part can be run alone."""
+        if self.teacher.source:
+            return f"a teacher that comes from {'a factory' if self.teacher.factory else self.teacher.source}"
+        teachers = (self.teacher, *self.assistants)
+        return next((f"{n.family} ({n.name})" for n in teachers if n.family not in ("resnet", "mobile")), None)
+
+    def _answers_fit(self) -> None:
+        """What a teacher that is only a file of answers cannot do."""
+        if self.teacher.logits is None:
+            return
+        if self.augment.mixup:
+            raise ValueError("augment.mixup mixes clips, of which teacher.logits knows no answers; set it to 0")
+        if self.choice.relative:
+            raise ValueError(
+                f"choice.budget {self.choice.budget!r} needs the teacher's milliseconds, and teacher.logits is no "
+                "network; give the budget in milliseconds ('8 ms')"
+            )
+
+    def _searchable(self) -> None:
+        """What students look at divides the clip, and what is proposed has something to be proposed from."""
+        if not self.students and "students" not in self.auto:
+            raise ValueError("students lists no network; describe one, or write 'students: auto'")
+        if self.students and "students" in self.auto:
+            raise ValueError("auto says that students are proposed, and students lists some; remove one of the two")
+        if self.assistants and "assistants" in self.auto:
+            raise ValueError("auto says that assistants are proposed, and assistants lists some; remove one of the two")
+        if self.space.ways and "students" not in self.auto:
+            raise ValueError(
+                "space.ways is for 'students: auto'; a student that is listed has its own 'training', and one network "
+                "may be listed in several ways"
+            )
+        if self.auto and not self.space.widths and not self.teacher.scalable:
+            raise ValueError("space.widths is missing: this teacher has no width to propose smaller ones by")
+        if list(self.schedule.rungs) != sorted(set(self.schedule.rungs)):
+            raise ValueError(f"schedule.rungs are shares in rising order; {list(self.schedule.rungs)} are not")
+        if wrong := [d for d in self.space.depths or () if len(d) != (self.teacher.substage_count or len(d))]:
+            raise ValueError(
+                f"space.depths has {list(wrong[0])}, and the teacher has {self.teacher.substage_count} substages; "
+                "corresponding substages need equal counts"
+            )
+        for network in (self.teacher, *self.assistants, *self.students):
+            for key, asked, there in (
+                ("frames", network.frames, self.clip.frames),
+                ("size", network.size, self.clip.size),
+            ):
+                if asked is not None and there % asked:
+                    raise ValueError(f"{network.name} looks at {key} {asked}, which does not divide clip.{key} {there}")
+            if network.causal and (network.frames or network.size):
+                raise ValueError(f"{network.name} is causal, so it streams whole frames; remove its frames and size")
+            if self.training_of(network).combination == "graft" and (network.frames or network.size):
+                raise ValueError(
+                    f"training.combination: graft runs the teacher's later substages on {network.name}'s maps, so it "
+                    "must look at the same frames and size as the teacher; remove its frames and size"
+                )

@@ -1,0 +1,61 @@
+"""The audit's page: one self-contained file, to look at the clips whose labels are doubted and to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skd_bench.errors import UserError
+from skd_edge.report import formatting as f
+
+
+def audit_html(found: Mapping[str, Any], sheets: Mapping[str, str]) -> str:
+    """The page of what an audit found.
+
+    Args:
+        found: the content of ``audit.json``.
+        sheets: by clip, a contact sheet as a ``data:`` address; clips without one are listed all the same.
+
+    Returns:
+        One HTML document, style and script inside; nothing is fetched, decisions stay in the reader's browser.
+
+    Raises:
+        UserError: jinja2 is missing.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader
+    except ImportError as error:
+        raise UserError("the audit's page needs jinja2: pip install 'skd-edge[train]'") from error
+    environment = Environment(
+        loader=PackageLoader("skd_edge.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": f.percent, "percent_range": f.percent_range}
+    return environment.get_template("audit.html.j2").render(
+        a=found, sheets=sheets, classes=found["noise"]["classes"], cells=_cells(found["noise"]), worst=_worst(found)
+    )
+
+
+def _cells(noise: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """The noise matrix for the page: each entry with its interval, and its colour's strength (errors among errors)."""
+    matrix = noise["matrix"]
+    most = max((p for i, row in enumerate(matrix) for j, p in enumerate(row) if i != j), default=0.0) or 1.0
+    return [
+        [
+            {"p": p, "range": (noise["low"][i][j], noise["high"][i][j]), "own": i == j,
+             "heat": 0 if i == j else round(100 * min(p / most, 1))}
+            for j, p in enumerate(row)
+        ]
+        for i, row in enumerate(matrix)
+    ]  # fmt: skip
+
+
+def _worst(found: Mapping[str, Any], most: int = 3) -> list[str]:
+    """The mistakes whose interval lies above what even noise of this rate would give: in words."""
+    noise, classes = found["noise"], found["noise"]["classes"]
+    even = noise["rate"]["value"] / max(len(classes) - 1, 1)
+    pairs = [
+        (noise["matrix"][i][j], f"{100 * noise['matrix'][i][j]:.0f} % of {true} are called {said}")
+        for i, true in enumerate(classes) for j, said in enumerate(classes)
+        if i != j and noise["low"][i][j] > 1.5 * even and noise["matrix"][i][j] > 0.03
+    ]  # fmt: skip
+    return [text for _, text in sorted(pairs, reverse=True)[:most]]

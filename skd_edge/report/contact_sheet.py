@@ -1,0 +1,44 @@
+"""Contact sheets: a few frames of a clip side by side in one small JPEG, for a page."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.video.clip import ClipError, Preprocess, Sampling, decode_clip
+
+FRAMES, SIDE = 6, 112
+
+
+def contact_sheet(path: Path | None, stored: NDArray[np.uint8], fit: Preprocess) -> str:
+    """A clip's frames as a ``data:`` address of a JPEG.
+
+    Args:
+        path: the video; where it is None or cannot be read, the stored frames are shown.
+        stored: ``(T, H, W, 3)`` uint8, the frames as the network sees them.
+        fit: how frames are cut to a square, so that the page shows what the network sees, only larger.
+    """
+    clip = stored[np.linspace(0, len(stored) - 1, min(FRAMES, len(stored))).round().astype(int)]
+    if path is not None:
+        try:
+            view = Preprocess(SIDE, SIDE, fit.fit, fit.mean, fit.std)
+            clip = decode_clip(path, Sampling(FRAMES, "uniform", 1), view)
+        except ClipError:
+            pass  # the stored frames are what was read when it could be
+    parted = np.pad(clip, ((0, 0), (0, 0), (0, max(clip.shape[2] // 28, 1)), (0, 0)))  # black between frames
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(np.concatenate(list(parted), axis=1))).decode()
+
+
+def jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """A picture ``(H, W, 3)`` uint8 RGB as a JPEG file; an odd height or width loses its last line."""
+    even = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
+    frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuvj420p")
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt = frame.width, frame.height, "yuvj420p"
+    codec.options = {"qmin": "4", "qmax": "6"}
+    codec.time_base = 1  # type: ignore[assignment]
+    return b"".join(bytes(packet) for packet in (*codec.encode(frame), *codec.encode(None)))

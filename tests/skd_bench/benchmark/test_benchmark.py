@@ -1,0 +1,132 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import skd_bench
+from skd_bench.__main__ import main, table
+from skd_bench.benchmark import targets as rows
+from skd_bench.benchmark.benchmark import bench_bundle
+from skd_bench.benchmark.scenarios import Extra
+from skd_bench.errors import UserError
+from skd_bench.runtimes.cuda import no_driver
+from skd_bench.runtimes.tensorrt.builder import build_engine
+from skd_bench.runtimes.tensorrt.library import flavour, installed
+
+HOME = os.path.dirname(os.path.dirname(skd_bench.__file__))
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "skd_bench", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": HOME},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_bundle_is_weighed_and_the_clips_too(bundle_with_samples):
+    result = bench_bundle(bundle_with_samples, processes=2, queries=40)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    [row] = result["artefacts"]
+    assert row["file"] == "artefacts/fp32.onnx"
+    assert row["default"] is True
+    assert row["latency"]["n"] == 80
+    assert row["latency"]["p90_ms"] >= row["latency"]["p50_ms"] > 0
+    assert row["latency"]["p99_ms"] is None
+    assert row["facts"]["optimisation"] == "ORT_ENABLE_ALL"
+    assert row["same_device"] is False
+    assert "reason" in row["energy"] or row["energy"]["joules_per_clip"] is not None
+    assert result["clips"]["samples"] == 2
+    assert result["clips"]["decode_ms"] > result["clips"]["preprocess_ms"] > 0
+    assert result["contract"] == {"frames": 4, "height": 16, "width": 16, "batch": 1}
+    text = table(result)
+    assert "* artefacts/fp32.onnx" in text
+    assert "n/a" in text
+    assert "decoding" in text
+
+
+def test_the_command_prints_a_table_or_json(bundle):
+    done = command(bundle, "--processes", 1, "--queries", 12)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "artefacts/other.onnx" in done.stdout
+    done = command(bundle, "--json", "--processes", 1, "--queries", 12, "--threads", 2)
+    result = json.loads(done.stdout)
+    assert result["threads"] == 2
+    assert [a["file"] for a in result["artefacts"]] == ["artefacts/fp32.onnx", "artefacts/other.onnx"]
+    assert result["clips"] is None
+
+
+def test_a_changed_bundle_is_not_measured(bundle, capsys):
+    path = bundle / "artefacts" / "other.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match=r"other\.onnx has other bytes"):
+        bench_bundle(bundle, processes=1, queries=5)
+    assert main([str(bundle)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["x", "--processes", "0"], ["x", "--queries", "many"], ["x", "--what"]])
+def test_a_wrong_command_line_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_what_is_no_bundle_is_exit_code_1(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        done = command(path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
+    bundle_with_samples, tmp_path, monkeypatch
+):
+    pytest.importorskip("torch")
+    extra = Extra(["multi-stream"], [1, 3], 1e6, ["torch-eager", "tensorrt-rtx", "tensorrt"])
+    monkeypatch.setattr(rows, "_REPEATS", 3)
+    engine = tmp_path / "net.engine"
+    if installed(flavour("tensorrt-rtx")) and no_driver():
+        build_engine(
+            next(bundle_with_samples.glob("artefacts/*.onnx")), engine, runtime="tensorrt-rtx", sms=[86]
+        )  # what a GPU would run
+    engines = [engine] if engine.exists() else []
+    result = bench_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
+    own, other = result["artefacts"]
+    assert (own["name"], other["name"]) == ("artefacts/fp32.onnx", "artefacts/fp32.onnx @ torch-eager")
+    assert (own["default"], other["default"]) == (True, False)
+    assert other["facts"]["memory_format"] == "channels_last"
+    assert other["claimed"] == {}
+    for row in (own, other):
+        assert [r["batch"] for r in row["batches"]] == [1, 3]
+        assert row["scenarios"]["multi-stream"]["clips_per_query"] == 8
+        assert row["bound"]["batch"] in (1, 3)
+        assert row["split"]["compute_ms"] > 0 < row["split"]["post_ms"]
+        assert row["split"]["to_device_ms"] is None
+    assert len(result["samples_ms"]) == 2 * 4
+    assert all(len(s) == 70 for processes in result["samples_ms"].values() for s in processes)
+    reasons = {one["runtime"]: one["reason"] for one in result["not_run"]}
+    assert {"tensorrt-rtx", "tensorrt"} <= set(reasons)
+    assert len(result["not_run"]) == 2 + 2 * len(engines)
+    if no_driver():
+        assert all("not installed" in why or "no NVIDIA driver" in why for why in reasons.values())
+    text = table(result)
+    assert "not run: artefacts/fp32.onnx @ tensorrt-rtx" in text
+    assert "multi-stream: p99_ms n/a" in text
+    assert "within p90_ms <= 1000000" in text
+
+
+def test_answers_that_are_no_numbers_are_named(broken_bundle):
+    result = bench_bundle(broken_bundle, processes=1, queries=12)
+    assert any("answers NaN or an infinity to random clips" in note for note in result["notes"])
+    assert any("0.mp4" in note and "NaN" in note for note in result["notes"])
+    assert result["artefacts"][0]["latency"]["finite"] is False

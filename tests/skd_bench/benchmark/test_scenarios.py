@@ -1,0 +1,104 @@
+"""Scenarios, batches and the bound: what is asked, what is made of the samples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skd_bench.benchmark.latency import Latency, Target
+from skd_bench.benchmark.scenarios import BATCHES, Extra, measure_loads, throughput, within_bound
+from skd_bench.errors import UsageError
+from skd_bench.stats import percentile
+
+
+def latency(name: str, *processes: list[float]) -> Latency:
+    samples = [np.array(p) for p in processes]
+    p50, p90, p99 = (percentile(samples, q, resamples=50) for q in (50, 90, 99))
+    return Latency(name, [list(p) for p in processes], p50, p90, p99, sum(map(len, processes)), 1.0, 1.0, True, None)
+
+
+def recorder(asked: list):
+    """Measures as a machine would that takes 1 ms a query and 1 ms for each two clips of it."""
+
+    def measure(targets):
+        asked.append(targets)
+        return {t.name: latency(t.name, [1 + t.batch / 2] * 400, [1 + t.batch / 2] * 400) for t in targets}
+
+    return measure
+
+
+def test_what_is_asked_is_checked():
+    assert Extra().checked() == Extra()
+    assert Extra(bound_ms=5).checked().batches == list(BATCHES)
+    assert Extra(["offline", "offline"], [4, 1, 4]).checked() == Extra(["offline"], [1, 4])
+    for wrong in (Extra(["server"]), Extra(batches=[0]), Extra(batches=[5000]), Extra(bound_ms=0.0)):
+        with pytest.raises(UsageError, match="offline" if wrong.scenarios else "cannot be"):
+            wrong.checked()
+
+
+def test_every_load_is_measured_and_offline_at_the_batch_that_was_best_before():
+    asked: list = []
+    targets = [Target("a", "a.onnx"), Target("b", "b.onnx", "openvino")]
+    single = {t.name: latency(t.name, [1.5] * 400, [1.5] * 400) for t in targets}
+    extra = Extra(["single-stream", "multi-stream", "offline"], [1, 4, 8], bound_ms=3.5).checked()
+    facts, found = measure_loads(targets, extra, single, recorder(asked))
+    in_turns, stretches = asked
+    assert sorted((t.path, t.batch) for t in in_turns) == sorted(2 * [("a.onnx", 8), ("b.onnx", 8)] + [
+        (f"{n}.onnx", b) for n in "ab" for b in (1, 4)
+    ])  # fmt: skip
+    assert not any(t.stretch for t in in_turns)
+    assert [(t.path, t.runtime, t.batch, t.stretch) for t in stretches] == [
+        ("a.onnx", "ort", 8, True),
+        ("b.onnx", "openvino", 8, True),
+    ]
+    assert len(found) == len(in_turns) + len(stretches)
+    got = facts["a"]
+    assert [row["batch"] for row in got["batches"]] == [1, 4, 8]
+    assert got["batches"][1]["clips_per_second"] == pytest.approx(4000 / 3)
+    assert got["bound"]["batch"] == 4
+    assert got["bound"]["metric"] == "p99_ms"
+    scenarios = got["scenarios"]
+    assert (scenarios["single-stream"]["metric"], scenarios["single-stream"]["value"]) == ("p90_ms", 1.5)
+    assert (scenarios["multi-stream"]["metric"], scenarios["multi-stream"]["value"]) == ("p99_ms", 5.0)
+    assert scenarios["multi-stream"]["clips"] == 8 * 800
+    assert scenarios["offline"]["value"] == pytest.approx(1600)
+    assert not any(s["mlperf_floor_met"] for s in scenarios.values())
+
+
+def test_nothing_more_is_measured_than_asked():
+    asked: list = []
+    single = {"a": latency("a", [1.0] * 20)}
+    assert measure_loads([Target("a", "a.onnx")], Extra(), single, recorder(asked))[1] == {}
+    assert asked == []
+
+
+def test_throughput_counts_clips_over_time_and_spreads_over_processes():
+    speed = throughput(latency("a", [2.0] * 10, [4.0] * 10), 8)
+    assert speed.value == pytest.approx((4000 + 2000) / 2)
+    assert 2000 <= speed.low <= speed.value <= speed.high <= 4000
+
+
+rows = st.lists(
+    st.tuples(st.floats(0.1, 100), st.floats(1, 1e5)).map(
+        lambda p: {"batch": 1, "p90_ms": p[0], "p99_ms": p[0], "clips_per_second": p[1], "interval": [p[1], p[1]]}
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(rows, st.floats(0.1, 100))
+def test_the_bound_is_kept_and_nothing_within_it_is_faster(swept, bound):
+    best = within_bound(swept, bound)
+    kept = [row["clips_per_second"] for row in swept if row["p99_ms"] <= bound]
+    assert best["clips_per_second"] == max(kept, default=None)
+    assert ("reason" in best) == (not kept)
+
+
+def test_too_few_queries_carry_no_bound():
+    few = {"batch": 1, "p90_ms": None, "p99_ms": None, "clips_per_second": 5.0, "interval": [5.0, 5.0]}
+    assert "64" in within_bound([few], 10)["reason"]
+    some = few | {"p90_ms": 3.0}
+    assert within_bound([some], 10) == {
+        "bound_ms": 10, "metric": "p90_ms", "batch": 1, "clips_per_second": 5.0, "interval": [5.0, 5.0],
+    }  # fmt: skip

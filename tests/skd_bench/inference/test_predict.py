@@ -1,0 +1,94 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from skd_bench.bundle.manifest import Manifest
+from skd_bench.errors import UserError
+from skd_bench.inference.predict import predict
+from skd_bench.metrics.accuracy import softmax
+from skd_bench.runtimes import runtime, runtimes
+from skd_bench.video.clip import decode_clip, normalise
+
+
+def test_videos_get_classes_and_a_bad_one_an_error(tmp_path, bundle, video):
+    dark, bright = video(tmp_path / "dunkel ü 1.mp4", 20), video(tmp_path / "bright.mp4", 240)
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    got = json.loads(json.dumps(predict(bundle, [dark, text, bright, "missing.mp4"], top=2)))
+    assert [entry["video"] for entry in got] == [str(dark), str(text), str(bright), "missing.mp4"]
+    assert got[0]["top"][0][0] == "dark"
+    assert got[2]["top"][0][0] in ("bright", "green")
+    assert str(text) in got[1]["error"]
+    assert "no such file" in got[3]["error"]
+    assert "top" not in got[1]
+    for entry in (got[0], got[2]):
+        assert len(entry["top"]) == 2
+        assert entry["top"][0][1] >= entry["top"][1][1]
+        assert entry["milliseconds"].keys() == {"decode", "preprocess", "infer"}
+        assert min(entry["milliseconds"].values()) > 0
+
+
+def test_it_is_the_network_on_the_decoded_clip(tmp_path, bundle, video):
+    path = video(tmp_path / "v.mp4", 90)
+    manifest = Manifest.load(bundle)
+    clip = normalise(decode_clip(path, manifest.sampling, manifest.preprocess)[np.newaxis], manifest.preprocess)
+    session = runtime("ort").load(bundle / manifest.default, threads=1)
+    want = dict(zip(manifest.classes, softmax(session.run(clip))[0], strict=True))
+    [entry] = predict(bundle, [path], top=10)
+    assert dict(entry["top"]) == pytest.approx(want)
+
+
+def test_another_artefact_can_be_asked_for(tmp_path, bundle, video):
+    path = video(tmp_path / "v.mp4", 90)
+    assert predict(bundle, [path], artefact="artefacts/other.onnx")[0]["top"]
+    with pytest.raises(UserError, match=r"no artefact 'x\.onnx'"):
+        predict(bundle, [path], artefact="x.onnx")
+
+
+def test_an_artefact_that_was_changed_is_not_run(bundle):
+    path = bundle / "artefacts" / "fp32.onnx"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(UserError, match="other sha256"):
+        predict(bundle, [])
+    path.unlink()
+    with pytest.raises(UserError, match="cannot read"):
+        predict(bundle, [])
+
+
+def test_a_manifest_that_does_not_fit_its_network_is_refused(bundle):
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    data["sampling"]["frames"] = 8
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=r"the manifest says float32 \(batch, 3, 8, 16, 16\)"):
+        predict(bundle, [])
+    data["sampling"]["frames"] = 4
+    data["classes"].append("fourth")
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match="3 classes and the manifest 4"):
+        predict(bundle, [])
+
+
+def test_no_videos_give_nothing_and_no_classes_are_refused(bundle):
+    assert predict(bundle, []) == []
+    with pytest.raises(UserError, match="at least 1 class"):
+        predict(bundle, [], top=0)
+
+
+def test_a_folder_that_is_no_bundle_is_told(tmp_path):
+    with pytest.raises(UserError):
+        predict(tmp_path, [])
+
+
+def test_a_bundle_may_be_for_openvino(bundle, tmp_path, video):
+    if reason := runtimes()["openvino"].missing():
+        pytest.skip(f"not installed is openvino here: {reason}")
+    path = video(tmp_path / "v.mp4", 200)
+    [before] = predict(bundle, [path])
+    manifest = Manifest.load(bundle)
+    rows = [replace(artefact, runtime="openvino") for artefact in manifest.artefacts]
+    replace(manifest, artefacts=rows).save(bundle)
+    [after] = predict(bundle, [path])
+    assert dict(after["top"]) == pytest.approx(dict(before["top"]), abs=1e-5)

@@ -1,0 +1,140 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+
+from skd_bench.errors import UserError
+from skd_bench.metrics.accuracy import logits_of, score, softmax
+from skd_bench.runtimes import runtime
+from skd_bench.video.clip import Preprocess, normalise
+
+NAMES = ["a", "b", "c", "d"]
+SIZE = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def one_hot(answers) -> np.ndarray:
+    return np.eye(len(NAMES), dtype=np.float32)[list(answers)] * 3
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
+def test_the_scores_are_scikit_learns(pairs):
+    labels, answers = map(np.array, zip(*pairs, strict=True))
+    got = score(one_hot(answers), labels, NAMES)
+    assert got.n == len(pairs)
+    assert got.top1.value == pytest.approx((labels == answers).mean())
+    assert got.macro_f1 == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
+    assert got.confusion == confusion_matrix(labels, answers, labels=range(4)).tolist()
+    columns = precision_recall_fscore_support(labels, answers, labels=range(4), zero_division=0)
+    for row, name, p, r, f, s in zip(got.per_class, NAMES, *columns, strict=True):
+        assert row == {
+            "class": name,
+            "support": s,
+            "precision": pytest.approx(p),
+            "recall": pytest.approx(r),
+            "f1": pytest.approx(f),
+        }
+    assert 0 <= got.ece <= 1
+    json.dumps(got.to_json(), allow_nan=False)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    # Always 80 % sure and right in 6 of 10: the gap is 0.2.
+    sure = np.log(np.array([[0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3]])).repeat(10, axis=0)
+    assert score(sure, [0] * 6 + [1] * 4, NAMES).ece == pytest.approx(0.2)
+    certain = one_hot([0, 1, 2]) * 100
+    assert score(certain, [0, 1, 2], NAMES).ece == pytest.approx(0)
+    # Over- and underconfidence in different bins do not cancel.
+    mixed = np.log(np.array([[0.9, 0.1], [0.6, 0.4]]))
+    assert score(mixed, [1, 0], ["x", "y"]).ece == pytest.approx((0.9 + 0.4) / 2)
+
+
+def test_groups_reach_the_interval():
+    labels = np.zeros(200, int)
+    answers = np.repeat(np.arange(10) % 2, 20)
+    alone = score(one_hot(answers), labels, NAMES)
+    grouped = score(one_hot(answers), labels, NAMES, groups=np.repeat(np.arange(10), 20).tolist())
+    assert grouped.top1.high - grouped.top1.low > 2 * (alone.top1.high - alone.top1.low)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (np.zeros((2, 3)), [0, 1]),
+        (np.zeros((3, 4)), [0, 1]),
+        (np.zeros((2, 4)), [0, 4]),
+        (np.zeros((2, 4)), [-1, 0]),
+        (np.zeros((2, 4)), [0.0, 1.0]),
+    ],
+)
+def test_what_does_not_fit_is_refused(logits, labels):
+    with pytest.raises(ValueError, match=r"logits|labels"):
+        score(logits, labels, NAMES)
+
+
+def test_nothing_to_score_is_told():
+    with pytest.raises(UserError, match="no clip"):
+        score(np.zeros((0, 4)), [], NAMES)
+
+
+def test_softmax_survives_large_logits():
+    got = softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]]))
+    np.testing.assert_allclose(got, [[1, 0], [0.5, 0.5]])
+
+
+# -------------------------------------------------------------------------------------------------- through a runtime
+def clips(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 4, 16, 16, 3), dtype=np.uint8)
+
+
+def test_logits_come_in_order_whatever_the_batches(tmp_path, network):
+    session = runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
+    data = clips(10)
+    whole = logits_of(session, [data], SIZE)
+    parts = logits_of(session, iter([data[:3], data[3:4], data[4:]]), SIZE)
+    assert whole.shape == (10, 3)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    mean = normalise(data, SIZE).mean(axis=(1, 2, 3, 4))
+    np.testing.assert_allclose(whole[:, 1], mean, atol=1e-4)
+
+
+def test_a_network_of_batch_one_is_fed_one_by_one(tmp_path, network):
+    import onnx
+
+    path = network(tmp_path / "n.onnx")
+    free = logits_of(runtime("ort").load(path, threads=1), [clips(5)], SIZE)
+    model = onnx.load(path)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, path)
+    fixed = logits_of(runtime("ort").load(path, threads=1), [clips(5)], SIZE)
+    np.testing.assert_allclose(fixed, free, atol=1e-5)
+
+
+def test_an_answer_that_is_no_number_names_its_clip(tmp_path, network):
+    session = runtime("ort").load(network(tmp_path / "n.onnx", bias=float("nan")), threads=1)
+    with pytest.raises(UserError, match="clip 0 holds NaN"):
+        logits_of(session, [clips(3)], SIZE)
+
+    class Spoiled:
+        input, output = session.input, session.output
+
+        def run(self, x):
+            answer = np.zeros((len(x), 3), np.float32)
+            answer[x[:, 0, 0, 0, 0] > 0.9, 1] = np.inf
+            return answer
+
+    data = np.zeros((6, 4, 16, 16, 3), np.uint8)
+    data[4] = 255
+    with pytest.raises(UserError, match="clip 4 "):
+        logits_of(Spoiled(), [data[:3], data[3:]], SIZE)
+
+
+def test_no_clips_at_all_is_told(tmp_path, network):
+    session = runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
+    with pytest.raises(UserError, match="no clip"):
+        logits_of(session, [], SIZE)

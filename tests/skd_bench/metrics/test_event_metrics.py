@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from skd_bench.errors import UserError
+from skd_bench.metrics.event_metrics import Event, judge, poisson_interval, read_events
+
+
+def test_reports_and_events_meet_in_video_class_and_time():
+    truth = [Event("a", 10, 12, "fall"), Event("a", 50, 51, "fall"), Event("a", 60, 61, "run")]
+    reports = [
+        Event("a", 11, 14, "fall"),
+        Event("a", 12, 13, "fall"),  # begins when the event has ended
+        Event("b", 10, 12, "fall"),
+        Event("a", 60, 61, "fall"),
+    ]
+    got = judge(reports, truth, 2.0)
+    assert got["false_alarms"] == 3
+    assert got["false_alarms_per_hour"] == 1.5
+    assert got["interval"][0] < 1.5 < got["interval"][1]
+    assert [(r["class"], r["events"], r["found"], r["recall"]) for r in got["recall"]] == [
+        ("fall", 2, 1, 0.5),
+        ("run", 1, 0, 0.0),
+    ]
+
+
+def test_silence_has_an_upper_bound():
+    got = judge([], [], 10.0)
+    assert got["false_alarms_per_hour"] == 0
+    assert got["interval"] == [0, pytest.approx(0.3689, abs=1e-4)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 3000))
+def test_the_poisson_interval_is_garwoods(count):
+    low, high = poisson_interval(count)
+    assert low == pytest.approx(chi2.ppf(0.025, 2 * count) / 2 if count else 0, rel=1e-6)
+    assert high == pytest.approx(chi2.ppf(0.975, 2 * count + 2) / 2, rel=1e-6)
+
+
+def test_events_are_read_and_wrong_ones_named(tmp_path):
+    table = tmp_path / "events.csv"
+    table.write_text("video,start,end,class\nfolder/a.mp4,1.5,2,fall\n")
+    assert read_events(table, ["fall"]) == [Event("a.mp4", 1.5, 2.0, "fall")]
+    for row, said in (("a,2,1,fall", "before it ends"), ("a,x,1,fall", "row 2"), ("a,0,1,cat", "no class 'cat'"),
+                      ("a,0", "needs video"), ("a,nan,1,fall", "before it ends")):  # fmt: skip
+        table.write_text(f"video,start,end,class\n{row}\n")
+        with pytest.raises(UserError, match=said):
+            read_events(table, ["fall"])
+    with pytest.raises(UserError, match="cannot read"):
+        read_events(tmp_path / "none.csv", [])

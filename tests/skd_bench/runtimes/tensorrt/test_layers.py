@@ -1,0 +1,37 @@
+"""What the inspector of TensorRT says, in the layout that NVIDIA documents, counted by kind and precision."""
+
+from __future__ import annotations
+
+import json
+
+from skd_bench.runtimes.tensorrt.layers import layers_of
+
+
+def tensor(kind: str) -> dict[str, object]:
+    return {"Name": "x", "Location": "Device", "Dimensions": [1, 8, 4, 4], "Format/Datatype": kind}
+
+
+def layer(kind: str, read: str, wrote: str) -> dict[str, object]:
+    return {"Name": "n", "LayerType": kind, "Inputs": [tensor(read)], "Outputs": [tensor(wrote)], "TacticName": "t"}
+
+
+def test_layers_by_kind_and_precision():
+    wide, half = "Thirty-two wide channel vectorized row major Int8 format", "Row major linear FP16 format"
+    said = {"Layers": [
+        layer("Reformat", "Row major linear FP32", wide),
+        layer("CaskConvolution", wide, wide), layer("CaskConvolution", wide, wide),
+        layer("CaskConvolution", wide, "Row major linear FP32"),
+        layer("kgen", half, half),
+    ], "Bindings": ["clip", "logits"]}  # fmt: skip
+    rows = layers_of(json.dumps(said))
+    assert rows[0] == {"op": "CaskConvolution", "ran": "int8", "format": wide, "nodes": 2}
+    assert {(r["op"], r["ran"], r["nodes"]) for r in rows[1:]} == {
+        ("CaskConvolution", "int8", 1), ("Reformat", "reformatted", 1), ("kgen", "fp16", 1),
+    }  # fmt: skip
+
+
+def test_an_engine_that_tells_names_alone():
+    assert layers_of(json.dumps({"Layers": ["conv1", "conv2"]})) == [
+        {"op": "unknown", "ran": "unknown", "format": "unknown", "nodes": 2}
+    ]
+    assert layers_of("") == []

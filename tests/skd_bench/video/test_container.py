@@ -1,0 +1,64 @@
+"""Metadata that is not UTF-8 stops nobody, on any PyAV; every reader opens files through this one door."""
+
+import re
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from skd_bench.inference.frame_stream import frames_of
+from skd_bench.inference.long_video import _length
+from skd_bench.video.clip import Preprocess, Sampling, decode_clip
+from skd_bench.video.container import open_container
+from skd_bench.video.sliding_window import Stopwatch, Windows
+
+VIEW = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+@pytest.fixture(params=["mp4", "mkv", "avi"])
+def latin_1_video(request, tmp_path) -> Path:
+    """A video with the title 'Überfall', written by a camera that knows only Latin-1."""
+    path = tmp_path / f"v.{request.param}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "@berfall"
+        stream = container.add_stream("mpeg4", rate=15)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for level in range(12):
+            image = np.full((32, 32, 3), 20 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b"@berfall" in data
+    path.write_bytes(data.replace(b"@berfall", "Überfall".encode("latin-1")))
+    return path
+
+
+def test_it_opens(latin_1_video):
+    with open_container(latin_1_video) as container:
+        assert "berfall" in container.metadata["title"]
+        assert len(list(container.decode(video=0))) == 12
+
+
+def test_a_clip_is_decoded(latin_1_video):
+    assert decode_clip(latin_1_video, Sampling(4), VIEW).shape == (4, 16, 16, 3)
+
+
+def test_a_long_video_is_watched(latin_1_video):
+    seconds, rate = _length(latin_1_video)
+    assert (round(seconds, 1), round(rate)) == (0.8, 15)
+    windows = Windows(latin_1_video, Sampling(4), VIEW, window=0.4, hop=0.4, watch=Stopwatch())
+    assert len(list(windows)) == 2
+
+
+def test_a_stream_is_read_frame_by_frame(latin_1_video):
+    assert len(list(frames_of(latin_1_video, VIEW, 1))) == 12
+
+
+def test_no_reader_has_a_door_of_its_own(root, tree):
+    """Suites that time a bare decoder are outsiders on purpose."""
+    reads = re.compile(r"\bav\.open\((?![^)]*[\"']w[\"'])")
+    sources = [f for f in tree if f.suffix == ".py" and f.parts[0] in ("skd_edge", "export", "bench")]
+    found = [f.as_posix() for f in sources if "suites" not in f.parts and reads.search((root / f).read_text())]
+    assert found == ["bench/skd_bench/video/container.py"]

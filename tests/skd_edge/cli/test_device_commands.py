@@ -1,0 +1,124 @@
+"""The commands that a device needs, on a real bundle: a tiny ONNX file that tells bright videos from dark ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest
+from skd_bench.files import sha256_file
+from skd_bench.video.clip import Preprocess, Sampling
+from skd_edge.cli.main import run
+
+
+def film(path: Path, level: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def network(path: Path) -> None:
+    """Mean over the clip, times (1, -1): logits of "bright" and "dark"."""
+    axes = numpy_helper.from_array(np.array([1, 2, 3, 4]), "axes")
+    sign = numpy_helper.from_array(np.array([[1.0, -1.0]], np.float32), "sign")
+    shape = numpy_helper.from_array(np.array([-1, 1]), "shape")
+    nodes = [
+        helper.make_node("ReduceMean", ["clip", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Reshape", ["mean", "shape"], ["column"]),
+        helper.make_node("MatMul", ["column", "sign"], ["logits"]),
+    ]
+    clip = helper.make_tensor_value_info("clip", TensorProto.FLOAT, ["batch", 3, 4, 16, 16])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "tiny", [clip], [logits], [axes, sign, shape])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    folder = tmp_path / "bundle ü"
+    folder.mkdir()
+    network(folder / "tiny.onnx")
+    file = folder / "tiny.onnx"
+    artefact = Artefact("tiny.onnx", sha256_file(file), file.stat().st_size, "fp32", "ort", "tiny", ["teacher", "tiny"])
+    preprocess = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    manifest = Manifest(
+        SCHEMA, "tiny", "test", ["bright", "dark"], "float_clip", Sampling(4), preprocess, "tiny.onnx", [artefact]
+    )
+    manifest.save(folder)
+    return folder
+
+
+def test_predict(bundle, tmp_path, capsys):
+    videos = [tmp_path / "light clip.mp4", tmp_path / "night.mp4"]
+    film(videos[0], 230)
+    film(videos[1], 20)
+    assert run(["predict", str(bundle), *map(str, videos), "--top", "1"]) == 0
+    bright, dark = capsys.readouterr().out.splitlines()
+    assert bright.startswith(f"{videos[0]}: bright 9")
+    assert dark.startswith(f"{videos[1]}: dark 9")
+
+
+def test_predict_goes_on_after_a_bad_video(bundle, tmp_path, capsys):
+    film(tmp_path / "a.mp4", 230)
+    (tmp_path / "text.mp4").write_text("no video")
+    assert run(["predict", str(bundle), str(tmp_path / "text.mp4"), str(tmp_path / "a.mp4"), "--json"]) == 1
+    bad, good = json.loads(capsys.readouterr().out)
+    assert "text.mp4" in bad["error"]
+    assert good["top"][0][0] == "bright"
+
+
+def test_accuracy_and_watch(bundle, tmp_path, capsys):
+    classes = json.loads((bundle / "manifest.json").read_text())["classes"]
+    for name, level in zip(classes, (10, 240), strict=False):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        film(tmp_path / "videos" / name / "a.mp4", level)
+    assert run(["accuracy", str(bundle), str(tmp_path / "videos"), "--views", "1", "--views", "2", "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["videos"] == 2
+    assert {row["views"] for row in scored["rows"]} == {1, 2}
+    video = tmp_path / "videos" / classes[0] / "a.mp4"
+    assert run(["watch", str(bundle), str(video), "--window", "0.2", "--hop", "0.1"]) == 0
+    assert "real-time factor" in capsys.readouterr().out
+    assert run(["watch", str(bundle), str(video), "--window", "0.2", "--hop", "0"]) == 1
+    assert run(["accuracy", str(bundle), str(video), "--class", "x"]) == 1
+    capsys.readouterr()
+
+
+def test_verify(bundle, capsys):
+    assert run(["verify", str(bundle)]) == 0
+    assert "ok" in capsys.readouterr().out
+    with (bundle / "tiny.onnx").open("ab") as file:
+        file.write(b"x")
+    assert run(["verify", str(bundle)]) == 1
+    assert "tiny.onnx" in capsys.readouterr().err
+
+
+def test_bench(bundle, capsys):
+    words = ["bench", str(bundle), "--processes", "1", "--queries", "70"]
+    assert run([*words, "--json"]) == 0
+    (artefact,) = json.loads(capsys.readouterr().out)["artefacts"]
+    assert artefact["latency"]["p50_ms"] > 0
+    assert artefact["latency"]["n"] >= 70
+
+
+def test_none_of_these_needs_torch(bundle, tmp_path):
+    film(tmp_path / "a.mp4", 230)
+    block = "import sys\nfor m in ('torch', 'onnx', 'sklearn', 'pydantic'): sys.modules[m] = None\n"
+    code = block + "from skd_edge.cli.main import main; main()"
+    for words in (["verify", bundle], ["predict", bundle, tmp_path / "a.mp4"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,130 @@
+"""A first recipe for folders as people have them, with real videos."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from skd_bench.errors import UsageError
+from skd_edge.cli.init_recipe import write_recipe
+from skd_edge.recipe.data import FolderData, TableData
+from skd_edge.recipe.loader import load_recipe
+
+
+def film(path: Path, frames: int = 6, width: int = 48, height: int = 32) -> None:
+    """A short real H.264 file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for i in range(frames):
+            image = np.full((height, width, 3), 20 * i % 255, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def table(path: Path, rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def refusal(folder: Path, out: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        write_recipe(folder, out)
+    assert not out.exists()
+    return str(caught.value)
+
+
+def test_class_folders(tmp_path):
+    root = tmp_path / "my clips ü"
+    for name, count in (("up", 11), ("dówn {x}", 4), ("alone", 1)):
+        for i in range(count):
+            film(root / name / f"{i:02}.mp4", frames=5 + i)
+    found = write_recipe(root, tmp_path / "r.yaml")
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert recipe.data == FolderData(kind="folder", root=root, val=0.15, test=0.15)
+    assert recipe.clip.frames == 5
+    assert recipe.clip.size == 32
+    assert found.clips == {"up": 11, "dówn {x}": 4, "alone": 1}
+    assert ["alone" in w or "dówn" in w for w in found.warnings] == [True, True]
+    text = (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    assert "5 to 8 frames" in text
+    assert 20 <= len(text.splitlines()) <= 40
+    assert sum("#" in line for line in text.splitlines()) >= 10
+
+
+def test_split_folders(tmp_path):
+    for name in ("train/a/1.mp4", "train/b/1.mp4", "val/a/1.mp4", "val/c/1.mp4"):
+        film(tmp_path / name)
+    found = write_recipe(tmp_path, tmp_path / "r.yaml")
+    data = load_recipe(tmp_path / "r.yaml").data
+    assert isinstance(data, FolderData)
+    assert (data.root, data.val_root, data.test_root) == (tmp_path / "train", tmp_path / "val", None)
+    assert any("'c' is in val and not in train" in w for w in found.warnings)
+
+
+def test_csv_index(tmp_path):
+    rows = [["Path", "class", "subset", "actor"]]
+    for i, split in enumerate(["train", "train", "validation", "test"]):
+        film(tmp_path / f"v/{i}.mkv")
+        rows.append([f"v/{i}.mkv", ["no", "yes"][i % 2], split, str(i)])
+    table(tmp_path / "index.csv", rows)
+    write_recipe(tmp_path, tmp_path / "r.yaml")
+    data = load_recipe(tmp_path / "r.yaml").data
+    assert isinstance(data, TableData)
+    assert (data.file, data.path, data.label, data.group) == (Path("index.csv"), "Path", "class", "actor")
+    assert (data.train, data.val) == ({"subset": ["train"]}, {"subset": ["validation"]})
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([["path", "label"], ["a.mp4", "x"]], "no column for split"),
+        ([["path", "label", "split"], ["a.mp4", "x", "train"]], "no row whose 'split' is 'val'"),
+        ([[]], "no column for path, label, split"),
+    ],
+)
+def test_csv_that_cannot_be(tmp_path, rows, words):
+    table(tmp_path / "index.csv", rows)
+    message = refusal(tmp_path, tmp_path / "r.yaml")
+    assert "index.csv" in message
+    assert words in message
+
+
+def test_folders_that_cannot_be(tmp_path):
+    out = tmp_path / "r.yaml"
+    assert "No such file" in refusal(tmp_path / "absent", out)
+    (tmp_path / "empty").mkdir()
+    assert "no videos" in refusal(tmp_path / "empty", out)
+    film(tmp_path / "flat" / "a b.mp4")
+    assert "flat/CLASS/a b.mp4" in refusal(tmp_path / "flat", out)
+    film(tmp_path / "one" / "only" / "a.mp4")
+    assert "one class ('only')" in refusal(tmp_path / "one", out)
+    assert "Not a directory" in refusal(tmp_path / "flat" / "a b.mp4", out)
+
+
+def test_videos_that_are_none(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "v" / name).mkdir(parents=True)
+        (tmp_path / "v" / name / "x.mp4").write_text("this is text")
+    assert "none of the 2 videos" in refusal(tmp_path / "v", tmp_path / "r.yaml")
+    film(tmp_path / "v" / "a" / "y.mp4")
+    (tmp_path / "v" / "b" / "zero.mp4").touch()
+    found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
+    assert sum("cannot be read as a video" in w for w in found.warnings) == 3
+
+
+def test_never_overwrites_unasked(tmp_path):
+    film(tmp_path / "v" / "a" / "1.mp4")
+    film(tmp_path / "v" / "b" / "1.mp4")
+    out = tmp_path / "r.yaml"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="--force"):
+        write_recipe(tmp_path / "v", out)
+    assert out.read_text() == "mine"
+    write_recipe(tmp_path / "v", out, force=True)
+    assert load_recipe(out).name == "v"

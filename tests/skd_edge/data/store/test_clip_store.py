@@ -1,0 +1,216 @@
+"""The clip store: every file decoded once; what cannot be read is set aside and counted, and shifts no label."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skd_bench.errors import UserError
+from skd_bench.video.clip import Preprocess, Sampling, decode_clip
+from skd_edge.data.sources.registry import Entry, Listing, list_clips
+from skd_edge.data.store.clip_store import is_built, open_store
+from skd_edge.labels.dataset import gather
+from skd_edge.recipe.data import FolderData, TableData
+from skd_edge.recipe.schema import Recipe
+
+SAMPLING, PREPROCESS = Sampling(4), Preprocess(16, 16, "crop", (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture(scope="session")
+def videos(film, tmp_path_factory) -> Path:
+    """Two classes of twelve real clips each, in a folder with a space and a letter beyond ASCII."""
+    root = tmp_path_factory.mktemp("videos") / "meine Vidéos"
+    for label in ("spin_cw", "blink"):
+        for i in range(12):
+            film(root / label / f"clip {i} ü.mp4", label, seed=i)
+    return root
+
+
+@pytest.fixture
+def root(videos, tmp_path) -> Path:
+    return shutil.copytree(videos, tmp_path / "my clips ß")
+
+
+def opened(listing, cache, min_clips=0.5, sampling=SAMPLING, **kw):
+    return open_store(listing, sampling, PREPROCESS, cache, min_clips=min_clips, processes=1, **kw)
+
+
+def folder(root, tmp_path, **kw):
+    return list_clips(FolderData(kind="folder", root=root, val=0.25, test=0.25, **kw), seed=0, cache=tmp_path)
+
+
+def check_every_clip(clips, listing):
+    """Each clip's pixels and label are those of the file that bears its name and split."""
+    for split in ("train", "val", "test"):
+        subset = getattr(clips, split)
+        entries = {e.name: e for e in listing.entries if e.split == split}
+        for name, pixels, label in zip(subset.names, subset.clips, subset.labels, strict=True):
+            entry = entries[name]
+            assert clips.classes[label] == entry.label
+            assert np.array_equal(pixels, decode_clip(entry.path, SAMPLING, PREPROCESS))
+
+
+def test_clips_are_what_the_device_decodes(root, tmp_path):
+    listing, seen = folder(root, tmp_path), []
+    assert not is_built(listing, SAMPLING, PREPROCESS, tmp_path)
+    clips = opened(listing, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert is_built(listing, SAMPLING, PREPROCESS, tmp_path)
+    assert seen[-1] == (24, 24)
+    assert (len(clips.train), len(clips.val), len(clips.test)) == (12, 6, 6)
+    assert clips.train.clips.shape == (12, 4, 16, 16, 3)
+    assert clips.quarantined == ()
+    assert len({int(i) for s in (clips.train, clips.val, clips.test) for i in s.ids}) == 24
+    check_every_clip(clips, listing)
+
+
+def test_the_second_time_nothing_is_decoded(root, tmp_path):
+    listing = folder(root, tmp_path)
+    first = opened(listing, tmp_path)
+    again = opened(listing, tmp_path, progress=lambda done, total: pytest.fail("decoded again"))
+    assert first.train.hash == again.train.hash
+    assert np.array_equal(first.val.clips, again.val.clips)
+
+
+def test_the_hash_is_of_pixels_and_labels_not_of_places(root, tmp_path):
+    other = shutil.copytree(root, tmp_path / "elsewhere")
+    one, two = opened(folder(root, tmp_path), tmp_path), opened(folder(other, tmp_path), tmp_path)
+    assert one.train.hash == two.train.hash
+    assert len({one.train.hash, one.val.hash, one.test.hash}) == 3
+    listing = folder(root, tmp_path)
+    relabelled = tuple(
+        Entry(e.path, e.name, "blink" if i == 0 else e.label, e.split, e.group) for i, e in enumerate(listing.entries)
+    )
+    swapped = opened(Listing(listing.classes, relabelled, ""), tmp_path)
+    assert (swapped.train.hash == one.train.hash) == (listing.entries[0].label == "blink")
+    assert opened(folder(root, tmp_path), tmp_path, sampling=Sampling(3)).train.hash != one.train.hash
+
+
+def test_a_changed_file_is_decoded_again(root, tmp_path, film):
+    listing = folder(root, tmp_path)
+    before = opened(listing, tmp_path)
+    film(listing.entries[0].path, "grow", seed=99)
+    after = opened(listing, tmp_path)
+    assert before.train.hash != after.train.hash
+    check_every_clip(after, listing)
+
+
+def test_bad_files_are_set_aside_and_the_rest_goes_on(root, tmp_path):
+    listing = folder(root, tmp_path)
+    train = [e for e in listing.entries if e.split == "train"]
+    train[0].path.write_bytes(b"")
+    train[2].path.write_text("this is no video at all")
+    whole = train[4].path.read_bytes()
+    train[4].path.write_bytes(whole[: len(whole) // 3])
+    train[5].path.unlink()
+    clips = opened(listing, tmp_path)
+    reasons = {q["path"]: q["reason"] for q in clips.quarantined}
+    assert list(reasons) == [train[i].name for i in (0, 2, 4, 5)]
+    assert "empty" in reasons[train[0].name]
+    assert "no such file" in reasons[train[5].name]
+    assert all(reasons.values())
+    assert len(clips.train) == 8
+    check_every_clip(clips, listing)
+    # Kept clips keep their reasons when the store is opened again.
+    assert opened(listing, tmp_path).quarantined == clips.quarantined
+
+
+def test_below_min_clips_is_one_message(root, tmp_path):
+    listing = folder(root, tmp_path)
+    for entry in listing.entries[:5]:
+        entry.path.write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        opened(listing, tmp_path, min_clips=0.9)
+    said = str(caught.value)
+    assert "5 of 24 clips cannot be read" in said
+    assert listing.entries[0].name in said
+    assert "min_clips asks for 90%" in said
+    assert len(opened(listing, tmp_path, min_clips=0.7).train) == 7
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_that_lost_its_last_clip(root, tmp_path, split):
+    listing = folder(root, tmp_path)
+    for entry in listing.entries:
+        if entry.split == split and entry.label == "blink":
+            entry.path.write_bytes(b"")
+    with pytest.raises(UserError, match="class 'blink' has no readable clip left"):
+        opened(listing, tmp_path)
+
+
+def test_a_test_split_that_lost_its_last_clip(root, tmp_path):
+    listing = folder(root, tmp_path)
+    for entry in listing.entries:
+        if entry.split == "test":
+            entry.path.write_bytes(b"")
+    with pytest.raises(UserError, match="no readable test clip"):
+        opened(listing, tmp_path)
+
+
+def test_files_of_one_name_in_two_splits(root, videos, tmp_path):
+    """``val/blink/x.mp4`` and ``train/blink/x.mp4`` are two clips: a bad one must not shift the others' labels."""
+    trusted = shutil.copytree(videos, tmp_path / "val")
+    listing = folder(root, tmp_path, val_root=trusted, test_root=shutil.copytree(videos, tmp_path / "test"))
+    (root / "blink" / "clip 0 ü.mp4").write_bytes(b"")
+    clips = opened(listing, tmp_path)
+    assert (len(clips.train), len(clips.val), len(clips.test)) == (23, 24, 24)
+    assert clips.val.names[0] == "blink/clip 0 ü.mp4"
+    check_every_clip(clips, listing)
+
+
+def test_more_frames_than_the_video_has(root, tmp_path):
+    clips = opened(folder(root, tmp_path), tmp_path, sampling=Sampling(20))
+    assert clips.train.clips.shape[1] == 20
+    assert clips.quarantined == ()
+    assert len({frame.tobytes() for frame in clips.train.clips[0]}) <= 8  # frames repeat
+
+
+def test_scattered_splits(root, tmp_path):
+    """A list whose splits do not stand together gives the same clips."""
+    listing = folder(root, tmp_path)
+    mixed = Listing(listing.classes, tuple(sorted(listing.entries, key=lambda e: e.name)), "")
+    check_every_clip(opened(mixed, tmp_path), mixed)
+
+
+def test_groups_number_the_source_videos(root, tmp_path):
+    listing = folder(root, tmp_path)
+    paired = tuple(Entry(e.path, e.name, e.label, e.split, f"g{i // 2}") for i, e in enumerate(listing.entries))
+    groups = opened(Listing(listing.classes, paired, ""), tmp_path).train.groups
+    assert groups.tolist() == [i // 2 for i in range(12)]
+
+
+def test_gather_hides_the_truth_and_names_the_noise(root, tmp_path):
+    base = {
+        "name": "g",
+        "data": {"kind": "folder", "root": root, "val": 0.25, "test": 0.25},
+        "students": [{"name": "s"}],
+    }
+    base["clip"] = {"frames": 4, "size": 16}
+    clean = gather(Recipe.model_validate(base), tmp_path)
+    noisy = gather(Recipe.model_validate(base | {"labels": {"noise": {"kind": "symmetric", "rate": 0.5}}}), tmp_path)
+    assert clean.truth is None
+    assert np.array_equal(clean.weak, clean.clips.train.labels)
+    assert np.array_equal(noisy.truth, clean.weak)
+    assert (noisy.weak != noisy.truth).sum() == 6
+    assert noisy.weak_hash != clean.weak_hash
+    assert noisy.clips.train.hash == clean.clips.train.hash
+    assert {label for _, label in clean.sample_files} == {"blink", "spin_cw"}
+    assert all(path.is_file() for path, _ in clean.sample_files)
+
+
+def test_real_camera_clips(tmp_path, shared):
+    root = shared("decode") / "asl"
+    files = sorted(p.name for p in root.iterdir())[:6]
+    splits = ["train", "train", "val"]
+    files.append(sorted(p.name for p in root.iterdir())[6])
+    rows = [f"{root / f},{'aba'[i // 3]},{[*splits, *splits, 'test'][i]}" for i, f in enumerate(files)]
+    (tmp_path / "index.csv").write_text("\n".join(["path,label,split", *rows]))
+    rules = {s: {"split": [s]} for s in ("train", "val", "test")}
+    listing = list_clips(TableData(kind="csv", root=tmp_path, **rules), seed=0, cache=tmp_path)
+    clips = opened(listing, tmp_path)
+    assert clips.quarantined == ()
+    assert clips.train.clips.shape == (4, 4, 16, 16, 3)
+    assert clips.train.clips.std() > 10  # a picture, not a grey
+    check_every_clip(clips, listing)

@@ -1,0 +1,73 @@
+"""torchcodec gives the frames that PyAV gives, and what it cannot read goes to PyAV.
+
+It runs on PyAV's own FFmpeg, whose libraries lie in PyAV's wheel under other names, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skd_bench.errors import UserError
+from skd_edge.data.store import torchcodec
+from skd_edge.recipe.schema import Clip
+
+HERE = Path(__file__).parent
+BY_PYAV = {"no timestamps", "in a tar", "a span"}
+
+
+@pytest.fixture(scope="module")
+def ffmpeg(tmp_path_factory) -> str:
+    """Folders for the loader: PyAV's libraries by their usual names (libavcodec.so.62), and what these need."""
+    if importlib.util.find_spec("torchcodec") is None:
+        pytest.skip("torchcodec is not installed")
+    import av
+
+    theirs = Path(av.__file__).parent.with_name("av.libs")
+    if not theirs.is_dir():
+        pytest.skip("this PyAV brings no FFmpeg of its own")
+    names = tmp_path_factory.mktemp("ffmpeg")
+    for library in theirs.iterdir():
+        if found := re.fullmatch(r"(lib(?:av|sw)\w+)-\w+\.so\.(\d+)\..*", library.name):
+            (names / f"{found[1]}.so.{found[2]}").symlink_to(library)
+    return f"{names}:{theirs}"
+
+
+def test_it_gives_the_documented_frames(ffmpeg, tmp_path):
+    cases = subprocess.run([sys.executable, str(HERE / "torchcodec_cases.py"), str(tmp_path)], text=True,
+                           env=os.environ | {"LD_LIBRARY_PATH": ffmpeg}, capture_output=True, check=False)  # fmt: skip
+    assert cases.returncode == 0, cases.stderr
+    rows = [line.split("\t") for line in cases.stdout.splitlines()]
+    assert len(rows) == 16
+    for name, who, _, mean in rows:
+        assert who == ("PyAV" if name in BY_PYAV else "torchcodec"), name
+        assert float(mean) < 3, name  # its neighbours differ by 8; chroma is scaled twice
+
+
+def test_without_ffmpeg_it_is_refused_in_one_line(ffmpeg, tmp_path):
+    for version in range(56, 61):
+        (tmp_path / f"libavutil.so.{version}").touch()  # found first, and no library
+    code = "from skd_edge.data.store.torchcodec import require_torchcodec as r; r()"
+    said = subprocess.run([sys.executable, "-c", code], env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
+                          text=True, capture_output=True, check=False)  # fmt: skip
+    last = said.stderr.strip().splitlines()[-1]
+    assert "UserError: clip.decoder: torchcodec cannot be loaded" in last
+    assert len(last) < 400
+
+
+def test_a_missing_torchcodec_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(UserError, match=r"skd-edge\[torchcodec\]"):
+        torchcodec.require_torchcodec()
+
+
+def test_the_default_names_no_other_store():
+    assert "decoder" not in Clip().model_dump()
+    assert Clip(decoder="torchcodec").model_dump()["decoder"] == "torchcodec"

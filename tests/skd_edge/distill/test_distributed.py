@@ -1,0 +1,85 @@
+"""Two processes train one leg as one does: the same loss at every step, those over the whole batch included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skd_bench.errors import UserError
+from skd_edge.distill.distributed import FabricTeam, Team, team_of
+from skd_edge.run_folder import read_journal
+
+STEPS = Path(__file__).parent / "distributed_steps.py"
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for words in ([], run):
+        done = subprocess.run(
+            [sys.executable, *words, str(STEPS), str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
+    assert len(one["losses"]) == len(two["losses"]) == 9
+    assert {"labels", "logits", "correlation", "distribution"} <= set(one["losses"][-1])
+    for a, b in zip(one["losses"], two["losses"], strict=True):
+        assert a.keys() == b.keys()
+        assert all(abs(a[name] - b[name]) < 1e-5 for name in a), (a, b)
+    assert one["losses"][0] != one["losses"][-1]
+    assert abs(one["weights"] - two["weights"]) < 1e-3
+
+
+RECIPE = """
+name: team
+data: {kind: generated, train: 40, val: 20, test: 20, frames: 4, size: 16}
+clip: {frames: 4, size: 16}
+teacher: {family: resnet, width: 4, depths: [1, 1]}
+students: [{name: small, width: 4, depths: [1, 1]}]
+schedule: {controls: []}
+training: {teacher_epochs: 2, refine: 0.5, rounds: 1, epochs: 1, batch: 20}
+export: {calibration_clips: 16, precisions: [fp32]}
+bench: {processes: 1, queries: 70}
+"""
+
+
+def test_a_whole_run_under_torchrun(tmp_path):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(RECIPE)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+             "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(out)]  # fmt: skip
+    places = {"SKD_EDGE_CACHE": str(tmp_path / "cache"), "SKD_EDGE_LEDGER": str(tmp_path / "looks.jsonl")}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **places})
+    assert done.returncode == 0, done.stderr[-3000:]
+    legs = [json.loads(path.read_text()) for path in out.glob("legs/*/leg.json")]
+    assert len(legs) == 3
+    assert {leg["processes"] for leg in legs} == {2}
+    assert json.loads((out / "report.json").read_text())["chosen"]["path"] == ["teacher", "small"]
+    events = [e["event"] for e in read_journal(out)]
+    assert events.count("started") == events.count("finished") == 1  # one process keeps the journal
+    assert events.count("leg_finished") == 3
+
+
+def test_a_batch_that_cannot_be_divided(monkeypatch):
+    class Two:
+        global_rank, world_size = 1, 2
+
+    team = FabricTeam(Two())
+    assert team.part(np.arange(6)).tolist() == [3, 4, 5]
+    with pytest.raises(UserError, match="a batch of 5 clips cannot be divided evenly among 2 processes"):
+        team.part(np.arange(5))
+
+
+def test_without_torchrun_a_team_of_one(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")  # some cluster's, not torchrun's
+    assert type(team_of()) is Team

@@ -1,0 +1,87 @@
+"""A leg's hash: every setting that decides the result changes it, names and roles do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from skd_edge.distill.job import Leg, digest
+from skd_edge.recipe.schema import Augment, Clip, Losses, Network, Teacher, Training
+
+LEG = Leg(
+    learner=Network(name="n", width=8), role="student", path=("t", "n"), teacher="abc", start=None, targets="weak",
+    data="data", classes=4, clip=Clip(), augment=Augment(), training=Training(), epochs=3, weak=False, staged=True,
+    seed=0,
+)  # fmt: skip
+
+MATTERS = {
+    "teacher": "other", "start": "abc", "targets": "pseudo", "data": "other", "classes": 5, "epochs": 4, "weak": True,
+    "staged": False, "seed": 1,
+}  # fmt: skip
+OTHER = {
+    "clip": Clip(frames=7, size=48, sampling="dense", stride=5, fit="pad", mean=(0.1,) * 3, std=(0.5,) * 3),
+    "augment": Augment(shift=9, brightness=0.3, contrast=0.3, flip=True, views=3, mixup=0.3),
+    "training": Training(
+        batch=7,
+        rate=0.1,
+        weight_decay=0.3,
+        ema=0.5,
+        prefix=0.1,
+        elr=1.0,
+        losses=Losses(labels=9),
+        combination="graft",
+        match=(1, 2),
+        dense=0.5,
+    ),
+    "learner": Network(name="n", family="resnet", width=9, depths=(2, 1), temporal="shift", expand=3),
+}
+
+
+@pytest.mark.parametrize("field", MATTERS)
+def test_what_matters(field):
+    assert replace(LEG, **{field: MATTERS[field]}).hash != LEG.hash
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [(p, f) for p, model in OTHER.items() for f in model.model_fields_set - {"name"}]
+)
+def test_every_setting_of_a_section_matters(part, field):
+    leg = replace(LEG, weak=True)  # a leg that reads them all
+    changed = getattr(leg, part).model_copy(update={field: getattr(OTHER[part], field)})
+    assert replace(leg, **{part: changed}).hash != leg.hash
+
+
+def test_what_a_leg_does_not_read_does_not_matter():
+    """Without a teacher nothing about teaching counts, without weak labels no early learning: nothing is retrained."""
+    alone = replace(LEG, teacher=None)
+    about = Training(prefix=0.1, match=(1,), dense=0.3, cache="float16", combination="graft", elr=9.0,
+                     losses=Losses(logits=5.0, correlation=0.0, logits_kind="dkd"))  # fmt: skip
+    assert replace(alone, training=about).hash == alone.hash
+    assert replace(alone, weak=True, training=about).hash != replace(alone, weak=True).hash
+    assert replace(alone, training=Training(losses=Losses(labels=2.0))).hash != alone.hash
+
+
+@pytest.mark.parametrize("field", Losses.model_fields)
+def test_every_loss_weight_matters(field):
+    losses = Losses()
+    kinds = {"logits_kind": "dkd", "correlation_kind": "pearson", "distribution_kind": "mmd"}
+    value = kinds[field] if field in kinds else getattr(losses, field) + 1
+    training = Training(losses=losses.model_copy(update={field: value}))
+    assert replace(LEG, training=training).hash != LEG.hash
+
+
+def test_names_do_not_matter():
+    assert replace(LEG, path=("boss", "pupil"), role="assistant").hash == LEG.hash
+    assert replace(LEG, learner=Network(name="other", width=8)).hash == LEG.hash
+    teacher = Teacher(name="n", family="mobile", width=8, floor=0.5, checkpoint=Path("weights"))
+    assert replace(LEG, learner=teacher).hash == LEG.hash
+    # The leg's own epochs count, not those that other roles have.
+    assert replace(LEG, training=Training(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == LEG.hash
+
+
+def test_a_hash_is_short_stable_and_blind_to_the_order_of_keys():
+    assert digest({"a": 1, "b": [2, 3]}) == digest({"b": [2, 3], "a": 1}) == "efbd0040190fb087"
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert len(LEG.hash) == 16

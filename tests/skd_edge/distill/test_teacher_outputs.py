@@ -1,0 +1,96 @@
+"""What a teacher says, kept: bit for bit what it says when asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skd_edge.distill.teacher_outputs import TeacherCache
+from skd_edge.models.tsm import build
+from skd_edge.recipe.schema import Network
+
+
+@pytest.fixture
+def network():
+    net = build(Network(name="t", family="resnet", width=4), classes=4, frames=4, size=16, seed=0).eval()
+    return net.requires_grad_(False)
+
+
+def view_of(clips):
+    """The clips, a little brighter in each view; counts how often it is asked."""
+    asked = []
+
+    def _view(index, view):
+        asked.append(view)
+        x = torch.from_numpy(clips.clips[index]).permute(0, 4, 1, 2, 3).float() / 255
+        return x + 0.1 * view
+
+    return _view, asked
+
+
+def test_the_cache_says_what_the_teacher_says(network, tiny_clips, tmp_path):
+    view, asked = view_of(tiny_clips.train)
+    cache = TeacherCache(network, view, 48, tmp_path / "t")
+    for v in (0, 2):
+        said, direct = cache.view(v), network(view(np.arange(48), v))
+        assert np.array_equal(said.logits, direct.logits.numpy())
+        assert all(np.array_equal(a, b.numpy()) for a, b in zip(said.features, direct.features, strict=True))
+    index = np.array([7, 3, 40])
+    rows = cache.view(2).rows(index, torch.device("cpu"))
+    assert torch.equal(rows.logits, direct.logits[index])
+    assert all(torch.equal(a, b[index]) for a, b in zip(rows.features, direct.features, strict=True))
+    # Another process finds the answers and does not ask again.
+    asked.clear()
+    again = TeacherCache(network, view, 48, tmp_path / "t")
+    assert np.array_equal(again.view(2).logits, said.logits)
+    assert asked == []
+    assert not list((tmp_path / "t").rglob("*.part"))
+
+
+def test_half_precision_rounds_by_as_much_as_it_says(network, tiny_clips, tmp_path):
+    view, _ = view_of(tiny_clips.train)
+    whole, half = (TeacherCache(network, view, 48, tmp_path / "t", half=h) for h in (False, True))
+    rows, exact = (c.view(1).rows(np.arange(48), torch.device("cpu")) for c in (half, whole))
+    for a, b in zip((rows.logits, *rows.features), (exact.logits, *exact.features), strict=True):
+        assert a.dtype == torch.float32
+        assert torch.all((a - b).abs() <= b.abs() / 2048 + 6e-8)
+        assert not torch.equal(a, b)
+    assert np.allclose(half.probabilities(2), whole.probabilities(2), atol=2e-3)
+    sizes = [sum(f.stat().st_size for f in (c.folder / "view1").iterdir()) for c in (half, whole)]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_answers_that_broke_off_are_asked_for_again(network, tiny_clips, tmp_path):
+    view, asked = view_of(tiny_clips.train)
+    whole = TeacherCache(network, view, 48, tmp_path / "t").view(0)
+    expected = whole.logits.copy()
+    (tmp_path / "t" / "view0" / "logits.npy").unlink()
+    asked.clear()
+    assert np.array_equal(TeacherCache(network, view, 48, tmp_path / "t").view(0).logits, expected)
+    assert asked == [0]
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "features0.npy"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "no array", "too few"])
+def test_answers_that_are_damaged_are_asked_for_again(network, tiny_clips, tmp_path, name, damage):
+    view, asked = view_of(tiny_clips.train)
+    expected = TeacherCache(network, view, 48, tmp_path / "t").view(0).logits.copy()
+    file = tmp_path / "t" / "view0" / name
+    whole = file.read_bytes()
+    if damage == "too few":
+        np.save(file, np.load(file)[:5])
+    else:
+        file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "no array": b"x" * 200}[damage])
+    asked.clear()
+    assert np.array_equal(TeacherCache(network, view, 48, tmp_path / "t").view(0).logits, expected)
+    assert asked == [0]
+    assert file.read_bytes() == whole
+
+
+def test_probabilities_are_the_mean_over_views(network, tiny_clips, tmp_path):
+    view, _ = view_of(tiny_clips.train)
+    cache = TeacherCache(network, view, 48, tmp_path / "t")
+    each = [torch.softmax(torch.from_numpy(np.array(cache.view(v).logits)), 1).numpy() for v in range(3)]
+    assert np.allclose(cache.probabilities(3), np.mean(each, 0), atol=1e-6)
+    assert np.allclose(cache.probabilities(3).sum(1), 1, atol=1e-5)

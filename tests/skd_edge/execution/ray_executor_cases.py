@@ -1,0 +1,228 @@
+"""Legs over Ray: the local engine's results, a worker that is killed, a stop on the way, a teacher below the floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from skd_bench.errors import UserError
+from skd_edge.cli import main as cli
+from skd_edge.execution.job_graph import grow
+from skd_edge.execution.local_executor import LocalEngine
+from skd_edge.labels.dataset import deployed_view, gather
+from skd_edge.pipeline.compress import compress
+from skd_edge.pipeline.plan import facts_of
+from skd_edge.recipe.loader import load_recipe
+from skd_edge.run_folder import Run, read_journal
+
+ray = pytest.importorskip("ray")
+THREADS = os.cpu_count() or 1
+
+RECIPE = """
+name: small
+data: {kind: generated, train: 40, val: 20, test: 20, frames: 4, size: 16}
+clip: {frames: 4, size: 16}
+augment: {shift: 1, views: 2}
+teacher: {family: resnet, width: 8, depths: [1, 1]}
+assistants: [{name: assistant, width: 8, depths: [1, 1]}]
+students: [{name: small, width: 4, depths: [1, 1]}, {name: twin, width: 8, depths: [1, 1]}]
+schedule: {controls: []}
+training: {teacher_epochs: 80, refine: 0.02, rounds: 1, epochs: 1, batch: 20}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Room for two legs of as many threads as torch takes by itself, on this machine."""
+    threads = torch.get_num_threads()
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    for attempt in (1, 2):
+        try:
+            ray.init(address="local", num_cpus=2 * THREADS, include_dashboard=False, log_to_driver=False,
+                     object_store_memory=100 << 20)  # fmt: skip
+            break
+        except Exception as error:  # Ray gives its processes half a minute, and raises bare exceptions
+            ray.shutdown()
+            if attempt == 2 and "timed out" in str(error):
+                pytest.skip("this machine is too busy for Ray to start")
+            if attempt == 2:
+                raise
+    yield
+    ray.shutdown()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A recipe, and its clips in a cache that the tests of this file share."""
+    home = tmp_path_factory.mktemp("small")
+    (home / "recipe.yaml").write_text(RECIPE)
+    recipe = load_recipe(home / "recipe.yaml")
+    return recipe, gather(recipe, home / "cache"), home / "cache"
+
+
+@pytest.fixture
+def small(rendered, monkeypatch):
+    recipe, material, cache = rendered
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(cache))
+    return recipe, material, grow(recipe, facts_of(material), recipe.students)
+
+
+def ray_engine(recipe, run, material):
+    from skd_edge.execution.ray_executor import RayEngine
+
+    return RayEngine(recipe, run, material, threads=1)
+
+
+def workers() -> list[int]:
+    """Processes below this one in which Ray trains a leg."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+
+    def ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
+
+    def title(pid: int) -> str:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            return ""
+
+    return [pid for pid in parents if "ray::_train_leg" in title(pid) and ours(pid)]
+
+
+def legs(folder: Path, event: str) -> Counter[str]:
+    return Counter(e["leg"] for e in read_journal(folder) if e["event"] == event)
+
+
+def test_the_same_as_the_local_engine(cluster, finished, tmp_path):
+    theirs = {f.parent.name: json.loads(f.read_text()) for f in (finished.folder / "legs").glob("*/leg.json")}
+    (threads,) = {leg["threads"] for leg in theirs.values()}
+    folder = compress(load_recipe(finished.recipe), tmp_path / "over ray", engine="ray", threads=threads)
+    report = json.loads((folder / "report.json").read_text())
+    ours = {f.parent.name: json.loads(f.read_text()) for f in (folder / "legs").glob("*/leg.json")}
+    assert ours.keys() == theirs.keys()
+    for leg in ours:
+        assert ours[leg]["threads"] == threads
+        assert ours[leg]["accuracy"] == theirs[leg]["accuracy"]
+        for name in ("weights.safetensors", "val_logits.npy"):
+            assert (folder / "legs" / leg / name).read_bytes() == (finished.folder / "legs" / leg / name).read_bytes()
+    assert legs(folder, "leg_started") == legs(folder, "leg_finished") == Counter(ours.keys())
+    assert [r["leg"] for r in report["legs"]] == [r["leg"] for r in finished.report["legs"]]
+    accuracies = [{r["name"]: r["accuracy"] for r in r["candidates"]} for r in (report, finished.report)]
+    assert accuracies[0] == accuracies[1]
+    assert report["chosen"]["accuracy"] == finished.report["chosen"]["accuracy"]  # milliseconds decide between equals
+
+
+def test_a_search_asks_for_the_same_legs(cluster, tmp_path, monkeypatch):
+    """Halving decides step by step from what came back: the same, whoever trains and in whatever order it comes."""
+    sets = ["schedule={search: halving, share: 0, rungs: [0.5], keep: 1, controls: []}", "training.epochs=2",
+            "training.teacher_epochs=2", "choice.exchange=0", "export.precisions=[fp32]",
+            "bench={processes: 1, queries: 70}"]  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    recipe, asked, chosen = load_recipe(tmp_path / "recipe.yaml", sets), {}, {}
+    for engine in ("local", "ray"):
+        monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / f"cache of {engine}"))
+        folder = compress(recipe, tmp_path / engine, engine=engine, threads=1)
+        report = json.loads((folder / "report.json").read_text())
+        asked[engine], chosen[engine] = legs(folder, "leg_finished"), report["chosen"]["path"]
+    assert asked["local"] == asked["ray"]
+    assert set(asked["ray"].values()) == {1}
+    assert chosen["local"] == chosen["ray"]
+
+
+def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path):
+    recipe, material, tree = small
+    killed = []
+
+    def kill_once(node, row):
+        if row and not killed:
+            killed.extend(workers())
+            os.kill(killed[0], signal.SIGKILL)
+
+    folder = tmp_path / "run"
+    with Run(folder, "x: 1") as run:
+        engine = ray_engine(recipe, run, material)
+        engine.report = kill_once
+        with closing(engine.train_all(tree)) as training:
+            scout = next(training)
+        # Stopped there: what is finished is kept, the rest is trained by the next run.
+        assert scout.node is tree[0]
+        assert legs(folder, "leg_started")[scout.node.hash] == 2
+        assert legs(folder, "leg_finished")[scout.node.hash] == 1
+        done = list(ray_engine(recipe, run, material).train_all(tree))
+    assert len(killed) == 1
+    assert {(f.node.hash, f.node.leg.path) for f in done} == {(n.hash, n.leg.path) for n in tree}
+    assert set(legs(folder, "leg_finished").values()) == {1}
+    # A leg that another worker had just finished when we stopped is found, and not trained again.
+    assert (legs(folder, "leg_finished") | legs(folder, "leg_cached")).keys() == {n.hash for n in tree}
+    with Run(tmp_path / "here", "x: 1") as run:
+        run.cache = tmp_path / "another cache"
+        torch.set_num_threads(1)
+        here = list(LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1]).train_all(tree))
+    assert not here[0].cached
+    over_ray = {f.node.hash: f for f in done}
+    for leg in here:  # bit-equal, the killed leg too
+        for name in ("weights.safetensors", "val_logits.npy"):
+            assert (leg.folder / name).read_bytes() == (over_ray[leg.node.hash].folder / name).read_bytes()
+
+
+def test_nothing_learns_from_a_teacher_below_the_floor(cluster, small, tmp_path):
+    recipe, material, _ = small
+    training = recipe.training.model_copy(update={"teacher_epochs": 1})
+    teacher = recipe.teacher.model_copy(update={"floor": 0.99})
+    low = recipe.model_copy(update={"training": training, "teacher": teacher})
+    tree = grow(low, facts_of(material), low.students)
+    with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=r"below teacher\.floor 99\.0%"):
+        list(ray_engine(low, run, material).train_all(tree))
+    assert legs(tmp_path / "run", "leg_started").keys() == {n.hash for n in tree if n.leg.role in ("scout", "teacher")}
+
+
+def test_a_leg_that_fits_no_machine(cluster, small, tmp_path):
+    from skd_edge.execution.ray_executor import RayEngine
+
+    recipe, material, _ = small
+    other = recipe.model_copy(update={"seed": 1})  # none of its legs is in the cache
+    tree = grow(other, facts_of(material), other.students)
+    with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match="no machine of the Ray cluster has"):
+        list(RayEngine(other, run, material, threads=1000).train_all(tree))
+
+
+def test_without_ray(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "skd_edge.execution.ray_executor", raising=False)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    code = cli.run(["compress", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--engine", "ray"])
+    assert code == cli.FAILED
+    assert "this command needs ray: pip install 'skd-edge[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_lacks_a_package_is_told_in_one_line(cluster, small, tmp_path, monkeypatch):
+    """The task is pickled by the name of a module that is here and not on the workers, as skd_edge may be."""
+    from skd_edge.execution import ray_executor as module
+
+    absent = ModuleType("only_here")
+    exec("def train_leg(job, node, news, *needed): pass", absent.__dict__)
+    absent.train_leg.__module__ = "only_here"
+    monkeypatch.setitem(sys.modules, "only_here", absent)
+    monkeypatch.setattr(module, "_train_leg", ray.remote(absent.train_leg))
+    recipe, material, _ = small
+    other = recipe.model_copy(update={"seed": 2})  # none of its legs is in the cache
+    tree = grow(other, facts_of(material), other.students)
+    said = r"cannot import skd-edge .*\(No module named 'only_here'\).*install the same skd-edge\[ray\]"
+    with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=said):
+        list(ray_engine(other, run, material).train_all(tree))

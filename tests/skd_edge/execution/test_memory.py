@@ -1,0 +1,77 @@
+"""Out of memory: the network's batches are halved once, as another leg; the second time is an error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import skd_edge.execution.local_executor as engines
+from skd_bench.errors import UserError
+from skd_edge.execution.job_graph import Legs, grow
+from skd_edge.execution.local_executor import LocalEngine
+from skd_edge.labels.dataset import deployed_view, gather
+from skd_edge.pipeline.compress import train
+from skd_edge.pipeline.console import Screen
+from skd_edge.pipeline.plan import facts_of
+from skd_edge.recipe.schema import Recipe
+from skd_edge.run_folder import Run, cache_root, read_journal
+from skd_edge.schedule.successive_halving import Search
+
+RECIPE = Recipe.model_validate(
+    {
+        "name": "memory",
+        "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
+        "clip": {"frames": 4, "size": 16},
+        "augment": {"shift": 1, "views": 2},
+        "labels": {"optimise": False},
+        "teacher": {"family": "resnet", "width": 4, "depths": [1, 1]},
+        "students": [{"name": "small", "width": 4, "depths": [1, 1]}],
+        "schedule": {"controls": []},
+        "training": {"epochs": 1, "teacher_epochs": 1, "batch": 20},
+    }
+)
+
+
+@pytest.mark.parametrize("make", [lambda: torch.empty(1 << 60), lambda: np.empty(1 << 55, np.uint8)])
+def test_real_failures_to_allocate_are_known(make):
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        make()
+    assert engines._lacks_memory(caught.value)
+    assert not engines._lacks_memory(RuntimeError("shapes do not match"))
+
+
+def test_halved_once_and_remembered(tmp_path, monkeypatch):
+    whole = engines.train_leg
+
+    def too_large(leg, *args, **kw):
+        if leg.learner.name == "small" and leg.training.accumulate < 2:
+            torch.empty(1 << 60)
+        return whole(leg, *args, **kw)
+
+    monkeypatch.setattr(engines, "train_leg", too_large)
+    material = gather(RECIPE, cache_root())
+
+    def run_it(name):
+        with Run(tmp_path / name, "x: 1") as run:
+            engine = LocalEngine(run, material, RECIPE.labels, deployed_view(RECIPE.clip)[1])
+            legs = Legs(RECIPE, facts_of(material))
+            search = Search(legs, RECIPE.students, {"small": 1.0}, material.clips.val.groups)
+            return train(RECIPE, run, search, engine, Screen())
+
+    finished = run_it("run")
+    (student,) = [f for f in finished if f.node.leg.role == "student"]
+    assert student.node.leg.training.accumulate == 2
+    assert student.node.hash not in {n.hash for n in grow(RECIPE, facts_of(material), RECIPE.students)}
+    assert student.node.teacher.leg.training.accumulate == 1
+    (event,) = [e for e in read_journal(tmp_path / "run") if e["event"] == "halved"]
+    assert event["learner"] == "small"
+    # The same run again: no second try of what did not fit.
+    before = len(read_journal(tmp_path / "run"))
+    assert [f.node.hash for f in run_it("run")] == [f.node.hash for f in finished]
+    assert {e["event"] for e in read_journal(tmp_path / "run")[before:]} == {"leg_cached"}
+
+    monkeypatch.setattr(engines, "train_leg", lambda *a, **k: torch.empty(1 << 60))
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "other cache"))
+    with pytest.raises(UserError, match=r"leg teacher does not fit .* lower training\.batch"):
+        run_it("other")

@@ -1,0 +1,54 @@
+"""Tables for spreadsheets: no cell is a formula, and what was written is what is read, whatever a spreadsheet did."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skd_bench.errors import UserError
+from skd_edge.labels.csv_files import plain, read_sheet, safe, write_sheet
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+NASTY = st.builds(lambda a, b, c: a + b + c, st.sampled_from(["", "'", "''"]), st.sampled_from("=+-@\t\r\n＝"), TEXTS)
+
+
+@given(TEXTS | NASTY)
+def test_no_cell_is_a_formula_and_nothing_is_lost(text):
+    assert not safe(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+    assert plain(safe(text)) == text
+
+
+@given(rows=st.lists(st.lists(TEXTS | NASTY, min_size=2, max_size=2), max_size=5))
+def test_written_and_read(rows, tmp_path_factory):
+    path = write_sheet(tmp_path_factory.mktemp("s") / "a.csv", ["clip", "=x"], rows)
+    kept = [row for row in rows if any(safe(c).strip() for c in row)]  # a line without anything is no row
+    assert [[r["clip"], r["=x"]] for _, r in read_sheet(path, ["=x"])] == kept
+
+
+def test_names_of_any_bytes_travel(tmp_path):
+    name = b"caf\xe9.mp4".decode("utf-8", "surrogateescape")
+    [(_, row)] = read_sheet(write_sheet(tmp_path / "a.csv", ["clip"], [[name]]))
+    assert row["clip"] == name
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_a_spreadsheet_saved(tmp_path, delimiter):
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([["clip", "trusted"], ["a b.mp4", "wave"], ["", ""]])
+    assert list(read_sheet(path, ["clip", "trusted"])) == [(2, {"clip": "a b.mp4", "trusted": "wave"})]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a,b\n1,2\n", "no column 'clip'"), ("clip,trusted\nx\n", r":2: 1 cells"), ("", "its columns are: none")],
+)
+def test_what_is_wrong_is_said(tmp_path, text, says):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UserError, match=says):
+        list(read_sheet(tmp_path / "a.csv", ["clip"]))
+    with pytest.raises(UserError, match="cannot read"):
+        list(read_sheet(tmp_path))

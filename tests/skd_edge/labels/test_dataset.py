@@ -1,0 +1,189 @@
+"""From a recipe to weak labels: votes on real files, simulated voters, clips that nobody labelled."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from skd_bench.errors import UserError
+from skd_edge.execution.job_graph import grow
+from skd_edge.execution.local_executor import LocalEngine, _write_sheet
+from skd_edge.labels.audit.label_report import label_facts
+from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
+from skd_edge.labels.dataset import deployed_view, gather
+from skd_edge.pipeline.plan import facts_of
+from skd_edge.recipe.schema import Recipe
+from skd_edge.report.schema import LabelReport
+from skd_edge.run_folder import Run
+
+CLASSES = ("blink", "grow", "spin_cw")
+BASE = {
+    "name": "g",
+    "clip": {"frames": 4, "size": 16},
+    "teacher": {"width": 4, "depths": [1]},
+    "students": [{"name": "s", "width": 4, "depths": [1]}],
+    "training": {"epochs": 1, "teacher_epochs": 1, "batch": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def videos(film, tmp_path_factory):
+    """Real files and a table: three annotators (the last one guesses), two clips nobody knows, one broken file."""
+    root, rng = tmp_path_factory.mktemp("voted"), np.random.default_rng(0)
+    rows = []
+    for i in range(36):
+        name, split = CLASSES[i % 3], ("train", "val", "test")[max(i // 6 - 2, 0)] if i < 30 else "train"
+        film(root / f"{i}.mp4", name, seed=i, frames=4, size=16)
+        votes = [name if rng.random() < 0.9 else "", name if rng.random() < 0.9 else "grow", CLASSES[rng.integers(3)]]
+        rows.append([f"{i}.mp4", name if split != "train" else "", *votes, split, name])
+    for i in (0, 4):
+        rows[i][2:5] = ["", "", " "]
+    (root / "2.mp4").write_bytes(b"no video")
+    with (root / "index.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "anna", "ben", "guess", "split", "truth"], *rows])
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The files are decoded once for all tests here."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def recipe(root, **kw):
+    data = {"kind": "csv", "root": root, "votes": ["anna", "ben", "guess"]}
+    data |= {s: {"split": [s]} for s in ("train", "val", "test")}
+    return Recipe.model_validate(BASE | {"data": data} | kw)
+
+
+def test_votes_become_weak_labels(videos, cache):
+    material = gather(recipe(videos), cache)
+    names, votes = material.clips.train.names, material.votes
+    assert "2.mp4" not in names
+    assert material.clips.quarantined[0]["path"] == "2.mp4"
+    truth = np.array([int(n.split(".")[0]) % 3 for n in names])
+    empty = np.array([n in ("0.mp4", "4.mp4") for n in names])
+    assert np.array_equal(material.weak < 0, empty)
+    assert material.unlabelled == 2
+    assert (material.weak == truth)[~empty].mean() > 0.85
+    assert material.truth is None
+    # Row by row the votes are those of the file that bears the name, though one before it was not readable.
+    table = {r["path"]: r for r in csv.DictReader((videos / "index.csv").read_text().splitlines())}
+    for name, given in zip(names, votes.given, strict=True):
+        said = [table[name][column].strip() for column in votes.annotators]
+        assert [CLASSES[v] if v >= 0 else "" for v in given] == said
+    assert np.array_equal(votes.consensus.hard, material.weak)
+    assert np.array_equal(material.clips.train.labels, material.weak)
+    by_majority = gather(recipe(videos, labels={"aggregate": "majority"}), cache)
+    assert by_majority.votes.consensus.confusion is None
+
+
+def test_what_the_report_and_the_labels_table_say(videos, cache, tmp_path):
+    material = gather(recipe(videos), cache)
+    n, weak = len(material.weak), material.weak
+    targets = np.eye(3, dtype=np.float32)[np.where(weak < 0, 1, weak)]
+    why = np.where(weak < 0, "unlabelled", "kept")
+    pseudo = PseudoLabels(targets, (weak < 0).astype(np.float32), weak, why, 0.1)
+    facts = json.loads(json.dumps(label_facts(pseudo, material)))
+    LabelReport.model_validate(facts)
+    assert (facts["unlabelled"], facts["changed"], facts["kept"], facts["n"]) == (2, 0, n - 2, n)
+    assert facts["accuracy_before"] is None
+    assert sum(facts["class_shares_before"].values()) == pytest.approx((n - 2) / n)
+    assert sum(facts["class_shares_after"].values()) == pytest.approx(1)
+    assert all(e["weak"] in CLASSES for e in facts["examples"])
+    quality = {a["name"]: a for a in facts["annotators"]}
+    assert quality["anna"]["accuracy"] > 0.85 > quality["guess"]["accuracy"]
+    assert quality["guess"]["votes"] == 22  # judged on every listed clip, the broken one too
+    _write_sheet(tmp_path / "labels.csv", pseudo, material)
+    rows = list(csv.DictReader((tmp_path / "labels.csv").read_text().splitlines()))
+    assert [r["clip"] for r in rows if r["weak"] == ""] == ["0.mp4", "4.mp4"]
+    assert {r["pseudo"] for r in rows if r["weak"] == ""} == {"grow"}
+    for row, given, sure in zip(rows, material.votes.given, material.votes.consensus.probabilities, strict=True):
+        assert [row[f"vote of {a}"] for a in ("anna", "ben", "guess")] == [CLASSES[v] if v >= 0 else "" for v in given]
+        assert float(row["agreed"]) == pytest.approx(sure.max(), abs=1e-4)
+
+
+def test_an_unlabelled_clip_has_no_target_of_its_own(videos, cache, tmp_path):
+    """Zeros where a leg learns from weak labels; a leg trains through, and its pseudo-labels cover every clip."""
+    torch.set_num_threads(1)  # two threads on a busy machine wait for each other
+    told = recipe(videos)
+    material = gather(told, cache)
+    node = grow(told, facts_of(material), told.students)[0]
+    with Run(tmp_path / "run", "x: 1") as run:
+        engine = LocalEngine(run, material, told.labels, deployed_view(told.clip)[1])
+        targets = engine._targets(SimpleNamespace(labels=None, leg=node.leg))
+        assert targets.dtype == np.float32
+        assert np.array_equal(targets.sum(1), (material.weak >= 0).astype(np.float32))
+        assert np.array_equal(targets.argmax(1)[material.weak >= 0], material.weak[material.weak >= 0])
+        engine.train(node)
+        pseudo = engine.pseudo_labels(node)
+    assert np.allclose(pseudo.targets.sum(1), 1, atol=1e-5)
+    assert set(pseudo.why[material.weak < 0]) == {"unlabelled"}
+
+
+def known(root, **labels):
+    """The same clips with a true label each, for noise that the recipe makes."""
+    data = {"kind": "csv", "root": root, "label": "truth"} | {s: {"split": [s]} for s in ("train", "val", "test")}
+    return Recipe.model_validate(BASE | {"data": data, "labels": labels})
+
+
+def test_simulated_voters(videos, cache):
+    noise = {"kind": "voters", "rate": 0.3, "abstain": 0.5, "voters": 2}
+    material = gather(known(videos, noise=noise), cache)
+    assert material.votes.annotators == ("voter 1", "voter 2")
+    assert np.array_equal(material.weak < 0, (material.votes.given < 0).all(1))
+    assert 0 < material.unlabelled < 12
+    facts = label_facts(None, material)
+    right = material.weak == material.truth
+    assert facts["accuracy_before"] == right.mean()  # an unlabelled clip is not right
+    assert material.made_wrong == pytest.approx(1 - right[material.weak >= 0].mean())
+    assert [a["votes"] for a in facts["annotators"]] == [11, 11]  # 23 readable, 12 left out
+    clean = gather(known(videos), cache)
+    assert clean.clips.train.hash == material.clips.train.hash
+    assert clean.weak_hash != material.weak_hash
+    assert clean.votes is None
+    assert label_facts(None, clean)["annotators"] == []
+
+
+def test_nothing_to_learn_from(videos, cache):
+    with pytest.raises(UserError, match=r"none of the 23 training clips has a label; lower labels\.noise\.abstain"):
+        gather(known(videos, noise={"kind": "voters", "abstain": 1.0}), cache)
+
+
+def test_one_clip_that_is_labelled_teaches_nothing(videos: Path, cache: Path) -> None:
+    noise = {"kind": "voters", "voters": 1, "abstain": 0.96}
+    said = r"every labelled training clip is of class '\w+'; two are needed: lower labels\.noise\.abstain"
+    with pytest.raises(UserError, match=said):
+        gather(known(videos, noise=noise), cache)  # type: ignore[no-untyped-call]
+
+
+def test_trusted_labels_of_one_class_teach_nothing(videos: Path, cache: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "audit.csv"
+    sheet.write_text("clip,trusted\n" + "".join(f"{i}.mp4,grow\n" for i in range(36)))
+    said = r"every labelled training clip is of class 'grow'; two are needed: label some clips of each class"
+    with pytest.raises(UserError, match=said):
+        gather(known(videos, trusted=sheet), cache)  # type: ignore[no-untyped-call]
+
+
+def test_a_class_that_no_consensus_names(cache, tmp_path):
+    """Two good annotators outvote the only one who ever says 'rare'."""
+    lines = ["path,label,anna,ben,guess,split"]
+    lines += [f"{i}.mp4,,{c},{c},{'rare' if i < 2 else c},train" for i, c in enumerate("ab" * 20)]
+    lines += [f"{s} {c}.mp4,{c},,,,{s}" for s in ("val", "test") for c in ("a", "b", "rare")]
+    (tmp_path / "index.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=r"the votes \(dawid-skene\) agree on class 'rare' for no training clip"):
+        gather(recipe(tmp_path), cache)
+
+
+def test_votes_and_made_noise_exclude_each_other(videos):
+    with pytest.raises(ValueError, match=r"labels\.noise\.kind symmetric .* data\.votes"):
+        recipe(videos, labels={"noise": {"kind": "symmetric", "rate": 0.2}})
+    data = recipe(videos).data.model_dump() | {"votes": ["anna", "anna"]}
+    with pytest.raises(ValueError, match="'anna' is named twice"):
+        Recipe.model_validate(BASE | {"data": data})

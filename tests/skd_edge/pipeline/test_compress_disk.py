@@ -1,0 +1,51 @@
+"""A disk that fills up again and again on the way: nothing is lost, nothing is half there, and the run ends as ever."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from skd_edge.run_folder import read_journal
+
+# Mounts a small file system that only this process sees; each line: how large it is for the next try, and the try.
+SCRIPT = """
+set -u
+disk=$1; shift
+mount -t tmpfs -o size=1m none "$disk" || { echo unmountable; exit 0; }
+for size in 2800k 4500k 200m; do
+  mount -o "remount,size=$size" "$disk"
+  "$@" 2>"$disk.err"; echo "$size $?"; tail -n 1 "$disk.err"
+done
+cp -r "$disk/run" "$disk.run"
+"""
+
+
+def test_a_full_disk_pauses_the_run_and_more_room_ends_it(finished, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    compress = [sys.executable, "-m", "skd_edge.cli", "compress", str(finished.recipe), "--out", str(disk / "run"),
+                "--set", "students=[{name: small, width: 4}]"]  # fmt: skip
+    places = {"SKD_EDGE_CACHE": str(disk / "cache"), "SKD_EDGE_LEDGER": str(disk / "looks.jsonl")}
+    words = ["unshare", "-rm", "bash", "-c", SCRIPT, "bash", str(disk), *compress]
+    if shutil.which("unshare") is None:
+        pytest.skip("this user may not mount a file system: there is no unshare")
+    done = subprocess.run(words, text=True, capture_output=True, env={**finished.environment, **places}, timeout=500,
+                          check=False)  # fmt: skip
+    if done.returncode or "unmountable" in done.stdout:
+        pytest.skip("this user may not mount a file system")
+    said = [line for line in done.stdout.splitlines() if line.startswith(("2800k", "4500k", "200m", "skd-edge:"))]
+    assert [line for line in said if not line.startswith("skd-edge:")] == ["2800k 75", "4500k 75", "200m 0"], (
+        done.stdout
+    )
+    assert [line for line in said if "No space left on device" in line] == said[1:4:2]
+    run = tmp_path / "disk.run"
+    report = json.loads((run / "report.json").read_text())
+    legs = {leg["leg"]: leg["accuracy"] for leg in report["legs"] if leg["state"] != "pruned"}
+    assert legs == {leg["leg"]: leg["accuracy"] for leg in finished.report["legs"] if leg["leg"] in legs}
+    trained = [e["leg"] for e in read_journal(run) if e["event"] == "leg_finished"]
+    assert len(trained) == len(set(trained)) == len(legs)
+    assert not list(run.rglob("*.part"))

@@ -1,0 +1,179 @@
+"""Two runtimes in one recipe: every file is a candidate on each; and what cannot be measured is refused at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from skd_bench.benchmark import latency, worker
+from skd_bench.benchmark.latency import Target
+from skd_bench.benchmark.measurements import Measurements
+from skd_bench.bundle.manifest import Manifest
+from skd_bench.bundle.verify import verify
+from skd_bench.device.energy.meter import EnergyMeter, open_meter
+from skd_bench.errors import UserError
+from skd_edge.evaluation.devices import device_of
+from skd_edge.evaluation.evaluator import Scale
+from skd_edge.pipeline.compress import check_measurable, compress
+from skd_edge.pipeline.plan import _weigh_seconds, plan
+from skd_edge.pipeline.reselect import choose_again
+from skd_edge.recipe.schema import Bench, Recipe
+from skd_edge.report.comparison.readers import read_source
+from skd_edge.run_folder import read_journal
+from skd_edge.schedule.candidates import candidates
+
+TWO = {
+    "name": "two",
+    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
+    "clip": {"frames": 4, "size": 16},
+    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
+    "students": [{"name": "small", "width": 4, "depths": [1]}],
+    "labels": {"optimise": False},
+    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
+    "schedule": {"controls": []},
+    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
+    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
+    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
+}
+PLAIN = TWO | {"choice": {}}
+FORMS = ["fp32 on ort", "fp32 on openvino", "fp16 on ort", "fp16 on openvino", "int8 on ort", "int8 on openvino"]
+REASON = "openvino cannot run it: (as if)"
+
+
+@pytest.fixture
+def without_half(monkeypatch):
+    """OpenVINO refuses FP16 files: it takes all of ours, so that a refusal has to be made up."""
+    real = Scale.refusal
+
+    def refusal(self, path, runtime):
+        return REASON if (path.stem, runtime) == ("fp16", "openvino") else real(self, path, runtime)
+
+    monkeypatch.setattr(Scale, "refusal", refusal)
+
+
+class Lamp:
+    """A rail that draws two watts by the clock, and fifty while this process computes."""
+
+    rail, at = "a lamp", 0.0
+
+    def advance(self):
+        before, self.at = self.at, 2 * time.perf_counter() + 50 * time.process_time()
+        return self.at - before
+
+
+@pytest.fixture
+def with_a_meter(monkeypatch):
+    """A machine that counts joules: this one does not. All but the counting is done as ever, in fresh processes."""
+
+    def run(job, fresh=latency.in_fresh_process):
+        return (
+            worker.measure(job | {"energy_s": 0.05}, lambda: EnergyMeter([Lamp()])) if "energy_s" in job else fresh(job)
+        )
+
+    monkeypatch.setattr(latency, "in_fresh_process", run)
+    monkeypatch.setattr("skd_edge.pipeline.compress.open_meter", lambda: EnergyMeter([Lamp()]))
+
+
+def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with_a_meter):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    folder = compress(Recipe.model_validate(TWO), tmp_path / "run")
+    report = json.loads((folder / "report.json").read_text())
+    rows = {row["name"].removeprefix("teacher>small "): row for row in report["candidates"]}
+    assert list(rows) == FORMS
+    no_half = rows.pop("fp16 on openvino")
+    assert (no_half["trained"], no_half["p50_ms"], no_half["reason"]) == (False, None, REASON)
+    for form, row in rows.items():
+        precision, runtime = form.split(" on ")
+        assert (row["precision"], row["runtime"], row["trained"]) == (precision, runtime, True)
+        assert row["p50_ms"] > 0
+        assert row["parity"]["n"] == 20
+        assert report["latency_samples"][row["name"]]
+        assert abs(sum(fate["share"] for fate in row["fates"]) - 1) < 1e-6
+        assert row["joules_interval"][0] <= row["joules_per_clip"] <= row["joules_interval"][1]
+    assert "Conv" in rows["fp32 on ort"]["operators"]
+    assert {op for op in rows["int8 on openvino"]["operators"] if op.startswith("Convolution")} == {"Convolution u8"}
+    weighed = {e["name"] for e in read_journal(folder) if e["event"] == "measured" and e.get("weights") == "random"}
+    assert weighed == {"teacher fp32", *(f"small {form}" for form in rows)}
+    assert [e["name"] for e in read_journal(folder) if e["event"] == "cannot_run"] == ["small fp16 on openvino"]
+
+    chosen = report["chosen"]
+    assert f" on {chosen['runtime']}, trained by" in report["headline"]
+    manifest, readme = Manifest.load(folder / "bundle"), (folder / "bundle" / "README.md").read_text()
+    assert verify(folder / "bundle") == []
+    default = manifest.artefact()
+    assert (default.runtime, default.precision) == (chosen["runtime"], chosen["precision"])
+    assert default.measured["p50_ms"] == chosen["p50_ms"]
+    assert len({a.precision for a in manifest.artefacts}) == len(manifest.artefacts) > 1
+    for artefact in manifest.artefacts:
+        row = rows[f"{artefact.precision} on {artefact.runtime}"]
+        for key in ("p50_ms", "accuracy", "joules_per_clip"):
+            assert artefact.measured[key] == row[key]
+    rows_of = {kind: read_source(folder / kind, kind).rows for kind in (".", "bundle")}
+    assert {row.name for row in rows_of["bundle"]} < {row.name for row in rows_of["."]}  # compared file by file
+    places = {"ort": readme.index("Use it from Python: ONNX Runtime"), "openvino": readme.index("## OpenVINO")}
+    assert min(places, key=lambda name: places[name]) == chosen["runtime"]
+    page = (folder / "report.html").read_text()
+    assert "<h3>ONNX Runtime</h3>" in page
+    assert "<h3>OpenVINO</h3>" in page
+    assert "Joules<br>a clip" in page
+    kept = [m for p in (folder / "measurements" / "here").iterdir() for m in Measurements.load(p).measured]
+    whole = [a.sha256 for a in manifest.artefacts if a.precision != "fp16"]
+    assert {(m.sha256, m.runtime) for m in kept} >= {(sha, r) for sha in whole for r in ("ort", "openvino")}
+
+    low = min(row["joules_per_clip"] for row in rows.values())
+    frugal = choose_again(folder, ["choice.budget=1000 ms", f"choice.max_joules={low}"])
+    over = {name for name, why in frugal.reasons.items() if "J a clip is over max_joules" in why}
+    assert len(over) == len(rows) - 1
+    assert frugal.reasons.keys() == {row["name"] for row in rows.values()}
+
+
+def test_joules_that_were_never_measured_are_missed(tmp_path):
+    (tmp_path / "a.onnx").write_text("a")
+    device = device_of(Bench(), tmp_path, energy=True)
+    device.frozen = True
+    with pytest.raises(UserError, match="holds no joules of all 1 files"):
+        device.measure([Target("a", tmp_path / "a.onnx")])
+
+
+def test_plan_counts_every_runtime(own_places):
+    one = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {"runtime": "ort"}})
+    two = Recipe.model_validate(PLAIN)
+    assert [c.name for c in candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
+    told_one, told_two = plan(one), plan(two)
+    assert told_two.weigh_seconds > told_one.weigh_seconds
+    assert [leg.name for leg in told_two.legs] == [leg.name for leg in told_one.legs]
+    assert _weigh_seconds(Recipe.model_validate(TWO)) > told_two.weigh_seconds + 10 * latency.ENERGY_S
+
+
+def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(json.dumps(PLAIN))
+    path = os.pathsep.join(p for p in (str(tmp_path), os.environ.get("PYTHONPATH")) if p)
+    words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == 1
+    assert "openvino is installed and does not load: libtbb.so.12" in done.stderr
+    assert "pip install 'skd-edge[openvino]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_joules_are_refused_where_nothing_counts_them(tmp_path):
+    recipe = Recipe.model_validate(TWO | {"choice": {"max_joules": 0.5}, "bench": {"runtime": "ort"}})
+    device = device_of(recipe.bench, tmp_path, energy=True)
+    if isinstance(meter := open_meter(), str):
+        with pytest.raises(UserError, match=r"choice\.max_joules 0\.5: not measurable here: .*bench\.host"):
+            compress(recipe, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        assert meter.startswith("not measurable here")
+    else:
+        check_measurable(recipe, device)
+    elsewhere = device_of(recipe.bench, tmp_path, measurements=[tmp_path / "RESULT.json"], energy=True)
+    check_measurable(recipe, elsewhere)  # the other machine says whether it has a meter

@@ -1,0 +1,167 @@
+"""What is trained next: rungs, cascades, stop rules, and the reason for everything that is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skd_edge.execution.job_graph import Facts, Legs, grow
+from skd_edge.execution.local_executor import Finished
+from skd_edge.recipe.schema import Recipe
+from skd_edge.schedule.successive_halving import Search, rung
+
+NAMES = ["s4", "s6", "s8", "s12", "s16", "s24"]
+
+
+def make(epochs=9, **schedule) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "data": {"kind": "generated"},
+            "assistants": [
+                {"name": "a1", "family": "resnet", "width": 24},
+                {"name": "a2", "family": "resnet", "width": 16},
+            ],
+            "students": [{"name": n, "width": int(n[1:])} for n in NAMES],
+            "schedule": {"search": "halving", "controls": [], "share": 0, **schedule},
+            "training": {"epochs": epochs},
+            "choice": {"budget": "8 ms", "margin": 0},
+        }
+    )
+
+
+def run(recipe, accuracy, *, seconds=1.0):
+    """Run a search over made-up accuracies: ``accuracy(node)`` in [0, 1]; returns it, and what was trained in order."""
+    facts, events = Facts("data", "weak", 10), []
+    search = Search(
+        Legs(recipe, facts), recipe.students, {s.name: float(s.width) for s in recipe.students}, np.arange(400),
+        lambda event, **f: events.append({"event": event, **f}),
+    )  # fmt: skip
+    trained, steps = [], search.steps()
+    tree = next(steps)
+    while True:
+        seen = {n.hash for n in trained}
+        for node in tree:
+            assert all(n.hash in seen for n in node.needs), "teachers first"
+            seen.add(node.hash)
+        trained += tree
+        done = {}
+        for node in tree:
+            right = np.random.default_rng(int(node.hash, 16)).random(400) < accuracy(node)
+            curve = [{}] * node.leg.epochs
+            done[node.hash] = Finished(node, Path(), accuracy(node), seconds * node.leg.epochs, False, curve, right)
+        try:
+            tree = steps.send(done)
+        except StopIteration:
+            return search, trained, events
+
+
+def by_width(node):
+    return 0.5 + 0.001 * node.leg.learner.width if node.leg.role in ("student", "rung") else 0.9
+
+
+def finals(trained):
+    return {n.leg.path for n in trained if n.leg.role == "student"}
+
+
+def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
+    _, trained, events = run(make(), by_width)
+    assert {p[-1] for p in finals(trained)} == {"s12", "s16", "s24"}
+    assert {("teacher", s) for s in ("s12", "s16", "s24")} <= finals(trained)
+    (first, *_) = [e for e in events if e["event"] == "rung"]
+    assert first["kept"] == ["s24", "s16", "s12"]
+    assert set(first["accuracy"]) == set(NAMES)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    keep=st.integers(1, 4),
+    rungs=st.sampled_from([(), (0.34,), (0.2, 0.5)]),
+    share=st.sampled_from([0, 0.3, 0.7]),
+    legs=st.none() | st.integers(1, 40),
+    epochs=st.integers(1, 9),  # with few, a rung is the whole leg
+    paths=st.sampled_from([None, [["a1"]], [[], ["a2", "a1"]], [["a1", "a2"], ["a2", "a1"], []]]),
+)
+def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exhaustive_legs(
+    seed, keep, rungs, share, legs, epochs, paths
+):
+    recipe = make(keep=keep, rungs=rungs, share=share, max_legs=legs, epochs=epochs, paths=paths)
+    draws = np.random.default_rng(seed).random(1000)
+    search, trained, events = run(recipe, lambda n: draws[int(n.hash[:6], 16) % 1000])
+    everything = {("teacher", *p, s.name) for s in recipe.students for p in recipe.paths}
+    assert () in recipe.paths
+    assert finals(trained) | set(search.pruned) == everything
+    assert not finals(trained) & set(search.pruned)
+    assert all(search.pruned.values())
+    assert {tuple(e["cascade"].split(">")) for e in events if e["event"] == "pruned"} == set(search.pruned)
+    # What is trained to the end is the very leg that training everything would train.
+    every = {n.hash for n in grow(recipe, Facts("data", "weak", 10), recipe.students)}
+    assert {n.hash for n in trained if n.leg.role != "rung"} <= every
+    assert len({(n.hash, n.leg.path, n.leg.role) for n in trained}) == len(trained)  # nothing twice
+    left = {p[-1] for p in finals(trained)}
+    assert len(left) >= min(keep, len(NAMES))
+    assert {("teacher", s) for s in left} <= finals(trained)
+
+
+def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
+    def accuracy(node):
+        return 0.9 if node.leg.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.leg.path else 0.8
+
+    search, trained, events = run(make(), accuracy)
+    (best,) = [e for e in events if e["event"] == "predecessor"]
+    assert best["learner"] == "a2"
+    assert best["chosen"] == "direct"
+    students = {p[-1] for p in finals(trained)}
+    assert {("teacher", "a2", s) for s in students} <= finals(trained)
+    assert not any("a1" in p for p in finals(trained))
+    assert all("cannot win any more" in search.pruned["teacher", "a1", s] for s in students)
+
+
+@pytest.mark.parametrize("rule", [{"share": 0.3}, {"max_seconds": 100}, {"max_legs": 14}])
+def test_stop_rules_hold_and_are_named(rule):
+    search, trained, _ = run(make(**rule), by_width)
+    key, limit = next(iter(rule.items()))
+    assert any(f"schedule.{key}" in why for why in search.pruned.values())
+    spent, everything = sum(n.leg.epochs for n in trained), grow(make(), Facts("d", "w", 10), make().students)
+    if key == "share":
+        assert spent <= limit * sum(n.leg.epochs for n in everything) + 4 * 9  # rungs and direct arms are never cut off
+    assert finals(trained)
+
+
+def test_paths_written_by_hand_are_gone_in_their_own_order():
+    _, trained, _ = run(make(paths=[[], ["a2", "a1"]]), by_width)
+    assert ("teacher", "a2", "a1", "s24") in finals(trained)
+    assert {n.leg.path for n in trained if n.leg.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
+
+
+def test_the_direct_cascade_is_tried_though_the_paths_leave_it_out():
+    _, trained, _ = run(make(paths=[["a1"]]), by_width)
+    assert {("teacher", "s24"), ("teacher", "a1", "s24")} <= finals(trained)
+
+
+def test_without_a_budget_milliseconds_are_taxed():
+    recipe = make()
+    recipe = recipe.model_copy(update={"choice": recipe.choice.model_copy(update={"budget": None, "exchange": 5.0})})
+    _, trained, _ = run(recipe, lambda n: 0.8)  # all as good: the faster go on
+    assert {p[-1] for p in finals(trained)} == {"s4", "s6", "s8"}
+
+
+def test_lists_without_halving_train_everything_at_once():
+    recipe = make(search="exhaustive", paths=[[], ["a1"]])
+    search, trained, events = run(recipe, by_width)
+    assert trained == grow(recipe, Facts("data", "weak", 10), recipe.students)
+    assert not search.pruned
+    assert not events
+
+
+def test_a_rung_is_a_leg_of_its_own():
+    node = Legs(make(), Facts("data", "weak", 10)).cascade(make().students[0], ())
+    short = rung(node, 1 / 3)
+    assert short.leg.epochs == 3
+    assert short.hash != node.hash
+    assert short.needs == node.needs

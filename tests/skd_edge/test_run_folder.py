@@ -1,0 +1,133 @@
+"""The run folder: ours or refused, held by one process, its journal whole, finished legs shared with other runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skd_bench.errors import UsageError, UserError
+from skd_edge.run_folder import Run, cache_root, read_journal
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from skd_edge.run_folder import Run
+with Run(Path(sys.argv[1]), "name: held\\n") as run:
+    run.journal("started")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_new_folder_and_a_run_of_ours(tmp_path):
+    folder = tmp_path / "a b" / "läufe"
+    with Run(folder, "name: one\n") as run:
+        run.journal("started", seed=1)
+    with Run(folder, "name: two\n") as run:
+        run.journal("started", seed=2)
+    assert (folder / "recipe.yaml").read_text() == "name: two\n"
+    assert [(e["event"], e["seed"]) for e in read_journal(folder)] == [("started", 1), ("started", 2)]
+    assert all(e["time"].startswith("20") for e in read_journal(folder))
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(UsageError, match=f"{tmp_path} is not empty and is no run of skd-edge"):
+        Run(tmp_path, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=r"cannot use .*choose another with --out"):
+            Run(folder, "")
+
+
+def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
+    folder = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) works in"):
+            Run(folder, "name: second\n")
+        assert (folder / "recipe.yaml").read_text() == "name: held\n"
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with Run(folder, "name: next\n") as run:
+        run.journal("started")
+    assert len(read_journal(folder)) == 2
+
+
+def test_a_line_that_was_cut_off(tmp_path):
+    with Run(tmp_path / "run", "") as run:
+        run.journal("one", text="zwei\nZeilen ü")
+    with (tmp_path / "run" / "journal.jsonl").open("a") as file:
+        file.write('{"event": "hal')
+    assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one"]
+    # What is written after it stands on a line of its own.
+    with Run(tmp_path / "run", "") as run:
+        run.journal("two")
+    assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one", "two"]
+
+
+def finish(run: Run, leg: str, text: str = "weights") -> Path:
+    folder = run.leg_folder(leg)
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_text(text)
+    (folder / "leg.json").write_text(json.dumps({"leg": leg}))
+    return folder
+
+
+def test_finished_legs_are_shared_by_links(tmp_path):
+    with Run(tmp_path / "one", "") as one:
+        assert not one.fetch("abc")
+        made = finish(one, "abc")
+        assert one.fetch("abc")
+        one.publish("abc")
+    with Run(tmp_path / "two", "") as two:
+        assert not two.fetch("other")
+        assert two.fetch("abc")
+        linked = two.leg_folder("abc")
+        assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "leg.json"}
+        assert (linked / "weights.safetensors").samefile(made / "weights.safetensors")
+        assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # nothing half-made beside it
+
+
+def test_an_unfinished_leg_is_neither_published_nor_taken(tmp_path):
+    with Run(tmp_path / "one", "") as one:
+        one.leg_folder("abc").mkdir(parents=True)
+        (one.leg_folder("abc") / "state.pt").write_bytes(b"half")
+        assert not one.fetch("abc")
+        there = cache_root() / "legs" / "abc"
+        there.mkdir(parents=True)
+        (there / "weights.safetensors").write_text("half")
+        assert not one.fetch("abc")
+        # Once it is finished elsewhere, the finished one takes the place of the half one.
+        (there / "leg.json").write_text("{}")
+        assert one.fetch("abc")
+        assert not (one.leg_folder("abc") / "state.pt").exists()
+
+
+def test_publishing_twice_keeps_the_first(tmp_path):
+    with Run(tmp_path / "one", "") as one, Run(tmp_path / "two", "") as two:
+        finish(one, "abc", "first")
+        finish(two, "abc", "second")
+        one.publish("abc")
+        two.publish("abc")
+    assert (cache_root() / "legs" / "abc" / "weights.safetensors").read_text() == "first"
+
+
+def test_where_the_cache_lies(monkeypatch, tmp_path, own_places):
+    assert cache_root() == own_places
+    monkeypatch.delenv("SKD_EDGE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "skd-edge"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == Path.home() / ".cache" / "skd-edge"

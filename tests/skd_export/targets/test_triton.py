@@ -1,0 +1,101 @@
+"""The Triton layout: read by protobuf's own parser of the text format, against the fields of model_config.proto."""
+
+import json
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+from skd_bench.bundle.manifest import Manifest
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file
+from skd_bench.video.clip import Preprocess, Sampling
+from skd_export.bundle.writer import ModelFile, write_bundle
+from skd_export.targets.triton import write_triton
+
+CLASSES = ["left", 'a "quoted" \\ name', "up\ndown", "é", "still"]
+Field = descriptor_pb2.FieldDescriptorProto
+ENUMS = {"DataType": {"TYPE_UINT8": 2, "TYPE_FP32": 11}, "Kind": {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2}}
+# The fields in use, with the numbers and types they have in triton-inference-server/common's model_config.proto.
+MESSAGES = {
+    "ModelInput": {"name": (1, "string"), "data_type": (2, "DataType"), "dims": (4, "int64*")},
+    "ModelOutput": {
+        "name": (1, "string"), "data_type": (2, "DataType"), "dims": (3, "int64*"), "label_filename": (4, "string"),
+    },
+    "ModelInstanceGroup": {"name": (1, "string"), "count": (2, "int32"), "kind": (4, "Kind")},
+    "ModelDynamicBatching": {"preferred_batch_size": (1, "int32*")},
+    "ModelParameter": {"string_value": (1, "string")},
+    "Entry": {"key": (1, "string"), "value": (2, "ModelParameter")},
+    "ModelConfig": {
+        "name": (1, "string"), "max_batch_size": (4, "int32"), "input": (5, "ModelInput*"),
+        "output": (6, "ModelOutput*"),
+        "instance_group": (7, "ModelInstanceGroup*"), "default_model_filename": (8, "string"),
+        "dynamic_batching": (11, "ModelDynamicBatching"), "parameters": (14, "Entry*"), "backend": (17, "string"),
+    },
+}  # fmt: skip
+
+
+def schema():
+    file = descriptor_pb2.FileDescriptorProto(name="model_config.proto", package="inference", syntax="proto3")
+    for name, values in ENUMS.items():
+        enum = file.enum_type.add(name=name)
+        for value, number in {f"{name}_NONE": 0, **values}.items() if 0 not in values.values() else values.items():
+            enum.value.add(name=value, number=number)
+    for name, fields in MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            one = message.field.add(name=field, number=number, label=3 if kind.endswith("*") else 1)
+            kind = kind.rstrip("*")
+            if kind in ENUMS or kind in MESSAGES:
+                one.type, one.type_name = (14 if kind in ENUMS else 11), f".inference.{kind}"
+            else:
+                one.type = {"string": Field.TYPE_STRING, "int32": Field.TYPE_INT32, "int64": Field.TYPE_INT64}[kind]
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))
+
+
+@pytest.fixture
+def bundle(fp32, tmp_path):
+    models = [ModelFile(fp32, "fp32", "wide net", ["t"]), ModelFile(fp32, "int8", "wide net", ["t"])]
+    return write_bundle(
+        tmp_path / "bundle", name="motion", classes=CLASSES, sampling=Sampling(4),
+        preprocess=Preprocess(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)), models=models, licences={},
+        created_by="test",
+    )  # fmt: skip
+
+
+def test_every_file_is_a_model_whose_config_parses_and_fits_the_network(bundle, clips, tmp_path):
+    names = write_triton(bundle, tmp_path / "repository", largest_batch=4)
+    assert names == ["wide_net_fp32", "wide_net_int8"]
+    manifest = Manifest.load(bundle)
+    for name in names:
+        folder = tmp_path / "repository" / name
+        config = text_format.Parse((folder / "config.pbtxt").read_text(), schema()())
+        assert (config.name, config.backend, config.max_batch_size) == (name, "onnxruntime", 4)
+        assert config.HasField("dynamic_batching")
+        [clip], [logits] = config.input, config.output
+        assert (list(clip.dims), clip.data_type, logits.data_type) == ([3, 4, 16, 16], 11, 11)
+        session = ort.InferenceSession(str(folder / "1" / config.default_model_filename))
+        x = clips(4, 7)
+        assert x.shape[1:] == tuple(clip.dims)
+        [answer] = session.run([logits.name], {clip.name: x})
+        assert answer.shape == (4, *logits.dims)
+        assert np.isfinite(answer).all()
+        labels = (folder / logits.label_filename).read_text().splitlines()
+        assert labels == ["left", 'a "quoted" \\ name', "up down", "é", "still"]
+        told = {p.key: p.value.string_value for p in config.parameters}
+        assert told["skd_edge.payload_sha256"] == sha256_file(bundle / "manifest.json")
+        assert json.loads(told["skd_edge.preprocess"])["height"] == manifest.preprocess.height
+        assert [g.kind for g in config.instance_group] == ([2] if name.endswith("int8") else [])
+
+
+def test_what_cannot_be_served_is_refused_and_nothing_is_left(bundle, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="there already"):
+        write_triton(bundle, tmp_path / "there")
+    (bundle / "wide_net.fp32.onnx").write_bytes(b"tampered")
+    with pytest.raises(UserError, match="not as it was written"):
+        write_triton(bundle, tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "there"]

@@ -1,0 +1,153 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from skd_bench.errors import UserError
+from skd_bench.runtimes import runtime
+from skd_bench.video.clip import Preprocess, normalise
+from skd_export.analysis.parity import parity, torch_logits
+from skd_export.exporter import Frames, Quantising, facts, make_artefacts
+from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization.calibration import chunk_of
+from skd_export.quantization.quantize import operator_fate
+from skd_export.quantization.sensitivity import logits
+
+SHAPE, CLASSES = (4, 16, 16), ["left", "right", "up", "down", "still"]
+
+
+def make(network, folder, clips, precisions=("fp32", "int8"), frames=None, **more):
+    quantising = None if clips is None else Quantising(clips, **more)
+    return make_artefacts(
+        network, precisions, folder, clip_shape=SHAPE, classes=CLASSES, quantising=quantising, frames=frames
+    )
+
+
+def state(folder):
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir())}
+
+
+def test_files_and_what_is_known_about_them(network, batches, tmp_path):
+    paths = make(network, tmp_path, batches)
+    assert {k: p.name for k, p in paths.items()} == {"fp32": "fp32.onnx", "int8": "int8.onnx"}
+    assert facts(paths["int8"])["operators"]["QLinearConv"] == 4
+    assert facts(paths["fp32"])["operators"]["Conv"] == 4
+
+
+def test_second_call_touches_nothing(network, batches, tmp_path):
+    make(network, tmp_path, batches)
+    before = state(tmp_path)
+
+    def never():
+        raise AssertionError("calibration clips were asked for though the file is there")
+
+    make(network, tmp_path, never)
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["weights", "calibration", "damage", "range"])
+def test_what_changed_is_made_again(network, batches, tmp_path, change):
+    paths = make(network, tmp_path, batches, reduce_range=False)
+    before = paths["int8"].read_bytes()
+    more = {"reduce_range": False}
+    if change == "weights":
+        with torch.no_grad():
+            network.head.weight.mul_(2)
+    elif change == "calibration":
+        more["key"] = "others"
+    elif change == "range":
+        more["reduce_range"] = True
+    else:
+        paths["int8"].write_bytes(before[:-1])
+    asked = []
+    make(network, tmp_path, lambda: asked.append(1) or batches(), **more)
+    assert asked == [1]
+    assert (paths["int8"].read_bytes() == before) == (change in ("calibration", "damage"))
+
+
+def test_int8_alone_makes_its_source_too(network, batches, tmp_path):
+    assert list(make(network, tmp_path, batches, ["int8"])) == ["int8"]
+    assert (tmp_path / "fp32.onnx").is_file()
+
+
+def test_impossible_wishes(network, tmp_path):
+    with pytest.raises(UserError, match="calibration"):
+        make(network, tmp_path, None, ["int8"])
+    with pytest.raises(UserError, match="'int4' is not known"):
+        make(network, tmp_path, None, ["int4"])
+    with pytest.raises(UserError, match="nothing is noted"):
+        facts(tmp_path / "fp32.onnx")
+
+
+# ---------------------------------------------------------------------------------------------- contract, precision
+def test_files_of_frames_answer_as_files_of_clips_do(network, batches, tmp_path):
+    how = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+    plain = make(network, tmp_path / "a", batches)
+    framed = make(network, tmp_path / "b", batches, frames=Frames(how))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 16, 16, 3), np.uint8)
+    for precision in ("fp32", "int8"):
+        assert framed[precision].name == plain[precision].name
+        session = runtime("ort").load(framed[precision], threads=1)
+        np.testing.assert_allclose(
+            session.run(pixels), logits(plain[precision], normalise(pixels, how)), rtol=1e-4, atol=1e-4
+        )
+    before = state(tmp_path / "b")
+    make(network, tmp_path / "b", lambda: pytest.fail("made again"), frames=Frames(how))
+    assert state(tmp_path / "b") == before
+
+
+def test_every_precision_is_close_to_the_network(network, batches, clips, tmp_path):
+    told = []
+    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt"), say=told.append)
+    assert len(told) == 1  # one calibration serves both INT8 files
+    assert "chunks of 8 clips: up to" in told[0]
+    held_out = clips(64, 5)
+    reference = torch_logits(network, [held_out])
+    for precision, path in made.items():
+        assert parity(reference, logits(path, held_out))["cosine"] > 0.99, precision
+    ran = {p: {f["op"]: f["ran"] for f in facts(path)["fates"]} for p, path in made.items()}
+    assert ran["int8"]["QLinearConv"] == "int8"
+    assert "int8" not in ran["fp32"].values()
+
+
+def test_tensorrts_int8_file_is_symmetric_and_has_no_integer_bias(network, batches, tmp_path):
+    model = load_onnx(make(network, tmp_path, batches, ("int8-trt",))["int8-trt"])
+    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    dequantised = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    assert len(dequantised) >= 8
+    assert all(not values[n.input[2]].any() for n in dequantised)
+    assert {values[n.input[0]].dtype for n in dequantised if n.input[0] in values} == {np.dtype(np.int8)}
+
+
+def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, batches, tmp_path):
+    seen = []
+
+    def refuse(path, precision):
+        convolutions = operator_fate(path).get("QLinearConv", 0)
+        seen.append(convolutions)
+        return f"{convolutions} are too many" if convolutions > 3 else None
+
+    path = make(network, tmp_path, batches, ("int8",), refuse=refuse)["int8"]
+    known = facts(path)
+    assert len(known["excluded"]) == len(known["tried"]) >= 1
+    assert known["excluded"] == [s["layer"] for s in known["sensitivity"]][: len(known["excluded"])]
+    errors = [s["error"] for s in known["sensitivity"]]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > errors[-1] > 0
+    assert seen[0] == 4
+    assert seen[-1] <= 3
+
+
+def test_a_file_that_cannot_be_saved_keeps_all_its_layers(network, batches, tmp_path):
+    path = make(network, tmp_path, batches, ("int8",), refuse=lambda path, precision: "never")["int8"]
+    assert facts(path)["excluded"] == []
+    assert facts(path)["operators"]["QLinearConv"] == 4
+    assert len(facts(path)["tried"]) == 3  # all layers, then one and two of five left out
+
+
+def test_memory_is_bounded_by_smaller_chunks(fp32):
+    model = onnx.shape_inference.infer_shapes(load_onnx(fp32))
+    assert chunk_of(model) == 8
+    model.graph.value_info[0].type.tensor_type.shape.dim[0].dim_value = 2**26
+    assert chunk_of(model) == 1

@@ -1,0 +1,14 @@
+"""Forty broken videos through scan and loader; bench/suites/robustness/fuzz_videos.py does a thousand."""
+
+from __future__ import annotations
+
+
+def test_broken_videos_stop_nothing(root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(root))
+    from bench.suites.robustness import fuzz_videos
+
+    found = fuzz_videos.run(tmp_path, 40, processes=1)
+    assert found["decoded"] + found["set_aside"] == 40
+    assert found["set_aside"] > 0
+    assert found["decoded"] > 0
+    assert found["hung"] == 0

@@ -1,0 +1,167 @@
+"""The method's study, without its training: rows are what they are called, statistics do what they say."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def suites(root, monkeypatch):
+    """The suites' modules, importable as scripts see them, and ours put back as they were."""
+    import skd_edge.distill.trainer as leg
+    from skd_edge.distill.losses import LOGIT_LOSSES
+
+    monkeypatch.syspath_prepend(str(root))
+    monkeypatch.setattr(leg, "DistributionLoss", leg.DistributionLoss)
+    before = dict(LOGIT_LOSSES)
+    yield
+    LOGIT_LOSSES.clear()
+    LOGIT_LOSSES.update(before)
+    for name in [n for n in sys.modules if n.startswith("bench.suites")]:
+        sys.modules.pop(name, None)
+
+
+def test_the_a_a_suite_counts_what_it_says(suites):
+    from bench.suites.latency.aa_test import overlap, verdicts
+
+    def repeated(aa, ba, p50, gate=True):
+        return {"aa": aa, "ba": ba, "p50": p50, "gate": gate}
+
+    calm = repeated([1.0, 0.99, 1.01], [1.05, 1.04, 1.06], [2.0, 1.9, 2.1])
+    claims = repeated([1.03, 1.02, 1.04], [1.05, 1.04, 1.06], [2.0, 1.9, 2.1])
+    misses = repeated([1.0, 0.99, 1.01], [1.02, 0.99, 1.03], [4.0, 3.9, 4.1], gate=False)
+    found = verdicts([calm, claims, calm, misses])
+    assert (found["A/A claims"]["count"], found["A/A claims"]["met"]) == (1, False)
+    assert (found["B found"]["count"], found["B found"]["met"]) == (3, False)
+    assert found["ratios overlap"]["count"] == 2  # the last is compared with the first
+    absolute = found["absolute repeats overlap"]
+    assert (absolute["count"], absolute["n"], absolute["held back by the load gate"]) == (2, 2, 2)
+    assert not overlap([1.0, 0.9, 1.1], [2.0, 1.2, 3.0])
+    assert verdicts([misses])["absolute repeats overlap"]["met"] is None
+
+
+def test_three_ways_of_timing_run_the_same_file(suites, tmp_path):
+    pytest.importorskip("polygraphy")
+    from bench.suites.latency.cross_check import WAYS, chain, ratios
+
+    model = chain(tmp_path / "chain.onnx", 2, channels=4)
+    for way in WAYS.values():
+        times = way(str(model), 30)
+        assert len(times) == 30
+        assert min(times) > 0
+    found = ratios([{"ours": 1.02, "bare": 1.0, "polygraphy": 1.2}] * 5)
+    assert found["bare"]["ratio"] == pytest.approx(1.02)
+    assert found["bare"]["met"]
+    assert not found["polygraphy"]["met"]
+
+
+def grown(row, noise=()):
+    from skd_edge.execution.job_graph import Facts, Legs
+    from skd_edge.recipe.loader import load_recipe
+
+    recipe = load_recipe("quickstart", [*noise, *row.sets])
+    return row.grow(Legs(recipe, Facts("data", "weak", 10)), recipe.students[0])
+
+
+def test_every_row_is_another_leg_of_the_same_student(suites):
+    from bench.suites.method.rows import ROWS, THESIS
+
+    nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
+    other = {r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}}  # other labels, other epochs
+    hashes = {name: node.hash for name, node in nodes.items() if name not in other}
+    assert len(set(hashes.values())) == len(hashes)
+    epochs = {node.leg.epochs for name, node in nodes.items() if not name.startswith("teacher")}
+    assert len(epochs) == 1  # equal student epochs
+    widths = {node.leg.learner.width for name, node in nodes.items() if name in {r.name for r in ROWS}}
+    assert len(widths) == 2  # the student, the teacher
+
+
+def test_baselines_see_weak_labels_and_no_substages(suites):
+    from bench.suites.method.rows import ROWS
+
+    for row in ROWS:
+        leg = grown(row).leg
+        if row.name in ("no KD", "KD", "KD + LS", "DIST", "TAKD", "FitNet", "ELR alone"):
+            assert leg.targets == "weak"
+            assert leg.staged == (row.name == "FitNet")
+        if row.name.startswith(("full", "all four ideas")):
+            assert leg.staged
+    without = grown(next(r for r in ROWS if r.name == "full - (c) pseudo-labels"))
+    assert without.leg.targets == "weak"
+    assert without.labels is None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_torchdistills_losses_agree_with_ours(suites, temperature):
+    """Where torchdistill is installed: the same function up to what its eps and its deviation do; DIST at tau = 1."""
+    pytest.importorskip("torchdistill", reason="torchdistill is not installed")
+    import torch
+
+    from bench.suites.method.rows import LOGIT_LOSSES
+
+    torch.manual_seed(0)
+    a, b = torch.randn(16, 10), torch.randn(16, 10)
+    for theirs, ours, bound in (("td-kd", "kd", 1e-5), ("td-ls", "kd-standardised", 0.12), ("td-dist", "dist", 1e-4)):
+        said = LOGIT_LOSSES[theirs](a, b, temperature=temperature).item()
+        wanted = LOGIT_LOSSES[ours](a, b, temperature=1.0 if ours == "dist" else temperature).item()
+        assert said == pytest.approx(wanted, rel=bound), theirs
+
+
+def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
+    """Rows of two methods on the same clips; the second is right more often by ``better``."""
+    rows = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        luck = rng.random(n)
+        for name, rate in suites_rows.items():
+            correct = luck < rate + (better if name == "full" else 0)
+            bits = np.packbits(correct).tobytes().hex()
+            where = {"data": "generated", "noise": "sym40", "row": name, "seed": seed}
+            said = {"clips": n, "correct": bits, "test": float(correct.mean())}
+            rows.append(where | said | {"seconds": 1.0, "device": "d", "threads": 1, "torch": "t"})
+    return rows
+
+
+def test_the_tables_statistics(suites, tmp_path):
+    from bench.suites.method.tables import Column, bits, holm, leads, pooled, share, write_tables
+
+    rates = {"no KD": 0.5, "KD": 0.55, "full": 0.55, "no KD, clean labels": 0.75}
+    rows = some_rows(rates, better=0.1)
+    assert bits(rows[0]).mean() == rows[0]["test"]
+    column = Column(rows)
+    got = share(column, "full", "no KD, clean labels")
+    assert float(got.split(" ")[0]) == pytest.approx(60, abs=8)
+    columns = {("generated", "sym40"): column, ("generated", "sym20"): column}
+    assert pooled(columns, "KD").endswith(" (10)")
+    assert float(pooled(columns, "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
+    once = pooled({("generated", "sym40"): column}, "KD")  # the same seeds seen twice are no more evidence
+    width = [np.ptp([float(x) for x in text[text.index("[") + 1 : text.index("]")].split(",")]) for text in
+             (once, pooled(columns, "KD"))]  # fmt: skip
+    assert width[1] > 0.9 * width[0]
+    assert pooled(columns, "DIST") == "–"
+    assert leads(column, "full", ["KD"])["KD"].startswith("+10.")
+    same = Column(some_rows(rates | {"no KD, clean labels": 0.5}, better=0.1))
+    assert share(same, "full", "no KD, clean labels") == "undefined"
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    write_tables([json.loads(json.dumps(r)) for r in rows], tmp_path / "x.md")
+    text = (tmp_path / "x.md").read_text()
+    assert "| full | " in text
+    assert "generated, 40 % symmetric noise" in text
+
+
+def test_an_interval_knows_how_few_the_seeds_are_and_whether_they_share_clips(suites):
+    """Against the variance of a mean: of five seeds' means that spread by chance; of clips that all seeds share."""
+    from bench.suites.method.tables import again
+
+    rng = np.random.default_rng(0)
+    levels = np.array([0.3, 0.4, 0.5, 0.6, 0.7])[:, None]
+    by_seed = (rng.random((5, 4000)) < levels).astype(float)  # so many clips that seeds alone matter
+    assert again(by_seed).std() == pytest.approx(by_seed.mean(1).std(ddof=1) / 5**0.5, rel=0.1)
+    one = (rng.random((1, 400)) < 0.5).astype(float)
+    alike = np.repeat(one, 5, axis=0)  # all seeds are right on the same clips: no more is known than from one
+    assert again(alike, same_clips=True).std() == pytest.approx((5 / 4) ** 0.5 * again(one).std(), rel=0.1)
+    assert again(alike).std() < 0.6 * again(one).std()
