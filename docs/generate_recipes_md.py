@@ -84,7 +84,7 @@ def page() -> str:
     parts = [HEAD]
     parts.append(section("The whole", "", {"properties": schema["properties"], "required": schema["required"]}, schema))
     for key, value in schema["properties"].items():
-        for ref in refs(value):
+        for ref in find_section_names(value):
             parts.append(section(f"`{title(key, ref, schema)}`", ref, schema["$defs"][ref], schema))
             if ref == "Labels":
                 parts.append(section("`labels.noise`", "Noise", schema["$defs"]["Noise"], schema))
@@ -97,7 +97,7 @@ def page() -> str:
     return "\n".join(dict.fromkeys(parts))
 
 
-def refs(value: Schema) -> list[str]:
+def find_section_names(value: Schema) -> list[str]:
     """Names of the sections that a key holds; students are described with the assistants."""
     inner = value.get("items", value)
     found = [v["$ref"] for v in (inner, *inner.get("oneOf", ())) if "$ref" in v]
@@ -121,13 +121,13 @@ def section(name: str, ref: str, part: Schema, schema: Schema) -> str:
         if key == "kind" and "const" in value:
             continue  # it is in the heading
         needed = key in part.get("required", ())
-        said = value.get("description") or NOTES.get(f"{ref}.{key}") or inherited(ref, key)
-        words = [w for w in (said or ("a mapping, below" if "$ref" in value else ""), limits(value)) if w]
+        description = value.get("description") or NOTES.get(f"{ref}.{key}") or inherited_description(ref, key)
+        words = [w for w in (description or ("a mapping, below" if "$ref" in value else ""), limits(value)) if w]
         lines.append(f"| `{key}` | {'**required**' if needed else default(value)} | {'; '.join(words)} |")
     return "\n".join([*lines, ""])
 
 
-def inherited(ref: str, key: str) -> str:
+def inherited_description(ref: str, key: str) -> str:
     """The words of a network for the teacher, which is one."""
     return NOTES.get(f"Network.{key}", "") if ref == "Teacher" else ""
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic
 
-MARK = "journal.jsonl"
+JOURNAL_FILE = "journal.jsonl"
 
 
 def cache_root() -> Path:
@@ -38,16 +38,16 @@ class RunFolder(ABC):
         self.folder, self.cache = folder, cache
 
     @abstractmethod
-    def journal(self, event: str, **facts: Any) -> None:
+    def record_event(self, event: str, **details: Any) -> None:
         """Note one event; the journal itself has one writer, the process that holds the run."""
 
-    def leg_folder(self, leg: str) -> Path:
+    def job_folder(self, job_hash: str) -> Path:
         """The folder of the leg with this hash, in the run."""
-        return self.folder / "legs" / leg
+        return self.folder / "legs" / job_hash
 
-    def fetch(self, leg: str) -> bool:
+    def fetch_job(self, job_hash: str) -> bool:
         """Whether the leg is finished here, after linking it from the cache where another run finished it."""
-        here, there = self.leg_folder(leg), self.cache / "legs" / leg
+        here, there = self.job_folder(job_hash), self.cache / "legs" / job_hash
         if (here / "leg.json").exists():
             return True
         if not (there / "leg.json").exists():
@@ -55,14 +55,14 @@ class RunFolder(ABC):
         _link_tree(there, here)
         return True
 
-    def publish(self, leg: str) -> None:
+    def publish_job(self, job_hash: str) -> None:
         """Offer a finished leg to other runs."""
-        if not (self.cache / "legs" / leg / "leg.json").exists():
-            _link_tree(self.leg_folder(leg), self.cache / "legs" / leg)
+        if not (self.cache / "legs" / job_hash / "leg.json").exists():
+            _link_tree(self.job_folder(job_hash), self.cache / "legs" / job_hash)
 
-    def teacher_folder(self, leg: str, views: str) -> Path:
+    def teacher_outputs_folder(self, job_hash: str, views: str) -> Path:
         """Where the answers of a leg's network to these views are kept."""
-        return self.cache / "teachers" / leg / views
+        return self.cache / "teachers" / job_hash / views
 
 
 class Run(RunFolder):
@@ -88,13 +88,15 @@ class Run(RunFolder):
             raise UsageError(
                 f"cannot use {folder} as the run folder: {error.strerror}; choose another with --out"
             ) from None
-        if others and not (folder / MARK).exists():
+        if others and not (folder / JOURNAL_FILE).exists():
             raise UsageError(f"{folder} is not empty and is no run of skd-edge; choose a new folder with --out")
-        self._lock = self._hold()
-        _mend(folder / MARK)  # before anything else is written: a run that is killed here is still ours
+        self._lock = self._acquire_lock()
+        _repair_journal(
+            folder / JOURNAL_FILE
+        )  # before anything else is written: a run that is killed here is still ours
         write_atomic(folder / "recipe.yaml", recipe)
 
-    def _hold(self) -> int:
+    def _acquire_lock(self) -> int:
         try:
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,19 +119,19 @@ class Run(RunFolder):
     ) -> None:
         if error is not None:
             with suppress(OSError):  # a full disk, say: what stopped the run stays what is told
-                self.journal("stopped", reason=str(error) or type(error).__name__)
+                self.record_event("stopped", reason=str(error) or type(error).__name__)
         os.close(self._lock)
 
-    def journal(self, event: str, **facts: Any) -> None:
+    def record_event(self, event: str, **details: Any) -> None:
         """Append one line to the journal and make it last."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts})
-        with (self.folder / MARK).open("a", encoding="utf-8") as file:
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
+        with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
 
 
-def _mend(journal: Path) -> None:
+def _repair_journal(journal: Path) -> None:
     """Make the journal when missing, and end a line that a killed run left half-written, so that it spoils no other."""
     with journal.open("a+b") as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
@@ -156,7 +158,7 @@ def _link_tree(source: Path, target: Path) -> None:
 def read_journal(folder: Path) -> list[dict[str, Any]]:
     """The journal's events, oldest first; a last line that was cut off is left out."""
     events = []
-    for line in (folder / MARK).read_text(encoding="utf-8").splitlines():
+    for line in (folder / JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:

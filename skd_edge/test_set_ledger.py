@@ -18,7 +18,7 @@ def ledger_path() -> Path:
     return Path(given) if given else state / "skd-edge" / "test-looks.jsonl"
 
 
-def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
+def record_test_access(test_hash: str, *, run: Path, artefact: str) -> int:
     """Note that a file (``artefact``, its hash) is scored on a test set; how many different files were so far.
 
     Scoring the very same file again tells nothing new and does not count as another look.
@@ -26,8 +26,10 @@ def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
     path = ledger_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_bytes() if path.exists() else b""
-    looks = {row["artefact"] for row in map(_row, before.splitlines()) if row.get("test") == test_hash}
-    if artefact not in looks:
+    scored_artefacts = {
+        row["artefact"] for row in map(_parse_ledger_row, before.splitlines()) if row.get("test") == test_hash
+    }
+    if artefact not in scored_artefacts:
         row = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "test": test_hash,
@@ -37,10 +39,10 @@ def look_at(test_hash: str, *, run: Path, artefact: str) -> int:
         end = "" if before.endswith(b"\n") or not before else "\n"  # a line that a full disk or a kill cut short
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{end}{json.dumps(row)}\n")
-    return len(looks | {artefact})
+    return len(scored_artefacts | {artefact})
 
 
-def _row(line: bytes) -> dict[str, str]:
+def _parse_ledger_row(line: bytes) -> dict[str, str]:
     """One look; empty where the line is none."""
     try:
         row = json.loads(line)

@@ -61,10 +61,10 @@ def clone(tree, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def film() -> Callable[..., Path]:
     """Writes a real H.264 file of a generated motion: ``film(path, motion="spin_cw", seed=0, frames=8, size=32)``."""
-    from skd_edge.data.sources.synthetic import encode, render
+    from skd_edge.data.sources.synthetic import render_clip, write_video
 
     def _film(path: Path, motion: str = "spin_cw", *, seed: int = 0, frames: int = 8, size: int = 32) -> Path:
-        encode(path, render(motion, frames=frames, size=size, difficulty=0.1, seed=seed))
+        write_video(path, render_clip(motion, frames=frames, size=size, difficulty=0.1, seed=seed))
         return path
 
     return _film

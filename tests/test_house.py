@@ -74,8 +74,9 @@ def test_no_paths_of_a_machine_are_in_the_tree(root, tree):
         if (root / file).is_symlink() or not (root / file).is_file():
             continue
         text = (root / file).read_bytes().decode("utf-8", "replace")
-        found += [f"{file}:{n}: {line.strip()[:120]}" for n, line in enumerate(text.splitlines(), 1)
-                  if pattern.search(line)]  # fmt: skip
+        found += [
+            f"{file}:{n}: {line.strip()[:120]}" for n, line in enumerate(text.splitlines(), 1) if pattern.search(line)
+        ]
     assert [hit for hit in found if not hit.startswith("tests/")] == []
 
 

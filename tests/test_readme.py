@@ -64,9 +64,15 @@ def shell(clone, tmp_path_factory):
     def _run(block: str) -> str:
         script = "\n".join(["set -euo pipefail", *map(typed, block.splitlines())])
         done = subprocess.run(
-            ["bash", "-c", script], cwd=clone, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=1200, check=False,
-        )  # fmt: skip
+            ["bash", "-c", script],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            check=False,
+        )
         assert done.returncode == 0, f"{script}\n\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
@@ -92,8 +98,11 @@ def test_make_does_what_by_hand_does(played):
 @pytest.mark.parametrize("run", ["runs/quickstart", "runs/mine"])
 def test_the_run_folder_holds_what_the_readme_says(played, clone, run):
     table = README.split("| in the run folder |")[1].split("\n\n")[0]
-    names = [name.replace("<hash>", "*") for cell in re.findall(r"^\| (`.*?) \|", table, flags=re.M)
-             for name in re.findall(r"`(.*?)`", cell)]  # fmt: skip
+    names = [
+        name.replace("<hash>", "*")
+        for cell in re.findall(r"^\| (`.*?) \|", table, flags=re.M)
+        for name in re.findall(r"`(.*?)`", cell)
+    ]
     assert len(names) >= 7
     assert [
         name for name in (*names, "report.md", "report.json") if not list((clone / run).glob(name.rstrip("/")))

@@ -58,7 +58,7 @@ def test_it_is_short_and_says_what_it_is_for(path):
 def test_it_tries_what_the_main_job_promises(path):
     """Two paths, two students within the budget and one beside it, two precisions, a control."""
     recipe = load(path)
-    assert len(recipe.paths) >= 2
+    assert len(recipe.cascade_paths) >= 2
     assert len(recipe.students) >= 2
     assert set(recipe.export.precisions) == {"fp32", "int8"}
     assert "alone" in recipe.schedule.controls

@@ -10,15 +10,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from skd_bench.benchmark.latency import Progress
-from skd_bench.benchmark.results import plan, save_result, shown
-from skd_bench.benchmark.scenarios import Extra
+from skd_bench.benchmark.latency import ProgressCallback
+from skd_bench.benchmark.results import format_plan, save_result, without_samples
+from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UsageError
 from skd_bench.remote.device_lock import DeviceLock
-from skd_bench.remote.runner import bench_anywhere
+from skd_bench.remote.runner import run_benchmark
 
 
-def bench_asked(
+def bench_command(
     bundle: Path,
     *,
     runtimes: Sequence[str] = (),
@@ -32,7 +32,7 @@ def bench_asked(
     pack: Path | None = None,
     python: str = "python3",
     keep: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **settings: int,
 ) -> dict[str, Any] | str:
     """Measure a bundle, or say in a sentence what was done instead.
@@ -60,23 +60,23 @@ def bench_asked(
         UsageError: What is asked cannot be.
         UserError: See `remote.bench_anywhere`; or another bench runs on this machine.
     """
-    extra = Extra(list(scenarios), read_batches(batches), bound, list(runtimes)).checked()
+    extra = LoadScenarios(list(scenarios), parse_batches(batches), bound, list(runtimes)).check_and_complete()
     if out is not None and out.suffix != ".json":  # before minutes of measuring, not after
         raise UsageError(f"the result is written to a .json file, with the samples beside it as .npz; not to {out}")
     if dry_run:
-        return plan(bundle, extra, engines=engines, **settings)
-    how: dict[str, Any] = {"python": python, "keep": keep, "progress": progress, **settings}
-    here = host is None and pack is None  # another machine is locked there
-    with DeviceLock(f"{getpass.getuser()}@{socket.gethostname()}") if here else nullcontext():
-        result = bench_anywhere(bundle, host=host, pack=pack, extra=extra, engines=engines, **how)
+        return format_plan(bundle, extra, engines=engines, **settings)
+    run_options: dict[str, Any] = {"python": python, "keep": keep, "progress": progress, **settings}
+    is_local = host is None and pack is None  # another machine is locked there
+    with DeviceLock(f"{getpass.getuser()}@{socket.gethostname()}") if is_local else nullcontext():
+        result = run_benchmark(bundle, host=host, pack=pack, extra=extra, engines=engines, **run_options)
     if result is None:
         return f"wrote {pack}; on the device: python3 {shlex.quote(pack.name if pack else '')}"
     if out is not None:
         save_result(result, out)
-    return shown(result)
+    return without_samples(result)
 
 
-def read_batches(text: str) -> list[int]:
+def parse_batches(text: str) -> list[int]:
     """Batch sizes such as "1,2,8".
 
     Raises:

@@ -31,14 +31,14 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
     path = Path(path)
     content = data.encode("utf-8") if isinstance(data, str) else data
     # A name of our own instead of mkstemp: that one forces mode 0600, and a bundle is there to be shared.
-    part = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
+    temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
@@ -47,7 +47,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -18,9 +18,9 @@ from skd_bench.errors import UserError
 Floats = npt.NDArray[np.float64]
 
 # MLPerf's early stopping: how sure the percentile must be.
-_DOUBT = 0.01
+_EARLY_STOPPING_LEVEL = 0.01
 # Elements of the resampling table held at once (8 bytes each).
-_TABLE = 1_000_000
+_MAX_TABLE_ELEMENTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high, "level": self.level}
 
 
-def percentile(
+def percentile_interval(
     samples_by_process: Sequence[npt.ArrayLike], q: float, *, seed: int = 0, resamples: int = 2000
 ) -> Interval | None:
     """A percentile of latencies that came from several fresh processes.
@@ -74,15 +74,15 @@ def percentile(
     if not np.isfinite(pooled).all():
         raise ValueError("a latency sample is not a finite number")
     n = len(pooled)
-    if _early_stopping(n, 1 - q / 100) < 1:
+    if _early_stopping_count(n, 1 - q / 100) < 1:
         return None
     used = [a for a in arrays if len(a)]
     ordered = np.sort(pooled)
-    value = float(ordered[_rank(n, q)])
+    value = float(ordered[_percentile_rank(n, q)])
     if len(used) == 1:
         low, high = ordered[_rank_range(n, q / 100)]
     else:
-        low, high = np.quantile(_resampled_percentiles(used, q, seed, resamples), _levels(len(used)))
+        low, high = np.quantile(_resampled_percentiles(used, q, seed, resamples), _expanded_quantile_levels(len(used)))
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
@@ -112,12 +112,12 @@ def ratio_of_medians(
         raise ValueError(f"a paired ratio needs samples of both from the same processes, not {len(a)} and {len(b)}")
     if any((s <= 0).any() for s in b):
         raise ValueError("a ratio needs milliseconds above 0")
-    left, right = percentile(a, 50, resamples=1), percentile(b, 50, resamples=1)
+    left, right = percentile_interval(a, 50, resamples=1), percentile_interval(b, 50, resamples=1)
     if len(a) < 2 or left is None or right is None:
         return None
     # Equal seeds draw the same processes for both sides: that is the pairing.
     ratios = _resampled_percentiles(a, 50, seed, resamples) / _resampled_percentiles(b, 50, seed, resamples)
-    low, high = np.quantile(ratios, _levels(len(a)))
+    low, high = np.quantile(ratios, _expanded_quantile_levels(len(a)))
     value = left.value / right.value
     return Interval(value, min(float(low), value), max(float(high), value))
 
@@ -140,14 +140,14 @@ def mean_interval(
         UserError: There is no value.
         ValueError: A value is not finite, or the groups are not as many as the values.
     """
-    array = _checked(values)
-    sums, counts = _by_group(array, groups)
+    array = _check_finite(values)
+    sums, counts = _sum_by_group(array, groups)
     interval = _bootstrap_mean(sums, counts, seed, resamples)
-    far = float(0.025 ** (1 / len(counts)))
+    far_end = float(0.025 ** (1 / len(counts)))
     if (array == 1).all():
-        return Interval(1.0, far, 1.0)
+        return Interval(1.0, far_end, 1.0)
     if (array == 0).all():
-        return Interval(0.0, 0.0, 1 - far)
+        return Interval(0.0, 0.0, 1 - far_end)
     return interval
 
 
@@ -172,14 +172,14 @@ def paired_difference(
         UserError: There is no clip.
         ValueError: The arrays differ in length, or a value is not finite.
     """
-    left, right = _checked(a), _checked(b)
+    left, right = _check_finite(a), _check_finite(b)
     if left.shape != right.shape:
         raise ValueError(f"a paired difference needs the same clips twice, not {len(left)} and {len(right)}")
-    sums, counts = _by_group(left - right, groups)
+    sums, counts = _sum_by_group(left - right, groups)
     return _bootstrap_mean(sums, counts, seed, resamples)
 
 
-def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+def mcnemar_p_value(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """McNemar's exact two-sided test on two models' right answers over the same clips.
 
     Args:
@@ -220,7 +220,7 @@ def resolvable_points(n: int, p: float) -> float:
     return 100 * 1.959964 * math.sqrt(p * (1 - p) / n)
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (Wilson, 1927): for few clips, where a bootstrap would have no width.
 
     Args:
@@ -242,7 +242,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 # --------------------------------------------------------------------------------------------------- the bootstrap
-def _checked(values: npt.ArrayLike) -> Floats:
+def _check_finite(values: npt.ArrayLike) -> Floats:
     array = np.asarray(values, np.float64).ravel()
     if len(array) == 0:
         raise UserError("there is nothing to average: no clip was measured")
@@ -251,7 +251,7 @@ def _checked(values: npt.ArrayLike) -> Floats:
     return array
 
 
-def _by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+def _sum_by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
     """The sum and the count of each group's values."""
     if groups is None:
         return values, np.ones(len(values))
@@ -267,7 +267,7 @@ def _bootstrap_mean(sums: Floats, counts: Floats, seed: int, resamples: int) -> 
     size = len(sums)
     equal = bool((counts == counts[0]).all())
     means = np.empty(resamples)
-    rows = max(1, _TABLE // size)
+    rows = max(1, _MAX_TABLE_ELEMENTS // size)
     for start in range(0, resamples, rows):
         picks = rng.integers(size, size=(min(rows, resamples - start), size))
         total = sums[picks].sum(axis=1)
@@ -287,9 +287,9 @@ def _resampled_percentiles(arrays: list[Floats], q: float, seed: int, resamples:
     times = rng.multinomial(processes, np.full(processes, 1 / processes), size=resamples)
     times, repeats = np.unique(times, axis=0, return_counts=True)  # 5 processes: 126 different resamples at most
     sizes = times @ np.bincount(process, minlength=processes)
-    ranks = np.asarray([_rank(int(n), q) for n in sizes.tolist()])
+    ranks = np.asarray([_percentile_rank(int(n), q) for n in sizes.tolist()])
     values = np.empty(len(times))
-    rows = max(1, _TABLE // len(ordered))
+    rows = max(1, _MAX_TABLE_ELEMENTS // len(ordered))
     for start in range(0, len(times), rows):
         part = slice(start, start + rows)
         reached = np.cumsum(times[part][:, process], axis=1) > ranks[part, None]
@@ -297,7 +297,7 @@ def _resampled_percentiles(arrays: list[Floats], q: float, seed: int, resamples:
     return np.repeat(values, repeats)
 
 
-def _levels(n: int) -> list[float]:
+def _expanded_quantile_levels(n: int) -> list[float]:
     """Which quantiles of the resampled values bound 95 %, where n things were resampled.
 
     Not 2.5 % and 97.5 %: resamples of a few things spread too little, and as a normal distribution does, not as
@@ -315,18 +315,18 @@ def _levels(n: int) -> list[float]:
 
 # -------------------------------------------------------------------------------------------------- the binomials
 @cache
-def _rank(n: int, q: float) -> int:
+def _percentile_rank(n: int, q: float) -> int:
     """The place of the percentile among n sorted samples, counted from 0."""
     if q <= 50:
         return max(math.ceil(n * q / 100) - 1, 0)
-    return n - max(_early_stopping(n, 1 - q / 100), 1)
+    return n - max(_early_stopping_count(n, 1 - q / 100), 1)
 
 
-def _early_stopping(n: int, tail: float) -> int:
+def _early_stopping_count(n: int, tail: float) -> int:
     """The largest t with `BinomCDF(t; n, tail) <= 0.01`; -1 where there is none."""
     if n < 1:
         return -1
-    return int(np.searchsorted(_binomial_cdf(n, tail), _DOUBT, side="right")) - 1
+    return int(np.searchsorted(_binomial_cdf(n, tail), _EARLY_STOPPING_LEVEL, side="right")) - 1
 
 
 def _rank_range(n: int, share: float) -> list[int]:

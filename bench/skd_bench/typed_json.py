@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
-def read_typed(kind: Any, value: Any, where: str) -> Any:
+def parse_typed_json(kind: Any, value: Any, where: str) -> Any:
     """A JSON value as an annotated type: a dataclass, list, tuple, dict, Literal, Optional, str, int, float or bool.
 
     Args:
@@ -21,7 +21,7 @@ def read_typed(kind: Any, value: Any, where: str) -> Any:
     """
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
-        return _read_fields(kind, value, where)
+        return _parse_fields(kind, value, where)
     if kind is Any:
         return value
     if origin is Literal:
@@ -29,34 +29,36 @@ def read_typed(kind: Any, value: Any, where: str) -> Any:
             return value
         raise ValueError(f"'{where}' is {value!r}; it must be one of {', '.join(map(repr, args))}")
     if origin in (Union, types.UnionType):
-        return None if value is None and type(None) in args else read_typed(args[0], value, where)
+        return None if value is None and type(None) in args else parse_typed_json(args[0], value, where)
     if origin is list and isinstance(value, list):
-        return [read_typed(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [parse_typed_json(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if origin is tuple and isinstance(value, list) and len(value) == len(args):
-        return tuple(read_typed(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, value, strict=True)))
+        return tuple(
+            parse_typed_json(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(args, value, strict=True))
+        )
     if origin is dict and isinstance(value, dict):
-        return {key: read_typed(args[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: parse_typed_json(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value):
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value
-    raise ValueError(f"'{where}' is {_short(value)}; it must be {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be {getattr(kind, '__name__', kind)}")
 
 
-def _read_fields(kind: Any, value: Any, where: str) -> Any:
+def _parse_fields(kind: Any, value: Any, where: str) -> Any:
     dot = f"{where}." if where else ""
     if not isinstance(value, dict):
-        raise ValueError(f"'{where}' is {_short(value)}; it must be an object")
-    known = {f.name: f for f in fields(kind) if f.init}
-    if strange := sorted(set(value) - set(known)):
-        raise ValueError(f"'{dot}{strange[0]}' is not known")
-    needed = (n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING)
+        raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be an object")
+    known_fields = {f.name: f for f in fields(kind) if f.init}
+    if unknown := sorted(set(value) - set(known_fields)):
+        raise ValueError(f"'{dot}{unknown[0]}' is not known")
+    needed = (n for n, f in known_fields.items() if f.default is MISSING and f.default_factory is MISSING)
     if absent := [n for n in needed if n not in value]:
         raise ValueError(f"'{dot}{absent[0]}' is missing")
     hints = get_type_hints(kind)
-    return kind(**{name: read_typed(hints[name], item, dot + name) for name, item in value.items()})
+    return kind(**{name: parse_typed_json(hints[name], item, dot + name) for name, item in value.items()})
 
 
-def _short(value: Any) -> str:
+def _shorten_repr(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

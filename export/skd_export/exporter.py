@@ -17,29 +17,29 @@ from torch import nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.video.clip import Preprocess
-from skd_export.analysis.operator_profile import operator_fates
-from skd_export.graph.graph_template import architecture
+from skd_bench.video.clip import Preprocessing
+from skd_export.analysis.operator_profile import profile_operators
+from skd_export.graph.graph_template import architecture_key
 from skd_export.graph.onnx_export import export_onnx
-from skd_export.graph.source_map import with_source
-from skd_export.graph.uint8_input import take_frames
-from skd_export.quantization.calibration import Calibrated, Floats, Say
+from skd_export.graph.source_map import append_source_line
+from skd_export.graph.uint8_input import add_preprocessing
+from skd_export.quantization.calibration import CalibrationRanges, Floats, LogFunction
 from skd_export.quantization.quantize import (
     convert_fp16,
+    count_executed_operators,
     needs_reduced_range,
-    operator_fate,
-    quantise_ort,
-    quantise_trt,
+    quantize_for_ort,
+    quantize_for_tensorrt,
 )
-from skd_export.quantization.sensitivity import within_bounds
+from skd_export.quantization.sensitivity import quantize_within_bounds
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
 INT8 = ("int8", "int8-trt")
-_METHOD = 3  # raised when what is written changes: files of an older method are made again
+_CACHE_VERSION = 3  # raised when what is written changes: files of an older method are made again
 
 
 @dataclass(frozen=True)
-class Frames:
+class Uint8Input:
     """The contract of uint8 frames ``(B, T, H, W, 3)``, in place of float clips.
 
     Attributes:
@@ -47,28 +47,28 @@ class Frames:
         size: Height and width of the frames where they are not the network's.
     """
 
-    preprocess: Preprocess
+    preprocess: Preprocessing
     size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
-class Quantising:
+class QuantizationConfig:
     """How INT8 files are made.
 
     Attributes:
         clips: Called when one is really made; gives batches of normalised clips ``(b, 3, T, H, W)``.
-        key: What identifies those clips, and what ``refuse`` goes by (hashes).
+        key: What identifies those clips, and what ``find_violation`` goes by (hashes).
         reduce_range: 7-bit weights (`quantise_ort`); None: what this machine needs.
-        refuse: Why a file (of float clips, also where frames are asked for) is outside its bounds at a precision, or
+        find_violation: Why a file (of float clips, also where frames are asked for) is outside its bounds at a precision, or
             None: then the costliest layers stay in FP32 until it is within (`sensitivity.within_bounds`).
-        say: Told how much memory calibrating takes.
+        log: Told how much memory calibrating takes.
     """
 
     clips: Callable[[], Iterable[Floats]]
     key: str = ""
     reduce_range: bool | None = None
-    refuse: Callable[[Path, str], str | None] = lambda path, precision: None
-    say: Say = lambda line: None
+    find_violation: Callable[[Path, str], str | None] = lambda path, precision: None
+    log: LogFunction = lambda line: None
 
 
 def make_artefacts(
@@ -78,9 +78,9 @@ def make_artefacts(
     *,
     clip_shape: tuple[int, int, int],
     classes: list[str],
-    quantising: Quantising | None = None,
-    graphs: Path | None = None,
-    frames: Frames | None = None,
+    quantization: QuantizationConfig | None = None,
+    graph_cache: Path | None = None,
+    uint8_input: Uint8Input | None = None,
 ) -> dict[str, Path]:
     """Export a network to ``<folder>/<precision>.onnx`` for each precision asked.
 
@@ -94,9 +94,9 @@ def make_artefacts(
         folder: Made when missing.
         clip_shape: ``(T, H, W)``.
         classes: Class names in the order of the logits.
-        quantising: How INT8 files are made.
-        graphs: Where traced graphs are shared, see `export_onnx`.
-        frames: Files that take uint8 frames; None: normalised float clips.
+        quantization: How INT8 files are made.
+        graph_cache: Where traced graphs are shared, see `export_onnx`.
+        uint8_input: Files that take uint8 frames; None: normalised float clips.
 
     Returns:
         The path of each precision asked, in the order asked.
@@ -104,87 +104,93 @@ def make_artefacts(
     Raises:
         UserError: An unknown precision, INT8 without calibration, or what `export_onnx` and `quantise_ort` raise.
     """
-    if strange := [p for p in precisions if p not in PRECISIONS]:
-        raise UserError(f"precision {strange[0]!r} is not known; there are: {', '.join(PRECISIONS)}")
-    if {*INT8} & {*precisions} and quantising is None:
+    if unknown := [p for p in precisions if p not in PRECISIONS]:
+        raise UserError(f"precision {unknown[0]!r} is not known; there are: {', '.join(PRECISIONS)}")
+    if {*INT8} & {*precisions} and quantization is None:
         raise UserError("INT8 needs calibration clips: give them, or leave int8 out")
-    maker = _Maker(Path(folder), _key(network, clip_shape, classes), frames)
-    maker.fp32(lambda path: export_onnx(network, path, clip_shape=clip_shape, classes=classes, graphs=graphs))
+    maker = _ArtefactMaker(Path(folder), _fingerprint_network(network, clip_shape, classes), uint8_input)
+    maker.export_fp32(
+        lambda path: export_onnx(network, path, clip_shape=clip_shape, classes=classes, graph_cache=graph_cache)
+    )
     if "fp16" in precisions:
-        maker.make("fp16", "", lambda path: convert_fp16(maker.clip("fp32"), path))
-    if quantising is not None:
-        maker.quantise([p for p in INT8 if p in precisions], quantising)
-    return {precision: maker.file(precision) for precision in precisions}
+        maker.make_if_outdated("fp16", "", lambda path: convert_fp16(maker.float_clip_file("fp32"), path))
+    if quantization is not None:
+        maker.make_int8_files([p for p in INT8 if p in precisions], quantization)
+    return {precision: maker.artefact_file(precision) for precision in precisions}
 
 
-class _Maker:
+class _ArtefactMaker:
     """The files of one network in one folder: each made once, and again when what it depends on has changed."""
 
-    def __init__(self, folder: Path, key: str, frames: Frames | None) -> None:
-        self.folder, self.key, self.frames = folder, key, frames
+    def __init__(self, folder: Path, key: str, uint8_input: Uint8Input | None) -> None:
+        self.folder, self.key, self.uint8_input = folder, key, uint8_input
 
-    def file(self, precision: str) -> Path:
+    def artefact_file(self, precision: str) -> Path:
         return self.folder / f"{precision}.onnx"
 
-    def clip(self, precision: str) -> Path:
+    def float_clip_file(self, precision: str) -> Path:
         """The file that takes float clips; where frames are asked for, what the other one is made from."""
-        return self.file(precision) if self.frames is None else self.folder / f"{precision}.clip"
+        return self.artefact_file(precision) if self.uint8_input is None else self.folder / f"{precision}.clip"
 
-    def fp32(self, export: Callable[[Path], dict[str, str]]) -> None:
-        def make(path: Path) -> dict[str, Any]:
+    def export_fp32(self, export: Callable[[Path], dict[str, str]]) -> None:
+        def export_and_count_operators(path: Path) -> dict[str, Any]:
             sources = export(path)
             try:
-                return {"operators": operator_fate(path)}
+                return {"operators": count_executed_operators(path)}
             except UserError as error:
-                raise UserError(with_source(str(error), sources)) from error
+                raise UserError(append_source_line(str(error), sources)) from error
 
-        self.make("fp32", "", make)
+        self.make_if_outdated("fp32", "", export_and_count_operators)
 
-    def make(self, precision: str, key: str, make: Callable[[Path], dict[str, Any]]) -> None:
-        """Make the file of a precision unless it is there; ``make`` writes a clip file and returns what is known."""
-        file, clip = self.file(precision), self.clip(precision)
-        full = f"{self.key}:{key}:{self.frames}" + (f":{sha256_file(self.clip('fp32'))}" if precision != "fp32" else "")
-        if _is_made(file, full) and clip.is_file():
+    def make_if_outdated(self, precision: str, key: str, write_file: Callable[[Path], dict[str, Any]]) -> None:
+        """Make the file of a precision unless it is there; ``write_file`` writes a clip file and returns what is known."""
+        file, float_clip_file = self.artefact_file(precision), self.float_clip_file(precision)
+        full_key = f"{self.key}:{key}:{self.uint8_input}" + (
+            f":{sha256_file(self.float_clip_file('fp32'))}" if precision != "fp32" else ""
+        )
+        if _is_up_to_date(file, full_key) and float_clip_file.is_file():
             return
-        known = make(clip)
-        if self.frames is not None:
-            take_frames(clip, file, self.frames.preprocess, self.frames.size)
-        _note(file, full, known | {"fates": [vars(f) for f in operator_fates(file)]})
+        metadata = write_file(float_clip_file)
+        if self.uint8_input is not None:
+            add_preprocessing(float_clip_file, file, self.uint8_input.preprocess, self.uint8_input.size)
+        _write_metadata(file, full_key, metadata | {"fates": [vars(f) for f in profile_operators(file)]})
 
-    def quantise(self, precisions: Sequence[str], how: Quantising) -> None:
-        reduced = needs_reduced_range() if how.reduce_range is None else how.reduce_range
-        ranges: list[Calibrated] = []  # one for both files, and none where both are there
+    def make_int8_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
+        reduced = needs_reduced_range() if config.reduce_range is None else config.reduce_range
+        ranges: list[CalibrationRanges] = []  # one for both files, and none where both are there
 
-        def calibrated() -> Calibrated:
+        def calibrate_once() -> CalibrationRanges:
             if not ranges:
-                ranges.append(Calibrated(self.clip("fp32"), how.clips(), say=how.say))
+                ranges.append(CalibrationRanges(self.float_clip_file("fp32"), config.clips(), log=config.log))
             return ranges[0]
 
-        writers: dict[str, Callable[..., dict[str, Any]]] = {}
-        writers |= {"int8": partial(quantise_ort, reduce_range=reduced), "int8-trt": quantise_trt}
+        quantizers: dict[str, Callable[..., dict[str, Any]]] = {}
+        quantizers |= {"int8": partial(quantize_for_ort, reduce_range=reduced), "int8-trt": quantize_for_tensorrt}
         for precision in precisions:
 
-            def make(path: Path, precision: str = precision) -> dict[str, Any]:
-                fp32, write = self.clip("fp32"), writers[precision]
-                return within_bounds(fp32, path, calibrated(), write, lambda file: how.refuse(file, precision))
+            def quantize_file(path: Path, precision: str = precision) -> dict[str, Any]:
+                fp32, quantize = self.float_clip_file("fp32"), quantizers[precision]
+                return quantize_within_bounds(
+                    fp32, path, calibrate_once(), quantize, lambda file: config.find_violation(file, precision)
+                )
 
-            self.make(precision, f"{how.key}:{reduced}", make)
+            self.make_if_outdated(precision, f"{config.key}:{reduced}", quantize_file)
 
 
-def facts(path: Path | str) -> dict[str, Any]:
+def read_metadata(path: Path | str) -> dict[str, Any]:
     """What is known about a file of `make_artefacts`: operators as they run, and for INT8 how it was calibrated.
 
     Raises:
         UserError: There is no readable note beside the file.
     """
-    noted = _noted(Path(path))
-    if noted is None:
+    content = _read_metadata_file(Path(path))
+    if content is None:
         raise UserError(f"nothing is noted about {path}; make the artefacts again")
-    known: dict[str, Any] = noted["facts"]
-    return known
+    metadata: dict[str, Any] = content["facts"]
+    return metadata
 
 
-def _key(network: nn.Module, clip_shape: tuple[int, int, int], classes: list[str]) -> str:
+def _fingerprint_network(network: nn.Module, clip_shape: tuple[int, int, int], classes: list[str]) -> str:
     """A hash of everything the FP32 file depends on."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
@@ -192,24 +198,24 @@ def _key(network: nn.Module, clip_shape: tuple[int, int, int], classes: list[str
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     # A network that has no outline is known by its weights and its printed form.
-    outline = architecture(network, clip_shape) or repr(network)
-    versions = (_METHOD, torch.__version__, onnx.__version__, ort.__version__)
-    digest.update(json.dumps([outline, clip_shape, classes, versions]).encode())
+    structure = architecture_key(network, clip_shape) or repr(network)
+    versions = (_CACHE_VERSION, torch.__version__, onnx.__version__, ort.__version__)
+    digest.update(json.dumps([structure, clip_shape, classes, versions]).encode())
     return digest.hexdigest()
 
 
-def _note(path: Path, key: str, known: dict[str, Any]) -> None:
-    write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path), "facts": known})
+def _write_metadata(path: Path, key: str, metadata: dict[str, Any]) -> None:
+    write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path), "facts": metadata})
 
 
-def _noted(path: Path) -> dict[str, Any] | None:
+def _read_metadata_file(path: Path) -> dict[str, Any] | None:
     try:
-        noted = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return noted if isinstance(noted, dict) and {"key", "sha256", "facts"} <= set(noted) else None
+    return content if isinstance(content, dict) and {"key", "sha256", "facts"} <= set(content) else None
 
 
-def _is_made(path: Path, key: str) -> bool:
-    noted = _noted(path)
-    return noted is not None and noted["key"] == key and path.is_file() and sha256_file(path) == noted["sha256"]
+def _is_up_to_date(path: Path, key: str) -> bool:
+    content = _read_metadata_file(path)
+    return content is not None and content["key"] == key and path.is_file() and sha256_file(path) == content["sha256"]

@@ -18,10 +18,10 @@ import click
 
 from skd_bench.errors import UserError
 
-DONE, FAILED, WRONG, PAUSED = 0, 1, 2, 75
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_PAUSED = 0, 1, 2, 75
 
 # Which extra brings a module; a command that needs one that is missing says so with the pip line.
-EXTRAS = {
+MODULES_BY_EXTRA = {
     "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly", "threadpoolctl"},
     "ort": {"onnxruntime"},
     "ray": {"ray"},
@@ -32,7 +32,7 @@ EXTRAS = {
 }
 
 
-def run_to_its_end(group: click.Group, args: Sequence[str]) -> int:
+def run_command_line(group: click.Group, args: Sequence[str]) -> int:
     """One command line, from its words to its exit code.
 
     Args:
@@ -44,70 +44,76 @@ def run_to_its_end(group: click.Group, args: Sequence[str]) -> int:
     """
     state: dict[str, Path] = {}
     try:
-        with _terminating():
+        with _treat_sigterm_as_interrupt():
             code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
-        return code if isinstance(code, int) else DONE
+        return code if isinstance(code, int) else EXIT_DONE
     except UserError as error:
-        return _say(f"error: {error}", error.exit_code)
+        return _print_message(f"error: {error}", error.exit_code)
     except click.Abort:
-        return _say(f"paused; the same command goes on: {shlex.join(['skd-edge', *args])}", PAUSED)
+        return _print_message(f"paused; the same command goes on: {shlex.join(['skd-edge', *args])}", EXIT_PAUSED)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"\n{context.get_usage()}\ntry: {context.command_path} --help" if context else ""
-        return _say(f"error: {error.format_message()}{hint}", error.exit_code)
+        return _print_message(f"error: {error.format_message()}{hint}", error.exit_code)
     except ImportError as error:
         module = (error.name or "").split(".")[0]
-        extra = next((e for e, modules in EXTRAS.items() if module in modules), None)
+        extra = next((e for e, modules in MODULES_BY_EXTRA.items() if module in modules), None)
         if extra is None:
-            return _crashed(error, state)
-        return _say(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", FAILED)
+            return _write_crash_report(error, state)
+        return _print_message(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", EXIT_FAILED)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            again = shlex.join(["skd-edge", *args])
-            return _say(f"paused: {error.strerror}; what is finished is whole. Make room, then: {again}", PAUSED)
-        return _crashed(error, state)
+            same_command = shlex.join(["skd-edge", *args])
+            return _print_message(
+                f"paused: {error.strerror}; what is finished is whole. Make room, then: {same_command}", EXIT_PAUSED
+            )
+        return _write_crash_report(error, state)
 
 
 @contextmanager
-def _terminating() -> Iterator[None]:
+def _treat_sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM is taken as Ctrl-C: what runs is stopped in order, and can go on later."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def raise_interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        previous_handler = signal.signal(signal.SIGTERM, raise_interrupt)
     except ValueError:  # not the main thread: the program around us minds its signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
-def _say(message: str, code: int) -> int:
+def _print_message(message: str, code: int) -> int:
     with suppress(BrokenPipeError):
         click.echo(f"skd-edge: {message}", err=True)
     return code
 
 
-def _crashed(error: BaseException, state: dict[str, Path]) -> int:
+def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
     """One line for the user; traceback and versions in a file: in the run folder if there is one."""
     from skd_edge.cli.tested_versions import version_report
 
     versions = version_report()
     text = f"{''.join(traceback.format_exception(error))}\n{versions.to_text()}\n"
     name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    ours = "run" in state and (state["run"] / "journal.jsonl").exists()  # anything else is not ours to write in
-    folders = [state["run"]] if ours else []
+    is_run_folder = (
+        "run" in state and (state["run"] / "journal.jsonl").exists()
+    )  # anything else is not ours to write in
+    folders = [state["run"]] if is_run_folder else []
     for folder in (*folders, Path(tempfile.gettempdir())):
         with suppress(OSError):
             (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
             break
     else:
-        return _say(f"error: unexpected {type(error).__name__}, and no place for its traceback:\n{text}", FAILED)
+        return _print_message(
+            f"error: unexpected {type(error).__name__}, and no place for its traceback:\n{text}", EXIT_FAILED
+        )
     reason = " ".join(str(error).split())[:300]
-    newer = f"; newer than tested: {versions.newer_text()}" if versions.newer else ""
+    newer = f"; newer than tested: {versions.format_newer()}" if versions.newer_than_tested else ""
     where = f"the traceback and the versions of packages are in {folder / name}; please report it{newer}"
-    return _say(f"error: unexpected {type(error).__name__}: {reason} ({where})", FAILED)
+    return _print_message(f"error: unexpected {type(error).__name__}: {reason} ({where})", EXIT_FAILED)

@@ -14,20 +14,20 @@ from pathlib import Path
 from skd_bench.errors import UsageError
 from skd_bench.files import write_atomic
 from skd_bench.video.container import open_container
-from skd_edge.data.sources.registry import VIDEOS
-from skd_edge.recipe.validation import escaped, shown
-from skd_edge.recipe.yaml_nodes import plain
+from skd_edge.data.sources.registry import VIDEO_SUFFIXES
+from skd_edge.recipe.validation import escape_path, format_short_value
+from skd_edge.recipe.yaml_nodes import parse_plain_scalar
 
 FEW_CLIPS = 10
-PROBED = 9
+MAX_PROBED_VIDEOS = 9
 
-_COLUMNS = {
+_COLUMN_NAMES = {
     "path": ("path", "file", "filename", "video", "video_path", "clip"),
     "label": ("label", "class", "category", "action", "class_name"),
     "split": ("split", "subset", "partition", "set"),
     "group": ("group", "actor", "subject", "person", "source"),
 }
-_SPLITS = {
+_SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
@@ -35,7 +35,7 @@ _SPLITS = {
 
 
 @dataclass(frozen=True)
-class Survey:
+class FolderSurvey:
     """What was found in a folder of videos.
 
     Attributes:
@@ -58,13 +58,13 @@ class Survey:
 
     def to_text(self) -> str:
         """The clips of each class, and the warnings."""
-        lines = [f"{shown(str(self.root))[1:-1]}: {self.summary()}"]
+        lines = [f"{format_short_value(str(self.root))[1:-1]}: {self.format_summary()}"]
         names = sorted(self.clips)
         lines += [f"  {self.clips[name]:>6}  {name}" for name in names[:20]]
         lines += [f"  ... and {len(names) - 20} more classes"] if len(names) > 20 else []
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
-    def summary(self) -> str:
+    def format_summary(self) -> str:
         """One line: clips, classes, pixels, frames."""
         low, high = self.frames
         return (
@@ -73,7 +73,7 @@ class Survey:
         )
 
 
-def write_recipe(folder: Path, out: Path, *, force: bool = False) -> Survey:
+def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurvey:
     """Look at a folder of videos and write a commented recipe for it.
 
     Args:
@@ -89,13 +89,13 @@ def write_recipe(folder: Path, out: Path, *, force: bool = False) -> Survey:
     """
     if out.exists() and (out.is_dir() or not force):
         raise UsageError(f"{out} is there already; give another --out{'' if out.is_dir() else ', or --force'}")
-    found = survey(folder)
-    write_atomic(out, recipe_text(found, out))
-    return found
+    folder_survey = survey_folder(folder)
+    write_atomic(out, format_recipe(folder_survey, out))
+    return folder_survey
 
 
 # ------------------------------------------------------------------------------------------ looking
-def survey(folder: Path) -> Survey:
+def survey_folder(folder: Path) -> FolderSurvey:
     """What kind of data set a folder holds, its classes and clips, and how its videos look.
 
     Raises:
@@ -106,60 +106,60 @@ def survey(folder: Path) -> Survey:
         entries = sorted(folder.iterdir())
     except UnicodeEncodeError:
         raise UsageError(
-            f"{shown(str(folder))}: a name that is not UTF-8, which a recipe cannot hold; rename"
+            f"{format_short_value(str(folder))}: a name that is not UTF-8, which a recipe cannot hold; rename"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{folder}: {reason}; give a folder of videos") from None
     tables = [e for e in entries if e.suffix.lower() == ".csv"]
     if index := next((t for t in tables if t.stem == "index"), None):
-        return _of_table(folder, index)
-    splits = {split: _split_folder(entries, names) for split, names in _SPLITS.items()}
+        return _survey_table(folder, index)
+    splits = {split: _find_split_folder(entries, names) for split, names in _SPLIT_NAMES.items()}
     if splits["train"]:
-        return _of_splits(folder, {k: v for k, v in splits.items() if v})
-    videos = _by_class(folder)
+        return _survey_split_folders(folder, {k: v for k, v in splits.items() if v})
+    videos = _find_videos_by_class(folder)
     if not videos and tables:
-        return _of_table(folder, tables[0])
+        return _survey_table(folder, tables[0])
     if not videos:
-        _explain_flat(folder, [e for e in entries if _is_video(e)])
+        _raise_unlabelled_folder(folder, [e for e in entries if _is_video(e)])
     data = {"kind": "folder", "root": "", "val": "0.15", "test": "0.15"}
-    return _surveyed(folder, data, videos, [])
+    return _make_survey(folder, data, videos, [])
 
 
 def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _by_class(root: Path) -> dict[str, list[Path]]:
+def _find_videos_by_class(root: Path) -> dict[str, list[Path]]:
     """Videos of each class folder, at any depth in it; folders without videos are no classes."""
     folders = (d for d in sorted(root.iterdir()) if d.is_dir() and not d.name.startswith("."))
     found = {d.name: [v for v in sorted(d.rglob("*")) if _is_video(v)] for d in folders}
     return {name: videos for name, videos in found.items() if videos}
 
 
-def _split_folder(entries: Iterable[Path], names: tuple[str, ...]) -> Path | None:
+def _find_split_folder(entries: Iterable[Path], names: tuple[str, ...]) -> Path | None:
     """The folder of a split: called like one, and holding class folders itself."""
-    return next((e for e in entries if e.name.lower() in names and e.is_dir() and _by_class(e)), None)
+    return next((e for e in entries if e.name.lower() in names and e.is_dir() and _find_videos_by_class(e)), None)
 
 
-def _explain_flat(folder: Path, videos: list[Path]) -> None:
+def _raise_unlabelled_folder(folder: Path, videos: list[Path]) -> None:
     if videos:
         raise UsageError(
             f"{folder}: {len(videos)} videos, and nothing that says their classes; move them into one folder a class "
             f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split; "
             "rules and models can label them too, beside a few trusted clips (data.unlabelled, docs/labels.md)"
         )
-    raise UsageError(f"{folder}: no videos in it, nor in the folders in it ({', '.join(sorted(VIDEOS))})")
+    raise UsageError(f"{folder}: no videos in it, nor in the folders in it ({', '.join(sorted(VIDEO_SUFFIXES))})")
 
 
-def _of_splits(folder: Path, splits: Mapping[str, Path]) -> Survey:
+def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSurvey:
     data = {"kind": "folder", "root": splits["train"].name}
     for split in ("val", "test"):
         if split in splits:
             data[f"{split}_root"] = splits[split].name
         else:
             data[split] = "0.15"
-    by_split = {split: _by_class(path) for split, path in splits.items()}
+    by_split = {split: _find_videos_by_class(path) for split, path in splits.items()}
     videos: dict[str, list[Path]] = {}
     for classes in by_split.values():
         for name, found in classes.items():
@@ -169,10 +169,10 @@ def _of_splits(folder: Path, splits: Mapping[str, Path]) -> Survey:
         for split, classes in by_split.items()
         for name in sorted(set(classes) - set(by_split["train"]))
     ]
-    return _surveyed(folder, data, videos, warnings)
+    return _make_survey(folder, data, videos, warnings)
 
 
-def _of_table(folder: Path, table: Path) -> Survey:
+def _survey_table(folder: Path, table: Path) -> FolderSurvey:
     """A CSV with columns for path, label and split, by their usual names."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -181,32 +181,42 @@ def _of_table(folder: Path, table: Path) -> Survey:
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{table}: cannot be read as CSV in UTF-8: {error}") from None
-    named = {want: next((h for h in header if h.strip().lower() in usual), None) for want, usual in _COLUMNS.items()}
-    path, label, split = named["path"], named["label"], named["split"]
+    column_by_role = {
+        want: next((h for h in header if h.strip().lower() in usual), None) for want, usual in _COLUMN_NAMES.items()
+    }
+    path, label, split = column_by_role["path"], column_by_role["label"], column_by_role["split"]
     if path is None or label is None or split is None:
-        lacking = [want for want in ("path", "label", "split") if named[want] is None]
+        lacking = [want for want in ("path", "label", "split") if column_by_role[want] is None]
         raise UsageError(
             f"{table}: no column for {', '.join(lacking)} (there are: {', '.join(header) or 'none'}); "
             "a recipe needs path, label, and split with the values train, val and test"
         )
-    data = {"kind": "csv", "root": "", "file": _word(table.name), "path": _word(path), "label": _word(label)}
-    if named["group"]:
-        data["group"] = _word(named["group"])
+    data = {
+        "kind": "csv",
+        "root": "",
+        "file": _format_scalar(table.name),
+        "path": _format_scalar(path),
+        "label": _format_scalar(label),
+    }
+    if column_by_role["group"]:
+        data["group"] = _format_scalar(column_by_role["group"])
     values = {row[split] for row in rows if row[split]}
-    for name, usual in _SPLITS.items():
-        if not (mine := sorted(v for v in values if v.strip().lower() in usual)):
+    for name, usual in _SPLIT_NAMES.items():
+        if not (matching := sorted(v for v in values if v.strip().lower() in usual)):
             raise UsageError(
                 f"{table}: no row whose {split!r} is {name!r} (there are: {', '.join(sorted(values)[:9])})"
             )
-        data[name] = f"{{{_word(split)}: [{', '.join(map(_word, mine))}]}}"
+        data[name] = f"{{{_format_scalar(split)}: [{', '.join(map(_format_scalar, matching))}]}}"
     videos: dict[str, list[Path]] = {}
     for row in rows:
         if row[path] and row[label]:
             videos.setdefault(row[label], []).append(folder / row[path])
-    return _surveyed(folder, data, videos, [])
+    return _make_survey(folder, data, videos, [])
 
 
-def _surveyed(folder: Path, data: Mapping[str, str], videos: Mapping[str, list[Path]], warnings: list[str]) -> Survey:
+def _make_survey(
+    folder: Path, data: Mapping[str, str], videos: Mapping[str, list[Path]], warnings: list[str]
+) -> FolderSurvey:
     if len(videos) < 2:
         only = f"one class ({next(iter(videos))!r})" if videos else "no labelled videos"
         raise UsageError(f"{folder}: {only}; a classifier needs two or more")
@@ -217,26 +227,30 @@ def _surveyed(folder: Path, data: Mapping[str, str], videos: Mapping[str, list[P
             )
         elif len(found) < FEW_CLIPS:
             warnings.append(f"class {name!r} has {len(found)} clips: too few to learn or to measure it well")
-    looks: list[tuple[int, int, int]] = []
-    for path in _spread(videos):
+    probes: list[tuple[int, int, int]] = []
+    for path in _pick_sample_videos(videos):
         try:
-            looks.append(_probe(path))
+            probes.append(_probe_video(path))
         except Exception as error:  # PyAV raises many kinds; any of them means that this file is no good video
             warnings.append(f"{path}: cannot be read as a video: {' '.join(str(error).split())[:160]}")
-    if not looks:
-        raise UsageError(f"{folder}: none of the {len(_spread(videos))} videos looked at can be read; {warnings[-1]}")
-    widths, heights, frames = zip(*looks, strict=True)
+    if not probes:
+        raise UsageError(
+            f"{folder}: none of the {len(_pick_sample_videos(videos))} videos looked at can be read; {warnings[-1]}"
+        )
+    widths, heights, frames = zip(*probes, strict=True)
     clips = Counter({name: len(found) for name, found in videos.items()})
-    return Survey(folder, data, clips, min(widths), min(heights), (min(frames), max(frames)), tuple(warnings))
+    return FolderSurvey(folder, data, clips, min(widths), min(heights), (min(frames), max(frames)), tuple(warnings))
 
 
-def _spread(videos: Mapping[str, list[Path]]) -> list[Path]:
+def _pick_sample_videos(videos: Mapping[str, list[Path]]) -> list[Path]:
     """A few videos, of as many classes as can be."""
-    ranked = sorted((rank, name, path) for name, found in videos.items() for rank, path in enumerate(found[:PROBED]))
-    return [path for _, _, path in ranked[:PROBED]]
+    ranked = sorted(
+        (rank, name, path) for name, found in videos.items() for rank, path in enumerate(found[:MAX_PROBED_VIDEOS])
+    )
+    return [path for _, _, path in ranked[:MAX_PROBED_VIDEOS]]
 
 
-def _probe(path: Path) -> tuple[int, int, int]:
+def _probe_video(path: Path) -> tuple[int, int, int]:
     """Width, height and frames of a video; the frames are counted by its packets, nothing but one is decoded."""
     with open_container(path) as container:
         if not container.streams.video:
@@ -251,20 +265,20 @@ def _probe(path: Path) -> tuple[int, int, int]:
 
 
 # ------------------------------------------------------------------------------------------ writing
-def recipe_text(found: Survey, out: Path) -> str:
+def format_recipe(folder_survey: FolderSurvey, out: Path) -> str:
     """A commented recipe for what was found; ``out`` is where it will be, for paths relative to it."""
-    clips = sum(found.clips.values())
-    data = "\n".join(f"  {line}" for line in _data_lines(found, out))
+    clips = sum(folder_survey.clips.values())
+    data = "\n".join(f"  {line}" for line in _format_data_lines(folder_survey, out))
     return f"""\
 # Written by 'skd-edge init'. What is left out has a default; 'skd-edge schema' lists every setting.
-# {found.summary()}
-name: {_name(found.root)}
+# {folder_survey.format_summary()}
+name: {_make_recipe_name(folder_survey.root)}
 seed: 0
 data:
 {data}
 clip:
-  frames: {max(1, min(8, found.frames[0]))}  # frames the network sees of each clip, spread over its length
-  size: {_size(found)}  # height and width of the network's input; smaller is faster
+  frames: {max(1, min(8, folder_survey.frames[0]))}  # frames the network sees of each clip, spread over its length
+  size: {_choose_input_size(folder_survey)}  # height and width of the network's input; smaller is faster
 labels:
   optimise: true  # estimate better labels from the weak ones before distilling
 teacher: {{family: resnet, width: 32}}  # trained here on the weak labels
@@ -286,9 +300,11 @@ licences: {{data: not stated, weights: not stated}}  # goes into the bundle's ma
 """
 
 
-def _data_lines(found: Survey, out: Path) -> list[str]:
+def _format_data_lines(folder_survey: FolderSurvey, out: Path) -> list[str]:
     notes = {
-        "kind": "one folder a class; the folder's name is the weak label" if found.data["kind"] == "folder" else "",
+        "kind": "one folder a class; the folder's name is the weak label"
+        if folder_survey.data["kind"] == "folder"
+        else "",
         "root": "relative to this file",
         "val": "share of the clips kept for validation",
         "test": "share of the clips kept for one final test",
@@ -296,8 +312,8 @@ def _data_lines(found: Survey, out: Path) -> list[str]:
     }
     roots = {"root", "val_root", "test_root"}
     lines = []
-    for key, value in found.data.items():
-        text = _path(found.root / value, out) if key in roots else value
+    for key, value in folder_survey.data.items():
+        text = _format_path(folder_survey.root / value, out) if key in roots else value
         note = notes.get(key, "") if not text.startswith("{") else ""
         if key == "root" and text.startswith('"/'):
             note = ""
@@ -305,27 +321,31 @@ def _data_lines(found: Survey, out: Path) -> list[str]:
     return lines
 
 
-def _path(path: Path, out: Path) -> str:
+def _format_path(path: Path, out: Path) -> str:
     """Relative to the recipe where the videos lie beside or beneath it, else absolute; quoted."""
     near = os.path.relpath(path.absolute(), out.absolute().parent)
     text = str(path.absolute()) if near.startswith("..") else near
-    return _flow(escaped(f"./{text}" if text.startswith("~") else text))
+    return _quote_text(escape_path(f"./{text}" if text.startswith("~") else text))
 
 
-def _flow(value: object) -> str:
+def _quote_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _word(text: str) -> str:
+def _format_scalar(text: str) -> str:
     """Bare where YAML reads the same text, else quoted."""
-    return text if re.fullmatch(r"[A-Za-z][\w.-]{0,63}", text, re.ASCII) and plain(text) == text else _flow(text)
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z][\w.-]{0,63}", text, re.ASCII) and parse_plain_scalar(text) == text
+        else _quote_text(text)
+    )
 
 
-def _name(root: Path) -> str:
+def _make_recipe_name(root: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).strip("-._")[:64]
-    return (name if isinstance(plain(name[:40]), str) else f"videos-{name}"[:64]) if name else "my-videos"
+    return (name if isinstance(parse_plain_scalar(name[:40]), str) else f"videos-{name}"[:64]) if name else "my-videos"
 
 
-def _size(found: Survey) -> int:
-    short = min(found.width, found.height)
+def _choose_input_size(folder_survey: FolderSurvey) -> int:
+    short = min(folder_survey.width, folder_survey.height)
     return next((size for size in (64, 56, 48, 40, 32, 24) if size <= short), 16)

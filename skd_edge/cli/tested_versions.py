@@ -27,62 +27,68 @@ class VersionReport:
     tested: dict[str, str]
 
     @property
-    def newer(self) -> dict[str, str]:
+    def newer_than_tested(self) -> dict[str, str]:
         """What is newer here than what was tested: the installed version, by name."""
         return {
             name: version
             for name, version in self.installed.items()
-            if name in self.tested and _ordered(version) > _ordered(self.tested[name])
+            if name in self.tested and _parse_version(version) > _parse_version(self.tested[name])
         }
 
     @property
-    def python_was_tested(self) -> bool:
+    def is_python_tested(self) -> bool:
         """Whether versions were tested on a Python of this major and minor version."""
         return ".".join(self.python.split(".")[:2]) in self.tested_pythons
 
-    def mark(self, name: str, version: str) -> str:
+    def format_tested_note(self, name: str, version: str) -> str:
         """What to say behind a version: ``(tested)``, ``(newer than the tested 19.0.2)``, or nothing where none was."""
         if name not in self.tested:
             return ""
-        here, tested = _ordered(version), _ordered(self.tested[name])
+        here, tested = _parse_version(version), _parse_version(self.tested[name])
         if here == tested:
             return " (tested)"
         return f" ({'newer' if here > tested else 'older'} than the tested {self.tested[name]})"
 
-    def newer_text(self) -> str:
+    def format_newer(self) -> str:
         """For a message: ``av 20.0.0 (tested: 19.0.2)``, several with a comma; empty where nothing is newer."""
-        return ", ".join(f"{name} {version} (tested: {self.tested[name]})" for name, version in self.newer.items())
+        return ", ".join(
+            f"{name} {version} (tested: {self.tested[name]})" for name, version in self.newer_than_tested.items()
+        )
 
     def to_text(self) -> str:
         """Every version, a line each."""
-        lines = [f"Python {self.python}{'' if self.python_was_tested else ' (not tested)'}"]
+        lines = [f"Python {self.python}{'' if self.is_python_tested else ' (not tested)'}"]
         for name, version in self.installed.items():
-            lines.append(f"{name} {version}{self.mark(name, version)}")
+            lines.append(f"{name} {version}{self.format_tested_note(name, version)}")
         return "\n".join(lines)
 
 
 @cache
 def version_report() -> VersionReport:
     """Look at what is installed; nothing is imported for it."""
-    files = {name: text for name, text in _constraint_files()}
+    files = {name: text for name, text in _read_constraint_files()}
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    pythons = tuple(sorted(files, key=_ordered))
-    return VersionReport(platform.python_version(), pythons, _installed(), _pins(files.get(here, "")))
+    pythons = tuple(sorted(files, key=_parse_version))
+    return VersionReport(
+        platform.python_version(), pythons, _find_installed_versions(), _parse_pins(files.get(here, ""))
+    )
 
 
-def _constraint_files() -> list[tuple[str, str]]:
+def _read_constraint_files() -> list[tuple[str, str]]:
     folder = resources.files("skd_edge") / "constraints"
     found = ((re.fullmatch(r"python(\d+\.\d+)\.txt", file.name), file) for file in folder.iterdir())
     return [(match[1], file.read_text(encoding="utf-8")) for match, file in found if match]
 
 
-def _installed() -> dict[str, str]:
+def _find_installed_versions() -> dict[str, str]:
     """Versions of what our distribution requires, extras included; empty where it runs without being installed."""
     try:
         needs = metadata.requires("skd-edge") or []
     except metadata.PackageNotFoundError:
         needs = []
-    names = {_normalised(match[0]) for need in needs if (match := re.match(r"[\w.-]+", need))} - {"skd-edge"}
+    names = {_normalise_package_name(match[0]) for need in needs if (match := re.match(r"[\w.-]+", need))} - {
+        "skd-edge"
+    }
     there: dict[str, str] = {}
     for name in sorted(names):
         try:
@@ -92,14 +98,14 @@ def _installed() -> dict[str, str]:
     return there
 
 
-def _pins(text: str) -> dict[str, str]:
+def _parse_pins(text: str) -> dict[str, str]:
     return dict(line.split("==", 1) for line in text.splitlines() if "==" in line and not line.startswith("#"))
 
 
-def _normalised(name: str) -> str:
+def _normalise_package_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _ordered(version: str) -> tuple[int, ...]:
+def _parse_version(version: str) -> tuple[int, ...]:
     """The numbers of a version; a build's local label (``+cpu``) does not count."""
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0]))

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skd_bench.video.clip import Preprocess, normalise
-from skd_edge.recipe.schema import Augment
+from skd_bench.video.clip import Preprocessing, normalise
+from skd_edge.recipe.schema import AugmentationSettings
 
 
-def _uniform(ids: NDArray[np.int64], view: int, draws: int) -> NDArray[np.float32]:
+def _draw_uniform(ids: NDArray[np.int64], view: int, draws: int) -> NDArray[np.float32]:
     """Counter-based random numbers ``(B, draws)`` in [0, 1): splitmix64 of (clip id, view, draw)."""
     with np.errstate(over="ignore"):
         z = ids.astype(np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
@@ -27,7 +27,7 @@ def _uniform(ids: NDArray[np.int64], view: int, draws: int) -> NDArray[np.float3
     return ((z >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
 
 
-def _shifted(clips: NDArray[np.uint8], dy: NDArray[np.int64], dx: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _shift_clips(clips: NDArray[np.uint8], dy: NDArray[np.int64], dx: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Translate each clip of ``(B, T, H, W, 3)``; the edge stands in for what was outside."""
     out = np.empty_like(clips)
     _, _, height, width, _ = clips.shape
@@ -42,8 +42,12 @@ def _shifted(clips: NDArray[np.uint8], dy: NDArray[np.int64], dx: NDArray[np.int
     return out
 
 
-def batch_view(
-    clips: NDArray[np.uint8], ids: NDArray[np.int64], view: int, augment: Augment, preprocess: Preprocess
+def augment_batch(
+    clips: NDArray[np.uint8],
+    ids: NDArray[np.int64],
+    view: int,
+    augment: AugmentationSettings,
+    preprocess: Preprocessing,
 ) -> Tensor:
     """View ``view`` of stored clips ``(B, T, H, W, 3)`` uint8 as the networks' input ``(B, 3, T, H, W)`` float32.
 
@@ -51,11 +55,11 @@ def batch_view(
     """
     if view < 0:
         return torch.from_numpy(normalise(clips, preprocess))
-    u = _uniform(ids, view, 5)
+    u = _draw_uniform(ids, view, 5)
     reach = augment.shift
     if reach:
         offsets = np.floor(u[:, :2] * (2 * reach + 1)).astype(np.int64) - reach
-        clips = _shifted(clips, offsets[:, 0], offsets[:, 1])
+        clips = _shift_clips(clips, offsets[:, 0], offsets[:, 1])
     x = torch.from_numpy(normalise(clips, preprocess))
     if augment.flip:
         flip = torch.from_numpy(u[:, 4] < 0.5)
@@ -66,7 +70,7 @@ def batch_view(
     return x.mul_(gain).add_(offset / unit)
 
 
-def partners(
+def choose_mixup_partners(
     ids: NDArray[np.int64], rows: NDArray[np.int64], view: int, mixup: float
 ) -> tuple[NDArray[np.int64], Tensor]:
     """Whom each clip is mixed with in a view (mixup, 1710.09412), and how much of itself it keeps.
@@ -82,12 +86,12 @@ def partners(
     """
     from scipy.special import betaincinv
 
-    u = _uniform(ids, view, 7)
+    u = _draw_uniform(ids, view, 7)
     share = betaincinv(mixup, mixup, u[:, 5].astype(np.float64))
     chosen = rows[np.minimum((u[:, 6] * len(rows)).astype(np.int64), len(rows) - 1)]
     return chosen, torch.from_numpy(np.maximum(share, 1 - share).astype(np.float32))
 
 
-def plain_view(clips: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
+def preprocess_batch(clips: NDArray[np.uint8], preprocess: Preprocessing) -> Tensor:
     """The clips as the device sees them: ``(B, T, H, W, 3)`` uint8 to ``(B, 3, T, H, W)`` float32."""
     return torch.from_numpy(normalise(clips, preprocess))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def balanced(targets: NDArray[np.float32], balance: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_balanced_rows(targets: NDArray[np.float32], balance: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """As many clips as there are, those of rare classes drawn more often (1910.09217, section 3).
 
     A clip's expected draws go with ``share ** -balance``, share being that of its likeliest class. They are systematic:

@@ -10,31 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skd_bench.files import write_atomic
-from skd_edge.data.sources.listing import SPLITS, Entry
+from skd_edge.data.sources.listing import SPLITS, ClipEntry
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.data.store.clip_store import filled
-from skd_edge.labels.dataset import deployed_view
+from skd_edge.data.store.clip_store import ensure_store
+from skd_edge.labels.dataset import inference_preprocessing
 from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
-_SHOWN = 10
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
-class Scanned:
+class ScanResult:
     """What a scan found.
 
     Attributes:
         readable: clips a split that decode.
         bad: clips that do not, each with its reason.
-        share: of the clips that the recipe wants to be readable.
+        required_share: of the clips that the recipe wants to be readable.
         note: about the listing.
         out: the list of what is bad.
     """
 
     readable: dict[str, int]
-    bad: tuple[tuple[Entry, str], ...]
-    share: float
+    bad: tuple[tuple[ClipEntry, str], ...]
+    required_share: float
     note: str
     out: Path
 
@@ -43,57 +43,66 @@ class Scanned:
         good, total = sum(self.readable.values()), sum(self.readable.values()) + len(self.bad)
         splits = ", ".join(f"{count} {split}" for split, count in self.readable.items())
         lines = [f"{good} of {total} clips can be read ({splits})", f"data: {self.note}"]
-        lines += [f"  {entry.name}: {reason}" for entry, reason in self.bad[:_SHOWN]]
-        lines += [f"  and {len(self.bad) - _SHOWN} more"] if len(self.bad) > _SHOWN else []
-        if good < self.share * total:
-            lines.append(f"compress will refuse to start: min_clips asks for {self.share:.0%}")
+        lines += [f"  {entry.name}: {reason}" for entry, reason in self.bad[:_MAX_LISTED]]
+        lines += [f"  and {len(self.bad) - _MAX_LISTED} more"] if len(self.bad) > _MAX_LISTED else []
+        if good < self.required_share * total:
+            lines.append(f"compress will refuse to start: min_clips asks for {self.required_share:.0%}")
         elif self.bad:
             lines.append("compress leaves them out and says so in its report")
         return "\n".join([*lines, f"wrote {self.out}"])
 
 
-def scan(
+def scan_clips(
     recipe: Recipe,
     cache: Path,
     out: Path,
     *,
-    patience: float = 60.0,
+    timeout: float = 60.0,
     processes: int | None = None,
     progress: Callable[[str], Progress | None] = lambda word: None,
-) -> Scanned:
+) -> ScanResult:
     """Decode every clip of a recipe into its store, and write the list of those that cannot be read.
 
     Args:
         recipe: whose clips.
         cache: where stores lie.
         out: the CSV to write: path, label, split, reason; with its header alone where all is well.
-        patience: seconds that a clip may take.
+        timeout: seconds that a clip may take.
         processes: how many decode; None: one for each core.
         progress: gives what is called with (done, total), by what is done.
 
     Raises:
         UserError: The clips cannot be listed, or the disk is full.
     """
-    elsewhere = recipe.labels.elsewhere
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), elsewhere=elsewhere)
-    view = deployed_view(recipe.clip)
-    _, card = filled(listing, *view, cache, by=recipe.clip.decoder, processes=processes, patience=patience,
-                     progress=progress("decoded"))  # fmt: skip
-    reasons = [q["reason"] for q in card["quarantined"]]
-    bad = tuple((listing.entries[i], reason) for i, reason in zip(card["bad"], reasons, strict=True))
+    external_labels = recipe.labels.has_external_sources
+    listing = list_clips(
+        recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), external_labels=external_labels
+    )
+    preprocessing = inference_preprocessing(recipe.clip)
+    _, store_info = ensure_store(
+        listing,
+        *preprocessing,
+        cache,
+        decoder=recipe.clip.decoder,
+        processes=processes,
+        timeout=timeout,
+        progress=progress("decoded"),
+    )
+    reasons = [q["reason"] for q in store_info["quarantined"]]
+    bad = tuple((listing.entries[i], reason) for i, reason in zip(store_info["bad"], reasons, strict=True))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)
-    write_atomic(out, _csv(bad))
-    return Scanned({s: listed[s] - lost[s] for s in SPLITS}, bad, recipe.min_clips, listing.note, out)
+    write_atomic(out, _format_bad_clips(bad))
+    return ScanResult({s: listed[s] - lost[s] for s in SPLITS}, bad, recipe.min_clips, listing.note, out)
 
 
-def _csv(bad: tuple[tuple[Entry, str], ...]) -> str:
+def _format_bad_clips(bad: tuple[tuple[ClipEntry, str], ...]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("path", "label", "split", "reason"))
-    rows.writerows([_plain(cell) for cell in (e.name, e.label, e.split, reason)] for e, reason in bad)
+    rows.writerows([_escape_formula(cell) for cell in (e.name, e.label, e.split, reason)] for e, reason in bad)
     return text.getvalue()
 
 
-def _plain(cell: str) -> str:
+def _escape_formula(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -14,19 +14,19 @@ from skd_bench.files import write_atomic
 
 
 class Checkpoint:
-    """Saves at most every ``every`` seconds, so that short epochs do not spend their time on the disk."""
+    """Saves at most every ``interval_seconds`` seconds, so that short epochs do not spend their time on the disk."""
 
-    def __init__(self, path: Path, every: float = 15.0) -> None:
-        self.path, self.every, self.saved = path, every, time.monotonic()
+    def __init__(self, path: Path, interval_seconds: float = 15.0) -> None:
+        self.path, self.interval_seconds, self.last_saved = path, interval_seconds, time.monotonic()
 
-    def save(self, state: Callable[[], dict[str, Any]], *, last: bool, now: bool = False) -> None:
+    def save(self, get_state: Callable[[], dict[str, Any]], *, last: bool, now: bool = False) -> None:
         """Write the state if it is time, or ``now``; never after the last epoch, whose result is written elsewhere."""
-        if last or (not now and time.monotonic() - self.saved < self.every):
+        if last or (not now and time.monotonic() - self.last_saved < self.interval_seconds):
             return
-        memory = io.BytesIO()
-        torch.save(state(), memory)
-        write_atomic(self.path, memory.getvalue())
-        self.saved = time.monotonic()
+        buffer = io.BytesIO()
+        torch.save(get_state(), buffer)
+        write_atomic(self.path, buffer.getvalue())
+        self.last_saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The state, or None where there is none or it cannot be read (then the leg begins anew)."""

@@ -20,41 +20,41 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_edge.models.substages import Staged
+from skd_edge.models.substages import SubstageOutput
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Net = TypeVar("Net", bound=nn.Module)
-_PATIENCE = timedelta(days=7)  # what one process does alone (decoding, measuring) may take long
+_TIMEOUT = timedelta(days=7)  # what one process does alone (decoding, measuring) may take long
 
 
-class Team:
+class ProcessGroup:
     """A team of one: nothing is divided, nothing gathered."""
 
     rank, size = 0, 1
 
-    def part(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    def shard(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """This process' rows of a batch ``(B,)``."""
         return index
 
-    def gather(self, said: Staged) -> Staged:
+    def all_gather(self, output: SubstageOutput) -> SubstageOutput:
         """What all processes' learners said, as if one had seen the whole batch; gradients flow back."""
-        return said
+        return output
 
-    def settle(self, parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor]) -> None:
+    def all_reduce(self, parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor]) -> None:
         """Make gradients and running statistics the same in all processes, after the loss went backwards."""
 
-    def convert(self, network: Net) -> Net:
+    def convert_batch_norm(self, network: Net) -> Net:
         """The network with batch normalisation that sees the whole batch, where there is one."""
         return network
 
-    def tell(self, what: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the first process says, in all of them."""
-        return what
+        return value
 
 
-class FabricTeam(Team):
+class FabricProcessGroup(ProcessGroup):
     """The processes that torchrun started.
 
     Args:
@@ -64,7 +64,7 @@ class FabricTeam(Team):
     def __init__(self, fabric: Fabric) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.global_rank, fabric.world_size
 
-    def part(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    def shard(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """See ``Team.part``.
 
         Raises:
@@ -77,41 +77,41 @@ class FabricTeam(Team):
             )
         return np.split(index, self.size)[self.rank]
 
-    def gather(self, said: Staged) -> Staged:
+    def all_gather(self, output: SubstageOutput) -> SubstageOutput:
         """See ``Team.gather``."""
-        logits = None if said.logits is None else self._whole(said.logits)
-        return Staged([self._whole(f) for f in said.features], logits)
+        logits = None if output.logits is None else self._all_gather_tensor(output.logits)
+        return SubstageOutput([self._all_gather_tensor(f) for f in output.features], logits)
 
-    def _whole(self, part: Tensor) -> Tensor:
-        gathered: Any = self.fabric.all_gather(part.contiguous(), sync_grads=True)
+    def _all_gather_tensor(self, local: Tensor) -> Tensor:
+        gathered: Any = self.fabric.all_gather(local.contiguous(), sync_grads=True)
         whole: Tensor = gathered.flatten(0, 1)
         return whole
 
-    def settle(self, parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor]) -> None:
+    def all_reduce(self, parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor]) -> None:
         """See ``Team.settle``: each process holds its part's gradient as often as there are processes, so: the mean."""
-        self._mean([p.grad for p in parameters if p.grad is not None])
-        self._mean([b for b in buffers if b.is_floating_point()])
+        self._average_across_processes([p.grad for p in parameters if p.grad is not None])
+        self._average_across_processes([b for b in buffers if b.is_floating_point()])
 
-    def _mean(self, tensors: list[Tensor]) -> None:
+    def _average_across_processes(self, tensors: list[Tensor]) -> None:
         if not tensors:
             return
         flat: Any = self.fabric.all_reduce(torch.cat([t.reshape(-1) for t in tensors]), reduce_op="mean")
         for tensor, piece in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(piece.view_as(tensor))
 
-    def convert(self, network: Net) -> Net:
+    def convert_batch_norm(self, network: Net) -> Net:
         """See ``Team.convert``."""
         if self.fabric.device.type != "cuda":
             return network
         converted: Net = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return converted
 
-    def tell(self, what: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """See ``Team.tell``."""
-        return self.fabric.broadcast(what)
+        return self.fabric.broadcast(value)
 
 
-def team_of() -> Team:
+def make_process_group() -> ProcessGroup:
     """The team that this process belongs to: torchrun's, or a team of one.
 
     Raises:
@@ -119,13 +119,15 @@ def team_of() -> Team:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Team()
+        return ProcessGroup()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    gpu = torch.cuda.device_count() >= local
-    strategy = DDPStrategy(process_group_backend="nccl" if gpu else "gloo", timeout=_PATIENCE)
-    fabric = Fabric(accelerator="cuda" if gpu else "cpu", devices=local, num_nodes=size // local, strategy=strategy)
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    gpu = torch.cuda.device_count() >= local_size
+    strategy = DDPStrategy(process_group_backend="nccl" if gpu else "gloo", timeout=_TIMEOUT)
+    fabric = Fabric(
+        accelerator="cuda" if gpu else "cpu", devices=local_size, num_nodes=size // local_size, strategy=strategy
+    )
     fabric.launch()
-    return FabricTeam(fabric)
+    return FabricProcessGroup(fabric)

@@ -8,20 +8,20 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
-from skd_edge.recipe.schema import Augment, Clip, Network, Training
+from skd_edge.recipe.schema import AugmentationSettings, ClipSettings, NetworkSpec, TrainingSettings
 
-METHOD = 2  # version of the method: raise it when the same settings train to something else
-Role = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]
+METHOD_VERSION = 2  # version of the method: raise it when the same settings train to something else
+JobRole = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]
 
 
-def digest(what: object) -> str:
-    """Sixteen hexadecimal digits that name ``what`` (anything JSON can write)."""
-    text = json.dumps(what, sort_keys=True, separators=(",", ":"), default=str)
+def json_digest(value: object) -> str:
+    """Sixteen hexadecimal digits that name ``value`` (anything JSON can write)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class Leg:
+class JobSpec:
     """One teacher -> learner training, a pure function of what stands here.
 
     Attributes:
@@ -44,17 +44,17 @@ class Leg:
         fold: ``(i, k)``: the i-th of k parts of the training clips is held out, for out-of-fold opinions.
     """
 
-    learner: Network
-    role: Role
+    learner: NetworkSpec
+    role: JobRole
     path: tuple[str, ...]
     teacher: str | None
     start: str | None
     targets: str
     data: str
     classes: int
-    clip: Clip
-    augment: Augment
-    training: Training
+    clip: ClipSettings
+    augment: AugmentationSettings
+    training: TrainingSettings
     epochs: int
     weak: bool
     staged: bool
@@ -69,20 +69,20 @@ class Leg:
     @cached_property
     def hash(self) -> str:
         """Names the leg: equal hashes train to equal weights (on the same kind of machine)."""
-        apart = {"learner", "path", "role", "clip", "augment", "training"}
-        apart |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no leg
-        return digest(
+        excluded = {"learner", "path", "role", "clip", "augment", "training"}
+        excluded |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no leg
+        return json_digest(
             {
-                "method": METHOD,
-                "learner": self.learner.outline,
-                **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart},
+                "method": METHOD_VERSION,
+                "learner": self.learner.architecture,
+                **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in excluded},
                 "clip": self.clip.model_dump(),
                 "augment": self.augment.model_dump(),
-                "training": self._training(),
+                "training": self._relevant_training_settings(),
             }
         )
 
-    def _training(self) -> dict[str, object]:
+    def _relevant_training_settings(self) -> dict[str, object]:
         """The settings that this leg reads: without a teacher, none that is about teaching."""
         unread = {"epochs", "teacher_epochs", "refine", "rounds"} | (set() if self.weak else {"elr"})
         unread |= {"accumulate"} if self.training.accumulate == 1 else set()

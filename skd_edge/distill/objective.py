@@ -7,100 +7,104 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skd_edge.distill.job import Leg
+from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses import LOGIT_LOSSES
-from skd_edge.distill.losses.classification import early_learning, soft_cross_entropy
-from skd_edge.distill.losses.correlation import correlate
+from skd_edge.distill.losses.classification import early_learning_loss, soft_cross_entropy
+from skd_edge.distill.losses.correlation import correlation_loss
 from skd_edge.distill.losses.distribution import DistributionLoss
-from skd_edge.models.substages import Staged
+from skd_edge.models.substages import SubstageOutput
 
 
-class Phase(NamedTuple):
+class TrainingPhase(NamedTuple):
     """What learns at a step: the learner's first ``upto`` substages (None: all, with the head), and how."""
 
     upto: int | None
     grafted: bool = False
 
 
-WHOLE = Phase(None)
+FULL_NETWORK = TrainingPhase(None)
 
 
-def loss_terms(
-    leg: Leg,
-    said: Staged,
-    taught: Staged | None,
+def compute_loss_terms(
+    spec: JobSpec,
+    student_out: SubstageOutput,
+    teacher_out: SubstageOutput | None,
     targets: Tensor,
-    memory: Tensor | None = None,
-    spread: DistributionLoss | None = None,
-    others: tuple[Tensor, ...] = (),
+    ema_predictions: Tensor | None = None,
+    distribution_loss: DistributionLoss | None = None,
+    other_logits: tuple[Tensor, ...] = (),
 ) -> dict[str, Tensor]:
     """The loss terms of one batch, each already times its weight.
 
     Args:
-        leg: the settings.
-        said: what the learner says; logits are None while only a prefix of its substages learns.
-        taught: what the teacher says of the same views, or None.
+        spec: the settings.
+        student_out: what the learner says; logits are None while only a prefix of its substages learns.
+        teacher_out: what the teacher says of the same views, or None.
         targets: label distributions ``(B, C)``; a row of zeros teaches nothing.
-        memory: running mean of the learner's own predictions ``(B, C)``, where labels are weak.
-        spread: the loss on feature distributions with its projectors, where substages are distilled.
-        others: logits ``(B, C)`` of the teachers further up, where this step listens to them (dense guidance).
+        ema_predictions: running mean of the learner's own predictions ``(B, C)``, where labels are weak.
+        distribution_loss: the loss on feature distributions with its projectors, where substages are distilled.
+        other_logits: logits ``(B, C)`` of the teachers further up, where this step listens to them (dense guidance).
     """
-    weights, terms = leg.training.losses, dict[str, Tensor]()
-    if said.logits is not None:
-        terms["labels"] = weights.labels * soft_cross_entropy(said.logits, targets)
-        if memory is not None:
-            terms["early learning"] = leg.training.elr * early_learning(said.logits, memory)
-        if taught is not None and taught.logits is not None and weights.logits:
-            terms["logits"] = weights.logits * _agreement(leg, said.logits, (taught.logits, *others))
-    if taught is not None and spread is not None:
-        ours, theirs = _corresponding(leg, said, taught)
+    weights, terms = spec.training.losses, dict[str, Tensor]()
+    if student_out.logits is not None:
+        terms["labels"] = weights.labels * soft_cross_entropy(student_out.logits, targets)
+        if ema_predictions is not None:
+            terms["early learning"] = spec.training.elr * early_learning_loss(student_out.logits, ema_predictions)
+        if teacher_out is not None and teacher_out.logits is not None and weights.logits:
+            terms["logits"] = weights.logits * _compute_logit_loss(
+                spec, student_out.logits, (teacher_out.logits, *other_logits)
+            )
+    if teacher_out is not None and distribution_loss is not None:
+        student_features, teacher_features = _select_matched_features(spec, student_out, teacher_out)
         if weights.correlation:
             kind = weights.correlation_kind
-            terms["correlation"] = weights.correlation * correlate(ours, theirs, kind=kind)
+            terms["correlation"] = weights.correlation * correlation_loss(student_features, teacher_features, kind=kind)
         if weights.distribution:
-            terms["distribution"] = weights.distribution * spread(ours, theirs)
+            terms["distribution"] = weights.distribution * distribution_loss(student_features, teacher_features)
     return terms
 
 
-def graft_term(leg: Leg, logits: Tensor, taught: Staged) -> dict[str, Tensor]:
+def compute_graft_term(spec: JobSpec, logits: Tensor, teacher_out: SubstageOutput) -> dict[str, Tensor]:
     """The one term while a prefix is grafted: ``logits (B, C)`` of the teacher behind it, against the teacher's own."""
-    assert taught.logits is not None
-    return {"graft": leg.training.losses.logits * _agreement(leg, logits, (taught.logits,))}
+    assert teacher_out.logits is not None
+    return {"graft": spec.training.losses.logits * _compute_logit_loss(spec, logits, (teacher_out.logits,))}
 
 
-def phase_at(leg: Leg, done: float) -> Phase:
-    """What learns when the share ``done`` in [0, 1) of the leg's steps is behind it.
+def phase_at(spec: JobSpec, progress: float) -> TrainingPhase:
+    """What learns when the share ``progress`` in [0, 1) of the leg's steps is behind it.
 
     Curriculum: the prefixes that end in a matched substage learn one after the other, the shortest first, to match
     the teacher's; then everything learns, with head and logits. Graft: each prefix learns as the front of the
     teacher, whose own later substages and head, frozen, judge it.
     """
-    losses, how = leg.training.losses, leg.training
-    grafted = how.combination == "graft"
-    substages = how.combination == "curriculum" and (losses.correlation or losses.distribution)
-    teaches = losses.logits if grafted else substages
-    if not (leg.staged and teaches and done < how.prefix):
-        return WHOLE
-    ends = matched(leg)
+    losses, training = spec.training.losses, spec.training
+    grafted = training.combination == "graft"
+    matches_substages = training.combination == "curriculum" and (losses.correlation or losses.distribution)
+    has_phases = losses.logits if grafted else matches_substages
+    if not (spec.staged and has_phases and progress < training.prefix):
+        return FULL_NETWORK
+    ends = matched_substages(spec)
     if grafted:  # the whole learner has no teacher's substage behind it to be judged by
-        ends = tuple(k for k in ends if k < len(leg.learner.depths)) or (0,)
-    upto = ends[int(done / how.prefix * len(ends))]
-    return Phase(upto, grafted) if upto else WHOLE
+        ends = tuple(k for k in ends if k < len(spec.learner.depths)) or (0,)
+    upto = ends[int(progress / training.prefix * len(ends))]
+    return TrainingPhase(upto, grafted) if upto else FULL_NETWORK
 
 
-def matched(leg: Leg) -> tuple[int, ...]:
+def matched_substages(spec: JobSpec) -> tuple[int, ...]:
     """Numbers of the substages that correspond, 1 the first."""
-    return leg.training.match or tuple(range(1, len(leg.learner.depths) + 1))
+    return spec.training.match or tuple(range(1, len(spec.learner.depths) + 1))
 
 
-def _agreement(leg: Leg, logits: Tensor, teachers: tuple[Tensor, ...]) -> Tensor:
+def _compute_logit_loss(spec: JobSpec, logits: Tensor, teacher_logits: tuple[Tensor, ...]) -> Tensor:
     """Mean over the teachers of the loss on the logits."""
-    losses = leg.training.losses
+    losses = spec.training.losses
     loss = LOGIT_LOSSES[losses.logits_kind]
-    return torch.stack([loss(logits, t, temperature=losses.temperature) for t in teachers]).mean()
+    return torch.stack([loss(logits, t, temperature=losses.temperature) for t in teacher_logits]).mean()
 
 
-def _corresponding(leg: Leg, said: Staged, taught: Staged) -> tuple[list[Tensor], list[Tensor]]:
+def _select_matched_features(
+    spec: JobSpec, student_out: SubstageOutput, teacher_out: SubstageOutput
+) -> tuple[list[Tensor], list[Tensor]]:
     """The features of the matched substages that ran."""
-    pick = [k - 1 for k in matched(leg) if k <= len(said.features)]
-    return [said.features[k] for k in pick], [taught.features[k] for k in pick]
+    indices = [k - 1 for k in matched_substages(spec) if k <= len(student_out.features)]
+    return [student_out.features[k] for k in indices], [teacher_out.features[k] for k in indices]

@@ -18,26 +18,26 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_edge.models.substages import Staged
+from skd_edge.models.substages import SubstageOutput
 
-_BATCH = 128
-Stored = NDArray[np.float32] | NDArray[np.float16]
+_BATCH_SIZE = 128
+StoredArray = NDArray[np.float32] | NDArray[np.float16]
 
 
 @dataclass(frozen=True)
-class Said:
+class TeacherOutputs:
     """One view of the training clips through a teacher: ``logits (N, C)``, ``features[k] (N, T, C_k)``, as stored."""
 
-    logits: Stored
-    features: list[Stored]
+    logits: StoredArray
+    features: list[StoredArray]
 
-    def rows(self, index: NDArray[np.int64], device: torch.device) -> Staged:
+    def take_rows(self, index: NDArray[np.int64], device: torch.device) -> SubstageOutput:
         """The rows ``index (B,)`` as tensors, as if the teacher had just been asked."""
         features = [torch.from_numpy(f[index]).to(device).float() for f in self.features]
-        return Staged(features, torch.from_numpy(self.logits[index]).to(device).float())
+        return SubstageOutput(features, torch.from_numpy(self.logits[index]).to(device).float())
 
 
-class Answers(ABC):
+class TeacherOutputSource(ABC):
     """What a teacher says of the training clips, view by view.
 
     Attributes:
@@ -47,104 +47,109 @@ class Answers(ABC):
     network: nn.Module | None = None
 
     @abstractmethod
-    def view(self, view: int) -> Said:
+    def outputs_for_view(self, view: int) -> TeacherOutputs:
         """All training clips of one view."""
 
-    def probabilities(self, views: int) -> NDArray[np.float32]:
+    def mean_probabilities(self, views: int) -> NDArray[np.float32]:
         """Class probabilities ``(N, C)``, the mean over this many views."""
-        voices = [_softmax(self.view(v).logits) for v in range(views)]
-        return np.asarray(np.mean(voices, axis=0), np.float32)
+        per_view = [_softmax(self.outputs_for_view(v).logits) for v in range(views)]
+        return np.asarray(np.mean(per_view, axis=0), np.float32)
 
 
-class ToldAnswers(Answers):
+class FixedTeacherOutputs(TeacherOutputSource):
     """Answers from a file: of the plain clips, whatever the view; logits ``(N, C)`` alone, no substages."""
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
-        self.said = Said(logits, [])
+        self.outputs = TeacherOutputs(logits, [])
 
-    def view(self, view: int) -> Said:
+    def outputs_for_view(self, view: int) -> TeacherOutputs:
         """The same for every view."""
-        return self.said
+        return self.outputs
 
 
-class TeacherCache(Answers):
+class TeacherOutputCache(TeacherOutputSource):
     """A network's answers about the training clips, one folder for each view.
 
     Args:
         network: the teacher, in evaluation mode.
-        view_of: ``(index (B,), view) -> clips (B, 3, T, H, W)``: the same views that learners see.
-        count: N, the number of training clips.
+        training_view: ``(index (B,), view) -> clips (B, 3, T, H, W)``: the same views that learners see.
+        clip_count: N, the number of training clips.
         folder: where answers are kept; named by the teacher, the clips and the augmentation.
-        half: keep them in half precision: half the disk, answers rounded by up to a 2048th of themselves.
+        half_precision: keep them in half precision: half the disk, answers rounded by up to a 2048th of themselves.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        view_of: Callable[[NDArray[np.int64], int], Tensor],
-        count: int,
+        training_view: Callable[[NDArray[np.int64], int], Tensor],
+        clip_count: int,
         folder: Path,
         *,
-        half: bool = False,
+        half_precision: bool = False,
     ) -> None:
         assert not network.training, "a teacher answers in evaluation mode"
         self.network: nn.Module
-        self.network, self.view_of, self.count = network, view_of, count
-        self.folder: Path = folder / "half" if half else folder
-        self.dtype: type[np.floating] = np.float16 if half else np.float32
-        self._open: dict[int, Said] = {}
+        self.network, self.training_view, self.clip_count = network, training_view, clip_count
+        self.folder: Path = folder / "half" if half_precision else folder
+        self.dtype: type[np.floating] = np.float16 if half_precision else np.float32
+        self._loaded_views: dict[int, TeacherOutputs] = {}
 
-    def view(self, view: int) -> Said:
+    def outputs_for_view(self, view: int) -> TeacherOutputs:
         """All training clips of one view through the teacher."""
-        if view not in self._open:
+        if view not in self._loaded_views:
             folder = self.folder / f"view{view}"
-            said = self._kept(folder)
-            if said is None:
-                self._ask(folder, view)
-                said = self._kept(folder)
-            if said is None:
+            outputs = self._read_outputs(folder)
+            if outputs is None:
+                self._compute_outputs(folder, view)
+                outputs = self._read_outputs(folder)
+            if outputs is None:
                 raise UserError(
                     f"the teacher's answers in {folder} cannot be read back; delete that folder and run again"
                 )
-            self._open[view] = said
-        return self._open[view]
+            self._loaded_views[view] = outputs
+        return self._loaded_views[view]
 
-    def _kept(self, folder: Path) -> Said | None:
+    def _read_outputs(self, folder: Path) -> TeacherOutputs | None:
         """What was answered before; None where nothing was, or what is there is damaged: it is asked for again."""
         try:
-            said = Said(_map(folder / "logits.npy"), [_map(f) for f in sorted(folder.glob("features*.npy"))])
+            outputs = TeacherOutputs(
+                _open_memory_mapped(folder / "logits.npy"),
+                [_open_memory_mapped(f) for f in sorted(folder.glob("features*.npy"))],
+            )
         except (OSError, ValueError, EOFError):
             return None
-        return said if {len(array) for array in (said.logits, *said.features)} == {self.count} else None
+        return outputs if {len(array) for array in (outputs.logits, *outputs.features)} == {self.clip_count} else None
 
     @torch.no_grad()
-    def _ask(self, folder: Path, view: int) -> None:
+    def _compute_outputs(self, folder: Path, view: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         device = next(self.network.parameters(), torch.zeros(())).device  # an ONNX file has none
-        parts: list[Staged] = []
-        for first in range(0, self.count, _BATCH):
-            index = np.arange(first, min(first + _BATCH, self.count))
-            said = self.network(self.view_of(index, view).to(device))
-            parts.append(Staged(said.features, said.logits))  # never the maps
-        for k in range(len(parts[0].features)):
-            _save(folder / f"features{k}.npy", torch.cat([p.features[k] for p in parts]), self.dtype)
+        batch_outputs: list[SubstageOutput] = []
+        for first in range(0, self.clip_count, _BATCH_SIZE):
+            index = np.arange(first, min(first + _BATCH_SIZE, self.clip_count))
+            output = self.network(self.training_view(index, view).to(device))
+            batch_outputs.append(SubstageOutput(output.features, output.logits))  # never the maps
+        for k in range(len(batch_outputs[0].features)):
+            _save_array(folder / f"features{k}.npy", torch.cat([p.features[k] for p in batch_outputs]), self.dtype)
         # Last: marks the view as whole.
-        _save(folder / "logits.npy", torch.cat([p.logits for p in parts if p.logits is not None]), self.dtype)
+        _save_array(
+            folder / "logits.npy", torch.cat([p.logits for p in batch_outputs if p.logits is not None]), self.dtype
+        )
 
 
-def _save(path: Path, values: Tensor, dtype: type[np.floating]) -> None:
-    most = np.finfo(dtype).max
+def _save_array(path: Path, values: Tensor, dtype: type[np.floating]) -> None:
+    largest = np.finfo(dtype).max
     buffer = BytesIO()
-    np.save(buffer, values.float().cpu().numpy().clip(-most, most).astype(dtype, copy=False))
+    np.save(buffer, values.float().cpu().numpy().clip(-largest, largest).astype(dtype, copy=False))
     write_atomic(path, buffer.getvalue())
 
 
-def _map(path: Path) -> Stored:
-    array: Stored = np.load(path, mmap_mode="r")
+def _open_memory_mapped(path: Path) -> StoredArray:
+    array: StoredArray = np.load(path, mmap_mode="r")
     return array
 
 
-def _softmax(stored: Stored) -> NDArray[np.float32]:
+def _softmax(stored: StoredArray) -> NDArray[np.float32]:
     logits = stored.astype(np.float32)
     e = np.exp(logits - logits.max(1, keepdims=True))
     p: NDArray[np.float32] = e / e.sum(1, keepdims=True)

@@ -19,40 +19,47 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocess
-from skd_edge.data.augmentation import batch_view, partners, plain_view
-from skd_edge.data.sampling import balanced
-from skd_edge.data.store.clip_store import Clips, ClipSet
+from skd_bench.video.clip import Preprocessing
+from skd_edge.data.augmentation import augment_batch, choose_mixup_partners, preprocess_batch
+from skd_edge.data.sampling import draw_balanced_rows
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 from skd_edge.distill.checkpoint import Checkpoint
-from skd_edge.distill.distributed import Team
-from skd_edge.distill.fake_quant import round_in_forward
-from skd_edge.distill.grafting import Graft
-from skd_edge.distill.job import Leg
+from skd_edge.distill.distributed import ProcessGroup
+from skd_edge.distill.fake_quant import enable_fake_quant
+from skd_edge.distill.grafting import GraftedTeacher
+from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.distribution import DistributionLoss
-from skd_edge.distill.objective import WHOLE, Phase, graft_term, loss_terms, matched, phase_at
-from skd_edge.distill.teacher_outputs import Answers, Said
-from skd_edge.models.builder import Built, build_network
-from skd_edge.models.substages import Staged
+from skd_edge.distill.objective import (
+    FULL_NETWORK,
+    TrainingPhase,
+    compute_graft_term,
+    compute_loss_terms,
+    matched_substages,
+    phase_at,
+)
+from skd_edge.distill.teacher_outputs import TeacherOutputs, TeacherOutputSource
+from skd_edge.models.builder import AnyNetwork, build_network
+from skd_edge.models.substages import SubstageOutput
 from skd_edge.models.tsm import TSM
 
-Curve = list[dict[str, Any]]
-ALONE = Team()
-Report = Callable[[dict[str, Any]], None]
-_SETTING = {"early learning": "training.elr", "graft": "training.losses.logits"}  # else training.losses.<term>
+TrainingCurve = list[dict[str, Any]]
+SINGLE_PROCESS = ProcessGroup()
+ProgressCallback = Callable[[dict[str, Any]], None]
+_SETTING_OF_TERM = {"early learning": "training.elr", "graft": "training.losses.logits"}  # else training.losses.<term>
 
 
 @dataclass
-class Trained:
+class TrainResult:
     """What a leg leaves: the averaged weights that validated best (a file of answers has none), and how it went."""
 
-    network: Built | None
+    network: AnyNetwork | None
     accuracy: float
-    curve: Curve
+    curve: TrainingCurve
     seconds: float
-    memory: NDArray[np.float32] | None = field(default=None, repr=False)
+    ema_predictions: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
-class Diverged(ArithmeticError):
+class DivergenceError(ArithmeticError):
     """A loss term is not finite."""
 
     def __init__(self, term: str, step: int) -> None:
@@ -60,340 +67,391 @@ class Diverged(ArithmeticError):
         self.term, self.step = term, step
 
 
-def train_leg(
-    leg: Leg,
-    clips: Clips,
+def train_job(
+    spec: JobSpec,
+    clips: ClipDataset,
     targets: NDArray[np.float32],
-    teacher: Answers | None,
-    preprocess: Preprocess,
+    teacher: TeacherOutputSource | None,
+    preprocess: Preprocessing,
     folder: Path,
     *,
-    others: tuple[Answers, ...] = (),
+    other_teachers: tuple[TeacherOutputSource, ...] = (),
     start: dict[str, Tensor] | None = None,
-    report: Report = lambda row: None,
-    team: Team = ALONE,
-) -> Trained:
+    on_progress: ProgressCallback = lambda row: None,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> TrainResult:
     """Train one leg, or finish one that was interrupted.
 
     Args:
-        leg: what to train.
+        spec: what to train.
         clips: training clips, and the validation clips that pick the epoch.
         targets: ``(N, C)`` label distributions of the training clips; a row of zeros is a clip without a label.
         teacher: what the teacher says of every view, or None.
         preprocess: how pixels become input.
         folder: the leg's folder; a checkpoint of an interrupted run is found and kept there.
-        others: the teachers further up the cascade, where guidance is dense.
+        other_teachers: the teachers further up the cascade, where guidance is dense.
         start: weights to begin from.
-        report: called after each epoch, and now and then within, with what there is to show.
-        team: the processes that train it together.
+        on_progress: called after each epoch, and now and then within, with what there is to show.
+        process_group: the processes that train it together.
 
     Raises:
         UserError: A loss term is no longer finite, also at half the rate; names the term and the step.
     """
-    return _Training(leg, clips, targets, teacher, others, preprocess, folder, start, report, team).run()
+    return Trainer(
+        spec, clips, targets, teacher, other_teachers, preprocess, folder, start, on_progress, process_group
+    ).run()
 
 
-class _Training:
+class Trainer:
     """The state of one leg while it runs."""
 
     def __init__(
         self,
-        leg: Leg,
-        clips: Clips,
+        spec: JobSpec,
+        clips: ClipDataset,
         targets: NDArray[np.float32],
-        teacher: Answers | None,
-        others: tuple[Answers, ...],
-        preprocess: Preprocess,
+        teacher: TeacherOutputSource | None,
+        other_teachers: tuple[TeacherOutputSource, ...],
+        preprocess: Preprocessing,
         folder: Path,
         start: dict[str, Tensor] | None,
-        report: Report,
-        team: Team = ALONE,
+        on_progress: ProgressCallback,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.team = team
-        self.leg, self.clips, self.teacher, self.others = leg, clips, teacher, others
-        self.preprocess, self.report = preprocess, report
+        self.process_group = process_group
+        self.spec, self.clips, self.teacher, self.other_teachers = spec, clips, teacher, other_teachers
+        self.preprocess, self.on_progress = preprocess, on_progress
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.learner = team.convert(build_learner(leg)).to(self.device)
+        self.learner = process_group.convert_batch_norm(build_learner(spec)).to(self.device)
         if start is not None:
             self.learner.load_state_dict(start)
-        self.averaged = build_learner(leg).to(self.device).eval().requires_grad_(False)
-        self.averaged.load_state_dict(self.learner.state_dict())
-        if leg.rounded:
-            for network in (self.learner, self.averaged):
-                round_in_forward(network, leg.rounded)
+        self.ema_network = build_learner(spec).to(self.device).eval().requires_grad_(False)
+        self.ema_network.load_state_dict(self.learner.state_dict())
+        if spec.rounded:
+            for network in (self.learner, self.ema_network):
+                enable_fake_quant(network, spec.rounded)
         # Listed once: weights are loaded in place, and to walk through a network's modules at every step takes time.
-        self.followed = [[v for v in n.state_dict().values() if v.is_floating_point()]
-                         for n in (self.averaged, self.learner)]  # fmt: skip
-        self.spread, self.graft = self._helpers()
+        self.ema_and_learner_tensors = [
+            [v for v in n.state_dict().values() if v.is_floating_point()] for n in (self.ema_network, self.learner)
+        ]
+        self.distribution_loss, self.grafted_teacher = self._build_auxiliary_modules()
         self.targets = torch.from_numpy(targets).to(self.device)
-        self.memory = torch.zeros_like(self.targets) if leg.weak and leg.training.elr else None
-        self.rows = rows_of(leg, clips.train)
-        self.batches = max(len(self.rows) // leg.training.batch, 1)
-        self.total = leg.epochs * self.batches
+        self.ema_predictions = torch.zeros_like(self.targets) if spec.weak and spec.training.elr else None
+        self.rows = training_rows(spec, clips.train)
+        self.batches_per_epoch = max(len(self.rows) // spec.training.batch, 1)
+        self.total_steps = spec.epochs * self.batches_per_epoch
         self.optimizer = torch.optim.AdamW(
-            self._parameters(), lr=leg.training.rate, weight_decay=leg.training.weight_decay, fused=True
+            self._trainable_parameters(), lr=spec.training.rate, weight_decay=spec.training.weight_decay, fused=True
         )
-        self.step, self.seconds, self.pace, self.curve = 0, 0.0, 1.0, Curve()
-        self.best, self.best_accuracy = {k: v.clone() for k, v in self.averaged.state_dict().items()}, -1.0
+        self.step, self.seconds, self.rate_scale, self.curve = 0, 0.0, 1.0, TrainingCurve()
+        self.best_state, self.best_accuracy = {k: v.clone() for k, v in self.ema_network.state_dict().items()}, -1.0
         self.checkpoint = Checkpoint(folder / "state.pt")
 
-    def run(self) -> Trained:
+    def run(self) -> TrainResult:
         """Every epoch that is left, then the best averaged weights."""
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
-            return self._run()
+            return self._run_epochs()
 
-    def _run(self) -> Trained:
-        self._resume(self.checkpoint.load())
-        while (epoch := len(self.curve)) < self.leg.epochs:
-            began, good = time.perf_counter(), copy.deepcopy(self._state())
+    def _run_epochs(self) -> TrainResult:
+        self._restore_state(self.checkpoint.load())
+        while (epoch := len(self.curve)) < self.spec.epochs:
+            began, good_state = time.perf_counter(), copy.deepcopy(self._checkpoint_state())
             try:
-                self._whole_epoch(epoch, began)
-            except Diverged as diverged:
-                self._slow_down(diverged, epoch, good)
+                self._run_epoch(epoch, began)
+            except DivergenceError as diverged:
+                self._recover_at_half_rate(diverged, epoch, good_state)
             except KeyboardInterrupt:  # paused: Ctrl-C, or SIGTERM where the command line runs
-                self.checkpoint.save(good.copy, last=False, now=True)
+                self.checkpoint.save(good_state.copy, last=False, now=True)
                 raise
-        self.averaged.load_state_dict(self.best)
-        memory = None if self.memory is None else self.memory.cpu().numpy()
-        return Trained(self.averaged, self.best_accuracy, self.curve, self.seconds, memory)
+        self.ema_network.load_state_dict(self.best_state)
+        ema_predictions = None if self.ema_predictions is None else self.ema_predictions.cpu().numpy()
+        return TrainResult(self.ema_network, self.best_accuracy, self.curve, self.seconds, ema_predictions)
 
     # -------------------------------------------------------------------------------------------- one epoch
-    def _whole_epoch(self, epoch: int, began: float) -> None:
+    def _run_epoch(self, epoch: int, began: float) -> None:
         """One epoch, its validation in the second half of the leg, its line of the curve, and a checkpoint in time."""
-        terms = self._epoch(epoch, began)
-        accuracy = self._validate() if epoch >= self.leg.epochs // 2 else None
+        terms = self._train_epoch(epoch, began)
+        accuracy = self._validate_ema_network() if epoch >= self.spec.epochs // 2 else None
         self.seconds += time.perf_counter() - began
         row = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
-        self.curve.append(row | ({"pace": self.pace} if self.pace < 1 else {}))
-        self.report({**self.curve[-1], "epochs": self.leg.epochs, "seconds": self.seconds, "share": 1.0})
-        self.checkpoint.save(self._state, last=epoch + 1 == self.leg.epochs or self.team.rank > 0)
+        self.curve.append(row | ({"pace": self.rate_scale} if self.rate_scale < 1 else {}))
+        self.on_progress({**self.curve[-1], "epochs": self.spec.epochs, "seconds": self.seconds, "share": 1.0})
+        self.checkpoint.save(self._checkpoint_state, last=epoch + 1 == self.spec.epochs or self.process_group.rank > 0)
 
-    def _epoch(self, epoch: int, began: float) -> dict[str, float]:
+    def _train_epoch(self, epoch: int, began: float) -> dict[str, float]:
         self.learner.train()
-        torch.manual_seed(1_000_003 * self.leg.seed + epoch)  # dropout, where a network made elsewhere has it
-        view, sums, counts = epoch % self.leg.augment.views, dict[str, Tensor](), dict[str, int]()
-        said = self.teacher.view(view) if self.teacher else None
-        for number, index in enumerate(self._order(epoch)):
-            for name, term in self._train_step(index, view, said).items():
+        torch.manual_seed(1_000_003 * self.spec.seed + epoch)  # dropout, where a network made elsewhere has it
+        view, sums, counts = epoch % self.spec.augment.views, dict[str, Tensor](), dict[str, int]()
+        teacher_outputs = self.teacher.outputs_for_view(view) if self.teacher else None
+        for number, index in enumerate(self._iter_batches(epoch)):
+            for name, term in self._train_step(index, view, teacher_outputs).items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
                 counts[name] = counts.get(name, 0) + 1
             if number % 8 == 0:
-                share, seconds = (number + 1) / self.batches, self.seconds + time.perf_counter() - began
-                self.report({"epoch": epoch + 1, "epochs": self.leg.epochs, "share": share, "seconds": seconds})
-        if not all(p.isfinite().all() for p in self._parameters()):  # the last step's gradients were not
-            raise Diverged("total", self.step)
+                share, seconds = (number + 1) / self.batches_per_epoch, self.seconds + time.perf_counter() - began
+                self.on_progress({"epoch": epoch + 1, "epochs": self.spec.epochs, "share": share, "seconds": seconds})
+        if not all(p.isfinite().all() for p in self._trainable_parameters()):  # the last step's gradients were not
+            raise DivergenceError("total", self.step)
         return {name: float(total) / counts[name] for name, total in sums.items()}
 
-    def _train_step(self, index: NDArray[np.int64], view: int, said: Said | None) -> dict[str, Tensor]:
+    def _train_step(
+        self, index: NDArray[np.int64], view: int, teacher_outputs: TeacherOutputs | None
+    ) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.pace * self.leg.training.rate * _one_cycle(self.step / self.total)
+            group["lr"] = self.rate_scale * self.spec.training.rate * _one_cycle_rate(self.step / self.total_steps)
         self.optimizer.zero_grad(set_to_none=True)
         terms = dict[str, Tensor]()
-        for part in np.array_split(index, self.leg.training.accumulate):
-            share = len(part) / len(index)
-            for name, term in self._backward(part, view, said, share).items():
+        for micro_batch in np.array_split(index, self.spec.training.accumulate):
+            share = len(micro_batch) / len(index)
+            for name, term in self._accumulate_gradients(micro_batch, view, teacher_outputs, share).items():
                 terms[name] = terms[name] + share * term if name in terms else share * term
-        self.team.settle(self._parameters(), self.learner.buffers())
+        self.process_group.all_reduce(self._trainable_parameters(), self.learner.buffers())
         self.optimizer.step()
         self.step += 1
-        self._average()
+        self._update_ema_network()
         return terms
 
-    def _backward(self, index: NDArray[np.int64], view: int, said: Said | None, share: float) -> dict[str, Tensor]:
+    def _accumulate_gradients(
+        self, index: NDArray[np.int64], view: int, teacher_outputs: TeacherOutputs | None, share: float
+    ) -> dict[str, Tensor]:
         """Add the gradients of the clips ``index (B,)``, this share of the batch; returns their loss terms."""
-        mine = self.team.part(index)
-        clip = view_of(self.clips.train, mine, view, self.leg, self.preprocess).to(self.device)
-        taught = said.rows(index, self.device) if said else None
-        terms = self._terms(phase_at(self.leg, self.step / self.total), clip, index, view, taught)
+        local_index = self.process_group.shard(index)
+        clip = training_view(self.clips.train, local_index, view, self.spec, self.preprocess).to(self.device)
+        teacher_out = teacher_outputs.take_rows(index, self.device) if teacher_outputs else None
+        terms = self._compute_batch_terms(
+            phase_at(self.spec, self.step / self.total_steps), clip, index, view, teacher_out
+        )
         loss = torch.stack(list(terms.values())).sum()
         if not loss.isfinite():
-            raise Diverged(next((n for n, t in terms.items() if not t.isfinite()), "total"), self.step + 1)
+            raise DivergenceError(next((n for n, t in terms.items() if not t.isfinite()), "total"), self.step + 1)
         (share * loss).backward()
         return {name: term.detach() for name, term in terms.items()}
 
-    def _terms(
-        self, phase: Phase, clip: Tensor, index: NDArray[np.int64], view: int, taught: Staged | None
+    def _compute_batch_terms(
+        self,
+        phase: TrainingPhase,
+        clip: Tensor,
+        index: NDArray[np.int64],
+        view: int,
+        teacher_out: SubstageOutput | None,
     ) -> dict[str, Tensor]:
-        answer = self.team.gather(self.learner(clip, phase.upto))
-        if phase.grafted and self.graft is not None:
-            assert answer.last is not None
+        student_out = self.process_group.all_gather(self.learner(clip, phase.upto))
+        if phase.grafted and self.grafted_teacher is not None:
+            assert student_out.last_feature_map is not None
             assert phase.upto is not None
-            assert taught is not None
-            return graft_term(self.leg, self.graft(answer.last, phase.upto), taught)
-        memory = self._remember(torch.from_numpy(index).to(self.device), answer.logits)
-        others = self._listen(index, view) if phase == WHOLE else ()
-        return loss_terms(self.leg, answer, taught, self._labels(index, view), memory, self.spread, others)
+            assert teacher_out is not None
+            return compute_graft_term(
+                self.spec, self.grafted_teacher(student_out.last_feature_map, phase.upto), teacher_out
+            )
+        ema_predictions = self._update_ema_predictions(torch.from_numpy(index).to(self.device), student_out.logits)
+        other_logits = self._sample_other_teachers(index, view) if phase == FULL_NETWORK else ()
+        return compute_loss_terms(
+            self.spec,
+            student_out,
+            teacher_out,
+            self._label_distributions(index, view),
+            ema_predictions,
+            self.distribution_loss,
+            other_logits,
+        )
 
-    def _labels(self, index: NDArray[np.int64], view: int) -> Tensor:
+    def _label_distributions(self, index: NDArray[np.int64], view: int) -> Tensor:
         """Label distributions ``(B, C)`` of the view: of the clips, or of the mix where clips are mixed."""
         targets = self.targets[torch.from_numpy(index).to(self.device)]
-        if not self.leg.augment.mixup:
+        if not self.spec.augment.mixup:
             return targets
-        train = self.clips.train
-        rows, share = partners(train.ids[index], self.rows, view, self.leg.augment.mixup)
+        train_clips = self.clips.train
+        rows, share = choose_mixup_partners(train_clips.ids[index], self.rows, view, self.spec.augment.mixup)
         return torch.lerp(self.targets[torch.from_numpy(rows)], targets, share.to(self.device)[:, None])
 
-    def _listen(self, index: NDArray[np.int64], view: int) -> tuple[Tensor, ...]:
+    def _sample_other_teachers(self, index: NDArray[np.int64], view: int) -> tuple[Tensor, ...]:
         """Logits of the teachers further up that this step listens to; which ones depends on seed and step alone."""
-        chance = np.random.default_rng((self.leg.seed, self.step, 23)).random(len(self.others))
-        heard = [t for t, c in zip(self.others, chance, strict=True) if c < self.leg.training.dense]
-        said = (t.view(view).rows(index, self.device).logits for t in heard)
-        return tuple(logits for logits in said if logits is not None)
+        chance = np.random.default_rng((self.spec.seed, self.step, 23)).random(len(self.other_teachers))
+        sampled = [t for t, c in zip(self.other_teachers, chance, strict=True) if c < self.spec.training.dense]
+        sampled_logits = (t.outputs_for_view(view).take_rows(index, self.device).logits for t in sampled)
+        return tuple(logits for logits in sampled_logits if logits is not None)
 
-    def _order(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+    def _iter_batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Batches of row numbers; the order depends on the seed and the epoch alone."""
-        rng, rows = np.random.default_rng((self.leg.seed, epoch, 17)), self.rows
-        if balance := self.leg.training.balance:
-            rows = rows[balanced(self.targets[torch.from_numpy(rows)].cpu().numpy(), balance, rng)]
+        rng, rows = np.random.default_rng((self.spec.seed, epoch, 17)), self.rows
+        if balance := self.spec.training.balance:
+            rows = rows[draw_balanced_rows(self.targets[torch.from_numpy(rows)].cpu().numpy(), balance, rng)]
         order = rows[rng.permutation(len(rows))]
-        size = self.leg.training.batch
-        return (order[b * size : (b + 1) * size] for b in range(self.batches))
+        size = self.spec.training.batch
+        return (order[b * size : (b + 1) * size] for b in range(self.batches_per_epoch))
 
-    def _remember(self, rows: Tensor, logits: Tensor | None) -> Tensor | None:
-        if self.memory is None or logits is None:
+    def _update_ema_predictions(self, rows: Tensor, logits: Tensor | None) -> Tensor | None:
+        if self.ema_predictions is None or logits is None:
             return None
-        self.memory[rows] = 0.7 * self.memory[rows] + 0.3 * torch.softmax(logits.detach().float(), 1)
-        return self.memory[rows]
+        self.ema_predictions[rows] = 0.7 * self.ema_predictions[rows] + 0.3 * torch.softmax(logits.detach().float(), 1)
+        return self.ema_predictions[rows]
 
     @torch.no_grad()
-    def _average(self) -> None:
-        decay = min(self.leg.training.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.followed[0], self.followed[1], 1 - decay)
+    def _update_ema_network(self) -> None:
+        decay = min(self.spec.training.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.ema_and_learner_tensors[0], self.ema_and_learner_tensors[1], 1 - decay)
 
     # -------------------------------------------------------------------------------------------- around it
-    def _slow_down(self, diverged: Diverged, epoch: int, good: dict[str, Any]) -> None:
+    def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: dict[str, Any]) -> None:
         """Back to the last good state, at half the rate; the second time is the last.
 
         The leg keeps its hash: the same settings diverge at the same step, and are slowed down by the same rule.
         """
-        if self.pace < 1:
-            setting = _SETTING.get(diverged.term, f"training.losses.{diverged.term}")
+        if self.rate_scale < 1:
+            setting = _SETTING_OF_TERM.get(diverged.term, f"training.losses.{diverged.term}")
             raise UserError(
-                f"leg {self.leg.name} ({self.leg.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
+                f"leg {self.spec.name} ({self.spec.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
                 f"training.rate{'' if diverged.term == 'total' else f', or set {setting} lower'}"
             ) from None
-        self._resume(good)
-        self.pace = 0.5
-        self.report({"epoch": epoch + 1, "epochs": self.leg.epochs, "share": 0.0, "seconds": self.seconds,
-                     "note": f"{diverged}: going on from the last epoch at half the rate"})  # fmt: skip
+        self._restore_state(good_state)
+        self.rate_scale = 0.5
+        self.on_progress(
+            {
+                "epoch": epoch + 1,
+                "epochs": self.spec.epochs,
+                "share": 0.0,
+                "seconds": self.seconds,
+                "note": f"{diverged}: going on from the last epoch at half the rate",
+            }
+        )
 
-    def _validate(self) -> float:
-        logits = predict(self.averaged, self.clips.val, self.preprocess)
+    def _validate_ema_network(self) -> float:
+        logits = predict(self.ema_network, self.clips.val, self.preprocess)
         accuracy = float((logits.argmax(1) == self.clips.val.labels).mean())
         if accuracy >= self.best_accuracy:
-            self.best, self.best_accuracy = {k: v.clone() for k, v in self.averaged.state_dict().items()}, accuracy
+            self.best_state, self.best_accuracy = (
+                {k: v.clone() for k, v in self.ema_network.state_dict().items()},
+                accuracy,
+            )
         return accuracy
 
-    def _helpers(self) -> tuple[DistributionLoss | None, Graft | None]:
+    def _build_auxiliary_modules(self) -> tuple[DistributionLoss | None, GraftedTeacher | None]:
         """Projectors and adapters of a staged leg: they live in training only and are dropped at export."""
-        if self.teacher is None or not self.leg.staged:
+        if self.teacher is None or not self.spec.staged:
             return None, None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.leg.seed)
-            theirs = tuple(f.shape[2] for f in self.teacher.view(0).features)
-            pick = [k - 1 for k in matched(self.leg)]
-            ours = tuple(self.learner.widths[k] for k in pick)
-            kind = self.leg.training.losses.distribution_kind
-            spread = DistributionLoss(ours, tuple(theirs[k] for k in pick), kind=kind).to(self.device)
-            graft = None
-            if self.leg.training.combination == "graft":
+            torch.manual_seed(self.spec.seed)
+            teacher_widths = tuple(f.shape[2] for f in self.teacher.outputs_for_view(0).features)
+            matched_indices = [k - 1 for k in matched_substages(self.spec)]
+            learner_widths = tuple(self.learner.widths[k] for k in matched_indices)
+            kind = self.spec.training.losses.distribution_kind
+            distribution_loss = DistributionLoss(
+                learner_widths, tuple(teacher_widths[k] for k in matched_indices), kind=kind
+            ).to(self.device)
+            grafted_teacher = None
+            if self.spec.training.combination == "graft":
                 assert isinstance(self.teacher.network, TSM)
-                graft = Graft(self.learner.widths, self.teacher.network).to(self.device)
-        return spread, graft
+                grafted_teacher = GraftedTeacher(self.learner.widths, self.teacher.network).to(self.device)
+        return distribution_loss, grafted_teacher
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for module in self._modules().values() for p in module.parameters()]
+    def _trainable_parameters(self) -> list[nn.Parameter]:
+        return [p for module in self._trainable_modules().values() for p in module.parameters()]
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def _trainable_modules(self) -> dict[str, nn.Module]:
         """What the optimiser moves."""
-        modules = {"learner": self.learner, "spread": self.spread, "graft": self.graft}
+        modules = {"learner": self.learner, "spread": self.distribution_loss, "graft": self.grafted_teacher}
         return {name: module for name, module in modules.items() if module is not None}
 
-    def _state(self) -> dict[str, Any]:
+    def _checkpoint_state(self) -> dict[str, Any]:
         return {
-            "modules": {name: module.state_dict() for name, module in self._modules().items()},
-            "averaged": self.averaged.state_dict(), "best": self.best, "best_accuracy": self.best_accuracy,
-            "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds, "pace": self.pace,
-            "curve": self.curve, "memory": self.memory,
-        }  # fmt: skip
+            "modules": {name: module.state_dict() for name, module in self._trainable_modules().items()},
+            "averaged": self.ema_network.state_dict(),
+            "best": self.best_state,
+            "best_accuracy": self.best_accuracy,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "pace": self.rate_scale,
+            "curve": self.curve,
+            "memory": self.ema_predictions,
+        }
 
-    def _resume(self, state: dict[str, Any] | None) -> None:
+    def _restore_state(self, state: dict[str, Any] | None) -> None:
         if state is None:
             return
-        for name, module in self._modules().items():
+        for name, module in self._trainable_modules().items():
             module.load_state_dict(state["modules"][name])
-        self.averaged.load_state_dict(state["averaged"])
+        self.ema_network.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("best", "best_accuracy", "step", "seconds", "pace", "curve", "memory"):
             setattr(self, name, state[name])
-        if self.memory is not None:
-            self.memory = self.memory.to(self.device)
+        if self.ema_predictions is not None:
+            self.ema_predictions = self.ema_predictions.to(self.device)
 
 
-def build_learner(leg: Leg) -> Built:
+def build_learner(spec: JobSpec) -> AnyNetwork:
     """The leg's network; its first weights depend on the seed and its shape alone, the same for every method."""
-    return build_network(leg.learner, classes=leg.classes, clip=leg.clip, seed=leg.seed, names=leg.names)
+    return build_network(spec.learner, classes=spec.classes, clip=spec.clip, seed=spec.seed, names=spec.names)
 
 
-def rows_of(leg: Leg, clips: ClipSet) -> NDArray[np.int64]:
+def training_rows(spec: JobSpec, clips: ClipSplit) -> NDArray[np.int64]:
     """The rows of the training clips that a leg learns from: all, or all but its own part of k."""
     rows = np.arange(len(clips))
-    return rows if leg.fold is None else rows[folds_of(clips.groups, leg.fold[1]) != leg.fold[0]]
+    return rows if spec.fold is None else rows[assign_folds(clips.groups, spec.fold[1]) != spec.fold[0]]
 
 
-def folds_of(groups: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
-    """In which of ``parts`` parts each clip lies ``(N,)``, a group in one; the same for every leg."""
+def assign_folds(groups: NDArray[np.int64], fold_count: int) -> NDArray[np.int64]:
+    """In which of ``fold_count`` parts each clip lies ``(N,)``, a group in one; the same for every leg."""
     distinct, member = np.unique(groups, return_inverse=True)
-    part = np.random.default_rng((len(distinct), parts)).permutation(len(distinct)) % parts
-    return np.asarray(part[member], np.int64)
+    fold_of_group = np.random.default_rng((len(distinct), fold_count)).permutation(len(distinct)) % fold_count
+    return np.asarray(fold_of_group[member], np.int64)
 
 
-def view_of(clips: ClipSet, index: NDArray[np.int64], view: int, leg: Leg, preprocess: Preprocess) -> Tensor:
+def training_view(
+    clips: ClipSplit, index: NDArray[np.int64], view: int, spec: JobSpec, preprocess: Preprocessing
+) -> Tensor:
     """The training clips ``index (B,)`` in one view, as input ``(B, 3, T, H, W)``; mixed, where the leg mixes clips."""
-    plain = batch_view(clips.clips[index], clips.ids[index], view, leg.augment, preprocess)
-    if not leg.augment.mixup or view < 0:
+    plain = augment_batch(clips.clips[index], clips.ids[index], view, spec.augment, preprocess)
+    if not spec.augment.mixup or view < 0:
         return plain
-    rows, share = partners(clips.ids[index], rows_of(leg, clips), view, leg.augment.mixup)
-    return torch.lerp(batch_view(clips.clips[rows], clips.ids[rows], view, leg.augment, preprocess), plain,
-                      share.view(-1, 1, 1, 1, 1))  # fmt: skip
+    rows, share = choose_mixup_partners(clips.ids[index], training_rows(spec, clips), view, spec.augment.mixup)
+    return torch.lerp(
+        augment_batch(clips.clips[rows], clips.ids[rows], view, spec.augment, preprocess),
+        plain,
+        share.view(-1, 1, 1, 1, 1),
+    )
 
 
-def predict(network: Built, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
+def predict(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) -> NDArray[np.float32]:
     """Logits ``(N, C)`` of the plain view, the one that devices see."""
 
-    def logits(said: Staged) -> Tensor:
-        assert said.logits is not None
-        return said.logits
+    def select_logits(output: SubstageOutput) -> Tensor:
+        assert output.logits is not None
+        return output.logits
 
-    return _plainly(network, clips, preprocess, logits)
+    return _forward_in_batches(network, clips, preprocess, select_logits)
 
 
-def look(network: Built, clips: ClipSet, preprocess: Preprocess) -> NDArray[np.float32]:
+def extract_features(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) -> NDArray[np.float32]:
     """The last substage's features of the plain view, averaged over time: ``(N, C_K)``; without any, the logits."""
 
-    def seen(said: Staged) -> Tensor:
-        if said.features:
-            return said.features[-1].mean(1)
-        assert said.logits is not None
-        return said.logits
+    def select_features(output: SubstageOutput) -> Tensor:
+        if output.features:
+            return output.features[-1].mean(1)
+        assert output.logits is not None
+        return output.logits
 
-    return _plainly(network, clips, preprocess, seen)
+    return _forward_in_batches(network, clips, preprocess, select_features)
 
 
 @torch.no_grad()
-def _plainly(
-    network: Built, clips: ClipSet, preprocess: Preprocess, part: Callable[[Staged], Tensor], batch: int = 128
+def _forward_in_batches(
+    network: AnyNetwork,
+    clips: ClipSplit,
+    preprocess: Preprocessing,
+    select_output: Callable[[SubstageOutput], Tensor],
+    batch_size: int = 128,
 ) -> NDArray[np.float32]:
     device = next(network.parameters(), torch.zeros(())).device  # an ONNX file has none
-    parts = [
-        part(network(plain_view(clips.clips[i : i + batch], preprocess).to(device))).float().cpu()
-        for i in range(0, len(clips), batch)
+    outputs = [
+        select_output(network(preprocess_batch(clips.clips[i : i + batch_size], preprocess).to(device))).float().cpu()
+        for i in range(0, len(clips), batch_size)
     ]
-    return np.asarray(torch.cat(parts).numpy())
+    return np.asarray(torch.cat(outputs).numpy())
 
 
-def _one_cycle(done: float, warm: float = 0.15) -> float:
-    """Learning rate as a share of its peak: a linear rise over the first ``warm``, then half a cosine to zero."""
-    if done < warm:
-        return 0.05 + 0.95 * done / warm
-    return 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+def _one_cycle_rate(progress: float, warmup_share: float = 0.15) -> float:
+    """Learning rate as a share of its peak: a linear rise over the first ``warmup_share``, then half a cosine to zero."""
+    if progress < warmup_share:
+        return 0.05 + 0.95 * progress / warmup_share
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_share) / (1 - warmup_share)))

@@ -11,21 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.inference.frame_stream import Stream
+from skd_bench.inference.frame_stream import FrameClassifier
 from skd_bench.video.clip import normalise
-from skd_edge.evaluation.evaluator import Scale
-from skd_edge.models.streaming import Streaming
+from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_edge.models.streaming import StreamingNetwork
 from skd_edge.models.tsm import TSM
 from skd_export.bundle.writer import StreamModel
-from skd_export.exporter import Frames
+from skd_export.exporter import Uint8Input
 from skd_export.graph.streaming_export import export_stream
-from skd_export.graph.uint8_input import fitted
+from skd_export.graph.uint8_input import preprocess_frames
 
-_CLIPS, _BOUND = 200, 1e-4
+_COMPARED_CLIPS, _MAX_RELATIVE_ERROR = 200, 1e-4
 
 
 @dataclass(frozen=True)
-class Streamed:
+class ExportedStream:
     """A per-frame file.
 
     Attributes:
@@ -47,46 +47,60 @@ class Streamed:
         )
 
 
-def write_stream(scale: Scale, network: TSM, path: Path) -> Streamed:
+def write_stream(evaluator: CandidateEvaluator, network: TSM, path: Path) -> ExportedStream:
     """Export a causal network frame by frame, and run the file on validation clips, frame after frame.
 
     Raises:
         UserError: It cannot be exported, or its logits are not those of the clip network.
     """
-    export, clip = scale.recipe.export, scale.recipe.clip
-    frames = Frames(scale.preprocess, export.frame_size) if export.contract == "frames" else None
-    step = Streaming(network.cpu()).eval()
-    export_stream(step, path, size=(clip.size, clip.size), state_size=step.state_size, classes=list(scale.classes),
-                  frames=frames)  # fmt: skip
-    clips = np.concatenate(list(scale.first(_CLIPS)))
-    said, times = _stepped(Stream(path), clips, scale)
+    export, clip = evaluator.recipe.export, evaluator.recipe.clip
+    frames = Uint8Input(evaluator.preprocess, export.frame_size) if export.contract == "frames" else None
+    streaming_network = StreamingNetwork(network.cpu()).eval()
+    export_stream(
+        streaming_network,
+        path,
+        size=(clip.size, clip.size),
+        state_size=streaming_network.state_size,
+        classes=list(evaluator.classes),
+        uint8_input=frames,
+    )
+    clips = np.concatenate(list(evaluator.iter_first_clips(_COMPARED_CLIPS)))
+    stream_logits, times = _run_frame_by_frame(FrameClassifier(path), clips, evaluator)
     with torch.no_grad():
-        x = torch.from_numpy(fitted(clips, scale.preprocess))
-        truth = network.head(network(x).features[-1]).numpy()
-    relative = float(np.abs(said - truth).max() / (np.abs(truth).max() or 1.0))
-    if not relative <= _BOUND:
+        x = torch.from_numpy(preprocess_frames(clips, evaluator.preprocess))
+        clip_logits = network.head(network(x).features[-1]).numpy()
+    relative = float(np.abs(stream_logits - clip_logits).max() / (np.abs(clip_logits).max() or 1.0))
+    if not relative <= _MAX_RELATIVE_ERROR:
         raise UserError(
-            f"the per-frame file's logits are off by {relative:.1e} of the largest, above {_BOUND:.0e}: it is left out"
+            f"the per-frame file's logits are off by {relative:.1e} of the largest, above {_MAX_RELATIVE_ERROR:.0e}: it is left out"
         )
-    agreement = float((said.argmax(2) == truth.argmax(2)).mean())
-    found = {"clips": len(clips), "frames": said.shape[0] * said.shape[1], "relative": float(f"{relative:.2e}"),
-             "agreement": agreement}  # fmt: skip
-    return Streamed(StreamModel(path, step.state_size, found), float(np.median(times)), len(times))
+    agreement = float((stream_logits.argmax(2) == clip_logits.argmax(2)).mean())
+    comparison = {
+        "clips": len(clips),
+        "frames": stream_logits.shape[0] * stream_logits.shape[1],
+        "relative": float(f"{relative:.2e}"),
+        "agreement": agreement,
+    }
+    return ExportedStream(
+        StreamModel(path, streaming_network.state_size, comparison), float(np.median(times)), len(times)
+    )
 
 
-def _stepped(stream: Stream, clips: NDArray[np.uint8], scale: Scale) -> tuple[NDArray[np.float32], list[float]]:
+def _run_frame_by_frame(
+    stream: FrameClassifier, clips: NDArray[np.uint8], evaluator: CandidateEvaluator
+) -> tuple[NDArray[np.float32], list[float]]:
     """Logits ``(N, T, C)`` of every frame, each clip a stream of its own from its first frame; and milliseconds."""
     rows, times = [], []
     for clip in clips:
-        stream.reset()
-        given = clip[:, np.newaxis]
+        stream.reset_state()
+        frames = clip[:, np.newaxis]
         if stream.dtype != "uint8":
-            given = normalise(clip[np.newaxis], scale.preprocess).transpose(2, 0, 1, 3, 4)
-        answers = []
-        for frame in given:
+            frames = normalise(clip[np.newaxis], evaluator.preprocess).transpose(2, 0, 1, 3, 4)
+        frame_logits = []
+        for frame in frames:
             frame = np.ascontiguousarray(frame)
             begin = time.perf_counter()
-            answers.append(stream.step(frame)[0])
+            frame_logits.append(stream.step(frame)[0])
             times.append(1000 * (time.perf_counter() - begin))
-        rows.append(np.stack(answers))
+        rows.append(np.stack(frame_logits))
     return np.stack(rows), times

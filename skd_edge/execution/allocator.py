@@ -10,7 +10,7 @@ import ctypes
 import sys
 
 # malloc.h: M_MMAP_THRESHOLD (glibc's greatest), M_TRIM_THRESHOLD, M_ARENA_MAX (autograd has threads of its own)
-_OPTIONS = {-3: 32 << 20, -1: 2_000_000_000, -8: 1}
+_MALLOPT_OPTIONS = {-3: 32 << 20, -1: 2_000_000_000, -8: 1}
 
 
 def keep_freed_memory() -> bool:
@@ -25,4 +25,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all([mallopt(option, value) == 1 for option, value in _OPTIONS.items()])
+    return all([mallopt(option, value) == 1 for option, value in _MALLOPT_OPTIONS.items()])

@@ -9,22 +9,26 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from skd_bench.errors import UsageError
-from skd_edge.distill.distributed import Team
-from skd_edge.distill.trainer import ALONE
+from skd_edge.distill.distributed import ProcessGroup
+from skd_edge.distill.trainer import SINGLE_PROCESS
 from skd_edge.execution.allocator import keep_freed_memory
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.execution.torchrun_executor import TeamEngine
-from skd_edge.labels.dataset import Material, deployed_view
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.execution.torchrun_executor import TorchrunExecutor
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run
 
-EngineName = Literal["local", "ray"]
-MakeEngine = Callable[[Recipe, Run, Material], LocalEngine]
+ExecutorName = Literal["local", "ray"]
+ExecutorFactory = Callable[[Recipe, Run, TrainingData], LocalExecutor]
 
 
-def engine_of(
-    name: EngineName, *, threads: int | None = None, allow_code: bool = False, team: Team = ALONE
-) -> MakeEngine:
+def make_executor_factory(
+    name: ExecutorName,
+    *,
+    threads: int | None = None,
+    allow_code: bool = False,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> ExecutorFactory:
     """What makes the engine of a run, once its clips are known; a package that is missing is missed here.
 
     Args:
@@ -32,7 +36,7 @@ def engine_of(
             cluster has room for.
         threads: of one leg, >= 1; None leaves torch's own choice. Equal legs at equal threads have equal weights.
         allow_code: whether a named factory may run in Ray's workers (in this process: see ``permit``).
-        team: the processes that train one leg together.
+        process_group: the processes that train one leg together.
 
     Raises:
         UsageError: There is no such engine, or fewer than one thread.
@@ -42,19 +46,21 @@ def engine_of(
         raise UsageError(f"threads is {threads}; a leg needs at least 1")
     if name not in ("local", "ray"):
         raise UsageError(f"there is no engine {name!r}; there are local and ray")
-    threads = use_threads(threads)
-    if team.size > 1:
+    threads = configure_threads(threads)
+    if process_group.size > 1:
         if name != "local":
             raise UsageError("torchrun divides a leg among processes and --engine ray gives each leg to one; use one")
-        return lambda recipe, run, material: TeamEngine(recipe, run, material, team)
+        return lambda recipe, run, material: TorchrunExecutor(recipe, run, material, process_group)
     if name == "local":
-        return lambda recipe, run, material: LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-    from skd_edge.execution.ray_executor import RayEngine
+        return lambda recipe, run, material: LocalExecutor(
+            run, material, recipe.labels, inference_preprocessing(recipe.clip)[1]
+        )
+    from skd_edge.execution.ray_executor import RayExecutor
 
-    return lambda recipe, run, material: RayEngine(recipe, run, material, threads=threads, allow_code=allow_code)
+    return lambda recipe, run, material: RayExecutor(recipe, run, material, threads=threads, allow_code=allow_code)
 
 
-def use_threads(count: int | None) -> int:
+def configure_threads(count: int | None) -> int:
     """Make this process ready to train: threads of torch and of the linear algebra behind numpy; returns torch's.
 
     Freed memory is kept for the next step.

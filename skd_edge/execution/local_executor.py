@@ -20,31 +20,40 @@ from safetensors.torch import load_file, save
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
-from skd_bench.video.clip import Preprocess
-from skd_edge.distill.job import Leg, digest
-from skd_edge.distill.teacher_outputs import Answers, TeacherCache, ToldAnswers
-from skd_edge.distill.trainer import ALONE, Trained, build_learner, folds_of, look, predict, train_leg, view_of
-from skd_edge.execution.job_graph import Node
-from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, optimise
+from skd_bench.video.clip import Preprocessing
+from skd_edge.distill.job import JobSpec, json_digest
+from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
+from skd_edge.distill.trainer import (
+    SINGLE_PROCESS,
+    TrainResult,
+    assign_folds,
+    build_learner,
+    extract_features,
+    predict,
+    train_job,
+    training_view,
+)
+from skd_edge.execution.job_graph import TrainingJob
+from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, estimate_pseudo_labels
 from skd_edge.labels.csv_files import write_sheet
-from skd_edge.labels.dataset import Material
-from skd_edge.labels.kept import read_labels, write_labels
-from skd_edge.models.builder import Built
-from skd_edge.models.external.loader import parts_of
-from skd_edge.models.external.logits_file import read_told
+from skd_edge.labels.dataset import TrainingData
+from skd_edge.labels.kept import read_pseudo_labels, write_pseudo_labels
+from skd_edge.models.builder import AnyNetwork
+from skd_edge.models.external.loader import unwrap_adapter
+from skd_edge.models.external.logits_file import read_logits_file
 from skd_edge.models.weights import load_weights
-from skd_edge.recipe.labels import Labels
+from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
 from skd_edge.run_folder import RunFolder
 
-_VOICES = 4  # views that a teacher's opinion about a training clip is averaged over
+_AVERAGED_VIEWS = 4  # views that a teacher's opinion about a training clip is averaged over
 
 
 @dataclass(frozen=True)
-class Finished:
+class JobResult:
     """A leg that is trained: its facts, and where its weights lie."""
 
-    node: Node
+    job: TrainingJob
     folder: Path
     accuracy: float
     seconds: float
@@ -59,41 +68,47 @@ class OutOfMemory(UserError):
     learner = ""
 
     @classmethod
-    def of(cls, node: Node, error: BaseException) -> OutOfMemory:
+    def for_job(cls, job: TrainingJob, error: BaseException) -> OutOfMemory:
         """The leg's node, and what was raised."""
-        parts = node.leg.training.batch, node.leg.training.accumulate
-        said = cls(
-            f"leg {node.leg.name} does not fit into memory, with a batch of {parts[0]} in {parts[1]} part(s) "
+        batch_settings = job.spec.training.batch, job.spec.training.accumulate
+        out_of_memory = cls(
+            f"leg {job.spec.name} does not fit into memory, with a batch of {batch_settings[0]} in {batch_settings[1]} part(s) "
             f"({' '.join(str(error).split())[:120]}); lower training.batch, or raise training.accumulate"
         )
-        said.learner = node.leg.learner.name
-        return said
+        out_of_memory.learner = job.spec.learner.name
+        return out_of_memory
 
 
-class LocalEngine:
+class LocalExecutor:
     """Trains the nodes of a tree in order, on this machine.
 
     Args:
         run: the run folder.
-        material: clips and weak labels.
+        training_data: clips and weak labels.
         labels: settings of the label optimiser.
         preprocess: how pixels become input.
-        report: ``(node, row)`` called while a leg trains, with an empty row when it begins.
+        on_progress: ``(node, row)`` called while a leg trains, with an empty row when it begins.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        material: Material,
-        labels: Labels,
-        preprocess: Preprocess,
-        report: Callable[[Node, dict[str, Any]], None] = lambda node, row: None,
+        training_data: TrainingData,
+        labels: LabelSettings,
+        preprocess: Preprocessing,
+        on_progress: Callable[[TrainingJob, dict[str, Any]], None] = lambda node, row: None,
     ) -> None:
-        self.run, self.material, self.labels, self.preprocess, self.report = run, material, labels, preprocess, report
-        self.pseudo: dict[str, PseudoLabels] = {}
-        self.team = ALONE
+        self.run, self.training_data, self.labels, self.preprocess, self.on_progress = (
+            run,
+            training_data,
+            labels,
+            preprocess,
+            on_progress,
+        )
+        self.pseudo_labels_by_name: dict[str, PseudoLabels] = {}
+        self.process_group = SINGLE_PROCESS
 
-    def train_all(self, tree: list[Node]) -> Generator[Finished]:
+    def train_all(self, jobs: list[TrainingJob]) -> Generator[JobResult]:
         """Train every node of a tree, teachers first; closing the generator stops the training.
 
         Yields:
@@ -102,232 +117,262 @@ class LocalEngine:
         Raises:
             UserError: See ``train_leg``.
         """
-        for node in tree:
-            self.report(node, {})
-            yield self.train(node)
+        for job in jobs:
+            self.on_progress(job, {})
+            yield self.train_job(job)
 
-    def train(self, node: Node) -> Finished:
+    def train_job(self, job: TrainingJob) -> JobResult:
         """Train one node whose teachers are finished, unless it is finished already.
 
         Raises:
             UserError: See ``train_leg``.
         """
-        cached = self.run.fetch(node.hash)
+        cached = self.run.fetch_job(job.hash)
         if cached:
-            self.run.publish(node.hash)  # a kill may have come between its last file and this
-            self.run.journal("leg_cached", leg=node.hash, name=node.leg.name, role=node.leg.role)
+            self.run.publish_job(job.hash)  # a kill may have come between its last file and this
+            self.run.record_event("leg_cached", leg=job.hash, name=job.spec.name, role=job.spec.role)
         else:
-            self._train(node)
-        return self._finished(node, cached)
+            self._train_and_save(job)
+        return self._load_result(job, cached)
 
-    def network(self, node: Node) -> Built:
+    def load_network(self, job: TrainingJob) -> AnyNetwork:
         """The trained network of a finished node, in evaluation mode."""
-        model = build_learner(node.leg)
-        model.load_state_dict(load_file(self.run.leg_folder(node.hash) / "weights.safetensors"))
+        model = build_learner(job.spec)
+        model.load_state_dict(load_file(self.run.job_folder(job.hash) / "weights.safetensors"))
         return model.eval().requires_grad_(False)
 
-    def pseudo_labels(self, node: Node, folds: tuple[Node, ...] = ()) -> PseudoLabels:
+    def pseudo_labels(self, job: TrainingJob, folds: tuple[TrainingJob, ...] = ()) -> PseudoLabels:
         """Pseudo-labels by a finished node's network, kept in the run with the reason for every clip.
 
         Args:
-            node: whose network looks at the clips, and whose opinions count.
+            job: whose network looks at the clips, and whose opinions count.
             folds: whose opinions count instead, each about the clips it never saw.
         """
-        by = [node.hash, *(f.hash for f in folds)]
-        name = digest({"by": by, "weak": self.material.weak_hash, "how": self.labels.optimiser})
-        if name not in self.pseudo:
-            kept = self.run.folder / "labels" / f"{name}.npz"
-            pseudo = read_labels(kept)
+        job_hashes = [job.hash, *(f.hash for f in folds)]
+        name = json_digest(
+            {"by": job_hashes, "weak": self.training_data.weak_hash, "how": self.labels.pseudo_label_settings}
+        )
+        if name not in self.pseudo_labels_by_name:
+            labels_file = self.run.folder / "labels" / f"{name}.npz"
+            pseudo = read_pseudo_labels(labels_file)
             if pseudo is None:
-                pseudo = self._estimate(node, folds)
-                _write_sheet(kept.with_name(f"{node.hash}.csv"), pseudo, self.material)
-                write_labels(kept, pseudo)  # last: says that both are there
-            self.pseudo[name] = pseudo
-        return self.pseudo[name]
+                pseudo = self._estimate_pseudo_labels(job, folds)
+                _write_pseudo_label_sheet(labels_file.with_name(f"{job.hash}.csv"), pseudo, self.training_data)
+                write_pseudo_labels(labels_file, pseudo)  # last: says that both are there
+            self.pseudo_labels_by_name[name] = pseudo
+        return self.pseudo_labels_by_name[name]
 
-    def _estimate(self, node: Node, folds: tuple[Node, ...]) -> PseudoLabels:
-        clips, told = self.material.clips.train, self._told(node, "train")
-        features = look(self.network(node), clips, self.preprocess) if told is None else told
-        q = self._opinions(node, folds)
-        return optimise(self.material.weak, q, features, self.labels, self.material.trusted, clips.groups)
+    def _estimate_pseudo_labels(self, job: TrainingJob, folds: tuple[TrainingJob, ...]) -> PseudoLabels:
+        clips, file_logits = self.training_data.clips.train, self._read_logits_file(job, "train")
+        features = (
+            extract_features(self.load_network(job), clips, self.preprocess) if file_logits is None else file_logits
+        )
+        class_probabilities = self._predict_training_probabilities(job, folds)
+        return estimate_pseudo_labels(
+            self.training_data.weak_labels,
+            class_probabilities,
+            features,
+            self.labels,
+            self.training_data.trusted,
+            clips.groups,
+        )
 
     # -------------------------------------------------------------------------------------------- one leg
-    def _train(self, node: Node) -> None:
-        leg, folder = node.leg, self.run.leg_folder(node.hash)
+    def _train_and_save(self, job: TrainingJob) -> None:
+        spec, folder = job.spec, self.run.job_folder(job.hash)
         folder.mkdir(parents=True, exist_ok=True)
-        self.run.journal("leg_started", leg=node.hash, name=leg.name, role=leg.role, teacher=leg.teacher)
-        said = self._told(node, "val")
-        if said is not None:
-            trained = Trained(None, _accuracy(said, self.material), [], 0.0)
+        self.run.record_event("leg_started", leg=job.hash, name=spec.name, role=spec.role, teacher=spec.teacher)
+        val_logits = self._read_logits_file(job, "val")
+        if val_logits is not None:
+            trained = TrainResult(None, _compute_accuracy(val_logits, self.training_data), [], 0.0)
         else:
             try:
-                trained = self._given(node) if leg.given else self._learn(node)
+                trained = self._load_given_network(job) if spec.given else self._train_network(job)
             except (MemoryError, RuntimeError) as error:
-                if not _lacks_memory(error):
+                if not _is_out_of_memory(error):
                     raise
-                raise OutOfMemory.of(node, error) from error
+                raise OutOfMemory.for_job(job, error) from error
             assert trained.network is not None
-            said = predict(trained.network, self.material.clips.val, self.preprocess)
+            val_logits = predict(trained.network, self.training_data.clips.val, self.preprocess)
             # Cloned: networks made elsewhere may share a tensor under two names, which the file format refuses.
             weights = {name: tensor.cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
             write_atomic(folder / "weights.safetensors", save(weights))
-        if trained.memory is not None:
-            _save_array(folder / "memory.npy", trained.memory)
-        _save_array(folder / "val_logits.npy", said)
-        facts = {"leg": node.hash, "name": leg.name, "role": leg.role, "accuracy": trained.accuracy,
-                 "seconds": round(trained.seconds, 3), "curve": trained.curve, "threads": torch.get_num_threads(),
-                 "torch": torch.__version__, "processes": self.team.size}  # fmt: skip
-        write_json(folder / "leg.json", facts)  # last: marks the leg as finished
+        if trained.ema_predictions is not None:
+            _save_array(folder / "memory.npy", trained.ema_predictions)
+        _save_array(folder / "val_logits.npy", val_logits)
+        details = {
+            "leg": job.hash,
+            "name": spec.name,
+            "role": spec.role,
+            "accuracy": trained.accuracy,
+            "seconds": round(trained.seconds, 3),
+            "curve": trained.curve,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "processes": self.process_group.size,
+        }
+        write_json(folder / "leg.json", details)  # last: marks the leg as finished
         (folder / "state.pt").unlink(missing_ok=True)
-        self.run.publish(node.hash)
-        self.run.journal("leg_finished", leg=node.hash, name=leg.name, role=leg.role, accuracy=trained.accuracy,
-                         seconds=round(trained.seconds, 2))  # fmt: skip
-
-    def _learn(self, node: Node) -> Trained:
-        began = time.perf_counter()
-        targets = self._targets(node)
-        labelled = time.perf_counter() - began
-        trained = train_leg(
-            node.leg,
-            self.material.clips,
-            targets,
-            self._teacher(node.teacher, node.leg) if node.teacher else None,
-            self.preprocess,
-            self.run.leg_folder(node.hash),
-            others=tuple(self._teacher(other, node.leg) for other in node.others),
-            start=self.network(node.start).state_dict() if node.start else None,
-            report=lambda row: self._tell(node, row),
-            team=self.team,
+        self.run.publish_job(job.hash)
+        self.run.record_event(
+            "leg_finished",
+            leg=job.hash,
+            name=spec.name,
+            role=spec.role,
+            accuracy=trained.accuracy,
+            seconds=round(trained.seconds, 2),
         )
-        trained.seconds += labelled  # what a leg costs includes its labels, where it is the first to need them
+
+    def _train_network(self, job: TrainingJob) -> TrainResult:
+        began = time.perf_counter()
+        targets = self._compute_targets(job)
+        label_seconds = time.perf_counter() - began
+        trained = train_job(
+            job.spec,
+            self.training_data.clips,
+            targets,
+            self._make_teacher_outputs(job.teacher, job.spec) if job.teacher else None,
+            self.preprocess,
+            self.run.job_folder(job.hash),
+            other_teachers=tuple(self._make_teacher_outputs(other, job.spec) for other in job.others),
+            start=self.load_network(job.start).state_dict() if job.start else None,
+            on_progress=lambda row: self._record_progress(job, row),
+            process_group=self.process_group,
+        )
+        trained.seconds += label_seconds  # what a leg costs includes its labels, where it is the first to need them
         return trained
 
-    def _tell(self, node: Node, row: dict[str, Any]) -> None:
+    def _record_progress(self, job: TrainingJob, row: dict[str, Any]) -> None:
         if "note" in row:  # the leg was slowed down
-            self.run.journal("slowed_down", leg=node.hash, name=node.leg.name, reason=row["note"])
-        self.report(node, row)
+            self.run.record_event("slowed_down", leg=job.hash, name=job.spec.name, reason=row["note"])
+        self.on_progress(job, row)
 
-    def _given(self, node: Node) -> Trained:
+    def _load_given_network(self, job: TrainingJob) -> TrainResult:
         """A network trained elsewhere: its weights are read, checked against its shape, and scored."""
-        teacher, model = node.leg.learner, build_learner(node.leg)
+        teacher, model = job.spec.learner, build_learner(job.spec)
         assert isinstance(teacher, Teacher)
         if teacher.checkpoint is not None:
             made = "factory, arguments" if teacher.factory else teacher.source
             shape = made or "family, width, depths, temporal, classes"
             try:
                 load_weights(
-                    parts_of(model),
+                    unwrap_adapter(model),
                     teacher.checkpoint,
                     f"the teacher that the recipe describes ({shape})",
                 )
             except UserError as error:
                 raise UserError(f"teacher.checkpoint {error}") from None
         model.eval()
-        return Trained(
-            model, _accuracy(predict(model, self.material.clips.val, self.preprocess), self.material), [], 0.0
+        return TrainResult(
+            model,
+            _compute_accuracy(predict(model, self.training_data.clips.val, self.preprocess), self.training_data),
+            [],
+            0.0,
         )
 
-    def _told(self, node: Node, split: Literal["train", "val"]) -> NDArray[np.float32] | None:
+    def _read_logits_file(self, job: TrainingJob, split: Literal["train", "val"]) -> NDArray[np.float32] | None:
         """Logits of a split's clips ``(N, C)`` from the teacher's file, where that is all there is of it."""
-        teacher, clips = node.leg.learner, self.material.clips
+        teacher, clips = job.spec.learner, self.training_data.clips
         if not isinstance(teacher, Teacher) or teacher.logits is None:
             return None
-        return read_told(teacher.logits, teacher.classes).of(getattr(clips, split).names, clips.classes)
+        return read_logits_file(teacher.logits, teacher.classes).logits_for(getattr(clips, split).names, clips.classes)
 
-    def _targets(self, node: Node) -> NDArray[np.float32]:
-        if node.labels is not None:
-            return self.pseudo_labels(node.labels, node.folds).targets
-        weak = self.material.weak
+    def _compute_targets(self, job: TrainingJob) -> NDArray[np.float32]:
+        if job.labels is not None:
+            return self.pseudo_labels(job.labels, job.folds).targets
+        weak = self.training_data.weak_labels
         # An unlabelled clip has a row of zeros: cross-entropy learns nothing from it.
-        return np.eye(node.leg.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
+        return np.eye(job.spec.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
 
-    def _opinions(self, node: Node, folds: tuple[Node, ...]) -> NDArray[np.float32]:
+    def _predict_training_probabilities(self, job: TrainingJob, folds: tuple[TrainingJob, ...]) -> NDArray[np.float32]:
         """What networks say of each training clip that have not memorised its label ``(N, C)``; rows sum to 1."""
-        clips, memory = self.material.clips.train, self.run.leg_folder(node.hash) / "memory.npy"
+        clips, predictions_file = self.training_data.clips.train, self.run.job_folder(job.hash) / "memory.npy"
         if folds:
-            part = folds_of(clips.groups, len(folds))
-            each = [self._teacher(f, _unmixed(f.leg)).probabilities(_VOICES) for f in folds]
-            q = np.stack(each)[part, np.arange(len(clips))]
-        elif memory.exists() and not node.leg.augment.mixup:  # a memory of mixed clips is no opinion of any
-            q = np.load(memory)
+            held_out_fold = assign_folds(clips.groups, len(folds))
+            fold_probabilities = [
+                self._make_teacher_outputs(f, _without_mixup(f.spec)).mean_probabilities(_AVERAGED_VIEWS) for f in folds
+            ]
+            q = np.stack(fold_probabilities)[held_out_fold, np.arange(len(clips))]
+        elif predictions_file.exists() and not job.spec.augment.mixup:  # a memory of mixed clips is no opinion of any
+            q = np.load(predictions_file)
         else:
-            q = self._teacher(node, _unmixed(node.leg)).probabilities(_VOICES)
+            q = self._make_teacher_outputs(job, _without_mixup(job.spec)).mean_probabilities(_AVERAGED_VIEWS)
         return np.asarray(q / np.maximum(q.sum(1, keepdims=True), 1e-6), np.float32)
 
-    def _teacher(self, node: Node, leg: Leg) -> Answers:
-        """What a finished node's network, or its file, says of the views that ``leg`` sees."""
-        if (told := self._told(node, "train")) is not None:
-            return ToldAnswers(told)
-        clips = self.material.clips.train
-        views = digest({"data": clips.hash, "augment": leg.augment.model_dump(), "clip": leg.clip.model_dump()})
+    def _make_teacher_outputs(self, job: TrainingJob, spec: JobSpec) -> TeacherOutputSource:
+        """What a finished node's network, or its file, says of the views that ``spec`` sees."""
+        if (file_logits := self._read_logits_file(job, "train")) is not None:
+            return FixedTeacherOutputs(file_logits)
+        clips = self.training_data.clips.train
+        views = json_digest({"data": clips.hash, "augment": spec.augment.model_dump(), "clip": spec.clip.model_dump()})
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        folder = self.run.teacher_folder(node.hash, views)
-        return TeacherCache(
-            self.network(node).to(device),
-            lambda index, view: view_of(clips, index, view, leg, self.preprocess),
+        folder = self.run.teacher_outputs_folder(job.hash, views)
+        return TeacherOutputCache(
+            self.load_network(job).to(device),
+            lambda index, view: training_view(clips, index, view, spec, self.preprocess),
             len(clips),
             folder,
-            half=leg.training.cache == "float16",
+            half_precision=spec.training.cache == "float16",
         )
 
-    def _finished(self, node: Node, cached: bool) -> Finished:
-        folder = self.run.leg_folder(node.hash)
+    def _load_result(self, job: TrainingJob, cached: bool) -> JobResult:
+        folder = self.run.job_folder(job.hash)
         try:
             facts = json.loads((folder / "leg.json").read_text())
             logits = np.load(folder / "val_logits.npy")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the finished leg {folder} cannot be read ({error}); delete that folder and "
-                f"{self.run.cache / 'legs' / node.hash}, which shares its files, and run again"
+                f"{self.run.cache / 'legs' / job.hash}, which shares its files, and run again"
             ) from None
-        correct = logits.argmax(1) == self.material.clips.val.labels
-        return Finished(node, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)
+        correct = logits.argmax(1) == self.training_data.clips.val.labels
+        return JobResult(job, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)
 
 
-def check_floor(teacher: Teacher, leg: Finished) -> None:
+def check_teacher_floor(teacher: Teacher, result: JobResult) -> None:
     """Nothing learns from a teacher that is below the recipe's floor.
 
     Raises:
         UserError: The leg is a teacher and below the floor.
     """
-    if leg.node.leg.role == "teacher" and leg.accuracy < teacher.floor:
+    if result.job.spec.role == "teacher" and result.accuracy < teacher.floor:
         raise UserError(
-            f"the teacher reaches {leg.accuracy:.1%} on validation, below teacher.floor {teacher.floor:.1%}; train it "
+            f"the teacher reaches {result.accuracy:.1%} on validation, below teacher.floor {teacher.floor:.1%}; train it "
             "longer, give better labels, or lower the floor"
         )
 
 
-def _accuracy(logits: NDArray[np.float32], material: Material) -> float:
-    return float((logits.argmax(1) == material.clips.val.labels).mean())
+def _compute_accuracy(logits: NDArray[np.float32], training_data: TrainingData) -> float:
+    return float((logits.argmax(1) == training_data.clips.val.labels).mean())
 
 
-def _lacks_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or numpy could not allocate: on the CPU, torch says so in a plain RuntimeError."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
-def _unmixed(leg: Leg) -> Leg:
-    return replace(leg, augment=leg.augment.model_copy(update={"mixup": 0.0}))
+def _without_mixup(spec: JobSpec) -> JobSpec:
+    return replace(spec, augment=spec.augment.model_copy(update={"mixup": 0.0}))
 
 
 def _save_array(path: Path, array: NDArray[np.float32]) -> None:
-    memory = io.BytesIO()
-    np.save(memory, array)
-    write_atomic(path, memory.getvalue())
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomic(path, buffer.getvalue())
 
 
-def _write_sheet(path: Path, pseudo: PseudoLabels, material: Material) -> None:
+def _write_pseudo_label_sheet(path: Path, pseudo: PseudoLabels, training_data: TrainingData) -> None:
     """For each clip: weak label, pseudo-label, its confidence, the posterior that the weak one is wrong, why.
 
     The weak label of an unlabelled clip is empty. Where it came from votes: how sure they were of it, and each vote.
     """
-    classes, votes = (*material.clips.classes, ""), material.votes  # -1, no label, reads the last: ""
+    classes, votes = (*training_data.clips.classes, ""), training_data.votes  # -1, no label, reads the last: ""
     columns = ["clip", "weak", "pseudo", "confidence", "wrong", "why"]
     if votes:
         columns += ["agreed", *(f"vote of {a}" for a in votes.annotators)]
     rows = []
-    for i, (name, hard) in enumerate(zip(material.clips.train.names, pseudo.hard, strict=True)):
+    for i, (name, hard) in enumerate(zip(training_data.clips.train.names, pseudo.hard, strict=True)):
         row = [name, classes[pseudo.weak[i]], classes[hard], f"{pseudo.targets[i, hard]:.4f}", f"{pseudo.wrong[i]:.4f}"]
         row.append(str(pseudo.why[i]))
         if votes:

@@ -26,34 +26,34 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from skd_bench.errors import UserError
-from skd_edge.execution.executors import use_threads
-from skd_edge.execution.job_graph import Node
-from skd_edge.execution.local_executor import Finished, LocalEngine, check_floor
-from skd_edge.labels.dataset import Material, deployed_view, gather
-from skd_edge.models.external.factory import permit
+from skd_edge.execution.executors import configure_threads
+from skd_edge.execution.job_graph import TrainingJob
+from skd_edge.execution.local_executor import JobResult, LocalExecutor, check_teacher_floor
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder
 
 _RETRIES = 3  # deaths of a leg's worker that are forgiven
-_GLANCE = 0.5  # seconds between two looks at the workers' news
-_OBJECTS = 200 << 20  # bytes of Ray's own store on a cluster that we start: clips do not travel through it
+_POLL_SECONDS = 0.5  # seconds between two looks at the workers' news
+_OBJECT_STORE_BYTES = 200 << 20  # bytes of Ray's own store on a cluster that we start: clips do not travel through it
 
 
 @dataclass(frozen=True)
-class _Job:
+class _WorkerContext:
     """What a worker is told of a run; two jobs of one key see the same clips."""
 
     key: str
     folder: Path
     cache: Path
     recipe: Recipe = field(compare=False)
-    clips: str = field(compare=False)
+    data_fingerprint: str = field(compare=False)
     threads: int = field(compare=False)
     allow_code: bool = field(compare=False)
 
 
-class RayEngine(LocalEngine):
+class RayExecutor(LocalExecutor):
     """Trains the nodes of a tree as Ray tasks; networks and labels are read from the run folder as they are locally.
 
     The cluster is the one that ``RAY_ADDRESS`` names, else one that is started on this machine for the time of the
@@ -62,17 +62,26 @@ class RayEngine(LocalEngine):
     Args:
         recipe: the recipe.
         run: the run folder, on a file system that all workers share.
-        material: its clips and weak labels, as this process sees them.
+        training_data: its clips and weak labels, as this process sees them.
         threads: torch's threads in each leg.
         allow_code: whether the teacher's factory may run in workers.
     """
 
-    def __init__(self, recipe: Recipe, run: Run, material: Material, *, threads: int, allow_code: bool = False) -> None:
-        super().__init__(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-        self._job = _Job(resolved_yaml(recipe), run.folder.resolve(), run.cache.resolve(), recipe, _known_as(material),
-                         threads, allow_code)  # fmt: skip
+    def __init__(
+        self, recipe: Recipe, run: Run, training_data: TrainingData, *, threads: int, allow_code: bool = False
+    ) -> None:
+        super().__init__(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        self._worker_context = _WorkerContext(
+            resolved_yaml(recipe),
+            run.folder.resolve(),
+            run.cache.resolve(),
+            recipe,
+            _fingerprint_data(training_data),
+            threads,
+            allow_code,
+        )
 
-    def train_all(self, tree: list[Node]) -> Generator[Finished]:
+    def train_all(self, jobs: list[TrainingJob]) -> Generator[JobResult]:
         """Train every node, as many at a time as there is room for; see ``LocalEngine.train_all``.
 
         Yields:
@@ -81,136 +90,151 @@ class RayEngine(LocalEngine):
         Raises:
             UserError: See ``train_leg``; Ray does not start, has no room for one leg, or lost a leg's worker too often.
         """
-        left: dict[str, list[Node]] = {}  # by hash: two networks of one shape are one leg under two names
-        for node in tree:
-            if self.run.fetch(node.hash):
-                yield self.train(node)
+        remaining: dict[str, list[TrainingJob]] = {}  # by hash: two networks of one shape are one leg under two names
+        for job in jobs:
+            if self.run.fetch_job(job.hash):
+                yield self.train_job(job)
             else:
-                left.setdefault(node.hash, []).append(node)
-        if left:
-            with _cluster():
-                yield from self._train_on_ray(left)
+                remaining.setdefault(job.hash, []).append(job)
+        if remaining:
+            with _connect_to_cluster():
+                yield from self._train_on_ray(remaining)
 
-    def _train_on_ray(self, left: dict[str, list[Node]]) -> Generator[Finished]:
-        self._begun: set[str] = set()
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        news = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        running = self._submit(left, news)
+    def _train_on_ray(self, remaining: dict[str, list[TrainingJob]]) -> Generator[JobResult]:
+        self._started: set[str] = set()
+        this_machine = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_machine})
+        running = self._submit_jobs(remaining, events)
         try:
             while running:
-                done, _ = ray.wait(list(running), timeout=_GLANCE)
-                self._read(news, left)  # before the results: what a worker told, it told before its leg was finished
+                done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+                self._read_events(
+                    events, remaining
+                )  # before the results: what a worker told, it told before its leg was finished
                 for result in done:
-                    leg = running.pop(result)
+                    job_hash = running.pop(result)
                     ray.get(result)
-                    first, *others = left[leg]
-                    yield self._finished(first, cached=False)
-                    yield from map(self.train, others)
+                    first, *others = remaining[job_hash]
+                    yield self._load_result(first, cached=False)
+                    yield from map(self.train_job, others)
         except RayTaskError as error:
             if "failed to import on the worker" in str(error.cause):
                 raise UserError(
                     "a worker of the Ray cluster cannot import skd-edge or something that it needs "
-                    f"({_missing(str(error.cause))}); install the same skd-edge[ray] on every machine of the cluster"
+                    f"({_find_missing_module(str(error.cause))}); install the same skd-edge[ray] on every machine of the cluster"
                 ) from error
             raise error.cause from error  # as if it had been raised here; the worker's traceback goes with it
         except RayError as error:
             raise UserError(
-                f"Ray lost the worker of a leg {_RETRIES + 1} times, or the cluster itself ({_brief(error)}); "
+                f"Ray lost the worker of a leg {_RETRIES + 1} times, or the cluster itself ({_format_error(error)}); "
                 "finished legs and checkpoints are kept: the same command goes on"
             ) from error
         finally:
             with suppress(RayError):  # where Ray itself is gone, so is the rest of the news
-                self._read(news, left)
-            for result, leg in running.items():
-                if leg in self._begun:
+                self._read_events(events, remaining)
+            for result, job_hash in running.items():
+                if job_hash in self._started:
                     ray.cancel(result, force=True)  # what it wrote is whole, so it may die at once
             # The others find nobody to tell that they begin, and end. Not cancelled: Ray 2.60 ends this very process
             # where a task is cancelled while it is on its way to a worker.
-            news.shutdown(force=True)
+            events.shutdown(force=True)
 
-    def _submit(self, left: dict[str, list[Node]], news: Queue) -> dict[ray.ObjectRef[None], str]:
+    def _submit_jobs(self, remaining: dict[str, list[TrainingJob]], events: Queue) -> dict[ray.ObjectRef[None], str]:
         """Hand all legs to Ray; a leg's task takes the results of those it needs: that is how Ray knows their order."""
-        threads = self._job.threads
+        threads = self._worker_context.threads
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= threads for node in ray.nodes()):
-            raise UserError(f"a leg takes {threads} threads, and no machine of the Ray cluster has that many CPUs; "
-                            "give fewer with --threads")  # fmt: skip
-        task = _train_leg.options(num_cpus=threads, num_gpus=1 if ray.cluster_resources().get("GPU") else 0)
+            raise UserError(
+                f"a leg takes {threads} threads, and no machine of the Ray cluster has that many CPUs; "
+                "give fewer with --threads"
+            )
+        task = _train_job.options(num_cpus=threads, num_gpus=1 if ray.cluster_resources().get("GPU") else 0)
         results: dict[str, ray.ObjectRef[None]] = {}
-        for leg, (node, *_) in left.items():
-            needed = [results[n.hash] for n in node.needs if n.hash in results]
-            results[leg] = task.remote(self._job, node, news, *needed)
-        return {result: leg for leg, result in results.items()}
+        for job_hash, (node, *_) in remaining.items():
+            required = [results[n.hash] for n in node.required_jobs if n.hash in results]
+            results[job_hash] = task.remote(self._worker_context, node, events, *required)
+        return {result: job_hash for job_hash, result in results.items()}
 
-    def _read(self, news: Queue, left: dict[str, list[Node]]) -> None:
-        for leg, event, facts in news.get_nowait_batch(news.qsize()):
-            self._begun.add(leg)
+    def _read_events(self, events: Queue, remaining: dict[str, list[TrainingJob]]) -> None:
+        for job_hash, event, details in events.get_nowait_batch(events.qsize()):
+            self._started.add(job_hash)
             if event is None:
-                self.report(left[leg][0], facts)
+                self.on_progress(remaining[job_hash][0], details)
             else:
-                self.run.journal(event, **facts)
+                self.run.record_event(event, **details)
 
 
 # ------------------------------------------------------------------------------------------------ in a worker
-class _Guest(RunFolder):
+class _WorkerRunFolder(RunFolder):
     """A run that another process holds: what belongs in the journal is told to that process."""
 
-    def __init__(self, job: _Job, leg: str, news: Queue) -> None:
-        super().__init__(job.folder, job.cache)
-        self._leg, self._news = leg, news
+    def __init__(self, context: _WorkerContext, job_hash: str, events: Queue) -> None:
+        super().__init__(context.folder, context.cache)
+        self._job_hash, self._events = job_hash, events
 
-    def journal(self, event: str, **facts: Any) -> None:
-        self._news.put((self._leg, event, facts))
+    def record_event(self, event: str, **details: Any) -> None:
+        self._events.put((self._job_hash, event, details))
 
-    def row(self, node: Node, row: dict[str, Any]) -> None:
+    def send_progress(self, job: TrainingJob, row: dict[str, Any]) -> None:
         """News of the leg for the screen."""
-        self._news.put((self._leg, None, row))
+        self._events.put((self._job_hash, None, row))
 
 
 @ray.remote(max_retries=_RETRIES)
-def _train_leg(job: _Job, node: Node, news: Queue, *needed: None) -> None:
-    """Train one leg into the run folder; ``needed`` are the legs before it, finished when Ray calls this."""
-    use_threads(job.threads)
-    permit(job.recipe.teacher, job.allow_code)
-    guest = _Guest(job, node.hash, news)
-    engine = LocalEngine(guest, _clips(job), job.recipe.labels, deployed_view(job.recipe.clip)[1], guest.row)
-    (leg,) = engine.train_all([node])
-    check_floor(job.recipe.teacher, leg)  # fails the tasks of all that would learn from it
+def _train_job(context: _WorkerContext, job: TrainingJob, events: Queue, *required: None) -> None:
+    """Train one leg into the run folder; ``required`` are the legs before it, finished when Ray calls this."""
+    configure_threads(context.threads)
+    allow_factory_code(context.recipe.teacher, context.allow_code)
+    run_folder = _WorkerRunFolder(context, job.hash, events)
+    executor = LocalExecutor(
+        run_folder,
+        _load_worker_data(context),
+        context.recipe.labels,
+        inference_preprocessing(context.recipe.clip)[1],
+        run_folder.send_progress,
+    )
+    (result,) = executor.train_all([job])
+    check_teacher_floor(context.recipe.teacher, result)  # fails the tasks of all that would learn from it
 
 
 @lru_cache(maxsize=1)
-def _clips(job: _Job) -> Material:
+def _load_worker_data(context: _WorkerContext) -> TrainingData:
     """The job's clips, opened once by each worker and never decoded anew."""
-    material = gather(job.recipe, job.cache)
-    if _known_as(material) != job.clips:
+    training_data = load_training_data(context.recipe, context.cache)
+    if _fingerprint_data(training_data) != context.data_fingerprint:
         raise UserError(
             f"the Ray worker on {socket.gethostname()} sees other clips than the machine that started the run; the "
             "recipe's data, SKD_EDGE_CACHE and the run folder must lie on a file system that all machines share"
         )
-    return material
+    return training_data
 
 
-def _known_as(material: Material) -> str:
-    return f"{material.clips.train.hash} {material.clips.val.hash} {material.weak_hash}"
+def _fingerprint_data(training_data: TrainingData) -> str:
+    return f"{training_data.clips.train.hash} {training_data.clips.val.hash} {training_data.weak_hash}"
 
 
 # ------------------------------------------------------------------------------------------------ the cluster
 @contextmanager
-def _cluster() -> Iterator[None]:
+def _connect_to_cluster() -> Iterator[None]:
     """A connection to Ray: the caller's where there is one, else to ``RAY_ADDRESS``, else to a cluster of our own."""
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
-    size, dashboard = (None, None) if address else (_OBJECTS, False)
+    size, dashboard = (None, None) if address else (_OBJECT_STORE_BYTES, False)
     try:
-        with _own_signals():
-            ray.init(address=address or "local", object_store_memory=size, include_dashboard=dashboard,
-                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
+        with _preserve_sigterm_handler():
+            ray.init(
+                address=address or "local",
+                object_store_memory=size,
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # Ray raises bare ones here
         raise UserError(
             f"Ray does not {f'answer at RAY_ADDRESS {address}' if address else 'start on this machine'}: "
-            f"{_brief(error)}; try again, or train with --engine local"
+            f"{_format_error(error)}; try again, or train with --engine local"
         ) from error
     try:
         yield
@@ -219,7 +243,7 @@ def _cluster() -> Iterator[None]:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
+def _preserve_sigterm_handler() -> Iterator[None]:
     """Ray takes SIGTERM for itself and exits; here it means a pause, as the command line has it."""
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -229,11 +253,11 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _missing(said: str) -> str:
+def _find_missing_module(traceback_text: str) -> str:
     """Of a worker's traceback, the one line that helps."""
-    found = re.search(r"No module named '[^']+'", said)
-    return found.group() if found else " ".join(said.split())[:200]
+    found = re.search(r"No module named '[^']+'", traceback_text)
+    return found.group() if found else " ".join(traceback_text.split())[:200]
 
 
-def _brief(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

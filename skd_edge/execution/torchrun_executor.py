@@ -10,47 +10,52 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from skd_edge.distill.distributed import Team
-from skd_edge.distill.trainer import Trained
-from skd_edge.execution.job_graph import Node
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import Material, deployed_view, gather
+from skd_edge.distill.distributed import ProcessGroup
+from skd_edge.distill.trainer import TrainResult
+from skd_edge.execution.job_graph import TrainingJob
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder, cache_root
 
 
-class TeamEngine(LocalEngine):
+class TorchrunExecutor(LocalExecutor):
     """Trains the nodes of a tree in order, each with the whole team; in the first of its processes.
 
     Args:
         recipe: the recipe.
         run: the run folder, on a file system that all processes share.
-        material: clips and weak labels.
-        team: the processes.
+        training_data: clips and weak labels.
+        process_group: the processes.
     """
 
-    def __init__(self, recipe: Recipe, run: Run, material: Material, team: Team) -> None:
-        super().__init__(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-        self.team = team
+    def __init__(self, recipe: Recipe, run: Run, training_data: TrainingData, process_group: ProcessGroup) -> None:
+        super().__init__(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        self.process_group = process_group
 
-    def _learn(self, node: Node) -> Trained:
-        self.team.tell(node)
-        return super()._learn(node)
+    def _train_network(self, job: TrainingJob) -> TrainResult:
+        self.process_group.broadcast(job)
+        return super()._train_network(job)
 
 
-class _Guest(RunFolder):
+class _WorkerRunFolder(RunFolder):
     """A run that the first process holds and keeps the journal of."""
 
-    def journal(self, event: str, **facts: Any) -> None:
+    def record_event(self, event: str, **details: Any) -> None:
         """The first process writes it."""
 
 
-def help_out(team: Team, recipe: Recipe, folder: Path) -> None:
+def run_worker_rank(process_group: ProcessGroup, recipe: Recipe, folder: Path) -> None:
     """What every process but the first does: learn along, until it is told that nothing is left."""
-    engine: LocalEngine | None = None
-    while (node := team.tell(None)) is not None:
-        if engine is None:  # the clips are decoded when the first process speaks of a leg
-            guest = _Guest(folder, cache_root())
-            engine = LocalEngine(guest, gather(recipe, guest.cache), recipe.labels, deployed_view(recipe.clip)[1])
-            engine.team = team
-        engine._learn(node)
+    executor: LocalExecutor | None = None
+    while (job := process_group.broadcast(None)) is not None:
+        if executor is None:  # the clips are decoded when the first process speaks of a leg
+            run_folder = _WorkerRunFolder(folder, cache_root())
+            executor = LocalExecutor(
+                run_folder,
+                load_training_data(recipe, run_folder.cache),
+                recipe.labels,
+                inference_preprocessing(recipe.clip)[1],
+            )
+            executor.process_group = process_group
+        executor._train_network(job)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_MARK = "/"
+_SEPARATOR = "/"
 
 
-def parents(classes: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
+def find_parent_classes(classes: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
     """The parents' names, and the parent of each class ``(C,)``; None where names hold no ``/`` or one parent is all.
 
     A class without ``/`` is its own parent.
     """
-    above = [name.split(_MARK, 1)[0].strip() for name in classes]
+    above = [name.split(_SEPARATOR, 1)[0].strip() for name in classes]
     names = tuple(dict.fromkeys(above))
     if len(names) == len(classes) or len(names) < 2:
         return None
@@ -24,7 +24,7 @@ def parents(classes: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Parents:
+class ParentLevelResult:
     """A test at the parents' level: P names, clips of each, clips by parent and answer ``(P, P)``, accuracy in 0..1."""
 
     classes: tuple[str, ...]
@@ -33,13 +33,13 @@ class Parents:
     accuracy: float
 
 
-def collapse(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Parents | None:
+def collapse_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> ParentLevelResult | None:
     """A confusion matrix ``(C, C)`` of clips at the parents' level; None where names have no parents."""
-    found = parents(classes)
+    found = find_parent_classes(classes)
     if found is None:
         return None
     names, of = found
     up = np.eye(len(names), dtype=np.int64)[of]
     table = up.T @ np.asarray(confusion, np.int64) @ up
     rows = tuple(tuple(row) for row in table.tolist())
-    return Parents(names, tuple(table.sum(1).tolist()), rows, float(np.trace(table) / max(table.sum(), 1)))
+    return ParentLevelResult(names, tuple(table.sum(1).tolist()), rows, float(np.trace(table) / max(table.sum(), 1)))

@@ -14,18 +14,18 @@ from pathlib import Path
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _DELIMITERS = (",", ";", "\t", "|")
 
 
-def safe(cell: str) -> str:
+def escape_formula(cell: str) -> str:
     """The text as a cell that no spreadsheet runs; ``plain`` gives the text back."""
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
+    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
 
 
-def plain(cell: str) -> str:
+def unescape_formula(cell: str) -> str:
     """The text of a cell that ``safe`` wrote; other text as it is."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
 
 
 def write_sheet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
@@ -36,19 +36,19 @@ def write_sheet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; and a cell that holds either is quoted
-    writer.writerow([safe(c) for c in columns])
-    writer.writerows([safe(c) for c in row] for row in rows)
+    writer.writerow([escape_formula(c) for c in columns])
+    writer.writerows([escape_formula(c) for c in row] for row in rows)
     return write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may be any bytes
 
 
-def read_sheet(path: Path, needs: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+def read_sheet(path: Path, required_columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV as text, one at a time: (line number, cell by column).
 
     What spreadsheets make of a CSV is taken: a byte-order mark, ``;`` or tabs between cells, empty lines.
 
     Args:
         path: the file, UTF-8.
-        needs: columns that must be there.
+        required_columns: columns that must be there.
 
     Raises:
         UserError: The file cannot be read, a needed column is missing, or a row has another number of cells.
@@ -58,8 +58,8 @@ def read_sheet(path: Path, needs: Sequence[str] = ()) -> Iterator[tuple[int, dic
             first = file.readline()
             file.seek(0)
             rows = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
-            header = [plain(c.strip()) for c in next(rows, [])]
-            if missing := [c for c in needs if c not in header]:
+            header = [unescape_formula(c.strip()) for c in next(rows, [])]
+            if missing := [c for c in required_columns if c not in header]:
                 raise UserError(f"{path} has no column {missing[0]!r}; its columns are: {', '.join(header) or 'none'}")
             for row in rows:
                 if any(cell.strip() for cell in row):
@@ -68,7 +68,7 @@ def read_sheet(path: Path, needs: Sequence[str] = ()) -> Iterator[tuple[int, dic
                             f"{path}:{rows.line_num}: {len(row)} cells, and the header has {len(header)}; put quotes "
                             "around a cell that holds the delimiter"
                         )
-                    yield rows.line_num, dict(zip(header, map(plain, row), strict=True))
+                    yield rows.line_num, dict(zip(header, map(unescape_formula, row), strict=True))
     except (OSError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"cannot read {path}: {reason}") from None

@@ -13,7 +13,7 @@ from skd_bench.files import write_atomic
 from skd_edge.labels.cleaning.pseudo_labels import Evidence, PseudoLabels
 
 
-def write_labels(path: Path, pseudo: PseudoLabels) -> None:
+def write_pseudo_labels(path: Path, pseudo: PseudoLabels) -> None:
     """Keep pseudo-labels and what they were estimated from, every number as it is."""
     arrays: dict[str, Any] = {"noise_rate": np.float64(pseudo.noise_rate), "why": np.asarray(pseudo.why, str)}
     arrays |= {name: getattr(pseudo, name) for name in ("targets", "wrong", "weak")}
@@ -25,12 +25,12 @@ def write_labels(path: Path, pseudo: PseudoLabels) -> None:
     write_atomic(path, memory.getvalue())
 
 
-def read_labels(path: Path) -> PseudoLabels | None:
+def read_pseudo_labels(path: Path) -> PseudoLabels | None:
     """What was kept there; None where nothing was, or where it cannot be read: then it is estimated again."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            evidence = Evidence(kept["opinion"], kept["doubt"], kept["instead"]) if "doubt" in kept else None
-            rate = float(kept["noise_rate"])
-            return PseudoLabels(kept["targets"], kept["wrong"], kept["weak"], kept["why"], rate, evidence)
+        with np.load(path, allow_pickle=False) as arrays:
+            evidence = Evidence(arrays["opinion"], arrays["doubt"], arrays["instead"]) if "doubt" in arrays else None
+            rate = float(arrays["noise_rate"])
+            return PseudoLabels(arrays["targets"], arrays["wrong"], arrays["weak"], arrays["why"], rate, evidence)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

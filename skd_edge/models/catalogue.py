@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skd_edge.models.builder import build_network
 from skd_edge.models.external.adapter import Adapter
-from skd_edge.models.external.factory import permit
-from skd_edge.models.external.torchvision_timm import TORCHVISION
-from skd_edge.recipe.schema import Clip, Member, Network, Recipe, Teacher
+from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.torchvision_timm import TORCHVISION_SPECS
+from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Recipe, SingleTeacher, Teacher
 
-CLASSES = 10
-_TIMM = ("resnet18", "resnet50", "regnety_008", "mobilenetv2_100", "mobilenetv3_large_100", "convnext_tiny")
-_HUB = {
+CLASS_COUNT = 10
+_TIMM_NAMES = ("resnet18", "resnet50", "regnety_008", "mobilenetv2_100", "mobilenetv3_large_100", "convnext_tiny")
+_HUB_CONFIGS = {
     "VideoMAE": ("VideoMAEConfig", {}),
     "TimeSformer": ("TimesformerConfig", {}),
     "ViViT": ("VivitConfig", {}),
@@ -31,7 +31,7 @@ _HUB = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One network.
 
     Attributes:
@@ -60,14 +60,16 @@ class Entry:
             return f"{self.name:<42} {self.missing}"
         frames, height, width = self.clip
         shapes = " ".join(f"{c}x{t}" for c, t in self.substages) or "none"
-        return (f"{self.name:<42} {f'{frames}x{height}x{width}':>11} {self.parameters / 1e6:>9.3f} M "
-                f"{self.macs / 1e9:>10.4f} G  {shapes}")  # fmt: skip
+        return (
+            f"{self.name:<42} {f'{frames}x{height}x{width}':>11} {self.parameters / 1e6:>9.3f} M "
+            f"{self.macs / 1e9:>10.4f} G  {shapes}"
+        )
 
 
-HEAD = f"{'network':<42} {'clip':>11} {'parameters':>11} {'MACs':>12}  substages (channels x time steps)"
+TABLE_HEADER = f"{'network':<42} {'clip':>11} {'parameters':>11} {'MACs':>12}  substages (channels x time steps)"
 
 
-def catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) -> Iterator[Entry]:
+def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) -> Iterator[CatalogueEntry]:
     """Every network that is ready to be named, at a usual size; with a recipe, its own networks at its own clip.
 
     Args:
@@ -82,79 +84,92 @@ def catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) -> Iter
         UserError: A network of the recipe cannot be built.
     """
     if recipe is not None:
-        permit(recipe.teacher, allow_code)
+        allow_factory_code(recipe.teacher, allow_code)
         for network in recipe.networks.values():
-            yield look(network.name, network, recipe.clip)
+            yield describe_network(network.name, network, recipe.clip)
         return
-    small, large = Clip(frames=8, size=112), Clip(frames=16, size=224)
+    small, large = ClipSettings(frames=8, size=112), ClipSettings(frames=16, size=224)
     for family, widths in (("mobile", (8, 16, 24)), ("resnet", (16, 32, 64))):
         for width in widths:
-            spec = Network(name="n", family=family, width=width)
-            yield look(f"family: {family}, width: {width}", spec, small)
+            spec = NetworkSpec(name="n", family=family, width=width)
+            yield describe_network(f"family: {family}, width: {width}", spec, small)
     for size in range(3):
-        spec = Network(name="n", family=f"efficientnet-lite{size}")
-        yield look(f"family: efficientnet-lite{size}", spec, small)
-    for name in TORCHVISION:
-        yield look(f"torchvision: {name}", Teacher(torchvision=name), large.model_copy(update={"size": 112}))
-    for name in _TIMM:
-        yield look(f"timm: {name}", Teacher(timm=name), Clip(frames=8, size=224))
-    for name in _HUB:
-        yield _of_hub(name, large)
+        spec = NetworkSpec(name="n", family=f"efficientnet-lite{size}")
+        yield describe_network(f"family: efficientnet-lite{size}", spec, small)
+    for name in TORCHVISION_SPECS:
+        yield describe_network(
+            f"torchvision: {name}", Teacher(torchvision=name), large.model_copy(update={"size": 112})
+        )
+    for name in _TIMM_NAMES:
+        yield describe_network(f"timm: {name}", Teacher(timm=name), ClipSettings(frames=8, size=224))
+    for name in _HUB_CONFIGS:
+        yield _describe_hub_network(name, large)
 
 
-def look(name: str, network: Network, clip: Clip, build: Callable[[], nn.Module] | None = None) -> Entry:
+def describe_network(
+    name: str, network: NetworkSpec, clip: ClipSettings, builder: Callable[[], nn.Module] | None = None
+) -> CatalogueEntry:
     """One network, looked at on the meta device (an ONNX file is asked for real: it has no other).
 
     Raises:
         UserError: It cannot be built.
     """
-    entry = Entry(name, (clip.frames, clip.size, clip.size))
-    if isinstance(network, Member) and network.logits:
+    entry = CatalogueEntry(name, (clip.frames, clip.size, clip.size))
+    if isinstance(network, SingleTeacher) and network.logits:
         return replace(entry, missing="a file of logits, no network")
-    files = isinstance(network, Teacher) and any(m.onnx for m in network.members)
-    unread = {"start": "seed"} | ({"pretrained": None} if isinstance(network, Member) else {})
-    device = torch.device("cpu" if files else "meta")
+    has_onnx = isinstance(network, Teacher) and any(m.onnx for m in network.members)
+    overrides = {"start": "seed"} | ({"pretrained": None} if isinstance(network, SingleTeacher) else {})
+    device = torch.device("cpu" if has_onnx else "meta")
     try:
         with device:
-            built = build() if build else build_network(
-                network.model_copy(update=unread), classes=CLASSES, clip=clip, seed=0
-            )  # fmt: skip
-            built.eval()
+            model = (
+                builder()
+                if builder
+                else build_network(network.model_copy(update=overrides), classes=CLASS_COUNT, clip=clip, seed=0)
+            )
+            model.eval()
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                said = built(torch.zeros(1, 3, clip.frames, clip.size, clip.size))
+                output = model(torch.zeros(1, 3, clip.frames, clip.size, clip.size))
     except ImportError as error:
         package = (error.name or "a package").split(".")[0]
         return replace(entry, missing=f"needs {package}")
-    wants = getattr(built, "wants", clip)
+    expected_clip = getattr(model, "wants", clip)
     return replace(
         entry,
-        clip=(wants.frames, wants.size, wants.size),
-        parameters=sum(p.numel() for p in built.parameters()),
+        clip=(expected_clip.frames, expected_clip.size, expected_clip.size),
+        parameters=sum(p.numel() for p in model.parameters()),
         macs=counter.get_total_flops() // 2,
-        substages=tuple((f.shape[2], f.shape[1]) for f in said.features),
+        substages=tuple((f.shape[2], f.shape[1]) for f in output.features),
     )
 
 
-def _of_hub(name: str, clip: Clip) -> Entry:
+def _describe_hub_network(name: str, clip: ClipSettings) -> CatalogueEntry:
     """A model of transformers as its library's own defaults describe it, without weights."""
-    config, changed = _HUB[name]
+    config, changed = _HUB_CONFIGS[name]
 
-    def build() -> nn.Module:
-        from skd_edge.models.external.huggingface import import_transformers, spec_of
+    def build_from_config() -> nn.Module:
+        from skd_edge.models.external.huggingface import import_transformers, make_adapter_spec
 
         transformers = import_transformers()
-        described = getattr(transformers, config)(num_labels=CLASSES, **changed)
+        described = getattr(transformers, config)(num_labels=CLASS_COUNT, **changed)
         network = transformers.AutoModelForVideoClassification.from_config(described)
-        spec = spec_of(network, described, {})
-        wants = clip.model_copy(update=spec.clip.model_dump(exclude_none=True))
-        return Adapter(network, spec.substages, clip=clip, wants=wants, takes=spec.takes, layout=spec.layout,
-                       tubelet=spec.tubelet)  # fmt: skip
+        spec = make_adapter_spec(network, described, {})
+        expected_clip = clip.model_copy(update=spec.clip.model_dump(exclude_none=True))
+        return Adapter(
+            network,
+            spec.substages,
+            clip=clip,
+            expected_clip=expected_clip,
+            input_layout=spec.input_layout,
+            layout=spec.layout,
+            tubelet=spec.tubelet,
+        )
 
-    return look(f"hub: (a {name}, base size)", Network(name="n"), clip, build)
+    return describe_network(f"hub: (a {name}, base size)", NetworkSpec(name="n"), clip, build_from_config)
 
 
-def lines(entries: Iterable[Entry]) -> Iterator[str]:
+def iter_table_lines(entries: Iterable[CatalogueEntry]) -> Iterator[str]:
     """A table for the screen, line by line as the networks are looked at."""
-    yield HEAD
+    yield TABLE_HEADER
     yield from (entry.to_text() for entry in entries)
-    yield f"\nMACs are of one clip, with {CLASSES} classes; a teacher made elsewhere is given the clips that it wants."
+    yield f"\nMACs are of one clip, with {CLASS_COUNT} classes; a teacher made elsewhere is given the clips that it wants."

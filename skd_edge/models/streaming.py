@@ -12,15 +12,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from skd_edge.models.temporal import Shift, TemporalConv
+from skd_edge.models.temporal import TemporalConv, TemporalShift
 from skd_edge.models.tsm import TSM
 
 
-class Streaming(nn.Module):
+class StreamingNetwork(nn.Module):
     """One step of a causal network of the own family.
 
     Attributes:
-        shapes: of the state of each temporal operator, in the order in which they run.
+        state_shapes: of the state of each temporal operator, in the order in which they run.
         state_size: numbers in the state of one stream: all of them, flattened.
 
     Raises:
@@ -32,10 +32,10 @@ class Streaming(nn.Module):
         if not network.causal:
             raise ValueError("only a causal network can go frame by frame; set causal in the recipe")
         self.network = copy.deepcopy(network).eval()
-        self._box = _Box()
-        self._carry()
-        self.shapes = self._measure()
-        self.state_size = sum(map(math.prod, self.shapes))
+        self._state_buffer = _StateBuffer()
+        self._wrap_temporal_operators()
+        self.state_shapes = self._find_state_shapes()
+        self.state_size = sum(map(math.prod, self.state_shapes))
 
     def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Go on by one frame.
@@ -47,31 +47,31 @@ class Streaming(nn.Module):
         Returns:
             Logits ``(B, classes)`` of this frame, and the next state.
         """
-        parts = state.split([math.prod(shape) for shape in self.shapes], dim=1) if self.shapes else ()
-        self._box.states = [p.reshape(-1, *shape) for p, shape in zip(parts, self.shapes, strict=True)]
-        self._box.given = []
+        parts = state.split([math.prod(shape) for shape in self.state_shapes], dim=1) if self.state_shapes else ()
+        self._state_buffer.incoming = [p.reshape(-1, *shape) for p, shape in zip(parts, self.state_shapes, strict=True)]
+        self._state_buffer.outgoing = []
         x = self.network.stem(frame)
         for stage in self.network.substages:
             x = stage(x)
         logits: Tensor = self.network.head(x.mean((2, 3)))
-        after = [s.flatten(1) for s in self._box.given]
-        return logits, torch.cat(after, dim=1) if after else state
+        next_states = [s.flatten(1) for s in self._state_buffer.outgoing]
+        return logits, torch.cat(next_states, dim=1) if next_states else state
 
-    def _carry(self) -> None:
+    def _wrap_temporal_operators(self) -> None:
         for name, module in list(self.network.named_modules()):
-            if isinstance(module, Shift | TemporalConv):
+            if isinstance(module, TemporalShift | TemporalConv):
                 parent, _, own = name.rpartition(".")
-                setattr(self.network.get_submodule(parent), own, _Carried(module, self._box))
+                setattr(self.network.get_submodule(parent), own, _StatefulOperator(module, self._state_buffer))
 
     @torch.no_grad()
-    def _measure(self) -> list[tuple[int, ...]]:
+    def _find_state_shapes(self) -> list[tuple[int, ...]]:
         shapes: list[tuple[int, ...]] = []
         hooks = [
             m.register_forward_pre_hook(lambda m, x: shapes.append(m.operator.state_shape(x[0])))
             for m in self.network.modules()
-            if isinstance(m, _Carried)
+            if isinstance(m, _StatefulOperator)
         ]
-        self._box.states = None
+        self._state_buffer.incoming = None
         x = self.network.stem(torch.zeros(1, 3, self.network.size, self.network.size))
         for stage in self.network.substages:
             x = stage(x)
@@ -80,23 +80,23 @@ class Streaming(nn.Module):
         return shapes
 
 
-class _Box:
+class _StateBuffer:
     """The states on their way through one forward pass, in the order of the operators."""
 
-    states: list[Tensor] | None = None
-    given: list[Tensor]
+    incoming: list[Tensor] | None = None
+    outgoing: list[Tensor]
 
 
-class _Carried(nn.Module):
+class _StatefulOperator(nn.Module):
     """A temporal operator that takes its state out of the box and puts the next one in."""
 
-    def __init__(self, operator: Shift | TemporalConv, box: _Box) -> None:
+    def __init__(self, operator: TemporalShift | TemporalConv, state_buffer: _StateBuffer) -> None:
         super().__init__()
-        self.operator, self._box = operator, box
+        self.operator, self._state_buffer = operator, state_buffer
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._box.states is None:  # while shapes are measured
+        if self._state_buffer.incoming is None:  # while shapes are measured
             return self.operator.step(x, x.new_zeros((len(x), *self.operator.state_shape(x))))[0]
-        out, after = self.operator.step(x, self._box.states[len(self._box.given)])
-        self._box.given.append(after)
+        out, next_state = self.operator.step(x, self._state_buffer.incoming[len(self._state_buffer.outgoing)])
+        self._state_buffer.outgoing.append(next_state)
         return out

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Staged:
+class SubstageOutput:
     """The result of a forward pass.
 
     Attributes:
         features: one tensor ``(B, T, C_k)`` for each substage that ran, first substage first.
         logits: ``(B, classes)``, or None where the pass stopped before the head.
-        last: what the last substage that ran handed on, ``(B*T, C, H, W)``, where the network can go on from it.
+        last_feature_map: what the last substage that ran handed on, ``(B*T, C, H, W)``, where the network can go on from it.
     """
 
     features: list[Tensor]
     logits: Tensor | None
-    last: Tensor | None = None
+    last_feature_map: Tensor | None = None
 
 
 class StagedNetwork(Protocol):
@@ -32,12 +32,12 @@ class StagedNetwork(Protocol):
 
     widths: tuple[int, ...]
 
-    def __call__(self, clip: Tensor, upto: int | None = None) -> Staged:
+    def __call__(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or all of them and the head."""
         ...
 
 
-class Deployed(nn.Module):
+class LogitsOnly(nn.Module):
     """The network as a device sees it: ``clip (B, 3, T, H, W)`` in, ``logits (B, classes)`` out, nothing else."""
 
     def __init__(self, network: nn.Module) -> None:

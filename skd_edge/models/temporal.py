@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Temporal = Literal["none", "shift", "conv"]
 
 
-class Shift(nn.Module):
+class TemporalShift(nn.Module):
     """Temporal shift (TSM, 1811.08383): an eighth of the channels comes from the next frame, an eighth from the last.
 
     Slices and one concat only (a slice assignment becomes ScatterND); at the ends a frame stands in for its
@@ -80,5 +80,5 @@ class TemporalConv(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One frame ``(B, C, H, W)`` of each stream, and the two before ``(B, C, 2, H*W)``."""
-        seen = torch.cat((state, x.flatten(2).unsqueeze(2)), dim=2)
-        return self.activation(self.norm(self.conv(seen))).reshape(x.shape), seen[:, :, 1:]
+        window = torch.cat((state, x.flatten(2).unsqueeze(2)), dim=2)
+        return self.activation(self.norm(self.conv(window))).reshape(x.shape), window[:, :, 1:]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skd_edge.models.substages import Staged
-from skd_edge.models.temporal import Shift, Temporal, TemporalConv
-from skd_edge.recipe.schema import Network
+from skd_edge.models.substages import SubstageOutput
+from skd_edge.models.temporal import Temporal, TemporalConv, TemporalShift
+from skd_edge.recipe.schema import NetworkSpec
 
 
 def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -17,12 +17,12 @@ def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int =
     ]
 
 
-class Basic(nn.Module):
+class BasicBlock(nn.Module):
     """ResNet's basic block; the temporal operator stands before the first 3x3 (shift) or after the second (conv)."""
 
     def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, causal: bool = False) -> None:
         super().__init__()
-        self.before = Shift(cin, frames, causal) if temporal == "shift" else nn.Identity()
+        self.before = TemporalShift(cin, frames, causal) if temporal == "shift" else nn.Identity()
         self.body = nn.Sequential(
             *_conv_bn(cin, cout, 3, stride=stride), nn.ReLU(inplace=True), *_conv_bn(cout, cout, 3)
         )
@@ -45,7 +45,7 @@ class Basic(nn.Module):
         return out
 
 
-class Inverted(nn.Module):
+class InvertedResidual(nn.Module):
     """Inverted residual of MobileNetV2 (no squeeze-excite, ReLU6); temporal conv is depthwise, in the wide part."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Inverted(nn.Module):
     ) -> None:
         super().__init__()
         wide = cin * expand
-        self.before = Shift(cin, frames, causal) if temporal == "shift" else nn.Identity()
+        self.before = TemporalShift(cin, frames, causal) if temporal == "shift" else nn.Identity()
         time: list[nn.Module] = []
         if temporal == "conv":
             time = [TemporalConv(wide, frames, depthwise=True, activation=nn.ReLU6(), causal=causal)]
@@ -65,12 +65,12 @@ class Inverted(nn.Module):
             *time,
             *_conv_bn(wide, cout, 1),
         )
-        self.keeps = cin == cout and stride == 1
+        self.has_skip = cin == cout and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
         out: Tensor = self.body(self.before(x))
-        return x + out if self.keeps else out
+        return x + out if self.has_skip else out
 
 
 class TSM(nn.Module):
@@ -82,10 +82,10 @@ class TSM(nn.Module):
     run share one deployed view.
     """
 
-    def __init__(self, network: Network, *, classes: int, frames: int, size: int) -> None:
+    def __init__(self, network: NetworkSpec, *, classes: int, frames: int, size: int) -> None:
         super().__init__()
-        self.every, self.shrink = frames // (network.frames or frames), size // (network.size or size)
-        frames, size = frames // self.every, size // self.shrink
+        self.frame_stride, self.shrink_factor = frames // (network.frames or frames), size // (network.size or size)
+        frames, size = frames // self.frame_stride, size // self.shrink_factor
         self.frames, self.classes, self.size, self.causal = frames, classes, size, network.causal
         self.widths = tuple(network.width * 2**k for k in range(len(network.depths)))
         self.stem = nn.Sequential(*_conv_bn(3, network.width, 3, stride=2), nn.ReLU(inplace=True))
@@ -94,40 +94,42 @@ class TSM(nn.Module):
             stride = 2 if k > 0 or size >= 96 else 1
             blocks = []
             for i in range(depth):
-                ends, by = (cin if i == 0 else width, width), stride if i == 0 else 1
-                args = (*ends, by, frames, network.temporal, network.causal)
-                blocks.append(Basic(*args) if network.family == "resnet" else Inverted(*args, network.expand))
+                channels, block_stride = (cin if i == 0 else width, width), stride if i == 0 else 1
+                args = (*channels, block_stride, frames, network.temporal, network.causal)
+                blocks.append(
+                    BasicBlock(*args) if network.family == "resnet" else InvertedResidual(*args, network.expand)
+                )
             stages.append(nn.Sequential(*blocks))
             cin = width
         self.substages = nn.ModuleList(stages)
         self.head = nn.Linear(cin, classes)
 
-    def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
+    def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
-        if self.every > 1:
-            clip = clip[:, :, self.every // 2 :: self.every]
+        if self.frame_stride > 1:
+            clip = clip[:, :, self.frame_stride // 2 :: self.frame_stride]
         c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
         x = clip.transpose(1, 2).reshape(-1, c, h, w)
-        if self.shrink > 1:
-            x = nn.functional.avg_pool2d(x, self.shrink)
+        if self.shrink_factor > 1:
+            x = nn.functional.avg_pool2d(x, self.shrink_factor)
         if not torch.compiler.is_exporting():
             x = x.contiguous(memory_format=torch.channels_last)
-        return self._run(self.stem(x), 0, upto)
+        return self._run_substages(self.stem(x), 0, upto)
 
-    def resume(self, last: Tensor, after: int) -> Staged:
+    def resume_after_substage(self, feature_map: Tensor, after: int) -> SubstageOutput:
         """Go on from what substage ``after`` (1 is the first) handed on, ``(B*T, C, H, W)``, to the logits."""
-        return self._run(last, after, None)
+        return self._run_substages(feature_map, after, None)
 
-    def _run(self, x: Tensor, first: int, upto: int | None) -> Staged:
+    def _run_substages(self, x: Tensor, first: int, upto: int | None) -> SubstageOutput:
         features = []
         for stage in self.substages[first:upto]:
             x = stage(x)
             features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
         logits = self.head(features[-1].mean(1)) if upto is None else None
-        return Staged(features, logits, x)
+        return SubstageOutput(features, logits, x)
 
 
-def build(network: Network, *, classes: int, frames: int, size: int, seed: int) -> TSM:
+def build_tsm(network: NetworkSpec, *, classes: int, frames: int, size: int, seed: int) -> TSM:
     """A network of the own family, its weights drawn from ``seed`` alone (the caller's random state is untouched)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -136,6 +138,6 @@ def build(network: Network, *, classes: int, frames: int, size: int, seed: int) 
     return model
 
 
-def parameters(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     """Number of weights."""
     return sum(p.numel() for p in model.parameters())

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 
-_INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights in their checkpoints
-_BEFORE = ("", "network.", "module.", "model.", "_orig_mod.")  # what wrappers put before every name
+_STATE_DICT_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # where training scripts keep the weights in their checkpoints
+_WRAPPER_PREFIXES = ("", "network.", "module.", "model.", "_orig_mod.")  # what wrappers put before every name
 
 
 def load_weights(network: nn.Module, path: Path, what: str = "the network") -> None:
@@ -30,7 +34,7 @@ def load_weights(network: nn.Module, path: Path, what: str = "the network") -> N
     """
     state = read_weights(path)
     wanted = network.state_dict().keys()
-    for prefix in _BEFORE:
+    for prefix in _WRAPPER_PREFIXES:
         stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         if len(stripped) == len(state) and stripped.keys() == wanted:
             state = stripped
@@ -58,7 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
-    for name in _INSIDE:
+    for name in _STATE_DICT_KEYS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
             break
@@ -67,7 +71,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def begin_from(network: nn.Module, path: Path, what: str) -> list[str]:
+def load_matching_weights(network: nn.Module, path: Path, what: str) -> list[str]:
     """Put the weights of a file into a network, but those whose shape differs (the head of another class list).
 
     Args:
@@ -83,11 +87,11 @@ def begin_from(network: nn.Module, path: Path, what: str) -> list[str]:
     """
     state, wanted = read_weights(path), network.state_dict()
 
-    def fitting(prefix: str) -> dict[str, Tensor]:
+    def find_matching_tensors(prefix: str) -> dict[str, Tensor]:
         named = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         return {name: t for name, t in named.items() if name in wanted and wanted[name].shape == t.shape}
 
-    best = max((fitting(prefix) for prefix in _BEFORE), key=len)
+    best = max((find_matching_tensors(prefix) for prefix in _WRAPPER_PREFIXES), key=len)
     if len(best) < 0.9 * len(wanted):
         raise UserError(
             f"{path} does not fit {what}: {len(best)} of its {len(wanted)} tensors are there with their shapes; give "

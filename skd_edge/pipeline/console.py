@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from skd_edge.execution.job_graph import Node
-    from skd_edge.execution.local_executor import Finished
+    from skd_edge.execution.job_graph import TrainingJob
+    from skd_edge.execution.local_executor import JobResult
 
 
-class Screen:
+class RunConsole:
     """Progress on a rich console; where that is no terminal (a log file), finished stages only.
 
     Args:
@@ -24,93 +24,99 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(quiet=True)
-        self.began = time.monotonic()
+        self.started = time.monotonic()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A finished step, kept on the page with the time since the start."""
-        spent = time.monotonic() - self.began
-        self.console.print(f"[dim]{_clock(spent):>6}[/dim]  {text}", highlight=False, soft_wrap=True)
+        spent = time.monotonic() - self.started
+        self.console.print(f"[dim]{_format_elapsed(spent):>6}[/dim]  {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, title: str, total: float = 1.0) -> Iterator[Bar]:
+    def progress_bar(self, title: str, total: float = 1.0) -> Iterator[ProgressBar]:
         """A live bar for work that takes a while."""
-        columns = (TextColumn("        {task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"),
-                   TimeRemainingColumn(compact=True))  # fmt: skip
+        columns = (
+            TextColumn("        {task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+        )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
-            yield Bar(progress, progress.add_task(title, total=total, note=""))
+            yield ProgressBar(progress, progress.add_task(title, total=total, note=""))
 
 
-class Bar:
+class ProgressBar:
     """One live line."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
-    def count(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int) -> None:
         """``done`` of ``total`` things are finished."""
         self._progress.update(self._task, completed=done, total=total, note=f"{done}/{total}")
 
-    def show(self, title: str, done: float, total: float, note: str) -> None:
+    def update_all(self, title: str, done: float, total: float, note: str) -> None:
         """Change everything about the line at once."""
         self._progress.update(self._task, description=title, completed=done, total=total, note=note)
 
 
-class LegProgress:
+class JobProgress:
     """The live line of the tree's legs: the one with the latest news, its epoch, loss terms, accuracy; time left.
 
     Several legs may be trained at a time. Time left is that of all legs, and counts epochs, whatever their network.
     """
 
-    def __init__(self, screen: Screen, tree: list[Node]) -> None:
-        self.screen, self.tree = screen, tree
-        self._total = sum(n.leg.epochs for n in tree)
-        self._stage = screen.stage("training", total=self._total)
-        self._done, self._epochs, self._notes = 0, dict[str, float](), dict[str, str]()
+    def __init__(self, console: RunConsole, jobs: list[TrainingJob]) -> None:
+        self.console, self.jobs = console, jobs
+        self._total = sum(n.spec.epochs for n in jobs)
+        self._bar_context = console.progress_bar("training", total=self._total)
+        self._finished_epochs, self._epochs_by_job, self._notes_by_job = 0, dict[str, float](), dict[str, str]()
 
-    def __enter__(self) -> LegProgress:
-        self._bar = self._stage.__enter__()
+    def __enter__(self) -> JobProgress:
+        self._bar = self._bar_context.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stage.__exit__(*error)
+        self._bar_context.__exit__(*error)
 
-    def row(self, node: Node, row: dict[str, Any]) -> None:
+    def update_job(self, job: TrainingJob, row: dict[str, Any]) -> None:
         """News of a leg that is being trained; an empty row when it begins."""
-        self._epochs.setdefault(node.hash, 0.0)
-        note, prefix = self._notes.get(node.hash, "starting"), ""
+        self._epochs_by_job.setdefault(job.hash, 0.0)
+        note, prefix = self._notes_by_job.get(job.hash, "starting"), ""
         if "note" in row:
-            self.screen.say(f"{self._title(node)}: {row['note']}")
+            self.console.log(f"{self._format_job_title(job)}: {row['note']}")
         if "terms" in row:
             terms = " ".join(f"{name} {value:.2f}" for name, value in row["terms"].items())
             accuracy = "" if row["accuracy"] is None else f" | accuracy {row['accuracy']:.1%}"
-            note = self._notes[node.hash] = f"{terms}{accuracy}"
+            note = self._notes_by_job[job.hash] = f"{terms}{accuracy}"
         if row:
-            self._epochs[node.hash] = row["epoch"] - 1 + row["share"]
+            self._epochs_by_job[job.hash] = row["epoch"] - 1 + row["share"]
             prefix = f"epoch {row['epoch']}/{row['epochs']} | "
-        others = f" and {len(self._epochs) - 1} more" if len(self._epochs) > 1 else ""
-        at = self._done + sum(self._epochs.values())
-        self._bar.show(self._title(node) + others, at, self._total, prefix + note)
+        others = f" and {len(self._epochs_by_job) - 1} more" if len(self._epochs_by_job) > 1 else ""
+        at = self._finished_epochs + sum(self._epochs_by_job.values())
+        self._bar.update_all(self._format_job_title(job) + others, at, self._total, prefix + note)
 
-    def end(self, leg: Finished) -> None:
+    def finish_job(self, job_result: JobResult) -> None:
         """A leg is finished: it stays on the page."""
-        self._epochs.pop(leg.node.hash, None)
-        self._done += leg.node.leg.epochs
-        how = "cached" if leg.cached else f"{leg.seconds:.0f} s"
-        self.screen.say(f"{self._title(leg.node)}: {leg.accuracy:.1%} ({how}, {leg.node.hash})")
+        self._epochs_by_job.pop(job_result.job.hash, None)
+        self._finished_epochs += job_result.job.spec.epochs
+        how = "cached" if job_result.cached else f"{job_result.seconds:.0f} s"
+        self.console.log(
+            f"{self._format_job_title(job_result.job)}: {job_result.accuracy:.1%} ({how}, {job_result.job.hash})"
+        )
 
-    def _title(self, node: Node) -> str:
-        return f"leg {self.tree.index(node) + 1}/{len(self.tree)} {_role(node)}"
+    def _format_job_title(self, job: TrainingJob) -> str:
+        return f"leg {self.jobs.index(job) + 1}/{len(self.jobs)} {_format_job_name(job)}"
 
 
-def _role(node: Node) -> str:
-    again = node.start is not None
+def _format_job_name(job: TrainingJob) -> str:
+    is_retrained = job.start is not None
     names = {
-        "scout": "teacher, on better labels" if again else "first teacher, on the weak labels",
+        "scout": "teacher, on better labels" if is_retrained else "first teacher, on the weak labels",
         "alone": "control without the method",
         "kd": "control, plain KD",
     }
-    return f"{node.leg.name} ({names.get(node.leg.role, node.leg.role)})"
+    return f"{job.spec.name} ({names.get(job.spec.role, job.spec.role)})"
 
 
-def _clock(seconds: float) -> str:
+def _format_elapsed(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

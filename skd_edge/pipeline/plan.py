@@ -12,29 +12,29 @@ import torch
 
 from skd_bench.benchmark.latency import ENERGY_S
 from skd_edge.data.sources.registry import is_rendered, list_clips
-from skd_edge.data.sources.synthetic import classes_of
-from skd_edge.data.store.clip_store import is_built
-from skd_edge.distill.step_profiler import Pace, probe
-from skd_edge.execution.executors import use_threads
-from skd_edge.execution.job_graph import Facts, Node, grow
-from skd_edge.labels.dataset import Material, deployed_view, gather
-from skd_edge.models.builder import Built, build_network
-from skd_edge.models.external.factory import permit
-from skd_edge.models.tsm import parameters
+from skd_edge.data.sources.synthetic import generated_classes
+from skd_edge.data.store.clip_store import is_store_built
+from skd_edge.distill.step_profiler import StepTimes, measure_step_times
+from skd_edge.execution.executors import configure_threads
+from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.models.builder import AnyNetwork, build_network
+from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.tsm import count_parameters
 from skd_edge.recipe.data import GeneratedData
-from skd_edge.recipe.schema import Network, Recipe, Teacher
+from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
 from skd_edge.run_folder import cache_root
-from skd_edge.schedule.candidates import candidates, forms
-from skd_edge.schedule.search_space import grid, settled, shortlist
+from skd_edge.schedule.candidates import list_candidates, list_deployments
+from skd_edge.schedule.search_space import build_network_grid, resolve_auto, shortlist_networks
 
 # Seconds, from the journals of quickstart runs on two cores: a clip to decode and to render, a network to trace for
 # ONNX (two at a time), a file to write. Then how much slower than its share of the teacher a student may look in
 # PyTorch before it counts as too slow, the views that an opinion is averaged over, and what a file's query takes in ms.
-_DECODE_S, _RENDER_S, _TRACE_S, _FILE_S, _SLACK, _VOICES, _QUERY_MS = 0.002, 0.003, 3.0, 0.3, 1.5, 4, 1.0
+_DECODE_S, _RENDER_S, _TRACE_S, _FILE_S, _BUDGET_SLACK, _AVERAGED_VIEWS, _QUERY_MS = 0.002, 0.003, 3.0, 0.3, 1.5, 4, 1.0
 
 
 @dataclass(frozen=True)
-class PlannedLeg:
+class PlannedJob:
     """One leg: what it is, whether it is there already, seconds, bytes."""
 
     hash: str | None
@@ -52,25 +52,29 @@ class Plan:
 
     recipe: str
     clips: int
-    decoded: bool
-    legs: tuple[PlannedLeg, ...]
+    is_decoded: bool
+    jobs: tuple[PlannedJob, ...]
     data_seconds: float
-    weigh_seconds: float
+    measurement_seconds: float
     megabytes: float
-    halves: bool = False
+    uses_successive_halving: bool = False
     share: float = 0.0
 
     @property
     def training_seconds(self) -> float:
         """Seconds of training that are left to do; where the search halves, no more than its share of all legs."""
-        legs = [leg for leg in self.legs if not leg.pruned]
-        left = sum(leg.seconds for leg in legs if not leg.cached)
-        return min(left, self.share * sum(leg.seconds for leg in legs)) if self.halves and self.share else left
+        jobs = [job for job in self.jobs if not job.pruned]
+        remaining = sum(job.seconds for job in jobs if not job.cached)
+        return (
+            min(remaining, self.share * sum(job.seconds for job in jobs))
+            if self.uses_successive_halving and self.share
+            else remaining
+        )
 
     @property
     def seconds(self) -> float:
         """Seconds that are left to do."""
-        return self.data_seconds + self.weigh_seconds + self.training_seconds
+        return self.data_seconds + self.measurement_seconds + self.training_seconds
 
     def to_text(self, hourly: float | None = None) -> str:
         """For the screen.
@@ -79,37 +83,43 @@ class Plan:
             hourly: what an hour of this machine costs, in whatever money: the costs of legs are told too.
         """
 
-        def cost(seconds: float) -> str:
+        def format_cost(seconds: float) -> str:
             return "" if hourly is None else f"{hourly * seconds / 3600:>10.3f}"
 
-        lines = [f"{self.recipe}: {self.clips} clips, {len(self.legs)} legs"
-                 f" ({sum(leg.cached for leg in self.legs)} cached)", ""]  # fmt: skip
-        for leg in self.legs:
-            state = "cached" if leg.cached else "over budget?" if leg.pruned else f"~{leg.seconds:.0f} s"
-            costs = "" if leg.cached or leg.pruned else cost(leg.seconds)
-            lines.append(f"  {leg.hash or 'not named yet':<18} {leg.role:<10} {leg.name:<40} {state:>12}"
-                         f" {leg.megabytes:>7.2f} MB{costs}")  # fmt: skip
-        if not self.decoded:
+        lines = [
+            f"{self.recipe}: {self.clips} clips, {len(self.jobs)} legs ({sum(job.cached for job in self.jobs)} cached)",
+            "",
+        ]
+        for job in self.jobs:
+            state = "cached" if job.cached else "over budget?" if job.pruned else f"~{job.seconds:.0f} s"
+            costs = "" if job.cached or job.pruned else format_cost(job.seconds)
+            lines.append(
+                f"  {job.hash or 'not named yet':<18} {job.role:<10} {job.name:<40} {state:>12}"
+                f" {job.megabytes:>7.2f} MB{costs}"
+            )
+        if not self.is_decoded:
             lines += ["", "  The clips are not decoded yet, so legs have no names and nothing counts as cached."]
-        if self.halves:
+        if self.uses_successive_halving:
             share = f"at most {self.share:.0%} of their seconds (schedule.share)"
             most = share if self.share else "the time is that of all"
             lines += ["", f"  Successive halving trains a part of these, and rungs: {most}."]
         lines += [
             "",
             "  'over budget?': slower than the budget in PyTorch; the run weighs the exported file before it decides.",
-            f"  estimated: {self.data_seconds:.0f} s data, {self.weigh_seconds:.0f} s export and measurement, "
+            f"  estimated: {self.data_seconds:.0f} s data, {self.measurement_seconds:.0f} s export and measurement, "
             f"{self.seconds / 60:.1f} min in all; about {self.megabytes:.0f} MB of disk",
         ]
         if hourly is not None:
-            lines.append(f"  cost:{cost(self.seconds)} at {hourly:g} an hour")
+            lines.append(f"  cost:{format_cost(self.seconds)} at {hourly:g} an hour")
         return "\n".join(lines)
 
 
-def facts_of(material: Material) -> Facts:
+def fingerprint_of(training_data: TrainingData) -> DatasetFingerprint:
     """What the data contributes to the names of legs."""
-    clips = material.clips
-    return Facts(f"{clips.train.hash}:{clips.val.hash}", material.weak_hash, len(clips.classes), clips.classes)
+    clips = training_data.clips
+    return DatasetFingerprint(
+        f"{clips.train.hash}:{clips.val.hash}", training_data.weak_hash, len(clips.classes), clips.classes
+    )
 
 
 def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -> Plan:
@@ -124,156 +134,203 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         UsageError: The recipe names code and ``allow_code`` is False.
         UserError: See ``list_clips`` and ``adapt``.
     """
-    permit(recipe.teacher, allow_code)
-    use_threads(None)
-    count, splits, names, facts = _look(recipe)
-    guessed, recipe = recipe, _proposed(recipe, names)
-    tree = grow(recipe, facts or Facts("", "", len(names), names), recipe.students)
-    paces = _paces(recipe, tree, names)
-    named = {n.leg.learner.name: paces[_kind(n)] for n in reversed(tree)}
-    slow = _over_budget(recipe, named)
-    built = {name: _built(recipe, spec, names) for name, spec in recipe.networks.items() if not _is_told(spec)}
+    allow_factory_code(recipe.teacher, allow_code)
+    configure_threads(None)
+    count, splits, names, fingerprint = _inspect_data(recipe)
+    original_recipe, recipe = recipe, _propose_networks(recipe, names)
+    jobs = build_recipe_job_graph(recipe, fingerprint or DatasetFingerprint("", "", len(names), names), recipe.students)
+    step_times = _measure_step_times(recipe, jobs, names)
+    times_by_network = {n.spec.learner.name: step_times[_timing_key(n)] for n in reversed(jobs)}
+    slow = _find_students_over_budget(recipe, times_by_network)
+    built = {
+        name: _build_network(recipe, spec, names) for name, spec in recipe.networks.items() if not _is_logits_file(spec)
+    }
 
-    def weight(node: Node) -> float:
-        network = built.get(node.leg.learner.name)
-        return parameters(network) * 4 / 1e6 if network else 0.0
+    def compute_model_megabytes(job: TrainingJob) -> float:
+        network = built.get(job.spec.learner.name)
+        return count_parameters(network) * 4 / 1e6 if network else 0.0
 
-    asked: set[tuple[str, int]] = set()
-    legs = []
-    for node in tree:
-        seconds = _leg_seconds(node, paces, named, splits, asked)
-        cached = facts is not None and _is_finished(node, out)
-        legs.append(PlannedLeg(node.hash if facts else None, node.leg.name, node.leg.role, cached, seconds,
-                               weight(node), node.leg.learner.name in slow))  # fmt: skip
+    computed_outputs: set[tuple[str, int]] = set()
+    planned_jobs = []
+    for job in jobs:
+        seconds = _estimate_job_seconds(job, step_times, times_by_network, splits, computed_outputs)
+        cached = fingerprint is not None and _is_finished(job, out)
+        planned_jobs.append(
+            PlannedJob(
+                job.hash if fingerprint else None,
+                job.spec.name,
+                job.spec.role,
+                cached,
+                seconds,
+                compute_model_megabytes(job),
+                job.spec.learner.name in slow,
+            )
+        )
     pixels = count * recipe.clip.frames * recipe.clip.size**2 * 3
-    keep = (built[n.name] for n in (recipe.teacher, *recipe.assistants) if n.name in built)
-    widths = sum(sum(network.widths) for network in keep)
-    answers = splits["train"] * recipe.augment.views * recipe.clip.frames * 4 * widths  # they are kept
-    megabytes = (pixels + answers) / 1e6 + sum(leg.megabytes for leg in legs)
-    weigh = _weigh_seconds(recipe) + (_grid_seconds(guessed) if "students" in guessed.auto else 0.0)
-    return Plan(recipe.name, count, facts is not None, tuple(legs), _data_seconds(recipe, count, facts), weigh,
-                megabytes, recipe.halves, recipe.schedule.share)  # fmt: skip
+    teachers = (built[n.name] for n in (recipe.teacher, *recipe.assistants) if n.name in built)
+    widths = sum(sum(network.widths) for network in teachers)
+    teacher_output_bytes = splits["train"] * recipe.augment.views * recipe.clip.frames * 4 * widths  # they are kept
+    megabytes = (pixels + teacher_output_bytes) / 1e6 + sum(planned_job.megabytes for planned_job in planned_jobs)
+    measurement_seconds = _estimate_measurement_seconds(recipe) + (
+        _estimate_grid_seconds(original_recipe) if "students" in original_recipe.auto else 0.0
+    )
+    return Plan(
+        recipe.name,
+        count,
+        fingerprint is not None,
+        tuple(planned_jobs),
+        _estimate_data_seconds(recipe, count, fingerprint),
+        measurement_seconds,
+        megabytes,
+        recipe.uses_successive_halving,
+        recipe.schedule.share,
+    )
 
 
-def _proposed(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
+def _propose_networks(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
     """Students and assistants where the recipe says auto, by PyTorch's milliseconds instead of the device's."""
     students = recipe.students
     if "students" in recipe.auto:
-        nets = {n.name: n for n in grid(recipe)}
+        student_networks = {n.name: n for n in build_network_grid(recipe)}
         x = torch.zeros(1, 3, recipe.clip.frames, recipe.clip.size, recipe.clip.size)
         with torch.no_grad():
-            others = {} if _is_told(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
-            times = {name: 1e3 * _fastest(partial(_built(recipe, n, names).eval(), x), 3)
-                     for name, n in {**nets, **others}.items()}  # fmt: skip
-        limit = recipe.choice.budget_ms(times.pop(recipe.teacher.name, 0.0)) if recipe.choice.relative else None
-        students = tuple(shortlist(nets, times, limit, recipe.space.keep)) or tuple(nets.values())[:1]
-    return settled(recipe, students)
+            others = {} if _is_logits_file(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
+            times = {
+                name: 1e3 * _measure_fastest(partial(_build_network(recipe, n, names).eval(), x), 3)
+                for name, n in {**student_networks, **others}.items()
+            }
+        limit = (
+            recipe.choice.budget_ms(times.pop(recipe.teacher.name, 0.0)) if recipe.choice.has_relative_budget else None
+        )
+        students = (
+            tuple(shortlist_networks(student_networks, times, limit, recipe.space.keep))
+            or tuple(student_networks.values())[:1]
+        )
+    return resolve_auto(recipe, students)
 
 
-def _built(recipe: Recipe, spec: Network, names: tuple[str, ...]) -> Built:
+def _build_network(recipe: Recipe, spec: NetworkSpec, names: tuple[str, ...]) -> AnyNetwork:
     return build_network(spec, classes=len(names), clip=recipe.clip, seed=0, names=names)
 
 
-def _is_told(spec: Network) -> bool:
+def _is_logits_file(spec: NetworkSpec) -> bool:
     """Whether it is a file of answers and no network."""
     return isinstance(spec, Teacher) and spec.logits is not None
 
 
-def _kind(node: Node) -> tuple[object, ...]:
+def _timing_key(job: TrainingJob) -> tuple[object, ...]:
     """Legs of one kind take equally long a step."""
-    leg = node.leg
-    return str(leg.learner.outline), leg.staged, leg.weak, leg.training, node.teacher and str(
-        node.teacher.leg.learner.outline), bool(leg.epochs)  # fmt: skip
+    spec = job.spec
+    return (
+        str(spec.learner.architecture),
+        spec.staged,
+        spec.weak,
+        spec.training,
+        job.teacher and str(job.teacher.spec.learner.architecture),
+        bool(spec.epochs),
+    )
 
 
-def _paces(recipe: Recipe, tree: list[Node], names: tuple[str, ...]) -> dict[tuple[object, ...], Pace]:
+def _measure_step_times(
+    recipe: Recipe, jobs: list[TrainingJob], names: tuple[str, ...]
+) -> dict[tuple[object, ...], StepTimes]:
     """A probe of each kind of leg."""
-    paces: dict[tuple[object, ...], Pace] = {}
-    for node in tree:
-        if _is_told(node.leg.learner):
-            paces[_kind(node)] = Pace(0.0, 0.0)
-        if _kind(node) not in paces:
-            by = node.teacher.leg.learner if node.teacher else None
-            teacher = _built(recipe, by, names) if by and not _is_told(by) else None
-            paces[_kind(node)] = probe(node.leg, teacher, deployed_view(recipe.clip)[1])
-    return paces
+    step_times: dict[tuple[object, ...], StepTimes] = {}
+    for job in jobs:
+        if _is_logits_file(job.spec.learner):
+            step_times[_timing_key(job)] = StepTimes(0.0, 0.0)
+        if _timing_key(job) not in step_times:
+            teacher_spec = job.teacher.spec.learner if job.teacher else None
+            teacher = (
+                _build_network(recipe, teacher_spec, names)
+                if teacher_spec and not _is_logits_file(teacher_spec)
+                else None
+            )
+            step_times[_timing_key(job)] = measure_step_times(
+                job.spec, teacher, inference_preprocessing(recipe.clip)[1]
+            )
+    return step_times
 
 
-def _leg_seconds(
-    node: Node,
-    paces: dict[tuple[object, ...], Pace],
-    named: dict[str, Pace],
+def _estimate_job_seconds(
+    job: TrainingJob,
+    step_times: dict[tuple[object, ...], StepTimes],
+    times_by_network: dict[str, StepTimes],
     splits: dict[str, int],
-    asked: set[tuple[str, int]],
+    computed_outputs: set[tuple[str, int]],
 ) -> float:
-    """Steps, validation, and what a teacher or labels are asked that nobody asked before (``asked``, by view)."""
-    leg, pace = node.leg, paces[_kind(node)]
-    seconds = pace.step * max(splits["train"] // leg.training.batch, 1) * leg.epochs
-    seconds += pace.clip * splits["val"] * (leg.epochs - leg.epochs // 2)
-    views = {(n.hash, v) for n in (node.teacher, *node.others) if n for v in range(min(leg.augment.views, leg.epochs))}
-    if node.labels is not None and (node.labels.hash, -1) not in asked:
-        by = node.folds or (node.labels,)
-        views |= {(node.labels.hash, -1)} | (
-            {(n.hash, v) for n in by for v in range(_VOICES)} if not leg.weak else set()
+    """Steps, validation, and what a teacher or labels are asked that nobody asked before (``computed_outputs``, by view)."""
+    spec, times = job.spec, step_times[_timing_key(job)]
+    seconds = times.seconds_per_step * max(splits["train"] // spec.training.batch, 1) * spec.epochs
+    seconds += times.seconds_per_clip * splits["val"] * (spec.epochs - spec.epochs // 2)
+    views = {(n.hash, v) for n in (job.teacher, *job.others) if n for v in range(min(spec.augment.views, spec.epochs))}
+    if job.labels is not None and (job.labels.hash, -1) not in computed_outputs:
+        by = job.folds or (job.labels,)
+        views |= {(job.labels.hash, -1)} | (
+            {(n.hash, v) for n in by for v in range(_AVERAGED_VIEWS)} if not spec.weak else set()
         )
-    clips = {n.hash: named[n.leg.learner.name].clip * splits["train"] for n in node.needs}
-    seconds += sum(clips.get(by, 0.0) for by, view in views - asked)
-    asked |= views
+    clips = {
+        n.hash: times_by_network[n.spec.learner.name].seconds_per_clip * splits["train"] for n in job.required_jobs
+    }
+    seconds += sum(clips.get(by, 0.0) for by, view in views - computed_outputs)
+    computed_outputs |= views
     return seconds
 
 
-def _weigh_seconds(recipe: Recipe) -> float:
+def _estimate_measurement_seconds(recipe: Recipe) -> float:
     """Tracing once, then files written and measured twice: with random weights, and trained."""
-    files = (len(recipe.students) + len(recipe.students) * len(recipe.paths)) * len(recipe.export.precisions) + 2
-    measured = (len(recipe.students) * len(forms(recipe)) + 1) + (len(candidates(recipe)) + 1)
-    return _TRACE_S * (len(recipe.students) + 1) + files * _FILE_S + measured * _weighed_s(recipe)
+    files = (len(recipe.students) + len(recipe.students) * len(recipe.cascade_paths)) * len(
+        recipe.export.precisions
+    ) + 2
+    measured = (len(recipe.students) * len(list_deployments(recipe)) + 1) + (len(list_candidates(recipe)) + 1)
+    return _TRACE_S * (len(recipe.students) + 1) + files * _FILE_S + measured * _estimate_seconds_per_file(recipe)
 
 
-def _grid_seconds(recipe: Recipe) -> float:
-    each = len(recipe.export.precisions) * _FILE_S + len(forms(recipe)) * _weighed_s(recipe)
-    return len(grid(recipe)) * (_TRACE_S + each)
+def _estimate_grid_seconds(recipe: Recipe) -> float:
+    each = len(recipe.export.precisions) * _FILE_S + len(list_deployments(recipe)) * _estimate_seconds_per_file(recipe)
+    return len(build_network_grid(recipe)) * (_TRACE_S + each)
 
 
-def _weighed_s(recipe: Recipe) -> float:
+def _estimate_seconds_per_file(recipe: Recipe) -> float:
     """Seconds that one file on one runtime is measured for."""
     queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
     return queries + (ENERGY_S if recipe.choice.max_joules else 0.0)
 
 
-def _over_budget(recipe: Recipe, paces: dict[str, Pace]) -> set[str]:
+def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepTimes]) -> set[str]:
     """Students that look too slow. PyTorch's milliseconds say something only beside the teacher's own."""
-    if not recipe.choice.relative:
+    if not recipe.choice.has_relative_budget:
         return set()
-    limit = recipe.choice.budget_ms(paces[recipe.teacher.name].clip) or 0.0
-    return {s.name for s in recipe.students if paces[s.name].clip > limit * _SLACK}
+    limit = recipe.choice.budget_ms(times_by_network[recipe.teacher.name].seconds_per_clip) or 0.0
+    return {s.name for s in recipe.students if times_by_network[s.name].seconds_per_clip > limit * _BUDGET_SLACK}
 
 
-def _look(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], Facts | None]:
+def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], DatasetFingerprint | None]:
     """Clips, clips by split, classes, and the facts that name legs where the clips are decoded already."""
     cache = cache_root()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
         splits = {"train": data.train, "val": data.val, "test": data.test}
-        return sum(splits.values()), splits, classes_of(data), None
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, elsewhere=recipe.labels.elsewhere)
+        return sum(splits.values()), splits, generated_classes(data), None
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=recipe.labels.has_external_sources)
     splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
-    if not is_built(listing, *deployed_view(recipe.clip), cache, recipe.clip.decoder):
+    if not is_store_built(listing, *inference_preprocessing(recipe.clip), cache, recipe.clip.decoder):
         return len(listing.entries), splits, listing.classes, None
-    return len(listing.entries), splits, listing.classes, facts_of(gather(recipe, cache))
+    return len(listing.entries), splits, listing.classes, fingerprint_of(load_training_data(recipe, cache))
 
 
-def _data_seconds(recipe: Recipe, count: int, facts: Facts | None) -> float:
-    if facts is not None:
+def _estimate_data_seconds(recipe: Recipe, count: int, fingerprint: DatasetFingerprint | None) -> float:
+    if fingerprint is not None:
         return 0.0
     return count * (_DECODE_S + (_RENDER_S if isinstance(recipe.data, GeneratedData) else 0.0)) + 4.0
 
 
-def _is_finished(node: Node, out: Path | None) -> bool:
+def _is_finished(job: TrainingJob, out: Path | None) -> bool:
     homes = [cache_root() / "legs", *([out / "legs"] if out else [])]
-    return any((home / node.hash / "leg.json").exists() for home in homes)
+    return any((home / job.hash / "leg.json").exists() for home in homes)
 
 
-def _fastest(work: Callable[[], object], times: int) -> float:
+def _measure_fastest(work: Callable[[], object], times: int) -> float:
     """The quickest of some runs, in seconds, after one that does not count."""
     work()
     spent = []

@@ -16,28 +16,34 @@ from rich.console import Console
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_json
-from skd_edge.data.sources.registry import listed_classes
-from skd_edge.evaluation.devices import device_of
-from skd_edge.evaluation.evaluator import Scale
-from skd_edge.execution.job_graph import Legs, every_leg
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import deployed_view
-from skd_edge.models.external.factory import permit
-from skd_edge.pipeline.compress import check_measurable, choose, gather_clips, halved_before, weigh_trained
-from skd_edge.pipeline.console import Screen
-from skd_edge.pipeline.plan import facts_of
-from skd_edge.pipeline.stages.benchmark_untrained import p50, weigh_random
-from skd_edge.pipeline.stages.bundle import Outcome, write_result
+from skd_edge.data.sources.registry import list_classes
+from skd_edge.evaluation.devices import make_device
+from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_edge.execution.job_graph import JobFactory, build_job_graph
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.pipeline.compress import (
+    check_measurable,
+    evaluate_candidates,
+    prepare_data,
+    read_halved_networks,
+    select_on_validation,
+)
+from skd_edge.pipeline.console import RunConsole
+from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.pipeline.stages.benchmark_untrained import benchmark_untrained, median_ms
+from skd_edge.pipeline.stages.bundle import RunResult, finalise_run
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.html import render_run
-from skd_edge.run_folder import MARK, Run, read_journal
-from skd_edge.schedule.candidates import TEACHER
-from skd_edge.schedule.search_space import named_before
+from skd_edge.run_folder import JOURNAL_FILE, Run, read_journal
+from skd_edge.schedule.candidates import TEACHER_KEY
+from skd_edge.schedule.search_space import restore_proposal
 from skd_edge.schedule.selection import Decision
 
 
-def choose_again(
+def reselect(
     folder: Path,
     sets: Sequence[str] = (),
     *,
@@ -58,48 +64,70 @@ def choose_again(
         UsageError: It is no run, or something other than ``choice`` is changed.
         UserError: The run trained no student yet, or holds no measurements.
     """
-    began, screen = time.monotonic(), Screen(console)
-    recipe, before = rule_of(folder, sets)
-    permit(recipe.teacher, allow_code)
-    device = device_of(recipe.bench, folder, energy=recipe.choice.max_joules is not None)
-    device.frozen = True
+    began, run_console = time.monotonic(), RunConsole(console)
+    recipe, original_recipe = load_changed_and_original_recipe(folder, sets)
+    allow_factory_code(recipe.teacher, allow_code)
+    device = make_device(recipe.bench, folder, energy=recipe.choice.max_joules is not None)
+    device.cache_only = True
     check_measurable(recipe, device)
-    with Run(folder, resolved_yaml(recipe if confirm else before)) as run:
-        scale = Scale(
+    with Run(folder, resolved_yaml(recipe if confirm else original_recipe)) as run:
+        evaluator = CandidateEvaluator(
             recipe,
-            listed_classes(recipe.data, seed=recipe.seed, cache=run.cache, elsewhere=recipe.labels.elsewhere),
+            list_classes(
+                recipe.data, seed=recipe.seed, cache=run.cache, external_labels=recipe.labels.has_external_sources
+            ),
             folder / "artefacts",
             device,
         )
         events = read_journal(folder)
-        recipe = scale.recipe = as_proposed(recipe, events, folder)
-        random = weigh_random(recipe, run, scale, screen)
-        budget_ms = recipe.choice.budget_ms(p50(random[TEACHER]) if TEACHER in random else math.nan)
-        scale.material = material = gather_clips(recipe, run, screen)
-        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-        legs = Legs(recipe, facts_of(material))
-        legs.halved |= halved_before(run, recipe)
-        tree = every_leg(legs, recipe.students)
+        recipe = evaluator.recipe = restore_proposed_networks(recipe, events, folder)
+        untrained_latency = benchmark_untrained(recipe, run, evaluator, run_console)
+        budget_ms = recipe.choice.budget_ms(
+            median_ms(untrained_latency[TEACHER_KEY]) if TEACHER_KEY in untrained_latency else math.nan
+        )
+        evaluator.training_data = training_data = prepare_data(recipe, run, run_console)
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        job_factory = JobFactory(recipe, fingerprint_of(training_data))
+        job_factory.half_batch_networks |= read_halved_networks(run, recipe)
+        jobs = build_job_graph(job_factory, recipe.students)
         # This run's own legs: what other runs put into the cache was not measured beside them.
-        mine = {e["leg"] for e in events if e["event"] in ("leg_finished", "leg_cached")}
-        finished = [engine.train(node) for node in tree if node.hash in mine and run.fetch(node.hash)]
-        if not any(f.node.leg.role == "student" for f in finished):
+        own_jobs = {e["leg"] for e in events if e["event"] in ("leg_finished", "leg_cached")}
+        job_results = [executor.train_job(job) for job in jobs if job.hash in own_jobs and run.fetch_job(job.hash)]
+        if not any(f.job.spec.role == "student" for f in job_results):
             raise UserError(f"{folder} has no trained student to choose from; run skd-edge compress first")
-        weighed, teacher = weigh_trained(recipe, run, scale, engine, finished, TEACHER in random, screen)
-        decision = choose(recipe, run, material, weighed, budget_ms, screen)
+        candidate_results, teacher_result = evaluate_candidates(
+            recipe, run, evaluator, executor, job_results, TEACHER_KEY in untrained_latency, run_console
+        )
+        decision = select_on_validation(recipe, run, training_data, candidate_results, budget_ms, run_console)
         if confirm:
-            there = {f.node.leg.path for f in finished}
-            pruned = {n.leg.path: "not trained in this run" for n in tree
-                      if n.leg.role == "student" and n.leg.path not in there}  # fmt: skip
-            outcome = Outcome(recipe, run, material, scale, engine, finished, random, weighed, teacher, decision,
-                              budget_ms, {}, pruned)  # fmt: skip
-            write_json(folder / "report.json", write_result(outcome, time.monotonic() - began))
+            trained_paths = {f.job.spec.path for f in job_results}
+            pruned = {
+                n.spec.path: "not trained in this run"
+                for n in jobs
+                if n.spec.role == "student" and n.spec.path not in trained_paths
+            }
+            run_result = RunResult(
+                recipe,
+                run,
+                training_data,
+                evaluator,
+                executor,
+                job_results,
+                untrained_latency,
+                candidate_results,
+                teacher_result,
+                decision,
+                budget_ms,
+                {},
+                pruned,
+            )
+            write_json(folder / "report.json", finalise_run(run_result, time.monotonic() - began))
             render_run(folder)
-            screen.say(f"report: {folder / 'report.html'}")
+            run_console.log(f"report: {folder / 'report.html'}")
     return decision
 
 
-def as_proposed(recipe: Recipe, events: Sequence[dict[str, Any]], folder: Path) -> Recipe:
+def restore_proposed_networks(recipe: Recipe, events: Sequence[dict[str, Any]], folder: Path) -> Recipe:
     """The recipe with the networks that the run proposed for itself, where it was asked to.
 
     Raises:
@@ -108,21 +136,23 @@ def as_proposed(recipe: Recipe, events: Sequence[dict[str, Any]], folder: Path) 
     proposals = [e["students"] for e in events if e["event"] == "proposed"]
     if recipe.auto and not proposals:
         raise UserError(f"{folder} has no trained student to choose from; run skd-edge compress first")
-    return named_before(recipe, proposals[-1] if proposals else ())
+    return restore_proposal(recipe, proposals[-1] if proposals else ())
 
 
-def rule_of(folder: Path, sets: Sequence[str]) -> tuple[Recipe, Recipe]:
+def load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tuple[Recipe, Recipe]:
     """The run's recipe with its choice changed, and as it was.
 
     Raises:
         UsageError: It is no run, or something other than ``choice`` is changed.
     """
-    if not (folder / MARK).exists():
+    if not (folder / JOURNAL_FILE).exists():
         raise UsageError(f"{folder} is no run of skd-edge; give the folder that compress wrote")
     file = str(folder / "recipe.yaml")
     before, after = load_recipe(file), load_recipe(file, sets)
     if after.model_copy(update={"choice": before.choice}) != before:
         wrong = next(one for one in sets if not one.startswith("choice."))
-        raise UsageError(f"--set {wrong}: only choice.* may change here, because nothing is trained or measured again; "
-                         "for anything else: skd-edge compress")  # fmt: skip
+        raise UsageError(
+            f"--set {wrong}: only choice.* may change here, because nothing is trained or measured again; "
+            "for anything else: skd-edge compress"
+        )
     return after, before

@@ -11,12 +11,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-def unused(default: object) -> Callable[[object], bool]:
+def exclude_when_default(default: object) -> Callable[[object], bool]:
     """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
     return lambda value: value == default
 
 
-class Part(BaseModel):
+class RecipeSection(BaseModel):
     """A frozen section of a recipe; a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

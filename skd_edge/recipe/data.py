@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from skd_edge.recipe.base import Part, Share, unused
+from skd_edge.recipe.base import RecipeSection, Share, exclude_when_default
 
 
-class GeneratedData(Part):
+class GeneratedData(RecipeSection):
     """Clips whose class is a motion, rendered once to H.264 files; needs no download."""
 
     kind: Literal["generated"]
@@ -29,7 +29,7 @@ class GeneratedData(Part):
     difficulty: Share = Field(0.12, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
 
 
-def _compiles(pattern: str | None) -> str | None:
+def _check_regex(pattern: str | None) -> str | None:
     if pattern is not None:
         try:
             re.compile(pattern)
@@ -38,19 +38,19 @@ def _compiles(pattern: str | None) -> str | None:
     return pattern
 
 
-Pattern = Annotated[
+GroupPattern = Annotated[
     str | None,
     Field(
         max_length=200,
         description="regular expression whose (first group's) match in a clip's name says which clips belong together; "
         "splits and intervals keep them so. Default: each for itself",
     ),
-    AfterValidator(_compiles),
+    AfterValidator(_check_regex),
 ]
-Seconds = "column with the second at which the clip {} in its video (also 1:02:03.5); an empty cell: its {}"
+SECONDS_DESCRIPTION = "column with the second at which the clip {} in its video (also 1:02:03.5); an empty cell: its {}"
 
 
-class FolderData(Part):
+class FolderData(RecipeSection):
     """One folder a class: ``root/<class>/<video>``; the folder's name is the weak label."""
 
     kind: Literal["folder"]
@@ -59,7 +59,7 @@ class FolderData(Part):
     )
     unlabelled: Path | None = Field(
         None,
-        exclude_if=unused(None),
+        exclude_if=exclude_when_default(None),
         description="folder of more training videos, at any depth, that no folder labels; without root the only ones, "
         "for labels.rules, labels.models or labels.trusted to speak for",
     )
@@ -69,10 +69,10 @@ class FolderData(Part):
     test: Share = Field(
         0.15, description="share of root (without it, of val_root) used for testing where test_root is not given"
     )
-    group: Pattern = None
+    group: GroupPattern = None
 
     @model_validator(mode="after")
-    def _somewhere(self) -> FolderData:
+    def _check_has_source(self) -> FolderData:
         if self.root is None and self.unlabelled is None:
             raise ValueError("data.root is missing: the folder that holds one folder for each class")
         if self.root is None and self.val_root is None:
@@ -83,7 +83,7 @@ class FolderData(Part):
         return self
 
 
-class TableData(Part):
+class TableData(RecipeSection):
     """A CSV with a header, or Parquet: columns of paths and labels, and rules that say which row is in which split.
 
     A training row whose label is empty is an unlabelled clip: it takes part through pseudo-labels. Several annotators
@@ -103,27 +103,27 @@ class TableData(Part):
         None, description="column that says who gave the row's label, where a training clip has a row for each vote"
     )
     group: str | None = Field(None, description="column whose values belong together (a source video, an actor)")
-    start: str | None = Field(None, description=Seconds.format("begins", "start"))
-    end: str | None = Field(None, description=Seconds.format("ends", "end"))
+    start: str | None = Field(None, description=SECONDS_DESCRIPTION.format("begins", "start"))
+    end: str | None = Field(None, description=SECONDS_DESCRIPTION.format("ends", "end"))
     train: dict[str, list[str]] = Field(description="rows whose named columns hold one of these values")
     val: dict[str, list[str]]
     test: dict[str, list[str]]
 
     @field_validator("votes")
     @classmethod
-    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_distinct_votes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if twice := sorted({v for v in value if value.count(v) > 1}):
             raise ValueError(f"the column {twice[0]!r} is named twice; each annotator has a column of his own")
         return value
 
     @model_validator(mode="after")
-    def _one_form(self) -> TableData:
+    def _check_single_vote_layout(self) -> TableData:
         if self.votes and self.annotator:
             raise ValueError("data.votes (a column each) and data.annotator (a row each) exclude one another; keep one")
         return self
 
 
-class ListData(Part):
+class ListData(RecipeSection):
     """Lines of ``path label`` (label: a name or an index), one file a split, as mmaction2 uses them."""
 
     kind: Literal["list"]
@@ -132,10 +132,10 @@ class ListData(Part):
     val: Path
     test: Path
     classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
-    group: Pattern = None
+    group: GroupPattern = None
 
 
-class OfficialData(Part):
+class OfficialData(RecipeSection):
     """UCF101 or HMDB51 with their official split files; validation is a share of the training videos' groups."""
 
     kind: Literal["ucf101", "hmdb51"]
@@ -145,7 +145,7 @@ class OfficialData(Part):
     val: Share = Field(0.15, description="share of the training clips used for validation, whole groups")
 
 
-class KineticsData(Part):
+class KineticsData(RecipeSection):
     """Kinetics CSVs (label, youtube_id, time_start, time_end), one a split.
 
     A video called ``<youtube_id>_<start>_<end>`` (six digits each) is a clip that was cut already; of one called
@@ -159,7 +159,7 @@ class KineticsData(Part):
     test: Path
 
 
-class ShardData(Part):
+class ShardData(RecipeSection):
     """WebDataset shards: plain tar files of samples, read in place (needs skd-edge[data])."""
 
     kind: Literal["webdataset"]
@@ -171,7 +171,7 @@ class ShardData(Part):
         "cls", min_length=1, description="ending of the member with the class (name or index), or json.KEY of a .json"
     )
     classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
-    group: Pattern = None
+    group: GroupPattern = None
 
 
 Data = Annotated[

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skd_edge.recipe.base import Name, Part, Share
+from skd_edge.recipe.base import Name, RecipeSection, Share
 
 
-class Noise(Part):
+class NoiseSettings(RecipeSection):
     """Label noise made by the recipe, for studies: the trusted splits stay clean."""
 
     kind: Literal["none", "symmetric", "classes", "instances", "voters"] = Field(
@@ -23,7 +23,7 @@ class Noise(Part):
     abstain: Share = Field(0.2, description="share of the clips that a voter leaves out (kind: voters)")
 
 
-class Rule(Part):
+class KeywordRule(RecipeSection):
     """Training clips whose texts hold certain words get a vote for a class.
 
     A keyword is a word or a phrase of whole words, in any case; ``wav*`` is any word that begins so. No regular
@@ -44,20 +44,20 @@ class Rule(Part):
     voter: Name = Field("rules", description="rules of one name are one voter together")
 
     @model_validator(mode="after")
-    def _asks(self) -> Rule:
+    def _check_keywords(self) -> KeywordRule:
         if not self.any and not self.all:
             raise ValueError("a rule needs keywords: give any, all, or both")
-        if empty := [k for k in (*self.any, *self.all, *self.none) if not any_word(k)]:
+        if empty := [k for k in (*self.any, *self.all, *self.none) if not has_word_character(k)]:
             raise ValueError(f"the keyword {empty[0]!r} holds no letter and no digit")
         return self
 
 
-def any_word(keyword: str) -> bool:
+def has_word_character(keyword: str) -> bool:
     """Whether a keyword holds something that can be looked for."""
     return any(c.isalnum() for c in keyword)
 
 
-class Judge(Part):
+class ModelAnnotator(RecipeSection):
     """Another model whose predictions are votes: a table of probabilities, a bundle, or an ONNX file."""
 
     name: Name
@@ -68,7 +68,7 @@ class Judge(Part):
     at_least: Share = Field(0.0, description="abstains on a clip where its highest probability is lower")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Judge:
+    def _check_single_source(self) -> ModelAnnotator:
         if sum(x is not None for x in (self.table, self.bundle, self.onnx)) != 1:
             raise ValueError(f"the model {self.name!r} needs exactly one of table, bundle, onnx")
         if self.classes and self.onnx is None:
@@ -76,12 +76,14 @@ class Judge(Part):
         return self
 
 
-class Labels(Part):
+class LabelSettings(RecipeSection):
     """Weak labels in, pseudo-labels out (method.md, idea c)."""
 
-    noise: Noise = Noise()
-    rules: tuple[Rule, ...] = Field((), description="keyword rules; with them the data's own label is one vote of many")
-    models: tuple[Judge, ...] = Field((), description="models made elsewhere that vote as well")
+    noise: NoiseSettings = NoiseSettings()
+    rules: tuple[KeywordRule, ...] = Field(
+        (), description="keyword rules; with them the data's own label is one vote of many"
+    )
+    models: tuple[ModelAnnotator, ...] = Field((), description="models made elsewhere that vote as well")
     metadata: Path | None = Field(
         None, description="CSV with a column 'clip' and the texts that rules read; default: the data's own table"
     )
@@ -107,20 +109,20 @@ class Labels(Part):
     min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
 
     @property
-    def elsewhere(self) -> bool:
+    def has_external_sources(self) -> bool:
         """Whether something other than the data may label training clips."""
         return bool(self.rules or self.models or self.trusted)
 
     @property
-    def optimiser(self) -> dict[str, object]:
+    def pseudo_label_settings(self) -> dict[str, object]:
         """What decides how pseudo-labels are estimated; where weak labels come from is in their own hash."""
         names = {"aggregate", "optimise", "method", "folds", "prototypes", "min_class_share"}
         return self.model_dump(include=names)
 
     @field_validator("models")
     @classmethod
-    def _once(cls, value: tuple[Judge, ...]) -> tuple[Judge, ...]:
-        names = [judge.name for judge in value]
+    def _check_distinct_models(cls, value: tuple[ModelAnnotator, ...]) -> tuple[ModelAnnotator, ...]:
+        names = [annotator.name for annotator in value]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"two models are called {twice[0]!r}; each voter needs its own name")
         return value

@@ -13,11 +13,19 @@ from pydantic import BaseModel
 
 from skd_bench.errors import UsageError
 from skd_edge.recipe.schema import Recipe
-from skd_edge.recipe.validation import Problem, check, dotted, escaped, shown
-from skd_edge.recipe.yaml_nodes import MAX_DEPTH, Node, Place, decode, parse, plain, read_bytes
+from skd_edge.recipe.validation import RecipeProblem, escape_path, format_dotted_path, format_short_value, validate_tree
+from skd_edge.recipe.yaml_nodes import (
+    MAX_DEPTH,
+    SourceLocation,
+    YamlNode,
+    decode_utf8,
+    parse_plain_scalar,
+    parse_yaml,
+    read_recipe_bytes,
+)
 
 MAX_PARENTS = 8
-MAX_SHOWN = 20
+MAX_PROBLEMS_SHOWN = 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -36,46 +44,46 @@ def load_recipe(
     Raises:
         UsageError: with every mistake that was found, each as ``file:line: setting: what is wrong and what to do``.
     """
-    tree = _with_parents(_find(str(path), Path.cwd(), None), ())
-    problems = [p for override in overrides if (p := _override(tree, override))]
-    _beside(tree)
-    _spell_out(tree)
-    recipe, found = check(Recipe, tree, env)
-    return _or_refuse(recipe, problems + found)
+    tree = _load_with_parents(_find_recipe_file(str(path), Path.cwd(), None), ())
+    problems = [p for override in overrides if (p := _apply_override(tree, override))]
+    _resolve_paths_beside_recipe(tree)
+    _expand_auto_shorthand(tree)
+    recipe, found = validate_tree(Recipe, tree, env)
+    return _raise_on_problems(recipe, problems + found)
 
 
-def _spell_out(tree: Node) -> None:
+def _expand_auto_shorthand(tree: YamlNode) -> None:
     """``students: auto`` is short for an empty list and ``auto: [students]``."""
     if not isinstance(tree.value, dict):
         return
-    asked = {key: node for key in ("students", "assistants") if (node := tree.child(key)) and node.value == "auto"}
-    for key, node in asked.items():
-        tree.value[key] = Node([], node.place)
-    if asked:
-        place = next(iter(asked.values())).place
-        tree.value["auto"] = Node([Node(key, node.place, key) for key, node in asked.items()], place)
+    auto_nodes = {key: node for key in ("students", "assistants") if (node := tree.child(key)) and node.value == "auto"}
+    for key, node in auto_nodes.items():
+        tree.value[key] = YamlNode([], node.location)
+    if auto_nodes:
+        location = next(iter(auto_nodes.values())).location
+        tree.value["auto"] = YamlNode([YamlNode(key, node.location, key) for key, node in auto_nodes.items()], location)
 
 
-def from_options(model: type[Model], options: Mapping[str, object]) -> Model:
+def make_section_from_options(model: type[Model], options: Mapping[str, object]) -> Model:
     """A section of a recipe from command-line options; an option that is None keeps its default.
 
     Raises:
         UsageError: naming each option whose value cannot be.
     """
     here = Path.cwd()
-    tree = Node({}, Place("command line", None, here))
+    tree = YamlNode({}, SourceLocation("command line", None, here))
     assert isinstance(tree.value, dict)
     for name, value in options.items():
         if isinstance(value, str | int | float):
-            tree.value[name] = Node(value, Place(f"--{name}", None, here), str(value))
-    return _or_refuse(*check(model, tree, os.environ))
+            tree.value[name] = YamlNode(value, SourceLocation(f"--{name}", None, here), str(value))
+    return _raise_on_problems(*validate_tree(model, tree, os.environ))
 
 
 def resolved_yaml(recipe: Recipe) -> str:
     """The whole recipe as YAML, defaults written out; loading it gives an equal recipe."""
-    plain_data = _dumpable(recipe)
+    plain_data = _convert_to_plain(recipe)
     text: str = yaml.dump(
-        plain_data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
+        plain_data, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
     )
     return f"# As resolved: defaults, 'extends' and '--set' written out.\n{text}"
 
@@ -97,59 +105,65 @@ def recipe_schema() -> dict[str, Any]:
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     try:
-        return sorted(p.name.removesuffix(".yaml") for p in _shipped().iterdir() if p.name.endswith(".yaml"))
+        return sorted(p.name.removesuffix(".yaml") for p in _shipped_folder().iterdir() if p.name.endswith(".yaml"))
     except OSError:
         return []
 
 
-def _shipped() -> Path:
+def _shipped_folder() -> Path:
     return Path(str(files("skd_edge").joinpath("recipes")))
 
 
 # --------------------------------------------------------------------------------------------- files and parents
-def _find(name: str, base: Path, asker: Place | None) -> tuple[Path, str]:
+def _find_recipe_file(name: str, base: Path, extended_from: SourceLocation | None) -> tuple[Path, str]:
     """A recipe's file and how to call it in messages: as named, or shipped under that name."""
     path = base / name
     if os.path.exists(path):
-        return path, name if asker is None else _short(path)
+        return path, name if extended_from is None else _shorten_path(path)
     stem = name.removesuffix(".yaml")
     if stem in shipped_recipes():
-        return _shipped() / f"{stem}.yaml", f"{stem}.yaml"
-    where = f"{asker}: extends: " if asker else ""
+        return _shipped_folder() / f"{stem}.yaml", f"{stem}.yaml"
+    where = f"{extended_from}: extends: " if extended_from else ""
     known = ", ".join(shipped_recipes()) or "none"
-    raise UsageError(f"{where}{shown(name)}: there is no such recipe; give a YAML file, or one that ships: {known}")
+    raise UsageError(
+        f"{where}{format_short_value(name)}: there is no such recipe; give a YAML file, or one that ships: {known}"
+    )
 
 
-def _short(path: Path) -> str:
+def _shorten_path(path: Path) -> str:
     """A path as one would type it here: relative where it lies beneath the working directory."""
     near = os.path.relpath(path)
     return os.path.abspath(path) if near.startswith("..") else near
 
 
-def _with_parents(found: tuple[Path, str], children: tuple[Path, ...]) -> Node:
+def _load_with_parents(recipe_file: tuple[Path, str], children: tuple[Path, ...]) -> YamlNode:
     """The tree of a file laid over the tree of the file it extends, and so on."""
-    path, name = found
-    place = Place(name, 1, path.absolute().parent)
-    tree = parse(decode(read_bytes(path, name), name), place)
+    path, name = recipe_file
+    location = SourceLocation(name, 1, path.absolute().parent)
+    tree = parse_yaml(decode_utf8(read_recipe_bytes(path, name), name), location)
     if tree is None:
         raise UsageError(f"{name}: the recipe is empty; 'skd-edge init FOLDER' writes one to start from")
     if not isinstance(tree.value, dict):
-        raise UsageError(f"{tree.place}: a recipe is lines of 'key: value', not {shown(tree.raw or 'a list')}")
+        raise UsageError(
+            f"{tree.location}: a recipe is lines of 'key: value', not {format_short_value(tree.raw or 'a list')}"
+        )
     parent = tree.value.pop("extends", None)
     if parent is None:
         return tree
     if not isinstance(parent.value, str) or not parent.value:
-        raise UsageError(f"{parent.place}: extends: give the name of one recipe file")
-    real = (*children, path.resolve())
-    above = _find(parent.value, place.base, parent.place)
-    if above[0].resolve() in real:
-        raise UsageError(f"{parent.place}: extends: {shown(parent.value)} goes in a circle; remove one 'extends'")
-    if len(real) > MAX_PARENTS:
-        raise UsageError(f"{parent.place}: extends: more than {MAX_PARENTS} recipes in a row; join some of them")
-    return _merged(_with_parents(above, real), tree)
+        raise UsageError(f"{parent.location}: extends: give the name of one recipe file")
+    ancestors = (*children, path.resolve())
+    parent_file = _find_recipe_file(parent.value, location.base, parent.location)
+    if parent_file[0].resolve() in ancestors:
+        raise UsageError(
+            f"{parent.location}: extends: {format_short_value(parent.value)} goes in a circle; remove one 'extends'"
+        )
+    if len(ancestors) > MAX_PARENTS:
+        raise UsageError(f"{parent.location}: extends: more than {MAX_PARENTS} recipes in a row; join some of them")
+    return _merge_nodes(_load_with_parents(parent_file, ancestors), tree)
 
 
-def _merged(parent: Node, child: Node) -> Node:
+def _merge_nodes(parent: YamlNode, child: YamlNode) -> YamlNode:
     """Mappings key by key, anything else replaced; a mapping of another ``kind`` replaces the whole."""
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
         return child
@@ -158,46 +172,46 @@ def _merged(parent: Node, child: Node) -> Node:
         return child
     value = dict(parent.value)
     for key, node in child.value.items():
-        value[key] = _merged(value[key], node) if key in value else node
-    return Node(value, child.place)
+        value[key] = _merge_nodes(value[key], node) if key in value else node
+    return YamlNode(value, child.location)
 
 
-def _beside(tree: Node) -> None:
+def _resolve_paths_beside_recipe(tree: YamlNode) -> None:
     """A teacher's factory, or a model's folder, is searched beside the recipe that names it."""
     teacher = tree.child("teacher")
-    together = teacher.child("ensemble") if teacher else None
-    for member in (teacher, *(together.value if together and isinstance(together.value, list) else ())):
+    ensemble = teacher.child("ensemble") if teacher else None
+    for member in (teacher, *(ensemble.value if ensemble and isinstance(ensemble.value, list) else ())):
         factory, hub = (member.child(key) if member else None for key in ("factory", "hub"))
         if member and factory and factory.value is not None and isinstance(member.value, dict):
-            member.value.setdefault("code", Node(".", factory.place, "."))
+            member.value.setdefault("code", YamlNode(".", factory.location, "."))
         if hub and isinstance(hub.value, str) and hub.value.strip():
-            folder = os.path.abspath(hub.place.base / os.path.expanduser(hub.value))
+            folder = os.path.abspath(hub.location.base / os.path.expanduser(hub.value))
             if os.path.isdir(folder) or hub.value[0] in "./~":
                 hub.value = folder
 
 
 # --------------------------------------------------------------------------------------------- --set
-def _override(tree: Node, text: str) -> Problem | None:
+def _apply_override(tree: YamlNode, text: str) -> RecipeProblem | None:
     """Put one ``a.b=value`` into the tree, or say why it cannot be."""
-    place = Place(f"--set {shown(text)[1:-1]}", None, Path.cwd())
+    location = SourceLocation(f"--set {format_short_value(text)[1:-1]}", None, Path.cwd())
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        return Problem(place, "", "this is not of the form key=value, e.g. --set training.epochs=3")
+        return RecipeProblem(location, "", "this is not of the form key=value, e.g. --set training.epochs=3")
     if len(parts) > MAX_DEPTH:
-        return Problem(place, "", f"{len(parts)} levels deep; no such setting")
+        return RecipeProblem(location, "", f"{len(parts)} levels deep; no such setting")
     try:
         text.encode()
     except UnicodeEncodeError:
-        return Problem(place, "", "this is not UTF-8 text; check the terminal's encoding")
+        return RecipeProblem(location, "", "this is not UTF-8 text; check the terminal's encoding")
     try:
-        node = parse(value, place) or Node(None, place)
+        node = parse_yaml(value, location) or YamlNode(None, location)
     except UsageError as error:
-        return Problem(place, "", str(error).removeprefix(f"{place}: "))
-    return _put(tree, parts, node, place)
+        return RecipeProblem(location, "", str(error).removeprefix(f"{location}: "))
+    return _set_node(tree, parts, node, location)
 
 
-def _put(tree: Node, parts: list[str], node: Node, place: Place) -> Problem | None:
+def _set_node(tree: YamlNode, parts: list[str], node: YamlNode, location: SourceLocation) -> RecipeProblem | None:
     here = tree
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
@@ -207,47 +221,51 @@ def _put(tree: Node, parts: list[str], node: Node, place: Place) -> Problem | No
             if last:
                 here.value[part] = node
                 return None
-            here = here.value.setdefault(part, Node({}, place))
+            here = here.value.setdefault(part, YamlNode({}, location))
         elif isinstance(here.value, list):
             count, index = len(here.value), int(part) if part.isdecimal() and len(part) < 6 else -1
             if not 0 <= index < count:
-                at = dotted(tuple(parts[:depth]))
-                return Problem(
-                    place, at, f"it is a list of {count}; name an entry, 0 to {count - 1}, not {shown(part)}"
+                at = format_dotted_path(tuple(parts[:depth]))
+                return RecipeProblem(
+                    location,
+                    at,
+                    f"it is a list of {count}; name an entry, 0 to {count - 1}, not {format_short_value(part)}",
                 )
             if last:
                 here.value[index] = node
                 return None
             here = here.value[index]
         else:
-            return Problem(
-                place, dotted(tuple(parts[:depth])), f"it is {shown(here.value)}, which has no {shown(part)}"
+            return RecipeProblem(
+                location,
+                format_dotted_path(tuple(parts[:depth])),
+                f"it is {format_short_value(here.value)}, which has no {format_short_value(part)}",
             )
     return None
 
 
-def _or_refuse(model: Model | None, problems: list[Problem]) -> Model:
+def _raise_on_problems(model: Model | None, problems: list[RecipeProblem]) -> Model:
     """The model, or one error that tells all."""
     if model is not None and not problems:
         return model
     lines = [str(p) for p in problems]
     if len(lines) == 1:
         raise UsageError(lines[0])
-    rest = [f"... and {len(lines) - MAX_SHOWN} more"] if len(lines) > MAX_SHOWN else []
-    raise UsageError("\n  ".join([f"{len(lines)} problems:", *lines[:MAX_SHOWN], *rest]))
+    rest = [f"... and {len(lines) - MAX_PROBLEMS_SHOWN} more"] if len(lines) > MAX_PROBLEMS_SHOWN else []
+    raise UsageError("\n  ".join([f"{len(lines)} problems:", *lines[:MAX_PROBLEMS_SHOWN], *rest]))
 
 
 # --------------------------------------------------------------------------------------------- back to YAML
-class _Dumper(yaml.SafeDumper):
+class _RecipeDumper(yaml.SafeDumper):
     """Quotes text that our dialect (``recipe_yaml.plain``) would read as something else; writes no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     try:
-        style = None if isinstance(plain(value), str) else "'"
+        style = None if isinstance(parse_plain_scalar(value), str) else "'"
     except ValueError:
         style = "'"
     if not value.isprintable():
@@ -255,15 +273,15 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
 
 
-_Dumper.add_representer(str, _text)
+_RecipeDumper.add_representer(str, _represent_text)
 
 
-def _dumpable(value: object) -> object:
+def _convert_to_plain(value: object) -> object:
     """Plain data that reads back as the same: paths escaped, tuples as lists."""
     if isinstance(value, BaseModel):
-        return {name: _dumpable(getattr(value, name)) for name in type(value).model_fields}
+        return {name: _convert_to_plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, dict):
-        return {key: _dumpable(v) for key, v in value.items()}
+        return {key: _convert_to_plain(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_dumpable(v) for v in value]
-    return escaped(str(value)) if isinstance(value, Path) else value
+        return [_convert_to_plain(v) for v in value]
+    return escape_path(str(value)) if isinstance(value, Path) else value

@@ -7,17 +7,17 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
-from skd_edge.recipe.base import Name, Part, Share, unused
-from skd_edge.recipe.training import Taught
+from skd_edge.recipe.base import Name, RecipeSection, Share, exclude_when_default
+from skd_edge.recipe.training import TrainingOverrides
 
 Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "BMC", "FNC", "NBC", "BCT", "FC"]
 Family = Literal["resnet", "mobile", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 Source = Literal["factory", "hub", "torchvision", "timm", "onnx", "logits", "ensemble"]
-_LATER = ("causal", "start", "frames", "size")  # settings that came later than the first legs
-READY = 4  # substages of networks that need not name them
+_LATER_SETTINGS = ("causal", "start", "frames", "size")  # settings that came later than the first legs
+DEFAULT_SUBSTAGE_COUNT = 4  # substages of networks that need not name them
 
 
-class Network(Part):
+class NetworkSpec(RecipeSection):
     """A network of the own families, cut into substages (one per entry of ``depths``; EfficientNet-Lite has four)."""
 
     name: Name
@@ -40,9 +40,9 @@ class Network(Part):
         None, ge=8, le=512, description="looks at the clip shrunk to this height and width; default: as it is"
     )
 
-    training: Taught | None = Field(
+    training: TrainingOverrides | None = Field(
         None,
-        exclude_if=unused(None),
+        exclude_if=exclude_when_default(None),
         description="how this one is distilled, where that differs from the recipe's `training`: combination, match, "
         "prefix, dense, losses",
     )
@@ -53,14 +53,14 @@ class Network(Part):
         return len(self.depths)
 
     @property
-    def outline(self) -> dict[str, object]:
+    def architecture(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it."""
-        unset = (key for key in _LATER if getattr(self, key) == Network.model_fields[key].default)
-        apart = {"name", "training", *unset}  # at rest, what came later renames no leg
-        return self.model_dump(include=set(Network.model_fields) - apart)
+        unset = (key for key in _LATER_SETTINGS if getattr(self, key) == NetworkSpec.model_fields[key].default)
+        excluded = {"name", "training", *unset}  # at rest, what came later renames no leg
+        return self.model_dump(include=set(NetworkSpec.model_fields) - excluded)
 
     @model_validator(mode="after")
-    def _one_family(self) -> Network:
+    def _check_family_settings(self) -> NetworkSpec:
         if self.family in ("resnet", "mobile"):
             if self.start == "imagenet":
                 raise ValueError(
@@ -74,7 +74,7 @@ class Network(Part):
         return self
 
 
-class TeacherClip(Part):
+class TeacherClip(RecipeSection):
     """What a teacher made elsewhere wants its input to be, where it is not what ``clip`` gives the students."""
 
     frames: int | None = Field(None, ge=1, le=128, description="frames; those of the clip are repeated or left out")
@@ -86,10 +86,10 @@ class TeacherClip(Part):
 
 
 _SOURCES: tuple[Source, ...] = get_args(Source)
-_OWN = ("family", "width", "depths", "temporal", "expand", "causal", "start", "frames", "size")
-_CUT = ("substages", "layout", "tubelet", "clip")  # how a network is cut, and what it is given
+_FAMILY_KEYS = ("family", "width", "depths", "temporal", "expand", "causal", "start", "frames", "size")
+_ADAPTER_KEYS = ("substages", "layout", "tubelet", "clip")  # how a network is cut, and what it is given
 # Keys that describe a teacher made elsewhere, and for which kinds of it.
-_FOR: dict[str, tuple[Source, ...]] = {
+_SOURCES_BY_KEY: dict[str, tuple[Source, ...]] = {
     "arguments": ("factory",),
     "code": ("factory",),
     "revision": ("hub",),
@@ -98,11 +98,11 @@ _FOR: dict[str, tuple[Source, ...]] = {
     "checkpoint": ("factory", "hub", "torchvision", "timm"),
     "input": ("factory", "hub", "onnx"),
     "classes": ("factory", "hub", "torchvision", "timm", "onnx", "logits"),
-    **dict.fromkeys(_CUT, ("factory", "hub", "torchvision", "timm", "onnx")),
+    **dict.fromkeys(_ADAPTER_KEYS, ("factory", "hub", "torchvision", "timm", "onnx")),
 }
 
 
-class Member(Network):
+class SingleTeacher(NetworkSpec):
     """A network of an ensemble: everything that a teacher may be but an ensemble; it learns nothing here."""
 
     name: Name = "teacher"
@@ -117,9 +117,11 @@ class Member(Network):
     arguments: dict[str, JsonValue] = Field({}, description="keyword arguments of the factory")
     code: Path | None = Field(None, description="folder of the factory's module, beside Python's path; the recipe's")
     hub: str | None = Field(
-        None, min_length=1, max_length=500,
+        None,
+        min_length=1,
+        max_length=500,
         description="a transformers video model: its folder, or its name on the hub (extra [hub]; safetensors only)",
-    )  # fmt: skip
+    )
     revision: str | None = Field(None, pattern=r"^[\w./-]{1,200}$", description="commit or tag of the name on the hub")
     torchvision: str | None = Field(None, pattern=r"^\w{1,64}$", description="a video model of torchvision: r3d_18")
     timm: str | None = Field(
@@ -159,7 +161,7 @@ class Member(Network):
         return hash((self.name, self.source, self.substages, self.width, self.depths))
 
     @property
-    def module(self) -> str:
+    def factory_module(self) -> str:
         """The module that the factory is in; empty without one."""
         return (self.factory or "").partition(":")[0]
 
@@ -169,12 +171,12 @@ class Member(Network):
         return next((key for key in _SOURCES if getattr(self, key, None)), None)
 
     @property
-    def scalable(self) -> bool:
+    def is_scalable(self) -> bool:
         """Whether its width says how large it is: then smaller ones can be proposed."""
         return self.source is None and self.family in ("resnet", "mobile")
 
     @property
-    def learns(self) -> bool:
+    def is_trained_here(self) -> bool:
         """Whether it is trained here; else it comes with its weights, or with its answers."""
         return not (self.checkpoint or self.trained or self.source in ("onnx", "logits", "ensemble"))
 
@@ -183,59 +185,66 @@ class Member(Network):
         """K: how many substages the network has; 0 where only its logits teach."""
         if self.source is None:
             return len(self.depths)
-        ready = READY if self.source in ("hub", "torchvision", "timm") else 0
+        ready = DEFAULT_SUBSTAGE_COUNT if self.source in ("hub", "torchvision", "timm") else 0
         return len(self.substages) or ready
 
     @property
-    def outline(self) -> dict[str, object]:
+    def architecture(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it.
 
         Of files, only that there is one: what they hold is hashed beside it (``identity`` in models/elsewhere.py).
         """
         if self.source is None:
-            return super().outline
-        told = self.model_dump(include={"arguments", *_CUT}) | {"input": self.input or "clip", "factory": self.factory}
+            return super().architecture
+        described = self.model_dump(include={"arguments", *_ADAPTER_KEYS}) | {
+            "input": self.input or "clip",
+            "factory": self.factory,
+        }
         if self.source == "factory":
-            return told | ({"classes": self.classes} if self.classes else {})
+            return described | ({"classes": self.classes} if self.classes else {})
         named = {self.source: getattr(self, self.source) if self.source in ("torchvision", "timm") else True}
-        return told | named | {"classes": self.classes}
+        return described | named | {"classes": self.classes}
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Member:
+    def _check_source_settings(self) -> SingleTeacher:
         kinds = [key for key in _SOURCES if getattr(self, key, None)]
         if len(kinds) > 1:
             raise ValueError(
                 f"teacher.{kinds[0]} and teacher.{kinds[1]} are two teachers; remove one (or see ensemble)"
             )
         source = self.source
-        for key in (*(_OWN if source else ()), *_FOR):
+        for key in (*(_FAMILY_KEYS if source else ()), *_SOURCES_BY_KEY):
             if getattr(self, key) == type(self).model_fields[key].default:
                 continue
-            if source and key in _OWN:
+            if source and key in _FAMILY_KEYS:
                 raise ValueError(
                     f"teacher.{key} describes the own family, and teacher.{source} is given; remove one of them"
                 )
-            if key in _FOR and source not in _FOR[key] and not (source is None and key == "checkpoint"):
+            if (
+                key in _SOURCES_BY_KEY
+                and source not in _SOURCES_BY_KEY[key]
+                and not (source is None and key == "checkpoint")
+            ):
                 raise ValueError(
                     f"teacher.{key} is for a network made by a factory, or made elsewhere otherwise "
-                    f"({', '.join(_FOR[key])}), and {'no such teacher' if source is None else 'teacher.' + source} "
+                    f"({', '.join(_SOURCES_BY_KEY[key])}), and {'no such teacher' if source is None else 'teacher.' + source} "
                     "is given; remove one of them"
                 )
-        self._cut()
+        self._check_substages_and_classes()
         return self
 
-    def _cut(self) -> None:
+    def _check_substages_and_classes(self) -> None:
         if self.factory and not self.substages:
             raise ValueError("teacher.substages is missing: name the factory's modules whose outputs end the substages")
         if twice := [name for name in self.substages if self.substages.count(name) > 1]:
             raise ValueError(f"teacher.substages names {twice[0]!r} twice; each substage ends at another module")
         if twice := [name for name in self.classes if self.classes.count(name) > 1]:
             raise ValueError(f"teacher.classes names {twice[0]!r} twice")
-        if self.classes and self.learns:
+        if self.classes and self.is_trained_here:
             raise ValueError("teacher.classes is for a teacher that comes trained; one that learns here has the data's")
 
 
-class Teacher(Member):
+class Teacher(SingleTeacher):
     """The largest network: trained here on the weak labels, or given; of the own families, or made elsewhere.
 
     Made elsewhere: a video model of transformers (``hub``) or ``torchvision``, a 2-D backbone of ``timm``, an ``onnx``
@@ -244,12 +253,12 @@ class Teacher(Member):
     """
 
     floor: Share = Field(0.0, description="stop before distilling when the teacher's validation accuracy is below")
-    ensemble: tuple[Member, ...] = Field(
+    ensemble: tuple[SingleTeacher, ...] = Field(
         (), max_length=16, description="trained teachers whose answers are averaged; the first one's substages teach"
     )
     average: Literal["probabilities", "logits"] = Field("probabilities", description="what an ensemble averages")
 
-    __hash__ = Member.__hash__
+    __hash__ = SingleTeacher.__hash__
 
     @property
     def substage_count(self) -> int:
@@ -257,19 +266,19 @@ class Teacher(Member):
         return self.ensemble[0].substage_count if self.ensemble else super().substage_count
 
     @property
-    def outline(self) -> dict[str, object]:
+    def architecture(self) -> dict[str, object]:
         """What decides the network but its weights: names legs, so nothing else may be in it."""
         if not self.ensemble:
-            return super().outline
-        return {"ensemble": [member.outline for member in self.ensemble], "average": self.average}
+            return super().architecture
+        return {"ensemble": [member.architecture for member in self.ensemble], "average": self.average}
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SingleTeacher, ...]:
         """The networks that it is made of: an ensemble's, or itself alone."""
         return self.ensemble or (self,)
 
     @model_validator(mode="after")
-    def _together(self) -> Teacher:
+    def _check_ensemble(self) -> Teacher:
         if self.training is not None:
             raise ValueError("teacher.training says how a learner is distilled, and the teacher is none; remove it")
         if len(self.ensemble) == 1:
@@ -277,7 +286,7 @@ class Teacher(Member):
         for number, member in enumerate(self.ensemble):
             if member.logits:
                 raise ValueError(f"teacher.ensemble.{number} is a file of logits; average the files' logits into one")
-            if member.learns:
+            if member.is_trained_here:
                 raise ValueError(
                     f"teacher.ensemble.{number} would have to be trained first; give its checkpoint, or trained: true"
                 )

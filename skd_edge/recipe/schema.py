@@ -11,47 +11,49 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from skd_edge.recipe.base import Name, Share, unused
-from skd_edge.recipe.base import Part as Part
+from skd_edge.recipe.base import Name, Share, exclude_when_default
+from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.data import Data, TableData
-from skd_edge.recipe.labels import Labels
+from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.networks import Layout as Layout
-from skd_edge.recipe.networks import Member as Member
-from skd_edge.recipe.networks import Network as Network
+from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
+from skd_edge.recipe.networks import SingleTeacher as SingleTeacher
 from skd_edge.recipe.networks import Teacher as Teacher
 from skd_edge.recipe.networks import TeacherClip as TeacherClip
-from skd_edge.recipe.training import Losses as Losses
-from skd_edge.recipe.training import Taught
-from skd_edge.recipe.training import Training as Training
+from skd_edge.recipe.training import LossSettings as LossSettings
+from skd_edge.recipe.training import TrainingOverrides
+from skd_edge.recipe.training import TrainingSettings as TrainingSettings
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
 Runtime = Literal["ort", "openvino"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
 
-def _listed(value: object) -> object:
+def _wrap_in_tuple(value: object) -> object:
     """One name stands for a list of it."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _once(value: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
+def _check_distinct_runtimes(value: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
     if twice := sorted({name for name in value if value.count(name) > 1}):
         raise ValueError(f"{twice[0]} is listed twice; name each runtime once")
     return value
 
 
-_NAMED: dict[str, object] = {"enum": list(get_args(Runtime))}
+_RUNTIME_SCHEMA: dict[str, object] = {"enum": list(get_args(Runtime))}
 Runtimes = Annotated[
     tuple[Runtime, ...],
     Field(min_length=1),
-    AfterValidator(_once),
-    BeforeValidator(_listed),
-    WithJsonSchema({"anyOf": [_NAMED, {"type": "array", "items": _NAMED, "minItems": 1, "uniqueItems": True}]}),
+    AfterValidator(_check_distinct_runtimes),
+    BeforeValidator(_wrap_in_tuple),
+    WithJsonSchema(
+        {"anyOf": [_RUNTIME_SCHEMA, {"type": "array", "items": _RUNTIME_SCHEMA, "minItems": 1, "uniqueItems": True}]}
+    ),
 ]
 
 
 # ---------------------------------------------------------------------------------------------- clips
-class Clip(Part):
+class ClipSettings(RecipeSection):
     """How a video becomes the network's input, in the lab and on the device alike."""
 
     frames: int = Field(8, ge=1, le=128, description="frames given to the network")
@@ -62,13 +64,13 @@ class Clip(Part):
         1,
         ge=1,
         le=128,
-        exclude_if=unused(1),
+        exclude_if=exclude_when_default(1),
         description="equal parts of the video that each give frames / segments frames (segment sampling)",
     )
     fit: Literal["crop", "stretch", "pad"] = "crop"
     decoder: Literal["pyav", "torchcodec"] = Field(
         "pyav",
-        exclude_if=unused("pyav"),
+        exclude_if=exclude_when_default("pyav"),
         description="what decodes the clips that training and validation read; the device always decodes with PyAV",
     )
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
@@ -79,7 +81,7 @@ class Clip(Part):
     )
 
     @model_validator(mode="after")
-    def _parts(self) -> Clip:
+    def _check_segments(self) -> ClipSettings:
         if self.segments > 1 and self.sampling != "segment":
             raise ValueError(f"clip.segments is for clip.sampling: segment, not {self.sampling}; remove one of them")
         if self.frames % self.segments:
@@ -89,7 +91,7 @@ class Clip(Part):
         return self
 
 
-class Augment(Part):
+class AugmentationSettings(RecipeSection):
     """What a view may change. Flips are off: where motion is the class, a flip changes the label."""
 
     shift: int = Field(3, ge=0, le=64, description="random translation, up to this many pixels each way")
@@ -106,7 +108,7 @@ class Augment(Part):
 
 
 # ---------------------------------------------------------------------------------------------- schedule
-class Space(Part):
+class SearchSpace(RecipeSection):
     """What ``students: auto`` and ``assistants: auto`` choose from: a grid whose networks are weighed untrained.
 
     Those over the budget are dropped, and of the others a handful is kept, spread along the milliseconds.
@@ -132,14 +134,14 @@ class Space(Part):
     sizes: tuple[Annotated[int, Field(ge=8, le=512)], ...] | None = Field(
         None, min_length=1, description="heights and widths of the input, as frames; default: the clip's"
     )
-    ways: dict[Name, Taught] = Field(
+    ways: dict[Name, TrainingOverrides] = Field(
         {},
         description="ways of distilling that every kept student is also tried in, by the name that it gets; each as a "
         "student's `training`",
     )
 
 
-class Schedule(Part):
+class ScheduleSettings(RecipeSection):
     """Which cascades are tried: each path names the assistants between teacher and student, [] is direct."""
 
     paths: tuple[tuple[Name, ...], ...] | None = Field(
@@ -163,7 +165,7 @@ class Schedule(Part):
     max_legs: int | None = Field(None, ge=1, description="halving: nor beyond so many legs")
 
 
-class Export(Part):
+class ExportSettings(RecipeSection):
     """Which files each student becomes."""
 
     precisions: tuple[Precision, ...] = Field(
@@ -197,7 +199,7 @@ class Export(Part):
     sample_clips: int = Field(0, ge=0, le=64, description="validation clips copied into the bundle (opt-in)")
 
 
-class Bench(Part):
+class BenchmarkSettings(RecipeSection):
     """How the scale weighs."""
 
     runtime: Runtimes = Field(
@@ -216,17 +218,17 @@ class Bench(Part):
     )
 
 
-class Reject(Part):
+class RejectSettings(RecipeSection):
     """Clips that a file is not sure of get no class, or the background class: a threshold set on validation."""
 
     accuracy: Share = Field(0.95, description="share of right answers among those given, on the validation clips")
     background: str | None = Field(None, description="the class that an unsure clip is given; default: no class")
 
 
-_BUDGET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
+_BUDGET_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
 
 
-class Choice(Part):
+class SelectionRule(RecipeSection):
     """Choice by accuracy per millisecond (design.md): constraints first, then budget or exchange rate."""
 
     budget: str | None = Field(None, description="latency (p50) a candidate may take: '8 ms' or '0.5 x teacher'")
@@ -238,28 +240,30 @@ class Choice(Part):
     max_joules: float | None = Field(
         None, gt=0, description="joules a clip may take above the idle machine's, where the device has an energy meter"
     )
-    reject: Reject | None = Field(None, description="answer only where the network is sure enough; default: always")
+    reject: RejectSettings | None = Field(
+        None, description="answer only where the network is sure enough; default: always"
+    )
 
     @field_validator("budget")
     @classmethod
-    def _readable(cls, value: str | None) -> str | None:
-        if value is not None and (not (m := _BUDGET.match(value)) or float(m.group(1)) <= 0):
+    def _check_budget_text(cls, value: str | None) -> str | None:
+        if value is not None and (not (m := _BUDGET_PATTERN.match(value)) or float(m.group(1)) <= 0):
             raise ValueError(f"a budget reads '8 ms' or '0.5 x teacher', not {value!r}")
         return value
 
     @property
-    def relative(self) -> bool:
+    def has_relative_budget(self) -> bool:
         """Whether the budget is a multiple of the teacher's latency."""
         return self.budget is not None and "teacher" in self.budget
 
     def budget_ms(self, teacher_ms: float) -> float | None:
         """The budget in milliseconds, given the teacher's p50 on the same device; None without a budget."""
-        if self.budget is None or not (m := _BUDGET.match(self.budget)):
+        if self.budget is None or not (m := _BUDGET_PATTERN.match(self.budget)):
             return None
         return float(m.group(1)) * (1.0 if m.group(2) == "ms" else teacher_ms)
 
 
-class Licences(Part):
+class Licences(RecipeSection):
     """What the manifest says about where data and weights come from."""
 
     data: str = "not stated"
@@ -267,63 +271,65 @@ class Licences(Part):
 
 
 # ---------------------------------------------------------------------------------------------- the whole
-class Recipe(Part):
+class Recipe(RecipeSection):
     """One ``compress``: data and weak labels, networks, training, export, measurement, choice."""
 
     name: Name
     seed: int = Field(0, ge=0, le=2**31 - 1)
     data: Data
     min_clips: Share = Field(0.9, description="share of the listed clips that must be readable for the run to go on")
-    clip: Clip = Clip()
-    augment: Augment = Augment()
-    labels: Labels = Labels()
+    clip: ClipSettings = ClipSettings()
+    augment: AugmentationSettings = AugmentationSettings()
+    labels: LabelSettings = LabelSettings()
     teacher: Teacher = Teacher()
-    assistants: tuple[Network, ...] = ()
-    students: tuple[Network, ...] = Field(description="the networks that may ship, or auto: proposed from the space")
+    assistants: tuple[NetworkSpec, ...] = ()
+    students: tuple[NetworkSpec, ...] = Field(
+        description="the networks that may ship, or auto: proposed from the space"
+    )
     auto: tuple[Literal["students", "assistants"], ...] = Field(
         (), description="what is proposed; students: auto is short for students: [] and this"
     )
-    space: Space = Space()
-    training: Training = Training()
-    schedule: Schedule = Schedule()
-    export: Export = Export()
-    bench: Bench = Bench()
-    choice: Choice = Choice()
+    space: SearchSpace = SearchSpace()
+    training: TrainingSettings = TrainingSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    export: ExportSettings = ExportSettings()
+    bench: BenchmarkSettings = BenchmarkSettings()
+    choice: SelectionRule = SelectionRule()
     licences: Licences = Licences()
 
     @property
-    def networks(self) -> dict[str, Network]:
+    def networks(self) -> dict[str, NetworkSpec]:
         """Every network by its name: the teacher, the assistants, the students."""
         return {n.name: n for n in (self.teacher, *self.assistants, *self.students)}
 
     @property
-    def paths(self) -> tuple[tuple[str, ...], ...]:
+    def cascade_paths(self) -> tuple[tuple[str, ...], ...]:
         """The cascades tried for each student: the assistants between teacher and student, in order."""
         if (written := self.schedule.paths) is not None:  # halving always has the direct one, which others must beat
-            return written if () in written or not self.halves else ((), *written)
-        if self.halves:
+            return written if () in written or not self.uses_successive_halving else ((), *written)
+        if self.uses_successive_halving:
             names = [a.name for a in self.assistants]
             return tuple(path for count in range(len(names) + 1) for path in combinations(names, count))
         return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
 
-    def training_of(self, learner: Network) -> Training:
+    def training_of(self, learner: NetworkSpec) -> TrainingSettings:
         """How a leg of the method trains this learner."""
-        return learner.training.over(self.training) if learner.training else self.training
+        return learner.training.apply_to(self.training) if learner.training else self.training
 
     @property
-    def shapes(self) -> dict[str, str]:
+    def same_architecture(self) -> dict[str, str]:
         """By a student's name the first student that is the same network: it takes as long, whatever it was taught."""
         first: dict[str, str] = {}
-        return {s.name: first.setdefault(str(s.outline), s.name) for s in self.students}
+        return {s.name: first.setdefault(str(s.architecture), s.name) for s in self.students}
 
     @property
-    def halves(self) -> bool:
+    def uses_successive_halving(self) -> bool:
         """Whether successive halving decides what is trained to the end."""
         return (self.schedule.search or ("halving" if self.auto else "exhaustive")) == "halving"
 
     @model_validator(mode="after")
-    def _possible(self) -> Recipe:
-        self._searchable()
+    def _check_consistency(self) -> Recipe:
+        self._check_search_settings()
         table = self.data if isinstance(self.data, TableData) else None
         by = {"data.votes": table and table.votes, "data.annotator": table and table.annotator}
         voted = by | {"labels.rules": self.labels.rules, "labels.models": self.labels.models}
@@ -357,7 +363,7 @@ class Recipe(Part):
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
                     f"{network.size or self.clip.size} does not allow; use fewer substages or a larger size"
                 )
-        ways = (way.over(self.training) for way in self.space.ways.values())
+        ways = (way.apply_to(self.training) for way in self.space.ways.values())
         for training in (self.training, *map(self.training_of, (*self.assistants, *self.students)), *ways):
             match, most = training.match, first.substage_count
             if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
@@ -365,12 +371,12 @@ class Recipe(Part):
                     f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does "
                     "not"
                 )
-            if training.combination == "graft" and (alien := self._ungraftable()):
+            if training.combination == "graft" and (alien := self._find_ungraftable_teacher()):
                 raise ValueError(
                     f"training.combination: graft runs the teacher's later substages alone, which {alien} cannot do; "
                     "use curriculum or none"
                 )
-        self._answers_fit()
+        self._check_logits_teacher()
         if self.training.accumulate * 2 > self.training.batch and self.training.accumulate > 1:
             raise ValueError(
                 f"training.accumulate cuts a batch of {self.training.batch} into {self.training.accumulate} parts, and "
@@ -386,26 +392,26 @@ class Recipe(Part):
             raise ValueError("export.litert writes a file that takes normalised clips: set export.contract to clip")
         return self
 
-    def _ungraftable(self) -> str | None:
+    def _find_ungraftable_teacher(self) -> str | None:
         """A teacher of which no later part can be run alone."""
         if self.teacher.source:
             return f"a teacher that comes from {'a factory' if self.teacher.factory else self.teacher.source}"
         teachers = (self.teacher, *self.assistants)
         return next((f"{n.family} ({n.name})" for n in teachers if n.family not in ("resnet", "mobile")), None)
 
-    def _answers_fit(self) -> None:
+    def _check_logits_teacher(self) -> None:
         """What a teacher that is only a file of answers cannot do."""
         if self.teacher.logits is None:
             return
         if self.augment.mixup:
             raise ValueError("augment.mixup mixes clips, of which teacher.logits knows no answers; set it to 0")
-        if self.choice.relative:
+        if self.choice.has_relative_budget:
             raise ValueError(
                 f"choice.budget {self.choice.budget!r} needs the teacher's milliseconds, and teacher.logits is no "
                 "network; give the budget in milliseconds ('8 ms')"
             )
 
-    def _searchable(self) -> None:
+    def _check_search_settings(self) -> None:
         """What students look at divides the clip, and what is proposed has something to be proposed from."""
         if not self.students and "students" not in self.auto:
             raise ValueError("students lists no network; describe one, or write 'students: auto'")
@@ -418,7 +424,7 @@ class Recipe(Part):
                 "space.ways is for 'students: auto'; a student that is listed has its own 'training', and one network "
                 "may be listed in several ways"
             )
-        if self.auto and not self.space.widths and not self.teacher.scalable:
+        if self.auto and not self.space.widths and not self.teacher.is_scalable:
             raise ValueError("space.widths is missing: this teacher has no width to propose smaller ones by")
         if list(self.schedule.rungs) != sorted(set(self.schedule.rungs)):
             raise ValueError(f"schedule.rungs are shares in rising order; {list(self.schedule.rungs)} are not")
@@ -428,12 +434,14 @@ class Recipe(Part):
                 "corresponding substages need equal counts"
             )
         for network in (self.teacher, *self.assistants, *self.students):
-            for key, asked, there in (
+            for key, wanted, available in (
                 ("frames", network.frames, self.clip.frames),
                 ("size", network.size, self.clip.size),
             ):
-                if asked is not None and there % asked:
-                    raise ValueError(f"{network.name} looks at {key} {asked}, which does not divide clip.{key} {there}")
+                if wanted is not None and available % wanted:
+                    raise ValueError(
+                        f"{network.name} looks at {key} {wanted}, which does not divide clip.{key} {available}"
+                    )
             if network.causal and (network.frames or network.size):
                 raise ValueError(f"{network.name} is causal, so it streams whole frames; remove its frames and size")
             if self.training_of(network).combination == "graft" and (network.frames or network.size):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from skd_edge.recipe.base import Part, Share, unused
+from skd_edge.recipe.base import RecipeSection, Share, exclude_when_default
 
 LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
 Correlation = Literal["gram", "pearson"]
@@ -16,7 +16,7 @@ Match = tuple[Annotated[int, Field(ge=1, le=6)], ...] | None
 Weight = Annotated[float, Field(ge=0)]
 
 
-class Losses(Part):
+class LossSettings(RecipeSection):
     """Weights of a leg's loss terms; 0 turns a term off."""
 
     labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
@@ -31,7 +31,7 @@ class Losses(Part):
     )
 
 
-class Training(Part):
+class TrainingSettings(RecipeSection):
     """One optimiser schedule (AdamW, one cosine) for every leg; epochs may differ by role."""
 
     teacher_epochs: int = Field(14, ge=1, le=1000)
@@ -60,16 +60,16 @@ class Training(Part):
     )
     balance: Share = Field(
         0.0,
-        exclude_if=unused(0.0),
+        exclude_if=exclude_when_default(0.0),
         description="0: an epoch sees every clip once; 1: every class as often as any other; between: towards it",
     )
     rounds: int = Field(3, ge=1, le=20, description="times the labels are estimated anew and the teacher goes on")
     refine: Share = Field(0.45, description="share of teacher_epochs that the teacher goes on for in each round")
     elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
-    losses: Losses = Losses()
+    losses: LossSettings = LossSettings()
 
 
-class TaughtLosses(Part):
+class LossOverrides(RecipeSection):
     """Of one learner; what is null is as in ``training.losses``."""
 
     labels: Weight | None = None
@@ -82,16 +82,16 @@ class TaughtLosses(Part):
     distribution_kind: Distribution | None = None
 
 
-class Taught(Part):
+class TrainingOverrides(RecipeSection):
     """How one learner is distilled; what is null is as in ``training``. Epochs and optimiser are everybody's."""
 
     combination: Combination | None = None
     match: Match = None
     prefix: Annotated[float, Field(ge=0, le=0.9)] | None = None
     dense: Share | None = None
-    losses: TaughtLosses = TaughtLosses()
+    losses: LossOverrides = LossOverrides()
 
-    def over(self, training: Training) -> Training:
+    def apply_to(self, training: TrainingSettings) -> TrainingSettings:
         """The recipe's training with what differs."""
         losses = training.losses.model_copy(update=self.losses.model_dump(exclude_none=True))
         own = self.model_dump(exclude_none=True, exclude={"losses"})

@@ -28,11 +28,11 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
-_SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """Where a value was written: a file and its line, or an option of the command line.
 
     Attributes:
@@ -48,20 +48,20 @@ class Place:
     def __str__(self) -> str:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
-    def at(self, line: int) -> Place:
+    def at_line(self, line: int) -> SourceLocation:
         """The same source at another line; an option stays as it is."""
-        return self if self.line is None else Place(self.source, line, self.base)
+        return self if self.line is None else SourceLocation(self.source, line, self.base)
 
 
 @dataclass
-class Node:
+class YamlNode:
     """One value of a recipe with its place; ``raw`` is the text of a scalar as written."""
 
-    value: Scalar | dict[str, Node] | list[Node]
-    place: Place
+    value: Scalar | dict[str, YamlNode] | list[YamlNode]
+    location: SourceLocation
     raw: str | None = None
 
-    def child(self, part: str | int) -> Node | None:
+    def child(self, part: str | int) -> YamlNode | None:
         """The entry under a key or an index; None where there is none."""
         if isinstance(self.value, dict):
             return self.value.get(str(part))
@@ -70,7 +70,7 @@ class Node:
         return None
 
 
-def read_bytes(path: Path, shown: str) -> bytes:
+def read_recipe_bytes(path: Path, display_name: str) -> bytes:
     """A file's bytes, at most ``MAX_BYTES``.
 
     Raises:
@@ -81,13 +81,15 @@ def read_bytes(path: Path, shown: str) -> bytes:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{shown}: this recipe cannot be read: {reason}; give a readable YAML file") from None
+        raise UsageError(f"{display_name}: this recipe cannot be read: {reason}; give a readable YAML file") from None
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{shown}: larger than {MAX_BYTES // 1024} KiB, which no recipe is; is this the right file?")
+        raise UsageError(
+            f"{display_name}: larger than {MAX_BYTES // 1024} KiB, which no recipe is; is this the right file?"
+        )
     return data
 
 
-def decode(data: bytes, shown: str) -> str:
+def decode_utf8(data: bytes, display_name: str) -> str:
     """UTF-8 bytes, with or without a byte order mark, as text.
 
     Raises:
@@ -98,37 +100,41 @@ def decode(data: bytes, shown: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]
-        raise UsageError(f"{shown}:{line}: byte 0x{byte:02x} is not UTF-8 text; save the recipe as UTF-8") from None
+        raise UsageError(
+            f"{display_name}:{line}: byte 0x{byte:02x} is not UTF-8 text; save the recipe as UTF-8"
+        ) from None
 
 
-def parse(text: str, place: Place) -> Node | None:
+def parse_yaml(text: str, location: SourceLocation) -> YamlNode | None:
     """The tree of one YAML document, or None where there is nothing but comments.
 
     Args:
         text: the document.
-        place: source and base of every node; its line is replaced by each node's own.
+        location: source and base of every node; its line is replaced by each node's own.
 
     Raises:
         UsageError: no YAML, or YAML that a recipe has no use for (see the module's first lines).
     """
-    builder = _Builder(place)
+    builder = _TreeBuilder(location)
     try:
-        for event in _events(text):
-            builder.take(event)
+        for event in _iter_events(text):
+            builder.handle_event(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = place.at(mark.line + 1) if mark else place
-        raise UsageError(f"{where}: {_readable(error)}") from None
+        where = location.at_line(mark.line + 1) if mark else location
+        raise UsageError(f"{where}: {_format_yaml_error(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
-        raise UsageError(f"{place.at(line)}: a control character, which YAML does not allow; remove it") from None
+        raise UsageError(
+            f"{location.at_line(line)}: a control character, which YAML does not allow; remove it"
+        ) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. "\UFFFFFFFF", which is beyond Unicode
-        where = place.at(builder.line)
+        where = location.at_line(builder.line)
         raise UsageError(f"{where}: this is not YAML that can be read: {_one_line(str(error))}") from None
     return builder.root
 
 
-def _events(text: str) -> Iterator[Any]:
+def _iter_events(text: str) -> Iterator[Any]:
     # The pure-Python parser keeps its own stack and is lazy: deep nesting is refused here before it can hurt.
     yield from yaml.parse(text, Loader=yaml.SafeLoader)
 
@@ -137,7 +143,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
-def _readable(error: yaml.MarkedYAMLError) -> str:
+def _format_yaml_error(error: yaml.MarkedYAMLError) -> str:
     problem = _one_line(error.problem or str(error))
     if "'\\t'" in problem:
         return "a tab where YAML wants spaces; indent with spaces"
@@ -145,7 +151,7 @@ def _readable(error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {problem}{context}; check indentation, colons and quotes here"
 
 
-def plain(raw: str) -> Scalar:
+def parse_plain_scalar(raw: str) -> Scalar:
     """An unquoted scalar's value: null, true or false, a number, or text.
 
     Raises:
@@ -161,75 +167,79 @@ def plain(raw: str) -> Scalar:
         return int(raw)
     if _FLOAT.fullmatch(raw):
         return float(raw)
-    if special := _SPECIAL.fullmatch(raw):
+    if special := _SPECIAL_FLOAT.fullmatch(raw):
         return float("nan") if special[3] else float(f"{special[1]}inf")
     return raw
 
 
 @dataclass
-class _Open:
-    """A mapping or list that is being read; ``key`` is the mapping's key that waits for its value."""
+class _OpenCollection:
+    """A mapping or list that is being read; ``pending_key`` is the mapping's key that waits for its value."""
 
-    node: Node
-    key: tuple[str, Place] | None = None
+    node: YamlNode
+    pending_key: tuple[str, SourceLocation] | None = None
 
 
 @dataclass
-class _Builder:
+class _TreeBuilder:
     """Takes parser events one by one and keeps its own stack, so that no input reaches Python's recursion limit."""
 
-    place: Place
-    root: Node | None = None
+    location: SourceLocation
+    root: YamlNode | None = None
     line: int = 1
-    nodes: int = 0
-    documents: int = 0
-    stack: list[_Open] = field(default_factory=list)
+    node_count: int = 0
+    document_count: int = 0
+    stack: list[_OpenCollection] = field(default_factory=list)
 
-    def take(self, event: Any) -> None:
+    def handle_event(self, event: Any) -> None:
         if event.start_mark is not None:
             self.line = event.start_mark.line + 1
         if isinstance(event, yaml.DocumentStartEvent):
-            self.documents += 1
-            if self.documents > 1:
-                self.refuse("a second document ('---'); a recipe is one document")
+            self.document_count += 1
+            if self.document_count > 1:
+                self.raise_error("a second document ('---'); a recipe is one document")
         elif isinstance(event, yaml.AliasEvent):
-            self.refuse("an alias (*name), which recipes do not take; write the value out, or share it with 'extends'")
+            self.raise_error(
+                "an alias (*name), which recipes do not take; write the value out, or share it with 'extends'"
+            )
         elif isinstance(event, yaml.ScalarEvent):
-            self.check(event)
-            self.add(self.scalar(event))
+            self.check_event(event)
+            self.add_node(self.make_scalar(event))
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            self.check(event)
-            self.open({} if isinstance(event, yaml.MappingStartEvent) else [])
+            self.check_event(event)
+            self.open_collection({} if isinstance(event, yaml.MappingStartEvent) else [])
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             self.stack.pop()
 
-    def refuse(self, problem: str) -> None:
-        raise UsageError(f"{self.place.at(self.line)}: {problem}")
+    def raise_error(self, problem: str) -> None:
+        raise UsageError(f"{self.location.at_line(self.line)}: {problem}")
 
-    def check(self, event: Any) -> None:
-        self.nodes += 1
+    def check_event(self, event: Any) -> None:
+        self.node_count += 1
         if event.tag is not None:
-            self.refuse(f"the tag {event.tag[:60]!r}; recipes take plain values only, remove the tag")
-        if self.nodes > MAX_NODES:
-            self.refuse(f"more than {MAX_NODES} values, which no recipe has; is this the right file?")
+            self.raise_error(f"the tag {event.tag[:60]!r}; recipes take plain values only, remove the tag")
+        if self.node_count > MAX_NODES:
+            self.raise_error(f"more than {MAX_NODES} values, which no recipe has; is this the right file?")
 
-    def scalar(self, event: Any) -> Node:
+    def make_scalar(self, event: Any) -> YamlNode:
         raw: str = event.value
         if "\0" in raw or any("\ud800" <= c <= "\udfff" for c in raw):
-            self.refuse("text with a NUL or half a surrogate pair; remove the escape")
-        value = plain(raw) if event.style is None else raw
-        return Node(value, self.place.at(self.line), raw)
+            self.raise_error("text with a NUL or half a surrogate pair; remove the escape")
+        value = parse_plain_scalar(raw) if event.style is None else raw
+        return YamlNode(value, self.location.at_line(self.line), raw)
 
-    def open(self, value: dict[str, Node] | list[Node]) -> None:
+    def open_collection(self, value: dict[str, YamlNode] | list[YamlNode]) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            self.refuse(f"nested deeper than {MAX_DEPTH} levels, which no recipe is")
-        if self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].key is None:
-            self.refuse("a mapping or list where a key is expected; keys are plain text (quote braces and brackets)")
-        node = Node(value, self.place.at(self.line))
-        self.add(node)
-        self.stack.append(_Open(node))
+            self.raise_error(f"nested deeper than {MAX_DEPTH} levels, which no recipe is")
+        if self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].pending_key is None:
+            self.raise_error(
+                "a mapping or list where a key is expected; keys are plain text (quote braces and brackets)"
+            )
+        node = YamlNode(value, self.location.at_line(self.line))
+        self.add_node(node)
+        self.stack.append(_OpenCollection(node))
 
-    def add(self, node: Node) -> None:
+    def add_node(self, node: YamlNode) -> None:
         if not self.stack:
             self.root = node
             return
@@ -237,16 +247,16 @@ class _Builder:
         if isinstance(top.node.value, list):
             top.node.value.append(node)
         elif isinstance(top.node.value, dict):
-            if top.key is None:
+            if top.pending_key is None:
                 self.start_key(top, node)
             else:
-                key, node.place = top.key
+                key, node.location = top.pending_key
                 top.node.value[key] = node
-                top.key = None
+                top.pending_key = None
 
-    def start_key(self, top: _Open, node: Node) -> None:
+    def start_key(self, top: _OpenCollection, node: YamlNode) -> None:
         key = node.raw or ""
         assert isinstance(top.node.value, dict)
         if key in top.node.value:
-            self.refuse(f"{key[:60]!r} is given twice (first at {top.node.value[key].place}); keep one")
-        top.key = (key, node.place)
+            self.raise_error(f"{key[:60]!r} is given twice (first at {top.node.value[key].location}); keep one")
+        top.pending_key = (key, node.location)

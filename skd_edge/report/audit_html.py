@@ -9,11 +9,11 @@ from skd_bench.errors import UserError
 from skd_edge.report import formatting as f
 
 
-def audit_html(found: Mapping[str, Any], sheets: Mapping[str, str]) -> str:
+def render_audit_html(audit: Mapping[str, Any], sheets: Mapping[str, str]) -> str:
     """The page of what an audit found.
 
     Args:
-        found: the content of ``audit.json``.
+        audit: the content of ``audit.json``.
         sheets: by clip, a contact sheet as a ``data:`` address; clips without one are listed all the same.
 
     Returns:
@@ -29,33 +29,42 @@ def audit_html(found: Mapping[str, Any], sheets: Mapping[str, str]) -> str:
     environment = Environment(
         loader=PackageLoader("skd_edge.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": f.percent, "percent_range": f.percent_range}
+    environment.filters |= {"percent": f.format_percent, "percent_range": f.format_percent_range}
     return environment.get_template("audit.html.j2").render(
-        a=found, sheets=sheets, classes=found["noise"]["classes"], cells=_cells(found["noise"]), worst=_worst(found)
+        a=audit,
+        sheets=sheets,
+        classes=audit["noise"]["classes"],
+        cells=_build_noise_cells(audit["noise"]),
+        worst=_format_worst_mistakes(audit),
     )
 
 
-def _cells(noise: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+def _build_noise_cells(noise: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
     """The noise matrix for the page: each entry with its interval, and its colour's strength (errors among errors)."""
     matrix = noise["matrix"]
-    most = max((p for i, row in enumerate(matrix) for j, p in enumerate(row) if i != j), default=0.0) or 1.0
+    largest = max((p for i, row in enumerate(matrix) for j, p in enumerate(row) if i != j), default=0.0) or 1.0
     return [
         [
-            {"p": p, "range": (noise["low"][i][j], noise["high"][i][j]), "own": i == j,
-             "heat": 0 if i == j else round(100 * min(p / most, 1))}
+            {
+                "p": p,
+                "range": (noise["low"][i][j], noise["high"][i][j]),
+                "own": i == j,
+                "heat": 0 if i == j else round(100 * min(p / largest, 1)),
+            }
             for j, p in enumerate(row)
         ]
         for i, row in enumerate(matrix)
-    ]  # fmt: skip
+    ]
 
 
-def _worst(found: Mapping[str, Any], most: int = 3) -> list[str]:
+def _format_worst_mistakes(audit: Mapping[str, Any], limit: int = 3) -> list[str]:
     """The mistakes whose interval lies above what even noise of this rate would give: in words."""
-    noise, classes = found["noise"], found["noise"]["classes"]
-    even = noise["rate"]["value"] / max(len(classes) - 1, 1)
+    noise, classes = audit["noise"], audit["noise"]["classes"]
+    uniform_share = noise["rate"]["value"] / max(len(classes) - 1, 1)
     pairs = [
-        (noise["matrix"][i][j], f"{100 * noise['matrix'][i][j]:.0f} % of {true} are called {said}")
-        for i, true in enumerate(classes) for j, said in enumerate(classes)
-        if i != j and noise["low"][i][j] > 1.5 * even and noise["matrix"][i][j] > 0.03
-    ]  # fmt: skip
-    return [text for _, text in sorted(pairs, reverse=True)[:most]]
+        (noise["matrix"][i][j], f"{100 * noise['matrix'][i][j]:.0f} % of {true} are called {labelled}")
+        for i, true in enumerate(classes)
+        for j, labelled in enumerate(classes)
+        if i != j and noise["low"][i][j] > 1.5 * uniform_share and noise["matrix"][i][j] > 0.03
+    ]
+    return [text for _, text in sorted(pairs, reverse=True)[:limit]]

@@ -6,23 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from skd_edge.report import formatting as f
-from skd_edge.report.schema import Leg, Result
+from skd_edge.report.schema import JobReport, RunReport
 
-APART = ("control", "rung")
+UNDRAWN_ROLES = ("control", "rung")
 """Roles of legs that no candidate comes from: they are listed, and not drawn in the tree."""
 
 
 @dataclass
-class _Node:
-    """A network at its place in a cascade; `leg` is None where it was given and no leg trained it."""
+class _TreeNode:
+    """A network at its place in a cascade; `job` is None where it was given and no leg trained it."""
 
     path: tuple[str, ...]
-    leg: Leg | None
-    children: list[_Node] = field(default_factory=list)
+    job: JobReport | None
+    children: list[_TreeNode] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Box:
+class JobBox:
     """A drawn leg: pixels of its box, its lines of text, and the edge that leads to it."""
 
     x: float
@@ -41,139 +41,145 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class CascadeDiagram:
     """A tree laid out: its size in pixels and its boxes, parents first."""
 
     width: float
     height: float
-    boxes: list[Box]
+    boxes: list[JobBox]
     narrow: bool
 
 
-def tree(legs: Sequence[Leg]) -> list[_Node]:
+def build_job_tree(jobs: Sequence[JobReport]) -> list[_TreeNode]:
     """The forest of the legs that lead to a candidate, by their paths; networks without a leg of their own stand in."""
-    real = [leg for leg in legs if leg.role not in APART]
-    nodes: list[_Node] = []
-    roots: list[_Node] = []
-    for leg in sorted(real, key=lambda leg: len(leg.path)):
-        node = _Node(tuple(leg.path) or (leg.learner,), leg)
-        _parent(node, nodes, roots).append(node)
+    drawn_jobs = [job for job in jobs if job.role not in UNDRAWN_ROLES]
+    nodes: list[_TreeNode] = []
+    roots: list[_TreeNode] = []
+    for job in sorted(drawn_jobs, key=lambda job: len(job.path)):
+        node = _TreeNode(tuple(job.path) or (job.learner,), job)
+        _find_sibling_list(node, nodes, roots).append(node)
         nodes.append(node)
     return roots
 
 
-def _parent(node: _Node, nodes: list[_Node], roots: list[_Node]) -> list[_Node]:
+def _find_sibling_list(node: _TreeNode, nodes: list[_TreeNode], roots: list[_TreeNode]) -> list[_TreeNode]:
     """Where a node hangs: under the leg that taught it, else under its path's beginning, made up where missing."""
-    before = node.path[:-1]
-    if not before:
+    parent_path = node.path[:-1]
+    if not parent_path:
         return roots
-    above = [n for n in nodes if n.path == before]
-    taught = [n for n in above if n.leg and node.leg and n.leg.leg == node.leg.teacher and n.leg.leg]
-    if taught or above:
-        return (taught or above)[0].children
-    given = _Node(before, None)
-    _parent(given, nodes, roots).append(given)
+    possible_parents = [n for n in nodes if n.path == parent_path]
+    teachers = [n for n in possible_parents if n.job and node.job and n.job.leg == node.job.teacher and n.job.leg]
+    if teachers or possible_parents:
+        return (teachers or possible_parents)[0].children
+    given = _TreeNode(parent_path, None)
+    _find_sibling_list(given, nodes, roots).append(given)
     nodes.append(given)
     return given.children
 
 
-def wide(result: Result) -> Drawing | None:
+def build_wide_diagram(report: RunReport) -> CascadeDiagram | None:
     """The tree from left to right, for wide screens and print."""
-    roots = tree(result.legs)
+    roots = build_job_tree(report.legs)
     if not roots:
         return None
-    width, height, across, down = 204.0, 72.0, 104.0, 18.0
-    middles, rows = _middles(roots, height, down)
+    width, height, column_gap, row_gap = 204.0, 72.0, 104.0, 18.0
+    centres, rows = _compute_box_centres(roots, height, row_gap)
     boxes = []
-    for node, parent, depth in _walk(roots):
-        x, middle = depth * (width + across) + 2, middles[id(node)]
+    for node, parent, depth in _iter_nodes(roots):
+        x, centre = depth * (width + column_gap) + 2, centres[id(node)]
         edge = (
-            f"M{x - across:.0f} {middles[id(parent)]:.0f} H{x - across + 22:.0f} V{middle:.0f} H{x:.0f}"
+            f"M{x - column_gap:.0f} {centres[id(parent)]:.0f} H{x - column_gap + 22:.0f} V{centre:.0f} H{x:.0f}"
             if parent
             else ""
         )
-        boxes.append(_box(node, result, (x, middle - height / 2, width, height), edge, (x - 8, middle - 7)))
-    columns = 1 + max(depth for _, _, depth in _walk(roots))
-    return Drawing(columns * (width + across) - across + 4, rows * (height + down) - down + 4, boxes, narrow=False)
+        boxes.append(_make_job_box(node, report, (x, centre - height / 2, width, height), edge, (x - 8, centre - 7)))
+    columns = 1 + max(depth for _, _, depth in _iter_nodes(roots))
+    return CascadeDiagram(
+        columns * (width + column_gap) - column_gap + 4, rows * (height + row_gap) - row_gap + 4, boxes, narrow=False
+    )
 
 
-def _middles(roots: Sequence[_Node], height: float, down: float) -> tuple[dict[int, float], int]:
+def _compute_box_centres(roots: Sequence[_TreeNode], height: float, row_gap: float) -> tuple[dict[int, float], int]:
     """The height of each box's middle, by `id` of its node, and the rows used: leaves in rows, parents centred."""
-    middles: dict[int, float] = {}
+    centres: dict[int, float] = {}
     rows = 0
 
-    def settle(node: _Node) -> float:
+    def place_subtree(node: _TreeNode) -> float:
         nonlocal rows
-        below = [settle(child) for child in node.children]
-        if not below:
-            below = [rows * (height + down) + height / 2 + 2]
+        child_centres = [place_subtree(child) for child in node.children]
+        if not child_centres:
+            child_centres = [rows * (height + row_gap) + height / 2 + 2]
             rows += 1
-        middles[id(node)] = (below[0] + below[-1]) / 2
-        return middles[id(node)]
+        centres[id(node)] = (child_centres[0] + child_centres[-1]) / 2
+        return centres[id(node)]
 
     for root in roots:
-        settle(root)
-    return middles, rows
+        place_subtree(root)
+    return centres, rows
 
 
-def narrow(result: Result) -> Drawing | None:
+def build_narrow_diagram(report: RunReport) -> CascadeDiagram | None:
     """The tree as an indented list of boxes, for phones: 340 pixels wide."""
-    roots = tree(result.legs)
+    roots = build_job_tree(report.legs)
     if not roots:
         return None
-    height, down, total = 72.0, 10.0, 340.0
+    height, row_gap, total_width = 72.0, 10.0, 340.0
     tops: dict[int, float] = {}
-    boxes: list[Box] = []
-    for node, parent, depth in _walk(roots):
-        x, y = min(depth, 6) * 20.0 + 2, len(boxes) * (height + down) + 2
+    boxes: list[JobBox] = []
+    for node, parent, depth in _iter_nodes(roots):
+        x, y = min(depth, 6) * 20.0 + 2, len(boxes) * (height + row_gap) + 2
         tops[id(node)] = y
         edge = f"M{x - 10:.0f} {tops[id(parent)] + height:.0f} V{y + height / 2:.0f} H{x:.0f}" if parent else ""
-        boxes.append(_box(node, result, (x, y, total - x - 2, height), edge, (total - 14, y + 24)))
-    return Drawing(total, len(boxes) * (height + down) - down + 4, boxes, narrow=True)
+        boxes.append(_make_job_box(node, report, (x, y, total_width - x - 2, height), edge, (total_width - 14, y + 24)))
+    return CascadeDiagram(total_width, len(boxes) * (height + row_gap) - row_gap + 4, boxes, narrow=True)
 
 
-def _walk(
-    nodes: Sequence[_Node], parent: _Node | None = None, depth: int = 0
-) -> Iterator[tuple[_Node, _Node | None, int]]:
+def _iter_nodes(
+    nodes: Sequence[_TreeNode], parent: _TreeNode | None = None, depth: int = 0
+) -> Iterator[tuple[_TreeNode, _TreeNode | None, int]]:
     """Every node with its parent and depth, parents first."""
     for node in nodes:
         yield node, parent, depth
-        yield from _walk(node.children, node, depth + 1)
+        yield from _iter_nodes(node.children, node, depth + 1)
 
 
-def _box(
-    node: _Node, result: Result, at: tuple[float, float, float, float], edge: str, gain_at: tuple[float, float]
-) -> Box:
-    leg = node.leg
-    chosen = tuple(result.chosen.path) if result.chosen else ()
-    accuracy = "" if leg is None or leg.accuracy is None else f.percent(leg.accuracy)
-    half = f" ±{50 * (leg.interval[1] - leg.interval[0]):.1f}" if leg and leg.interval and accuracy else ""
-    return Box(
-        *at,
-        title=f.short(node.path[-1], 19),
-        number=accuracy + half,
-        detail=_detail(leg),
-        state=leg.state if leg and leg.state in {"trained", "cached", "pruned"} else "trained" if leg else "given",
+def _make_job_box(
+    node: _TreeNode,
+    report: RunReport,
+    rectangle: tuple[float, float, float, float],
+    edge: str,
+    gain_at: tuple[float, float],
+) -> JobBox:
+    job = node.job
+    chosen = tuple(report.chosen.path) if report.chosen else ()
+    accuracy = "" if job is None or job.accuracy is None else f.format_percent(job.accuracy)
+    half_width = f" ±{50 * (job.interval[1] - job.interval[0]):.1f}" if job and job.interval and accuracy else ""
+    return JobBox(
+        *rectangle,
+        title=f.shorten_text(node.path[-1], 19),
+        number=accuracy + half_width,
+        detail=_format_job_detail(job),
+        state=job.state if job and job.state in {"trained", "cached", "pruned"} else "trained" if job else "given",
         on_path=bool(chosen) and chosen[: len(node.path)] == node.path,
-        hint=" → ".join(node.path) + (f": {leg.reason}" if leg and leg.reason else ""),
-        gain=f"{f.points(leg.gain)} pts" if leg and leg.gain is not None else "",
+        hint=" → ".join(node.path) + (f": {job.reason}" if job and job.reason else ""),
+        gain=f"{f.format_points(job.gain)} pts" if job and job.gain is not None else "",
         edge=edge,
         gain_at=gain_at,
     )
 
 
-def _detail(leg: Leg | None) -> str:
-    if leg is None:
+def _format_job_detail(job: JobReport | None) -> str:
+    if job is None:
         return "given"
-    parts = [leg.state]
-    if leg.state != "pruned":
-        parts += [f.duration(leg.seconds)] if leg.seconds is not None else []
-        parts += [f"{leg.epochs} epochs"] if leg.epochs else []
-    return f.short(" · ".join(parts), 30)
+    parts = [job.state]
+    if job.state != "pruned":
+        parts += [f.format_duration(job.seconds)] if job.seconds is not None else []
+        parts += [f"{job.epochs} epochs"] if job.epochs else []
+    return f.shorten_text(" · ".join(parts), 30)
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlStudent:
     """A student trained without the method: its name, how, and its accuracy."""
 
     name: str
@@ -182,37 +188,39 @@ class Control:
     hint: str
 
 
-def controls(result: Result) -> list[Control]:
+def list_controls(report: RunReport) -> list[ControlStudent]:
     """The legs that only serve comparison, drawn apart from the tree."""
     return [
-        Control(
-            f.short(leg.learner, 24),
-            f"plain KD from {f.short(leg.path[-2], 20)}" if len(leg.path) > 1 else "alone, on the weak labels",
-            f"{f.percent(leg.accuracy)}{f' ({f.percent_range(leg.interval)})' if leg.interval else ''}",
-            leg.reason,
+        ControlStudent(
+            f.shorten_text(job.learner, 24),
+            f"plain KD from {f.shorten_text(job.path[-2], 20)}" if len(job.path) > 1 else "alone, on the weak labels",
+            f"{f.format_percent(job.accuracy)}{f' ({f.format_percent_range(job.interval)})' if job.interval else ''}",
+            job.reason,
         )
-        for leg in result.legs
-        if leg.role == "control"
+        for job in report.legs
+        if job.role == "control"
     ]
 
 
-def gains_over(result: Result) -> list[str]:
+def list_gain_references(report: RunReport) -> list[str]:
     """What the gains were measured against, each once."""
-    return list(dict.fromkeys(leg.gain_over for leg in result.legs if leg.gain is not None and leg.gain_over))
+    return list(dict.fromkeys(job.gain_over for job in report.legs if job.gain is not None and job.gain_over))
 
 
-def alt(result: Result) -> str:
+def format_tree_alt_text(report: RunReport) -> str:
     """The tree in words."""
-    said = []
-    for leg in (leg for leg in result.legs if leg.role not in APART):
-        gain = f" ({f.points(leg.gain)} points)" if leg.gain is not None else ""
-        said.append(f"{' to '.join(leg.path or [leg.learner])}: {f.percent(leg.accuracy)}{gain}, {leg.state}")
-    return "Tree of cascades. " + "; ".join(said) + "."
+    descriptions = []
+    for job in (job for job in report.legs if job.role not in UNDRAWN_ROLES):
+        gain = f" ({f.format_points(job.gain)} points)" if job.gain is not None else ""
+        descriptions.append(
+            f"{' to '.join(job.path or [job.learner])}: {f.format_percent(job.accuracy)}{gain}, {job.state}"
+        )
+    return "Tree of cascades. " + "; ".join(descriptions) + "."
 
 
-def sparkline(leg: Leg, width: float = 96.0, height: float = 22.0) -> str:
+def format_sparkline_points(job: JobReport, width: float = 96.0, height: float = 22.0) -> str:
     """Validation accuracy by epoch as the points of an SVG polyline; empty with fewer than two known epochs."""
-    values = [e.accuracy for e in leg.curve if e.accuracy is not None]
+    values = [e.accuracy for e in job.curve if e.accuracy is not None]
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)

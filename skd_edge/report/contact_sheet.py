@@ -9,31 +9,33 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.video.clip import ClipError, Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip
 
-FRAMES, SIDE = 6, 112
+SHEET_FRAMES, SHEET_FRAME_SIDE = 6, 112
 
 
-def contact_sheet(path: Path | None, stored: NDArray[np.uint8], fit: Preprocess) -> str:
+def build_contact_sheet(path: Path | None, stored: NDArray[np.uint8], preprocess: Preprocessing) -> str:
     """A clip's frames as a ``data:`` address of a JPEG.
 
     Args:
         path: the video; where it is None or cannot be read, the stored frames are shown.
         stored: ``(T, H, W, 3)`` uint8, the frames as the network sees them.
-        fit: how frames are cut to a square, so that the page shows what the network sees, only larger.
+        preprocess: how frames are cut to a square, so that the page shows what the network sees, only larger.
     """
-    clip = stored[np.linspace(0, len(stored) - 1, min(FRAMES, len(stored))).round().astype(int)]
+    clip = stored[np.linspace(0, len(stored) - 1, min(SHEET_FRAMES, len(stored))).round().astype(int)]
     if path is not None:
         try:
-            view = Preprocess(SIDE, SIDE, fit.fit, fit.mean, fit.std)
-            clip = decode_clip(path, Sampling(FRAMES, "uniform", 1), view)
+            sheet_preprocess = Preprocessing(
+                SHEET_FRAME_SIDE, SHEET_FRAME_SIDE, preprocess.fit, preprocess.mean, preprocess.std
+            )
+            clip = decode_clip(path, Sampling(SHEET_FRAMES, "uniform", 1), sheet_preprocess)
         except ClipError:
             pass  # the stored frames are what was read when it could be
-    parted = np.pad(clip, ((0, 0), (0, 0), (0, max(clip.shape[2] // 28, 1)), (0, 0)))  # black between frames
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg(np.concatenate(list(parted), axis=1))).decode()
+    padded = np.pad(clip, ((0, 0), (0, 0), (0, max(clip.shape[2] // 28, 1)), (0, 0)))  # black between frames
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(np.concatenate(list(padded), axis=1))).decode()
 
 
-def jpeg(picture: NDArray[np.uint8]) -> bytes:
+def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
     """A picture ``(H, W, 3)`` uint8 RGB as a JPEG file; an odd height or width loses its last line."""
     even = np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
     frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(format="yuvj420p")

@@ -6,108 +6,112 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "n/a"
-THIN = "\u202f"
+THIN_SPACE = "\u202f"
 """A narrow no-break space: the number and its unit stay on one line."""
 
 
-def percent(share: float | None, digits: int = 1) -> str:
+def format_percent(share: float | None, digits: int = 1) -> str:
     """A share 0..1 as percent, such as "86.2 %"."""
-    return UNKNOWN if share is None else f"{100 * share:.{digits}f}{THIN}%"
+    return UNKNOWN if share is None else f"{100 * share:.{digits}f}{THIN_SPACE}%"
 
 
-def percent_range(interval: Sequence[float] | None) -> str:
+def format_percent_range(interval: Sequence[float] | None) -> str:
     """A 95 % interval of shares, such as "82.4–89.7 %"; empty when unknown."""
-    return "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}{THIN}%"
+    return "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}{THIN_SPACE}%"
 
 
-def milliseconds(value: float | None) -> str:
+def format_milliseconds(value: float | None) -> str:
     """Milliseconds with three significant digits, such as "7.12 ms"."""
-    return UNKNOWN if value is None else f"{_three(value)}{THIN}ms"
+    return UNKNOWN if value is None else f"{_format_three_digits(value)}{THIN_SPACE}ms"
 
 
-def bare_milliseconds(value: float | None) -> str:
+def format_bare_milliseconds(value: float | None) -> str:
     """Milliseconds without the unit, for table columns that name it."""
-    return UNKNOWN if value is None else _three(value)
+    return UNKNOWN if value is None else _format_three_digits(value)
 
 
-def milliseconds_range(interval: Sequence[float] | None) -> str:
+def format_milliseconds_range(interval: Sequence[float] | None) -> str:
     """A 95 % interval of milliseconds without the unit; empty when unknown."""
-    return "" if interval is None else f"{_three(interval[0])}–{_three(interval[1])}"
+    return "" if interval is None else f"{_format_three_digits(interval[0])}–{_format_three_digits(interval[1])}"
 
 
-def size(count: int | None) -> str:
+def format_size(count: int | None) -> str:
     """Bytes in decimal units, such as "412 kB" or "3.41 MB"."""
     if count is None:
         return UNKNOWN
     value = float(count)
     for unit in ("bytes", "kB", "MB"):
         if abs(value) < 1000:
-            return f"{count}{THIN}{unit}" if unit == "bytes" else f"{_three(value)}{THIN}{unit}"
+            return (
+                f"{count}{THIN_SPACE}{unit}" if unit == "bytes" else f"{_format_three_digits(value)}{THIN_SPACE}{unit}"
+            )
         value /= 1000
-    return f"{_three(value)}{THIN}GB"
+    return f"{_format_three_digits(value)}{THIN_SPACE}GB"
 
 
-def points(value: float | None) -> str:
+def format_points(value: float | None) -> str:
     """A signed difference in accuracy points, such as "+2.1" or "−0.4"."""
     return (
         UNKNOWN if value is None else f"{value:+.1f}".replace("-", "−").replace("+0.0", "±0.0").replace("−0.0", "±0.0")
     )
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Wall time, such as "48 s", "4 min 12 s" or "2 h 5 min"."""
     if seconds is None:
         return UNKNOWN
     if seconds < 10:
-        return f"{seconds:.1f}{THIN}s"
+        return f"{seconds:.1f}{THIN_SPACE}s"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole}{THIN}s"
+        return f"{whole}{THIN_SPACE}s"
     if whole < 3600:
-        return f"{whole // 60}{THIN}min" + (f" {whole % 60}{THIN}s" if whole % 60 else "")
-    return f"{whole // 3600}{THIN}h {whole % 3600 // 60}{THIN}min"
+        return f"{whole // 60}{THIN_SPACE}min" + (f" {whole % 60}{THIN_SPACE}s" if whole % 60 else "")
+    return f"{whole // 3600}{THIN_SPACE}h {whole % 3600 // 60}{THIN_SPACE}min"
 
 
-def decimal(value: float | None, digits: int = 2) -> str:
+def format_decimal(value: float | None, digits: int = 2) -> str:
     """A plain number with fixed digits."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def tiny(value: float | None) -> str:
+def format_tiny_number(value: float | None) -> str:
     """A number that may be very small, such as a logit difference: two significant digits."""
     return UNKNOWN if value is None else f"{value:.2g}"
 
 
-def short(text: str, most: int) -> str:
-    """Text cut to `most` characters with an ellipsis in its middle, so that both ends can be told apart."""
-    if len(text) <= most:
+def shorten_text(text: str, max_length: int) -> str:
+    """Text cut to `max_length` characters with an ellipsis in its middle, so that both ends can be told apart."""
+    if len(text) <= max_length:
         return text
-    tail = max(1, most // 3)
-    return f"{text[: most - tail - 1]}…{text[-tail:]}"
+    tail = max(1, max_length // 3)
+    return f"{text[: max_length - tail - 1]}…{text[-tail:]}"
 
 
-def times(value: int) -> str:
+def format_times(value: int) -> str:
     """How often, in words where there is one."""
     return {0: "never", 1: "once", 2: "twice"}.get(value, f"{value} times")
 
 
-def facts(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten_to_rows(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """A nested card as flat (label, value) rows; what is None or empty is left out."""
     rows: list[tuple[str, str]] = []
     for key, value in card.items():
         label = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            rows += facts(value, f"{label} · ")
+            rows += flatten_to_rows(value, f"{label} · ")
         elif isinstance(value, list | tuple):
             rows += [(label, ", ".join(map(str, value)))] if value else []
         elif value is not None and value != "":
-            rows.append((label, {True: "yes", False: "no"}[value] if isinstance(value, bool) else _plain(value)))
+            rows.append(
+                (label, {True: "yes", False: "no"}[value] if isinstance(value, bool) else _format_plain_value(value))
+            )
     return rows
 
 
-def _plain(value: Any) -> str:
+def _format_plain_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _three(value: float) -> str:
+def _format_three_digits(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

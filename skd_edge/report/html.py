@@ -12,8 +12,8 @@ from skd_bench.files import write_atomic
 from skd_edge.report import cascade_diagram as cascade
 from skd_edge.report import charts, summary
 from skd_edge.report import formatting as f
-from skd_edge.report.markdown import markdown_of
-from skd_edge.report.schema import Leg, Result, check_result, load_result
+from skd_edge.report.markdown import render_report_markdown
+from skd_edge.report.schema import JobReport, RunReport, load_report, parse_report
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,18 +35,18 @@ def render_run(run_dir: Path) -> list[Path]:
         UserError: `report.json` is missing, broken or newer; the folder cannot be written; an extra is missing.
     """
     run_dir = Path(run_dir)
-    result = load_result(run_dir)
+    report = load_report(run_dir)
     return [
-        write_atomic(run_dir / HTML_FILE, html_of(result)),
-        write_atomic(run_dir / MARKDOWN_FILE, markdown_of(result)),
+        write_atomic(run_dir / HTML_FILE, render_report_html(report)),
+        write_atomic(run_dir / MARKDOWN_FILE, render_report_markdown(report)),
     ]
 
 
-def render_html(result: Mapping[str, Any]) -> str:
+def render_html(report: Mapping[str, Any]) -> str:
     """The report page of a result object (the content of `report.json`).
 
     Args:
-        result: The object; absent or null fields leave their part of the page out.
+        report: The object; absent or null fields leave their part of the page out.
 
     Returns:
         One HTML document with style, scripts and figures inside. Equal results give equal text.
@@ -54,15 +54,15 @@ def render_html(result: Mapping[str, Any]) -> str:
     Raises:
         UserError: The object is no result, or jinja2 or plotly is missing.
     """
-    return html_of(check_result(result))
+    return render_report_html(parse_report(report))
 
 
-def html_of(result: Result) -> str:
+def render_report_html(report: RunReport) -> str:
     """The report page of a checked result; see `render_html`."""
-    return environment().get_template("page.html.j2").render(_context(result))
+    return make_template_environment().get_template("page.html.j2").render(_build_template_context(report))
 
 
-def environment() -> Environment:
+def make_template_environment() -> Environment:
     """The templates of this package, with everything escaped.
 
     Raises:
@@ -71,30 +71,30 @@ def environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader
     except ImportError as error:
-        raise _missing("jinja2") from error
-    made = Environment(
+        raise _missing_package_error("jinja2") from error
+    template_environment = Environment(
         loader=PackageLoader("skd_edge.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= _FILTERS
-    return made
+    template_environment.filters |= _FILTERS
+    return template_environment
 
 
-def _missing(package: str) -> UserError:
+def _missing_package_error(package: str) -> UserError:
     return UserError(f"the HTML report needs {package}, which is not installed: pip install 'skd-edge[train]'")
 
 
-def plotly_js() -> str:
+def load_plotly_js() -> str:
     """The bundled plotly.js, safe inside a script element, marked as not to be escaped."""
     try:
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise _missing("plotly") from error
+        raise _missing_package_error("plotly") from error
     return Markup(get_plotlyjs().replace("</script", "<\\/script"))
 
 
 @dataclass(frozen=True)
-class _Decided:
+class _LabelDecisionCount:
     """One piece of the bar of label decisions."""
 
     label: str
@@ -102,145 +102,152 @@ class _Decided:
     style: str
 
 
-def _context(result: Result) -> dict[str, Any]:
+def _build_template_context(report: RunReport) -> dict[str, Any]:
     """Everything the template names; it only lays out."""
-    numbered = summary.numbered(result)
-    signs = charts.signs([n.it for n in numbered])
-    drawn = {
-        "tradeoff": charts.tradeoff(result),
-        "shares": charts.class_shares(result),
-        "confusion": charts.confusion(result),
-        "latency": charts.latency(result),
-        "reliability": charts.reliability(result.test.reliability, result.test.ece) if result.test else None,
-        "ecdf": charts.ecdf(result.latency_samples, result.chosen.name if result.chosen else ""),
-        "sweep": charts.batch_sweep(result.batch_sweep),
+    numbered = summary.number_candidates(report)
+    marker_styles = charts.assign_marker_styles([n.candidate for n in numbered])
+    charts_by_name = {
+        "tradeoff": charts.build_tradeoff_chart(report),
+        "shares": charts.build_class_shares_chart(report),
+        "confusion": charts.build_confusion_chart(report),
+        "latency": charts.build_latency_chart(report),
+        "reliability": charts.build_reliability_chart(report.test.reliability, report.test.ece)
+        if report.test
+        else None,
+        "ecdf": charts.build_ecdf_chart(report.latency_samples, report.chosen.name if report.chosen else ""),
+        "sweep": charts.build_batch_sweep_chart(report.batch_sweep),
     }
-    low, high = _test_range(result)
+    low, high = _compute_test_range(report)
     context: dict[str, Any] = {
-        "r": result,
-        "thin": f.THIN,
-        "headline": summary.headline(result),
-        "why": summary.why(result),
-        "key_numbers": summary.key_numbers(result),
-        "resolution": summary.resolution(result),
-        "looks": summary.looks(result),
+        "r": report,
+        "thin": f.THIN_SPACE,
+        "headline": summary.format_headline(report),
+        "why": summary.format_reason(report),
+        "key_numbers": summary.build_key_numbers(report),
+        "resolution": summary.format_resolution(report),
+        "looks": summary.format_test_accesses(report),
         "candidates": numbered,
-        "sign_of": signs,
+        "sign_of": marker_styles,
         "signs": [
             s
-            for key, s in signs.items()
-            if any((n.it.student, n.it.precision, n.it.runtime) == key and n.it.trained for n in numbered)
+            for key, s in marker_styles.items()
+            if any(
+                (n.candidate.student, n.candidate.precision, n.candidate.runtime) == key and n.candidate.trained
+                for n in numbered
+            )
         ],
-        "has_front": any(n.it.on_front for n in numbered),
-        "has_untrained": any(n.it.accuracy is None for n in numbered),
-        "tree_wide": cascade.wide(result),
-        "tree_narrow": cascade.narrow(result),
-        "tree_alt": cascade.alt(result),
-        "states": {leg.state for leg in result.legs if leg.role not in cascade.APART},
-        "controls": cascade.controls(result),
-        "gains_over": cascade.gains_over(result),
+        "has_front": any(n.candidate.on_front for n in numbered),
+        "has_untrained": any(n.candidate.accuracy is None for n in numbered),
+        "tree_wide": cascade.build_wide_diagram(report),
+        "tree_narrow": cascade.build_narrow_diagram(report),
+        "tree_alt": cascade.format_tree_alt_text(report),
+        "states": {job.state for job in report.legs if job.role not in cascade.UNDRAWN_ROLES},
+        "controls": cascade.list_controls(report),
+        "gains_over": cascade.list_gain_references(report),
         "test_low": low,
         "test_high": high,
-        "decided": _decided(result),
-        "class_count": _class_count(result),
-        "confusions": summary.confusions(result),
-        "parity": [n for n in numbered if n.it.parity],
-        "operators": _by_runtime([n for n in numbered if n.it.operators]),
-        "has_joules": any(c.joules_per_clip is not None for c in (*result.candidates, *result.baselines)),
-        "data_rows": _data_rows(result),
-        "device": f.facts(result.device),
-        "licences": f.facts(result.licences),
-        "footer": _footer(result),
-        "plotly": plotly_js() if any(drawn.values()) else None,
-        **drawn,
+        "decided": _count_label_decisions(report),
+        "class_count": _count_classes(report),
+        "confusions": summary.find_top_confusions(report),
+        "parity": [n for n in numbered if n.candidate.parity],
+        "operators": _group_by_runtime([n for n in numbered if n.candidate.operators]),
+        "has_joules": any(c.joules_per_clip is not None for c in (*report.candidates, *report.baselines)),
+        "data_rows": _build_data_rows(report),
+        "device": f.flatten_to_rows(report.device),
+        "licences": f.flatten_to_rows(report.licences),
+        "footer": _format_footer(report),
+        "plotly": load_plotly_js() if any(charts_by_name.values()) else None,
+        **charts_by_name,
     }
-    return context | {"sections": _sections(result, context)}
+    return context | {"sections": _list_sections(report, context)}
 
 
-def _sections(result: Result, context: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_sections(report: RunReport, context: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The links under the head: the sections that this page has."""
-    there = {
+    content_by_section = {
         ("candidates", "Candidates"): context["candidates"],
         ("cascade", "Cascade"): context["tree_wide"] or context["controls"],
         ("test", "Test set"): True,
-        ("labels", "Labels"): result.labels,
-        ("classes", "Classes"): result.test and (result.test.per_class or context["confusion"]),
+        ("labels", "Labels"): report.labels,
+        ("classes", "Classes"): report.test and (report.test.per_class or context["confusion"]),
         ("calibration", "Calibration"): context["reliability"],
         ("latency", "Latency"): context["latency"] or context["ecdf"],
         ("sweep", "Batch sweep"): context["sweep"],
         ("parity", "Parity"): context["parity"],
-        ("data", "Data"): result.data or result.resolution,
+        ("data", "Data"): report.data or report.resolution,
         ("device", "Device"): context["device"],
-        ("recipe", "Recipe"): result.recipe,
+        ("recipe", "Recipe"): report.recipe,
     }
-    return [section for section, present in there.items() if present]
+    return [section for section, present in content_by_section.items() if present]
 
 
-def _by_runtime(numbered: Sequence[summary.Numbered]) -> list[tuple[str, list[summary.Numbered]]]:
+def _group_by_runtime(
+    numbered: Sequence[summary.NumberedCandidate],
+) -> list[tuple[str, list[summary.NumberedCandidate]]]:
     """Candidates by what ran them: each runtime has operators of its own."""
-    found: dict[str, list[summary.Numbered]] = {}
-    for n in sorted(numbered, key=lambda n: n.it.runtime != "ort"):
-        found.setdefault(_RUNTIMES.get(n.it.runtime, n.it.runtime or "the runtime"), []).append(n)
+    found: dict[str, list[summary.NumberedCandidate]] = {}
+    for n in sorted(numbered, key=lambda n: n.candidate.runtime != "ort"):
+        found.setdefault(_RUNTIME_TITLES.get(n.candidate.runtime, n.candidate.runtime or "the runtime"), []).append(n)
     return list(found.items())
 
 
-def _test_range(result: Result) -> tuple[float, float]:
+def _compute_test_range(report: RunReport) -> tuple[float, float]:
     """The common scale of the test rows' whiskers, in whole tens of percent."""
-    rows = result.test.rows if result.test else []
+    rows = report.test.rows if report.test else []
     ends = [v for row in rows for v in (*(row.interval or ()), row.accuracy) if v is not None]
     if not ends:
         return 0.0, 1.0
     return int(10 * min(ends)) / 10, min(1.0, -int(-10 * max(ends) // 1) / 10)
 
 
-def _decided(result: Result) -> list[_Decided]:
-    labels = result.labels
+def _count_label_decisions(report: RunReport) -> list[_LabelDecisionCount]:
+    labels = report.labels
     if labels is None:
         return []
     parts = (("kept", labels.kept, "k"), ("changed", labels.changed, "c"), ("left uncertain", labels.uncertain, "u"))
-    return [_Decided(label, count, style) for label, count, style in parts if count is not None]
+    return [_LabelDecisionCount(label, count, style) for label, count, style in parts if count is not None]
 
 
-def _class_count(result: Result) -> int | None:
-    classes = result.labels.classes if result.labels else None
+def _count_classes(report: RunReport) -> int | None:
+    classes = report.labels.classes if report.labels else None
     return len(classes) if isinstance(classes, list) else classes
 
 
-def _data_rows(result: Result) -> list[tuple[str, str]]:
-    data = result.data
+def _build_data_rows(report: RunReport) -> list[tuple[str, str]]:
+    data = report.data
     if data is None:
         return []
     splits = {"training clips": data.train, "validation clips": data.val, "test clips": data.test}
-    return f.facts(splits | {"classes": len(data.classes) or None})
+    return f.flatten_to_rows(splits | {"classes": len(data.classes) or None})
 
 
-def _footer(result: Result) -> str:
-    parts = [f"Written by skd-edge {result.version}".strip()]
-    parts += [f"on {result.created}"] if result.created else []
-    parts += [f"seed {result.seed}"] if result.seed is not None else []
-    parts += [f"the run took {f.duration(result.seconds)}"] if result.seconds is not None else []
+def _format_footer(report: RunReport) -> str:
+    parts = [f"Written by skd-edge {report.version}".strip()]
+    parts += [f"on {report.created}"] if report.created else []
+    parts += [f"seed {report.seed}"] if report.seed is not None else []
+    parts += [f"the run took {f.format_duration(report.seconds)}"] if report.seconds is not None else []
     return ", ".join(parts) + ". All numbers of this page are in report.json."
 
 
-def _accuracy_at(leg: Leg, index: int) -> str:
-    values = [e.accuracy for e in leg.curve if e.accuracy is not None]
-    return f.percent(values[index]) if values else f.UNKNOWN
+def _format_epoch_accuracy(job: JobReport, index: int) -> str:
+    values = [e.accuracy for e in job.curve if e.accuracy is not None]
+    return f.format_percent(values[index]) if values else f.UNKNOWN
 
 
-_RUNTIMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
+_RUNTIME_TITLES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 _FILTERS = {
-    "percent": f.percent,
-    "percent_range": lambda interval: f.percent_range(interval).removesuffix(f"{f.THIN}%"),
-    "ms": f.bare_milliseconds,
-    "ms_range": f.milliseconds_range,
-    "size": f.size,
-    "points": f.points,
-    "duration": f.duration,
-    "decimal": f.decimal,
-    "tiny": f.tiny,
+    "percent": f.format_percent,
+    "percent_range": lambda interval: f.format_percent_range(interval).removesuffix(f"{f.THIN_SPACE}%"),
+    "ms": f.format_bare_milliseconds,
+    "ms_range": f.format_milliseconds_range,
+    "size": f.format_size,
+    "points": f.format_points,
+    "duration": f.format_duration,
+    "decimal": f.format_decimal,
+    "tiny": f.format_tiny_number,
     "flips": lambda flips: f.UNKNOWN if flips is None else len(flips) if isinstance(flips, list) else flips,
     "by_count": lambda operators: sorted(operators.items(), key=lambda item: (-item[1], item[0])),
-    "sparkline": cascade.sparkline,
-    "first_accuracy": lambda leg: _accuracy_at(leg, 0),
-    "last_accuracy": lambda leg: _accuracy_at(leg, -1),
+    "sparkline": cascade.format_sparkline_points,
+    "first_accuracy": lambda leg: _format_epoch_accuracy(leg, 0),
+    "last_accuracy": lambda leg: _format_epoch_accuracy(leg, -1),
 }

@@ -8,16 +8,16 @@ from typing import Any
 
 from skd_edge.report import formatting as f
 from skd_edge.report import summary
-from skd_edge.report.schema import Result, check_result
+from skd_edge.report.schema import RunReport, parse_report
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<|#~&]|^[>+-])")
+_SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<|#~&]|^[>+-])")
 
 
-def render_markdown(result: Mapping[str, Any]) -> str:
+def render_markdown(report: Mapping[str, Any]) -> str:
     """The Markdown report of a result object (the content of `report.json`).
 
     Args:
-        result: The object; absent or null fields leave their part out.
+        report: The object; absent or null fields leave their part out.
 
     Returns:
         GitHub-flavoured Markdown that ends in a newline; text from outside is escaped.
@@ -25,120 +25,132 @@ def render_markdown(result: Mapping[str, Any]) -> str:
     Raises:
         UserError: The object is no result.
     """
-    return markdown_of(check_result(result))
+    return render_report_markdown(parse_report(report))
 
 
-def markdown_of(result: Result) -> str:
+def render_report_markdown(report: RunReport) -> str:
     """The Markdown report of a checked result; see `render_markdown`."""
     parts = [
-        f"# {escaped(summary.headline(result))}",
-        escaped(summary.why(result)),
-        _key_numbers(result),
-        _candidates(result),
-        _test(result),
-        _labels(result),
-        _small_print(result),
+        f"# {escape_markdown(summary.format_headline(report))}",
+        escape_markdown(summary.format_reason(report)),
+        _format_key_numbers(report),
+        _format_candidate_table(report),
+        _format_test_section(report),
+        _format_label_summary(report),
+        _format_small_print(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _key_numbers(result: Result) -> str:
-    said = [f"**{n.label}**: {with_note(n.value, escaped(', '.join(n.notes)))}" for n in summary.key_numbers(result)]
-    return "\n".join(f"- {plain_spaces(line)}" for line in said)
+def _format_key_numbers(report: RunReport) -> str:
+    lines = [
+        f"**{n.label}**: {append_note(n.value, escape_markdown(', '.join(n.notes)))}"
+        for n in summary.build_key_numbers(report)
+    ]
+    return "\n".join(f"- {replace_thin_spaces(line)}" for line in lines)
 
 
-def _candidates(result: Result) -> str:
+def _format_candidate_table(report: RunReport) -> str:
     rows = [
         (
-            f"**{escaped(c.name)}**" if c.chosen else escaped(c.name),
-            with_note(f.percent(c.accuracy), f.percent_range(c.interval)),
-            f.bare_milliseconds(c.p50_ms),
-            f.bare_milliseconds(c.p90_ms),
-            f.bare_milliseconds(c.p99_ms),
-            f.size(c.bytes),
-            " ".join(filter(None, (n.mark and f"*{n.mark}*", escaped(c.reason)))),
+            f"**{escape_markdown(c.name)}**" if c.chosen else escape_markdown(c.name),
+            append_note(f.format_percent(c.accuracy), f.format_percent_range(c.interval)),
+            f.format_bare_milliseconds(c.p50_ms),
+            f.format_bare_milliseconds(c.p90_ms),
+            f.format_bare_milliseconds(c.p99_ms),
+            f.format_size(c.bytes),
+            " ".join(filter(None, (n.status_label and f"*{n.status_label}*", escape_markdown(c.reason)))),
         )
-        for n in summary.numbered(result)
-        for c in (n.it,)
+        for n in summary.number_candidates(report)
+        for c in (n.candidate,)
     ]
     rows += [
         (
-            escaped(b.name),
-            with_note(f.percent(b.accuracy), f.percent_range(b.interval)),
-            f.bare_milliseconds(b.p50_ms),
-            f.bare_milliseconds(b.p90_ms),
-            f.bare_milliseconds(b.p99_ms),
-            f.size(b.bytes),
+            escape_markdown(b.name),
+            append_note(f.format_percent(b.accuracy), f.format_percent_range(b.interval)),
+            f.format_bare_milliseconds(b.p50_ms),
+            f.format_bare_milliseconds(b.p90_ms),
+            f.format_bare_milliseconds(b.p99_ms),
+            f.format_size(b.bytes),
             "*baseline*",
         )
-        for b in result.baselines
+        for b in report.baselines
     ]
     head = ("candidate", "accuracy, validation", "p50 ms", "p90 ms", "p99 ms", "size", "")
-    budget = result.budget
-    within = f"Budget: {escaped(budget.text)}, {f.milliseconds(budget.ms)}." if budget and budget.ms else ""
-    return "\n\n".join(filter(None, (table(head, "lrrrrrl", rows), plain_spaces(within))))
+    budget = report.budget
+    budget_line = (
+        f"Budget: {escape_markdown(budget.text)}, {f.format_milliseconds(budget.ms)}." if budget and budget.ms else ""
+    )
+    return "\n\n".join(filter(None, (format_table(head, "lrrrrrl", rows), replace_thin_spaces(budget_line))))
 
 
-def _test(result: Result) -> str:
-    if result.test is None:
-        return summary.looks(result)
-    rows = [(escaped(r.name), f.percent(r.accuracy), f.percent_range(r.interval)) for r in result.test.rows]
-    rows_of_test = table(("test set", "accuracy", "95 % interval"), "lrr", rows)
-    return "\n\n".join(filter(None, (rows_of_test, escaped(summary.looks(result)))))
+def _format_test_section(report: RunReport) -> str:
+    if report.test is None:
+        return summary.format_test_accesses(report)
+    rows = [
+        (escape_markdown(r.name), f.format_percent(r.accuracy), f.format_percent_range(r.interval))
+        for r in report.test.rows
+    ]
+    rows_of_test = format_table(("test set", "accuracy", "95 % interval"), "lrr", rows)
+    return "\n\n".join(filter(None, (rows_of_test, escape_markdown(summary.format_test_accesses(report)))))
 
 
-def _labels(result: Result) -> str:
-    labels = result.labels
+def _format_label_summary(report: RunReport) -> str:
+    labels = report.labels
     if labels is None:
         return ""
-    said = []
+    parts = []
     if labels.accuracy_before is not None and labels.accuracy_after is not None:
-        said.append(f"{f.percent(labels.accuracy_before)} right before, {f.percent(labels.accuracy_after)} after")
+        parts.append(
+            f"{f.format_percent(labels.accuracy_before)} right before, {f.format_percent(labels.accuracy_after)} after"
+        )
     if labels.noise_estimate is not None:
-        said.append(f"estimated noise {f.percent(labels.noise_estimate)}")
+        parts.append(f"estimated noise {f.format_percent(labels.noise_estimate)}")
     if labels.changed is not None:
-        said.append(f"{labels.changed} changed" + (f" of {labels.n}" if labels.n else ""))
+        parts.append(f"{labels.changed} changed" + (f" of {labels.n}" if labels.n else ""))
     if labels.unlabelled:
-        said.append(f"{labels.unlabelled} unlabelled")
-    return plain_spaces(f"Labels: {', '.join(said)}.") if said else ""
+        parts.append(f"{labels.unlabelled} unlabelled")
+    return replace_thin_spaces(f"Labels: {', '.join(parts)}.") if parts else ""
 
 
-def _small_print(result: Result) -> str:
-    lines = [escaped(summary.resolution(result))] if result.resolution else []
-    if result.data and result.data.quarantined:
-        count = len(result.data.quarantined)
+def _format_small_print(report: RunReport) -> str:
+    lines = [escape_markdown(summary.format_resolution(report))] if report.resolution else []
+    if report.data and report.data.quarantined:
+        count = len(report.data.quarantined)
         lines.append(f"{count} clip{'s' if count > 1 else ''} could not be read and stood aside.")
-    lines += [escaped(note) for note in result.notes]
-    cpu = result.device.get("cpu_model") or result.device.get("cpu")
-    made = [
-        escaped(result.name),
-        f"seed {result.seed}" if result.seed is not None else "",
-        escaped(f"skd-edge {result.version}"),
+    lines += [escape_markdown(note) for note in report.notes]
+    cpu = report.device.get("cpu_model") or report.device.get("cpu")
+    origin_parts = [
+        escape_markdown(report.name),
+        f"seed {report.seed}" if report.seed is not None else "",
+        escape_markdown(f"skd-edge {report.version}"),
     ]
-    made += [escaped(str(cpu))] if isinstance(cpu, str) else []
-    made += [f"run time {f.duration(result.seconds)}"] if result.seconds is not None else []
-    bullets = "\n".join(f"- {plain_spaces(line)}" for line in lines if line)
-    return "\n\n".join(filter(None, (bullets, f"<sub>{plain_spaces(' · '.join(filter(None, made)))}</sub>")))
+    origin_parts += [escape_markdown(str(cpu))] if isinstance(cpu, str) else []
+    origin_parts += [f"run time {f.format_duration(report.seconds)}"] if report.seconds is not None else []
+    bullets = "\n".join(f"- {replace_thin_spaces(line)}" for line in lines if line)
+    return "\n\n".join(
+        filter(None, (bullets, f"<sub>{replace_thin_spaces(' · '.join(filter(None, origin_parts)))}</sub>"))
+    )
 
 
-def table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
+def format_table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns go left or right (`align`: a letter, l or r, for each); empty without rows."""
     if not rows:
         return ""
     rule = ["---:" if side == "r" else "---" for side in align]
-    return "\n".join(f"| {' | '.join(map(plain_spaces, row))} |" for row in (head, rule, *rows))
+    return "\n".join(f"| {' | '.join(map(replace_thin_spaces, row))} |" for row in (head, rule, *rows))
 
 
-def with_note(value: str, note: str) -> str:
+def append_note(value: str, note: str) -> str:
     """A value with what qualifies it in brackets."""
     return f"{value} ({note})" if note else value
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text from outside on one line, with what Markdown or HTML would read escaped."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL_CHARACTERS.sub(r"\\\1", " ".join(text.split()))
 
 
-def plain_spaces(text: str) -> str:
+def replace_thin_spaces(text: str) -> str:
     """Narrow no-break spaces are for the page; here a plain space is easier to search and to copy."""
-    return text.replace(f.THIN, " ")
+    return text.replace(f.THIN_SPACE, " ")

@@ -17,60 +17,60 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from skd_bench.errors import UserError
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 """The newest layout of `report.json` that this version reads and writes."""
 
-RESULT_FILE = "report.json"
+REPORT_FILE = "report.json"
 
 
-def _clean(value: Any) -> Any:
+def _clean_json_value(value: Any) -> Any:
     """JSON as it should have been: NaN and infinities become null, lone surrogates a replacement character."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+        return {_clean_json_value(str(key)): _clean_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [_clean_json_value(item) for item in value]
     return value
 
 
-def _whole_interval(value: Any) -> Any:
+def _drop_partial_interval(value: Any) -> Any:
     """An interval with an unknown end says nothing."""
     return None if isinstance(value, list | tuple) and None in value else value
 
 
-def _names(value: Any) -> Any:
+def _split_network_path(value: Any) -> Any:
     """A cascade path: a list of network names, or the same joined by '>'."""
     return [part.strip() for part in value.split(">")] if isinstance(value, str) else value
 
 
-def _known(value: Any) -> Any:
+def _drop_null_entries(value: Any) -> Any:
     """A list or a mapping without the entries that are unknown."""
     if isinstance(value, dict):
         return {key: item for key, item in value.items() if item is not None}
     return [item for item in value if item is not None] if isinstance(value, list) else value
 
 
-Interval = Annotated[tuple[float, float] | None, BeforeValidator(_whole_interval)]
-Names = Annotated[list[str], BeforeValidator(_names)]
-Samples = Annotated[list[float], BeforeValidator(_known)]
-Counts = Annotated[dict[str, int], BeforeValidator(_known)]
+Interval = Annotated[tuple[float, float] | None, BeforeValidator(_drop_partial_interval)]
+NetworkPath = Annotated[list[str], BeforeValidator(_split_network_path)]
+Samples = Annotated[list[float], BeforeValidator(_drop_null_entries)]
+Counts = Annotated[dict[str, int], BeforeValidator(_drop_null_entries)]
 
 
-class _Part(BaseModel):
+class _ReportSection(BaseModel):
     """A section of the result; null means the same as absent."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _absent(cls, value: Any) -> Any:
+    def _drop_null_fields(cls, value: Any) -> Any:
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-class Parity(_Part):
+class Parity(_ReportSection):
     """An artefact's answers against the PyTorch network's, over the same clips.
 
     Attributes:
@@ -90,7 +90,7 @@ class Parity(_Part):
     flips: int | list[Any] | None = None
 
 
-class OperatorFate(_Part):
+class OperatorKindProfile(_ReportSection):
     """Nodes of one kind as they ran: "int8", "fp16", "fp32", "converted", "reformatted"; share of the time, 0..1."""
 
     op: str = ""
@@ -99,7 +99,7 @@ class OperatorFate(_Part):
     share: float | None = None
 
 
-class Candidate(_Part):
+class CandidateReport(_ReportSection):
     """One thing that could be deployed (or a baseline, drawn apart).
 
     Attributes:
@@ -129,7 +129,7 @@ class Candidate(_Part):
     """
 
     name: str
-    path: Names = []
+    path: NetworkPath = []
     student: str = ""
     precision: str = ""
     runtime: str = ""
@@ -151,16 +151,16 @@ class Candidate(_Part):
     reason: str = ""
     parity: Parity | None = None
     operators: Counts = {}
-    fates: list[OperatorFate] = []
+    fates: list[OperatorKindProfile] = []
     left_out: list[str] = []
     leg: str | None = None
 
 
-class Chosen(_Part):
+class ChosenCandidate(_ReportSection):
     """The candidate to ship; the fields mean what they mean in `Candidate`, and `why` says why in words."""
 
     name: str
-    path: Names = []
+    path: NetworkPath = []
     student: str = ""
     precision: str = ""
     runtime: str = ""
@@ -173,14 +173,14 @@ class Chosen(_Part):
     why: str = ""
 
 
-class Budget(_Part):
+class LatencyBudget(_ReportSection):
     """The latency a candidate may take: as the recipe says it, and in milliseconds (p50) on this device."""
 
     text: str = ""
     ms: float | None = None
 
 
-class Epoch(_Part):
+class EpochMetrics(_ReportSection):
     """One point of a training curve: mean loss, validation accuracy 0..1, and the loss by term."""
 
     epoch: int = 0
@@ -189,7 +189,7 @@ class Epoch(_Part):
     terms: dict[str, float | None] = {}
 
 
-class Leg(_Part):
+class JobReport(_ReportSection):
     """One teacher -> learner training.
 
     Attributes:
@@ -211,7 +211,7 @@ class Leg(_Part):
     leg: str = ""
     learner: str
     teacher: str | None = None
-    path: Names = []
+    path: NetworkPath = []
     role: str = "student"
     accuracy: float | None = None
     interval: Interval = None
@@ -221,10 +221,10 @@ class Leg(_Part):
     epochs: int | None = None
     state: str = "trained"
     reason: str = ""
-    curve: list[Epoch] = []
+    curve: list[EpochMetrics] = []
 
 
-class LabelExample(_Part):
+class LabelExample(_ReportSection):
     """One decision about a label: what it was, what it became, how sure (0..1), and why."""
 
     clip: str = ""
@@ -234,7 +234,7 @@ class LabelExample(_Part):
     why: str = ""
 
 
-class Annotator(_Part):
+class AnnotatorReport(_ReportSection):
     """Somebody (or some rule) who voted: estimated share of right votes, 0..1, None without a vote; how many votes."""
 
     name: str = ""
@@ -242,7 +242,7 @@ class Annotator(_Part):
     votes: int | None = None
 
 
-class LabelClass(_Part):
+class ClassLabelCounts(_ReportSection):
     """One class among the training labels: clips labelled so, how many of them are probably wrong, checked, after."""
 
     name: str = Field("", alias="class")
@@ -254,7 +254,7 @@ class LabelClass(_Part):
     test: int | None = None
 
 
-class LabelReport(_Part):
+class LabelReport(_ReportSection):
     """Weak labels before and after optimisation.
 
     Attributes:
@@ -275,9 +275,9 @@ class LabelReport(_Part):
     n: int | None = None
     classes: int | list[str] | None = None
     trusted: int | None = None
-    per_class: list[LabelClass] = []
+    per_class: list[ClassLabelCounts] = []
     unlabelled: int | None = None
-    annotators: list[Annotator] = []
+    annotators: list[AnnotatorReport] = []
     noise_estimate: float | None = None
     accuracy_before: float | None = None
     accuracy_after: float | None = None
@@ -289,25 +289,25 @@ class LabelReport(_Part):
     examples: list[LabelExample] = []
 
 
-class Quarantined(_Part):
+class QuarantinedClip(_ReportSection):
     """A clip that could not be read, and why."""
 
     path: str = ""
     reason: str = ""
 
 
-class DataReport(_Part):
+class DataReport(_ReportSection):
     """How many clips there were in each split, of which classes, and which could not be read."""
 
     train: int | None = None
     val: int | None = None
     test: int | None = None
     classes: list[str] = []
-    quarantined: list[Quarantined] = []
+    quarantined: list[QuarantinedClip] = []
     split_note: str = ""
 
 
-class PerClass(_Part):
+class ClassMetrics(_ReportSection):
     """One class on the test set: its clips, and precision, recall and F1, each 0..1 or None where undefined."""
 
     name: str = Field("", alias="class")
@@ -317,7 +317,7 @@ class PerClass(_Part):
     f1: float | None = None
 
 
-class ConfidenceBin(_Part):
+class ConfidenceBin(_ReportSection):
     """Clips of about equal confidence: their number, mean confidence, share that was right (0..1), its interval."""
 
     n: int = 0
@@ -326,7 +326,7 @@ class ConfidenceBin(_Part):
     interval: Interval = None
 
 
-class SweepPoint(_Part):
+class SweepPoint(_ReportSection):
     """One batch size: clips in a batch, p50 of a batch in milliseconds with its interval, clips a second."""
 
     batch: int = 0
@@ -335,7 +335,7 @@ class SweepPoint(_Part):
     clips_per_second: float = 0.0
 
 
-class TestRow(_Part):
+class TestRow(_ReportSection):
     """One network's accuracy on the test set, 0..1."""
 
     name: str = ""
@@ -343,7 +343,7 @@ class TestRow(_Part):
     interval: Interval = None
 
 
-class TestReport(_Part):
+class TestReport(_ReportSection):
     """What the untouched test set said, once.
 
     Attributes:
@@ -360,7 +360,7 @@ class TestReport(_Part):
     accuracy: float | None = None
     interval: Interval = None
     macro_f1: float | None = None
-    per_class: list[PerClass] = []
+    per_class: list[ClassMetrics] = []
     confusion: list[list[int]] = []
     looks: int | None = None
     hash: str = ""
@@ -369,7 +369,7 @@ class TestReport(_Part):
     reliability: list[ConfidenceBin] = []
 
 
-class Resolution(_Part):
+class AccuracyResolution(_ReportSection):
     """The smallest difference that `n` validation clips can show: `points`, and the same in words."""
 
     n: int | None = None
@@ -377,7 +377,7 @@ class Resolution(_Part):
     text: str = ""
 
 
-class Result(_Part):
+class RunReport(_ReportSection):
     """What a run found: the content of `report.json`.
 
     Attributes:
@@ -401,18 +401,18 @@ class Result(_Part):
     seed: int | None = None
     seconds: float | None = None
     headline: str = ""
-    chosen: Chosen | None = None
-    budget: Budget | None = None
-    candidates: list[Candidate] = []
-    baselines: list[Candidate] = []
-    legs: list[Leg] = []
+    chosen: ChosenCandidate | None = None
+    budget: LatencyBudget | None = None
+    candidates: list[CandidateReport] = []
+    baselines: list[CandidateReport] = []
+    legs: list[JobReport] = []
     labels: LabelReport | None = None
     data: DataReport | None = None
     test: TestReport | None = None
-    resolution: Resolution | None = None
-    latency_samples: Annotated[dict[str, Samples], BeforeValidator(_known)] = {}
+    resolution: AccuracyResolution | None = None
+    latency_samples: Annotated[dict[str, Samples], BeforeValidator(_drop_null_entries)] = {}
     batch_sweep: Annotated[
-        dict[str, Annotated[list[SweepPoint], BeforeValidator(_known)]], BeforeValidator(_known)
+        dict[str, Annotated[list[SweepPoint], BeforeValidator(_drop_null_entries)]], BeforeValidator(_drop_null_entries)
     ] = {}
     device: dict[str, Any] = {}
     licences: dict[str, Any] = {}
@@ -420,7 +420,7 @@ class Result(_Part):
     recipe: str = ""
 
 
-def check_result(raw: object, *, source: str = "the result") -> Result:
+def parse_report(raw: object, *, source: str = "the result") -> RunReport:
     """Read a result object, friendly to what is absent and strict about what is wrong.
 
     Args:
@@ -436,28 +436,28 @@ def check_result(raw: object, *, source: str = "the result") -> Result:
     if not isinstance(raw, Mapping):
         raise UserError(f"{source} holds no result object but {type(raw).__name__}; run `skd-edge compress` again")
     schema = raw.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise UserError(
-            f"{source} has schema {schema} and this skd-edge reads up to {SCHEMA}: it was written by a newer version"
-            f" ({_clean(raw.get('version')) or 'unknown'}); update skd-edge to render it"
+            f"{source} has schema {schema} and this skd-edge reads up to {SCHEMA_VERSION}: it was written by a newer version"
+            f" ({_clean_json_value(raw.get('version')) or 'unknown'}); update skd-edge to render it"
         )
     try:
-        return Result.model_validate(_clean(raw))
+        return RunReport.model_validate(_clean_json_value(raw))
     except RecursionError as error:
         raise UserError(f"{source} is nested too deeply to be a result of skd-edge") from error
     except ValidationError as error:
         raise UserError(
-            f"{source} is no result of skd-edge: {_first_errors(error)}; run `skd-edge compress` again"
+            f"{source} is no result of skd-edge: {_format_first_errors(error)}; run `skd-edge compress` again"
         ) from error
 
 
-def _first_errors(error: ValidationError, most: int = 3) -> str:
+def _format_first_errors(error: ValidationError, limit: int = 3) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    said = [f"{'.'.join(str(part) for part in e['loc']) or 'result'}: {e['msg']}" for e in found[:most]]
-    return "; ".join(said) + (f" (and {len(found) - most} more)" if len(found) > most else "")
+    messages = [f"{'.'.join(str(part) for part in e['loc']) or 'result'}: {e['msg']}" for e in found[:limit]]
+    return "; ".join(messages) + (f" (and {len(found) - limit} more)" if len(found) > limit else "")
 
 
-def load_result(run_dir: Path) -> Result:
+def load_report(run_dir: Path) -> RunReport:
     """Read and check the result of a run folder.
 
     Args:
@@ -466,12 +466,12 @@ def load_result(run_dir: Path) -> Result:
     Raises:
         UserError: The file is missing, is no JSON, or is no result that this version reads.
     """
-    path = Path(run_dir) / RESULT_FILE
+    path = Path(run_dir) / REPORT_FILE
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(
-            f"{run_dir} has no {RESULT_FILE}: it is no run of skd-edge, or one that has not finished; "
+            f"{run_dir} has no {REPORT_FILE}: it is no run of skd-edge, or one that has not finished; "
             "run `skd-edge compress` into it first (finished legs are found again)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -480,12 +480,12 @@ def load_result(run_dir: Path) -> Result:
         raw = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is broken ({error}); run `skd-edge compress` again, it resumes") from error
-    return check_result(raw, source=str(path))
+    return parse_report(raw, source=str(path))
 
 
 _T = TypeVar("_T")
 
 
-def first(*values: _T | None) -> _T | None:
+def first_not_none(*values: _T | None) -> _T | None:
     """The first value that is not None (0 and the empty text count as values)."""
     return next((value for value in values if value is not None), None)

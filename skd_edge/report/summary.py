@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skd_edge.report import formatting as f
-from skd_edge.report.schema import Candidate, Result, first
+from skd_edge.report.schema import CandidateReport, RunReport, first_not_none
 
 
 @dataclass(frozen=True)
@@ -19,69 +19,67 @@ class KeyNumber:
 
 
 @dataclass(frozen=True)
-class Numbered:
+class NumberedCandidate:
     """A candidate with the number that stands for it in the chart and in the table (from 1)."""
 
     number: int
-    it: Candidate
+    candidate: CandidateReport
 
     @property
-    def mark(self) -> str:
+    def status_label(self) -> str:
         """What makes it special, in one word; empty for the rest."""
-        if self.it.chosen:
+        if self.candidate.chosen:
             return "chosen"
-        if not self.it.trained:
+        if not self.candidate.trained:
             return "not trained"
-        if not self.it.eligible:
+        if not self.candidate.eligible:
             return "ruled out"
-        return "front" if self.it.on_front else ""
+        return "front" if self.candidate.on_front else ""
 
 
-def numbered(result: Result) -> list[Numbered]:
+def number_candidates(report: RunReport) -> list[NumberedCandidate]:
     """The candidates in the order of the table: the chosen one, then by accuracy, then the untrained by latency."""
 
-    def order(c: Candidate) -> tuple[bool, bool, float, float, str]:
+    def sort_key(c: CandidateReport) -> tuple[bool, bool, float, float, str]:
         return (not c.chosen, c.accuracy is None, -(c.accuracy or 0.0), c.p50_ms or 0.0, c.name)
 
-    chosen = result.chosen.name if result.chosen else None
-    marked = [c.model_copy(update={"chosen": True}) if c.name == chosen else c for c in result.candidates]
-    return [Numbered(i, c) for i, c in enumerate(sorted(marked, key=order), 1)]
+    chosen = report.chosen.name if report.chosen else None
+    marked = [c.model_copy(update={"chosen": True}) if c.name == chosen else c for c in report.candidates]
+    return [NumberedCandidate(i, c) for i, c in enumerate(sorted(marked, key=sort_key), 1)]
 
 
-def chosen_candidate(result: Result) -> Candidate | None:
+def find_chosen_candidate(report: RunReport) -> CandidateReport | None:
     """The entry of `candidates` that was chosen; None when nothing was, or when it is not listed."""
-    return next((n.it for n in numbered(result) if n.it.chosen), None)
+    return next((n.candidate for n in number_candidates(report) if n.candidate.chosen), None)
 
 
-def teacher_baseline(result: Result) -> Candidate | None:
+def find_teacher_baseline(report: RunReport) -> CandidateReport | None:
     """The baseline that is the teacher: by the name at the root of the chosen path, else the first baseline."""
-    roots = {"teacher"} | ({result.chosen.path[0]} if result.chosen and result.chosen.path else set())
-    named = (b for b in result.baselines if b.student in roots or b.name.split(" ")[0] in roots)
-    return first(next(named, None), next(iter(result.baselines), None))
+    roots = {"teacher"} | ({report.chosen.path[0]} if report.chosen and report.chosen.path else set())
+    named = (b for b in report.baselines if b.student in roots or b.name.split(" ")[0] in roots)
+    return first_not_none(next(named, None), next(iter(report.baselines), None))
 
 
-def headline(result: Result) -> str:
+def format_headline(report: RunReport) -> str:
     """The first line: what to ship."""
-    if result.headline:
-        return result.headline
-    if result.chosen:
-        return (
-            f"Ship {result.chosen.name}: {f.percent(result.chosen.accuracy)} at {f.milliseconds(result.chosen.p50_ms)}."
-        )
+    if report.headline:
+        return report.headline
+    if report.chosen:
+        return f"Ship {report.chosen.name}: {f.format_percent(report.chosen.accuracy)} at {f.format_milliseconds(report.chosen.p50_ms)}."
     return "Nothing to ship: no candidate meets the recipe's constraints."
 
 
-def why(result: Result) -> str:
+def format_reason(report: RunReport) -> str:
     """The reason behind the first line."""
-    if result.chosen:
-        return result.chosen.why
-    reasons = sorted({c.reason for c in result.candidates if c.reason})
+    if report.chosen:
+        return report.chosen.why
+    reasons = sorted({c.reason for c in report.candidates if c.reason})
     return "Why not: " + "; ".join(reasons[:4]) + "." if reasons else ""
 
 
-def against_teacher(result: Result) -> tuple[float | None, float | None]:
+def compare_with_teacher(report: RunReport) -> tuple[float | None, float | None]:
     """How many times faster than the teacher the chosen one is, and how many points it lost (negative: gained)."""
-    chosen, teacher = result.chosen, teacher_baseline(result)
+    chosen, teacher = report.chosen, find_teacher_baseline(report)
     if chosen is None or teacher is None:
         return None, None
     ratio = teacher.p50_ms / chosen.p50_ms if teacher.p50_ms and chosen.p50_ms else None
@@ -90,7 +88,7 @@ def against_teacher(result: Result) -> tuple[float | None, float | None]:
     return ratio, lost
 
 
-def lost_in_words(lost: float | None) -> str:
+def format_points_lost(lost: float | None) -> str:
     """Points against the teacher, in words."""
     if lost is None:
         return f.UNKNOWN
@@ -99,43 +97,49 @@ def lost_in_words(lost: float | None) -> str:
     return f"{abs(lost):.1f} points {'lost' if lost > 0 else 'gained'}"
 
 
-def key_numbers(result: Result) -> list[KeyNumber]:
+def build_key_numbers(report: RunReport) -> list[KeyNumber]:
     """The band of key numbers; empty when nothing was chosen."""
-    chosen = result.chosen
+    chosen = report.chosen
     if chosen is None:
         return []
-    band = [KeyNumber("Accuracy, validation", f.percent(chosen.accuracy), _interval_note(chosen.interval))]
-    if result.test and result.test.accuracy is not None:
-        band.append(KeyNumber("Accuracy, test", f.percent(result.test.accuracy), _interval_note(result.test.interval)))
-    tail = (f"p90 {f.milliseconds(chosen.p90_ms)}", f"p99 {f.milliseconds(chosen.p99_ms)}")
-    band += [
-        KeyNumber("Latency, p50", f.milliseconds(chosen.p50_ms), tail),
-        KeyNumber("Size", f.size(chosen.bytes), _kind(result)),
+    band = [
+        KeyNumber("Accuracy, validation", f.format_percent(chosen.accuracy), _format_interval_note(chosen.interval))
     ]
-    ratio, lost = against_teacher(result)
+    if report.test and report.test.accuracy is not None:
+        band.append(
+            KeyNumber(
+                "Accuracy, test", f.format_percent(report.test.accuracy), _format_interval_note(report.test.interval)
+            )
+        )
+    tail = (f"p90 {f.format_milliseconds(chosen.p90_ms)}", f"p99 {f.format_milliseconds(chosen.p99_ms)}")
+    band += [
+        KeyNumber("Latency, p50", f.format_milliseconds(chosen.p50_ms), tail),
+        KeyNumber("Size", f.format_size(chosen.bytes), _format_precision_and_runtime(report)),
+    ]
+    ratio, lost = compare_with_teacher(report)
     if ratio is not None or lost is not None:
-        band.append(KeyNumber("Against the teacher", _speed(ratio), (lost_in_words(lost),)))
+        band.append(KeyNumber("Against the teacher", _format_speed_ratio(ratio), (format_points_lost(lost),)))
     return band
 
 
-def _speed(ratio: float | None) -> str:
+def _format_speed_ratio(ratio: float | None) -> str:
     if ratio is None:
         return f.UNKNOWN
     return f"{ratio:.1f}× faster" if ratio >= 1 else f"{1 / ratio:.1f}× slower"
 
 
-def _interval_note(interval: Sequence[float] | None) -> tuple[str, ...]:
-    return (f"95{f.THIN}% interval", f.percent_range(interval)) if interval else ()
+def _format_interval_note(interval: Sequence[float] | None) -> tuple[str, ...]:
+    return (f"95{f.THIN_SPACE}% interval", f.format_percent_range(interval)) if interval else ()
 
 
-def _kind(result: Result) -> tuple[str, ...]:
-    chosen = result.chosen
+def _format_precision_and_runtime(report: RunReport) -> tuple[str, ...]:
+    chosen = report.chosen
     return (" · ".join(filter(None, (chosen.precision.upper(), chosen.runtime))),) if chosen else ()
 
 
-def resolution(result: Result) -> str:
+def format_resolution(report: RunReport) -> str:
     """How small a difference the validation set can show."""
-    known = result.resolution
+    known = report.resolution
     if known is None:
         return ""
     if known.text or known.points is None:
@@ -144,36 +148,36 @@ def resolution(result: Result) -> str:
     return f"{clips} resolve differences of about ±{known.points:.1f} points; smaller ones are noise."
 
 
-def looks(result: Result) -> str:
+def format_test_accesses(report: RunReport) -> str:
     """How often the test set has been looked at."""
-    test = result.test
+    test = report.test
     if test is None:
         return "The test set was not looked at in this run."
     if test.looks is None:
         return ""
     name = f" ({test.hash[:12]})" if test.hash else ""
     warning = " Each look after the first makes its number a little more optimistic." if test.looks > 1 else ""
-    return f"This test set{name} has been looked at {f.times(test.looks)} on this machine.{warning}"
+    return f"This test set{name} has been looked at {f.format_times(test.looks)} on this machine.{warning}"
 
 
-def confusions(result: Result, most: int = 5) -> list[tuple[str, str, int]]:
+def find_top_confusions(report: RunReport, limit: int = 5) -> list[tuple[str, str, int]]:
     """The most frequent mistakes on the test set: true class, predicted class, clips."""
-    if result.test is None:
+    if report.test is None:
         return []
-    names = class_names(result)
+    names = class_names(report)
     found = [
         (names[i], names[j], count)
-        for i, row in enumerate(result.test.confusion)
+        for i, row in enumerate(report.test.confusion)
         for j, count in enumerate(row)
         if i != j and count > 0 and i < len(names) and j < len(names)
     ]
-    return sorted(found, key=lambda c: -c[2])[:most]
+    return sorted(found, key=lambda c: -c[2])[:limit]
 
 
-def class_names(result: Result) -> list[str]:
+def class_names(report: RunReport) -> list[str]:
     """The classes in the order of the confusion matrix, filled up with numbers where names are missing."""
-    if result.test is None:
-        return list(result.data.classes) if result.data else []
-    names = [c.name for c in result.test.per_class] or (list(result.data.classes) if result.data else [])
-    count = len(result.test.confusion)
+    if report.test is None:
+        return list(report.data.classes) if report.data else []
+    names = [c.name for c in report.test.per_class] or (list(report.data.classes) if report.data else [])
+    count = len(report.test.confusion)
     return (names + [f"class {i}" for i in range(len(names), count)])[: count or len(names)]

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from skd_edge.recipe.schema import Network, Precision, Recipe, Runtime
+from skd_edge.recipe.schema import NetworkSpec, Precision, Recipe, Runtime
 
-TEACHER = "teacher fp32"
+TEACHER_KEY = "teacher fp32"
 
 
 @dataclass(frozen=True)
-class Form:
+class Deployment:
     """How a network is deployed: at a precision, on a runtime.
 
     Attributes:
@@ -27,18 +27,18 @@ class Form:
     name: str
 
 
-def forms(recipe: Recipe) -> list[Form]:
+def list_deployments(recipe: Recipe) -> list[Deployment]:
     """Every form of a student: {precision} x {runtime}."""
-    return [_form(recipe, p, r) for p in recipe.export.precisions for r in recipe.bench.runtime]
+    return [_make_deployment(recipe, p, r) for p in recipe.export.precisions for r in recipe.bench.runtime]
 
 
-def teachers_form(recipe: Recipe) -> Form:
+def teacher_deployment(recipe: Recipe) -> Deployment:
     """The teacher's FP32 file on the first runtime: what budgets are multiples of."""
-    return Form("fp32", recipe.bench.runtime[0], "fp32")
+    return Deployment("fp32", recipe.bench.runtime[0], "fp32")
 
 
-def _form(recipe: Recipe, precision: Precision, runtime: Runtime) -> Form:
-    return Form(precision, runtime, f"{precision} on {runtime}" if len(recipe.bench.runtime) > 1 else precision)
+def _make_deployment(recipe: Recipe, precision: Precision, runtime: Runtime) -> Deployment:
+    return Deployment(precision, runtime, f"{precision} on {runtime}" if len(recipe.bench.runtime) > 1 else precision)
 
 
 @dataclass(frozen=True)
@@ -46,54 +46,56 @@ class Candidate:
     """One thing that could be deployed: a student by a path, in a form.
 
     Attributes:
-        shape: the first student of the recipe that is the same network: both take equally long.
+        architecture: the first student of the recipe that is the same network: both take equally long.
     """
 
     path: tuple[str, ...]
     student: str
-    form: Form
-    shape: str
+    deployment: Deployment
+    architecture: str
 
     @property
     def name(self) -> str:
         """Unique in a run, as the report prints it."""
-        return f"{'>'.join(self.path)} {self.form.name}"
+        return f"{'>'.join(self.path)} {self.deployment.name}"
 
     @property
-    def untrained(self) -> str:
+    def deployment_key(self) -> str:
         """What the student's file with random weights is called in this form: cascades and equal networks share it."""
-        return f"{self.shape} {self.form.name}"
+        return f"{self.architecture} {self.deployment.name}"
 
 
-def candidates(recipe: Recipe) -> list[Candidate]:
+def list_candidates(recipe: Recipe) -> list[Candidate]:
     """All candidates of a recipe: {cascade path} x {student} x {precision} x {runtime}."""
     return [
-        Candidate((recipe.teacher.name, *path, student.name), student.name, form, recipe.shapes[student.name])
+        Candidate(
+            (recipe.teacher.name, *path, student.name), student.name, deployment, recipe.same_architecture[student.name]
+        )
         for student in recipe.students
-        for path in recipe.paths
-        for form in forms(recipe)
+        for path in recipe.cascade_paths
+        for deployment in list_deployments(recipe)
     ]
 
 
-def alike(p50_ms: Mapping[Candidate, float]) -> dict[Candidate, float]:
+def pool_latency_by_deployment(p50_ms: Mapping[Candidate, float]) -> dict[Candidate, float]:
     """The milliseconds by which candidates are chosen: a student's in one form, whatever cascade taught it.
 
     Files that differ in their weights alone take equally long; their medians differ by chance, and chance must not
     choose between two cascades. So each gets the median over all of its kind.
     """
-    by: dict[str, list[float]] = {}
+    ms_by_key: dict[str, list[float]] = {}
     for candidate, ms in p50_ms.items():
-        by.setdefault(candidate.untrained, []).append(ms)
-    return {candidate: median(by[candidate.untrained]) for candidate in p50_ms}
+        ms_by_key.setdefault(candidate.deployment_key, []).append(ms)
+    return {candidate: median(ms_by_key[candidate.deployment_key]) for candidate in p50_ms}
 
 
-def affordable(
+def filter_by_budget(
     recipe: Recipe,
     p50_ms: Mapping[str, float],
     budget_ms: float | None,
     megabytes: Mapping[str, float] | None = None,
     joules: Mapping[str, float] | None = None,
-) -> tuple[list[Network], dict[str, str]]:
+) -> tuple[list[NetworkSpec], dict[str, str]]:
     """Students with at least one form that may ship, and why the others are left out.
 
     Args:
@@ -103,35 +105,37 @@ def affordable(
         megabytes: of the same files, where they are known; no more than ``choice.max_megabytes`` may be trained.
         joules: of a clip, where they were measured; no more than ``choice.max_joules`` may be trained.
     """
-    keep, out, rule = [], {}, recipe.choice
+    within, reasons, rule = [], {}, recipe.choice
     limits = (
         ("{:.2f} MB", megabytes or {}, rule.max_megabytes, "choice.max_megabytes {:g}"),
         ("{:.3g} J a clip", joules or {}, rule.max_joules, "choice.max_joules {:g}"),
         ("{:.2f} ms", p50_ms, budget_ms, "the budget of {:.2f} ms"),
     )
     for student in recipe.students:
-        shape = recipe.shapes[student.name]
-        names = {n: f.name for f in forms(recipe) if (n := f"{shape} {f.name}") in p50_ms}
+        architecture = recipe.same_architecture[student.name]
+        names = {n: f.name for f in list_deployments(recipe) if (n := f"{architecture} {f.name}") in p50_ms}
         if not names:
-            out[student.name] = "never trained: no runtime can run any of its files"
-        for said, costs, most, limit in limits:
+            reasons[student.name] = "never trained: no runtime can run any of its files"
+        for cost_format, costs, most, limit_format in limits:
             if most is None or not names:
                 continue
-            least = min(names, key=lambda n: costs.get(n, 0.0))
+            cheapest = min(names, key=lambda n: costs.get(n, 0.0))
             names = {n: name for n, name in names.items() if costs.get(n, 0.0) <= most}
             if not names:
-                what = f"{said.format(costs[least])} ({least.removeprefix(shape + ' ')}, random weights)"
-                out[student.name] = f"never trained: {what} is over {limit.format(most)}"
-        if student.name not in out:
-            keep.append(student)
-    return keep, out
+                what = f"{cost_format.format(costs[cheapest])} ({cheapest.removeprefix(architecture + ' ')}, random weights)"
+                reasons[student.name] = f"never trained: {what} is over {limit_format.format(most)}"
+        if student.name not in reasons:
+            within.append(student)
+    return within, reasons
 
 
-def fastest(recipe: Recipe, p50_ms: Mapping[str, float]) -> dict[str, float]:
+def find_fastest_latencies(recipe: Recipe, p50_ms: Mapping[str, float]) -> dict[str, float]:
     """Each student's milliseconds in its fastest form, by name; one that cannot run anywhere is left out."""
     found = {}
     for student in recipe.students:
-        names = (f"{recipe.shapes[student.name]} {form.name}" for form in forms(recipe))
+        names = (
+            f"{recipe.same_architecture[student.name]} {deployment.name}" for deployment in list_deployments(recipe)
+        )
         if times := [p50_ms[name] for name in names if name in p50_ms]:
             found[student.name] = min(times)
     return found

@@ -14,39 +14,39 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from skd_bench.errors import UserError
-from skd_edge.recipe.schema import Network, Recipe, Space
+from skd_edge.recipe.schema import NetworkSpec, Recipe, SearchSpace
 
-Kind = tuple[object, ...]
+ArchitectureKind = tuple[object, ...]
 
 
-def grid(recipe: Recipe) -> list[Network]:
+def build_network_grid(recipe: Recipe) -> list[NetworkSpec]:
     """The networks that are weighed: every width of every family, and one thing at a time changed from the first kind.
 
     Everything changed together would be many times as many, each of which takes seconds to trace.
     """
     space, clip, teacher = recipe.space, recipe.clip, recipe.teacher
     depths = space.depths or ((1,) * (teacher.substage_count or 4),)
-    frames = _dividing(space.frames or (clip.frames, clip.frames // 2), clip.frames)
-    sizes = _dividing(space.sizes or (clip.size,), clip.size)
+    frames = _filter_divisors(space.frames or (clip.frames, clip.frames // 2), clip.frames)
+    sizes = _filter_divisors(space.sizes or (clip.size,), clip.size)
     base = {"depths": depths[0], "temporal": space.temporal[0], "frames": frames[0], "size": sizes[0]}
     others = (("depths", depths[1:]), ("temporal", space.temporal[1:]), ("frames", frames[1:]), ("size", sizes[1:]))
     kinds: list[dict[str, object]] = [{"family": family, **base} for family in space.families]
     kinds += [{"family": space.families[0], **base, key: value} for key, values in others for value in values]
-    shapes = [{**kind, "width": width} for kind in kinds for width in widths(space, teacher)]
-    found = [_named(shape, recipe) for shape in shapes]
+    shapes = [{**kind, "width": width} for kind in kinds for width in student_widths(space, teacher)]
+    found = [_build_named_network(shape, recipe) for shape in shapes]
     return [n for n in found if (n.size or clip.size) >= 2 ** len(n.depths)]
 
 
-def widths(space: Space, teacher: Network) -> tuple[int, ...]:
+def student_widths(space: SearchSpace, teacher: NetworkSpec) -> tuple[int, ...]:
     """Widths of students: as the space lists them, else the teacher's and five smaller ones, each 0.71 of the next."""
     if space.widths is not None:
         return tuple(sorted(set(space.widths)))
     return tuple(sorted({max(round(teacher.width / math.sqrt(2) ** step / 2) * 2, 4) for step in range(6)}))
 
 
-def shortlist(
-    networks: Mapping[str, Network], p50_ms: Mapping[str, float], budget_ms: float | None, keep: int
-) -> list[Network]:
+def shortlist_networks(
+    networks: Mapping[str, NetworkSpec], p50_ms: Mapping[str, float], budget_ms: float | None, keep: int
+) -> list[NetworkSpec]:
     """The handful: spread along the milliseconds, and over kinds where several lie near one another.
 
     Args:
@@ -58,32 +58,34 @@ def shortlist(
     Returns:
         Fastest first; empty where none is within the budget.
     """
-    left = sorted((n for n in networks if budget_ms is None or p50_ms[n] <= budget_ms), key=lambda n: p50_ms[n])
-    if len(left) <= keep:
-        return [networks[n] for n in left]
+    within_budget = sorted(
+        (n for n in networks if budget_ms is None or p50_ms[n] <= budget_ms), key=lambda n: p50_ms[n]
+    )
+    if len(within_budget) <= keep:
+        return [networks[n] for n in within_budget]
     # From the slowest down: near the budget is where the most accurate one is likely to be.
-    top, low = math.log(p50_ms[left[-1]]), math.log(p50_ms[left[0]])
-    kept: list[str] = []
-    seen: Counter[Kind] = Counter()
+    top, low = math.log(p50_ms[within_budget[-1]]), math.log(p50_ms[within_budget[0]])
+    selected: list[str] = []
+    seen: Counter[ArchitectureKind] = Counter()
     for place in range(keep):
-        at = top - (top - low) * place / max(keep - 1, 1)
-        near = sorted((n for n in left if n not in kept), key=lambda n: abs(math.log(p50_ms[n]) - at))
-        reach = (top - low) / max(keep - 1, 1) / 2
-        close = [n for n in near if abs(math.log(p50_ms[n]) - at) <= reach] or near[:1]
-        best = min(close, key=lambda n: (seen[_kind(networks[n])], abs(math.log(p50_ms[n]) - at)))
-        kept.append(best)
-        seen[_kind(networks[best])] += 1
-    return [networks[n] for n in left if n in kept]
+        target = top - (top - low) * place / max(keep - 1, 1)
+        near = sorted((n for n in within_budget if n not in selected), key=lambda n: abs(math.log(p50_ms[n]) - target))
+        max_distance = (top - low) / max(keep - 1, 1) / 2
+        close = [n for n in near if abs(math.log(p50_ms[n]) - target) <= max_distance] or near[:1]
+        best = min(close, key=lambda n: (seen[_architecture_kind(networks[n])], abs(math.log(p50_ms[n]) - target)))
+        selected.append(best)
+        seen[_architecture_kind(networks[best])] += 1
+    return [networks[n] for n in within_budget if n in selected]
 
 
-def assistants(recipe: Recipe, students: list[Network]) -> tuple[Network, ...]:
+def propose_assistants(recipe: Recipe, students: list[NetworkSpec]) -> tuple[NetworkSpec, ...]:
     """Networks of the first family between the teacher's width and the middle student's, in equal ratios, widest first.
 
     Without a width of the teacher's (made elsewhere), the widest student stands for it. None where the gap is less
     than a factor of two for each.
     """
     middle = sorted(s.width for s in students)[len(students) // 2]
-    own = recipe.teacher.scalable
+    own = recipe.teacher.is_scalable
     top = recipe.teacher.width if own else max(s.width for s in students)
     count = min(recipe.space.assistants, int(math.log2(max(top / middle, 1))))
     family = recipe.teacher.family if own else "resnet"
@@ -94,10 +96,12 @@ def assistants(recipe: Recipe, students: list[Network]) -> tuple[Network, ...]:
     }
     ratio = (top / middle) ** (1 / (count + 1))
     found = [max(round(top / ratio ** (i + 1) / 2) * 2, 4) for i in range(count)]
-    return tuple(Network.model_validate({**shape, "width": w, "name": f"assistant-{w}"}) for w in dict.fromkeys(found))
+    return tuple(
+        NetworkSpec.model_validate({**shape, "width": w, "name": f"assistant-{w}"}) for w in dict.fromkeys(found)
+    )
 
 
-def settled(recipe: Recipe, students: Sequence[Network]) -> Recipe:
+def resolve_auto(recipe: Recipe, students: Sequence[NetworkSpec]) -> Recipe:
     """The recipe with these students, assistants where it says auto, and nothing left to propose.
 
     Raises:
@@ -105,11 +109,13 @@ def settled(recipe: Recipe, students: Sequence[Network]) -> Recipe:
     """
     if not recipe.auto:
         return recipe
-    found = assistants(recipe, list(students)) if "assistants" in recipe.auto else recipe.assistants
-    how = recipe.schedule.model_copy(update={"search": "halving" if recipe.halves else "exhaustive"})
-    tried = (*students, *_in_other_ways(recipe.space, students))
+    found = propose_assistants(recipe, list(students)) if "assistants" in recipe.auto else recipe.assistants
+    schedule = recipe.schedule.model_copy(
+        update={"search": "halving" if recipe.uses_successive_halving else "exhaustive"}
+    )
+    variants = (*students, *_make_training_variants(recipe.space, students))
     space = recipe.space.model_copy(update={"ways": {}})
-    update = {"students": tried, "assistants": found, "auto": (), "schedule": how, "space": space}
+    update = {"students": variants, "assistants": found, "auto": (), "schedule": schedule, "space": space}
     try:
         return Recipe.model_validate(recipe.model_copy(update=update).model_dump())
     except ValidationError as error:
@@ -118,7 +124,7 @@ def settled(recipe: Recipe, students: Sequence[Network]) -> Recipe:
         ) from None
 
 
-def _in_other_ways(space: Space, students: Sequence[Network]) -> list[Network]:
+def _make_training_variants(space: SearchSpace, students: Sequence[NetworkSpec]) -> list[NetworkSpec]:
     """The same networks, distilled in each of the space's ways; without a graft where frames or size are its own."""
     return [
         s.model_copy(update={"name": f"{s.name}-{way}", "training": how})
@@ -128,16 +134,16 @@ def _in_other_ways(space: Space, students: Sequence[Network]) -> list[Network]:
     ]
 
 
-def named_before(recipe: Recipe, students: Sequence[str]) -> Recipe:
+def restore_proposal(recipe: Recipe, students: Sequence[str]) -> Recipe:
     """The recipe as an earlier proposal settled it: with the students of these names, whatever the budget is now."""
     if not recipe.auto:
         return recipe
-    nets = {n.name: n for n in (grid(recipe) if "students" in recipe.auto else recipe.students)}
-    return settled(recipe, [nets[name] for name in students if name in nets])
+    nets = {n.name: n for n in (build_network_grid(recipe) if "students" in recipe.auto else recipe.students)}
+    return resolve_auto(recipe, [nets[name] for name in students if name in nets])
 
 
-def _named(shape: dict[str, object], recipe: Recipe) -> Network:
-    network = Network.model_validate({**shape, "name": "x"})
+def _build_named_network(shape: dict[str, object], recipe: Recipe) -> NetworkSpec:
+    network = NetworkSpec.model_validate({**shape, "name": "x"})
     frames = None if network.frames == recipe.clip.frames else network.frames
     size = None if network.size == recipe.clip.size else network.size
     parts = [network.family, str(network.width)]
@@ -148,9 +154,9 @@ def _named(shape: dict[str, object], recipe: Recipe) -> Network:
     return network.model_copy(update={"name": "-".join(parts), "frames": frames, "size": size})
 
 
-def _kind(network: Network) -> Kind:
+def _architecture_kind(network: NetworkSpec) -> ArchitectureKind:
     return network.family, network.depths, network.temporal, network.frames, network.size
 
 
-def _dividing(asked: tuple[int, ...], whole: int) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(n for n in asked if n and whole % n == 0)) or (whole,)
+def _filter_divisors(values: tuple[int, ...], total: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(n for n in values if n and total % n == 0)) or (total,)

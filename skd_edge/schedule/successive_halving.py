@@ -25,16 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.stats import Interval, paired_difference
-from skd_edge.execution.job_graph import Legs, Node, every_leg, in_order
-from skd_edge.execution.local_executor import Finished
-from skd_edge.recipe.schema import Network, Recipe
-from skd_edge.schedule.duration_model import Pace
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, build_job_graph, topological_order
+from skd_edge.execution.local_executor import JobResult
+from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.schedule.duration_model import DurationModel
 
-Path = tuple[str, ...]
-Results = Mapping[str, Finished]  # by hash
-Steps = Generator[list[Node], Results, None]
-Journal = Callable[..., None]
-_TOP = 2  # predecessors that a student tries to the end
+CascadePath = tuple[str, ...]
+JobResults = Mapping[str, JobResult]  # by hash
+JobBatches = Generator[list[TrainingJob], JobResults, None]
+RecordEvent = Callable[..., None]
+_BEST_PREDECESSORS = 2  # predecessors that a student tries to the end
 
 
 @dataclass
@@ -42,238 +42,270 @@ class Search:
     """What is trained, step by step; ``pruned`` says of every cascade that was not trained to the end why.
 
     Attributes:
-        legs: makes the legs.
+        job_factory: makes the legs.
         students: those within the budget.
         p50_ms: of each student at its fastest precision, by name.
         groups: ``(N,)`` source videos of the validation clips, for paired intervals.
-        journal: ``(event, **facts)``: where decisions go with their reasons.
+        record_event: ``(event, **facts)``: where decisions go with their reasons.
         pruned: the reason of every cascade that was given up, by its path from the teacher.
     """
 
-    legs: Legs
-    students: Sequence[Network]
+    job_factory: JobFactory
+    students: Sequence[NetworkSpec]
     p50_ms: Mapping[str, float]
     groups: NDArray[np.int64]
-    journal: Journal = lambda event, **facts: None
-    pruned: dict[Path, str] = field(default_factory=dict)
+    record_event: RecordEvent = lambda event, **facts: None
+    pruned: dict[CascadePath, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
         """The recipe, its proposals written out."""
-        return self.legs.recipe
+        return self.job_factory.recipe
 
-    def steps(self) -> Steps:
+    def iter_job_batches(self) -> JobBatches:
         """Lists of nodes to train, teachers first; the finished ones, by hash, are sent back for each list.
 
         May be begun again: what is finished is found by its hash.
         """
         self.pruned.clear()
-        if not self.recipe.halves:
-            yield every_leg(self.legs, self.students)
+        if not self.recipe.uses_successive_halving:
+            yield build_job_graph(self.job_factory, self.students)
             return
-        yield from _Halving(self).steps()
+        yield from _SuccessiveHalving(self).iter_job_batches()
 
 
-class _Halving:
+class _SuccessiveHalving:
     """The state of one search by halving: what is finished, and what it says of what is not."""
 
     def __init__(self, search: Search) -> None:
         self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
-        self.done: dict[str, Finished] = {}
-        self.pace = Pace(self.recipe.clip)
-        self.known: set[tuple[str, Path, str]] = set()
-        self.owed: list[Node] = []  # the direct cascades of the students that are kept whatever they cost
-        self.ways: dict[str, Path] = {}  # of each assistant, the best path that ends in it
-        self.paths = [p for p in self.recipe.paths if p]  # through assistants: the direct one is every student's first
-        self.stopped = ""
-        self.leaves: dict[Path, Node] = {}
-        self.every: dict[str, Node] = {}
+        self.results: dict[str, JobResult] = {}
+        self.duration_model = DurationModel(self.recipe.clip)
+        self.yielded: set[tuple[str, CascadePath, str]] = set()
+        self.reserved: list[TrainingJob] = []  # the direct cascades of the students that are kept whatever they cost
+        self.best_paths: dict[str, CascadePath] = {}  # of each assistant, the best path that ends in it
+        self.paths = [
+            p for p in self.recipe.cascade_paths if p
+        ]  # through assistants: the direct one is every student's first
+        self.stop_reason = ""
+        self.student_jobs: dict[CascadePath, TrainingJob] = {}
+        self.all_jobs: dict[str, TrainingJob] = {}
 
     # -------------------------------------------------------------------------------------------- the steps
-    def steps(self) -> Steps:
-        left = list(self.search.students)
+    def iter_job_batches(self) -> JobBatches:
+        remaining = list(self.search.students)
         for share in self.rule.rungs:
-            if len(left) > self.rule.keep:
-                rungs = {s.name: rung(self._leaf(s), share) for s in left}
-                yield from self._train(rungs.values())
-                left = self._better(left, {name: self.done[node.hash] for name, node in rungs.items()}, share)
-        if len(left) == len(self.search.students):  # nothing has said yet who is ahead
-            yield from self._train(self._leaf(s) for s in left)
-            left.sort(key=lambda s: -self._accuracy(self._leaf(s)))
-        self.owed = [self._leaf(s) for s in left[: self.rule.keep]]
+            if len(remaining) > self.rule.keep:
+                rungs = {s.name: truncate_job(self._student_job(s), share) for s in remaining}
+                yield from self._train_jobs(rungs.values())
+                remaining = self._select_better_students(
+                    remaining, {name: self.results[job.hash] for name, job in rungs.items()}, share
+                )
+        if len(remaining) == len(self.search.students):  # nothing has said yet who is ahead
+            yield from self._train_jobs(self._student_job(s) for s in remaining)
+            remaining.sort(key=lambda s: -self._job_accuracy(self._student_job(s)))
+        self.reserved = [self._student_job(s) for s in remaining[: self.rule.keep]]
         trained = []
-        for student in left:  # the leader first, with its cascades: what is spent on the others may come too late
-            leaf = self._leaf(student)
-            if leaf in self.owed or leaf.hash in self.done or self._affords([leaf]):
+        for student in remaining:  # the leader first, with its cascades: what is spent on the others may come too late
+            student_job = self._student_job(student)
+            if (
+                student_job in self.reserved
+                or student_job.hash in self.results
+                or self._is_within_stop_rules([student_job])
+            ):
                 trained.append(student)
-                yield from self._train([leaf])
-                yield from self._cascades(student)
+                yield from self._train_jobs([student_job])
+                yield from self._train_cascades(student)
             else:
                 for path in ((), *self.paths):
-                    self._prune(student, path, self.stopped)
-        legs = self.search.legs
-        made = {"alone": legs.alone, "kd": legs.plain_kd}
-        yield from self._train(made[kind](s) for s in trained for kind in self.rule.controls)
+                    self._prune_cascade(student, path, self.stop_reason)
+        factory = self.search.job_factory
+        make_control = {"alone": factory.make_labels_only_job, "kd": factory.make_plain_kd_job}
+        yield from self._train_jobs(make_control[kind](s) for s in trained for kind in self.rule.controls)
 
-    def _cascades(self, student: Network) -> Steps:
+    def _train_cascades(self, student: NetworkSpec) -> JobBatches:
         """Each assistant by its best predecessor, as far as it can still pay; then the student by its best two."""
-        for assistant in _by_rank(self.recipe.assistants, self.paths):
+        for assistant in _sort_by_rank(self.recipe.assistants, self.paths):
             before = {path[: path.index(assistant.name)] for path in self.paths if assistant.name in path}
-            if assistant.name in self.ways:
+            if assistant.name in self.best_paths:
                 continue
-            options = sorted((p for p in before if not p or self.ways.get(p[-1]) == p), key=lambda p: (len(p), p))
-            options = self._payable(student, assistant, options)
+            options = sorted((p for p in before if not p or self.best_paths.get(p[-1]) == p), key=lambda p: (len(p), p))
+            options = self._filter_affordable(student, assistant, options)
             if options:
-                best = yield from self._best(assistant, options)
-                self.ways[assistant.name] = (*best, assistant.name)
-        yield from self._student(student, [way for way in self.ways.values() if way in self.paths])
+                best = yield from self._find_best_predecessor(assistant, options)
+                self.best_paths[assistant.name] = (*best, assistant.name)
+        yield from self._train_student(student, [way for way in self.best_paths.values() if way in self.paths])
         for path in self.paths:
-            if path not in self.ways.values():
-                cut_off = self.stopped and any(n not in self.ways for n in path)
-                self._prune(
-                    student, path, self.stopped if cut_off else "another way to one of its assistants was better"
+            if path not in self.best_paths.values():
+                cut_off = self.stop_reason and any(n not in self.best_paths for n in path)
+                self._prune_cascade(
+                    student, path, self.stop_reason if cut_off else "another way to one of its assistants was better"
                 )
 
-    def _payable(self, student: Network, assistant: Network, options: list[Path]) -> list[Path]:
+    def _filter_affordable(
+        self, student: NetworkSpec, assistant: NetworkSpec, options: list[CascadePath]
+    ) -> list[CascadePath]:
         """The predecessors that may be compared, so that the student's own leg is still within the stop rules.
 
         Where that is too much, the first one alone; where even that is, none.
         """
         for some in (options, options[:1]):
-            costs = [self._to(assistant, way) for way in some]
-            if some and self._affords([*costs, self._leaf(student, *some[0], assistant.name)]):
+            costs = [self._assistant_job(assistant, way) for way in some]
+            if some and self._is_within_stop_rules([*costs, self._student_job(student, *some[0], assistant.name)]):
                 return some
         return []
 
-    def _best(self, assistant: Network, options: list[Path]) -> Generator[list[Node], Results, Path]:
+    def _find_best_predecessor(
+        self, assistant: NetworkSpec, options: list[CascadePath]
+    ) -> Generator[list[TrainingJob], JobResults, CascadePath]:
         """Train an assistant by each of these paths; returns the one that it is most accurate by."""
-        yield from self._train(self._to(assistant, way) for way in options)
-        accuracy = {way: self._accuracy(self._to(assistant, way)) for way in options}
+        yield from self._train_jobs(self._assistant_job(assistant, way) for way in options)
+        accuracy = {way: self._job_accuracy(self._assistant_job(assistant, way)) for way in options}
         best = max(options, key=lambda way: accuracy[way])
         if len(options) > 1:
-            said = {">".join(way) or "direct": a for way, a in accuracy.items()}
-            self.search.journal("predecessor", learner=assistant.name, chosen=">".join(best) or "direct", accuracy=said)
+            accuracy_by_path = {">".join(way) or "direct": a for way, a in accuracy.items()}
+            self.search.record_event(
+                "predecessor", learner=assistant.name, chosen=">".join(best) or "direct", accuracy=accuracy_by_path
+            )
         return best
 
-    def _student(self, student: Network, options: list[Path]) -> Steps:
+    def _train_student(self, student: NetworkSpec, options: list[CascadePath]) -> JobBatches:
         """The student by its best two predecessors, but by none that is worse than the student itself."""
-        direct = self._leaf(student)
-        teachers = {way: self._to(self.recipe.networks[way[-1]], way[:-1]) for way in options}
-        order = sorted(options, key=lambda way: -self._accuracy(teachers[way]))
+        direct = self._student_job(student)
+        teachers = {way: self._assistant_job(self.recipe.networks[way[-1]], way[:-1]) for way in options}
+        order = sorted(options, key=lambda way: -self._job_accuracy(teachers[way]))
         for place, way in enumerate(order):
-            ahead = self._difference(teachers[way], direct)
+            ahead = self._compare_jobs(teachers[way], direct)
             if ahead.high < 0:
-                said = f"{_points(ahead)} against what the student is without it"
-                self._prune(student, way, f"cannot win any more: {way[-1]} has {said}")
-            elif place >= _TOP:
-                self._prune(student, way, f"not among the best {_TOP} predecessors")
-            elif self._affords([self._leaf(student, *way)]):
-                yield from self._train([self._leaf(student, *way)])
+                gap = f"{_format_points(ahead)} against what the student is without it"
+                self._prune_cascade(student, way, f"cannot win any more: {way[-1]} has {gap}")
+            elif place >= _BEST_PREDECESSORS:
+                self._prune_cascade(student, way, f"not among the best {_BEST_PREDECESSORS} predecessors")
+            elif self._is_within_stop_rules([self._student_job(student, *way)]):
+                yield from self._train_jobs([self._student_job(student, *way)])
             else:
-                self._prune(student, way, self.stopped)
+                self._prune_cascade(student, way, self.stop_reason)
 
-    def _train(self, nodes: Iterable[Node]) -> Steps:
+    def _train_jobs(self, jobs: Iterable[TrainingJob]) -> JobBatches:
         """Have these trained, and what they need; what is finished is not asked for again."""
         # By role as well: a rung of all epochs is the very leg at the end, and both must be told of.
-        new = [n for n in in_order(nodes) if (n.hash, n.leg.path, n.leg.role) not in self.known]
+        new = [n for n in topological_order(jobs) if (n.hash, n.spec.path, n.spec.role) not in self.yielded]
         if new:
-            done = yield new
-            for leg in done.values():
-                self.pace.learn(leg)
-            self.done |= done
-            self.known |= {(n.hash, n.leg.path, n.leg.role) for n in new}
+            results = yield new
+            for result in results.values():
+                self.duration_model.add_result(result)
+            self.results |= results
+            self.yielded |= {(n.hash, n.spec.path, n.spec.role) for n in new}
 
     # -------------------------------------------------------------------------------------------- decisions
-    def _better(self, left: list[Network], at: Mapping[str, Finished], share: float) -> list[Network]:
+    def _select_better_students(
+        self, students: list[NetworkSpec], results: Mapping[str, JobResult], share: float
+    ) -> list[NetworkSpec]:
         """The better part of the students by what the choice goes by; every other one is pruned with its reason."""
-        order = sorted(left, key=lambda s: -self._worth(s, at[s.name]))
-        leader, kept = order[0], order[:1]
-        count = max(self.rule.keep, math.ceil(len(left) / self.rule.eta))
+        order = sorted(students, key=lambda s: -self._compute_utility(s, results[s.name]))
+        leader, remaining = order[0], order[:1]
+        count = max(self.rule.keep, math.ceil(len(students) / self.rule.eta))
         for place, student in enumerate(order[1:], 1):
-            ahead = _difference(at[student.name], at[leader.name], self.search.groups)
+            ahead = _compare_results(results[student.name], results[leader.name], self.search.groups)
             hopeless = self._cannot_win(student, leader, ahead)
             if place < count and not (hopeless and place >= self.rule.keep):
-                kept.append(student)
+                remaining.append(student)
                 continue
-            why = "cannot win any more" if hopeless else f"the better {count} of {len(left)} go on"
+            why = "cannot win any more" if hopeless else f"the better {count} of {len(students)} go on"
             for path in ((), *self.paths):
-                self._prune(
-                    student, path, f"{why}: {_points(ahead)} against {leader.name} after {share:.0%} of the epochs"
+                self._prune_cascade(
+                    student,
+                    path,
+                    f"{why}: {_format_points(ahead)} against {leader.name} after {share:.0%} of the epochs",
                 )
-        self.search.journal("rung", share=share, kept=[s.name for s in kept],
-                            accuracy={s.name: at[s.name].accuracy for s in order})  # fmt: skip
-        return kept
+        self.search.record_event(
+            "rung",
+            share=share,
+            kept=[s.name for s in remaining],
+            accuracy={s.name: results[s.name].accuracy for s in order},
+        )
+        return remaining
 
-    def _worth(self, student: Network, at: Finished) -> float:
+    def _compute_utility(self, student: NetworkSpec, result: JobResult) -> float:
         """Accuracy points; without a budget, less what the student's milliseconds must earn."""
         if self.recipe.choice.budget is not None:
-            return 100 * at.accuracy
-        tenths = math.log(self.search.p50_ms[student.name]) / math.log(1.1)
-        return 100 * at.accuracy - self.recipe.choice.exchange * tenths
+            return 100 * result.accuracy
+        ten_percent_steps = math.log(self.search.p50_ms[student.name]) / math.log(1.1)
+        return 100 * result.accuracy - self.recipe.choice.exchange * ten_percent_steps
 
-    def _cannot_win(self, student: Network, leader: Network, ahead: Interval) -> bool:
+    def _cannot_win(self, student: NetworkSpec, leader: NetworkSpec, ahead: Interval) -> bool:
         """Whether even the upper end of its interval loses: a faster student may be behind by the margin."""
         if self.recipe.choice.budget is None:
             return False
         faster = self.search.p50_ms[student.name] < self.search.p50_ms[leader.name]
         return 100 * ahead.high < (-self.recipe.choice.margin if faster else 0.0)
 
-    def _affords(self, nodes: Iterable[Node]) -> bool:
+    def _is_within_stop_rules(self, jobs: Iterable[TrainingJob]) -> bool:
         """Whether these as well, and what is owed, are within the stop rules; if not, ``stopped`` says which one."""
-        new = {n.hash: n for n in in_order([*nodes, *self.owed]) if n.hash not in self.done}
-        legs, rule = len(self.done) + len(new), self.rule
-        seconds = sum(f.seconds for f in self.done.values()) + sum(self.pace.seconds(n) for n in new.values())
-        limit = rule.share * self._exhaustive if rule.share else math.inf
-        if rule.max_legs is not None and legs > rule.max_legs:
-            self.stopped = f"stopped at schedule.max_legs {rule.max_legs}"
+        new = {n.hash: n for n in topological_order([*jobs, *self.reserved]) if n.hash not in self.results}
+        job_count, rule = len(self.results) + len(new), self.rule
+        seconds = sum(f.seconds for f in self.results.values()) + sum(
+            self.duration_model.estimate_seconds(n) for n in new.values()
+        )
+        limit = rule.share * self._exhaustive_seconds if rule.share else math.inf
+        if rule.max_legs is not None and job_count > rule.max_legs:
+            self.stop_reason = f"stopped at schedule.max_legs {rule.max_legs}"
         elif rule.max_seconds is not None and seconds > rule.max_seconds:
-            self.stopped = f"stopped at schedule.max_seconds {rule.max_seconds:g}"
+            self.stop_reason = f"stopped at schedule.max_seconds {rule.max_seconds:g}"
         elif seconds > limit:
-            self.stopped = f"stopped at schedule.share: beyond {rule.share:.0%} of the seconds of training all cascades"
+            self.stop_reason = (
+                f"stopped at schedule.share: beyond {rule.share:.0%} of the seconds of training all cascades"
+            )
         else:
             return True
         return False
 
     @property
-    def _exhaustive(self) -> float:
+    def _exhaustive_seconds(self) -> float:
         """Seconds of training every cascade of every student, beginnings shared, as far as can be told now."""
-        if not self.every:
-            leaves = (self._leaf(s, *path) for s in self.search.students for path in ((), *self.paths))
-            self.every = {n.hash: n for n in in_order(leaves)}
-        return sum(self.done[h].seconds if h in self.done else self.pace.seconds(n) for h, n in self.every.items())
+        if not self.all_jobs:
+            student_jobs = (self._student_job(s, *path) for s in self.search.students for path in ((), *self.paths))
+            self.all_jobs = {n.hash: n for n in topological_order(student_jobs)}
+        return sum(
+            self.results[h].seconds if h in self.results else self.duration_model.estimate_seconds(n)
+            for h, n in self.all_jobs.items()
+        )
 
     # -------------------------------------------------------------------------------------------- small words
-    def _leaf(self, student: Network, *path: str) -> Node:
+    def _student_job(self, student: NetworkSpec, *path: str) -> TrainingJob:
         key = (*path, student.name)
-        if key not in self.leaves:  # a given teacher is hashed, a factory called, for every leaf
-            self.leaves[key] = self.search.legs.cascade(student, path)
-        return self.leaves[key]
+        if key not in self.student_jobs:  # a given teacher is hashed, a factory called, for every leaf
+            self.student_jobs[key] = self.search.job_factory.make_cascade_job(student, path)
+        return self.student_jobs[key]
 
-    def _to(self, assistant: Network, path: Path) -> Node:
-        (node,) = (n for n in in_order([self._leaf(self.search.students[0], *path, assistant.name)])
-                   if n.leg.path[1:] == (*path, assistant.name))  # fmt: skip
-        return node
+    def _assistant_job(self, assistant: NetworkSpec, path: CascadePath) -> TrainingJob:
+        (job,) = (
+            n
+            for n in topological_order([self._student_job(self.search.students[0], *path, assistant.name)])
+            if n.spec.path[1:] == (*path, assistant.name)
+        )
+        return job
 
-    def _accuracy(self, node: Node) -> float:
-        return self.done[node.hash].accuracy
+    def _job_accuracy(self, job: TrainingJob) -> float:
+        return self.results[job.hash].accuracy
 
-    def _difference(self, one: Node, other: Node) -> Interval:
-        return _difference(self.done[one.hash], self.done[other.hash], self.search.groups)
+    def _compare_jobs(self, one: TrainingJob, other: TrainingJob) -> Interval:
+        return _compare_results(self.results[one.hash], self.results[other.hash], self.search.groups)
 
-    def _prune(self, student: Network, path: Path, reason: str) -> None:
+    def _prune_cascade(self, student: NetworkSpec, path: CascadePath, reason: str) -> None:
         whole = (self.recipe.teacher.name, *path, student.name)
         if whole not in self.search.pruned:
             self.search.pruned[whole] = reason
-            self.search.journal("pruned", cascade=">".join(whole), student=student.name, reason=reason)
+            self.search.record_event("pruned", cascade=">".join(whole), student=student.name, reason=reason)
 
 
-def rung(node: Node, share: float) -> Node:
+def truncate_job(job: TrainingJob, share: float) -> TrainingJob:
     """The same leg with this share of its epochs, from the beginning to its own end."""
-    leg = replace(node.leg, epochs=max(round(share * node.leg.epochs), 1), role="rung")
-    return replace(node, leg=leg)
+    spec = replace(job.spec, epochs=max(round(share * job.spec.epochs), 1), role="rung")
+    return replace(job, spec=spec)
 
 
-def _by_rank(assistants: Sequence[Network], paths: Iterable[Path]) -> list[Network]:
+def _sort_by_rank(assistants: Sequence[NetworkSpec], paths: Iterable[CascadePath]) -> list[NetworkSpec]:
     """Assistants, those first that come before others on the paths; as listed, where the paths go in circles."""
     before: dict[str, set[str]] = {a.name: set() for a in assistants}
     for path in paths:
@@ -285,9 +317,9 @@ def _by_rank(assistants: Sequence[Network], paths: Iterable[Path]) -> list[Netwo
     return list(assistants)
 
 
-def _difference(one: Finished, other: Finished, groups: NDArray[np.int64]) -> Interval:
+def _compare_results(one: JobResult, other: JobResult, groups: NDArray[np.int64]) -> Interval:
     return paired_difference(one.correct.astype(float), other.correct.astype(float), groups.tolist())
 
 
-def _points(ahead: Interval) -> str:
+def _format_points(ahead: Interval) -> str:
     return f"{100 * ahead.value:+.1f} points [{100 * ahead.low:+.1f}, {100 * ahead.high:+.1f}]"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from skd_bench.video.clip import Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.labels.dataset import settle
+from skd_edge.labels.dataset import aggregate_labels
 from skd_edge.recipe.loader import load_recipe
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/data.md"
@@ -66,7 +66,7 @@ def test_example(title, video, tmp_path, monkeypatch):
             whole = yaml.safe_load(text) | {"name": "example", "students": [{"name": "s"}]}
             Path("recipe.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     recipe = load_recipe("recipe.yaml", ())
-    listing, votes = settle(list_clips(recipe.data, seed=0, cache=tmp_path), recipe.labels)
+    listing, votes = aggregate_labels(list_clips(recipe.data, seed=0, cache=tmp_path), recipe.labels)
     counts = Counter(e.split for e in listing.entries)
     if COUNTS[title]:
         assert tuple(counts[s] for s in ("train", "val", "test")) == COUNTS[title]
@@ -78,6 +78,6 @@ def test_example(title, video, tmp_path, monkeypatch):
         if not entry.path.exists():  # the label files name it; a folder's files are there already
             entry.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(video, entry.path)
-        clip = decode_clip(entry.path, Sampling(2), Preprocess(8, 8, "crop", (0.5,) * 3, (0.5,) * 3), entry.part)
+        clip = decode_clip(entry.path, Sampling(2), Preprocessing(8, 8, "crop", (0.5,) * 3, (0.5,) * 3), entry.span)
         assert clip.shape == (2, 8, 8, 3)
     assert len({e.name for e in listing.entries}) == len(listing.entries)

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from skd_edge.recipe.data import FolderData
-from skd_edge.recipe.labels import Labels
-from skd_edge.recipe.schema import Choice
+from skd_edge.recipe.labels import LabelSettings
+from skd_edge.recipe.schema import SelectionRule
 
-SECTIONS = {"labels": Labels, "choice": Choice, "data": FolderData}
+SECTIONS = {"labels": LabelSettings, "choice": SelectionRule, "data": FolderData}
 
 
 def test_snippets_are_valid(root):

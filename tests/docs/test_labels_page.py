@@ -12,7 +12,7 @@ import yaml
 from skd_bench.errors import UserError
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.labels.csv_files import write_sheet
-from skd_edge.labels.dataset import gather
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.plan import plan
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
@@ -56,9 +56,9 @@ def written(recipe: dict) -> Recipe:
 
 def said(recipe: dict) -> dict[str, str]:
     """The weak label of each training clip."""
-    material = gather(written(recipe), Path("cache"))
+    material = load_training_data(written(recipe), Path("cache"))
     classes = (*material.clips.classes, "")
-    return dict(zip(material.clips.train.names, (classes[i] for i in material.weak), strict=True))
+    return dict(zip(material.clips.train.names, (classes[i] for i in material.weak_labels), strict=True))
 
 
 BY_NAME = {
@@ -75,10 +75,10 @@ def test_rules_and_a_model_label_what_nobody_did(example):
     recipe = written(example)
     assert plan(recipe).clips == 10  # listed
     assert said(example) == BY_NAME | {"2024/IMG_0001.mp4": "wave"}
-    material = gather(recipe, Path("cache"))
+    material = load_training_data(recipe, Path("cache"))
     assert material.votes.annotators == ("rules", "zero-shot")
     assert len(material.clips.val) == len(material.clips.test) == 2
-    assert plan(recipe).decoded
+    assert plan(recipe).is_decoded
 
 
 def test_rules_alone_and_a_model_alone_and_a_person_alone(example):
@@ -145,4 +145,4 @@ def test_one_clip_labelled_and_not(example):
     data = {"kind": "folder", "root": "videos/own", "unlabelled": "more", "val_root": "trusted"}
     recipe = written(example | {"data": data})
     with pytest.raises(UserError, match=r"walk/3.mp4 lies in .*rename"):
-        list_clips(recipe.data, seed=0, cache=Path("cache"), elsewhere=True)
+        list_clips(recipe.data, seed=0, cache=Path("cache"), external_labels=True)

@@ -12,10 +12,10 @@ import torch
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from skd_edge.models.builder import admit, build_network
+from skd_edge.models.builder import build_network, validate_teacher
 from skd_edge.models.external.huggingface import import_transformers
 from skd_edge.recipe.loader import load_recipe
-from skd_edge.recipe.schema import Member
+from skd_edge.recipe.schema import SingleTeacher
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/teachers.md"
 EXAMPLES = re.findall(r"^```yaml\n(teacher:.*?)^```", PAGE.read_text("utf-8"), flags=re.M | re.S)
@@ -33,17 +33,24 @@ def prepare(folder: Path, text: str) -> None:
         config = transformers.VideoMAEConfig(image_size=32, num_frames=4, decoder_num_hidden_layers=1, **small)
         transformers.VideoMAEForVideoClassification(config).save_pretrained(folder / "my-videomae")
     if "teacher.onnx" in text:
-        nodes = [helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
-                 helper.make_node("MatMul", ["mean", "w"], ["said"])]  # fmt: skip
-        tensors = [numpy_helper.from_array(np.ones((3, 10), np.float32), "w"),
-                   numpy_helper.from_array(np.array([-3, -2, -1]), "axes")]  # fmt: skip
+        nodes = [
+            helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+            helper.make_node("MatMul", ["mean", "w"], ["said"]),
+        ]
+        tensors = [
+            numpy_helper.from_array(np.ones((3, 10), np.float32), "w"),
+            numpy_helper.from_array(np.array([-3, -2, -1]), "axes"),
+        ]
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 3, 4, 32, 32])
         said = helper.make_tensor_value_info("said", TensorProto.FLOAT, ["B", 10])
-        model = helper.make_model(helper.make_graph(nodes, "g", [x], [said], tensors), ir_version=9,
-                                  opset_imports=[helper.make_opsetid("", 18)])  # fmt: skip
+        model = helper.make_model(
+            helper.make_graph(nodes, "g", [x], [said], tensors),
+            ir_version=9,
+            opset_imports=[helper.make_opsetid("", 18)],
+        )
         onnx.save(model, folder / "teacher.onnx")
     if "own.pt" in text:
-        own = Member(width=8)
+        own = SingleTeacher(width=8)
         clip = load_recipe_from(folder, "teacher: {width: 8}").clip
         torch.save(build_network(own, classes=10, clip=clip, seed=0).state_dict(), folder / "own.pt")
     if "said.npz" in text:
@@ -65,7 +72,7 @@ def test_an_example(text, tmp_path):
     prepare(tmp_path, text)
     recipe = load_recipe_from(tmp_path, text)
     try:
-        admit(recipe.teacher, clip=recipe.clip, seed=0, allow_code=False)
+        validate_teacher(recipe.teacher, clip=recipe.clip, seed=0, allow_code=False)
         if recipe.teacher.logits:
             return
         net = build_network(recipe.teacher, classes=10, clip=recipe.clip, seed=0, names=("c",) * 10).eval()

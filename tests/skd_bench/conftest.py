@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from skd_bench.bundle.manifest import Artefact, Manifest, Sample
+from skd_bench.bundle.manifest import Artefact, Manifest, SampleClip
 from skd_bench.files import sha256_file
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 
 FRAMES, SIZE = 4, 16
 CLASSES = ["dark", "bright", "green"]
@@ -65,7 +65,7 @@ def make_bundle(folder: Path, *, files=("fp32.onnx", "other.onnx"), samples: int
     for i in range(samples):
         (folder / "samples").mkdir(exist_ok=True)
         path = grey_video(folder / "samples" / f"{i}.mp4", 30)
-        clips.append(Sample(f"samples/{i}.mp4", sha256_file(path), path.stat().st_size, "dark"))
+        clips.append(SampleClip(f"samples/{i}.mp4", sha256_file(path), path.stat().st_size, "dark"))
     Manifest(
         schema=1,
         name="tiny bundle",
@@ -73,7 +73,7 @@ def make_bundle(folder: Path, *, files=("fp32.onnx", "other.onnx"), samples: int
         classes=CLASSES,
         contract="float_clip",
         sampling=Sampling(FRAMES),
-        preprocess=Preprocess(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        preprocess=Preprocessing(SIZE, SIZE, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
         default=artefacts[0].file,
         artefacts=artefacts,
         samples=clips,

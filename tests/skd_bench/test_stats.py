@@ -10,10 +10,10 @@ from skd_bench import stats
 from skd_bench.errors import UserError
 from skd_bench.stats import (
     Interval,
-    mcnemar,
+    mcnemar_p_value,
     mean_interval,
     paired_difference,
-    percentile,
+    percentile_interval,
     ratio_of_medians,
     resolvable_points,
 )
@@ -34,7 +34,7 @@ def lognormal(processes: int, n: int, seed: int = 0) -> list[np.ndarray]:
     st.sampled_from([25.0, 50.0, 75.0, 90.0]),
 )
 def test_a_percentile_is_one_of_the_samples_and_lies_in_its_interval(samples, q):
-    got = percentile(samples, q, resamples=100)
+    got = percentile_interval(samples, q, resamples=100)
     pooled = np.concatenate([np.asarray(s) for s in samples])
     if got is None:
         assert q > 50 or len(pooled) < 64
@@ -45,58 +45,58 @@ def test_a_percentile_is_one_of_the_samples_and_lies_in_its_interval(samples, q)
 
 @pytest.mark.parametrize(("q", "needed"), [(50, 11), (90, 64), (99, 662)])
 def test_a_percentile_without_enough_samples_is_none(q, needed):
-    assert percentile([np.arange(needed - 1.0)], q) is None
-    got = percentile([np.arange(float(needed))], q)
+    assert percentile_interval([np.arange(needed - 1.0)], q) is None
+    got = percentile_interval([np.arange(float(needed))], q)
     assert got is not None
     if q > 50:
         assert got.value == needed - 1  # t = 1: nothing is dropped
 
 
 def test_no_samples_is_none():
-    assert percentile([], 50) is None
-    assert percentile([[], []], 50) is None
+    assert percentile_interval([], 50) is None
+    assert percentile_interval([[], []], 50) is None
 
 
 def test_the_median_is_the_nearest_rank():
-    assert percentile([np.arange(1, 102.0)], 50).value == 51
+    assert percentile_interval([np.arange(1, 102.0)], 50).value == 51
 
 
 @pytest.mark.parametrize(("n", "q"), [(64, 90), (200, 90), (662, 99), (1200, 99), (5000, 99)])
 def test_the_tail_drops_what_early_stopping_allows(n, q):
     t = max(t for t in range(n) if binom.cdf(t, n, 1 - q / 100) <= 0.01)
-    got = percentile([np.arange(float(n))], q)
+    got = percentile_interval([np.arange(float(n))], q)
     assert got.value == n - t  # sorted 0..n-1, the t - 1 largest dropped
 
 
 def test_the_tail_estimate_covers_the_true_percentile_almost_always():
     true = math.exp(1 + 0.3 * 1.2815515655446004)
     rng = np.random.default_rng(5)
-    below = sum(percentile([rng.lognormal(1, 0.3, 200)], 90, resamples=1).value < true for _ in range(400))
+    below = sum(percentile_interval([rng.lognormal(1, 0.3, 200)], 90, resamples=1).value < true for _ in range(400))
     assert below <= 12  # 1 % expected, 3 % would be far out
 
 
 def test_slow_processes_widen_the_interval():
     even = [np.sort(s) for s in np.random.default_rng(0).lognormal(1, 0.1, (5, 200))]
     uneven = [s * f for s, f in zip(even, (0.7, 0.9, 1.0, 1.1, 1.4), strict=True)]
-    narrow, wide = percentile(even, 50), percentile(uneven, 50)
+    narrow, wide = percentile_interval(even, 50), percentile_interval(uneven, 50)
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
 def test_percentiles_repeat_and_do_not_mind_the_order_of_samples():
     samples = lognormal(5, 100)
     shuffled = [np.random.default_rng(1).permutation(s) for s in samples]
-    assert percentile(samples, 90) == percentile(samples, 90) == percentile(shuffled, 90)
+    assert percentile_interval(samples, 90) == percentile_interval(samples, 90) == percentile_interval(shuffled, 90)
 
 
 @pytest.mark.parametrize("q", [0, 100, -1, 101])
 def test_an_impossible_percentile_is_refused(q):
     with pytest.raises(ValueError, match="between 0 and 100"):
-        percentile([np.arange(100.0)], q)
+        percentile_interval([np.arange(100.0)], q)
 
 
 def test_a_sample_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="finite"):
-        percentile([[1.0, float("nan")] * 50], 50)
+        percentile_interval([[1.0, float("nan")] * 50], 50)
 
 
 # ------------------------------------------------------------------------------------------------------ paired ratio
@@ -161,7 +161,7 @@ def test_groups_of_unequal_size_weigh_by_their_clips():
 def test_large_inputs_stay_within_the_table(monkeypatch):
     values = np.random.default_rng(0).random(500)
     whole = mean_interval(values, resamples=300)
-    monkeypatch.setattr(stats, "_TABLE", 5000)
+    monkeypatch.setattr(stats, "_MAX_TABLE_ELEMENTS", 5000)
     assert mean_interval(values, resamples=300) == whole
 
 
@@ -205,7 +205,7 @@ def test_different_clips_cannot_be_paired():
     with pytest.raises(ValueError, match="3 and 2"):
         paired_difference([1, 0, 1], [1, 0])
     with pytest.raises(ValueError, match="same clips"):
-        mcnemar([1, 0, 1], [1, 0])
+        mcnemar_p_value([1, 0, 1], [1, 0])
 
 
 @quick
@@ -215,7 +215,7 @@ def test_mcnemar_is_the_binomial_test_on_the_clips_that_differ(only_a, only_b, b
     b = np.array([0] * only_a + [1] * only_b + [1] * both, bool)
     n = only_a + only_b
     want = binomtest(only_a, n, 0.5).pvalue if n else 1.0
-    assert mcnemar(a, b) == pytest.approx(want, rel=1e-8)
+    assert mcnemar_p_value(a, b) == pytest.approx(want, rel=1e-8)
 
 
 def test_330_clips_at_87_percent_resolve_about_3_6_points():

@@ -39,9 +39,13 @@ def linear_tflite(path: Path, weights: np.ndarray, bias: np.ndarray, shape: tupl
 
     graph, model = s.SubGraphT(), s.ModelT()
     graph.tensors = [
-        tensor("clip", [batch, *shape]), tensor("shape", [2], 1, s.TensorType.INT32), tensor("flat", [batch, rows]),
-        tensor("w", [classes, rows], 2), tensor("b", [classes], 3), tensor("logits", [batch, classes]),
-    ]  # fmt: skip
+        tensor("clip", [batch, *shape]),
+        tensor("shape", [2], 1, s.TensorType.INT32),
+        tensor("flat", [batch, rows]),
+        tensor("w", [classes, rows], 2),
+        tensor("b", [classes], 3),
+        tensor("logits", [batch, classes]),
+    ]
     graph.inputs, graph.outputs = [0], [5]
     graph.operators = [
         operator(0, [0, 1], [2], s.BuiltinOptions.ReshapeOptions, s.ReshapeOptionsT()),

@@ -117,14 +117,14 @@ def _kill_after_legs(words: list[str], journal: Path, legs: int, places: dict[st
 @pytest.fixture(scope="session")
 def tiny_clips() -> Any:
     """Clips in memory, as a store gives them: 48 training, 20 validation and 20 test clips, ``(N, 4, 16, 16, 3)``."""
-    from skd_edge.data.sources.synthetic import render
-    from skd_edge.data.store.clip_store import Clips, ClipSet
+    from skd_edge.data.sources.synthetic import render_clip
+    from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 
     motions = ("move_left", "move_right", "spin_cw", "blink")
 
-    def split(first: int, count: int, name: str) -> ClipSet:
+    def split(first: int, count: int, name: str) -> ClipSplit:
         ids = np.arange(first, first + count)
-        clips = np.stack([render(motions[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
-        return ClipSet(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
+        clips = np.stack([render_clip(motions[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
+        return ClipSplit(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
 
-    return Clips(motions, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")
+    return ClipDataset(motions, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")

@@ -27,9 +27,9 @@ with Run(Path(sys.argv[1]), "name: held\\n") as run:
 def test_a_new_folder_and_a_run_of_ours(tmp_path):
     folder = tmp_path / "a b" / "läufe"
     with Run(folder, "name: one\n") as run:
-        run.journal("started", seed=1)
+        run.record_event("started", seed=1)
     with Run(folder, "name: two\n") as run:
-        run.journal("started", seed=2)
+        run.record_event("started", seed=2)
     assert (folder / "recipe.yaml").read_text() == "name: two\n"
     assert [(e["event"], e["seed"]) for e in read_journal(folder)] == [("started", 1), ("started", 2)]
     assert all(e["time"].startswith("20") for e in read_journal(folder))
@@ -61,24 +61,24 @@ def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     with Run(folder, "name: next\n") as run:
-        run.journal("started")
+        run.record_event("started")
     assert len(read_journal(folder)) == 2
 
 
 def test_a_line_that_was_cut_off(tmp_path):
     with Run(tmp_path / "run", "") as run:
-        run.journal("one", text="zwei\nZeilen ü")
+        run.record_event("one", text="zwei\nZeilen ü")
     with (tmp_path / "run" / "journal.jsonl").open("a") as file:
         file.write('{"event": "hal')
     assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one"]
     # What is written after it stands on a line of its own.
     with Run(tmp_path / "run", "") as run:
-        run.journal("two")
+        run.record_event("two")
     assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one", "two"]
 
 
 def finish(run: Run, leg: str, text: str = "weights") -> Path:
-    folder = run.leg_folder(leg)
+    folder = run.job_folder(leg)
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_text(text)
     (folder / "leg.json").write_text(json.dumps({"leg": leg}))
@@ -87,14 +87,14 @@ def finish(run: Run, leg: str, text: str = "weights") -> Path:
 
 def test_finished_legs_are_shared_by_links(tmp_path):
     with Run(tmp_path / "one", "") as one:
-        assert not one.fetch("abc")
+        assert not one.fetch_job("abc")
         made = finish(one, "abc")
-        assert one.fetch("abc")
-        one.publish("abc")
+        assert one.fetch_job("abc")
+        one.publish_job("abc")
     with Run(tmp_path / "two", "") as two:
-        assert not two.fetch("other")
-        assert two.fetch("abc")
-        linked = two.leg_folder("abc")
+        assert not two.fetch_job("other")
+        assert two.fetch_job("abc")
+        linked = two.job_folder("abc")
         assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "leg.json"}
         assert (linked / "weights.safetensors").samefile(made / "weights.safetensors")
         assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # nothing half-made beside it
@@ -102,25 +102,25 @@ def test_finished_legs_are_shared_by_links(tmp_path):
 
 def test_an_unfinished_leg_is_neither_published_nor_taken(tmp_path):
     with Run(tmp_path / "one", "") as one:
-        one.leg_folder("abc").mkdir(parents=True)
-        (one.leg_folder("abc") / "state.pt").write_bytes(b"half")
-        assert not one.fetch("abc")
+        one.job_folder("abc").mkdir(parents=True)
+        (one.job_folder("abc") / "state.pt").write_bytes(b"half")
+        assert not one.fetch_job("abc")
         there = cache_root() / "legs" / "abc"
         there.mkdir(parents=True)
         (there / "weights.safetensors").write_text("half")
-        assert not one.fetch("abc")
+        assert not one.fetch_job("abc")
         # Once it is finished elsewhere, the finished one takes the place of the half one.
         (there / "leg.json").write_text("{}")
-        assert one.fetch("abc")
-        assert not (one.leg_folder("abc") / "state.pt").exists()
+        assert one.fetch_job("abc")
+        assert not (one.job_folder("abc") / "state.pt").exists()
 
 
 def test_publishing_twice_keeps_the_first(tmp_path):
     with Run(tmp_path / "one", "") as one, Run(tmp_path / "two", "") as two:
         finish(one, "abc", "first")
         finish(two, "abc", "second")
-        one.publish("abc")
-        two.publish("abc")
+        one.publish_job("abc")
+        two.publish_job("abc")
     assert (cache_root() / "legs" / "abc" / "weights.safetensors").read_text() == "first"
 
 

@@ -5,22 +5,22 @@ import torch
 from onnx import numpy_helper
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes import runtime
-from skd_bench.video.clip import Preprocess, normalise
-from skd_export.analysis.parity import parity, torch_logits
-from skd_export.exporter import Frames, Quantising, facts, make_artefacts
+from skd_bench.runtimes import find_runtime
+from skd_bench.video.clip import Preprocessing, normalise
+from skd_export.analysis.parity import compute_parity, compute_torch_logits
+from skd_export.exporter import QuantizationConfig, Uint8Input, make_artefacts, read_metadata
 from skd_export.graph.onnx_export import load_onnx
-from skd_export.quantization.calibration import chunk_of
-from skd_export.quantization.quantize import operator_fate
-from skd_export.quantization.sensitivity import logits
+from skd_export.quantization.calibration import choose_chunk_size
+from skd_export.quantization.quantize import count_executed_operators
+from skd_export.quantization.sensitivity import compute_onnx_logits
 
 SHAPE, CLASSES = (4, 16, 16), ["left", "right", "up", "down", "still"]
 
 
 def make(network, folder, clips, precisions=("fp32", "int8"), frames=None, **more):
-    quantising = None if clips is None else Quantising(clips, **more)
+    quantising = None if clips is None else QuantizationConfig(clips, **more)
     return make_artefacts(
-        network, precisions, folder, clip_shape=SHAPE, classes=CLASSES, quantising=quantising, frames=frames
+        network, precisions, folder, clip_shape=SHAPE, classes=CLASSES, quantization=quantising, uint8_input=frames
     )
 
 
@@ -31,8 +31,8 @@ def state(folder):
 def test_files_and_what_is_known_about_them(network, batches, tmp_path):
     paths = make(network, tmp_path, batches)
     assert {k: p.name for k, p in paths.items()} == {"fp32": "fp32.onnx", "int8": "int8.onnx"}
-    assert facts(paths["int8"])["operators"]["QLinearConv"] == 4
-    assert facts(paths["fp32"])["operators"]["Conv"] == 4
+    assert read_metadata(paths["int8"])["operators"]["QLinearConv"] == 4
+    assert read_metadata(paths["fp32"])["operators"]["Conv"] == 4
 
 
 def test_second_call_touches_nothing(network, batches, tmp_path):
@@ -77,23 +77,23 @@ def test_impossible_wishes(network, tmp_path):
     with pytest.raises(UserError, match="'int4' is not known"):
         make(network, tmp_path, None, ["int4"])
     with pytest.raises(UserError, match="nothing is noted"):
-        facts(tmp_path / "fp32.onnx")
+        read_metadata(tmp_path / "fp32.onnx")
 
 
 # ---------------------------------------------------------------------------------------------- contract, precision
 def test_files_of_frames_answer_as_files_of_clips_do(network, batches, tmp_path):
-    how = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+    how = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
     plain = make(network, tmp_path / "a", batches)
-    framed = make(network, tmp_path / "b", batches, frames=Frames(how))
+    framed = make(network, tmp_path / "b", batches, frames=Uint8Input(how))
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 16, 16, 3), np.uint8)
     for precision in ("fp32", "int8"):
         assert framed[precision].name == plain[precision].name
-        session = runtime("ort").load(framed[precision], threads=1)
+        session = find_runtime("ort").load(framed[precision], threads=1)
         np.testing.assert_allclose(
-            session.run(pixels), logits(plain[precision], normalise(pixels, how)), rtol=1e-4, atol=1e-4
+            session.run(pixels), compute_onnx_logits(plain[precision], normalise(pixels, how)), rtol=1e-4, atol=1e-4
         )
     before = state(tmp_path / "b")
-    make(network, tmp_path / "b", lambda: pytest.fail("made again"), frames=Frames(how))
+    make(network, tmp_path / "b", lambda: pytest.fail("made again"), frames=Uint8Input(how))
     assert state(tmp_path / "b") == before
 
 
@@ -103,10 +103,10 @@ def test_every_precision_is_close_to_the_network(network, batches, clips, tmp_pa
     assert len(told) == 1  # one calibration serves both INT8 files
     assert "chunks of 8 clips: up to" in told[0]
     held_out = clips(64, 5)
-    reference = torch_logits(network, [held_out])
+    reference = compute_torch_logits(network, [held_out])
     for precision, path in made.items():
-        assert parity(reference, logits(path, held_out))["cosine"] > 0.99, precision
-    ran = {p: {f["op"]: f["ran"] for f in facts(path)["fates"]} for p, path in made.items()}
+        assert compute_parity(reference, compute_onnx_logits(path, held_out))["cosine"] > 0.99, precision
+    ran = {p: {f["op"]: f["ran"] for f in read_metadata(path)["fates"]} for p, path in made.items()}
     assert ran["int8"]["QLinearConv"] == "int8"
     assert "int8" not in ran["fp32"].values()
 
@@ -124,12 +124,12 @@ def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, bat
     seen = []
 
     def refuse(path, precision):
-        convolutions = operator_fate(path).get("QLinearConv", 0)
+        convolutions = count_executed_operators(path).get("QLinearConv", 0)
         seen.append(convolutions)
         return f"{convolutions} are too many" if convolutions > 3 else None
 
     path = make(network, tmp_path, batches, ("int8",), refuse=refuse)["int8"]
-    known = facts(path)
+    known = read_metadata(path)
     assert len(known["excluded"]) == len(known["tried"]) >= 1
     assert known["excluded"] == [s["layer"] for s in known["sensitivity"]][: len(known["excluded"])]
     errors = [s["error"] for s in known["sensitivity"]]
@@ -141,13 +141,13 @@ def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, bat
 
 def test_a_file_that_cannot_be_saved_keeps_all_its_layers(network, batches, tmp_path):
     path = make(network, tmp_path, batches, ("int8",), refuse=lambda path, precision: "never")["int8"]
-    assert facts(path)["excluded"] == []
-    assert facts(path)["operators"]["QLinearConv"] == 4
-    assert len(facts(path)["tried"]) == 3  # all layers, then one and two of five left out
+    assert read_metadata(path)["excluded"] == []
+    assert read_metadata(path)["operators"]["QLinearConv"] == 4
+    assert len(read_metadata(path)["tried"]) == 3  # all layers, then one and two of five left out
 
 
 def test_memory_is_bounded_by_smaller_chunks(fp32):
     model = onnx.shape_inference.infer_shapes(load_onnx(fp32))
-    assert chunk_of(model) == 8
+    assert choose_chunk_size(model) == 8
     model.graph.value_info[0].type.tensor_type.shape.dim[0].dim_value = 2**26
-    assert chunk_of(model) == 1
+    assert choose_chunk_size(model) == 1

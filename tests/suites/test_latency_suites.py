@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from skd_bench.benchmark.latency import Latency
-from skd_bench.stats import percentile
+from skd_bench.benchmark.latency import LatencyResult
+from skd_bench.stats import percentile_interval
 
 
 @pytest.fixture
@@ -22,43 +22,55 @@ def suites(root, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def latency(name: str, ms: float) -> Latency:
+def latency(name: str, ms: float) -> LatencyResult:
     samples = [[ms * (1 + 0.01 * i) for i in range(20)] for _ in range(3)]
-    return Latency(name, samples, percentile(samples, 50), None, None, 60, 1.0, 1.0, True, None)
+    return LatencyResult(name, samples, percentile_interval(samples, 50), None, None, 60, 1.0, 1.0, True, None)
 
 
-def measured(**ms: float) -> dict[str, Latency]:
+def measured(**ms: float) -> dict[str, LatencyResult]:
     return {key.replace("__", " ").replace("_", "-"): latency(key, value) for key, value in ms.items()}
 
 
 def test_ratios_goals_and_the_fastest_runtime(suites):
-    from bench.suites.latency.runtimes import compared
+    from bench.suites.latency.runtimes import compare_with_eager
 
-    found = compared(
+    found = compare_with_eager(
         measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.8, openvino__fp32=1.6, openvino__int8=1.0)
     )
     assert found["best"] == "openvino int8"
     assert found["best_over_eager"]["value"] == pytest.approx(6.0)
     assert found["int8_over_fp32"]["ort"]["value"] == pytest.approx(2.0 / 1.8)
     assert found["met"] == {"eager": True, "int8": True}
-    slow = compared(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.8, litert__fp32=1.5))
+    slow = compare_with_eager(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.8, litert__fp32=1.5))
     assert (slow["best"], slow["met"]) == ("litert fp32", {"eager": False, "int8": False})
     # LiteRT's file is FP32 alone: the fastest runtime that takes both precisions is asked.
-    both = compared(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.2, litert__fp32=1.0))
+    both = compare_with_eager(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.2, litert__fp32=1.0))
     assert (both["best"], both["met"]) == ("litert fp32", {"eager": True, "int8": True})
 
 
 def test_the_speed_page_prints_what_was_measured(suites):
-    from bench.suites.latency.runtimes import compared
+    from bench.suites.latency.runtimes import compare_with_eager
     from bench.suites.latency.runtimes_page import page
 
-    found = compared(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.0))
+    found = compare_with_eager(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.0))
     parity = {"n": 9, "agreement": 1.0, "relative": 1e-6, "accuracy_drop": 0.0, "verdict": None, "bytes": 1}
     kinds = {"ort": [{"op": "QLinearConv", "ran": "int8", "nodes": 17, "share": 0.75}], "openvino": {"Reorder u8": 17}}
-    row = {"student": "a student", "export": {"seconds": 9.0, "files": {"fp32": parity, "int8": parity}},
-           "latency": {"1": found}, "operators": {"int8": kinds}}  # fmt: skip
-    text = page({"device": {"cpu": "a CPU", "cores_usable": 2}, "after": {"load": [0.5]}, "versions": {"ort": "1"},
-                 "processes": 3, "queries": 20, "rows": [row]})  # fmt: skip
+    row = {
+        "student": "a student",
+        "export": {"seconds": 9.0, "files": {"fp32": parity, "int8": parity}},
+        "latency": {"1": found},
+        "operators": {"int8": kinds},
+    }
+    text = page(
+        {
+            "device": {"cpu": "a CPU", "cores_usable": 2},
+            "after": {"load": [0.5]},
+            "versions": {"ort": "1"},
+            "processes": 3,
+            "queries": 20,
+            "rows": [row],
+        }
+    )
     assert "| a student | 1 | ort int8 | 6.00 [6.00, 6.00] | ort 2.00 [2.00, 2.00] |" in text
     assert "| int8 | 17 QLinearConv int8 (75%) | 17 Reorder u8 |" in text
     assert "1 of 1 rows" in text
@@ -82,9 +94,9 @@ def test_the_pages_are_those_of_the_published_numbers(suites):
 
 def test_fading_hues_need_the_order_of_frames(suites):
     """Both halves of the classes have the same frames, in another order: the mean over time tells hues alone."""
-    from bench.suites.fixtures import tints
+    from bench.suites.fixtures import render_tints
 
-    clips, labels = tints(40, 0, frames=8, size=16, fading=True)
+    clips, labels = render_tints(40, 0, frames=8, size=16, fading=True)
     assert clips.shape == (40, 8, 16, 16, 3)
     colours = clips.astype(np.float64).mean((2, 3)) - clips.mean((1, 2, 3))[:, None]  # (N, T, 3), about the clip's mean
     rising = np.einsum("ntc,nc->nt", colours, 24 * np.cos(2 * np.pi * ((labels % 5)[:, None] / 5 + np.arange(3) / 3)))

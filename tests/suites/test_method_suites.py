@@ -26,7 +26,7 @@ def suites(root, monkeypatch):
 
 
 def test_the_a_a_suite_counts_what_it_says(suites):
-    from bench.suites.latency.aa_test import overlap, verdicts
+    from bench.suites.latency.aa_test import intervals_overlap, verdicts
 
     def repeated(aa, ba, p50, gate=True):
         return {"aa": aa, "ba": ba, "p50": p50, "gate": gate}
@@ -40,43 +40,45 @@ def test_the_a_a_suite_counts_what_it_says(suites):
     assert found["ratios overlap"]["count"] == 2  # the last is compared with the first
     absolute = found["absolute repeats overlap"]
     assert (absolute["count"], absolute["n"], absolute["held back by the load gate"]) == (2, 2, 2)
-    assert not overlap([1.0, 0.9, 1.1], [2.0, 1.2, 3.0])
+    assert not intervals_overlap([1.0, 0.9, 1.1], [2.0, 1.2, 3.0])
     assert verdicts([misses])["absolute repeats overlap"]["met"] is None
 
 
 def test_three_ways_of_timing_run_the_same_file(suites, tmp_path):
     pytest.importorskip("polygraphy")
-    from bench.suites.latency.cross_check import WAYS, chain, ratios
+    from bench.suites.latency.cross_check import WAYS, compare_ways, write_conv_chain
 
-    model = chain(tmp_path / "chain.onnx", 2, channels=4)
+    model = write_conv_chain(tmp_path / "chain.onnx", 2, channels=4)
     for way in WAYS.values():
         times = way(str(model), 30)
         assert len(times) == 30
         assert min(times) > 0
-    found = ratios([{"ours": 1.02, "bare": 1.0, "polygraphy": 1.2}] * 5)
+    found = compare_ways([{"ours": 1.02, "bare": 1.0, "polygraphy": 1.2}] * 5)
     assert found["bare"]["ratio"] == pytest.approx(1.02)
     assert found["bare"]["met"]
     assert not found["polygraphy"]["met"]
 
 
 def grown(row, noise=()):
-    from skd_edge.execution.job_graph import Facts, Legs
+    from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory
     from skd_edge.recipe.loader import load_recipe
 
     recipe = load_recipe("quickstart", [*noise, *row.sets])
-    return row.grow(Legs(recipe, Facts("data", "weak", 10)), recipe.students[0])
+    return row.grow(JobFactory(recipe, DatasetFingerprint("data", "weak", 10)), recipe.students[0])
 
 
 def test_every_row_is_another_leg_of_the_same_student(suites):
     from bench.suites.method.rows import ROWS, THESIS
 
     nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
-    other = {r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}}  # other labels, other epochs
+    other = {
+        r.name for r in ROWS if r.clean or {r.without_turns, r.student, r.teacher} != {1}
+    }  # other labels, other epochs
     hashes = {name: node.hash for name, node in nodes.items() if name not in other}
     assert len(set(hashes.values())) == len(hashes)
-    epochs = {node.leg.epochs for name, node in nodes.items() if not name.startswith("teacher")}
+    epochs = {node.spec.epochs for name, node in nodes.items() if not name.startswith("teacher")}
     assert len(epochs) == 1  # equal student epochs
-    widths = {node.leg.learner.width for name, node in nodes.items() if name in {r.name for r in ROWS}}
+    widths = {node.spec.learner.width for name, node in nodes.items() if name in {r.name for r in ROWS}}
     assert len(widths) == 2  # the student, the teacher
 
 
@@ -84,14 +86,14 @@ def test_baselines_see_weak_labels_and_no_substages(suites):
     from bench.suites.method.rows import ROWS
 
     for row in ROWS:
-        leg = grown(row).leg
+        leg = grown(row).spec
         if row.name in ("no KD", "KD", "KD + LS", "DIST", "TAKD", "FitNet", "ELR alone"):
             assert leg.targets == "weak"
             assert leg.staged == (row.name == "FitNet")
         if row.name.startswith(("full", "all four ideas")):
             assert leg.staged
     without = grown(next(r for r in ROWS if r.name == "full - (c) pseudo-labels"))
-    assert without.leg.targets == "weak"
+    assert without.spec.targets == "weak"
     assert without.labels is None
 
 
@@ -127,25 +129,35 @@ def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
 
 
 def test_the_tables_statistics(suites, tmp_path):
-    from bench.suites.method.tables import Column, bits, holm, leads, pooled, share, write_tables
+    from bench.suites.method.tables import (
+        Column,
+        format_leads,
+        format_pooled_lead,
+        format_recovered_share,
+        holm,
+        unpack_correct,
+        write_tables,
+    )
 
     rates = {"no KD": 0.5, "KD": 0.55, "full": 0.55, "no KD, clean labels": 0.75}
     rows = some_rows(rates, better=0.1)
-    assert bits(rows[0]).mean() == rows[0]["test"]
+    assert unpack_correct(rows[0]).mean() == rows[0]["test"]
     column = Column(rows)
-    got = share(column, "full", "no KD, clean labels")
+    got = format_recovered_share(column, "full", "no KD, clean labels")
     assert float(got.split(" ")[0]) == pytest.approx(60, abs=8)
     columns = {("generated", "sym40"): column, ("generated", "sym20"): column}
-    assert pooled(columns, "KD").endswith(" (10)")
-    assert float(pooled(columns, "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
-    once = pooled({("generated", "sym40"): column}, "KD")  # the same seeds seen twice are no more evidence
-    width = [np.ptp([float(x) for x in text[text.index("[") + 1 : text.index("]")].split(",")]) for text in
-             (once, pooled(columns, "KD"))]  # fmt: skip
+    assert format_pooled_lead(columns, "KD").endswith(" (10)")
+    assert float(format_pooled_lead(columns, "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
+    once = format_pooled_lead({("generated", "sym40"): column}, "KD")  # the same seeds seen twice are no more evidence
+    width = [
+        np.ptp([float(x) for x in text[text.index("[") + 1 : text.index("]")].split(",")])
+        for text in (once, format_pooled_lead(columns, "KD"))
+    ]
     assert width[1] > 0.9 * width[0]
-    assert pooled(columns, "DIST") == "–"
-    assert leads(column, "full", ["KD"])["KD"].startswith("+10.")
+    assert format_pooled_lead(columns, "DIST") == "–"
+    assert format_leads(column, "full", ["KD"])["KD"].startswith("+10.")
     same = Column(some_rows(rates | {"no KD, clean labels": 0.5}, better=0.1))
-    assert share(same, "full", "no KD, clean labels") == "undefined"
+    assert format_recovered_share(same, "full", "no KD, clean labels") == "undefined"
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     write_tables([json.loads(json.dumps(r)) for r in rows], tmp_path / "x.md")
     text = (tmp_path / "x.md").read_text()
@@ -155,13 +167,15 @@ def test_the_tables_statistics(suites, tmp_path):
 
 def test_an_interval_knows_how_few_the_seeds_are_and_whether_they_share_clips(suites):
     """Against the variance of a mean: of five seeds' means that spread by chance; of clips that all seeds share."""
-    from bench.suites.method.tables import again
+    from bench.suites.method.tables import bootstrap_accuracy
 
     rng = np.random.default_rng(0)
     levels = np.array([0.3, 0.4, 0.5, 0.6, 0.7])[:, None]
     by_seed = (rng.random((5, 4000)) < levels).astype(float)  # so many clips that seeds alone matter
-    assert again(by_seed).std() == pytest.approx(by_seed.mean(1).std(ddof=1) / 5**0.5, rel=0.1)
+    assert bootstrap_accuracy(by_seed).std() == pytest.approx(by_seed.mean(1).std(ddof=1) / 5**0.5, rel=0.1)
     one = (rng.random((1, 400)) < 0.5).astype(float)
     alike = np.repeat(one, 5, axis=0)  # all seeds are right on the same clips: no more is known than from one
-    assert again(alike, same_clips=True).std() == pytest.approx((5 / 4) ** 0.5 * again(one).std(), rel=0.1)
-    assert again(alike).std() < 0.6 * again(one).std()
+    assert bootstrap_accuracy(alike, same_clips=True).std() == pytest.approx(
+        (5 / 4) ** 0.5 * bootstrap_accuracy(one).std(), rel=0.1
+    )
+    assert bootstrap_accuracy(alike).std() < 0.6 * bootstrap_accuracy(one).std()

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.stats import Interval, percentile
+from skd_bench.stats import Interval, percentile_interval
 
-Progress = Callable[[int, int], None]
-Job = dict[str, Any]
+ProgressCallback = Callable[[int, int], None]
+WorkerJob = dict[str, Any]
 ENERGY_S = 10.0  # as many as a figure to report needs, after two of idling
 
 
 @dataclass(frozen=True)
-class Target:
+class LatencyTarget:
     """Something to measure.
 
     Attributes:
@@ -31,18 +31,18 @@ class Target:
         path: The artefact's file.
         runtime: The name of the runtime that runs it.
         batch: Clips in a query.
-        stretch: All its queries of a process in one go, instead of in turns with the other targets.
+        without_turns: All its queries of a process in one go, instead of in turns with the other targets.
     """
 
     name: str
     path: Path | str
     runtime: str = "ort"
     batch: int = 1
-    stretch: bool = False
+    without_turns: bool = False
 
 
 @dataclass(frozen=True)
-class Latency:
+class LatencyResult:
     """The milliseconds of one target's queries, network alone (no decoding, no preprocessing).
 
     Attributes:
@@ -88,7 +88,7 @@ class Latency:
 
 
 def measure_latency(
-    targets: Sequence[Target],
+    targets: Sequence[LatencyTarget],
     *,
     threads: int,
     processes: int = 5,
@@ -96,9 +96,9 @@ def measure_latency(
     seed: int = 0,
     memory: bool = True,
     energy: bool = False,
-    progress: Progress | None = None,
-    run: Callable[[Job], dict[str, Any]] | None = None,
-) -> dict[str, Latency]:
+    progress: ProgressCallback | None = None,
+    run_job: Callable[[WorkerJob], dict[str, Any]] | None = None,
+) -> dict[str, LatencyResult]:
     """Measure every target in the same fresh processes, in turns, so that a slow minute slows all of them.
 
     Args:
@@ -111,7 +111,7 @@ def measure_latency(
         energy: Also start one process for each target that counts its joules for `ENERGY_S` seconds, before all others:
             where the machine has no meter, that is said at once.
         progress: Called with (processes done, processes in all), first with 0.
-        run: Does one process' job; None: `in_fresh_process`. A wrapper of it can keep what is done.
+        run_job: Does one process' job; None: `in_fresh_process`. A wrapper of it can keep what is done.
 
     Returns:
         The latency of each target by its name, in the order of the targets.
@@ -121,46 +121,52 @@ def measure_latency(
             for where no meter is.
     """
     names = [t.name for t in targets]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise UserError(f"two targets are called {twice[0]!r}; each needs its own name")
+    if duplicates := sorted({n for n in names if names.count(n) > 1}):
+        raise UserError(f"two targets are called {duplicates[0]!r}; each needs its own name")
     if min(threads, processes, queries) < 1:
         raise UserError(f"threads, processes and queries start at 1, not {threads}, {processes} and {queries}")
     if not targets:
         return {}
     alone, counted = list(targets) if memory else [], list(targets) if energy else []
-    jobs = [_job([target], threads, 0, seed) | {"energy_s": ENERGY_S} for target in counted]
-    jobs += [_job(targets, threads, queries, seed + i) for i in range(processes)]
-    jobs += [_job([target], threads, 0, seed) for target in alone]
+    jobs = [_make_worker_job([target], threads, 0, seed) | {"energy_s": ENERGY_S} for target in counted]
+    jobs += [_make_worker_job(targets, threads, queries, seed + i) for i in range(processes)]
+    jobs += [_make_worker_job([target], threads, 0, seed) for target in alone]
     results = []
     for i, job in enumerate(jobs):
         if progress:
             progress(i, len(jobs))
-        results.append((run or in_fresh_process)(job))
+        results.append((run_job or run_in_fresh_process)(job))
     if progress:
         progress(len(jobs), len(jobs))
     first, last = len(counted), len(counted) + processes
-    joules = {target.name: _joules(result["energy"]) for target, result in zip(counted, results[:first], strict=True)}
+    joules = {
+        target.name: _parse_joules_interval(result["energy"])
+        for target, result in zip(counted, results[:first], strict=True)
+    }
     peaks = {target.name: result["peak_mb"] for target, result in zip(alone, results[last:], strict=True)}
     rows = zip(*(result["targets"] for result in results[first:last]), strict=True)
-    found = (_latency(list(row), peaks.get(row[0]["name"])) for row in rows)
-    return {one.name: replace(one, joules=joules.get(one.name)) for one in found}
+    latency_results = (_summarise_latency(list(row), peaks.get(row[0]["name"])) for row in rows)
+    return {
+        latency_result.name: replace(latency_result, joules=joules.get(latency_result.name))
+        for latency_result in latency_results
+    }
 
 
-def _joules(energy: dict[str, Any]) -> Interval:
+def _parse_joules_interval(energy: dict[str, Any]) -> Interval:
     return Interval(energy["joules_per_clip"], *energy["interval"])
 
 
-def _job(targets: Sequence[Target], threads: int, queries: int, seed: int) -> Job:
+def _make_worker_job(targets: Sequence[LatencyTarget], threads: int, queries: int, seed: int) -> WorkerJob:
     rows = [
         {"name": t.name, "path": str(Path(t.path).absolute()), "runtime": t.runtime}
         | ({"batch": t.batch} if t.batch != 1 else {})
-        | ({"stretch": True} if t.stretch else {})
+        | ({"stretch": True} if t.without_turns else {})
         for t in targets
     ]
     return {"targets": rows, "threads": threads, "queries": queries, "seed": seed}
 
 
-def in_fresh_process(job: Job) -> dict[str, Any]:
+def run_in_fresh_process(job: WorkerJob) -> dict[str, Any]:
     """Run one job of `measure_latency` in a process of its own.
 
     The package need not be installed: it is enough that it could be imported here, from a folder or from a zip.
@@ -174,8 +180,8 @@ def in_fresh_process(job: Job) -> dict[str, Any]:
     Raises:
         UserError: The process failed; says why.
     """
-    home = str(Path(__file__).parents[2])
-    path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH")) if p)
+    package_root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(p for p in (package_root, os.environ.get("PYTHONPATH")) if p)
     # numpy's own threads are never used by a worker, and each costs memory.
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="skd-bench-") as folder:
@@ -185,27 +191,27 @@ def in_fresh_process(job: Job) -> dict[str, Any]:
         command = [sys.executable, "-P", "-m", "skd_bench.benchmark.worker", *files]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
-            raise UserError(_why(done))
+            raise UserError(_format_failure(done))
         result: dict[str, Any] = json.loads(Path(files[1]).read_text("utf-8"))
         return result
 
 
-def _why(done: subprocess.CompletedProcess[str]) -> str:
+def _format_failure(done: subprocess.CompletedProcess[str]) -> str:
     last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
     if done.returncode < 0:
         return f"a measuring process was killed by signal {-done.returncode} (out of memory?); it last said: {last}"
     return last
 
 
-def _latency(rows: list[dict[str, Any]], peak_mb: float | None) -> Latency:
+def _summarise_latency(rows: list[dict[str, Any]], peak_mb: float | None) -> LatencyResult:
     """One target's figures, from its row in every process."""
     samples = [np.asarray(row["samples_ns"], np.float64) / 1e6 for row in rows]
-    return Latency(
+    return LatencyResult(
         name=rows[0]["name"],
         samples_ms=[s.tolist() for s in samples],
-        p50=percentile(samples, 50),
-        p90=percentile(samples, 90),
-        p99=percentile(samples, 99),
+        p50=percentile_interval(samples, 50),
+        p90=percentile_interval(samples, 90),
+        p99=percentile_interval(samples, 99),
         n=sum(len(s) for s in samples),
         load_ms=float(np.median([row["load_ns"] for row in rows])) / 1e6,
         first_ms=float(np.median([row["first_ns"] for row in rows])) / 1e6,

@@ -8,21 +8,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skd_bench.benchmark.latency import Latency
+from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_bench.typed_json import read_typed
+from skd_bench.typed_json import parse_typed_json
 
 SCHEMA = 1
-_LARGEST = 1 << 28
+_MAX_BYTES = 1 << 28
 
 # As `latency.measure_latency` is called: (targets, threads=, processes=, queries=, progress=) to latencies by name.
-Measure = Callable[..., dict[str, Latency]]
+MeasureFunction = Callable[..., dict[str, LatencyResult]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFile:
     """The latency of one file.
 
     Attributes:
@@ -33,11 +33,11 @@ class Measured:
 
     sha256: str
     runtime: str
-    latency: Latency
+    latency: LatencyResult
 
 
 @dataclass(frozen=True)
-class Measurements:
+class DeviceMeasurements:
     """Files measured side by side on one device.
 
     Attributes:
@@ -47,7 +47,7 @@ class Measurements:
         threads: Threads a query may use.
         processes: Fresh processes.
         queries: Timed queries for each file in each process.
-        sittings: How often the run was begun; above 1 where it broke off and went on.
+        session_count: How often the run was begun; above 1 where it broke off and went on.
         measured: Every file.
         bench: The result of `measure.bench_bundle` where a bundle was packed, or None.
         energy: Whether joules were asked for: `latency` has them.
@@ -59,8 +59,8 @@ class Measurements:
     threads: int
     processes: int
     queries: int
-    sittings: int
-    measured: list[Measured]
+    session_count: int
+    measured: list[MeasuredFile]
     bench: dict[str, Any] | None = None
     energy: bool = False
 
@@ -74,7 +74,7 @@ class Measurements:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Any, source: str) -> Measurements:
+    def from_json(cls, data: Any, source: str) -> DeviceMeasurements:
         """Read what `to_json` gave.
 
         Args:
@@ -87,7 +87,7 @@ class Measurements:
         if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA:
             raise UserError(f"{source} has schema {data['schema']} and this skd-edge reads up to {SCHEMA}; upgrade it")
         try:
-            read: Measurements = read_typed(cls, data, "")
+            read: DeviceMeasurements = parse_typed_json(cls, data, "")
         except ValueError as error:
             raise UserError(
                 f"{source} holds no measurements of a pack: {error}; give the JSON file that `python PACK` wrote"
@@ -103,15 +103,15 @@ class Measurements:
         return write_atomic(path, json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: Path | str) -> Measurements:
+    def load(cls, path: Path | str) -> DeviceMeasurements:
         """Read what `save` wrote.
 
         Raises:
             UserError: There is no such file, or it holds something else.
         """
         try:
-            if Path(path).stat().st_size > _LARGEST:
-                raise UserError(f"{path} is larger than {_LARGEST >> 20} MiB; no measurements are")
+            if Path(path).stat().st_size > _MAX_BYTES:
+                raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; no measurements are")
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -120,22 +120,22 @@ class Measurements:
         return cls.from_json(data, str(path))
 
 
-def refuse_other_device(first: dict[str, Any], other: dict[str, Any], what: str) -> None:
+def check_same_device(reference: dict[str, Any], other: dict[str, Any], added: str) -> None:
     """Latencies of two devices are not compared.
 
     Args:
-        first: The card that counts.
+        reference: The card that counts.
         other: The card of what is added.
-        what: What is added, for the message.
+        added: What is added, for the message.
 
     Raises:
         UserError: The cards differ in what latency depends on; says in what.
     """
-    if device_id(first) == device_id(other):
+    if device_id(reference) == device_id(other):
         return
     keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "gpus")
-    differ = [f"{k}: {first.get(k)} and {other.get(k)}" for k in keys if first.get(k) != other.get(k)]
+    differ = [f"{k}: {reference.get(k)} and {other.get(k)}" for k in keys if reference.get(k) != other.get(k)]
     raise UserError(
-        f"{what} on device {device_id(other)}, and the others on device {device_id(first)}: milliseconds of different "
+        f"{added} on device {device_id(other)}, and the others on device {device_id(reference)}: milliseconds of different "
         f"devices are not compared. What differs: {'; '.join(differ)}. Measure all of them on one device"
     )

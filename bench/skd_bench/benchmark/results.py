@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from skd_bench.benchmark.scenarios import Extra
+from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UsageError
 from skd_bench.files import sha256_file, write_atomic, write_json
 
 
-def shown(result: dict[str, Any]) -> dict[str, Any]:
+def without_samples(result: dict[str, Any]) -> dict[str, Any]:
     """The result of `measure.bench_bundle` without its samples, which are thousands of numbers."""
     return {key: value for key, value in result.items() if key != "samples_ms"}
 
@@ -38,19 +38,19 @@ def save_result(result: dict[str, Any], path: Path | str) -> Path:
         raise UsageError(f"the result is written to a .json file, with the samples beside it as .npz; not to {path}")
     samples: dict[str, list[list[float]]] = result["samples_ms"]
     arrays: dict[str, Any] = {  # numpy's stub takes the names for its own options
-        f"row{i}.process{j}": np.asarray(one, np.float64)
+        f"row{i}.process{j}": np.asarray(samples_of_process, np.float64)
         for i, processes in enumerate(samples.values())
-        for j, one in enumerate(processes)
+        for j, samples_of_process in enumerate(processes)
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     archive = write_atomic(path.with_suffix(".npz"), buffer.getvalue())
-    known = {
+    sample_index = {
         "file": archive.name,
         "sha256": sha256_file(archive),
         "rows": {f"row{i}": name for i, name in enumerate(samples)},
     }
-    return write_json(path, shown(result) | {"samples": known})
+    return write_json(path, without_samples(result) | {"samples": sample_index})
 
 
 def load_samples(path: Path | str) -> dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]]:
@@ -62,17 +62,23 @@ def load_samples(path: Path | str) -> dict[str, list[np.ndarray[Any, np.dtype[np
     import json
 
     path = Path(path)
-    known = json.loads(path.read_text("utf-8"))["samples"]
-    found: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
-    with np.load(path.with_name(Path(known["file"]).name), allow_pickle=False) as archive:
-        for row, name in known["rows"].items():
+    sample_index = json.loads(path.read_text("utf-8"))["samples"]
+    samples: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
+    with np.load(path.with_name(Path(sample_index["file"]).name), allow_pickle=False) as archive:
+        for row, name in sample_index["rows"].items():
             keys = (f"{row}.process{j}" for j in range(len(archive.files)))
-            found[name] = [archive[key] for key in keys if key in archive.files]
-    return found
+            samples[name] = [archive[key] for key in keys if key in archive.files]
+    return samples
 
 
-def plan(
-    bundle: Path | str, extra: Extra, *, processes: int, queries: int, threads: int, engines: Sequence[Path] = ()
+def format_plan(
+    bundle: Path | str,
+    extra: LoadScenarios,
+    *,
+    processes: int,
+    queries: int,
+    threads: int,
+    engines: Sequence[Path] = (),
 ) -> str:
     """What a bench would measure, as text for people: nothing is loaded and nothing is run.
 
@@ -80,14 +86,14 @@ def plan(
         UserError: There is no bundle.
         UsageError: What is asked cannot be.
     """
-    from skd_bench.runtimes import runtimes
+    from skd_bench.runtimes import registered_runtimes
 
-    manifest, extra = Manifest.load(bundle), extra.checked()
+    manifest, extra = Manifest.load(bundle), extra.check_and_complete()
     names = [a.file for a in manifest.artefacts]
-    asked = [(f"{a.file} @ {r}", r) for a in manifest.artefacts for r in extra.runtimes if r != a.runtime]
-    known = runtimes()
-    for name, runtime in asked:
-        reason = known[runtime].missing()
+    requested = [(f"{a.file} @ {r}", r) for a in manifest.artefacts for r in extra.runtimes if r != a.runtime]
+    known_runtimes = registered_runtimes()
+    for name, runtime in requested:
+        reason = known_runtimes[runtime].why_unavailable()
         names.append(name + (f": will be listed as not run ({reason})" if reason else ""))
     names += [f"{engine.name} @ its runtime, with CUDA graphs and without" for engine in engines]
     clips = sum(extra.batches) + 8 * ("multi-stream" in extra.scenarios) + 1

@@ -18,26 +18,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.device.energy.meter import EnergyMeter, joules_per_query, open_meter
+from skd_bench.device.energy.meter import EnergyMeter, measure_joules_per_query, open_energy_meter
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
-from skd_bench.runtimes import Session, runtime
+from skd_bench.runtimes import InferenceSession, find_runtime
 
 # Targets take turns in short blocks, each after one untimed query that brings its weights back into the cache: a
 # deployed network runs alone and finds them there.
 _BLOCK = 8
 _WINDOW = 8
-_STEADY = 1.10
-_MOST_WINDOWS = 15
-_MOST_WARM_UP_NS = 3_000_000_000
+_STEADY_RATIO = 1.10
+_MAX_WINDOWS = 15
+_MAX_WARM_UP_NS = 3_000_000_000
 
 
 @dataclass
-class _Loaded:
+class _LoadedTarget:
     """One target in this process."""
 
     name: str
-    session: Session
+    session: InferenceSession
     clip: npt.NDArray[Any]
     load_ns: int
     first_ns: int
@@ -56,14 +56,14 @@ def main(arguments: list[str]) -> int:
     """
     job_path, result_path = arguments
     try:
-        write_json(result_path, measure(json.loads(Path(job_path).read_text("utf-8"))))
+        write_json(result_path, run_job(json.loads(Path(job_path).read_text("utf-8"))))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def measure(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_meter) -> dict[str, Any]:
+def run_job(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_energy_meter) -> dict[str, Any]:
     """Load every target, warm each up, and time them in turns; or count one target's joules.
 
     Args:
@@ -80,19 +80,19 @@ def measure(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_m
     Raises:
         UserError: A target cannot be loaded or run, the clock went backwards, or there is no energy meter.
     """
-    opened = meter() if "energy_s" in job else None
-    if isinstance(opened, str):
-        raise UserError(f"joules: {opened}")
+    energy_meter = meter() if "energy_s" in job else None
+    if isinstance(energy_meter, str):
+        raise UserError(f"joules: {energy_meter}")
     rng = np.random.default_rng(job["seed"])
-    open_sessions: dict[tuple[str, str], tuple[Session, int]] = {}
-    loaded = [_load(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
+    open_sessions: dict[tuple[str, str], tuple[InferenceSession, int]] = {}
+    loaded = [_load_target(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
     gc.collect()
     gc.disable()
     if job["queries"]:
         for target in loaded:
-            target.steady = _warm_up(target)
-        _take_turns(loaded, job["queries"], rng)
-    counted = {"energy": _count_joules(loaded[0], opened, job["energy_s"])} if opened else {}
+            target.steady = _warm_up_target(target)
+        _time_in_turns(loaded, job["queries"], rng)
+    counted = {"energy": _count_joules(loaded[0], energy_meter, job["energy_s"])} if energy_meter else {}
     for target in loaded:
         target.session.close()
         _check_clock(target)
@@ -108,48 +108,53 @@ def measure(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_m
             }
             for t in loaded
         ],
-        "peak_mb": _peak_mb(),
+        "peak_mb": _read_peak_mb(),
         **counted,
     }
 
 
-def _load(
+def _load_target(
     target: dict[str, Any],
     threads: int,
     queries: int,
     rng: np.random.Generator,
-    sessions: dict[tuple[str, str], tuple[Session, int]] | None = None,
-) -> _Loaded:
+    sessions: dict[tuple[str, str], tuple[InferenceSession, int]] | None = None,
+) -> _LoadedTarget:
     """Load a target and ask it once; one that differs from another in its batch alone shares that one's session."""
     key = target["path"], target["runtime"]
     sessions = {} if sessions is None else sessions
     if key not in sessions:
-        engine = runtime(target["runtime"])
-        engine.prepare()
+        target_runtime = find_runtime(target["runtime"])
+        target_runtime.import_libraries()
         begin = time.perf_counter_ns()
-        session = engine.load(Path(target["path"]), threads=threads)
+        session = target_runtime.load(Path(target["path"]), threads=threads)
         sessions[key] = session, time.perf_counter_ns() - begin
     session, load_ns = sessions[key]
     batch = int(target.get("batch", 1))
-    asked = session if session.input.shape[0] in (None, batch) else _OneByOne(session, batch)
+    batch_session = session if session.input.shape[0] in (None, batch) else _SplitBatchSession(session, batch)
     clips = _random_clips(session, target["path"], batch, rng)
     begin = time.perf_counter_ns()
-    logits = asked.run(clips)
+    logits = batch_session.run(clips)
     first_ns = time.perf_counter_ns() - begin
     samples, block = np.zeros(queries, np.int64), queries if target.get("stretch") else _BLOCK
     finite = bool(np.isfinite(logits).all())
-    return _Loaded(target["name"], asked, clips, load_ns, first_ns, samples, block=block, finite=finite)
+    return _LoadedTarget(target["name"], batch_session, clips, load_ns, first_ns, samples, block=block, finite=finite)
 
 
-class _OneByOne:
+class _SplitBatchSession:
     """A network of a fixed smaller batch (usually 1) answers a larger query part by part.
 
     Raises:
         UserError: The query is no multiple of the network's batch.
     """
 
-    def __init__(self, session: Session, batch: int) -> None:
-        self.input, self.output, self.facts, self.close = session.input, session.output, session.facts, session.close
+    def __init__(self, session: InferenceSession, batch: int) -> None:
+        self.input, self.output, self.runtime_info, self.close = (
+            session.input,
+            session.output,
+            session.runtime_info,
+            session.close,
+        )
         self._session, self._step = session, session.input.shape[0] or 1
         if batch % self._step:
             raise UserError(f"a network that takes {self._step} clips at once cannot answer queries of {batch}")
@@ -160,7 +165,7 @@ class _OneByOne:
         return np.concatenate([run(x[i : i + step]) for i in range(0, len(x), step)])
 
 
-def _random_clips(session: Session, path: str, batch: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+def _random_clips(session: InferenceSession, path: str, batch: int, rng: np.random.Generator) -> npt.NDArray[Any]:
     """Clips of random content: pixels are noise where the network takes uint8, normal numbers otherwise."""
     _, *rest = session.input.shape
     shape = [n for n in rest if n is not None]
@@ -174,20 +179,20 @@ def _random_clips(session: Session, path: str, batch: int, rng: np.random.Genera
     return rng.standard_normal((batch, *shape), dtype=np.float32).astype(session.input.dtype, copy=False)
 
 
-def _warm_up(target: _Loaded) -> bool:
+def _warm_up_target(target: _LoadedTarget) -> bool:
     """Query until the medians of three windows in a row lie within 10 %; False when that never comes."""
     medians: list[float] = []
     begin = time.perf_counter_ns()
     window = np.zeros(_WINDOW, np.int64)
-    while len(medians) < _MOST_WINDOWS and time.perf_counter_ns() - begin < _MOST_WARM_UP_NS:
-        _time(target, window)
+    while len(medians) < _MAX_WINDOWS and time.perf_counter_ns() - begin < _MAX_WARM_UP_NS:
+        _time_queries(target, window)
         medians.append(float(np.median(window)))
-        if len(medians) >= 3 and max(medians[-3:]) <= _STEADY * min(medians[-3:]):
+        if len(medians) >= 3 and max(medians[-3:]) <= _STEADY_RATIO * min(medians[-3:]):
             return True
     return False
 
 
-def _take_turns(loaded: list[_Loaded], queries: int, rng: np.random.Generator) -> None:
+def _time_in_turns(loaded: list[_LoadedTarget], queries: int, rng: np.random.Generator) -> None:
     """Fill every target's samples, block by block; the order changes with every round."""
     while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
@@ -196,11 +201,11 @@ def _take_turns(loaded: list[_Loaded], queries: int, rng: np.random.Generator) -
                 continue
             target.session.run(target.clip)
             block = target.samples[target.done : target.done + target.block]
-            _time(target, block)
+            _time_queries(target, block)
             target.done += len(block)
 
 
-def _time(target: _Loaded, into: npt.NDArray[np.int64]) -> None:
+def _time_queries(target: _LoadedTarget, into: npt.NDArray[np.int64]) -> None:
     """Single stream: the next query starts when the last one is done."""
     run, clip, clock = target.session.run, target.clip, time.perf_counter_ns
     for i in range(len(into)):
@@ -209,16 +214,16 @@ def _time(target: _Loaded, into: npt.NDArray[np.int64]) -> None:
         into[i] = clock() - begin
 
 
-def _count_joules(target: _Loaded, meter: EnergyMeter, seconds: float) -> dict[str, Any]:
-    _warm_up(target)
+def _count_joules(target: _LoadedTarget, meter: EnergyMeter, seconds: float) -> dict[str, Any]:
+    _warm_up_target(target)
     try:
         query = partial(target.session.run, target.clip)
-        return joules_per_query(meter, query, seconds=seconds, idle_seconds=seconds / 5)
+        return measure_joules_per_query(meter, query, seconds=seconds, idle_seconds=seconds / 5)
     finally:
         meter.close()
 
 
-def _check_clock(target: _Loaded) -> None:
+def _check_clock(target: _LoadedTarget) -> None:
     if target.samples.size and target.samples.min() <= 0:
         raise UserError(
             f"this machine's clock stood still or went backwards during a query of {target.name} "
@@ -226,7 +231,7 @@ def _check_clock(target: _Loaded) -> None:
         )
 
 
-def _peak_mb() -> float | None:
+def _read_peak_mb() -> float | None:
     """VmHWM: it starts anew with the program, whereas getrusage remembers the parent's size."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

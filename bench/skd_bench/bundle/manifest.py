@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
-from skd_bench.typed_json import read_typed
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.typed_json import parse_typed_json
+from skd_bench.video.clip import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
-Contract = Literal["float_clip", "uint8_frames"]
+InputContract = Literal["float_clip", "uint8_frames"]
 SCHEMA = 1
-MANIFEST, MEASURED = "manifest.json", "measured.json"
-_LARGEST = 32 * 2**20
+MANIFEST_FILE, MEASURED_FILE = "manifest.json", "measured.json"
+_MAX_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Artefact:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleClip:
     """One sample clip of a bundle: a video that may travel, and its class."""
 
     file: str
@@ -113,14 +113,14 @@ class Manifest:
     name: str
     created_by: str
     classes: list[str]
-    contract: Contract
+    contract: InputContract
     sampling: Sampling
-    preprocess: Preprocess
+    preprocess: Preprocessing
     default: str
     artefacts: list[Artefact]
     licences: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[SampleClip] = field(default_factory=list)
     documents: dict[str, str] = field(default_factory=dict)
     stream: StreamFile | None = None
 
@@ -133,24 +133,24 @@ class Manifest:
                 newer version, or names a file outside the bundle.
         """
         bundle = Path(bundle)
-        data = _read_json(bundle)
+        data = _read_manifest_json(bundle)
         schema = data.get("schema")
         if type(schema) is not int or schema < 1:
-            raise _malformed(bundle, f"'schema' is {schema!r}; it must be a whole number from 1")
+            raise _malformed_error(bundle, f"'schema' is {schema!r}; it must be a whole number from 1")
         if schema > SCHEMA:
             raise UserError(
                 f"{bundle} has manifest schema {schema} and this version of skd-edge reads up to {SCHEMA}; "
                 "install a newer skd-edge (pip install --upgrade skd-edge)"
             )
         try:
-            manifest: Manifest = read_typed(cls, data, "")
-            _check(manifest)
-            for file in _named_files(manifest):
-                resolve(bundle, file)
+            manifest: Manifest = parse_typed_json(cls, data, "")
+            _check_consistency(manifest)
+            for file in _iter_named_files(manifest):
+                resolve_bundle_path(bundle, file)
         except (ValueError, UserError) as error:
-            raise _malformed(bundle, str(error)) from error
-        known = _read_measured(bundle)
-        rows = [replace(a, measured=known.get((a.file, a.sha256), a.measured)) for a in manifest.artefacts]
+            raise _malformed_error(bundle, str(error)) from error
+        measured = _read_measured(bundle)
+        rows = [replace(a, measured=measured.get((a.file, a.sha256), a.measured)) for a in manifest.artefacts]
         return replace(manifest, artefacts=rows)
 
     @property
@@ -174,16 +174,16 @@ class Manifest:
             UserError: The file cannot be written.
             ValueError: The manifest contradicts itself or holds a number JSON does not know.
         """
-        _check(self)
-        for file in _named_files(self):
-            inside(file)
+        _check_consistency(self)
+        for file in _iter_named_files(self):
+            check_bundle_path(file)
         data = self.to_json()
-        known = {a.file: {"sha256": a.sha256, "measured": a.measured} for a in self.artefacts if a.measured}
-        if known:
-            write_json(Path(bundle) / MEASURED, known)
-        return write_json(Path(bundle) / MANIFEST, data)
+        measured = {a.file: {"sha256": a.sha256, "measured": a.measured} for a in self.artefacts if a.measured}
+        if measured:
+            write_json(Path(bundle) / MEASURED_FILE, measured)
+        return write_json(Path(bundle) / MANIFEST_FILE, data)
 
-    def artefact(self, file: str | None = None) -> Artefact:
+    def find_artefact(self, file: str | None = None) -> Artefact:
         """The artefact of that file, or the default one.
 
         Raises:
@@ -196,20 +196,20 @@ class Manifest:
         raise UserError(f"this bundle has no artefact {wanted!r}; it has: {', '.join(a.file for a in self.artefacts)}")
 
 
-def resolve(bundle: Path | str, file: str) -> Path:
+def resolve_bundle_path(bundle: Path | str, file: str) -> Path:
     """The path of a bundle's file, which may not exist.
 
     Raises:
         ValueError: The name, or a link on the way, leads out of the bundle.
     """
     root = Path(bundle).resolve()
-    path = root / inside(file)
+    path = root / check_bundle_path(file)
     if not path.resolve().is_relative_to(root):
         raise ValueError(f"{file!r} is a link that leads out of the bundle")
     return path
 
 
-def inside(file: str) -> PurePosixPath:
+def check_bundle_path(file: str) -> PurePosixPath:
     """The name as a relative path without a way out, on any operating system.
 
     Raises:
@@ -227,7 +227,7 @@ def inside(file: str) -> PurePosixPath:
     return path
 
 
-def files_of(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
+def list_payload_files(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
     """Hash and size (None where it is not told) of every file of the payload, by name."""
     expected: dict[str, tuple[str, int | None]] = {file: (sha, None) for file, sha in manifest.documents.items()}
     expected |= {a.file: (a.sha256, a.bytes) for a in manifest.artefacts}
@@ -235,7 +235,7 @@ def files_of(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
     return expected | {s.file: (s.sha256, s.bytes) for s in (manifest.stream,) if s}
 
 
-def _named_files(manifest: Manifest) -> Iterator[str]:
+def _iter_named_files(manifest: Manifest) -> Iterator[str]:
     yield from (a.file for a in manifest.artefacts)
     yield from (s.file for s in manifest.samples)
     yield from manifest.documents
@@ -243,48 +243,50 @@ def _named_files(manifest: Manifest) -> Iterator[str]:
         yield manifest.stream.file
 
 
-def _check(manifest: Manifest) -> None:
+def _check_consistency(manifest: Manifest) -> None:
     """Raise ValueError where a manifest contradicts itself."""
-    files = [*_named_files(manifest)]
-    if twice := sorted({f for f in files if files.count(f) > 1}):
-        raise ValueError(f"{twice[0]!r} is named twice")
+    files = [*_iter_named_files(manifest)]
+    if duplicates := sorted({f for f in files if files.count(f) > 1}):
+        raise ValueError(f"{duplicates[0]!r} is named twice")
     if manifest.default not in {a.file for a in manifest.artefacts}:
         raise ValueError(f"'default' is {manifest.default!r}, which is no artefact of the bundle")
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise ValueError("'classes' must be a list of different names")
-    if strange := sorted({s.label for s in manifest.samples} - set(manifest.classes)):
-        raise ValueError(f"a sample clip has the class {strange[0]!r}, which is not in 'classes'")
-    if reserved := {MANIFEST, MEASURED}.intersection(files):
+    if unknown := sorted({s.label for s in manifest.samples} - set(manifest.classes)):
+        raise ValueError(f"a sample clip has the class {unknown[0]!r}, which is not in 'classes'")
+    if reserved := {MANIFEST_FILE, MEASURED_FILE}.intersection(files):
         raise ValueError(f"{min(reserved)!r} cannot be a file of the payload")
-    if odd := [file for file, (sha, _) in files_of(manifest).items() if not re.fullmatch("[0-9a-f]{64}", sha)]:
-        raise ValueError(f"{odd[0]!r} has no proper sha256")
+    if malformed := [
+        file for file, (sha, _) in list_payload_files(manifest).items() if not re.fullmatch("[0-9a-f]{64}", sha)
+    ]:
+        raise ValueError(f"{malformed[0]!r} has no proper sha256")
 
 
-def _malformed(bundle: Path, reason: str) -> UserError:
+def _malformed_error(bundle: Path, reason: str) -> UserError:
     return UserError(
-        f"{bundle / MANIFEST} is malformed: {reason}; the bundle was changed or is only half there: copy it again"
+        f"{bundle / MANIFEST_FILE} is malformed: {reason}; the bundle was changed or is only half there: copy it again"
     )
 
 
-def _read_json(bundle: Path) -> dict[str, Any]:
-    path = bundle / MANIFEST
+def _read_manifest_json(bundle: Path) -> dict[str, Any]:
+    path = bundle / MANIFEST_FILE
     if not path.is_file():
-        what = "has no manifest.json" if bundle.is_dir() else "is no folder"
-        raise UserError(f"{bundle} is no bundle: it {what}; give the 'bundle' folder of a run, copied whole")
+        problem = "has no manifest.json" if bundle.is_dir() else "is no folder"
+        raise UserError(f"{bundle} is no bundle: it {problem}; give the 'bundle' folder of a run, copied whole")
     try:
-        return _json_object(path)
+        return _read_json_object(path)
     except (ValueError, RecursionError) as error:
-        raise _malformed(bundle, str(error)) from error
+        raise _malformed_error(bundle, str(error)) from error
 
 
 def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """What was measured, by file and hash; empty where nothing was."""
-    path = bundle / MEASURED
+    path = bundle / MEASURED_FILE
     if not path.is_file():
         return {}
     try:
-        raw = _json_object(path)
-        return {(file, one["sha256"]): dict(one["measured"].items()) for file, one in raw.items()}
+        raw = _read_json_object(path)
+        return {(file, entry["sha256"]): dict(entry["measured"].items()) for file, entry in raw.items()}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is malformed ({type(error).__name__}: {error}); it holds measurements only: remove it, or copy "
@@ -292,7 +294,7 @@ def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
         ) from error
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
@@ -300,9 +302,9 @@ def _json_object(path: Path) -> dict[str, Any]:
         UserError: The file cannot be read.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"it is larger than {_LARGEST // 2**20} MiB")
-        data = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_no_constant)
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES // 2**20} MiB")
+        data = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_reject_json_constant)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if not isinstance(data, dict):
@@ -310,5 +312,5 @@ def _json_object(path: Path) -> dict[str, Any]:
     return data
 
 
-def _no_constant(name: str) -> float:
+def _reject_json_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")

@@ -12,15 +12,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from skd_bench.bundle.manifest import MANIFEST
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.manifest import MANIFEST_FILE
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 
-SIGNATURE, NAMESPACE = f"{MANIFEST}.sig", "skd-edge-bundle"
-_LONGEST = 120  # seconds: time to touch a hardware key or to type a passphrase
+SIGNATURE_FILE, SIGNATURE_NAMESPACE = f"{MANIFEST_FILE}.sig", "skd-edge-bundle"
+_TIMEOUT_S = 120  # seconds: time to touch a hardware key or to type a passphrase
 
 
-def sign(bundle: Path | str, key: Path | str) -> Path:
+def sign_bundle(bundle: Path | str, key: Path | str) -> Path:
     """Sign a bundle's manifest.
 
     Args:
@@ -34,20 +34,20 @@ def sign(bundle: Path | str, key: Path | str) -> Path:
         UserError: The bundle is not as it was written, the key cannot be used, or there is no ssh-keygen.
     """
     bundle, key = Path(bundle), Path(key)
-    if problems := verify(bundle):
+    if problems := find_bundle_problems(bundle):
         raise UserError(f"{bundle} is not as it was written and is not signed: {'; '.join(problems)}")
     if not key.is_file():
         raise UserError(f"there is no key {key}; make one with: ssh-keygen -t ed25519 -f {key}")
-    manifest, signature = bundle.resolve() / MANIFEST, bundle.resolve() / SIGNATURE
+    manifest, signature = bundle.resolve() / MANIFEST_FILE, bundle.resolve() / SIGNATURE_FILE
     signature.unlink(missing_ok=True)  # ssh-keygen asks before it overwrites
-    done = _keygen(["-Y", "sign", "-f", str(key.resolve()), "-n", NAMESPACE, str(manifest)])
+    done = _run_ssh_keygen(["-Y", "sign", "-f", str(key.resolve()), "-n", SIGNATURE_NAMESPACE, str(manifest)])
     if done.returncode or not signature.is_file():
-        raise UserError(f"{bundle} cannot be signed with {key}: {_said(done)}")
+        raise UserError(f"{bundle} cannot be signed with {key}: {_last_error_line(done)}")
     signature.chmod(0o644)
-    return bundle / SIGNATURE
+    return bundle / SIGNATURE_FILE
 
 
-def signer(bundle: Path | str, signers: Path | str) -> str:
+def verify_signature(bundle: Path | str, signers: Path | str) -> str:
     """Who of some signers signed a bundle's manifest; whether its files are the manifest's is `verify`'s business.
 
     Args:
@@ -61,40 +61,47 @@ def signer(bundle: Path | str, signers: Path | str) -> str:
         UserError: There is no signature, it is of another manifest or of nobody in the list, or there is no ssh-keygen.
     """
     bundle, signers = Path(bundle), Path(signers)
-    manifest, signature = bundle.resolve() / MANIFEST, bundle.resolve() / SIGNATURE
+    manifest, signature = bundle.resolve() / MANIFEST_FILE, bundle.resolve() / SIGNATURE_FILE
     if not signers.is_file():
         raise UserError(f"there is no list of signers {signers}; a line of it reads: you@example.org ssh-ed25519 AAAA…")
     if not signature.is_file():
-        raise UserError(f"{bundle} is not signed: it has no {SIGNATURE}; ask its maker for: skd-edge sign")
+        raise UserError(f"{bundle} is not signed: it has no {SIGNATURE_FILE}; ask its maker for: skd-edge sign")
     listed = ["-f", str(signers.resolve()), "-s", str(signature)]
-    found = _keygen(["-Y", "find-principals", *listed])
+    found = _run_ssh_keygen(["-Y", "find-principals", *listed])
     if found.returncode or not found.stdout.strip():
-        raise UserError(f"{bundle} is signed by nobody in {signers}: {_said(found)}")
-    who = found.stdout.decode(errors="replace").splitlines()[0].strip()
+        raise UserError(f"{bundle} is signed by nobody in {signers}: {_last_error_line(found)}")
+    principal = found.stdout.decode(errors="replace").splitlines()[0].strip()
     try:
         content = manifest.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {manifest}: {error.strerror or error}") from error
-    checked = _keygen(["-Y", "verify", *listed, "-I", who, "-n", NAMESPACE], content)
+    checked = _run_ssh_keygen(["-Y", "verify", *listed, "-I", principal, "-n", SIGNATURE_NAMESPACE], content)
     if checked.returncode:
-        raise UserError(f"{bundle} has a signature of {who} that does not belong to its manifest: {_said(checked)}")
-    return who
+        raise UserError(
+            f"{bundle} has a signature of {principal} that does not belong to its manifest: {_last_error_line(checked)}"
+        )
+    return principal
 
 
-def _keygen(words: list[str], content: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+def _run_ssh_keygen(words: list[str], content: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     program = shutil.which("ssh-keygen")
     if program is None:
         raise UserError("signing needs ssh-keygen (Debian: openssh-client), which is not installed")
     stdin = subprocess.DEVNULL if content is None else None
     try:
         return subprocess.run(
-            [program, *words], stdin=stdin, input=content, capture_output=True, check=False, timeout=_LONGEST,
+            [program, *words],
+            stdin=stdin,
+            input=content,
+            capture_output=True,
+            check=False,
+            timeout=_TIMEOUT_S,
             env={**os.environ, "LC_ALL": "C"},
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
-        raise UserError(f"ssh-keygen gave no answer within {_LONGEST} s; is it waiting for a passphrase?") from None
+        raise UserError(f"ssh-keygen gave no answer within {_TIMEOUT_S} s; is it waiting for a passphrase?") from None
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+def _last_error_line(done: subprocess.CompletedProcess[bytes]) -> str:
     lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no reason given"

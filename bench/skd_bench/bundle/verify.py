@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skd_bench.bundle.manifest import Manifest, files_of, resolve
+from skd_bench.bundle.manifest import Manifest, list_payload_files, resolve_bundle_path
 from skd_bench.files import sha256_file
 
 # fmt: off
-_RUNNABLE = frozenset({
+_EXECUTABLE_SUFFIXES = frozenset({
     ".app", ".bat", ".bin", ".class", ".cmd", ".com", ".dll", ".dylib", ".elf", ".exe", ".jar", ".joblib", ".js",
     ".msi", ".npy", ".pickle", ".pkl", ".ps1", ".pt", ".pth", ".py", ".pyc", ".pyd", ".pyz", ".rb", ".scr", ".sh",
     ".so", ".vbs", ".wasm", ".whl",
 })
 # fmt: on
-_RUNNABLE_HEADS = (
+_EXECUTABLE_HEADERS = (
     b"\x7fELF",
     b"MZ",
     b"#!",
@@ -26,7 +26,7 @@ _RUNNABLE_HEADS = (
 )
 
 
-def verify(bundle: Path | str) -> list[str]:
+def find_bundle_problems(bundle: Path | str) -> list[str]:
     """Check every file of a bundle against its manifest; nothing is loaded or run.
 
     Returns:
@@ -38,32 +38,36 @@ def verify(bundle: Path | str) -> list[str]:
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
-    problems = [p for file, (sha, size) in files_of(manifest).items() if (p := _difference(bundle, file, sha, size))]
+    problems = [
+        p
+        for file, (sha, size) in list_payload_files(manifest).items()
+        if (p := _find_file_problem(bundle, file, sha, size))
+    ]
     for path in sorted(bundle.rglob("*")):
         name = path.relative_to(bundle).as_posix()
         if path.is_symlink():
             problems.append(f"{name} is a link; a bundle holds plain files only")
-        elif path.is_file() and (why := _runnable(path)):
-            problems.append(f"{name} {why}; nothing in a bundle is meant to be executed")
+        elif path.is_file() and (reason := _why_executable(path)):
+            problems.append(f"{name} {reason}; nothing in a bundle is meant to be executed")
     return problems
 
 
-def _difference(bundle: Path, file: str, sha256: str, size: int | None) -> str | None:
-    path = resolve(bundle, file)
+def _find_file_problem(bundle: Path, file: str, sha256: str, size: int | None) -> str | None:
+    path = resolve_bundle_path(bundle, file)
     if not path.is_file():
         return f"{file} is missing"
     if size is not None and path.stat().st_size != size:
         return f"{file} has {path.stat().st_size} bytes and the manifest says {size}"
-    found = sha256_file(path)
-    return None if found == sha256 else f"{file} has other bytes than were written (sha256 {found}, not {sha256})"
+    actual = sha256_file(path)
+    return None if actual == sha256 else f"{file} has other bytes than were written (sha256 {actual}, not {sha256})"
 
 
-def _runnable(path: Path) -> str | None:
+def _why_executable(path: Path) -> str | None:
     """Why a file counts as executable, or None."""
     if path.stat().st_mode & 0o111:
         return "has its executable bit set"
-    if path.suffix.lower() in _RUNNABLE:
+    if path.suffix.lower() in _EXECUTABLE_SUFFIXES:
         return f"is a {path.suffix} file"
     with path.open("rb") as file:
         head = file.read(4)
-    return "begins like a program, a script or a pickle" if head.startswith(_RUNNABLE_HEADS) else None
+    return "begins like a program, a script or a pickle" if head.startswith(_EXECUTABLE_HEADERS) else None

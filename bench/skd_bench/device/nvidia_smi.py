@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 # Field of nvidia-smi, key of the card, kind. Newer drivers say "event reasons" where older ones said "throttle".
-_FIELDS = (
+_NVIDIA_SMI_FIELDS = (
     ("name", "name", str),
     ("uuid", "uuid", str),
     ("driver_version", "driver", str),
@@ -22,9 +22,9 @@ _FIELDS = (
     ("compute_mode", "compute_mode", str),
     ("memory.total", "memory_mb", float),
 )
-_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+_THROTTLE_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 # NVML's nvmlClocksEventReasons bits.
-_BITS = {
+_THROTTLE_BITS = {
     0x1: "idle",
     0x2: "application clocks",
     0x4: "software power cap",
@@ -35,10 +35,10 @@ _BITS = {
     0x80: "hardware power brake",
     0x100: "display clocks",
 }
-_STATE = ("temperature_c", "clock_mhz", "power_w", "throttle")
+_STATE_KEYS = ("temperature_c", "clock_mhz", "power_w", "throttle")
 
 
-def gpu_cards() -> list[dict[str, Any]] | None:
+def read_gpu_info() -> list[dict[str, Any]] | None:
     """Each GPU's card; None where there is no nvidia-smi or no GPU.
 
     Returns:
@@ -46,29 +46,31 @@ def gpu_cards() -> list[dict[str, Any]] | None:
         `memory_clock_mhz`, `power_w`, `pstate`, `persistence`, `compute_mode`, `memory_mb`, and `throttle`: what holds
         the clocks back now, in words (empty: nothing). None where nvidia-smi does not say.
     """
-    for reasons in _REASONS:
-        rows = _ask([field for field, _, _ in _FIELDS] + [reasons])
+    for reasons in _THROTTLE_FIELDS:
+        rows = _query_nvidia_smi([field for field, _, _ in _NVIDIA_SMI_FIELDS] + [reasons])
         if rows is not None:
-            return [_card(row) for row in rows] or None
+            return [_parse_gpu_row(row) for row in rows] or None
     return None
 
 
-def gpu_states(cards: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+def select_gpu_states(gpus: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     """What changes while one measures, GPU by GPU: temperature, clock, power, throttle reasons."""
-    return [{key: card.get(key) for key in _STATE} for card in cards] if cards else None
+    return [{key: gpu.get(key) for key in _STATE_KEYS} for gpu in gpus] if gpus else None
 
 
-def throttle_reasons(mask: str) -> list[str] | None:
+def parse_throttle_reasons(mask: str) -> list[str] | None:
     """NVML's bit mask (such as "0x0000000000000004") in words; None where it is no number."""
     try:
         bits = int(mask.strip(), 16)
     except ValueError:
         return None
-    unknown = bits & ~sum(_BITS)
-    return [said for bit, said in _BITS.items() if bits & bit] + ([f"unknown ({unknown:#x})"] if unknown else [])
+    unknown = bits & ~sum(_THROTTLE_BITS)
+    return [reason for bit, reason in _THROTTLE_BITS.items() if bits & bit] + (
+        [f"unknown ({unknown:#x})"] if unknown else []
+    )
 
 
-def _ask(fields: list[str]) -> list[str] | None:
+def _query_nvidia_smi(fields: list[str]) -> list[str] | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -80,12 +82,12 @@ def _ask(fields: list[str]) -> list[str] | None:
     return [line for line in done.stdout.splitlines() if line.strip()]
 
 
-def _card(line: str) -> dict[str, Any]:
+def _parse_gpu_row(line: str) -> dict[str, Any]:
     *texts, mask = [text.strip() for text in line.split(",")]
     values: dict[str, Any] = {}
-    for (_, name, kind), text in zip(_FIELDS, texts, strict=False):
+    for (_, name, kind), text in zip(_NVIDIA_SMI_FIELDS, texts, strict=False):
         try:
             values[name] = None if text.startswith("[") else kind(text)
         except ValueError:
             values[name] = None
-    return values | {"throttle": throttle_reasons(mask)}
+    return values | {"throttle": parse_throttle_reasons(mask)}

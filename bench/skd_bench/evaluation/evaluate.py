@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.device.info import device_card, device_id
+from skd_bench.device.info import device_id, read_device_info
 from skd_bench.errors import UserError
-from skd_bench.evaluation.labelled_videos import LabelledVideo, labelled_videos
-from skd_bench.inference.predict import check_fits, load_artefact
-from skd_bench.metrics.accuracy import score, softmax
-from skd_bench.metrics.agreement import agreement
-from skd_bench.metrics.reject_metrics import at_threshold
-from skd_bench.runtimes import Session, missing
-from skd_bench.video.clip import ClipError, as_input
-from skd_bench.video.multi_view import decode_views, mean_answer
+from skd_bench.evaluation.labelled_videos import LabelledVideo, load_labelled_videos
+from skd_bench.inference.predict import check_matches_manifest, load_artefact
+from skd_bench.metrics.accuracy import compute_accuracy, softmax
+from skd_bench.metrics.agreement import compute_agreement
+from skd_bench.metrics.reject_metrics import compute_reject_metrics
+from skd_bench.runtimes import InferenceSession, why_runtime_unavailable
+from skd_bench.video.clip import ClipError, prepare_input
+from skd_bench.video.multi_view import average_view_logits, decode_views
 
 SCHEMA = 1
 Json = dict[str, Any]
 
 
 @dataclass
-class _Row:
+class _EvaluationRow:
     """One file at one number of views, while it is measured."""
 
     file: str
@@ -36,7 +36,7 @@ class _Row:
     student: str
     path: list[str]
     views: int
-    session: Session
+    session: InferenceSession
     answers: list[npt.NDArray[np.float64]] = field(default_factory=list)
     infer_ms: list[float] = field(default_factory=list)
 
@@ -75,40 +75,44 @@ def evaluate(
     """
     manifest = Manifest.load(bundle)
     if reject is not None:
-        at_threshold(np.zeros((1, len(manifest.classes))), [0], manifest.classes, reject, named=named)
-    found = labelled_videos(videos, manifest.classes)
+        compute_reject_metrics(np.zeros((1, len(manifest.classes))), [0], manifest.classes, reject, named=named)
+    labelled = load_labelled_videos(videos, manifest.classes)
     counts = sorted(set(views))
     default = manifest.default
-    here = [a for a in manifest.artefacts if a.file == default or missing(a.runtime) is None]
-    sessions = {a.file: load_artefact(bundle, a, threads=threads) for a in here}
+    runnable = [a for a in manifest.artefacts if a.file == default or why_runtime_unavailable(a.runtime) is None]
+    sessions = {a.file: load_artefact(bundle, a, threads=threads) for a in runnable}
     try:
         for session in sessions.values():
-            check_fits(manifest, session)
-        rows = [_Row(a.file, a.precision, a.student, a.path, v, sessions[a.file]) for v in counts for a in here]
-        read, unreadable, spent = _answer_all(rows, found, manifest, counts, progress)
+            check_matches_manifest(manifest, session)
+        rows = [
+            _EvaluationRow(a.file, a.precision, a.student, a.path, v, sessions[a.file])
+            for v in counts
+            for a in runnable
+        ]
+        read, unreadable, times_ms = _predict_videos(rows, labelled, manifest, counts, progress)
     finally:
         for session in sessions.values():
             session.close()
     if not read:
         raise UserError(f"no video of {videos} can be read; the first: {unreadable[0]['reason']}")
-    card = device_card()
+    device_info = read_device_info()
     return {
         "schema": SCHEMA,
         "kind": "accuracy",
         "bundle": str(bundle),
         "name": manifest.name,
         "classes": manifest.classes,
-        "device": card,
-        "device_id": device_id(card),
+        "device": device_info,
+        "device_id": device_id(device_info),
         "videos": len(read),
         "unreadable": unreadable,
-        "not_run": {a.file: missing(a.runtime) for a in manifest.artefacts if a not in here},
-        "rows": [_scored(row, rows, read, manifest, spent[row.views], reject, named) for row in rows],
+        "not_run": {a.file: why_runtime_unavailable(a.runtime) for a in manifest.artefacts if a not in runnable},
+        "rows": [_score_row(row, rows, read, manifest, times_ms[row.views], reject, named) for row in rows],
     }
 
 
-def _answer_all(
-    rows: list[_Row],
+def _predict_videos(
+    rows: list[_EvaluationRow],
     videos: Sequence[LabelledVideo],
     manifest: Manifest,
     counts: Sequence[int],
@@ -117,7 +121,7 @@ def _answer_all(
     """Every file's answer to every video; a video is decoded once for each number of views."""
     read: list[LabelledVideo] = []
     unreadable: list[Json] = []
-    spent: dict[int, list[tuple[float, float]]] = {v: [] for v in counts}
+    times_ms: dict[int, list[tuple[float, float]]] = {v: [] for v in counts}
     clock = time.perf_counter
     for done, video in enumerate(videos):
         if progress:
@@ -128,8 +132,8 @@ def _answer_all(
                 begin = clock()
                 clips = decode_views(video.path, manifest.sampling, manifest.preprocess, v)
                 decoded = clock()
-                prepared[v] = as_input(clips, manifest.preprocess, manifest.input_dtype)
-                spent[v].append((1000 * (decoded - begin), 1000 * (clock() - decoded)))
+                prepared[v] = prepare_input(clips, manifest.preprocess, manifest.input_dtype)
+                times_ms[v].append((1000 * (decoded - begin), 1000 * (clock() - decoded)))
         except ClipError as error:
             unreadable.append({"path": str(video.path), "reason": error.reason})
             continue
@@ -139,34 +143,36 @@ def _answer_all(
             row.infer_ms.append(1000 * (clock() - begin))
             if not np.isfinite(answers).all():
                 raise UserError(f"{row.file} answers NaN or an infinity to {video.path}; leave this precision out")
-            row.answers.append(answers[0].astype(np.float64) if row.views == 1 else mean_answer(softmax(answers)))
+            row.answers.append(
+                answers[0].astype(np.float64) if row.views == 1 else average_view_logits(softmax(answers))
+            )
         read.append(video)
     if progress:
         progress(len(videos), len(videos))
-    return read, unreadable, spent
+    return read, unreadable, times_ms
 
 
-def _scored(
-    row: _Row,
-    rows: Sequence[_Row],
+def _score_row(
+    row: _EvaluationRow,
+    rows: Sequence[_EvaluationRow],
     videos: Sequence[LabelledVideo],
     manifest: Manifest,
-    spent: Sequence[tuple[float, float]],
+    times_ms: Sequence[tuple[float, float]],
     reject: float | None,
     named: Sequence[str],
 ) -> Json:
     labels, groups = [v.label for v in videos], [v.group for v in videos]
     logits = np.stack(row.answers)
-    same = [r for r in rows if r.student == row.student]
-    fp32 = next((r for r in same if r.views == row.views and r.precision == "fp32" and r is not row), None)
+    same_student = [r for r in rows if r.student == row.student]
+    fp32 = next((r for r in same_student if r.views == row.views and r.precision == "fp32" and r is not row), None)
     single = next((r for r in rows if r.file == row.file and r.views == 1 and r is not row), None)
     reference = None if row.precision == "fp32" else fp32
-    against = agreement(logits, np.stack(reference.answers), labels, groups) if reference else None
-    one = agreement(logits, np.stack(single.answers), labels, groups) if single else None
-    silent = None
+    against_fp32 = compute_agreement(logits, np.stack(reference.answers), labels, groups) if reference else None
+    against_one_view = compute_agreement(logits, np.stack(single.answers), labels, groups) if single else None
+    rejecting = None
     if reject is not None:
-        silent = at_threshold(logits, labels, manifest.classes, reject, named=named, groups=groups)
-    decode, prepare = np.median(np.asarray(spent), axis=0).tolist()
+        rejecting = compute_reject_metrics(logits, labels, manifest.classes, reject, named=named, groups=groups)
+    decode, prepare = np.median(np.asarray(times_ms), axis=0).tolist()
     return {
         "file": row.file,
         "default": row.file == manifest.default,
@@ -174,9 +180,9 @@ def _scored(
         "student": row.student,
         "path": row.path,
         "views": row.views,
-        "accuracy": score(logits, labels, manifest.classes, groups).to_json(),
-        "against_fp32": against,
-        "against_one_view": one,
-        "rejecting": silent,
+        "accuracy": compute_accuracy(logits, labels, manifest.classes, groups).to_json(),
+        "against_fp32": against_fp32,
+        "against_one_view": against_one_view,
+        "rejecting": rejecting,
         "cost": {"decode_ms": decode, "preprocess_ms": prepare, "infer_ms": float(np.median(row.infer_ms))},
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skd_bench.errors import UserError
 
-_VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp"}
+_VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LabelledVideo:
     group: str
 
 
-def labelled_videos(source: Path | str, classes: Sequence[str]) -> list[LabelledVideo]:
+def load_labelled_videos(source: Path | str, classes: Sequence[str]) -> list[LabelledVideo]:
     """The videos of a folder or a CSV file, in a stable order.
 
     Args:
@@ -33,25 +33,25 @@ def labelled_videos(source: Path | str, classes: Sequence[str]) -> list[Labelled
         UserError: There is no such file, a label is no class of the bundle, or there is no video.
     """
     source = Path(source)
-    found = _of_folder(source) if source.is_dir() else _of_table(source)
-    if not found:
+    rows = _list_folder_videos(source) if source.is_dir() else _read_video_table(source)
+    if not rows:
         raise UserError(f"{source} holds no labelled video; give a folder with CLASS/video.mp4, or a CSV (path,label)")
-    if strange := sorted({label for _, label, _ in found} - set(classes)):
-        raise UserError(f"{source} has the label {strange[0]!r}; the bundle's classes are: {', '.join(classes)}")
+    if unknown := sorted({label for _, label, _ in rows} - set(classes)):
+        raise UserError(f"{source} has the label {unknown[0]!r}; the bundle's classes are: {', '.join(classes)}")
     index = {name: i for i, name in enumerate(classes)}
-    return [LabelledVideo(path, index[label], group) for path, label, group in found]
+    return [LabelledVideo(path, index[label], group) for path, label, group in rows]
 
 
-def _of_folder(folder: Path) -> list[tuple[Path, str, str]]:
+def _list_folder_videos(folder: Path) -> list[tuple[Path, str, str]]:
     return [
-        (path, home.name, str(path))
-        for home in sorted(p for p in folder.iterdir() if p.is_dir())
-        for path in sorted(home.rglob("*"))
-        if path.suffix.lower() in _VIDEOS
+        (path, class_folder.name, str(path))
+        for class_folder in sorted(p for p in folder.iterdir() if p.is_dir())
+        for path in sorted(class_folder.rglob("*"))
+        if path.suffix.lower() in _VIDEO_SUFFIXES
     ]
 
 
-def _of_table(table: Path) -> list[tuple[Path, str, str]]:
+def _read_video_table(table: Path) -> list[tuple[Path, str, str]]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -59,10 +59,10 @@ def _of_table(table: Path) -> list[tuple[Path, str, str]]:
         raise UserError(f"cannot read {table}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} is no CSV file: {error}") from error
-    found = []
+    videos = []
     for number, row in enumerate(rows, 2):
         path, label = row.get("path"), row.get("label")
         if not path or not label:
             raise UserError(f"{table}, row {number}: needs the columns path and label, and has {', '.join(row)!r}")
-        found.append((table.parent / path, label, row.get("group") or path))
-    return found
+        videos.append((table.parent / path, label, row.get("group") or path))
+    return videos

@@ -13,21 +13,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.bundle.manifest import Artefact, Manifest, resolve
+from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import load_artefact
-from skd_bench.runtimes import missing
+from skd_bench.runtimes import why_runtime_unavailable
 from skd_bench.video.clip import decode_clip, normalise
 
-ANSWERS = "answers.json"
+ANSWERS_FILE = "answers.json"
 # Largest difference over the largest logit. Wider than parity's: decoders round a pixel differently.
-BOUNDS = {"fp32": 1e-3, "fp16": 1e-2}
-_WIDEST = 5e-2
-Answers = dict[str, dict[str, list[float]]]
+LOGIT_BOUNDS = {"fp32": 1e-3, "fp16": 1e-2}
+_DEFAULT_BOUND = 5e-2
+SampleLogits = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
-class Rechecked:
+class ReplayResult:
     """How one file answers the sample clips here.
 
     Attributes:
@@ -64,16 +64,16 @@ class Rechecked:
         return f"{self.file}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
 
 
-def answers_of(bundle: Path, manifest: Manifest) -> Answers:
+def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
     """Logits of each file that can run here on each sample clip, six figures each, by file and sample."""
     return {
-        a.file: {name: [float(f"{x:.6g}") for x in row] for name, row in _logits(bundle, manifest, a).items()}
+        a.file: {name: [float(f"{x:.6g}") for x in row] for name, row in _compute_logits(bundle, manifest, a).items()}
         for a in manifest.artefacts
-        if missing(a.runtime) is None
+        if why_runtime_unavailable(a.runtime) is None
     }
 
 
-def recheck(bundle: Path | str) -> list[Rechecked]:
+def replay_samples(bundle: Path | str) -> list[ReplayResult]:
     """Run every file of a bundle on its sample clips and compare; empty for a bundle without answers.
 
     The hashes should have been checked before (`skd_bench.bundle.verify`).
@@ -83,39 +83,45 @@ def recheck(bundle: Path | str) -> list[Rechecked]:
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
-    if ANSWERS not in manifest.documents:
+    if ANSWERS_FILE not in manifest.documents:
         return []
     try:
-        known: Answers = json.loads(resolve(bundle, ANSWERS).read_text(encoding="utf-8"))
-        return [_compared(bundle, manifest, a, known.get(a.file, {})) for a in manifest.artefacts]
+        recorded: SampleLogits = json.loads(resolve_bundle_path(bundle, ANSWERS_FILE).read_text(encoding="utf-8"))
+        return [_compare_with_recorded(bundle, manifest, a, recorded.get(a.file, {})) for a in manifest.artefacts]
     except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise UserError(f"{bundle / ANSWERS} cannot be read as logits ({error}); copy the bundle again") from error
+        raise UserError(f"{bundle / ANSWERS_FILE} cannot be read as logits ({error}); copy the bundle again") from error
 
 
-def _compared(bundle: Path, manifest: Manifest, artefact: Artefact, known: dict[str, list[float]]) -> Rechecked:
-    if reason := missing(artefact.runtime):
-        return Rechecked(artefact.file, skipped=reason)
-    if not known:
-        return Rechecked(artefact.file, skipped="its answers were not noted where the bundle was made")
-    here = _logits(bundle, manifest, artefact)
-    names = sorted(known.keys() & here.keys())
-    then = np.array([known[name] for name in names], np.float64)
-    now = np.array([here[name] for name in names], np.float64)
-    if then.shape != now.shape or not names:
-        raise ValueError(f"there are {then.shape} of them for {now.shape}")
-    off = float(np.abs(now - then).max()) / (float(np.abs(then).max()) or 1.0)
-    flips = int((now.argmax(1) != then.argmax(1)).sum())
-    return Rechecked(artefact.file, len(names), off, flips, BOUNDS.get(artefact.precision, _WIDEST))
+def _compare_with_recorded(
+    bundle: Path, manifest: Manifest, artefact: Artefact, recorded: dict[str, list[float]]
+) -> ReplayResult:
+    if reason := why_runtime_unavailable(artefact.runtime):
+        return ReplayResult(artefact.file, skipped=reason)
+    if not recorded:
+        return ReplayResult(artefact.file, skipped="its answers were not noted where the bundle was made")
+    computed = _compute_logits(bundle, manifest, artefact)
+    names = sorted(recorded.keys() & computed.keys())
+    expected = np.array([recorded[name] for name in names], np.float64)
+    actual = np.array([computed[name] for name in names], np.float64)
+    if expected.shape != actual.shape or not names:
+        raise ValueError(f"there are {expected.shape} of them for {actual.shape}")
+    relative = float(np.abs(actual - expected).max()) / (float(np.abs(expected).max()) or 1.0)
+    flips = int((actual.argmax(1) != expected.argmax(1)).sum())
+    return ReplayResult(
+        artefact.file, len(names), relative, flips, LOGIT_BOUNDS.get(artefact.precision, _DEFAULT_BOUND)
+    )
 
 
-def _logits(bundle: Path, manifest: Manifest, artefact: Artefact) -> dict[str, npt.NDArray[np.float32]]:
+def _compute_logits(bundle: Path, manifest: Manifest, artefact: Artefact) -> dict[str, npt.NDArray[np.float32]]:
     session = load_artefact(bundle, artefact, threads=1)
     try:
-        found = {}
+        logits = {}
         for sample in manifest.samples:
-            clip = decode_clip(resolve(bundle, sample.file), manifest.sampling, manifest.preprocess)[np.newaxis]
+            clip = decode_clip(resolve_bundle_path(bundle, sample.file), manifest.sampling, manifest.preprocess)[
+                np.newaxis
+            ]
             x = clip if session.input.dtype == "uint8" else normalise(clip, manifest.preprocess)
-            found[sample.file] = session.run(x)[0]
-        return found
+            logits[sample.file] = session.run(x)[0]
+        return logits
     finally:
         session.close()

@@ -6,18 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skd_bench.bundle.archive import opened
-from skd_bench.bundle.manifest import MANIFEST, MEASURED, Manifest, files_of
-from skd_bench.bundle.signing import SIGNATURE, signer
-from skd_bench.bundle.verify import verify
-from skd_bench.evaluation.replay import Rechecked, recheck
+from skd_bench.bundle.archive import open_bundle
+from skd_bench.bundle.manifest import MANIFEST_FILE, MEASURED_FILE, Manifest, list_payload_files
+from skd_bench.bundle.signing import SIGNATURE_FILE, verify_signature
+from skd_bench.bundle.verify import find_bundle_problems
+from skd_bench.evaluation.replay import ReplayResult, replay_samples
 from skd_bench.files import sha256_file
 
-_BESIDE = frozenset({MANIFEST, MEASURED, "MEASURED.md", SIGNATURE})
+_UNLISTED_FILES = frozenset({MANIFEST_FILE, MEASURED_FILE, "MEASURED.md", SIGNATURE_FILE})
 
 
 @dataclass(frozen=True)
-class Examined:
+class VerificationReport:
     """What was found about a bundle.
 
     Attributes:
@@ -35,7 +35,7 @@ class Examined:
     signer: str | None
     signed: bool
     strays: list[str]
-    answers: list[Rechecked]
+    answers: list[ReplayResult]
     problems: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -45,16 +45,16 @@ class Examined:
     def to_text(self) -> str:
         """A few lines for people."""
         if self.signer:
-            who = f", signed by {self.signer}"
+            signature_text = f", signed by {self.signer}"
         else:
-            who = ", with a signature that was not checked (--signers FILE)" if self.signed else ""
-        lines = [f"{self.bundle}: ok (payload sha256 {self.payload[:16]}{who})"]
+            signature_text = ", with a signature that was not checked (--signers FILE)" if self.signed else ""
+        lines = [f"{self.bundle}: ok (payload sha256 {self.payload[:16]}{signature_text})"]
         lines += [f"  {answer.to_text()}" for answer in self.answers]
         lines += [f"  not of the bundle: {name}" for name in self.strays]
         return "\n".join(lines)
 
 
-def examine(bundle: Path | str, *, signers: Path | None = None, run: bool = True) -> Examined:
+def verify_bundle(bundle: Path | str, *, signers: Path | None = None, run: bool = True) -> VerificationReport:
     """Check a bundle.
 
     Args:
@@ -65,19 +65,19 @@ def examine(bundle: Path | str, *, signers: Path | None = None, run: bool = True
     Raises:
         UserError: It is no bundle, or not signed by one of `signers`.
     """
-    with opened(bundle) as folder:
+    with open_bundle(bundle) as folder:
         manifest = Manifest.load(folder)
-        who = signer(folder, signers) if signers else None
-        problems = verify(folder)
-        answers = recheck(folder) if run and not problems else []
-        known = files_of(manifest).keys() | _BESIDE
+        signed_by = verify_signature(folder, signers) if signers else None
+        problems = find_bundle_problems(folder)
+        answers = replay_samples(folder) if run and not problems else []
+        known_files = list_payload_files(manifest).keys() | _UNLISTED_FILES
         inside = (p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file())
-        return Examined(
+        return VerificationReport(
             bundle=str(bundle),
-            payload=sha256_file(folder / MANIFEST),
-            signer=who,
-            signed=(folder / SIGNATURE).is_file(),
-            strays=[name for name in inside if name not in known],
+            payload=sha256_file(folder / MANIFEST_FILE),
+            signer=signed_by,
+            signed=(folder / SIGNATURE_FILE).is_file(),
+            strays=[name for name in inside if name not in known_files],
             answers=answers,
             problems=problems + [problem for answer in answers if (problem := answer.problem)],
         )

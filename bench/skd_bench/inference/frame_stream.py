@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.bundle.manifest import Manifest, resolve
+from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.video.clip import ClipError, Pixels, Preprocess, as_input
+from skd_bench.video.clip import ClipError, Pixels, Preprocessing, prepare_input
 from skd_bench.video.container import open_camera, open_container
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-_CAMERA = "/dev/video"
+_CAMERA_PREFIX = "/dev/video"
 
 
 @dataclass(frozen=True)
-class Seen:
+class FramePrediction:
     """What a stream shows after one frame.
 
     Attributes:
@@ -45,7 +45,7 @@ class Seen:
     milliseconds: float
 
 
-class Stream:
+class FrameClassifier:
     """A per-frame network on ONNX Runtime's CPU provider, its state kept between frames.
 
     Raises:
@@ -53,9 +53,9 @@ class Stream:
     """
 
     def __init__(self, path: Path | str, *, threads: int = 1) -> None:
-        from skd_bench.runtimes import runtime
+        from skd_bench.runtimes import find_runtime
 
-        runtime("ort").prepare()
+        find_runtime("ort").import_libraries()
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -65,14 +65,14 @@ class Stream:
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own unrelated exception types
             raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
-        inputs = {given.name: given for given in self._session.get_inputs()}
+        inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
         if set(inputs) != {"frame", "state"}:
             raise UserError(f"{path} takes {', '.join(inputs)}; a per-frame network takes frame and state")
         self.dtype = "uint8" if inputs["frame"].type == "tensor(uint8)" else "float32"
         self.state_size = int(inputs["state"].shape[1])
-        self.reset()
+        self.reset_state()
 
-    def reset(self, streams: int = 1) -> None:
+    def reset_state(self, streams: int = 1) -> None:
         """Begin anew: nothing was seen yet."""
         self.state = np.zeros((streams, self.state_size), np.float32)
 
@@ -82,9 +82,9 @@ class Stream:
         return np.asarray(logits, np.float32)
 
 
-def watch(
+def classify_stream(
     bundle: Path | str, source: Path | str, *, every: int | None = None, smooth: int | None = None, threads: int = 1
-) -> Iterator[Seen]:
+) -> Iterator[FramePrediction]:
     """Look at a video from its first frame to its last, or at a camera until somebody stops.
 
     Args:
@@ -100,45 +100,49 @@ def watch(
     manifest = Manifest.load(bundle)
     if manifest.stream is None:
         raise UserError(f"{bundle} has no per-frame file: train a student with `causal: true`, or leave out --stream")
-    path = resolve(bundle, manifest.stream.file)
+    path = resolve_bundle_path(bundle, manifest.stream.file)
     if not path.is_file() or sha256_file(path) != manifest.stream.sha256:
         raise UserError(f"{path} is not the file that its manifest describes; copy the bundle again")
-    stream = Stream(path, threads=threads)
+    stream = FrameClassifier(path, threads=threads)
     sampling = manifest.sampling
     step = every or (sampling.stride if sampling.kind == "dense" else 1)
     last: deque[npt.NDArray[np.float32]] = deque(maxlen=smooth or sampling.frames)
-    for number, (seconds, pixels) in enumerate(frames_of(source, manifest.preprocess, step)):
-        given: npt.NDArray[Any] = pixels[np.newaxis]
+    for number, (seconds, pixels) in enumerate(iter_frames(source, manifest.preprocess, step)):
+        network_input: npt.NDArray[Any] = pixels[np.newaxis]
         if stream.dtype != "uint8":
-            given = as_input(given[np.newaxis], manifest.preprocess, stream.dtype)[:, :, 0]
+            network_input = prepare_input(network_input[np.newaxis], manifest.preprocess, stream.dtype)[:, :, 0]
         begin = time.perf_counter()
-        last.append(stream.step(given))
-        spent = 1000 * (time.perf_counter() - begin)
+        last.append(stream.step(network_input))
+        milliseconds = 1000 * (time.perf_counter() - begin)
         shares = softmax(np.mean(last, axis=0))[0]
         best = int(shares.argmax())
-        yield Seen(round(seconds, 3), number, manifest.classes[best], float(shares[best]), round(spent, 3))
+        yield FramePrediction(
+            round(seconds, 3), number, manifest.classes[best], float(shares[best]), round(milliseconds, 3)
+        )
 
 
-def lines(bundle: Path | str, sources: Iterable[Path | str], as_json: bool, **how: Any) -> Iterator[str]:
+def iter_stream_lines(
+    bundle: Path | str, sources: Iterable[Path | str], as_json: bool, **stream_options: Any
+) -> Iterator[str]:
     """What `watch` sees, in words: a line where the answer changes and one at the end; or JSON, a line a frame.
 
     Raises:
         UserError: See `watch`.
     """
     for source in sources:
-        now, times = "", list[float]()
-        for seen in watch(bundle, source, **how):
-            times.append(seen.milliseconds)
+        current_label, times = "", list[float]()
+        for prediction in classify_stream(bundle, source, **stream_options):
+            times.append(prediction.milliseconds)
             if as_json:
-                yield json.dumps({"video": str(source), **asdict(seen)})
-            elif seen.label != now:
-                yield f"{source}: {seen.seconds:8.2f} s  {seen.label} {seen.probability:.1%}"
-            now = seen.label
+                yield json.dumps({"video": str(source), **asdict(prediction)})
+            elif prediction.label != current_label:
+                yield f"{source}: {prediction.seconds:8.2f} s  {prediction.label} {prediction.probability:.1%}"
+            current_label = prediction.label
         if not as_json:
             yield f"{source}: {len(times)} frames, {np.median(times):.2f} ms a frame (network alone, median)"
 
 
-def frames_of(source: Path | str, preprocess: Preprocess, every: int) -> Iterator[tuple[float, Pixels]]:
+def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> Iterator[tuple[float, Pixels]]:
     """Seconds and pixels ``(H, W, 3)`` of each ``every``-th frame, upright and fitted; one in memory at a time.
 
     Raises:
@@ -146,20 +150,20 @@ def frames_of(source: Path | str, preprocess: Preprocess, every: int) -> Iterato
     """
     from av.error import FFmpegError
 
-    from skd_bench.video.resize import Painter
+    from skd_bench.video.resize import FrameResizer
 
     shown = 0
     try:
-        with _open(source) as container:
+        with _open_source(source) as container:
             [video, *_] = container.streams.video or [None]
             if video is None:
                 raise ClipError(source, "it holds no video")
-            painter = Painter(1, preprocess, video.sample_aspect_ratio)
-            for frame in _decoded(container, video):
+            resizer = FrameResizer(1, preprocess, video.sample_aspect_ratio)
+            for frame in _iter_decoded_frames(container, video):
                 if shown % every == 0:
-                    painter.done = 0
-                    painter.paint(frame)
-                    yield frame.time if frame.time is not None else shown / 25, painter.out[0].copy()
+                    resizer.done = 0
+                    resizer.write_frame(frame)
+                    yield frame.time if frame.time is not None else shown / 25, resizer.out[0].copy()
                 shown += 1
     except (FFmpegError, OSError) as error:
         raise ClipError(source, str(getattr(error, "strerror", None) or error)) from error
@@ -167,7 +171,7 @@ def frames_of(source: Path | str, preprocess: Preprocess, every: int) -> Iterato
         raise ClipError(source, "none of its frames decodes")
 
 
-def _decoded(container: Any, video: Any) -> Iterator[VideoFrame]:
+def _iter_decoded_frames(container: Any, video: Any) -> Iterator[VideoFrame]:
     """Frames in the order in which they are shown; damaged packets are passed over."""
     from av.error import EOFError as EndOfFile
     from av.error import InvalidDataError
@@ -187,5 +191,5 @@ def _decoded(container: Any, video: Any) -> Iterator[VideoFrame]:
         yield from frames
 
 
-def _open(source: Path | str) -> Any:
-    return open_camera(str(source)) if str(source).startswith(_CAMERA) else open_container(source)
+def _open_source(source: Path | str) -> Any:
+    return open_camera(str(source)) if str(source).startswith(_CAMERA_PREFIX) else open_container(source)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.bundle.manifest import Manifest, resolve
-from skd_bench.device.info import device_card, device_id, device_state
+from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
+from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.errors import UserError
-from skd_bench.inference.predict import check_fits, load_artefact
+from skd_bench.inference.predict import check_matches_manifest, load_artefact
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.metrics.event_metrics import Event, judge, read_events
-from skd_bench.runtimes import Session
-from skd_bench.video.clip import ClipError, as_input
+from skd_bench.metrics.event_metrics import VideoEvent, match_events, read_events
+from skd_bench.runtimes import InferenceSession
+from skd_bench.video.clip import ClipError, prepare_input
 from skd_bench.video.container import open_container
-from skd_bench.video.sliding_window import Stopwatch, Windows
+from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
 
 SCHEMA = 1
 STAGES = ("decode", "sample", "preprocess", "infer", "smooth")
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Watching:
+class VideoAnalysisSettings:
     """How a long video is watched.
 
     Attributes:
@@ -54,10 +54,10 @@ class Watching:
             raise UserError(f"a threshold is a probability from 0 to 1, not {self.threshold}")
 
 
-def watch(
+def analyse_videos(
     bundle: Path | str,
     videos: Sequence[Path | str],
-    how: Watching | None = None,
+    settings: VideoAnalysisSettings | None = None,
     *,
     events: Path | str | None = None,
     artefact: str | None = None,
@@ -68,7 +68,7 @@ def watch(
     Args:
         bundle: The bundle's folder.
         videos: Files that FFmpeg can read.
-        how: Windows, smoothing and threshold.
+        settings: Windows, smoothing and threshold.
         events: What happened (`alarms.read_events`); None: nothing is judged.
         artefact: The file of the bundle to use; None for its default.
         threads: Threads that decode, and that a query may use.
@@ -84,24 +84,25 @@ def watch(
     Raises:
         UserError: The bundle or the settings cannot be used, or no video can be read.
     """
-    how = how or Watching()
+    settings = settings or VideoAnalysisSettings()
     manifest = Manifest.load(bundle)
-    if strange := [name for name in how.background if name not in manifest.classes]:
-        raise UserError(f"there is no class {strange[0]!r}; there are: {', '.join(manifest.classes)}")
+    if unknown := [name for name in settings.background if name not in manifest.classes]:
+        raise UserError(f"there is no class {unknown[0]!r}; there are: {', '.join(manifest.classes)}")
     truth = None if events is None else read_events(events, manifest.classes)
-    chosen = manifest.artefact(artefact)
+    chosen = manifest.find_artefact(artefact)
     session = load_artefact(bundle, chosen, threads=threads)
-    card = device_card()
+    device_info = read_device_info()
     try:
-        check_fits(manifest, session)
-        rows = [_watch_one(session, manifest, bundle, Path(video), how, threads) for video in videos]
+        check_matches_manifest(manifest, session)
+        rows = [_analyse_video(session, manifest, bundle, Path(video), settings, threads) for video in videos]
     finally:
         session.close()
-    seen = [row for row in rows if "error" not in row]
-    if not seen:
+    readable = [row for row in rows if "error" not in row]
+    if not readable:
         raise UserError(rows[0]["error"] if rows else "there is no video to watch")
-    total = _sums(
-        {stage: sum(r["stages"].get(stage, 0.0) for r in seen) for stage in STAGES}, sum(r["seconds"] for r in seen)
+    total = _summarise_stages(
+        {stage: sum(r["stages"].get(stage, 0.0) for r in readable) for stage in STAGES},
+        sum(r["seconds"] for r in readable),
     )
     return {
         "schema": SCHEMA,
@@ -109,55 +110,66 @@ def watch(
         "bundle": str(bundle),
         "name": manifest.name,
         "file": chosen.file,
-        "device": card,
-        "device_id": device_id(card),
-        "after": device_state(),
+        "device": device_info,
+        "device_id": device_id(device_info),
+        "after": read_device_state(),
         "threads": threads,
-        "hop": how.hop,
-        "smooth": how.smooth,
-        "threshold": how.threshold,
+        "hop": settings.hop,
+        "smooth": settings.smooth,
+        "threshold": settings.threshold,
         "videos": rows,
         "total": total,
-        "alarms": None if truth is None else _judged(seen, truth),
+        "alarms": None if truth is None else _match_reported_events(readable, truth),
     }
 
 
-def _watch_one(
-    session: Session, manifest: Manifest, bundle: Path | str, video: Path, how: Watching, threads: int
+def _analyse_video(
+    session: InferenceSession,
+    manifest: Manifest,
+    bundle: Path | str,
+    video: Path,
+    settings: VideoAnalysisSettings,
+    threads: int,
 ) -> Json:
     stopwatch, answers, answer_ms = Stopwatch(), [], []
-    recent: deque[npt.NDArray[np.float64]] = deque(maxlen=how.smooth)
+    recent: deque[npt.NDArray[np.float64]] = deque(maxlen=settings.smooth)
     try:
-        window = how.window or _window(manifest, bundle, video)
-        windows = Windows(
-            video, manifest.sampling, manifest.preprocess, window=window, hop=how.hop, threads=threads, watch=stopwatch
+        window = settings.window or _find_window_seconds(manifest, bundle, video)
+        windows = SlidingWindows(
+            video,
+            manifest.sampling,
+            manifest.preprocess,
+            window=window,
+            hop=settings.hop,
+            threads=threads,
+            stopwatch=stopwatch,
         )
         for start, end, clip in windows:
             first = begin = time.perf_counter()
-            x = as_input(clip[np.newaxis], manifest.preprocess, manifest.input_dtype)
-            begin = stopwatch.add("preprocess", begin)
+            x = prepare_input(clip[np.newaxis], manifest.preprocess, manifest.input_dtype)
+            begin = stopwatch.add_elapsed("preprocess", begin)
             logits = session.run(x)
-            begin = stopwatch.add("infer", begin)
+            begin = stopwatch.add_elapsed("infer", begin)
             if not np.isfinite(logits).all():
                 raise UserError(f"the network's answer to {video} at {start:.1f} s holds NaN or an infinity")
             recent.append(softmax(logits)[0])
             answers.append((start, end, np.mean(recent, axis=0)))
-            answer_ms.append(1000 * (stopwatch.add("smooth", begin) - first))
+            answer_ms.append(1000 * (stopwatch.add_elapsed("smooth", begin) - first))
     except ClipError as error:
         return {"video": str(video), "error": str(error)}
-    found = [
+    events = [
         {"class": manifest.classes[c], "start": start, "end": end, "probability": share}
-        for c, start, end, share in _events(answers, how, manifest.classes)
+        for c, start, end, share in _iter_events(answers, settings, manifest.classes)
     ]
-    counted = {"video": str(video), "frames": windows.frames, "answers": len(answers), "window": window}
+    counts = {"video": str(video), "frames": windows.frames, "answers": len(answers), "window": window}
     return (
-        counted
-        | _sums(stopwatch.seconds, windows.seconds)
-        | {"answer_ms": float(np.median(answer_ms)), "events": found}
+        counts
+        | _summarise_stages(stopwatch.seconds, windows.seconds)
+        | {"answer_ms": float(np.median(answer_ms)), "events": events}
     )
 
 
-def _sums(stages: dict[str, float], seconds: float) -> Json:
+def _summarise_stages(stages: dict[str, float], seconds: float) -> Json:
     work = sum(stages.values())
     return {
         "seconds": seconds,
@@ -167,34 +179,38 @@ def _sums(stages: dict[str, float], seconds: float) -> Json:
     }
 
 
-def _events(
-    answers: Sequence[tuple[float, float, npt.NDArray[np.float64]]], how: Watching, classes: Sequence[str]
+def _iter_events(
+    answers: Sequence[tuple[float, float, npt.NDArray[np.float64]]],
+    settings: VideoAnalysisSettings,
+    classes: Sequence[str],
 ) -> Iterator[tuple[int, float, float, float]]:
     """Answers in a row that report the same class, as one event: class, start, end, largest probability."""
-    now: tuple[int, float, float, float] | None = None
+    current: tuple[int, float, float, float] | None = None
     for start, end, shares in answers:
         best = int(shares.argmax())
         share = float(shares[best])
-        reported = share >= how.threshold and classes[best] not in how.background
-        if now is not None and reported and now[0] == best:
-            now = (best, now[1], end, max(now[3], share))
+        reported = share >= settings.threshold and classes[best] not in settings.background
+        if current is not None and reported and current[0] == best:
+            current = (best, current[1], end, max(current[3], share))
             continue
-        if now is not None:
-            yield now
-        now = (best, start, end, share) if reported else None
-    if now is not None:
-        yield now
+        if current is not None:
+            yield current
+        current = (best, start, end, share) if reported else None
+    if current is not None:
+        yield current
 
 
-def _judged(rows: Sequence[Json], truth: Sequence[Event]) -> Json:
+def _match_reported_events(rows: Sequence[Json], truth: Sequence[VideoEvent]) -> Json:
     names = {Path(row["video"]).name for row in rows}
-    if strange := sorted({t.video for t in truth} - names):
-        raise UserError(f"the events name {strange[0]!r}, which was not watched; watched: {', '.join(sorted(names))}")
-    reported = [Event(Path(row["video"]).name, e["start"], e["end"], e["class"]) for row in rows for e in row["events"]]
-    return judge(reported, truth, sum(row["seconds"] for row in rows) / 3600)
+    if unknown := sorted({t.video for t in truth} - names):
+        raise UserError(f"the events name {unknown[0]!r}, which was not watched; watched: {', '.join(sorted(names))}")
+    reported = [
+        VideoEvent(Path(row["video"]).name, e["start"], e["end"], e["class"]) for row in rows for e in row["events"]
+    ]
+    return match_events(reported, truth, sum(row["seconds"] for row in rows) / 3600)
 
 
-def _window(manifest: Manifest, bundle: Path | str, video: Path) -> float:
+def _find_window_seconds(manifest: Manifest, bundle: Path | str, video: Path) -> float:
     """How many seconds a clip of this bundle spans.
 
     Raises:
@@ -202,17 +218,17 @@ def _window(manifest: Manifest, bundle: Path | str, video: Path) -> float:
     """
     sampling = manifest.sampling
     if sampling.kind == "dense":
-        return ((sampling.frames - 1) * sampling.stride + 1) / _length(video)[1]
+        return ((sampling.frames - 1) * sampling.stride + 1) / _read_duration_and_rate(video)[1]
     if not manifest.samples:
         raise UserError(
             "this bundle samples uniformly over a whole clip and does not say how long its clips are: give the window "
             "in seconds (--window), as long as a training clip"
         )
-    lengths = [_length(resolve(bundle, sample.file))[0] for sample in manifest.samples]
+    lengths = [_read_duration_and_rate(resolve_bundle_path(bundle, sample.file))[0] for sample in manifest.samples]
     return float(np.median(lengths))
 
 
-def _length(video: Path) -> tuple[float, float]:
+def _read_duration_and_rate(video: Path) -> tuple[float, float]:
     """Seconds and frames a second, as the file says."""
     import av
     from av.error import FFmpegError

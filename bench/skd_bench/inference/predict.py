@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.bundle.manifest import Artefact, Manifest, resolve
+from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.inference.reject_option import Reject
+from skd_bench.inference.reject_option import RejectOption
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.runtimes import Session, runtime
-from skd_bench.video.clip import as_input, decode_clip
+from skd_bench.runtimes import InferenceSession, find_runtime
+from skd_bench.video.clip import decode_clip, prepare_input
 
 
 def predict(
@@ -48,29 +48,29 @@ def predict(
     if top < 1:
         raise UserError(f"at least 1 class is named for each video, not {top}")
     manifest = Manifest.load(bundle)
-    chosen = manifest.artefact(artefact)
-    reject = Reject.of(chosen.options, manifest.classes)
+    chosen = manifest.find_artefact(artefact)
+    reject = RejectOption.from_options(chosen.options, manifest.classes)
     session = load_artefact(bundle, chosen, threads=threads)
     try:
-        check_fits(manifest, session)
-        return [_classify(session, manifest, video, top, reject) for video in videos]
+        check_matches_manifest(manifest, session)
+        return [_classify_video(session, manifest, video, top, reject) for video in videos]
     finally:
         session.close()
 
 
-def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> Session:
+def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> InferenceSession:
     """Load one file of a bundle, after a look at its hash.
 
     Raises:
         UserError: The file is missing, is not the one that was written, or its runtime cannot be used.
     """
-    path = resolve(bundle, artefact.file)
+    path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file that its manifest describes (other sha256); copy the bundle again")
-    return runtime(artefact.runtime).load(path, threads=threads)
+    return find_runtime(artefact.runtime).load(path, threads=threads)
 
 
-def check_fits(manifest: Manifest, session: Session) -> None:
+def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:
     """Refuse a network whose input or output is not what the manifest says.
 
     Raises:
@@ -80,23 +80,25 @@ def check_fits(manifest: Manifest, session: Session) -> None:
     floats = manifest.contract == "float_clip"
     dtype, clip = ("float32", (3, frames, *size)) if floats else ("uint8", (frames, *size, 3))
     if session.input.dtype != dtype or any(
-        have not in (None, want) for have, want in zip(session.input.shape[1:], clip, strict=False)
+        actual not in (None, expected) for actual, expected in zip(session.input.shape[1:], clip, strict=False)
     ):
-        given = f"{session.input.dtype} {session.input.shape}"
-        raise UserError(f"the network takes {given}; the manifest says {dtype} (batch, {', '.join(map(str, clip))})")
+        actual_input = f"{session.input.dtype} {session.input.shape}"
+        raise UserError(
+            f"the network takes {actual_input}; the manifest says {dtype} (batch, {', '.join(map(str, clip))})"
+        )
     if session.output.shape[1] not in (None, len(manifest.classes)):
         raise UserError(f"the network has {session.output.shape[1]} classes and the manifest {len(manifest.classes)}")
 
 
-def _classify(
-    session: Session, manifest: Manifest, video: Path | str, top: int, reject: Reject | None
+def _classify_video(
+    session: InferenceSession, manifest: Manifest, video: Path | str, top: int, reject: RejectOption | None
 ) -> dict[str, Any]:
     clock = time.perf_counter
     times = [clock()]
     try:
         clip = decode_clip(video, manifest.sampling, manifest.preprocess)
         times.append(clock())
-        x = as_input(clip[np.newaxis], manifest.preprocess, session.input.dtype)
+        x = prepare_input(clip[np.newaxis], manifest.preprocess, session.input.dtype)
         times.append(clock())
         logits = session.run(x)
         times.append(clock())
@@ -111,9 +113,9 @@ def _classify(
         "video": str(video),
         "top": [(manifest.classes[i], float(shares[i])) for i in best],
         "milliseconds": dict(zip(("decode", "preprocess", "infer"), spent, strict=True)),
-        **({} if reject is None else {"answer": _answer(shares, manifest.classes, reject)}),
+        **({} if reject is None else {"answer": _choose_answer(shares, manifest.classes, reject)}),
     }
 
 
-def _answer(shares: NDArray[np.float64], classes: list[str], reject: Reject) -> str | None:
+def _choose_answer(shares: NDArray[np.float64], classes: list[str], reject: RejectOption) -> str | None:
     return classes[int(shares.argmax())] if shares.max() >= reject.threshold else reject.background

@@ -18,7 +18,7 @@ from skd_bench.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True)
-class Reject:
+class RejectOption:
     """When an answer is given.
 
     Attributes:
@@ -34,19 +34,19 @@ class Reject:
         return {"threshold": self.threshold, "background": self.background}
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], classes: Sequence[str]) -> Reject | None:
+    def from_options(cls, options: Mapping[str, Any], classes: Sequence[str]) -> RejectOption | None:
         """The one of an artefact's options; None without one.
 
         Raises:
             UserError: It is malformed: nothing that came over a network is trusted.
         """
-        said = options.get("reject")
-        if said is None:
+        raw = options.get("reject")
+        if raw is None:
             return None
-        threshold = said.get("threshold") if isinstance(said, Mapping) else None
+        threshold = raw.get("threshold") if isinstance(raw, Mapping) else None
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
             raise UserError(f"the artefact's reject threshold is {threshold!r}; it must be a number from 0 to 1")
-        background = said.get("background")
+        background = raw.get("background")
         if background is not None and background not in classes:
             raise UserError(f"the artefact calls unsure clips {background!r}, which is none of its classes")
         return cls(float(threshold), background)
@@ -73,14 +73,14 @@ def choose_threshold(
         answers are right often enough.
     """
     shares = softmax(logits)
-    sure, right = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
-    order = np.argsort(-sure, kind="stable")
+    confidence, correct = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
+    order = np.argsort(-confidence, kind="stable")
     # Clips of equal confidence are answered together: a threshold can only lie where it changes.
-    last = np.append(np.flatnonzero(np.diff(sure[order]) != 0), len(order) - 1)
-    enough = last[(np.cumsum(right[order]) / np.arange(1, len(order) + 1))[last] >= accuracy]
-    if not len(enough):
+    last = np.append(np.flatnonzero(np.diff(confidence[order]) != 0), len(order) - 1)
+    accurate_cuts = last[(np.cumsum(correct[order]) / np.arange(1, len(order) + 1))[last] >= accuracy]
+    if not len(accurate_cuts):
         return None
-    threshold = 0.0 if enough[-1] == len(order) - 1 else float(sure[order[enough[-1]]])
-    given = sure >= threshold
-    kept = None if groups is None else [g for g, k in zip(groups, given.tolist(), strict=True) if k]
-    return threshold, float(given.mean()), mean_interval(right[given], kept)
+    threshold = 0.0 if accurate_cuts[-1] == len(order) - 1 else float(confidence[order[accurate_cuts[-1]]])
+    answered = confidence >= threshold
+    answered_groups = None if groups is None else [g for g, k in zip(groups, answered.tolist(), strict=True) if k]
+    return threshold, float(answered.mean()), mean_interval(correct[answered], answered_groups)

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import Session
-from skd_bench.stats import Interval, mean_interval, wilson
-from skd_bench.video.clip import Preprocess, as_input
+from skd_bench.runtimes.base import InferenceSession
+from skd_bench.stats import Interval, mean_interval, wilson_interval
+from skd_bench.video.clip import Preprocessing, prepare_input
 
 _ECE_BINS = 15
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class AccuracyMetrics:
     """How well a file's answers fit the labels.
 
     Attributes:
@@ -44,8 +44,8 @@ class Accuracy:
         return {**asdict(self), "top1": self.top1.to_json()}
 
 
-def logits_of(
-    session: Session, batches: Iterable[npt.NDArray[np.uint8]], preprocess: Preprocess
+def compute_logits(
+    session: InferenceSession, batches: Iterable[npt.NDArray[np.uint8]], preprocess: Preprocessing
 ) -> npt.NDArray[np.float32]:
     """Every clip's logits; one batch in memory at a time.
 
@@ -60,32 +60,32 @@ def logits_of(
     Raises:
         UserError: There is no clip, or a logit is not a finite number; the message names the clip, counted from 0.
     """
-    answers: list[npt.NDArray[np.float32]] = []
+    outputs: list[npt.NDArray[np.float32]] = []
     done = 0
     step = session.input.shape[0]
     for batch in batches:
         for start in range(0, len(batch), step or max(len(batch), 1)):
             clips = batch[start : start + (step or len(batch))]
-            logits = session.run(as_input(clips, preprocess, session.input.dtype))
+            logits = session.run(prepare_input(clips, preprocess, session.input.dtype))
             bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
             if len(bad):
                 raise UserError(
                     f"the network's answer to clip {done + int(bad[0])} holds NaN or an infinity; the file is broken "
                     "or overflows at this precision: export it again, or leave this precision out"
                 )
-            answers.append(logits)
+            outputs.append(logits)
             done += len(logits)
-    if not answers:
+    if not outputs:
         raise UserError("there is no clip to measure accuracy on")
-    return np.concatenate(answers)
+    return np.concatenate(outputs)
 
 
-def score(
+def compute_accuracy(
     logits: npt.NDArray[np.floating[Any]],
     labels: npt.ArrayLike,
     classes: Sequence[str],
     groups: Sequence[Hashable] | None = None,
-) -> Accuracy:
+) -> AccuracyMetrics:
     """Compare answers with labels.
 
     Args:
@@ -105,23 +105,23 @@ def score(
         raise ValueError(f"logits {logits.shape} do not fit {len(truth)} labels and {len(classes)} classes")
     if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= len(classes):
         raise ValueError(f"labels must be whole numbers from 0 to {len(classes) - 1}")
-    answer = logits.argmax(axis=1)
+    predictions = logits.argmax(axis=1)
     size = len(classes)
-    confusion = np.bincount(truth * size + answer, minlength=size * size).reshape(size, size)
-    precision, recall, f1 = _precision_recall_f1(confusion)
+    confusion = np.bincount(truth * size + predictions, minlength=size * size).reshape(size, size)
+    precision, recall, f1 = _compute_precision_recall_f1(confusion)
     occurs = confusion.sum(axis=0) + confusion.sum(axis=1) > 0
-    right = answer == truth
-    return Accuracy(
+    correct = predictions == truth
+    return AccuracyMetrics(
         n=len(truth),
-        top1=mean_interval(right, groups),
+        top1=mean_interval(correct, groups),
         macro_f1=float(f1[occurs].mean()),
         per_class=[
             {"class": name, "support": int(s), "precision": float(p), "recall": float(r), "f1": float(f)}
             for name, s, p, r, f in zip(classes, confusion.sum(axis=1), precision, recall, f1, strict=True)
         ],
         confusion=confusion.tolist(),
-        ece=_calibration_error(softmax(logits).max(axis=1), right),
-        reliability=_reliability(softmax(logits).max(axis=1), right),
+        ece=_compute_calibration_error(softmax(logits).max(axis=1), correct),
+        reliability=_compute_reliability_points(softmax(logits).max(axis=1), correct),
     )
 
 
@@ -133,34 +133,36 @@ def softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     return probabilities
 
 
-def _precision_recall_f1(confusion: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.float64], ...]:
+def _compute_precision_recall_f1(confusion: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.float64], ...]:
     hits = np.diagonal(confusion).astype(np.float64)
-    answered, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     return (
-        hits / np.maximum(answered, 1),
+        hits / np.maximum(predicted, 1),
         hits / np.maximum(support, 1),
-        2 * hits / np.maximum(answered + support, 1),
+        2 * hits / np.maximum(predicted + support, 1),
     )
 
 
-def _calibration_error(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> float:
+def _compute_calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
     """Mean distance between confidence and accuracy, over bins of equal width, weighted by their clips."""
-    bins = _confidence_bins(confidence)
-    gap = np.bincount(bins, confidence, _ECE_BINS) - np.bincount(bins, right, _ECE_BINS)
-    return float(np.abs(gap).sum() / len(right))
+    bins = _assign_confidence_bins(confidence)
+    gap = np.bincount(bins, confidence, _ECE_BINS) - np.bincount(bins, correct, _ECE_BINS)
+    return float(np.abs(gap).sum() / len(correct))
 
 
-def _reliability(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _compute_reliability_points(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]
+) -> list[dict[str, Any]]:
     """The points of the reliability diagram (Niculescu-Mizil and Caruana, 2005), with intervals (Wilson, 1927)."""
-    bins = _confidence_bins(confidence)
+    bins = _assign_confidence_bins(confidence)
     points = []
     for b in np.unique(bins):
-        mine = bins == b
-        n, hits = int(mine.sum()), int(right[mine].sum())
-        mean = float(confidence[mine].mean())
-        points.append({"n": n, "confidence": mean, "accuracy": hits / n, "interval": list(wilson(hits, n))})
+        in_bin = bins == b
+        n, hits = int(in_bin.sum()), int(correct[in_bin].sum())
+        mean = float(confidence[in_bin].mean())
+        points.append({"n": n, "confidence": mean, "accuracy": hits / n, "interval": list(wilson_interval(hits, n))})
     return points
 
 
-def _confidence_bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+def _assign_confidence_bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     return np.minimum((confidence * _ECE_BINS).astype(np.intp), _ECE_BINS - 1)

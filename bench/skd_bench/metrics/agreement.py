@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.stats import mcnemar, mean_interval, paired_difference
+from skd_bench.stats import mcnemar_p_value, mean_interval, paired_difference
 
 Logits = npt.NDArray[np.floating[Any]]
 
 
-def agreement(
+def compute_agreement(
     logits: Logits, reference: Logits, labels: npt.ArrayLike, groups: Sequence[Hashable] | None = None
 ) -> dict[str, Any]:
     """Compare a file's answers with a reference's (usually the FP32 file of the same network).
@@ -36,17 +36,17 @@ def agreement(
     if logits.shape != reference.shape:
         raise ValueError(f"agreement needs the same clips and classes twice, not {logits.shape} and {reference.shape}")
     truth = np.asarray(labels)
-    mine, theirs = logits.argmax(axis=1), reference.argmax(axis=1)
-    right, other = mine == truth, theirs == truth
-    same = mean_interval(mine == theirs, groups)
-    lead = paired_difference(right, other, groups)
+    predictions, reference_predictions = logits.argmax(axis=1), reference.argmax(axis=1)
+    correct, reference_correct = predictions == truth, reference_predictions == truth
+    same_class = mean_interval(predictions == reference_predictions, groups)
+    difference = paired_difference(correct, reference_correct, groups)
     return {
-        "agreement": same.value,
-        "agreement_interval": [same.low, same.high],
-        "difference": lead.value,
-        "difference_interval": [lead.low, lead.high],
-        "mcnemar": mcnemar(right, other),
-        "only_this": int((right & ~other).sum()),
-        "only_reference": int((other & ~right).sum()),
+        "agreement": same_class.value,
+        "agreement_interval": [same_class.low, same_class.high],
+        "difference": difference.value,
+        "difference_interval": [difference.low, difference.high],
+        "mcnemar": mcnemar_p_value(correct, reference_correct),
+        "only_this": int((correct & ~reference_correct).sum()),
+        "only_reference": int((reference_correct & ~correct).sum()),
         "n": len(truth),
     }

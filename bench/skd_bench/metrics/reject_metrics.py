@@ -13,7 +13,7 @@ from skd_bench.metrics.accuracy import softmax
 from skd_bench.stats import mean_interval
 
 
-def at_threshold(
+def compute_reject_metrics(
     logits: npt.NDArray[np.floating[Any]],
     labels: npt.ArrayLike,
     classes: Sequence[str],
@@ -33,7 +33,7 @@ def at_threshold(
         groups: A label for each clip; clips of one group (a source video) are resampled together.
 
     Returns:
-        `threshold`; `answered` (share of clips reported); `right` (share of those that are right, None without one);
+        `threshold`; `answered` (share of clips reported); `correct` (share of those that are right, None without one);
         `recall`: for each named class `class`, `support`, `recall` (clips of the class reported as it; None without a
         clip) with `interval`, and `false_reports` (clips of other classes reported as it).
 
@@ -42,32 +42,32 @@ def at_threshold(
     """
     if not 0 <= threshold <= 1:
         raise UserError(f"a reject threshold is a probability from 0 to 1, not {threshold}")
-    if strange := [name for name in named if name not in classes]:
-        raise UserError(f"there is no class {strange[0]!r}; there are: {', '.join(classes)}")
+    if unknown := [name for name in named if name not in classes]:
+        raise UserError(f"there is no class {unknown[0]!r}; there are: {', '.join(classes)}")
     truth = np.asarray(labels)
     if len(truth) == 0:
         raise UserError("there is no clip to measure accuracy on")
     shares = softmax(logits)
-    answer, sure = shares.argmax(axis=1), shares.max(axis=1) >= threshold
+    predictions, confident = shares.argmax(axis=1), shares.max(axis=1) >= threshold
     rows = []
     for name in named or classes:
         index = list(classes).index(name)
-        mine, reported = truth == index, sure & (answer == index)
-        own = None if groups is None else [g for g, m in zip(groups, mine.tolist(), strict=True) if m]
-        recall = mean_interval(reported[mine], own) if mine.any() else None
+        is_class, reported = truth == index, confident & (predictions == index)
+        class_groups = None if groups is None else [g for g, m in zip(groups, is_class.tolist(), strict=True) if m]
+        recall = mean_interval(reported[is_class], class_groups) if is_class.any() else None
         rows.append(
             {
                 "class": name,
-                "support": int(mine.sum()),
+                "support": int(is_class.sum()),
                 "recall": recall.value if recall else None,
                 "interval": [recall.low, recall.high] if recall else None,
-                "false_reports": int((reported & ~mine).sum()),
+                "false_reports": int((reported & ~is_class).sum()),
             }
         )
-    right = (answer == truth)[sure]
+    correct = (predictions == truth)[confident]
     return {
         "threshold": threshold,
-        "answered": float(sure.mean()),
-        "right": float(right.mean()) if len(right) else None,
+        "answered": float(confident.mean()),
+        "right": float(correct.mean()) if len(correct) else None,
         "recall": rows,
     }

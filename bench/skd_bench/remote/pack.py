@@ -13,17 +13,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from skd_bench.benchmark.latency import Target
-from skd_bench.benchmark.scenarios import Extra
+from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file, write_atomic
 
-JOB, BUNDLE, FILES = "parcel/job.json", "parcel/bundle", "parcel/files"
+JOB_PATH, BUNDLE_PATH, FILES_PATH = "parcel/job.json", "parcel/bundle", "parcel/files"
 
 # Read by whatever Python the device has: nothing here is newer than 3.0 until the version is known.
-_MAIN = """\
+_MAIN_SOURCE = """\
 import os
 import sys
 
@@ -40,7 +40,7 @@ sys.exit(main(os.path.dirname(os.path.abspath(__file__))))
 
 
 @dataclass(frozen=True)
-class Settings:
+class MeasurementSettings:
     """How a pack measures: see `latency.measure_latency`."""
 
     threads: int = 1
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedFile:
     """One file of a pack: its name in the result, where it lies in the parcel, its sha256, its runtime."""
 
     name: str
@@ -60,15 +60,15 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Job:
+class PackJob:
     """What a pack is to do: measure its bundle, or these files where it holds none; `extra` goes for a bundle."""
 
-    settings: Settings
-    files: list[Packed]
-    extra: Extra = field(default_factory=Extra)
+    settings: MeasurementSettings
+    files: list[PackedFile]
+    extra: LoadScenarios = field(default_factory=LoadScenarios)
 
 
-def pack_bundle(bundle: Path | str, settings: Settings, extra: Extra | None = None) -> bytes:
+def pack_bundle(bundle: Path | str, settings: MeasurementSettings, extra: LoadScenarios | None = None) -> bytes:
     """A zip application that measures a bundle as `python -m skd_bench BUNDLE` does.
 
     Raises:
@@ -76,23 +76,29 @@ def pack_bundle(bundle: Path | str, settings: Settings, extra: Extra | None = No
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
-    if problems := verify(bundle):
+    if problems := find_bundle_problems(bundle):
         raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
-    files = [Packed(a.file, f"{BUNDLE}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
+    files = [PackedFile(a.file, f"{BUNDLE_PATH}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
     inside = [p for p in bundle.rglob("*") if p.is_file()]
-    job = Job(settings, files, (extra or Extra()).checked())
-    return _zip(job, [(f"{BUNDLE}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
+    job = PackJob(settings, files, (extra or LoadScenarios()).check_and_complete())
+    return _build_zip(job, [(f"{BUNDLE_PATH}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
 
 
-def pack_files(targets: Sequence[Target], settings: Settings) -> bytes:
+def pack_files(targets: Sequence[LatencyTarget], settings: MeasurementSettings) -> bytes:
     """A zip application that measures single files side by side; two of equal bytes travel and are measured once.
 
     Raises:
         UserError: A file cannot be read.
     """
-    once = {(sha256_file(t.path), t.runtime): t for t in targets}
-    files = [Packed(t.name, f"{FILES}/{sha}{Path(t.path).suffix}", sha, t.runtime) for (sha, _), t in once.items()]
-    return _zip(Job(settings, files), zip((f.file for f in files), (Path(t.path) for t in once.values()), strict=True))
+    unique_targets = {(sha256_file(t.path), t.runtime): t for t in targets}
+    files = [
+        PackedFile(t.name, f"{FILES_PATH}/{sha}{Path(t.path).suffix}", sha, t.runtime)
+        for (sha, _), t in unique_targets.items()
+    ]
+    return _build_zip(
+        PackJob(settings, files),
+        zip((f.file for f in files), (Path(t.path) for t in unique_targets.values()), strict=True),
+    )
 
 
 def write_pack(path: Path | str, data: bytes, *, outside: Path | None = None) -> Path:
@@ -112,10 +118,12 @@ def write_pack(path: Path | str, data: bytes, *, outside: Path | None = None) ->
     return write_atomic(path, data)
 
 
-def _zip(job: Job, parcel: Iterable[tuple[str, Path]]) -> bytes:
-    home = Path(__file__).parents[1]
-    contents = {f"skd_bench/{p.relative_to(home).as_posix()}": p.read_bytes() for p in home.rglob("*.py")}
-    contents |= {"__main__.py": _MAIN.encode(), JOB: json.dumps(asdict(job), ensure_ascii=False).encode()}
+def _build_zip(job: PackJob, parcel: Iterable[tuple[str, Path]]) -> bytes:
+    package_folder = Path(__file__).parents[1]
+    contents = {
+        f"skd_bench/{p.relative_to(package_folder).as_posix()}": p.read_bytes() for p in package_folder.rglob("*.py")
+    }
+    contents |= {"__main__.py": _MAIN_SOURCE.encode(), JOB_PATH: json.dumps(asdict(job), ensure_ascii=False).encode()}
     try:
         contents |= {name: path.read_bytes() for name, path in parcel}
     except OSError as error:

@@ -23,18 +23,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skd_bench.__main__ import table
-from skd_bench.benchmark.benchmark import bench_bundle
-from skd_bench.benchmark.latency import Latency, Progress, Target, in_fresh_process, measure_latency
-from skd_bench.benchmark.measurements import SCHEMA, Measured, Measurements
-from skd_bench.device.info import device_card, device_id
+from skd_bench.__main__ import format_benchmark_table
+from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.latency import (
+    LatencyResult,
+    LatencyTarget,
+    ProgressCallback,
+    measure_latency,
+    run_in_fresh_process,
+)
+from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
+from skd_bench.device.info import device_id, read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.remote.device_lock import DeviceLock
-from skd_bench.remote.pack import BUNDLE, JOB, Job
-from skd_bench.typed_json import read_typed
+from skd_bench.remote.pack import BUNDLE_PATH, JOB_PATH, PackJob
+from skd_bench.typed_json import parse_typed_json
 
-WIRE = "skd-bench"  # how a line for the machine at the other end of a link begins
+LINE_PREFIX = "skd-bench"  # how a line for the machine at the other end of a link begins
 
 
 def main(pack: str, arguments: Sequence[str] | None = None) -> int:
@@ -48,18 +54,18 @@ def main(pack: str, arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 the command line is wrong, 75 another bench runs on this device, 130 stopped.
     """
     path = Path(pack)
-    options = _parser(path).parse_args(arguments)
+    options = _build_parser(path).parse_args(arguments)
     if options.tether:
-        threading.Thread(target=_stop_when_the_link_ends, daemon=True).start()
-    progress = _on_the_wire if options.tether else _on_the_terminal if sys.stderr.isatty() else None
+        threading.Thread(target=_stop_when_link_ends, daemon=True).start()
+    progress = _send_progress if options.tether else _print_progress if sys.stderr.isatty() else None
     try:
         with DeviceLock(options.who, options.token):
-            work = _work_folder(path)
+            work = _make_work_folder(path)
             # What runtimes and workers put aside lands where it is removed with the rest (ONNX Runtime leaves a file).
             os.environ["TMPDIR"] = tempfile.tempdir = str(work)
-            result = measure(path, work, progress)
+            result = measure_pack(path, work, progress)
             if options.tether:
-                print(WIRE, "result", json.dumps(result.to_json(), allow_nan=False), flush=True)
+                print(LINE_PREFIX, "result", json.dumps(result.to_json(), allow_nan=False), flush=True)
             else:
                 result.save(options.json)
                 shutil.rmtree(work, ignore_errors=True)
@@ -76,12 +82,12 @@ def main(pack: str, arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
     if not options.tether:
-        print(table(result.bench) if result.bench else _short_table(result))
+        print(format_benchmark_table(result.bench) if result.bench else _format_short_table(result))
         print(f"wrote {options.json}: bring it back")
     return 0
 
 
-def measure(pack: Path, work: Path, progress: Progress | None = None) -> Measurements:
+def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = None) -> DeviceMeasurements:
     """Measure what a pack holds; what the work folder has of an earlier sitting is not measured again.
 
     Args:
@@ -94,71 +100,75 @@ def measure(pack: Path, work: Path, progress: Progress | None = None) -> Measure
         OSError: The disk is full.
     """
     with zipfile.ZipFile(pack) as file:
-        job: Job = read_typed(Job, json.loads(file.read(JOB)), "")
+        job: PackJob = parse_typed_json(PackJob, json.loads(file.read(JOB_PATH)), "")
         file.extractall(work, [name for name in file.namelist() if name.startswith("parcel/")])
-    card = device_card()
-    kept = Kept(work / "kept", card)
-    got: dict[str, Latency] = {}
+    device_info = read_device_info()
+    resumable_jobs = ResumableJobs(work / "kept", device_info)
+    latencies: dict[str, LatencyResult] = {}
 
-    def keep(*args: Any, **options: Any) -> dict[str, Latency]:
-        found = measure_latency(*args, **options, run=kept)
-        got.update(found)
-        return found
+    def measure_resumably(*args: Any, **options: Any) -> dict[str, LatencyResult]:
+        measured = measure_latency(*args, **options, run_job=resumable_jobs)
+        latencies.update(measured)
+        return measured
 
     settings = job.settings
-    how: dict[str, Any] = {key: value for key, value in vars(settings).items() if key != "energy"}
-    how["progress"] = progress
+    measure_options: dict[str, Any] = {key: value for key, value in vars(settings).items() if key != "energy"}
+    measure_options["progress"] = progress
     bench = None
-    if (work / BUNDLE).is_dir():
-        bench = bench_bundle(work / BUNDLE, **how, measure=keep, extra=job.extra) | {
-            "bundle": BUNDLE.rpartition("/")[2]
+    if (work / BUNDLE_PATH).is_dir():
+        bench = benchmark_bundle(work / BUNDLE_PATH, **measure_options, measure=measure_resumably, extra=job.extra) | {
+            "bundle": BUNDLE_PATH.rpartition("/")[2]
         }
-        if kept.sittings > 1:
-            bench["notes"].append(f"measured in {kept.sittings} sittings: the run broke off and went on")
+        if resumable_jobs.session_count > 1:
+            bench["notes"].append(f"measured in {resumable_jobs.session_count} sittings: the run broke off and went on")
     else:
-        keep([Target(f.name, work / f.file, f.runtime) for f in job.files], **how, energy=settings.energy)
-    return Measurements(
+        measure_resumably(
+            [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files],
+            **measure_options,
+            energy=settings.energy,
+        )
+    return DeviceMeasurements(
         schema=SCHEMA,
         pack=sha256_file(pack)[:12],
-        device=card,
+        device=device_info,
         **vars(settings),
-        sittings=kept.sittings,
-        measured=[Measured(f.sha256, f.runtime, got[f.name]) for f in job.files if f.name in got],
+        session_count=resumable_jobs.session_count,
+        measured=[MeasuredFile(f.sha256, f.runtime, latencies[f.name]) for f in job.files if f.name in latencies],
         bench=bench,
     )
 
 
-class Kept:
+class ResumableJobs:
     """Runs measuring processes, and keeps what each found.
 
     Args:
         folder: Where; what another device (or this one, set up otherwise) left there is thrown away.
-        card: This device's.
+        device_info: This device's.
 
     Attributes:
-        sittings: How often this folder was begun or gone on with, this time included.
+        session_count: How often this folder was begun or gone on with, this time included.
     """
 
-    def __init__(self, folder: Path, card: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, device_info: dict[str, Any]) -> None:
         self.folder = folder
-        before = _read(folder / "sittings.json")
-        if before.get("device") != device_id(card):
+        previous = _read_json_or_empty(folder / "sittings.json")
+        if previous.get("device") != device_id(device_info):
             shutil.rmtree(folder, ignore_errors=True)
-            before = {}
-        self.sittings = int(before.get("sittings", 0)) + 1
-        write_json(folder / "sittings.json", {"device": device_id(card), "sittings": self.sittings})
+            previous = {}
+        self.session_count = int(previous.get("sittings", 0)) + 1
+        write_json(folder / "sittings.json", {"device": device_id(device_info), "sittings": self.session_count})
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
         """The result of a job: as it was kept, or of a fresh process."""
         name = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
-        if not (result := _read(path)):
-            result = in_fresh_process(job)
+        if not (result := _read_json_or_empty(path)):
+            result = run_in_fresh_process(job)
             write_json(path, result)
         return result
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json_or_empty(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -166,46 +176,48 @@ def _read(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _work_folder(pack: Path) -> Path:
+def _make_work_folder(pack: Path) -> Path:
     """A folder of ours beside the pack; where that cannot be written (a read-only stick), one for temporary files."""
     if os.pathsep in str(pack):
         raise UserError(f"{pack}: a path with {os.pathsep!r} is no place for Python programs; move the file elsewhere")
     sha = sha256_file(pack)[:12]  # a new pack of the same name must not go on with the old one's results
-    beside = pack.with_name(f"{pack.name}.{sha}.work")
-    spare = Path(tempfile.gettempdir(), f"skd-bench-work-{os.getuid()}-{sha}")
-    for folder in (beside, spare) if os.access(pack.parent, os.W_OK) else (spare,):
+    folder_beside_pack = pack.with_name(f"{pack.name}.{sha}.work")
+    temporary_folder = Path(tempfile.gettempdir(), f"skd-bench-work-{os.getuid()}-{sha}")
+    for folder in (folder_beside_pack, temporary_folder) if os.access(pack.parent, os.W_OK) else (temporary_folder,):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
         if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
             return folder
-    raise UserError(f"cannot make {beside} nor {spare}; copy {pack.name} to a folder that you may write and has room")
+    raise UserError(
+        f"cannot make {folder_beside_pack} nor {temporary_folder}; copy {pack.name} to a folder that you may write and has room"
+    )
 
 
-def _stop_when_the_link_ends() -> None:
+def _stop_when_link_ends() -> None:
     """The other end keeps our stdin open; when it closes, we and our worker end, so that nothing is left running."""
     while os.read(0, 1):  # not sys.stdin: a thread that waits in there spoils the interpreter's end
         pass
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _on_the_wire(done: int, total: int) -> None:
-    print(WIRE, "progress", done, total, flush=True)
+def _send_progress(done: int, total: int) -> None:
+    print(LINE_PREFIX, "progress", done, total, flush=True)
 
 
-def _on_the_terminal(done: int, total: int) -> None:
+def _print_progress(done: int, total: int) -> None:
     end = "\r\033[K" if done == total else ""
     print(f"\rmeasuring process {min(done + 1, total)} of {total}{end}", end="", file=sys.stderr, flush=True)
 
 
-def _short_table(result: Measurements) -> str:
+def _format_short_table(result: DeviceMeasurements) -> str:
     width = max(len(m.latency.name) for m in result.measured)
     rows = [f"{m.latency.name:{width}}  {m.latency.p50.value:9.3f} ms" for m in result.measured if m.latency.p50]
     return "\n".join([f"p50 on {result.device['cpu']} (device {result.device_id})", *rows])
 
 
-def _parser(pack: Path) -> argparse.ArgumentParser:
+def _build_parser(pack: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python {pack.name}",
         description="Measure what this file carries on this machine. Stopped on the way, the same command goes on.",

@@ -19,16 +19,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
-from skd_bench.benchmark.benchmark import bench_bundle
-from skd_bench.benchmark.latency import Latency, Progress, Target
-from skd_bench.benchmark.measurements import Measurements
-from skd_bench.benchmark.scenarios import Extra
+from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, ProgressCallback
+from skd_bench.benchmark.measurements import DeviceMeasurements
+from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
-from skd_bench.remote.device_lock import BUSY
-from skd_bench.remote.pack import Settings, pack_bundle, pack_files, write_pack
-from skd_bench.remote.pack_main import WIRE
-from skd_bench.remote.ssh import Link, LinkLost, check_host
+from skd_bench.remote.device_lock import EXIT_BUSY
+from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, write_pack
+from skd_bench.remote.pack_main import LINE_PREFIX
+from skd_bench.remote.ssh import LinkLost, SshLink, check_host
 
 _WAITS_S = (1.0, 3.0, 10.0, 30.0, 60.0)  # a board has started anew by then
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9_./~+ -]*")
@@ -36,14 +36,14 @@ _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9_./~+ -]*")
 # $1 the pack's hash, $2 Python. A folder that an earlier run left is gone on with, if it is ours.
 _PREPARE = f"""
 case $2 in "~/"*) python=$HOME/${{2#"~/"}};; *) python=$2;; esac
-python=$(command -v "$python") || {{ echo "{WIRE} no-python"; exit 0; }}
-echo "{WIRE} python $python"
+python=$(command -v "$python") || {{ echo "{LINE_PREFIX} no-python"; exit 0; }}
+echo "{LINE_PREFIX} python $python"
 for old in "${{TMPDIR:-/tmp}}/skd-bench-$1".*; do
   if [ -d "$old" ] && [ -O "$old" ] && [ ! -L "$old" ]; then folder=$old; fi
 done
 [ -n "$folder" ] || folder=$(mktemp -d "${{TMPDIR:-/tmp}}/skd-bench-$1.XXXXXX") || exit 1
-echo "{WIRE} folder $folder"
-if [ -f "$folder/pack.pyz" ]; then echo "{WIRE} packed"; fi
+echo "{LINE_PREFIX} folder $folder"
+if [ -f "$folder/pack.pyz" ]; then echo "{LINE_PREFIX} packed"; fi
 """
 # $1 the folder, $2 the pack's bytes: a link that is cut ends the input early, and cat cannot know.
 _SEND = """
@@ -56,8 +56,8 @@ _REMOVE = 'rm -rf -- "$1"'
 
 
 def run_pack(
-    pack: bytes, host: str, *, python: str = "python3", keep: bool = False, progress: Progress | None = None
-) -> Measurements:
+    pack: bytes, host: str, *, python: str = "python3", keep: bool = False, progress: ProgressCallback | None = None
+) -> DeviceMeasurements:
     """Run a pack on another machine; a link that is cut is made anew, and the run goes on where it was.
 
     Args:
@@ -73,18 +73,18 @@ def run_pack(
     """
     if not _PYTHON.fullmatch(python):
         raise UsageError(f"the device's Python is {python!r}; give its name or path, e.g. python3 or ~/venv/bin/python")
-    return _Remote(Link(host), python, pack, progress).run(keep)
+    return _RemoteRun(SshLink(host), python, pack, progress).run(keep)
 
 
-def bench_anywhere(
+def run_benchmark(
     bundle: Path,
     *,
     host: str | None = None,
     pack: Path | None = None,
     python: str = "python3",
     keep: bool = False,
-    progress: Progress | None = None,
-    extra: Extra | None = None,
+    progress: ProgressCallback | None = None,
+    extra: LoadScenarios | None = None,
     engines: Sequence[Path] = (),
     **settings: Any,
 ) -> dict[str, Any] | None:
@@ -111,22 +111,22 @@ def bench_anywhere(
     if host and pack:
         raise UsageError("--host measures there now and --pack writes a file for later; give one of them")
     if host is None and pack is None:
-        how: dict[str, Any] = {**settings, "progress": progress, "extra": extra, "engines": engines}
-        return bench_bundle(bundle, **how)
+        measure_options: dict[str, Any] = {**settings, "progress": progress, "extra": extra, "engines": engines}
+        return benchmark_bundle(bundle, **measure_options)
     if engines:
         raise UsageError("an engine is good for one GPU and one version: build it there, and run bench --engine there")
     if host is not None:
         check_host(host)
-    data = pack_bundle(bundle, Settings(**settings), extra)
+    data = pack_bundle(bundle, MeasurementSettings(**settings), extra)
     if pack is not None:
         write_pack(pack, data, outside=bundle)
         return None
-    found = run_pack(data, host or "", python=python, keep=keep, progress=progress)
-    return (found.bench or {}) | {"bundle": str(bundle), "host": host}
+    measurements = run_pack(data, host or "", python=python, keep=keep, progress=progress)
+    return (measurements.bench or {}) | {"bundle": str(bundle), "host": host}
 
 
-def measure_latency(
-    targets: Sequence[Target],
+def measure_remote_latency(
+    targets: Sequence[LatencyTarget],
     *,
     host: str,
     python: str = "python3",
@@ -134,8 +134,8 @@ def measure_latency(
     processes: int = 5,
     queries: int = 240,
     energy: bool = False,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Latency], dict[str, Any]]:
+    progress: ProgressCallback | None = None,
+) -> tuple[dict[str, LatencyResult], dict[str, Any]]:
     """As `latency.measure_latency`, on another machine.
 
     Returns:
@@ -144,104 +144,104 @@ def measure_latency(
     Raises:
         UsageError, UserError: See `run_pack`.
     """
-    pack = pack_files(targets, Settings(threads, processes, queries, energy))
-    found = run_pack(pack, host, python=python, progress=progress)
-    by_file = {(m.sha256, m.runtime): m.latency for m in found.measured}
-    ours = {t.name: by_file[sha256_file(t.path), t.runtime] for t in targets}
-    return {name: replace(latency, name=name) for name, latency in ours.items()}, found.device
+    pack = pack_files(targets, MeasurementSettings(threads, processes, queries, energy))
+    measurements = run_pack(pack, host, python=python, progress=progress)
+    by_file = {(m.sha256, m.runtime): m.latency for m in measurements.measured}
+    latencies = {t.name: by_file[sha256_file(t.path), t.runtime] for t in targets}
+    return {name: replace(latency, name=name) for name, latency in latencies.items()}, measurements.device
 
 
-class _Remote:
+class _RemoteRun:
     """One pack on one machine."""
 
-    def __init__(self, link: Link, python: str, pack: bytes, progress: Progress | None) -> None:
-        self.link, self.host, self.python, self.pack, self.report = link, link.host, python, pack, progress
-        self.hash = hashlib.sha256(pack).hexdigest()[:12]
+    def __init__(self, link: SshLink, python: str, pack: bytes, progress: ProgressCallback | None) -> None:
+        self.link, self.host, self.python, self.pack, self.on_progress = link, link.host, python, pack, progress
+        self.pack_hash = hashlib.sha256(pack).hexdigest()[:12]
         self.token = uuid4().hex
-        self.folder, self.made_here, self.done, self.lost = "", False, (0, 0), 0
+        self.folder, self.created_folder, self.done, self.lost_count = "", False, (0, 0), 0
 
-    def run(self, keep: bool) -> Measurements:
+    def run(self, keep: bool) -> DeviceMeasurements:
         while True:
             try:
-                found = self._once()
+                measurements = self._run_once()
                 break
             except LinkLost as lost:
                 self._wait_or_give_up(lost)
             except UserError as error:
-                if self.made_here or error.exit_code != BUSY:  # else it is the folder of the one that is busy
-                    self._remove()
+                if self.created_folder or error.exit_code != EXIT_BUSY:  # else it is the folder of the one that is busy
+                    self._remove_folder()
                 raise
         if not keep:
-            self._remove()
-        return found
+            self._remove_folder()
+        return measurements
 
-    def _once(self) -> Measurements:
-        packed = self._prepare()
+    def _run_once(self) -> DeviceMeasurements:
+        packed = self._prepare_folder()
         if not packed:
-            self._send()
-        return self._measure()
+            self._send_pack()
+        return self._run_pack()
 
     def _wait_or_give_up(self, lost: LinkLost) -> None:
         if not self.folder:
-            raise UserError(self.link.why(lost)) from lost
-        if self.lost == len(_WAITS_S):
+            raise UserError(self.link.explain_failure(lost)) from lost
+        if self.lost_count == len(_WAITS_S):
             done, total = self.done
             raise UserError(
                 f"the link to {self.host} was lost and did not come back ({lost}); {done} of {total or '?'} "
                 f"measuring processes were done and are kept there in {self.folder}: the same command goes on with them"
             )
-        time.sleep(_WAITS_S[self.lost])
-        self.lost += 1
+        time.sleep(_WAITS_S[self.lost_count])
+        self.lost_count += 1
 
-    def _prepare(self) -> bool:
+    def _prepare_folder(self) -> bool:
         """Find or make the folder there; whether the pack lies in it already."""
-        facts: dict[str, str] = {}
-        for line in self.link.say(_PREPARE, self.hash, self.python).splitlines():
-            word, _, rest = line.removeprefix(f"{WIRE} ").partition(" ")
-            facts |= {word: rest} if line.startswith(f"{WIRE} ") else {}
-        if "no-python" in facts:
+        replies: dict[str, str] = {}
+        for line in self.link.run(_PREPARE, self.pack_hash, self.python).splitlines():
+            word, _, rest = line.removeprefix(f"{LINE_PREFIX} ").partition(" ")
+            replies |= {word: rest} if line.startswith(f"{LINE_PREFIX} ") else {}
+        if "no-python" in replies:
             raise UserError(
                 f"{self.host} has no {self.python}; install Python 3.11 or newer with numpy and onnxruntime there "
                 f"(python3 -m pip install numpy onnxruntime), or name another with --python"
             )
-        folder = facts.get("folder", "")
-        if not re.fullmatch(rf"skd-bench-{self.hash}\.\w+", PurePosixPath(folder).name):
+        folder = replies.get("folder", "")
+        if not re.fullmatch(rf"skd-bench-{self.pack_hash}\.\w+", PurePosixPath(folder).name):
             raise UserError(f"{self.host} did not say where its temporary folder is; is its shell a POSIX one?")
-        self.python = facts["python"]
-        self.made_here |= "packed" not in facts
+        self.python = replies["python"]
+        self.created_folder |= "packed" not in replies
         self.folder = folder
-        return "packed" in facts
+        return "packed" in replies
 
-    def _send(self) -> None:
-        self.link.say(_SEND, self.folder, str(len(self.pack)), data=self.pack)
+    def _send_pack(self) -> None:
+        self.link.run(_SEND, self.folder, str(len(self.pack)), data=self.pack)
 
-    def _measure(self) -> Measurements:
+    def _run_pack(self) -> DeviceMeasurements:
         results: list[str] = []
 
-        def line(text: str) -> None:
-            if text.startswith(begin := f"{WIRE} progress "):
-                self._progress(text.removeprefix(begin))
-            elif text.startswith(begin := f"{WIRE} result "):
+        def handle_line(text: str) -> None:
+            if text.startswith(begin := f"{LINE_PREFIX} progress "):
+                self._update_progress(text.removeprefix(begin))
+            elif text.startswith(begin := f"{LINE_PREFIX} result "):
                 results.append(text.removeprefix(begin))
 
-        who = f"{getpass.getuser()}@{socket.gethostname()}"
-        self.link.follow(line, _RUN, self.folder, self.python, "--who", who, "--token", self.token)
+        owner = f"{getpass.getuser()}@{socket.gethostname()}"
+        self.link.stream_output(handle_line, _RUN, self.folder, self.python, "--who", owner, "--token", self.token)
         try:
-            return Measurements.from_json(json.loads(results[-1]), f"the answer of {self.host}")
+            return DeviceMeasurements.from_json(json.loads(results[-1]), f"the answer of {self.host}")
         except (IndexError, ValueError) as error:
             raise LinkLost(f"no whole answer came back ({error})") from error
 
-    def _progress(self, text: str) -> None:
+    def _update_progress(self, text: str) -> None:
         numbers = [int(word) for word in text.split() if word.isdecimal()]
         if len(numbers) == 2:
-            self.lost = 0 if numbers[0] > self.done[0] else self.lost
+            self.lost_count = 0 if numbers[0] > self.done[0] else self.lost_count
             self.done = (numbers[0], numbers[1])
-            if self.report:
-                self.report(*self.done)
+            if self.on_progress:
+                self.on_progress(*self.done)
 
-    def _remove(self) -> None:
+    def _remove_folder(self) -> None:
         if self.folder:
             try:
-                self.link.say(_REMOVE, self.folder)
+                self.link.run(_REMOVE, self.folder)
             except (LinkLost, UserError) as error:
                 raise UserError(f"could not remove {self.folder} on {self.host}: {error}; remove it by hand") from error

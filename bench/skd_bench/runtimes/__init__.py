@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import Runtime, Session, TensorSpec
+from skd_bench.runtimes.base import InferenceSession, Runtime, TensorSpec
 from skd_bench.runtimes.litert import LiteRtRuntime
 from skd_bench.runtimes.openvino import OpenVinoRuntime
 from skd_bench.runtimes.ort import OrtRuntime
@@ -17,55 +17,63 @@ from skd_bench.runtimes.torch import TorchRuntime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Runtime", "Session", "TensorSpec", "missing", "register", "runtime", "runtimes"]
+__all__ = [
+    "InferenceSession",
+    "Runtime",
+    "TensorSpec",
+    "find_runtime",
+    "register_runtime",
+    "registered_runtimes",
+    "why_runtime_unavailable",
+]
 
-_known: dict[str, Runtime] = {}
+_registered: dict[str, Runtime] = {}
 
 
-def register(new: Runtime) -> None:
+def register_runtime(new: Runtime) -> None:
     """Add a runtime under its name.
 
     Raises:
         ValueError: Another one has that name.
     """
-    if new.name in _known:
-        raise ValueError(f"a runtime called {new.name!r} is registered already: {type(_known[new.name]).__name__}")
-    _known[new.name] = new
+    if new.name in _registered:
+        raise ValueError(f"a runtime called {new.name!r} is registered already: {type(_registered[new.name]).__name__}")
+    _registered[new.name] = new
 
 
-def runtimes() -> Mapping[str, Runtime]:
+def registered_runtimes() -> Mapping[str, Runtime]:
     """Every registered runtime by its name, usable here or not; read-only."""
-    return MappingProxyType(_known)
+    return MappingProxyType(_registered)
 
 
-def missing(name: str) -> str | None:
+def why_runtime_unavailable(name: str) -> str | None:
     """Why the runtime of that name cannot be used here, or None."""
-    return f"there is no runtime {name!r}" if name not in _known else _known[name].missing()
+    return f"there is no runtime {name!r}" if name not in _registered else _registered[name].why_unavailable()
 
 
-def runtime(name: str) -> Runtime:
+def find_runtime(name: str) -> Runtime:
     """The runtime of that name, ready to load artefacts.
 
     Raises:
         UserError: There is none of that name, or it cannot be used on this machine; says which can.
     """
-    usable = ", ".join(sorted(n for n, r in _known.items() if r.missing() is None)) or "none"
-    if name not in _known:
+    usable = ", ".join(sorted(n for n, r in _registered.items() if r.why_unavailable() is None)) or "none"
+    if name not in _registered:
         raise UserError(f"there is no runtime {name!r}; usable on this machine: {usable}")
-    reason = _known[name].missing()
+    reason = _registered[name].why_unavailable()
     if reason is not None:
         raise UserError(f"the runtime {name!r} cannot be used: {reason}; usable on this machine: {usable}")
-    return _known[name]
+    return _registered[name]
 
 
-register(OrtRuntime())
-register(OrtGpuRuntime("ort-cuda", "CUDAExecutionProvider"))
-register(OrtGpuRuntime("ort-tensorrt", "TensorrtExecutionProvider"))
-register(OrtPluginRuntime())
-register(OpenVinoRuntime())
-register(LiteRtRuntime())
+register_runtime(OrtRuntime())
+register_runtime(OrtGpuRuntime("ort-cuda", "CUDAExecutionProvider"))
+register_runtime(OrtGpuRuntime("ort-tensorrt", "TensorrtExecutionProvider"))
+register_runtime(OrtPluginRuntime())
+register_runtime(OpenVinoRuntime())
+register_runtime(LiteRtRuntime())
 for flavour in ("tensorrt", "tensorrt-rtx"):
-    register(TensorRTRuntime(flavour))
-    register(TensorRTRuntime(flavour, graphs=False))
-register(TorchRuntime("torch-eager"))
-register(TorchRuntime("torch-compile"))
+    register_runtime(TensorRTRuntime(flavour))
+    register_runtime(TensorRTRuntime(flavour, graphs=False))
+register_runtime(TorchRuntime("torch-eager"))
+register_runtime(TorchRuntime("torch-compile"))

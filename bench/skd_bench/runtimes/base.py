@@ -34,7 +34,7 @@ def check_clip(path: Path, spec: TensorSpec, x: npt.NDArray[Any]) -> None:
         UserError: Its axes or its dtype differ, or it is empty; says what the file takes.
     """
     axes = x.ndim == len(spec.shape) and all(
-        want in (None, have) for want, have in zip(spec.shape, x.shape, strict=True)
+        expected in (None, actual) for expected, actual in zip(spec.shape, x.shape, strict=True)
     )
     if not axes or x.dtype != np.dtype(spec.dtype) or x.size == 0:
         raise UserError(
@@ -43,7 +43,7 @@ def check_clip(path: Path, spec: TensorSpec, x: npt.NDArray[Any]) -> None:
         )
 
 
-def check_file(path: Path, threads: int) -> Path:
+def check_load_arguments(path: Path, threads: int) -> Path:
     """What every `load` checks first.
 
     Raises:
@@ -68,13 +68,13 @@ def check_logits(path: Path, spec: TensorSpec) -> None:
         raise UserError(f"{path} does not say how many classes it has; export it with a fixed class axis")
 
 
-def first_line(error: Exception) -> str:
+def first_error_line(error: Exception) -> str:
     """The first line of what a runtime's own exception says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @runtime_checkable
-class Session(Protocol):
+class InferenceSession(Protocol):
     """A loaded network, ready for queries, used by one thread at a time."""
 
     @property
@@ -98,7 +98,7 @@ class Session(Protocol):
             UserError: The array does not fit the input, or the runtime fails on it.
         """
 
-    def facts(self) -> dict[str, object]:
+    def runtime_info(self) -> dict[str, object]:
         """What somebody needs to get the same numbers again: runtime, version, threads, options. JSON can write it."""
 
     def close(self) -> None:
@@ -106,10 +106,10 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class Staged(Protocol):
+class TimedSession(Protocol):
     """A session on another device than the CPU: it can say how long the ways there and back take."""
 
-    def stages(self, x: npt.NDArray[Any]) -> dict[str, float]:
+    def time_breakdown(self, x: npt.NDArray[Any]) -> dict[str, float]:
         """Answer one batch and time its parts on the device's own clock: milliseconds.
 
         Returns:
@@ -128,16 +128,16 @@ class Runtime(Protocol):
     def name(self) -> str:
         """As recipes and manifests call it."""
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why the runtime cannot be used here, with the pip line that helps; None when it can."""
 
     def version(self) -> str | None:
         """The version that would be used, read without importing it; None when it is missing."""
 
-    def prepare(self) -> None:
+    def import_libraries(self) -> None:
         """Import what loading needs, so that the time it takes is not counted as loading an artefact."""
 
-    def load(self, path: Path, *, threads: int) -> Session:
+    def load(self, path: Path, *, threads: int) -> InferenceSession:
         """Load an artefact.
 
         Args:

@@ -14,8 +14,8 @@ from typing import Any
 
 from skd_bench.errors import UserError
 
-PIP = "pip install cuda-bindings"
-_DRIVER = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+PIP_COMMAND = "pip install cuda-bindings"
+_DRIVER_LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Gpu:
         return f"{self.name} (SM{self.sm}, driver for CUDA {self.driver // 1000}.{self.driver % 1000 // 10})"
 
 
-def no_nvidia_driver() -> str | None:
+def why_no_nvidia_driver() -> str | None:
     """Why no GPU of NVIDIA can be used here, or None where its driver is installed. Loads nothing but the driver."""
-    name = _DRIVER.get(sys.platform)
+    name = _DRIVER_LIBRARIES.get(sys.platform)
     if name is None:
         return f"there is no NVIDIA driver for {sys.platform}"
     try:
@@ -42,41 +42,41 @@ def no_nvidia_driver() -> str | None:
     return None
 
 
-def no_driver() -> str | None:
+def why_cuda_unavailable() -> str | None:
     """Why no engine can run here, or None where the driver and the bindings are. Loads nothing but the driver."""
-    if (reason := no_nvidia_driver()) is not None:
+    if (reason := why_no_nvidia_driver()) is not None:
         return reason
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        return f"cuda-bindings is not installed; {PIP}"
+        return f"cuda-bindings is not installed; {PIP_COMMAND}"
     return None
 
 
-def gpu() -> Gpu:
+def find_gpu() -> Gpu:
     """The GPU in use (device 0 of those visible).
 
     Raises:
         UserError: There is none, or no driver or bindings to ask; says which.
     """
-    reason = no_driver()
+    reason = why_cuda_unavailable()
     if reason is not None:
         raise UserError(reason)
-    cuda = bindings()
-    if call(cuda.cudaGetDeviceCount) == 0:
+    cuda = import_cuda_bindings()
+    if call_cuda(cuda.cudaGetDeviceCount) == 0:
         raise UserError("the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES?)")
     attribute = cuda.cudaDeviceAttr
     major, minor = (
-        call(cuda.cudaDeviceGetAttribute, which, 0)
+        call_cuda(cuda.cudaDeviceGetAttribute, which, 0)
         for which in (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
     )
-    name = call(cuda.cudaGetDeviceProperties, 0).name
+    name = call_cuda(cuda.cudaGetDeviceProperties, 0).name
     return Gpu(
         name.decode().strip("\0") if isinstance(name, bytes) else str(name),
         10 * int(major) + int(minor),
-        int(call(cuda.cudaDriverGetVersion)),
+        int(call_cuda(cuda.cudaDriverGetVersion)),
     )
 
 
-def bindings() -> Any:
+def import_cuda_bindings() -> Any:
     """The module `cuda.bindings.runtime`.
 
     Raises:
@@ -85,10 +85,10 @@ def bindings() -> Any:
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
-        raise UserError(f"cuda-bindings does not load ({error}); {PIP}") from error
+        raise UserError(f"cuda-bindings does not load ({error}); {PIP_COMMAND}") from error
 
 
-def call(function: Any, *arguments: Any) -> Any:
+def call_cuda(function: Any, *arguments: Any) -> Any:
     """Call CUDA and return what it gives beside its status.
 
     Raises:
@@ -96,7 +96,7 @@ def call(function: Any, *arguments: Any) -> Any:
     """
     status, *values = function(*arguments)
     if int(status) != 0:
-        _, text = bindings().cudaGetErrorString(status)
-        why = text.decode() if isinstance(text, bytes) else str(text)
-        raise UserError(f"CUDA failed in {function.__name__}: {why} (error {int(status)})")
+        _, text = import_cuda_bindings().cudaGetErrorString(status)
+        reason = text.decode() if isinstance(text, bytes) else str(text)
+        raise UserError(f"CUDA failed in {function.__name__}: {reason} (error {int(status)})")
     return values[0] if len(values) == 1 else tuple(values)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import TensorSpec, check_clip, check_file, check_logits, first_line
+from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments, check_logits, first_error_line
 
 _PIP = "pip install 'skd-edge[litert]'"
 _DTYPES = ("float32", "float16", "uint8")
@@ -27,7 +27,7 @@ class LiteRtRuntime:
 
     name = "litert"
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why LiteRT cannot be used here; None when it can. Imports nothing."""
         if importlib.util.find_spec("ai_edge_litert") is None:
             return f"ai-edge-litert is not installed; {_PIP}"
@@ -40,16 +40,16 @@ class LiteRtRuntime:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def prepare(self) -> None:
+    def import_libraries(self) -> None:
         """Import the interpreter."""
-        _interpreter()
+        _import_interpreter()
 
     def load(self, path: Path, *, threads: int) -> LiteRtSession:
         """Load a .tflite file: see `base.Runtime.load`."""
-        reason = self.missing()
+        reason = self.why_unavailable()
         if reason is not None:
             raise UserError(reason)
-        return LiteRtSession(check_file(path, threads), threads, str(self.version()))
+        return LiteRtSession(check_load_arguments(path, threads), threads, str(self.version()))
 
 
 class LiteRtSession:
@@ -62,13 +62,16 @@ class LiteRtSession:
     def __init__(self, path: Path, threads: int, version: str) -> None:
         self._path, self._threads, self._version = path, threads, version
         try:
-            self._net: Any = _interpreter().Interpreter(model_content=path.read_bytes(), num_threads=threads)
-            self._given, self._said = self._net.get_input_details(), self._net.get_output_details()
-            self.input, self.output = _only(path, "input", self._given), _only(path, "output", self._said)
+            self._net: Any = _import_interpreter().Interpreter(model_content=path.read_bytes(), num_threads=threads)
+            self._input_details, self._output_details = self._net.get_input_details(), self._net.get_output_details()
+            self.input, self.output = (
+                _read_single_tensor(path, "input", self._input_details),
+                _read_single_tensor(path, "output", self._output_details),
+            )
             self._batch = 0
-            self._layout(self.input.shape[0] or 1)
+            self._allocate_tensors(self.input.shape[0] or 1)
         except (ValueError, RuntimeError, TypeError) as error:  # what its bindings raise
-            raise UserError(f"LiteRT {version} cannot load {path}: {first_line(error)}") from error
+            raise UserError(f"LiteRT {version} cannot load {path}: {first_error_line(error)}") from error
         check_logits(path, self.output)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -78,23 +81,23 @@ class LiteRtSession:
         check_clip(self._path, self.input, x)
         try:
             if len(x) != self._batch:
-                self._layout(len(x))
+                self._allocate_tensors(len(x))
             np.copyto(self._tensor(), x)
             self._net.invoke()
-            answer: npt.NDArray[np.float32] = self._net.get_tensor(self._said[0]["index"])  # a copy
+            answer: npt.NDArray[np.float32] = self._net.get_tensor(self._output_details[0]["index"])  # a copy
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"LiteRT failed on {self._path}: {first_line(error)}") from error
+            raise UserError(f"LiteRT failed on {self._path}: {first_error_line(error)}") from error
         return answer
 
-    def _layout(self, batch: int) -> None:
+    def _allocate_tensors(self, batch: int) -> None:
         """Lay out every tensor for queries of that many clips."""
-        index = self._given[0]["index"]
+        index = self._input_details[0]["index"]
         if self.input.shape[0] is None:
             self._net.resize_tensor_input(index, [batch, *(n or 1 for n in self.input.shape[1:])])
         self._net.allocate_tensors()
         self._batch, self._tensor = batch, self._net.tensor(index)
 
-    def facts(self) -> dict[str, object]:
+    def runtime_info(self) -> dict[str, object]:
         """Runtime, version, threads, delegate."""
         return {"runtime": "litert", "version": self._version, "threads": self._threads, "delegate": "XNNPACK"}
 
@@ -103,19 +106,19 @@ class LiteRtSession:
         self._net = self._tensor = None
 
 
-def _interpreter() -> Any:
+def _import_interpreter() -> Any:
     try:
         return importlib.import_module("ai_edge_litert.interpreter")
     except ImportError as error:  # a missing or unfit shared library
-        raise UserError(f"ai-edge-litert is installed and does not load: {first_line(error)}; {_PIP}") from error
+        raise UserError(f"ai-edge-litert is installed and does not load: {first_error_line(error)}; {_PIP}") from error
 
 
-def _only(path: Path, what: str, tensors: list[dict[str, Any]]) -> TensorSpec:
+def _read_single_tensor(path: Path, role: str, tensors: list[dict[str, Any]]) -> TensorSpec:
     if len(tensors) != 1:
-        raise UserError(f"{path} has {len(tensors)} {what}s; a clip network has one")
-    one = tensors[0]
-    dtype = np.dtype(one["dtype"]).name
+        raise UserError(f"{path} has {len(tensors)} {role}s; a clip network has one")
+    tensor = tensors[0]
+    dtype = np.dtype(tensor["dtype"]).name
     if dtype not in _DTYPES:
-        raise UserError(f"the {what} {one['name']!r} of {path} is {dtype}; known are {', '.join(_DTYPES)}")
-    shape = tuple(None if n < 0 else int(n) for n in one["shape_signature"])
-    return TensorSpec(str(one["name"]), shape, dtype)
+        raise UserError(f"the {role} {tensor['name']!r} of {path} is {dtype}; known are {', '.join(_DTYPES)}")
+    shape = tuple(None if n < 0 else int(n) for n in tensor["shape_signature"])
+    return TensorSpec(str(tensor["name"]), shape, dtype)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import TensorSpec, check_clip, check_file, check_logits, first_line
+from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments, check_logits, first_error_line
 
 _PIP = "pip install 'skd-edge[openvino]'"
 _TELEMETRY = "openvino_telemetry"
@@ -32,8 +32,8 @@ _CONFIG = {
     "INFERENCE_PRECISION_HINT": "f32",
     "ENABLE_CPU_PINNING": False,
 }
-_ENDS = {"Const", "Input", "Output"}
-_KEPT = 8  # compiled networks, one for each batch size
+_BOUNDARY_KINDS = {"Const", "Input", "Output"}
+_MAX_COMPILED = 8  # compiled networks, one for each batch size
 
 
 class OpenVinoRuntime:
@@ -41,7 +41,7 @@ class OpenVinoRuntime:
 
     name = "openvino"
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why OpenVINO cannot be used here; None when it can. Imports nothing."""
         if importlib.util.find_spec("openvino") is None:
             return f"openvino is not installed; {_PIP}"
@@ -54,35 +54,35 @@ class OpenVinoRuntime:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def prepare(self) -> None:
+    def import_libraries(self) -> None:
         """Import openvino."""
-        _openvino()
+        _import_openvino()
 
     def load(self, path: Path, *, threads: int) -> OpenVinoSession:
         """Load an ONNX file: see `base.Runtime.load`."""
-        reason = self.missing()
+        reason = self.why_unavailable()
         if reason is not None:
             raise UserError(reason)
-        return OpenVinoSession(check_file(path, threads), threads)
+        return OpenVinoSession(check_load_arguments(path, threads), threads)
 
 
 @dataclass(frozen=True)
-class Executed:
+class ExecutedLayer:
     """One node of the compiled network.
 
     Attributes:
-        node: Its name there.
+        name: Its name there.
         kind: What it is, such as "Convolution"; "Subgraph" is pointwise work that was fused.
         precision: The type it computed in, as OpenVINO calls it: u8, i8, f32.
-        gives: The type of its output.
+        output_precision: The type of its output.
         microseconds: Mean of all queries so far, each cut to whole ones; 0 where that leaves nothing: for what takes
             less, and for what needs no work (a reshape in place).
     """
 
-    node: str
+    name: str
     kind: str
     precision: str
-    gives: str
+    output_precision: str
     microseconds: float
 
 
@@ -94,14 +94,14 @@ class OpenVinoSession:
     Args:
         path: The file.
         threads: Threads that one query may use.
-        profile: Whether `executed` is to know what ran; it costs time.
+        profile: Whether `executed_layers` is to know what ran; it costs time.
 
     Raises:
         UserError: The file is no ONNX model with one input and one float32 output.
     """
 
     def __init__(self, path: Path, threads: int, *, profile: bool = False) -> None:
-        ov = _openvino()
+        ov = _import_openvino()
         self._path, self._threads, self._version = path, threads, str(ov.get_version())
         self._profile = {"PERF_COUNT": True} if profile else {}
         self._core: Any = ov.Core()
@@ -110,28 +110,28 @@ class OpenVinoSession:
             reader = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
             self._model: Any = reader.convert(reader.load(str(path)))
         except Exception as error:  # its exceptions are of several unrelated types
-            raise self._refused(error) from error
-        self.input = _only(path, "input", self._model.inputs)
-        self.output = _only(path, "output", self._model.outputs)
+            raise self._make_load_error(error) from error
+        self.input = _read_single_tensor(path, "input", self._model.inputs)
+        self.output = _read_single_tensor(path, "output", self._model.outputs)
         check_logits(path, self.output)
         self._requests: dict[int, tuple[Any, npt.NDArray[np.float32]]] = {}
         self._bound: npt.NDArray[Any] | None = None
         self._request: Any = None
         self._out = np.empty((0, 0), np.float32)
         if None not in self.input.shape[1:]:
-            self._compiled(self.input.shape[0] or 1)
+            self._compile_request(self.input.shape[0] or 1)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Answer one batch: see `base.Session.run`."""
         if x is not self._bound:
-            self._bind(x)
+            self._bind_input(x)
         try:
             self._request.infer()
         except Exception as error:
-            raise UserError(f"OpenVINO failed on {self._path}: {first_line(error)}") from error
+            raise UserError(f"OpenVINO failed on {self._path}: {first_error_line(error)}") from error
         return self._out.copy()
 
-    def _bind(self, x: npt.NDArray[Any]) -> None:
+    def _bind_input(self, x: npt.NDArray[Any]) -> None:
         """Point the network compiled for this batch at this array."""
         if self._core is None:
             raise UserError(f"the session of {self._path} is closed")
@@ -139,15 +139,15 @@ class OpenVinoSession:
         if None in self.input.shape[1:]:
             raise UserError(f"{self._path} takes clips of any size {self.input.shape}; export it with a fixed one")
         flat = np.ascontiguousarray(x)
-        self._request, self._out = self._compiled(len(x))
-        self._request.set_input_tensor(_openvino().Tensor(flat, shared_memory=True))
-        self._keep = flat
+        self._request, self._out = self._compile_request(len(x))
+        self._request.set_input_tensor(_import_openvino().Tensor(flat, shared_memory=True))
+        self._bound_copy = flat
         self._bound = x if flat is x else None
 
-    def _compiled(self, batch: int) -> tuple[Any, npt.NDArray[np.float32]]:
+    def _compile_request(self, batch: int) -> tuple[Any, npt.NDArray[np.float32]]:
         """A request for batches of that size, and where its answers lie."""
         if batch not in self._requests:
-            if len(self._requests) == _KEPT:
+            if len(self._requests) == _MAX_COMPILED:
                 self._requests.pop(next(iter(self._requests)))
             try:
                 model = self._model.clone()
@@ -155,16 +155,16 @@ class OpenVinoSession:
                 config = {**_CONFIG, "INFERENCE_NUM_THREADS": self._threads, **self._profile}
                 compiled = self._core.compile_model(model, "CPU", config)
             except Exception as error:
-                raise self._refused(error) from error
+                raise self._make_load_error(error) from error
             request, out = compiled.create_infer_request(), np.empty((batch, self.output.shape[1] or 0), np.float32)
-            request.set_output_tensor(0, _openvino().Tensor(out, shared_memory=True))
+            request.set_output_tensor(0, _import_openvino().Tensor(out, shared_memory=True))
             self._requests[batch] = request, out
         return self._requests[batch]
 
-    def _refused(self, error: Exception) -> UserError:
-        return UserError(f"OpenVINO {self._version} cannot load {self._path}: {first_line(error)}")
+    def _make_load_error(self, error: Exception) -> UserError:
+        return UserError(f"OpenVINO {self._version} cannot load {self._path}: {first_error_line(error)}")
 
-    def facts(self) -> dict[str, object]:
+    def runtime_info(self) -> dict[str, object]:
         """Runtime, version, threads, settings, and the operators as they run, by precision: whether INT8 is INT8."""
         settings = {key.lower(): value for key, value in _CONFIG.items()}
         return {
@@ -172,25 +172,32 @@ class OpenVinoSession:
             "version": self._version,
             "threads": self._threads,
             **settings,
-            "operators": self._operators(),
+            "operators": self._count_operators(),
         }
 
-    def _operators(self) -> dict[str, int]:
+    def _count_operators(self) -> dict[str, int]:
         """How often each kind of operator runs at each precision, in the network compiled for the first batch size."""
-        nodes = (info for _, info in self._nodes())
-        names = ((n["layerType"], n["runtimePrecision"]) for n in nodes if "layerType" in n)
+        layers = (info for _, info in self._read_layer_properties())
+        names = ((n["layerType"], n["runtimePrecision"]) for n in layers if "layerType" in n)
         return dict(sorted(Counter(f"{kind} {precision}" for kind, precision in names).items()))
 
-    def executed(self) -> list[Executed]:
+    def executed_layers(self) -> list[ExecutedLayer]:
         """Nodes in their order in the network compiled for the first batch size, timed with `profile` alone."""
-        nodes = ((name, n) for name, n in self._nodes() if n.get("layerType", "Const") not in _ENDS)
+        layers = (
+            (name, n) for name, n in self._read_layer_properties() if n.get("layerType", "Const") not in _BOUNDARY_KINDS
+        )
         return [
-            Executed(name, n["layerType"], n["runtimePrecision"], n["outputPrecisions"].split(",")[0],
-                     float(took) if (took := n["execTimeMcs"]).isdecimal() else 0.0)
-            for name, n in nodes
-        ]  # fmt: skip
+            ExecutedLayer(
+                name,
+                n["layerType"],
+                n["runtimePrecision"],
+                n["outputPrecisions"].split(",")[0],
+                float(took) if (took := n["execTimeMcs"]).isdecimal() else 0.0,
+            )
+            for name, n in layers
+        ]
 
-    def _nodes(self) -> list[tuple[str, dict[str, str]]]:
+    def _read_layer_properties(self) -> list[tuple[str, dict[str, str]]]:
         """Name and properties of every node of the network compiled for the first batch size, as it runs."""
         if not self._requests:
             return []
@@ -206,7 +213,7 @@ class OpenVinoSession:
         self._requests = {}
 
 
-def _openvino() -> Any:
+def _import_openvino() -> Any:
     """The module, imported without its telemetry: importing it would report to Intel and write into the home folder."""
     if "openvino" in sys.modules:
         return sys.modules["openvino"]
@@ -214,18 +221,18 @@ def _openvino() -> Any:
     try:
         return importlib.import_module("openvino")
     except Exception as error:  # a missing or unfit shared library
-        raise UserError(f"openvino is installed and does not load: {first_line(error)}; {_PIP}") from error
+        raise UserError(f"openvino is installed and does not load: {first_error_line(error)}; {_PIP}") from error
     finally:
         if sys.modules.get(_TELEMETRY, ...) is None:
             del sys.modules[_TELEMETRY]
 
 
-def _only(path: Path, what: str, ports: list[Any]) -> TensorSpec:
+def _read_single_tensor(path: Path, role: str, ports: list[Any]) -> TensorSpec:
     if len(ports) != 1:
-        raise UserError(f"{path} has {len(ports)} {what}s; a clip network has one")
+        raise UserError(f"{path} has {len(ports)} {role}s; a clip network has one")
     port = ports[0]
     kind = str(port.get_element_type().to_string())
     if kind not in _DTYPES:
-        raise UserError(f"the {what} {port.any_name!r} of {path} is a {kind}; known are {', '.join(_DTYPES)}")
+        raise UserError(f"the {role} {port.any_name!r} of {path} is a {kind}; known are {', '.join(_DTYPES)}")
     shape = tuple(None if d.is_dynamic else int(d.get_length()) for d in port.get_partial_shape())
     return TensorSpec(port.any_name, shape, _DTYPES[kind])

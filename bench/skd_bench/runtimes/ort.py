@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import TensorSpec, check_clip, check_file, check_logits, first_line
+from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments, check_logits, first_error_line
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _PIP = "pip install 'skd-edge[ort]' (or onnxruntime-gpu, which brings the same module)"
 # Same file, other level, other answers (notes/export.md): the level is part of the artefact.
-_LEVEL = "ORT_ENABLE_ALL"
-CPU = "CPUExecutionProvider"
+_OPTIMISATION_LEVEL = "ORT_ENABLE_ALL"
+CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class OrtRuntime:
     """ONNX files on ONNX Runtime's CPU provider."""
 
     name = "ort"
-    provider = CPU
+    provider = CPU_PROVIDER
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why ONNX Runtime cannot be used here; None when it can. Imports nothing."""
         if importlib.util.find_spec("onnxruntime") is None:
             return f"onnxruntime is not installed; {_PIP}"
@@ -41,18 +41,18 @@ class OrtRuntime:
                 return importlib.metadata.version(package)
         return None
 
-    def prepare(self) -> None:
+    def import_libraries(self) -> None:
         """Import onnxruntime."""
         importlib.import_module("onnxruntime")
 
     def load(self, path: Path, *, threads: int) -> OrtSession:
         """Load an ONNX file: see `base.Runtime.load`."""
-        reason = self.missing()
+        reason = self.why_unavailable()
         if reason is not None:
             raise UserError(reason)
-        return OrtSession(check_file(path, threads), threads, self)
+        return OrtSession(check_load_arguments(path, threads), threads, self)
 
-    def choose(self, options: Any) -> dict[str, Any]:
+    def configure_providers(self, options: Any) -> dict[str, Any]:
         """Name the provider: what `InferenceSession` takes beside the options, which may be changed."""
         return {"providers": [self.provider]}
 
@@ -71,14 +71,14 @@ class OrtSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVEL)
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _OPTIMISATION_LEVEL)
         options.log_severity_level = 3  # errors only: its warnings about fusing say nothing to a user
         self._spinning = threads > 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spinning)))
         try:
-            session = ort.InferenceSession(str(path), options, **runtime.choose(options))
+            session = ort.InferenceSession(str(path), options, **runtime.configure_providers(options))
         except Exception as error:  # onnxruntime raises its own unrelated exception types
-            raise UserError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}") from error
+            raise UserError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_error_line(error)}") from error
         self._providers: list[str] = session.get_providers()
         if self._providers[0] != runtime.provider:
             # It falls back with a warning, and the CPU's milliseconds would stand under the GPU's name.
@@ -88,26 +88,26 @@ class OrtSession:
             )
         self._session: Any = session
         self._path, self._threads, self._version, self._name = path, threads, str(ort.__version__), runtime.name
-        self.input = _only(path, "input", session.get_inputs())
-        self.output = _only(path, "output", session.get_outputs())
+        self.input = _read_single_tensor(path, "input", session.get_inputs())
+        self.output = _read_single_tensor(path, "output", session.get_outputs())
         check_logits(path, self.output)
         self._binding: Any = session.io_binding()
         # Binding an array to a GPU's session copies it there: what is bound is a copy, and is never recognised.
-        self._stays = runtime.provider == CPU
+        self._reads_in_place = runtime.provider == CPU_PROVIDER
         self._bound: npt.NDArray[Any] | None = None
         self._out = np.empty((0, 0), np.float32)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Answer one batch: see `base.Session.run`."""
         if x is not self._bound:
-            self._bind(x)
+            self._bind_input(x)
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise UserError(f"ONNX Runtime failed on {self._path}: {first_line(error)}") from error
+            raise UserError(f"ONNX Runtime failed on {self._path}: {first_error_line(error)}") from error
         return self._out.copy()
 
-    def _bind(self, x: npt.NDArray[Any]) -> None:
+    def _bind_input(self, x: npt.NDArray[Any]) -> None:
         """Point the session at this array; at a new output array too where the batch changes."""
         if self._session is None:
             raise UserError(f"the session of {self._path} is closed")
@@ -117,8 +117,8 @@ class OrtSession:
         if len(self._out) != len(x):
             self._bind_output(len(x))
         # `bind_cpu_input` does not keep the array alive; only an array bound as it is may be recognised later.
-        self._keep = flat
-        self._bound = x if flat is x and self._stays else None
+        self._bound_copy = flat
+        self._bound = x if flat is x and self._reads_in_place else None
 
     def _bind_output(self, batch: int) -> None:
         import onnxruntime as ort
@@ -126,7 +126,7 @@ class OrtSession:
         self._out = np.empty((batch, self.output.shape[1] or 0), np.float32)
         self._binding.bind_ortvalue_output(self.output.name, ort.OrtValue.ortvalue_from_numpy(self._out))
 
-    def facts(self) -> dict[str, object]:
+    def runtime_info(self) -> dict[str, object]:
         """Runtime, version, provider, threads, spinning, optimisation level."""
         return {
             "runtime": self._name,
@@ -135,7 +135,7 @@ class OrtSession:
             "intra_op_threads": self._threads,
             "inter_op_threads": 1,
             "spinning": self._spinning,
-            "optimisation": _LEVEL,
+            "optimisation": _OPTIMISATION_LEVEL,
         }
 
     def close(self) -> None:
@@ -143,10 +143,10 @@ class OrtSession:
         self._session = self._binding = self._bound = None
 
 
-def _only(path: Path, what: str, nodes: list[Any]) -> TensorSpec:
-    if len(nodes) != 1:
-        raise UserError(f"{path} has {len(nodes)} {what}s; a clip network has one")
-    node = nodes[0]
-    if node.type not in _DTYPES:
-        raise UserError(f"the {what} {node.name!r} of {path} is a {node.type}; known are {', '.join(_DTYPES)}")
-    return TensorSpec(node.name, tuple(d if isinstance(d, int) else None for d in node.shape), _DTYPES[node.type])
+def _read_single_tensor(path: Path, role: str, tensors: list[Any]) -> TensorSpec:
+    if len(tensors) != 1:
+        raise UserError(f"{path} has {len(tensors)} {role}s; a clip network has one")
+    tensor = tensors[0]
+    if tensor.type not in _DTYPES:
+        raise UserError(f"the {role} {tensor.name!r} of {path} is a {tensor.type}; known are {', '.join(_DTYPES)}")
+    return TensorSpec(tensor.name, tuple(d if isinstance(d, int) else None for d in tensor.shape), _DTYPES[tensor.type])

@@ -12,8 +12,8 @@ import importlib.util
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.cuda import no_nvidia_driver
-from skd_bench.runtimes.ort import CPU, OrtRuntime
+from skd_bench.runtimes.cuda import why_no_nvidia_driver
+from skd_bench.runtimes.ort import CPU_PROVIDER, OrtRuntime
 
 _GPU_PACKAGE = "onnxruntime-gpu"
 _GPU_PIP = "pip install 'skd-edge[cuda]' in place of onnxruntime (both bring the same module)"
@@ -32,25 +32,25 @@ class OrtGpuRuntime(OrtRuntime):
     def __init__(self, name: str, provider: str) -> None:
         self.name, self.provider = name, provider
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why it cannot be used here; None when it can. Loads nothing but the driver."""
         try:
             importlib.metadata.version(_GPU_PACKAGE)
         except importlib.metadata.PackageNotFoundError:
             return f"{_GPU_PACKAGE} is not installed; {_GPU_PIP}"
-        return no_nvidia_driver()
+        return why_no_nvidia_driver()
 
     def version(self) -> str | None:
         """The version of onnxruntime-gpu; None where it cannot be used."""
-        return None if self.missing() else importlib.metadata.version(_GPU_PACKAGE)
+        return None if self.why_unavailable() else importlib.metadata.version(_GPU_PACKAGE)
 
-    def choose(self, options: Any) -> dict[str, Any]:
+    def configure_providers(self, options: Any) -> dict[str, Any]:
         """This provider, then CUDA's, then the CPU's for what neither takes."""
         import onnxruntime as ort
 
         if self.provider not in ort.get_available_providers():
             raise UserError(f"this onnxruntime has no {self.provider}; {_GPU_PIP}")
-        return {"providers": list(dict.fromkeys((self.provider, "CUDAExecutionProvider", CPU)))}
+        return {"providers": list(dict.fromkeys((self.provider, "CUDAExecutionProvider", CPU_PROVIDER)))}
 
 
 class OrtPluginRuntime(OrtRuntime):
@@ -58,33 +58,33 @@ class OrtPluginRuntime(OrtRuntime):
 
     name, provider = "ort-tensorrt-rtx", _PLUGIN_EP
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why it cannot be used here; None when it can. Loads nothing but the driver."""
-        if super().missing() is not None or importlib.util.find_spec(_PLUGIN) is None:
+        if super().why_unavailable() is not None or importlib.util.find_spec(_PLUGIN) is None:
             return f"onnxruntime's TensorRT-RTX plugin is not installed; {_PLUGIN_PIP}"
-        reason = no_nvidia_driver()
+        reason = why_no_nvidia_driver()
         return reason and f"the TensorRT-RTX plugin is installed and cannot run here: {reason}"
 
     def version(self) -> str | None:
         """ONNX Runtime's and the plugin's versions; None where it cannot be used."""
-        if self.missing():
+        if self.why_unavailable():
             return None
         return f"{super().version()} with plugin {importlib.metadata.version(f'{_PLUGIN}_cu13'.replace('_', '-'))}"
 
-    def choose(self, options: Any) -> dict[str, Any]:
+    def configure_providers(self, options: Any) -> dict[str, Any]:
         """Register the plugin once a process, and give the session its first GPU."""
         import onnxruntime as ort
 
         plugin = importlib.import_module(_PLUGIN)
-        devices = _devices(ort)
+        devices = _find_plugin_devices(ort)
         if not devices:
             ort.register_execution_provider_library(_PLUGIN, str(plugin.get_library_path()))
-            devices = _devices(ort)
+            devices = _find_plugin_devices(ort)
         if not devices:
             raise UserError("the TensorRT-RTX plugin finds no GPU that it can use (it needs an RTX card)")
         options.add_provider_for_devices(devices[:1], {})
         return {}
 
 
-def _devices(ort: Any) -> list[Any]:
+def _find_plugin_devices(ort: Any) -> list[Any]:
     return [device for device in ort.get_ep_devices() if device.ep_name == _PLUGIN_EP]

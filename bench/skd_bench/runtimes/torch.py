@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import check_clip, check_file, check_logits, first_line
-from skd_bench.runtimes.torch_graph import torch_module
+from skd_bench.runtimes.base import check_clip, check_load_arguments, check_logits, first_error_line
+from skd_bench.runtimes.torch_graph import build_torch_module
 
 _PIP = "pip install 'skd-edge[train]'"
 
@@ -34,7 +34,7 @@ class TorchRuntime:
     def __init__(self, name: str) -> None:
         self.name, self._compiles = name, name == "torch-compile"
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why it cannot be used here; None when it can. Imports nothing."""
         for module in ("torch", "onnx"):
             if importlib.util.find_spec(module) is None:
@@ -45,19 +45,19 @@ class TorchRuntime:
 
     def version(self) -> str | None:
         """The installed version, from its metadata; None where it cannot be used."""
-        return None if self.missing() else importlib.metadata.version("torch")
+        return None if self.why_unavailable() else importlib.metadata.version("torch")
 
-    def prepare(self) -> None:
+    def import_libraries(self) -> None:
         """Import torch and onnx."""
         importlib.import_module("torch")
         importlib.import_module("onnx")
 
     def load(self, path: Path, *, threads: int) -> TorchSession:
         """Load an ONNX file: see `base.Runtime.load`."""
-        reason = self.missing()
+        reason = self.why_unavailable()
         if reason is not None:
             raise UserError(reason)
-        return TorchSession(check_file(path, threads), threads, self._compiles)
+        return TorchSession(check_load_arguments(path, threads), threads, self._compiles)
 
 
 class TorchSession:
@@ -68,13 +68,13 @@ class TorchSession:
     """
 
     def __init__(self, path: Path, threads: int, compiles: bool) -> None:
-        self._torch = _module("torch")
+        self._torch = _import_module("torch")
         self._path, self._threads, self._compiles = path, threads, compiles
-        self._module, self.input, self.output = torch_module(path)
+        self._module, self.input, self.output = build_torch_module(path)
         check_logits(path, self.output)
         if compiles:
             # Its pool of compiler processes would go on beside the first queries.
-            _module("torch._inductor.config").compile_threads = 1
+            _import_module("torch._inductor.config").compile_threads = 1
             self._module = self._torch.compile(self._module, dynamic=False)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -90,11 +90,11 @@ class TorchSession:
             with torch.inference_mode():
                 logits = self._module(torch.from_numpy(clip if clip.flags.writeable else clip.copy()))
         except Exception as error:
-            raise UserError(f"PyTorch failed on {self._path}: {first_line(error)}") from error
+            raise UserError(f"PyTorch failed on {self._path}: {first_error_line(error)}") from error
         answer: npt.NDArray[np.float32] = logits.numpy()
         return answer if answer.base is None else answer.copy()
 
-    def facts(self) -> dict[str, object]:
+    def runtime_info(self) -> dict[str, object]:
         """Runtime, version, threads, whether it is compiled, layout."""
         return {
             "runtime": "torch-compile" if self._compiles else "torch-eager",
@@ -110,5 +110,5 @@ class TorchSession:
         self._module = None
 
 
-def _module(name: str) -> Any:
+def _import_module(name: str) -> Any:
     return importlib.import_module(name)

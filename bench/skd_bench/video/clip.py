@@ -17,7 +17,7 @@ import numpy.typing as npt
 from skd_bench.errors import UserError
 
 SamplingKind = Literal["uniform", "dense", "segment"]
-Fit = Literal["crop", "stretch", "pad"]
+FitMode = Literal["crop", "stretch", "pad"]
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -71,7 +71,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class Preprocessing:
     """How a frame becomes the network's pixels.
 
     Attributes:
@@ -85,21 +85,21 @@ class Preprocess:
 
     height: int
     width: int
-    fit: Fit
+    fit: FitMode
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise UserError(f"a clip needs height >= 1 and width >= 1, not {self.height} and {self.width}")
-        if self.fit not in get_args(Fit):
-            raise UserError(f"fit is one of {', '.join(get_args(Fit))}, not {self.fit!r}")
+        if self.fit not in get_args(FitMode):
+            raise UserError(f"fit is one of {', '.join(get_args(FitMode))}, not {self.fit!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
             raise UserError(f"mean and std need three numbers each, std above 0, not {self.mean} and {self.std}")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClipSpan:
     """A clip that is a part of a file.
 
     Attributes:
@@ -115,15 +115,15 @@ class Part:
     size: int | None = None
 
     @property
-    def timed(self) -> bool:
+    def is_timed(self) -> bool:
         """Whether it is a span of time, not the whole video."""
         return self.start > 0 or self.end is not None
 
 
-WHOLE = Part()
+WHOLE_FILE = ClipSpan()
 
 
-def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess, part: Part = WHOLE) -> Pixels:
+def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan = WHOLE_FILE) -> Pixels:
     """Decode the sampled frames of a video, upright and fitted to the network's size.
 
     A first pass reads timestamps without decoding; a second decodes only the groups of pictures that hold a chosen
@@ -139,7 +139,7 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess, pa
         path: A video that FFmpeg can read.
         sampling: Which frames.
         preprocess: Which size; `mean` colours the padding. Nothing is normalised here.
-        part: A span of time, or a place in an archive, where the clip is not the whole file.
+        span: A span of time, or a place in an archive, where the clip is not the whole file.
 
     Returns:
         uint8 RGB of shape (T, H, W, 3).
@@ -148,7 +148,7 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess, pa
         ClipError: The file is missing, empty, no video, or too damaged; names the file and the reason.
     """
     path = Path(path)
-    reason = _unreadable(path)
+    reason = _why_unreadable(path)
     if reason is not None:
         raise ClipError(path, reason)
     import av
@@ -157,14 +157,14 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocess, pa
     from skd_bench.video.decoder import decode_file
 
     try:
-        return decode_file(path, sampling, preprocess, part)
+        return decode_file(path, sampling, preprocess, span)
     except FFmpegError as error:
         raise ClipError(path, f"FFmpeg {av.__version__} says: {error.strerror or error}") from error
     except (OSError, ValueError, MemoryError) as error:
         raise ClipError(path, str(error) or type(error).__name__) from error
 
 
-def normalise(clips: Pixels, preprocess: Preprocess) -> npt.NDArray[np.float32]:
+def normalise(clips: Pixels, preprocess: Preprocessing) -> npt.NDArray[np.float32]:
     """Turn stored pixels into the network's input: `(pixel / 255 - mean) / std`, channels first.
 
     Args:
@@ -188,7 +188,7 @@ def normalise(clips: Pixels, preprocess: Preprocess) -> npt.NDArray[np.float32]:
     return out
 
 
-def as_input(clips: Pixels, preprocess: Preprocess, dtype: str) -> npt.NDArray[np.float32] | Pixels:
+def prepare_input(clips: Pixels, preprocess: Preprocessing, dtype: str) -> npt.NDArray[np.float32] | Pixels:
     """What a file takes: the frames as they are where its input is uint8 (it normalises them itself), else `normalise`.
 
     Args:
@@ -199,15 +199,15 @@ def as_input(clips: Pixels, preprocess: Preprocess, dtype: str) -> npt.NDArray[n
     return np.ascontiguousarray(clips) if dtype == "uint8" else normalise(clips, preprocess)
 
 
-def _unreadable(path: Path) -> str | None:
+def _why_unreadable(path: Path) -> str | None:
     """Why this path cannot be a video file; None when it may be one."""
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             return "it is a folder; name a video file"
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             return "it is no file but a pipe or a device"  # reading one may never end
-        if found.st_size == 0:
+        if status.st_size == 0:
             return "the file is empty (0 bytes)"
     except FileNotFoundError:
         return "there is no such file"

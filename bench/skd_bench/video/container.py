@@ -33,7 +33,9 @@ def open_container(path: Path | str, *, offset: int = 0, size: int | None = None
     if size is not None:
         name, protocols = f"subfile,,start,{offset},end,{offset + size},,:{name}", "file,subfile"
     options = {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS)}
-    tolerant: dict[str, Any] = {} if _major(av.__version__) >= _TOLERANT_SINCE else {"metadata_errors": "ignore"}
+    tolerant: dict[str, Any] = (
+        {} if _parse_major_version(av.__version__) >= _TOLERANT_SINCE else {"metadata_errors": "ignore"}
+    )
     return av.open(name, options=options, **tolerant)
 
 
@@ -44,5 +46,5 @@ def open_camera(device: str) -> Any:
     return av.open(device, format="v4l2")
 
 
-def _major(version: str) -> int:
+def _parse_major_version(version: str) -> int:
     return int(version.split(".")[0])

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.video.container import MAX_PIXELS, open_container
-from skd_bench.video.resize import Painter
+from skd_bench.video.resize import FrameResizer
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from skd_bench.video.clip import Part, Pixels, Preprocess, Sampling
+    from skd_bench.video.clip import ClipSpan, Pixels, Preprocessing, Sampling
 
 Ticks = npt.NDArray[np.int64]
 
@@ -30,8 +30,8 @@ _KEEP_BYTES = 4 << 20
 # Below this many pixels in what is decoded, starting decoder threads costs more than they save (112x112: +50 %).
 _THREADS_FROM_PIXELS = 40_000_000
 # A span of ticks beyond this (centuries) is a broken file's; frames are counted instead.
-_MOST_TICKS = 1 << 42
-_NOT_THERE = "the span from {0.start:g} s is empty, or begins where the video has ended"
+_MAX_TICKS = 1 << 42
+_EMPTY_SPAN_MESSAGE = "the span from {0.start:g} s is empty, or begins where the video has ended"
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _Timeline:
     packets: list[Packet[VideoStream]] | None
 
 
-def _video_stream(container: Any) -> VideoStream:
+def _find_video_stream(container: Any) -> VideoStream:
     from av.stream import Disposition
 
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # covers of sound
@@ -75,7 +75,7 @@ def _video_stream(container: Any) -> VideoStream:
     return stream
 
 
-def _demux(container: Any, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def _iter_packets(container: Any, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """The stream's packets; a file cut off in the middle ends quietly."""
     from av.error import EOFError as EndOfFile
     from av.error import InvalidDataError
@@ -91,25 +91,27 @@ def _demux(container: Any, stream: VideoStream) -> Iterator[Packet[VideoStream]]
         yield packet
 
 
-def _ticks(stream: VideoStream, seconds: float) -> int:
+def _seconds_to_ticks(stream: VideoStream, seconds: float) -> int:
     """A time of the video, given in seconds from its start, in the stream's ticks."""
     assert stream.time_base is not None
     return round(Fraction(seconds) / stream.time_base) + (stream.start_time or 0)
 
 
-def _within(container: Any, stream: VideoStream, part: Part, sought: bool) -> Iterator[Packet[VideoStream]]:
-    """The packets up to the end of a span of time, in decoding order; ``sought``: from the key frame before it."""
-    if sought:
-        container.seek(_ticks(stream, part.start), stream=stream, backward=True)
-    packets = _demux(container, stream)
-    if part.end is None:
+def _iter_span_packets(
+    container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool
+) -> Iterator[Packet[VideoStream]]:
+    """The packets up to the end of a span of time, in decoding order; ``seek_first``: from the key frame before it."""
+    if seek_first:
+        container.seek(_seconds_to_ticks(stream, span.start), stream=stream, backward=True)
+    packets = _iter_packets(container, stream)
+    if span.end is None:
         return packets
-    end = _ticks(stream, part.end)
+    end = _seconds_to_ticks(stream, span.end)
     # No frame is shown before it is decoded.
     return takewhile(lambda packet: packet.dts is None or packet.dts < end, packets)
 
 
-def _scan(container: Any, stream: VideoStream, part: Part, sought: bool) -> _Timeline:
+def _scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool) -> _Timeline:
     """Read every packet's timestamp; decode nothing.
 
     Raises:
@@ -119,36 +121,42 @@ def _scan(container: Any, stream: VideoStream, part: Part, sought: bool) -> _Tim
     stamps: list[int | None] = []
     keys: list[bool] = []
     shown: list[bool] = []
-    latest, last_duration, kept_bytes = -(1 << 62), 0, 0
-    kept: list[Packet[VideoStream]] | None = []
-    for packet in _within(container, stream, part, sought):
+    latest, last_duration, packet_bytes = -(1 << 62), 0, 0
+    packets: list[Packet[VideoStream]] | None = []
+    for packet in _iter_span_packets(container, stream, span, seek_first):
         pts = packet.pts
         stamps.append(pts)
         keys.append(packet.is_keyframe)
         shown.append(not packet.is_discard)
         if shown[-1] and pts is not None and pts > latest:
             latest, last_duration = pts, packet.duration or 0
-        kept_bytes += packet.size
-        if kept is not None:
-            kept.append(packet)
-            if kept_bytes > _KEEP_BYTES:
-                kept = None
-    known = [s for s in stamps if s is not None]
-    timed = bool(known) and len(set(known)) == len(stamps) and max(known) - min(known) < _MOST_TICKS
+        packet_bytes += packet.size
+        if packets is not None:
+            packets.append(packet)
+            if packet_bytes > _KEEP_BYTES:
+                packets = None
+    known_stamps = [s for s in stamps if s is not None]
+    timed = (
+        bool(known_stamps)
+        and len(set(known_stamps)) == len(stamps)
+        and max(known_stamps) - min(known_stamps) < _MAX_TICKS
+    )
     visible = np.asarray(shown, bool)
-    ticks = np.asarray(known, np.int64) if timed else np.cumsum(visible) - 1
+    ticks = np.asarray(known_stamps, np.int64) if timed else np.cumsum(visible) - 1
     if timed and last_duration <= 0 and visible.sum() > 1:
         last_duration = int(np.median(np.diff(np.sort(ticks[visible]))))
     first, past = 0, 0
     if visible.any():
         first = int(ticks[visible].min())
-        past = int(ticks[visible].max()) + (max(min(last_duration, _MOST_TICKS), 1) if timed else 1)
-    if part.timed:
-        if sought and not (timed and (ticks[np.asarray(keys, bool)] <= _ticks(stream, part.start)).any()):
-            raise _Astray
+        past = int(ticks[visible].max()) + (max(min(last_duration, _MAX_TICKS), 1) if timed else 1)
+    if span.is_timed:
+        if seek_first and not (
+            timed and (ticks[np.asarray(keys, bool)] <= _seconds_to_ticks(stream, span.start)).any()
+        ):
+            raise _SeekError
         if not timed:
             raise ValueError("it holds no timestamps, so a span of time cannot be found in it")
-        first, past, visible = _spanned(ticks, visible, past, stream, part)
+        first, past, visible = _restrict_to_span(ticks, visible, past, stream, span)
     return _Timeline(
         stamps=ticks,
         key=np.asarray(keys, bool),
@@ -156,34 +164,34 @@ def _scan(container: Any, stream: VideoStream, part: Part, sought: bool) -> _Tim
         start=first,
         duration=max(past - first, 1),
         timed=timed,
-        announced=len(stamps) if part.timed else _announced(stream, len(stamps)),
-        packets=kept,
+        announced=len(stamps) if span.is_timed else _count_announced_frames(stream, len(stamps)),
+        packets=packets,
     )
 
 
-def _announced(stream: VideoStream, there: int) -> int:
-    """Frames that the file says it holds, at least those that are ``there``.
+def _count_announced_frames(stream: VideoStream, packet_count: int) -> int:
+    """Frames that the file says it holds, at least those that are ``packet_count``.
 
     An edit list takes frames out of the index but not out of the file's own count, so the index is asked first.
     """
-    return max(len(getattr(stream, "index_entries", ())) or stream.frames, there)
+    return max(len(getattr(stream, "index_entries", ())) or stream.frames, packet_count)
 
 
-def _spanned(
-    ticks: Ticks, visible: npt.NDArray[np.bool_], past: int, stream: VideoStream, part: Part
+def _restrict_to_span(
+    ticks: Ticks, visible: npt.NDArray[np.bool_], past: int, stream: VideoStream, span: ClipSpan
 ) -> tuple[int, int, npt.NDArray[np.bool_]]:
     """First tick of a span of time, the tick past its last, and which packets hold a frame that is shown within."""
-    first = _ticks(stream, part.start)
-    last = past if part.end is None else min(_ticks(stream, part.end), past)
+    first = _seconds_to_ticks(stream, span.start)
+    last = past if span.end is None else min(_seconds_to_ticks(stream, span.end), past)
     if first >= last:
-        raise ValueError(_NOT_THERE.format(part))
+        raise ValueError(_EMPTY_SPAN_MESSAGE.format(span))
     before = ticks[visible & (ticks <= first)]
     since = int(before.max()) if len(before) else first  # the frame that is still shown when the span begins
     return first, last, visible & (ticks >= since) & (ticks < last)
 
 
 # ------------------------------------------------------------------------------------------------------- choosing
-def _chosen(timeline: _Timeline, sampling: Sampling) -> Ticks:
+def _choose_stamps(timeline: _Timeline, sampling: Sampling) -> Ticks:
     """The stamps of the T sampled frames, ascending; repeated where a frame is shown more than once."""
     shown = np.sort(timeline.stamps[timeline.shown])
     count, frames, duration = len(shown), sampling.frames, timeline.duration
@@ -195,14 +203,14 @@ def _chosen(timeline: _Timeline, sampling: Sampling) -> Ticks:
         wanted = 2 * np.arange(frames, dtype=np.int64) + 1
     else:
         scale = 4 * count * sampling.segments
-        wanted = _runs(count, sampling)
+        wanted = _compute_strided_times(count, sampling)
     slack = min(2 * scale, scale * duration // (8 * count))
     ticks = [(int(w) * duration + slack) // scale for w in wanted]  # Python's integers: no product overflows
     picks = np.searchsorted(since_start, np.asarray(ticks, np.int64), side="right") - 1
     return np.asarray(shown[picks.clip(0, count - 1)], np.int64)
 
 
-def _runs(count: int, sampling: Sampling) -> Ticks:
+def _compute_strided_times(count: int, sampling: Sampling) -> Ticks:
     """Times of frames ``stride`` apart around the middle of each part, in 1 / (4 segments) of an average frame.
 
     A quarter of a frame is added, so that between two frames the earlier one is meant, whatever the parity.
@@ -216,7 +224,7 @@ def _runs(count: int, sampling: Sampling) -> Ticks:
     return np.asarray(times.clip(first[:, None], (first + max(4 * count - parts, 0))[:, None]).ravel(), np.int64)
 
 
-def _needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]:
+def _find_needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]:
     """The group of pictures of each packet, and the groups that must be decoded for the chosen frames."""
     group = np.cumsum(timeline.key, dtype=np.int64)
     if not timeline.timed or group[0] == group[-1]:
@@ -230,7 +238,7 @@ def _needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]
 
 
 # ------------------------------------------------------------------------------------------------------- decoding
-def decode_file(path: Path, sampling: Sampling, preprocess: Preprocess, part: Part) -> Pixels:
+def decode_file(path: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan) -> Pixels:
     """Decode the sampled frames of a file: see `clips.decode_clip`, which turns what is raised here into words.
 
     Returns:
@@ -242,81 +250,87 @@ def decode_file(path: Path, sampling: Sampling, preprocess: Preprocess, part: Pa
     """
     from av.error import FFmpegError
 
-    if part.end is not None and part.end <= part.start:
-        raise ValueError(_NOT_THERE.format(part))
-    if part.start > 0:
-        with suppress(_Astray, FFmpegError):
-            return _decode(path, sampling, preprocess, part, sought=True)
-    return _decode(path, sampling, preprocess, part, sought=False)
+    if span.end is not None and span.end <= span.start:
+        raise ValueError(_EMPTY_SPAN_MESSAGE.format(span))
+    if span.start > 0:
+        with suppress(_SeekError, FFmpegError):
+            return _decode_frames(path, sampling, preprocess, span, seek_first=True)
+    return _decode_frames(path, sampling, preprocess, span, seek_first=False)
 
 
-class _Astray(Exception):
+class _SeekError(Exception):
     """Seeking leads elsewhere (MPEG-TS has no index): everything before the span has to be read."""
 
 
-def _decode(path: Path, sampling: Sampling, preprocess: Preprocess, part: Part, *, sought: bool) -> Pixels:
-    with open_container(path, offset=part.offset, size=part.size) as container:
-        stream = _video_stream(container)
-        timeline = _scan(container, stream, part, sought)
+def _decode_frames(
+    path: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan, *, seek_first: bool
+) -> Pixels:
+    with open_container(path, offset=span.offset, size=span.size) as container:
+        stream = _find_video_stream(container)
+        timeline = _scan_timeline(container, stream, span, seek_first)
         if not timeline.shown.any():
             raise ValueError("it holds no frame (cut off, or no video inside)")
         if 2 * len(timeline.stamps) < timeline.announced:
             raise ValueError(f"it is cut off: {len(timeline.stamps)} of {timeline.announced} frames are there")
-        painter = Painter(sampling.frames, preprocess, stream.sample_aspect_ratio)
-        chosen = _chosen(timeline, sampling)
+        resizer = FrameResizer(sampling.frames, preprocess, stream.sample_aspect_ratio)
+        chosen = _choose_stamps(timeline, sampling)
         if timeline.packets is not None:
-            return _decode_chosen(stream, iter(timeline.packets), timeline, chosen, painter)
-    with open_container(path, offset=part.offset, size=part.size) as container:
-        stream = _video_stream(container)
-        return _decode_chosen(stream, _within(container, stream, part, sought), timeline, chosen, painter)
+            return _decode_chosen_frames(stream, iter(timeline.packets), timeline, chosen, resizer)
+    with open_container(path, offset=span.offset, size=span.size) as container:
+        stream = _find_video_stream(container)
+        return _decode_chosen_frames(
+            stream, _iter_span_packets(container, stream, span, seek_first), timeline, chosen, resizer
+        )
 
 
-def _decode_chosen(
+def _decode_chosen_frames(
     stream: VideoStream,
     packets: Iterable[Packet[VideoStream]],
     timeline: _Timeline,
     chosen: Ticks,
-    painter: Painter,
+    resizer: FrameResizer,
 ) -> Pixels:
     """Decode what is needed, in the order of presentation, and paint each chosen frame as it comes by."""
-    group, needed = _needed_groups(timeline, chosen)
+    group, needed = _find_needed_groups(timeline, chosen)
     context = stream.codec_context
-    asked = np.isin(group, list(needed))
-    work = int(asked.sum()) * context.width * context.height
-    context.thread_type = "AUTO" if work > _THREADS_FROM_PIXELS else "NONE"
-    if work <= _THREADS_FROM_PIXELS:
+    is_needed = np.isin(group, list(needed))
+    pixel_count = int(is_needed.sum()) * context.width * context.height
+    context.thread_type = "AUTO" if pixel_count > _THREADS_FROM_PIXELS else "NONE"
+    if pixel_count <= _THREADS_FROM_PIXELS:
         context.thread_count = 1
-    expected = int((timeline.shown & asked & (timeline.stamps <= chosen[-1])).sum())
-    held: VideoFrame | None = None
-    good, wanted = 0, chosen.tolist()
-    for position, frame in enumerate(_frames(context, packets, group, needed)):
+    expected = int((timeline.shown & is_needed & (timeline.stamps <= chosen[-1])).sum())
+    last_frame: VideoFrame | None = None
+    intact_count, wanted = 0, chosen.tolist()
+    for position, frame in enumerate(_iter_decoded_frames(context, packets, group, needed)):
         stamp = frame.pts if timeline.timed else position
-        good += not frame.is_corrupt
-        while held is not None and stamp is not None and painter.done < len(wanted) and stamp > wanted[painter.done]:
-            painter.paint(held)
-        held = frame
-        while painter.done < len(wanted) and stamp == wanted[painter.done]:
-            painter.paint(frame)
-        if painter.done == len(wanted):
+        intact_count += not frame.is_corrupt
+        while (
+            last_frame is not None and stamp is not None and resizer.done < len(wanted) and stamp > wanted[resizer.done]
+        ):
+            resizer.write_frame(last_frame)
+        last_frame = frame
+        while resizer.done < len(wanted) and stamp == wanted[resizer.done]:
+            resizer.write_frame(frame)
+        if resizer.done == len(wanted):
             break
-    if held is None:
+    if last_frame is None:
         raise ValueError("none of its frames decodes")
     cut_off = timeline.announced - len(timeline.stamps)
-    lost = cut_off + max(expected - good, 0)
+    lost = cut_off + max(expected - intact_count, 0)
     if 2 * lost > expected + cut_off:
         raise ValueError(f"it is damaged: {lost} of {expected + cut_off} frames are lost")
-    while painter.done < len(chosen):
-        painter.paint(held)
-    return painter.out
+    while resizer.done < len(chosen):
+        resizer.write_frame(last_frame)
+    return resizer.out
 
 
-def _frames(
+def _iter_decoded_frames(
     context: Any, packets: Iterable[Packet[VideoStream]], group: Ticks, needed: set[int]
 ) -> Iterator[VideoFrame]:
     """Decoded frames in the order of presentation, without the groups of pictures that nobody asked for."""
     from av.error import FFmpegError
 
-    def decoded(packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+    def decode_packet(packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """What the decoder gives for one more packet (None: what it still holds); nothing for a damaged one."""
         try:
             frames: list[VideoFrame] = context.decode(packet)
@@ -330,8 +344,8 @@ def _frames(
             skipping = started
             continue
         if skipping:
-            yield from decoded(None)
+            yield from decode_packet(None)
             context.flush_buffers()
         started, skipping = True, False
-        yield from decoded(packet)
-    yield from decoded(None)
+        yield from decode_packet(packet)
+    yield from decode_packet(None)

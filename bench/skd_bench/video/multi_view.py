@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Pixels, Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import Pixels, Preprocessing, Sampling, decode_clip
 
 
-def decode_views(path: Path | str, sampling: Sampling, preprocess: Preprocess, views: int) -> Pixels:
+def decode_views(path: Path | str, sampling: Sampling, preprocess: Preprocessing, views: int) -> Pixels:
     """Decode several deterministic samplings of a video in one pass.
 
     `uniform` sampling: each of the T segments is cut into V parts, and view v takes the middle of part v of every
@@ -41,7 +41,7 @@ def decode_views(path: Path | str, sampling: Sampling, preprocess: Preprocess, v
     return np.ascontiguousarray(parts.swapaxes(0, 1))
 
 
-def mean_answer(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def average_view_logits(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The answer of several views as logits, so that it is scored as a single view is.
 
     Args:

@@ -10,14 +10,14 @@ import numpy as np
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-    from skd_bench.video.clip import Fit, Pixels, Preprocess
+    from skd_bench.video.clip import FitMode, Pixels, Preprocessing
 
 # swscale's AREA | FULL_CHR_H_INT | ACCURATE_RND | BITEXACT: the same pixels on every CPU, and no bias (without the
 # second, everything comes out 1.8 grey levels too dark).
 _SCALER = 0x20 | 0x2000 | 0x40000 | 0x80000
 
 
-class Painter:
+class FrameResizer:
     """Fits frames to the asked size and writes them, in order, into one array.
 
     Attributes:
@@ -25,7 +25,7 @@ class Painter:
         done: How many of the T frames are written.
     """
 
-    def __init__(self, frames: int, preprocess: Preprocess, pixel_aspect: Fraction | None) -> None:
+    def __init__(self, frames: int, preprocess: Preprocessing, pixel_aspect: Fraction | None) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.out: Pixels = np.empty((frames, preprocess.height, preprocess.width, 3), np.uint8)
@@ -37,36 +37,36 @@ class Painter:
         self._sizes: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._last: VideoFrame | None = None
 
-    def paint(self, frame: VideoFrame) -> None:
+    def write_frame(self, frame: VideoFrame) -> None:
         """Write this frame at the next place; the same frame again is copied, not fitted again."""
         if frame is self._last:
             self.out[self.done] = self.out[self.done - 1]
         else:
-            self._fit(frame, self.out[self.done])
+            self._resize_into(frame, self.out[self.done])
         self._last = frame
         self.done += 1
 
-    def _fit(self, frame: VideoFrame, target: Pixels) -> None:
+    def _resize_into(self, frame: VideoFrame, target: Pixels) -> None:
         turns = round(frame.rotation / 90) % 4
         upright = np.rot90(target, -turns) if turns else target  # a view: writing into it writes the target
         height, width = upright.shape[:2]
         key = (frame.width, frame.height, turns)
         if key not in self._sizes:
             aspect = Fraction(frame.width, frame.height) * self._pixel_aspect
-            self._sizes[key] = scaled_size(aspect, height, width, self._preprocess.fit)
+            self._sizes[key] = compute_scaled_size(aspect, height, width, self._preprocess.fit)
         scaled_height, scaled_width = self._sizes[key]
         image = self._reformat(frame, scaled_width, scaled_height, "rgb24", interpolation=_SCALER, threads=1)
         # The scaler's own rows, without the padding at their ends: copied once, into the target.
-        rows_of = np.frombuffer(memoryview(image.planes[0]), np.uint8).reshape(scaled_height, -1)
-        pixels = rows_of[:, : 3 * scaled_width].reshape(scaled_height, scaled_width, 3)
-        rows, theirs = overlap(height, scaled_height)
-        columns, their_columns = overlap(width, scaled_width)
+        scaler_rows = np.frombuffer(memoryview(image.planes[0]), np.uint8).reshape(scaled_height, -1)
+        pixels = scaler_rows[:, : 3 * scaled_width].reshape(scaled_height, scaled_width, 3)
+        rows, source_rows = compute_overlap(height, scaled_height)
+        columns, source_columns = compute_overlap(width, scaled_width)
         if scaled_height < height or scaled_width < width:
             upright[:] = self._padding
-        upright[rows, columns] = pixels[theirs, their_columns]
+        upright[rows, columns] = pixels[source_rows, source_columns]
 
 
-def scaled_size(aspect: Fraction, height: int, width: int, fit: Fit) -> tuple[int, int]:
+def compute_scaled_size(aspect: Fraction, height: int, width: int, fit: FitMode) -> tuple[int, int]:
     """Height and width to which the whole frame is scaled before it is cut or padded."""
     if fit == "stretch":
         return height, width
@@ -76,7 +76,7 @@ def scaled_size(aspect: Fraction, height: int, width: int, fit: Fit) -> tuple[in
     return max(round(width / aspect), 1), width
 
 
-def overlap(size: int, scaled: int) -> tuple[slice, slice]:
+def compute_overlap(size: int, scaled: int) -> tuple[slice, slice]:
     """Where `scaled` pixels, centred on `size` pixels, lie in the target and come from in the source."""
     common = min(size, scaled)
     into, out_of = (size - common) // 2, (scaled - common) // 2

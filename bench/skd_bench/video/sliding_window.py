@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skd_bench.video.clip import ClipError, Pixels, Preprocess, Sampling
+from skd_bench.video.clip import ClipError, Pixels, Preprocessing, Sampling
 from skd_bench.video.container import open_container
-from skd_bench.video.resize import Painter
+from skd_bench.video.resize import FrameResizer
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -26,7 +26,7 @@ class Stopwatch:
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, stage: str, begin: float) -> float:
+    def add_elapsed(self, stage: str, begin: float) -> float:
         """Count from `begin` (of `time.perf_counter`) until now; gives now."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - begin
@@ -34,7 +34,7 @@ class Stopwatch:
 
 
 @dataclass
-class _Window:
+class _PendingWindow:
     """A window that waits for frames: its span in seconds, the times of its frames, and those already there."""
 
     start: float
@@ -43,7 +43,7 @@ class _Window:
     frames: list[Pixels]
 
 
-class Windows:
+class SlidingWindows:
     """The windows of one video, one after the other.
 
     Args:
@@ -53,7 +53,7 @@ class Windows:
         window: Seconds that a window spans.
         hop: Seconds between the starts of two windows.
         threads: Threads that decode.
-        watch: Gets the seconds of the stages `decode` and `sample` (which includes fitting to the size).
+        stopwatch: Gets the seconds of the stages `decode` and `sample` (which includes fitting to the size).
 
     Attributes:
         seconds: Of video decoded so far.
@@ -67,77 +67,77 @@ class Windows:
         self,
         path: Path | str,
         sampling: Sampling,
-        preprocess: Preprocess,
+        preprocess: Preprocessing,
         *,
         window: float,
         hop: float,
         threads: int = 1,
-        watch: Stopwatch | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._path, self._sampling, self._preprocess = Path(path), sampling, preprocess
         self._window, self._hop, self._threads = window, hop, threads
-        self._watch = watch or Stopwatch()
-        self._painter: Painter | None = None
+        self._stopwatch = stopwatch or Stopwatch()
+        self._resizer: FrameResizer | None = None
         self.seconds, self.frames = 0.0, 0
 
     def __iter__(self) -> Iterator[tuple[float, float, Pixels]]:
         """Start and end in seconds, and uint8 (T, H, W, 3). A video shorter than a window gives one window."""
-        waiting: deque[_Window] = deque()
-        begun = given = 0
-        held: tuple[VideoFrame, Pixels | None] | None = None
-        for stamp, frame in self._decoded():
+        waiting: deque[_PendingWindow] = deque()
+        started = yielded = 0
+        last_frame: tuple[VideoFrame, Pixels | None] | None = None
+        for stamp, frame in self._iter_decoded_frames():
             begin = time.perf_counter()
-            while begun * self._hop <= stamp:
-                waiting.append(self._begin(begun * self._hop))
-                begun += 1
-            if held is not None:
-                held = self._give(waiting, held, stamp)
-            held = (frame, None)
-            begin = self._watch.add("sample", begin)
+            while started * self._hop <= stamp:
+                waiting.append(self._start_window(started * self._hop))
+                started += 1
+            if last_frame is not None:
+                last_frame = self._deliver_frame(waiting, last_frame, stamp)
+            last_frame = (frame, None)
+            begin = self._stopwatch.add_elapsed("sample", begin)
             while waiting and not waiting[0].times:
                 done = waiting.popleft()
-                given += 1
+                yielded += 1
                 yield done.start, done.end, np.stack(done.frames)
-        if held is None:
+        if last_frame is None:
             raise ClipError(self._path, "none of its frames decodes")
         if waiting:  # the last frame is shown until the end
-            self._give(waiting, held, self.seconds if given else float("inf"))
+            self._deliver_frame(waiting, last_frame, self.seconds if yielded else float("inf"))
         for done in waiting:
             if not done.times:
                 yield done.start, done.end, np.stack(done.frames)
-                if not given:
+                if not yielded:
                     return
 
-    def _begin(self, start: float) -> _Window:
+    def _start_window(self, start: float) -> _PendingWindow:
         count = self._sampling.frames
         if self._sampling.kind == "dense":
             step = self._window / ((count - 1) * self._sampling.stride + 1)
             offsets = [(i * self._sampling.stride + 0.5) * step for i in range(count)]
         else:
             offsets = [(i + 0.5) * self._window / count for i in range(count)]
-        return _Window(start, start + self._window, [start + o for o in offsets], [])
+        return _PendingWindow(start, start + self._window, [start + o for o in offsets], [])
 
-    def _give(
-        self, waiting: deque[_Window], held: tuple[VideoFrame, Pixels | None], until: float
+    def _deliver_frame(
+        self, waiting: deque[_PendingWindow], last_frame: tuple[VideoFrame, Pixels | None], until: float
     ) -> tuple[VideoFrame, Pixels | None]:
         """Give the frame that is shown until now to every window that wants it; it is fitted once, if at all."""
-        frame, pixels = held
+        frame, pixels = last_frame
         for window in waiting:
             while window.times and window.times[0] < until:
                 if pixels is None:
-                    pixels = self._fit(frame)
+                    pixels = self._resize_frame(frame)
                 window.frames.append(pixels)
                 window.times.pop(0)
         return frame, pixels
 
-    def _fit(self, frame: VideoFrame) -> Pixels:
-        assert self._painter is not None
-        self._painter.done = 0
-        self._painter.paint(frame)
-        pixels: Pixels = self._painter.out[0].copy()
+    def _resize_frame(self, frame: VideoFrame) -> Pixels:
+        assert self._resizer is not None
+        self._resizer.done = 0
+        self._resizer.write_frame(frame)
+        pixels: Pixels = self._resizer.out[0].copy()
         return pixels
 
-    def _decoded(self) -> Iterator[tuple[float, VideoFrame]]:
+    def _iter_decoded_frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Seconds since the first frame, and the frame."""
         from av.error import FFmpegError
 
@@ -147,7 +147,7 @@ class Windows:
                     raise ClipError(self._path, "it holds no video")
                 stream = container.streams.video[0]
                 stream.codec_context.thread_count = self._threads
-                self._painter = Painter(1, self._preprocess, stream.sample_aspect_ratio)
+                self._resizer = FrameResizer(1, self._preprocess, stream.sample_aspect_ratio)
                 rate = float(stream.average_rate or Fraction(25))
                 first: float | None = None
                 begin = time.perf_counter()
@@ -156,7 +156,7 @@ class Windows:
                     first = now if first is None else first
                     self.seconds = max(self.seconds, now - first + 1 / rate)
                     self.frames += 1
-                    self._watch.add("decode", begin)
+                    self._stopwatch.add_elapsed("decode", begin)
                     yield now - first, frame
                     begin = time.perf_counter()
         except (OSError, FFmpegError) as error:

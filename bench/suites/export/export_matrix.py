@@ -24,28 +24,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.suites.fixtures import preprocess, tints, trained
-from skd_bench.device.info import device_card
+from bench.suites.fixtures import make_preprocess, render_tints, train_network
+from skd_bench.device.info import read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
-from skd_bench.metrics.accuracy import logits_of
-from skd_bench.runtimes import runtimes
+from skd_bench.metrics.accuracy import compute_logits
+from skd_bench.runtimes import registered_runtimes
 from skd_bench.runtimes.tensorrt.builder import build_engine
 from skd_bench.video.clip import normalise
-from skd_edge.models.substages import Deployed
-from skd_edge.recipe.schema import Network
-from skd_export.analysis.parity import parity, torch_logits, verdict
-from skd_export.exporter import PRECISIONS, Quantising, facts, make_artefacts
+from skd_edge.models.substages import LogitsOnly
+from skd_edge.recipe.schema import NetworkSpec
+from skd_export.analysis.parity import compute_parity, compute_torch_logits, find_violated_bound
+from skd_export.exporter import PRECISIONS, QuantizationConfig, make_artefacts, read_metadata
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, OTHERS = ROOT / "bench/results/export_matrix.json", ROOT / "bench/results/other_runtimes.json"
 PAGE = ROOT / "docs/export.md"
 FAMILIES, OPERATORS = ("mobile", "resnet"), ("none", "shift", "conv")
 FRAMES, SIZE, WIDTH, SM = 8, 24, 8, 86
-TRAIN, CALIBRATE, JUDGE, COMPARE, BATCH = 640, 128, 256, 512, 32
+TRAIN, CALIBRATE, VALIDATE, COMPARE, BATCH = 640, 128, 256, 512, 32
 CLASSES = tuple(f"class {i}" for i in range(10))
 EPOCHS = 10
-PREPROCESS = preprocess(SIZE)
+PREPROCESS = make_preprocess(SIZE)
 RTX = "tensorrt-rtx"
 Json = dict[str, Any]
 Pixels = NDArray[np.uint8]
@@ -71,69 +71,79 @@ NOTES = """**FP16 on a CPU** is widened to FP32: the column shows what rounding 
 those engines' answers."""
 
 
-def clips(count: int, first: int, temporal: str) -> tuple[Pixels, NDArray[np.int64]]:
+def render_clips(count: int, first: int, temporal: str) -> tuple[Pixels, NDArray[np.int64]]:
     """Clips ``(N, T, H, W, 3)`` that a network with this temporal operator can learn, and their classes."""
-    return tints(count, first, frames=FRAMES, size=SIZE, fading=temporal != "none")
+    return render_tints(count, first, frames=FRAMES, size=SIZE, fading=temporal != "none")
 
 
-def files(network: Deployed, folder: Path, temporal: str) -> dict[str, Path]:
+def export_files(network: LogitsOnly, folder: Path, temporal: str) -> dict[str, Path]:
     """The network at each precision, as a run makes them."""
-    calibration, _ = clips(CALIBRATE, 10**5, temporal)
-    judges, labels = clips(JUDGE, 2 * 10**5, temporal)
-    reference = torch_logits(network, (normalise(judges[i : i + BATCH], PREPROCESS) for i in range(0, JUDGE, BATCH)))
+    calibration, _ = render_clips(CALIBRATE, 10**5, temporal)
+    validation, labels = render_clips(VALIDATE, 2 * 10**5, temporal)
+    reference = compute_torch_logits(
+        network, (normalise(validation[i : i + BATCH], PREPROCESS) for i in range(0, VALIDATE, BATCH))
+    )
 
-    def refuse(path: Path, precision: str) -> str | None:
-        session = runtimes()["ort"].load(path, threads=1)
-        said = logits_of(session, (judges[i : i + BATCH] for i in range(0, JUDGE, BATCH)), PREPROCESS)
-        return verdict(parity(reference, said, labels), precision)
+    def find_violation(path: Path, precision: str) -> str | None:
+        session = registered_runtimes()["ort"].load(path, threads=1)
+        logits = compute_logits(session, (validation[i : i + BATCH] for i in range(0, VALIDATE, BATCH)), PREPROCESS)
+        return find_violated_bound(compute_parity(reference, logits, labels), precision)
 
-    quantising = Quantising(lambda: [normalise(calibration, PREPROCESS)], key="rendered", refuse=refuse)
+    quantising = QuantizationConfig(
+        lambda: [normalise(calibration, PREPROCESS)], key="rendered", find_violation=find_violation
+    )
     shape = (FRAMES, SIZE, SIZE)
-    return make_artefacts(network, PRECISIONS, folder, clip_shape=shape, classes=list(CLASSES), quantising=quantising)
+    return make_artefacts(network, PRECISIONS, folder, clip_shape=shape, classes=list(CLASSES), quantization=quantising)
 
 
-def row(precision: str, path: Path, held: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]) -> Json:
+def measure_file(
+    precision: str, path: Path, held_out: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Json:
     """One file on every runtime."""
     cells: Json = {}
-    for name, one in runtimes().items():
+    for name, one in registered_runtimes().items():
         if name.startswith("torch"):
             continue  # what is compared with
         if name == RTX:
-            cells[name] = engine(path)
-        elif one.missing() is None and not name.startswith(("tensorrt", "litert")):  # neither takes an ONNX file
-            cells[name] = compared(lambda one=one: one.load(path, threads=1), precision, held, reference, labels)
-    left = {"excluded": len(facts(path)["excluded"])} if precision.startswith("int8") else {}
+            cells[name] = try_building_engine(path)
+        elif one.why_unavailable() is None and not name.startswith(
+            ("tensorrt", "litert")
+        ):  # neither takes an ONNX file
+            cells[name] = compare_on_runtime(
+                lambda one=one: one.load(path, threads=1), precision, held_out, reference, labels
+            )
+    left = {"excluded": len(read_metadata(path)["excluded"])} if precision.startswith("int8") else {}
     return {"precision": precision, "bytes": path.stat().st_size, **left, "runtimes": cells}
 
 
-def compared(
-    load: Callable[[], Any], precision: str, held: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]
+def compare_on_runtime(
+    load: Callable[[], Any], precision: str, held_out: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Json:
     """Parity on one runtime, or why it cannot run the file."""
     try:
         session = load()
     except UserError as error:
-        return {"reason": plain(error)}
+        return {"reason": strip_folders(error)}
     try:
-        batches = (held[i : i + BATCH] for i in range(0, len(held), BATCH))
-        found = parity(reference, logits_of(session, batches, PREPROCESS), labels)
+        batches = (held_out[i : i + BATCH] for i in range(0, len(held_out), BATCH))
+        found = compute_parity(reference, compute_logits(session, batches, PREPROCESS), labels)
     except UserError as error:
-        return {"reason": plain(error)}
+        return {"reason": strip_folders(error)}
     finally:
         session.close()
-    return {k: v for k, v in found.items() if k != "flips"} | {"verdict": verdict(found, precision)}
+    return {k: v for k, v in found.items() if k != "flips"} | {"verdict": find_violated_bound(found, precision)}
 
 
-def engine(path: Path) -> Json:
+def try_building_engine(path: Path) -> Json:
     """An engine of it, built and not run, or why there is none."""
     try:
         note = build_engine(path, path.with_suffix(".engine"), runtime=RTX, sms=[SM])
     except UserError as error:
-        return {"reason": plain(error)}
+        return {"reason": strip_folders(error)}
     return {"bytes": note.bytes, "state": note.state, "seconds": note.build_seconds}
 
 
-def plain(error: UserError) -> str:
+def strip_folders(error: UserError) -> str:
     """A reason without the folders of this machine."""
     return re.sub(r"\S*/", "", str(error))
 
@@ -145,9 +155,9 @@ def page(result: Json, others: Json) -> str:
     agreed = [c["agreement"] for c in int8 if "agreement" in c]
     inside = sum("agreement" in c and c["verdict"] is None for c in int8)
     below = {"below": sum(a < 0.98 for a in agreed), "int8": len(agreed), "inside": inside}
-    said = HEAD.format(device=device, **below, minutes=max(result["seconds"] / 60, 1), **result["settings"])
-    first, regenerate, *text = said.split("\n\n")
-    names = [n for n in runtimes() if any(n in r["runtimes"] for r in result["rows"])]
+    head_text = HEAD.format(device=device, **below, minutes=max(result["seconds"] / 60, 1), **result["settings"])
+    first, regenerate, *text = head_text.split("\n\n")
+    names = [n for n in registered_runtimes() if any(n in r["runtimes"] for r in result["rows"])]
     heads = [f"{n} (SM{SM}, built, not run)" if n == RTX else n for n in names]
     lines = [
         f"| network | top-1 in PyTorch | precision | layers left in FP32 | kB | {' | '.join(heads)} |",
@@ -170,10 +180,18 @@ def page(result: Json, others: Json) -> str:
     keys = ("runtime", "converts", "runs", "agreement", "relative", "ms", "kept", "why")
     tried += [f"| {' | '.join(str(each[key]) for key in keys)} |" for each in others["rows"]]
     parts = [
-        first, regenerate, *map(wrapped, text), "\n".join(lines), *map(wrapped, notes),
-        wrapped(NOTES.format(sm=SM)), "## Runtimes that could not run here", "\n".join(absent),
-        "## Other runtimes tried", wrapped(others["how"]), "\n".join(tried),
-    ]  # fmt: skip
+        first,
+        regenerate,
+        *map(wrapped, text),
+        "\n".join(lines),
+        *map(wrapped, notes),
+        wrapped(NOTES.format(sm=SM)),
+        "## Runtimes that could not run here",
+        "\n".join(absent),
+        "## Other runtimes tried",
+        wrapped(others["how"]),
+        "\n".join(tried),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -197,29 +215,42 @@ def wrapped(paragraph: str) -> str:
 
 def measure() -> None:
     """Train, export, compare, build; what is there already (the same settings and runtimes) is kept."""
-    here = sorted(name for name, one in runtimes().items() if one.missing() is None)
-    settings = {"shape": f"{FRAMES}x{SIZE}x{SIZE}", "width": WIDTH, "train": TRAIN,
-                "classes": "fading hues", "epochs": EPOCHS,
-                "calibrate": CALIBRATE, "judge": JUDGE, "compare": COMPARE, "here": here}  # fmt: skip
-    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
-    rows, seconds = (known["rows"], known["seconds"]) if known.get("settings") == settings else ([], 0.0)
-    absent = {name: reason for name, one in runtimes().items() if (reason := one.missing())}
+    available = sorted(name for name, one in registered_runtimes().items() if one.why_unavailable() is None)
+    settings = {
+        "shape": f"{FRAMES}x{SIZE}x{SIZE}",
+        "width": WIDTH,
+        "train": TRAIN,
+        "classes": "fading hues",
+        "epochs": EPOCHS,
+        "calibrate": CALIBRATE,
+        "judge": VALIDATE,
+        "compare": COMPARE,
+        "here": available,
+    }
+    previous = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    rows, seconds = (previous["rows"], previous["seconds"]) if previous.get("settings") == settings else ([], 0.0)
+    absent = {name: reason for name, one in registered_runtimes().items() if (reason := one.why_unavailable())}
     for family, temporal in product(FAMILIES, OPERATORS):
         name, began = f"{family}, {temporal}", time.monotonic()
         if any(one["network"] == name for one in rows):
             continue
-        spec = Network.model_validate({"name": "n", "family": family, "temporal": temporal, "width": WIDTH})
-        network = trained(spec, *clips(TRAIN, 0, temporal), epochs=EPOCHS)
-        held, labels = clips(COMPARE, 10**6, temporal)
-        inputs = (normalise(held[i : i + BATCH], PREPROCESS) for i in range(0, COMPARE, BATCH))
-        reference = torch_logits(network, inputs)
+        spec = NetworkSpec.model_validate({"name": "n", "family": family, "temporal": temporal, "width": WIDTH})
+        network = train_network(spec, *render_clips(TRAIN, 0, temporal), epochs=EPOCHS)
+        held_out, labels = render_clips(COMPARE, 10**6, temporal)
+        inputs = (normalise(held_out[i : i + BATCH], PREPROCESS) for i in range(0, COMPARE, BATCH))
+        reference = compute_torch_logits(network, inputs)
         head = {"network": name, "accuracy": float((reference.argmax(1) == labels).mean())}
         with tempfile.TemporaryDirectory() as folder:
-            made = files(network, Path(folder), temporal)
-            rows += [head | row(precision, path, held, reference, labels) for precision, path in made.items()]
+            exported = export_files(network, Path(folder), temporal)
+            rows += [
+                head | measure_file(precision, path, held_out, reference, labels)
+                for precision, path in exported.items()
+            ]
         seconds += time.monotonic() - began
-        write_json(RESULTS, {"device": device_card(), "settings": settings, "seconds": seconds, "absent": absent,
-                             "rows": rows})  # fmt: skip
+        write_json(
+            RESULTS,
+            {"device": read_device_info(), "settings": settings, "seconds": seconds, "absent": absent, "rows": rows},
+        )
         print(f"{name}: {head['accuracy']:.1%} in {time.monotonic() - began:.0f} s", flush=True)
 
 

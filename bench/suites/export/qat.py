@@ -23,35 +23,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.benchmark.latency import Target, measure_latency
-from skd_bench.device.info import device_card, device_state
+from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.device.info import read_device_info, read_device_state
 from skd_bench.files import write_atomic, write_json
-from skd_bench.metrics.accuracy import logits_of
-from skd_bench.runtimes import runtime, runtimes
+from skd_bench.metrics.accuracy import compute_logits
+from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.stats import paired_difference
 from skd_bench.video.clip import normalise
-from skd_edge.data.store.clip_store import ClipSet
-from skd_edge.evaluation.qat import rounded_node
-from skd_edge.execution.executors import use_threads
-from skd_edge.execution.job_graph import Legs, Node, in_order
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import Material, deployed_view, gather
-from skd_edge.models.builder import Built
-from skd_edge.models.substages import Deployed
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.data.store.clip_store import ClipSplit
+from skd_edge.evaluation.qat import make_qat_job
+from skd_edge.execution.executors import configure_threads
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.models.builder import AnyNetwork
+from skd_edge.models.substages import LogitsOnly
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
-from skd_edge.recipe.schema import Network, Recipe
+from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.run_folder import Run, cache_root
-from skd_export.analysis.parity import parity, torch_logits
-from skd_export.exporter import Quantising, facts, make_artefacts
+from skd_export.analysis.parity import compute_parity, compute_torch_logits
+from skd_export.exporter import QuantizationConfig, make_artefacts, read_metadata
 from skd_export.quantization.quantize import needs_reduced_range
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, PAGE = ROOT / "bench/results/qat.json", ROOT / "docs/qat.md"
 SETS = (
-    "data.train=1000", "labels.noise.kind=none", "labels.optimise=false", "teacher.width=8",
-    "training.teacher_epochs=8", "training.epochs=12",
-)  # fmt: skip
+    "data.train=1000",
+    "labels.noise.kind=none",
+    "labels.optimise=false",
+    "teacher.width=8",
+    "training.teacher_epochs=8",
+    "training.epochs=12",
+)
 STUDENTS = {"mobile, conv": {}, "mobile, shift": {"temporal": "shift"}}
 QAT_EPOCHS, CALIBRATE, AGREEMENT = 3, 128, 0.98
 WAYS = ("FP32", "INT8", "INT8, costly layers in FP32", "INT8 after QAT", "INT8 after as many plain epochs")
@@ -70,97 +74,110 @@ what exclusion does; a run stops earlier where accuracy falls by at most a point
 thread, all files of a student in turns; the machine was shared with other work (load {load}): read them as ratios."""
 
 
-def recipe_of(seed: int, network: Json) -> Recipe:
+def load_study_recipe(seed: int, network: Json) -> Recipe:
     recipe = load_recipe("quickstart", [f"seed={seed}", *SETS])
-    student = Network.model_validate(recipe.students[0].model_dump() | network)
+    student = NetworkSpec.model_validate(recipe.students[0].model_dump() | network)
     return recipe.model_copy(update={"students": (student,), "assistants": ()})
 
 
-class Bench:
+class StudentScorer:
     """The clips of a recipe, and what is made and said of a student on them."""
 
-    def __init__(self, recipe: Recipe, material: Material, folder: Path) -> None:
-        self.recipe, self.clips, self.folder = recipe, material.clips, folder
-        self.preprocess = deployed_view(recipe.clip)[1]
+    def __init__(self, recipe: Recipe, training_data: TrainingData, folder: Path) -> None:
+        self.recipe, self.clips, self.folder = recipe, training_data.clips, folder
+        self.preprocess = inference_preprocessing(recipe.clip)[1]
 
-    def said(self, path: Path, clips: ClipSet) -> NDArray[np.float32]:
+    def compute_logits(self, path: Path, clips: ClipSplit) -> NDArray[np.float32]:
         """Logits of a file on ONNX Runtime."""
-        session = runtime("ort").load(path, threads=1)
+        session = find_runtime("ort").load(path, threads=1)
         try:
-            return logits_of(session, _pieces(clips), self.preprocess)
+            return compute_logits(session, _iter_batches(clips), self.preprocess)
         finally:
             session.close()
 
-    def file(self, network: Built, name: str, precision: str, *, exclude: bool = False) -> Path:
+    def export_file(self, network: AnyNetwork, name: str, precision: str, *, exclude: bool = False) -> Path:
         """The network as a file; with ``exclude``, layers stay in FP32 until it agrees on the validation clips."""
         rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(self.clips.train))[:CALIBRATE])
-        reference = torch_logits(Deployed(network).eval(), self._batches(self.clips.val)) if exclude else None
+        reference = compute_torch_logits(LogitsOnly(network).eval(), self._batches(self.clips.val)) if exclude else None
 
-        def refuse(path: Path, _: str) -> str | None:
+        def find_violation(path: Path, _: str) -> str | None:
             if reference is None:
                 return None
-            agreed = parity(reference, self.said(path, self.clips.val))["agreement"]
+            agreed = compute_parity(reference, self.compute_logits(path, self.clips.val))["agreement"]
             return None if agreed >= AGREEMENT else f"{agreed:.1%} of the validation clips keep their class"
 
         clip = self.recipe.clip
         return make_artefacts(
-            Deployed(network).eval(), (precision,), self.folder / name,
-            clip_shape=(clip.frames, clip.size, clip.size), classes=list(self.clips.classes),
-            quantising=Quantising(lambda: [normalise(self.clips.train.clips[rows], self.preprocess)], refuse=refuse),
-        )[precision]  # fmt: skip
+            LogitsOnly(network).eval(),
+            (precision,),
+            self.folder / name,
+            clip_shape=(clip.frames, clip.size, clip.size),
+            classes=list(self.clips.classes),
+            quantization=QuantizationConfig(
+                lambda: [normalise(self.clips.train.clips[rows], self.preprocess)], find_violation=find_violation
+            ),
+        )[precision]
 
-    def _batches(self, clips: ClipSet) -> Any:
-        return (normalise(piece, self.preprocess) for piece in _pieces(clips))
+    def _batches(self, clips: ClipSplit) -> Any:
+        return (normalise(piece, self.preprocess) for piece in _iter_batches(clips))
 
 
 def measure(seed: int, name: str, runs: Path) -> Json:
     """Train a student and both continuations, make its five files, score and time them."""
-    recipe = recipe_of(seed, STUDENTS[name])
-    material = gather(recipe, cache_root())
+    recipe = load_study_recipe(seed, STUDENTS[name])
+    training_data = load_training_data(recipe, cache_root())
     with (
         Run(runs / f"{name.replace(', ', '-')}-{seed}", resolved_yaml(recipe)) as run,
         tempfile.TemporaryDirectory() as folder,
     ):
-        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-        node = Legs(recipe, facts_of(material)).cascade(recipe.students[0], ())
-        after = rounded_node(node, QAT_EPOCHS, 7 if needs_reduced_range() else 8)
-        longer: Node = replace(after, leg=replace(after.leg, rounded=None))
-        for one in in_order([node, after, longer]):
-            engine.train(one)
-        bench = Bench(recipe, material, Path(folder))
-        student, rounded, longer_on = (engine.network(n) for n in (node, after, longer))
-        made = {
-            WAYS[0]: bench.file(student, "student", "fp32"),
-            WAYS[1]: bench.file(student, "plain", "int8"),
-            WAYS[2]: bench.file(student, "excluded", "int8", exclude=True),
-            WAYS[3]: bench.file(rounded, "rounded", "int8"),
-            WAYS[4]: bench.file(longer_on, "longer", "int8"),
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        job = JobFactory(recipe, fingerprint_of(training_data)).make_cascade_job(recipe.students[0], ())
+        qat_job = make_qat_job(job, QAT_EPOCHS, 7 if needs_reduced_range() else 8)
+        plain_job: TrainingJob = replace(qat_job, spec=replace(qat_job.spec, rounded=None))
+        for one in topological_order([job, qat_job, plain_job]):
+            executor.train_job(one)
+        scorer = StudentScorer(recipe, training_data, Path(folder))
+        student, rounded, longer_on = (executor.load_network(n) for n in (job, qat_job, plain_job))
+        paths = {
+            WAYS[0]: scorer.export_file(student, "student", "fp32"),
+            WAYS[1]: scorer.export_file(student, "plain", "int8"),
+            WAYS[2]: scorer.export_file(student, "excluded", "int8", exclude=True),
+            WAYS[3]: scorer.export_file(rounded, "rounded", "int8"),
+            WAYS[4]: scorer.export_file(longer_on, "longer", "int8"),
         }
-        return {"seed": seed, "student": name, "clips": len(material.clips.test), "rows": _rows(bench, made)}
+        return {
+            "seed": seed,
+            "student": name,
+            "clips": len(training_data.clips.test),
+            "rows": _measure_rows(scorer, paths),
+        }
 
 
-def _rows(bench: Bench, made: dict[str, Path]) -> Json:
-    test = bench.clips.test
-    logits = {way: bench.said(path, test) for way, path in made.items()}
-    right = {way: said.argmax(1) == test.labels for way, said in logits.items()}
-    here = [r for r in ("ort", "openvino") if runtimes()[r].missing() is None]
-    targets = [Target(f"{way} @ {r}", path, r) for way, path in made.items() for r in here]
+def _measure_rows(scorer: StudentScorer, paths: dict[str, Path]) -> Json:
+    test = scorer.clips.test
+    logits = {way: scorer.compute_logits(path, test) for way, path in paths.items()}
+    right = {way: file_logits.argmax(1) == test.labels for way, file_logits in logits.items()}
+    available = [r for r in ("ort", "openvino") if registered_runtimes()[r].why_unavailable() is None]
+    targets = [LatencyTarget(f"{way} @ {r}", path, r) for way, path in paths.items() for r in available]
     found = measure_latency(targets, threads=1, processes=3, queries=80, memory=False)
     rows = {}
-    for way, path in made.items():
+    for way, path in paths.items():
         lost = paired_difference(right[way], right["FP32"], test.groups.tolist())
-        times = {r: one.value for r in here if (one := found[f"{way} @ {r}"].p50)}
-        known = facts(path)
+        times = {r: one.value for r in available if (one := found[f"{way} @ {r}"].p50)}
+        metadata = read_metadata(path)
         rows[way] = {
-            "accuracy": float(right[way].mean()), "difference": [lost.value, lost.low, lost.high],
-            "agreement": float((logits[way].argmax(1) == logits["FP32"].argmax(1)).mean()), "p50_ms": times,
+            "accuracy": float(right[way].mean()),
+            "difference": [lost.value, lost.low, lost.high],
+            "agreement": float((logits[way].argmax(1) == logits["FP32"].argmax(1)).mean()),
+            "p50_ms": times,
             "bytes": path.stat().st_size,
-            "excluded": known.get("excluded", []), "tried": len(known.get("tried", [])),
-        }  # fmt: skip
+            "excluded": metadata.get("excluded", []),
+            "tried": len(metadata.get("tried", [])),
+        }
     return rows
 
 
-def _pieces(clips: ClipSet) -> Any:
+def _iter_batches(clips: ClipSplit) -> Any:
     return (np.asarray(clips.clips[i : i + 32]) for i in range(0, len(clips), 32))
 
 
@@ -168,32 +185,36 @@ def page(result: Json) -> str:
     """The page, from the numbers alone."""
     rows = result["rows"]
     seeds = " ".join(map(str, sorted({r["seed"] for r in rows})))
-    said = HEAD.format(
-        seeds=seeds, settings=", ".join(result["sets"]), device=result["device"]["cpu"], clips=rows[0]["clips"],
-        epochs=QAT_EPOCHS, load=result["load"],
-    )  # fmt: skip
-    first, regenerate, text = said.split("\n\n")
+    head_text = HEAD.format(
+        seeds=seeds,
+        settings=", ".join(result["sets"]),
+        device=result["device"]["cpu"],
+        clips=rows[0]["clips"],
+        epochs=QAT_EPOCHS,
+        load=result["load"],
+    )
+    first, regenerate, text = head_text.split("\n\n")
     parts = [first, regenerate, _wrapped(text)]
     parts += [_table(name, [r["rows"] for r in rows if r["student"] == name]) for name in STUDENTS]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(name: str, each: list[Json]) -> str:
-    here = list(each[0]["FP32"]["p50_ms"])
+    runtime_names = list(each[0]["FP32"]["p50_ms"])
     lines = [
         f"## {name}",
         "",
         f"| file | accuracy | points against FP32, mean (each seed) | agreement | layers in FP32 | kB | "
-        f"{' | '.join(f'ms, {r}' for r in here)} |",
-        "|---|---:|---|---:|---:|---:" + "|---:" * len(here) + "|",
+        f"{' | '.join(f'ms, {r}' for r in runtime_names)} |",
+        "|---|---:|---|---:|---:|---:" + "|---:" * len(runtime_names) + "|",
     ]
     for way in WAYS:
         found = [rows[way] for rows in each]
         differences = [100 * np.array(f["difference"]) for f in found]
         seeds = ", ".join("{:+.1f} [{:+.1f}, {:+.1f}]".format(*d) for d in differences)
         gap = "" if way == "FP32" else f"{np.mean([d[0] for d in differences]):+.1f} ({seeds})"
-        left = "" if way == "FP32" else ", ".join(_left(f) for f in found)
-        times = " | ".join(f"{np.mean([f['p50_ms'][r] for f in found]):.3f}" for r in here)
+        left = "" if way == "FP32" else ", ".join(_format_excluded_layers(f) for f in found)
+        times = " | ".join(f"{np.mean([f['p50_ms'][r] for f in found]):.3f}" for r in runtime_names)
         accuracy, agreed, size = (np.mean([f[k] for f in found]) for k in ("accuracy", "agreement", "bytes"))
         lines.append(f"| {way} | {accuracy:.1%} | {gap} | {agreed:.1%} | {left} | {size / 1000:.0f} | {times} |")
     gains = [100 * (rows[WAYS[3]]["accuracy"] - rows[WAYS[4]]["accuracy"]) for rows in each]
@@ -201,7 +222,7 @@ def _table(name: str, each: list[Json]) -> str:
     return "\n".join(lines)
 
 
-def _left(found: Json) -> str:
+def _format_excluded_layers(found: Json) -> str:
     """How many layers were left out; where half of them were not enough, all are quantised again."""
     return "in vain" if found["tried"] and not found["excluded"] else str(len(found["excluded"]))
 
@@ -218,18 +239,18 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/qat")
     parser.add_argument("--page", action="store_true", help="write the page again from the numbers that are there")
     options = parser.parse_args()
-    use_threads(options.threads)
-    known = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
-    rows = known["rows"] if known.get("sets") == list(SETS) else []
+    configure_threads(options.threads)
+    previous = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    rows = previous["rows"] if previous.get("sets") == list(SETS) else []
     for seed in [] if options.page else options.seeds:
         for name in STUDENTS:
             if any((r["seed"], r["student"]) == (seed, name) for r in rows):
                 continue
             rows.append(measure(seed, name, options.runs))
-            load = device_state()["load"][0]
-            write_json(RESULTS, {"device": device_card(), "sets": list(SETS), "load": load, "rows": rows})
-            said = {way: (r["accuracy"], r["agreement"]) for way, r in rows[-1]["rows"].items()}
-            print(f"seed {seed}, {name}: {said}", flush=True)
+            load = read_device_state()["load"][0]
+            write_json(RESULTS, {"device": read_device_info(), "sets": list(SETS), "load": load, "rows": rows})
+            summary = {way: (r["accuracy"], r["agreement"]) for way, r in rows[-1]["rows"].items()}
+            print(f"seed {seed}, {name}: {summary}", flush=True)
     write_atomic(PAGE, page(json.loads(RESULTS.read_text("utf-8"))))
 
 

@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from skd_bench.bundle.manifest import Manifest, resolve
-from skd_bench.device.info import device_card
+from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
+from skd_bench.device.info import read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
-from skd_bench.runtimes.tensorrt.builder import SMS, build_engine
-from skd_bench.runtimes.tensorrt.library import library
+from skd_bench.runtimes.tensorrt.builder import SUPPORTED_SMS, build_engine
+from skd_bench.runtimes.tensorrt.library import import_library
 from skd_bench.video.clip import normalise
-from skd_edge.data.sources.synthetic import render
+from skd_edge.data.sources.synthetic import render_clip
 from skd_edge.models.builder import build_network
-from skd_edge.models.substages import Deployed
+from skd_edge.models.substages import LogitsOnly
 from skd_edge.recipe.loader import load_recipe
-from skd_edge.recipe.schema import Network
-from skd_export.analysis.parity import parity, verdict
+from skd_edge.recipe.schema import NetworkSpec
+from skd_export.analysis.parity import compute_parity, find_violated_bound
 from skd_export.graph.onnx_export import export_onnx
 from skd_export.quantization.quantize import convert_fp16
 
@@ -64,14 +64,16 @@ drop {accuracy_drop:.1f} points: {bound} the bound for FP16 (99.5 % the same). T
 file's bytes."""
 
 
-def networks(folder: Path) -> list[tuple[str, Path, Path]]:
+def export_networks(folder: Path) -> list[tuple[str, Path, Path]]:
     """Name, FP32 file and FP16 file of each network."""
     found = []
     for recipe_name, name in NETWORKS:
         recipe = load_recipe(recipe_name if recipe_name == "quickstart" else str(ROOT / f"recipes/{recipe_name}.yaml"))
-        network: Network = recipe.teacher if name == "teacher" else next(s for s in recipe.students if s.name == name)
+        network: NetworkSpec = (
+            recipe.teacher if name == "teacher" else next(s for s in recipe.students if s.name == name)
+        )
         clip = recipe.clip
-        built = Deployed(build_network(network, classes=CLASSES, clip=clip, seed=0)).eval()
+        built = LogitsOnly(build_network(network, classes=CLASSES, clip=clip, seed=0)).eval()
         title = f"{recipe_name} {name} ({network.family} {network.width}), {clip.frames}x{clip.size}x{clip.size}"
         fp32, fp16 = (folder / f"{recipe_name}-{name}.{p}.onnx" for p in ("fp32", "fp16"))
         shape = (clip.frames, clip.size, clip.size)
@@ -100,13 +102,15 @@ def build(onnx: Path, sm: int, builds: int) -> Json:
 def fp16_numerics(bundle: Path) -> Json:
     """What rounding to FP16 does to a trained network's answers, by ONNX Runtime on the CPU."""
     manifest = Manifest.load(bundle)
-    fp32 = resolve(bundle, next(a.file for a in manifest.artefacts if a.precision == "fp32"))
+    fp32 = resolve_bundle_path(bundle, next(a.file for a in manifest.artefacts if a.precision == "fp32"))
     p, frames = manifest.preprocess, manifest.sampling.frames
     truth = np.arange(CLIPS) % len(manifest.classes)
     clips = np.stack(
-        [render(manifest.classes[c], frames=frames, size=p.height, difficulty=0.12, seed=10**6 + i)
-         for i, c in enumerate(truth)]
-    )  # fmt: skip
+        [
+            render_clip(manifest.classes[c], frames=frames, size=p.height, difficulty=0.12, seed=10**6 + i)
+            for i, c in enumerate(truth)
+        ]
+    )
     with tempfile.TemporaryDirectory() as folder:
         fp16 = Path(folder) / "fp16.onnx"
         convert_fp16(fp32, fp16)
@@ -115,15 +119,15 @@ def fp16_numerics(bundle: Path) -> Json:
             for f in (fp32, fp16)
         ]
         sizes = [f.stat().st_size for f in (fp32, fp16)]
-    found = parity(*logits, truth)
-    return {"bundle": manifest.name, "bytes": sizes, **found, "verdict": verdict(found, "fp16")}
+    found = compute_parity(*logits, truth)
+    return {"bundle": manifest.name, "bytes": sizes, **found, "verdict": find_violated_bound(found, "fp16")}
 
 
 def page(result: Json) -> str:
     """The page, from the numbers alone."""
     device = f"{result['device']['cpu']}, {result['device']['cores_usable']} threads"
-    said = HEAD.format(library=result["library"], device=device, builds=result["builds"])
-    text = "\n\n".join(map(wrapped, said.split("\n\n"))) + "\n\n" + TABLE
+    head_text = HEAD.format(library=result["library"], device=device, builds=result["builds"])
+    text = "\n\n".join(map(wrapped, head_text.split("\n\n"))) + "\n\n" + TABLE
     fp32 = {(r["network"], r["sm"]): r["bytes"] for r in result["rows"] if r["precision"] == "fp32" and "bytes" in r}
     reasons: dict[str, tuple[int, str]] = {}
     ratios = []
@@ -162,16 +166,19 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for title, *files in networks(Path(folder)):
+        for title, *files in export_networks(Path(folder)):
             for precision, file in zip(("fp32", "fp16"), files, strict=True):
-                for sm in SMS:
+                for sm in SUPPORTED_SMS:
                     row = {"network": title, "precision": precision, "sm": sm, "onnx_bytes": file.stat().st_size}
                     rows.append(row | build(file, sm, options.builds))
                     print(title, precision, f"SM{sm}", rows[-1].get("bytes", rows[-1].get("reason")), flush=True)
     result = {
-        "library": library(RTX).title, "device": device_card(), "builds": options.builds, "rows": rows,
+        "library": import_library(RTX).title,
+        "device": read_device_info(),
+        "builds": options.builds,
+        "rows": rows,
         "fp16": fp16_numerics(options.bundle) if options.bundle else None,
-    }  # fmt: skip
+    }
     write_json(RESULTS, result)
     write_atomic(PAGE, page(result))
 

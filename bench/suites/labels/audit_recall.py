@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
-from skd_edge.execution.executors import use_threads
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.audit.label_errors import noise_of, suspects
+from skd_edge.execution.executors import configure_threads
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.audit.label_errors import estimate_noise, rank_label_errors
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
-from skd_edge.labels.dataset import Material, deployed_view, gather
-from skd_edge.pipeline.audit_labels import teacher_labels
-from skd_edge.pipeline.console import Screen
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.pipeline.audit_labels import estimate_labels_with_teacher
+from skd_edge.pipeline.console import RunConsole
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.run_folder import Run, cache_root
 
@@ -42,37 +42,42 @@ def measure(data: str, kind: str, rate: float, seed: int, runs: Path) -> Json:
     """One cell: train the teacher, audit, compare with what was planted."""
     noise = (f"labels.noise.kind={kind}", f"labels.noise.rate={rate}")
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *noise])
-    material = gather(recipe, cache_root())
+    training_data = load_training_data(recipe, cache_root())
     with Run(runs / f"{data}-{kind}-{rate}-{seed}", resolved_yaml(recipe)) as run:
-        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         began = time.monotonic()
-        pseudo, right = teacher_labels(recipe, material, engine, Screen())
-        return {"data": data, "noise": kind, "rate": rate, "seed": seed} | facts(pseudo, material) | {
-            "teacher": right, "seconds": round(time.monotonic() - began, 1)
-        }  # fmt: skip
+        pseudo, right = estimate_labels_with_teacher(recipe, training_data, executor, RunConsole())
+        return (
+            {"data": data, "noise": kind, "rate": rate, "seed": seed}
+            | score_audit(pseudo, training_data)
+            | {"teacher": right, "seconds": round(time.monotonic() - began, 1)}
+        )
 
 
-def facts(pseudo: PseudoLabels, material: Material) -> Json:
+def score_audit(pseudo: PseudoLabels, training_data: TrainingData) -> Json:
     """How right the audit is, against the planted noise."""
-    weak, truth = material.weak, material.truth
+    weak, truth = training_data.weak_labels, training_data.truth
     assert truth is not None
     assert pseudo.evidence is not None
-    ranked = suspects(weak, pseudo.evidence)
+    ranked = rank_label_errors(weak, pseudo.evidence)
     wrong = np.array([truth[s.clip] != s.label for s in ranked])
     proposal = np.array([truth[s.clip] == s.proposed for s in ranked])
-    noise = noise_of(weak, pseudo.evidence.opinion, material.clips.train.groups)
+    noise = estimate_noise(weak, pseudo.evidence.class_probabilities, training_data.clips.train.groups)
     planted = np.zeros_like(noise.matrix)
     np.add.at(planted, (truth, weak), 1.0)
     planted /= planted.sum(1, keepdims=True)
     return {
-        "clips": len(weak), "planted": float((weak != truth).mean()),
-        "precision100": float(wrong[:100].mean()), "proposed100": float(proposal[:100].mean()),
+        "clips": len(weak),
+        "planted": float((weak != truth).mean()),
+        "precision100": float(wrong[:100].mean()),
+        "proposed100": float(proposal[:100].mean()),
         "precision_all": float(wrong[: wrong.sum()].mean()),
-        "estimate": noise.rate.value, "interval": [noise.rate.low, noise.rate.high],
+        "estimate": noise.rate.value,
+        "interval": [noise.rate.low, noise.rate.high],
         "matrix_off": float(np.abs(noise.matrix - planted).mean()),
         "matrix_covered": float(((noise.low <= planted) & (planted <= noise.high)).mean()),
         "labels_right_after": float((pseudo.hard == truth).mean()),
-    }  # fmt: skip
+    }
 
 
 def table(cells: list[Json]) -> str:
@@ -86,20 +91,23 @@ def table(cells: list[Json]) -> str:
         (c["data"], c["noise"], c["rate"]) for c in sorted(cells, key=lambda c: (c["data"], c["rate"]))
     )
     for data, kind, rate in keys:
-        mine = [c for c in cells if (c["data"], c["noise"], c["rate"]) == (data, kind, rate)]
-        mine.sort(key=lambda c: c["seed"])
-        off = [100 * (c["estimate"] - c["planted"]) for c in mine]
-        held = sum(c["interval"][0] <= c["planted"] <= c["interval"][1] for c in mine)
+        matching = [c for c in cells if (c["data"], c["noise"], c["rate"]) == (data, kind, rate)]
+        matching.sort(key=lambda c: c["seed"])
+        off = [100 * (c["estimate"] - c["planted"]) for c in matching]
+        covered = sum(c["interval"][0] <= c["planted"] <= c["interval"][1] for c in matching)
         columns = [
-            data, f"{kind} {100 * rate:.0f} %", ", ".join(str(c["seed"]) for c in mine),
-            *(_spread([c[k] for c in mine]) for k in ("precision100", "proposed100", "precision_all")),
-            ", ".join(f"{x:+.1f}" for x in off), f"{held} of {len(mine)}",
-        ]  # fmt: skip
+            data,
+            f"{kind} {100 * rate:.0f} %",
+            ", ".join(str(c["seed"]) for c in matching),
+            *(_format_range([c[k] for c in matching]) for k in ("precision100", "proposed100", "precision_all")),
+            ", ".join(f"{x:+.1f}" for x in off),
+            f"{covered} of {len(matching)}",
+        ]
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
 
-def _spread(values: list[float]) -> str:
+def _format_range(values: list[float]) -> str:
     return f"{min(values):.2f}" if len(values) == 1 else f"{np.mean(values):.2f} (worst {min(values):.2f})"
 
 
@@ -120,17 +128,20 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/audit")
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    use_threads(options.threads or None)
+    configure_threads(options.threads or None)
     cells: list[Json] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else []
     have = {(c["data"], c["noise"], c["rate"], c["seed"]) for c in cells}
     for cell in [(d, options.noise, r, s) for s in options.seeds for d in options.data for r in options.rates]:
         if cell in have or options.tables:
             continue
         cells.append(measure(*cell, options.runs))
-        write_json(RESULTS, {"device": device_card()["cpu"], "cells": cells})
+        write_json(RESULTS, {"device": read_device_info()["cpu"], "cells": cells})
         last = cells[-1]
-        print(f"{cell}: precision@100 {last['precision100']:.2f}, estimate {last['estimate']:.3f} of "
-              f"{last['planted']:.3f} ({last['seconds']} s)", flush=True)  # fmt: skip
+        print(
+            f"{cell}: precision@100 {last['precision100']:.2f}, estimate {last['estimate']:.3f} of "
+            f"{last['planted']:.3f} ({last['seconds']} s)",
+            flush=True,
+        )
     write_table(cells)
 
 

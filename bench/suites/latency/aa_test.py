@@ -25,21 +25,21 @@ from typing import Any
 
 import numpy as np
 
-from bench.suites.latency.cross_check import chain
-from skd_bench.benchmark.latency import Target, measure_latency
-from skd_bench.device.info import device_card, device_id, device_state
+from bench.suites.latency.cross_check import write_conv_chain
+from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.files import write_json
-from skd_bench.stats import ratio_of_medians, wilson
+from skd_bench.stats import ratio_of_medians, wilson_interval
 
 RESULTS = Path(__file__).resolve().parents[3] / "bench/results/aa.json"
 LAYERS = 20
 Json = dict[str, Any]
 
 
-def repeat(files: dict[str, Path], processes: int, queries: int, seed: int, cores: float) -> Json:
+def measure_repeat(files: dict[str, Path], processes: int, queries: int, seed: int, cores: float) -> Json:
     """One interleaved measurement of the three files."""
-    load = (device_state()["load"] or [0.0])[0]
-    targets = [Target(name, path) for name, path in files.items()]
+    load = (read_device_state()["load"] or [0.0])[0]
+    targets = [LatencyTarget(name, path) for name, path in files.items()]
     found = measure_latency(targets, threads=1, processes=processes, queries=queries, seed=1000 * seed, memory=False)
     samples = {name: latency.samples_ms for name, latency in found.items()}
     aa, ba = ratio_of_medians(samples["A'"], samples["A"]), ratio_of_medians(samples["B"], samples["A"])
@@ -49,12 +49,16 @@ def repeat(files: dict[str, Path], processes: int, queries: int, seed: int, core
     assert p50 is not None
     steady = all(latency.steady for latency in found.values())
     return {
-        "load": load, "steady": steady, "gate": load <= 0.75 * cores and steady,
-        "aa": [aa.value, aa.low, aa.high], "ba": [ba.value, ba.low, ba.high], "p50": [p50.value, p50.low, p50.high],
-    }  # fmt: skip
+        "load": load,
+        "steady": steady,
+        "gate": load <= 0.75 * cores and steady,
+        "aa": [aa.value, aa.low, aa.high],
+        "ba": [ba.value, ba.low, ba.high],
+        "p50": [p50.value, p50.low, p50.high],
+    }
 
 
-def overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+def intervals_overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether two (value, low, high) overlap."""
     return a[1] <= b[2] and b[1] <= a[2]
 
@@ -64,21 +68,29 @@ def verdicts(repeats: Sequence[Json]) -> Json:
     pairs = [(a, b) for a, b in zip(repeats, [*repeats[1:], repeats[0]], strict=True)] if len(repeats) > 1 else []
     gated = [(a, b) for a, b in pairs if a["gate"] and b["gate"]]
     return {
-        "A/A claims": _share([not r["aa"][1] <= 1 <= r["aa"][2] for r in repeats], "at most", 0.05),
-        "B found": _share([r["ba"][1] > 1 for r in repeats], "at least", 0.80),
-        "ratios overlap": _share([overlap(a["ba"], b["ba"]) for a, b in pairs], "at least", 0.95),
-        "absolute repeats overlap": _share([overlap(a["p50"], b["p50"]) for a, b in gated], "at least", 0.95)
+        "A/A claims": _count_hits([not r["aa"][1] <= 1 <= r["aa"][2] for r in repeats], "at most", 0.05),
+        "B found": _count_hits([r["ba"][1] > 1 for r in repeats], "at least", 0.80),
+        "ratios overlap": _count_hits([intervals_overlap(a["ba"], b["ba"]) for a, b in pairs], "at least", 0.95),
+        "absolute repeats overlap": _count_hits(
+            [intervals_overlap(a["p50"], b["p50"]) for a, b in gated], "at least", 0.95
+        )
         | {"held back by the load gate": len(pairs) - len(gated)},
         "B/A": float(np.median([r["ba"][0] for r in repeats])),
     }
 
 
-def _share(hits: Sequence[bool], side: str, goal: float) -> Json:
+def _count_hits(hits: Sequence[bool], side: str, goal: float) -> Json:
     n, count = len(hits), sum(hits)
     if not n:
         return {"count": 0, "n": 0, "goal": f"{side} {goal:.0%}", "met": None}
     met = count / n <= goal if side == "at most" else count / n >= goal
-    return {"count": count, "n": n, "interval": list(wilson(count, n)), "goal": f"{side} {goal:.0%}", "met": met}
+    return {
+        "count": count,
+        "n": n,
+        "interval": list(wilson_interval(count, n)),
+        "goal": f"{side} {goal:.0%}",
+        "met": met,
+    }
 
 
 def main() -> None:
@@ -89,12 +101,14 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=240)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    card, repeats = device_card(), []
+    device_info, repeats = read_device_info(), []
     with tempfile.TemporaryDirectory() as folder:
-        one, more = (chain(Path(folder) / f"{n}.onnx", n) for n in (LAYERS, LAYERS + 1))
-        files = {"A": one, "A'": one, "B": more}
+        base_file, slower_file = (write_conv_chain(Path(folder) / f"{n}.onnx", n) for n in (LAYERS, LAYERS + 1))
+        files = {"A": base_file, "A'": base_file, "B": slower_file}
         for seed in range(options.repeats):
-            repeats.append(repeat(files, options.processes, options.queries, seed, float(card["cores_usable"] or 1)))
+            repeats.append(
+                measure_repeat(files, options.processes, options.queries, seed, float(device_info["cores_usable"] or 1))
+            )
             aa, ba = (
                 f"{value:.4f} [{low:.4f}, {high:.4f}]" for value, low, high in (repeats[-1][k] for k in ("aa", "ba"))
             )
@@ -104,9 +118,16 @@ def main() -> None:
         print(f"{name}: {row}")
     write_json(
         options.out,
-        {"processes": options.processes, "queries": options.queries, "repeats": repeats, "verdicts": found,
-         "device": card, "device_id": device_id(card), "after": device_state()},
-    )  # fmt: skip
+        {
+            "processes": options.processes,
+            "queries": options.queries,
+            "repeats": repeats,
+            "verdicts": found,
+            "device": device_info,
+            "device_id": device_id(device_info),
+            "after": read_device_state(),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ GOALS = {"bare": 0.03, "polygraphy": 0.05}
 Json = dict[str, Any]
 
 
-def chain(path: Path, layers: int, *, channels: int = 32, size: int = 16) -> Path:
+def write_conv_chain(path: Path, layers: int, *, channels: int = 32, size: int = 16) -> Path:
     """An ONNX file of equal 3x3 convolutions: its time grows with their number (4.7 million multiplications each)."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -62,20 +62,20 @@ def chain(path: Path, layers: int, *, channels: int = 32, size: int = 16) -> Pat
 
 
 # ------------------------------------------------------------------------------------------- one way, one process
-def ours(model: str, queries: int) -> list[float]:
+def time_with_worker(model: str, queries: int) -> list[float]:
     """Milliseconds as `skd-edge bench` takes them."""
-    from skd_bench.benchmark.worker import measure
+    from skd_bench.benchmark.worker import run_job
 
     job = {"targets": [{"name": "m", "path": model, "runtime": "ort"}], "threads": 1, "queries": queries, "seed": 0}
-    return [ns / 1e6 for ns in measure(job)["targets"][0]["samples_ns"]]
+    return [ns / 1e6 for ns in run_job(job)["targets"][0]["samples_ns"]]
 
 
-def bare(model: str, queries: int) -> list[float]:
+def time_bare_loop(model: str, queries: int) -> list[float]:
     """The loop that anyone would write: bound input and output, nothing of ours."""
     import gc
 
-    session = _session(model)
-    feed = _feed(session)
+    session = _make_session(model)
+    feed = _make_feed(session)
     binding = session.io_binding()
     for name, array in feed.items():
         binding.bind_cpu_input(name, array)
@@ -93,23 +93,23 @@ def bare(model: str, queries: int) -> list[float]:
     return times
 
 
-def polygraphy(model: str, queries: int) -> list[float]:
+def time_polygraphy(model: str, queries: int) -> list[float]:
     """What `polygraphy run --onnxrt --iterations N --warm-up 50` does, with the same session options."""
     from polygraphy.backend.onnxrt import OnnxrtRunner
     from polygraphy.comparator import Comparator
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.module_severity = G_LOGGER.CRITICAL
-    session = _session(model)
-    feed = _feed(session)
+    session = _make_session(model)
+    feed = _make_feed(session)
     results = Comparator.run([OnnxrtRunner(session)], warm_up=50, data_loader=[feed] * queries)
     return [1000 * iteration.runtime for iteration in results[0][1]]
 
 
-WAYS = {"ours": ours, "bare": bare, "polygraphy": polygraphy}
+WAYS = {"ours": time_with_worker, "bare": time_bare_loop, "polygraphy": time_polygraphy}
 
 
-def _session(model: str) -> Any:
+def _make_session(model: str) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -119,7 +119,7 @@ def _session(model: str) -> Any:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _feed(session: Any) -> dict[str, Any]:
+def _make_feed(session: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         i.name: rng.standard_normal([n if isinstance(n, int) else 1 for n in i.shape], dtype=np.float32)
@@ -128,18 +128,18 @@ def _feed(session: Any) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------- the rounds
-def in_process(way: str, model: Path, queries: int) -> float:
+def time_in_process(way: str, model: Path, queries: int) -> float:
     """The median of one way in a fresh process."""
-    home = os.pathsep.join(filter(None, [str(ROOT / "bench"), os.environ.get("PYTHONPATH")]))
+    python_path = os.pathsep.join(filter(None, [str(ROOT / "bench"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, __file__, "--way", way, "--model", str(model), "--queries", str(queries)]
-    environment = {**os.environ, "PYTHONPATH": home, "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": python_path, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
     return float(np.median(json.loads(done.stdout.splitlines()[-1])))
 
 
-def ratios(rounds: list[dict[str, float]]) -> Json:
+def compare_ways(rounds: list[dict[str, float]]) -> Json:
     """Ours over each other way: the median over rounds with its 95 % interval, and whether it is within the goal."""
     rng = np.random.default_rng(0)
     found: Json = {}
@@ -164,25 +164,32 @@ def main() -> None:
     if options.way:
         print(json.dumps(WAYS[options.way](str(options.model), options.queries)))
         return
-    from skd_bench.device.info import device_card, device_id, device_state
+    from skd_bench.device.info import device_id, read_device_info, read_device_state
     from skd_bench.files import write_json
 
-    card, rng, rounds = device_card(), np.random.default_rng(0), []
+    device_info, rng, rounds = read_device_info(), np.random.default_rng(0), []
     with tempfile.TemporaryDirectory() as folder:
-        model = options.model or chain(Path(folder) / "chain.onnx", 20)
+        model = options.model or write_conv_chain(Path(folder) / "chain.onnx", 20)
         for i in range(options.rounds):
             order = rng.permutation(list(WAYS)).tolist()
-            rounds.append({way: in_process(way, model, options.queries) for way in order})
+            rounds.append({way: time_in_process(way, model, options.queries) for way in order})
             print(i + 1, {way: round(ms, 4) for way, ms in rounds[-1].items()}, flush=True)
-    found = ratios(rounds)
+    found = compare_ways(rounds)
     for way, row in found.items():
         low, high = row["interval"]
         print(f"ours / {way}: {row['ratio']:.4f} [{low:.4f}, {high:.4f}], goal {row['goal']:.0%}: met: {row['met']}")
     write_json(
         options.out,
-        {"model": options.model.name if options.model else "chain of 20 convolutions", "queries": options.queries,
-         "rounds": rounds, "ratios": found, "device": card, "device_id": device_id(card), "after": device_state()},
-    )  # fmt: skip
+        {
+            "model": options.model.name if options.model else "chain of 20 convolutions",
+            "queries": options.queries,
+            "rounds": rounds,
+            "ratios": found,
+            "device": device_info,
+            "device_id": device_id(device_info),
+            "after": read_device_state(),
+        },
+    )
 
 
 if __name__ == "__main__":

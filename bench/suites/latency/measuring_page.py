@@ -19,7 +19,7 @@ Json = dict[str, Any]
 RUNTIMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
-def _counted(verdict: Json) -> str:
+def _format_count(verdict: Json) -> str:
     """``1 of 100 [0 %, 5 %] (goal: at most 5%)``; what the load gate held back is said, not counted."""
     if not verdict["n"]:
         return f"not counted: the load gate let none of {verdict['held back by the load gate']} through"
@@ -27,16 +27,18 @@ def _counted(verdict: Json) -> str:
     return f"{verdict['count']} of {verdict['n']} [{low:.0%}, {high:.0%}] (goal: {verdict['goal']})"
 
 
-def _ratio(value: float, interval: list[float]) -> str:
+def _format_ratio(value: float, interval: list[float]) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def _against_random(weights: Json, kind: str) -> str:
+def _format_ratios_to_random(weights: Json, kind: str) -> str:
     """The middle and the ends of the ratios to random weights, over networks, precisions and runtimes."""
     ratios = sorted(row["ratio"] for row in weights["rows"] if row["weights"] == kind)
     inside = sum(abs(ratio - 1) <= weights["within"] for ratio in ratios)
-    return (f"median {median(ratios):.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f} times; {inside} of {len(ratios)} "
-            f"within {weights['within']:.0%}")  # fmt: skip
+    return (
+        f"median {median(ratios):.3f}, from {ratios[0]:.3f} to {ratios[-1]:.3f} times; {inside} of {len(ratios)} "
+        f"within {weights['within']:.0%}"
+    )
 
 
 def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
@@ -48,32 +50,64 @@ def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
         overhead: ``bench/results/overhead.json``.
         weights: ``bench/results/weights.json``.
     """
-    loads, found, card = [r["load"] for r in aa["repeats"]], aa["verdicts"], cross["device"]
+    loads, found, device_info = [r["load"] for r in aa["repeats"]], aa["verdicts"], cross["device"]
     beside = f"`bench/suites/latency/aa_test.py --repeats {len(loads)}` (load {min(loads):.1f} to {max(loads):.1f})"
     against = {
         "bare": "a bare loop over `run_with_iobinding`, the same file, in turns",
         "polygraphy": "Polygraphy's `run --onnxrt`",
     }
-    rows = [(f"ours against {words}", f"`bench/suites/latency/cross_check.py --rounds {len(cross['rounds'])}`",
-             f"{_ratio(cross['ratios'][way]['ratio'], cross['ratios'][way]['interval'])} times "
-             f"(goal: within {cross['ratios'][way]['goal']:.0%})") for way, words in against.items()]  # fmt: skip
+    rows = [
+        (
+            f"ours against {words}",
+            f"`bench/suites/latency/cross_check.py --rounds {len(cross['rounds'])}`",
+            f"{_format_ratio(cross['ratios'][way]['ratio'], cross['ratios'][way]['interval'])} times "
+            f"(goal: within {cross['ratios'][way]['goal']:.0%})",
+        )
+        for way, words in against.items()
+    ]
     rows += [
-        ("a file against itself: a difference claimed", beside, _counted(found["A/A claims"])),
-        (f"a file that takes {found['B/A'] - 1:.1%} longer: found", "the same", _counted(found["B found"])),
-        ("the ratio's intervals of one repeat and the next overlap", "the same", _counted(found["ratios overlap"])),
-        ("absolute milliseconds of one repeat and the next", "the same", _counted(found["absolute repeats overlap"])),
-        ("the harness around a query", "`bench/suites/latency/overhead.py`",
-         f"{overhead['harness']['us_per_query']:.1f} microseconds (goal: 20)"),
-        *((f"our runner over {RUNTIMES[name]}'s raw call", "the same",
-           f"{_ratio(row['ratio'], row['interval'])} times (goal: 1.05)") for name, row in overhead["runner"].items()),
-        ("the pack that travels, without its files", "the same",
-         f"{overhead['pack']['bytes'] / 1024:.0f} KiB, measures {overhead['pack']['seconds_to_measuring']:.2f} s after "
-         "Python's start (goals: 1 MiB, 1 s)"),
-        *((f"a file with {kind} weights against one with random weights", "`bench/suites/latency/weight_dependence.py`",
-           _against_random(weights, kind)) for kind in ("other random", "trained", "zero")),
-    ]  # fmt: skip
-    head = f"| question | command | found on {card['cpu']}, {card['cores_usable']} cores |"
-    return "\n".join([head, "|---|---|---|", *(f"| {q} | {command} | {said} |" for q, command, said in rows)])
+        ("a file against itself: a difference claimed", beside, _format_count(found["A/A claims"])),
+        (f"a file that takes {found['B/A'] - 1:.1%} longer: found", "the same", _format_count(found["B found"])),
+        (
+            "the ratio's intervals of one repeat and the next overlap",
+            "the same",
+            _format_count(found["ratios overlap"]),
+        ),
+        (
+            "absolute milliseconds of one repeat and the next",
+            "the same",
+            _format_count(found["absolute repeats overlap"]),
+        ),
+        (
+            "the harness around a query",
+            "`bench/suites/latency/overhead.py`",
+            f"{overhead['harness']['us_per_query']:.1f} microseconds (goal: 20)",
+        ),
+        *(
+            (
+                f"our runner over {RUNTIMES[name]}'s raw call",
+                "the same",
+                f"{_format_ratio(row['ratio'], row['interval'])} times (goal: 1.05)",
+            )
+            for name, row in overhead["runner"].items()
+        ),
+        (
+            "the pack that travels, without its files",
+            "the same",
+            f"{overhead['pack']['bytes'] / 1024:.0f} KiB, measures {overhead['pack']['seconds_to_measuring']:.2f} s after "
+            "Python's start (goals: 1 MiB, 1 s)",
+        ),
+        *(
+            (
+                f"a file with {kind} weights against one with random weights",
+                "`bench/suites/latency/weight_dependence.py`",
+                _format_ratios_to_random(weights, kind),
+            )
+            for kind in ("other random", "trained", "zero")
+        ),
+    ]
+    head = f"| question | command | found on {device_info['cpu']}, {device_info['cores_usable']} cores |"
+    return "\n".join([head, "|---|---|---|", *(f"| {q} | {command} | {answer} |" for q, command, answer in rows)])
 
 
 def main() -> None:

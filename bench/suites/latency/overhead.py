@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from skd_bench.benchmark import worker
-from skd_bench.benchmark.latency import Target
-from skd_bench.device.info import device_card, device_id
+from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.device.info import device_id, read_device_info
 from skd_bench.files import write_json
-from skd_bench.remote.pack import Settings, pack_files
-from skd_bench.runtimes import runtime, runtimes
+from skd_bench.remote.pack import MeasurementSettings, pack_files
+from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.stats import ratio_of_medians
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,49 +42,52 @@ RAW: dict[str, Callable[[Any], Callable[[], object]]] = {
 }
 
 
-class Nothing:
+class NoOpNetwork:
     """A network that takes no time: what is left is the harness."""
 
     def run(self, clip: object) -> None:
         """Answers nothing."""
 
 
-def harness() -> dict[str, float]:
+def measure_harness() -> dict[str, float]:
     """Microseconds a query that the loop spends: in all, and inside what is counted as the query's own time."""
-    target = worker._Loaded("nothing", Nothing(), np.zeros(1), 0, 0, np.zeros(QUERIES, np.int64))  # type: ignore[arg-type]  # runs nothing
+    target = worker._LoadedTarget("nothing", NoOpNetwork(), np.zeros(1), 0, 0, np.zeros(QUERIES, np.int64))  # type: ignore[arg-type]  # runs nothing
     took = []
     for _ in range(11):
         begin = time.perf_counter_ns()
-        worker._time(target, target.samples)
+        worker._time_queries(target, target.samples)
         took.append((time.perf_counter_ns() - begin) / QUERIES / 1000)
     return {"us_per_query": float(np.median(took)), "us_in_the_sample": float(np.median(target.samples)) / 1000}
 
 
-def runner(name: str, path: Path) -> dict[str, Any]:
+def measure_runner(name: str, path: Path) -> dict[str, Any]:
     """The ratio of the medians of `Session.run` and of the raw call, with its interval over rounds."""
-    session: Any = runtime(name).load(path, threads=1)
+    session: Any = find_runtime(name).load(path, threads=1)
     clip = np.random.default_rng(0).standard_normal([n or 1 for n in session.input.shape], dtype=np.float32)
     for _ in range(300):
         session.run(clip)
-    raw, ours = RAW[name](session), lambda: session.run(clip)
-    samples = {raw: [], ours: []}  # type: dict[Callable[[], object], list[list[float]]]
+    raw, wrapped = RAW[name](session), lambda: session.run(clip)
+    samples = {raw: [], wrapped: []}  # type: dict[Callable[[], object], list[list[float]]]
     for i in range(ROUNDS):
-        for call in (raw, ours) if i % 2 else (ours, raw):
+        for call in (raw, wrapped) if i % 2 else (wrapped, raw):
             call()
             samples[call].append([_timed(call) for _ in range(BLOCK)])
-    ratio = ratio_of_medians(samples[ours], samples[raw])
+    ratio = ratio_of_medians(samples[wrapped], samples[raw])
     assert ratio is not None
-    medians = [float(np.median(np.concatenate(samples[call]))) for call in (raw, ours)]
+    medians = [float(np.median(np.concatenate(samples[call]))) for call in (raw, wrapped)]
     return {
-        "raw_us": medians[0], "extra_us": medians[1] - medians[0], "ratio": ratio.value,
-        "interval": [ratio.low, ratio.high], "calls": ROUNDS * BLOCK,
-    }  # fmt: skip
+        "raw_us": medians[0],
+        "extra_us": medians[1] - medians[0],
+        "ratio": ratio.value,
+        "interval": [ratio.low, ratio.high],
+        "calls": ROUNDS * BLOCK,
+    }
 
 
-def pack(network: Path, folder: Path) -> dict[str, float]:
+def measure_pack(network: Path, folder: Path) -> dict[str, float]:
     """Bytes of the pack but for the file that it measures, and seconds until it measures."""
     path, took = folder / "pack.pyz", []
-    path.write_bytes(pack_files([Target("small", network)], Settings(processes=1, queries=64)))
+    path.write_bytes(pack_files([LatencyTarget("small", network)], MeasurementSettings(processes=1, queries=64)))
     with zipfile.ZipFile(path) as packed:
         parcel = sum(i.compress_size for i in packed.infolist() if i.filename.startswith("parcel/files"))
     for number in range(STARTS):
@@ -109,15 +112,15 @@ def _timed(call: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - begin) / 1000
 
 
-def network(folder: Path) -> Path:
+def export_smallest_student(folder: Path) -> Path:
     from skd_edge.models.builder import build_network
-    from skd_edge.models.substages import Deployed
+    from skd_edge.models.substages import LogitsOnly
     from skd_edge.recipe.loader import load_recipe
     from skd_export.graph.onnx_export import export_onnx
 
     recipe = load_recipe("quickstart")
     clip, small = recipe.clip, recipe.students[0]
-    built = Deployed(build_network(small, classes=10, clip=clip, seed=0)).eval()
+    built = LogitsOnly(build_network(small, classes=10, clip=clip, seed=0)).eval()
     path, shape = folder / "small.fp32.onnx", (clip.frames, clip.size, clip.size)
     export_onnx(built, path, clip_shape=shape, classes=[f"class {i}" for i in range(10)])
     return path
@@ -125,23 +128,35 @@ def network(folder: Path) -> Path:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path, card, around = network(Path(folder)), device_card(), harness()
-        rows = {name: runner(name, path) for name in RAW if runtimes()[name].missing() is None}
-        travels = pack(path, Path(folder))
+        path, device_info, harness_cost = export_smallest_student(Path(folder)), read_device_info(), measure_harness()
+        rows = {
+            name: measure_runner(name, path) for name in RAW if registered_runtimes()[name].why_unavailable() is None
+        }
+        pack_cost = measure_pack(path, Path(folder))
     within = {
-        "harness": around["us_per_query"] <= GOAL_US,
-        "pack": travels["bytes"] <= 1 << 20 and travels["seconds_to_measuring"] <= 1,
+        "harness": harness_cost["us_per_query"] <= GOAL_US,
+        "pack": pack_cost["bytes"] <= 1 << 20 and pack_cost["seconds_to_measuring"] <= 1,
         **{name: row["interval"][1] <= GOAL_RATIO for name, row in rows.items()},
     }
-    result = {"device": card, "device_id": device_id(card), "harness": around, "runner": rows, "pack": travels,
-              "within_goal": within}  # fmt: skip
+    result = {
+        "device": device_info,
+        "device_id": device_id(device_info),
+        "harness": harness_cost,
+        "runner": rows,
+        "pack": pack_cost,
+        "within_goal": within,
+    }
     write_json(RESULTS, result)
-    print(f"harness: {around['us_per_query']:.2f} us a query, {around['us_in_the_sample']:.2f} us of it in the sample")
+    print(
+        f"harness: {harness_cost['us_per_query']:.2f} us a query, {harness_cost['us_in_the_sample']:.2f} us of it in the sample"
+    )
     for name, row in rows.items():
-        spread = "[{:.3f}, {:.3f}]".format(*row["interval"])
-        print(f"{name}: raw {row['raw_us']:.1f} us, +{row['extra_us']:.2f} us, ratio {row['ratio']:.3f} {spread}")
-    print(f"pack: {travels['bytes'] / 1024:.0f} KiB, measures after {travels['seconds_to_measuring']:.2f} s")
-    print(f"within the goals: {within}; load {card['load']}")
+        interval_text = "[{:.3f}, {:.3f}]".format(*row["interval"])
+        print(
+            f"{name}: raw {row['raw_us']:.1f} us, +{row['extra_us']:.2f} us, ratio {row['ratio']:.3f} {interval_text}"
+        )
+    print(f"pack: {pack_cost['bytes'] / 1024:.0f} KiB, measures after {pack_cost['seconds_to_measuring']:.2f} s")
+    print(f"within the goals: {within}; load {device_info['load']}")
 
 
 if __name__ == "__main__":

@@ -27,30 +27,32 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.suites.fixtures import motions, preprocess, trained
-from skd_bench.benchmark.latency import Latency, Target, measure_latency
-from skd_bench.device.info import device_card, device_id, device_state
+from bench.suites.fixtures import make_preprocess, render_motions, train_network
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, measure_latency
+from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.files import write_atomic, write_json
-from skd_bench.metrics.accuracy import logits_of
-from skd_bench.runtimes import runtime, runtimes
+from skd_bench.metrics.accuracy import compute_logits
+from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.stats import Interval, ratio_of_medians
 from skd_bench.video.clip import normalise
-from skd_edge.data.sources.synthetic import CLASSES
-from skd_edge.models.substages import Deployed
-from skd_edge.models.tsm import build
+from skd_edge.data.sources.synthetic import MOTION_CLASSES
+from skd_edge.models.substages import LogitsOnly
+from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
-from skd_edge.recipe.schema import Network
-from skd_export.analysis.operator_profile import by_kind
-from skd_export.analysis.parity import parity, torch_logits, verdict
-from skd_export.exporter import Quantising, facts, make_artefacts
-from skd_export.targets.litert import export_litert, missing_converter
+from skd_edge.recipe.schema import NetworkSpec
+from skd_export.analysis.operator_profile import group_by_operator
+from skd_export.analysis.parity import compute_parity, compute_torch_logits, find_violated_bound
+from skd_export.exporter import QuantizationConfig, make_artefacts, read_metadata
+from skd_export.targets.litert import explain_missing_converter, export_litert
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, PAGE = ROOT / "bench/results/speed.json", ROOT / "docs/speed.md"
 STUDENTS = (
-    ("quickstart", "small", None), ("human_motion", "small", None), ("human_motion", "small", 112),
+    ("quickstart", "small", None),
+    ("human_motion", "small", None),
+    ("human_motion", "small", 112),
     ("human_motion", "teacher", 112),
-)  # fmt: skip
+)
 EAGER, COMPILED = "torch-eager", "torch-compile"
 PRECISIONS = ("fp32", "int8")
 CALIBRATE, COMPARE, DIFFICULTY = 128, 256, 0.12
@@ -71,7 +73,7 @@ class Student:
     """
 
     title: str
-    spec: Network
+    spec: NetworkSpec
     frames: int
     size: int
     trained: bool
@@ -93,62 +95,68 @@ def students() -> list[Student]:
     return found
 
 
-def kept(student: Student, work: Path, ending: str) -> Path:
+def work_file(student: Student, work: Path, ending: str) -> Path:
     return work / f"{student.title.partition(' (')[0].replace(' ', '-')}-{student.size}{ending}"
 
 
-def network(student: Student, work: Path, epochs: int) -> Deployed:
+def load_or_train(student: Student, work: Path, epochs: int) -> LogitsOnly:
     """The trained student: from the folder, or trained now and kept there."""
-    weights = kept(student, work, f".{epochs}.safetensors")
-    made = Deployed(build(student.spec, classes=len(CLASSES), **student.shape, seed=0)).eval()
+    weights = work_file(student, work, f".{epochs}.safetensors")
+    model = LogitsOnly(build_tsm(student.spec, classes=len(MOTION_CLASSES), **student.shape, seed=0)).eval()
     if student.trained and not weights.is_file():
-        data = motions(960, 0, difficulty=DIFFICULTY, **student.shape)
-        state = trained(student.spec, *data, epochs=epochs).state_dict()
+        data = render_motions(960, 0, difficulty=DIFFICULTY, **student.shape)
+        state = train_network(student.spec, *data, epochs=epochs).state_dict()
         work.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, weights)
         print(f"trained {student.title}", flush=True)
     if student.trained:
-        made.load_state_dict(load_file(weights))
-    return made.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
+        model.load_state_dict(load_file(weights))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub
 
 
-def files(student: Student, made: Deployed, folder: Path) -> tuple[dict[str, Path], Json]:
+def export_and_compare(student: Student, model: LogitsOnly, folder: Path) -> tuple[dict[str, Path], Json]:
     """The student at each precision, compared on clips it never saw; how long that took, nothing being kept before."""
-    calibration, _ = motions(CALIBRATE if student.trained else 16, 10**5, difficulty=DIFFICULTY, **student.shape)
-    held, labels = motions(COMPARE if student.trained else 32, 10**6, difficulty=DIFFICULTY, **student.shape)
-    pixels = preprocess(student.size)
+    calibration, _ = render_motions(CALIBRATE if student.trained else 16, 10**5, difficulty=DIFFICULTY, **student.shape)
+    held_out, labels = render_motions(COMPARE if student.trained else 32, 10**6, difficulty=DIFFICULTY, **student.shape)
+    pixels = make_preprocess(student.size)
     began = time.monotonic()
-    reference = torch_logits(made, (normalise(held[i : i + 32], pixels) for i in range(0, len(held), 32)))
-    made_files = make_artefacts(
-        made, PRECISIONS, folder, clip_shape=(student.frames, student.size, student.size), classes=list(CLASSES),
-        quantising=Quantising(lambda: [normalise(calibration, pixels)], key="rendered"),
-    )  # fmt: skip
+    reference = compute_torch_logits(
+        model, (normalise(held_out[i : i + 32], pixels) for i in range(0, len(held_out), 32))
+    )
+    paths = make_artefacts(
+        model,
+        PRECISIONS,
+        folder,
+        clip_shape=(student.frames, student.size, student.size),
+        classes=list(MOTION_CLASSES),
+        quantization=QuantizationConfig(lambda: [normalise(calibration, pixels)], key="rendered"),
+    )
     rows = {}
-    for precision, path in made_files.items():
-        session = runtime("ort").load(path, threads=1)
-        said = logits_of(session, (held[i : i + 32] for i in range(0, len(held), 32)), pixels)
+    for precision, path in paths.items():
+        session = find_runtime("ort").load(path, threads=1)
+        logits = compute_logits(session, (held_out[i : i + 32] for i in range(0, len(held_out), 32)), pixels)
         session.close()
-        found = parity(reference, said, labels)
+        found = compute_parity(reference, logits, labels)
         same = {key: found[key] for key in ("n", "agreement", "relative", "accuracy_drop")}
-        same |= {"verdict": verdict(found, precision)}
+        same |= {"verdict": find_violated_bound(found, precision)}
         rows[precision] = (same if student.trained else {}) | {"bytes": path.stat().st_size}
     seconds = time.monotonic() - began
-    return made_files, {"seconds": seconds, "within_goal": seconds <= GOAL_SECONDS, "files": rows}
+    return paths, {"seconds": seconds, "within_goal": seconds <= GOAL_SECONDS, "files": rows}
 
 
-def targets(made: dict[str, Path], tflite: Path) -> list[Target]:
+def targets(paths: dict[str, Path], tflite: Path) -> list[LatencyTarget]:
     """Each file on each runtime of this CPU; PyTorch takes FP32 alone, LiteRT its own file."""
-    lite = tflite.is_file() and runtimes()["litert"].missing() is None
-    return [Target("litert fp32", tflite, "litert")] * lite + [
-        Target(f"{name} {precision}", path, name)
-        for name, one in runtimes().items()
-        if one.missing() is None and not name.startswith(("tensorrt", "litert"))
-        for precision, path in made.items()
+    lite = tflite.is_file() and registered_runtimes()["litert"].why_unavailable() is None
+    return [LatencyTarget("litert fp32", tflite, "litert")] * lite + [
+        LatencyTarget(f"{name} {precision}", path, name)
+        for name, one in registered_runtimes().items()
+        if one.why_unavailable() is None and not name.startswith(("tensorrt", "litert"))
+        for precision, path in paths.items()
         if precision == "fp32" or not name.startswith("torch")
     ]
 
 
-def compared(found: dict[str, Latency]) -> Json:
+def compare_with_eager(found: dict[str, LatencyResult]) -> Json:
     """Milliseconds of every row, how many times faster it is than eager, and the two goals."""
 
     def times(slow: str, fast: str) -> Interval:
@@ -159,35 +167,44 @@ def compared(found: dict[str, Latency]) -> Json:
     eager, rows = f"{EAGER} fp32", {}
     for name, latency in found.items():
         ratio = times(eager, name)
-        rows[name] = {"p50_ms": latency.p50.value if latency.p50 else None, "times_eager": _plain(ratio),
-                      "load_ms": latency.load_ms, "steady": latency.steady}  # fmt: skip
-    ours = [name for name in rows if not name.startswith("torch")]
-    best = min(ours, key=lambda name: rows[name]["p50_ms"])
+        rows[name] = {
+            "p50_ms": latency.p50.value if latency.p50 else None,
+            "times_eager": _ratio_json(ratio),
+            "load_ms": latency.load_ms,
+            "steady": latency.steady,
+        }
+    exported_rows = [name for name in rows if not name.startswith("torch")]
+    best = min(exported_rows, key=lambda name: rows[name]["p50_ms"])
     gains = {
-        name.partition(" ")[0]: _plain(times(f"{name.partition(' ')[0]} fp32", name))
-        for name in ours
+        name.partition(" ")[0]: _ratio_json(times(f"{name.partition(' ')[0]} fp32", name))
+        for name in exported_rows
         if name.endswith("int8")
     }
-    both = [name for name in ours if name.partition(" ")[0] in gains]  # LiteRT's file is FP32 alone
-    on = min(both, key=lambda name: rows[name]["p50_ms"]).partition(" ")[0] if both else ""
+    both = [name for name in exported_rows if name.partition(" ")[0] in gains]  # LiteRT's file is FP32 alone
+    fastest_runtime = min(both, key=lambda name: rows[name]["p50_ms"]).partition(" ")[0] if both else ""
     return {
-        "rows": rows, "best": best, "best_over_eager": rows[best]["times_eager"], "int8_over_fp32": gains,
-        "met": {"eager": rows[best]["times_eager"]["value"] >= GOAL_EAGER,
-                "int8": bool(both) and gains[on]["value"] >= GOAL_INT8},
-    }  # fmt: skip
+        "rows": rows,
+        "best": best,
+        "best_over_eager": rows[best]["times_eager"],
+        "int8_over_fp32": gains,
+        "met": {
+            "eager": rows[best]["times_eager"]["value"] >= GOAL_EAGER,
+            "int8": bool(both) and gains[fastest_runtime]["value"] >= GOAL_INT8,
+        },
+    }
 
 
-def _plain(ratio: Interval) -> Json:
+def _ratio_json(ratio: Interval) -> Json:
     return {"value": ratio.value, "interval": [ratio.low, ratio.high]}
 
 
-def operators(made: dict[str, Path]) -> Json:
+def operators(paths: dict[str, Path]) -> Json:
     """What ran: ONNX Runtime's nodes with their share of the time, OpenVINO's by precision."""
-    found: Json = {p: {"ort": by_kind(facts(path)["fates"])} for p, path in made.items()}
-    if runtimes()["openvino"].missing() is None:
-        for precision, path in made.items():
-            session = runtime("openvino").load(path, threads=1)
-            found[precision]["openvino"] = session.facts()["operators"]
+    found: Json = {p: {"ort": group_by_operator(read_metadata(path)["fates"])} for p, path in paths.items()}
+    if registered_runtimes()["openvino"].why_unavailable() is None:
+        for precision, path in paths.items():
+            session = find_runtime("openvino").load(path, threads=1)
+            found[precision]["openvino"] = session.runtime_info()["operators"]
             session.close()
     return found
 
@@ -196,49 +213,64 @@ def measure(options: argparse.Namespace) -> Json:
     """Every student: export and parity timed, then latency at each count of threads."""
     rows = []
     for student in students():
-        made = network(student, options.work, options.epochs)
+        model = load_or_train(student, options.work, options.epochs)
         with tempfile.TemporaryDirectory() as folder:
-            paths, exported = files(student, made, Path(folder))
+            paths, exported = export_and_compare(student, model, Path(folder))
             print(f"{student.title}: export and parity {exported['seconds']:.1f} s", flush=True)
             latency = {}
             for threads in options.threads:
-                wanted = targets(paths, kept(student, options.work, ".tflite"))
+                wanted = targets(paths, work_file(student, options.work, ".tflite"))
                 found = measure_latency(
                     wanted, threads=threads, processes=options.processes, queries=options.queries, memory=False
                 )
-                latency[str(threads)] = compared(found)
-                say(threads, latency[str(threads)])
-            rows.append({"student": student.title, "export": exported, "latency": latency,
-                         "operators": operators(paths)})  # fmt: skip
-    card = device_card()
-    versions = {name: one.version() for name, one in runtimes().items() if one.missing() is None}
-    return {"device": card, "device_id": device_id(card), "after": device_state(), "versions": versions,
-            "processes": options.processes, "queries": options.queries, "rows": rows}  # fmt: skip
+                latency[str(threads)] = compare_with_eager(found)
+                print_latency(threads, latency[str(threads)])
+            rows.append(
+                {"student": student.title, "export": exported, "latency": latency, "operators": operators(paths)}
+            )
+    device_info = read_device_info()
+    versions = {name: one.version() for name, one in registered_runtimes().items() if one.why_unavailable() is None}
+    return {
+        "device": device_info,
+        "device_id": device_id(device_info),
+        "after": read_device_state(),
+        "versions": versions,
+        "processes": options.processes,
+        "queries": options.queries,
+        "rows": rows,
+    }
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Train; let torch.compile fill its cache; write .tflite files where the converter is."""
     for student in students():
-        made, tflite = network(student, options.work, options.epochs), kept(student, options.work, ".tflite")
-        if missing_converter() is None and not tflite.is_file():
+        model, tflite = (
+            load_or_train(student, options.work, options.epochs),
+            work_file(student, options.work, ".tflite"),
+        )
+        if explain_missing_converter() is None and not tflite.is_file():
             options.work.mkdir(parents=True, exist_ok=True)
-            export_litert(made, tflite, clip_shape=(student.frames, student.size, student.size))
+            export_litert(model, tflite, clip_shape=(student.frames, student.size, student.size))
         with tempfile.TemporaryDirectory() as folder:
             clip_shape = (student.frames, student.size, student.size)
-            file = make_artefacts(made, ("fp32",), folder, clip_shape=clip_shape, classes=list(CLASSES))["fp32"]
+            file = make_artefacts(model, ("fp32",), folder, clip_shape=clip_shape, classes=list(MOTION_CLASSES))["fp32"]
             for threads in [] if options.no_compile else options.threads:
-                measure_latency([Target("c", file, COMPILED)], threads=threads, processes=1, queries=1, memory=False)
+                measure_latency(
+                    [LatencyTarget("c", file, COMPILED)], threads=threads, processes=1, queries=1, memory=False
+                )
         print(f"prepared {student.title}", flush=True)
 
 
-def say(threads: int, found: Json) -> None:
+def print_latency(threads: int, found: Json) -> None:
     for name, row in found["rows"].items():
-        print(f"  {threads} thread(s), {name}: {row['p50_ms']:.3f} ms, {_cell(row['times_eager'])} x eager")
-    print(f"  best {found['best']}; INT8 over FP32: {({k: _cell(v) for k, v in found['int8_over_fp32'].items()})}",
-          flush=True)  # fmt: skip
+        print(f"  {threads} thread(s), {name}: {row['p50_ms']:.3f} ms, {_format_ratio(row['times_eager'])} x eager")
+    print(
+        f"  best {found['best']}; INT8 over FP32: { ({k: _format_ratio(v) for k, v in found['int8_over_fp32'].items()}) }",
+        flush=True,
+    )
 
 
-def _cell(ratio: Json) -> str:
+def _format_ratio(ratio: Json) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(ratio["value"], *ratio["interval"])
 
 

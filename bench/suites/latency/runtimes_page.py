@@ -45,9 +45,11 @@ def page(result: Json) -> str:
     whole = [row["export"] for row in rows if "verdict" in row["export"]["files"]["fp32"]]
     seconds = ", ".join(f"{one['seconds']:.0f} s" for one in whole)
     goals = GOALS.format(
-        eager=sum(f["met"]["eager"] for f in each), int8=sum(f["met"]["int8"] for f in each), rows=len(each),
+        eager=sum(f["met"]["eager"] for f in each),
+        int8=sum(f["met"]["int8"] for f in each),
+        rows=len(each),
         seconds=seconds,
-    )  # fmt: skip
+    )
     first, regenerate, *text = head.split("\n\n")
     parts = [first, regenerate, *map(_wrapped, (*text, goals)), _summary(rows), _wrapped(TRIED)]
     parts += [_table(row) for row in rows]

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
-from skd_edge.data.store.clip_store import Clips, ClipSet
-from skd_edge.distill.trainer import predict, train_leg
-from skd_edge.execution.job_graph import Legs
-from skd_edge.labels.dataset import deployed_view, gather
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+from skd_edge.distill.trainer import predict, train_job
+from skd_edge.execution.job_graph import JobFactory
+from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
@@ -34,29 +34,33 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/generated_set.json", ROOT / "docs/generated_set.md"
 
 
-def frozen(clips: ClipSet, seed: int) -> ClipSet:
+def repeat_middle_frame(clips: ClipSplit, seed: int) -> ClipSplit:
     """The middle frame, repeated."""
     middle = clips.clips.shape[1] // 2
     return replace(clips, clips=np.repeat(clips.clips[:, middle : middle + 1], clips.clips.shape[1], axis=1))
 
 
-def shuffled(clips: ClipSet, seed: int) -> ClipSet:
+def shuffle_frames(clips: ClipSplit, seed: int) -> ClipSplit:
     """The same frames in a random order, another one for each clip."""
     order = np.random.default_rng(seed).permuted(np.tile(np.arange(clips.clips.shape[1]), (len(clips), 1)), axis=1)
     return replace(clips, clips=np.take_along_axis(clips.clips, order[:, :, None, None, None], axis=1))
 
 
-CHANGES = {"all frames": lambda clips, seed: clips, "one frame": frozen, "shuffled frames": shuffled}
+CHANGES = {"all frames": lambda clips, seed: clips, "one frame": repeat_middle_frame, "shuffled frames": shuffle_frames}
 
 
-def accuracy(recipe: Recipe, learner: str, clips: Clips) -> float:
+def measure_accuracy(recipe: Recipe, learner: str, clips: ClipDataset) -> float:
     """Test accuracy of one network of the recipe, trained alone on the listed labels for its epochs."""
-    legs = Legs(recipe, facts_of(gather(recipe, cache_root())))
-    node = legs.plain_teacher() if learner == recipe.teacher.name else legs.alone(recipe.networks[learner])
+    job_factory = JobFactory(recipe, fingerprint_of(load_training_data(recipe, cache_root())))
+    job = (
+        job_factory.make_plain_teacher_job()
+        if learner == recipe.teacher.name
+        else job_factory.make_labels_only_job(recipe.networks[learner])
+    )
     targets = np.eye(len(clips.classes), dtype=np.float32)[clips.train.labels]
-    preprocess = deployed_view(recipe.clip)[1]
+    preprocess = inference_preprocessing(recipe.clip)[1]
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_leg(node.leg, clips, targets, None, preprocess, Path(folder))
+        trained = train_job(job.spec, clips, targets, None, preprocess, Path(folder))
     return float((predict(trained.network, clips.test, preprocess).argmax(1) == clips.test.labels).mean())
 
 
@@ -64,26 +68,26 @@ def study(seed: int, sets: list[str]) -> dict[str, object]:
     """All rows of one seed; the clips are drawn anew with it."""
     recipe = load_recipe("quickstart", [f"seed={seed}", "labels.noise.kind=none", "schedule.controls=[alone]", *sets])
     assert isinstance(recipe.data, GeneratedData)
-    clips = gather(recipe, cache_root()).clips
+    clips = load_training_data(recipe, cache_root()).clips
     row: dict[str, object] = {"seed": seed, "difficulty": recipe.data.difficulty}
     for name, change in CHANGES.items():
         view = replace(clips, **{s: change(getattr(clips, s), seed) for s in ("train", "val", "test")})
-        row[f"teacher, {name}"] = accuracy(recipe, recipe.teacher.name, view)
+        row[f"teacher, {name}"] = measure_accuracy(recipe, recipe.teacher.name, view)
         print(row, flush=True)
     for student in ("small", "medium"):
-        row[f"{student} student, all frames"] = accuracy(recipe, student, clips)
+        row[f"{student} student, all frames"] = measure_accuracy(recipe, student, clips)
     print(row, flush=True)
     return row
 
 
-def table(rows: list[dict[str, object]], card: dict[str, object]) -> str:
+def table(rows: list[dict[str, object]], device_info: dict[str, object]) -> str:
     """Markdown: mean, interval over seeds, and every seed."""
     from scipy.stats import t
 
     seeds = " ".join(str(r["seed"]) for r in rows)
     both = np.array([[r["teacher, all frames"], r["small student, all frames"]] for r in rows], float)
     gap = 100 * (both[:, 0] - both[:, 1])
-    device = f"{card.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    device = f"{device_info.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     lines = [
         "# The generated set",
         "",
@@ -110,13 +114,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--set", action="append", default=[], dest="sets")
     options = parser.parse_args()
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
-    rows = [r for r in known["rows"] if r["seed"] not in options.seeds]
-    card = device_card()
+    previous = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+    rows = [r for r in previous["rows"] if r["seed"] not in options.seeds]
+    device_info = read_device_info()
     for seed in options.seeds:
         rows.append(study(seed, options.sets))
-        write_json(RESULTS, {"device": card, "torch": torch.__version__, "rows": rows})
-    write_atomic(TABLE, table(sorted(rows, key=lambda r: r["seed"]), card))
+        write_json(RESULTS, {"device": device_info, "torch": torch.__version__, "rows": rows})
+    write_atomic(TABLE, table(sorted(rows, key=lambda r: r["seed"]), device_info))
 
 
 if __name__ == "__main__":

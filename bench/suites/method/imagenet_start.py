@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
-from skd_edge.distill.trainer import predict, train_leg
-from skd_edge.execution.job_graph import Legs
-from skd_edge.labels.dataset import deployed_view, gather
-from skd_edge.models.catalogue import look
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.distill.trainer import predict, train_job
+from skd_edge.execution.job_graph import JobFactory
+from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+from skd_edge.models.catalogue import describe_network
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import cache_root
 
@@ -36,9 +36,13 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/imagenet_start.json", ROOT / "docs/imagenet_start.md"
 # 391 training clips of one style, half of the frames.
 SMALL = [
-    "data.train={style: [active], split: [train]}", "data.val={style: [active], split: [val]}", "clip.frames=4",
-    "training.batch=16", "training.rate=0.002", "training.teacher_epochs=8",
-]  # fmt: skip
+    "data.train={style: [active], split: [train]}",
+    "data.val={style: [active], split: [val]}",
+    "clip.frames=4",
+    "training.batch=16",
+    "training.rate=0.002",
+    "training.teacher_epochs=8",
+]
 ARMS = {
     "the recipe's teacher (mobile, width 24), from the seed": "{family: mobile, width: 24}",
     "EfficientNet-Lite0, from the seed": "{family: efficientnet-lite0}",
@@ -48,51 +52,60 @@ ARMS = {
 }
 
 
-def arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
+def train_arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
     """One network trained alone on clean labels: test accuracy (0 to 1), parameters, MACs, seconds."""
     changes = ["labels.noise.kind=none", "schedule.controls=[]", "choice.budget=1000 ms", f"teacher={teacher}"]
     recipe = load_recipe(ROOT / "recipes/human_motion.yaml", [*changes, f"seed={seed}", *sets])
-    material = gather(recipe, cache_root())
-    clips, preprocess = material.clips, deployed_view(recipe.clip)[1]
-    leg = Legs(recipe, facts_of(material)).plain_teacher().leg
+    training_data = load_training_data(recipe, cache_root())
+    clips, preprocess = training_data.clips, inference_preprocessing(recipe.clip)[1]
+    spec = JobFactory(recipe, fingerprint_of(training_data)).make_plain_teacher_job().spec
     targets = np.eye(len(clips.classes), dtype=np.float32)[clips.train.labels]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_leg(leg, clips, targets, None, preprocess, Path(folder))
+        trained = train_job(spec, clips, targets, None, preprocess, Path(folder))
     assert trained.network is not None
-    said = predict(trained.network, clips.test, preprocess).argmax(1)
-    looked = look("", recipe.teacher, recipe.clip)
+    predictions = predict(trained.network, clips.test, preprocess).argmax(1)
+    network_summary = describe_network("", recipe.teacher, recipe.clip)
     return {
-        "test": float((said == clips.test.labels).mean()), "val": trained.accuracy, "parameters": looked.parameters,
-        "macs": looked.macs, "seconds": time.perf_counter() - began, "epochs": leg.epochs, "clip": recipe.clip.size,
-    }  # fmt: skip
+        "test": float((predictions == clips.test.labels).mean()),
+        "val": trained.accuracy,
+        "parameters": network_summary.parameters,
+        "macs": network_summary.macs,
+        "seconds": time.perf_counter() - began,
+        "epochs": spec.epochs,
+        "clip": recipe.clip.size,
+    }
 
 
-def table(rows: list[dict[str, object]], card: dict[str, object], sets: list[str]) -> str:
+def table(rows: list[dict[str, object]], device_info: dict[str, object], sets: list[str]) -> str:
     """Markdown: mean and 95 % interval over seeds, each seed."""
     words = "" if sets == SMALL else "".join(f" --set {shlex.quote(s)}" for s in sets)
     seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in rows}, key=str))
     lines = [
-        "# What ImageNet's weights bring", "",
-        f"Regenerate: `python -m bench.suites.method.imagenet_start --seeds {seeds}{words}`", "",
-        f"Device: {card.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}. human_motion:",
+        "# What ImageNet's weights bring",
+        "",
+        f"Regenerate: `python -m bench.suites.method.imagenet_start --seeds {seeds}{words}`",
+        "",
+        f"Device: {device_info.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}. human_motion:",
         "rendered motion capture (Bandai Namco Research Motion Dataset 2, CC BY-NC 4.0), clean labels,",
         "test accuracy in % on held-out styles, validation on the style that was trained.",
-        "Intervals: Student's t over seeds. Seconds may be of a machine that did other work. The recipe with:", "",
-        *(f"- `{s}`" for s in sets), "",
+        "Intervals: Student's t over seeds. Seconds may be of a machine that did other work. The recipe with:",
+        "",
+        *(f"- `{s}`" for s in sets),
+        "",
         "| network | parameters | MACs of a clip | validation | test | 95 % interval | seeds | seconds |",
         "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for name in ARMS:
-        mine = [row for row in rows if row["arm"] == name]
-        if not mine:
+        arm_rows = [row for row in rows if row["arm"] == name]
+        if not arm_rows:
             continue
-        values, n = 100 * np.array([row["test"] for row in mine], float), len(mine)
+        values, n = 100 * np.array([row["test"] for row in arm_rows], float), len(arm_rows)
         half = f"±{t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n):.1f}" if n > 1 else "n/a"
-        seconds = np.mean([float(str(row["seconds"])) for row in mine])
-        size = f"{mine[0]['parameters']:,} | {int(str(mine[0]['macs'])) / 1e6:.0f} M"
+        seconds = np.mean([float(str(row["seconds"])) for row in arm_rows])
+        size = f"{arm_rows[0]['parameters']:,} | {int(str(arm_rows[0]['macs'])) / 1e6:.0f} M"
         each = ", ".join(f"{v:.1f}" for v in values)
-        val = 100 * np.mean([float(str(row["val"])) for row in mine])
+        val = 100 * np.mean([float(str(row["val"])) for row in arm_rows])
         lines.append(f"| {name} | {size} | {val:.1f} | {values.mean():.1f} | {half} | {each} | {seconds:.0f} |")
     return "\n".join([*lines, ""])
 
@@ -107,18 +120,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     sets = options.sets or SMALL
-    known = json.loads(options.out.read_text()) if options.out.exists() else {"rows": [], "sets": sets}
-    rows = known["rows"] if known["sets"] == sets else []
-    card = device_card()
+    previous = json.loads(options.out.read_text()) if options.out.exists() else {"rows": [], "sets": sets}
+    rows = previous["rows"] if previous["sets"] == sets else []
+    device_info = read_device_info()
     for seed in options.seeds:
         for name, teacher in ARMS.items():
             if any(row["seed"] == seed and row["arm"] == name for row in rows):
                 continue
-            rows.append({"seed": seed, "arm": name} | arm(teacher, seed, sets))
+            rows.append({"seed": seed, "arm": name} | train_arm(teacher, seed, sets))
             print(rows[-1], flush=True)
-            write_json(options.out, {"device": card, "torch": torch.__version__, "sets": sets, "rows": rows})
+            write_json(options.out, {"device": device_info, "torch": torch.__version__, "sets": sets, "rows": rows})
     if options.out == RESULTS:
-        write_atomic(TABLE, table(rows, card, sets))
+        write_atomic(TABLE, table(rows, device_info, sets))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,21 @@ from skd_edge.recipe.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/results.json", ROOT / "docs/results.md"
-KEPT = ("name", "student", "precision", "accuracy", "interval", "p50_ms", "p50_interval", "p90_ms", "p99_ms", "bytes",
-        "trained", "chosen", "reason")  # fmt: skip
+CANDIDATE_KEYS = (
+    "name",
+    "student",
+    "precision",
+    "accuracy",
+    "interval",
+    "p50_ms",
+    "p50_interval",
+    "p90_ms",
+    "p99_ms",
+    "bytes",
+    "trained",
+    "chosen",
+    "reason",
+)
 Json = dict[str, Any]
 HEAD = """# Results
 
@@ -51,16 +64,26 @@ def run(recipe: str, seed: int, runs: Path) -> Json:
     loaded = load_recipe(recipe, [f"seed={seed}", "schedule.controls=[alone, kd]"])
     out = compress(loaded, runs / f"{recipe}-{seed}", console=Console())
     report = json.loads((out / "report.json").read_text())
-    legs = [{k: leg.get(k) for k in ("path", "kind", "accuracy", "gain", "gain_interval", "seconds", "epochs")}
-            for leg in report["legs"]]  # fmt: skip
+    jobs = [
+        {k: job.get(k) for k in ("path", "kind", "accuracy", "gain", "gain_interval", "seconds", "epochs")}
+        for job in report["legs"]
+    ]
     device = {k: report["device"].get(k) for k in ("id", "cpu", "cores")}
     labels = {k: report["labels"].get(k) for k in ("accuracy_before", "accuracy_after", "noise_estimate")}
     test = {k: report["test"][k] for k in ("accuracy", "interval", "macro_f1", "rows", "looks")}
-    return {"recipe": recipe, "seed": seed, "device": device, "seconds": sum(leg["seconds"] or 0 for leg in legs),
-            "clips": [report["data"][s] for s in ("train", "val", "test")], "labels": labels, "test": test,
-            "legs": legs,
-            "candidates": [{k: c.get(k) for k in KEPT} for c in report["candidates"]], "budget": report["budget"],
-            "baselines": [{k: c.get(k) for k in KEPT} for c in report["baselines"]]}  # fmt: skip
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "device": device,
+        "seconds": sum(job["seconds"] or 0 for job in jobs),
+        "clips": [report["data"][s] for s in ("train", "val", "test")],
+        "labels": labels,
+        "test": test,
+        "legs": jobs,
+        "candidates": [{k: c.get(k) for k in CANDIDATE_KEYS} for c in report["candidates"]],
+        "budget": report["budget"],
+        "baselines": [{k: c.get(k) for k in CANDIDATE_KEYS} for c in report["baselines"]],
+    }
 
 
 def percent(value: float | None, interval: list[float] | None = None) -> str:
@@ -101,16 +124,16 @@ def section(row: Json) -> list[str]:
         "| leg | validation accuracy, % | points over the same network alone [95 %, paired] | s |",
         "|---|---|---|---|",
     ]
-    return [*lines, *map(leg_line, (leg for leg in row["legs"] if leg["accuracy"] is not None)), ""]
+    return [*lines, *map(format_job_row, (job for job in row["legs"] if job["accuracy"] is not None)), ""]
 
 
-def leg_line(leg: Json) -> str:
+def format_job_row(job: Json) -> str:
     """One leg; the gain is over the same network alone."""
     gain = "–"
-    if leg["gain"] is not None:
-        low, high = leg["gain_interval"]
-        gain = f"{leg['gain']:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"| {'>'.join(leg['path'])} ({leg['kind']}) | {percent(leg['accuracy'])} | {gain} | {leg['seconds']:.0f} |"
+    if job["gain"] is not None:
+        low, high = job["gain_interval"]
+        gain = f"{job['gain']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"| {'>'.join(job['path'])} ({job['kind']}) | {percent(job['accuracy'])} | {gain} | {job['seconds']:.0f} |"
 
 
 def main() -> None:

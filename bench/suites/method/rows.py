@@ -16,10 +16,10 @@ from torch import Tensor
 import skd_edge.distill.trainer as leg_module
 from skd_edge.distill.losses import LOGIT_LOSSES
 from skd_edge.distill.losses.distribution import DistributionLoss
-from skd_edge.execution.job_graph import Legs, Node, in_order
-from skd_edge.recipe.schema import Network
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
+from skd_edge.recipe.schema import NetworkSpec
 
-Grow = Callable[[Legs, Network], Node]
+JobBuilder = Callable[[JobFactory, NetworkSpec], TrainingJob]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Row:
 
     Attributes:
         name: as the table prints it.
-        grow: the node whose network is scored.
+        build_job: the node whose network is scored.
         sets: ``--set`` changes of the recipe.
         clean: trained on the clean labels whatever the column (an upper bound, not a method).
         baseline: the full method must beat it.
@@ -39,7 +39,7 @@ class Row:
     """
 
     name: str
-    grow: Grow
+    build_job: JobBuilder
     sets: tuple[str, ...] = ()
     clean: bool = False
     baseline: bool = True
@@ -59,80 +59,93 @@ BUDGETS = {
 }
 
 
-def _torchdistill(name: str) -> Callable[..., Tensor]:
+def _wrap_torchdistill_loss(name: str) -> Callable[..., Tensor]:
     """A loss of torchdistill as one of ours, with T squared where its module leaves it to the caller."""
 
     def loss(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         from torchdistill.losses import mid_level
 
-        said, taught = {"s": {"output": learner}}, {"t": {"output": teacher}}
+        student_out, teacher_out = {"s": {"output": learner}}, {"t": {"output": teacher}}
         if name == "DISTLoss":
-            return torch.as_tensor(mid_level.DISTLoss("s", "output", "t", "output", tau=1.0)(said, taught))
+            return torch.as_tensor(mid_level.DISTLoss("s", "output", "t", "output", tau=1.0)(student_out, teacher_out))
         module = getattr(mid_level, name)("s", "output", "t", "output", temperature=temperature, alpha=0)
-        return torch.as_tensor(temperature**2 * module(said, taught))
+        return torch.as_tensor(temperature**2 * module(student_out, teacher_out))
 
     return loss
 
 
-for _ours, _theirs in (("td-kd", "KDLoss"), ("td-ls", "LogitStdKDLoss"), ("td-dist", "DISTLoss")):
-    LOGIT_LOSSES[_ours] = _torchdistill(_theirs)
+for _our_name, _torchdistill_name in (("td-kd", "KDLoss"), ("td-ls", "LogitStdKDLoss"), ("td-dist", "DISTLoss")):
+    LOGIT_LOSSES[_our_name] = _wrap_torchdistill_loss(_torchdistill_name)
 
 
-class _Distribution(DistributionLoss):
+class _DistributionOrHintLoss(DistributionLoss):
     """Ours, and FitNet's hint (1412.6550) as one more kind: mean squared error of regressed pooled features."""
 
     def forward(self, learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
         if self.kind != "hint":
             return super().forward(learner, teacher)
-        pairs = zip(self.project, learner, teacher, strict=False)
-        return torch.stack([F.mse_loss(regress(ours), theirs) for regress, ours, theirs in pairs]).mean()
+        pairs = zip(self.projectors, learner, teacher, strict=False)
+        return torch.stack(
+            [
+                F.mse_loss(regress(student_features), teacher_features)
+                for regress, student_features, teacher_features in pairs
+            ]
+        ).mean()
 
 
-leg_module.DistributionLoss = _Distribution  # type: ignore[misc]  # a kind that only this study has
+leg_module.DistributionLoss = _DistributionOrHintLoss  # type: ignore[misc]  # a kind that only this study has
 
 
-def _kd(kind: str, path: bool = False, **losses: float) -> Grow:
-    return lambda legs, student: legs.plain_kd(student, _assistants(legs) if path else (), logits_kind=kind, **losses)
+def _make_kd_builder(kind: str, path: bool = False, **losses: float) -> JobBuilder:
+    return lambda job_factory, student: job_factory.make_plain_kd_job(
+        student, _assistant_names(job_factory) if path else (), logits_kind=kind, **losses
+    )
 
 
-def _cascade(legs: Legs, student: Network) -> Node:
-    return legs.cascade(student, _assistants(legs))
+def _build_cascade(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
+    return job_factory.make_cascade_job(student, _assistant_names(job_factory))
 
 
-def _direct(legs: Legs, student: Network) -> Node:
-    return legs.cascade(student, ())
+def _build_direct(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
+    return job_factory.make_cascade_job(student, ())
 
 
-def _assistants(legs: Legs) -> tuple[str, ...]:
-    return tuple(a.name for a in legs.recipe.assistants)
+def _assistant_names(job_factory: JobFactory) -> tuple[str, ...]:
+    return tuple(a.name for a in job_factory.recipe.assistants)
 
 
-def _elr(legs: Legs, student: Network) -> Node:
+def _build_elr(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
     """Early-learning regularisation on the student alone."""
-    node = legs.alone(student)
-    return Node(replace(node.leg, weak=True))
+    job = job_factory.make_labels_only_job(student)
+    return TrainingJob(replace(job.spec, weak=True))
 
 
-def _soft(legs: Legs, student: Network) -> Node:
+def _build_soft_labels(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
     """What the scout (a teacher under early-learning regularisation) remembers of each clip, as soft labels."""
-    scout = in_order([legs.teacher()])[0]
-    return Node(replace(legs.alone(student).leg, targets=legs.targets(scout)), labels=scout)
+    scout = topological_order([job_factory.make_teacher_job()])[0]
+    return TrainingJob(
+        replace(job_factory.make_labels_only_job(student).spec, targets=job_factory.hash_targets(scout)), labels=scout
+    )
 
 
-def _cleanlab(legs: Legs, student: Network) -> Node:
+def _build_cleanlab(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
     """Confident learning on the student's own out-of-fold opinions, then the student on what it left."""
-    alone = legs.alone(student)
-    parts = legs.recipe.labels.folds
-    folds = tuple(Node(replace(alone.leg, fold=(i, parts), path=(student.name, f"part {i}"))) for i in range(parts))
-    leg = replace(alone.leg, targets=legs.targets(alone, folds))
-    return Node(leg, labels=alone, folds=folds)
+    alone = job_factory.make_labels_only_job(student)
+    parts = job_factory.recipe.labels.folds
+    folds = tuple(
+        TrainingJob(replace(alone.spec, fold=(i, parts), path=(student.name, f"part {i}"))) for i in range(parts)
+    )
+    spec = replace(alone.spec, targets=job_factory.hash_targets(alone, folds))
+    return TrainingJob(spec, labels=alone, folds=folds)
 
 
-def _fitnet(legs: Legs, student: Network) -> Node:
+def _build_fitnet(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
     """The first half of the student regresses to the teacher's first; then plain distillation, the hint kept on."""
-    node = legs.plain_kd(student, logits_kind="td-kd", correlation=0.0, distribution=1.0, distribution_kind="hint")
-    hints = node.leg.training.model_copy(update={"match": (2,), "combination": "curriculum"})
-    return replace(node, leg=replace(node.leg, staged=True, training=hints))
+    job = job_factory.make_plain_kd_job(
+        student, logits_kind="td-kd", correlation=0.0, distribution=1.0, distribution_kind="hint"
+    )
+    hints = job.spec.training.model_copy(update={"match": (2,), "combination": "curriculum"})
+    return replace(job, spec=replace(job.spec, staged=True, training=hints))
 
 
 # Training seconds of the full method over plain KD's and over no KD's: 1.8 to 2.1 and 5.4 to 6.7 times in those seeds
@@ -144,46 +157,56 @@ LONGER, LONGER_KD, LONGER_ALONE = 3, (5, 6), (7, 9)
 AS_FULL = 7 / 3
 
 # The four ideas together, with logit standardisation: the default until the rows below said otherwise.
-_ALL = (
-    "training.combination=curriculum", "training.losses.distribution=1", "training.losses.logits_kind=kd-standardised",
-)  # fmt: skip
+_ALL_IDEAS = (
+    "training.combination=curriculum",
+    "training.losses.distribution=1",
+    "training.losses.logits_kind=kd-standardised",
+)
 
 ROWS = (
-    Row("no KD", lambda legs, s: legs.alone(s)),
-    Row("no KD, clean labels", lambda legs, s: legs.alone(s), clean=True, baseline=False),
-    Row("teacher", lambda legs, s: legs.plain_teacher(), baseline=False),
-    Row("teacher, clean labels", lambda legs, s: legs.plain_teacher(), clean=True, baseline=False),
-    Row("KD", _kd("td-kd")),
-    Row("KD + LS", _kd("td-ls")),
-    Row("DIST", _kd("td-dist")),
-    Row("FitNet", _fitnet),
-    Row("TAKD", _kd("td-kd", path=True)),
-    Row("ELR alone", _elr),
-    Row("ELR teacher, soft labels", _soft, ("labels.method=soft", "labels.min_class_share=0")),
-    Row("KD, teacher x 2.3", _kd("td-kd"), teacher=AS_FULL),
-    Row("ELR teacher x 2.3, soft labels", _soft, ("labels.method=soft", "labels.min_class_share=0"), teacher=AS_FULL),
-    Row("cleanlab alone", _cleanlab, ("labels.method=confident", "labels.folds=3")),
-    Row("no KD, equal seconds", lambda legs, s: legs.alone(s), stretch=EQUAL_ALONE, budget="seconds"),
-    Row("KD, equal seconds", _kd("td-kd"), stretch=EQUAL, budget="seconds"),
-    Row("KD + LS, equal seconds", _kd("td-ls"), stretch=EQUAL, budget="seconds"),
-    *(Row(f"no KD, student x {n}", lambda legs, s: legs.alone(s), student=n, budget="student") for n in LONGER_ALONE),
-    *(Row(f"KD, student x {n}", _kd("td-kd"), student=n, budget="student") for n in LONGER_KD),
-    Row(f"full, student x {LONGER}", _direct, baseline=False, student=LONGER, budget="student"),
-    Row("full", _direct, baseline=False),
-    Row("full, twice the epochs", _direct, baseline=False, stretch=2.0, budget="twice"),
-    Row("full - (a) correlation", _direct, ("training.losses.correlation=0",), baseline=False),
-    Row("full + (a) curriculum", _direct, ("training.combination=curriculum",), baseline=False),
-    Row("full + (a) graft", _direct, ("training.combination=graft",), baseline=False),
-    Row("full + (b) assistant", _cascade, baseline=False),
-    Row("full - (c) pseudo-labels", _direct, ("labels.optimise=false",), baseline=False),
-    Row("full + (d) distribution", _direct, ("training.losses.distribution=1",), baseline=False),
-    Row("full + LS", _direct, ("training.losses.logits_kind=kd-standardised",), baseline=False),
-    Row("all four ideas", _cascade, _ALL, baseline=False),
-    Row("all four ideas, direct", _direct, _ALL, baseline=False),
+    Row("no KD", lambda legs, s: legs.make_labels_only_job(s)),
+    Row("no KD, clean labels", lambda legs, s: legs.make_labels_only_job(s), clean=True, baseline=False),
+    Row("teacher", lambda legs, s: legs.make_plain_teacher_job(), baseline=False),
+    Row("teacher, clean labels", lambda legs, s: legs.make_plain_teacher_job(), clean=True, baseline=False),
+    Row("KD", _make_kd_builder("td-kd")),
+    Row("KD + LS", _make_kd_builder("td-ls")),
+    Row("DIST", _make_kd_builder("td-dist")),
+    Row("FitNet", _build_fitnet),
+    Row("TAKD", _make_kd_builder("td-kd", path=True)),
+    Row("ELR alone", _build_elr),
+    Row("ELR teacher, soft labels", _build_soft_labels, ("labels.method=soft", "labels.min_class_share=0")),
+    Row("KD, teacher x 2.3", _make_kd_builder("td-kd"), teacher=AS_FULL),
+    Row(
+        "ELR teacher x 2.3, soft labels",
+        _build_soft_labels,
+        ("labels.method=soft", "labels.min_class_share=0"),
+        teacher=AS_FULL,
+    ),
+    Row("cleanlab alone", _build_cleanlab, ("labels.method=confident", "labels.folds=3")),
+    Row("no KD, equal seconds", lambda legs, s: legs.make_labels_only_job(s), stretch=EQUAL_ALONE, budget="seconds"),
+    Row("KD, equal seconds", _make_kd_builder("td-kd"), stretch=EQUAL, budget="seconds"),
+    Row("KD + LS, equal seconds", _make_kd_builder("td-ls"), stretch=EQUAL, budget="seconds"),
+    *(
+        Row(f"no KD, student x {n}", lambda legs, s: legs.make_labels_only_job(s), student=n, budget="student")
+        for n in LONGER_ALONE
+    ),
+    *(Row(f"KD, student x {n}", _make_kd_builder("td-kd"), student=n, budget="student") for n in LONGER_KD),
+    Row(f"full, student x {LONGER}", _build_direct, baseline=False, student=LONGER, budget="student"),
+    Row("full", _build_direct, baseline=False),
+    Row("full, twice the epochs", _build_direct, baseline=False, stretch=2.0, budget="twice"),
+    Row("full - (a) correlation", _build_direct, ("training.losses.correlation=0",), baseline=False),
+    Row("full + (a) curriculum", _build_direct, ("training.combination=curriculum",), baseline=False),
+    Row("full + (a) graft", _build_direct, ("training.combination=graft",), baseline=False),
+    Row("full + (b) assistant", _build_cascade, baseline=False),
+    Row("full - (c) pseudo-labels", _build_direct, ("labels.optimise=false",), baseline=False),
+    Row("full + (d) distribution", _build_direct, ("training.losses.distribution=1",), baseline=False),
+    Row("full + LS", _build_direct, ("training.losses.logits_kind=kd-standardised",), baseline=False),
+    Row("all four ideas", _build_cascade, _ALL_IDEAS, baseline=False),
+    Row("all four ideas, direct", _build_direct, _ALL_IDEAS, baseline=False),
 )
 
 
-def row(name: str) -> Row:
+def find_row(name: str) -> Row:
     """The row of this name."""
     return next(r for r in ROWS if r.name == name)
 
@@ -194,30 +217,30 @@ FAMILIES = {"same family": "resnet", "other family": "mobile"}  # the teacher is
 MATCHES = {1: "[4]", 2: "[2, 4]", 4: "[1, 2, 3, 4]"}  # the substages that correspond
 
 
-def thesis_name(how: str, gap: str, family: str, k: int) -> str:
+def thesis_name(way: str, gap: str, family: str, k: int) -> str:
     """The name of one cell."""
-    return f"{how}, {gap}, {family}" + (f", K = {k}" if k else "")
+    return f"{way}, {gap}, {family}" + (f", K = {k}" if k else "")
 
 
-def _thesis() -> tuple[Row, ...]:
+def _make_thesis_rows() -> tuple[Row, ...]:
     rows = []
     for gap, widths in GAPS.items():
         for name, family in FAMILIES.items():
             student = f"students=[{{name: small, family: {family}, width: {widths[family]}}}]"
             plain = (student, "labels.optimise=false")
-            rows.append(Row(thesis_name("KD", gap, name, 0), _kd("kd"), plain, baseline=False))
-            rows.append(Row(thesis_name("whole", gap, name, 0), _direct, plain, baseline=False))
-            for how in ("curriculum", "graft"):
+            rows.append(Row(thesis_name("KD", gap, name, 0), _make_kd_builder("kd"), plain, baseline=False))
+            rows.append(Row(thesis_name("whole", gap, name, 0), _build_direct, plain, baseline=False))
+            for way in ("curriculum", "graft"):
                 for k, match in MATCHES.items():
-                    if how == "graft" and k == 1:  # nothing of the teacher lies behind its last substage
+                    if way == "graft" and k == 1:  # nothing of the teacher lies behind its last substage
                         continue
                     losses = "training.losses.distribution=1"
-                    sets = (*plain, losses, f"training.combination={how}", f"training.match={match}")
-                    rows.append(Row(thesis_name(how, gap, name, k), _direct, sets, baseline=False))
+                    sets = (*plain, losses, f"training.combination={way}", f"training.match={match}")
+                    rows.append(Row(thesis_name(way, gap, name, k), _build_direct, sets, baseline=False))
     return tuple(rows)
 
 
-THESIS = _thesis()
+THESIS = _make_thesis_rows()
 
 # Equal tuning trials for the full method and the baselines: the one weight that each has, the teacher's logits' or the
 # early-learning term's, by these factors of its default. On the seeds that everything else was decided on, by
@@ -237,7 +260,10 @@ def trial_name(name: str, factor: float) -> str:
 
 TRIALS = tuple(
     replace(
-        row(name), name=trial_name(name, factor), sets=(*row(name).sets, f"{key}={factor * default:g}"), baseline=False
+        find_row(name),
+        name=trial_name(name, factor),
+        sets=(*find_row(name).sets, f"{key}={factor * default:g}"),
+        baseline=False,
     )
     for name, (_, key, default) in TRIED.items()
     for factor in FACTORS

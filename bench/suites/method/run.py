@@ -24,13 +24,13 @@ from sklearn.metrics import f1_score
 
 from bench.suites.method.rows import ROWS, THESIS, TRIALS, Row
 from bench.suites.method.tables import write_tables
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_edge.distill.trainer import predict
-from skd_edge.execution.executors import use_threads
-from skd_edge.execution.job_graph import Legs, Node, in_order
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import Material, deployed_view, gather
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.execution.executors import configure_threads
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, cache_root
@@ -51,48 +51,61 @@ CORE = ("no KD", "no KD, clean labels", "teacher, clean labels", "KD", "KD + LS"
 Json = dict[str, Any]
 
 
-def known() -> list[Json]:
+def load_rows() -> list[Json]:
     """Every row so far."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def add(row: Json) -> None:
+def append_row(row: Json) -> None:
     """One line, appended whole, so that processes may write at once."""
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def measure(data: str, noise: str, one: Row, seed: int, runs: Path, card: Json) -> Json:
+def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info: Json) -> Json:
     """Train what a row needs, and score its network on the test clips."""
-    column = CLEAN.get(noise, NOISE["clean"]) if one.clean else NOISE[noise]
-    recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *one.sets])
-    times = {"teacher_epochs": one.stretch * one.teacher, "epochs": one.stretch * one.student}
+    column = CLEAN.get(noise, NOISE["clean"]) if row.clean else NOISE[noise]
+    recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *row.sets])
+    times = {"teacher_epochs": row.without_turns * row.teacher, "epochs": row.without_turns * row.student}
     epochs = {key: round(by * getattr(recipe.training, key)) for key, by in times.items()}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
-    material = gather(recipe, cache_root())
-    with Run(runs / f"{data}-{noise}-{one.name.replace(' ', '_')}-{seed}", resolved_yaml(recipe)) as run:
-        engine = LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1])
-        node = one.grow(Legs(recipe, facts_of(material)), recipe.students[0])
-        finished = [engine.train(n) for n in in_order([node])]
-        return facts(recipe, material, engine, node) | {
-            "data": data, "noise": noise, "row": one.name, "seed": seed, "val": finished[-1].accuracy,
-            "leg": node.hash, "student_seconds": finished[-1].seconds, "student_epochs": node.leg.epochs,
-            "seconds": round(sum(f.seconds for f in finished), 1), "device": card["cpu"],
-            "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
-        }  # fmt: skip
+    training_data = load_training_data(recipe, cache_root())
+    with Run(runs / f"{data}-{noise}-{row.name.replace(' ', '_')}-{seed}", resolved_yaml(recipe)) as run:
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        job = row.build_job(JobFactory(recipe, fingerprint_of(training_data)), recipe.students[0])
+        finished = [executor.train_job(n) for n in topological_order([job])]
+        return score_student(recipe, training_data, executor, job) | {
+            "data": data,
+            "noise": noise,
+            "row": row.name,
+            "seed": seed,
+            "val": finished[-1].accuracy,
+            "leg": job.hash,
+            "student_seconds": finished[-1].seconds,
+            "student_epochs": job.spec.epochs,
+            "seconds": round(sum(f.seconds for f in finished), 1),
+            "device": device_info["cpu"],
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
 
 
-def facts(recipe: Recipe, material: Material, engine: LocalEngine, node: Node) -> Json:
+def score_student(recipe: Recipe, training_data: TrainingData, executor: LocalExecutor, job: TrainingJob) -> Json:
     """Test accuracy, clip by clip (packed bits), and how right the labels were that the student learned from."""
-    clips, preprocess = material.clips, deployed_view(recipe.clip)[1]
-    logits = predict(engine.network(node), clips.test, preprocess)
+    clips, preprocess = training_data.clips, inference_preprocessing(recipe.clip)[1]
+    logits = predict(executor.load_network(job), clips.test, preprocess)
     correct = logits.argmax(1) == clips.test.labels
     macro = f1_score(clips.test.labels, logits.argmax(1), average="macro", zero_division=0)
-    row: Json = {"test": float(correct.mean()), "macro_f1": float(macro), "clips": len(correct),
-                 "correct": np.packbits(correct).tobytes().hex()}  # fmt: skip
-    if node.labels is not None:
-        pseudo = engine.pseudo_labels(node.labels, node.folds)
-        truth = clips.train.labels if material.truth is None else material.truth
+    row: Json = {
+        "test": float(correct.mean()),
+        "macro_f1": float(macro),
+        "clips": len(correct),
+        "correct": np.packbits(correct).tobytes().hex(),
+    }
+    if job.labels is not None:
+        pseudo = executor.pseudo_labels(job.labels, job.folds)
+        truth = clips.train.labels if training_data.truth is None else training_data.truth
         row |= {"labels": float((pseudo.hard == truth).mean()), "noise_estimate": pseudo.noise_rate}
     return row
 
@@ -108,25 +121,31 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/method")
     parser.add_argument("--tables", action="store_true", help="train nothing")
     options = parser.parse_args()
-    use_threads(options.threads or None)
+    configure_threads(options.threads or None)
     sets = {"all": ROWS, "thesis": THESIS, "trials": TRIALS}
     named = {word: tuple(r.name for r in rows) for word, rows in sets.items()} | {"core": CORE}
     names = named.get(options.rows[0], tuple(options.rows))
     wanted = [next(r for r in (*ROWS, *THESIS, *TRIALS) if r.name == name) for name in names]
-    have = {(r["data"], r["noise"], r["row"], r["seed"]) for r in known()}
-    card = device_card()
+    have = {(r["data"], r["noise"], r["row"], r["seed"]) for r in load_rows()}
+    device_info = read_device_info()
     todo = [
         (data, noise, row, seed)
-        for seed in options.seeds for data in options.data for noise in options.noise for row in wanted
+        for seed in options.seeds
+        for data in options.data
+        for noise in options.noise
+        for row in wanted
         if (data, noise, row.name, seed) not in have
-    ]  # fmt: skip
+    ]
     for number, (data, noise, row, seed) in enumerate([] if options.tables else todo):
         began = time.monotonic()
-        result = measure(data, noise, row, seed, options.runs, card)
-        add(result)
-        print(f"{number + 1}/{len(todo)} {data} {noise} seed {seed} {row.name}: {100 * result['test']:.1f} "
-              f"({time.monotonic() - began:.0f} s, pid {os.getpid()})", flush=True)  # fmt: skip
-    write_tables(known(), ROOT / "docs/method_study.md")
+        result = measure(data, noise, row, seed, options.runs, device_info)
+        append_row(result)
+        print(
+            f"{number + 1}/{len(todo)} {data} {noise} seed {seed} {row.name}: {100 * result['test']:.1f} "
+            f"({time.monotonic() - began:.0f} s, pid {os.getpid()})",
+            flush=True,
+        )
+    write_tables(load_rows(), ROOT / "docs/method_study.md")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,13 @@ Draws = NDArray[np.float64]
 DRAWS = 2000
 FIXED = {"human_motion"}  # tested on the same clips whatever the seed; the generated set renders its own for each
 NAMES = {
-    "clean": "clean labels", "sym20": "20 % symmetric noise", "sym40": "40 % symmetric noise",
-    "class40": "40 % class-dependent noise", "voters": "five imperfect voters",
+    "clean": "clean labels",
+    "sym20": "20 % symmetric noise",
+    "sym40": "40 % symmetric noise",
+    "class40": "40 % class-dependent noise",
+    "voters": "five imperfect voters",
     "imbalanced": "20 % symmetric noise, one class 20 times as frequent",
-}  # fmt: skip
+}
 HEAD = """# The method's study
 
 Regenerate: `HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.run --data {data} --noise {noise} --rows
@@ -57,7 +60,7 @@ B), T the teacher on clean labels.
 """
 
 
-def bits(row: Json) -> NDArray[np.float64]:
+def unpack_correct(row: Json) -> NDArray[np.float64]:
     """Which test clips a row got right ``(N,)``."""
     packed = np.frombuffer(bytes.fromhex(row["correct"]), np.uint8)
     return np.unpackbits(packed)[: row["clips"]].astype(np.float64)
@@ -68,38 +71,44 @@ class Column:
 
     def __init__(self, rows: Sequence[Json], same_clips: bool = False) -> None:
         self.same_clips = same_clips  # whether every seed is tested on the same clips
-        self.by: dict[str, dict[int, Json]] = {}
+        self.rows_by_name: dict[str, dict[int, Json]] = {}
         for row in rows:
-            self.by.setdefault(row["row"], {})[row["seed"]] = row
+            self.rows_by_name.setdefault(row["row"], {})[row["seed"]] = row
 
-    def within(self, name: str, seeds: set[int]) -> Column:
+    def limit_seeds(self, name: str, seeds: set[int]) -> Column:
         """This column with only these seeds of one row."""
         limited = Column((), self.same_clips)
-        limited.by = self.by | {name: {s: row for s, row in self.by.get(name, {}).items() if s in seeds}}
+        limited.rows_by_name = self.rows_by_name | {
+            name: {s: row for s, row in self.rows_by_name.get(name, {}).items() if s in seeds}
+        }
         return limited
 
-    def draws(self, *names: str) -> tuple[list[float], list[Draws]] | None:
+    def draw_bootstrap(self, *names: str) -> tuple[list[float], list[Draws]] | None:
         """Mean and bootstrap draws of each row, over the seeds that all of them have; None without any."""
-        if any(name not in self.by for name in names):
+        if any(name not in self.rows_by_name for name in names):
             return None
-        seeds = sorted(set.intersection(*(set(self.by[name]) for name in names)))
+        seeds = sorted(set.intersection(*(set(self.rows_by_name[name]) for name in names)))
         if not seeds:
             return None
-        correct = {name: np.stack([bits(self.by[name][s]) for s in seeds]) for name in names}  # (seeds, N) each
-        return [float(x.mean()) for x in correct.values()], [again(x, self.same_clips) for x in correct.values()]
+        correct = {
+            name: np.stack([unpack_correct(self.rows_by_name[name][s]) for s in seeds]) for name in names
+        }  # (seeds, N) each
+        return [float(x.mean()) for x in correct.values()], [
+            bootstrap_accuracy(x, self.same_clips) for x in correct.values()
+        ]
 
 
-def again(correct: NDArray[np.float64], same_clips: bool = False) -> Draws:
+def bootstrap_accuracy(correct: NDArray[np.float64], same_clips: bool = False) -> Draws:
     """Accuracy in each bootstrap draw ``(DRAWS,)`` of ``correct (seeds, N)``; equal shapes share their draws."""
     seeds, clips = correct.shape
-    picked, counts = resampled(seeds, clips, same_clips)
+    picked, counts = draw_resamples(seeds, clips, same_clips)
     each = np.stack([counts[:, place] @ correct.T for place in range(counts.shape[1])], axis=1)  # (DRAWS, place, seed)
     draws = np.take_along_axis(each, picked[:, :, None], axis=2).mean((1, 2)) / clips
     return correct.mean() + np.sqrt(seeds / max(seeds - 1, 1)) * (draws - correct.mean())
 
 
 @lru_cache(maxsize=8)
-def resampled(seeds: int, clips: int, same_clips: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def draw_resamples(seeds: int, clips: int, same_clips: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Which seeds each draw takes ``(DRAWS, seeds)``; how often each clip in them ``(DRAWS, seeds or 1, clips)``."""
     rng = np.random.default_rng(0)
     picked = rng.integers(0, seeds, (DRAWS, seeds))
@@ -113,9 +122,9 @@ def interval(draws: Draws) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def share(column: Column, name: str, top: str) -> str:
+def format_recovered_share(column: Column, name: str, top: str) -> str:
     """The recovered share between the student alone and ``top``, with its interval."""
-    got = column.draws(name, "no KD", top)
+    got = column.draw_bootstrap(name, "no KD", top)
     if got is None or name in ("no KD", top) or name.startswith("teacher"):
         return "–"
     (x, base, best), (dx, dbase, dbest) = got
@@ -136,11 +145,11 @@ def holm(values: dict[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def leads(column: Column, champion: str = "full", names: Sequence[str] = ()) -> dict[str, str]:
+def format_leads(column: Column, champion: str = "full", names: Sequence[str] = ()) -> dict[str, str]:
     """How far a table's champion leads each of its baselines, in points, with interval and Holm's p-value."""
     found: dict[str, tuple[float, Draws]] = {}
     for row in ROWS:
-        got = column.draws(champion, row.name) if row.baseline and row.name in names else None
+        got = column.draw_bootstrap(champion, row.name) if row.baseline and row.name in names else None
         if got is not None:
             found[row.name] = got[0][0] - got[0][1], got[1][0] - got[1][1]
     p = {
@@ -149,13 +158,16 @@ def leads(column: Column, champion: str = "full", names: Sequence[str] = ()) -> 
     }
     corrected, cells = holm(p), {}
     for name, (mean, d) in found.items():
-        cells[name] = f"{100 * mean:+.1f} {span(d, '+')}, p {corrected[name]:.3f}"
+        cells[name] = f"{100 * mean:+.1f} {format_interval(d, '+')}, p {corrected[name]:.3f}"
     return cells
 
 
 def times_kd(column: Column, name: str) -> str:
     """Training seconds over plain KD's, median over the seeds in which neither ran beside other work."""
-    calm = {n: {s: r["seconds"] for s, r in column.by.get(n, {}).items() if not r.get("paused")} for n in (name, "KD")}
+    calm = {
+        n: {s: r["seconds"] for s, r in column.rows_by_name.get(n, {}).items() if not r.get("paused")}
+        for n in (name, "KD")
+    }
     both = calm[name].keys() & calm["KD"].keys()
     return f"{np.median([calm[name][s] / calm['KD'][s] for s in both]):.1f}" if both else "–"
 
@@ -165,10 +177,10 @@ def section(data: str, noise: str, column: Column) -> list[str]:
     lines = [f"## {data}, {NAMES[noise]}", ""]
     for budget, (title, champion) in BUDGETS.items():
         names = [row.name for row in ROWS if row.budget == budget]
-        if any(name in column.by for name in names):
+        if any(name in column.rows_by_name for name in names):
             shown = dict.fromkeys((*names, champion))
-            others = set().union(*(column.by.get(name, {}) for name in names if name != champion))
-            seen = column.within(champion, others) if others else column
+            others = set().union(*(column.rows_by_name.get(name, {}) for name in names if name != champion))
+            seen = column.limit_seeds(champion, others) if others else column
             lines += [f"### {title}", "", *table(noise, seen, list(shown), champion)]
     return lines
 
@@ -176,22 +188,32 @@ def section(data: str, noise: str, column: Column) -> list[str]:
 def table(noise: str, column: Column, names: Sequence[str], champion: str) -> list[str]:
     """Rows of one column, those that there are, as a table."""
     top = "teacher, clean labels" if noise == "clean" else "no KD, clean labels"
-    recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), leads(column, champion, names)
-    titles = ("row", "test", "95 %", "seeds", f"{recovered} %", f"{champion} leads by", "macro-F1", "labels right",
-              "seconds", "x KD")  # fmt: skip
+    recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), format_leads(column, champion, names)
+    titles = (
+        "row",
+        "test",
+        "95 %",
+        "seeds",
+        f"{recovered} %",
+        f"{champion} leads by",
+        "macro-F1",
+        "labels right",
+        "seconds",
+        "x KD",
+    )
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in names:
-        got = column.draws(name)
+        got = column.draw_bootstrap(name)
         if got is None:
             continue
-        rows = [column.by[name][s] for s in sorted(column.by[name])]
+        rows = [column.rows_by_name[name][s] for s in sorted(column.rows_by_name[name])]
         low, high = interval(got[1][0])
         each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
         seconds = [r["seconds"] for r in rows if not r.get("paused")]  # a process that was held on the way
         labels, macro = ([r[key] for r in rows if key in r] for key in ("labels", "macro_f1"))
         lines.append(
             f"| {name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
-            f"{share(column, name, top)} | {lead.get(name, '–')} | "
+            f"{format_recovered_share(column, name, top)} | {lead.get(name, '–')} | "
             f"{f'{100 * np.mean(macro):.1f}' if macro else '–'} | "
             f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | "
             f"{f'{np.median(seconds):.0f}' if seconds else '–'} | {times_kd(column, name)} |"
@@ -199,7 +221,7 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
     return [*lines, ""]
 
 
-def pooled(columns: dict[tuple[str, str], Column], name: str) -> str:
+def format_pooled_lead(columns: dict[tuple[str, str], Column], name: str) -> str:
     """How far full leads a row over all these columns: mean over every (column, seed) that has both, and how many.
 
     Columns and seeds are both drawn again, crossed (Owen's pigeonhole bootstrap, 0711.3073), and clips within.
@@ -207,85 +229,106 @@ def pooled(columns: dict[tuple[str, str], Column], name: str) -> str:
     cells: list[tuple[tuple[str, str], tuple[str, int]]] = []
     ahead: list[Draws] = []
     for key, column in columns.items():
-        full, row = column.by.get("full", {}), column.by.get(name, {})
+        full, row = column.rows_by_name.get("full", {}), column.rows_by_name.get(name, {})
         for seed in sorted(full.keys() & row.keys()):
             cells.append((key, (key[0], seed)))
-            ours, theirs = bits(full[seed])[None], bits(row[seed])[None]
-            ahead.append(np.append(again(ours) - again(theirs), ours.mean() - theirs.mean()))
+            full_correct, row_correct = unpack_correct(full[seed])[None], unpack_correct(row[seed])[None]
+            ahead.append(
+                np.append(
+                    bootstrap_accuracy(full_correct) - bootstrap_accuracy(row_correct),
+                    full_correct.mean() - row_correct.mean(),
+                )
+            )
     if not cells:
         return "–"
     draws, rng = np.stack(ahead), np.random.default_rng(0)  # (cells, DRAWS and the mean itself)
-    weight = drawn([key for key, _ in cells], rng) * drawn([who for _, who in cells], rng)  # (cells, DRAWS)
+    weight = count_draws([key for key, _ in cells], rng) * count_draws([who for _, who in cells], rng)  # (cells, DRAWS)
     total = weight.sum(0)
     means = (weight * draws[:, :-1]).sum(0)[total > 0] / total[total > 0]
-    return f"{100 * draws[:, -1].mean():+.1f} {span(means, '+')} ({len(cells)})"
+    return f"{100 * draws[:, -1].mean():+.1f} {format_interval(means, '+')} ({len(cells)})"
 
 
-def drawn(who: Sequence[object], rng: np.random.Generator) -> Draws:
+def count_draws(owners: Sequence[object], rng: np.random.Generator) -> Draws:
     """How often whatever each cell belongs to is drawn ``(cells, DRAWS)``."""
-    number = {one: i for i, one in enumerate(dict.fromkeys(who))}
+    number = {one: i for i, one in enumerate(dict.fromkeys(owners))}
     times = rng.multinomial(len(number), np.full(len(number), 1 / len(number)), DRAWS).astype(np.float64)
-    return times[:, [number[one] for one in who]].T
+    return times[:, [number[one] for one in owners]].T
 
 
-def worth(columns: dict[tuple[str, str], Column]) -> list[str]:
+def overall_table(columns: dict[tuple[str, str], Column]) -> list[str]:
     """The page's first table: every row against full, over all columns."""
     noisy = {key: column for key, column in columns.items() if key[1] != "clean"}
     clean = {key: column for key, column in columns.items() if key[1] == "clean"}
-    lines = ["## Over all columns", "",
-             "How far full leads each row, in points at equal student epochs, paired; in brackets the interval over "
-             "columns, seeds and clips, then the number of (column, seed). Not every row has every "
-             "column: sizes compare roughly.", "",
-             "| row | full leads by, noisy columns | clean labels |", "|---|---|---|"]  # fmt: skip
+    lines = [
+        "## Over all columns",
+        "",
+        "How far full leads each row, in points at equal student epochs, paired; in brackets the interval over "
+        "columns, seeds and clips, then the number of (column, seed). Not every row has every "
+        "column: sizes compare roughly.",
+        "",
+        "| row | full leads by, noisy columns | clean labels |",
+        "|---|---|---|",
+    ]
     for row in ROWS:
         shown = row.budget == "epochs" and row.name != "full" and not row.clean and not row.name.startswith("teacher")
-        cells = [pooled(some, row.name) for some in (noisy, clean)]
+        cells = [format_pooled_lead(some, row.name) for some in (noisy, clean)]
         if shown and cells != ["–", "–"]:
             lines.append(f"| {row.name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def thesis(data: str, column: Column) -> list[str]:
+def thesis_table(data: str, column: Column) -> list[str]:
     """Way of distilling by structure of teacher and student, as one table; the best of each line is bold."""
     ways = [("KD", 0), ("whole", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
-    titles = ["structure", *(f"{how}, K = {k}" if k else how for how, k in ways), "best leads by"]
-    lines = [f"## Does the best way depend on the structure? {data}, clean labels, direct", "",
-             "KD is plain; whole is what recipes do by default: KD and the correlation of all substages from the "
-             "first step on. Curriculum and graft have the distribution loss too. K: how many substages correspond. "
-             "Last column, paired: the best way over plain KD, or, where that is best, plain KD over the best other "
-             "way; picked by what it shows, so that it flatters.", "",
-             f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]  # fmt: skip
+    titles = ["structure", *(f"{way}, K = {k}" if k else way for way, k in ways), "best leads by"]
+    lines = [
+        f"## Does the best way depend on the structure? {data}, clean labels, direct",
+        "",
+        "KD is plain; whole is what recipes do by default: KD and the correlation of all substages from the "
+        "first step on. Curriculum and graft have the distribution loss too. K: how many substages correspond. "
+        "Last column, paired: the best way over plain KD, or, where that is best, plain KD over the best other "
+        "way; picked by what it shows, so that it flatters.",
+        "",
+        f"| {' | '.join(titles)} |",
+        "|---" * len(titles) + "|",
+    ]
     empty = len(lines)
     for gap in GAPS:
         for family in FAMILIES:
-            got = column.draws(*(thesis_name(how, gap, family, k) for how, k in ways))
+            got = column.draw_bootstrap(*(thesis_name(way, gap, family, k) for way, k in ways))
             if got is None:
                 continue
             means, draws = got
             best, *rest = np.argsort(means)[::-1]
-            cells = [f"{100 * mean:.1f} {span(draw)}" for mean, draw in zip(means, draws, strict=True)]
+            cells = [f"{100 * mean:.1f} {format_interval(draw)}" for mean, draw in zip(means, draws, strict=True)]
             cells[best] = f"**{cells[best]}**"
             over = 0 if best else rest[0]  # plain KD stands first
-            lead = f"{100 * (means[best] - means[over]):+.1f} {span(draws[best] - draws[over], '+')}"
+            lead = f"{100 * (means[best] - means[over]):+.1f} {format_interval(draws[best] - draws[over], '+')}"
             lines.append(f"| {gap}, {family} | {' | '.join(cells)} | {lead} |")
     return [*lines, ""] if len(lines) > empty else []
 
 
-def span(draws: Draws, sign: str = "") -> str:
+def format_interval(draws: Draws, sign: str = "") -> str:
     """The 95 % interval in points, in brackets."""
     low, high = interval(draws)
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
-def trials(data: str, noise: str, column: Column) -> list[str]:
+def trials_table(data: str, noise: str, column: Column) -> list[str]:
     """Validation accuracy by weight, over the seeds that have all trials; the best is bold."""
-    by = {(name, s): 100 * r["val"] for name, seeds in column.by.items() for s, r in seeds.items() if "val" in r}
+    by = {
+        (name, s): 100 * r["val"] for name, seeds in column.rows_by_name.items() for s, r in seeds.items() if "val" in r
+    }
     factors = sorted((1.0, *FACTORS))
-    lines = [f"## Equal tuning trials: {data}, {NAMES[noise]}", "",
-             "Validation accuracy in % by a weight, as a multiple of the default: that of the teacher's logits (2, the "
-             "labels' is 1), in the rows of early learning that of its term (3).", "",
-             "| row | seeds | " + " | ".join(f"x {f:g}" for f in factors) + " |",
-             "|---|---|" + "---|" * len(factors)]  # fmt: skip
+    lines = [
+        f"## Equal tuning trials: {data}, {NAMES[noise]}",
+        "",
+        "Validation accuracy in % by a weight, as a multiple of the default: that of the teacher's logits (2, the "
+        "labels' is 1), in the rows of early learning that of its term (3).",
+        "",
+        "| row | seeds | " + " | ".join(f"x {f:g}" for f in factors) + " |",
+        "|---|---|" + "---|" * len(factors),
+    ]
     empty = len(lines)
     for name in TRIED:
         names = [trial_name(name, f) for f in factors]
@@ -297,14 +340,14 @@ def trials(data: str, noise: str, column: Column) -> list[str]:
     return [*lines, ""] if len(lines) > empty else []
 
 
-def calibration() -> str:
+def describe_calibration() -> str:
     """How often the intervals claimed a difference where there was none."""
     rows = json.loads((Path(__file__).resolve().parents[2] / "results/method_intervals.json").read_text())["rows"]
-    said = []
-    for spread in sorted({row["spread_points"] for row in rows} - {0.0}):
-        wrong = [100 * row["claims"] / row["studies"] for row in rows if row["spread_points"] == spread]
-        said.append(f"{min(wrong):.0f} to {max(wrong):.0f} of 100 where seeds spread by {spread:g} points")
-    return f"zero is left out by {', '.join(said)}"
+    phrases = []
+    for seed_deviation in sorted({row["spread_points"] for row in rows} - {0.0}):
+        wrong = [100 * row["claims"] / row["studies"] for row in rows if row["spread_points"] == seed_deviation]
+        phrases.append(f"{min(wrong):.0f} to {max(wrong):.0f} of 100 where seeds spread by {seed_deviation:g} points")
+    return f"zero is left out by {', '.join(phrases)}"
 
 
 def write_tables(rows: Sequence[Json], path: Path) -> None:
@@ -312,21 +355,23 @@ def write_tables(rows: Sequence[Json], path: Path) -> None:
     if not rows:
         return
     words = {
-        "data": " ".join(sorted({r["data"] for r in rows})), "noise": " ".join(sorted({r["noise"] for r in rows})),
-        "seeds": " ".join(str(s) for s in sorted({r["seed"] for r in rows})), "student": "small",
-        "calibration": calibration(),
+        "data": " ".join(sorted({r["data"] for r in rows})),
+        "noise": " ".join(sorted({r["noise"] for r in rows})),
+        "seeds": " ".join(str(s) for s in sorted({r["seed"] for r in rows})),
+        "student": "small",
+        "calibration": describe_calibration(),
         "device": ", ".join(sorted({f"{r['device']} ({r['threads']} thread(s), torch {r['torch']})" for r in rows})),
-    }  # fmt: skip
+    }
     columns = {
-        (data, noise): Column(mine, same_clips=data in FIXED)
+        (data, noise): Column(column_rows, same_clips=data in FIXED)
         for data in sorted({r["data"] for r in rows})
         for noise in NAMES
-        if (mine := [r for r in rows if (r["data"], r["noise"]) == (data, noise)])
+        if (column_rows := [r for r in rows if (r["data"], r["noise"]) == (data, noise)])
     }
-    lines = worth(columns)
+    lines = overall_table(columns)
     for (data, noise), column in columns.items():
         lines += section(data, noise, column)
-        lines += trials(data, noise, column)
+        lines += trials_table(data, noise, column)
         if noise == "clean":
-            lines += thesis(data, column)
+            lines += thesis_table(data, column)
     write_atomic(path, HEAD.format(**words) + "\n".join(lines))

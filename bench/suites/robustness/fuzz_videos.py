@@ -24,22 +24,22 @@ from typing import Any
 import av
 import numpy as np
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import write_json
-from skd_bench.video.clip import Preprocess, Sampling
-from skd_edge.data.sources.listing import Entry, Split, listing
-from skd_edge.data.sources.synthetic import encode, render
-from skd_edge.data.store.clip_store import filled, open_store
+from skd_bench.video.clip import Preprocessing, Sampling
+from skd_edge.data.sources.listing import ClipEntry, Split, make_listing
+from skd_edge.data.sources.synthetic import render_clip, write_video
+from skd_edge.data.store.clip_store import ensure_store, open_store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results/fuzz_videos.json"
-SAMPLING, PREPROCESS = Sampling(8), Preprocess(32, 32, "crop", (0.45,) * 3, (0.225,) * 3)
+SAMPLING, PREPROCESS = Sampling(8), Preprocessing(32, 32, "crop", (0.45,) * 3, (0.225,) * 3)
 CONTAINERS = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4", "webm": "libvpx", "ts": "libx264"}
 
 
 def seeds(folder: Path) -> list[bytes]:
     """A sound video in each container, as bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    encode(folder / "seed.mp4", images := render("spin_cw", frames=24, size=64, difficulty=0.3, seed=0))
+    write_video(folder / "seed.mp4", images := render_clip("spin_cw", frames=24, size=64, difficulty=0.3, seed=0))
     found = [(folder / "seed.mp4").read_bytes()]
     for ending, codec in CONTAINERS.items():
         with av.open(str(folder / f"seed.{ending}"), "w") as container:
@@ -78,7 +78,7 @@ def insert(data: bytearray, rng: random.Random) -> None:
 def declare(data: bytearray, rng: random.Random) -> None:
     """Gigantic widths, heights, counts and lengths: fields of the headers, all ones."""
     names = (b"avc1", b"tkhd", b"stsz", b"stco", b"stts", b"mvhd", b"mdhd", b"avih", b"strf", b"idx1", b"\xb0", b"\xba")
-    places = [at for name in names for at in _all(data, name)] or [0]
+    places = [at for name in names for at in _find_all(data, name)] or [0]
     for _ in range(rng.choice([1, 3])):
         at = rng.choice(places) + rng.randrange(48)
         data[at : at + rng.choice([2, 4, 8])] = rng.choice([b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff", b"\0" * 4])
@@ -87,12 +87,12 @@ def declare(data: bytearray, rng: random.Random) -> None:
 def zero_rate(data: bytearray, rng: random.Random) -> None:
     """Time scales and frame durations of nothing."""
     for name in (b"mdhd", b"mvhd", b"stts", b"avih", b"strh"):
-        for at in _all(data, name):
+        for at in _find_all(data, name):
             where = at + len(name) + rng.randrange(28)
             data[where : where + 4] = bytes(4)
 
 
-def _all(data: bytearray, name: bytes) -> list[int]:
+def _find_all(data: bytearray, name: bytes) -> list[int]:
     found, at = [], data.find(name)
     while at >= 0:
         found.append(at)
@@ -103,7 +103,7 @@ def _all(data: bytearray, name: bytes) -> list[int]:
 BREAKS = {f.__name__: f for f in (flip_bits, flip_head, truncate, insert, declare, zero_rate)}
 
 
-def broken_videos(folder: Path, count: int, seed: int = 0) -> list[tuple[Path, str]]:
+def make_broken_videos(folder: Path, count: int, seed: int = 0) -> list[tuple[Path, str]]:
     """``count`` files and how each was broken; a tenth has the ending of another container (swapped)."""
     rng, sound = random.Random(seed), seeds(folder / "seeds")
     endings, made = [*CONTAINERS, "mov"], []
@@ -129,16 +129,16 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     Raises:
         AssertionError: A file has neither pixels nor a reason, or something is left behind.
     """
-    made = broken_videos(folder / "videos", count)
+    made = make_broken_videos(folder / "videos", count)
     sound = folder / "sound.mp4"
-    encode(sound, render("blink", frames=8, size=32, difficulty=0.1, seed=1))
-    entries = [Entry(p, p.name, "ab"[i % 2], "train", p.name) for i, (p, _) in enumerate(made)]
+    write_video(sound, render_clip("blink", frames=8, size=32, difficulty=0.1, seed=1))
+    entries = [ClipEntry(p, p.name, "ab"[i % 2], "train", p.name) for i, (p, _) in enumerate(made)]
     splits: tuple[Split, ...] = ("train", "train", "val", "test")
     for i, (split, label) in enumerate(product(splits, "ab")):
-        entries.append(Entry(sound, f"sound {i}.mp4", label, split, f"{i}"))
-    listed, cache = listing(entries), folder / "cache"
-    began, before = time.monotonic(), _own_mib()
-    _, card = filled(listed, SAMPLING, PREPROCESS, cache, processes=processes, patience=patience)
+        entries.append(ClipEntry(sound, f"sound {i}.mp4", label, split, f"{i}"))
+    listed, cache = make_listing(entries), folder / "cache"
+    began, before = time.monotonic(), _private_mib()
+    _, card = ensure_store(listed, SAMPLING, PREPROCESS, cache, processes=processes, timeout=patience)
     seconds = time.monotonic() - began
     clips = open_store(listed, SAMPLING, PREPROCESS, cache, min_clips=0.0)
     reasons = {q["path"]: q["reason"] for q in card["quarantined"]}
@@ -151,7 +151,7 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
         assert np.asarray(clips.train.clips[first : first + 32]).shape[1:] == (8, 32, 32, 3)
     assert not multiprocessing.active_children()
     assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == ["clips.npy", "lock", "store.json"]
-    how = Counter(kind for _, kind in made)
+    counts = Counter(kind for _, kind in made)
     failed = Counter(kind for path, kind in made if path.name in reasons)
     return {
         "videos": count,
@@ -160,20 +160,20 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
         "set_aside": len(reasons),
         "hung": sum("did not end" in r for r in reasons.values()),
         "crashed": sum("ended the process" in r for r in reasons.values()),
-        "kinds": {kind: {"videos": how[kind], "set_aside": failed[kind]} for kind in sorted(how)},
-        "reasons": dict(Counter(_general(r) for r in reasons.values()).most_common()),
-        "parent_grew_mib": round(_own_mib() - before, 1),
+        "kinds": {kind: {"videos": counts[kind], "set_aside": failed[kind]} for kind in sorted(counts)},
+        "reasons": dict(Counter(_generalise_reason(r) for r in reasons.values()).most_common()),
+        "parent_grew_mib": round(_private_mib() - before, 1),
         "largest_worker_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1),
     }
 
 
-def _own_mib() -> float:
+def _private_mib() -> float:
     """Memory that is this process's own: pages of the mapped store are the system's."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
-def _general(reason: str) -> str:
+def _generalise_reason(reason: str) -> str:
     return "".join("0" if c.isdigit() else c for c in reason).replace("00", "0")[:60]
 
 
@@ -184,7 +184,7 @@ def main() -> None:
     count = parser.parse_args().count
     with tempfile.TemporaryDirectory() as folder:
         found = run(Path(folder), count)
-    write_json(RESULTS, {"device": device_card(), "cores": len(os.sched_getaffinity(0)), **found})
+    write_json(RESULTS, {"device": read_device_info(), "cores": len(os.sched_getaffinity(0)), **found})
     print({k: v for k, v in found.items() if k != "reasons"})
 
 

@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import sha256_file, write_json
 from skd_edge.run_folder import read_journal
 
@@ -57,12 +57,12 @@ def start(recipe: Path, out: Path, cache: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> float:
+def wait_for_end(process: subprocess.Popen[str]) -> float:
     """Seconds until it ends well."""
     began = time.monotonic()
-    _, said = process.communicate(timeout=3600)
+    _, stderr = process.communicate(timeout=3600)
     if process.returncode:
-        raise SystemExit(f"the run failed with {process.returncode}: {said[-2000:]}")
+        raise SystemExit(f"the run failed with {process.returncode}: {stderr[-2000:]}")
     return time.monotonic() - began
 
 
@@ -80,7 +80,7 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
     return False
 
 
-def facts(out: Path) -> dict[str, Any]:
+def read_outcome(out: Path) -> dict[str, Any]:
     """What must be equal: the choice, and each leg's hash and weights."""
     report = json.loads((out / "report.json").read_text())
     weights = {path.parent.name: sha256_file(path) for path in sorted(out.glob("legs/*/weights.safetensors"))}
@@ -92,32 +92,41 @@ def study(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """Once in peace, once with ``kills`` kills."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE, encoding="utf-8")
-    seconds = finish(start(recipe, folder / "peace", folder / "peace-cache"))
+    seconds = wait_for_end(start(recipe, folder / "peace", folder / "peace-cache"))
     draw, out, moments = random.Random(seed), folder / "war", list[float]()
     while len(moments) < kills:
         # Later starts have less left to do: short waits hit imports and the first stages, long ones what is left.
         moment = draw.uniform(0, seconds) if len(moments) % 2 else draw.uniform(0, seconds / 3)
         if not kill_after(start(recipe, out, folder / "war-cache"), moment):
-            out = _anew(folder)  # it was finished: the rest of the kills meet a new run
+            out = _make_new_run_folder(folder)  # it was finished: the rest of the kills meet a new run
             continue
         moments.append(round(moment, 2))
         print(f"killed after {moment:.1f} s ({len(moments)} of {kills})", flush=True)
-    finish(start(recipe, out, folder / "war-cache"))
-    finished = Counter((file.parent.name, e["leg"]) for file in folder.glob("war*/journal.jsonl")
-                       for e in read_journal(file.parent) if e["event"] == "leg_finished")  # fmt: skip
-    peace, war = facts(folder / "peace"), facts(out)
+    wait_for_end(start(recipe, out, folder / "war-cache"))
+    finished = Counter(
+        (file.parent.name, e["leg"])
+        for file in folder.glob("war*/journal.jsonl")
+        for e in read_journal(file.parent)
+        if e["event"] == "leg_finished"
+    )
+    uninterrupted, interrupted = read_outcome(folder / "peace"), read_outcome(out)
     return {
-        "kills": kills, "seed": seed, "seconds_in_peace": round(seconds, 1), "moments": moments,
-        "same_choice": peace["chosen"] == war["chosen"], "same_legs": set(peace["weights"]) == set(war["weights"]),
-        "bit_equal_weights": peace["weights"] == war["weights"], "legs": len(war["weights"]),
+        "kills": kills,
+        "seed": seed,
+        "seconds_in_peace": round(seconds, 1),
+        "moments": moments,
+        "same_choice": uninterrupted["chosen"] == interrupted["chosen"],
+        "same_legs": set(uninterrupted["weights"]) == set(interrupted["weights"]),
+        "bit_equal_weights": uninterrupted["weights"] == interrupted["weights"],
+        "legs": len(interrupted["weights"]),
         "legs_finished_twice": sum(count > 1 for count in finished.values()),
         "longest_leg_seconds": max(
             json.loads(path.read_text())["seconds"] for path in (folder / "peace").glob("legs/*/leg.json")
         ),
-    }  # fmt: skip
+    }
 
 
-def _anew(folder: Path) -> Path:
+def _make_new_run_folder(folder: Path) -> Path:
     """A new run folder, the cache emptied."""
     cache = folder / "war-cache"
     cache.rename(folder / f"{cache.name}-{time.monotonic_ns()}")
@@ -129,10 +138,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = study(given.kills, given.seed, Path(folder))
-    write_json(RESULTS, {"device": device_card(), **result})
+        result = study(options.kills, options.seed, Path(folder))
+    write_json(RESULTS, {"device": read_device_info(), **result})
     print(json.dumps(result, indent=2))
     if not (result["same_choice"] and result["bit_equal_weights"] and not result["legs_finished_twice"]):
         sys.exit("the killed run came out differently")

@@ -25,9 +25,9 @@ import av
 import numpy as np
 
 if TYPE_CHECKING:
-    from skd_bench.video.clip import Preprocess, Sampling
-    from skd_edge.data.sources.listing import Listing
-    from skd_edge.data.store.clip_store import ClipSet
+    from skd_bench.video.clip import Preprocessing, Sampling
+    from skd_edge.data.sources.listing import ClipListing
+    from skd_edge.data.store.clip_store import ClipSplit
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, PAGE = ROOT / "bench/results/data_speed.json", ROOT / "docs/data_speed.md"
@@ -37,7 +37,7 @@ CLIPS, EPOCHS, STEPS = 400, 10, 40
 
 
 # ------------------------------------------------------------------------------------------ the bare loop
-def bare(paths: list[Path], frames: int, size: int) -> None:
+def decode_bare(paths: list[Path], frames: int, size: int) -> None:
     """What one would write in ten lines: decode with PyAV, keep the frames at the middles, resize, to RGB.
 
     One thread a process, as in the store's (threads of the scaler take a larger share of a busy core).
@@ -55,10 +55,10 @@ def bare(paths: list[Path], frames: int, size: int) -> None:
             np.stack([frame.to_ndarray() for frame in shown])
 
 
-def bare_on_all_cores(paths: list[Path], frames: int, size: int) -> None:
+def decode_bare_on_all_cores(paths: list[Path], frames: int, size: int) -> None:
     """The same on every core; processes are started as the store's are."""
     context = get_context("spawn")
-    workers = [context.Process(target=bare, args=(paths[i::CORES], frames, size)) for i in range(CORES)]
+    workers = [context.Process(target=decode_bare, args=(paths[i::CORES], frames, size)) for i in range(CORES)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -67,7 +67,7 @@ def bare_on_all_cores(paths: list[Path], frames: int, size: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------ measuring
-def timed(work: Callable[[], object]) -> float:
+def time_call(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -79,7 +79,9 @@ def core_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def ratios(what: str, one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS) -> dict[str, Any]:
+def compare_times(
+    title: str, one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS
+) -> dict[str, Any]:
     """How many times as long ``other`` takes as ``one``; the order alternates."""
     found: list[float] = []
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -87,10 +89,10 @@ def ratios(what: str, one: Callable[[], object], other: Callable[[], object], ro
     for number in range(rounds):
         for work, side in ((one, 0), (other, 1))[:: 1 if number % 2 else -1]:
             spent = core_seconds()
-            seconds[side].append(timed(work))
+            seconds[side].append(time_call(work))
             cores[side].append(core_seconds() - spent)
         found.append(seconds[1][-1] / seconds[0][-1])
-        print(f"{what} {number + 1} of {rounds}: {seconds[0][-1]:.2f} s, {seconds[1][-1]:.2f} s", flush=True)
+        print(f"{title} {number + 1} of {rounds}: {seconds[0][-1]:.2f} s, {seconds[1][-1]:.2f} s", flush=True)
     return {
         "ratio": round(statistics.median(found), 3),
         "range": [round(min(found), 3), round(max(found), 3)],
@@ -105,22 +107,22 @@ def private_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
-def scanning(listed: Listing, sampling: Sampling, preprocess: Preprocess, folder: Path) -> dict[str, Any]:
+def compare_scan(listed: ClipListing, sampling: Sampling, preprocess: Preprocessing, folder: Path) -> dict[str, Any]:
     """The bare loop's time divided by the store's: 1 where they are equally fast."""
-    from skd_edge.data.store.clip_store import filled
+    from skd_edge.data.store.clip_store import ensure_store
 
     paths = [e.path for e in listed.entries]
 
     def store() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        filled(listed, sampling, preprocess, folder)
+        ensure_store(listed, sampling, preprocess, folder)
 
-    return ratios(
-        "scan + store, bare loop:", store, lambda: bare_on_all_cores(paths, sampling.frames, preprocess.width)
+    return compare_times(
+        "scan + store, bare loop:", store, lambda: decode_bare_on_all_cores(paths, sampling.frames, preprocess.width)
     )
 
 
-def reading(clips: ClipSet, paths: list[Path], sampling: Sampling, preprocess: Preprocess) -> dict[str, Any]:
+def compare_epoch(clips: ClipSplit, paths: list[Path], sampling: Sampling, preprocess: Preprocessing) -> dict[str, Any]:
     """One epoch of batches from the store, in random order, against decoding the same clips, both on one core."""
     order = np.random.default_rng(0).permutation(len(clips))
 
@@ -128,10 +130,12 @@ def reading(clips: ClipSet, paths: list[Path], sampling: Sampling, preprocess: P
         for first in range(0, len(order), BATCH):
             clips.clips[order[first : first + BATCH]].sum()  # every byte is touched
 
-    return ratios("store, decoding:", epoch, lambda: bare(paths, sampling.frames, preprocess.width), rounds=3)
+    return compare_times(
+        "store, decoding:", epoch, lambda: decode_bare(paths, sampling.frames, preprocess.width), rounds=3
+    )
 
 
-def decoders(paths: list[Path], sampling: Sampling, preprocess: Preprocess) -> dict[str, Any] | None:
+def compare_decoders(paths: list[Path], sampling: Sampling, preprocess: Preprocessing) -> dict[str, Any] | None:
     """How many times as fast torchcodec decodes as PyAV, on one core; None where it cannot be loaded."""
     from skd_bench.errors import UserError
     from skd_bench.video.clip import decode_clip
@@ -146,22 +150,22 @@ def decoders(paths: list[Path], sampling: Sampling, preprocess: Preprocess) -> d
     def decoding(decode: Callable[..., object]) -> Callable[[], object]:
         return lambda: [decode(path, sampling, preprocess) is None for path in paths]
 
-    return ratios("torchcodec, PyAV:", decoding(decode_with_torchcodec), decoding(decode_clip), rounds=3)
+    return compare_times("torchcodec, PyAV:", decoding(decode_with_torchcodec), decoding(decode_clip), rounds=3)
 
 
-def waiting(cache: Path) -> dict[str, Any]:
+def measure_batch_share(cache: Path) -> dict[str, Any]:
     """The share of the quickstart's training step that goes into its batch: view, shift, normalise."""
     import torch
 
-    from skd_edge.data.augmentation import batch_view
+    from skd_edge.data.augmentation import augment_batch
     from skd_edge.distill.losses.classification import soft_cross_entropy
-    from skd_edge.labels.dataset import deployed_view, gather
+    from skd_edge.labels.dataset import inference_preprocessing, load_training_data
     from skd_edge.models.builder import build_network
     from skd_edge.recipe.loader import load_recipe
 
     print(f"the quickstart's step, {STEPS} times", flush=True)
     recipe = load_recipe("quickstart", ["data.train=320", "data.val=20", "data.test=20"])  # a step sees one batch
-    clips, (_, preprocess) = gather(recipe, cache).clips.train, deployed_view(recipe.clip)
+    clips, (_, preprocess) = load_training_data(recipe, cache).clips.train, inference_preprocessing(recipe.clip)
     network = build_network(recipe.students[0], classes=10, clip=recipe.clip, seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     size = recipe.training.batch
@@ -173,8 +177,8 @@ def waiting(cache: Path) -> dict[str, Any]:
     for number in range(STEPS):
         index = order[number * size % (len(order) - size) :][:size]
         began = time.perf_counter()
-        x = batch_view(clips.clips[index], clips.ids[index], number, recipe.augment, preprocess)
-        there = time.perf_counter()
+        x = augment_batch(clips.clips[index], clips.ids[index], number, recipe.augment, preprocess)
+        batch_ready = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         logits = network(x).logits
         assert logits is not None
@@ -182,8 +186,8 @@ def waiting(cache: Path) -> dict[str, Any]:
         loss.backward()
         optimizer.step()
         done = time.perf_counter()
-        shares.append((there - began) / (done - began))
-        data_s.append(there - began)
+        shares.append((batch_ready - began) / (done - began))
+        data_s.append(batch_ready - began)
         step_s.append(done - began)
     return {
         "share": round(statistics.median(shares[5:]), 4),
@@ -194,35 +198,35 @@ def waiting(cache: Path) -> dict[str, Any]:
     }
 
 
-def memory(clips: ClipSet, preprocess: Preprocess) -> dict[str, Any]:
+def measure_memory(clips: ClipSplit, preprocess: Preprocessing) -> dict[str, Any]:
     """Private memory after each of ten epochs of augmented batches, MiB."""
-    from skd_edge.data.augmentation import batch_view
-    from skd_edge.recipe.schema import Augment
+    from skd_edge.data.augmentation import augment_batch
+    from skd_edge.recipe.schema import AugmentationSettings
 
     found = []
     for epoch in range(EPOCHS):
         order = np.random.default_rng(epoch).permutation(len(clips))
         for first in range(0, len(order), BATCH):
             index = np.sort(order[first : first + BATCH])
-            batch_view(clips.clips[index], clips.ids[index], epoch, Augment(), preprocess)
+            augment_batch(clips.clips[index], clips.ids[index], epoch, AugmentationSettings(), preprocess)
         found.append(round(private_mib(), 1))
         print(f"epoch {epoch + 1} of {EPOCHS}: {found[-1]} MiB", flush=True)
     return {"mib": found, "grew": round(found[-1] - found[1], 1)}
 
 
 # ------------------------------------------------------------------------------------------ all of it
-def listed_videos(root: Path | None, clips: int, folder: Path) -> Listing:
+def list_videos(root: Path | None, clips: int, folder: Path) -> ClipListing:
     """Videos of a folder, or a generated set of 112x112 pixels, as training clips."""
-    from skd_edge.data.sources.listing import VIDEOS, Entry, Listing
-    from skd_edge.data.sources.synthetic import generate
+    from skd_edge.data.sources.listing import VIDEO_SUFFIXES, ClipEntry, ClipListing
+    from skd_edge.data.sources.synthetic import generate_dataset
     from skd_edge.recipe.data import GeneratedData
 
     if root is None:
         root = folder / "generated"
-        generate(root, GeneratedData(kind="generated", train=clips, val=10, test=10, frames=40, size=112), 0)
-    videos = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEOS)
+        generate_dataset(root, GeneratedData(kind="generated", train=clips, val=10, test=10, frames=40, size=112), 0)
+    videos = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     videos = videos[:: max(len(videos) // clips, 1)][:clips]  # of the whole folder, not of its first class
-    return Listing(("a",), tuple(Entry(p, f"{i}", "a", "train", f"{i}") for i, p in enumerate(videos)), "")
+    return ClipListing(("a",), tuple(ClipEntry(p, f"{i}", "a", "train", f"{i}") for i, p in enumerate(videos)), "")
 
 
 def main() -> None:
@@ -231,25 +235,25 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="a folder of videos; else a generated set")
     parser.add_argument("--clips", type=int, default=CLIPS, help="at most so many")
     options = parser.parse_args()
-    from skd_bench.device.info import device_card
+    from skd_bench.device.info import read_device_info
     from skd_bench.files import write_atomic, write_json
-    from skd_bench.video.clip import Preprocess, Sampling
-    from skd_edge.data.store.clip_store import _subset, filled
+    from skd_bench.video.clip import Preprocessing, Sampling
+    from skd_edge.data.store.clip_store import _make_clip_split, ensure_store
 
-    sampling, preprocess = Sampling(8), Preprocess(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)
+    sampling, preprocess = Sampling(8), Preprocessing(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        listed = listed_videos(options.root, options.clips, folder)
-        found: dict[str, Any] = {"device": device_card(), "cores": CORES, "load": os.getloadavg()[0]}
+        listed = list_videos(options.root, options.clips, folder)
+        found: dict[str, Any] = {"device": read_device_info(), "cores": CORES, "load": os.getloadavg()[0]}
         found |= {"clips": len(listed.entries), "videos": str(options.root.name if options.root else "generated")}
-        found["scan"] = scanning(listed, sampling, preprocess, folder / "cache")
-        store, card = filled(listed, sampling, preprocess, folder / "cache")
+        found["scan"] = compare_scan(listed, sampling, preprocess, folder / "cache")
+        store, card = ensure_store(listed, sampling, preprocess, folder / "cache")
         pixels = np.load(store / "clips.npy", mmap_mode="r")
-        clips = _subset("train", list(listed.entries), pixels, card["hash"], ("a",))
-        found["epoch"] = reading(clips, [e.path for e in listed.entries], sampling, preprocess)
-        found["memory"] = memory(clips, preprocess)
-        found["torchcodec"] = decoders([e.path for e in listed.entries[::2]], sampling, preprocess)
-        found["step"] = waiting(folder / "cache")
+        clips = _make_clip_split("train", list(listed.entries), pixels, card["hash"], ("a",))
+        found["epoch"] = compare_epoch(clips, [e.path for e in listed.entries], sampling, preprocess)
+        found["memory"] = measure_memory(clips, preprocess)
+        found["torchcodec"] = compare_decoders([e.path for e in listed.entries[::2]], sampling, preprocess)
+        found["step"] = measure_batch_share(folder / "cache")
     write_json(RESULTS, found)
     write_atomic(PAGE, page(found))
     print(page(found))
@@ -258,17 +262,33 @@ def main() -> None:
 def page(found: dict[str, Any]) -> str:
     """docs/data_speed.md."""
     scan, epoch, step, grew = found["scan"], found["epoch"], found["step"], found["memory"]
-    ours, bare_loop = scan["core_seconds"]
+    store_seconds, bare_seconds = scan["core_seconds"]
     rows = (
-        ("scan + store, share of a bare PyAV loop's speed", ">= 85 %", _range(scan["ratio"], scan["range"], 100, " %")),
-        ("the same in core-seconds, whatever else the machine does", ">= 85 %", f"{100 * bare_loop / ours:.3g} %"),
-        ("an epoch from the store, times as fast as decoding it", ">= 20", _range(epoch["ratio"], epoch["range"], 1)),
-        ("share of a training step spent on its batch", "<= 5 %", _range(step["share"], step["range"], 100, " %")),
+        (
+            "scan + store, share of a bare PyAV loop's speed",
+            ">= 85 %",
+            _format_range(scan["ratio"], scan["range"], 100, " %"),
+        ),
+        (
+            "the same in core-seconds, whatever else the machine does",
+            ">= 85 %",
+            f"{100 * bare_seconds / store_seconds:.3g} %",
+        ),
+        (
+            "an epoch from the store, times as fast as decoding it",
+            ">= 20",
+            _format_range(epoch["ratio"], epoch["range"], 1),
+        ),
+        (
+            "share of a training step spent on its batch",
+            "<= 5 %",
+            _format_range(step["share"], step["range"], 100, " %"),
+        ),
         ("private memory, from the second to the tenth epoch", "flat", f"{grew['grew']:+.1f} MiB"),
     )
     if other := found["torchcodec"]:
-        said = f"{_range(other['ratio'], other['range'], 1)} (with PyAV's own FFmpeg, the same frames)"
-        rows += (("torchcodec, times as fast as PyAV", "none", said),)
+        measured = f"{_format_range(other['ratio'], other['range'], 1)} (with PyAV's own FFmpeg, the same frames)"
+        rows += (("torchcodec, times as fast as PyAV", "none", measured),)
     return f"""\
 # How fast clips come
 
@@ -279,7 +299,7 @@ turn; in brackets the range over the rounds.
 
 | what | goal | measured |
 |---|---|---|
-{chr(10).join(f"| {what} | {goal} | {said} |" for what, goal, said in rows)}
+{chr(10).join(f"| {title} | {goal} | {measured} |" for title, goal, measured in rows)}
 
 The bare loop decodes every frame with PyAV on the same cores, keeps eight and resizes them with the same scaler; it
 checks nothing and keeps nothing. The step is the quickstart's, of {step["step"]}: {step["milliseconds"][0]:.1f} of
@@ -287,7 +307,7 @@ checks nothing and keeps nothing. The step is the quickstart's, of {step["step"]
 """
 
 
-def _range(middle: float, ends: list[float], scale: int, unit: str = "") -> str:
+def _format_range(middle: float, ends: list[float], scale: int, unit: str = "") -> str:
     return f"{scale * middle:.3g}{unit} ({scale * ends[0]:.3g} to {scale * ends[1]:.3g})"
 
 

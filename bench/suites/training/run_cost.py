@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
 from skd_edge.pipeline.compress import plan
 from skd_edge.recipe.loader import load_recipe
@@ -32,11 +32,11 @@ from skd_edge.run_folder import read_journal
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/run_cost.json", ROOT / "docs/run_cost.md"
-LEGS = {"leg_started", "leg_finished", "leg_cached"}
+JOB_EVENTS = {"leg_started", "leg_finished", "leg_cached"}
 Json = dict[str, Any]
 
 
-def tree(root: int) -> list[int]:
+def list_process_tree(root: int) -> list[int]:
     """A process and all that come from it."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -60,21 +60,21 @@ def pss_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
-def timed(recipe: str, out: Path) -> tuple[float, int]:
+def run_compress(recipe: str, out: Path) -> tuple[float, int]:
     """Seconds of one ``skd-edge compress``, and the peak memory of its processes in MiB."""
     command = [sys.executable, "-m", "skd_edge.cli", "compress", recipe, "--out", str(out)]
-    began, peak, looked = time.monotonic(), 0, 0.0
+    began, peak, last_sample = time.monotonic(), 0, 0.0
     with subprocess.Popen(command) as process:
         while process.poll() is None:
-            if time.monotonic() - looked > 1.0:
-                peak, looked = max(peak, sum(map(pss_kb, tree(process.pid)))), time.monotonic()
+            if time.monotonic() - last_sample > 1.0:
+                peak, last_sample = max(peak, sum(map(pss_kb, list_process_tree(process.pid)))), time.monotonic()
             time.sleep(0.02)
     if process.returncode:
         sys.exit(process.returncode)
     return time.monotonic() - began, round(peak / 1024)
 
 
-def spent(events: list[Json]) -> dict[str, float]:
+def split_seconds(events: list[Json]) -> dict[str, float]:
     """Seconds of a run's journal, by what they were spent on; what is not in it is book-keeping."""
     at = [datetime.fromisoformat(e["time"]).timestamp() for e in events]
 
@@ -82,13 +82,13 @@ def spent(events: list[Json]) -> dict[str, float]:
         return max(i for i, e in enumerate(events) if e["event"] in wanted)
 
     clips = last({"clips"})
-    weighed = max(i for i, e in enumerate(events[:clips]) if e["event"] == "measured")
-    legs, measured = last(LEGS), last({"measured"})
+    benchmark_end = max(i for i, e in enumerate(events[:clips]) if e["event"] == "measured")
+    last_job, measured = last(JOB_EVENTS), last({"measured"})
     return {
-        "weighing untrained files": at[weighed] - at[0],
-        "clips": at[clips] - at[weighed],
+        "weighing untrained files": at[benchmark_end] - at[0],
+        "clips": at[clips] - at[benchmark_end],
         "training, labels": sum(e["seconds"] for e in events if e["event"] == "leg_finished"),
-        "export, measurement": at[measured] - at[legs],
+        "export, measurement": at[measured] - at[last_job],
     }
 
 
@@ -98,26 +98,34 @@ def study(name: str, runs: Path) -> Json:
         sys.exit(f"{runs / name} is there already: what it cost cannot be seen any more; give another --runs")
     recipe = load_recipe(name)
     expected = plan(recipe, runs / name)
-    seconds, peak = timed(name, runs / name)
-    parts = spent(read_journal(runs / name))
-    again, _ = timed(name, runs / name)
+    seconds, peak = run_compress(name, runs / name)
+    parts = split_seconds(read_journal(runs / name))
+    again, _ = run_compress(name, runs / name)
     parts["book-keeping"] = seconds - sum(parts.values())
     return {
-        "recipe": name, "seed": recipe.seed, "seconds": round(seconds, 1), "peak_pss_mib": peak,
-        "parts": {k: round(v, 1) for k, v in parts.items()}, "planned": round(expected.seconds, 1),
+        "recipe": name,
+        "seed": recipe.seed,
+        "seconds": round(seconds, 1),
+        "peak_pss_mib": peak,
+        "parts": {k: round(v, 1) for k, v in parts.items()},
+        "planned": round(expected.seconds, 1),
         "planned_training": round(expected.training_seconds, 1),
-        "again": round(again, 2), "device": device_card(),
-    }  # fmt: skip
+        "again": round(again, 2),
+        "device": read_device_info(),
+    }
 
 
 def table(rows: list[Json]) -> str:
     """The page."""
     lines = [
-        "# What a run costs", "",
+        "# What a run costs",
+        "",
         "Regenerate: `python -m bench.suites.training.run_cost quickstart`, then `... human_motion`.",
-        "One run each, with an empty cache, seed 0; memory is the summed PSS of all processes.", "",
-        "| | " + " | ".join(r["recipe"] for r in rows) + " |", "|---|" + "---|" * len(rows),
-    ]  # fmt: skip
+        "One run each, with an empty cache, seed 0; memory is the summed PSS of all processes.",
+        "",
+        "| | " + " | ".join(r["recipe"] for r in rows) + " |",
+        "|---|" + "---|" * len(rows),
+    ]
 
     def line(title: str, cells: list[str]) -> None:
         lines.append(f"| {title} | {' | '.join(cells)} |")
@@ -126,9 +134,13 @@ def table(rows: list[Json]) -> str:
     for part in rows[0]["parts"]:
         line(f"- {part}", [f"{r['parts'][part]:.0f} ({r['parts'][part] / r['seconds']:.1%})" for r in rows])
     line("`plan` had said, s", [f"{r['planned']:.0f} ({r['planned'] / r['seconds'] - 1:+.0%})" for r in rows])
-    line("of that training, s", [
-        f"{r['planned_training']:.0f} ({r['planned_training'] / r['parts']['training, labels'] - 1:+.0%})" for r in rows
-    ])  # fmt: skip
+    line(
+        "of that training, s",
+        [
+            f"{r['planned_training']:.0f} ({r['planned_training'] / r['parts']['training, labels'] - 1:+.0%})"
+            for r in rows
+        ],
+    )
     line("the same command again, s", [f"{r['again']:.1f}" for r in rows])
     line("peak memory, MiB", [str(r["peak_pss_mib"]) for r in rows])
     line("device", [f"{r['device']['cpu']}, {r['device']['cores_usable']} cores" for r in rows])
@@ -141,16 +153,16 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+", help="names of shipped recipes, or recipe files")
     parser.add_argument("--runs", type=Path, help="where run folders and cache are kept; default: a temporary folder")
     parser.add_argument("--again", action="store_true", help="only the run with everything there, in --runs once more")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        runs = given.runs or Path(temporary)
+        runs = options.runs or Path(temporary)
         os.environ |= {"SKD_EDGE_CACHE": str(runs / "cache"), "SKD_EDGE_LEDGER": str(runs / "looks.jsonl")}
-        for recipe in given.recipes:
+        for recipe in options.recipes:
             rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
             others = [r for r in rows if r["recipe"] != recipe]
-            if given.again:
+            if options.again:
                 (row,) = (r for r in rows if r["recipe"] == recipe)
-                row["again"] = round(timed(recipe, runs / recipe)[0], 2)
+                row["again"] = round(run_compress(recipe, runs / recipe)[0], 2)
             else:
                 row = study(recipe, runs)
             rows = sorted([*others, row], key=lambda r: r["recipe"] != "quickstart")

@@ -20,65 +20,79 @@ from statistics import median, quantiles
 import numpy as np
 import torch
 
-from skd_bench.device.info import device_card
+from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
-from skd_edge.data.store.clip_store import Clips, ClipSet
-from skd_edge.distill.job import Leg
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
-from skd_edge.distill.teacher_outputs import TeacherCache
-from skd_edge.distill.trainer import _Training, view_of
-from skd_edge.execution.executors import use_threads
-from skd_edge.labels.dataset import deployed_view
-from skd_edge.models.tsm import build
+from skd_edge.distill.teacher_outputs import TeacherOutputCache
+from skd_edge.distill.trainer import Trainer, training_view
+from skd_edge.execution.executors import configure_threads
+from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
-from skd_edge.recipe.schema import Network, Recipe
+from skd_edge.recipe.schema import NetworkSpec, Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/step_cost.json", ROOT / "docs/step_cost.md"
 CLASSES, CLIPS, WARM, GOAL = 10, 256, 3, 0.15
 
 
-def leg_of(recipe: Recipe, learner: Network, **changes: object) -> Leg:
+def make_job_spec(recipe: Recipe, learner: NetworkSpec, **changes: object) -> JobSpec:
     """A student's leg with the recipe's settings; the names of its inputs do not matter here."""
-    leg = Leg(
-        learner=learner, role="student", path=(recipe.teacher.name, learner.name), teacher="t", start=None, targets="l",
-        data="d", classes=CLASSES, clip=recipe.clip, augment=recipe.augment, training=recipe.training, epochs=1,
-        weak=False, staged=True, seed=0,
-    )  # fmt: skip
-    return replace(leg, **changes)  # type: ignore[arg-type]  # keys are names of fields
+    spec = JobSpec(
+        learner=learner,
+        role="student",
+        path=(recipe.teacher.name, learner.name),
+        teacher="t",
+        start=None,
+        targets="l",
+        data="d",
+        classes=CLASSES,
+        clip=recipe.clip,
+        augment=recipe.augment,
+        training=recipe.training,
+        epochs=1,
+        weak=False,
+        staged=True,
+        seed=0,
+    )
+    return replace(spec, **changes)  # type: ignore[arg-type]  # keys are names of fields
 
 
-def noise(recipe: Recipe) -> Clips:
+def make_random_clips(recipe: Recipe) -> ClipDataset:
     """Random clips of the stored size; one set stands for all splits."""
     rng = np.random.default_rng(0)
-    clip = deployed_view(recipe.clip)[1]
+    clip = inference_preprocessing(recipe.clip)[1]
     pixels = rng.integers(0, 256, (CLIPS, recipe.clip.frames, clip.height, clip.width, 3), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, CLIPS)
-    drawn = ClipSet(np.arange(CLIPS), pixels, labels, np.arange(CLIPS), tuple(map(str, range(CLIPS))), "noise")
-    return Clips(tuple(map(str, range(CLASSES))), drawn, drawn, drawn, (), "")
+    drawn = ClipSplit(np.arange(CLIPS), pixels, labels, np.arange(CLIPS), tuple(map(str, range(CLIPS))), "noise")
+    return ClipDataset(tuple(map(str, range(CLASSES))), drawn, drawn, drawn, (), "")
 
 
-def parts_of(recipe: Recipe, student: Network, folder: Path) -> dict[str, Callable[[], object]]:
+def build_timed_parts(recipe: Recipe, student: NetworkSpec, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed: the network alone, one batch of data, a step on labels, and a step of the method."""
-    clips, preprocess = noise(recipe), deployed_view(recipe.clip)[1]
-    leg = leg_of(recipe, student)
+    clips, preprocess = make_random_clips(recipe), inference_preprocessing(recipe.clip)[1]
+    spec = make_job_spec(recipe, student)
     targets = np.random.default_rng(1).dirichlet(np.ones(CLASSES), CLIPS).astype(np.float32)
     shape = {"classes": CLASSES, "frames": recipe.clip.frames, "size": recipe.clip.size}
-    teacher = TeacherCache(
-        build(recipe.teacher, **shape, seed=1).eval(),
-        lambda index, view: view_of(clips.train, index, view, leg, preprocess), CLIPS, folder / "teacher",
-    )  # fmt: skip
-    said = teacher.view(0)
+    teacher = TeacherOutputCache(
+        build_tsm(recipe.teacher, **shape, seed=1).eval(),
+        lambda index, view: training_view(clips.train, index, view, spec, preprocess),
+        CLIPS,
+        folder / "teacher",
+    )
+    teacher_out = teacher.outputs_for_view(0)
     index = np.arange(recipe.training.batch)
 
-    def training(leg: Leg, teacher: TeacherCache | None) -> _Training:
-        made = _Training(leg, clips, targets, teacher, (), preprocess, folder / leg.hash, None, lambda row: None)
-        made.learner.train()
-        return made
+    def make_trainer(spec: JobSpec, teacher: TeacherOutputCache | None) -> Trainer:
+        trainer = Trainer(spec, clips, targets, teacher, (), preprocess, folder / spec.hash, None, lambda row: None)
+        trainer.learner.train()
+        return trainer
 
-    staged = training(leg, teacher)
-    plain = training(leg_of(recipe, student, teacher=None, staged=False), None)
-    clip = view_of(clips.train, index, 0, leg, preprocess).to(plain.device)
+    staged = make_trainer(spec, teacher)
+    plain = make_trainer(make_job_spec(recipe, student, teacher=None, staged=False), None)
+    clip = training_view(clips.train, index, 0, spec, preprocess).to(plain.device)
     labels = plain.targets[: len(index)]
 
     def network() -> None:
@@ -89,12 +103,12 @@ def parts_of(recipe: Recipe, student: Network, folder: Path) -> dict[str, Callab
         _wait()
 
     def data() -> None:
-        view_of(clips.train, index, 0, leg, preprocess).to(plain.device)
+        training_view(clips.train, index, 0, spec, preprocess).to(plain.device)
         _wait()
 
-    def step(of: _Training, taught: bool) -> None:
-        of.step = of.total - 1  # behind the curriculum: every substage, head and logits
-        of._train_step(index, 0, said if taught else None)
+    def step(trainer: Trainer, with_teacher: bool) -> None:
+        trainer.step = trainer.total_steps - 1  # behind the curriculum: every substage, head and logits
+        trainer._train_step(index, 0, teacher_out if with_teacher else None)
         _wait()
 
     return {
@@ -110,10 +124,10 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def study(recipe: Recipe, student: Network, rounds: int) -> dict[str, object]:
+def study(recipe: Recipe, student: NetworkSpec, rounds: int) -> dict[str, object]:
     """Milliseconds of each part (median over rounds) and shares of the network's time, round by round."""
     with tempfile.TemporaryDirectory() as folder:
-        parts = parts_of(recipe, student, Path(folder))
+        parts = build_timed_parts(recipe, student, Path(folder))
         times: dict[str, list[float]] = {name: [] for name in parts}
         for number in range(rounds + WARM):
             for name, part in parts.items():
@@ -127,13 +141,17 @@ def study(recipe: Recipe, student: Network, rounds: int) -> dict[str, object]:
     }
     over["data"] = [d / n for d, n in zip(times["data"], times["network"], strict=True)]
     return {
-        "student": student.name, "family": student.family, "width": student.width, "batch": recipe.training.batch,
-        "rounds": rounds, "milliseconds": {name: round(median(t), 2) for name, t in times.items()},
+        "student": student.name,
+        "family": student.family,
+        "width": student.width,
+        "batch": recipe.training.batch,
+        "rounds": rounds,
+        "milliseconds": {name: round(median(t), 2) for name, t in times.items()},
         "over the network": {name: [round(q, 3) for q in quantiles(o, n=4)] for name, o in over.items()},
-    }  # fmt: skip
+    }
 
 
-def table(rows: list[dict[str, object]], card: dict[str, object], threads: int) -> str:
+def table(rows: list[dict[str, object]], device_info: dict[str, object], threads: int) -> str:
     """Markdown."""
     lines = [
         "# What a step costs",
@@ -162,7 +180,7 @@ def table(rows: list[dict[str, object]], card: dict[str, object], threads: int) 
         [
             *lines,
             "",
-            f"Measured on {card.get('cpu', 'this machine')}, {threads} threads, torch {torch.__version__}.",
+            f"Measured on {device_info.get('cpu', 'this machine')}, {threads} threads, torch {torch.__version__}.",
             "",
         ]
     )
@@ -177,14 +195,14 @@ def main() -> None:
         "--set", action="append", default=[], dest="sets", help="a setting of the recipe, as compress has it"
     )
     parser.add_argument("--only", nargs="*", help="names of networks; default: every student and assistant")
-    given = parser.parse_args()
-    use_threads(given.threads)
-    recipe = load_recipe("human_motion", ["data.root=.", *given.sets])
-    learners = [n for n in (*recipe.students, *recipe.assistants) if n.name in (given.only or recipe.networks)]
-    rows = [study(recipe, learner, given.rounds) for learner in learners]
-    card = device_card()
-    write_json(RESULTS, {"device": card, "threads": given.threads, "rows": rows})
-    write_atomic(TABLE, table(rows, card, given.threads))
+    options = parser.parse_args()
+    configure_threads(options.threads)
+    recipe = load_recipe("human_motion", ["data.root=.", *options.sets])
+    learners = [n for n in (*recipe.students, *recipe.assistants) if n.name in (options.only or recipe.networks)]
+    rows = [study(recipe, learner, options.rounds) for learner in learners]
+    device_info = read_device_info()
+    write_json(RESULTS, {"device": device_info, "threads": options.threads, "rows": rows})
+    write_atomic(TABLE, table(rows, device_info, options.threads))
     print(TABLE.read_text())
 
 

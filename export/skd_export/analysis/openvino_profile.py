@@ -8,22 +8,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from skd_bench.benchmark.targets import random_clip
+from skd_bench.benchmark.targets import make_random_clip
 from skd_bench.files import sha256_file, write_json
-from skd_bench.runtimes.openvino import Executed, OpenVinoSession
-from skd_export.analysis.operator_profile import Fate
+from skd_bench.runtimes.openvino import ExecutedLayer, OpenVinoSession
+from skd_export.analysis.operator_profile import OperatorProfile
 
-_WARM, _RUNS = 10, 100
-_MOVES = frozenset({
-    "Transpose", "Permute", "Reshape", "Reorder", "Concatenation", "Split", "StridedSlice", "Pad", "Gather", "Tile",
-    "Broadcast", "Convert", "ShuffleChannels", "SpaceToDepth", "MemoryInput", "MemoryOutput",
-})  # fmt: skip
-_POINTWISE = frozenset({"Subgraph", "Eltwise", "FakeQuantize", "Convert"})
+_WARMUP_RUNS, _PROFILED_RUNS = 10, 100
+_DATA_MOVEMENT_OPERATORS = frozenset(
+    {
+        "Transpose",
+        "Permute",
+        "Reshape",
+        "Reorder",
+        "Concatenation",
+        "Split",
+        "StridedSlice",
+        "Pad",
+        "Gather",
+        "Tile",
+        "Broadcast",
+        "Convert",
+        "ShuffleChannels",
+        "SpaceToDepth",
+        "MemoryInput",
+        "MemoryOutput",
+    }
+)
+_POINTWISE_OPERATORS = frozenset({"Subgraph", "Eltwise", "FakeQuantize", "Convert"})
 _TYPES = {"u8": "int8", "i8": "int8", "f16": "fp16", "bf16": "bf16", "f32": "fp32", "f64": "fp64"}
-_METHOD = 1  # raised when what is written changes
+_CACHE_VERSION = 1  # raised when what is written changes
 
 
-def openvino_facts(path: Path | str) -> dict[str, Any]:
+def profile_with_openvino(path: Path | str) -> dict[str, Any]:
     """``operators`` and ``fates`` of a file as OpenVINO runs it, found once and kept beside it.
 
     Args:
@@ -38,50 +54,69 @@ def openvino_facts(path: Path | str) -> dict[str, Any]:
         UserError: OpenVINO is missing, or cannot run the file.
     """
     path = Path(path)
-    note = path.with_suffix(".openvino.json")
-    key = f"{_METHOD}:{sha256_file(path)}"
-    if (known := _noted(note, key)) is None:
+    cache_file = path.with_suffix(".openvino.json")
+    key = f"{_CACHE_VERSION}:{sha256_file(path)}"
+    if (profile := _read_cached_profile(cache_file, key)) is None:
         session = OpenVinoSession(path, 1, profile=True)
         try:
-            ran = _profiled(session)
+            executed = _measure_executed_nodes(session)
         finally:
             session.close()
-        counts = Counter(f"{each.kind} {each.precision}" for each in ran if each.kind not in _MOVES)
-        known = {
+        counts = Counter(
+            f"{node.kind} {node.precision}" for node in executed if node.kind not in _DATA_MOVEMENT_OPERATORS
+        )
+        profile = {
             "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-            "fates": [vars(Fate(each.node, each.kind, _ran(each), each.microseconds)) for each in ran],
+            "fates": [
+                vars(OperatorProfile(node.name, node.kind, _classify_computation(node), node.microseconds))
+                for node in executed
+            ],
         }
-        write_json(note, {"key": key, "facts": known})
-    return known
+        write_json(cache_file, {"key": key, "facts": profile})
+    return profile
 
 
-def _profiled(session: OpenVinoSession) -> list[Executed]:
+def _measure_executed_nodes(session: OpenVinoSession) -> list[ExecutedLayer]:
     """What ran, with the microseconds of a query after warm-up; the plugin's own figures are means of all queries."""
-    clip = random_clip(session)
-    for _ in range(_WARM):
+    clip = make_random_clip(session)
+    for _ in range(_WARMUP_RUNS):
         session.run(clip)
-    cold = session.executed()
-    for _ in range(_RUNS):
+    warmup = session.executed_layers()
+    for _ in range(_PROFILED_RUNS):
         session.run(clip)
-    took = [
-        replace(e, microseconds=max((e.microseconds * (_WARM + _RUNS) - before.microseconds * _WARM) / _RUNS, 0.0))
-        for e, before in zip(session.executed(), cold, strict=True)
+    measured = [
+        replace(
+            e,
+            microseconds=max(
+                (e.microseconds * (_WARMUP_RUNS + _PROFILED_RUNS) - before.microseconds * _WARMUP_RUNS)
+                / _PROFILED_RUNS,
+                0.0,
+            ),
+        )
+        for e, before in zip(session.executed_layers(), warmup, strict=True)
     ]
-    return [e for e in took if e.microseconds or e.kind not in _MOVES]  # the others are of constants, or in place
+    return [
+        e for e in measured if e.microseconds or e.kind not in _DATA_MOVEMENT_OPERATORS
+    ]  # the others are of constants, or in place
 
 
-def _ran(each: Executed) -> str:
+def _classify_computation(node: ExecutedLayer) -> str:
     """As `Fate.ran` has it: pointwise work between integers and floats is a conversion."""
-    computed, gives = _TYPES.get(each.precision), _TYPES.get(each.gives)
-    if each.kind in _POINTWISE and computed and gives and (computed == "int8") != (gives == "int8"):
+    compute_type, output_type = _TYPES.get(node.precision), _TYPES.get(node.output_precision)
+    if (
+        node.kind in _POINTWISE_OPERATORS
+        and compute_type
+        and output_type
+        and (compute_type == "int8") != (output_type == "int8")
+    ):
         return "converted"
-    return "reformatted" if each.kind in _MOVES else computed or "other"
+    return "reformatted" if node.kind in _DATA_MOVEMENT_OPERATORS else compute_type or "other"
 
 
-def _noted(note: Path, key: str) -> dict[str, Any] | None:
+def _read_cached_profile(cache_file: Path, key: str) -> dict[str, Any] | None:
     try:
-        noted = json.loads(note.read_text(encoding="utf-8"))
+        content = json.loads(cache_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = noted.get("facts") if isinstance(noted, dict) and noted.get("key") == key else None
-    return known if isinstance(known, dict) else None
+    profile = content.get("facts") if isinstance(content, dict) and content.get("key") == key else None
+    return profile if isinstance(profile, dict) else None

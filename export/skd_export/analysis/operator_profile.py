@@ -14,18 +14,33 @@ import onnxruntime as ort
 
 from skd_bench.errors import UserError
 
-_RUNS = 5
-_WARM = 2
-_MOVES = frozenset({
-    "Transpose", "Reshape", "ReorderInput", "ReorderOutput", "Cast", "Unsqueeze", "Squeeze", "Flatten", "Slice",
-    "Concat", "Identity", "Pad", "Split", "Expand", "Gather",
-})  # fmt: skip
-_CONVERTS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_PROFILED_RUNS = 5
+_WARMUP_RUNS = 2
+_DATA_MOVEMENT_OPERATORS = frozenset(
+    {
+        "Transpose",
+        "Reshape",
+        "ReorderInput",
+        "ReorderOutput",
+        "Cast",
+        "Unsqueeze",
+        "Squeeze",
+        "Flatten",
+        "Slice",
+        "Concat",
+        "Identity",
+        "Pad",
+        "Split",
+        "Expand",
+        "Gather",
+    }
+)
+_CONVERSION_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _TYPES = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8", "double": "fp64"}
 
 
 @dataclass(frozen=True)
-class Fate:
+class OperatorProfile:
     """One node as it ran.
 
     Attributes:
@@ -42,7 +57,7 @@ class Fate:
     microseconds: float
 
 
-def operator_fates(path: Path | str) -> list[Fate]:
+def profile_operators(path: Path | str) -> list[OperatorProfile]:
     """Run one clip of noise with ONNX Runtime's profiler on one thread, and say of each node what ran.
 
     An INT8 convolution that fell back shows as a ``Conv`` that ran in ``fp32``. On CPUs FP16 convolutions are widened:
@@ -63,24 +78,24 @@ def operator_fates(path: Path | str) -> list[Fate]:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            feeds = {given.name: _noise(given) for given in session.get_inputs()}
-            for _ in range(_WARM + _RUNS):
+            feeds = {model_input.name: _make_noise_input(model_input) for model_input in session.get_inputs()}
+            for _ in range(_WARMUP_RUNS + _PROFILED_RUNS):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         except (RuntimeError, ValueError) as error:  # what onnxruntime raises derives from these
             raise UserError(f"ONNX Runtime cannot run {path}: {str(error).splitlines()[0]}") from error
-    return _fates(events)
+    return _parse_profiler_events(events)
 
 
-def by_kind(fates: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def group_by_operator(profiles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Nodes of one kind and fate together: ``op``, ``ran``, ``nodes`` and ``share`` of the time; the longest first.
 
     Args:
-        fates: As `Fate` has them, as plain mappings.
+        profiles: As `Fate` has them, as plain mappings.
     """
     groups: dict[tuple[str, str], list[float]] = {}
-    for fate in fates:
-        groups.setdefault((fate["op"], fate["ran"]), []).append(fate["microseconds"])
+    for profile in profiles:
+        groups.setdefault((profile["op"], profile["ran"]), []).append(profile["microseconds"])
     total = sum(map(sum, groups.values())) or 1.0
     rows = [
         {"op": op, "ran": ran, "nodes": len(times), "share": sum(times) / total} for (op, ran), times in groups.items()
@@ -88,33 +103,37 @@ def by_kind(fates: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["share"], row["op"], row["ran"]))
 
 
-def _fates(events: list[dict[str, Any]]) -> list[Fate]:
+def _parse_profiler_events(events: list[dict[str, Any]]) -> list[OperatorProfile]:
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    found: dict[str, list[dict[str, Any]]] = {}
+    events_by_node: dict[str, list[dict[str, Any]]] = {}
     for event in kernels:
-        found.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
-    fates = []
-    for name, each in found.items():
-        what = each[0]["args"]
-        times = sorted(e["dur"] for e in each[_WARM:])
-        fates.append(Fate(name, what["op_name"], _ran(what), float(np.median(times)) if times else 0.0))
-    return fates
+        events_by_node.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    profiles = []
+    for name, node_events in events_by_node.items():
+        arguments = node_events[0]["args"]
+        times = sorted(e["dur"] for e in node_events[_WARMUP_RUNS:])
+        profiles.append(
+            OperatorProfile(
+                name, arguments["op_name"], _classify_computation(arguments), float(np.median(times)) if times else 0.0
+            )
+        )
+    return profiles
 
 
-def _ran(what: dict[str, Any]) -> str:
-    op = what["op_name"]
-    if op in _CONVERTS:
+def _classify_computation(arguments: dict[str, Any]) -> str:
+    op = arguments["op_name"]
+    if op in _CONVERSION_OPERATORS:
         return "converted"
-    if op in _MOVES:
+    if op in _DATA_MOVEMENT_OPERATORS:
         return "reformatted"
-    types = [next(iter(kind)) for kind in (*what["input_type_shape"][:1], *what["output_type_shape"][:1])]
+    types = [next(iter(kind)) for kind in (*arguments["input_type_shape"][:1], *arguments["output_type_shape"][:1])]
     computed = [_TYPES[t] for t in types if t in _TYPES]
     return min(computed, key=("int8", "fp16", "fp32", "fp64").index) if computed else "other"
 
 
-def _noise(given: Any) -> np.ndarray[Any, Any]:
-    shape = [n if isinstance(n, int) else 1 for n in given.shape]
+def _make_noise_input(model_input: Any) -> np.ndarray[Any, Any]:
+    shape = [n if isinstance(n, int) else 1 for n in model_input.shape]
     rng = np.random.default_rng(0)
-    if given.type == "tensor(uint8)":
+    if model_input.type == "tensor(uint8)":
         return rng.integers(0, 256, shape, np.uint8)
     return rng.standard_normal(shape, dtype=np.float32)

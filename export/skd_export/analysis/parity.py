@@ -14,27 +14,27 @@ from torch import nn
 from skd_bench.errors import UserError
 
 Floats = npt.NDArray[np.float32]
-_SHOWN_FLIPS = 20
+_MAX_FLIPS = 20
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ParityBounds:
     """What a file may differ by.
 
     Attributes:
-        relative: FP32: largest difference over largest logit. Agreement must be perfect besides.
+        fp32_relative: FP32: largest difference over largest logit. Agreement must be perfect besides.
         fp16_agreement: FP16: share of clips with the same top class, in 0..1.
-        agreement: INT8: share of clips with the same top class, in 0..1 ...
-        drop: ... or the accuracy that may be lost, in points. One of the two is enough.
+        int8_agreement: INT8: share of clips with the same top class, in 0..1 ...
+        int8_drop: ... or the accuracy that may be lost, in points. One of the two is enough.
     """
 
-    relative: float = 1e-4
+    fp32_relative: float = 1e-4
     fp16_agreement: float = 0.995
-    agreement: float = 0.98
-    drop: float = 1.0
+    int8_agreement: float = 0.98
+    int8_drop: float = 1.0
 
 
-def torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Floats:
+def compute_torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Floats:
     """Logits ``(N, C)`` of a network for batches of normalised clips ``(b, 3, T, H, W)``, on the network's device.
 
     Raises:
@@ -50,7 +50,7 @@ def torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Floats:
     return np.concatenate(rows)
 
 
-def parity(
+def compute_parity(
     reference_logits: npt.ArrayLike, candidate_logits: npt.ArrayLike, labels: npt.ArrayLike | None = None
 ) -> dict[str, Any]:
     """Compare a candidate's logits with the reference's, clip by clip.
@@ -71,8 +71,8 @@ def parity(
     Raises:
         UserError: Shapes differ, there are no clips, or a logit is NaN or infinite (names the clip).
     """
-    reference = _logits(reference_logits, "the network")
-    candidate = _logits(candidate_logits, "the exported file")
+    reference = _check_logits(reference_logits, "the network")
+    candidate = _check_logits(candidate_logits, "the exported file")
     if reference.shape != candidate.shape:
         raise UserError(f"logits of shapes {reference.shape} and {candidate.shape} cannot be compared clip by clip")
     truth = None if labels is None else np.asarray(labels, dtype=np.int64)
@@ -80,22 +80,26 @@ def parity(
         raise UserError(f"{len(reference)} clips need {len(reference)} labels, not an array of shape {truth.shape}")
     difference = np.abs(candidate - reference)
     scale = float(np.abs(reference).max()) or 1.0
-    ours, theirs = reference.argmax(axis=1), candidate.argmax(axis=1)
-    drop = None if truth is None else 100.0 * float(np.mean(ours == truth) - np.mean(theirs == truth))
+    reference_classes, candidate_classes = reference.argmax(axis=1), candidate.argmax(axis=1)
+    drop = (
+        None
+        if truth is None
+        else 100.0 * float(np.mean(reference_classes == truth) - np.mean(candidate_classes == truth))
+    )
     return {
         "n": len(reference),
         "max_abs": float(difference.max()),
         "mean_abs": float(difference.mean()),
         "relative": float(difference.max()) / scale,
-        "cosine": _cosine(reference, candidate),
+        "cosine": _mean_cosine(reference, candidate),
         "spread": float(np.ptp(reference, axis=0).max()) / scale,
-        "agreement": float(np.mean(ours == theirs)),
-        "flips": _flips(reference, ours, theirs, truth),
+        "agreement": float(np.mean(reference_classes == candidate_classes)),
+        "flips": _list_flips(reference, reference_classes, candidate_classes, truth),
         "accuracy_drop": drop,
     }
 
 
-def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = None) -> str | None:
+def find_violated_bound(parity: Mapping[str, Any], precision: str, bounds: ParityBounds | None = None) -> str | None:
     """Why a file is outside the bounds of its precision, in words, or None when it is within them.
 
     Args:
@@ -106,15 +110,15 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
     Raises:
         ValueError: The precision is not known.
     """
-    bounds = bounds or Bounds()
+    bounds = bounds or ParityBounds()
     agreement, drop, n = parity["agreement"], parity["accuracy_drop"], parity["n"]
     if precision == "fp32":
         if agreement < 1.0:
             return (
                 f"the FP32 file changes the top class of {round((1 - agreement) * n)} of {n} clips; it may change none"
             )
-        if parity["relative"] > bounds.relative:
-            off = f"{parity['relative']:.1e} of the largest, above {bounds.relative:.0e}"
+        if parity["relative"] > bounds.fp32_relative:
+            off = f"{parity['relative']:.1e} of the largest, above {bounds.fp32_relative:.0e}"
             return f"the FP32 file's logits are off by {off}"
         return None
     if precision == "fp16":
@@ -124,27 +128,29 @@ def verdict(parity: Mapping[str, Any], precision: str, bounds: Bounds | None = N
         return f"the FP16 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below {least}"
     if precision not in ("int8", "int8-trt"):
         raise ValueError(f"precision is 'fp32', 'fp16', 'int8' or 'int8-trt', not {precision!r}")
-    if agreement >= bounds.agreement or (drop is not None and drop <= bounds.drop + 1e-9):  # one clip is one clip
+    if agreement >= bounds.int8_agreement or (
+        drop is not None and drop <= bounds.int8_drop + 1e-9
+    ):  # one clip is one clip
         return None
     lost = "an unknown number of" if drop is None else f"{drop:.1f}"
     return (
         f"the {precision.upper()} file agrees with the network on {100 * agreement:.1f} % of {n} clips, below "
-        f"{100 * bounds.agreement:.1f} %, and loses {lost} points, above {bounds.drop:.1f}"
+        f"{100 * bounds.int8_agreement:.1f} %, and loses {lost} points, above {bounds.int8_drop:.1f}"
     )
 
 
-def _logits(values: npt.ArrayLike, whose: str) -> npt.NDArray[np.float64]:
+def _check_logits(values: npt.ArrayLike, producer: str) -> npt.NDArray[np.float64]:
     logits = np.asarray(values, dtype=np.float64)
     if logits.ndim != 2 or not logits.size:
         raise UserError(
-            f"{whose} gave logits of shape {logits.shape}; (clips, classes) with at least one clip is needed"
+            f"{producer} gave logits of shape {logits.shape}; (clips, classes) with at least one clip is needed"
         )
     if len(bad := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
-        raise UserError(f"{whose} gave NaN or infinite logits for clip {bad[0]} (and {len(bad) - 1} others)")
+        raise UserError(f"{producer} gave NaN or infinite logits for clip {bad[0]} (and {len(bad) - 1} others)")
     return logits
 
 
-def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+def _mean_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     """Mean cosine of the rows; two zero rows are alike, a zero row and another are not."""
     lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     product = lengths[0] * lengths[1]
@@ -153,20 +159,20 @@ def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     return float(np.clip(cosines, -1.0, 1.0).mean())
 
 
-def _flips(
+def _list_flips(
     reference: npt.NDArray[np.float64],
-    ours: npt.NDArray[np.int64],
-    theirs: npt.NDArray[np.int64],
+    reference_classes: npt.NDArray[np.int64],
+    candidate_classes: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
-    clips = np.flatnonzero(ours != theirs)
-    margins = reference[clips, ours[clips]] - reference[clips, theirs[clips]]
-    surest = np.argsort(-margins, kind="stable")[:_SHOWN_FLIPS]
+    clips = np.flatnonzero(reference_classes != candidate_classes)
+    margins = reference[clips, reference_classes[clips]] - reference[clips, candidate_classes[clips]]
+    surest = np.argsort(-margins, kind="stable")[:_MAX_FLIPS]
     return [
         {
             "clip": int(clips[i]),
-            "reference": int(ours[clips[i]]),
-            "candidate": int(theirs[clips[i]]),
+            "reference": int(reference_classes[clips[i]]),
+            "candidate": int(candidate_classes[clips[i]]),
             "margin": float(margins[i]),
             "label": None if labels is None else int(labels[clips[i]]),
         }

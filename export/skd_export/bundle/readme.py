@@ -8,20 +8,29 @@ from typing import Any
 from skd_bench.bundle.manifest import Artefact, Manifest
 
 
-def readme_text(manifest: Manifest) -> str:
+def format_readme(manifest: Manifest) -> str:
     """The README of a bundle as Markdown, written from its manifest alone (equal manifests give equal text)."""
-    sections = (_head, _classes, _input, _usage, _tools, _files, _limits, _licences)
+    sections = (
+        _format_introduction,
+        _format_class_table,
+        _format_input_section,
+        _format_usage_section,
+        _format_commands_section,
+        _format_file_table,
+        _format_limits_section,
+        _format_licences_section,
+    )
     return "\n\n".join(section(manifest) for section in sections) + "\n"
 
 
-def _head(m: Manifest) -> str:
-    chosen = m.artefact()
+def _format_introduction(m: Manifest) -> str:
+    chosen = m.find_artefact()
     trained = " → ".join(chosen.path) or chosen.student
     where = " on OpenVINO" if chosen.runtime == "openvino" else ""
     return (
         f"# {m.name}: a video classifier\n\n"
         f"A network that sorts short clips into {len(m.classes)} classes, written by {m.created_by}. "
-        f"**Use `{m.default}`** ({chosen.precision.upper()}{where}, {_size(chosen.bytes)}; trained along {trained})."
+        f"**Use `{m.default}`** ({chosen.precision.upper()}{where}, {_format_file_size(chosen.bytes)}; trained along {trained})."
         "\n\n"
         "Nothing in this folder is a program. `manifest.json` holds everything below for machines, with the SHA-256 of "
         "each file. What was measured, on which device, lies beside these files in `MEASURED.md` and `measured.json`; "
@@ -29,12 +38,12 @@ def _head(m: Manifest) -> str:
     )
 
 
-def _classes(m: Manifest) -> str:
-    rows = "\n".join(f"| {i} | {_cell(name)} |" for i, name in enumerate(m.classes))
+def _format_class_table(m: Manifest) -> str:
+    rows = "\n".join(f"| {i} | {_escape_table_cell(name)} |" for i, name in enumerate(m.classes))
     return f"## Classes\n\nIn the order of the logits:\n\n| index | class |\n|---:|---|\n{rows}"
 
 
-def _input(m: Manifest) -> str:
+def _format_input_section(m: Manifest) -> str:
     s, p = m.sampling, m.preprocess
     frames = {
         "uniform": f"the video's duration is cut into {s.frames} equal parts and the frame shown in the middle of each "
@@ -50,12 +59,12 @@ def _input(m: Manifest) -> str:
         "## What goes in, what comes out\n\n"
         f"- **Frames**: {frames}. Order matters.\n"
         f"- **Pixels**: RGB, {p.height} high and {p.width} wide, {fit}.\n"
-        f"{_values(m)}"
+        f"{_format_input_values(m)}"
         f"- **Output** `logits`: float32 `(B, {len(m.classes)})`; softmax gives probabilities."
     )
 
 
-def _values(m: Manifest) -> str:
+def _format_input_values(m: Manifest) -> str:
     s, p = m.sampling, m.preprocess
     if m.contract == "uint8_frames":
         return f"- **Input** `frames`: uint8 `(B, {s.frames}, {p.height}, {p.width}, 3)`, any batch B, as decoded.\n"
@@ -65,13 +74,17 @@ def _values(m: Manifest) -> str:
     )
 
 
-def _usage(m: Manifest) -> str:
-    here = (_openvino(m), _ort(m)) if m.artefact().runtime == "openvino" else (_ort(m), _openvino(m))
-    lite = (_litert(m, a.file) for a in m.artefacts if a.runtime == "litert")
-    return "\n\n".join((*here, *lite, _tensorrt(m)))
+def _format_usage_section(m: Manifest) -> str:
+    onnx_examples = (
+        (_format_openvino_example(m), _format_onnxruntime_example(m))
+        if m.find_artefact().runtime == "openvino"
+        else (_format_onnxruntime_example(m), _format_openvino_example(m))
+    )
+    litert_examples = (_format_litert_example(m, a.file) for a in m.artefacts if a.runtime == "litert")
+    return "\n\n".join((*onnx_examples, *litert_examples, _format_tensorrt_example(m)))
 
 
-def _clip(m: Manifest) -> str:
+def _format_clip_code(m: Manifest) -> str:
     """The lines of an example that make the network's input."""
     s, p = m.sampling, m.preprocess
     frames = f"frames = np.zeros(({s.frames}, {p.height}, {p.width}, 3), np.uint8)  # your clip: RGB, (T, H, W, 3)\n"
@@ -83,7 +96,7 @@ def _clip(m: Manifest) -> str:
     )
 
 
-def _ort(m: Manifest) -> str:
+def _format_onnxruntime_example(m: Manifest) -> str:
     return f"""## Use it from Python: ONNX Runtime
 
 With `pip install onnxruntime numpy` and nothing else, inside this folder:
@@ -95,14 +108,14 @@ import onnxruntime as ort
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
 session = ort.InferenceSession("{m.default}", providers=["CPUExecutionProvider"])
-{_clip(m)}
+{_format_clip_code(m)}
 logits = session.run(["logits"], {{session.get_inputs()[0].name: clip}})[0][0]
 print(classes[logits.argmax()])
 ```"""
 
 
-def _openvino(m: Manifest) -> str:
-    chosen = m.artefact().runtime == "openvino"
+def _format_openvino_example(m: Manifest) -> str:
+    chosen = m.find_artefact().runtime == "openvino"
     first = (
         f"`{m.default}` was measured and chosen on this runtime. Inside this folder," if chosen else "The same file,"
     )
@@ -117,13 +130,13 @@ import openvino as ov
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
 network = ov.compile_model("{m.default}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
-{_clip(m)}
+{_format_clip_code(m)}
 logits = network(clip)[0][0]
 print(classes[logits.argmax()])
 ```"""
 
 
-def _litert(m: Manifest, file: str) -> str:
+def _format_litert_example(m: Manifest, file: str) -> str:
     return f"""## LiteRT (phones and small Arm boards)
 
 `{file}`, one clip at a time, with `pip install ai-edge-litert numpy`:
@@ -136,14 +149,14 @@ from ai_edge_litert.interpreter import Interpreter
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
 network = Interpreter("{file}", num_threads=1)
 network.allocate_tensors()
-{_clip(m)}
+{_format_clip_code(m)}
 network.set_tensor(network.get_input_details()[0]["index"], clip)
 network.invoke()
 print(classes[network.get_tensor(network.get_output_details()[0]["index"])[0].argmax()])
 ```"""
 
 
-def _tensorrt(m: Manifest) -> str:
+def _format_tensorrt_example(m: Manifest) -> str:
     source = next((a.file for a in m.artefacts if a.precision == "fp32" and a.runtime != "litert"), None)
     if source is None:
         return "## TensorRT\n\nThis bundle has no FP32 file to build engines from."
@@ -165,13 +178,13 @@ from skd_bench.runtimes import runtime
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
 session = runtime("tensorrt").load(Path("../{engine}"), threads=1)
-{_clip(m)}
+{_format_clip_code(m)}
 logits = session.run(clip)[0]
 print(classes[logits.argmax()])
 ```"""
 
 
-def _tools(m: Manifest) -> str:
+def _format_commands_section(m: Manifest) -> str:
     return (
         "## Or with skd-edge\n\n"
         "`pip install 'skd-edge[ort]'` brings decoding and measuring (no torch), then from the folder above:\n\n"
@@ -184,28 +197,29 @@ def _tools(m: Manifest) -> str:
     )
 
 
-def _files(m: Manifest) -> str:
+def _format_file_table(m: Manifest) -> str:
     head = (
         "## Files\n\n| file | precision | runtime | size | agrees with the trained network |\n|---|---|---|---:|---:|\n"
     )
     rows = [
-        f"| `{a.file}` | {a.precision} | {_cell(a.runtime)} | {_size(a.bytes)} | {_agrees(a)} |" for a in m.artefacts
+        f"| `{a.file}` | {a.precision} | {_escape_table_cell(a.runtime)} | {_format_file_size(a.bytes)} | {_format_agreement(a)} |"
+        for a in m.artefacts
     ]
     return (
         head + "\n".join(rows) + "\n\nAgreement is how often the file names the same class as the network it was "
         "exported from, clip by clip; `manifest.json` has the differences under `parity`. `labels.txt` holds the "
-        "classes, one a line." + _answers(m)
+        "classes, one a line." + _format_sample_outputs_note(m)
     )
 
 
-def _agrees(a: Artefact) -> str:
+def _format_agreement(a: Artefact) -> str:
     agreement, n = a.parity.get("agreement"), a.parity.get("n")
     if not isinstance(agreement, int | float):
         return "not compared"
     return f"{100 * agreement:.1f} %" + (f" of {n} clips" if n else "")
 
 
-def _answers(m: Manifest) -> str:
+def _format_sample_outputs_note(m: Manifest) -> str:
     if not m.samples:
         return ""
     return (
@@ -214,7 +228,7 @@ def _answers(m: Manifest) -> str:
     )
 
 
-def measured_text(m: Manifest) -> str:
+def format_measured_page(m: Manifest) -> str:
     """What was measured of a bundle's files, as Markdown; it lies beside the payload."""
     head = (
         f"# What was measured of {m.name}\n\n"
@@ -223,11 +237,11 @@ def measured_text(m: Manifest) -> str:
     )
     rows = []
     for a in m.artefacts:
-        times = (_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
+        times = (_format_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
         names = (a.measured.get(k) for k in ("device", "device_name"))
-        device = _cell(" ".join(str(name) for name in names if name)) or "–"
+        device = _escape_table_cell(" ".join(str(name) for name in names if name)) or "–"
         file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
-        rows.append(f"| {' | '.join((file, _accuracy(a.measured), *times, device))} |")
+        rows.append(f"| {' | '.join((file, _format_accuracy(a.measured), *times, device))} |")
     return (
         head + "\n".join(rows) + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one "
         "view a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say "
@@ -235,7 +249,7 @@ def measured_text(m: Manifest) -> str:
     )
 
 
-def _limits(m: Manifest) -> str:
+def _format_limits_section(m: Manifest) -> str:
     lines = ["It always answers with one of its classes, also for clips that show none of them."]
     if any(a.precision == "int8" and a.options.get("reduce_range") is False for a in m.artefacts):
         lines.append(
@@ -249,13 +263,15 @@ def _limits(m: Manifest) -> str:
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _licences(m: Manifest) -> str:
-    rows = [f"- {_cell(what)}: {_cell(text)}" for what, text in m.licences.items()] or ["- not stated"]
+def _format_licences_section(m: Manifest) -> str:
+    rows = [f"- {_escape_table_cell(subject)}: {_escape_table_cell(text)}" for subject, text in m.licences.items()] or [
+        "- not stated"
+    ]
     samples = f"\n\n`samples/` holds {len(m.samples)} clips under the data's licence." if m.samples else ""
     return "## Licences, as the recipe states them\n\n" + "\n".join(rows) + samples
 
 
-def _accuracy(measured: Mapping[str, Any]) -> str:
+def _format_accuracy(measured: Mapping[str, Any]) -> str:
     accuracy, interval = measured.get("accuracy"), measured.get("interval")
     if not isinstance(accuracy, int | float):
         return "–"
@@ -264,14 +280,14 @@ def _accuracy(measured: Mapping[str, Any]) -> str:
     return f"{100 * accuracy:.1f} % ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
 
-def _milliseconds(value: Any) -> str:
+def _format_milliseconds(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, int | float) else "n/a"
 
 
-def _size(count: int) -> str:
+def _format_file_size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
-def _cell(text: str) -> str:
+def _escape_table_cell(text: str) -> str:
     """Text that cannot break out of its table cell or line, or start markup."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from skd_bench.bundle.manifest import MANIFEST, SCHEMA, Artefact, Contract, Manifest, Precision, Sample, StreamFile
+from skd_bench.bundle.manifest import (
+    MANIFEST_FILE,
+    SCHEMA,
+    Artefact,
+    InputContract,
+    Manifest,
+    Precision,
+    SampleClip,
+    StreamFile,
+)
 from skd_bench.errors import UserError
-from skd_bench.evaluation.replay import ANSWERS, answers_of
+from skd_bench.evaluation.replay import ANSWERS_FILE, compute_sample_logits
 from skd_bench.files import sha256_file, write_atomic, write_json
-from skd_bench.video.clip import Preprocess, Sampling
-from skd_export.bundle.readme import measured_text, readme_text
+from skd_bench.video.clip import Preprocessing, Sampling
+from skd_export.bundle.readme import format_measured_page, format_readme
 
 _ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
@@ -58,14 +67,14 @@ def write_bundle(
     name: str,
     classes: Sequence[str],
     sampling: Sampling,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     models: Sequence[ModelFile],
     licences: Mapping[str, str],
     created_by: str,
     provenance: Mapping[str, Any] | None = None,
     samples: Sequence[tuple[Path, str]] = (),
     readme: str | None = None,
-    contract: Contract = "float_clip",
+    contract: InputContract = "float_clip",
     stream: StreamModel | None = None,
 ) -> Path:
     """Write a bundle.
@@ -102,8 +111,8 @@ def write_bundle(
     folder = Path(folder)
     if not models:
         raise UserError("a bundle needs at least one model file")
-    _refuse_strangers(folder)
-    with built_beside(folder) as building:
+    _check_replaceable(folder)
+    with write_folder_atomically(folder) as building:
         manifest = Manifest(
             schema=SCHEMA,
             name=name,
@@ -112,20 +121,20 @@ def write_bundle(
             contract=contract,
             sampling=sampling,
             preprocess=preprocess,
-            default=_file_name(models[0]),
+            default=_model_file_name(models[0]),
             artefacts=[_add_model(building, model) for model in models],
             licences=dict(licences),
             provenance=dict(provenance or {}),
             samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
             stream=_add_stream(building, stream, models[0].student) if stream else None,
         )
-        write_atomic(building / LABELS, labels_text(manifest))
+        write_atomic(building / LABELS, format_labels(manifest))
         if manifest.samples:
-            write_json(building / ANSWERS, answers_of(building, manifest))
-        write_atomic(building / README, readme_text(manifest) if readme is None else readme)
+            write_json(building / ANSWERS_FILE, compute_sample_logits(building, manifest))
+        write_atomic(building / README, format_readme(manifest) if readme is None else readme)
         if any(a.measured for a in manifest.artefacts):
-            write_atomic(building / MEASURED_PAGE, measured_text(manifest))
-        documents = {n: sha256_file(building / n) for n in (README, LABELS, ANSWERS) if (building / n).is_file()}
+            write_atomic(building / MEASURED_PAGE, format_measured_page(manifest))
+        documents = {n: sha256_file(building / n) for n in (README, LABELS, ANSWERS_FILE) if (building / n).is_file()}
         try:
             replace(manifest, documents=documents).save(building)
         except (ValueError, TypeError) as error:
@@ -133,22 +142,22 @@ def write_bundle(
     return folder
 
 
-def labels_text(manifest: Manifest) -> str:
+def format_labels(manifest: Manifest) -> str:
     """Class names, one a line, in the order of the logits."""
     return "".join(f"{' '.join(name.split())}\n" for name in manifest.classes)
 
 
-def _file_name(model: ModelFile) -> str:
-    return f"{_plain(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
+def _model_file_name(model: ModelFile) -> str:
+    return f"{_sanitize_name(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
 
 
-def _plain(text: str) -> str:
+def _sanitize_name(text: str) -> str:
     """A name that every file system takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".") or "model"
 
 
 def _add_model(building: Path, model: ModelFile) -> Artefact:
-    target = _copy(model.source, building / _file_name(model))
+    target = _copy_file(model.source, building / _model_file_name(model))
     return Artefact(
         file=target.name,
         sha256=sha256_file(target),
@@ -164,18 +173,18 @@ def _add_model(building: Path, model: ModelFile) -> Artefact:
 
 
 def _add_stream(building: Path, stream: StreamModel, student: str) -> StreamFile:
-    target = _copy(stream.source, building / f"{_plain(student)}.stream.onnx")
+    target = _copy_file(stream.source, building / f"{_sanitize_name(student)}.stream.onnx")
     return StreamFile(target.name, sha256_file(target), target.stat().st_size, stream.state, stream.parity)
 
 
-def _add_sample(building: Path, index: int, source: Path, label: str) -> Sample:
+def _add_sample(building: Path, index: int, source: Path, label: str) -> SampleClip:
     # The file's own name could say where it comes from; a number and the class do not.
-    file = f"samples/{index:03d}-{_plain(label)}{Path(source).suffix.lower()}"
-    target = _copy(Path(source), building / file)
-    return Sample(file=file, sha256=sha256_file(target), bytes=target.stat().st_size, label=label)
+    file = f"samples/{index:03d}-{_sanitize_name(label)}{Path(source).suffix.lower()}"
+    target = _copy_file(Path(source), building / file)
+    return SampleClip(file=file, sha256=sha256_file(target), bytes=target.stat().st_size, label=label)
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _copy_file(source: Path, target: Path) -> Path:
     """Copy bytes alone: no executable bit, no times, no link."""
     if target.exists():
         raise UserError(f"two files of the bundle would be called {target.name}; give the students different names")
@@ -190,16 +199,16 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _check_replaceable(folder: Path) -> None:
     """Only a bundle or an empty folder may be replaced."""
     if not folder.exists() and not folder.is_symlink():
         return
-    if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+    if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST_FILE).is_file()):
         raise UserError(f"{folder} is there already and is no bundle of ours: give another folder, or move it away")
 
 
 @contextlib.contextmanager
-def built_beside(folder: Path) -> Iterator[Path]:
+def write_folder_atomically(folder: Path) -> Iterator[Path]:
     """A folder to build in that takes the place of ``folder`` at the end, and vanishes when something goes wrong."""
     mark = uuid4().hex[:12]
     building = folder.with_name(f".{folder.name}.{mark}.part")

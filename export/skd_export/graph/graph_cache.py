@@ -21,8 +21,8 @@ from torch import nn
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 
-_METHOD = 1  # of tracing: raised when what `template` writes changes
-_DIGEST = 64
+_CACHE_VERSION = 1  # of tracing: raised when what `template` writes changes
+_DIGEST_LENGTH = 64
 
 
 def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
@@ -38,11 +38,11 @@ def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
     """
     if cache is None:
         return None
-    homes = {_home(type(module).__module__) for module in network.modules()}
-    if None in homes:
+    source_folders = {_find_source_folder(type(module).__module__) for module in network.modules()}
+    if None in source_folders:
         return None
-    versions = (_METHOD, torch.__version__, onnx.__version__, version("onnxscript"))
-    sources = sorted(_source(home) for home in homes if home)
+    versions = (_CACHE_VERSION, torch.__version__, onnx.__version__, version("onnxscript"))
+    sources = sorted(_hash_source_folder(source_folder) for source_folder in source_folders if source_folder)
     return cache / f"{hashlib.sha256(repr((key, versions, sources)).encode()).hexdigest()[:32]}.graph"
 
 
@@ -52,7 +52,7 @@ def read_graph(path: Path) -> onnx.ModelProto | None:
         content = path.read_bytes()
     except OSError:
         return None
-    digest, data = content[:_DIGEST], content[_DIGEST:]
+    digest, data = content[:_DIGEST_LENGTH], content[_DIGEST_LENGTH:]
     if hashlib.sha256(data).hexdigest().encode() != digest:
         return None
     graph = onnx.ModelProto()
@@ -67,7 +67,7 @@ def write_graph(path: Path, graph: onnx.ModelProto) -> None:
         write_atomic(path, hashlib.sha256(data).hexdigest().encode() + data)
 
 
-def _home(module: str) -> str | None:
+def _find_source_folder(module: str) -> str | None:
     """The folder of a module's source; empty for torch's own, which its version tells; None where there is none."""
     if module.partition(".")[0] == "torch":
         return ""
@@ -76,7 +76,7 @@ def _home(module: str) -> str | None:
 
 
 @lru_cache
-def _source(folder: str) -> str:
+def _hash_source_folder(folder: str) -> str:
     """A hash of every Python file beside a network's class: what its forward calls most often stands there."""
     digest = hashlib.sha256()
     for file in sorted(Path(folder).glob("*.py")):

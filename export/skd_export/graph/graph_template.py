@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from skd_export.graph.graph_cache import graph_file, read_graph, write_graph
 
 OPSET = 18
-_KEPT = 16
+_MAX_TEMPLATES = 16
 _templates: OrderedDict[str, onnx.ModelProto] = OrderedDict()
 
 
-class _Outline(pickle.Pickler):
+class _StructurePickler(pickle.Pickler):
     """Pickles a module with each tensor of its ``state_dict`` replaced by name, shape and type."""
 
     def __init__(self, file: io.BytesIO, names: dict[int, str]) -> None:
@@ -52,24 +52,26 @@ class _Outline(pickle.Pickler):
         return None
 
 
-def architecture(network: nn.Module, clip_shape: tuple[int, int, int]) -> str | None:
+def architecture_key(network: nn.Module, clip_shape: tuple[int, int, int]) -> str | None:
     """A key for everything about a network but its weights, and for the clip it is traced with.
 
     Returns:
         64 hexadecimal digits, or None for a module that cannot be pickled (a lambda, a cycle): it is never kept.
     """
     named = [*network.named_parameters(), *network.named_buffers()]
-    kept = network.state_dict().keys()
-    names = {id(tensor): name for name, tensor in named if name in kept}
-    outline = io.BytesIO()
+    persistent = network.state_dict().keys()
+    names = {id(tensor): name for name, tensor in named if name in persistent}
+    structure = io.BytesIO()
     try:
-        _Outline(outline, names).dump(network)
+        _StructurePickler(structure, names).dump(network)
     except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError):
         return None
-    return hashlib.sha256(outline.getvalue() + repr((clip_shape, OPSET, torch.__version__)).encode()).hexdigest()
+    return hashlib.sha256(structure.getvalue() + repr((clip_shape, OPSET, torch.__version__)).encode()).hexdigest()
 
 
-def graph_of(network: nn.Module, clip_shape: tuple[int, int, int], cache: Path | None = None) -> onnx.ModelProto:
+def build_onnx_graph(
+    network: nn.Module, clip_shape: tuple[int, int, int], cache: Path | None = None
+) -> onnx.ModelProto:
     """The network as an ONNX graph with its weights, not yet optimised.
 
     Args:
@@ -80,14 +82,14 @@ def graph_of(network: nn.Module, clip_shape: tuple[int, int, int], cache: Path |
     Raises:
         torch.onnx.errors.OnnxExporterError: The network cannot be traced.
     """
-    key = architecture(network, clip_shape)
-    if key is not None and (template := _known(key, network, cache)) is not None:
-        return _filled(template, network)
+    key = architecture_key(network, clip_shape)
+    if key is not None and (template := _find_template(key, network, cache)) is not None:
+        return _fill_weights(template, network)
     plain = copy.deepcopy(network).cpu().float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    model = _trace(_out_of_place(plain), clip_shape)
-    if key is not None and _holds_no_baked_weights(model, network):
-        template = _emptied(model, network)
-        _keep(key, template)
+    model = _trace_network(_disable_inplace(plain), clip_shape)
+    if key is not None and _has_no_baked_weights(model, network):
+        template = _remove_weights(model, network)
+        _store_template(key, template)
         if file := graph_file(cache, key, network):
             write_graph(file, template)
     return model
@@ -100,48 +102,48 @@ def trace_ahead(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int],
     """
     new: dict[str, nn.Module] = {}
     for network in networks:
-        key = architecture(network, clip_shape)
-        if key is not None and graph_file(cache, key, network) and _known(key, network, cache) is None:
+        key = architecture_key(network, clip_shape)
+        if key is not None and graph_file(cache, key, network) and _find_template(key, network, cache) is None:
             new.setdefault(key, network)
-    mine, theirs = list(new.values())[::2], list(new.values())[1::2]
-    if not theirs or (os.cpu_count() or 1) < 2:
+    own_share, helper_share = list(new.values())[::2], list(new.values())[1::2]
+    if not helper_share or (os.cpu_count() or 1) < 2:
         return
     # Pickled here: torch would send tensors through shared memory, which containers are short of.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        helper = pool.submit(_trace_pickled, pickle.dumps(theirs), clip_shape, cache)
-        _trace_each(mine, clip_shape, cache)
+        helper = pool.submit(_trace_pickled, pickle.dumps(helper_share), clip_shape, cache)
+        _trace_all(own_share, clip_shape, cache)
         with contextlib.suppress(BrokenProcessPool):  # killed, or out of memory: the export traces them itself
             helper.result()
 
 
 def _trace_pickled(networks: bytes, clip_shape: tuple[int, int, int], cache: Path) -> None:
     torch.set_num_threads(1)
-    _trace_each(pickle.loads(networks), clip_shape, cache)  # bytes of the parent process, over its own pipe
+    _trace_all(pickle.loads(networks), clip_shape, cache)  # bytes of the parent process, over its own pipe
 
 
-def _trace_each(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
+def _trace_all(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
     for network in networks:
         with torch.no_grad(), contextlib.suppress(torch.onnx.errors.OnnxExporterError):
-            graph_of(network, clip_shape, cache)
+            build_onnx_graph(network, clip_shape, cache)
 
 
-def _known(key: str, network: nn.Module, cache: Path | None) -> onnx.ModelProto | None:
+def _find_template(key: str, network: nn.Module, cache: Path | None) -> onnx.ModelProto | None:
     if key not in _templates and (file := graph_file(cache, key, network)):
         template = read_graph(file)
         if template is not None:
-            _keep(key, template)
-    return _keep(key, _templates[key]) if key in _templates else None
+            _store_template(key, template)
+    return _store_template(key, _templates[key]) if key in _templates else None
 
 
-def _keep(key: str, template: onnx.ModelProto) -> onnx.ModelProto:
+def _store_template(key: str, template: onnx.ModelProto) -> onnx.ModelProto:
     _templates[key] = template
     _templates.move_to_end(key)
-    while len(_templates) > _KEPT:
+    while len(_templates) > _MAX_TEMPLATES:
         _templates.popitem(last=False)
     return template
 
 
-def _out_of_place(network: nn.Module) -> nn.Module:
+def _disable_inplace(network: nn.Module) -> nn.Module:
     """Activations that write into their input make the tracer decompose them: the same graph, a fifth more time."""
     for module in network.modules():
         if getattr(module, "inplace", None) is True:
@@ -149,10 +151,10 @@ def _out_of_place(network: nn.Module) -> nn.Module:
     return network
 
 
-def _trace(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def _trace_network(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:
     # Two clips: an example batch of one would be taken for a constant.
     example = torch.zeros(2, 3, *clip_shape)
-    with quiet():
+    with silence_exporter():
         program = torch.onnx.export(
             network,
             (example,),
@@ -170,7 +172,7 @@ def _trace(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelPr
     return model
 
 
-def _filled(template: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
+def _fill_weights(template: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(template)
     state = network.state_dict()
@@ -182,7 +184,7 @@ def _filled(template: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
     return model
 
 
-def _emptied(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
+def _remove_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
     template = onnx.ModelProto()
     template.CopyFrom(model)
     state = network.state_dict()
@@ -192,7 +194,7 @@ def _emptied(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelProto:
     return template
 
 
-def _holds_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
+def _has_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
     """Whether every float array of the graph is in the ``state_dict``: only then may others take their place."""
     state = network.state_dict()
     return all(
@@ -202,7 +204,7 @@ def _holds_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_exporter() -> Iterator[None]:
     """Without the exporter's remarks about torchvision and its own deprecations, which no user can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -13,8 +13,8 @@ from torch import nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_export.graph.graph_template import OPSET, graph_of
-from skd_export.graph.source_map import place_in, place_of_operator, sources_of
+from skd_export.graph.graph_template import OPSET, build_onnx_graph
+from skd_export.graph.source_map import find_node_sources, find_operator_source, find_source_line
 
 CLASSES_KEY = "skd_edge.classes"
 
@@ -25,7 +25,7 @@ def export_onnx(
     *,
     clip_shape: tuple[int, int, int],
     classes: list[str],
-    graphs: Path | None = None,
+    graph_cache: Path | None = None,
 ) -> dict[str, str]:
     """Write a network as one self-contained ONNX file.
 
@@ -39,7 +39,7 @@ def export_onnx(
         path: Where the file goes; written atomically.
         clip_shape: ``(T, H, W)``: frames and pixels the network takes.
         classes: Class names in the order of the logits.
-        graphs: Folder where traced graphs are shared between runs; None traces once a process. Only for networks whose
+        graph_cache: Folder where traced graphs are shared between runs; None traces once a process. Only for networks whose
             code lies beside their classes (`skd_export.graph.graph_cache`).
 
     Returns:
@@ -55,16 +55,16 @@ def export_onnx(
         )
     with torch.no_grad():
         try:
-            model = graph_of(network, clip_shape, graphs)
+            model = build_onnx_graph(network, clip_shape, graph_cache)
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UserError(_untraceable(error, network, clip_shape)) from error
+            raise UserError(_format_tracing_error(error, network, clip_shape)) from error
     from onnxscript import optimizer  # a second to import, and most runs that go on find every file there
 
     model = optimizer.optimize(model)
-    sources = sources_of(model)
-    strip(model)
+    sources = find_node_sources(model)
+    strip_metadata(model)
     onnx.helper.set_model_props(model, {CLASSES_KEY: json.dumps(classes, ensure_ascii=False)})
-    _check(model, clip_shape, classes)
+    _check_exported_model(model, clip_shape, classes)
     write_atomic(path, model.SerializeToString(deterministic=True))
     return sources
 
@@ -86,20 +86,20 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
     return model
 
 
-def opset(model: onnx.ModelProto) -> int:
+def opset_version(model: onnx.ModelProto) -> int:
     """The version of the standard operators that a file really uses (the exporter does not always do as told)."""
     return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def strip(model: onnx.ModelProto) -> None:
+def strip_metadata(model: onnx.ModelProto) -> None:
     """Take out every free text: metadata at all levels and doc strings hold absolute paths and stack traces."""
-    for holder in _holders(model):
+    for holder in _iter_annotated_protos(model):
         holder.ClearField("metadata_props")
         if "doc_string" in holder.DESCRIPTOR.fields_by_name:
             holder.ClearField("doc_string")
 
 
-def _holders(model: onnx.ModelProto) -> Iterable[Any]:
+def _iter_annotated_protos(model: onnx.ModelProto) -> Iterable[Any]:
     yield model
     yield from model.functions
     graph = model.graph
@@ -110,15 +110,15 @@ def _holders(model: onnx.ModelProto) -> Iterable[Any]:
         yield from (a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
 
 
-def _check(model: onnx.ModelProto, clip_shape: tuple[int, int, int], classes: list[str]) -> None:
+def _check_exported_model(model: onnx.ModelProto, clip_shape: tuple[int, int, int], classes: list[str]) -> None:
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    if opset(model) != OPSET:
+    if opset_version(model) != OPSET:
         raise UserError(
-            f"the exporter wrote opset {opset(model)} where {OPSET} was asked for: torch {torch.__version__} behaves "
+            f"the exporter wrote opset {opset_version(model)} where {OPSET} was asked for: torch {torch.__version__} behaves "
             "otherwise than the versions that were tried; install torch>=2.9,<2.14"
         )
-    clip, logits = (_shape(x) for x in (*model.graph.input, *model.graph.output))
+    clip, logits = (_tensor_shape(x) for x in (*model.graph.input, *model.graph.output))
     if clip[1:] != [3, *clip_shape]:
         raise UserError(f"the network's input came out as {clip}, not (B, 3, T, H, W) with {clip_shape}")
     if logits[1:] != [len(classes)]:
@@ -133,19 +133,19 @@ def _check(model: onnx.ModelProto, clip_shape: tuple[int, int, int], classes: li
         )
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+def _tensor_shape(value: onnx.ValueInfoProto) -> list[int | str]:
     return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
-def _untraceable(error: Exception, network: nn.Module, clip_shape: tuple[int, int, int]) -> str:
+def _format_tracing_error(error: Exception, network: nn.Module, clip_shape: tuple[int, int, int]) -> str:
     """The cause at the bottom of the exporter's chain, in one line, without its pages of advice, and where it is."""
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     cause = chain[-1]
     reason = (str(cause).strip().splitlines() or ["no reason given"])[0]
-    place = next((p for e in reversed(chain) if (p := place_in(str(e)))), None)
-    place = place or place_of_operator(network, clip_shape, reason)
+    place = next((p for e in reversed(chain) if (p := find_source_line(str(e)))), None)
+    place = place or find_operator_source(network, clip_shape, reason)
     where = f" (the network's source: {place})" if place else ""
     return (
         f"the network cannot be written as ONNX: {type(cause).__name__}: {reason}{where}; "

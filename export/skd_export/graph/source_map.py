@@ -15,24 +15,26 @@ import onnx
 import torch
 from torch import nn
 
-_TRACE = "pkg.torch.onnx.stack_trace"
-_PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\s*\n\s*(?P<code>[^\n]+)')
-_TORCH = str(Path(torch.__file__).parent)
+_STACK_TRACE_KEY = "pkg.torch.onnx.stack_trace"
+_STACK_FRAME_PATTERN = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\s*\n\s*(?P<code>[^\n]+)'
+)
+_TORCH_FOLDER = str(Path(torch.__file__).parent)
 
 
-def sources_of(model: onnx.ModelProto) -> dict[str, str]:
+def find_node_sources(model: onnx.ModelProto) -> dict[str, str]:
     """The place ``file:line: code`` of every node whose metadata holds a stack trace, by the node's name."""
-    traces = {n.name: p.value for n in model.graph.node for p in n.metadata_props if p.key == _TRACE}
-    return {name: place for name, trace in traces.items() if (place := place_in(trace))}
+    traces = {n.name: p.value for n in model.graph.node for p in n.metadata_props if p.key == _STACK_TRACE_KEY}
+    return {name: place for name, trace in traces.items() if (place := find_source_line(trace))}
 
 
-def place_in(text: str) -> str | None:
+def find_source_line(text: str) -> str | None:
     """The innermost place ``file:line: code`` in a stack trace that is not torch's own; None where there is none."""
-    places = [m for m in _PLACE.finditer(text) if not m["file"].startswith(_TORCH)]
+    places = [m for m in _STACK_FRAME_PATTERN.finditer(text) if not m["file"].startswith(_TORCH_FOLDER)]
     return None if not places else "{file}:{line}: {code}".format(**places[-1].groupdict())
 
 
-def place_of_operator(network: nn.Module, clip_shape: tuple[int, int, int], message: str) -> str | None:
+def find_operator_source(network: nn.Module, clip_shape: tuple[int, int, int], message: str) -> str | None:
     """Where a network calls the operator (``aten.name``) that a message of the exporter names; None where unknown."""
     named = re.search(r"op='(?P<op>[\w.]+)'", message)
     if not named:
@@ -41,11 +43,11 @@ def place_of_operator(network: nn.Module, clip_shape: tuple[int, int, int], mess
         program = torch.export.export(network, (torch.zeros(2, 3, *clip_shape),), strict=False)
         for node in program.graph.nodes:
             if node.op == "call_function" and str(node.target).startswith(named["op"]):
-                return place_in(str(node.meta.get("stack_trace", "")))
+                return find_source_line(str(node.meta.get("stack_trace", "")))
     return None
 
 
-def with_source(message: str, sources: Mapping[str, str]) -> str:
+def append_source_line(message: str, sources: Mapping[str, str]) -> str:
     """A runtime's complaint, with the source line of the node that it names, where it names one."""
     named = [name for name in sources if re.search(rf"\b{re.escape(name)}\b", message)]
     if not named:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_export.exporter import Frames
-from skd_export.graph.graph_template import OPSET, quiet
-from skd_export.graph.onnx_export import CLASSES_KEY, strip
-from skd_export.graph.uint8_input import colours, fit
+from skd_export.exporter import Uint8Input
+from skd_export.graph.graph_template import OPSET, silence_exporter
+from skd_export.graph.onnx_export import CLASSES_KEY, strip_metadata
+from skd_export.graph.uint8_input import build_resize_matrices, compute_scale_and_shift
 
 
 def export_stream(
@@ -25,7 +25,7 @@ def export_stream(
     size: tuple[int, int],
     state_size: int,
     classes: list[str],
-    frames: Frames | None = None,
+    uint8_input: Uint8Input | None = None,
 ) -> None:
     """Write one step of a streaming network as an ONNX file; the batch, the number of streams, is dynamic.
 
@@ -35,7 +35,7 @@ def export_stream(
         size: ``(H, W)``.
         state_size: S, numbers of each stream's state; zeros begin.
         classes: Class names in the order of the logits.
-        frames: The file takes uint8 frames ``(B, H, W, 3)`` of this contract; None: normalised float32.
+        uint8_input: The file takes uint8 frames ``(B, H, W, 3)`` of this contract; None: normalised float32.
 
     Raises:
         UserError: The network is in train mode or cannot be traced.
@@ -43,11 +43,11 @@ def export_stream(
     if step.training:
         raise UserError("the network is in train mode: call network.eval() before exporting")
     frame = torch.zeros(2, 3, *size)
-    if frames is not None:
-        step = _FromPixels(step, frames)
-        frame = torch.zeros(2, *(frames.size or size), 3, dtype=torch.uint8)
+    if uint8_input is not None:
+        step = _StepWithPreprocessing(step, uint8_input)
+        frame = torch.zeros(2, *(uint8_input.size or size), 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch")
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), silence_exporter():
         try:
             program = torch.onnx.export(
                 copy.deepcopy(step).to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
@@ -67,27 +67,29 @@ def export_stream(
     from onnxscript import optimizer  # a second to import
 
     model = optimizer.optimize(program.model_proto)
-    strip(model)
+    strip_metadata(model)
     onnx.helper.set_model_props(model, {CLASSES_KEY: json.dumps(classes, ensure_ascii=False)})
     onnx.checker.check_model(model, full_check=True)
     write_atomic(path, model.SerializeToString(deterministic=True))
 
 
-class _FromPixels(nn.Module):
-    """Normalises, and fits where asked, in front of a step: what `frames.take_frames` does for clips."""
+class _StepWithPreprocessing(nn.Module):
+    """Normalises, and fits where asked, in front of a step: what `uint8_input.take_frames` does for clips."""
 
-    def __init__(self, step: nn.Module, frames: Frames) -> None:
+    def __init__(self, step: nn.Module, uint8_input: Uint8Input) -> None:
         super().__init__()
-        how, size = frames.preprocess, frames.size
+        preprocess, size = uint8_input.preprocess, uint8_input.size
         self.step = step
         self.scale: Tensor
         self.shift: Tensor
         self.rows: Tensor
         self.columns: Tensor
-        scale, shift = (torch.from_numpy(a.reshape(3, 1, 1)) for a in colours(how))
+        scale, shift = (torch.from_numpy(a.reshape(3, 1, 1)) for a in compute_scale_and_shift(preprocess))
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
-        self.matrices = None if size in (None, (how.height, how.width)) else fit(size, how)
+        self.matrices = (
+            None if size in (None, (preprocess.height, preprocess.width)) else build_resize_matrices(size, preprocess)
+        )
         if self.matrices is not None:
             self.register_buffer("rows", torch.from_numpy(self.matrices[0]))
             self.register_buffer("columns", torch.from_numpy(self.matrices[1]))

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_bench.video.clip import Preprocess, normalise
-from skd_bench.video.resize import overlap, scaled_size
+from skd_bench.video.clip import Preprocessing, normalise
+from skd_bench.video.resize import compute_overlap, compute_scaled_size
 from skd_export.graph.onnx_export import load_onnx
 
 INPUT = "frames"
@@ -29,7 +29,9 @@ Size = tuple[int, int]
 Floats = npt.NDArray[np.float32]
 
 
-def take_frames(clip_file: Path | str, path: Path | str, preprocess: Preprocess, size: Size | None = None) -> None:
+def add_preprocessing(
+    clip_file: Path | str, path: Path | str, preprocess: Preprocessing, size: Size | None = None
+) -> None:
     """Write the twin of a file that takes frames instead of normalised clips.
 
     Args:
@@ -49,28 +51,28 @@ def take_frames(clip_file: Path | str, path: Path | str, preprocess: Preprocess,
         raise UserError(f"{clip_file} takes {shape}, not float clips of {preprocess.height}x{preprocess.width} pixels")
     batch, frames = shape[0], shape[2]
     height, width = size or (preprocess.height, preprocess.width)
-    front = _Front(model.graph)
-    scale, shift = colours(preprocess)
+    prefix = _GraphPrefix(model.graph)
+    scale, shift = compute_scale_and_shift(preprocess)
     # The cast comes first: TensorRT takes uint8 at the door and nowhere else.
-    x = front.add("Cast", INPUT, to=TensorProto.FLOAT)
-    x = front.add("Transpose", x, perm=[0, 4, 1, 2, 3])
-    last = front.add("Mul", x, front.constant(scale))
+    x = prefix.add_node("Cast", INPUT, to=TensorProto.FLOAT)
+    x = prefix.add_node("Transpose", x, perm=[0, 4, 1, 2, 3])
+    scaled = prefix.add_node("Mul", x, prefix.add_constant(scale))
     if (height, width) == (preprocess.height, preprocess.width):
-        front.add("Sub", last, front.constant(shift), out=clip.name)
+        prefix.add_node("Sub", scaled, prefix.add_constant(shift), out=clip.name)
     else:
-        rows, columns = fit((height, width), preprocess)
-        x = front.add("Sub", last, front.constant(shift))
-        x = front.add("MatMul", x, front.constant(columns))
-        front.add("MatMul", front.constant(rows), x, out=clip.name)
+        rows, columns = build_resize_matrices((height, width), preprocess)
+        x = prefix.add_node("Sub", scaled, prefix.add_constant(shift))
+        x = prefix.add_node("MatMul", x, prefix.add_constant(columns))
+        prefix.add_node("MatMul", prefix.add_constant(rows), x, out=clip.name)
     model.graph.input.remove(clip)
     model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [batch, frames, height, width, 3]))
     model.graph.value_info.append(clip)
-    front.close()
+    prefix.prepend_nodes()
     onnx.checker.check_model(model, full_check=True)
     write_atomic(path, model.SerializeToString(deterministic=True))
 
 
-def fitted(frames: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[np.float32]:
+def preprocess_frames(frames: npt.NDArray[np.uint8], preprocess: Preprocessing) -> npt.NDArray[np.float32]:
     """What the nodes of `take_frames` make of frames: the reference of their parity.
 
     Args:
@@ -84,28 +86,30 @@ def fitted(frames: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray
     clip = normalise(frames, preprocess)
     if size == (preprocess.height, preprocess.width):
         return clip
-    rows, columns = fit(size, preprocess)
+    rows, columns = build_resize_matrices(size, preprocess)
     return np.ascontiguousarray(rows @ (clip @ columns))
 
 
-def colours(preprocess: Preprocess) -> tuple[Floats, Floats]:
+def compute_scale_and_shift(preprocess: Preprocessing) -> tuple[Floats, Floats]:
     """Scale and shift ``(3, 1, 1, 1)``, rounded as `normalise` rounds them."""
     scale = 1 / (255 * np.asarray(preprocess.std, np.float64))
     shift = np.asarray(preprocess.mean, np.float64) / preprocess.std
     return scale.astype(np.float32).reshape(3, 1, 1, 1), shift.astype(np.float32).reshape(3, 1, 1, 1)
 
 
-def fit(size: Size, preprocess: Preprocess) -> tuple[Floats, Floats]:
+def build_resize_matrices(size: Size, preprocess: Preprocessing) -> tuple[Floats, Floats]:
     """Matrices ``(h, H)`` and ``(W, w)`` that cut, scale and pad as the decoder does: what is padded is 0, the mean.
 
     A scaled-down pixel is the mean of the area it covers, as in the decoder's scaler; scaling up is bilinear.
     """
-    (height, width), (high, wide) = size, (preprocess.height, preprocess.width)
-    rows, columns = scaled_size(Fraction(width, height), high, wide, preprocess.fit)
-    return _scaling(height, rows, high), np.ascontiguousarray(_scaling(width, columns, wide).T)
+    (height, width), (target_height, target_width) = size, (preprocess.height, preprocess.width)
+    rows, columns = compute_scaled_size(Fraction(width, height), target_height, target_width, preprocess.fit)
+    return _build_axis_weights(height, rows, target_height), np.ascontiguousarray(
+        _build_axis_weights(width, columns, target_width).T
+    )
 
 
-def _scaling(source: int, scaled: int, target: int) -> Floats:
+def _build_axis_weights(source: int, scaled: int, target: int) -> Floats:
     """Weights ``(target, source)`` of one axis, scaled and then cut or padded about the middle; rows sum to 1 or 0."""
     step = source / scaled
     middles, pixels = (np.arange(scaled)[:, None] + 0.5) * step, np.arange(source) + 0.5
@@ -114,31 +118,31 @@ def _scaling(source: int, scaled: int, target: int) -> Floats:
         weights = np.clip(ends[0] - ends[1], 0, None)
     else:
         weights = np.clip(1 - np.abs(np.clip(middles, 0.5, source - 0.5) - pixels), 0, None)
-    into, out_of = overlap(target, scaled)
+    into, out_of = compute_overlap(target, scaled)
     placed = np.zeros((target, source), np.float32)
     placed[into] = (weights / weights.sum(1, keepdims=True))[out_of]
     return placed
 
 
-class _Front:
+class _GraphPrefix:
     """Nodes and constants that go in front of a graph."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph, self.nodes = graph, list[onnx.NodeProto]()
-        self.constants = 0
+        self.constant_count = 0
 
-    def add(self, op: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+    def add_node(self, op: str, *inputs: str, out: str = "", **attributes: Any) -> str:
         name = f"frames_{len(self.nodes)}_{op.lower()}"
         self.nodes.append(helper.make_node(op, inputs, [out or name], name=name, **attributes))
         return out or name
 
-    def constant(self, array: Floats) -> str:
-        self.constants += 1
-        self.graph.initializer.append(numpy_helper.from_array(array, f"frames_constant_{self.constants}"))
-        return f"frames_constant_{self.constants}"
+    def add_constant(self, array: Floats) -> str:
+        self.constant_count += 1
+        self.graph.initializer.append(numpy_helper.from_array(array, f"frames_constant_{self.constant_count}"))
+        return f"frames_constant_{self.constant_count}"
 
-    def close(self) -> None:
+    def prepend_nodes(self) -> None:
         """Put the nodes before those that are there."""
-        behind = list(self.graph.node)
+        existing_nodes = list(self.graph.node)
         del self.graph.node[:]
-        self.graph.node.extend((*self.nodes, *behind))
+        self.graph.node.extend((*self.nodes, *existing_nodes))

@@ -29,39 +29,44 @@ from skd_bench.files import write_atomic
 from skd_export.graph.onnx_export import load_onnx
 
 Floats = npt.NDArray[np.float32]
-Say = Callable[[str], None]
-CHUNK = 8
-_MOST_BYTES = 2**30  # of activations in a chunk; above, chunks are smaller
-LAYERS = ("Conv", "Gemm", "MatMul")
+LogFunction = Callable[[str], None]
+CHUNK_SIZE = 8
+_MAX_CHUNK_BYTES = 2**30  # of activations in a chunk; above, chunks are smaller
+LAYER_OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
-class Calibrated:
+class CalibrationRanges:
     """An FP32 file and the ranges that its tensors have on the calibration clips.
 
     Args:
         fp32_path: As `export_onnx` wrote it.
         clips: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks of 8 clips or fewer.
-        say: Told how much memory it will take, before a clip is read.
+        log: Told how much memory it will take, before a clip is read.
 
     Attributes:
-        count: Clips that were read.
-        kept: The first of them, at most ``keep``, for judging layers on ``(n, 3, T, H, W)``.
+        clip_count: Clips that were read.
+        sample_clips: The first of them, at most ``sample_size``, for judging layers on ``(n, 3, T, H, W)``.
 
     Raises:
         UserError: The file is no ONNX file, there are no clips, or a batch has the wrong shape or NaN.
     """
 
     def __init__(
-        self, fp32_path: Path | str, clips: Iterable[Floats], *, say: Say = lambda line: None, keep: int = 128
+        self,
+        fp32_path: Path | str,
+        clips: Iterable[Floats],
+        *,
+        log: LogFunction = lambda line: None,
+        sample_size: int = 128,
     ) -> None:
         model = onnx.shape_inference.infer_shapes(load_onnx(fp32_path), strict_mode=True, data_prop=True)
         self.properties = {p.key: p.value for p in model.metadata_props}
-        self.layers = [(node.name, node.op_type) for node in model.graph.node if node.op_type in LAYERS]
+        self.layers = [(node.name, node.op_type) for node in model.graph.node if node.op_type in LAYER_OPERATORS]
         add_pre_process_metadata(model)  # the exporter folded batch norms and constants already: nothing to add
-        chunk = chunk_of(model)
-        megabytes = chunk * clip_bytes(model) / 1e6
-        say(f"calibration streams chunks of {chunk} clips: up to {megabytes:.0f} MB of activations")
-        reader = _Clips(clips, model.graph.input[0], chunk, keep)
+        chunk_size = choose_chunk_size(model)
+        megabytes = chunk_size * estimate_clip_bytes(model) / 1e6
+        log(f"calibration streams chunks of {chunk_size} clips: up to {megabytes:.0f} MB of activations")
+        reader = _CalibrationClipReader(clips, model.graph.input[0], chunk_size, sample_size)
         with tempfile.TemporaryDirectory(prefix="skd-int8-") as folder, quiet_root_logger():
             source = Path(folder) / "fp32.onnx"
             onnx.save(model, source)
@@ -72,10 +77,10 @@ class Calibrated:
             )
             calibrator.collect_data(reader)
             self._ranges = calibrator.compute_data()
-        self._model, self.count = model, reader.count
-        self.kept = np.concatenate(reader.kept)
+        self._model, self.clip_count = model, reader.clip_count
+        self.sample_clips = np.concatenate(reader.sample_clips)
 
-    def write(
+    def write_int8(
         self,
         path: Path | str,
         *,
@@ -103,19 +108,27 @@ class Calibrated:
         model.CopyFrom(self._model)
         with quiet_root_logger():
             quantiser = QDQQuantizer(
-                model, per_channel, reduce_range, QuantType.QInt8, activations, self._ranges, list(only), list(exclude),
-                list(operators) or _OPERATORS, {k: v for k, v in options.items() if v is not None},
-            )  # fmt: skip
+                model,
+                per_channel,
+                reduce_range,
+                QuantType.QInt8,
+                activations,
+                self._ranges,
+                list(only),
+                list(exclude),
+                list(operators) or _OPERATORS,
+                {k: v for k, v in options.items() if v is not None},
+            )
             quantiser.quantize_model()
             quantiser.model.topological_sort()
         quantised: onnx.ModelProto = quantiser.model.model
-        _hold(quantised.graph, set(exclude))
+        _shield_excluded_nodes(quantised.graph, set(exclude))
         del quantised.metadata_props[:]
         onnx.helper.set_model_props(quantised, self.properties)
         write_atomic(path, quantised.SerializeToString(deterministic=True))
 
 
-def _hold(graph: onnx.GraphProto, names: set[str]) -> None:
+def _shield_excluded_nodes(graph: onnx.GraphProto, excluded: set[str]) -> None:
     """Keep nodes that were left out really out.
 
     ONNX Runtime quantises by itself the weights of every layer that it finds between a ``DequantizeLinear`` and a
@@ -125,7 +138,7 @@ def _hold(graph: onnx.GraphProto, names: set[str]) -> None:
     ends, nodes = {value.name for value in graph.output}, []
     for node in graph.node:
         nodes.append(node)
-        if node.name in names and (out := node.output[0]) not in ends:
+        if node.name in excluded and (out := node.output[0]) not in ends:
             node.output[0] = f"{out}_held"
             nodes.append(onnx.helper.make_node("LeakyRelu", [node.output[0]], [out], f"{node.name}_held", alpha=1.0))
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -133,16 +146,16 @@ def _hold(graph: onnx.GraphProto, names: set[str]) -> None:
     graph.node.extend(copies)
 
 
-def clip_bytes(model: onnx.ModelProto) -> int:
+def estimate_clip_bytes(model: onnx.ModelProto) -> int:
     """Bytes of all activations of one clip, as if none were freed: more than calibrating one really takes."""
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     shapes = ([d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in values)
     return sum(4 * math.prod(shape) for shape in shapes)
 
 
-def chunk_of(model: onnx.ModelProto) -> int:
+def choose_chunk_size(model: onnx.ModelProto) -> int:
     """Clips calibrated at a time."""
-    return max(min(CHUNK, _MOST_BYTES // max(clip_bytes(model), 1)), 1)
+    return max(min(CHUNK_SIZE, _MAX_CHUNK_BYTES // max(estimate_clip_bytes(model), 1)), 1)
 
 
 _OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
@@ -161,21 +174,23 @@ def quiet_root_logger() -> Iterator[None]:
         root.handlers[:] = handlers
 
 
-class _Clips(CalibrationDataReader):  # type: ignore[misc]
+class _CalibrationClipReader(CalibrationDataReader):  # type: ignore[misc]
     """Calibration batches in the quantiser's hands, a few clips at a time, checked on the way."""
 
-    def __init__(self, batches: Iterable[Floats], wanted: onnx.ValueInfoProto, size: int, keep: int) -> None:
-        self.name = wanted.name
-        self.shape = tuple(d.dim_value for d in wanted.type.tensor_type.shape.dim[1:])
-        self.count, self.size, self.keep = 0, size, keep
-        self.kept: list[Floats] = []
-        self.chunks = self._chunks(batches)
+    def __init__(
+        self, batches: Iterable[Floats], input_info: onnx.ValueInfoProto, chunk_size: int, sample_size: int
+    ) -> None:
+        self.name = input_info.name
+        self.shape = tuple(d.dim_value for d in input_info.type.tensor_type.shape.dim[1:])
+        self.clip_count, self.chunk_size, self.sample_size = 0, chunk_size, sample_size
+        self.sample_clips: list[Floats] = []
+        self.chunks = self._iter_chunks(batches)
 
     def get_next(self) -> dict[str, Any] | None:
         chunk = next(self.chunks, None)
         return None if chunk is None else {self.name: chunk}
 
-    def _chunks(self, batches: Iterable[Floats]) -> Iterator[Floats]:
+    def _iter_chunks(self, batches: Iterable[Floats]) -> Iterator[Floats]:
         for batch in batches:
             if batch.dtype != np.float32 or batch.shape[1:] != self.shape:
                 raise UserError(
@@ -184,11 +199,11 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
                 )
             if not np.isfinite(batch).all():
                 raise UserError("a calibration clip holds NaN or an infinity; check the preprocessing's mean and std")
-            for start in range(0, len(batch), self.size):
-                chunk = np.ascontiguousarray(batch[start : start + self.size])
-                if self.count < self.keep:
-                    self.kept.append(chunk[: self.keep - self.count].copy())
-                self.count += len(chunk)
+            for start in range(0, len(batch), self.chunk_size):
+                chunk = np.ascontiguousarray(batch[start : start + self.chunk_size])
+                if self.clip_count < self.sample_size:
+                    self.sample_clips.append(chunk[: self.sample_size - self.clip_count].copy())
+                self.clip_count += len(chunk)
                 yield chunk
-        if self.count == 0:
+        if self.clip_count == 0:
             raise UserError("INT8 needs calibration clips and got none: set export.calibration_clips above 0")

@@ -26,7 +26,7 @@ from onnxruntime.quantization import QuantType
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_export.graph.onnx_export import load_onnx
-from skd_export.quantization.calibration import LAYERS, Calibrated, Say
+from skd_export.quantization.calibration import LAYER_OPERATORS, CalibrationRanges, LogFunction
 
 Floats = npt.NDArray[np.float32]
 _FP16_MAX = 65504.0
@@ -56,8 +56,8 @@ def needs_reduced_range() -> bool:
     return platform.machine().lower() in _X86 and not isa_has_vnni()
 
 
-def quantise_ort(
-    fp32: Path | str | Calibrated,
+def quantize_for_ort(
+    fp32: Path | str | CalibrationRanges,
     int8_path: Path | str,
     calibration: Iterable[Floats] = (),
     *,
@@ -65,7 +65,7 @@ def quantise_ort(
     reduce_range: bool | None = None,
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
-    say: Say = lambda line: None,
+    log: LogFunction = lambda line: None,
 ) -> dict[str, Any]:
     """Write the INT8 twin of an FP32 file, for ONNX Runtime on CPUs.
 
@@ -79,7 +79,7 @@ def quantise_ort(
             file will run on another machine.
         exclude: Names of nodes that stay in FP32.
         only: Names of the nodes to quantise; empty: all that can be.
-        say: Told how much memory calibrating will take.
+        log: Told how much memory calibrating will take.
 
     Returns:
         What was done: ``calibration_clips``, ``reduce_range``, ``vnni``, ``operators`` (`operator_fate` of the file),
@@ -89,8 +89,8 @@ def quantise_ort(
         UserError: The file is no ONNX file, there are no calibration clips, or a batch has the wrong shape or NaN.
     """
     reduced = needs_reduced_range() if reduce_range is None else reduce_range
-    ranges = fp32 if isinstance(fp32, Calibrated) else Calibrated(fp32, calibration, say=say)
-    ranges.write(
+    ranges = fp32 if isinstance(fp32, CalibrationRanges) else CalibrationRanges(fp32, calibration, log=log)
+    ranges.write_int8(
         int8_path,
         activations=QuantType.QUInt8,
         reduce_range=reduced,
@@ -98,9 +98,9 @@ def quantise_ort(
         exclude=exclude,
         only=only,
     )
-    operators = operator_fate(int8_path)
+    operators = count_executed_operators(int8_path)
     return {
-        **_facts(ranges, reduced, per_channel, exclude),
+        **_quantization_metadata(ranges, reduced, per_channel, exclude),
         "activations": "uint8",
         "vnni": isa_has_vnni(),
         "operators": operators,
@@ -109,14 +109,14 @@ def quantise_ort(
     }
 
 
-def quantise_trt(
-    fp32: Path | str | Calibrated,
+def quantize_for_tensorrt(
+    fp32: Path | str | CalibrationRanges,
     int8_path: Path | str,
     calibration: Iterable[Floats] = (),
     *,
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
-    say: Say = lambda line: None,
+    log: LogFunction = lambda line: None,
 ) -> dict[str, Any]:
     """Write the INT8 twin of an FP32 file, for TensorRT: int8 on both sides, symmetric, biases in FP32.
 
@@ -128,31 +128,33 @@ def quantise_trt(
     Returns:
         What was done, as `quantise_ort` has it, without ``vnni``.
     """
-    ranges = fp32 if isinstance(fp32, Calibrated) else Calibrated(fp32, calibration, say=say)
-    ranges.write(
+    ranges = fp32 if isinstance(fp32, CalibrationRanges) else CalibrationRanges(fp32, calibration, log=log)
+    ranges.write_int8(
         int8_path,
         activations=QuantType.QInt8,
         reduce_range=False,
         exclude=exclude,
         only=only,
-        operators=LAYERS,
+        operators=LAYER_OPERATORS,
         ActivationSymmetric=True,
         WeightSymmetric=True,
         QuantizeBias=False,
     )
     return {
-        **_facts(ranges, False, True, exclude),
+        **_quantization_metadata(ranges, False, True, exclude),
         "activations": "int8, symmetric",
-        "operators": operator_fate(int8_path),
+        "operators": count_executed_operators(int8_path),
         "convolutions": sum(op == "Conv" for _, op in ranges.layers),
     }
 
 
-def _facts(ranges: Calibrated, reduced: bool, per_channel: bool, exclude: Sequence[str]) -> dict[str, Any]:
+def _quantization_metadata(
+    ranges: CalibrationRanges, reduced: bool, per_channel: bool, exclude: Sequence[str]
+) -> dict[str, Any]:
     return {
         "weights": "int8",
         "calibration": "minmax",
-        "calibration_clips": ranges.count,
+        "calibration_clips": ranges.clip_count,
         "per_channel": per_channel,
         "reduce_range": reduced,
         "excluded": list(exclude),
@@ -185,12 +187,12 @@ def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]
         raise UserError(f"{fp32_path} has a weight of {largest:g}, beyond what FP16 can hold (65504); keep it in FP32")
     graph = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
     graph.graph.sort()  # the converter puts the casts of input and output behind everything else
-    half = onnx_ir.to_proto(graph)
-    del half.metadata_props[:]
-    onnx.helper.set_model_props(half, properties)
-    onnx.checker.check_model(half, full_check=True)
-    write_atomic(fp16_path, half.SerializeToString(deterministic=True))
-    counts = Counter(node.op_type for node in half.graph.node)
+    fp16_model = onnx_ir.to_proto(graph)
+    del fp16_model.metadata_props[:]
+    onnx.helper.set_model_props(fp16_model, properties)
+    onnx.checker.check_model(fp16_model, full_check=True)
+    write_atomic(fp16_path, fp16_model.SerializeToString(deterministic=True))
+    counts = Counter(node.op_type for node in fp16_model.graph.node)
     return {
         "io": "float32",
         "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
@@ -198,7 +200,7 @@ def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]
     }
 
 
-def operator_fate(path: Path | str) -> dict[str, int]:
+def count_executed_operators(path: Path | str) -> dict[str, int]:
     """What ONNX Runtime really runs: operators of the graph after all its optimisations on this CPU, most first.
 
     This tells whether "INT8" is INT8: a convolution between Q/DQ nodes that did not fuse is still a ``Conv``.

@@ -24,14 +24,14 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.runtimes.litert import LiteRtRuntime
 
-_PIP = "its packages do not fit ours as they stand; docs/precision.md (LiteRT) has the line that installs it"
+_INSTALL_HINT = "its packages do not fit ours as they stand; docs/precision.md (LiteRT) has the line that installs it"
 
 
-def missing_converter() -> str | None:
+def explain_missing_converter() -> str | None:
     """Why no .tflite file can be written here, or None. Imports nothing."""
     if importlib.util.find_spec("litert_torch") is None:
-        return f"litert-torch is not installed; {_PIP}"
-    return LiteRtRuntime().missing()
+        return f"litert-torch is not installed; {_INSTALL_HINT}"
+    return LiteRtRuntime().why_unavailable()
 
 
 def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -50,25 +50,25 @@ def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int
     Raises:
         UserError: The converter is missing, the network is in train mode, or the converter does not take it.
     """
-    if reason := missing_converter():
+    if reason := explain_missing_converter():
         raise UserError(f"no .tflite file can be written: {reason}")
     if any(module.training for module in network.modules()):
         raise UserError("the network is in train mode: call network.eval() before exporting it")
     with tempfile.TemporaryDirectory(prefix="skd-litert-") as folder:
-        made = Path(folder) / "network.tflite"
-        with _quiet():
+        tflite_file = Path(folder) / "network.tflite"
+        with _silence_converter():
             converter = importlib.import_module("litert_torch")
             try:
-                converter.convert(network, (torch.zeros(1, 3, *clip_shape),)).export(str(made))
+                converter.convert(network, (torch.zeros(1, 3, *clip_shape),)).export(str(tflite_file))
             except Exception as error:  # torch.export's, jax's and the converter's own classes have nothing in common
                 first = (str(error).strip().splitlines() or [""])[0]
                 raise UserError(f"litert-torch does not take the network: {type(error).__name__}: {first}") from error
-        write_atomic(path, made.read_bytes())
+        write_atomic(path, tflite_file.read_bytes())
     return {"batch": 1, "converter": f"litert-torch {importlib.metadata.version('litert-torch')}"}
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _silence_converter() -> Any:
     """Keep the converter's progress and warnings off the screen, and its handlers out of the root logger."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

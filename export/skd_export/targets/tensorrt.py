@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skd_bench.bundle.manifest import Manifest, resolve
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
-from skd_bench.runtimes.tensorrt.engine_file import EngineNote
+from skd_bench.runtimes.tensorrt.engine_file import EngineMetadata
 
 PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
-class Engines:
+class BuiltEngines:
     """What was built from one file.
 
     Attributes:
@@ -29,8 +29,8 @@ class Engines:
 
     source: Path
     precision: str
-    built: tuple[tuple[Path, EngineNote], ...]
-    notes: tuple[tuple[EngineNote, ...], ...]
+    built: tuple[tuple[Path, EngineMetadata], ...]
+    notes: tuple[tuple[EngineMetadata, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Everything of the notes, under the engines' paths."""
@@ -45,8 +45,8 @@ class Engines:
         lines = [f"from {self.source} ({self.precision})"]
         for (path, note), notes in zip(self.built, self.notes, strict=True):
             sms = "+".join(f"SM{sm}" for sm in note.sms)
-            what = f"{note.bytes / 1000:.0f} kB in {note.build_seconds:.2f} s, {note.runtime} {note.version}"
-            lines.append(f"  {path}  {sms}, {what}, sha256 {note.sha256[:12]}: {note.state}")
+            summary = f"{note.bytes / 1000:.0f} kB in {note.build_seconds:.2f} s, {note.runtime} {note.version}"
+            lines.append(f"  {path}  {sms}, {summary}, sha256 {note.sha256[:12]}: {note.state}")
             if len(notes) > 1:
                 seconds, files = sorted(n.build_seconds for n in notes), len({n.sha256 for n in notes})
                 lines.append(
@@ -66,7 +66,7 @@ def build_engines(
     builds: int = 1,
     options: BuildOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Engines:
+) -> BuiltEngines:
     """Build an engine for each GPU generation asked, from a bundle's file or from an ONNX file.
 
     Nothing is written into a bundle: engines belong to one GPU and one version, and a bundle travels.
@@ -89,31 +89,31 @@ def build_engines(
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r} is not known; engines are built in {' or '.join(PRECISIONS)}")
     source = Path(source)
-    onnx = _fp32_file(source) if source.is_dir() else source
-    if not onnx.is_file():
+    onnx_file = _find_fp32_file(source) if source.is_dir() else source
+    if not onnx_file.is_file():
         raise UserError(f"there is no bundle or ONNX file {source}")
     folder = Path(folder) if folder is not None else source.with_name(f"{source.resolve().stem}-engines")
     if precision == "fp16":
         from skd_export.quantization.quantize import convert_fp16
 
-        half = folder / f"{onnx.stem}.fp16.onnx"
-        convert_fp16(onnx, half)
-        onnx = half
+        fp16_file = folder / f"{onnx_file.stem}.fp16.onnx"
+        convert_fp16(onnx_file, fp16_file)
+        onnx_file = fp16_file
     built, all_notes = [], []
     for target in [[sm] for sm in dict.fromkeys(sms)] or [[]]:
-        path = folder / ".".join((onnx.stem, runtime, *(f"sm{sm}" for sm in target), "engine"))
+        path = folder / ".".join((onnx_file.stem, runtime, *(f"sm{sm}" for sm in target), "engine"))
         notes = tuple(
-            build_engine(onnx, path, runtime=runtime, sms=target, options=options, progress=progress)
+            build_engine(onnx_file, path, runtime=runtime, sms=target, options=options, progress=progress)
             for _ in range(builds)
         )
         built.append((path, notes[-1]))
         all_notes.append(notes)
-    return Engines(onnx, precision, tuple(built), tuple(all_notes))
+    return BuiltEngines(onnx_file, precision, tuple(built), tuple(all_notes))
 
 
-def _fp32_file(bundle: Path) -> Path:
+def _find_fp32_file(bundle: Path) -> Path:
     manifest = Manifest.load(bundle)
-    if problems := verify(bundle):
+    if problems := find_bundle_problems(bundle):
         raise UserError(f"{bundle} is not as it was made: {'; '.join(problems)}. Copy it again from its source")
     artefacts = sorted(manifest.artefacts, key=lambda a: a.file != manifest.default)
     file = next((a.file for a in artefacts if a.precision == "fp32" and a.file.endswith(".onnx")), None)
@@ -122,4 +122,4 @@ def _fp32_file(bundle: Path) -> Path:
             f"{bundle} has no FP32 file, and its INT8 file is quantised for another runtime; build from an ONNX file, "
             "or export with fp32 among export.precisions"
         )
-    return resolve(bundle, file)
+    return resolve_bundle_path(bundle, file)

@@ -11,17 +11,17 @@ import re
 import shutil
 from pathlib import Path
 
-from skd_bench.bundle.manifest import MANIFEST, Artefact, Manifest, resolve
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.manifest import MANIFEST_FILE, Artefact, Manifest, resolve_bundle_path
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic
-from skd_export.bundle.writer import built_beside, labels_text
+from skd_export.bundle.writer import format_labels, write_folder_atomically
 
 _INPUTS = {"float_clip": ("clip", "TYPE_FP32"), "uint8_frames": ("frames", "TYPE_UINT8")}
 LABELS = "labels.txt"
 
 
-def write_triton(bundle: Path | str, repository: Path | str, *, largest_batch: int = 8) -> list[str]:
+def write_triton_repository(bundle: Path | str, repository: Path | str, *, largest_batch: int = 8) -> list[str]:
     """Write a model repository from a bundle.
 
     Args:
@@ -37,7 +37,7 @@ def write_triton(bundle: Path | str, repository: Path | str, *, largest_batch: i
     """
     bundle, repository = Path(bundle), Path(repository)
     manifest = Manifest.load(bundle)
-    if problems := verify(bundle):
+    if problems := find_bundle_problems(bundle):
         raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
     if repository.exists():
         raise UserError(f"{repository} is there already; give a folder that is not, or move it away")
@@ -46,14 +46,14 @@ def write_triton(bundle: Path | str, repository: Path | str, *, largest_batch: i
     )
     if not artefacts:
         raise UserError(f"{bundle} holds no ONNX file; Triton takes its files by their runtime, and knows ours as ONNX")
-    payload = sha256_file(bundle / MANIFEST)
-    with built_beside(repository) as building:
+    payload = sha256_file(bundle / MANIFEST_FILE)
+    with write_folder_atomically(repository) as building:
         for artefact in artefacts:
             model = building / model_name(artefact)
             (model / "1").mkdir(parents=True)
-            shutil.copyfile(resolve(bundle, artefact.file), model / "1" / "model.onnx")
-            write_atomic(model / LABELS, labels_text(manifest))
-            write_atomic(model / "config.pbtxt", config(manifest, artefact, payload, largest_batch))
+            shutil.copyfile(resolve_bundle_path(bundle, artefact.file), model / "1" / "model.onnx")
+            write_atomic(model / LABELS, format_labels(manifest))
+            write_atomic(model / "config.pbtxt", format_model_config(manifest, artefact, payload, largest_batch))
     return [model_name(artefact) for artefact in artefacts]
 
 
@@ -62,36 +62,37 @@ def model_name(artefact: Artefact) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", artefact.file.removesuffix(".onnx"))
 
 
-def config(manifest: Manifest, artefact: Artefact, payload: str, largest_batch: int) -> str:
+def format_model_config(manifest: Manifest, artefact: Artefact, payload: str, largest_batch: int) -> str:
     """The ``config.pbtxt`` of one file: shapes without the batch, and where it comes from."""
     t, h, w = manifest.sampling.frames, manifest.preprocess.height, manifest.preprocess.width
     dims = (3, t, h, w) if manifest.contract == "float_clip" else (t, h, w, 3)
     name, dtype = _INPUTS[manifest.contract]
     # The INT8 file is made for ONNX Runtime's CPU kernels; where Triton has a GPU it would put it there.
-    where = "instance_group [ { count: 1, kind: KIND_CPU } ]\n" if artefact.precision == "int8" else ""
-    told = {
+    instance_group = "instance_group [ { count: 1, kind: KIND_CPU } ]\n" if artefact.precision == "int8" else ""
+    provenance = {
         "skd_edge.payload_sha256": payload,
         "skd_edge.file_sha256": artefact.sha256,
         "skd_edge.sampling": json.dumps(vars(manifest.sampling)),
         "skd_edge.preprocess": json.dumps(vars(manifest.preprocess)),
     }
     parameters = "".join(
-        f"parameters {{ key: {_text(key)} value: {{ string_value: {_text(value)} }} }}\n" for key, value in told.items()
+        f"parameters {{ key: {_quote_text(key)} value: {{ string_value: {_quote_text(value)} }} }}\n"
+        for key, value in provenance.items()
     )
     return (
-        f"name: {_text(model_name(artefact))}\n"
+        f"name: {_quote_text(model_name(artefact))}\n"
         'backend: "onnxruntime"\n'
         'default_model_filename: "model.onnx"\n'
         f"max_batch_size: {largest_batch}\n"
-        f"input [ {{ name: {_text(name)}, data_type: {dtype}, dims: {list(dims)} }} ]\n"
+        f"input [ {{ name: {_quote_text(name)}, data_type: {dtype}, dims: {list(dims)} }} ]\n"
         f'output [ {{ name: "logits", data_type: TYPE_FP32, dims: [{len(manifest.classes)}], '
-        f"label_filename: {_text(LABELS)} }} ]\n"
-        f"{where}"
+        f"label_filename: {_quote_text(LABELS)} }} ]\n"
+        f"{instance_group}"
         "dynamic_batching { }\n"
         f"{parameters}"
     )
 
 
-def _text(value: str) -> str:
+def _quote_text(value: str) -> str:
     """A string of protobuf's text format: JSON's escapes of ASCII are among its own."""
     return json.dumps(value)

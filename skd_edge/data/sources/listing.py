@@ -13,15 +13,17 @@ from typing import Literal
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE, Part
+from skd_bench.video.clip import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VIDEOS = frozenset((".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ClipEntry:
     """One listed clip.
 
     Attributes:
@@ -31,7 +33,7 @@ class Entry:
         split: the set that it belongs to.
         group: clips of one group stay together (a source video, an actor).
         votes: one class name for each annotator, empty for an abstention; () where there are no votes.
-        part: which part of the file the clip is.
+        span: which part of the file the clip is.
     """
 
     path: Path
@@ -40,59 +42,59 @@ class Entry:
     split: Split
     group: str
     votes: tuple[str, ...] = ()
-    part: Part = WHOLE
+    span: ClipSpan = WHOLE_FILE
 
 
 @dataclass(frozen=True)
-class Listing:
+class ClipListing:
     """Every clip of a recipe, classes sorted by name (or in the order that the user's class file gives).
 
     ``annotators`` names whose votes the entries of the training split carry, in this order.
     """
 
     classes: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[ClipEntry, ...]
     note: str
     annotators: tuple[str, ...] = ()
 
 
 @dataclass
-class Once:
+class EntryCollector:
     """Entries as they are read, each clip once: said twice alike is left out and counted, said differently refused."""
 
-    entries: list[Entry] = field(default_factory=list)
-    repeated: int = 0
-    _first: dict[str, tuple[int, str]] = field(default_factory=dict)
+    entries: list[ClipEntry] = field(default_factory=list)
+    duplicate_count: int = 0
+    _first_seen: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    def add(self, entry: Entry, at: str, hint: str = "") -> None:
+    def add(self, entry: ClipEntry, at: str, hint: str = "") -> None:
         """One more clip, found ``at`` a place (a file and its line).
 
         Raises:
             UserError: The clip is listed already, in another split or as another class.
         """
-        index, before = self._first.setdefault(entry.name, (len(self.entries), at))
+        index, before = self._first_seen.setdefault(entry.name, (len(self.entries), at))
         if index == len(self.entries):
             self.entries.append(entry)
             return
         other = self.entries[index]
         if entry != other:
             raise UserError(
-                f"{at}: {entry.name} is listed again, {_told(entry)}; {before} has it {_told(other)}: leave one of "
+                f"{at}: {entry.name} is listed again, {_format_split_and_label(entry)}; {before} has it {_format_split_and_label(other)}: leave one of "
                 f"them out{hint}"
             )
-        self.repeated += 1
+        self.duplicate_count += 1
 
     @property
-    def note(self) -> str:
+    def duplicate_note(self) -> str:
         """What to tell of repeated rows; empty where there are none."""
-        return f"{self.repeated} rows repeat a clip and were left out" if self.repeated else ""
+        return f"{self.duplicate_count} rows repeat a clip and were left out" if self.duplicate_count else ""
 
 
-def _told(entry: Entry) -> str:
+def _format_split_and_label(entry: ClipEntry) -> str:
     return f"in {entry.split} " + (f"as {entry.label!r}" if entry.label else "without a label")
 
 
-def grouped_by(pattern: str | None) -> Callable[[str], str]:
+def make_group_finder(pattern: str | None) -> Callable[[str], str]:
     """From a clip's name to its group: what the pattern finds in it; the name itself without one, or where nothing is.
 
     Args:
@@ -102,11 +104,11 @@ def grouped_by(pattern: str | None) -> Callable[[str], str]:
         return lambda name: name
     find = re.compile(pattern).search
 
-    def group(name: str) -> str:
+    def find_group(name: str) -> str:
         found = find(name)
         return name if found is None else (found[1] if found.re.groups else found[0]) or name
 
-    return group
+    return find_group
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -126,7 +128,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
-def named(label: str, names: list[str], at: str, file: Path | None) -> str:
+def resolve_class_name(label: str, names: list[str], at: str, file: Path | None) -> str:
     """The class that a label means: itself, or, where the classes have a file, the name at that index.
 
     Raises:
@@ -137,11 +139,11 @@ def named(label: str, names: list[str], at: str, file: Path | None) -> str:
             raise UserError(f"{at}: label {label}, but {file} names {len(names)} classes (numbers start at 0)")
         return names[int(label)]
     if names and label not in names:
-        raise UserError(f"{at}: class {label!r} is not in {file}{_meant(label, names)}")
+        raise UserError(f"{at}: class {label!r} is not in {file}{_suggest_class(label, names)}")
     return label
 
 
-def hold_out(entries: list[Entry], split: Split, count: float, rng: np.random.Generator) -> list[Entry]:
+def hold_out(entries: list[ClipEntry], split: Split, count: float, rng: np.random.Generator) -> list[ClipEntry]:
     """Move about ``count`` training clips into ``split``: the same share of every class, whole groups only.
 
     Never a class's last training clip, nor the group that holds it.
@@ -173,13 +175,13 @@ def hold_out(entries: list[Entry], split: Split, count: float, rng: np.random.Ge
     return [replace(e, split=split) if i in moved else e for i, e in enumerate(entries)]
 
 
-def listing(
-    entries: Iterable[Entry],
+def make_listing(
+    entries: Iterable[ClipEntry],
     *notes: str,
     classes: tuple[str, ...] | None = None,
     annotators: tuple[str, ...] = (),
-    folders: bool = True,
-) -> Listing:
+    note_folder_mismatches: bool = True,
+) -> ClipListing:
     """The entries as one listing, in the order of the splits.
 
     Args:
@@ -187,44 +189,50 @@ def listing(
         notes: about the splits, for the report; empty ones are left out.
         classes: their order, where the user gives it.
         annotators: who voted.
-        folders: whether clips that lie in a folder called like another class are told of.
+        note_folder_mismatches: whether clips that lie in a folder called like another class are told of.
 
     Raises:
         UserError: A split is missing; says which and the way out.
     """
     entries = tuple(sorted(entries, key=lambda e: SPLITS.index(e.split)))  # a split stands together in the store
-    classes = classes or tuple(sorted({name for e in entries for name in _said(e)}))
+    classes = classes or tuple(sorted({name for e in entries for name in _collect_named_classes(e)}))
     for split in SPLITS:
         if not any(e.split == split for e in entries):
             raise UserError(f"the recipe's data gives no {split} clips; check the rules of data.{split}")
-    said = [*notes, _elsewhere(entries, set(classes)) if folders else "", _torn(entries)]
-    return Listing(classes, entries, "; ".join(filter(None, said)), annotators)
+    all_notes = [
+        *notes,
+        _describe_folder_mismatches(entries, set(classes)) if note_folder_mismatches else "",
+        _describe_split_groups(entries),
+    ]
+    return ClipListing(classes, entries, "; ".join(filter(None, all_notes)), annotators)
 
 
-def check_trusted(listing: Listing) -> None:
+def check_validation_labels(listing: ClipListing) -> None:
     """Every class has a clip that validates it, whatever is still to be said of the training clips.
 
     Raises:
         UserError: It has not, or there is one class only.
     """
-    trusted = dict.fromkeys(e.label for e in listing.entries if e.split == "val")
-    if poor := [c for c in listing.classes if c not in trusted]:
+    validated_classes = dict.fromkeys(e.label for e in listing.entries if e.split == "val")
+    if poor := [c for c in listing.classes if c not in validated_classes]:
         raise UserError(
-            f"class {poor[0]!r} has no trusted validation clip{_meant(poor[0], trusted)}; add clips, or leave the "
+            f"class {poor[0]!r} has no trusted validation clip{_suggest_class(poor[0], validated_classes)}; add clips, or leave the "
             "class out of the data"
         )
-    if len(trusted) < 2:
-        raise UserError(f"the validation clips have one class only ({', '.join(trusted)}); two or more are needed")
+    if len(validated_classes) < 2:
+        raise UserError(
+            f"the validation clips have one class only ({', '.join(validated_classes)}); two or more are needed"
+        )
 
 
-def check_classes(listing: Listing) -> None:
+def check_classes(listing: ClipListing) -> None:
     """Something can be learned from a listing: labels or votes on training clips of every class, and trusted clips.
 
     Raises:
         UserError: It cannot; says why and the way out.
     """
     entries, classes, annotators = listing.entries, listing.classes, listing.annotators
-    train = Counter(name for e in entries if e.split == "train" for name in _said(e))
+    train = Counter(name for e in entries if e.split == "train" for name in _collect_named_classes(e))
     if not train:
         what = f"every vote in {', '.join(annotators)} abstains" if annotators else "every label is empty"
         raise UserError(
@@ -233,31 +241,31 @@ def check_classes(listing: Listing) -> None:
         )
     if len(train) < 2:
         raise UserError(f"the training clips have one class only ({', '.join(train)}); a classifier needs two or more")
-    trusted = Counter(e.label for e in entries if e.split == "val")
+    validation_counts = Counter(e.label for e in entries if e.split == "val")
     nobody = f": none of {', '.join(annotators)} votes for it" if annotators else ""
     for split in ("val", "test"):
         if unknown := sorted({e.label for e in entries if e.split == split} - set(train)):
             raise UserError(
-                f"class {unknown[0]!r} has {split} clips and no training clip{nobody}{_meant(unknown[0], train)}; "
+                f"class {unknown[0]!r} has {split} clips and no training clip{nobody}{_suggest_class(unknown[0], train)}; "
                 f"classes: {', '.join(train)}"
             )
-    if poor := [c for c in classes if train[c] == 1 or trusted[c] == 0]:
+    if poor := [c for c in classes if train[c] == 1 or validation_counts[c] == 0]:
         what = "one training clip" if train[poor[0]] == 1 else "no trusted validation clip"
-        meant = _meant(poor[0], [c for c in train if c != poor[0]])
-        raise UserError(f"class {poor[0]!r} has {what}{meant}; add clips, or leave the class out of the data")
+        suggestion = _suggest_class(poor[0], [c for c in train if c != poor[0]])
+        raise UserError(f"class {poor[0]!r} has {what}{suggestion}; add clips, or leave the class out of the data")
 
 
-def _said(entry: Entry) -> set[str]:
+def _collect_named_classes(entry: ClipEntry) -> set[str]:
     """The classes that somebody names for a clip."""
     return {entry.label, *entry.votes} - {""}
 
 
-def _meant(word: str, known: Iterable[str]) -> str:
+def _suggest_class(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), 1, 0.75)
     return f" (is it {close[0]!r}, misspelt?)" if close else ""
 
 
-def _elsewhere(entries: tuple[Entry, ...], classes: set[str]) -> str:
+def _describe_folder_mismatches(entries: tuple[ClipEntry, ...], classes: set[str]) -> str:
     """Clips whose folder has the name of a class that is not theirs: a label file that disagrees with its folders."""
     count, first = 0, ""
     for entry in entries:
@@ -267,8 +275,10 @@ def _elsewhere(entries: tuple[Entry, ...], classes: set[str]) -> str:
     return f"{count} clips lie in the folder of another class than their label says (first: {first})" if count else ""
 
 
-def _torn(entries: tuple[Entry, ...]) -> str:
+def _describe_split_groups(entries: tuple[ClipEntry, ...]) -> str:
     """Groups that the recipe's own rules put into several splits."""
     where: dict[str, str] = {}
-    torn = {e.group for e in entries if e.group != e.name and where.setdefault(e.group, e.split) != e.split}
-    return f"{len(torn)} groups have clips in several splits (first: {min(torn)})" if torn else ""
+    split_groups = {e.group for e in entries if e.group != e.name and where.setdefault(e.group, e.split) != e.split}
+    return (
+        f"{len(split_groups)} groups have clips in several splits (first: {min(split_groups)})" if split_groups else ""
+    )

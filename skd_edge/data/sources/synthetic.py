@@ -28,7 +28,7 @@ from skd_bench.files import write_atomic
 if TYPE_CHECKING:
     from skd_edge.recipe.data import GeneratedData
 
-CLASSES = (
+MOTION_CLASSES = (
     "blink",
     "grow",
     "move_down",
@@ -40,39 +40,39 @@ CLASSES = (
     "spin_ccw",
     "spin_cw",
 )
-NOTHING = "nothing"  # an actor that stands still: the class of a detector's long hours without an event
-VERSION = 1  # part of the data's hash: raise it when the same seed gives other pixels
+NO_MOTION_CLASS = "nothing"  # an actor that stands still: the class of a detector's long hours without an event
+RENDERER_VERSION = 1  # part of the data's hash: raise it when the same seed gives other pixels
 _SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)
 
-Pixels = NDArray[np.float32]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scene:
     """What one clip shows, each array over time ``(T,)``; lengths in shares of the image, angles in radians."""
 
-    x: Pixels
-    y: Pixels
-    angle: Pixels
-    size: Pixels
-    alpha: Pixels
+    x: Floats
+    y: Floats
+    angle: Floats
+    size: Floats
+    alpha: Floats
 
 
-def _wave(rng: np.random.Generator, t: Pixels, turns: float, low: float, high: float, *, triangle: bool) -> Pixels:
+def _draw_wave(rng: np.random.Generator, t: Floats, turns: float, low: float, high: float, *, triangle: bool) -> Floats:
     """A wave of uniform marginal between low and high (in log space): sawtooth, or triangle where it must not jump."""
     phase = (rng.random() + turns * t) % 1.0
     ramp = 1.0 - np.abs(2.0 * phase - 1.0) if triangle else phase
     return (low * (high / low) ** ramp).astype(np.float32)
 
 
-def scene(motion: str, t: Pixels, rng: np.random.Generator) -> Scene:
+def draw_scene(motion: str, t: Floats, rng: np.random.Generator) -> Scene:
     """Draw one clip of ``motion`` at the times ``t (T,)`` in [0, 1); positions wrap around the image's edges."""
     x, y, angle = (
         np.full_like(t, rng.random()),
         np.full_like(t, rng.random()),
         np.full_like(t, rng.uniform(0, 2 * np.pi)),
     )
-    size, alpha = _wave(rng, 0 * t, 0, *_SIZES, triangle=False), _wave(rng, 0 * t, 0, *_ALPHAS, triangle=True)
+    size, alpha = _draw_wave(rng, 0 * t, 0, *_SIZES, triangle=False), _draw_wave(rng, 0 * t, 0, *_ALPHAS, triangle=True)
     pace = rng.uniform(0.7, 1.3)
     if motion.startswith("move"):
         step = 0.9 * pace * t
@@ -84,13 +84,13 @@ def scene(motion: str, t: Pixels, rng: np.random.Generator) -> Scene:
         turn = rng.uniform(0, 2 * np.pi) + 2.2 * np.pi * pace * t * rng.choice((-1, 1))
         x, y = x + 0.16 * np.cos(turn), y + 0.16 * np.sin(turn)
     elif motion in ("grow", "shrink"):
-        size = _wave(rng, t if motion == "grow" else -t, 1.4 * pace, *_SIZES, triangle=False)
+        size = _draw_wave(rng, t if motion == "grow" else -t, 1.4 * pace, *_SIZES, triangle=False)
     elif motion == "blink":
-        alpha = _wave(rng, t, 2.5 * pace, *_ALPHAS, triangle=True)
+        alpha = _draw_wave(rng, t, 2.5 * pace, *_ALPHAS, triangle=True)
     return Scene(x.astype(np.float32), y.astype(np.float32), angle.astype(np.float32), size, alpha)
 
 
-def _texture(rng: np.random.Generator, u: Pixels, v: Pixels, waves: int = 4) -> Pixels:
+def _draw_texture(rng: np.random.Generator, u: Floats, v: Floats, waves: int = 4) -> Floats:
     """A smooth periodic colour texture at coordinates ``u, v (T, H, W)``: ``(T, H, W, 3)`` about zero."""
     out = np.zeros((*u.shape, 3), np.float32)
     for _ in range(waves):
@@ -100,27 +100,27 @@ def _texture(rng: np.random.Generator, u: Pixels, v: Pixels, waves: int = 4) -> 
     return out
 
 
-def _wrapped(d: Pixels) -> Pixels:
+def _wrap_offsets(d: Floats) -> Floats:
     return (d + 0.5) % 1.0 - 0.5
 
 
-def _mask(s: Scene, gx: Pixels, gy: Pixels, corners: int, pixel: float) -> Pixels:
+def _compute_figure_cover(s: Scene, gx: Floats, gy: Floats, corners: int, pixel: float) -> Floats:
     """Soft cover ``(T, H, W)`` in [0, 1] of a lopsided star-convex figure that no rotation maps to itself."""
-    dx, dy = _wrapped(gx - s.x[:, None, None]), _wrapped(gy - s.y[:, None, None])
+    dx, dy = _wrap_offsets(gx - s.x[:, None, None]), _wrap_offsets(gy - s.y[:, None, None])
     radius = np.hypot(dx, dy)
     theta = np.arctan2(dy, dx) - s.angle[:, None, None]
     outline = s.size[:, None, None] * (0.62 + 0.2 * np.cos(corners * theta) + 0.38 * np.cos(theta))
-    cover: Pixels = np.clip((outline - radius) / pixel + 0.5, 0, 1)
+    cover: Floats = np.clip((outline - radius) / pixel + 0.5, 0, 1)
     return cover
 
 
-def _colour(rng: np.random.Generator) -> Pixels:
+def _draw_colour(rng: np.random.Generator) -> Floats:
     """A colour that stands out from the gray middle: ``(3,)`` in [0, 1]."""
-    colour: Pixels = (0.5 + rng.choice((-1, 1)) * rng.uniform(0.3, 0.5, 3)).astype(np.float32)
+    colour: Floats = (0.5 + rng.choice((-1, 1)) * rng.uniform(0.3, 0.5, 3)).astype(np.float32)
     return colour
 
 
-def render(motion: str, *, frames: int, size: int, difficulty: float, seed: int) -> NDArray[np.uint8]:
+def render_clip(motion: str, *, frames: int, size: int, difficulty: float, seed: int) -> NDArray[np.uint8]:
     """One clip of ``motion``: frames ``(T, H, W, 3)`` uint8, the same for the same arguments."""
     rng = np.random.default_rng(seed)
     t = (np.arange(frames) / frames).astype(np.float32)
@@ -128,22 +128,26 @@ def render(motion: str, *, frames: int, size: int, difficulty: float, seed: int)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size
     gx = grid[None, None, :] - (drift[0] * t)[:, None, None].astype(np.float32) + 0 * grid[None, :, None]
     gy = grid[None, :, None] - (drift[1] * t)[:, None, None].astype(np.float32) + 0 * grid[None, None, :]
-    image = 0.5 + (0.02 + 0.09 * difficulty) * _texture(rng, gx, gy)
+    image = 0.5 + (0.02 + 0.09 * difficulty) * _draw_texture(rng, gx, gy)
     pixel = 1.5 / size
     still = np.zeros_like(t)
     for _ in range(rng.integers(0, 1 + round(3 * difficulty))):  # distractors: part of the scenery
-        thing = scene("still", still, rng)
-        cover = 0.7 * thing.alpha[:, None, None] * _mask(thing, gx, gy, int(rng.integers(2, 5)), pixel)
-        image += cover[..., None] * (_colour(rng) - image)
-    actor = scene(motion, t, rng)
-    cover = actor.alpha[:, None, None] * _mask(actor, gx, gy, int(rng.integers(2, 5)), pixel)
-    image += cover[..., None] * (_colour(rng) - image)
+        distractor = draw_scene("still", still, rng)
+        cover = (
+            0.7
+            * distractor.alpha[:, None, None]
+            * _compute_figure_cover(distractor, gx, gy, int(rng.integers(2, 5)), pixel)
+        )
+        image += cover[..., None] * (_draw_colour(rng) - image)
+    actor = draw_scene(motion, t, rng)
+    cover = actor.alpha[:, None, None] * _compute_figure_cover(actor, gx, gy, int(rng.integers(2, 5)), pixel)
+    image += cover[..., None] * (_draw_colour(rng) - image)
     image *= rng.uniform(0.8, 1.2)
     image += rng.normal(0, 0.01 + 0.08 * difficulty, image.shape).astype(np.float32)
     return np.asarray(np.clip(image, 0, 1) * 255, np.uint8)
 
 
-def encode(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
+def write_video(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
     """Write frames ``(T, H, W, 3)`` uint8 as an H.264 file, atomically."""
     import av
 
@@ -157,38 +161,38 @@ def encode(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(memory.getvalue())
-    part.replace(path)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(memory.getvalue())
+    temporary.replace(path)
 
 
-def classes_of(settings: GeneratedData) -> tuple[str, ...]:
+def generated_classes(settings: GeneratedData) -> tuple[str, ...]:
     """The class names of a set, sorted."""
-    return tuple(sorted((*CLASSES, NOTHING))) if settings.nothing else CLASSES
+    return tuple(sorted((*MOTION_CLASSES, NO_MOTION_CLASS))) if settings.nothing else MOTION_CLASSES
 
 
-def _rows(settings: GeneratedData, seed: int) -> Iterator[tuple[str, str, str, int]]:
+def _iter_clip_rows(settings: GeneratedData, seed: int) -> Iterator[tuple[str, str, str, int]]:
     """(path, label, split, clip seed) of every clip: classes in turn, so that each split is balanced.
 
     Only in training the class without a motion, where it is asked for, is ``nothing`` times as frequent as others.
     """
     for s, (split, count) in enumerate((("train", settings.train), ("val", settings.val), ("test", settings.test))):
-        turn = classes_of(settings)
+        turn = generated_classes(settings)
         if split == "train":
-            turn += (NOTHING,) * (settings.nothing - 1)
+            turn += (NO_MOTION_CLASS,) * (settings.nothing - 1)
         for i in range(count):
             motion = turn[i % len(turn)]
             clip_seed = int(np.random.SeedSequence((seed, s, i)).generate_state(1)[0])
             yield f"clips/{split}/{motion}/{motion}_{i:05d}.mp4", motion, split, clip_seed
 
 
-def _write(folder: Path, frames: int, size: int, difficulty: float, row: tuple[str, str, str, int]) -> None:
+def _write_clip(folder: Path, frames: int, size: int, difficulty: float, row: tuple[str, str, str, int]) -> None:
     path, motion, _, clip_seed = row
     if not (folder / path).exists():
-        encode(folder / path, render(motion, frames=frames, size=size, difficulty=difficulty, seed=clip_seed))
+        write_video(folder / path, render_clip(motion, frames=frames, size=size, difficulty=difficulty, seed=clip_seed))
 
 
-def generate(
+def generate_dataset(
     folder: Path,
     settings: GeneratedData,
     seed: int,
@@ -206,16 +210,18 @@ def generate(
     Raises:
         UserError: The folder holds a set that was rendered with other settings.
     """
-    facts = {"version": VERSION, "seed": seed, **settings.model_dump(mode="json")}
-    index, card = folder / "index.csv", folder / "generated.json"
-    if card.exists() and json.loads(card.read_text()) != facts:
+    rendered_settings = {"version": RENDERER_VERSION, "seed": seed, **settings.model_dump(mode="json")}
+    index, settings_file = folder / "index.csv", folder / "generated.json"
+    if settings_file.exists() and json.loads(settings_file.read_text()) != rendered_settings:
         raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or remove this one")
-    if card.exists() and index.exists():
+    if settings_file.exists() and index.exists():
         return index
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(card, json.dumps(facts, indent=2))  # first: says whose clips a set that broke off holds
-    rows = list(_rows(settings, seed))
-    write = partial(_write, folder, settings.frames, settings.size, settings.difficulty)
+    write_atomic(
+        settings_file, json.dumps(rendered_settings, indent=2)
+    )  # first: says whose clips a set that broke off holds
+    rows = list(_iter_clip_rows(settings, seed))
+    write = partial(_write_clip, folder, settings.frames, settings.size, settings.difficulty)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for done, _ in enumerate(pool.map(write, rows, chunksize=32), 1):
             if progress:

@@ -11,8 +11,8 @@ from sys import intern
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE, Part
-from skd_edge.data.sources.listing import SPLITS, Entry, Listing, Once, Split, listing
+from skd_bench.video.clip import WHOLE_FILE, ClipSpan
+from skd_edge.data.sources.listing import SPLITS, ClipEntry, ClipListing, EntryCollector, Split, make_listing
 from skd_edge.recipe.data import TableData
 
 _DELIMITERS = ",;\t|"
@@ -35,12 +35,12 @@ def read_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
     if not file.exists():
         raise UserError(f"{file} does not exist; check data.root and the file's name in the recipe")
     try:
-        yield from (_parquet if file.suffix.lower() == ".parquet" else _csv)(file, columns)
+        yield from (_read_parquet_rows if file.suffix.lower() == ".parquet" else _read_csv_rows)(file, columns)
     except (OSError, UnicodeError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
 
 
-def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _read_csv_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     with file.open("rb") as raw:
         encoding = "utf-16" if raw.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with file.open(encoding=encoding, newline="") as text:
@@ -68,7 +68,7 @@ def _csv(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
             raise UserError(f"{file}:{rows.line_num + 1}: {error}") from None
 
 
-def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _read_parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -78,7 +78,7 @@ def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str
             if missing := sorted(set(columns) - set(names)):
                 raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(names)}")
             for batch in table.iter_batches(columns=list(dict.fromkeys(columns))):
-                cells = [[_text(cell) for cell in batch.column(name).to_pylist()] for name in columns]
+                cells = [[_format_cell(cell) for cell in batch.column(name).to_pylist()] for name in columns]
                 for row in zip(*cells, strict=True):
                     number += 1
                     yield number, list(row)
@@ -86,11 +86,11 @@ def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str
         raise UserError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from None
 
 
-def _text(cell: Any) -> str:
+def _format_cell(cell: Any) -> str:
     return "" if cell is None or cell != cell else str(cell)
 
 
-def seconds(cell: str, at: str) -> float | None:
+def parse_seconds(cell: str, at: str) -> float | None:
     """A time in seconds: ``75.5``, ``1:15.5`` or ``1:02:03.5``; None of an empty cell.
 
     Raises:
@@ -107,14 +107,14 @@ def seconds(cell: str, at: str) -> float | None:
     raise UserError(f"{at}: {cell!r} is no time; write seconds (75.5) or 1:15.5")
 
 
-def fragment(part: Part) -> str:
+def format_time_fragment(span: ClipSpan) -> str:
     """What is added to a file's name to name a span of its time (W3C media fragments); empty for the whole."""
-    end = "" if part.end is None else f",{part.end:.10g}"
-    return f"#t={part.start:.10g}{end}" if part.timed else ""
+    end = "" if span.end is None else f",{span.end:.10g}"
+    return f"#t={span.start:.10g}{end}" if span.is_timed else ""
 
 
 # ------------------------------------------------------------------------------------------ a recipe's table
-def table(data: TableData, note: str = "") -> Listing:
+def read_clip_table(data: TableData, note: str = "") -> ClipListing:
     """The clips of a table by the recipe's rules.
 
     Args:
@@ -125,39 +125,39 @@ def table(data: TableData, note: str = "") -> Listing:
         UserError: See ``read_rows``; a row says what cannot be.
     """
     rules = {"train": data.train, "val": data.val, "test": data.test}
-    said = note or "; ".join(f"{s}: {', '.join(f'{c} in {v}' for c, v in rules[s].items())}" for s in SPLITS)
-    reader = _Reader(data, rules)
-    once, ballots = Once(), _Ballots()
+    splits_note = note or "; ".join(f"{s}: {', '.join(f'{c} in {v}' for c, v in rules[s].items())}" for s in SPLITS)
+    reader = _RowReader(data, rules)
+    collector, vote_collector = EntryCollector(), _VoteCollector()
     hint = (
         "" if data.annotator else " (where each row is somebody's vote, name the column of annotators: data.annotator)"
     )
-    for at, entry, voter in reader.entries():
+    for at, entry, voter in reader.iter_entries():
         if data.annotator and entry.split == "train":
-            ballots.add(entry, voter, at)
+            vote_collector.add(entry, voter, at)
         else:
-            once.add(entry, at, hint)
+            collector.add(entry, at, hint)
     names = data.votes
     if data.annotator:
-        names = tuple(sorted(ballots.names))
-        for entry, at in ballots.settled(names):
-            once.add(entry, at)
-    return listing(once.entries, said, once.note, annotators=names)
+        names = tuple(sorted(vote_collector.names))
+        for entry, at in vote_collector.iter_entries(names):
+            collector.add(entry, at)
+    return make_listing(collector.entries, splits_note, collector.duplicate_note, annotators=names)
 
 
-class _Reader:
+class _RowReader:
     """Rows to entries."""
 
     def __init__(self, data: TableData, rules: dict[str, dict[str, list[str]]]) -> None:
         self.data, self.rules = data, {s: {c: frozenset(v) for c, v in rule.items()} for s, rule in rules.items()}
-        asked = (data.path, data.label, data.group, data.annotator, data.start, data.end, *data.votes)
-        ruled = [column for rule in rules.values() for column in rule]
-        self.columns = list(dict.fromkeys(c for c in (*asked, *ruled) if c))
-        self.at = {name: i for i, name in enumerate(self.columns)}
+        named_columns = (data.path, data.label, data.group, data.annotator, data.start, data.end, *data.votes)
+        rule_columns = [column for rule in rules.values() for column in rule]
+        self.columns = list(dict.fromkeys(c for c in (*named_columns, *rule_columns) if c))
+        self.column_index = {name: i for i, name in enumerate(self.columns)}
 
-    def entries(self) -> Iterator[tuple[str, Entry, str]]:
+    def iter_entries(self) -> Iterator[tuple[str, ClipEntry, str]]:
         """Where each row stands, its clip, who gave its label ('' where that is no matter)."""
         file, data = self.data.root / self.data.file, self.data
-        rules = [(s, [(self.at[c], v) for c, v in self.rules[s].items()]) for s in SPLITS]
+        rules = [(s, [(self.column_index[c], v) for c, v in self.rules[s].items()]) for s in SPLITS]
         for number, row in read_rows(file, self.columns):
             splits = [s for s, rule in rules if all(row[i] in values for i, values in rule)]
             if not splits:
@@ -165,17 +165,17 @@ class _Reader:
             at = f"{file}:{number}"
             if len(splits) > 1:
                 raise UserError(
-                    f"{at}: {row[self.at[data.path]]} is in {' and '.join(splits)}; splits must not overlap"
+                    f"{at}: {row[self.column_index[data.path]]} is in {' and '.join(splits)}; splits must not overlap"
                 )
-            yield at, self._entry(row, splits[0], at), self._cell(row, data.annotator).strip()
+            yield at, self._make_entry(row, splits[0], at), self._get_cell(row, data.annotator).strip()
 
-    def _cell(self, row: list[str], column: str | None) -> str:
-        return row[self.at[column]] if column else ""
+    def _get_cell(self, row: list[str], column: str | None) -> str:
+        return row[self.column_index[column]] if column else ""
 
-    def _entry(self, row: list[str], split: Split, at: str) -> Entry:
+    def _make_entry(self, row: list[str], split: Split, at: str) -> ClipEntry:
         """One row; a training clip may go without a label, a trusted one may not."""
         data, train = self.data, split == "train"
-        path, label = self._cell(row, data.path), intern(self._cell(row, data.label).strip())
+        path, label = self._get_cell(row, data.path), intern(self._get_cell(row, data.label).strip())
         if not path:
             raise UserError(f"{at}: the {data.path!r} of this row is empty")
         if not label and not train:
@@ -183,27 +183,29 @@ class _Reader:
                 f"{at}: the {data.label!r} of this row is empty, and it is in {split}: trusted clips need a label; "
                 "fill it in, or leave the row out of every split (only training clips may be unlabelled)"
             )
-        votes = tuple(intern(self._cell(row, column).strip()) for column in data.votes) if train else ()
-        part = self._part(row, at) if data.start or data.end else WHOLE
-        group = intern(self._cell(row, data.group)) if data.group else path
-        return Entry(data.root / path, path + fragment(part), "" if votes else label, split, group, votes, part)
+        votes = tuple(intern(self._get_cell(row, column).strip()) for column in data.votes) if train else ()
+        span = self._parse_span(row, at) if data.start or data.end else WHOLE_FILE
+        group = intern(self._get_cell(row, data.group)) if data.group else path
+        return ClipEntry(
+            data.root / path, path + format_time_fragment(span), "" if votes else label, split, group, votes, span
+        )
 
-    def _part(self, row: list[str], at: str) -> Part:
-        start = seconds(self._cell(row, self.data.start), at) or 0.0
-        end = seconds(self._cell(row, self.data.end), at)
+    def _parse_span(self, row: list[str], at: str) -> ClipSpan:
+        start = parse_seconds(self._get_cell(row, self.data.start), at) or 0.0
+        end = parse_seconds(self._get_cell(row, self.data.end), at)
         if end is not None and end <= start:
             raise UserError(f"{at}: the clip ends at {end:g} s and begins at {start:g} s; give an end after its start")
-        return Part(start, end)
+        return ClipSpan(start, end)
 
 
 @dataclass
-class _Ballots:
+class _VoteCollector:
     """Votes that stand in rows of their own, collected by clip."""
 
-    clips: dict[str, tuple[Entry, str, dict[str, str]]] = field(default_factory=dict)
+    clips: dict[str, tuple[ClipEntry, str, dict[str, str]]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
-    def add(self, entry: Entry, voter: str, at: str) -> None:
+    def add(self, entry: ClipEntry, voter: str, at: str) -> None:
         if not voter:
             raise UserError(f"{at}: nobody is named for this label; fill the annotator's cell in")
         self.names.add(voter)
@@ -214,6 +216,6 @@ class _Ballots:
                 f"first in {first}); keep one vote of each annotator"
             )
 
-    def settled(self, names: Sequence[str]) -> Iterator[tuple[Entry, str]]:
+    def iter_entries(self, names: Sequence[str]) -> Iterator[tuple[ClipEntry, str]]:
         for entry, at, given in self.clips.values():
             yield replace(entry, label="", votes=tuple(given.get(name, "") for name in names)), at

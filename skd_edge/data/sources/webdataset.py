@@ -9,15 +9,25 @@ from pathlib import Path
 from tarfile import TarInfo
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Part
-from skd_edge.data.sources.listing import SPLITS, VIDEOS, Entry, Listing, Once, grouped_by, listing, named, read_lines
+from skd_bench.video.clip import ClipSpan
+from skd_edge.data.sources.listing import (
+    SPLITS,
+    VIDEO_SUFFIXES,
+    ClipEntry,
+    ClipListing,
+    EntryCollector,
+    make_group_finder,
+    make_listing,
+    read_lines,
+    resolve_class_name,
+)
 from skd_edge.recipe.data import ShardData
 
-_MOST_TEXT = 1 << 20  # bytes of a sample's label or JSON
-Members = dict[str, tuple[TarInfo, bytes]]  # by ending; what a small member that is no video holds
+_MAX_TEXT_BYTES = 1 << 20  # bytes of a sample's label or JSON
+SampleMembers = dict[str, tuple[TarInfo, bytes]]  # by ending; what a small member that is no video holds
 
 
-def shards(data: ShardData) -> Listing:
+def read_shards(data: ShardData) -> ClipListing:
     """The samples of plain tar shards, named ``shard/key.mp4``.
 
     Raises:
@@ -26,31 +36,37 @@ def shards(data: ShardData) -> Listing:
     from webdataset.shardlists import expand_urls
 
     names = [name for _, name in read_lines(data.root / data.classes)] if data.classes else []
-    once, group = Once(), grouped_by(data.group)
+    collector, group = EntryCollector(), make_group_finder(data.group)
     for split in SPLITS:
         for shard in expand_urls(getattr(data, split)):
-            for key, members in _samples(data.root / shard):
+            for key, members in _iter_samples(data.root / shard):
                 at = f"{data.root / shard}: sample {key}"
-                ending = next((e for e in members if f".{e.rpartition('.')[2].lower()}" in VIDEOS), None)
+                ending = next((e for e in members if f".{e.rpartition('.')[2].lower()}" in VIDEO_SUFFIXES), None)
                 if ending is None:
                     raise UserError(
-                        f"{at} has no video (only: {', '.join(members)}); endings: {' '.join(sorted(VIDEOS))}"
+                        f"{at} has no video (only: {', '.join(members)}); endings: {' '.join(sorted(VIDEO_SUFFIXES))}"
                     )
-                label = _label(members, data.label, at)
+                label = _read_label(members, data.label, at)
                 if not label and split != "train":
                     raise UserError(f"{at} has no {data.label!r}, and it is in {split}: trusted clips need a label")
-                label = named(label, names, at, data.classes) if label else ""
+                label = resolve_class_name(label, names, at, data.classes) if label else ""
                 (video, _), name = members[ending], f"{shard}/{key}.{ending}"
-                part = Part(offset=video.offset_data, size=video.size)
-                once.add(Entry(data.root / shard, name, label, split, group(name), (), part), at)
-    return listing(once.entries, "shards", once.note, classes=tuple(names) or None, folders=False)
+                span = ClipSpan(offset=video.offset_data, size=video.size)
+                collector.add(ClipEntry(data.root / shard, name, label, split, group(name), (), span), at)
+    return make_listing(
+        collector.entries,
+        "shards",
+        collector.duplicate_note,
+        classes=tuple(names) or None,
+        note_folder_mismatches=False,
+    )
 
 
-def _samples(path: Path) -> Iterator[tuple[str, Members]]:
+def _iter_samples(path: Path) -> Iterator[tuple[str, SampleMembers]]:
     """Key and members by ending, of each sample of a shard: neighbours that share all before the first dot."""
     from webdataset.tariterators import base_plus_ext
 
-    now, members = "", Members()
+    now, members = "", SampleMembers()
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -62,7 +78,7 @@ def _samples(path: Path) -> Iterator[tuple[str, Members]]:
                     yield now, members
                     members = {}
                 now, text = key, b""
-                if f".{ending.rpartition('.')[2].lower()}" not in VIDEOS and member.size <= _MOST_TEXT:
+                if f".{ending.rpartition('.')[2].lower()}" not in VIDEO_SUFFIXES and member.size <= _MAX_TEXT_BYTES:
                     held = tar.extractfile(member)
                     text = held.read() if held else b""
                 members[ending] = member, text
@@ -74,7 +90,7 @@ def _samples(path: Path) -> Iterator[tuple[str, Members]]:
         raise UserError(f"cannot read the shard {path}: {error}; shards are plain, whole tar files") from None
 
 
-def _label(members: Members, where: str, at: str) -> str:
+def _read_label(members: SampleMembers, where: str, at: str) -> str:
     """The class of a sample, from a member of its own or a key of its JSON; empty where it has none."""
     ending, _, key = where.partition(".") if where.startswith("json.") else (where, "", "")
     if ending not in members:

@@ -22,29 +22,29 @@ from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
-from skd_bench.video.clip import Part, Preprocess, Sampling
-from skd_edge.data.sources.listing import Entry
-from skd_edge.data.store.decode_task import Decoder, decoder, row_bytes
+from skd_bench.video.clip import ClipSpan, Preprocessing, Sampling
+from skd_edge.data.sources.listing import ClipEntry
+from skd_edge.data.store.decode_task import DecoderName, count_row_bytes, make_clip_decoder
 from skd_edge.data.store.torchcodec import require_torchcodec
-from skd_edge.data.store.worker_pool import Crew
+from skd_edge.data.store.worker_pool import WorkerPool
 
 Progress = Callable[[int, int], None]
-PATIENCE = 60.0  # seconds that a clip may take, and one more for every _PACE bytes of it
-_PACE = 4 << 20
-_SYNC = 10.0  # seconds between two moments that a power cut goes back to
+CLIP_TIMEOUT_S = 60.0  # seconds that a clip may take, and one more for every _PACE bytes of it
+_BYTES_PER_EXTRA_SECOND = 4 << 20
+_SYNC_INTERVAL_S = 10.0  # seconds between two moments that a power cut goes back to
 _TODO, _GOOD, _BAD = 0, 1, 2
-_BLOCK = 64 << 20  # bytes that are hashed at a time
+_HASH_BLOCK_BYTES = 64 << 20  # bytes that are hashed at a time
 
 
-def build(
+def build_store(
     folder: Path,
-    entries: Sequence[Entry],
+    entries: Sequence[ClipEntry],
     sampling: Sampling,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     *,
-    by: Decoder = "pyav",
+    decoder: DecoderName = "pyav",
     processes: int | None = None,
-    patience: float = PATIENCE,
+    timeout: float = CLIP_TIMEOUT_S,
     progress: Progress | None = None,
 ) -> None:
     """Fill the folder of a store; readable clips stand in ``clips.npy`` in the order of their entries.
@@ -54,83 +54,98 @@ def build(
         entries: its clips.
         sampling: which frames.
         preprocess: which size.
-        by: what decodes.
+        decoder: what decodes.
         processes: how many decode; None: one for each core.
-        patience: seconds that a clip may take.
+        timeout: seconds that a clip may take.
         progress: called with (done, total).
 
     Raises:
         UserError: The disk is full, the folder cannot be written, or what should decode is not installed.
     """
-    if by == "torchcodec":
+    if decoder == "torchcodec":
         require_torchcodec()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder, len(entries), progress):
+        with _lock_store(folder, len(entries), progress):
             if not (folder / "store.json").exists():
-                _Building(folder, entries, sampling, preprocess, by).run(processes, patience, progress)
+                _StoreBuilder(folder, entries, sampling, preprocess, decoder).run(processes, timeout, progress)
     except OSError as error:
         raise UserError(
             f"cannot build the clip store {folder}: {error.strerror or error}; the cache needs room for "
-            f"{row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)",
+            f"{count_row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)",
             exit_code=75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1,  # 75: paused; room is all it needs
         ) from error
 
 
-class _Building:
+class _StoreBuilder:
     """One store on its way, found as an earlier run left it."""
 
     def __init__(
-        self, folder: Path, entries: Sequence[Entry], sampling: Sampling, preprocess: Preprocess, by: Decoder
+        self,
+        folder: Path,
+        entries: Sequence[ClipEntry],
+        sampling: Sampling,
+        preprocess: Preprocessing,
+        decoder: DecoderName,
     ) -> None:
-        self.folder, self.entries, self.sampling, self.preprocess, self.by = folder, entries, sampling, preprocess, by
-        self.part, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
+        self.folder, self.entries, self.sampling, self.preprocess, self.decoder = (
+            folder,
+            entries,
+            sampling,
+            preprocess,
+            decoder,
+        )
+        self.partial_file, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
         state = folder / "state.part"
         shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
-        if not (self.part.exists() and state.exists() and state.stat().st_size == len(entries)):
+        if not (self.partial_file.exists() and state.exists() and state.stat().st_size == len(entries)):
             state.unlink(missing_ok=True)
             self.reasons_file.unlink(missing_ok=True)
-            del_me = np.lib.format.open_memmap(self.part, mode="w+", dtype=np.uint8, shape=shape)
+            del_me = np.lib.format.open_memmap(self.partial_file, mode="w+", dtype=np.uint8, shape=shape)
             del del_me
-            _reserve(self.part)
+            _reserve_disk_space(self.partial_file)
             state.write_bytes(bytes(len(entries)))
         self.state: NDArray[np.uint8] = np.memmap(state, np.uint8, "r+", shape=(len(entries),))
         self.reasons = _read_reasons(self.reasons_file)
         lost = [i for i in np.flatnonzero(self.state == _BAD).tolist() if i not in self.reasons]
         self.state[lost] = _TODO
 
-    def run(self, processes: int | None, patience: float, progress: Progress | None) -> None:
+    def run(self, processes: int | None, timeout: float, progress: Progress | None) -> None:
         """Decode what is left, then put the file in order."""
         todo = np.flatnonzero(self.state == _TODO)
         if len(todo):
-            self._decode(todo, processes or _cores(len(todo)), patience, progress)
-        self._finish()
+            self._decode_clips(todo, processes or _choose_process_count(len(todo)), timeout, progress)
+        self._finish_store()
 
-    def _decode(self, todo: NDArray[np.int64], processes: int, patience: float, progress: Progress | None) -> None:
+    def _decode_clips(self, todo: NDArray[np.int64], processes: int, timeout: float, progress: Progress | None) -> None:
         done, total = len(self.state) - len(todo), len(self.state)
         tasks = ((i, (str(self.entries[i].path), self.entries[i].part)) for i in todo.tolist())
-        crew = Crew(decoder, (self.part, self.sampling, self.preprocess, self.by), processes=processes,
-                    patience=lambda task: patience + _size(*task) / _PACE)  # fmt: skip
+        pool = WorkerPool(
+            make_clip_decoder,
+            (self.partial_file, self.sampling, self.preprocess, self.decoder),
+            processes=processes,
+            task_timeout=lambda task: timeout + _count_source_bytes(*task) / _BYTES_PER_EXTRA_SECOND,
+        )
         fresh: dict[int, int] = {}
         synced = time.monotonic()
         with self.reasons_file.open("a", encoding="utf-8") as log:
             try:
-                for done, (i, reason) in enumerate(crew.run(tasks), done + 1):  # noqa: B020
+                for done, (i, reason) in enumerate(pool.run(tasks), done + 1):  # noqa: B020
                     fresh[i] = _GOOD
                     if reason is not None:
                         fresh[i], self.reasons[i] = _BAD, reason
                         log.write(json.dumps({"entry": i, "reason": reason}) + "\n")
                     if progress:
                         progress(done, total)
-                    if time.monotonic() - synced > _SYNC:
-                        self._sync(fresh, log)
+                    if time.monotonic() - synced > _SYNC_INTERVAL_S:
+                        self._sync_to_disk(fresh, log)
                         synced = time.monotonic()
             finally:
-                self._sync(fresh, log)
+                self._sync_to_disk(fresh, log)
 
-    def _sync(self, fresh: dict[int, int], log: Any) -> None:
+    def _sync_to_disk(self, fresh: dict[int, int], log: Any) -> None:
         """First the pixels and the reasons, then the bytes that say that they are there."""
-        with self.part.open("rb") as file:
+        with self.partial_file.open("rb") as file:
             os.fsync(file.fileno())
         log.flush()
         os.fsync(log.fileno())
@@ -138,38 +153,41 @@ class _Building:
         self.state.flush()  # type: ignore[attr-defined]
         fresh.clear()
 
-    def _finish(self) -> None:
+    def _finish_store(self) -> None:
         """Close the gaps that unreadable clips left, hash, and write the card that makes this a store."""
         good, bad = np.flatnonzero(self.state == _GOOD), np.flatnonzero(self.state == _BAD).tolist()
-        pixels = np.lib.format.open_memmap(self.part, mode="r+")
+        pixels = np.lib.format.open_memmap(self.partial_file, mode="r+")
         if bad:
             (self.folder / "state.part").unlink()  # killed from here on, the store is begun anew
             for row in range(bad[0], len(good)):
                 pixels[row] = pixels[good[row]]
             pixels.flush()
-        digest, rows = hashlib.sha256(), max(_BLOCK // max(row_bytes(self.sampling, self.preprocess), 1), 1)
+        digest, rows = (
+            hashlib.sha256(),
+            max(_HASH_BLOCK_BYTES // max(count_row_bytes(self.sampling, self.preprocess), 1), 1),
+        )
         for first in range(0, len(good), rows):
             digest.update(np.ascontiguousarray(pixels[first : min(first + rows, len(good))]).data)
-        self.part.replace(self.folder / "clips.npy")
+        self.partial_file.replace(self.folder / "clips.npy")
         quarantined = [{"path": self.entries[i].name, "reason": self.reasons[i]} for i in bad]
-        card = {"hash": digest.hexdigest(), "clips": len(good), "bad": bad, "quarantined": quarantined}
-        write_json(self.folder / "store.json", card)
+        store_info = {"hash": digest.hexdigest(), "clips": len(good), "bad": bad, "quarantined": quarantined}
+        write_json(self.folder / "store.json", store_info)
         for name in ("state.part", "bad.part.jsonl"):
             (self.folder / name).unlink(missing_ok=True)
 
 
-def _cores(tasks: int) -> int:
+def _choose_process_count(tasks: int) -> int:
     """As many processes as there are cores, and enough clips to make starting them worth it."""
     return min(len(os.sched_getaffinity(0)), max(tasks // 16, 1))
 
 
-def _size(path: str, part: Part) -> int:
+def _count_source_bytes(path: str, span: ClipSpan) -> int:
     with suppress(OSError, ValueError):
-        return part.size or os.stat(path).st_size
+        return span.size or os.stat(path).st_size
     return 0
 
 
-def _reserve(path: Path) -> None:
+def _reserve_disk_space(path: Path) -> None:
     """Take the room on the disk now: a full disk is said before hours of decoding, not after."""
     with path.open("r+b") as file:
         try:
@@ -191,7 +209,7 @@ def _read_reasons(path: Path) -> dict[int, str]:
 
 
 @contextmanager
-def _alone(folder: Path, total: int, progress: Progress | None) -> Iterator[None]:
+def _lock_store(folder: Path, total: int, progress: Progress | None) -> Iterator[None]:
     """One run builds a store; another that wants the same one waits, and shows how far the first has come."""
     with (folder / "lock").open("a") as lock:
         while True:

@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE, Part, Preprocess, Sampling
-from skd_edge.data.sources.registry import SPLITS, Entry, Listing, Split
-from skd_edge.data.store.builder import PATIENCE, build
-from skd_edge.data.store.decode_task import Decoder
+from skd_bench.video.clip import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
+from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
+from skd_edge.data.store.builder import CLIP_TIMEOUT_S, build_store
+from skd_edge.data.store.decode_task import DecoderName
 
-_LAYOUT = 2  # of a store's files: raise it when they change
+_LAYOUT_VERSION = 2  # of a store's files: raise it when they change
 
 
 @dataclass(frozen=True)
-class ClipSet:
+class ClipSplit:
     """The clips of one split.
 
     Attributes:
@@ -37,7 +37,7 @@ class ClipSet:
         names: the clips' paths relative to the data's root.
         hash: of pixels and labels, and of groups where a group has several clips.
         files: the videos, where they are known.
-        parts: which part of its file each clip is.
+        spans: which part of its file each clip is.
     """
 
     ids: NDArray[np.int64]
@@ -47,71 +47,73 @@ class ClipSet:
     names: tuple[str, ...]
     hash: str
     files: tuple[Path, ...] = ()
-    parts: tuple[Part, ...] = ()
+    spans: tuple[ClipSpan, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipDataset:
     """All splits of a recipe, and the files that could not be read."""
 
     classes: tuple[str, ...]
-    train: ClipSet
-    val: ClipSet
-    test: ClipSet
+    train: ClipSplit
+    val: ClipSplit
+    test: ClipSplit
     quarantined: tuple[dict[str, str], ...]
     note: str
 
 
 def open_store(
-    listing: Listing,
+    listing: ClipListing,
     sampling: Sampling,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     cache: Path,
     *,
     min_clips: float,
-    by: Decoder = "pyav",
+    decoder: DecoderName = "pyav",
     processes: int | None = None,
-    patience: float = PATIENCE,
+    timeout: float = CLIP_TIMEOUT_S,
     progress: Callable[[int, int], None] | None = None,
-) -> Clips:
+) -> ClipDataset:
     """Open the store of these clips, decoding them first where that has not been done.
 
     Raises:
         UserError: Fewer than ``min_clips`` of the listed clips are readable, a class or the test split lost its last.
     """
-    folder, card = filled(
-        listing, sampling, preprocess, cache, by=by, processes=processes, patience=patience, progress=progress
+    folder, store_info = ensure_store(
+        listing, sampling, preprocess, cache, decoder=decoder, processes=processes, timeout=timeout, progress=progress
     )
-    bad = set(card["bad"])  # by place: two splits may hold files of one name
+    bad = set(store_info["bad"])  # by place: two splits may hold files of one name
     good = [e for i, e in enumerate(listing.entries) if i not in bad]
     if len(good) < min_clips * len(listing.entries):
-        first = card["quarantined"][0]
+        first = store_info["quarantined"][0]
         raise UserError(
             f"{len(bad)} of {len(listing.entries)} clips cannot be read (first: {first['path']}: {first['reason']}); "
             f"min_clips asks for {min_clips:.0%}: repair or remove them, or lower min_clips"
         )
     pixels = np.load(folder / "clips.npy", mmap_mode="r")
-    sets = {split: _subset(split, good, pixels, card["hash"], listing.classes) for split in SPLITS}
+    sets = {split: _make_clip_split(split, good, pixels, store_info["hash"], listing.classes) for split in SPLITS}
     for name, index in ((n, i) for i, n in enumerate(listing.classes)):
         if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
             raise UserError(f"class {name!r} has no readable clip left in train or val; see the quarantined files")
     if len(sets["test"]) == 0:
         raise UserError("there is no readable test clip left; see the quarantined files")
-    return Clips(listing.classes, sets["train"], sets["val"], sets["test"], tuple(card["quarantined"]), listing.note)
+    return ClipDataset(
+        listing.classes, sets["train"], sets["val"], sets["test"], tuple(store_info["quarantined"]), listing.note
+    )
 
 
-def filled(
-    listing: Listing,
+def ensure_store(
+    listing: ClipListing,
     sampling: Sampling,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     cache: Path,
     *,
-    by: Decoder = "pyav",
+    decoder: DecoderName = "pyav",
     processes: int | None = None,
-    patience: float = PATIENCE,
+    timeout: float = CLIP_TIMEOUT_S,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of these clips' store, built where it is not there, and its card, whatever could not be read.
@@ -119,34 +121,50 @@ def filled(
     Raises:
         UserError: See ``build``.
     """
-    folder = cache / "stores" / _key(listing.entries, sampling, preprocess, by)
+    folder = cache / "stores" / _compute_store_key(listing.entries, sampling, preprocess, decoder)
     if not (folder / "store.json").exists():
-        build(folder, listing.entries, sampling, preprocess, by=by, processes=processes, patience=patience,
-              progress=progress)  # fmt: skip
+        build_store(
+            folder,
+            listing.entries,
+            sampling,
+            preprocess,
+            decoder=decoder,
+            processes=processes,
+            timeout=timeout,
+            progress=progress,
+        )
     return folder, json.loads((folder / "store.json").read_text())
 
 
-def is_built(listing: Listing, sampling: Sampling, preprocess: Preprocess, cache: Path, by: Decoder = "pyav") -> bool:
+def is_store_built(
+    listing: ClipListing, sampling: Sampling, preprocess: Preprocessing, cache: Path, decoder: DecoderName = "pyav"
+) -> bool:
     """Whether these clips are decoded already."""
-    return (cache / "stores" / _key(listing.entries, sampling, preprocess, by) / "store.json").exists()
+    return (
+        cache / "stores" / _compute_store_key(listing.entries, sampling, preprocess, decoder) / "store.json"
+    ).exists()
 
 
-def _key(entries: tuple[Entry, ...], sampling: Sampling, preprocess: Preprocess, by: Decoder) -> str:
-    what = hashlib.sha256(repr((_LAYOUT, sampling, preprocess.height, preprocess.width, preprocess.fit)).encode())
+def _compute_store_key(
+    entries: tuple[ClipEntry, ...], sampling: Sampling, preprocess: Preprocessing, decoder: DecoderName
+) -> str:
+    hasher = hashlib.sha256(
+        repr((_LAYOUT_VERSION, sampling, preprocess.height, preprocess.width, preprocess.fit)).encode()
+    )
     if preprocess.fit == "pad":  # only then do the stored pixels depend on the colour
-        what.update(repr(preprocess.mean).encode())
-    if by != "pyav":
-        what.update(by.encode())
+        hasher.update(repr(preprocess.mean).encode())
+    if decoder != "pyav":
+        hasher.update(decoder.encode())
     seen: dict[str, str] = {}  # many clips may lie in one file
     for entry in entries:
         if (path := str(entry.path)) not in seen:
-            seen[path] = _looks(entry.path)
-        where = "" if entry.part == WHOLE else f"\0{entry.part}"
-        what.update(f"{path}\0{seen[path]}{where}\n".encode("utf-8", "surrogateescape"))
-    return what.hexdigest()[:16]
+            seen[path] = _format_file_stamp(entry.path)
+        where = "" if entry.span == WHOLE_FILE else f"\0{entry.span}"
+        hasher.update(f"{path}\0{seen[path]}{where}\n".encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()[:16]
 
 
-def _looks(path: Path) -> str:
+def _format_file_stamp(path: Path) -> str:
     try:
         stat = path.stat()
     except OSError:
@@ -154,9 +172,9 @@ def _looks(path: Path) -> str:
     return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def _subset(
-    split: Split, good: list[Entry], pixels: NDArray[np.uint8], digest: str, classes: tuple[str, ...]
-) -> ClipSet:
+def _make_clip_split(
+    split: Split, good: list[ClipEntry], pixels: NDArray[np.uint8], digest: str, classes: tuple[str, ...]
+) -> ClipSplit:
     rows = [i for i, e in enumerate(good) if e.split == split]
     first, last = (rows[0], rows[-1] + 1) if rows else (0, 0)
     ids = np.array(rows, np.int64)
@@ -170,4 +188,4 @@ def _subset(
     if len(numbers) < len(groups):  # then who belongs together matters to folds and neighbours
         key.update(groups.tobytes())
     names, files = tuple(good[i].name for i in rows), tuple(good[i].path for i in rows)
-    return ClipSet(ids, clips, labels, groups, names, key.hexdigest(), files, tuple(good[i].part for i in rows))
+    return ClipSplit(ids, clips, labels, groups, names, key.hexdigest(), files, tuple(good[i].span for i in rows))

@@ -14,34 +14,36 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skd_bench.video.clip import ClipError, Part, Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import ClipError, ClipSpan, Preprocessing, Sampling, decode_clip
 
-Decoder = Literal["pyav", "torchcodec"]
+DecoderName = Literal["pyav", "torchcodec"]
 
 
-def row_bytes(sampling: Sampling, preprocess: Preprocess) -> int:
+def count_row_bytes(sampling: Sampling, preprocess: Preprocessing) -> int:
     """Bytes of a clip ``(T, H, W, 3)`` uint8 in a store."""
     return sampling.frames * preprocess.height * preprocess.width * 3
 
 
-def decoder(store: Path, sampling: Sampling, preprocess: Preprocess, by: Decoder) -> Callable[[int, Any], str | None]:
+def make_clip_decoder(
+    store: Path, sampling: Sampling, preprocess: Preprocessing, decoder: DecoderName
+) -> Callable[[int, Any], str | None]:
     """What decodes a clip into its row of the file ``store``, and says why where it cannot."""
     read = decode_clip
-    if by == "torchcodec":
+    if decoder == "torchcodec":
         from skd_edge.data.store.torchcodec import decode_with_torchcodec, require_torchcodec
 
         require_torchcodec()
         read = decode_with_torchcodec
     file = os.open(store, os.O_WRONLY)
-    row = row_bytes(sampling, preprocess)
+    row = count_row_bytes(sampling, preprocess)
     with store.open("rb") as head:
         np.lib.format.read_magic(head)
         np.lib.format.read_array_header_1_0(head)
         first = head.tell()
 
-    def decode(number: int, what: tuple[str, Part]) -> str | None:
+    def decode_into_row(number: int, source: tuple[str, ClipSpan]) -> str | None:
         try:
-            clip = read(what[0], sampling, preprocess, what[1])
+            clip = read(source[0], sampling, preprocess, source[1])
         except ClipError as error:
             return error.reason
         # Written, not mapped: a full disk is then an error and no signal.
@@ -49,4 +51,4 @@ def decoder(store: Path, sampling: Sampling, preprocess: Preprocess, by: Decoder
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return None
 
-    return decode
+    return decode_into_row

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE, Part, Pixels, Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import WHOLE_FILE, ClipSpan, Pixels, Preprocessing, Sampling, decode_clip
 
 
 def require_torchcodec() -> None:
@@ -36,43 +36,46 @@ def require_torchcodec() -> None:
         ) from None
 
 
-def decode_with_torchcodec(path: Path | str, sampling: Sampling, preprocess: Preprocess, part: Part = WHOLE) -> Pixels:
+def decode_with_torchcodec(
+    path: Path | str, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan = WHOLE_FILE
+) -> Pixels:
     """Decode the sampled frames of a video; arguments, result and errors are those of ``clips.decode_clip``."""
-    found = _decoded(Path(path), sampling, preprocess) if part == WHOLE else None
-    return decode_clip(path, sampling, preprocess, part) if found is None else found
+    found = _try_decode(Path(path), sampling, preprocess) if span == WHOLE_FILE else None
+    return decode_clip(path, sampling, preprocess, span) if found is None else found
 
 
-def _decoded(path: Path, sampling: Sampling, preprocess: Preprocess) -> Pixels | None:
+def _try_decode(path: Path, sampling: Sampling, preprocess: Preprocessing) -> Pixels | None:
     """uint8 ``(T, H, W, 3)``; None where PyAV has to be asked."""
     from av.error import FFmpegError
 
     try:
-        places, times, tick, aspect = _wanted(path, sampling)
-        frames, turned = _frames(path, places, times, tick)
+        places, times, tick, aspect = _locate_sampled_frames(path, sampling)
+        frames, turned = _read_frames_at(path, places, times, tick)
     except (FFmpegError, OSError, ValueError, RuntimeError):
         return None
-    return _painted(frames, places, sampling, preprocess, 1 / aspect if turned and aspect else aspect)
+    return _resize_frames(frames, places, sampling, preprocess, 1 / aspect if turned and aspect else aspect)
 
 
-def _wanted(path: Path, sampling: Sampling) -> tuple[list[int], list[float], float, Fraction | None]:
+def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], list[float], float, Fraction | None]:
     """Places of the chosen frames, their times and one tick in seconds, and the shape of a pixel; nothing is decoded.
 
     Raises:
         ValueError: The file is none for torchcodec.
     """
-    from skd_bench.video.decoder import _chosen, _open, _scan, _video_stream
+    from skd_bench.video.container import open_container
+    from skd_bench.video.decoder import _choose_stamps, _find_video_stream, _scan_timeline
 
-    with _open(path, WHOLE) as container:
-        stream = _video_stream(container)
-        timeline = _scan(container, stream, WHOLE, sought=False)
+    with open_container(path) as container:
+        stream = _find_video_stream(container)
+        timeline = _scan_timeline(container, stream, WHOLE_FILE, seek_first=False)
         if not timeline.timed or not timeline.shown.any() or len(timeline.stamps) < timeline.announced:
             raise ValueError("without timestamps, empty or cut off")
-        chosen, tick = _chosen(timeline, sampling), float(stream.time_base or 0)
+        chosen, tick = _choose_stamps(timeline, sampling), float(stream.time_base or 0)
         places = np.searchsorted(np.sort(timeline.stamps[timeline.shown]), chosen)
         return places.tolist(), (chosen * tick).tolist(), tick, stream.sample_aspect_ratio
 
 
-def _frames(path: Path, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:
+def _read_frames_at(path: Path, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:
     """The frames at these places ``(T, h, w, 3)`` uint8 upright, and whether width and height changed places for that.
 
     Raises:
@@ -88,17 +91,17 @@ def _frames(path: Path, places: list[int], times: list[float], tick: float) -> t
     return found.data.numpy(), round(getattr(video.metadata, "rotation", None) or 0) % 180 == 90
 
 
-def _painted(
-    frames: Any, places: list[int], sampling: Sampling, preprocess: Preprocess, aspect: Fraction | None
+def _resize_frames(
+    frames: Any, places: list[int], sampling: Sampling, preprocess: Preprocessing, aspect: Fraction | None
 ) -> Pixels:
     from av import VideoFrame
 
-    from skd_bench.video.resize import Painter
+    from skd_bench.video.resize import FrameResizer
 
-    painter = Painter(sampling.frames, preprocess, aspect)
+    resizer = FrameResizer(sampling.frames, preprocess, aspect)
     image = None
     for i, pixels in enumerate(frames):
         if image is None or places[i] != places[i - 1]:  # the same frame again is copied
             image = VideoFrame.from_ndarray(pixels, "rgb24")
-        painter.paint(image)
-    return painter.out
+        resizer.write_frame(image)
+    return resizer.out

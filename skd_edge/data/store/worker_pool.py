@@ -21,44 +21,54 @@ from typing import Any
 from skd_bench.errors import UserError
 
 Task = tuple[int, Any]  # its number, what to do
-Answer = tuple[int, str | None]  # the number, why it failed
-Make = Callable[..., Callable[[int, Any], str | None]]
-_AHEAD = 8  # tasks that a worker knows of, so that it never waits for us
-_START = 60.0  # seconds that a worker may take to start
-_TRIES = 3  # workers that may end before they are ready; then no task is to blame
-_MEMORY = 4 << 30  # bytes that a worker may take beyond what it has when it starts
+TaskResult = tuple[int, str | None]  # the number, why it failed
+TaskFunctionFactory = Callable[..., Callable[[int, Any], str | None]]
+_TASKS_AHEAD = 8  # tasks that a worker knows of, so that it never waits for us
+_START_TIMEOUT_S = 60.0  # seconds that a worker may take to start
+_MAX_FAILED_STARTS = 3  # workers that may end before they are ready; then no task is to blame
+_EXTRA_MEMORY_BYTES = 4 << 30  # bytes that a worker may take beyond what it has when it starts
 
 
 @dataclass(eq=False)
-class _Worker:
+class _WorkerHandle:
     process: Any
     link: Connection
-    told: deque[Task] = field(default_factory=deque)
-    since: float = 0.0  # when it began its first task, by the clock
+    assigned: deque[Task] = field(default_factory=deque)
+    busy_since: float = 0.0  # when it began its first task, by the clock
     ready: bool = False
 
 
-class Crew:
+class WorkerPool:
     """Processes that do tasks; see ``run``.
 
     Args:
-        make: called in each process with ``arguments``; gives what does a task (its number, what to do) and returns
+        make_task_function: called in each process with ``arguments``; gives what does a task (its number, what to do) and returns
             why that failed, or None. Importable, as the arguments are picklable.
-        arguments: of ``make``.
+        arguments: of ``make_task_function``.
         processes: how many.
-        patience: seconds that a task may take.
+        task_timeout: seconds that a task may take.
     """
 
     def __init__(
-        self, make: Make, arguments: tuple[Any, ...], *, processes: int, patience: Callable[[Any], float]
+        self,
+        make_task_function: TaskFunctionFactory,
+        arguments: tuple[Any, ...],
+        *,
+        processes: int,
+        task_timeout: Callable[[Any], float],
     ) -> None:
-        self._make, self._arguments, self._processes, self._patience = make, arguments, processes, patience
-        self._workers: list[_Worker] = []
-        self._again = deque[Task]()
-        self._lost_once = set[int]()
-        self._stillborn = 0
+        self._make_task_function, self._arguments, self._processes, self._task_timeout = (
+            make_task_function,
+            arguments,
+            processes,
+            task_timeout,
+        )
+        self._workers: list[_WorkerHandle] = []
+        self._retry_queue = deque[Task]()
+        self._failed_once = set[int]()
+        self._failed_starts = 0
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Answer]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         """Do every task, and give each one's answer as it comes, in any order.
 
         Raises:
@@ -66,120 +76,128 @@ class Crew:
         """
         todo = iter(tasks)
         try:
-            while self._tell(todo):
-                busy = [w for w in self._workers if w.told]
+            while self._dispatch_tasks(todo):
+                busy = [w for w in self._workers if w.assigned]
                 ready = wait([w.link for w in busy], timeout=1.0)
                 for worker in busy:
                     if worker.link in ready:
-                        yield from self._hear(worker)
-                    elif time.monotonic() - worker.since > (limit := self._patience(worker.told[0][1])):
-                        yield from self._lose(worker, f"its decoding did not end within {limit:.0f} s")
+                        yield from self._receive_results(worker)
+                    elif time.monotonic() - worker.busy_since > (limit := self._task_timeout(worker.assigned[0][1])):
+                        yield from self._requeue_tasks(worker, f"its decoding did not end within {limit:.0f} s")
         finally:
             for worker in self._workers:
-                _end(worker)
+                _kill_worker(worker)
             self._workers.clear()
 
-    def _tell(self, todo: Iterator[Task]) -> bool:
+    def _dispatch_tasks(self, todo: Iterator[Task]) -> bool:
         """Give every worker enough to do; False when all is done."""
         more = True
         while more:
-            hungry = min(self._workers, key=lambda w: len(w.told), default=None)
-            if len(self._workers) < self._processes and (hungry is None or hungry.told):
-                if (task := self._next(todo)) is None:
+            least_busy = min(self._workers, key=lambda w: len(w.assigned), default=None)
+            if len(self._workers) < self._processes and (least_busy is None or least_busy.assigned):
+                if (task := self._next_task(todo)) is None:
                     break
-                hungry = self._hire()
-            elif hungry is None or len(hungry.told) >= _AHEAD or (task := self._next(todo)) is None:
+                least_busy = self._start_worker()
+            elif (
+                least_busy is None
+                or len(least_busy.assigned) >= _TASKS_AHEAD
+                or (task := self._next_task(todo)) is None
+            ):
                 break
-            self._send(hungry, task)
-        return any(w.told for w in self._workers)
+            self._send_task(least_busy, task)
+        return any(w.assigned for w in self._workers)
 
-    def _next(self, todo: Iterator[Task]) -> Task | None:
-        return self._again.popleft() if self._again else next(todo, None)
+    def _next_task(self, todo: Iterator[Task]) -> Task | None:
+        return self._retry_queue.popleft() if self._retry_queue else next(todo, None)
 
-    def _hire(self) -> _Worker:
+    def _start_worker(self) -> _WorkerHandle:
         ours, theirs = get_context("spawn").Pipe()
-        process = get_context("spawn").Process(target=_work, args=(theirs, self._make, self._arguments), daemon=True)
+        process = get_context("spawn").Process(
+            target=_run_worker, args=(theirs, self._make_task_function, self._arguments), daemon=True
+        )
         process.start()
         theirs.close()
-        self._workers.append(worker := _Worker(process, ours, since=time.monotonic() + _START))
+        self._workers.append(worker := _WorkerHandle(process, ours, busy_since=time.monotonic() + _START_TIMEOUT_S))
         return worker
 
-    def _send(self, worker: _Worker, task: Task) -> None:
-        if worker.ready and not worker.told:
-            worker.since = time.monotonic()
-        worker.told.append(task)
+    def _send_task(self, worker: _WorkerHandle, task: Task) -> None:
+        if worker.ready and not worker.assigned:
+            worker.busy_since = time.monotonic()
+        worker.assigned.append(task)
         with suppress(OSError):  # it has died: heard of when its answer is waited for
             worker.link.send(task)
 
-    def _hear(self, worker: _Worker) -> Iterator[Answer]:
+    def _receive_results(self, worker: _WorkerHandle) -> Iterator[TaskResult]:
         try:
-            there = True
-            while there:
+            has_more = True
+            while has_more:
                 number, reason, fatal = worker.link.recv()
                 if fatal:
                     raise UserError(fatal)
-                worker.since = time.monotonic()
+                worker.busy_since = time.monotonic()
                 if worker.ready:
-                    worker.told.popleft()
+                    worker.assigned.popleft()
                     yield number, reason
                 worker.ready = True
-                there = bool(worker.told) and worker.link.poll()
+                has_more = bool(worker.assigned) and worker.link.poll()
         except (EOFError, OSError):
             worker.process.join(1)
             if not worker.ready:
-                self._again.extend(worker.told)
-                self._bury(worker)
+                self._retry_queue.extend(worker.assigned)
+                self._discard_worker(worker)
                 return
-            yield from self._lose(worker, f"its decoding ended the process ({_how(worker.process.exitcode)})")
+            yield from self._requeue_tasks(
+                worker, f"its decoding ended the process ({_format_exit_reason(worker.process.exitcode)})"
+            )
 
-    def _bury(self, worker: _Worker) -> None:
+    def _discard_worker(self, worker: _WorkerHandle) -> None:
         """A worker that ended before it began."""
-        _end(worker)
+        _kill_worker(worker)
         self._workers.remove(worker)
-        self._stillborn += 1
-        if self._stillborn >= _TRIES:
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
             raise UserError(
-                f"no process for decoding starts ({_how(worker.process.exitcode)}; its own words are above); a Python "
+                f"no process for decoding starts ({_format_exit_reason(worker.process.exitcode)}; its own words are above); a Python "
                 "script that decodes keeps what it does under: if __name__ == '__main__':"
             )
 
-    def _lose(self, worker: _Worker, reason: str) -> Iterator[Answer]:
+    def _requeue_tasks(self, worker: _WorkerHandle, reason: str) -> Iterator[TaskResult]:
         """A worker is given up: what it was at is tried once more, what it was only told of goes on elsewhere."""
-        _end(worker)
+        _kill_worker(worker)
         self._workers.remove(worker)
-        task = worker.told.popleft()
-        self._again.extendleft(reversed(worker.told))
-        if task[0] in self._lost_once:
+        task = worker.assigned.popleft()
+        self._retry_queue.extendleft(reversed(worker.assigned))
+        if task[0] in self._failed_once:
             yield task[0], reason
         else:
-            self._lost_once.add(task[0])
-            self._again.append(task)
+            self._failed_once.add(task[0])
+            self._retry_queue.append(task)
 
 
-def _end(worker: _Worker) -> None:
+def _kill_worker(worker: _WorkerHandle) -> None:
     worker.link.close()
     worker.process.kill()
     worker.process.join()
 
 
-def _how(code: int | None) -> str:
+def _format_exit_reason(code: int | None) -> str:
     with suppress(ValueError):
         return signal.Signals(-(code or 0)).name
     return f"exit code {code}"
 
 
 # ------------------------------------------------------------------------------------------ in a worker
-def _work(link: Connection, make: Make, arguments: tuple[Any, ...]) -> None:
+def _run_worker(link: Connection, make_task_function: TaskFunctionFactory, arguments: tuple[Any, ...]) -> None:
     """Do tasks until the link is closed; an error that is no task's own fault goes back as the third item."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who started us
     _die_with_parent()
     try:
-        do = make(*arguments)
+        do_task = make_task_function(*arguments)
         _limit_memory()
         link.send((-1, None, None))  # ready
         while True:
-            number, what = link.recv()
-            link.send((number, do(number, what), None))
+            number, payload = link.recv()
+            link.send((number, do_task(number, payload), None))
     except EOFError:
         return
     except (OSError, UserError) as error:
@@ -200,5 +218,5 @@ def _limit_memory() -> None:
     with suppress(OSError, ValueError):
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = now + _MEMORY
+        wanted = now + _EXTRA_MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))

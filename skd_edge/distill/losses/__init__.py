@@ -9,9 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from skd_edge.distill.losses.dist import dist
-from skd_edge.distill.losses.dkd import dkd
-from skd_edge.distill.losses.kd import kd, kd_standardised
+from skd_edge.distill.losses.dist import dist_loss
+from skd_edge.distill.losses.dkd import dkd_loss
+from skd_edge.distill.losses.kd import kd_loss, standardised_kd_loss
 
 
 class LogitLoss(Protocol):
@@ -22,4 +22,9 @@ class LogitLoss(Protocol):
         ...
 
 
-LOGIT_LOSSES: dict[str, LogitLoss] = {"kd": kd, "kd-standardised": kd_standardised, "dist": dist, "dkd": dkd}
+LOGIT_LOSSES: dict[str, LogitLoss] = {
+    "kd": kd_loss,
+    "kd-standardised": standardised_kd_loss,
+    "dist": dist_loss,
+    "dkd": dkd_loss,
+}

@@ -12,26 +12,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.dist import pearson
-from skd_edge.distill.losses.frames import aligned
-from skd_edge.distill.losses.precision import no_autocast, widened
+from skd_edge.distill.losses.dist import pearson_correlation
+from skd_edge.distill.losses.frames import align_frames
+from skd_edge.distill.losses.precision import disable_autocast, promote_to_float32
 
 
-def relation(features: list[Tensor]) -> Tensor:
+def compute_relation_matrices(features: list[Tensor]) -> Tensor:
     """Cosine Gram matrices ``(K, ..., N, N)`` of ``K x (..., N, C_k)``, each channel centred over the N.
 
     The centring is done on the small Gram matrices; taking the mean off the features before, without a gradient, is
     for the rounding alone.
     """
-    plain = [f - f.detach().mean(-2, keepdim=True) for f in features]
-    gram = torch.stack([f @ f.mT for f in plain])
+    centred = [f - f.detach().mean(-2, keepdim=True) for f in features]
+    gram = torch.stack([f @ f.mT for f in centred])
     gram = gram - gram.mean(-1, keepdim=True)
     gram = gram - gram.mean(-2, keepdim=True)
-    size = (gram.diagonal(dim1=-2, dim2=-1).clamp(min=0) + 1e-12).sqrt()
-    return gram / (size.unsqueeze(-1) * size.unsqueeze(-2))
+    norms = (gram.diagonal(dim1=-2, dim2=-1).clamp(min=0) + 1e-12).sqrt()
+    return gram / (norms.unsqueeze(-1) * norms.unsqueeze(-2))
 
 
-def correlate(learner: list[Tensor], teacher: list[Tensor], *, kind: Literal["gram", "pearson"] = "gram") -> Tensor:
+def correlation_loss(
+    learner: list[Tensor], teacher: list[Tensor], *, kind: Literal["gram", "pearson"] = "gram"
+) -> Tensor:
     """Difference of the relation matrices of corresponding and of consecutive substages.
 
     Args:
@@ -47,30 +49,35 @@ def correlate(learner: list[Tensor], teacher: list[Tensor], *, kind: Literal["gr
     Raises:
         ValueError: Not the same number of substages.
     """
-    with no_autocast(learner[0]):
-        pairs = [aligned(widened(a), widened(b).detach()) for a, b in zip(learner, teacher, strict=True)]
+    with disable_autocast(learner[0]):
+        pairs = [
+            align_frames(promote_to_float32(a), promote_to_float32(b).detach())
+            for a, b in zip(learner, teacher, strict=True)
+        ]
         ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-        between = (relation([f.flatten(1) for f in side]) for side in (ours, theirs))
+        clip_relations = (compute_relation_matrices([f.flatten(1) for f in side]) for side in (ours, theirs))
         if kind == "gram":
-            return _squared(*between)
-        return _uncorrelated(*between) + _uncorrelated(relation(ours), relation(theirs))
+            return _squared_relation_loss(*clip_relations)
+        return _pearson_relation_loss(*clip_relations) + _pearson_relation_loss(
+            compute_relation_matrices(ours), compute_relation_matrices(theirs)
+        )
 
 
-def _squared(ours: Tensor, theirs: Tensor) -> Tensor:
+def _squared_relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:
     """Squared difference of relations ``(K, B, B)`` and of their changes from substage to substage."""
     gap = ours - theirs
     return (gap.square().sum() + gap.diff(dim=0).square().sum()) / gap.numel()
 
 
-def _uncorrelated(ours: Tensor, theirs: Tensor) -> Tensor:
+def _pearson_relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:
     """1 - Pearson of the rows of relations ``(K, ..., N, N)`` without their diagonals, and of their changes."""
-    ours, theirs = _without_diagonal(ours), _without_diagonal(theirs)
-    same = 1 - pearson(ours, theirs)
-    steps = 1 - pearson(ours.diff(dim=0), theirs.diff(dim=0))
-    return (same.sum() + steps.sum()) / same.numel()
+    ours, theirs = _drop_diagonal(ours), _drop_diagonal(theirs)
+    distances = 1 - pearson_correlation(ours, theirs)
+    step_distances = 1 - pearson_correlation(ours.diff(dim=0), theirs.diff(dim=0))
+    return (distances.sum() + step_distances.sum()) / distances.numel()
 
 
-def _without_diagonal(x: Tensor) -> Tensor:
+def _drop_diagonal(x: Tensor) -> Tensor:
     """``(..., N, N)`` to ``(..., N, N - 1)``: that everything resembles itself says nothing."""
     n = x.shape[-1]
     if n == 1:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.kd import softened
+from skd_edge.distill.losses.kd import temperature_scaled_loss
 
 
-def pearson(a: Tensor, b: Tensor, eps: float = 1e-12) -> Tensor:
+def pearson_correlation(a: Tensor, b: Tensor, eps: float = 1e-12) -> Tensor:
     """Pearson's correlation over the last dimension, in [-1, 1]; ``(..., N)`` and ``(..., N)`` to ``(...)``.
 
     ``eps`` is an agreement that every pair has: with no variance on both sides (or N = 0) the correlation is 1, there
@@ -23,7 +23,7 @@ def pearson(a: Tensor, b: Tensor, eps: float = 1e-12) -> Tensor:
     return ((a * b).sum(-1) + eps) / norms
 
 
-def dist(learner: Tensor, teacher: Tensor, *, temperature: float, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
+def dist_loss(learner: Tensor, teacher: Tensor, *, temperature: float, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
     """``T**2 * (beta * mean_b (1 - rho_b) + gamma * mean_c (1 - rho_c))``; 0 where the relations are the same.
 
     ``rho_b`` correlates the rows of ``softmax(learner / T)`` and ``softmax(teacher / T)``, ``rho_c`` their columns.
@@ -36,8 +36,8 @@ def dist(learner: Tensor, teacher: Tensor, *, temperature: float, beta: float = 
         gamma: weight of the relations between clips; no relation in a batch of one.
     """
 
-    def relations(ours: Tensor, theirs: Tensor) -> Tensor:
+    def relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:
         p, q = torch.softmax(ours, 1), torch.softmax(theirs, 1)
-        return beta * (1 - pearson(p, q)).mean() + gamma * (1 - pearson(p.T, q.T)).mean()
+        return beta * (1 - pearson_correlation(p, q)).mean() + gamma * (1 - pearson_correlation(p.T, q.T)).mean()
 
-    return softened(relations, learner, teacher, temperature)
+    return temperature_scaled_loss(relation_loss, learner, teacher, temperature)

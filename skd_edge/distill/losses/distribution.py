@@ -11,14 +11,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from skd_edge.distill.losses.frames import aligned
-from skd_edge.distill.losses.mmd import mmd
-from skd_edge.distill.losses.pkt import pkt
-from skd_edge.distill.losses.precision import no_autocast, widened
-from skd_edge.distill.losses.wasserstein import moments, pooled, w2_by_channel
+from skd_edge.distill.losses.frames import align_frames
+from skd_edge.distill.losses.mmd import mmd_loss
+from skd_edge.distill.losses.pkt import pkt_loss
+from skd_edge.distill.losses.precision import disable_autocast, promote_to_float32
+from skd_edge.distill.losses.wasserstein import compute_moments, pool_moments, w2_by_channel
 
-Kind = Literal["gaussian", "mmd", "pkt"]
-_CONSTANT = 1e-8  # the share of a substage's mean square up to which float32 cannot tell its variance from 0
+DistributionKind = Literal["gaussian", "mmd", "pkt"]
+_CONSTANT_VARIANCE_SHARE = (
+    1e-8  # the share of a substage's mean square up to which float32 cannot tell its variance from 0
+)
 
 
 class DistributionLoss(nn.Module):
@@ -29,23 +31,23 @@ class DistributionLoss(nn.Module):
     which compares neighbourhoods of frames in the batch, needs none.
 
     Args:
-        learner: widths ``C_k`` of the learner's substages.
-        teacher: widths of the teacher's.
+        learner_widths: widths ``C_k`` of the learner's substages.
+        teacher_widths: widths of the teacher's.
         momentum: of the running discrepancies that set the weights.
         kind: what is compared.
     """
 
     def __init__(
         self,
-        learner: tuple[int, ...],
-        teacher: tuple[int, ...],
+        learner_widths: tuple[int, ...],
+        teacher_widths: tuple[int, ...],
         momentum: float = 0.95,
         *,
-        kind: Kind = "gaussian",
+        kind: DistributionKind = "gaussian",
     ) -> None:
         super().__init__()
-        pairs = list(zip(learner, teacher, strict=True))
-        self.project = nn.ModuleList(nn.Linear(a, b) for a, b in pairs if kind != "pkt")
+        pairs = list(zip(learner_widths, teacher_widths, strict=True))
+        self.projectors = nn.ModuleList(nn.Linear(a, b) for a, b in pairs if kind != "pkt")
         self.momentum, self.kind = momentum, kind
         self.discrepancy: Tensor
         self.register_buffer("discrepancy", torch.zeros(len(pairs)))
@@ -60,20 +62,23 @@ class DistributionLoss(nn.Module):
         Raises:
             ValueError: Not the same number of substages.
         """
-        with no_autocast(learner[0]):
-            pairs = [aligned(widened(a), widened(b).detach()) for a, b in zip(learner, teacher, strict=True)]
+        with disable_autocast(learner[0]):
+            pairs = [
+                align_frames(promote_to_float32(a), promote_to_float32(b).detach())
+                for a, b in zip(learner, teacher, strict=True)
+            ]
             theirs = [b for _, b in pairs]
             if self.kind == "pkt":
-                each = torch.stack([pkt(a.flatten(0, 1), b.flatten(0, 1)) for a, b in pairs])
+                distances = torch.stack([pkt_loss(a.flatten(0, 1), b.flatten(0, 1)) for a, b in pairs])
             else:
-                ours = [project(a) for project, (a, _) in zip(self.project, pairs, strict=False)]
-                each = gaussian_distances(ours, theirs) if self.kind == "gaussian" else mmd_distances(ours, theirs)
+                ours = [project(a) for project, (a, _) in zip(self.projectors, pairs, strict=False)]
+                distances = gaussian_distances(ours, theirs) if self.kind == "gaussian" else mmd_distances(ours, theirs)
             if self.training:
-                self._follow(each.detach())
-            weight = (each.detach() > 0) / self.discrepancy[: len(each)].clamp(min=1e-4)
-            return each @ (weight / weight.sum().clamp(min=1e-12)).to(each.dtype)
+                self._update_discrepancy(distances.detach())
+            weight = (distances.detach() > 0) / self.discrepancy[: len(distances)].clamp(min=1e-4)
+            return distances @ (weight / weight.sum().clamp(min=1e-12)).to(distances.dtype)
 
-    def _follow(self, distances: Tensor) -> None:
+    def _update_discrepancy(self, distances: Tensor) -> None:
         old = self.discrepancy[: len(distances)]
         old.copy_(torch.where(old == 0, distances, torch.lerp(distances.to(old.dtype), old, self.momentum)))
 
@@ -90,30 +95,38 @@ def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
         theirs: the teacher's.
     """
     widths = torch.tensor([f.shape[2] for f in theirs], device=theirs[0].device)
-    mine, goal = _moments(ours), _moments(theirs)
-    all_mine, all_goal = pooled(mine), pooled(goal)
-    owner = torch.repeat_interleave(widths)  # the substage of each channel
-    within = all_goal[0] - _each_mean(all_goal[0], owner, widths)[owner]
-    variance = _each_mean(all_goal[1] + within.square(), owner, widths)
-    constant = variance <= _CONSTANT * _each_mean(all_goal[1] + all_goal[0].square(), owner, widths)
-    unit = torch.where(constant, 1.0, variance)[owner]
-    by_channel = w2_by_channel(mine, goal, unit).mean(0) + w2_by_channel(all_mine, all_goal, unit)
-    return torch.where(constant, 0.0, _each_mean(by_channel, owner, widths))
+    learner_moments, teacher_moments = _frame_moments(ours), _frame_moments(theirs)
+    pooled_learner, pooled_teacher = pool_moments(learner_moments), pool_moments(teacher_moments)
+    substage_of_channel = torch.repeat_interleave(widths)  # the substage of each channel
+    within = pooled_teacher[0] - _mean_by_substage(pooled_teacher[0], substage_of_channel, widths)[substage_of_channel]
+    variance = _mean_by_substage(pooled_teacher[1] + within.square(), substage_of_channel, widths)
+    constant = variance <= _CONSTANT_VARIANCE_SHARE * _mean_by_substage(
+        pooled_teacher[1] + pooled_teacher[0].square(), substage_of_channel, widths
+    )
+    unit = torch.where(constant, 1.0, variance)[substage_of_channel]
+    by_channel = w2_by_channel(learner_moments, teacher_moments, unit).mean(0) + w2_by_channel(
+        pooled_learner, pooled_teacher, unit
+    )
+    return torch.where(constant, 0.0, _mean_by_substage(by_channel, substage_of_channel, widths))
 
 
-def _moments(features: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _frame_moments(features: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and variance over frames, ``(B, sum of C_k)``; substages may differ in the number of their frames."""
     if len({f.shape[1] for f in features}) == 1:
-        return moments(torch.cat(features, 2), 1)
-    each = [moments(f, 1) for f in features]
-    return torch.cat([mean for mean, _ in each], 1), torch.cat([variance for _, variance in each], 1)
+        return compute_moments(torch.cat(features, 2), 1)
+    moments_by_substage = [compute_moments(f, 1) for f in features]
+    return torch.cat([mean for mean, _ in moments_by_substage], 1), torch.cat(
+        [variance for _, variance in moments_by_substage], 1
+    )
 
 
 def mmd_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
     """MMD of the frames of each clip plus MMD of all frames of the batch, for each substage ``(K,)``."""
-    return torch.stack([mmd(a, b) + mmd(a.flatten(0, 1), b.flatten(0, 1)) for a, b in zip(ours, theirs, strict=True)])
+    return torch.stack(
+        [mmd_loss(a, b) + mmd_loss(a.flatten(0, 1), b.flatten(0, 1)) for a, b in zip(ours, theirs, strict=True)]
+    )
 
 
-def _each_mean(x: Tensor, owner: Tensor, widths: Tensor) -> Tensor:
+def _mean_by_substage(x: Tensor, substage_of_channel: Tensor, widths: Tensor) -> Tensor:
     """Mean over each substage's channels: ``(sum of C_k,)`` to ``(K,)``."""
-    return x.new_zeros(len(widths)).index_add(0, owner, x) / widths
+    return x.new_zeros(len(widths)).index_add(0, substage_of_channel, x) / widths

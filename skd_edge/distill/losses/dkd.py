@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.kd import divergence, softened
+from skd_edge.distill.losses.kd import kl_divergence, temperature_scaled_loss
 
 
-def dkd(
+def dkd_loss(
     learner: Tensor,
     teacher: Tensor,
     *,
@@ -33,14 +33,14 @@ def dkd(
     chosen = (teacher.argmax(1) if target is None else target)[:, None]
     others = (chosen + torch.arange(1, classes, device=learner.device)) % classes
 
-    def decoupled(ours: Tensor, theirs: Tensor) -> Tensor:
+    def decoupled_loss(ours: Tensor, theirs: Tensor) -> Tensor:
         (a, a_rest), (b, b_rest) = ((z.gather(1, chosen), z.gather(1, others)) for z in (ours, theirs))
-        binary = divergence(_or_not(a, a_rest), _or_not(b, b_rest))
-        return alpha * binary + beta * divergence(a_rest, b_rest)
+        binary = kl_divergence(_target_or_not_logits(a, a_rest), _target_or_not_logits(b, b_rest))
+        return alpha * binary + beta * kl_divergence(a_rest, b_rest)
 
-    return softened(decoupled, learner, teacher, temperature)
+    return temperature_scaled_loss(decoupled_loss, learner, teacher, temperature)
 
 
-def _or_not(target: Tensor, others: Tensor) -> Tensor:
+def _target_or_not_logits(target: Tensor, others: Tensor) -> Tensor:
     """Logits ``(B, 2)`` of the target and of all others taken as one class."""
     return torch.cat([target, others.logsumexp(1, keepdim=True)], 1)

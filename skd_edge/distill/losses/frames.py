@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def aligned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def align_frames(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Features ``(B, T, C)`` and ``(B, T', C')`` at ``min(T, T')`` time steps: segments of the longer are averaged."""
     steps = min(a.shape[1], b.shape[1])
-    return _segments(a, steps), _segments(b, steps)
+    return _average_segments(a, steps), _average_segments(b, steps)
 
 
-def _segments(x: Tensor, steps: int) -> Tensor:
+def _average_segments(x: Tensor, steps: int) -> Tensor:
     return x if x.shape[1] == steps else F.adaptive_avg_pool1d(x.transpose(1, 2), steps).transpose(1, 2)

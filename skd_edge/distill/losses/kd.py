@@ -10,10 +10,12 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from skd_edge.distill.losses.precision import widened
+from skd_edge.distill.losses.precision import promote_to_float32
 
 
-def softened(loss: Callable[[Tensor, Tensor], Tensor], learner: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def temperature_scaled_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], learner: Tensor, teacher: Tensor, temperature: float
+) -> Tensor:
     """``T**2 * loss(learner / T, teacher / T)``: the square keeps the gradient's size whatever T; here and only here.
 
     Args:
@@ -22,26 +24,28 @@ def softened(loss: Callable[[Tensor, Tensor], Tensor], learner: Tensor, teacher:
         teacher: logits ``(B, C)``; nothing flows back into them.
         temperature: T, above 0.
     """
-    return temperature**2 * loss(widened(learner) / temperature, widened(teacher).detach() / temperature)
+    return temperature**2 * loss(
+        promote_to_float32(learner) / temperature, promote_to_float32(teacher).detach() / temperature
+    )
 
 
-def divergence(learner: Tensor, teacher: Tensor) -> Tensor:
+def kl_divergence(learner: Tensor, teacher: Tensor) -> Tensor:
     """``KL(softmax(teacher) || softmax(learner))`` of logits ``(B, C)``, mean over the batch; 0 where they agree."""
     return F.kl_div(F.log_softmax(learner, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
-def standardised(logits: Tensor) -> Tensor:
+def standardise_logits(logits: Tensor) -> Tensor:
     """Logits ``(B, C)`` with zero mean and unit deviation in each row: the learner copies shape, not scale."""
-    logits = widened(logits)
+    logits = promote_to_float32(logits)
     centred = logits - logits.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True) + 1e-7).sqrt()
 
 
-def kd(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+def kd_loss(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """Plain distillation: ``T**2 * KL`` of logits ``(B, C)`` softened by T, mean over the batch."""
-    return softened(divergence, learner, teacher, temperature)
+    return temperature_scaled_loss(kl_divergence, learner, teacher, temperature)
 
 
-def kd_standardised(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+def standardised_kd_loss(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """The same of standardised logits: unchanged by a shift and a positive scale of any row of either."""
-    return softened(divergence, standardised(learner), standardised(teacher), temperature)
+    return temperature_scaled_loss(kl_divergence, standardise_logits(learner), standardise_logits(teacher), temperature)

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.precision import no_autocast, widened
+from skd_edge.distill.losses.precision import disable_autocast, promote_to_float32
 
 
-def mmd(a: Tensor, b: Tensor, *, kernel: Literal["polynomial", "gaussian"] = "polynomial") -> Tensor:
+def mmd_loss(a: Tensor, b: Tensor, *, kernel: Literal["polynomial", "gaussian"] = "polynomial") -> Tensor:
     """``mean k(a, a') + mean k(b, b') - 2 mean k(a, b)``, mean over groups; 0 where the samples are the same.
 
     Args:
@@ -20,21 +20,21 @@ def mmd(a: Tensor, b: Tensor, *, kernel: Literal["polynomial", "gaussian"] = "po
             unchanged by a positive scale. ``gaussian``: ``exp(-|x - y|^2 / 2 s^2)``, ``s^2`` the teacher's variance
             (all groups, summed over channels), unchanged by a common scale.
     """
-    with no_autocast(a):
-        a, b = widened(a), widened(b).detach()
+    with disable_autocast(a):
+        a, b = promote_to_float32(a), promote_to_float32(b).detach()
         if kernel == "polynomial":
-            a, b = _unit(a), _unit(b)
-            return _mean_square(a, a) + _mean_square(b, b) - 2 * _mean_square(a, b)
-        spread = 2 * b.flatten(0, -2).var(0, correction=0).sum() + 1e-6
-        same = (torch.exp(-_squared_distance(x, x) / spread).mean() for x in (a, b))
-        return sum(same, -2 * torch.exp(-_squared_distance(a, b) / spread).mean())
+            a, b = _scale_to_unit_length(a), _scale_to_unit_length(b)
+            return _mean_polynomial_kernel(a, a) + _mean_polynomial_kernel(b, b) - 2 * _mean_polynomial_kernel(a, b)
+        bandwidth = 2 * b.flatten(0, -2).var(0, correction=0).sum() + 1e-6
+        self_similarities = (torch.exp(-_squared_distance(x, x) / bandwidth).mean() for x in (a, b))
+        return sum(self_similarities, -2 * torch.exp(-_squared_distance(a, b) / bandwidth).mean())
 
 
-def _unit(x: Tensor) -> Tensor:
+def _scale_to_unit_length(x: Tensor) -> Tensor:
     return x * (x.square().sum(-1, keepdim=True) + 1e-12).rsqrt()
 
 
-def _mean_square(a: Tensor, b: Tensor) -> Tensor:
+def _mean_polynomial_kernel(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.mT + 1).square().mean()
 
 

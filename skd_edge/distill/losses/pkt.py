@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skd_edge.distill.losses.precision import no_autocast, widened
+from skd_edge.distill.losses.precision import disable_autocast, promote_to_float32
 
 
-def pkt(a: Tensor, b: Tensor) -> Tensor:
+def pkt_loss(a: Tensor, b: Tensor) -> Tensor:
     """``mean_i KL(p(.|i) || q(.|i))``, 0 where the neighbourhoods agree; no projector, so widths may differ.
 
     ``q(j|i)`` and ``p(j|i)`` are proportional to ``(1 + cos(x_i, x_j)) / 2`` of learner and teacher. (The authors'
@@ -18,12 +18,12 @@ def pkt(a: Tensor, b: Tensor) -> Tensor:
         a: samples ``(N, C)``.
         b: the same samples as the teacher sees them ``(N, C')``; nothing flows back into them.
     """
-    with no_autocast(a):
-        q, p = _neighbours(widened(a)), _neighbours(widened(b).detach())
+    with disable_autocast(a):
+        q, p = _neighbour_probabilities(promote_to_float32(a)), _neighbour_probabilities(promote_to_float32(b).detach())
         return (p * (p.log() - q.log())).sum(1).mean()
 
 
-def _neighbours(x: Tensor) -> Tensor:
+def _neighbour_probabilities(x: Tensor) -> Tensor:
     unit = x * (x.square().sum(1, keepdim=True) + 1e-12).rsqrt()
-    alike = torch.addmm(torch.ones((), dtype=x.dtype, device=x.device), unit, unit.mT).clamp(min=0) + 1e-6
-    return alike / alike.sum(1, keepdim=True)
+    similarity = torch.addmm(torch.ones((), dtype=x.dtype, device=x.device), unit, unit.mT).clamp(min=0) + 1e-6
+    return similarity / similarity.sum(1, keepdim=True)

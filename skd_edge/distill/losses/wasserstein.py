@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skd_edge.distill.losses.precision import widened
+from skd_edge.distill.losses.precision import promote_to_float32
 
 Moments = tuple[Tensor, Tensor]  # mean and variance, of one shape
 _EPS = 1e-6  # keeps the square root differentiable at zero variance
 
 
-def moments(x: Tensor, dim: int) -> Moments:
+def compute_moments(x: Tensor, dim: int) -> Moments:
     """Mean and (biased) variance over one dimension; far cheaper than ``var`` along an inner one."""
     mean = x.mean(dim)
     return mean, (x - mean.unsqueeze(dim)).square().mean(dim)
 
 
-def pooled(each: Moments) -> Moments:
+def pool_moments(group_moments: Moments) -> Moments:
     """The moments ``(C,)`` of all samples together, from those of equally large groups ``(G, C)``."""
-    mean, between = moments(each[0], 0)
-    return mean, each[1].mean(0) + between
+    mean, between = compute_moments(group_moments[0], 0)
+    return mean, group_moments[1].mean(0) + between
 
 
 def w2_by_channel(a: Moments, b: Moments, unit: Tensor | float = 1.0) -> Tensor:
     """``(mu - mu')^2 + (sd - sd')^2``, channel by channel; ``unit`` is the variance that counts as 1."""
-    spread = (a[1] + _EPS * unit).sqrt() - (b[1] + _EPS * unit).sqrt()
-    return ((a[0] - b[0]).square() + spread.square()) / unit
+    deviation_gap = (a[1] + _EPS * unit).sqrt() - (b[1] + _EPS * unit).sqrt()
+    return ((a[0] - b[0]).square() + deviation_gap.square()) / unit
 
 
 def gaussian_w2(a: Tensor, b: Tensor) -> Tensor:
@@ -38,4 +38,6 @@ def gaussian_w2(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         A scalar, 0 where the moments agree; safe for one sample.
     """
-    return w2_by_channel(moments(widened(a), 0), moments(widened(b).detach(), 0)).mean()
+    return w2_by_channel(
+        compute_moments(promote_to_float32(a), 0), compute_moments(promote_to_float32(b).detach(), 0)
+    ).mean()

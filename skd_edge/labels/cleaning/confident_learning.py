@@ -23,7 +23,7 @@ def require_cleanlab() -> None:
         )
 
 
-def confident_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArray[np.float64]:
+def find_label_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArray[np.float64]:
     """1 where confident learning finds that the weak label is wrong, else 0: ``(N,)``.
 
     Args:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _NEIGHBOURS = 30
-_NEAR = 0.1  # cosine distance over which a neighbour's weight falls to 1/e
-_DOUBT = 0.02  # nobody is surer than this of anything
+_DISTANCE_SCALE = 0.1  # cosine distance over which a neighbour's weight falls to 1/e
+_SMOOTHING = 0.02  # nobody is surer than this of anything
 
 
-def opinions(
+def knn_class_probabilities(
     weak: NDArray[np.int64],
     q: NDArray[np.float32],
     features: NDArray[np.float32],
@@ -32,34 +32,36 @@ def opinions(
     """
     given = np.where((weak >= 0)[:, None], np.eye(q.shape[1])[weak], 0.0)
     if trusted is None or not trusted.any():
-        matrix = noise_matrix(weak, q)
+        matrix = estimate_noise_matrix(weak, q)
     else:
-        matrix = noise_matrix(np.where(trusted, -1, weak), q)
+        matrix = estimate_noise_matrix(np.where(trusted, -1, weak), q)
         given[trusted] = matrix[weak[trusted]]  # as weak labels of that class would look: unmixing leaves the class
-    seen = _neighbours_labels(given, features, groups)
-    told = np.clip(seen @ np.linalg.pinv(matrix, rcond=0.05), 1e-3, None)
-    return _rows((_rows(told) + _DOUBT) * np.sqrt(q + _DOUBT))
+    seen = _average_neighbour_labels(given, features, groups)
+    unmixed = np.clip(seen @ np.linalg.pinv(matrix, rcond=0.05), 1e-3, None)
+    return _normalise_rows((_normalise_rows(unmixed) + _SMOOTHING) * np.sqrt(q + _SMOOTHING))
 
 
-def noise_matrix(weak: NDArray[np.int64], opinion: NDArray[np.floating], rounds: int = 30) -> Floats:
+def estimate_noise_matrix(
+    weak: NDArray[np.int64], class_probabilities: NDArray[np.floating], rounds: int = 30
+) -> Floats:
     """``(C, C)`` probability of each weak label (column) given the true class (row), by expectation maximisation.
 
     Opinions are squared first: an unsure one would find every label likely, and noise would be underestimated. Three
     classes' worth of clips speak for noise that is the same for all classes, so that few clips do not make a pattern;
     the less, the more the errors that were counted differ from such noise (empirical Bayes).
     """
-    classes, has = opinion.shape[1], weak >= 0
-    given, said = np.eye(classes)[weak[has]], _rows(opinion[has] ** 2)
-    matrix = _symmetric(0.7, classes)
+    classes, has = class_probabilities.shape[1], weak >= 0
+    given, sharpened = np.eye(classes)[weak[has]], _normalise_rows(class_probabilities[has] ** 2)
+    matrix = _make_symmetric_matrix(0.7, classes)
     for _ in range(rounds):
-        counts = _rows(said * matrix[:, weak[has]].T).T @ given
-        kept = float(np.clip(np.trace(counts) / max(counts.sum(), 1e-12), 1 / classes, 1.0))
-        prior = 3 * has.sum() / classes / max(_pattern(counts), 1.0)
-        matrix = _rows(counts + prior * _symmetric(kept, classes) + 1e-6)
+        counts = _normalise_rows(sharpened * matrix[:, weak[has]].T).T @ given
+        p_correct = float(np.clip(np.trace(counts) / max(counts.sum(), 1e-12), 1 / classes, 1.0))
+        prior = 3 * has.sum() / classes / max(_measure_unevenness(counts), 1.0)
+        matrix = _normalise_rows(counts + prior * _make_symmetric_matrix(p_correct, classes) + 1e-6)
     return matrix
 
 
-def _pattern(counts: Floats) -> float:
+def _measure_unevenness(counts: Floats) -> float:
     """How far counted errors are from being spread evenly: about 1 where they are (chi square by its freedom)."""
     off = ~np.eye(len(counts), dtype=bool)
     even = np.where(off, (counts * off).sum(1, keepdims=True) / max(len(counts) - 1, 1), 0.0)
@@ -67,31 +69,31 @@ def _pattern(counts: Floats) -> float:
     return float(((counts - even)[off] ** 2 / np.maximum(even[off], 1.0)).sum() / free)
 
 
-def posterior(weak: NDArray[np.int64], opinion: NDArray[np.floating], matrix: Floats) -> Floats:
+def compute_posterior(weak: NDArray[np.int64], class_probabilities: NDArray[np.floating], matrix: Floats) -> Floats:
     """Bayes: class probabilities ``(N, C)`` given the opinion and the weak label, as independent witnesses."""
     likelihood = np.where((weak >= 0)[:, None], matrix[:, weak].T, 1.0)
-    return _rows(opinion * likelihood)
+    return _normalise_rows(class_probabilities * likelihood)
 
 
-def _neighbours_labels(given: Floats, features: NDArray[np.float32], groups: NDArray[np.int64] | None) -> Floats:
+def _average_neighbour_labels(given: Floats, features: NDArray[np.float32], groups: NDArray[np.int64] | None) -> Floats:
     """Share of each label among the nearest clips ``(N, C)``, near ones weighing more; ``given (N, C)``: their own."""
     from sklearn.neighbors import NearestNeighbors
 
     n, classes = given.shape
     if n < 2:
         return np.full((n, classes), 1 / classes)
-    x = _half_whitened(features)
+    x = _half_whiten(features)
     largest = 1 if groups is None else int(np.unique(groups, return_counts=True)[1].max())
     count = min(_NEIGHBOURS + largest - 1, n - 1)
     distance, rows = NearestNeighbors(n_neighbors=count).fit(x).kneighbors()  # never itself
-    weight = np.exp(-(distance**2) / 2 / _NEAR) + 1e-12  # of unit vectors: 1 - cosine = distance squared / 2
+    weight = np.exp(-(distance**2) / 2 / _DISTANCE_SCALE) + 1e-12  # of unit vectors: 1 - cosine = distance squared / 2
     if groups is not None and largest > 1:
         other = groups[rows] != groups[:, None]
         weight *= other & (np.cumsum(other, axis=1) <= _NEIGHBOURS)  # the nearest of the other groups
-    return _rows(np.einsum("nk,nkc->nc", weight, given[rows]) + 1e-6)
+    return _normalise_rows(np.einsum("nk,nkc->nc", weight, given[rows]) + 1e-6)
 
 
-def _half_whitened(features: NDArray[np.float32]) -> Floats:
+def _half_whiten(features: NDArray[np.float32]) -> Floats:
     """Unit vectors ``(N, D)`` whose strong directions drown the weak ones only half as much as they did."""
     x = features.astype(np.float64) - features.mean(0)
     scale, axes = np.linalg.eigh(x.T @ x)
@@ -99,12 +101,12 @@ def _half_whitened(features: NDArray[np.float32]) -> Floats:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
-def _symmetric(kept: float, classes: int) -> Floats:
-    """A matrix that keeps each label with probability ``kept`` and spreads the rest evenly."""
-    matrix = np.full((classes, classes), (1 - kept) / max(classes - 1, 1))
-    np.fill_diagonal(matrix, kept)
+def _make_symmetric_matrix(p_correct: float, classes: int) -> Floats:
+    """A matrix that keeps each label with probability ``p_correct`` and spreads the rest evenly."""
+    matrix = np.full((classes, classes), (1 - p_correct) / max(classes - 1, 1))
+    np.fill_diagonal(matrix, p_correct)
     return matrix
 
 
-def _rows(x: NDArray[np.floating]) -> Floats:
+def _normalise_rows(x: NDArray[np.floating]) -> Floats:
     return np.asarray(x / np.maximum(x.sum(1, keepdims=True), 1e-12), np.float64)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_edge.labels.cleaning.confident_learning import confident_errors
-from skd_edge.labels.cleaning.knn_posterior import noise_matrix, opinions, posterior
-from skd_edge.recipe.labels import Labels
+from skd_edge.labels.cleaning.confident_learning import find_label_errors
+from skd_edge.labels.cleaning.knn_posterior import compute_posterior, estimate_noise_matrix, knn_class_probabilities
+from skd_edge.recipe.labels import LabelSettings
 
 Floats = NDArray[np.float32]
-_FEWEST = 24  # clips of a class below which the mixture is fitted on all classes together
+_MIN_CLASS_CLIPS = 24  # clips of a class below which the mixture is fitted on all classes together
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Evidence:
     """What is known of each clip beside its own label, before any class is guarded: what an audit goes by.
 
     Attributes:
-        opinion: ``(N, C)`` class probabilities by network and neighbours, rows sum to 1.
-        doubt: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 0 where it is trusted, 1 where there is none.
-        instead: ``(N, C)`` class probabilities given that the weak label is wrong.
+        class_probabilities: ``(N, C)`` class probabilities by network and neighbours, rows sum to 1.
+        p_wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 0 where it is trusted, 1 where there is none.
+        alternative: ``(N, C)`` class probabilities given that the weak label is wrong.
     """
 
-    opinion: NDArray[np.floating]
-    doubt: NDArray[np.float64]
-    instead: NDArray[np.floating]
+    class_probabilities: NDArray[np.floating]
+    p_wrong: NDArray[np.float64]
+    alternative: NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class PseudoLabels:
         return np.asarray(self.targets.argmax(1), np.int64)
 
 
-def optimise(
+def estimate_pseudo_labels(
     weak: NDArray[np.int64],
     q: Floats,
     features: Floats,
-    settings: Labels,
+    settings: LabelSettings,
     trusted: NDArray[np.bool_] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> PseudoLabels:
@@ -86,29 +86,29 @@ def optimise(
         Pseudo-labels; a class keeps at least ``min_class_share`` of its clips whatever the mixture says.
     """
     classes, has = q.shape[1], weak >= 0
-    sure = np.zeros(len(weak), bool) if trusted is None else trusted & has
+    checked = np.zeros(len(weak), bool) if trusted is None else trusted & has
     given = np.where(has[:, None], np.eye(classes, dtype=np.float32)[weak], np.float32(1 / classes))
     silent: NDArray[np.bool_] = ~np.any(q, axis=1)
     # Who was never looked at is no witness for the neighbours; elsewhere nothing speaks against his label.
     q = np.where(silent[:, None], 1 / classes if settings.method == "neighbours" else given, q)
     belief = q[np.arange(len(weak)), weak]
-    doubt, opinion, q, noise_rate = _doubt(weak, q, features, settings, sure, groups)
-    wrong, guarded = np.where(has, np.where(silent | sure, 0.0, doubt), 1.0), np.zeros(len(weak), bool)
-    evidence = Evidence(opinion, wrong.copy(), q)
+    p_wrong, class_probabilities, q, noise_rate = _estimate_label_errors(weak, q, features, settings, checked, groups)
+    wrong, guarded = np.where(has, np.where(silent | checked, 0.0, p_wrong), 1.0), np.zeros(len(weak), bool)
+    evidence = Evidence(class_probabilities, wrong.copy(), q)
     if settings.method != "soft":
         share = settings.min_class_share
-        wrong[has], guarded[has] = _guard(wrong[has], belief[has], weak[has], classes, share)
+        wrong[has], guarded[has] = _guard_classes(wrong[has], belief[has], weak[has], classes, share)
     targets = (1 - wrong)[:, None] * given + wrong[:, None] * q
     why = np.where(wrong < 0.2, "kept", np.where(wrong > 0.8, "replaced", "uncertain"))
-    why = np.where(has, np.where(guarded, "guarded", np.where(sure, "trusted", why)), "unlabelled")
+    why = np.where(has, np.where(guarded, "guarded", np.where(checked, "trusted", why)), "unlabelled")
     return PseudoLabels(targets.astype(np.float32), wrong.astype(np.float32), weak, why, noise_rate, evidence)
 
 
-def _doubt(
+def _estimate_label_errors(
     weak: NDArray[np.int64],
     q: Floats,
     features: Floats,
-    settings: Labels,
+    settings: LabelSettings,
     trusted: NDArray[np.bool_],
     groups: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating], float]:
@@ -119,39 +119,39 @@ def _doubt(
         place ``(N, C)``, the share of wrong labels among those that are not trusted.
     """
     classes, rows, has = q.shape[1], np.arange(len(weak)), weak >= 0
-    open_ = has & ~trusted
+    unchecked = has & ~trusted
     if settings.method == "neighbours":
-        opinion = opinions(weak, q, features, trusted, groups)
-        matrix = noise_matrix(np.where(trusted, -1, weak), opinion)
-        said = posterior(weak, opinion, matrix)
-        right = said[rows, weak]
-        rest = said.copy()
+        class_probabilities = knn_class_probabilities(weak, q, features, trusted, groups)
+        matrix = estimate_noise_matrix(np.where(trusted, -1, weak), class_probabilities)
+        label_posterior = compute_posterior(weak, class_probabilities, matrix)
+        right = label_posterior[rows, weak]
+        rest = label_posterior.copy()
         rest[rows[has], weak[has]] = 0.0  # given that the weak label is wrong
-        noise_rate = 1 - float(said[open_].mean(0) @ np.diagonal(matrix)) if open_.any() else 0.0
-        return 1 - right, opinion, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
+        noise_rate = 1 - float(label_posterior[unchecked].mean(0) @ np.diagonal(matrix)) if unchecked.any() else 0.0
+        return 1 - right, class_probabilities, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
     wrong = np.ones(len(weak))
     if settings.method == "confident":
-        wrong[has] = confident_errors(weak[has], q[has])
+        wrong[has] = find_label_errors(weak[has], q[has])
     if settings.method == "mixture":
         loss = -np.log(np.clip(q[rows, weak], 1e-6, 1.0))[has]
-        wrong[has] = _posterior(loss, weak[has], classes)
+        wrong[has] = _fit_class_mixtures(loss, weak[has], classes)
         if settings.prototypes and has.any():
-            likeness = _resemblance(features[has], weak[has], 1 - wrong[has], classes)
-            wrong[has] = _sharpen(wrong[has], likeness)
-    return wrong, q, q, float(wrong[open_].mean()) if open_.any() else 0.0
+            likeness = _compare_with_prototypes(features[has], weak[has], 1 - wrong[has], classes)
+            wrong[has] = _sharpen_posterior(wrong[has], likeness)
+    return wrong, q, q, float(wrong[unchecked].mean()) if unchecked.any() else 0.0
 
 
-def _posterior(loss: NDArray[np.float64], weak: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def _fit_class_mixtures(loss: NDArray[np.float64], weak: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """Posterior ``(N,)`` of the component with the higher loss, fitted class by class."""
-    wrong = _mixture(loss)
+    wrong = _fit_mixture(loss)
     for c in range(classes):
         members = np.flatnonzero(weak == c)
-        if len(members) >= _FEWEST:
-            wrong[members] = _mixture(loss[members])
+        if len(members) >= _MIN_CLASS_CLIPS:
+            wrong[members] = _fit_mixture(loss[members])
     return wrong
 
 
-def _mixture(loss: NDArray[np.float64]) -> NDArray[np.float64]:
+def _fit_mixture(loss: NDArray[np.float64]) -> NDArray[np.float64]:
     """Posterior of the upper of two Gaussians on the loss ``(N,)``; 0 everywhere where there is but one group."""
     from sklearn.mixture import GaussianMixture
 
@@ -167,14 +167,14 @@ def _mixture(loss: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(posterior * (loss > np.log(2)))
 
 
-def _resemblance(
-    features: Floats, weak: NDArray[np.int64], trust: NDArray[np.float64], classes: int
+def _compare_with_prototypes(
+    features: Floats, weak: NDArray[np.int64], p_right: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64]:
     """Odds, as a share in (0, 1), that a clip looks like its weak class rather than like the next best class."""
     x = features - features.mean(0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
     weights = np.zeros((classes, len(weak)), np.float64)
-    weights[weak, np.arange(len(weak))] = trust + 1e-6
+    weights[weak, np.arange(len(weak))] = p_right + 1e-6
     prototypes = weights @ x
     prototypes /= np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-6)
     likeness = x @ prototypes.T
@@ -184,13 +184,13 @@ def _resemblance(
     return share
 
 
-def _sharpen(wrong: NDArray[np.float64], resembles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sharpen_posterior(wrong: NDArray[np.float64], resembles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bayes: the mixture's posterior and the resemblance to the weak class as independent witnesses."""
     against = wrong * (1 - resembles)
     return against / np.maximum(against + (1 - wrong) * resembles, 1e-12)
 
 
-def _guard(
+def _guard_classes(
     wrong: NDArray[np.float64], belief: NDArray[np.floating], weak: NDArray[np.int64], classes: int, share: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Keep the least suspicious ``share`` of each class, so that no class is emptied.

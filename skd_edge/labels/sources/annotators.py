@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_edge.data.sources.listing import check_classes
-from skd_edge.data.sources.registry import Entry, Listing
+from skd_edge.data.sources.registry import ClipEntry, ClipListing
 from skd_edge.labels.csv_files import read_sheet
-from skd_edge.labels.sources.keyword_rules import columns_of, rule_votes
-from skd_edge.labels.sources.model_annotators import judge_votes
+from skd_edge.labels.sources.keyword_rules import list_metadata_columns, rule_votes
+from skd_edge.labels.sources.model_annotators import model_votes
 from skd_edge.recipe.data import TableData
-from skd_edge.recipe.labels import Judge, Labels
+from skd_edge.recipe.labels import LabelSettings, ModelAnnotator
 from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
 
 
-def with_voters(
-    listing: Listing,
+def add_annotators(
+    listing: ClipListing,
     recipe: Recipe,
-    view: tuple[Sampling, Preprocess],
+    preprocessing: tuple[Sampling, Preprocessing],
     cache: Path,
     *,
     progress: Progress | None = None,
-) -> Listing:
+) -> ClipListing:
     """The listing with the recipe's rules and models among its annotators; without any, as it is.
 
     Where the data has one label a clip instead of votes, that label is one more annotator, called ``label``; where it
@@ -43,7 +43,7 @@ def with_voters(
     Args:
         listing: of the data.
         recipe: whose ``labels`` name the sources.
-        view: how the recipe samples and prepares clips.
+        preprocessing: how the recipe samples and prepares clips.
         cache: where the answers of models are kept.
         progress: called with (done, total) while a model runs.
 
@@ -52,44 +52,46 @@ def with_voters(
             of them leave a class without a training clip.
     """
     labels, train = recipe.labels, [e for e in listing.entries if e.split == "train"]
-    if not labels.elsewhere:
+    if not labels.has_external_sources:
         return listing
     if not labels.rules and not labels.models:
         if not listing.annotators and not any(e.label for e in train):
-            listing = _labelled_by(labels.trusted, listing)
+            listing = _apply_trusted_labels(labels.trusted, listing)
         check_classes(listing)
         return listing
-    said: list[tuple[str, Sequence[str]]] = []
+    vote_columns: list[tuple[str, Sequence[str]]] = []
     if listing.annotators:
-        said += zip(listing.annotators, map(list, zip(*(e.votes for e in train), strict=True)), strict=True)
+        vote_columns += zip(listing.annotators, map(list, zip(*(e.votes for e in train), strict=True)), strict=True)
     elif any(e.label for e in train):
-        said.append(("label", [e.label for e in train]))
+        vote_columns.append(("label", [e.label for e in train]))
     if labels.rules:
-        _refuse_unknown([r.label for r in labels.rules], listing.classes, "labels.rules")
-        texts = _texts(recipe, columns_of(labels.rules), {e.name for e in train})
-        said += rule_votes(labels.rules, [e.name for e in train], texts).items()
-    for judge in labels.models:
-        said.append((judge.name, _cached(judge, train, listing.classes, view, cache, progress)))
-    names = [name for name, _ in said]
+        _check_known_classes([r.label for r in labels.rules], listing.classes, "labels.rules")
+        texts = _read_rule_texts(recipe, list_metadata_columns(labels.rules), {e.name for e in train})
+        vote_columns += rule_votes(labels.rules, [e.name for e in train], texts).items()
+    for annotator in labels.models:
+        vote_columns.append(
+            (annotator.name, _load_or_compute_votes(annotator, train, listing.classes, preprocessing, cache, progress))
+        )
+    names = [name for name, _ in vote_columns]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise UserError(f"two voters are called {twice[0]!r}; give the rule or the model another name")
-    votes = zip(*(column for _, column in said), strict=True)
+    votes = zip(*(column for _, column in vote_columns), strict=True)
     entries = tuple(replace(e, label="", votes=next(votes)) if e.split == "train" else e for e in listing.entries)
     listing = replace(listing, entries=entries, annotators=tuple(names))
     check_classes(listing)
     return listing
 
 
-def _labelled_by(trusted: Path | None, listing: Listing) -> Listing:
+def _apply_trusted_labels(trusted: Path | None, listing: ClipListing) -> ClipListing:
     """A listing without any label of training clips, with those that a person has decided on."""
     names = [e.name for e in listing.entries if e.split == "train"]
-    decided = iter(trusted_labels(trusted, names, listing.classes).tolist())
+    decided = iter(read_trusted_labels(trusted, names, listing.classes).tolist())
     labels = (*listing.classes, "")  # -1: nobody did
     entries = (replace(e, label=labels[next(decided)]) if e.split == "train" else e for e in listing.entries)
     return replace(listing, entries=tuple(entries))
 
 
-def trusted_labels(file: Path | None, names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+def read_trusted_labels(file: Path | None, names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
     """Labels that a person has checked ``(N,)``: class indices, -1 where nobody did.
 
     Args:
@@ -104,7 +106,7 @@ def trusted_labels(file: Path | None, names: Sequence[str], classes: Sequence[st
     if file is None:
         return decided
     found, row_of = read_decisions(file), {name: i for i, name in enumerate(names)}
-    _refuse_unknown(list(found.values()), classes, str(file))
+    _check_known_classes(list(found.values()), classes, str(file))
     for clip, label in found.items():
         if clip in row_of:
             decided[row_of[clip]] = classes.index(label)
@@ -130,7 +132,7 @@ def read_decisions(file: Path) -> dict[str, str]:
     return found
 
 
-def known_prior(labels: Labels, classes: Sequence[str]) -> NDArray[np.float64] | None:
+def resolve_class_prior(labels: LabelSettings, classes: Sequence[str]) -> NDArray[np.float64] | None:
     """The recipe's class shares ``(C,)`` in the order of the classes, or None.
 
     Raises:
@@ -138,7 +140,7 @@ def known_prior(labels: Labels, classes: Sequence[str]) -> NDArray[np.float64] |
     """
     if not labels.prior:
         return None
-    _refuse_unknown(list(labels.prior), classes, "labels.prior")
+    _check_known_classes(list(labels.prior), classes, "labels.prior")
     if missing := [c for c in classes if c not in labels.prior]:
         raise UserError(f"labels.prior gives no share for class {missing[0]!r}; name every class, or leave it out")
     shares = np.array([labels.prior[c] for c in classes])
@@ -148,7 +150,7 @@ def known_prior(labels: Labels, classes: Sequence[str]) -> NDArray[np.float64] |
 
 
 # ------------------------------------------------------------------------------------------ parts
-def _texts(recipe: Recipe, columns: Sequence[str], clips: set[str]) -> dict[str, dict[str, str]]:
+def _read_rule_texts(recipe: Recipe, columns: Sequence[str], clips: set[str]) -> dict[str, dict[str, str]]:
     """What rules read of each clip: the named columns of the metadata, one row at a time."""
     if not columns:
         return {}
@@ -164,31 +166,35 @@ def _texts(recipe: Recipe, columns: Sequence[str], clips: set[str]) -> dict[str,
     return {row[key]: {c: row[c] for c in columns} for row in rows if row[key] in clips}
 
 
-def _cached(
-    judge: Judge, train: Sequence[Entry], classes: Sequence[str], view: tuple[Sampling, Preprocess], cache: Path,
+def _load_or_compute_votes(
+    annotator: ModelAnnotator,
+    train: Sequence[ClipEntry],
+    classes: Sequence[str],
+    preprocessing: tuple[Sampling, Preprocessing],
+    cache: Path,
     progress: Progress | None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """A model's votes; of a file that runs, kept in the cache by model, clips and view."""
-    if judge.table is not None:
-        return judge_votes(judge, train, classes, view)
-    source = judge.onnx if judge.onnx is not None else (judge.bundle or Path()) / "manifest.json"
-    what = hashlib.sha256(repr((judge.model_dump(), tuple(classes), view)).encode())
-    what.update(sha256_file(source).encode() if source.is_file() else b"")
+    if annotator.table is not None:
+        return model_votes(annotator, train, classes, preprocessing)
+    source = annotator.onnx if annotator.onnx is not None else (annotator.bundle or Path()) / "manifest.json"
+    hasher = hashlib.sha256(repr((annotator.model_dump(), tuple(classes), preprocessing)).encode())
+    hasher.update(sha256_file(source).encode() if source.is_file() else b"")
     for entry in train:
         stat = entry.path.stat() if entry.path.exists() else None
-        said = f"{entry.path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n"
-        what.update(said.encode("utf-8", "surrogateescape"))
-    file = cache / "voters" / f"{what.hexdigest()[:16]}.json"
+        file_stamp = f"{entry.path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n"
+        hasher.update(file_stamp.encode("utf-8", "surrogateescape"))
+    file = cache / "voters" / f"{hasher.hexdigest()[:16]}.json"
     if not file.is_file():
-        write_json(file, judge_votes(judge, train, classes, view, progress=progress))
+        write_json(file, model_votes(annotator, train, classes, preprocessing, progress=progress))
     votes: list[str] = json.loads(file.read_text(encoding="utf-8"))
     return votes
 
 
-def _refuse_unknown(labels: Sequence[str], classes: Sequence[str], where: str) -> None:
+def _check_known_classes(labels: Sequence[str], classes: Sequence[str], where: str) -> None:
     if unknown := [label for label in labels if label not in classes]:
         close = difflib.get_close_matches(unknown[0], classes, 1, 0.6)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
+        suggestion = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(
-            f"{where}: {unknown[0]!r} is no class of the data{meant} (there are: {', '.join(classes[:40])})"
+            f"{where}: {unknown[0]!r} is no class of the data{suggestion} (there are: {', '.join(classes[:40])})"
         )

@@ -23,20 +23,20 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from skd_edge.recipe.labels import Rule
+from skd_edge.recipe.labels import KeywordRule
 
-_TURN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CAMEL_CASE_TURN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W_]+")
-_NAMES = ("file", "path")  # texts that every clip has
+_BUILT_IN_COLUMNS = ("file", "path")  # texts that every clip has
 
 
-def columns_of(rules: Sequence[Rule]) -> list[str]:
+def list_metadata_columns(rules: Sequence[KeywordRule]) -> list[str]:
     """The columns that rules read, besides a clip's own name; each once, in order."""
-    return [c for c in dict.fromkeys(c for rule in rules for c in rule.within) if c not in _NAMES]
+    return [c for c in dict.fromkeys(c for rule in rules for c in rule.within) if c not in _BUILT_IN_COLUMNS]
 
 
 def rule_votes(
-    rules: Sequence[Rule], clips: Sequence[str], texts: Mapping[str, Mapping[str, str]]
+    rules: Sequence[KeywordRule], clips: Sequence[str], texts: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[str]]:
     """What each voter says of each clip.
 
@@ -48,46 +48,48 @@ def rule_votes(
     Returns:
         By voter, in order of first mention: N class names, empty for an abstention.
     """
-    asked = [(rule, _looked_for(rule)) for rule in rules]
+    rules_with_keywords = [(rule, _parse_keywords(rule)) for rule in rules]
     votes: dict[str, list[str]] = {rule.voter: [] for rule in rules}
     for clip in clips:
-        words = _words_of(clip, texts.get(clip, {}))
+        words = _normalise_clip_texts(clip, texts.get(clip, {}))
         sums: dict[str, dict[str, float]] = {voter: {} for voter in votes}
-        for rule, looked_for in asked:
-            if _speaks(looked_for, "".join(words.get(w, "") for w in rule.within)):
-                said = sums[rule.voter]
-                said[rule.label] = said.get(rule.label, 0.0) + rule.weight
-        for voter, said in sums.items():
-            votes[voter].append(_heaviest(said))
+        for rule, keywords in rules_with_keywords:
+            if _matches_keywords(keywords, "".join(words.get(w, "") for w in rule.within)):
+                class_weights = sums[rule.voter]
+                class_weights[rule.label] = class_weights.get(rule.label, 0.0) + rule.weight
+        for voter, class_weights in sums.items():
+            votes[voter].append(_choose_heaviest_class(class_weights))
     return votes
 
 
-def words(text: str) -> str:
+def normalise_words(text: str) -> str:
     """The words of a text, folded, each between spaces: `` apply eye makeup ``; a single space where there is none."""
-    parted = _TURN.sub(" ", unicodedata.normalize("NFKC", text))
+    parted = _CAMEL_CASE_TURN.sub(" ", unicodedata.normalize("NFKC", text))
     return f" {' '.join(_WORD.findall(parted.casefold()))} "
 
 
-def _words_of(clip: str, row: Mapping[str, str]) -> dict[str, str]:
+def _normalise_clip_texts(clip: str, row: Mapping[str, str]) -> dict[str, str]:
     """Words by where they stand; a bar that no keyword holds keeps phrases within one text."""
     place = PurePosixPath(clip)
-    return {c: f"{words(text)}|" for c, text in {**row, "file": place.stem, "path": clip}.items()}
+    return {c: f"{normalise_words(text)}|" for c, text in {**row, "file": place.stem, "path": clip}.items()}
 
 
-def _looked_for(rule: Rule) -> tuple[list[str], list[str], list[str]]:
+def _parse_keywords(rule: KeywordRule) -> tuple[list[str], list[str], list[str]]:
     """Keywords as substrings of words: whole words, or beginnings of words where a keyword ends in ``*``."""
-    any_, all_, none = ([words(k)[: -1 if k.rstrip().endswith("*") else None] for k in ks]
-                        for ks in (rule.any, rule.all, rule.none))  # fmt: skip
+    any_, all_, none = (
+        [normalise_words(k)[: -1 if k.rstrip().endswith("*") else None] for k in ks]
+        for ks in (rule.any, rule.all, rule.none)
+    )
     return any_, all_, none
 
 
-def _speaks(looked_for: tuple[list[str], list[str], list[str]], there: str) -> bool:
-    any_, all_, none = looked_for
-    found = not any_ or any(k in there for k in any_)
-    return found and all(k in there for k in all_) and not any(k in there for k in none)
+def _matches_keywords(keywords: tuple[list[str], list[str], list[str]], text: str) -> bool:
+    any_, all_, none = keywords
+    found = not any_ or any(k in text for k in any_)
+    return found and all(k in text for k in all_) and not any(k in text for k in none)
 
 
-def _heaviest(sums: Mapping[str, float]) -> str:
+def _choose_heaviest_class(sums: Mapping[str, float]) -> str:
     """The class with the highest sum; none where two are equal (to nine digits: the order of a sum must not decide)."""
     ranked = sorted(sums, key=lambda label: -sums[label])
     if len(ranked) > 1 and round(sums[ranked[0]] - sums[ranked[1]], 9) == 0:

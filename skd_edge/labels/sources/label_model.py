@@ -22,17 +22,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Aggregate = Literal["dawid-skene", "majority"]
+AggregationMethod = Literal["dawid-skene", "majority"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_ROUNDS, _SETTLED = 100, 1e-4  # EM ends when no probability moves by more, or after so many rounds
+_MAX_ROUNDS, _TOLERANCE = 100, 1e-4  # EM ends when no probability moves by more, or after so many rounds
 _TINY = 1e-12  # keeps logarithms finite
-_DIGITS = 9  # probabilities closer than this are a tie: the order of a sum must not decide
+_TIE_DIGITS = 9  # probabilities closer than this are a tie: the order of a sum must not decide
 
 
 @dataclass(frozen=True)
-class Consensus:
+class LabelModelResult:
     """What several annotators say together, and how good each of them is.
 
     Attributes:
@@ -40,7 +40,7 @@ class Consensus:
         hard: ``(N,)`` the most probable class, the lowest index of equals; -1 where nobody voted.
         prior: ``(C,)`` share of each class, sums to 1.
         accuracy: ``(A,)`` in [0, 1]: mean probability that an annotator's votes are right; NaN without a vote.
-        votes: ``(A,)`` how many clips each annotator voted on.
+        vote_counts: ``(A,)`` how many clips each annotator voted on.
         confusion: ``(A, C, C)``, ``[a, c, l]`` the probability that annotator a calls class c by the name l, rows sum
             to 1; None for a majority.
         rounds: of EM; 0 for a majority.
@@ -50,21 +50,23 @@ class Consensus:
     hard: Ints
     prior: Floats
     accuracy: Floats
-    votes: Ints
+    vote_counts: Ints
     confusion: Floats | None = None
     rounds: int = 0
 
-    def rows(self, index: Ints) -> Consensus:
+    def select_rows(self, index: Ints) -> LabelModelResult:
         """The same for the clips ``index`` only; annotators stay as they were judged on all clips."""
         return replace(self, probabilities=self.probabilities[index], hard=self.hard[index])
 
 
-def aggregate(votes: Ints, classes: int, how: Aggregate, prior: Floats | None = None) -> Consensus:
+def aggregate_votes(
+    votes: Ints, classes: int, method: AggregationMethod, prior: Floats | None = None
+) -> LabelModelResult:
     """Aggregate ``votes (N, A)`` the way a recipe asks for; ``prior (C,)``: class shares, where they are known."""
-    return majority(votes, classes) if how == "majority" else dawid_skene(votes, classes, prior=prior)
+    return majority_vote(votes, classes) if method == "majority" else dawid_skene(votes, classes, prior=prior)
 
 
-def majority(votes: Ints, classes: int) -> Consensus:
+def majority_vote(votes: Ints, classes: int) -> LabelModelResult:
     """Every vote counts the same: probabilities are shares of the votes.
 
     Args:
@@ -74,20 +76,24 @@ def majority(votes: Ints, classes: int) -> Consensus:
     Raises:
         ValueError: Votes are not of this form.
     """
-    _check(votes, classes)
+    _check_votes(votes, classes)
     counts = np.zeros((len(votes), classes))
     for column in votes.T:
         given = np.flatnonzero(column >= 0)
         counts[given, column[given]] += 1
     voted = counts.sum(1) > 0
-    prior = _normalised(counts[voted] / counts[voted].sum(1, keepdims=True)).mean(0) if voted.any() else _flat(classes)
+    prior = (
+        _normalise_last_axis(counts[voted] / counts[voted].sum(1, keepdims=True)).mean(0)
+        if voted.any()
+        else _uniform_prior(classes)
+    )
     shares = np.where(voted[:, None], counts / np.maximum(counts.sum(1, keepdims=True), 1), prior)
-    return _consensus(votes, shares, prior)
+    return _make_result(votes, shares, prior)
 
 
 def dawid_skene(
-    votes: Ints, classes: int, *, prior: Floats | None = None, smoothing: float = 3.0, rounds: int = _ROUNDS
-) -> Consensus:
+    votes: Ints, classes: int, *, prior: Floats | None = None, smoothing: float = 3.0, rounds: int = _MAX_ROUNDS
+) -> LabelModelResult:
     """Weigh each vote by what its annotator tends to call which class (Dawid and Skene 1979).
 
     EM starts from the majority's shares and maximises the posterior under a weak prior on every annotator's matrix:
@@ -105,39 +111,39 @@ def dawid_skene(
     Raises:
         ValueError: Votes or prior are not of this form.
     """
-    start = majority(votes, classes)
-    known = None if prior is None else _known(prior, classes)
+    start = majority_vote(votes, classes)
+    known = None if prior is None else _check_prior(prior, classes)
     voted = (votes >= 0).any(1)
     cast, belief = votes[voted], start.probabilities[voted]
-    by_label = [_by_label(column) for column in cast.T]
-    extra = smoothing * _one_coin(cast, belief)
+    by_label = [_sort_by_label(column) for column in cast.T]
+    extra = smoothing * _estimate_one_coin_model(cast, belief)
     shares, confusion, done = start.prior, extra, 0
     for done in range(1, rounds + 1):  # noqa: B007
         shares, confusion = _m_step(belief, by_label, extra, smoothing, known)
         before, belief = belief, _e_step(cast, shares, confusion)
-        if not len(cast) or np.abs(belief - before).max() < _SETTLED:
+        if not len(cast) or np.abs(belief - before).max() < _TOLERANCE:
             break
     probabilities = np.tile(shares, (len(votes), 1))
     probabilities[voted] = belief
-    return replace(_consensus(votes, probabilities, shares), confusion=confusion, rounds=done)
+    return replace(_make_result(votes, probabilities, shares), confusion=confusion, rounds=done)
 
 
 # ------------------------------------------------------------------------------------------------ EM
-def _by_label(column: Ints) -> tuple[Ints, Ints, Ints]:
+def _sort_by_label(column: Ints) -> tuple[Ints, Ints, Ints]:
     """An annotator's votes ``(N,)`` sorted once: clips in order of their label, the labels, where each begins."""
     order = np.argsort(column, kind="stable")[(column < 0).sum() :]
     labels, starts = np.unique(column[order], return_index=True)
     return order, labels, starts
 
 
-def _one_coin(votes: Ints, belief: Floats) -> Floats:
+def _estimate_one_coin_model(votes: Ints, belief: Floats) -> Floats:
     """For each annotator a matrix ``(A, C, C)``: right as often as the majority agrees with him, wrong evenly."""
     classes = belief.shape[1]
-    right, count = _agreement(votes, belief)
+    right, count = _count_agreement(votes, belief)
     accuracy = (right + 1) / (count + 2)
     wrong = (1 - accuracy) / max(classes - 1, 1)
     eye = np.eye(classes)
-    return _normalised(accuracy[:, None, None] * eye + wrong[:, None, None] * (1 - eye))
+    return _normalise_last_axis(accuracy[:, None, None] * eye + wrong[:, None, None] * (1 - eye))
 
 
 def _m_step(
@@ -148,8 +154,8 @@ def _m_step(
     for matrix, (order, labels, starts) in zip(counts, by_label, strict=True):
         if len(order):
             matrix[:, labels] += np.add.reduceat(belief[order], starts, axis=0).T
-    shares = known if known is not None else _normalised(belief.sum(0) + smoothing / belief.shape[1])
-    return shares, _normalised(counts)
+    shares = known if known is not None else _normalise_last_axis(belief.sum(0) + smoothing / belief.shape[1])
+    return shares, _normalise_last_axis(counts)
 
 
 def _e_step(votes: Ints, shares: Floats, confusion: Floats) -> Floats:
@@ -160,42 +166,42 @@ def _e_step(votes: Ints, shares: Floats, confusion: Floats) -> Floats:
         silent = np.vstack((matrix.T, np.zeros(len(shares))))  # row -1: an abstention says nothing
         log += silent[column]
     log -= log.max(1, keepdims=True, initial=-np.inf)
-    return _normalised(np.exp(log))
+    return _normalise_last_axis(np.exp(log))
 
 
 # ------------------------------------------------------------------------------------------------ both
-def _consensus(votes: Ints, probabilities: Floats, prior: Floats) -> Consensus:
-    hard = np.where((votes >= 0).any(1), probabilities.round(_DIGITS).argmax(1), -1).astype(np.int64)
-    right, count = _agreement(votes, probabilities)
+def _make_result(votes: Ints, probabilities: Floats, prior: Floats) -> LabelModelResult:
+    hard = np.where((votes >= 0).any(1), probabilities.round(_TIE_DIGITS).argmax(1), -1).astype(np.int64)
+    right, count = _count_agreement(votes, probabilities)
     accuracy = np.where(count > 0, right / np.maximum(count, 1), np.nan)
-    return Consensus(probabilities, hard, prior, accuracy, count)
+    return LabelModelResult(probabilities, hard, prior, accuracy, count)
 
 
-def _agreement(votes: Ints, belief: Floats) -> tuple[Floats, Ints]:
+def _count_agreement(votes: Ints, belief: Floats) -> tuple[Floats, Ints]:
     """For each annotator: the sum of his votes' probabilities to be right, and how many votes he gave."""
     own = np.take_along_axis(belief, np.maximum(votes, 0), axis=1)
     return np.where(votes >= 0, own, 0.0).sum(0), (votes >= 0).sum(0).astype(np.int64)
 
 
-def _normalised(x: Floats) -> Floats:
+def _normalise_last_axis(x: Floats) -> Floats:
     """The last axis sums to 1; evenly where it held nothing."""
     total = x.sum(-1, keepdims=True)
     return np.asarray(np.where(total > 0, x / np.maximum(total, _TINY), 1 / x.shape[-1]))
 
 
-def _flat(classes: int) -> Floats:
+def _uniform_prior(classes: int) -> Floats:
     return np.full(classes, 1 / classes)
 
 
-def _check(votes: Ints, classes: int) -> None:
+def _check_votes(votes: Ints, classes: int) -> None:
     if votes.ndim != 2 or not np.issubdtype(votes.dtype, np.integer):
         raise ValueError(f"votes are an (N, annotators) array of class indices, not {votes.dtype} {votes.shape}")
     if classes < 1 or (votes.size and not -1 <= votes.min() <= votes.max() < classes):
         raise ValueError(f"a vote is a class index below {classes}, or -1 for an abstention")
 
 
-def _known(prior: Floats, classes: int) -> Floats:
+def _check_prior(prior: Floats, classes: int) -> Floats:
     prior = np.asarray(prior, np.float64)
     if prior.shape != (classes,) or not np.isfinite(prior).all() or prior.min() < 0 or prior.sum() <= 0:
         raise ValueError(f"a prior has one share, at least 0, for each of the {classes} classes, and not only zeros")
-    return _normalised(prior)
+    return _normalise_last_axis(prior)

@@ -20,59 +20,59 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.bundle.manifest import Manifest, resolve
+from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.runtimes import Session, runtime
-from skd_bench.video.clip import ClipError, Preprocess, Sampling, as_input, decode_clip
-from skd_edge.data.sources.registry import Entry
+from skd_bench.runtimes import InferenceSession, find_runtime
+from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip, prepare_input
+from skd_edge.data.sources.registry import ClipEntry
 from skd_edge.labels.csv_files import read_sheet
-from skd_edge.recipe.labels import Judge
+from skd_edge.recipe.labels import ModelAnnotator
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 
-def judge_votes(
-    judge: Judge,
-    entries: Sequence[Entry],
+def model_votes(
+    annotator: ModelAnnotator,
+    entries: Sequence[ClipEntry],
     classes: Sequence[str],
-    view: tuple[Sampling, Preprocess],
+    preprocessing: tuple[Sampling, Preprocessing],
     *,
     progress: Progress | None = None,
 ) -> list[str]:
     """One model's vote on each clip, empty for an abstention.
 
     Args:
-        judge: of the recipe.
+        annotator: of the recipe.
         entries: N clips.
         classes: of the data.
-        view: how the recipe samples and prepares clips; an ONNX file sees them so, a bundle as it asks itself.
+        preprocessing: how the recipe samples and prepares clips; an ONNX file sees them so, a bundle as it asks itself.
         progress: called with (done, total) while a model runs.
 
     Raises:
         UserError: A file cannot be read, is no table of probabilities, or names none of the data's classes.
     """
-    if judge.table is not None:
-        known, names = _table(judge.table)
-        said = [known.get(e.name) for e in entries]
+    if annotator.table is not None:
+        known, names = _read_probability_table(annotator.table)
+        probabilities = [known.get(e.name) for e in entries]
     else:
-        names, said = _run(judge, entries, tuple(classes), view, progress)
+        names, probabilities = _run_model(annotator, entries, tuple(classes), preprocessing, progress)
     if not set(names) & set(classes):
         raise UserError(
-            f"the model {judge.name!r} of labels.models names none of the data's classes ({', '.join(classes)}); its "
+            f"the model {annotator.name!r} of labels.models names none of the data's classes ({', '.join(classes)}); its "
             f"own are: {', '.join(names)}"
         )
-    return ["" if p is None else _vote(p, names, classes, judge.at_least) for p in said]
+    return ["" if p is None else _choose_vote(p, names, classes, annotator.at_least) for p in probabilities]
 
 
-def _vote(p: Floats, names: Sequence[str], classes: Sequence[str], at_least: float) -> str:
+def _choose_vote(p: Floats, names: Sequence[str], classes: Sequence[str], at_least: float) -> str:
     best = int(p.argmax())
     return names[best] if p[best] >= at_least and names[best] in classes else ""
 
 
-def _table(path: Path) -> tuple[dict[str, Floats], tuple[str, ...]]:
+def _read_probability_table(path: Path) -> tuple[dict[str, Floats], tuple[str, ...]]:
     """Probabilities by clip, and the classes in the order of the columns; a row of empty cells abstains."""
     known: dict[str, Floats] = {}
     names: tuple[str, ...] = ()
@@ -81,13 +81,13 @@ def _table(path: Path) -> tuple[dict[str, Floats], tuple[str, ...]]:
         if row["clip"] in known:
             raise UserError(f"{path}:{line}: {row['clip']} stands here for the second time; one row a clip")
         if any(row[c].strip() for c in names):
-            known[row["clip"]] = _probabilities(row, names, f"{path}:{line}")
+            known[row["clip"]] = _parse_probabilities(row, names, f"{path}:{line}")
     if not names:
         raise UserError(f"{path} holds no probabilities; it needs a column 'clip' and one for each class, and rows")
     return known, names
 
 
-def _probabilities(row: dict[str, str], names: Sequence[str], at: str) -> Floats:
+def _parse_probabilities(row: dict[str, str], names: Sequence[str], at: str) -> Floats:
     try:
         p = np.array([float(row[c]) for c in names])
     except ValueError:
@@ -97,14 +97,17 @@ def _probabilities(row: dict[str, str], names: Sequence[str], at: str) -> Floats
     return p
 
 
-def _run(
-    judge: Judge, entries: Sequence[Entry], classes: tuple[str, ...], view: tuple[Sampling, Preprocess],
+def _run_model(
+    annotator: ModelAnnotator,
+    entries: Sequence[ClipEntry],
+    classes: tuple[str, ...],
+    preprocessing: tuple[Sampling, Preprocessing],
     progress: Progress | None,
-) -> tuple[tuple[str, ...], list[Floats | None]]:  # fmt: skip
+) -> tuple[tuple[str, ...], list[Floats | None]]:
     """The file's probabilities of each clip, decoded as the file wants it; None for a clip that cannot be read."""
-    names, path, kind, (sampling, preprocess) = _opened(judge, classes, view)
-    session = runtime(kind).load(path, threads=1)
-    said: list[Floats | None] = []
+    names, path, kind, (sampling, preprocess) = _resolve_model_file(annotator, classes, preprocessing)
+    session = find_runtime(kind).load(path, threads=1)
+    probabilities: list[Floats | None] = []
     try:
         size = (preprocess.height, preprocess.width)
         floats = session.input.dtype == "float32"
@@ -112,37 +115,41 @@ def _run(
         if any(have not in (None, want) for have, want in zip(session.input.shape[1:], wants, strict=False)):
             raise UserError(f"{path} takes {session.input.shape}, and labels.models gives it clips of {wants}")
         for done, entry in enumerate(entries, 1):
-            said.append(_asked(session, entry, sampling, preprocess))
-            if said[-1] is not None and len(said[-1]) != len(names):
-                raise UserError(f"{path} answers {len(said[-1])} logits for {len(names)} classes; name its classes")
+            probabilities.append(_predict_clip(session, entry, sampling, preprocess))
+            if probabilities[-1] is not None and len(probabilities[-1]) != len(names):
+                raise UserError(
+                    f"{path} answers {len(probabilities[-1])} logits for {len(names)} classes; name its classes"
+                )
             if progress:
                 progress(done, len(entries))
     finally:
         session.close()
-    return names, said
+    return names, probabilities
 
 
-def _asked(session: Session, entry: Entry, sampling: Sampling, preprocess: Preprocess) -> Floats | None:
+def _predict_clip(
+    session: InferenceSession, entry: ClipEntry, sampling: Sampling, preprocess: Preprocessing
+) -> Floats | None:
     try:
-        clip = decode_clip(entry.path, sampling, preprocess, entry.part)
+        clip = decode_clip(entry.path, sampling, preprocess, entry.span)
     except ClipError:
         return None
-    logits = session.run(as_input(clip[np.newaxis], preprocess, session.input.dtype))
+    logits = session.run(prepare_input(clip[np.newaxis], preprocess, session.input.dtype))
     return softmax(logits)[0] if np.isfinite(logits).all() else None
 
 
-def _opened(
-    judge: Judge, classes: tuple[str, ...], view: tuple[Sampling, Preprocess]
-) -> tuple[tuple[str, ...], Path, str, tuple[Sampling, Preprocess]]:
+def _resolve_model_file(
+    annotator: ModelAnnotator, classes: tuple[str, ...], preprocessing: tuple[Sampling, Preprocessing]
+) -> tuple[tuple[str, ...], Path, str, tuple[Sampling, Preprocessing]]:
     """Class names, the file, its runtime, and how it wants its clips."""
-    if judge.onnx is not None:
-        if not judge.onnx.is_file():
-            raise UserError(f"labels.models: {judge.onnx} does not exist; check the path of {judge.name!r}")
-        return judge.classes or classes, judge.onnx, "ort", view
-    assert judge.bundle is not None
-    manifest = Manifest.load(judge.bundle)
-    artefact = manifest.artefact()
-    path = resolve(judge.bundle, artefact.file)
+    if annotator.onnx is not None:
+        if not annotator.onnx.is_file():
+            raise UserError(f"labels.models: {annotator.onnx} does not exist; check the path of {annotator.name!r}")
+        return annotator.classes or classes, annotator.onnx, "ort", preprocessing
+    assert annotator.bundle is not None
+    manifest = Manifest.load(annotator.bundle)
+    artefact = manifest.find_artefact()
+    path = resolve_bundle_path(annotator.bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file that its manifest describes (other sha256); copy the bundle again")
     return tuple(manifest.classes), path, artefact.runtime, (manifest.sampling, manifest.preprocess)

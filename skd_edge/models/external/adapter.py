@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_edge.models.external.adapter_spec import Input
-from skd_edge.models.external.factory import told
-from skd_edge.models.external.feature_pooling import layouts_of, pool
-from skd_edge.models.substages import Staged
-from skd_edge.recipe.schema import Clip
+from skd_edge.models.external.adapter_spec import InputLayout
+from skd_edge.models.external.factory import format_error_with_location
+from skd_edge.models.external.feature_pooling import find_layouts, pool_over_space
+from skd_edge.models.substages import SubstageOutput
+from skd_edge.recipe.schema import ClipSettings
 
-_PROBE = 3  # clips that the shapes are looked at with: no axis of a network is likely to have three entries
-_AT_ONCE = 16  # clips in one pass of a network that does not learn: big networks need much memory for each
+_PROBE_CLIPS = 3  # clips that the shapes are looked at with: no axis of a network is likely to have three entries
+_MAX_INFERENCE_CLIPS = 16  # clips in one pass of a network that does not learn: big networks need much memory for each
 
 
 class Adapter(nn.Module):
@@ -36,9 +36,9 @@ class Adapter(nn.Module):
         network: what is adapted; it keeps its own weights, names and mode.
         substages: dotted names of the modules whose outputs end the substages, first substage first.
         clip: the clips that come in, ``(B, 3, T, H, W)``, as the recipe's ``clip`` says.
-        wants: the clips that the network wants; the incoming ones are resized, frames repeated or left out evenly,
+        expected_clip: the clips that the network wants; the incoming ones are resized, frames repeated or left out evenly,
             and normalised anew. What was not in the clip does not come back by that.
-        takes: what its forward takes: ``clip`` ``(B, 3, T, H, W)``, ``frames-first`` ``(B, T, 3, H, W)``, or ``frames``
+        input_layout: what its forward takes: ``clip`` ``(B, 3, T, H, W)``, ``frames-first`` ``(B, T, 3, H, W)``, or ``frames``
             ``(B*T, 3, H, W)``, the logits then averaged over frames.
         layout: axes of the substages' outputs, for outputs of as many axes; None: told from their shapes.
         tubelet: frames that a token spans in time; None: told from the shapes.
@@ -58,126 +58,134 @@ class Adapter(nn.Module):
         network: nn.Module,
         substages: tuple[str, ...],
         *,
-        clip: Clip,
-        wants: Clip | None = None,
-        takes: Input = "clip",
+        clip: ClipSettings,
+        expected_clip: ClipSettings | None = None,
+        input_layout: InputLayout = "clip",
         layout: str | None = None,
         tubelet: int | None = None,
     ) -> None:
         super().__init__()
-        wants = wants or clip
-        self.network, self.substages, self.takes, self.layout, self.tubelet = network, substages, takes, layout, tubelet
-        self.frames, self.wants = wants.frames, wants
-        self.view = View(clip, wants)
-        _known(network, substages)
+        expected_clip = expected_clip or clip
+        self.network, self.substages, self.input_layout, self.layout, self.tubelet = (
+            network,
+            substages,
+            input_layout,
+            layout,
+            tubelet,
+        )
+        self.frames, self.expected_clip = expected_clip.frames, expected_clip
+        self.clip_converter = ClipConverter(clip, expected_clip)
+        _check_module_names(network, substages)
         self.layouts: tuple[str, ...] = ()
         self.columns: Tensor | None
         self.register_buffer("columns", None, persistent=False)
-        self.widths, self.classes = self._probe(clip)
+        self.widths, self.classes = self._probe_shapes(clip)
 
-    def choose(self, columns: Sequence[int]) -> None:
+    def select_classes(self, columns: Sequence[int]) -> None:
         """Hand on these of the network's logits alone, in this order: its classes that are the data's."""
         self.columns, self.classes = torch.tensor(columns), len(columns)
 
-    def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
+    def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Features of the first ``upto`` substages of clips ``(B, 3, T, H, W)``, or of all of them and the logits."""
         if torch.compiler.is_exporting():
-            return Staged([], self._logits(self.network(self._given(clip))))
-        if self.training or torch.is_grad_enabled() or len(clip) <= _AT_ONCE:
-            return self._ask(clip, upto)
-        parts = [self._ask(part, upto) for part in clip.split(_AT_ONCE)]
+            return SubstageOutput([], self._extract_logits(self.network(self._prepare_input(clip))))
+        if self.training or torch.is_grad_enabled() or len(clip) <= _MAX_INFERENCE_CLIPS:
+            return self._forward_single_batch(clip, upto)
+        parts = [self._forward_single_batch(part, upto) for part in clip.split(_MAX_INFERENCE_CLIPS)]
         logits = [part.logits for part in parts if part.logits is not None]
         features = [torch.cat(each) for each in zip(*(part.features for part in parts), strict=True)]
-        return Staged(features, torch.cat(logits) if logits else None)
+        return SubstageOutput(features, torch.cat(logits) if logits else None)
 
-    def _ask(self, clip: Tensor, upto: int | None) -> Staged:
+    def _forward_single_batch(self, clip: Tensor, upto: int | None) -> SubstageOutput:
         features: dict[str, Tensor] = {}
         layouts = dict(zip(self.substages, self.layouts, strict=True))
 
-        def keep(name: str, output: object) -> None:  # pooled at once: what follows may work in place
-            features[name] = pool(
-                _tensor(output), layouts[name], batch=len(clip), frames=self.frames, tubelet=self.tubelet
+        def store_features(name: str, output: object) -> None:  # pooled at once: what follows may work in place
+            features[name] = pool_over_space(
+                _find_tensor(output), layouts[name], batch=len(clip), frames=self.frames, tubelet=self.tubelet
             )
 
         names = self.substages[:upto]
-        with _watched(self.network, names, keep):
-            said = self.network(self._given(clip))
-        return Staged([features[name] for name in names], self._logits(said) if upto is None else None)
+        with _capture_outputs(self.network, names, store_features):
+            network_output = self.network(self._prepare_input(clip))
+        return SubstageOutput(
+            [features[name] for name in names], self._extract_logits(network_output) if upto is None else None
+        )
 
-    def _given(self, clip: Tensor) -> Tensor:
+    def _prepare_input(self, clip: Tensor) -> Tensor:
         """Clips ``(B, 3, T, H, W)`` as the network's forward takes them."""
-        clip = self.view(clip)
-        if self.takes == "clip":
+        clip = self.clip_converter(clip)
+        if self.input_layout == "clip":
             return clip
         frames = clip.transpose(1, 2)
-        return frames if self.takes == "frames-first" else frames.flatten(0, 1)
+        return frames if self.input_layout == "frames-first" else frames.flatten(0, 1)
 
-    def _logits(self, output: object) -> Tensor:
-        logits = _tensor(output)
-        logits = logits.unflatten(0, (-1, self.frames)).mean(1) if self.takes == "frames" else logits
+    def _extract_logits(self, output: object) -> Tensor:
+        logits = _find_tensor(output)
+        logits = logits.unflatten(0, (-1, self.frames)).mean(1) if self.input_layout == "frames" else logits
         return logits if self.columns is None else logits.index_select(1, self.columns)
 
     # -------------------------------------------------------------------------------------------- its shapes
-    def _probe(self, clip: Clip) -> tuple[tuple[int, ...], int]:
+    def _probe_shapes(self, clip: ClipSettings) -> tuple[tuple[int, ...], int]:
         """Widths of the substages and length of the logits, by a pass of dummy clips; settles the layouts."""
         shapes: dict[str, torch.Size] = {}
 
-        def keep(name: str, output: object) -> None:
-            shapes[name] = _tensor(output, f"substage {name}").shape
+        def store_shape(name: str, output: object) -> None:
+            shapes[name] = _find_tensor(output, f"substage {name}").shape
 
         parameter = next(self.network.parameters(), torch.zeros(()))
-        dummy = torch.zeros(_PROBE, 3, clip.frames, clip.size, clip.size, device=parameter.device)
+        dummy = torch.zeros(_PROBE_CLIPS, 3, clip.frames, clip.size, clip.size, device=parameter.device)
         training = {module for module in self.network.modules() if module.training}
         self.network.eval()
         try:
-            with torch.no_grad(), _watched(self.network, self.substages, keep):
-                logits = self._logits(self.network(self._given(dummy)))
+            with torch.no_grad(), _capture_outputs(self.network, self.substages, store_shape):
+                logits = self._extract_logits(self.network(self._prepare_input(dummy)))
         except UserError:
             raise
         except Exception as error:
             raise UserError(
-                f"the teacher does not take clips {tuple(self._given(dummy).shape)}, as teacher.input {self.takes!r} "
-                f"gives them: {told(error)}; see teacher.input (clip, frames-first, frames) and teacher.clip"
+                f"the teacher does not take clips {tuple(self._prepare_input(dummy).shape)}, as teacher.input {self.input_layout!r} "
+                f"gives them: {format_error_with_location(error)}; see teacher.input (clip, frames-first, frames) and teacher.clip"
             ) from error
         finally:
             for module in training:
                 module.training = True
-        if logits.ndim != 2 or len(logits) != _PROBE:
+        if logits.ndim != 2 or len(logits) != _PROBE_CLIPS:
             raise UserError(
-                f"the teacher's answer to {_PROBE} clips is {tuple(logits.shape)}; it must be logits (clips, classes)"
-                + ("" if self.takes == "frames" else "; 'teacher.input: frames' averages one answer a frame")
+                f"the teacher's answer to {_PROBE_CLIPS} clips is {tuple(logits.shape)}; it must be logits (clips, classes)"
+                + ("" if self.input_layout == "frames" else "; 'teacher.input: frames' averages one answer a frame")
             )
-        self.layouts = tuple(self._settled(name, tuple(shapes[name])) for name in self.substages)
+        self.layouts = tuple(self._resolve_layout(name, tuple(shapes[name])) for name in self.substages)
         axes = zip(self.substages, self.layouts, strict=True)
         return tuple(shapes[name][layout.index("C")] for name, layout in axes), logits.shape[1]
 
-    def _settled(self, name: str, shape: tuple[int, ...]) -> str:
+    def _resolve_layout(self, name: str, shape: tuple[int, ...]) -> str:
         if self.layout is not None and len(self.layout) == len(shape):
             return self.layout
-        found = layouts_of(shape, batch=_PROBE, frames=self.frames, tubelet=self.tubelet)
+        found = find_layouts(shape, batch=_PROBE_CLIPS, frames=self.frames, tubelet=self.tubelet)
         if len(found) == 1:
             return found[0]
         trouble = f"could be {' or '.join(found)}" if found else "is of no layout that is known"
         raise UserError(
-            f"substage {name} gives {shape} for {_PROBE} clips of {self.frames} frames, which {trouble}; say it with "
+            f"substage {name} gives {shape} for {_PROBE_CLIPS} clips of {self.frames} frames, which {trouble}; say it with "
             "teacher.layout (B clips, T time, F the frames of all clips, C channels, H and W space, N tokens), or name "
             "another module"
         )
 
 
-class View(nn.Module):
+class ClipConverter(nn.Module):
     """Clips of one kind as clips of another: frames picked evenly, bilinear resize, another normalisation."""
 
-    def __init__(self, given: Clip, wanted: Clip) -> None:
+    def __init__(self, source: ClipSettings, target: ClipSettings) -> None:
         super().__init__()
-        self.size = wanted.size if wanted.size != given.size else None
+        self.size = target.size if target.size != source.size else None
         self.order: Tensor | None
         self.scale: Tensor | None
         self.offset: Tensor | None
-        order = torch.arange(wanted.frames) * given.frames // wanted.frames
-        self.register_buffer("order", order if wanted.frames != given.frames else None, persistent=False)
-        same = (given.mean, given.std) == (wanted.mean, wanted.std)
-        (m, s), (mean, std) = ([torch.tensor(v).view(3, 1, 1, 1) for v in (c.mean, c.std)] for c in (given, wanted))
+        order = torch.arange(target.frames) * source.frames // target.frames
+        self.register_buffer("order", order if target.frames != source.frames else None, persistent=False)
+        same = (source.mean, source.std) == (target.mean, target.std)
+        (m, s), (mean, std) = ([torch.tensor(v).view(3, 1, 1, 1) for v in (c.mean, c.std)] for c in (source, target))
         self.register_buffer("scale", None if same else s / std, persistent=False)
         self.register_buffer("offset", None if same else (m - mean) / std, persistent=False)
 
@@ -195,35 +203,37 @@ class View(nn.Module):
         return clip
 
 
-def _known(network: nn.Module, names: tuple[str, ...]) -> None:
+def _check_module_names(network: nn.Module, names: tuple[str, ...]) -> None:
     """Refuse names that are not in the network."""
     known = [name for name, _ in network.named_modules() if name]
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, 8, 0.0)
             more = f" and {len(known) - len(close)} more" if len(known) > len(close) else ""
-            raise UserError(f"teacher.substages names {name!r}, which is no module of the network; there are: "
-                            f"{', '.join(close) or 'none'}{more}")  # fmt: skip
+            raise UserError(
+                f"teacher.substages names {name!r}, which is no module of the network; there are: "
+                f"{', '.join(close) or 'none'}{more}"
+            )
 
 
 @contextmanager
-def _watched(network: nn.Module, names: tuple[str, ...], keep: Any) -> Iterator[None]:
-    """Call ``keep(name, output)`` for each of these modules as it runs; each must run exactly once.
+def _capture_outputs(network: nn.Module, names: tuple[str, ...], on_output: Any) -> Iterator[None]:
+    """Call ``on_output(name, output)`` for each of these modules as it runs; each must run exactly once.
 
     Hooks live for one pass only: a module with hooks could be neither copied nor exported.
     """
     runs = dict.fromkeys(names, 0)
 
-    def hook(name: str) -> Any:
-        def caught(module: nn.Module, given: object, output: object) -> None:
+    def make_hook(name: str) -> Any:
+        def record_output(module: nn.Module, given: object, output: object) -> None:
             runs[name] += 1
-            keep(name, output)
+            on_output(name, output)
 
-        return caught
+        return record_output
 
     with ExitStack() as stack:
         for name in names:
-            handle = network.get_submodule(name).register_forward_hook(hook(name))
+            handle = network.get_submodule(name).register_forward_hook(make_hook(name))
             stack.callback(handle.remove)
         yield
     for name, count in runs.items():
@@ -233,7 +243,7 @@ def _watched(network: nn.Module, names: tuple[str, ...], keep: Any) -> Iterator[
             )
 
 
-def _tensor(output: object, what: str = "the teacher") -> Tensor:
+def _find_tensor(output: object, what: str = "the teacher") -> Tensor:
     """The tensor of an output: itself, its ``logits`` or ``last_hidden_state``, or the first of several."""
     if isinstance(output, Tensor):
         return output

@@ -12,43 +12,43 @@ from torch import nn
 from skd_bench.errors import UserError
 from skd_edge.recipe.schema import TeacherClip
 
-Input = Literal["clip", "frames-first", "frames"]
+InputLayout = Literal["clip", "frames-first", "frames"]
 
 
 @dataclass(frozen=True)
-class Spec:
+class AdapterSpec:
     """How a network is cut and what it is given.
 
     Attributes:
         substages: dotted names of the modules whose outputs end the substages.
-        takes: what its forward takes, see ``Adapter``.
+        input_layout: what its forward takes, see ``Adapter``.
         layout: axes of the substages' outputs; None: told from their shapes.
         tubelet: frames that a token spans; None: told from the shapes.
         clip: what its clips must be; a None in it: as the recipe's clip.
     """
 
     substages: tuple[str, ...]
-    takes: Input = "clip"
+    input_layout: InputLayout = "clip"
     layout: str | None = None
     tubelet: int | None = None
     clip: TeacherClip = field(default_factory=TeacherClip)
 
 
 @dataclass(frozen=True)
-class Made:
+class ExternalNetwork:
     """A network, its ready spec, and the names of its logits where it knows them."""
 
     network: nn.Module
-    spec: Spec
+    spec: AdapterSpec
     classes: tuple[str, ...] = ()
 
 
-def evenly(count: int, parts: int) -> list[int]:
+def compute_equal_run_ends(count: int, parts: int) -> list[int]:
     """The last index of each of ``parts`` equal runs of ``count`` things: 12 in 4 gives 2, 5, 8, 11."""
     return [count * (k + 1) // parts - 1 for k in range(parts)]
 
 
-def columns_of(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
+def match_class_columns(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
     """For each of the data's classes, which of the teacher's logits is its own.
 
     Names are equal up to case, underscores, hyphens and spaces. The teacher may know more classes than the data has.
@@ -62,8 +62,8 @@ def columns_of(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
     """
     places: dict[str, list[int]] = {}
     for place, name in enumerate(theirs):
-        places.setdefault(_plain(name), []).append(place)
-    found = [[theirs.index(name)] if name in theirs else places.get(_plain(name), []) for name in ours]
+        places.setdefault(_normalise_name(name), []).append(place)
+    found = [[theirs.index(name)] if name in theirs else places.get(_normalise_name(name), []) for name in ours]
     if missing := [name for name, at in zip(ours, found, strict=True) if not at]:
         raise UserError(
             f"the teacher does not know {len(missing)} of the data's {len(ours)} classes ({', '.join(missing[:5])}); "
@@ -71,13 +71,15 @@ def columns_of(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
             "classes, name the teacher's logits with teacher.classes, or let it learn them (without 'trained')"
         )
     if unclear := [name for name, at in zip(ours, found, strict=True) if len(at) > 1]:
-        raise UserError(f"class {unclear[0]!r} could be several of the teacher's: {_plain(unclear[0])!r} is there "
-                        "twice; name the teacher's logits with teacher.classes")  # fmt: skip
+        raise UserError(
+            f"class {unclear[0]!r} could be several of the teacher's: {_normalise_name(unclear[0])!r} is there "
+            "twice; name the teacher's logits with teacher.classes"
+        )
     columns = [at[0] for at in found]
     if len(set(columns)) < len(columns):
         raise UserError("two classes of the data have one name up to case, '_' and '-', and so one of the teacher's")
     return columns
 
 
-def _plain(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", str(name)).strip().casefold()

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from skd_edge.models.substages import Staged
+from skd_edge.models.substages import SubstageOutput
 
 
 class Ensemble(nn.Module):
@@ -28,12 +28,14 @@ class Ensemble(nn.Module):
         self.networks, self.average = nn.ModuleList(networks), average
         self.widths: tuple[int, ...] = networks[0].widths  # type: ignore[assignment]  # a StagedNetwork's
 
-    def forward(self, clip: Tensor, upto: int | None = None) -> Staged:
+    def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Features of the first network, and the mean of all logits, of clips ``(B, 3, T, H, W)``."""
-        first: Staged = self.networks[0](clip, upto)
+        first: SubstageOutput = self.networks[0](clip, upto)
         if upto is not None:
             return first
-        said = torch.stack([first.logits, *(network(clip).logits for network in self.networks[1:])])  # type: ignore[list-item]
+        member_logits = torch.stack([first.logits, *(network(clip).logits for network in self.networks[1:])])  # type: ignore[list-item]
         if self.average == "logits":
-            return Staged(first.features, said.mean(0))
-        return Staged(first.features, torch.logsumexp(said.log_softmax(-1), 0) - math.log(len(said)))
+            return SubstageOutput(first.features, member_logits.mean(0))
+        return SubstageOutput(
+            first.features, torch.logsumexp(member_logits.log_softmax(-1), 0) - math.log(len(member_logits))
+        )

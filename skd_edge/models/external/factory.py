@@ -21,13 +21,13 @@ import torch
 from torch import nn
 
 from skd_bench.errors import UsageError, UserError
-from skd_edge.recipe.networks import Member
+from skd_edge.recipe.networks import SingleTeacher
 from skd_edge.recipe.schema import Teacher
 
-_permitted: set[str] = set()
+_allowed_factories: set[str] = set()
 
 
-def permit(teacher: Member, allow_code: bool) -> None:
+def allow_factory_code(teacher: SingleTeacher, allow_code: bool) -> None:
     """Let this teacher's factory run in this process; a teacher of the own family needs no leave.
 
     Args:
@@ -43,22 +43,22 @@ def permit(teacher: Member, allow_code: bool) -> None:
             continue
         if not allow_code:
             raise UsageError(
-                f"teacher.factory {member.factory!r} runs somebody's code on this machine; read {member.module}, and "
+                f"teacher.factory {member.factory!r} runs somebody's code on this machine; read {member.factory_module}, and "
                 "if you trust it give --allow-code (in Python: allow_code=True)"
             )
-        _permitted.add(member.factory)
+        _allowed_factories.add(member.factory)
 
 
-def make(teacher: Member, seed: int) -> nn.Module:
+def build_from_factory(teacher: SingleTeacher, seed: int) -> nn.Module:
     """Call the teacher's factory, its random numbers drawn from ``seed`` (the caller's random state is untouched).
 
     Raises:
         UsageError: The factory was not permitted.
         UserError: It cannot be imported, fails, or gives something that is no ``torch.nn.Module``.
     """
-    if teacher.factory not in _permitted:
-        permit(teacher, allow_code=False)
-    factory = _find(teacher)
+    if teacher.factory not in _allowed_factories:
+        allow_factory_code(teacher, allow_code=False)
+    factory = _import_factory(teacher)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -66,7 +66,7 @@ def make(teacher: Member, seed: int) -> nn.Module:
         except Exception as error:
             raise UserError(
                 f"teacher.factory {teacher.factory} failed with these teacher.arguments "
-                f"({', '.join(f'{k}={v!r}' for k, v in teacher.arguments.items()) or 'none'}): {told(error)}"
+                f"({', '.join(f'{k}={v!r}' for k, v in teacher.arguments.items()) or 'none'}): {format_error_with_location(error)}"
             ) from error
     if not isinstance(network, nn.Module):
         raise UserError(
@@ -75,7 +75,7 @@ def make(teacher: Member, seed: int) -> nn.Module:
     return network
 
 
-def weights_of(teacher: Member, seed: int) -> str | None:
+def factory_weights_fingerprint(teacher: SingleTeacher, seed: int) -> str | None:
     """Hash of all weights that the factory gives, names and bytes; None where it may not run (see ``permit``).
 
     Whatever they come from (a file, a package, a neighbouring module): other weights are another teacher.
@@ -83,29 +83,29 @@ def weights_of(teacher: Member, seed: int) -> str | None:
     Raises:
         UserError: See ``make``.
     """
-    if teacher.factory not in _permitted:
+    if teacher.factory not in _allowed_factories:
         return None
-    return _weights(teacher.model_dump_json(include=set(Member.model_fields)), seed)
+    return _fingerprint_built_weights(teacher.model_dump_json(include=set(SingleTeacher.model_fields)), seed)
 
 
 @functools.lru_cache(maxsize=8)
-def _weights(teacher: str, seed: int) -> str:
-    known = hashlib.sha256()
-    for name, tensor in make(Member.model_validate_json(teacher), seed).state_dict().items():
-        known.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        known.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return known.hexdigest()
+def _fingerprint_built_weights(teacher: str, seed: int) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in build_from_factory(SingleTeacher.model_validate_json(teacher), seed).state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
-def source_of(teacher: Member) -> Path | None:
+def find_factory_file(teacher: SingleTeacher) -> Path | None:
     """The file beside the recipe that the factory is in, None where it comes from elsewhere; nothing is imported."""
     if teacher.factory is None or teacher.code is None:
         return None
-    stem = teacher.code.joinpath(*teacher.module.split("."))
+    stem = teacher.code.joinpath(*teacher.factory_module.split("."))
     return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
 
 
-def told(error: BaseException) -> str:
+def format_error_with_location(error: BaseException) -> str:
     """An error of somebody's code on one line, with the place that raised it."""
     text = " ".join(str(error).split())[:400]
     frames = traceback.extract_tb(error.__traceback__)
@@ -113,25 +113,26 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{where}"
 
 
-def _find(teacher: Member) -> Callable[..., object]:
+def _import_factory(teacher: SingleTeacher) -> Callable[..., object]:
     """The callable that ``package.module:callable`` names; the recipe's folder is searched last."""
     assert teacher.factory is not None
     folder = str(teacher.code) if teacher.code else None
     if folder and folder not in sys.path:
         sys.path.append(folder)  # for good: a factory may import its neighbours when it is called
     try:
-        found: Any = importlib.import_module(teacher.module)
+        module: Any = importlib.import_module(teacher.factory_module)
     except Exception as error:
         where = f"it is searched on Python's path and in {folder}" if folder else "it is searched on Python's path"
-        raise UserError(f"teacher.factory {teacher.factory}: cannot import {teacher.module}: {told(error)}; {where}"
-                        ) from error  # fmt: skip
-    name = teacher.factory.partition(":")[2]
-    made: Any = functools.reduce(lambda where, part: getattr(where, part, None), name.split("."), found)
-    if not callable(made):
-        near = difflib.get_close_matches(name, [n for n, v in vars(found).items() if callable(v)], 3, 0.4)
         raise UserError(
-            f"teacher.factory {teacher.factory}: {teacher.module} has no callable {name!r}"
+            f"teacher.factory {teacher.factory}: cannot import {teacher.factory_module}: {format_error_with_location(error)}; {where}"
+        ) from error
+    name = teacher.factory.partition(":")[2]
+    target: Any = functools.reduce(lambda where, part: getattr(where, part, None), name.split("."), module)
+    if not callable(target):
+        near = difflib.get_close_matches(name, [n for n, v in vars(module).items() if callable(v)], 3, 0.4)
+        raise UserError(
+            f"teacher.factory {teacher.factory}: {teacher.factory_module} has no callable {name!r}"
             + (f"; it has {', '.join(near)}" if near else "")
         )
-    factory: Callable[..., object] = made
+    factory: Callable[..., object] = target
     return factory

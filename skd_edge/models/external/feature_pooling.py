@@ -31,7 +31,7 @@ from math import isqrt
 from torch import Tensor
 
 
-def layouts_of(shape: Sequence[int], *, batch: int, frames: int, tubelet: int | None = None) -> list[str]:
+def find_layouts(shape: Sequence[int], *, batch: int, frames: int, tubelet: int | None = None) -> list[str]:
     """Every layout that an output of this shape could have.
 
     Args:
@@ -47,21 +47,21 @@ def layouts_of(shape: Sequence[int], *, batch: int, frames: int, tubelet: int | 
         case (_, p, q, r):
             fits = {"FCHW": q == r, "FHWC": p == q, "BTNC": p == frames}
         case (n, p, q):
-            tokens = [time_steps(size, frames, tubelet) is not None for size in (n, p)]
+            tokens = [find_time_steps(size, frames, tubelet) is not None for size in (n, p)]
             fits = {"BNC": tokens[1], "FNC": n > batch, "NBC": tokens[0], "BCT": q == frames}
         case (_, _):
             fits = {"FC": True}
-    return [layout for layout, fit in fits.items() if fit and _holds(layout, shape, batch)]
+    return [layout for layout, fit in fits.items() if fit and _has_matching_batch(layout, shape, batch)]
 
 
-def _holds(layout: str, shape: Sequence[int], batch: int) -> bool:
+def _has_matching_batch(layout: str, shape: Sequence[int], batch: int) -> bool:
     """Whether the axis of clips has their number, and that of folded frames a multiple of it."""
     if "F" in layout:
         return shape[0] % batch == 0
     return shape[layout.index("B")] == batch
 
 
-def time_steps(tokens: int, frames: int, tubelet: int | None = None) -> tuple[int, int] | None:
+def find_time_steps(tokens: int, frames: int, tubelet: int | None = None) -> tuple[int, int] | None:
     """How the tokens of a clip divide into time: ``(T', leading tokens that stand for the clip)``.
 
     The most time steps T' that divide the frames and leave a square of tokens each, without a class token or with one;
@@ -71,12 +71,12 @@ def time_steps(tokens: int, frames: int, tubelet: int | None = None) -> tuple[in
     for steps in (frames // s for s in spans):
         for extra in (0, 1):
             each, rest = divmod(tokens - extra, max(steps, 1))
-            if rest == 0 and each > 0 and _square(each):
+            if rest == 0 and each > 0 and _is_square(each):
                 return steps, extra
     return None
 
 
-def pool(x: Tensor, layout: str, *, batch: int, frames: int, tubelet: int | None = None) -> Tensor:
+def pool_over_space(x: Tensor, layout: str, *, batch: int, frames: int, tubelet: int | None = None) -> Tensor:
     """The mean over space of one output: ``(B, T', C)``, T' as the network left it; class tokens are left out.
 
     Args:
@@ -89,12 +89,12 @@ def pool(x: Tensor, layout: str, *, batch: int, frames: int, tubelet: int | None
     if layout == "NBC":
         x, layout = x.transpose(0, 1), "BNC"
     if layout in ("BNC", "BMC"):
-        steps, extra = time_steps(x.shape[1], frames, tubelet) or (1, 0)
+        steps, extra = find_time_steps(x.shape[1], frames, tubelet) or (1, 0)
         shape, after = ((steps, -1), "BTNC") if layout == "BNC" else ((-1, steps), "BNTC")
         x, layout = x[:, extra:].unflatten(1, shape), after
     elif "N" in layout:
         place = layout.index("N")
-        if _square(x.shape[place] - 1) and not _square(x.shape[place]):
+        if _is_square(x.shape[place] - 1) and not _is_square(x.shape[place]):
             x = x.narrow(place, 1, x.shape[place] - 1)  # a class token of each frame
     if layout[0] == "F":
         x, layout = x.unflatten(0, (batch, -1)), "BT" + layout[1:]
@@ -104,5 +104,5 @@ def pool(x: Tensor, layout: str, *, batch: int, frames: int, tubelet: int | None
     return x.permute([left.index(axis) for axis in "BTC"])
 
 
-def _square(n: int) -> bool:
+def _is_square(n: int) -> bool:
     return n > 0 and isqrt(n) ** 2 == n

@@ -11,12 +11,12 @@ from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_edge.models.external import factory
 from skd_edge.models.external.adapter import Adapter
-from skd_edge.models.external.adapter_spec import Made, Spec, columns_of
-from skd_edge.recipe.networks import Member
-from skd_edge.recipe.schema import Clip
+from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, match_class_columns
+from skd_edge.recipe.networks import SingleTeacher
+from skd_edge.recipe.schema import ClipSettings
 
 
-def make(teacher: Member, *, classes: int | None, clip: Clip, seed: int) -> Made:
+def build_external(teacher: SingleTeacher, *, classes: int | None, clip: ClipSettings, seed: int) -> ExternalNetwork:
     """The network itself, its ready spec, and its class names where it knows them.
 
     Args:
@@ -30,23 +30,25 @@ def make(teacher: Member, *, classes: int | None, clip: Clip, seed: int) -> Made
         UserError: See the makers.
     """
     if teacher.hub:
-        from skd_edge.models.external.huggingface import make_hub
+        from skd_edge.models.external.huggingface import load_hub_network
 
-        return make_hub(teacher, classes, seed)
+        return load_hub_network(teacher, classes, seed)
     if teacher.torchvision or teacher.timm:
-        from skd_edge.models.external.torchvision_timm import make_timm, make_torchvision
+        from skd_edge.models.external.torchvision_timm import build_timm_network, build_torchvision_network
 
         if teacher.torchvision:
-            return make_torchvision(teacher, classes, seed)
-        return make_timm(teacher, classes, _wanted(teacher, Spec(()), clip).frames, seed)
+            return build_torchvision_network(teacher, classes, seed)
+        return build_timm_network(teacher, classes, _resolve_clip_settings(teacher, AdapterSpec(()), clip).frames, seed)
     if teacher.onnx:
-        from skd_edge.models.external.onnx_network import make_onnx
+        from skd_edge.models.external.onnx_network import load_onnx_network
 
-        return make_onnx(teacher)
-    return Made(factory.make(teacher, seed), Spec(teacher.substages))
+        return load_onnx_network(teacher)
+    return ExternalNetwork(factory.build_from_factory(teacher, seed), AdapterSpec(teacher.substages))
 
 
-def adapt(teacher: Member, *, classes: int | None, clip: Clip, seed: int, names: Sequence[str] = ()) -> Adapter:
+def adapt_external(
+    teacher: SingleTeacher, *, classes: int | None, clip: ClipSettings, seed: int, names: Sequence[str] = ()
+) -> Adapter:
     """The network of a teacher made elsewhere, cut into substages.
 
     Args:
@@ -60,64 +62,76 @@ def adapt(teacher: Member, *, classes: int | None, clip: Clip, seed: int, names:
         ImportError: See ``make``.
         UserError: See ``make`` and ``Adapter``; or its classes are not the data's.
     """
-    made = make(teacher, classes=classes, clip=clip, seed=seed)
-    spec = made.spec
-    inner = spec.substages if teacher.onnx else teacher.substages or spec.substages  # onnx: names of tensors, tapped
+    external = build_external(teacher, classes=classes, clip=clip, seed=seed)
+    spec = external.spec
+    substages = (
+        spec.substages if teacher.onnx else teacher.substages or spec.substages
+    )  # onnx: names of tensors, tapped
     network = Adapter(
-        made.network, inner, clip=clip, wants=_wanted(teacher, spec, clip), takes=teacher.input or spec.takes,
-        layout=teacher.layout or spec.layout, tubelet=teacher.tubelet or spec.tubelet,
-    )  # fmt: skip
-    theirs = teacher.classes or (() if teacher.learns else made.classes)
+        external.network,
+        substages,
+        clip=clip,
+        expected_clip=_resolve_clip_settings(teacher, spec, clip),
+        input_layout=teacher.input or spec.input_layout,
+        layout=teacher.layout or spec.layout,
+        tubelet=teacher.tubelet or spec.tubelet,
+    )
+    theirs = teacher.classes or (() if teacher.is_trained_here else external.classes)
     if theirs and len(theirs) != network.classes:
-        raise UserError(f"the teacher gives {network.classes} logits and its class list has {len(theirs)} names; "
-                        "teacher.classes must name each, in their order")  # fmt: skip
+        raise UserError(
+            f"the teacher gives {network.classes} logits and its class list has {len(theirs)} names; "
+            "teacher.classes must name each, in their order"
+        )
     if theirs and names:
-        network.choose(columns_of(theirs, names))
+        network.select_classes(match_class_columns(theirs, names))
     elif not theirs and classes is not None and network.classes != classes:
         raise UserError(
             f"the teacher of {teacher.factory or teacher.source} tells {network.classes} classes apart and the data "
             f"has {classes}; "
-            + ("give the right number in teacher.arguments, with the classes in the order of their names"
-               if teacher.factory else "name its logits with teacher.classes, so that they are matched by name")
-        )  # fmt: skip
+            + (
+                "give the right number in teacher.arguments, with the classes in the order of their names"
+                if teacher.factory
+                else "name its logits with teacher.classes, so that they are matched by name"
+            )
+        )
     return network
 
 
-def identity(teacher: Member) -> str | None:
+def weights_fingerprint(teacher: SingleTeacher) -> str | None:
     """Names what a teacher's files hold, byte by byte; None where it has none (of a factory: see factory.py).
 
     Raises:
         UserError: A file cannot be read.
     """
     if teacher.hub:
-        from skd_edge.models.external.huggingface import hub_hash
+        from skd_edge.models.external.huggingface import hub_fingerprint
 
-        return hub_hash(teacher)
+        return hub_fingerprint(teacher)
     if teacher.onnx:
-        from skd_edge.models.external.onnx_network import onnx_hash
+        from skd_edge.models.external.onnx_network import onnx_fingerprint
 
-        return onnx_hash(teacher.onnx)
+        return onnx_fingerprint(teacher.onnx)
     if teacher.logits:
-        return _file(teacher.logits, "teacher.logits")
+        return _hash_file(teacher.logits, "teacher.logits")
     if teacher.pretrained:
-        return _file(teacher.pretrained, "teacher.pretrained")
+        return _hash_file(teacher.pretrained, "teacher.pretrained")
     return None
 
 
-def parts_of(network: nn.Module) -> nn.Module:
+def unwrap_adapter(network: nn.Module) -> nn.Module:
     """The network inside an adapter, whose names its checkpoints carry; any other network is itself."""
     return network.network if isinstance(network, Adapter) else network
 
 
-def _file(path: Path, what: str) -> str:
+def _hash_file(path: Path, what: str) -> str:
     try:
         return sha256_file(path)
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
 
 
-def _wanted(teacher: Member, spec: Spec, clip: Clip) -> Clip:
+def _resolve_clip_settings(teacher: SingleTeacher, spec: AdapterSpec, clip: ClipSettings) -> ClipSettings:
     """The clips that a teacher wants: the recipe's, changed by its spec, changed by ``teacher.clip``."""
-    told = spec.clip.model_dump(exclude_none=True)
-    told |= teacher.clip.model_dump(exclude_none=True) if teacher.clip else {}
-    return clip.model_copy(update=told)
+    changes = spec.clip.model_dump(exclude_none=True)
+    changes |= teacher.clip.model_dump(exclude_none=True) if teacher.clip else {}
+    return clip.model_copy(update=changes)

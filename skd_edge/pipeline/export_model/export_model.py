@@ -15,30 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UsageError
-from skd_edge.labels.dataset import deployed_view
-from skd_edge.pipeline.export_model.export_report import File, Work
+from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.pipeline.export_model.export_report import ExportedFile, VerifiedExport
 from skd_edge.pipeline.export_model.sources import (
-    Videos,
-    decoded,
-    from_checkpoint,
-    from_factory,
+    DecodedVideos,
+    decode_videos,
+    find_videos,
     is_factory,
-    section,
-    videos_below,
+    load_checkpoint_network,
+    load_factory_network,
+    parse_recipe_section,
 )
-from skd_edge.recipe.schema import Clip, Licences, Network, Recipe
-from skd_edge.report.formatting import size
+from skd_edge.recipe.schema import ClipSettings, Licences, NetworkSpec, Recipe
+from skd_edge.report.formatting import format_size
 
 if TYPE_CHECKING:
     from torch import nn
 
     from skd_export.bundle.writer import ModelFile
 
-Stage = Callable[[str], None]
+StageCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What to export.
 
     Attributes:
@@ -63,8 +63,8 @@ class Request:
     """
 
     source: str
-    network: Network
-    clip: Clip
+    network: NetworkSpec
+    clip: ClipSettings
     name: str
     classes: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32",)
@@ -83,34 +83,42 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """The bundle, or with ``dry_run`` what would be in it."""
 
     bundle: Path
     summary: str
-    files: list[File]
+    files: list[ExportedFile]
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """The same by name."""
-        files = [{"precision": f.precision, "bytes": f.bytes, "parity": f.parity, "refused": f.refused,
-                  "runtime": f.runtime} for f in self.files]  # fmt: skip
+        files = [
+            {
+                "precision": f.precision,
+                "bytes": f.bytes,
+                "parity": f.parity,
+                "refused": f.rejection_reason,
+                "runtime": f.runtime,
+            }
+            for f in self.files
+        ]
         return {"bundle": str(self.bundle), "summary": self.summary, "files": files, "notes": self.notes}
 
     def to_text(self) -> str:
         """A line for each file and note."""
-        return "\n".join([self.summary, *map(_line, self.files), *(f"note: {note}" for note in self.notes)])
+        return "\n".join([self.summary, *map(_format_file_line, self.files), *(f"note: {note}" for note in self.notes)])
 
 
-def request(
+def make_export_request(
     source: str,
     *,
     recipe: Recipe | None,
     network: dict[str, Any],
     clip: dict[str, Any],
     member: str | None,
-    **more: Any,
-) -> Request:
+    **options: Any,
+) -> ExportRequest:
     """A request from command-line options; a recipe gives the defaults of clip, spec, contract, INT8 bounds, licences.
 
     Raises:
@@ -121,72 +129,94 @@ def request(
         names = recipe.networks
         if member not in names:
             raise UsageError(f"--network names one of the recipe's networks ({', '.join(names)}), not {member!r}")
-        spec = {k: v for k, v in names[member].model_dump().items() if k in Network.model_fields}
+        spec = {k: v for k, v in names[member].model_dump().items() if k in NetworkSpec.model_fields}
         clip = recipe.clip.model_dump() | {k: v for k, v in clip.items() if v is not None}
-        asked = {k: getattr(recipe.export, k) for k in ("contract", "int8_agreement", "int8_drop", "litert")}
-        more = asked | {k: v for k, v in more.items() if v} | {"licences": recipe.licences}
-    made = section(Network, spec | {k: v for k, v in network.items() if v is not None})
+        recipe_defaults = {k: getattr(recipe.export, k) for k in ("contract", "int8_agreement", "int8_drop", "litert")}
+        options = recipe_defaults | {k: v for k, v in options.items() if v} | {"licences": recipe.licences}
+    network_spec = parse_recipe_section(NetworkSpec, spec | {k: v for k, v in network.items() if v is not None})
     stem = source.rpartition(":")[2] if is_factory(source) else Path(source).stem
-    given = {k: v for k, v in more.items() if v is not None}
-    return Request(source, made, section(Clip, clip), **({"name": member or stem} | given))
+    set_options = {k: v for k, v in options.items() if v is not None}
+    return ExportRequest(
+        source, network_spec, parse_recipe_section(ClipSettings, clip), **({"name": member or stem} | set_options)
+    )
 
 
-def export(
-    asked: Request, bundle: Path, *, dry_run: bool = False, stage: Stage | None = None,
+def export_model(
+    request: ExportRequest,
+    bundle: Path,
+    *,
+    dry_run: bool = False,
+    on_stage: StageCallback | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Exported:  # fmt: skip
+) -> ExportResult:
     """Make the network, write its files, compare them with it on real clips, and bundle those within their bounds.
 
     Args:
-        asked: What to export.
+        request: What to export.
         bundle: The folder to write; a bundle that is there is replaced.
         dry_run: Only make the network and say what would be done.
-        stage: Told what is done now.
+        on_stage: Told what is done now.
         progress: Called with (videos decoded, videos in all).
 
     Raises:
         UserError: The network cannot be made or written as ONNX, INT8 is asked for without clips, or the FP32 file does
             not answer as the network does.
     """
-    say = stage or (lambda text: None)
-    if "int8" in "".join(asked.precisions) and asked.clips is None:
+    report_stage = on_stage or (lambda text: None)
+    if "int8" in "".join(request.precisions) and request.clips is None:
         raise UsageError("INT8 needs real clips to calibrate on: give --clips FOLDER, or leave int8 out")
-    if asked.litert:
-        from skd_edge.evaluation.litert_export import require_litert
+    if request.litert:
+        from skd_edge.evaluation.litert_export import check_litert_available
 
-        if asked.contract != "clip":
+        if request.contract != "clip":
             raise UsageError("a .tflite file takes normalised clips: leave --contract frames or --litert out")
-        require_litert()
-    say("making the network")
-    network, count = _network(asked)
-    found = len(videos_below(asked.clips)) if asked.clips else 0
-    said = _summary(asked, network, count, found, bundle)
+        check_litert_available()
+    report_stage("making the network")
+    network, class_count = _load_network(request)
+    video_count = len(find_videos(request.clips)) if request.clips else 0
+    summary = _format_summary(request, network, class_count, video_count, bundle)
     if dry_run:
-        return Exported(bundle, said, [], ["nothing was written (--dry-run)"])
-    videos = decoded(asked.clips, asked.clip, most=asked.most, progress=progress) if asked.clips else None
-    classes, labels = _classes(asked, count, videos)
+        return ExportResult(bundle, summary, [], ["nothing was written (--dry-run)"])
+    videos = (
+        decode_videos(request.clips, request.clip, max_videos=request.most, progress=progress)
+        if request.clips
+        else None
+    )
+    classes, labels = _match_classes(request, class_count, videos)
     with tempfile.TemporaryDirectory(prefix="skd-export-") as folder:
-        work = Work(asked, network, classes, labels, videos, Path(folder))
-        models, files = work.files(say)
-        say("writing the bundle")
-        _bundle(asked, bundle, classes, models)
-        return Exported(bundle, said, files, [*work.notes, f"wrote {bundle}; next: skd-edge bench {bundle}"])
+        verified_export = VerifiedExport(request, network, classes, labels, videos, Path(folder))
+        models, files = verified_export.export_and_compare(report_stage)
+        report_stage("writing the bundle")
+        _write_export_bundle(request, bundle, classes, models)
+        return ExportResult(
+            bundle, summary, files, [*verified_export.notes, f"wrote {bundle}; next: skd-edge bench {bundle}"]
+        )
 
 
-def _network(asked: Request) -> tuple[nn.Module, int]:
-    if is_factory(asked.source):
-        return from_factory(asked.source, asked.clip, allow_code=asked.allow_code, arguments=asked.arguments,
-                            takes=asked.takes, weights=asked.weights)  # fmt: skip
-    return from_checkpoint(Path(asked.source), asked.network, asked.clip)
+def _load_network(request: ExportRequest) -> tuple[nn.Module, int]:
+    if is_factory(request.source):
+        return load_factory_network(
+            request.source,
+            request.clip,
+            allow_code=request.allow_code,
+            arguments=request.arguments,
+            takes=request.takes,
+            weights=request.weights,
+        )
+    return load_checkpoint_network(Path(request.source), request.network, request.clip)
 
 
-def _classes(asked: Request, count: int, videos: Videos | None) -> tuple[list[str], NDArray[np.int64] | None]:
+def _match_classes(
+    request: ExportRequest, class_count: int, videos: DecodedVideos | None
+) -> tuple[list[str], NDArray[np.int64] | None]:
     """Class names, and each clip's class where every clip lies in a folder of that name."""
     folders = videos.folders if videos else ()
-    names = asked.classes or (folders if len(folders) == count else tuple(f"class {i}" for i in range(count)))
-    if len(names) != count:
-        raise UsageError(f"the network has {count} classes, and --classes names {len(names)}")
-    if len(set(names)) != count:
+    names = request.classes or (
+        folders if len(folders) == class_count else tuple(f"class {i}" for i in range(class_count))
+    )
+    if len(names) != class_count:
+        raise UsageError(f"the network has {class_count} classes, and --classes names {len(names)}")
+    if len(set(names)) != class_count:
         raise UsageError("--classes names a class twice")
     if videos is None or (videos.labels < 0).any() or not set(folders) <= set(names):
         return list(names), None
@@ -194,22 +224,26 @@ def _classes(asked: Request, count: int, videos: Videos | None) -> tuple[list[st
     return list(names), order[videos.labels]
 
 
-def _summary(asked: Request, network: nn.Module, count: int, found: int, bundle: Path) -> str:
+def _format_summary(
+    request: ExportRequest, network: nn.Module, class_count: int, video_count: int, bundle: Path
+) -> str:
     weights = sum(p.numel() for p in network.parameters())
-    clip, kind = asked.clip, "factory" if is_factory(asked.source) else f"{asked.network.family} checkpoint"
-    clips = f"{min(found, asked.most)} of {found} clips in {asked.clips}" if asked.clips else "no clips"
-    memory = min(found, asked.most) * clip.frames * clip.size**2 * 3
+    clip, kind = request.clip, "factory" if is_factory(request.source) else f"{request.network.family} checkpoint"
+    clips = (
+        f"{min(video_count, request.most)} of {video_count} clips in {request.clips}" if request.clips else "no clips"
+    )
+    memory = min(video_count, request.most) * clip.frames * clip.size**2 * 3
     return (
-        f"{asked.name}: {kind}, {weights} weights, {count} classes, clips of {clip.frames}x{clip.size}x{clip.size}; "
-        f"{', '.join(asked.precisions)}; {clips} ({size(memory)} in memory); to {bundle}"
+        f"{request.name}: {kind}, {weights} weights, {class_count} classes, clips of {clip.frames}x{clip.size}x{clip.size}; "
+        f"{', '.join(request.precisions)}; {clips} ({format_size(memory)} in memory); to {bundle}"
     )
 
 
-def _line(file: File) -> str:
+def _format_file_line(file: ExportedFile) -> str:
     where = "" if file.runtime == "ort" else f" ({file.runtime})"
-    what = f"  {file.precision}{where}: {size(file.bytes)}"
-    if file.refused:
-        return f"{what}, rejected: {file.refused}"
+    what = f"  {file.precision}{where}: {format_size(file.bytes)}"
+    if file.rejection_reason:
+        return f"{what}, rejected: {file.rejection_reason}"
     if not file.parity:
         return f"{what}, not compared"
     p = file.parity
@@ -217,14 +251,21 @@ def _line(file: File) -> str:
     return f"{what}, same class on {p['agreement']:.1%} of {p['n']} clips, off by {p['relative']:.1e}{drop}"
 
 
-def _bundle(asked: Request, folder: Path, classes: list[str], models: list[ModelFile]) -> None:
+def _write_export_bundle(request: ExportRequest, folder: Path, classes: list[str], models: list[ModelFile]) -> None:
     from skd_edge import __version__
     from skd_export.bundle.writer import write_bundle
 
-    sampling, preprocess = deployed_view(asked.clip)
-    source = asked.source if is_factory(asked.source) else Path(asked.source).name
+    sampling, preprocess = inference_preprocessing(request.clip)
+    source = request.source if is_factory(request.source) else Path(request.source).name
     write_bundle(
-        folder, name=asked.name, classes=classes, sampling=sampling, preprocess=preprocess, models=models,
-        licences=asked.licences.model_dump(), created_by=f"skd-edge {__version__}", provenance={"exported": source},
-        contract="float_clip" if asked.contract == "clip" else "uint8_frames",
-    )  # fmt: skip
+        folder,
+        name=request.name,
+        classes=classes,
+        sampling=sampling,
+        preprocess=preprocess,
+        models=models,
+        licences=request.licences.model_dump(),
+        created_by=f"skd-edge {__version__}",
+        provenance={"exported": source},
+        contract="float_clip" if request.contract == "clip" else "uint8_frames",
+    )

@@ -12,172 +12,213 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocess, normalise
-from skd_edge.labels.dataset import deployed_view
-from skd_edge.pipeline.export_model.sources import Videos
+from skd_bench.video.clip import Preprocessing, normalise
+from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.pipeline.export_model.sources import DecodedVideos
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from skd_edge.pipeline.export_model.export_model import Request
+    from skd_edge.pipeline.export_model.export_model import ExportRequest
     from skd_export.bundle.writer import ModelFile
 
-_BATCH, _ENOUGH, _STILL = 32, 200, 1e-3
+_BATCH_SIZE, _MIN_COMPARED_CLIPS, _MIN_LOGIT_VARIATION = 32, 200, 1e-3
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Home = Literal["ort", "litert"]
+RuntimeName = Literal["ort", "litert"]
 
 
 @dataclass(frozen=True)
-class File:
-    """What became of one precision: within its bounds (``refused`` is None) or not, and by how much."""
+class ExportedFile:
+    """What became of one precision: within its bounds (``rejection_reason`` is None) or not, and by how much."""
 
     precision: str
     bytes: int
     parity: dict[str, Any]
-    refused: str | None
-    runtime: Home = "ort"
+    rejection_reason: str | None
+    runtime: RuntimeName = "ort"
 
 
-class Work:
+class VerifiedExport:
     """The files of one network, made and compared."""
 
     def __init__(
-        self, asked: Request, network: nn.Module, classes: list[str], labels: NDArray[np.int64] | None,
-        videos: Videos | None, folder: Path,
-    ) -> None:  # fmt: skip
-        self.asked, self.network, self.classes, self.folder = asked, network, classes, folder
-        self.preprocess: Preprocess = deployed_view(asked.clip)[1]
+        self,
+        request: ExportRequest,
+        network: nn.Module,
+        classes: list[str],
+        labels: NDArray[np.int64] | None,
+        videos: DecodedVideos | None,
+        folder: Path,
+    ) -> None:
+        self.request, self.network, self.classes, self.folder = request, network, classes, folder
+        self.preprocess: Preprocessing = inference_preprocessing(request.clip)[1]
         clips = videos.clips if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
         # One clip is never in both: a range that calibration saw is no proof that others fit it.
-        taken = min(asked.calibration, len(clips) // 2) if "int8" in "".join(asked.precisions) else 0
-        self.calibration, self.held = clips[:taken], clips[taken:]
-        self.labels = labels[taken:] if labels is not None else None
-        self.notes = _notes(videos, labels, taken, len(self.held))
-        self._said: Floats | None = None
+        calibration_count = min(request.calibration, len(clips) // 2) if "int8" in "".join(request.precisions) else 0
+        self.calibration_clips, self.comparison_clips = clips[:calibration_count], clips[calibration_count:]
+        self.labels = labels[calibration_count:] if labels is not None else None
+        self.notes = _build_notes(videos, labels, calibration_count, len(self.comparison_clips))
+        self._cached_reference_logits: Floats | None = None
 
-    def files(self, say: Callable[[str], None]) -> tuple[list[ModelFile], list[File]]:
+    def export_and_compare(self, on_stage: Callable[[str], None]) -> tuple[list[ModelFile], list[ExportedFile]]:
         """Every file that was asked for, and those among them that may travel.
 
         Raises:
             UserError: The FP32 file does not answer as the network does, or a file cannot be made.
         """
-        say(f"writing {', '.join(self.asked.precisions)}")
+        on_stage(f"writing {', '.join(self.request.precisions)}")
         models, files = [], []
-        for home, precision, path in self._made(say):
-            say(f"comparing {path.name} on {len(self.held)} clips")
-            file, measured = self._compared(home, precision, path)
+        for runtime_name, precision, path in self._export_files(on_stage):
+            on_stage(f"comparing {path.name} on {len(self.comparison_clips)} clips")
+            file, measured = self._compare_file(runtime_name, precision, path)
             files.append(file)
-            if file.refused is None:
-                models.append(self._model(file, path, measured))
-            elif precision == "fp32" and home == "ort":
-                raise UserError(f"{file.refused}: it is not exported; report this with the network's operators")
+            if file.rejection_reason is None:
+                models.append(self._make_model_file(file, path, measured))
+            elif precision == "fp32" and runtime_name == "ort":
+                raise UserError(
+                    f"{file.rejection_reason}: it is not exported; report this with the network's operators"
+                )
         return models, files
 
-    def _made(self, say: Callable[[str], None]) -> list[tuple[Home, str, Path]]:
-        from skd_export.exporter import Frames, Quantising, make_artefacts
+    def _export_files(self, on_stage: Callable[[str], None]) -> list[tuple[RuntimeName, str, Path]]:
+        from skd_export.exporter import QuantizationConfig, Uint8Input, make_artefacts
 
-        clip, asked = self.asked.clip, self.asked
+        clip, request = self.request.clip, self.request
         shape = (clip.frames, clip.size, clip.size)
-        key = f"{self._key(self.calibration)}:{self._key(self.held)}:{asked.int8_agreement}:{asked.int8_drop}"
-        made = make_artefacts(
-            self.network, asked.precisions, self.folder, clip_shape=shape, classes=self.classes,
-            quantising=Quantising(lambda: self._batches(self.calibration), key, refuse=self._refuse, say=say),
-            frames=Frames(self.preprocess) if asked.contract == "frames" else None,
-        )  # fmt: skip
-        files: list[tuple[Home, str, Path]] = [("ort", precision, path) for precision, path in made.items()]
-        if asked.litert:
+        key = f"{self._compute_clips_hash(self.calibration_clips)}:{self._compute_clips_hash(self.comparison_clips)}:{request.int8_agreement}:{request.int8_drop}"
+        onnx_files = make_artefacts(
+            self.network,
+            request.precisions,
+            self.folder,
+            clip_shape=shape,
+            classes=self.classes,
+            quantization=QuantizationConfig(
+                lambda: self._iter_normalised_batches(self.calibration_clips),
+                key,
+                find_violation=self._find_violated_bound,
+                log=on_stage,
+            ),
+            uint8_input=Uint8Input(self.preprocess) if request.contract == "frames" else None,
+        )
+        files: list[tuple[RuntimeName, str, Path]] = [
+            ("ort", precision, path) for precision, path in onnx_files.items()
+        ]
+        if request.litert:
             from skd_export.targets.litert import export_litert
 
-            say("converting for LiteRT (a minute or two)")
+            on_stage("converting for LiteRT (a minute or two)")
             export_litert(self.network, self.folder / "fp32.tflite", clip_shape=shape)
             files.append(("litert", "fp32", self.folder / "fp32.tflite"))
         return files
 
-    def _model(self, file: File, path: Path, measured: dict[str, Any]) -> ModelFile:
+    def _make_model_file(self, file: ExportedFile, path: Path, measured: dict[str, Any]) -> ModelFile:
         from skd_export.bundle.writer import ModelFile
-        from skd_export.exporter import facts
+        from skd_export.exporter import read_metadata
 
         options: dict[str, Any] = {"batch": 1} if file.runtime == "litert" else {"optimisation": "all"}
         if file.precision.startswith("int8"):
-            known = {k: facts(path).get(k) for k in ("reduce_range", "per_channel", "excluded")}
-            calibration = {"clips": len(self.calibration), "sha256": self._key(self.calibration)}
-            options |= {"calibration": calibration, **known}
-            if known["excluded"]:
-                layers = ", ".join(known["excluded"])
+            quantization_metadata = {k: read_metadata(path).get(k) for k in ("reduce_range", "per_channel", "excluded")}
+            calibration = {
+                "clips": len(self.calibration_clips),
+                "sha256": self._compute_clips_hash(self.calibration_clips),
+            }
+            options |= {"calibration": calibration, **quantization_metadata}
+            if quantization_metadata["excluded"]:
+                layers = ", ".join(quantization_metadata["excluded"])
                 self.notes.append(f"{file.precision}: kept in FP32 to stay within the bounds: {layers}")
-        kept = {k: v for k, v in file.parity.items() if k != "flips"}
-        name = self.asked.name
-        return ModelFile(path, file.precision, name, [name], options, kept, measured, file.runtime)  # type: ignore[arg-type]
+        parity = {k: v for k, v in file.parity.items() if k != "flips"}
+        name = self.request.name
+        return ModelFile(path, file.precision, name, [name], options, parity, measured, file.runtime)  # type: ignore[arg-type]
 
-    def _refuse(self, path: Path, precision: str) -> str | None:
+    def _find_violated_bound(self, path: Path, precision: str) -> str | None:
         """Why an INT8 file of float clips is outside the bounds on the clips that are compared, or None."""
-        from skd_export.analysis.parity import parity, verdict
+        from skd_export.analysis.parity import compute_parity, find_violated_bound
 
-        return verdict(parity(self._reference, self._answers("ort", path), self.labels), precision, self._bounds)
+        return find_violated_bound(
+            compute_parity(self._reference_logits, self._compute_file_logits("ort", path), self.labels),
+            precision,
+            self._parity_bounds,
+        )
 
-    def _compared(self, home: Home, precision: str, path: Path) -> tuple[File, dict[str, Any]]:
-        from skd_bench.metrics.accuracy import score
-        from skd_export.analysis.parity import parity, verdict
+    def _compare_file(
+        self, runtime_name: RuntimeName, precision: str, path: Path
+    ) -> tuple[ExportedFile, dict[str, Any]]:
+        from skd_bench.metrics.accuracy import compute_accuracy
+        from skd_export.analysis.parity import compute_parity, find_violated_bound
 
-        if not len(self.held):
-            return File(precision, path.stat().st_size, {}, None, home), {}
-        logits = self._answers(home, path)
-        found = parity(self._reference, logits, self.labels)
-        if precision == "fp32" and home == "ort" and found["spread"] < _STILL:
+        if not len(self.comparison_clips):
+            return ExportedFile(precision, path.stat().st_size, {}, None, runtime_name), {}
+        logits = self._compute_file_logits(runtime_name, path)
+        comparison = compute_parity(self._reference_logits, logits, self.labels)
+        if precision == "fp32" and runtime_name == "ort" and comparison["spread"] < _MIN_LOGIT_VARIATION:
             self.notes.append(
-                f"the logits hardly move from clip to clip (by {found['spread']:.1e} of the largest): the comparison "
+                f"the logits hardly move from clip to clip (by {comparison['spread']:.1e} of the largest): the comparison "
                 "proves nothing; are these the trained weights, and these its clips?"
             )
         measured: dict[str, Any] = {}
         if self.labels is not None:
-            top1 = score(logits, self.labels, self.classes).top1
+            top1 = compute_accuracy(logits, self.labels, self.classes).top1
             measured = {"accuracy": top1.value, "interval": [top1.low, top1.high]}
-        return File(precision, path.stat().st_size, found, verdict(found, precision, self._bounds), home), measured
+        return ExportedFile(
+            precision,
+            path.stat().st_size,
+            comparison,
+            find_violated_bound(comparison, precision, self._parity_bounds),
+            runtime_name,
+        ), measured
 
     @property
-    def _bounds(self) -> Any:
-        from skd_export.analysis.parity import Bounds
+    def _parity_bounds(self) -> Any:
+        from skd_export.analysis.parity import ParityBounds
 
-        return Bounds(agreement=self.asked.int8_agreement, drop=self.asked.int8_drop)
+        return ParityBounds(int8_agreement=self.request.int8_agreement, int8_drop=self.request.int8_drop)
 
     @property
-    def _reference(self) -> Floats:
+    def _reference_logits(self) -> Floats:
         """What the network itself says of the clips that are compared; computed once."""
-        from skd_export.analysis.parity import torch_logits
+        from skd_export.analysis.parity import compute_torch_logits
 
-        if self._said is None:
-            self._said = torch_logits(self.network, self._batches(self.held))
-        return self._said
+        if self._cached_reference_logits is None:
+            self._cached_reference_logits = compute_torch_logits(
+                self.network, self._iter_normalised_batches(self.comparison_clips)
+            )
+        return self._cached_reference_logits
 
-    def _answers(self, home: Home, path: Path) -> Floats:
-        from skd_bench.metrics.accuracy import logits_of
-        from skd_bench.runtimes import runtime
+    def _compute_file_logits(self, runtime_name: RuntimeName, path: Path) -> Floats:
+        from skd_bench.metrics.accuracy import compute_logits
+        from skd_bench.runtimes import find_runtime
 
-        session = runtime(home).load(path, threads=1)
+        session = find_runtime(runtime_name).load(path, threads=1)
         try:
-            return logits_of(session, _pieces(self.held), self.preprocess)
+            return compute_logits(session, _iter_clip_batches(self.comparison_clips), self.preprocess)
         finally:
             session.close()
 
-    def _batches(self, clips: Pixels) -> Iterator[Floats]:
-        return (normalise(piece, self.preprocess) for piece in _pieces(clips))
+    def _iter_normalised_batches(self, clips: Pixels) -> Iterator[Floats]:
+        return (normalise(batch, self.preprocess) for batch in _iter_clip_batches(clips))
 
-    def _key(self, clips: Pixels) -> str:
+    def _compute_clips_hash(self, clips: Pixels) -> str:
         return hashlib.sha256(clips.tobytes()).hexdigest()
 
 
-def _pieces(clips: Pixels) -> Iterator[Pixels]:
-    return (clips[i : i + _BATCH] for i in range(0, len(clips), _BATCH))
+def _iter_clip_batches(clips: Pixels) -> Iterator[Pixels]:
+    return (clips[i : i + _BATCH_SIZE] for i in range(0, len(clips), _BATCH_SIZE))
 
 
-def _notes(videos: Videos | None, labels: NDArray[np.int64] | None, taken: int, held: int) -> list[str]:
+def _build_notes(
+    videos: DecodedVideos | None, labels: NDArray[np.int64] | None, calibration_count: int, comparison_count: int
+) -> list[str]:
     if videos is None:
         return ["nothing was compared: no real clips were given (--clips); the files are checked as ONNX only"]
-    notes = [f"{len(videos.unread)} videos could not be read, the first: {videos.unread[0]}"] if videos.unread else []
-    if held < _ENOUGH:
-        notes.append(f"{held} clips were compared; {_ENOUGH} tell 98 % from 99.5 %")
-    if taken and len(set(videos.labels[:taken].tolist())) == 1 and len(videos.folders) > 0:
+    notes = (
+        [f"{len(videos.decode_errors)} videos could not be read, the first: {videos.decode_errors[0]}"]
+        if videos.decode_errors
+        else []
+    )
+    if comparison_count < _MIN_COMPARED_CLIPS:
+        notes.append(f"{comparison_count} clips were compared; {_MIN_COMPARED_CLIPS} tell 98 % from 99.5 %")
+    if calibration_count and len(set(videos.labels[:calibration_count].tolist())) == 1 and len(videos.folders) > 0:
         notes.append("INT8 was calibrated on clips of one class only: others may fall outside its ranges")
     if labels is None:
         notes.append("the clips' folders are not the classes, so that no accuracy is known")

@@ -14,19 +14,19 @@ from pydantic import BaseModel, ValidationError
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.video.clip import ClipError, decode_clip
-from skd_edge.labels.dataset import deployed_view
-from skd_edge.recipe.schema import Clip, Network, Teacher
+from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Teacher
 
 if TYPE_CHECKING:
     from torch import nn
 
-FACTORY = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+FACTORY_PATTERN = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")
+_CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 Section = TypeVar("Section", bound=BaseModel)
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
-def section(model: type[Section], options: Mapping[str, Any], **more: Any) -> Section:
+def parse_recipe_section(model: type[Section], options: Mapping[str, Any], **more: Any) -> Section:
     """A section of a recipe from command-line options; one that is None keeps its default.
 
     Raises:
@@ -41,35 +41,38 @@ def section(model: type[Section], options: Mapping[str, Any], **more: Any) -> Se
 
 def is_factory(source: str) -> bool:
     """Whether a source names code (``package.module:callable``) and no file."""
-    return bool(FACTORY.match(source)) and not Path(source).exists()
+    return bool(FACTORY_PATTERN.match(source)) and not Path(source).exists()
 
 
-def from_checkpoint(source: Path, network: Network, clip: Clip) -> tuple[nn.Module, int]:
+def load_checkpoint_network(source: Path, network: NetworkSpec, clip: ClipSettings) -> tuple[nn.Module, int]:
     """A network of the own family with the weights of a file, in eval mode, and its number of classes.
 
     Raises:
         UserError: The file cannot be read without running code, or is of another network.
     """
     from skd_edge.models.builder import build_network
-    from skd_edge.models.substages import Deployed
+    from skd_edge.models.substages import LogitsOnly
     from skd_edge.models.weights import load_weights, read_weights
 
-    if source.suffix not in _CHECKPOINTS or not source.is_file():
+    if source.suffix not in _CHECKPOINT_SUFFIXES or not source.is_file():
         raise UsageError(
-            f"{source} is neither a checkpoint that is there ({' '.join(_CHECKPOINTS)}) nor a factory "
+            f"{source} is neither a checkpoint that is there ({' '.join(_CHECKPOINT_SUFFIXES)}) nor a factory "
             "(package.module:callable)"
         )
     heads = [t.shape[0] for name, t in read_weights(source).items() if name.split(".")[-2:] == ["head", "weight"]]
     if len(heads) != 1:
         raise UserError(f"{source} holds no weights of the own family (no head.weight); export it through a factory")
     built = build_network(network, classes=heads[0], clip=clip, seed=0)
-    load_weights(built, source, f"a {network.family} network of width {network.width}, depths {network.depths}, "
-                 f"temporal {network.temporal}")  # fmt: skip
-    return Deployed(built).eval(), heads[0]
+    load_weights(
+        built,
+        source,
+        f"a {network.family} network of width {network.width}, depths {network.depths}, temporal {network.temporal}",
+    )
+    return LogitsOnly(built).eval(), heads[0]
 
 
-def from_factory(
-    source: str, clip: Clip, *, allow_code: bool, arguments: dict[str, Any], takes: str, weights: Path | None
+def load_factory_network(
+    source: str, clip: ClipSettings, *, allow_code: bool, arguments: dict[str, Any], takes: str, weights: Path | None
 ) -> tuple[nn.Module, int]:
     """The network that a callable returns, in eval mode, and its number of classes.
 
@@ -86,15 +89,15 @@ def from_factory(
         UserError: See `models.factory.make` and `models.adapters.Adapter`; or the network is in train mode.
     """
     from skd_edge.models.external.adapter import Adapter
-    from skd_edge.models.external.factory import make, permit
-    from skd_edge.models.substages import Deployed
+    from skd_edge.models.external.factory import allow_factory_code, build_from_factory
+    from skd_edge.models.substages import LogitsOnly
     from skd_edge.models.weights import load_weights
 
     # Not validated as a recipe's teacher is: a network that teaches nobody needs no substages.
     teacher = Teacher.model_construct(factory=source, arguments=arguments, code=Path.cwd())
     try:
-        permit(teacher, allow_code)
-        network = make(teacher, seed=0)
+        allow_factory_code(teacher, allow_code)
+        network = build_from_factory(teacher, seed=0)
         if network.training:
             raise UserError(
                 f"{source} returns a network in train mode, whose answers depend on the batch it is in; return "
@@ -102,66 +105,68 @@ def from_factory(
             )
         if weights is not None:
             load_weights(network, weights, f"the network of {source}")
-        adapted = Adapter(network, (), clip=clip, takes=takes)  # type: ignore[arg-type]  # click offers these alone
+        adapted = Adapter(network, (), clip=clip, input_layout=takes)  # type: ignore[arg-type]  # click offers these alone
     except UserError as error:
-        said = str(error).replace("teacher.factory ", "the factory ").replace("the teacher", "the network")
-        said = said.replace("teacher.arguments", "--arguments").replace("teacher.input", "--input")
-        raise type(error)(said) from error
-    return Deployed(adapted).eval(), adapted.classes
+        message = str(error).replace("teacher.factory ", "the factory ").replace("the teacher", "the network")
+        message = message.replace("teacher.arguments", "--arguments").replace("teacher.input", "--input")
+        raise type(error)(message) from error
+    return LogitsOnly(adapted).eval(), adapted.classes
 
 
 @dataclass(frozen=True)
-class Videos:
+class DecodedVideos:
     """Real clips, decoded as on the device.
 
     Attributes:
         clips: ``(N, T, H, W, 3)`` uint8, in an order that mixes the folders.
         labels: ``(N,)`` the index of each clip's folder among ``folders``, -1 where it lies in none.
         folders: Names of the folders directly below the root, sorted.
-        unread: Files that could not be decoded, with the reason.
+        decode_errors: Files that could not be decoded, with the reason.
     """
 
     clips: NDArray[np.uint8]
     labels: NDArray[np.int64]
     folders: tuple[str, ...]
-    unread: tuple[str, ...]
+    decode_errors: tuple[str, ...]
 
 
-def videos_below(root: Path) -> list[Path]:
+def find_videos(root: Path) -> list[Path]:
     """Every video file below a folder, sorted.
 
     Raises:
         UserError: There is none.
     """
-    from skd_edge.data.sources.registry import VIDEOS
+    from skd_edge.data.sources.registry import VIDEO_SUFFIXES
 
-    found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEOS]
+    found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
     if not found:
         raise UserError(f"{root} holds no videos; --clips names a folder of them, best one folder a class")
     return found
 
 
-def decoded(root: Path, clip: Clip, *, most: int, progress: Progress | None = None) -> Videos:
-    """Decode up to ``most`` videos below a folder, drawn evenly.
+def decode_videos(
+    root: Path, clip: ClipSettings, *, max_videos: int, progress: ProgressCallback | None = None
+) -> DecodedVideos:
+    """Decode up to ``max_videos`` videos below a folder, drawn evenly.
 
     Raises:
         UserError: There are none, or none can be decoded.
     """
-    paths = videos_below(root)
-    chosen = np.random.default_rng(0).permutation(len(paths))[:most]
+    paths = find_videos(root)
+    chosen = np.random.default_rng(0).permutation(len(paths))[:max_videos]
     folders = sorted({p.relative_to(root).parts[0] for p in paths if len(p.relative_to(root).parts) > 1})
-    sampling, preprocess = deployed_view(clip)
-    clips, labels, unread = [], [], []
+    sampling, preprocess = inference_preprocessing(clip)
+    clips, labels, decode_errors = [], [], []
     for done, i in enumerate(chosen):
         try:
             clips.append(decode_clip(paths[i], sampling, preprocess))
         except ClipError as error:
-            unread.append(str(error))
+            decode_errors.append(str(error))
         else:
             parts = paths[i].relative_to(root).parts
             labels.append(folders.index(parts[0]) if len(parts) > 1 else -1)
         if progress:
             progress(done + 1, len(chosen))
     if not clips:
-        raise UserError(f"none of the {len(chosen)} videos in {root} can be decoded: {unread[0]}")
-    return Videos(np.stack(clips), np.array(labels, np.int64), tuple(folders), tuple(unread))
+        raise UserError(f"none of the {len(chosen)} videos in {root} can be decoded: {decode_errors[0]}")
+    return DecodedVideos(np.stack(clips), np.array(labels, np.int64), tuple(folders), tuple(decode_errors))

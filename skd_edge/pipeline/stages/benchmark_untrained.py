@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from skd_bench.benchmark.latency import Latency, Target
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_bench.errors import UserError
-from skd_edge.evaluation.evaluator import Scale
-from skd_edge.models.builder import Built
-from skd_edge.models.tsm import parameters
-from skd_edge.pipeline.console import Screen
-from skd_edge.recipe.schema import Network, Recipe
+from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_edge.models.builder import AnyNetwork
+from skd_edge.models.tsm import count_parameters
+from skd_edge.pipeline.console import RunConsole
+from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.run_folder import Run
 from skd_edge.schedule import search_space as space
-from skd_edge.schedule.candidates import TEACHER, fastest, forms
+from skd_edge.schedule.candidates import TEACHER_KEY, find_fastest_latencies, list_deployments
 
 
-def propose(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> Recipe:
+def propose_students(recipe: Recipe, run: Run, evaluator: CandidateEvaluator, screen: RunConsole) -> Recipe:
     """The recipe with students and assistants where it says ``auto``; another is returned as it is.
 
     Raises:
@@ -27,126 +27,141 @@ def propose(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> Recipe:
     """
     if not recipe.auto:
         return recipe
-    students = _students(recipe, run, scale, screen) if "students" in recipe.auto else recipe.students
-    whole = space.settled(recipe, students)
-    run.journal("proposed", students=[s.name for s in whole.students], assistants=[a.name for a in whole.assistants])
-    screen.say("proposed: " + ", ".join(n.name for n in (*whole.assistants, *whole.students)))
-    return whole
+    students = _shortlist_students(recipe, run, evaluator, screen) if "students" in recipe.auto else recipe.students
+    resolved = space.resolve_auto(recipe, students)
+    run.record_event(
+        "proposed", students=[s.name for s in resolved.students], assistants=[a.name for a in resolved.assistants]
+    )
+    screen.log("proposed: " + ", ".join(n.name for n in (*resolved.assistants, *resolved.students)))
+    return resolved
 
 
-def _students(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> list[Network]:
-    grid = space.grid(recipe)
-    wide = recipe.model_copy(update={"students": tuple(grid), "auto": ()})
-    screen.say(f"auto: {len(grid)} networks are weighed with random weights, and {recipe.space.keep} kept")
-    random = weigh_random(wide, run, scale, screen)
-    times = fastest(wide, {n: p50(x) for n, x in random.items()})
-    budget_ms = recipe.choice.budget_ms(p50(random[TEACHER]) if TEACHER in random else math.nan)
+def _shortlist_students(
+    recipe: Recipe, run: Run, evaluator: CandidateEvaluator, screen: RunConsole
+) -> list[NetworkSpec]:
+    grid = space.build_network_grid(recipe)
+    grid_recipe = recipe.model_copy(update={"students": tuple(grid), "auto": ()})
+    screen.log(f"auto: {len(grid)} networks are weighed with random weights, and {recipe.space.keep} kept")
+    untrained_latency = benchmark_untrained(grid_recipe, run, evaluator, screen)
+    times = find_fastest_latencies(grid_recipe, {n: median_ms(x) for n, x in untrained_latency.items()})
+    budget_ms = recipe.choice.budget_ms(
+        median_ms(untrained_latency[TEACHER_KEY]) if TEACHER_KEY in untrained_latency else math.nan
+    )
     if not times:
-        raise UserError(f"no network of the space can run: {next(iter(scale.cannot.values()))}")
-    kept = space.shortlist({n.name: n for n in grid if n.name in times}, times, budget_ms, recipe.space.keep)
+        raise UserError(f"no network of the space can run: {next(iter(evaluator.unrunnable.values()))}")
+    selected = space.shortlist_networks(
+        {n.name: n for n in grid if n.name in times}, times, budget_ms, recipe.space.keep
+    )
     for name, ms in sorted(times.items(), key=lambda item: item[1]):
         why = (
             "kept"
-            if name in {n.name for n in kept}
+            if name in {n.name for n in selected}
             else "over the budget"
             if ms > (budget_ms or math.inf)
             else "others lie near"
         )
-        run.journal("proposal", student=name, p50_ms=ms, reason=why)
-    if not kept:
+        run.record_event("proposal", student=name, p50_ms=ms, reason=why)
+    if not selected:
         name = min(times, key=lambda n: times[n])
         raise UserError(
             f"no network of the space is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes "
             f"{times[name]:.2f} ms on the device: raise choice.budget, or list smaller space.widths"
         )
-    return kept
+    return selected
 
 
-def weigh_random(recipe: Recipe, run: Run, scale: Scale, screen: Screen) -> dict[str, Latency]:
+def benchmark_untrained(
+    recipe: Recipe, run: Run, evaluator: CandidateEvaluator, screen: RunConsole
+) -> dict[str, LatencyResult]:
     """Latency of every student in every form, and of the teacher, before anything is trained."""
-    with screen.stage("weighing candidates with random weights") as bar:
-        targets: list[Target] = []
-        shapes = set(recipe.shapes.values())
+    with screen.progress_bar("weighing candidates with random weights") as bar:
+        targets: list[LatencyTarget] = []
+        shapes = set(recipe.same_architecture.values())
         students = tuple(s for s in recipe.students if s.name in shapes)  # equal networks are weighed once
-        asked = students if recipe.teacher.logits else (recipe.teacher, *students)
-        networks = [(n, scale.random_weights(n)) for n in asked]
-        scale.trace_ahead([built for _, built in networks])
+        measured_networks = students if recipe.teacher.logits else (recipe.teacher, *students)
+        networks = [(n, evaluator.build_untrained_network(n)) for n in measured_networks]
+        evaluator.trace_ahead([built for _, built in networks])
         for number, (network, built) in enumerate(networks):
-            bar.count(number, len(networks))
+            bar.update(number, len(networks))
             name = f"random/{network.name}"
             if network is recipe.teacher:
-                made = export_teacher(recipe, run, scale, built, name, screen)
+                files = export_teacher(recipe, run, evaluator, built, name, screen)
             else:
-                made = scale.export_random(built, name, recipe.export.precisions)
-            for precision, path in made.items():
-                run.journal(
+                files = evaluator.export_untrained(built, name, recipe.export.precisions)
+            for precision, path in files.items():
+                run.record_event(
                     "artefact", name=network.name, precision=precision, weights="random", bytes=path.stat().st_size
                 )
             if network is recipe.teacher:
-                targets += [Target(TEACHER, path, recipe.bench.runtime[0]) for path in made.values()]
+                targets += [LatencyTarget(TEACHER_KEY, path, recipe.bench.runtime[0]) for path in files.values()]
             else:
-                targets += _runnable(recipe, network, made, run, scale, screen)
-        latency = scale.latency(targets, bar.count)
-    scale.untrained = {t.name: Path(t.path).stat().st_size / 1e6 for t in targets}
+                targets += _make_runnable_targets(recipe, network, files, run, evaluator, screen)
+        latency = evaluator.measure_latency(targets, bar.update)
+    evaluator.untrained_megabytes = {t.name: Path(t.path).stat().st_size / 1e6 for t in targets}
     for name, one in latency.items():
-        run.journal("measured", name=name, weights="random", p50_ms=p50(one))
+        run.record_event("measured", name=name, weights="random", p50_ms=median_ms(one))
     return latency
 
 
-def _runnable(
-    recipe: Recipe, network: Network, made: Mapping[str, Path], run: Run, scale: Scale, screen: Screen
-) -> list[Target]:
+def _make_runnable_targets(
+    recipe: Recipe,
+    network: NetworkSpec,
+    files: Mapping[str, Path],
+    run: Run,
+    evaluator: CandidateEvaluator,
+    screen: RunConsole,
+) -> list[LatencyTarget]:
     """A student's files on each runtime that can run them; the others are noted with their reason."""
     targets = []
-    for form in forms(recipe):
-        name = f"{network.name} {form.name}"
-        if why := scale.refusal(made[form.precision], form.runtime):
-            scale.cannot[name] = why
-            run.journal("cannot_run", name=name, reason=why)
-            screen.say(f"{name}: {why}")
+    for deployment in list_deployments(recipe):
+        name = f"{network.name} {deployment.name}"
+        if why := evaluator.why_unrunnable(files[deployment.precision], deployment.runtime):
+            evaluator.unrunnable[name] = why
+            run.record_event("cannot_run", name=name, reason=why)
+            screen.log(f"{name}: {why}")
         else:
-            targets.append(Target(name, made[form.precision], form.runtime))
+            targets.append(LatencyTarget(name, files[deployment.precision], deployment.runtime))
     return targets
 
 
 def export_teacher(
-    recipe: Recipe, run: Run, scale: Scale, network: Built, name: str, screen: Screen
+    recipe: Recipe, run: Run, evaluator: CandidateEvaluator, network: AnyNetwork, name: str, screen: RunConsole
 ) -> dict[str, Path]:
     """The teacher's file, to compare. One made elsewhere may go without, unless the budget is a multiple of it."""
     try:
-        return scale.export_random(network, name, ("fp32",))
+        return evaluator.export_untrained(network, name, ("fp32",))
     except UserError as error:
         if recipe.teacher.source is None:
             raise
-        if recipe.choice.relative:
+        if recipe.choice.has_relative_budget:
             raise UserError(
                 f"choice.budget {recipe.choice.budget!r} needs the teacher's milliseconds, and its file cannot be made "
                 f"({error}); give the budget in milliseconds ('8 ms')"
             ) from error
-        run.journal("teacher_not_exported", reason=str(error))
-        screen.say(f"the teacher is not measured: {error}")
+        run.record_event("teacher_not_exported", reason=str(error))
+        screen.log(f"the teacher is not measured: {error}")
         return {}
 
 
-def tell_budget(
+def report_budget(
     recipe: Recipe,
     run: Run,
-    screen: Screen,
-    random: dict[str, Latency],
+    screen: RunConsole,
+    untrained_latency: dict[str, LatencyResult],
     budget_ms: float | None,
     dropped: dict[str, str],
 ) -> None:
     """Say what each candidate costs and which are out."""
-    for name, one in sorted(random.items(), key=lambda item: p50(item[1])):
-        screen.say(f"{name}: {p50(one):.2f} ms (p50, random weights)")
+    for name, one in sorted(untrained_latency.items(), key=lambda item: median_ms(item[1])):
+        screen.log(f"{name}: {median_ms(one):.2f} ms (p50, random weights)")
     if budget_ms is not None:
-        screen.say(f"budget: {budget_ms:.2f} ms")
+        screen.log(f"budget: {budget_ms:.2f} ms")
     for student, reason in dropped.items():
-        run.journal("pruned", student=student, reason=reason)
-        screen.say(f"{student}: {reason}")
-    students = {n: x for n, x in random.items() if n != TEACHER}
-    if budget_ms is not None and students and all(p50(x) > budget_ms for x in students.values()):
-        name, best = min(((n, p50(x)) for n, x in students.items()), key=lambda item: item[1])
+        run.record_event("pruned", student=student, reason=reason)
+        screen.log(f"{student}: {reason}")
+    students = {n: x for n, x in untrained_latency.items() if n != TEACHER_KEY}
+    if budget_ms is not None and students and all(median_ms(x) > budget_ms for x in students.values()):
+        name, best = min(((n, median_ms(x)) for n, x in students.items()), key=lambda item: item[1])
         raise UserError(
             f"no candidate is within the budget of {budget_ms:.2f} ms; the fastest, {name}, takes {best:.2f} ms on "
             "the device: raise choice.budget, or add a smaller student"
@@ -155,20 +170,26 @@ def tell_budget(
         raise UserError("no student may be trained: " + "; ".join(f"{n}: {why}" for n, why in dropped.items()))
 
 
-def tell_larger(recipe: Recipe, students: Sequence[Network], run: Run, scale: Scale, screen: Screen) -> None:
+def warn_larger_than_teacher(
+    recipe: Recipe, students: Sequence[NetworkSpec], run: Run, evaluator: CandidateEvaluator, screen: RunConsole
+) -> None:
     """Warn of every leg whose learner has more weights than its teacher: it can be done, and is seldom meant."""
-    told = {recipe.teacher.name} if recipe.teacher.logits else set()  # answers in a file have no weights
-    named = {name: network for name, network in recipe.networks.items() if name not in told}
-    size = {name: parameters(scale.random_weights(network)) for name, network in named.items()}
-    paths = ((recipe.teacher.name, *path, s.name) for s in students for path in recipe.paths)
-    pairs = {(a, b) for path in paths for a, b in pairwise(path) if a not in told and size[b] > size[a]}
+    without_weights = {recipe.teacher.name} if recipe.teacher.logits else set()  # answers in a file have no weights
+    with_weights = {name: network for name, network in recipe.networks.items() if name not in without_weights}
+    size = {
+        name: count_parameters(evaluator.build_untrained_network(network)) for name, network in with_weights.items()
+    }
+    paths = ((recipe.teacher.name, *path, s.name) for s in students for path in recipe.cascade_paths)
+    pairs = {(a, b) for path in paths for a, b in pairwise(path) if a not in without_weights and size[b] > size[a]}
     for teacher, learner in sorted(pairs):
-        screen.say(f"warning: {learner} ({size[learner]:,} weights) is larger than {teacher} ({size[teacher]:,}), "
-                   "which teaches it; put the larger one first, or leave it out of schedule.paths")  # fmt: skip
-        run.journal("larger", learner=learner, teacher=teacher, weights=[size[learner], size[teacher]])
+        screen.log(
+            f"warning: {learner} ({size[learner]:,} weights) is larger than {teacher} ({size[teacher]:,}), "
+            "which teaches it; put the larger one first, or leave it out of schedule.paths"
+        )
+        run.record_event("larger", learner=learner, teacher=teacher, weights=[size[learner], size[teacher]])
 
 
-def p50(latency: Latency) -> float:
+def median_ms(latency: LatencyResult) -> float:
     """Median milliseconds.
 
     Raises:

@@ -5,27 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from skd_edge.report import formatting as f
-from skd_edge.report.charts.common import SYMBOLS, Chart, Figure, axis, dashed, keyed, label, layout_of
+from skd_edge.report.charts.common import (
+    SYMBOLS,
+    Chart,
+    Figure,
+    add_legend,
+    escape_label,
+    make_axis,
+    make_layout,
+    make_line_style,
+)
 from skd_edge.report.schema import SweepPoint
 
 
-def batch_sweep(sweeps: Mapping[str, Sequence[SweepPoint]], most: int = 6) -> Chart | None:
+def build_batch_sweep_chart(sweeps: Mapping[str, Sequence[SweepPoint]], limit: int = 6) -> Chart | None:
     """Clips a second and milliseconds a batch, against the batch; None where no file has two batches.
 
     Args:
         sweeps: Points by file.
-        most: Files drawn at most.
+        limit: Files drawn at most.
     """
     known = {n: sorted((p for p in s if p.p50_ms and p.batch >= 1), key=lambda p: p.batch) for n, s in sweeps.items()}
-    known = dict([(n, s) for n, s in known.items() if len(s) >= 2][:most])
+    known = dict([(n, s) for n, s in known.items() if len(s) >= 2][:limit])
     if not known:
         return None
     data: list[Figure] = []
     for i, (name, points) in enumerate(known.items()):
         common = {
-            "type": "scatter", "mode": "lines+markers", "x": [p.batch for p in points], "line": dashed(i),
-            "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8}, "name": label(name, 40), "legendgroup": str(i),
-        }  # fmt: skip
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": [p.batch for p in points],
+            "line": make_line_style(i),
+            "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8},
+            "name": escape_label(name, 40),
+            "legendgroup": str(i),
+        }
         rate = [p.clips_per_second for p in points]
         ms = [p.p50_ms or 0.0 for p in points]
         data.append(common | {"y": rate, "hovertemplate": "batch %{x}: %{y:.3g} clips/s<extra></extra>"})
@@ -35,21 +49,26 @@ def batch_sweep(sweeps: Mapping[str, Sequence[SweepPoint]], most: int = 6) -> Ch
         lower = {"y": ms, "yaxis": "y2", "showlegend": False, "error_y": bars | {"color": "var(--whisker)"}}
         data.append(common | lower | {"hovertemplate": "batch %{x}: p50 %{y:.3g} ms<extra></extra>"})
     batches = sorted({p.batch for points in known.values() for p in points})
-    x = axis("batch, clips (log scale)") | {"type": "log", "anchor": "y2", "tickmode": "array", "tickvals": batches}
-    layout = layout_of(
+    x = make_axis("batch, clips (log scale)") | {
+        "type": "log",
+        "anchor": "y2",
+        "tickmode": "array",
+        "tickvals": batches,
+    }
+    layout = make_layout(
         xaxis=x | {"ticktext": [str(b) for b in batches]},
-        yaxis=axis("clips a second") | {"domain": [0.55, 1.0], "rangemode": "tozero"},
-        yaxis2=axis("p50 of a batch, ms") | {"domain": [0.0, 0.45], "rangemode": "tozero"},
+        yaxis=make_axis("clips a second") | {"domain": [0.55, 1.0], "rangemode": "tozero"},
+        yaxis2=make_axis("p50 of a batch, ms") | {"domain": [0.0, 0.45], "rangemode": "tozero"},
     )
-    return Chart({"data": data, "layout": keyed(layout)}, _said(known), 480)
+    return Chart({"data": data, "layout": add_legend(layout)}, _format_sweep_alt_text(known), 480)
 
 
-def _said(known: Mapping[str, Sequence[SweepPoint]]) -> str:
+def _format_sweep_alt_text(known: Mapping[str, Sequence[SweepPoint]]) -> str:
     parts = []
     for name, points in known.items():
         best = max(points, key=lambda p: p.clips_per_second)
         parts.append(
             f"{name}: most clips a second at batch {best.batch}, {best.clips_per_second:.3g}, "
-            f"where a batch takes {f.milliseconds(best.p50_ms)}"
+            f"where a batch takes {f.format_milliseconds(best.p50_ms)}"
         )
     return "Batch sweep. " + "; ".join(parts) + "."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from skd_edge.report import formatting as f
-from skd_edge.report.charts.common import Chart, Figure, axis, layout_of
+from skd_edge.report.charts.common import Chart, Figure, make_axis, make_layout
 from skd_edge.report.schema import ConfidenceBin
 
 
-def reliability(bins: Sequence[ConfidenceBin], ece: float | None = None) -> Chart | None:
+def build_reliability_chart(bins: Sequence[ConfidenceBin], ece: float | None = None) -> Chart | None:
     """Accuracy against confidence with intervals, above the number of clips in each bin; None without clips.
 
     Args:
@@ -22,44 +22,67 @@ def reliability(bins: Sequence[ConfidenceBin], ece: float | None = None) -> Char
     confidence = [100 * (b.confidence or 0.0) for b in known]
     accuracy = [100 * (b.accuracy or 0.0) for b in known]
     diagonal: Figure = {
-        "type": "scatter", "mode": "lines", "x": [0, 100], "y": [0, 100], "name": "calibrated",
-        "line": {"color": "var(--muted)", "width": 1.5, "dash": "dash"}, "hoverinfo": "skip",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": [0, 100],
+        "y": [0, 100],
+        "name": "calibrated",
+        "line": {"color": "var(--muted)", "width": 1.5, "dash": "dash"},
+        "hoverinfo": "skip",
+    }
     points: Figure = {
-        "type": "scatter", "mode": "lines+markers", "x": confidence, "y": accuracy, "name": "this file",
-        "marker": {"symbol": "square", "size": 8, "color": "var(--s1)"}, "line": {"color": "var(--s1)", "width": 1.5},
-        "error_y": _whiskers(known),
-        "hovertext": [f"{b.n} clips: sure {c:.0f} %, right {a:.0f} %"
-                      for b, c, a in zip(known, confidence, accuracy, strict=True)],
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": confidence,
+        "y": accuracy,
+        "name": "this file",
+        "marker": {"symbol": "square", "size": 8, "color": "var(--s1)"},
+        "line": {"color": "var(--s1)", "width": 1.5},
+        "error_y": _make_error_bars(known),
+        "hovertext": [
+            f"{b.n} clips: sure {c:.0f} %, right {a:.0f} %" for b, c, a in zip(known, confidence, accuracy, strict=True)
+        ],
         "hoverinfo": "text",
-    }  # fmt: skip
+    }
     counts: Figure = {
-        "type": "bar", "x": confidence, "y": [b.n for b in known], "yaxis": "y2", "name": "clips",
-        "width": [3.0] * len(known), "marker": {"color": "var(--whisker)"},
+        "type": "bar",
+        "x": confidence,
+        "y": [b.n for b in known],
+        "yaxis": "y2",
+        "name": "clips",
+        "width": [3.0] * len(known),
+        "marker": {"color": "var(--whisker)"},
         "hovertemplate": "%{y} clips<extra></extra>",
-    }  # fmt: skip
-    layout = layout_of(
-        xaxis=axis("confidence of the answer, %") | {"range": [-1, 101], "anchor": "y2"},
-        yaxis=axis("right, %") | {"range": [-3, 105], "domain": [0.34, 1.0], "tickvals": [0, 25, 50, 75, 100]},
-        yaxis2=axis("clips") | {"domain": [0.0, 0.24], "rangemode": "tozero", "nticks": 4},
+    }
+    layout = make_layout(
+        xaxis=make_axis("confidence of the answer, %") | {"range": [-1, 101], "anchor": "y2"},
+        yaxis=make_axis("right, %") | {"range": [-3, 105], "domain": [0.34, 1.0], "tickvals": [0, 25, 50, 75, 100]},
+        yaxis2=make_axis("clips") | {"domain": [0.0, 0.24], "rangemode": "tozero", "nticks": 4},
     )
-    return Chart({"data": [diagonal, points, counts], "layout": layout}, _said(known, ece), 400)
+    return Chart({"data": [diagonal, points, counts], "layout": layout}, _format_reliability_alt_text(known, ece), 400)
 
 
-def _whiskers(bins: Sequence[ConfidenceBin]) -> Figure:
+def _make_error_bars(bins: Sequence[ConfidenceBin]) -> Figure:
     ends = [(100 * (b.accuracy or 0.0), b.interval) for b in bins]
     return {
-        "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": "var(--muted)",
+        "type": "data",
+        "symmetric": False,
+        "thickness": 1,
+        "width": 3,
+        "color": "var(--muted)",
         "array": [max(0.0, 100 * i[1] - a) if i else 0.0 for a, i in ends],
         "arrayminus": [max(0.0, a - 100 * i[0]) if i else 0.0 for a, i in ends],
-    }  # fmt: skip
+    }
 
 
-def _said(bins: Sequence[ConfidenceBin], ece: float | None) -> str:
+def _format_reliability_alt_text(bins: Sequence[ConfidenceBin], ece: float | None) -> str:
     clips = sum(b.n for b in bins)
-    over = sum(b.n * ((b.confidence or 0.0) - (b.accuracy or 0.0)) for b in bins) / clips
-    said = f"Reliability over {clips} clips"
-    said += f": expected calibration error {f.percent(ece)}" if ece is not None else ""
-    if abs(over) < 0.01:
-        return said + ". Confidence and accuracy agree on average."
-    return said + f". On average {'more' if over > 0 else 'less'} sure than right, by {100 * abs(over):.1f} points."
+    overconfidence = sum(b.n * ((b.confidence or 0.0) - (b.accuracy or 0.0)) for b in bins) / clips
+    text = f"Reliability over {clips} clips"
+    text += f": expected calibration error {f.format_percent(ece)}" if ece is not None else ""
+    if abs(overconfidence) < 0.01:
+        return text + ". Confidence and accuracy agree on average."
+    return (
+        text
+        + f". On average {'more' if overconfidence > 0 else 'less'} sure than right, by {100 * abs(overconfidence):.1f} points."
+    )

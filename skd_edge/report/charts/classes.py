@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from skd_edge.report import formatting as f
 from skd_edge.report import summary
-from skd_edge.report.charts.common import Chart, Figure, axis, label, layout_of
-from skd_edge.report.schema import Result
+from skd_edge.report.charts.common import Chart, Figure, escape_label, make_axis, make_layout
+from skd_edge.report.schema import RunReport
 
 
-def class_shares(result: Result, most: int = 30) -> Chart | None:
+def build_class_shares_chart(report: RunReport, limit: int = 30) -> Chart | None:
     """Shares of the classes before and after label optimisation; the most changed ones where there are many."""
-    labels = result.labels
+    labels = report.labels
     if labels is None or not (labels.class_shares_before or labels.class_shares_after):
         return None
     before, after = labels.class_shares_before, labels.class_shares_after
     names = list(dict.fromkeys([*before, *after]))
-    if len(names) > most:
-        names = sorted(names, key=lambda n: -abs((after.get(n) or 0.0) - (before.get(n) or 0.0)))[:most]
+    if len(names) > limit:
+        names = sorted(names, key=lambda n: -abs((after.get(n) or 0.0) - (before.get(n) or 0.0)))[:limit]
     series = [("before", before, "var(--whisker)", "/"), ("after", after, "var(--s1)", "")]
     data = [
         {
@@ -31,34 +31,38 @@ def class_shares(result: Result, most: int = 30) -> Chart | None:
                 "color": colour,
                 "pattern": {"shape": shape, "size": 5, "solidity": 0.35, "fgcolor": "var(--card)", "bgcolor": colour},
             },
-            "hovertext": [f"{label(n, 60)}: {f.percent(shares.get(n))} {name}" for n in names],
+            "hovertext": [f"{escape_label(n, 60)}: {f.format_percent(shares.get(n))} {name}" for n in names],
             "hoverinfo": "text",
         }
         for name, shares, colour, shape in series
         if shares
     ]
-    layout = layout_of(xaxis=axis("share of the training clips, %") | {"rangemode": "tozero"}, yaxis=_classes(names))
+    layout = make_layout(
+        xaxis=make_axis("share of the training clips, %") | {"rangemode": "tozero"}, yaxis=_make_class_axis(names)
+    )
     layout |= {"barmode": "group", "bargap": 0.32, "bargroupgap": 0.08}
     layout["margin"]["l"] = 10
-    said = f"Class shares before and after, {len(names)} classes; largest change: {_largest_change(before, after)}."
-    return Chart({"data": data, "layout": layout}, said, 90 + 34 * len(names))
+    alt_text = (
+        f"Class shares before and after, {len(names)} classes; largest change: {_format_largest_change(before, after)}."
+    )
+    return Chart({"data": data, "layout": layout}, alt_text, 90 + 34 * len(names))
 
 
-def _largest_change(before: dict[str, float | None], after: dict[str, float | None]) -> str:
+def _format_largest_change(before: dict[str, float | None], after: dict[str, float | None]) -> str:
     both = {n: 100 * ((after[n] or 0.0) - (before[n] or 0.0)) for n in before if n in after}
     if not both:
         return f.UNKNOWN
     name = max(both, key=lambda n: abs(both[n]))
-    return f"{name}, {f.points(both[name])} points"
+    return f"{name}, {f.format_points(both[name])} points"
 
 
-def confusion(result: Result) -> Chart | None:
+def build_confusion_chart(report: RunReport) -> Chart | None:
     """True against predicted class on the test set; None without a matrix."""
-    if result.test is None or not result.test.confusion:
+    if report.test is None or not report.test.confusion:
         return None
-    names = summary.class_names(result)
+    names = summary.class_names(report)
     count = len(names)
-    rows = result.test.confusion
+    rows = report.test.confusion
     cells = [[(row[j] if j < len(row) else 0) or None for j in range(count)] for row in rows]
     totals = [max(1, sum(row)) for row in rows]
     heat = {
@@ -66,7 +70,7 @@ def confusion(result: Result) -> Chart | None:
         "z": [[100 * (v or 0) / total for v in row] for row, total in zip(cells, totals, strict=True)],
         "text": [["" if v is None else str(v) for v in row] for row in cells],
         "hovertext": [
-            [f"{label(names[i], 40)} → {label(names[j], 40)}: {v or 0}" for j, v in enumerate(row)]
+            [f"{escape_label(names[i], 40)} → {escape_label(names[j], 40)}: {v or 0}" for j, v in enumerate(row)]
             for i, row in enumerate(cells)
         ],
         "hoverinfo": "text",
@@ -79,22 +83,22 @@ def confusion(result: Result) -> Chart | None:
     }
     if count <= 15:
         heat["texttemplate"] = "%{text}"
-    x = _classes(names) | {"side": "top", "tickangle": -90, "autorange": True}
-    y = _classes(names)
-    layout = layout_of(xaxis=x, yaxis=y)
+    x = _make_class_axis(names) | {"side": "top", "tickangle": -90, "autorange": True}
+    y = _make_class_axis(names)
+    layout = make_layout(xaxis=x, yaxis=y)
     layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 10}
-    worst = "; ".join(f"{a} taken for {b}, {n} clips" for a, b, n in summary.confusions(result, 3))
-    said = f"Confusion matrix of {count} classes. Most frequent mistakes: {worst or 'none'}."
-    return Chart({"data": [heat], "layout": layout}, said, min(820, 190 + (30 if count <= 15 else 14) * count))
+    worst = "; ".join(f"{a} taken for {b}, {n} clips" for a, b, n in summary.find_top_confusions(report, 3))
+    alt_text = f"Confusion matrix of {count} classes. Most frequent mistakes: {worst or 'none'}."
+    return Chart({"data": [heat], "layout": layout}, alt_text, min(820, 190 + (30 if count <= 15 else 14) * count))
 
 
-def _classes(names: Sequence[str]) -> Figure:
+def _make_class_axis(names: Sequence[str]) -> Figure:
     """An axis of class names by index: names may be numbers, dates or twins, which Plotly would take as such."""
     few = len(names) <= 45
     return {
         "tickmode": "array",
         "tickvals": list(range(len(names))) if few else [],
-        "ticktext": [label(n, 18) for n in names] if few else [],
+        "ticktext": [escape_label(n, 18) for n in names] if few else [],
         "autorange": "reversed",
         "automargin": True,
         "fixedrange": True,

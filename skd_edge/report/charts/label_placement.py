@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Box = tuple[float, float, float, float]
+Rectangle = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels."""
 
 # Beside the point first: above and below run its vertical error bar.
@@ -32,15 +32,21 @@ def place_labels(
     Returns:
         For each point the label's middle relative to the point's, in pixels, x to the right and y down.
     """
-    taken = {a: [_around(x * a[0], y * a[1], m, m) for (x, y), m in zip(points, markers, strict=True)] for a in areas}
+    taken = {
+        a: [_rectangle_around(x * a[0], y * a[1], m, m) for (x, y), m in zip(points, markers, strict=True)]
+        for a in areas
+    }
     shifts = []
     for (x, y), label, marker in zip(points, labels, markers, strict=True):
         width, height = letter[0] * len(label), letter[1]
         boxes = {
-            (right, down): {a: _around(x * a[0] + right, y * a[1] + down, width, height) for a in areas}
-            for right, down in (_shift(side, marker, width, height) for side in _SIDES)
+            (right, down): {a: _rectangle_around(x * a[0] + right, y * a[1] + down, width, height) for a in areas}
+            for right, down in (_compute_label_shift(side, marker, width, height) for side in _SIDES)
         }
-        costs = {shift: sum(_cost(box, taken[a], a) for a, box in each.items()) for shift, each in boxes.items()}
+        costs = {
+            shift: sum(_compute_overlap_cost(box, taken[a], a) for a, box in each.items())
+            for shift, each in boxes.items()
+        }
         best = min(costs, key=lambda shift: costs[shift])
         shifts.append(best)
         for area, box in boxes[best].items():
@@ -48,17 +54,17 @@ def place_labels(
     return shifts
 
 
-def _shift(side: tuple[int, int], marker: float, width: float, height: float) -> tuple[float, float]:
+def _compute_label_shift(side: tuple[int, int], marker: float, width: float, height: float) -> tuple[float, float]:
     right, down = side
     corner = 0.7 if right and down else 1.0
     return right * (corner * marker / 2 + width / 2 + 3), down * (corner * marker / 2 + height / 2 + 1)
 
 
-def _around(x: float, y: float, width: float, height: float) -> Box:
+def _rectangle_around(x: float, y: float, width: float, height: float) -> Rectangle:
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def _cost(box: Box, taken: Sequence[Box], area: tuple[float, float]) -> float:
+def _compute_overlap_cost(box: Rectangle, taken: Sequence[Rectangle], area: tuple[float, float]) -> float:
     outside = max(0.0, -box[0]) + max(0.0, box[2] - area[0]) + max(0.0, -box[1]) + max(0.0, box[3] - area[1])
     covered = sum(
         max(0.0, min(box[2], t[2]) - max(box[0], t[0])) * max(0.0, min(box[3], t[3]) - max(box[1], t[1])) for t in taken

@@ -7,14 +7,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skd_edge.report import formatting as f
-from skd_edge.report.charts.common import Chart, Figure, axis, dashed, keyed, label, layout_of, upright
-from skd_edge.report.schema import Result
+from skd_edge.report.charts.common import (
+    Chart,
+    Figure,
+    add_legend,
+    escape_label,
+    make_axis,
+    make_layout,
+    make_line_style,
+    make_vertical_line,
+)
+from skd_edge.report.schema import RunReport
 
 
-def latency(result: Result) -> Chart | None:
+def build_latency_chart(report: RunReport) -> Chart | None:
     """How the chosen file's queries were spread: a histogram above the share answered by then."""
-    chosen = result.chosen
-    samples = np.sort(np.asarray(result.latency_samples.get(chosen.name, []) if chosen else [], dtype=float))
+    chosen = report.chosen
+    samples = np.sort(np.asarray(report.latency_samples.get(chosen.name, []) if chosen else [], dtype=float))
     if chosen is None or len(samples) < 2:
         return None
     end = max([float(np.quantile(samples, 0.995)), *(p for p in (chosen.p50_ms, chosen.p99_ms) if p)]) * 1.03
@@ -23,12 +32,16 @@ def latency(result: Result) -> Chart | None:
     steps = np.linspace(0, len(samples) - 1, min(300, len(samples))).round().astype(int)
     lines = [(name, ms) for name, ms in (("p50", chosen.p50_ms), ("p90", chosen.p90_ms), ("p99", chosen.p99_ms)) if ms]
     start = float(samples[0]) - 0.02 * (end - float(samples[0]))
-    layout = layout_of(
-        xaxis=axis("milliseconds a query") | {"range": [start, end], "anchor": "y2"},
-        yaxis=axis("queries") | {"domain": [0.5, 0.93]},
-        yaxis2=axis("answered, %") | {"domain": [0.0, 0.4], "range": [0, 104], "tickvals": [0, 50, 90]},
+    layout = make_layout(
+        xaxis=make_axis("milliseconds a query") | {"range": [start, end], "anchor": "y2"},
+        yaxis=make_axis("queries") | {"domain": [0.5, 0.93]},
+        yaxis2=make_axis("answered, %") | {"domain": [0.0, 0.4], "range": [0, 104], "tickvals": [0, 50, 90]},
     )
-    layout |= {"bargap": 0.06, "shapes": [upright(ms) for _, ms in lines], "annotations": _marks(lines, start, end)}
+    layout |= {
+        "bargap": 0.06,
+        "shapes": [make_vertical_line(ms) for _, ms in lines],
+        "annotations": _make_percentile_marks(lines, start, end),
+    }
     bars = {
         "type": "bar",
         "x": ((edges[:-1] + edges[1:]) / 2).tolist(),
@@ -48,13 +61,15 @@ def latency(result: Result) -> Chart | None:
         "hovertemplate": "%{y:.1f} % within %{x:.2f} ms<extra></extra>",
         "name": "share answered",
     }
-    said = f"Latency of {len(samples)} queries: " + ", ".join(f"{n} {f.milliseconds(ms)}" for n, ms in lines) + "."
+    alt_text = (
+        f"Latency of {len(samples)} queries: " + ", ".join(f"{n} {f.format_milliseconds(ms)}" for n, ms in lines) + "."
+    )
     if beyond:
-        said += f" {beyond} slower {'query lies' if beyond == 1 else 'queries lie'} beyond the right edge."
-    return Chart({"data": [bars, curve], "layout": layout}, said, 400)
+        alt_text += f" {beyond} slower {'query lies' if beyond == 1 else 'queries lie'} beyond the right edge."
+    return Chart({"data": [bars, curve], "layout": layout}, alt_text, 400)
 
 
-def _marks(lines: Sequence[tuple[str, float]], start: float, end: float) -> list[Figure]:
+def _make_percentile_marks(lines: Sequence[tuple[str, float]], start: float, end: float) -> list[Figure]:
     """The percentiles' names above their lines; one that would touch its left neighbour steps up."""
     marks: list[Figure] = []
     last, level = -1.0, 0
@@ -77,38 +92,42 @@ def _marks(lines: Sequence[tuple[str, float]], start: float, end: float) -> list
 
 
 # ------------------------------------------------------------------------------------------------ side by side
-def ecdf(samples: Mapping[str, Sequence[float]], bold: str = "", most: int = 6) -> Chart | None:
+def build_ecdf_chart(samples: Mapping[str, Sequence[float]], bold: str = "", limit: int = 6) -> Chart | None:
     """The share of queries answered by a time, a line for each file; None with fewer than two files.
 
     Args:
         samples: Milliseconds by file.
         bold: The file whose line is drawn thicker.
-        most: How many files are drawn at most, the fastest first (and `bold`).
+        limit: How many files are drawn at most, the fastest first (and `bold`).
     """
     known = {n: np.sort(np.asarray(s, float)) for n, s in samples.items() if len(s) >= 2}
     if len(known) < 2:
         return None
-    names = sorted(known, key=lambda n: (n != bold, float(np.median(known[n]))))[:most]
+    names = sorted(known, key=lambda n: (n != bold, float(np.median(known[n]))))[:limit]
     names.sort(key=lambda n: float(np.median(known[n])))
     ends = [float(v) for n in names for v in np.quantile(known[n], [0, 0.99])]
     log = max(ends) > 8 * max(min(ends), 1e-6)
     data = []
     for i, name in enumerate(names):
         steps = np.linspace(0, len(known[name]) - 1, min(250, len(known[name]))).round().astype(int)
-        line = dashed(i, 3.5 if name == bold else 2.0) | {"shape": "hv"}
+        line = make_line_style(i, 3.5 if name == bold else 2.0) | {"shape": "hv"}
         data.append(
             {
-                "type": "scatter", "mode": "lines", "name": label(name, 40), "line": line,
-                "x": known[name][steps].tolist(), "y": (100.0 * (steps + 1) / len(known[name])).tolist(),
-                "hovertemplate": f"{label(name, 40)}: %{{y:.1f}} % within %{{x:.3g}} ms<extra></extra>",
+                "type": "scatter",
+                "mode": "lines",
+                "name": escape_label(name, 40),
+                "line": line,
+                "x": known[name][steps].tolist(),
+                "y": (100.0 * (steps + 1) / len(known[name])).tolist(),
+                "hovertemplate": f"{escape_label(name, 40)}: %{{y:.1f}} % within %{{x:.3g}} ms<extra></extra>",
             }
-        )  # fmt: skip
+        )
     span = [np.log10(max(min(ends), 1e-6) * 0.95), np.log10(max(ends) * 1.1)] if log else [min(ends) * 0.95, max(ends)]
-    x = axis("milliseconds a query" + (" (log scale)" if log else ""))
+    x = make_axis("milliseconds a query" + (" (log scale)" if log else ""))
     x |= {"type": "log" if log else "linear", "range": [float(v) for v in span]}
-    y = axis("queries answered, %") | {"range": [0, 102], "tickvals": [0, 50, 90, 99]}
-    said = "Share of queries answered by a time; medians: "
-    said += ", ".join(f"{n} {f.milliseconds(float(np.median(known[n])))}" for n in names) + "."
-    if len(known) > most:
-        said += f" {len(known) - most} slower files are left out."
-    return Chart({"data": data, "layout": keyed(layout_of(xaxis=x, yaxis=y))}, said, 400 + 9 * len(names))
+    y = make_axis("queries answered, %") | {"range": [0, 102], "tickvals": [0, 50, 90, 99]}
+    alt_text = "Share of queries answered by a time; medians: "
+    alt_text += ", ".join(f"{n} {f.format_milliseconds(float(np.median(known[n])))}" for n in names) + "."
+    if len(known) > limit:
+        alt_text += f" {len(known) - limit} slower files are left out."
+    return Chart({"data": data, "layout": add_legend(make_layout(xaxis=x, yaxis=y))}, alt_text, 400 + 9 * len(names))

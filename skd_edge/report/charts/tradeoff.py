@@ -8,39 +8,55 @@ from dataclasses import dataclass
 
 from skd_edge.report import formatting as f
 from skd_edge.report import summary
-from skd_edge.report.charts.common import Chart, Drawn, Figure, axis, label, layout_of, signs
+from skd_edge.report.charts.common import (
+    Chart,
+    Figure,
+    MarkerStyles,
+    assign_marker_styles,
+    escape_label,
+    make_axis,
+    make_layout,
+)
 from skd_edge.report.charts.label_placement import place_labels
-from skd_edge.report.schema import Candidate, Result
-from skd_edge.report.summary import Numbered
+from skd_edge.report.schema import CandidateReport, RunReport
+from skd_edge.report.summary import NumberedCandidate
 
-_RING = 25.0
-_SCREENS = ((280, 350), (560, 350), (1000, 350))
+_RING_SIZE = 25.0
+_SCREEN_SIZES = ((280, 350), (560, 350), (1000, 350))
 
 
-def tradeoff(result: Result) -> Chart | None:
+def build_tradeoff_chart(report: RunReport) -> Chart | None:
     """Accuracy against p50 latency, with intervals both ways; None when no candidate has a latency."""
-    entries = [n for n in summary.numbered(result) if n.it.p50_ms and n.it.p50_ms > 0]
+    entries = [n for n in summary.number_candidates(report) if n.candidate.p50_ms and n.candidate.p50_ms > 0]
     if not entries:
         return None
-    baselines = [b for b in result.baselines if b.p50_ms and b.p50_ms > 0 and b.accuracy is not None]
-    frame = _Frame.around([n.it for n in entries] + baselines, result.budget.ms if result.budget else None)
-    shown = [n for n in entries if n.it.accuracy is not None]
-    floor = [n for n in entries if n.it.accuracy is None]
-    drawn = [
-        *_candidates(shown, signs(result.candidates)),
-        _baselines(baselines),
-        _untrained(floor, frame),
-        _ring(shown),
+    baselines = [b for b in report.baselines if b.p50_ms and b.p50_ms > 0 and b.accuracy is not None]
+    ranges = _AxisRanges.from_points(
+        [n.candidate for n in entries] + baselines, report.budget.ms if report.budget else None
+    )
+    trained = [n for n in entries if n.candidate.accuracy is not None]
+    untrained = [n for n in entries if n.candidate.accuracy is None]
+    traces = [
+        *_make_candidate_traces(trained, assign_marker_styles(report.candidates)),
+        _make_baseline_trace(baselines),
+        _make_untrained_trace(untrained, ranges),
+        _make_chosen_trace(trained),
     ]
-    layout = _tradeoff_layout(result, frame)
-    layout["annotations"] = _budget_mark(result, frame) + _labels(shown, baselines, frame) + _floor_labels(floor, frame)
+    layout = _make_tradeoff_layout(report, ranges)
+    layout["annotations"] = (
+        _make_budget_annotations(report, ranges)
+        + _make_point_labels(trained, baselines, ranges)
+        + _make_untrained_labels(untrained, ranges)
+    )
     return Chart(
-        {"data": [t for t in (_front(shown, frame), *drawn) if t], "layout": layout}, _tradeoff_alt(result), 470
+        {"data": [t for t in (_make_front_trace(trained, ranges), *traces) if t], "layout": layout},
+        _format_tradeoff_alt_text(report),
+        470,
     )
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _AxisRanges:
     """The ranges of both axes: milliseconds (log where they span much) and accuracy in percent."""
 
     x: tuple[float, float]
@@ -48,37 +64,39 @@ class _Frame:
     log: bool
 
     @classmethod
-    def around(cls, points: Sequence[Candidate], budget: float | None) -> _Frame:
+    def from_points(cls, points: Sequence[CandidateReport], budget: float | None) -> _AxisRanges:
         ms = [p.p50_ms for p in points if p.p50_ms] + ([budget] if budget else [])
         ends = [100 * v for p in points for v in (*(p.interval or ()), p.accuracy) if v is not None] or [0.0, 100.0]
         low, high = min(ends), max(ends)
-        room = max(4.0, 0.14 * (high - low))
+        margin = max(4.0, 0.14 * (high - low))
         log = max(ms) / min(ms) > 5
         x = (min(ms) / 1.35, max(ms) * 1.45) if log else (0.0, max(ms) * 1.14)
-        return cls(x, (math.floor(low - room), math.ceil(high + 0.8 * room)), log)
+        return cls(x, (math.floor(low - margin), math.ceil(high + 0.8 * margin)), log)
 
-    def place(self, ms: float, percent: float) -> tuple[float, float]:
+    def plot_position(self, ms: float, percent: float) -> tuple[float, float]:
         """A point in 0..1 of the plot, x to the right and y down."""
         scale = math.log if self.log else float
         x = (scale(ms) - scale(self.x[0])) / (scale(self.x[1]) - scale(self.x[0]))
         return x, 1 - (percent - self.y[0]) / (self.y[1] - self.y[0])
 
-    def axis(self, ms: float) -> float:
+    def axis_value(self, ms: float) -> float:
         """A latency as ranges and annotations want it: on a log axis its logarithm (shapes take the plain value)."""
         return math.log10(ms) if self.log else ms
 
-    def ticks(self) -> list[float]:
+    def latency_ticks(self) -> list[float]:
         """Round latencies within the range; on a log axis as many as a phone has room for."""
         low, high = self.x
         decades = range(math.floor(math.log10(low or 1e-3)), math.ceil(math.log10(high)) + 1)
         return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
 
 
-def _front(shown: Sequence[Numbered], frame: _Frame) -> Figure | None:
-    front = sorted((n.it.p50_ms or 0.0, 100 * (n.it.accuracy or 0.0)) for n in shown if n.it.on_front)
+def _make_front_trace(trained: Sequence[NumberedCandidate], ranges: _AxisRanges) -> Figure | None:
+    front = sorted(
+        (n.candidate.p50_ms or 0.0, 100 * (n.candidate.accuracy or 0.0)) for n in trained if n.candidate.on_front
+    )
     if not front:
         return None
-    ends = [(front[0][0], frame.y[0]), *front, (frame.x[1], front[-1][1])]
+    ends = [(front[0][0], ranges.y[0]), *front, (ranges.x[1], front[-1][1])]
     return {
         "type": "scatter",
         "mode": "lines",
@@ -90,61 +108,74 @@ def _front(shown: Sequence[Numbered], frame: _Frame) -> Figure | None:
     }
 
 
-def _candidates(shown: Sequence[Numbered], drawn_as: Drawn) -> list[Figure]:
+def _make_candidate_traces(trained: Sequence[NumberedCandidate], marker_styles: MarkerStyles) -> list[Figure]:
     traces = []
-    for key, sign in drawn_as.items():
-        mine = [n for n in shown if (n.it.student, n.it.precision, n.it.runtime) == key]
-        if not mine:
+    for key, style in marker_styles.items():
+        matching = [n for n in trained if (n.candidate.student, n.candidate.precision, n.candidate.runtime) == key]
+        if not matching:
             continue
-        trace = _points([n.it for n in mine]) | {"hovertext": [_hover(n.it, n.number) for n in mine]}
+        trace = _make_point_trace([n.candidate for n in matching]) | {
+            "hovertext": [_format_hover_text(n.candidate, n.number) for n in matching]
+        }
         # Plotly draws the dot in the line's colour: on a filled shape it must be another one to be seen.
-        bright = sign.dotted and sign.filled
-        line = {"width": 1.4, "color": "var(--card)"} if bright else {"width": 2, "color": sign.colour}
-        trace["marker"] = {"symbol": sign.plotly, "color": sign.colour, "size": 14 if bright else 11, "line": line}
-        trace["marker"]["opacity"] = [1.0 if n.it.eligible else 0.45 for n in mine]
-        where = f" on {label(sign.runtime)}" if sign.runtime else ""
-        traces.append(trace | {"name": f"{label(sign.student)} {label(sign.precision)}{where}"})
+        bright = style.dotted and style.filled
+        line = {"width": 1.4, "color": "var(--card)"} if bright else {"width": 2, "color": style.colour}
+        trace["marker"] = {
+            "symbol": style.plotly_symbol,
+            "color": style.colour,
+            "size": 14 if bright else 11,
+            "line": line,
+        }
+        trace["marker"]["opacity"] = [1.0 if n.candidate.eligible else 0.45 for n in matching]
+        where = f" on {escape_label(style.runtime)}" if style.runtime else ""
+        traces.append(trace | {"name": f"{escape_label(style.student)} {escape_label(style.precision)}{where}"})
     return traces
 
 
-def _baselines(baselines: Sequence[Candidate]) -> Figure | None:
+def _make_baseline_trace(baselines: Sequence[CandidateReport]) -> Figure | None:
     if not baselines:
         return None
-    trace = _points(baselines) | {"hovertext": [_hover(b, None) for b in baselines], "name": "baseline"}
+    trace = _make_point_trace(baselines) | {
+        "hovertext": [_format_hover_text(b, None) for b in baselines],
+        "name": "baseline",
+    }
     return trace | {"marker": {"symbol": "star", "color": "var(--muted)", "size": 14}}
 
 
-def _points(points: Sequence[Candidate]) -> Figure:
+def _make_point_trace(points: Sequence[CandidateReport]) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [c.p50_ms for c in points],
         "y": [100 * (c.accuracy or 0.0) for c in points],
-        "error_x": _bars([(c.p50_ms, c.p50_interval) for c in points], 1.0),
-        "error_y": _bars([(c.accuracy, c.interval) for c in points], 100.0),
+        "error_x": _make_error_bars([(c.p50_ms, c.p50_interval) for c in points], 1.0),
+        "error_y": _make_error_bars([(c.accuracy, c.interval) for c in points], 100.0),
         "cliponaxis": False,
         "hoverinfo": "text",
     }
 
 
-def _labels(shown: Sequence[Numbered], baselines: Sequence[Candidate], frame: _Frame) -> list[Figure]:
+def _make_point_labels(
+    trained: Sequence[NumberedCandidate], baselines: Sequence[CandidateReport], ranges: _AxisRanges
+) -> list[Figure]:
     """A number at each candidate and a name at each baseline, placed for a telephone and for a desk at once."""
-    texts = [str(n.number) for n in shown] + [f.short(b.name, 14) for b in baselines]
-    sizes = [_RING if n.it.chosen else 13.0 for n in shown] + [15.0] * len(baselines)
-    points = [(c.p50_ms or 0.0, 100 * (c.accuracy or 0.0)) for c in (*(n.it for n in shown), *baselines)]
-    shifts = place_labels([frame.place(*p) for p in points], texts, sizes, areas=_SCREENS)
+    texts = [str(n.number) for n in trained] + [f.shorten_text(b.name, 14) for b in baselines]
+    sizes = [_RING_SIZE if n.candidate.chosen else 13.0 for n in trained] + [15.0] * len(baselines)
+    points = [(c.p50_ms or 0.0, 100 * (c.accuracy or 0.0)) for c in (*(n.candidate for n in trained), *baselines)]
+    shifts = place_labels([ranges.plot_position(*p) for p in points], texts, sizes, areas=_SCREEN_SIZES)
     return [
-        _text_at(frame.axis(ms), y, label(text, 14), "var(--ink)") | {"xshift": right, "yshift": -down}
+        _make_text_annotation(ranges.axis_value(ms), y, escape_label(text, 14), "var(--ink)")
+        | {"xshift": right, "yshift": -down}
         for (ms, y), text, (right, down) in zip(points, texts, shifts, strict=True)
     ]
 
 
-def _floor_labels(floor: Sequence[Numbered], frame: _Frame) -> list[Figure]:
+def _make_untrained_labels(untrained: Sequence[NumberedCandidate], ranges: _AxisRanges) -> list[Figure]:
     """Numbers above the crosses at the axis: one text for crosses on one spot, higher where it would touch the last."""
     groups: list[tuple[float, list[str]]] = []
-    for n in sorted(floor, key=lambda n: n.it.p50_ms or 0.0):
-        ms = n.it.p50_ms or 0.0
-        if groups and frame.place(ms, 0)[0] - frame.place(groups[-1][0], 0)[0] < 0.05:
+    for n in sorted(untrained, key=lambda n: n.candidate.p50_ms or 0.0):
+        ms = n.candidate.p50_ms or 0.0
+        if groups and ranges.plot_position(ms, 0)[0] - ranges.plot_position(groups[-1][0], 0)[0] < 0.05:
             groups[-1][1].append(str(n.number))
         else:
             groups.append((ms, [str(n.number)]))
@@ -152,20 +183,22 @@ def _floor_labels(floor: Sequence[Numbered], frame: _Frame) -> list[Figure]:
     right, level = -math.inf, 0
     for ms, numbers in groups:
         text = ", ".join(numbers)
-        at, half = 280 * frame.place(ms, 0)[0], 4.0 * len(text) + 2
+        at, half = 280 * ranges.plot_position(ms, 0)[0], 4.0 * len(text) + 2
         level = level + 1 if at - half < right else 0
         right = at + half
-        marks.append(_text_at(frame.axis(ms), frame.y[0], text, "var(--soft)") | {"yshift": 16 + 16 * level})
+        marks.append(
+            _make_text_annotation(ranges.axis_value(ms), ranges.y[0], text, "var(--soft)") | {"yshift": 16 + 16 * level}
+        )
     return marks
 
 
-def _text_at(x: float, y: float, text: str, colour: str) -> Figure:
+def _make_text_annotation(x: float, y: float, text: str, colour: str) -> Figure:
     """A text without an arrow; its ground hides the lines that pass behind it."""
     font = {"size": 12.5, "color": colour}
     return {"x": x, "y": y, "text": text, "showarrow": False, "font": font, "bgcolor": "var(--veil)", "borderpad": 0}
 
 
-def _bars(values: Sequence[tuple[float | None, tuple[float, float] | None]], scale: float) -> Figure:
+def _make_error_bars(values: Sequence[tuple[float | None, tuple[float, float] | None]], scale: float) -> Figure:
     up = [scale * max(0.0, i[1] - v) if i and v is not None else 0.0 for v, i in values]
     down = [scale * max(0.0, v - i[0]) if i and v is not None else 0.0 for v, i in values]
     return {
@@ -179,46 +212,50 @@ def _bars(values: Sequence[tuple[float | None, tuple[float, float] | None]], sca
     }
 
 
-def _untrained(floor: Sequence[Numbered], frame: _Frame) -> Figure | None:
-    if not floor:
+def _make_untrained_trace(untrained: Sequence[NumberedCandidate], ranges: _AxisRanges) -> Figure | None:
+    if not untrained:
         return None
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [n.it.p50_ms for n in floor],
-        "y": [frame.y[0]] * len(floor),
+        "x": [n.candidate.p50_ms for n in untrained],
+        "y": [ranges.y[0]] * len(untrained),
         "marker": {"symbol": "x", "size": 10, "color": "var(--muted)"},
         "cliponaxis": False,
         "hoverinfo": "text",
-        "hovertext": [_hover(n.it, n.number) for n in floor],
+        "hovertext": [_format_hover_text(n.candidate, n.number) for n in untrained],
         "name": "not trained",
     }
 
 
-def _ring(shown: Sequence[Numbered]) -> Figure | None:
-    mine = [n.it for n in shown if n.it.chosen]
-    if not mine:
+def _make_chosen_trace(trained: Sequence[NumberedCandidate]) -> Figure | None:
+    chosen = [n.candidate for n in trained if n.candidate.chosen]
+    if not chosen:
         return None
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": [c.p50_ms for c in mine],
-        "y": [100 * (c.accuracy or 0.0) for c in mine],
-        "marker": {"symbol": "circle-open", "size": _RING, "color": "var(--accent)", "line": {"width": 3}},
+        "x": [c.p50_ms for c in chosen],
+        "y": [100 * (c.accuracy or 0.0) for c in chosen],
+        "marker": {"symbol": "circle-open", "size": _RING_SIZE, "color": "var(--accent)", "line": {"width": 3}},
         "hoverinfo": "skip",
         "cliponaxis": False,
         "name": "chosen",
     }
 
 
-def _tradeoff_layout(result: Result, frame: _Frame) -> Figure:
-    x = axis("p50 latency, ms" + (" (log scale)" if frame.log else ""))
-    x |= {"type": "log" if frame.log else "linear", "range": [frame.axis(v) for v in frame.x]}
-    if frame.log:
-        x |= {"tickmode": "array", "tickvals": frame.ticks(), "ticktext": [f"{t:g}" for t in frame.ticks()]}
-    layout = layout_of(xaxis=x, yaxis=axis("validation accuracy, %") | {"range": list(frame.y)})
+def _make_tradeoff_layout(report: RunReport, ranges: _AxisRanges) -> Figure:
+    x = make_axis("p50 latency, ms" + (" (log scale)" if ranges.log else ""))
+    x |= {"type": "log" if ranges.log else "linear", "range": [ranges.axis_value(v) for v in ranges.x]}
+    if ranges.log:
+        x |= {
+            "tickmode": "array",
+            "tickvals": ranges.latency_ticks(),
+            "ticktext": [f"{t:g}" for t in ranges.latency_ticks()],
+        }
+    layout = make_layout(xaxis=x, yaxis=make_axis("validation accuracy, %") | {"range": list(ranges.y)})
     layout["margin"] = {"l": 54, "r": 14, "t": 26, "b": 52}
-    budget = result.budget.ms if result.budget else None
+    budget = report.budget.ms if report.budget else None
     if budget:
         line = {"color": "var(--warn)", "width": 2, "dash": "dash"}
         layout["shapes"] = [
@@ -227,26 +264,30 @@ def _tradeoff_layout(result: Result, frame: _Frame) -> Figure:
     return layout
 
 
-def _budget_mark(result: Result, frame: _Frame) -> list[Figure]:
-    budget = result.budget.ms if result.budget else None
+def _make_budget_annotations(report: RunReport, ranges: _AxisRanges) -> list[Figure]:
+    budget = report.budget.ms if report.budget else None
     if not budget:
         return []
-    mark = _text_at(frame.axis(budget), 1, f"budget {f.milliseconds(budget)}", "var(--warn)")
-    side = "right" if frame.place(budget, 0)[0] > 0.6 else "left"
+    mark = _make_text_annotation(ranges.axis_value(budget), 1, f"budget {f.format_milliseconds(budget)}", "var(--warn)")
+    side = "right" if ranges.plot_position(budget, 0)[0] > 0.6 else "left"
     return [mark | {"yref": "paper", "yanchor": "bottom", "xanchor": side}]
 
 
-def _tradeoff_alt(result: Result) -> str:
-    trained = [c for c in result.candidates if c.accuracy is not None]
-    said = f"Accuracy against latency of {len(result.candidates)} candidates, {len(trained)} of them trained."
-    if result.chosen:
-        chosen = result.chosen
-        said += f" Chosen: {chosen.name}, {f.percent(chosen.accuracy)} at {f.milliseconds(chosen.p50_ms)}."
-    return said + " All numbers are in the table of candidates."
+def _format_tradeoff_alt_text(report: RunReport) -> str:
+    trained = [c for c in report.candidates if c.accuracy is not None]
+    text = f"Accuracy against latency of {len(report.candidates)} candidates, {len(trained)} of them trained."
+    if report.chosen:
+        chosen = report.chosen
+        text += (
+            f" Chosen: {chosen.name}, {f.format_percent(chosen.accuracy)} at {f.format_milliseconds(chosen.p50_ms)}."
+        )
+    return text + " All numbers are in the table of candidates."
 
 
-def _hover(c: Candidate, number: int | None) -> str:
-    lines = [f"<b>{'' if number is None else f'{number} · '}{label(c.name, 60)}</b>"]
-    accuracy = "not trained" if c.accuracy is None else f"{f.percent(c.accuracy)}  {f.percent_range(c.interval)}"
-    lines += [accuracy, f"p50 {f.milliseconds(c.p50_ms)}  {f.milliseconds_range(c.p50_interval)}"]
-    return "<br>".join([*lines, *([label(c.reason, 80)] if c.reason else [])])
+def _format_hover_text(c: CandidateReport, number: int | None) -> str:
+    lines = [f"<b>{'' if number is None else f'{number} · '}{escape_label(c.name, 60)}</b>"]
+    accuracy = (
+        "not trained" if c.accuracy is None else f"{f.format_percent(c.accuracy)}  {f.format_percent_range(c.interval)}"
+    )
+    lines += [accuracy, f"p50 {f.format_milliseconds(c.p50_ms)}  {f.format_milliseconds_range(c.p50_interval)}"]
+    return "<br>".join([*lines, *([escape_label(c.reason, 80)] if c.reason else [])])

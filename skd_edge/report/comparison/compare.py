@@ -6,28 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skd_bench.benchmark.measurements import refuse_other_device
-from skd_bench.bundle.manifest import MANIFEST
+from skd_bench.benchmark.measurements import check_same_device
+from skd_bench.bundle.manifest import MANIFEST_FILE
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic, write_json
 from skd_edge import __version__
 from skd_edge.report.comparison import html as page
 from skd_edge.report.comparison import markdown as text
-from skd_edge.report.comparison.readers import Read, read_source
-from skd_edge.report.comparison.regression_gate import judge, parse_rule
-from skd_edge.report.comparison.schema import SCHEMA, Comparison, Source
+from skd_edge.report.comparison.readers import LoadedSource, read_source
+from skd_edge.report.comparison.regression_gate import evaluate_rules, parse_rule
+from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonSource
 from skd_edge.report.schema import SweepPoint
 
 
 @dataclass(frozen=True)
-class Reported:
+class ComparisonReport:
     """What a comparison says (Markdown or JSON), and whether a rule failed."""
 
     text: str
     failed: bool
 
 
-def report(
+def compare_sources(
     paths: Sequence[Path],
     *,
     baseline: Path | None = None,
@@ -37,7 +37,7 @@ def report(
     html: Path | None = None,
     table: Path | None = None,
     store: Path | None = None,
-) -> Reported:
+) -> ComparisonReport:
     """Compare bundles, runs and measurements; one run folder alone has its own report written again.
 
     Args:
@@ -58,64 +58,71 @@ def report(
     if not paths:
         raise UsageError("nothing to report on: give a run folder, or several runs, bundles or measurements")
     plain = not any((baseline, rules, as_json, html, table, store))
-    if len(paths) == 1 and plain and not _measured(paths[0]):
+    if len(paths) == 1 and plain and not _may_hold_measurements(paths[0]):
         from skd_edge.report.html import render_run
 
-        return Reported("\n".join(map(str, render_run(paths[0]))), failed=False)
-    read = [read_source(path, label) for path, label in zip(paths, labels(paths), strict=True)]
-    now = joined(read)
-    before = joined([read_source(baseline, "baseline")]) if baseline else None
-    refuse_other_devices([*now.sources, *(before.sources if before else [])], force=force)
-    judged = judge(now, parsed, before)
-    samples, sweeps = _raw(read)
+        return ComparisonReport("\n".join(map(str, render_run(paths[0]))), failed=False)
+    loaded = [read_source(path, label) for path, label in zip(paths, make_source_labels(paths), strict=True)]
+    comparison = join_sources(loaded)
+    baseline_comparison = join_sources([read_source(baseline, "baseline")]) if baseline else None
+    _check_one_device([*comparison.sources, *(baseline_comparison.sources if baseline_comparison else [])], force=force)
+    gate_result = evaluate_rules(comparison, parsed, baseline_comparison)
+    samples, sweeps = _merge_samples_and_sweeps(loaded)
     if html:
-        write_atomic(html, page.html_of(now, before, judged, samples=samples, sweeps=sweeps))
+        write_atomic(
+            html,
+            page.render_comparison_html(comparison, baseline_comparison, gate_result, samples=samples, sweeps=sweeps),
+        )
     if table:
-        write_atomic(table, text.csv_of(now))
+        write_atomic(table, text.render_comparison_csv(comparison))
     if store:
-        write_json(store, now.model_dump(mode="json", by_alias=True))
-    said = text.json_of(now, judged) if as_json else text.markdown_of(now, before, judged)
-    return Reported(said, failed=bool(judged.failures))
+        write_json(store, comparison.model_dump(mode="json", by_alias=True))
+    output = (
+        text.render_comparison_json(comparison, gate_result)
+        if as_json
+        else text.render_comparison_markdown(comparison, baseline_comparison, gate_result)
+    )
+    return ComparisonReport(output, failed=bool(gate_result.failures))
 
 
-def _measured(path: Path) -> bool:
+def _may_hold_measurements(path: Path) -> bool:
     """Whether a path may hold measurements: a file or a bundle; any other folder is taken for a run."""
-    return path.is_file() or (path / MANIFEST).exists()
+    return path.is_file() or (path / MANIFEST_FILE).exists()
 
 
-def joined(read: Sequence[Read]) -> Comparison:
+def join_sources(loaded: Sequence[LoadedSource]) -> Comparison:
     """Every source's rows in one comparison.
 
     Raises:
         UserError: No source has a measured file.
     """
-    rows = [row for one in read for row in one.rows]
-    sources = [source for one in read for source in one.sources]
+    rows = [row for one in loaded for row in one.rows]
+    sources = [source for one in loaded for source in one.sources]
     if not rows:
         raise UserError(f"nothing was measured in {', '.join(s.path for s in sources)}")
     return Comparison.model_validate(
-        {"schema": SCHEMA, "created_by": f"skd-edge {__version__}", "sources": sources, "rows": rows}
+        {"schema": SCHEMA_VERSION, "created_by": f"skd-edge {__version__}", "sources": sources, "rows": rows}
     )
 
 
-def labels(paths: Sequence[Path]) -> list[str]:
+def make_source_labels(paths: Sequence[Path]) -> list[str]:
     """A short name for each path: its last part, or as many as tell it from the others.
 
     Raises:
         UsageError: A path is given twice.
     """
-    whole = [path.absolute() for path in paths]
-    if len(set(whole)) < len(whole):
-        twice = next(p for p, w in zip(paths, whole, strict=True) if whole.count(w) > 1)
-        raise UsageError(f"{twice} is given twice; a comparison needs different sources")
-    for depth in range(1, 1 + max((len(w.parts) for w in whole), default=0)):
-        names = ["/".join(w.parts[-depth:]) for w in whole]
+    absolute_paths = [path.absolute() for path in paths]
+    if len(set(absolute_paths)) < len(absolute_paths):
+        duplicate = next(p for p, w in zip(paths, absolute_paths, strict=True) if absolute_paths.count(w) > 1)
+        raise UsageError(f"{duplicate} is given twice; a comparison needs different sources")
+    for depth in range(1, 1 + max((len(w.parts) for w in absolute_paths), default=0)):
+        names = ["/".join(w.parts[-depth:]) for w in absolute_paths]
         if len(set(names)) == len(names):
             return names
-    return [str(w) for w in whole]
+    return [str(w) for w in absolute_paths]
 
 
-def refuse_other_devices(sources: Sequence[Source], *, force: bool) -> None:
+def _check_one_device(sources: Sequence[ComparisonSource], *, force: bool) -> None:
     """Milliseconds of different devices are not compared unless that is forced.
 
     Raises:
@@ -128,7 +135,7 @@ def refuse_other_devices(sources: Sequence[Source], *, force: bool) -> None:
     hint = "; --force puts them side by side without comparing them"
     if known[0].card and other.card:
         try:
-            refuse_other_device(known[0].card, other.card, f"{other.path} was measured")
+            check_same_device(known[0].card, other.card, f"{other.path} was measured")
         except UserError as error:
             raise UserError(f"{error}{hint}") from None
     raise UserError(
@@ -137,13 +144,15 @@ def refuse_other_devices(sources: Sequence[Source], *, force: bool) -> None:
     )
 
 
-def _raw(read: Sequence[Read]) -> tuple[dict[str, list[float]], dict[str, list[SweepPoint]]]:
+def _merge_samples_and_sweeps(
+    loaded: Sequence[LoadedSource],
+) -> tuple[dict[str, list[float]], dict[str, list[SweepPoint]]]:
     """Samples and sweeps of every source, named by file and source."""
-    many = len(read) > 1
+    many = len(loaded) > 1
     samples: dict[str, list[float]] = {}
     sweeps: dict[str, list[SweepPoint]] = {}
-    for one in read:
-        end = f" · {one.sources[0].label}" if many else ""
-        samples |= {name + end: values for name, values in one.samples.items()}
-        sweeps |= {name + end: points for name, points in one.sweeps.items()}
+    for one in loaded:
+        suffix = f" · {one.sources[0].label}" if many else ""
+        samples |= {name + suffix: values for name, values in one.samples.items()}
+        sweeps |= {name + suffix: points for name, points in one.sweeps.items()}
     return samples, sweeps

@@ -8,17 +8,17 @@ from typing import Any
 from skd_edge.report import charts
 from skd_edge.report import formatting as f
 from skd_edge.report.comparison import markdown as text
-from skd_edge.report.comparison.regression_gate import Judged
-from skd_edge.report.comparison.schema import Comparison, Row
-from skd_edge.report.html import environment, plotly_js
-from skd_edge.report.schema import Candidate, Result, SweepPoint
-from skd_edge.report.summary import numbered
+from skd_edge.report.comparison.regression_gate import GateResult
+from skd_edge.report.comparison.schema import Comparison, ComparisonRow
+from skd_edge.report.html import load_plotly_js, make_template_environment
+from skd_edge.report.schema import CandidateReport, RunReport, SweepPoint
+from skd_edge.report.summary import number_candidates
 
 
-def html_of(
-    now: Comparison,
-    before: Comparison | None,
-    judged: Judged,
+def render_comparison_html(
+    comparison: Comparison,
+    baseline: Comparison | None,
+    gate_result: GateResult,
     *,
     samples: Mapping[str, Sequence[float]],
     sweeps: Mapping[str, Sequence[SweepPoint]],
@@ -26,49 +26,55 @@ def html_of(
     """The page.
 
     Args:
-        now: What is compared.
-        before: The baseline, or None.
-        judged: What the gate said.
+        comparison: What is compared.
+        baseline: The baseline, or None.
+        gate_result: What the gate said.
         samples: Raw milliseconds by file and source, where they were kept.
         sweeps: Batch sweeps likewise.
 
     Raises:
         UserError: jinja2 or plotly is missing.
     """
-    result = as_result(now)
-    drawn = {
-        "tradeoff": charts.tradeoff(result) if any(c.accuracy is not None for c in result.candidates) else None,
-        "ecdf": charts.ecdf(samples),
-        "sweep": charts.batch_sweep(sweeps),
+    report = convert_to_run_report(comparison)
+    charts_by_name = {
+        "tradeoff": charts.build_tradeoff_chart(report)
+        if any(c.accuracy is not None for c in report.candidates)
+        else None,
+        "ecdf": charts.build_ecdf_chart(samples),
+        "sweep": charts.build_batch_sweep_chart(sweeps),
     }
-    rows, shown = text.grouped(now), text.columns(now)
-    others = [*(before.rows if before else []), *rows]
-    order = {n.it.name: n.number for n in numbered(result)}
+    rows, shown = text.group_rows_by_file(comparison), text.select_columns(comparison)
+    others = [*(baseline.rows if baseline else []), *rows]
+    number_by_name = {n.candidate.name: n.number for n in number_candidates(report)}
     context: dict[str, Any] = {
-        "now": now,
-        "thin": f.THIN,
-        "judged": judged,
+        "now": comparison,
+        "thin": f.THIN_SPACE,
+        "judged": gate_result,
         "titles": [text.COLUMNS[m][0] for m in shown],
         "rows": [
-            {"it": r, "number": order[_unique(r)], "cells": [text.cell(r, m) for m in shown],
-             "against": text.against(r, others)}
+            {
+                "it": r,
+                "number": number_by_name[_unique_row_name(r)],
+                "cells": [text.format_cell(r, m) for m in shown],
+                "against": text.format_latency_ratio(r, others),
+            }
             for r in rows
         ],
-        "signs": list(charts.signs(result.candidates).values()),
-        "sources": [*now.sources, *(before.sources if before else [])],
-        "warnings": text.warnings([*now.sources, *(before.sources if before else [])]),
-        "card": f.facts,
-        "plotly": plotly_js() if any(drawn.values()) else None,
-        **drawn,
-    }  # fmt: skip
-    return environment().get_template("comparison.html.j2").render(context)
+        "signs": list(charts.assign_marker_styles(report.candidates).values()),
+        "sources": [*comparison.sources, *(baseline.sources if baseline else [])],
+        "warnings": text.list_warnings([*comparison.sources, *(baseline.sources if baseline else [])]),
+        "card": f.flatten_to_rows,
+        "plotly": load_plotly_js() if any(charts_by_name.values()) else None,
+        **charts_by_name,
+    }
+    return make_template_environment().get_template("comparison.html.j2").render(context)
 
 
-def as_result(now: Comparison) -> Result:
+def convert_to_run_report(comparison: Comparison) -> RunReport:
     """The rows as candidates, so that the chart of a run draws them: a source has one shape and colour."""
     candidates = [
-        Candidate(
-            name=_unique(r),
+        CandidateReport(
+            name=_unique_row_name(r),
             student=r.source,
             precision=r.precision,
             accuracy=r.metrics.get("accuracy"),
@@ -76,10 +82,10 @@ def as_result(now: Comparison) -> Result:
             p50_ms=r.metrics.get("p50_ms"),
             p50_interval=r.intervals.get("p50_ms"),
         )
-        for r in now.rows
+        for r in comparison.rows
     ]
-    return Result.model_validate({"schema": 1, "name": "comparison", "candidates": candidates})
+    return RunReport.model_validate({"schema": 1, "name": "comparison", "candidates": candidates})
 
 
-def _unique(row: Row) -> str:
+def _unique_row_name(row: ComparisonRow) -> str:
     return f"{row.name} · {row.source}"

@@ -8,12 +8,12 @@ from pydantic import BaseModel
 
 from skd_bench.errors import UsageError
 from skd_edge.report.comparison.schema import Comparison
-from skd_edge.report.schema import Result
+from skd_edge.report.schema import RunReport
 
-SCHEMAS: dict[str, type[BaseModel]] = {"run": Result, "comparison": Comparison}
+SCHEMAS: dict[str, type[BaseModel]] = {"run": RunReport, "comparison": Comparison}
 
 
-def schema_of(name: str) -> str:
+def format_json_schema(name: str) -> str:
     """A JSON schema (draft 2020-12) as text.
 
     Args:

@@ -10,20 +10,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from skd_bench.benchmark.measurements import Measurements
+from skd_bench.benchmark.measurements import DeviceMeasurements
 from skd_bench.benchmark.results import load_samples
-from skd_bench.bundle.manifest import MANIFEST, Manifest
+from skd_bench.bundle.manifest import MANIFEST_FILE, Manifest
 from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
-from skd_edge.report.comparison.schema import SCHEMA, Comparison, Row, Source
-from skd_edge.report.schema import RESULT_FILE, Candidate, SweepPoint, load_result
+from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonRow, ComparisonSource
+from skd_edge.report.schema import REPORT_FILE, CandidateReport, SweepPoint, load_report
 
 Json = dict[str, Any]
-_LARGEST = 1 << 28
+_MAX_JSON_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class Read:
+class LoadedSource:
     """What was found in one place.
 
     Attributes:
@@ -33,13 +33,13 @@ class Read:
         sweeps: Batch sweeps by row name.
     """
 
-    sources: list[Source]
-    rows: list[Row]
+    sources: list[ComparisonSource]
+    rows: list[ComparisonRow]
     samples: dict[str, list[float]] = field(default_factory=dict)
     sweeps: dict[str, list[SweepPoint]] = field(default_factory=dict)
 
 
-def read_source(path: Path, label: str) -> Read:
+def read_source(path: Path, label: str) -> LoadedSource:
     """Read whatever it is.
 
     Args:
@@ -50,30 +50,30 @@ def read_source(path: Path, label: str) -> Read:
         UserError: It is none of these, or is broken.
     """
     if path.is_dir():
-        if (path / MANIFEST).is_file():
-            return _bundle(path, label)
-        if (path / RESULT_FILE).is_file():
-            return _run(path, label)
-        raise UserError(f"{path} is neither a bundle (no {MANIFEST}) nor a finished run (no {RESULT_FILE})")
-    data = _json(path)
+        if (path / MANIFEST_FILE).is_file():
+            return _load_bundle(path, label)
+        if (path / REPORT_FILE).is_file():
+            return _load_run(path, label)
+        raise UserError(f"{path} is neither a bundle (no {MANIFEST_FILE}) nor a finished run (no {REPORT_FILE})")
+    data = _load_json(path)
     if data.get("kind") == "comparison":
-        return _comparison(data, path)
+        return _parse_comparison(data, path)
     if data.get("kind") == "accuracy":
-        return _accuracy(data, path, label)
+        return _parse_accuracy(data, path, label)
     if "artefacts" in data and "device" in data:
-        return _bench(data, path, label, "bench")
+        return _parse_benchmark(data, path, label, "bench")
     if "pack" in data and "measured" in data:
-        return _pack(data, path, label)
+        return _parse_pack(data, path, label)
     raise UserError(
         f"{path} holds no measurements; give a bundle, a run folder, or the JSON of `skd-edge bench --json`, of "
         "`skd-edge accuracy --json`, of a pack, or of `skd-edge report --json`"
     )
 
 
-def _json(path: Path) -> Json:
+def _load_json(path: Path) -> Json:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UserError(f"{path} is larger than {_LARGEST >> 20} MiB; no measurements are")
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise UserError(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB; no measurements are")
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -84,59 +84,73 @@ def _json(path: Path) -> Json:
     return data
 
 
-def _run(path: Path, label: str) -> Read:
-    result = load_result(path)
-    card = {k: v for k, v in result.device.items() if k != "id"}
-    source = _source(label, path, "run", card, str(result.device.get("id") or ""), name=result.name)
-    rows = [_row(source, c.name, c, _numbers(c.model_dump()), _of_candidate(c)) for c in result.candidates if c.trained]
-    return Read([source], rows, dict(result.latency_samples), dict(result.batch_sweep))
+def _load_run(path: Path, label: str) -> LoadedSource:
+    report = load_report(path)
+    card = {k: v for k, v in report.device.items() if k != "id"}
+    source = _make_source(label, path, "run", card, str(report.device.get("id") or ""), name=report.name)
+    rows = [
+        _make_row(source, c.name, c, _select_metrics(c.model_dump()), _candidate_intervals(c))
+        for c in report.candidates
+        if c.trained
+    ]
+    return LoadedSource([source], rows, dict(report.latency_samples), dict(report.batch_sweep))
 
 
-def _of_candidate(c: Candidate) -> dict[str, tuple[float, float]]:
+def _candidate_intervals(c: CandidateReport) -> dict[str, tuple[float, float]]:
     return {name: i for name, i in (("accuracy", c.interval), ("p50_ms", c.p50_interval)) if i}
 
 
-def _bundle(path: Path, label: str) -> Read:
+def _load_bundle(path: Path, label: str) -> LoadedSource:
     manifest = Manifest.load(path)
-    first = manifest.artefact().measured
-    source = Source(
-        label=label, path=str(path), kind="bundle", name=manifest.name,
-        device_id=str(first.get("device") or ""), device=str(first.get("device_name") or ""),
-    )  # fmt: skip
+    first = manifest.find_artefact().measured
+    source = ComparisonSource(
+        label=label,
+        path=str(path),
+        kind="bundle",
+        name=manifest.name,
+        device_id=str(first.get("device") or ""),
+        device=str(first.get("device_name") or ""),
+    )
     rows = []
     for a in manifest.artefacts:
-        numbers = _numbers(a.measured) | {"bytes": float(a.bytes)}
+        numbers = _select_metrics(a.measured) | {"bytes": float(a.bytes)}
         if (agreement := a.parity.get("agreement")) is not None:
             numbers["agreement"] = float(agreement)
-        name = str(a.measured.get("name") or name_of(a.path, a.student, a.precision))
-        rows.append(_row(source, name, a, numbers, _intervals(a.measured), str(a.measured.get("device") or "")))
-    return Read([source], _apart(rows, [a.runtime for a in manifest.artefacts]))
+        name = str(a.measured.get("name") or format_candidate_name(a.path, a.student, a.precision))
+        rows.append(
+            _make_row(source, name, a, numbers, _parse_intervals(a.measured), str(a.measured.get("device") or ""))
+        )
+    return LoadedSource([source], _add_runtime_to_duplicate_names(rows, [a.runtime for a in manifest.artefacts]))
 
 
-def _bench(data: Json, path: Path, label: str, kind: Any) -> Read:
-    source = _source(label, path, kind, data["device"], name=str(data.get("name") or ""))
+def _parse_benchmark(data: Json, path: Path, label: str, kind: Any) -> LoadedSource:
+    source = _make_source(label, path, kind, data["device"], name=str(data.get("name") or ""))
     rows, sweeps, names = [], {}, {}
     for a in data["artefacts"]:
         latency = a.get("latency") or {}
         joules = (a.get("energy") or {}).get("joules_per_clip")
-        claimed = {k: v for k, v in (a.get("claimed") or {}).items() if k in ("accuracy", "test_accuracy")}
-        numbers = _numbers(claimed | latency | {"bytes": a.get("bytes"), "joules_per_clip": joules})
-        name = name_of(a.get("path") or [], str(a.get("student") or a["file"]), str(a.get("precision") or ""))
+        manifest_metrics = {k: v for k, v in (a.get("claimed") or {}).items() if k in ("accuracy", "test_accuracy")}
+        numbers = _select_metrics(manifest_metrics | latency | {"bytes": a.get("bytes"), "joules_per_clip": joules})
+        name = format_candidate_name(
+            a.get("path") or [], str(a.get("student") or a["file"]), str(a.get("precision") or "")
+        )
         name = str((a.get("claimed") or {}).get("name") or name)
-        own = str(a.get("name") or a["file"])  # "FILE @ RUNTIME" where it is not the file's own runtime
-        name += " @ " + own.split(" @ ", 1)[1] if " @ " in own else ""
-        names[own] = name
-        rows.append(_row(source, name, a, numbers, _intervals(latency)))
-        if points := _sweep(a.get("batches")):
+        target_name = str(a.get("name") or a["file"])  # "FILE @ RUNTIME" where it is not the file's own runtime
+        name += " @ " + target_name.split(" @ ", 1)[1] if " @ " in target_name else ""
+        names[target_name] = name
+        rows.append(_make_row(source, name, a, numbers, _parse_intervals(latency)))
+        if points := _parse_sweep(a.get("batches")):
             sweeps[name] = points
-    kept = data.get("samples_ms") or (_kept_samples(path) if "samples" in data else {})
+    archived_samples = data.get("samples_ms") or (_load_archived_samples(path) if "samples" in data else {})
     samples = {
-        names[own]: [float(s) for one in processes for s in one] for own, processes in kept.items() if own in names
+        names[target_name]: [float(s) for one in processes for s in one]
+        for target_name, processes in archived_samples.items()
+        if target_name in names
     }
-    return Read([source], rows, samples, sweeps)
+    return LoadedSource([source], rows, samples, sweeps)
 
 
-def _kept_samples(path: Path) -> Mapping[str, Any]:
+def _load_archived_samples(path: Path) -> Mapping[str, Any]:
     """The raw samples beside a result; a result that came without its archive is compared without them."""
     try:
         return load_samples(path)
@@ -144,73 +158,91 @@ def _kept_samples(path: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _sweep(points: Any) -> list[SweepPoint]:
+def _parse_sweep(points: Any) -> list[SweepPoint]:
     try:
         return [SweepPoint.model_validate(p) for p in points or []]
     except (ValidationError, TypeError):
         return []
 
 
-def _accuracy(data: Json, path: Path, label: str) -> Read:
-    source = _source(label, path, "accuracy", data["device"], name=str(data.get("name") or ""))
+def _parse_accuracy(data: Json, path: Path, label: str) -> LoadedSource:
+    source = _make_source(label, path, "accuracy", data["device"], name=str(data.get("name") or ""))
     rows = []
     for r in data["rows"]:
         top1 = r["accuracy"]["top1"]
         numbers = {"accuracy": top1["value"], **{k: r["accuracy"][k] for k in ("macro_f1", "ece")}, **r["cost"]}
         numbers |= {"agreement": (r.get("against_fp32") or {}).get("agreement")}
-        name = name_of(r["path"], r["student"], r["precision"])
+        name = format_candidate_name(r["path"], r["student"], r["precision"])
         name += f", {r['views']} views" if r["views"] > 1 else ""
-        rows.append(_row(source, name, r, _numbers(numbers), {"accuracy": (top1["low"], top1["high"])}))
-    return Read([source], rows)
+        rows.append(_make_row(source, name, r, _select_metrics(numbers), {"accuracy": (top1["low"], top1["high"])}))
+    return LoadedSource([source], rows)
 
 
-def _pack(data: Json, path: Path, label: str) -> Read:
-    read = Measurements.from_json(data, str(path))
-    if read.bench is not None:
-        return _bench(read.bench, path, label, "pack")
-    source = _source(label, path, "pack", read.device)
+def _parse_pack(data: Json, path: Path, label: str) -> LoadedSource:
+    measurements = DeviceMeasurements.from_json(data, str(path))
+    if measurements.bench is not None:
+        return _parse_benchmark(measurements.bench, path, label, "pack")
+    source = _make_source(label, path, "pack", measurements.device)
     rows = [
-        _row(source, m.latency.name, m.latency, _numbers(m.latency.to_json()), _intervals(m.latency.to_json()))
-        for m in read.measured
+        _make_row(
+            source,
+            m.latency.name,
+            m.latency,
+            _select_metrics(m.latency.to_json()),
+            _parse_intervals(m.latency.to_json()),
+        )
+        for m in measurements.measured
     ]
-    samples = {m.latency.name: [s for process in m.latency.samples_ms for s in process] for m in read.measured}
-    return Read([source], rows, samples)
+    samples = {m.latency.name: [s for process in m.latency.samples_ms for s in process] for m in measurements.measured}
+    return LoadedSource([source], rows, samples)
 
 
-def _comparison(data: Json, path: Path) -> Read:
+def _parse_comparison(data: Json, path: Path) -> LoadedSource:
     schema = data.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise UserError(f"{path} has schema {schema} and this skd-edge reads up to {SCHEMA}; upgrade it")
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise UserError(f"{path} has schema {schema} and this skd-edge reads up to {SCHEMA_VERSION}; upgrade it")
     try:
         stored = Comparison.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{path} is no comparison of skd-edge: {error.errors()[0]['msg']}; store it again") from error
-    return Read(stored.sources, stored.rows)
+    return LoadedSource(stored.sources, stored.rows)
 
 
 # ------------------------------------------------------------------------------------------------------- the pieces
-def name_of(path: Iterable[str], student: str, precision: str) -> str:
+def format_candidate_name(path: Iterable[str], student: str, precision: str) -> str:
     """A file's name as a run gives it: the cascade and the precision."""
     return f"{'>'.join(path) or student} {precision}".strip()
 
 
-def _source(label: str, path: Path, kind: Any, card: Mapping[str, Any], known: str = "", *, name: str = "") -> Source:
+def _make_source(
+    label: str, path: Path, kind: Any, card: Mapping[str, Any], known_device_id: str = "", *, name: str = ""
+) -> ComparisonSource:
     gpus = [str(g.get("name")) for g in card.get("gpus") or [] if isinstance(g, dict)]
-    words = ", ".join([str(card.get("cpu") or card.get("cpu_model") or "unknown device"), *gpus])
-    found = known or (device_id(dict(card)) if card else "")
-    return Source(label=label, path=str(path), kind=kind, name=name, device_id=found, device=words, card=dict(card))
+    device_text = ", ".join([str(card.get("cpu") or card.get("cpu_model") or "unknown device"), *gpus])
+    resolved_device_id = known_device_id or (device_id(dict(card)) if card else "")
+    return ComparisonSource(
+        label=label,
+        path=str(path),
+        kind=kind,
+        name=name,
+        device_id=resolved_device_id,
+        device=device_text,
+        card=dict(card),
+    )
 
 
-def _row(
-    source: Source,
+def _make_row(
+    source: ComparisonSource,
     name: str,
-    it: Any,
+    described: Any,
     metrics: dict[str, float],
     intervals: Mapping[str, tuple[float, float]],
     device: str | None = None,
-) -> Row:
-    get: Callable[[str], Any] = it.get if isinstance(it, dict) else lambda key: getattr(it, key, "")
-    return Row(
+) -> ComparisonRow:
+    get: Callable[[str], Any] = (
+        described.get if isinstance(described, dict) else lambda key: getattr(described, key, "")
+    )
+    return ComparisonRow(
         source=source.label,
         name=name,
         student=str(get("student") or ""),
@@ -221,19 +253,19 @@ def _row(
     )
 
 
-_NO_METRICS = {"n", "processes", "trained", "eligible", "on_front", "chosen", "steady", "accuracy_per_ms"}
+_NON_METRIC_KEYS = {"n", "processes", "trained", "eligible", "on_front", "chosen", "steady", "accuracy_per_ms"}
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+def _select_metrics(values: Mapping[str, Any]) -> dict[str, float]:
     """What is a number: a metric that nobody measured stays absent."""
     return {
         k: float(v)
         for k, v in values.items()
-        if isinstance(v, int | float) and not isinstance(v, bool) and k not in _NO_METRICS and v == v
+        if isinstance(v, int | float) and not isinstance(v, bool) and k not in _NON_METRIC_KEYS and v == v
     }
 
 
-def _intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _parse_intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """`p50_interval` belongs to `p50_ms`, and a plain `interval` to the accuracy."""
     named = {k.replace("_interval", "_ms") if k != "interval" else "accuracy": v for k, v in values.items()}
     return {
@@ -243,7 +275,7 @@ def _intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     }
 
 
-def _apart(rows: list[Row], runtimes: list[str]) -> list[Row]:
+def _add_runtime_to_duplicate_names(rows: list[ComparisonRow], runtimes: list[str]) -> list[ComparisonRow]:
     """Files that differ in the runtime alone get its name too."""
     names = [row.name for row in rows]
     return [

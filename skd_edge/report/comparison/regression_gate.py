@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skd_bench.errors import UsageError, UserError
-from skd_edge.report.comparison.schema import Comparison, Row
+from skd_edge.report.comparison.schema import Comparison, ComparisonRow
 
-_RULE = re.compile(r"\s*([A-Za-z]\w*)\s*(<=|>=|<|>)\s*([+\-−]?)\s*(\d{1,12}(?:\.\d{0,12})?)\s*(%?)\s*", re.ASCII)
-_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_RULE_PATTERN = re.compile(
+    r"\s*([A-Za-z]\w*)\s*(<=|>=|<|>)\s*([+\-−]?)\s*(\d{1,12}(?:\.\d{0,12})?)\s*(%?)\s*", re.ASCII
+)
+_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -42,26 +44,26 @@ class Rule:
     change: bool
     percent: bool
 
-    def broken_by(self, value: float) -> bool:
+    def is_broken_by(self, value: float) -> bool:
         """Whether a level, or a change, is beyond the limit."""
-        return bool(_COMPARE[self.compare](value, self.number))
+        return bool(_OPERATORS[self.compare](value, self.number))
 
 
 @dataclass(frozen=True)
-class Failure:
+class RuleFailure:
     """A row that a rule fails, and why, in words."""
 
     rule: Rule
-    row: Row
+    row: ComparisonRow
     why: str
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateResult:
     """What the gate found: failures, how many rows each rule judged, and what could not be judged."""
 
-    failures: list[Failure]
-    judged: int
+    failures: list[RuleFailure]
+    check_count: int
     notes: list[str]
 
 
@@ -71,7 +73,7 @@ def parse_rule(text: str) -> Rule:
     Raises:
         UsageError: It is none; says how one looks.
     """
-    match = _RULE.fullmatch(text)
+    match = _RULE_PATTERN.fullmatch(text)
     if match is None:
         raise UsageError(
             f"--fail-if {text!r} is no rule; a rule is METRIC, one of < <= > >=, and a number: 'p90_ms>+10%' (against "
@@ -86,11 +88,11 @@ def parse_rule(text: str) -> Rule:
     return Rule(text.strip(), metric, compare, value, bool(sign), bool(percent))
 
 
-def judge(now: Comparison, rules: Sequence[Rule], baseline: Comparison | None) -> Judged:
+def evaluate_rules(comparison: Comparison, rules: Sequence[Rule], baseline: Comparison | None) -> GateResult:
     """Judge every row by every rule.
 
     Args:
-        now: What is judged.
+        comparison: What is judged.
         rules: See `parse_rule`.
         baseline: What changes are counted from; needed by a rule with a sign.
 
@@ -98,7 +100,7 @@ def judge(now: Comparison, rules: Sequence[Rule], baseline: Comparison | None) -
         UsageError: A rule needs a baseline and there is none, or names a metric that no row has.
         UserError: A rule found no row that it could judge: a gate that judges nothing must not pass.
     """
-    known = now.metrics()
+    known = comparison.metric_names()
     for rule in rules:
         if rule.metric not in known:
             raise UsageError(
@@ -106,37 +108,37 @@ def judge(now: Comparison, rules: Sequence[Rule], baseline: Comparison | None) -
             )
         if rule.change and baseline is None:
             raise UsageError(f"--fail-if {rule.text!r} judges a change, so it needs --baseline FILE")
-    before = {row.name: row for row in baseline.rows} if baseline else {}
-    failures: list[Failure] = []
+    baseline_rows = {row.name: row for row in baseline.rows} if baseline else {}
+    failures: list[RuleFailure] = []
     notes: list[str] = []
-    total = 0
+    check_count = 0
     for rule in rules:
-        judged = 0
-        for row in now.rows:
-            said, broken = _judge_row(rule, row, before.get(row.name))
-            judged += broken is not None
+        evaluated_rows = 0
+        for row in comparison.rows:
+            reason, broken = _evaluate_row(rule, row, baseline_rows.get(row.name))
+            evaluated_rows += broken is not None
             if broken:
-                failures.append(Failure(rule, row, said))
+                failures.append(RuleFailure(rule, row, reason))
             elif broken is None:
-                notes.append(f"{rule.text}: {row.name} ({row.source}) not judged: {said}")
-        if not judged:
-            raise UserError(f"--fail-if {rule.text!r} judged nothing: {'; '.join(notes[-len(now.rows) :])}")
-        total += judged
-    gone = sorted(set(before) - {row.name for row in now.rows})
-    notes += [f"in the baseline and not here: {', '.join(gone)}"] if gone else []
-    return Judged(failures, total, notes)
+                notes.append(f"{rule.text}: {row.name} ({row.source}) not judged: {reason}")
+        if not evaluated_rows:
+            raise UserError(f"--fail-if {rule.text!r} judged nothing: {'; '.join(notes[-len(comparison.rows) :])}")
+        check_count += evaluated_rows
+    missing = sorted(set(baseline_rows) - {row.name for row in comparison.rows})
+    notes += [f"in the baseline and not here: {', '.join(missing)}"] if missing else []
+    return GateResult(failures, check_count, notes)
 
 
-def _judge_row(rule: Rule, row: Row, before: Row | None) -> tuple[str, bool | None]:
+def _evaluate_row(rule: Rule, row: ComparisonRow, baseline_row: ComparisonRow | None) -> tuple[str, bool | None]:
     """The reason in words, and whether the row fails; None where it cannot be judged."""
     value = row.metrics.get(rule.metric)
     if not rule.change:
         if value is None:
             return f"{rule.metric} was not measured", None
-        return f"{rule.metric} is {value:.4g}", rule.broken_by(value)
-    if before is None:
+        return f"{rule.metric} is {value:.4g}", rule.is_broken_by(value)
+    if baseline_row is None:
         return "the baseline has no such file", None
-    old = before.metrics.get(rule.metric)
+    old = baseline_row.metrics.get(rule.metric)
     if old is None:
         return f"the baseline has no {rule.metric}", None
     if value is None:  # what was known once and is not any more must not pass in silence
@@ -145,12 +147,12 @@ def _judge_row(rule: Rule, row: Row, before: Row | None) -> tuple[str, bool | No
         return f"{rule.metric} was 0: there is no percentage of it", None
     change = 100 * (value - old) / abs(old) if rule.percent else value - old
     unit = " %" if rule.percent else ""
-    said = f"{rule.metric} {old:.4g} -> {value:.4g} ({change:+.3g}{unit})"
-    return said + _overlap(rule.metric, row, before), rule.broken_by(change)
+    reason = f"{rule.metric} {old:.4g} -> {value:.4g} ({change:+.3g}{unit})"
+    return reason + _format_interval_overlap(rule.metric, row, baseline_row), rule.is_broken_by(change)
 
 
-def _overlap(metric: str, row: Row, before: Row) -> str:
-    a, b = row.intervals.get(metric), before.intervals.get(metric)
+def _format_interval_overlap(metric: str, row: ComparisonRow, baseline_row: ComparisonRow) -> str:
+    a, b = row.intervals.get(metric), baseline_row.intervals.get(metric)
     if a is None or b is None:
         return ""
     return "; their 95 % intervals overlap" if a[0] <= b[1] and b[0] <= a[1] else "; their 95 % intervals are apart"

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 
 # The order of columns; what else was measured follows by name.
-METRICS = {
+METRIC_DESCRIPTIONS = {
     "accuracy": "accuracy of the file, 0..1",
     "test_accuracy": "accuracy of the file on the test set, 0..1",
     "macro_f1": "mean F1 over classes, 0..1",
@@ -26,11 +26,11 @@ METRICS = {
 }
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Source(_Part):
+class ComparisonSource(_FrozenModel):
     """One thing that was compared.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source(_Part):
     card: dict[str, Any] = {}
 
 
-class Row(_Part):
+class ComparisonRow(_FrozenModel):
     """One file of one source.
 
     Attributes:
@@ -74,16 +74,16 @@ class Row(_Part):
     intervals: dict[str, tuple[float, float]] = {}
 
 
-class Comparison(_Part):
+class Comparison(_FrozenModel):
     """Sources side by side: the content of a comparison's JSON, and what serves as a baseline later."""
 
-    schema_version: int = Field(SCHEMA, alias="schema", ge=1)
+    schema_version: int = Field(SCHEMA_VERSION, alias="schema", ge=1)
     kind: Literal["comparison"] = "comparison"
     created_by: str = ""
-    sources: list[Source]
-    rows: list[Row]
+    sources: list[ComparisonSource]
+    rows: list[ComparisonRow]
 
-    def metrics(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """Every metric that some row has, in the order of columns."""
-        there = {m for row in self.rows for m in row.metrics}
-        return [m for m in METRICS if m in there] + sorted(there - set(METRICS))
+        present = {m for row in self.rows for m in row.metrics}
+        return [m for m in METRIC_DESCRIPTIONS if m in present] + sorted(present - set(METRIC_DESCRIPTIONS))

@@ -6,14 +6,14 @@ import sys
 import pytest
 
 import skd_bench
-from skd_bench.__main__ import main, table
+from skd_bench.__main__ import format_benchmark_table, main
 from skd_bench.benchmark import targets as rows
-from skd_bench.benchmark.benchmark import bench_bundle
-from skd_bench.benchmark.scenarios import Extra
+from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UserError
-from skd_bench.runtimes.cuda import no_driver
+from skd_bench.runtimes.cuda import why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.builder import build_engine
-from skd_bench.runtimes.tensorrt.library import flavour, installed
+from skd_bench.runtimes.tensorrt.library import find_flavour, find_installed_modules
 
 HOME = os.path.dirname(os.path.dirname(skd_bench.__file__))
 
@@ -29,7 +29,7 @@ def command(*arguments) -> subprocess.CompletedProcess:
 
 
 def test_a_bundle_is_weighed_and_the_clips_too(bundle_with_samples):
-    result = bench_bundle(bundle_with_samples, processes=2, queries=40)
+    result = benchmark_bundle(bundle_with_samples, processes=2, queries=40)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     [row] = result["artefacts"]
     assert row["file"] == "artefacts/fp32.onnx"
@@ -43,7 +43,7 @@ def test_a_bundle_is_weighed_and_the_clips_too(bundle_with_samples):
     assert result["clips"]["samples"] == 2
     assert result["clips"]["decode_ms"] > result["clips"]["preprocess_ms"] > 0
     assert result["contract"] == {"frames": 4, "height": 16, "width": 16, "batch": 1}
-    text = table(result)
+    text = format_benchmark_table(result)
     assert "* artefacts/fp32.onnx" in text
     assert "n/a" in text
     assert "decoding" in text
@@ -64,7 +64,7 @@ def test_a_changed_bundle_is_not_measured(bundle, capsys):
     path = bundle / "artefacts" / "other.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(UserError, match=r"other\.onnx has other bytes"):
-        bench_bundle(bundle, processes=1, queries=5)
+        benchmark_bundle(bundle, processes=1, queries=5)
     assert main([str(bundle)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -92,15 +92,15 @@ def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
     bundle_with_samples, tmp_path, monkeypatch
 ):
     pytest.importorskip("torch")
-    extra = Extra(["multi-stream"], [1, 3], 1e6, ["torch-eager", "tensorrt-rtx", "tensorrt"])
+    extra = LoadScenarios(["multi-stream"], [1, 3], 1e6, ["torch-eager", "tensorrt-rtx", "tensorrt"])
     monkeypatch.setattr(rows, "_REPEATS", 3)
     engine = tmp_path / "net.engine"
-    if installed(flavour("tensorrt-rtx")) and no_driver():
+    if find_installed_modules(find_flavour("tensorrt-rtx")) and why_cuda_unavailable():
         build_engine(
             next(bundle_with_samples.glob("artefacts/*.onnx")), engine, runtime="tensorrt-rtx", sms=[86]
         )  # what a GPU would run
     engines = [engine] if engine.exists() else []
-    result = bench_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
+    result = benchmark_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
     own, other = result["artefacts"]
     assert (own["name"], other["name"]) == ("artefacts/fp32.onnx", "artefacts/fp32.onnx @ torch-eager")
     assert (own["default"], other["default"]) == (True, False)
@@ -117,16 +117,16 @@ def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
     reasons = {one["runtime"]: one["reason"] for one in result["not_run"]}
     assert {"tensorrt-rtx", "tensorrt"} <= set(reasons)
     assert len(result["not_run"]) == 2 + 2 * len(engines)
-    if no_driver():
+    if why_cuda_unavailable():
         assert all("not installed" in why or "no NVIDIA driver" in why for why in reasons.values())
-    text = table(result)
+    text = format_benchmark_table(result)
     assert "not run: artefacts/fp32.onnx @ tensorrt-rtx" in text
     assert "multi-stream: p99_ms n/a" in text
     assert "within p90_ms <= 1000000" in text
 
 
 def test_answers_that_are_no_numbers_are_named(broken_bundle):
-    result = bench_bundle(broken_bundle, processes=1, queries=12)
+    result = benchmark_bundle(broken_bundle, processes=1, queries=12)
     assert any("answers NaN or an infinity to random clips" in note for note in result["notes"])
     assert any("0.mp4" in note and "NaN" in note for note in result["notes"])
     assert result["artefacts"][0]["latency"]["finite"] is False

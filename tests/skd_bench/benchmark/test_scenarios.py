@@ -5,16 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skd_bench.benchmark.latency import Latency, Target
-from skd_bench.benchmark.scenarios import BATCHES, Extra, measure_loads, throughput, within_bound
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_bench.benchmark.scenarios import (
+    BATCHES,
+    LoadScenarios,
+    compute_throughput,
+    find_batch_within_bound,
+    measure_loads,
+)
 from skd_bench.errors import UsageError
-from skd_bench.stats import percentile
+from skd_bench.stats import percentile_interval
 
 
-def latency(name: str, *processes: list[float]) -> Latency:
+def latency(name: str, *processes: list[float]) -> LatencyResult:
     samples = [np.array(p) for p in processes]
-    p50, p90, p99 = (percentile(samples, q, resamples=50) for q in (50, 90, 99))
-    return Latency(name, [list(p) for p in processes], p50, p90, p99, sum(map(len, processes)), 1.0, 1.0, True, None)
+    p50, p90, p99 = (percentile_interval(samples, q, resamples=50) for q in (50, 90, 99))
+    return LatencyResult(
+        name, [list(p) for p in processes], p50, p90, p99, sum(map(len, processes)), 1.0, 1.0, True, None
+    )
 
 
 def recorder(asked: list):
@@ -28,26 +36,31 @@ def recorder(asked: list):
 
 
 def test_what_is_asked_is_checked():
-    assert Extra().checked() == Extra()
-    assert Extra(bound_ms=5).checked().batches == list(BATCHES)
-    assert Extra(["offline", "offline"], [4, 1, 4]).checked() == Extra(["offline"], [1, 4])
-    for wrong in (Extra(["server"]), Extra(batches=[0]), Extra(batches=[5000]), Extra(bound_ms=0.0)):
+    assert LoadScenarios().check_and_complete() == LoadScenarios()
+    assert LoadScenarios(bound_ms=5).check_and_complete().batches == list(BATCHES)
+    assert LoadScenarios(["offline", "offline"], [4, 1, 4]).check_and_complete() == LoadScenarios(["offline"], [1, 4])
+    for wrong in (
+        LoadScenarios(["server"]),
+        LoadScenarios(batches=[0]),
+        LoadScenarios(batches=[5000]),
+        LoadScenarios(bound_ms=0.0),
+    ):
         with pytest.raises(UsageError, match="offline" if wrong.scenarios else "cannot be"):
-            wrong.checked()
+            wrong.check_and_complete()
 
 
 def test_every_load_is_measured_and_offline_at_the_batch_that_was_best_before():
     asked: list = []
-    targets = [Target("a", "a.onnx"), Target("b", "b.onnx", "openvino")]
+    targets = [LatencyTarget("a", "a.onnx"), LatencyTarget("b", "b.onnx", "openvino")]
     single = {t.name: latency(t.name, [1.5] * 400, [1.5] * 400) for t in targets}
-    extra = Extra(["single-stream", "multi-stream", "offline"], [1, 4, 8], bound_ms=3.5).checked()
+    extra = LoadScenarios(["single-stream", "multi-stream", "offline"], [1, 4, 8], bound_ms=3.5).check_and_complete()
     facts, found = measure_loads(targets, extra, single, recorder(asked))
     in_turns, stretches = asked
-    assert sorted((t.path, t.batch) for t in in_turns) == sorted(2 * [("a.onnx", 8), ("b.onnx", 8)] + [
-        (f"{n}.onnx", b) for n in "ab" for b in (1, 4)
-    ])  # fmt: skip
-    assert not any(t.stretch for t in in_turns)
-    assert [(t.path, t.runtime, t.batch, t.stretch) for t in stretches] == [
+    assert sorted((t.path, t.batch) for t in in_turns) == sorted(
+        2 * [("a.onnx", 8), ("b.onnx", 8)] + [(f"{n}.onnx", b) for n in "ab" for b in (1, 4)]
+    )
+    assert not any(t.without_turns for t in in_turns)
+    assert [(t.path, t.runtime, t.batch, t.without_turns) for t in stretches] == [
         ("a.onnx", "ort", 8, True),
         ("b.onnx", "openvino", 8, True),
     ]
@@ -68,12 +81,12 @@ def test_every_load_is_measured_and_offline_at_the_batch_that_was_best_before():
 def test_nothing_more_is_measured_than_asked():
     asked: list = []
     single = {"a": latency("a", [1.0] * 20)}
-    assert measure_loads([Target("a", "a.onnx")], Extra(), single, recorder(asked))[1] == {}
+    assert measure_loads([LatencyTarget("a", "a.onnx")], LoadScenarios(), single, recorder(asked))[1] == {}
     assert asked == []
 
 
 def test_throughput_counts_clips_over_time_and_spreads_over_processes():
-    speed = throughput(latency("a", [2.0] * 10, [4.0] * 10), 8)
+    speed = compute_throughput(latency("a", [2.0] * 10, [4.0] * 10), 8)
     assert speed.value == pytest.approx((4000 + 2000) / 2)
     assert 2000 <= speed.low <= speed.value <= speed.high <= 4000
 
@@ -89,7 +102,7 @@ rows = st.lists(
 
 @given(rows, st.floats(0.1, 100))
 def test_the_bound_is_kept_and_nothing_within_it_is_faster(swept, bound):
-    best = within_bound(swept, bound)
+    best = find_batch_within_bound(swept, bound)
     kept = [row["clips_per_second"] for row in swept if row["p99_ms"] <= bound]
     assert best["clips_per_second"] == max(kept, default=None)
     assert ("reason" in best) == (not kept)
@@ -97,8 +110,12 @@ def test_the_bound_is_kept_and_nothing_within_it_is_faster(swept, bound):
 
 def test_too_few_queries_carry_no_bound():
     few = {"batch": 1, "p90_ms": None, "p99_ms": None, "clips_per_second": 5.0, "interval": [5.0, 5.0]}
-    assert "64" in within_bound([few], 10)["reason"]
+    assert "64" in find_batch_within_bound([few], 10)["reason"]
     some = few | {"p90_ms": 3.0}
-    assert within_bound([some], 10) == {
-        "bound_ms": 10, "metric": "p90_ms", "batch": 1, "clips_per_second": 5.0, "interval": [5.0, 5.0],
-    }  # fmt: skip
+    assert find_batch_within_bound([some], 10) == {
+        "bound_ms": 10,
+        "metric": "p90_ms",
+        "batch": 1,
+        "clips_per_second": 5.0,
+        "interval": [5.0, 5.0],
+    }

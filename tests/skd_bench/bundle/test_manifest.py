@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest, Sample, resolve
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest, SampleClip, resolve_bundle_path
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 
 MODEL, README = b"\x08\x0a model bytes", b"# hello\n"
 
@@ -27,7 +27,7 @@ def example(**more):
         "classes": ["left", "right"],
         "contract": "float_clip",
         "sampling": Sampling(8, "dense", 2),
-        "preprocess": Preprocess(32, 48, "pad", (0.4, 0.5, 0.6), (0.2, 0.25, 1.0)),
+        "preprocess": Preprocessing(32, 48, "pad", (0.4, 0.5, 0.6), (0.2, 0.25, 1.0)),
         "default": "wide.fp32.onnx",
         "artefacts": [Artefact("wide.fp32.onnx", sha(MODEL), len(MODEL), "fp32", "ort", "wide", ["teacher", "wide"])],
         "documents": {"README.md": sha(README)},
@@ -56,13 +56,13 @@ def test_what_is_saved_is_loaded(bundle):
     manifest = example(licences={"data": "CC0 é"}, provenance={"seed": 1, "nested": {"a": [1.5, None, True]}})
     manifest.save(bundle)
     assert Manifest.load(bundle) == manifest
-    assert manifest.artefact().student == "wide"
+    assert manifest.find_artefact().student == "wide"
     with pytest.raises(UserError, match=r"no artefact 'x'.*wide.fp32.onnx"):
-        manifest.artefact("x")
+        manifest.find_artefact("x")
 
 
 def test_intact_bundle_has_no_problems(bundle):
-    assert verify(bundle) == []
+    assert find_bundle_problems(bundle) == []
 
 
 @pytest.mark.parametrize("file", ["wide.fp32.onnx", "README.md"])
@@ -74,7 +74,7 @@ def test_tampering_is_found(bundle, file, how):
         path.unlink()
     else:
         path.write_bytes(data + b"x" if how == "longer" else bytes([data[0] ^ 1]) + data[1:])
-    (problem,) = verify(bundle)
+    (problem,) = find_bundle_problems(bundle)
     assert problem.startswith(file)
 
 
@@ -94,18 +94,18 @@ def test_what_can_be_executed_is_found(bundle, name, data, mode, words):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     path.chmod(mode)
-    problems = verify(bundle)
+    problems = find_bundle_problems(bundle)
     assert problems == [] if words is None else (len(problems) == 1 and name in problems[0] and words in problems[0])
 
 
 def test_links_are_found_and_those_that_lead_out_are_refused(bundle, tmp_path):
     os.symlink("README.md", bundle / "again.md")
-    assert [p for p in verify(bundle) if "again.md is a link" in p]
+    assert [p for p in find_bundle_problems(bundle) if "again.md is a link" in p]
     (tmp_path / "outside").write_bytes(MODEL)
     (bundle / "wide.fp32.onnx").unlink()
     os.symlink("../outside", bundle / "wide.fp32.onnx")
     with pytest.raises(UserError, match="leads out"):
-        verify(bundle)
+        find_bundle_problems(bundle)
 
 
 CLIMBING = ["../x", "/etc/passwd", "a/../../x", "..", "", ".", "a//b", "C:/x", "a\\..\\b", "./x", "x\0"]
@@ -131,7 +131,7 @@ def test_names_that_climb_are_refused(bundle, file, where):
 @given(st.one_of(st.text(max_size=20), st.lists(st.sampled_from(["..", ".", "a", "", "/", "\\"])).map("/".join)))
 def test_no_name_ever_leads_out(bundle, name):
     try:
-        path = resolve(bundle, name)
+        path = resolve_bundle_path(bundle, name)
     except ValueError:
         return
     assert path.resolve().is_relative_to(bundle.resolve())
@@ -153,7 +153,7 @@ def test_half_written_bundle_is_refused(bundle, half):
         path.write_bytes(path.read_bytes()[:200])
     elif half == "empty manifest":
         path.write_bytes(b"")
-    for call in (Manifest.load, verify):
+    for call in (Manifest.load, find_bundle_problems):
         with pytest.raises(UserError, match=r"no bundle|malformed"):
             call(bundle / "x" if half == "no folder" else bundle)
 
@@ -218,5 +218,5 @@ def test_saving_a_contradiction_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no artefact"):
         replace(example(), default="x").save(tmp_path)
     with pytest.raises(ValueError, match="plain path"):
-        replace(example(), samples=[Sample("../x", sha(b""), 0, "left")]).save(tmp_path)
+        replace(example(), samples=[SampleClip("../x", sha(b""), 0, "left")]).save(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -5,8 +5,8 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_bench.evaluation.evaluate import evaluate
-from skd_bench.evaluation.labelled_videos import labelled_videos
-from skd_bench.text_tables import table
+from skd_bench.evaluation.labelled_videos import load_labelled_videos
+from skd_bench.text_tables import format_accuracy_table
 
 # "bright" and "green" share their logit on greys: which of them is answered is not asked.
 GREYS = {"dark": (20, 40, 60, 240), "bright": (10,)}
@@ -49,7 +49,7 @@ def test_every_file_is_scored_at_the_protocol_and_with_more_views(bundle, clips)
     assert one["rejecting"]["recall"][0]["recall"] == 0.75
     assert one["rejecting"]["recall"][0]["false_reports"] == 1
     assert min(one["cost"].values()) > 0
-    said = table(got)
+    said = format_accuracy_table(got)
     assert "60.0%" in said
     assert "3 views against one view: +0.0 points" in said
     assert "broken.mp4" in said
@@ -67,12 +67,12 @@ def test_the_precisions_of_one_network_are_compared_with_fp32(bundle, clips):
 
 
 def test_labels_come_from_folders_or_a_table(tmp_path, clips):
-    found = labelled_videos(clips, ["bright", "dark"])
+    found = load_labelled_videos(clips, ["bright", "dark"])
     assert [v.label for v in found] == [0] + [1] * 4
     assert len({v.group for v in found}) == 5
     with (tmp_path / "index.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "group"), ("clips/dark/20.mp4", "dark", "g"), ("x", "dark", "")])
-    first, second = labelled_videos(tmp_path / "index.csv", ["bright", "dark"])
+    first, second = load_labelled_videos(tmp_path / "index.csv", ["bright", "dark"])
     assert (first.label, first.group, first.path) == (1, "g", tmp_path / "clips/dark/20.mp4")
     assert second.group == "x"
 
@@ -85,7 +85,7 @@ def test_a_table_that_says_nothing_is_refused(tmp_path, text, said):
     table = tmp_path / "index.csv"
     table.write_text(text)
     with pytest.raises(UserError, match=said):
-        labelled_videos(table, ["dark"])
+        load_labelled_videos(table, ["dark"])
 
 
 def test_what_cannot_be_scored_is_refused(tmp_path, bundle, clips):

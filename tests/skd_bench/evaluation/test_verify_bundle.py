@@ -9,12 +9,12 @@ import zipfile
 
 import pytest
 
-from skd_bench.bundle.archive import opened
+from skd_bench.bundle.archive import open_bundle
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.signing import SIGNATURE, sign, signer
+from skd_bench.bundle.signing import SIGNATURE_FILE, sign_bundle, verify_signature
 from skd_bench.errors import UserError
-from skd_bench.evaluation.replay import ANSWERS, answers_of
-from skd_bench.evaluation.verify_bundle import examine
+from skd_bench.evaluation.replay import ANSWERS_FILE, compute_sample_logits
+from skd_bench.evaluation.verify_bundle import verify_bundle
 from skd_bench.files import sha256_file, write_json
 
 needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen is installed")
@@ -23,32 +23,32 @@ needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no
 @pytest.fixture
 def answered(bundle_with_samples):
     """A bundle with sample clips and what its file says of them."""
-    note(bundle_with_samples, answers_of(bundle_with_samples, Manifest.load(bundle_with_samples)))
+    note(bundle_with_samples, compute_sample_logits(bundle_with_samples, Manifest.load(bundle_with_samples)))
     return bundle_with_samples
 
 
 def note(bundle, answers):
-    write_json(bundle / ANSWERS, answers)
+    write_json(bundle / ANSWERS_FILE, answers)
     path = bundle / "manifest.json"
-    data = json.loads(path.read_text()) | {"documents": {ANSWERS: sha256_file(bundle / ANSWERS)}}
+    data = json.loads(path.read_text()) | {"documents": {ANSWERS_FILE: sha256_file(bundle / ANSWERS_FILE)}}
     path.write_text(json.dumps(data))
 
 
 # ------------------------------------------------------------------------------------------------------ answers
 def test_an_intact_bundle_answers_as_it_did(answered):
-    found = examine(answered)
+    found = verify_bundle(answered)
     [answer] = found.answers
     assert (answer.clips, answer.relative, answer.flips, answer.problem) == (2, pytest.approx(0, abs=1e-5), 0, None)
     assert found.problems == []
     assert "2 sample clips" in found.to_text()
-    assert examine(answered, run=False).answers == []
+    assert verify_bundle(answered, run=False).answers == []
 
 
 def test_other_answers_here_are_a_problem(answered):
-    known = json.loads((answered / ANSWERS).read_text())
+    known = json.loads((answered / ANSWERS_FILE).read_text())
     known["artefacts/fp32.onnx"]["samples/0.mp4"].reverse()
     note(answered, known)
-    [problem] = examine(answered).problems
+    [problem] = verify_bundle(answered).problems
     assert "answers otherwise here" in problem
     assert "1 of 2 sample clips" in problem
 
@@ -58,25 +58,25 @@ def test_other_answers_here_are_a_problem(answered):
     ["[", "[]", '{"artefacts/fp32.onnx": {"samples/0.mp4": "x"}}', '{"artefacts/fp32.onnx": {"samples/0.mp4": [1]}}'],
 )
 def test_answers_that_are_none_are_refused(answered, content):
-    (answered / ANSWERS).write_text(content)
+    (answered / ANSWERS_FILE).write_text(content)
     path = answered / "manifest.json"
     path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"documents": {ANSWERS: sha256_file(answered / ANSWERS)}})
+        json.dumps(json.loads(path.read_text()) | {"documents": {ANSWERS_FILE: sha256_file(answered / ANSWERS_FILE)}})
     )
     with pytest.raises(UserError, match="cannot be read as logits"):
-        examine(answered)
+        verify_bundle(answered)
 
 
 def test_nothing_is_run_before_all_hashes_are_right(answered):
     (answered / "artefacts/fp32.onnx").write_bytes(b"not what was written")
-    found = examine(answered)
+    found = verify_bundle(answered)
     assert found.answers == []
     assert "fp32.onnx" in found.problems[0]
 
 
 def test_strays_are_named(answered):
     (answered / "notes.txt").write_text("from a colleague")
-    found = examine(answered, run=False)
+    found = verify_bundle(answered, run=False)
     assert found.strays == ["notes.txt"]
     assert found.problems == []
 
@@ -95,11 +95,11 @@ def keys(tmp_path):
 def test_signed_and_checked(bundle, keys):
     before = sha256_file(bundle / "manifest.json")
     for _ in range(2):  # signing again replaces the signature
-        assert sign(bundle, keys / "anna") == bundle / SIGNATURE
-    found = examine(bundle, signers=keys / "signers")
+        assert sign_bundle(bundle, keys / "anna") == bundle / SIGNATURE_FILE
+    found = verify_bundle(bundle, signers=keys / "signers")
     assert (found.signer, found.problems, found.strays) == ("anna@example.org", [], [])
     assert found.payload == before
-    assert "not checked" in examine(bundle).to_text()
+    assert "not checked" in verify_bundle(bundle).to_text()
 
 
 @needs_keygen
@@ -107,18 +107,18 @@ def test_signed_and_checked(bundle, keys):
 def test_signatures_that_do_not_hold_are_refused(bundle, keys, how):
     words = "not signed|signed by nobody|does not belong|no list of signers"
     if how in ("manifest changed", "no list"):
-        sign(bundle, keys / "anna")
+        sign_bundle(bundle, keys / "anna")
     if how == "manifest changed":
         path = bundle / "manifest.json"
         path.write_text(path.read_text().replace('"tiny bundle"', '"tidy bundle"'))
     elif how == "a stranger":
-        sign(bundle, keys / "stranger")
+        sign_bundle(bundle, keys / "stranger")
     elif how == "another namespace":
         subprocess.run(
             ["ssh-keygen", "-q", "-Y", "sign", "-f", keys / "anna", "-n", "git", bundle / "manifest.json"], check=True
         )
     with pytest.raises(UserError, match=words):
-        signer(bundle, keys / ("none" if how == "no list" else "signers"))
+        verify_signature(bundle, keys / ("none" if how == "no list" else "signers"))
 
 
 @needs_keygen
@@ -126,11 +126,11 @@ def test_what_cannot_be_signed_is_told(bundle, keys):
     (keys / "text").write_text("no key")
     for key, words in (("text", "cannot be signed"), ("gone", "there is no key")):
         with pytest.raises(UserError, match=words):
-            sign(bundle, keys / key)
+            sign_bundle(bundle, keys / key)
     (bundle / "artefacts/fp32.onnx").write_bytes(b"x")
     with pytest.raises(UserError, match="not as it was written"):
-        sign(bundle, keys / "anna")
-    assert not (bundle / SIGNATURE).exists()
+        sign_bundle(bundle, keys / "anna")
+    assert not (bundle / SIGNATURE_FILE).exists()
 
 
 # ------------------------------------------------------------------------------------------------------ zip files
@@ -143,9 +143,9 @@ def zipped(bundle, path, prefix=""):
 
 @pytest.mark.parametrize("prefix", ["", "bündel/"])
 def test_a_zip_is_examined_as_its_folder(answered, tmp_path, prefix):
-    found = examine(zipped(answered, tmp_path / "b.zip", prefix))
+    found = verify_bundle(zipped(answered, tmp_path / "b.zip", prefix))
     assert found.problems == []
-    assert found.payload == examine(answered).payload
+    assert found.payload == verify_bundle(answered).payload
     assert len(found.answers) == 1
 
 
@@ -177,14 +177,20 @@ def hostile(path, kind):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("bomb", "a zip bomb"), ("many", "1001 files"), ("twice", "two files of one name"), ("link", "no plain file"),
-        ("nothing", "without a bundle"), ("../climbs", "no plain path"), ("/absolute", "no plain path"),
-        ("a\\..\\b", "no plain path|without a bundle"), ("C:x", "no plain path"),
+        ("bomb", "a zip bomb"),
+        ("many", "1001 files"),
+        ("twice", "two files of one name"),
+        ("link", "no plain file"),
+        ("nothing", "without a bundle"),
+        ("../climbs", "no plain path"),
+        ("/absolute", "no plain path"),
+        ("a\\..\\b", "no plain path|without a bundle"),
+        ("C:x", "no plain path"),
     ],
-)  # fmt: skip
+)
 def test_hostile_zips_are_refused(tmp_path, kind, words):
     path = hostile(tmp_path / "in" / "b.zip" if (tmp_path / "in").mkdir() is None else tmp_path, kind)
-    with pytest.raises(UserError, match=words), opened(path):
+    with pytest.raises(UserError, match=words), open_bundle(path):
         pass
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "b.zip"]
 
@@ -195,12 +201,12 @@ def test_a_zip_that_lies_about_its_sizes_inflates_to_no_more(tmp_path):
     for at in [i for i in range(len(data)) if data[i : i + 4] == size]:
         data[at : at + 4] = struct.pack("<I", 100)
     path.write_bytes(bytes(data))
-    with pytest.raises(UserError, match="no whole zip file"), opened(path):
+    with pytest.raises(UserError, match="no whole zip file"), open_bundle(path):
         pass
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
 def test_what_is_no_zip_is_told(tmp_path, content):
     (tmp_path / "b.zip").write_bytes(content)
-    with pytest.raises(UserError, match="no folder and no whole zip file"), opened(tmp_path / "b.zip"):
+    with pytest.raises(UserError, match="no folder and no whole zip file"), open_bundle(tmp_path / "b.zip"):
         pass

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.inference.long_video import STAGES, Watching, watch
-from skd_bench.video.clip import ClipError, Preprocess, Sampling, decode_clip
+from skd_bench.inference.long_video import STAGES, VideoAnalysisSettings, analyse_videos
+from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip
 from skd_bench.video.multi_view import decode_views
-from skd_bench.video.sliding_window import Stopwatch, Windows
-from skd_bench.watch_table import table
+from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
+from skd_bench.watch_table import format_analysis_table
 
-SIZE = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SIZE = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RATE = 10
 
 
@@ -37,7 +37,7 @@ def ramp(tmp_path):
 
 
 def test_windows_take_the_frames_shown_at_the_middles_of_their_segments(ramp):
-    windows = Windows(ramp, Sampling(4), SIZE, window=2.0, hop=0.5)
+    windows = SlidingWindows(ramp, Sampling(4), SIZE, window=2.0, hop=0.5)
     found = [(start, end, greys_of(clip)) for start, end, clip in windows]
     assert [f[:2] for f in found] == [(k / 2, k / 2 + 2) for k in range(7)]
     for start, _, greys in found:
@@ -48,40 +48,40 @@ def test_windows_take_the_frames_shown_at_the_middles_of_their_segments(ramp):
 
 
 def test_one_window_over_the_whole_video_is_the_deployed_clip(ramp):
-    [(_, _, clip)] = Windows(ramp, Sampling(8), SIZE, window=5.0, hop=5.0)
+    [(_, _, clip)] = SlidingWindows(ramp, Sampling(8), SIZE, window=5.0, hop=5.0)
     assert greys_of(clip) == greys_of(decode_clip(ramp, Sampling(8), SIZE))
 
 
 def test_dense_windows_are_stride_apart(ramp):
-    windows = Windows(ramp, Sampling(4, "dense", 3), SIZE, window=1.0, hop=1.0)
+    windows = SlidingWindows(ramp, Sampling(4, "dense", 3), SIZE, window=1.0, hop=1.0)
     first = next(iter(windows))
     assert all(abs(g - w) <= 1 for g, w in zip(greys_of(first[2]), [0, 3, 6, 9], strict=True))
 
 
 def test_a_video_shorter_than_a_window_gives_one(ramp):
-    assert len(list(Windows(ramp, Sampling(4), SIZE, window=60.0, hop=1.0))) == 1
+    assert len(list(SlidingWindows(ramp, Sampling(4), SIZE, window=60.0, hop=1.0))) == 1
 
 
 def test_stages_are_counted_and_what_is_no_video_is_named(tmp_path, ramp):
     stopwatch = Stopwatch()
-    list(Windows(ramp, Sampling(4), SIZE, window=1.0, hop=1.0, watch=stopwatch))
+    list(SlidingWindows(ramp, Sampling(4), SIZE, window=1.0, hop=1.0, stopwatch=stopwatch))
     assert stopwatch.seconds.keys() == {"decode", "sample"}
     assert min(stopwatch.seconds.values()) > 0
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     for path in (text, tmp_path / "none.mp4"):
         with pytest.raises(ClipError, match=path.name):
-            list(Windows(path, Sampling(4), SIZE, window=1.0, hop=1.0))
+            list(SlidingWindows(path, Sampling(4), SIZE, window=1.0, hop=1.0))
 
 
 def test_events_are_found_timed_and_judged(tmp_path, bundle):
     day = film(tmp_path / "day.mp4", [10] * 40 + [250] * 40 + [10] * 40)
     events = tmp_path / "events.csv"
     events.write_text("video,start,end,class\nday.mp4,0,3,dark\n")
-    how = Watching(window=1.0, hop=0.5, smooth=1, threshold=0.4)
+    how = VideoAnalysisSettings(window=1.0, hop=0.5, smooth=1, threshold=0.4)
     broken = tmp_path / "broken.mp4"
     broken.write_text("no")
-    got = json.loads(json.dumps(watch(bundle, [day, broken], how, events=events), allow_nan=False))
+    got = json.loads(json.dumps(analyse_videos(bundle, [day, broken], how, events=events), allow_nan=False))
     row, bad = got["videos"]
     assert "broken.mp4" in bad["error"]
     assert row["stages"].keys() == set(STAGES)
@@ -97,27 +97,29 @@ def test_events_are_found_timed_and_judged(tmp_path, bundle):
     assert (alarms["reported"], alarms["false_alarms"]) == (3, 2)
     assert alarms["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 12)
     assert [r["recall"] for r in alarms["recall"]] == [1]
-    quiet = watch(bundle, [day], Watching(window=1.0, threshold=0.4, background=("bright", "green")), events=events)
+    quiet = analyse_videos(
+        bundle, [day], VideoAnalysisSettings(window=1.0, threshold=0.4, background=("bright", "green")), events=events
+    )
     assert quiet["alarms"]["false_alarms"] == 1
-    said = table(got)
+    said = format_analysis_table(got)
     assert "real-time factor" in said
     assert "2 of 3 reports are false alarms" in said
 
 
 def test_how_long_a_clip_is_must_be_known(tmp_path, bundle, bundle_with_samples, ramp):
     with pytest.raises(UserError, match="--window"):
-        watch(bundle, [ramp])
-    got = watch(bundle_with_samples, [ramp])
+        analyse_videos(bundle, [ramp])
+    got = analyse_videos(bundle_with_samples, [ramp])
     assert got["videos"][0]["window"] == pytest.approx(12 / 15, abs=0.1)
     events = tmp_path / "events.csv"
     events.write_text("video,start,end,class\nother.mp4,4,8,bright\n")
     with pytest.raises(UserError, match=r"other\.mp4"):
-        watch(bundle, [ramp], Watching(window=1.0), events=events)
+        analyse_videos(bundle, [ramp], VideoAnalysisSettings(window=1.0), events=events)
     with pytest.raises(UserError, match="no class 'cat'"):
-        watch(bundle, [ramp], Watching(window=1.0, background=("cat",)))
+        analyse_videos(bundle, [ramp], VideoAnalysisSettings(window=1.0, background=("cat",)))
     for wrong in ({"hop": 0.0}, {"window": -1.0}, {"smooth": 0}, {"threshold": 2.0}):
         with pytest.raises(UserError):
-            Watching(**wrong)
+            VideoAnalysisSettings(**wrong)
 
 
 def test_views_are_disjoint_and_one_is_the_deployed_protocol(ramp):

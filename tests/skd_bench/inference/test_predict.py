@@ -8,7 +8,7 @@ from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import predict
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.runtimes import runtime, runtimes
+from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.video.clip import decode_clip, normalise
 
 
@@ -34,7 +34,7 @@ def test_it_is_the_network_on_the_decoded_clip(tmp_path, bundle, video):
     path = video(tmp_path / "v.mp4", 90)
     manifest = Manifest.load(bundle)
     clip = normalise(decode_clip(path, manifest.sampling, manifest.preprocess)[np.newaxis], manifest.preprocess)
-    session = runtime("ort").load(bundle / manifest.default, threads=1)
+    session = find_runtime("ort").load(bundle / manifest.default, threads=1)
     want = dict(zip(manifest.classes, softmax(session.run(clip))[0], strict=True))
     [entry] = predict(bundle, [path], top=10)
     assert dict(entry["top"]) == pytest.approx(want)
@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_bundle_is_told(tmp_path):
 
 
 def test_a_bundle_may_be_for_openvino(bundle, tmp_path, video):
-    if reason := runtimes()["openvino"].missing():
+    if reason := registered_runtimes()["openvino"].why_unavailable():
         pytest.skip(f"not installed is openvino here: {reason}")
     path = video(tmp_path / "v.mp4", 200)
     [before] = predict(bundle, [path])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import predict
-from skd_bench.inference.reject_option import Reject, choose_threshold
+from skd_bench.inference.reject_option import RejectOption, choose_threshold
 from skd_bench.metrics.accuracy import softmax
 
 CLASSES = ["a", "b"]
@@ -55,7 +55,7 @@ def test_it_is_the_best_of_all_thresholds(seed, goal, n):
 )
 def test_a_malformed_one_is_refused(said):
     with pytest.raises(UserError, match="artefact"):
-        Reject.of({"reject": said}, CLASSES)
+        RejectOption.from_options({"reject": said}, CLASSES)
 
 
 def test_predict_obeys_it(tmp_path, bundle, video):
@@ -66,8 +66,8 @@ def test_predict_obeys_it(tmp_path, bundle, video):
     best, share = plain["top"][0]
     cases = ((share, None, best), (min(share + 1e-6, 1.0), None, None), (1.0, manifest.classes[1], manifest.classes[1]))
     for threshold, background, answer in cases:
-        options = {"reject": Reject(threshold, background).to_json()}
-        chosen = dataclasses.replace(manifest.artefact(), options=options)
+        options = {"reject": RejectOption(threshold, background).to_json()}
+        chosen = dataclasses.replace(manifest.find_artefact(), options=options)
         others = [a for a in manifest.artefacts if a.file != chosen.file]
         dataclasses.replace(manifest, artefacts=[chosen, *others]).save(bundle)
         assert predict(bundle, [path])[0]["answer"] == answer

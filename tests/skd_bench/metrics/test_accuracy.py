@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from skd_bench.errors import UserError
-from skd_bench.metrics.accuracy import logits_of, score, softmax
-from skd_bench.runtimes import runtime
-from skd_bench.video.clip import Preprocess, normalise
+from skd_bench.metrics.accuracy import compute_accuracy, compute_logits, softmax
+from skd_bench.runtimes import find_runtime
+from skd_bench.video.clip import Preprocessing, normalise
 
 NAMES = ["a", "b", "c", "d"]
-SIZE = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SIZE = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def one_hot(answers) -> np.ndarray:
@@ -23,7 +23,7 @@ def one_hot(answers) -> np.ndarray:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
 def test_the_scores_are_scikit_learns(pairs):
     labels, answers = map(np.array, zip(*pairs, strict=True))
-    got = score(one_hot(answers), labels, NAMES)
+    got = compute_accuracy(one_hot(answers), labels, NAMES)
     assert got.n == len(pairs)
     assert got.top1.value == pytest.approx((labels == answers).mean())
     assert got.macro_f1 == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
@@ -44,19 +44,19 @@ def test_the_scores_are_scikit_learns(pairs):
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     # Always 80 % sure and right in 6 of 10: the gap is 0.2.
     sure = np.log(np.array([[0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3]])).repeat(10, axis=0)
-    assert score(sure, [0] * 6 + [1] * 4, NAMES).ece == pytest.approx(0.2)
+    assert compute_accuracy(sure, [0] * 6 + [1] * 4, NAMES).ece == pytest.approx(0.2)
     certain = one_hot([0, 1, 2]) * 100
-    assert score(certain, [0, 1, 2], NAMES).ece == pytest.approx(0)
+    assert compute_accuracy(certain, [0, 1, 2], NAMES).ece == pytest.approx(0)
     # Over- and underconfidence in different bins do not cancel.
     mixed = np.log(np.array([[0.9, 0.1], [0.6, 0.4]]))
-    assert score(mixed, [1, 0], ["x", "y"]).ece == pytest.approx((0.9 + 0.4) / 2)
+    assert compute_accuracy(mixed, [1, 0], ["x", "y"]).ece == pytest.approx((0.9 + 0.4) / 2)
 
 
 def test_groups_reach_the_interval():
     labels = np.zeros(200, int)
     answers = np.repeat(np.arange(10) % 2, 20)
-    alone = score(one_hot(answers), labels, NAMES)
-    grouped = score(one_hot(answers), labels, NAMES, groups=np.repeat(np.arange(10), 20).tolist())
+    alone = compute_accuracy(one_hot(answers), labels, NAMES)
+    grouped = compute_accuracy(one_hot(answers), labels, NAMES, groups=np.repeat(np.arange(10), 20).tolist())
     assert grouped.top1.high - grouped.top1.low > 2 * (alone.top1.high - alone.top1.low)
 
 
@@ -72,12 +72,12 @@ def test_groups_reach_the_interval():
 )
 def test_what_does_not_fit_is_refused(logits, labels):
     with pytest.raises(ValueError, match=r"logits|labels"):
-        score(logits, labels, NAMES)
+        compute_accuracy(logits, labels, NAMES)
 
 
 def test_nothing_to_score_is_told():
     with pytest.raises(UserError, match="no clip"):
-        score(np.zeros((0, 4)), [], NAMES)
+        compute_accuracy(np.zeros((0, 4)), [], NAMES)
 
 
 def test_softmax_survives_large_logits():
@@ -91,10 +91,10 @@ def clips(n: int) -> np.ndarray:
 
 
 def test_logits_come_in_order_whatever_the_batches(tmp_path, network):
-    session = runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
+    session = find_runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
     data = clips(10)
-    whole = logits_of(session, [data], SIZE)
-    parts = logits_of(session, iter([data[:3], data[3:4], data[4:]]), SIZE)
+    whole = compute_logits(session, [data], SIZE)
+    parts = compute_logits(session, iter([data[:3], data[3:4], data[4:]]), SIZE)
     assert whole.shape == (10, 3)
     assert whole.dtype == np.float32
     np.testing.assert_allclose(parts, whole, atol=1e-5)
@@ -106,19 +106,19 @@ def test_a_network_of_batch_one_is_fed_one_by_one(tmp_path, network):
     import onnx
 
     path = network(tmp_path / "n.onnx")
-    free = logits_of(runtime("ort").load(path, threads=1), [clips(5)], SIZE)
+    free = compute_logits(find_runtime("ort").load(path, threads=1), [clips(5)], SIZE)
     model = onnx.load(path)
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, path)
-    fixed = logits_of(runtime("ort").load(path, threads=1), [clips(5)], SIZE)
+    fixed = compute_logits(find_runtime("ort").load(path, threads=1), [clips(5)], SIZE)
     np.testing.assert_allclose(fixed, free, atol=1e-5)
 
 
 def test_an_answer_that_is_no_number_names_its_clip(tmp_path, network):
-    session = runtime("ort").load(network(tmp_path / "n.onnx", bias=float("nan")), threads=1)
+    session = find_runtime("ort").load(network(tmp_path / "n.onnx", bias=float("nan")), threads=1)
     with pytest.raises(UserError, match="clip 0 holds NaN"):
-        logits_of(session, [clips(3)], SIZE)
+        compute_logits(session, [clips(3)], SIZE)
 
     class Spoiled:
         input, output = session.input, session.output
@@ -131,10 +131,10 @@ def test_an_answer_that_is_no_number_names_its_clip(tmp_path, network):
     data = np.zeros((6, 4, 16, 16, 3), np.uint8)
     data[4] = 255
     with pytest.raises(UserError, match="clip 4 "):
-        logits_of(Spoiled(), [data[:3], data[3:]], SIZE)
+        compute_logits(Spoiled(), [data[:3], data[3:]], SIZE)
 
 
 def test_no_clips_at_all_is_told(tmp_path, network):
-    session = runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
+    session = find_runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
     with pytest.raises(UserError, match="no clip"):
-        logits_of(session, [], SIZE)
+        compute_logits(session, [], SIZE)

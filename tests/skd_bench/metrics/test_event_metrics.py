@@ -4,18 +4,18 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from skd_bench.errors import UserError
-from skd_bench.metrics.event_metrics import Event, judge, poisson_interval, read_events
+from skd_bench.metrics.event_metrics import VideoEvent, match_events, poisson_interval, read_events
 
 
 def test_reports_and_events_meet_in_video_class_and_time():
-    truth = [Event("a", 10, 12, "fall"), Event("a", 50, 51, "fall"), Event("a", 60, 61, "run")]
+    truth = [VideoEvent("a", 10, 12, "fall"), VideoEvent("a", 50, 51, "fall"), VideoEvent("a", 60, 61, "run")]
     reports = [
-        Event("a", 11, 14, "fall"),
-        Event("a", 12, 13, "fall"),  # begins when the event has ended
-        Event("b", 10, 12, "fall"),
-        Event("a", 60, 61, "fall"),
+        VideoEvent("a", 11, 14, "fall"),
+        VideoEvent("a", 12, 13, "fall"),  # begins when the event has ended
+        VideoEvent("b", 10, 12, "fall"),
+        VideoEvent("a", 60, 61, "fall"),
     ]
-    got = judge(reports, truth, 2.0)
+    got = match_events(reports, truth, 2.0)
     assert got["false_alarms"] == 3
     assert got["false_alarms_per_hour"] == 1.5
     assert got["interval"][0] < 1.5 < got["interval"][1]
@@ -26,7 +26,7 @@ def test_reports_and_events_meet_in_video_class_and_time():
 
 
 def test_silence_has_an_upper_bound():
-    got = judge([], [], 10.0)
+    got = match_events([], [], 10.0)
     assert got["false_alarms_per_hour"] == 0
     assert got["interval"] == [0, pytest.approx(0.3689, abs=1e-4)]
 
@@ -42,9 +42,14 @@ def test_the_poisson_interval_is_garwoods(count):
 def test_events_are_read_and_wrong_ones_named(tmp_path):
     table = tmp_path / "events.csv"
     table.write_text("video,start,end,class\nfolder/a.mp4,1.5,2,fall\n")
-    assert read_events(table, ["fall"]) == [Event("a.mp4", 1.5, 2.0, "fall")]
-    for row, said in (("a,2,1,fall", "before it ends"), ("a,x,1,fall", "row 2"), ("a,0,1,cat", "no class 'cat'"),
-                      ("a,0", "needs video"), ("a,nan,1,fall", "before it ends")):  # fmt: skip
+    assert read_events(table, ["fall"]) == [VideoEvent("a.mp4", 1.5, 2.0, "fall")]
+    for row, said in (
+        ("a,2,1,fall", "before it ends"),
+        ("a,x,1,fall", "row 2"),
+        ("a,0,1,cat", "no class 'cat'"),
+        ("a,0", "needs video"),
+        ("a,nan,1,fall", "before it ends"),
+    ):
         table.write_text(f"video,start,end,class\n{row}\n")
         with pytest.raises(UserError, match=said):
             read_events(table, ["fall"])

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from skd_bench.benchmark.latency import Target, measure_latency
-from skd_bench.benchmark.measurements import Measurements, refuse_other_device
+from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.measurements import DeviceMeasurements, check_same_device
 from skd_bench.errors import UsageError, UserError
-from skd_bench.remote.device_lock import BUSY, DeviceLock
-from skd_bench.remote.pack import Settings, pack_bundle, pack_files, write_pack
-from skd_bench.remote.runner import bench_anywhere
+from skd_bench.remote.device_lock import EXIT_BUSY, DeviceLock
+from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, write_pack
+from skd_bench.remote.runner import run_benchmark
 
-FEW = Settings(threads=1, processes=2, queries=20)
+FEW = MeasurementSettings(threads=1, processes=2, queries=20)
 
 
 def run(python, pack: Path, *words, tmp: Path, **options) -> subprocess.CompletedProcess:
@@ -39,7 +39,7 @@ def there(tmp_path) -> Path:
 
 
 def test_a_carried_bundle_is_measured_as_at_home(bundle, there, tmp_path, device_python):
-    assert bench_anywhere(bundle, pack=there / "tiny.pyz", **vars(FEW)) is None
+    assert run_benchmark(bundle, pack=there / "tiny.pyz", **vars(FEW)) is None
     pack = there / "tiny.pyz"
     seen = subprocess.run([device_python, "-c", "import skd_bench"], capture_output=True, check=False)
     assert seen.returncode != 0  # what it measures with is in the pack
@@ -48,7 +48,7 @@ def test_a_carried_bundle_is_measured_as_at_home(bundle, there, tmp_path, device
     assert "* artefacts/fp32.onnx" in done.stdout
     assert "wrote tiny.json" in done.stdout
     assert {p.name for p in there.iterdir()} == {"tiny.pyz", "tiny.json"}
-    found = Measurements.load(there / "tiny.json")
+    found = DeviceMeasurements.load(there / "tiny.json")
     assert [m.latency.n for m in found.measured] == [40, 40]
     assert found.bench["artefacts"][1]["latency"]["p50_ms"] == found.measured[1].latency.p50.value
     assert found.bench["device_id"] == found.device_id
@@ -59,7 +59,7 @@ def test_equal_content_is_equal_bytes_and_little(bundle, tmp_path):
     for path in bundle.rglob("*"):
         os.utime(path, (1e9, 1e9))
     assert pack_bundle(bundle, FEW) == pack
-    assert pack_bundle(bundle, Settings(2, 2, 20)) != pack
+    assert pack_bundle(bundle, MeasurementSettings(2, 2, 20)) != pack
     path = write_pack(tmp_path / "a.pyz", pack, outside=bundle)
     with zipfile.ZipFile(path) as file:
         code = [i for i in file.infolist() if not i.filename.startswith("parcel/")]
@@ -70,20 +70,20 @@ def test_equal_content_is_equal_bytes_and_little(bundle, tmp_path):
 
 def test_a_pack_that_cannot_be_is_told(bundle, tmp_path):
     with pytest.raises(UsageError, match="lies in the bundle"):
-        bench_anywhere(bundle, pack=bundle / "artefacts" / "x.pyz")
+        run_benchmark(bundle, pack=bundle / "artefacts" / "x.pyz")
     with pytest.raises(UsageError, match="give one of them"):
-        bench_anywhere(bundle, pack=tmp_path / "x.pyz", host="device")
+        run_benchmark(bundle, pack=tmp_path / "x.pyz", host="device")
     with pytest.raises(UserError, match=r"cannot read .*gone\.onnx"):
-        pack_files([Target("gone", tmp_path / "gone.onnx")], FEW)
+        pack_files([LatencyTarget("gone", tmp_path / "gone.onnx")], FEW)
     (bundle / "artefacts" / "other.onnx").write_bytes(b"changed")
     with pytest.raises(UserError, match="is not as it was written"):
-        bench_anywhere(bundle, pack=tmp_path / "x.pyz")
+        run_benchmark(bundle, pack=tmp_path / "x.pyz")
     assert not list(tmp_path.rglob("*.pyz"))
 
 
 def test_a_device_that_stopped_goes_on(network, there, tmp_path, device_python):
-    targets = [Target("a", network(tmp_path / "a.onnx"))]
-    pack = write_pack(there / "a.pyz", pack_files(targets, Settings(1, 4, 20)))
+    targets = [LatencyTarget("a", network(tmp_path / "a.onnx"))]
+    pack = write_pack(there / "a.pyz", pack_files(targets, MeasurementSettings(1, 4, 20)))
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen([device_python, pack], cwd=there, env=environment, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -97,8 +97,8 @@ def test_a_device_that_stopped_goes_on(network, there, tmp_path, device_python):
     samples = [row["samples_ns"] for p in kept for row in json.loads(before[p])["targets"]]
     done = run(device_python, pack, "--json", "out.json", tmp=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = Measurements.load(there / "out.json")
-    assert found.sittings == 2
+    found = DeviceMeasurements.load(there / "out.json")
+    assert found.session_count == 2
     [one] = found.measured
     assert one.latency.n == 80
     assert [ns / 1e6 for ns in samples[0]] in one.latency.samples_ms
@@ -129,7 +129,7 @@ def test_one_bench_at_a_time_on_a_device(bundle, there, tmp_path, device_python)
     pack = write_pack(there / "tiny.pyz", pack_bundle(bundle, FEW))
     with DeviceLock("fred@lab", folder=tmp_path):
         done = run(device_python, pack, tmp=tmp_path)
-    assert done.returncode == BUSY
+    assert done.returncode == EXIT_BUSY
     assert f"started by fred@lab (pid {os.getpid()})" in done.stderr
     assert not list(tmp_path.glob("*.lock"))
 
@@ -165,28 +165,40 @@ def test_a_lock_file_cannot_point_elsewhere(tmp_path):
 
 
 def test_measurements_survive_json_and_nothing_else_is_taken_for_them(network, tmp_path):
-    got = measure_latency([Target("a", network(tmp_path / "a.onnx"))], threads=1, processes=2, queries=20)["a"]
+    got = measure_latency([LatencyTarget("a", network(tmp_path / "a.onnx"))], threads=1, processes=2, queries=20)["a"]
     data = {
-        "schema": 1, "pack": "0" * 12, "device": {"cpu": "x"}, "threads": 1, "processes": 2, "queries": 20,
-        "sittings": 1, "measured": [{"sha256": "f" * 64, "runtime": "ort", "latency": vars(got) | {
-            k: vars(v) if v else None for k, v in (("p50", got.p50), ("p90", got.p90), ("p99", got.p99))}}],
-    }  # fmt: skip
-    read = Measurements.from_json(json.loads(json.dumps(data)), "here")
+        "schema": 1,
+        "pack": "0" * 12,
+        "device": {"cpu": "x"},
+        "threads": 1,
+        "processes": 2,
+        "queries": 20,
+        "sittings": 1,
+        "measured": [
+            {
+                "sha256": "f" * 64,
+                "runtime": "ort",
+                "latency": vars(got)
+                | {k: vars(v) if v else None for k, v in (("p50", got.p50), ("p90", got.p90), ("p99", got.p99))},
+            }
+        ],
+    }
+    read = DeviceMeasurements.from_json(json.loads(json.dumps(data)), "here")
     assert read.measured[0].latency == got
-    assert Measurements.load(read.save(tmp_path / "m.json")) == read
+    assert DeviceMeasurements.load(read.save(tmp_path / "m.json")) == read
     for wrong in ([], {}, data | {"schema": 2}, data | {"x": 1}, data | {"threads": "1"}, data | {"measured": [3]}):
         with pytest.raises(UserError, match="here"):
-            Measurements.from_json(wrong, "here")
+            DeviceMeasurements.from_json(wrong, "here")
     for content in ("", "[" * 9999, '{"schema": 1e999}', "{}"):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(UserError, match=r"bad\.json"):
-            Measurements.load(tmp_path / "bad.json")
+            DeviceMeasurements.load(tmp_path / "bad.json")
     with pytest.raises(UserError, match=r"cannot read .*none\.json"):
-        Measurements.load(tmp_path / "none.json")
+        DeviceMeasurements.load(tmp_path / "none.json")
 
 
 def test_two_devices_are_not_compared():
     one = {"cpu": "A", "cores_usable": 4, "governor": "performance", "load": [0.1]}
-    refuse_other_device(one, one | {"load": [3.0], "kernel": "6"}, "it was measured")
+    check_same_device(one, one | {"load": [3.0], "kernel": "6"}, "it was measured")
     with pytest.raises(UserError, match=r"it was measured on device .*governor: performance and powersave"):
-        refuse_other_device(one, one | {"governor": "powersave"}, "it was measured")
+        check_same_device(one, one | {"governor": "powersave"}, "it was measured")

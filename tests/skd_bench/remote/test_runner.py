@@ -5,15 +5,15 @@ import subprocess
 
 import pytest
 
-from skd_bench.benchmark.latency import Target
-from skd_bench.device.energy.meter import open_meter
+from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.device.energy.meter import open_energy_meter
 from skd_bench.errors import UsageError, UserError
 from skd_bench.remote import runner as remote
-from skd_bench.remote.device_lock import BUSY, DeviceLock
-from skd_bench.remote.pack import Settings, pack_bundle
-from skd_bench.remote.ssh import Link, LinkLost, check_host
+from skd_bench.remote.device_lock import EXIT_BUSY, DeviceLock
+from skd_bench.remote.pack import MeasurementSettings, pack_bundle
+from skd_bench.remote.ssh import LinkLost, SshLink, check_host
 
-FEW = Settings(threads=1, processes=2, queries=20)
+FEW = MeasurementSettings(threads=1, processes=2, queries=20)
 
 
 def tries(device, pack, **options):
@@ -24,7 +24,7 @@ def test_a_bundle_is_measured_there_and_nothing_stays(ssh_device, bundle_with_sa
     chatter = "echo Welcome; echo skd-bench; echo skd-bench progress x;"  # what a login may print
     monkeypatch.setattr(remote, "_RUN", chatter + remote._RUN)
     steps = []
-    result = remote.bench_anywhere(
+    result = remote.run_benchmark(
         bundle_with_samples,
         host="device",
         python=str(ssh_device.python),
@@ -43,8 +43,12 @@ def test_a_bundle_is_measured_there_and_nothing_stays(ssh_device, bundle_with_sa
 
 def test_files_are_measured_there_as_they_are_here(ssh_device, tmp_path, network):
     one = network(tmp_path / "one file.onnx")
-    targets = [Target("one", one), Target("same bytes", one), Target("two", network(tmp_path / "2.onnx", bias=1.0))]
-    got, card = remote.measure_latency(targets, host="device", python=str(ssh_device.python), **vars(FEW))
+    targets = [
+        LatencyTarget("one", one),
+        LatencyTarget("same bytes", one),
+        LatencyTarget("two", network(tmp_path / "2.onnx", bias=1.0)),
+    ]
+    got, card = remote.measure_remote_latency(targets, host="device", python=str(ssh_device.python), **vars(FEW))
     assert [(name, latency.name, latency.n) for name, latency in got.items()] == [(t.name, t.name, 40) for t in targets]
     assert got["one"].samples_ms == got["same bytes"].samples_ms != got["two"].samples_ms
     assert got["one"].p50.low <= got["one"].p50.value
@@ -56,12 +60,14 @@ def test_a_device_without_the_runtime_or_a_meter_says_so(ssh_device, tmp_path, n
     path = network(tmp_path / "a.onnx")
     how = {"host": "device", "python": str(ssh_device.python), **vars(FEW)}
     with pytest.raises(UserError, match=r"openvino is not installed; pip install 'skd-edge\[openvino\]'"):
-        remote.measure_latency([Target("a", path), Target("a on openvino", path, "openvino")], **how)
-    if isinstance(open_meter(), str):
+        remote.measure_remote_latency(
+            [LatencyTarget("a", path), LatencyTarget("a on openvino", path, "openvino")], **how
+        )
+    if isinstance(open_energy_meter(), str):
         with pytest.raises(UserError, match="joules: not measurable here: "):
-            remote.measure_latency([Target("a", path)], **how | {"energy": True})
+            remote.measure_remote_latency([LatencyTarget("a", path)], **how | {"energy": True})
     else:
-        assert remote.measure_latency([Target("a", path)], **how | {"energy": True})[0]["a"].joules
+        assert remote.measure_remote_latency([LatencyTarget("a", path)], **how | {"energy": True})[0]["a"].joules
     assert list(ssh_device.tmp.iterdir()) == []
 
 
@@ -78,11 +84,11 @@ def test_a_link_cut_in_the_middle_is_made_anew(ssh_device, bundle, monkeypatch):
     measured = [p for p in kept if p.name != "sittings.json"]
     assert len(measured) == 2
     assert all(p.read_bytes() == kept[p] for p in measured)  # measured once: nanoseconds do not repeat
-    assert found.sittings == 2
+    assert found.session_count == 2
     assert "2 sittings" in found.bench["notes"][-1]
     assert [m.latency.n for m in found.measured] == [40, 40]
     [folder] = ssh_device.tmp.iterdir()
-    Link("device").say('rm -r "$1"', str(folder))
+    SshLink("device").run('rm -r "$1"', str(folder))
 
 
 def test_a_link_that_stays_lost_leaves_what_was_measured(ssh_device, bundle, monkeypatch):
@@ -102,16 +108,16 @@ def test_a_link_that_stays_lost_leaves_what_was_measured(ssh_device, bundle, mon
     [before] = ssh_device.tmp.glob("*/*.work/kept/[!s]*.json")
     contents = [before.read_bytes()]
     found = tries(ssh_device, pack, progress=lambda *_: contents.append(before.read_bytes()))
-    assert found.sittings == 2
+    assert found.session_count == 2
     assert len(set(contents)) == 1
     assert list(ssh_device.tmp.iterdir()) == []
 
 
 def test_a_pack_that_arrived_in_part_is_no_pack(ssh_device, tmp_path):
     with pytest.raises(LinkLost):
-        Link("device").say(remote._SEND, str(tmp_path), "1000", data=b"half")
+        SshLink("device").run(remote._SEND, str(tmp_path), "1000", data=b"half")
     assert not (tmp_path / "pack.pyz").exists()
-    Link("device").say(remote._SEND, str(tmp_path), "4", data=b"half")
+    SshLink("device").run(remote._SEND, str(tmp_path), "4", data=b"half")
     assert (tmp_path / "pack.pyz").read_bytes() == b"half"
 
 
@@ -124,7 +130,7 @@ def test_a_second_bench_is_told_who_is_first(ssh_device, bundle):
         ) as e,
     ):
         tries(ssh_device, pack)
-    assert e.value.exit_code == BUSY
+    assert e.value.exit_code == EXIT_BUSY
     assert "\x1b" not in str(e.value)
     assert list(ssh_device.tmp.iterdir()) == []
 
@@ -167,16 +173,36 @@ def test_a_full_disk_is_told(ssh_device, bundle):
 
 
 HOSTILE = [
-    "", "-oProxyCommand=touch x", "--", "me@-oProxyCommand=x", "@device", "me@", "a b", "a;b", "a\nb", "a\n", "$(id)",
-    "`id`", "a'b", 'a"b', "a|b", "ssh://device", "device:22", "a/b", "%h", "ünï", "a\\b", "~",
-]  # fmt: skip
+    "",
+    "-oProxyCommand=touch x",
+    "--",
+    "me@-oProxyCommand=x",
+    "@device",
+    "me@",
+    "a b",
+    "a;b",
+    "a\nb",
+    "a\n",
+    "$(id)",
+    "`id`",
+    "a'b",
+    'a"b',
+    "a|b",
+    "ssh://device",
+    "device:22",
+    "a/b",
+    "%h",
+    "ünï",
+    "a\\b",
+    "~",
+]
 
 
 @pytest.mark.parametrize("host", HOSTILE)
 def test_a_host_can_be_nothing_but_a_host(host, monkeypatch, bundle):
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
     with pytest.raises(UsageError, match=r"the host is|give one of them"):
-        remote.bench_anywhere(bundle, host=host)
+        remote.run_benchmark(bundle, host=host)
 
 
 @pytest.mark.parametrize("host", ["device", "me@device", "10.0.0.7", "me.x@d-1.example.org", "fe80::1%eth0", "u@::1"])
@@ -186,11 +212,13 @@ def test_hosts_as_ssh_takes_them(host):
 
 def test_words_stay_words_on_the_way(ssh_device):
     nasty = ["a b", "$(touch x)", "'; exit 3; '", "*", "\\", "-n", "ü", ""]
-    assert Link("device").say('printf "%s|" "$@"', *nasty) == "|".join([*nasty, ""])
+    assert SshLink("device").run('printf "%s|" "$@"', *nasty) == "|".join([*nasty, ""])
 
 
 def test_a_hostile_answer_is_no_path(ssh_device, bundle, monkeypatch):
     """A device that names another folder than a fresh one of ours must not make us remove it."""
-    monkeypatch.setattr(remote, "_PREPARE", f'echo "{remote.WIRE} python python3"; echo "{remote.WIRE} folder /"')
+    monkeypatch.setattr(
+        remote, "_PREPARE", f'echo "{remote.LINE_PREFIX} python python3"; echo "{remote.LINE_PREFIX} folder /"'
+    )
     with pytest.raises(UserError, match="did not say where its temporary folder is"):
         tries(ssh_device, pack_bundle(bundle, FEW))

@@ -16,7 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 import skd_bench
 from skd_bench import runtimes as registry
 from skd_bench.errors import UserError
-from skd_bench.runtimes import Runtime, Session, TensorSpec, register, runtime, runtimes
+from skd_bench.runtimes import (
+    InferenceSession,
+    Runtime,
+    TensorSpec,
+    find_runtime,
+    register_runtime,
+    registered_runtimes,
+)
 from skd_bench.runtimes.ort import OrtRuntime
 from skd_bench.runtimes.tensorrt.builder import build_engine
 
@@ -62,9 +69,9 @@ def tflite_model(path: Path) -> Path:
 
 
 # How to write the tiny network for each runtime.
-ENGINES = tuple(name for name in runtimes() if name.startswith("tensorrt"))
+ENGINES = tuple(name for name in registered_runtimes() if name.startswith("tensorrt"))
 MAKERS = (
-    dict.fromkeys(runtimes(), onnx_model)
+    dict.fromkeys(registered_runtimes(), onnx_model)
     | {name: tensorrt_engine(name.removesuffix("-nograph")) for name in ENGINES}
     | {"litert": tflite_model}
 )
@@ -75,13 +82,13 @@ SLOW = ("torch-compile",) if os.environ.get("SKD_EDGE_SLOW") != "1" else ()
 
 def held(name: str) -> bool:
     """Whether a runtime goes through the suite here: all do, but those that this machine lacks."""
-    return name not in SLOW and (name == "ort" or runtimes()[name].missing() is None)
+    return name not in SLOW and (name == "ort" or registered_runtimes()[name].why_unavailable() is None)
 
 
-@pytest.fixture(params=[name for name in sorted(runtimes()) if held(name)])
+@pytest.fixture(params=[name for name in sorted(registered_runtimes()) if held(name)])
 def engine(request) -> Runtime:
-    engine = runtimes()[request.param]
-    assert engine.missing() is None, f"{request.param}: {engine.missing()}"
+    engine = registered_runtimes()[request.param]
+    assert engine.why_unavailable() is None, f"{request.param}: {engine.why_unavailable()}"
     return engine
 
 
@@ -92,12 +99,12 @@ def artefact(engine, tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", NEED_A_GPU)
 def test_one_that_needs_a_gpu_is_listed_with_its_reason(name):
-    reason = runtimes()[name].missing()
+    reason = registered_runtimes()[name].why_unavailable()
     if reason is None:
         pytest.skip("a GPU is here to build for")
-    assert runtimes()[name].version() is None
+    assert registered_runtimes()[name].version() is None
     with pytest.raises(UserError, match=name):
-        runtime(name)
+        find_runtime(name)
     assert "driver" in reason or "pip install" in reason
 
 
@@ -117,20 +124,20 @@ def expected(x: np.ndarray) -> np.ndarray:
 
 
 # ----------------------------------------------------------------------------------------------------- conformance
-@pytest.mark.parametrize("name", sorted(runtimes()))
+@pytest.mark.parametrize("name", sorted(registered_runtimes()))
 def test_the_suite_holds_it(name):
     if name in SLOW:
         pytest.skip(f"{name} compiles for too long: SKD_EDGE_SLOW=1 runs the suite on it")
     if not held(name):
         what = "no GPU runs" if name in NEED_A_GPU else "not installed is"
-        pytest.skip(f"{what} {name} here: {runtimes()[name].missing()}")
+        pytest.skip(f"{what} {name} here: {registered_runtimes()[name].why_unavailable()}")
     assert name in MAKERS
 
 
 def test_it_is_what_the_protocols_say(engine, session):
     assert isinstance(engine, Runtime)
-    assert isinstance(session, Session)
-    assert runtime(engine.name) is engine
+    assert isinstance(session, InferenceSession)
+    assert find_runtime(engine.name) is engine
     assert session.input.shape == (None, *SHAPE)
     assert session.input.dtype == "float32"
     assert session.output == TensorSpec("logits", (None, CLASSES), "float32")
@@ -253,44 +260,44 @@ def test_a_missing_file_or_thread_is_told(engine, artefact, tmp_path):
 # -------------------------------------------------------------------------------------------------- the registry
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="'ort' is registered"):
-        register(runtimes()["ort"])
+        register_runtime(registered_runtimes()["ort"])
 
 
 def test_an_unknown_runtime_is_told_with_the_known():
     with pytest.raises(UserError, match=r"'tensorflow'.*ort"):
-        runtime("tensorflow")
+        find_runtime("tensorflow")
 
 
 def test_the_registry_cannot_be_written_from_outside():
     with pytest.raises(TypeError):
-        runtimes()["x"] = runtimes()["ort"]
+        registered_runtimes()["x"] = registered_runtimes()["ort"]
 
 
 def test_a_runtime_that_cannot_be_used_stays_listed_with_its_reason(monkeypatch):
     class Absent:
         name = "absent"
 
-        def missing(self):
+        def why_unavailable(self):
             return "nothing is installed; pip install nothing"
 
         def load(self, path, *, threads):
             raise AssertionError("never loaded")
 
-    monkeypatch.setattr(registry, "_known", dict(registry._known))
-    register(Absent())
-    assert "absent" in runtimes()
+    monkeypatch.setattr(registry, "_known", dict(registry._registered))
+    register_runtime(Absent())
+    assert "absent" in registered_runtimes()
     with pytest.raises(UserError, match=r"pip install nothing; usable on this machine: .*ort"):
-        runtime("absent")
+        find_runtime("absent")
 
 
 # ---------------------------------------------------------------------------------------------- ONNX Runtime alone
 def test_a_network_with_two_outputs_is_refused(tmp_path):
     with pytest.raises(UserError, match="2 outputs"):
-        runtime("ort").load(onnx_model(tmp_path / "two.onnx", outputs=2), threads=1)
+        find_runtime("ort").load(onnx_model(tmp_path / "two.onnx", outputs=2), threads=1)
 
 
 def test_a_fixed_batch_is_part_of_the_contract(tmp_path):
-    session = runtime("ort").load(onnx_model(tmp_path / "one.onnx", batch=1), threads=1)
+    session = find_runtime("ort").load(onnx_model(tmp_path / "one.onnx", batch=1), threads=1)
     assert session.input.shape == (1, *SHAPE)
     session.run(clips(1))
     with pytest.raises(UserError, match="not float32"):
@@ -307,7 +314,7 @@ def test_an_odd_input_type_is_refused(tmp_path):
     path = tmp_path / "odd.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     with pytest.raises(UserError, match=r"tensor\(string\)"):
-        runtime("ort").load(path, threads=1)
+        find_runtime("ort").load(path, threads=1)
 
 
 # ------------------------------------------------------------------------------------------- what is particular to one
@@ -326,7 +333,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused(tmp_path):
 
 
 def test_openvino_reports_to_nobody(tmp_path):
-    if runtimes()["openvino"].missing():
+    if registered_runtimes()["openvino"].why_unavailable():
         pytest.skip("not installed is openvino here")
     code = (
         "import sys; from skd_bench.runtimes import runtime; runtime('openvino').prepare(); "
@@ -355,35 +362,52 @@ def convolutions(path: Path) -> Path:
     rng = np.random.default_rng(1)
     node, i64 = helper.make_node, lambda *v: np.array(v, np.int64)
     constants = {
-        "k": rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "kb": rng.normal(size=4).astype(np.float32),
-        "t": rng.normal(size=(4, 1, 3, 1)).astype(np.float32), "g": rng.normal(size=(5, 4)).astype(np.float32),
-        "gb": rng.normal(size=5).astype(np.float32), "low": np.float32(0), "high": np.float32(6),
-        "frames": i64(-1, 3, 6, 6), "time": i64(-1, 2, 9, 4), "back": i64(-1, 3, 3, 4), "half": np.float32(0.5),
-        "clips": i64(-1, 2, 4), "hw": i64(2, 3), "mid": i64(1),
-    }  # fmt: skip
+        "k": rng.normal(size=(4, 3, 3, 3)).astype(np.float32),
+        "kb": rng.normal(size=4).astype(np.float32),
+        "t": rng.normal(size=(4, 1, 3, 1)).astype(np.float32),
+        "g": rng.normal(size=(5, 4)).astype(np.float32),
+        "gb": rng.normal(size=5).astype(np.float32),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "frames": i64(-1, 3, 6, 6),
+        "time": i64(-1, 2, 9, 4),
+        "back": i64(-1, 3, 3, 4),
+        "half": np.float32(0.5),
+        "clips": i64(-1, 2, 4),
+        "hw": i64(2, 3),
+        "mid": i64(1),
+    }
     nodes = [
-        node("Transpose", ["clip"], ["a"], perm=[0, 2, 1, 3, 4]), node("Reshape", ["a", "frames"], ["b"], allowzero=1),
+        node("Transpose", ["clip"], ["a"], perm=[0, 2, 1, 3, 4]),
+        node("Reshape", ["a", "frames"], ["b"], allowzero=1),
         node("Conv", ["b", "k", "kb"], ["c"], pads=[0, 0, 1, 1], strides=[2, 2]),
-        node("Clip", ["c", "low", "high"], ["d"]), node("Transpose", ["d"], ["e"], perm=[0, 2, 3, 1]),
-        node("Reshape", ["e", "time"], ["f"]), node("Transpose", ["f"], ["h"], perm=[0, 3, 1, 2]),
-        node("Conv", ["h", "t"], ["i"], pads=[1, 0, 1, 0], group=4), node("Relu", ["i"], ["j"]),
-        node("Add", ["h", "j"], ["l"]), node("Mul", ["l", "half"], ["m"]),
-        node("Transpose", ["m"], ["n"], perm=[0, 2, 3, 1]), node("Reshape", ["n", "back"], ["o"], allowzero=1),
-        node("Transpose", ["o"], ["p"], perm=[0, 3, 1, 2]), node("ReduceMean", ["p", "hw"], ["q"], keepdims=0),
-        node("Reshape", ["q", "clips"], ["r"]), node("ReduceMean", ["r", "mid"], ["s"], keepdims=0),
+        node("Clip", ["c", "low", "high"], ["d"]),
+        node("Transpose", ["d"], ["e"], perm=[0, 2, 3, 1]),
+        node("Reshape", ["e", "time"], ["f"]),
+        node("Transpose", ["f"], ["h"], perm=[0, 3, 1, 2]),
+        node("Conv", ["h", "t"], ["i"], pads=[1, 0, 1, 0], group=4),
+        node("Relu", ["i"], ["j"]),
+        node("Add", ["h", "j"], ["l"]),
+        node("Mul", ["l", "half"], ["m"]),
+        node("Transpose", ["m"], ["n"], perm=[0, 2, 3, 1]),
+        node("Reshape", ["n", "back"], ["o"], allowzero=1),
+        node("Transpose", ["o"], ["p"], perm=[0, 3, 1, 2]),
+        node("ReduceMean", ["p", "hw"], ["q"], keepdims=0),
+        node("Reshape", ["q", "clips"], ["r"]),
+        node("ReduceMean", ["r", "mid"], ["s"], keepdims=0),
         node("Gemm", ["s", "g", "gb"], ["logits"], transB=1),
-    ]  # fmt: skip
+    ]
     return network(path, nodes, constants, [3, 2, 6, 6], 5)
 
 
 def test_all_runtimes_give_the_same_answers_to_a_network_of_convolutions(tmp_path):
     path = convolutions(tmp_path / "net.onnx")
     x = np.random.default_rng(0).normal(size=(3, 3, 2, 6, 6)).astype(np.float32)
-    reference = runtime("ort").load(path, threads=1).run(x)
-    others = [name for name in runtimes() if held(name) and name not in (*ENGINES, "ort", "litert")]
+    reference = find_runtime("ort").load(path, threads=1).run(x)
+    others = [name for name in registered_runtimes() if held(name) and name not in (*ENGINES, "ort", "litert")]
     assert np.abs(reference).max() > 0.5
     for name in others:
-        np.testing.assert_allclose(runtime(name).load(path, threads=1).run(x), reference, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(find_runtime(name).load(path, threads=1).run(x), reference, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -395,4 +419,4 @@ def test_what_pytorch_does_not_take_is_named(tmp_path, operator, why):
     nodes = [helper.make_node("Flatten", ["clip"], ["f"]), helper.make_node(operator, ["f", *extra], ["logits"])]
     path = network(tmp_path / "odd.onnx", nodes, {"s": np.float32(1)}, [3, 1, 1, 1], 3)
     with pytest.raises(UserError, match=rf"odd\.onnx: it holds the operator {operator}: .*{why}"):
-        runtime("torch-eager").load(path, threads=1)
+        find_runtime("torch-eager").load(path, threads=1)

@@ -9,31 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skd_bench.benchmark.targets import rows_of
-from skd_bench.bundle.manifest import Artefact, Manifest, resolve
+from skd_bench.benchmark.targets import find_benchmark_targets
+from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.files import sha256_file
 from skd_bench.inference.predict import predict
-from skd_bench.runtimes import missing, runtime, runtimes
+from skd_bench.runtimes import find_runtime, registered_runtimes, why_runtime_unavailable
 from skd_bench.runtimes.litert import LiteRtRuntime
 
 linear_tflite = runpy.run_path(str(Path(__file__).parents[1] / "tiny_tflite.py"))["linear_tflite"]
 pytestmark = pytest.mark.skipif(
-    runtimes()["litert"].missing() is not None, reason="not installed is litert here"
-)  # fmt: skip
+    registered_runtimes()["litert"].why_unavailable() is not None, reason="not installed is litert here"
+)
 
 
 @pytest.fixture
 def with_tflite(bundle) -> Path:
     """The tiny bundle, and the same network once more, one clip at a time."""
     manifest = Manifest.load(bundle)
-    session = runtime("ort").load(resolve(bundle, manifest.default), threads=1)
+    session = find_runtime("ort").load(resolve_bundle_path(bundle, manifest.default), threads=1)
     shape = tuple(n for n in session.input.shape[1:] if n)
     rows = np.eye(int(np.prod(shape)), dtype=np.float32).reshape(-1, *shape)
     bias = session.run(np.zeros((1, *shape), np.float32))[0]
     path = linear_tflite(bundle / "artefacts" / "one.tflite", session.run(rows) - bias, bias, shape, 1)
-    made = Artefact(
-        "artefacts/one.tflite", sha256_file(path), path.stat().st_size, "fp32", "litert", "tiny", ["tiny"]
-    )  # fmt: skip
+    made = Artefact("artefacts/one.tflite", sha256_file(path), path.stat().st_size, "fp32", "litert", "tiny", ["tiny"])
     replace(manifest, artefacts=[*manifest.artefacts, made]).save(bundle)
     return bundle
 
@@ -46,16 +44,16 @@ def test_it_answers_as_the_onnx_file_does(with_tflite, tmp_path, video):
 
 def test_a_bench_measures_it_and_does_not_mix_formats(with_tflite):
     manifest = Manifest.load(with_tflite)
-    rows, not_run = rows_of(with_tflite, manifest, ["litert", "ort"], [], threads=1)
-    [row] = [r for r in rows if r.about["runtime"] == "litert"]
-    assert row.about["file"] == "artefacts/one.tflite"
-    assert row.facts["delegate"] == "XNNPACK"
+    rows, not_run = find_benchmark_targets(with_tflite, manifest, ["litert", "ort"], [], threads=1)
+    [row] = [r for r in rows if r.file_info["runtime"] == "litert"]
+    assert row.file_info["file"] == "artefacts/one.tflite"
+    assert row.runtime_info["delegate"] == "XNNPACK"
     assert {r["name"] for r in not_run} >= {"artefacts/one.tflite @ ort", "artefacts/fp32.onnx @ litert"}
     assert all("LiteRT runs .tflite files" in r["reason"] for r in not_run)
 
 
 def test_a_batch_that_is_fixed_is_part_of_the_contract(with_tflite):
-    session = runtime("litert").load(with_tflite / "artefacts/one.tflite", threads=1)
+    session = find_runtime("litert").load(with_tflite / "artefacts/one.tflite", threads=1)
     assert session.input.shape[0] == 1
     x = np.zeros((2, *(n or 1 for n in session.input.shape[1:])), np.float32)
     with pytest.raises(Exception, match="not float32"):
@@ -65,10 +63,10 @@ def test_a_batch_that_is_fixed_is_part_of_the_contract(with_tflite):
 def test_where_litert_is_missing_the_other_files_are_measured(with_tflite, monkeypatch):
     monkeypatch.setattr(LiteRtRuntime, "missing", lambda self: "ai-edge-litert is not installed")
     manifest = Manifest.load(with_tflite)
-    rows, not_run = rows_of(with_tflite, manifest, [], [], threads=1)
-    assert {r.about["runtime"] for r in rows} == {"ort"}
+    rows, not_run = find_benchmark_targets(with_tflite, manifest, [], [], threads=1)
+    assert {r.file_info["runtime"] for r in rows} == {"ort"}
     assert [(r["name"], r["reason"]) for r in not_run] == [("artefacts/one.tflite", "ai-edge-litert is not installed")]
-    assert missing("nothing") == "there is no runtime 'nothing'"
+    assert why_runtime_unavailable("nothing") == "there is no runtime 'nothing'"
 
 
 def test_a_file_that_breaks_off_anywhere_is_refused(with_tflite, tmp_path):
@@ -76,4 +74,4 @@ def test_a_file_that_breaks_off_anywhere_is_refused(with_tflite, tmp_path):
     for end in range(16, len(content), len(content) // 12):
         (tmp_path / "cut.tflite").write_bytes(content[:end])
         with pytest.raises(Exception, match=r"cut\.tflite"):
-            runtime("litert").load(tmp_path / "cut.tflite", threads=1)
+            find_runtime("litert").load(tmp_path / "cut.tflite", threads=1)

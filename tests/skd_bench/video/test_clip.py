@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from skd_bench.errors import UserError
 from skd_bench.video import decoder as decoding
 from skd_bench.video import resize as fitting
-from skd_bench.video.clip import ClipError, Preprocess, Sampling, decode_clip, normalise
+from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip, normalise
 
-GREY = Preprocess(32, 32, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+GREY = Preprocessing(32, 32, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 
 
 def level(frame: int) -> int:
@@ -118,7 +118,7 @@ def test_groups_without_a_chosen_frame_are_left_out_and_change_nothing(tmp_path,
     path = write(tmp_path / "v.mp4", grey(58), gop=5, open_gop=open_gop)
     monkeypatch.setattr(decoding, "_KEEP_BYTES", keep)
     decoded = []
-    real = decoding._frames
+    real = decoding._iter_decoded_frames
 
     def counting(*args):
         for frame in real(*args):
@@ -163,25 +163,25 @@ def colour(pixel) -> str:
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 def test_odd_sizes_come_out_as_asked(tmp_path, size, fit):
     path = write(tmp_path / "v.mkv", [halves(49, 65)] * 3, codec="ffv1", pix_fmt="yuv444p")
-    clip = decode_clip(path, Sampling(2), Preprocess(*size, fit, (0.5,) * 3, (0.2,) * 3))
+    clip = decode_clip(path, Sampling(2), Preprocessing(*size, fit, (0.5,) * 3, (0.2,) * 3))
     assert clip.shape == (2, *size, 3)
     assert clip.max() > 60
 
 
 def test_stretch_keeps_everything_and_crop_keeps_the_centre(tmp_path):
     path = write(tmp_path / "v.mp4", [halves(64, 128)] * 3)
-    whole = decode_clip(path, Sampling(1), Preprocess(32, 32, "stretch", (0,) * 3, (1,) * 3))[0]
+    whole = decode_clip(path, Sampling(1), Preprocessing(32, 32, "stretch", (0,) * 3, (1,) * 3))[0]
     assert [colour(whole[y, x]) for y, x in ((2, 2), (20, 2), (20, 29))] == ["g", "r", "b"]
     image = halves(64, 128)
     image[:, :20] = image[:, -20:] = (250, 250, 250)
     path = write(tmp_path / "w.mp4", [image] * 3)
-    cut = decode_clip(path, Sampling(1), Preprocess(32, 32, "crop", (0,) * 3, (1,) * 3))[0]
+    cut = decode_clip(path, Sampling(1), Preprocessing(32, 32, "crop", (0,) * 3, (1,) * 3))[0]
     assert [colour(cut[20, x]) for x in (1, 30)] == ["r", "b"]
 
 
 def test_pad_fills_with_the_mean_colour(tmp_path):
     path = write(tmp_path / "v.mp4", [np.full((32, 64, 3), 255, np.uint8)] * 2)
-    clip = decode_clip(path, Sampling(1), Preprocess(40, 40, "pad", (0.2, 0.4, 0.6), (1,) * 3))[0]
+    clip = decode_clip(path, Sampling(1), Preprocessing(40, 40, "pad", (0.2, 0.4, 0.6), (1,) * 3))[0]
     assert clip[0, 0].tolist() == clip[-1, -1].tolist() == [51, 102, 153]
     assert (clip[10:30] > 240).all()
     assert clip[9].tolist() == [[51, 102, 153]] * 40
@@ -190,7 +190,7 @@ def test_pad_fills_with_the_mean_colour(tmp_path):
 def test_an_extreme_shape_survives(tmp_path):
     path = write(tmp_path / "v.mkv", [np.full((2, 1200, 3), 200, np.uint8)] * 2, codec="ffv1", pix_fmt="yuv444p")
     for fit in ("crop", "pad"):
-        clip = decode_clip(path, Sampling(2), Preprocess(16, 16, fit, (0.0,) * 3, (1,) * 3))
+        clip = decode_clip(path, Sampling(2), Preprocessing(16, 16, fit, (0.0,) * 3, (1,) * 3))
         assert clip.max() > 190
 
 
@@ -199,14 +199,14 @@ def test_a_rotated_video_stands_upright(tmp_path, rotation, corners):
     path = write(tmp_path / "v.mp4", [halves(64, 96)] * 2, rotation=rotation)
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).rotation % 360 == rotation % 360
-    clip = decode_clip(path, Sampling(1), Preprocess(48, 32, "stretch", (0,) * 3, (1,) * 3))[0]
+    clip = decode_clip(path, Sampling(1), Preprocessing(48, 32, "stretch", (0,) * 3, (1,) * 3))[0]
     got = "".join("g" if colour(clip[y, x]) == "g" else "." for y, x in ((2, 2), (2, 29), (45, 2), (45, 29)))
     assert got == corners
 
 
 def test_pixels_that_are_not_square_are_made_square(tmp_path):
     path = write(tmp_path / "v.mp4", [np.full((64, 64, 3), 255, np.uint8)] * 2, sample_aspect_ratio=Fraction(2, 1))
-    clip = decode_clip(path, Sampling(1), Preprocess(40, 40, "pad", (0,) * 3, (1,) * 3))[0]
+    clip = decode_clip(path, Sampling(1), Preprocessing(40, 40, "pad", (0,) * 3, (1,) * 3))[0]
     assert (clip[10:30] > 240).all()
     assert (clip[:9] < 10).all()
 
@@ -345,7 +345,7 @@ def test_impossible_sampling_is_refused(bad):
 )
 def test_impossible_preprocessing_is_refused(bad):
     with pytest.raises(UserError):
-        Preprocess(**{"height": 8, "width": 8, "fit": "crop", "mean": (0.5,) * 3, "std": (0.5,) * 3, **bad})
+        Preprocessing(**{"height": 8, "width": 8, "fit": "crop", "mean": (0.5,) * 3, "std": (0.5,) * 3, **bad})
 
 
 # --------------------------------------------------------------------------------------------------------- normalise
@@ -358,7 +358,7 @@ def test_impossible_preprocessing_is_refused(bad):
 )
 def test_normalise_is_the_formula(shape, mean, std, seed):
     clips = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    got = normalise(clips, Preprocess(8, 8, "crop", mean, std))
+    got = normalise(clips, Preprocessing(8, 8, "crop", mean, std))
     want = ((clips / 255 - np.array(mean)) / np.array(std)).transpose(0, 4, 1, 2, 3)
     assert got.dtype == np.float32
     assert got.flags.c_contiguous

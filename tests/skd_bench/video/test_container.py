@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 
-from skd_bench.inference.frame_stream import frames_of
-from skd_bench.inference.long_video import _length
-from skd_bench.video.clip import Preprocess, Sampling, decode_clip
+from skd_bench.inference.frame_stream import iter_frames
+from skd_bench.inference.long_video import _read_duration_and_rate
+from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
 from skd_bench.video.container import open_container
-from skd_bench.video.sliding_window import Stopwatch, Windows
+from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
 
-VIEW = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+VIEW = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture(params=["mp4", "mkv", "avi"])
@@ -46,14 +46,14 @@ def test_a_clip_is_decoded(latin_1_video):
 
 
 def test_a_long_video_is_watched(latin_1_video):
-    seconds, rate = _length(latin_1_video)
+    seconds, rate = _read_duration_and_rate(latin_1_video)
     assert (round(seconds, 1), round(rate)) == (0.8, 15)
-    windows = Windows(latin_1_video, Sampling(4), VIEW, window=0.4, hop=0.4, watch=Stopwatch())
+    windows = SlidingWindows(latin_1_video, Sampling(4), VIEW, window=0.4, hop=0.4, stopwatch=Stopwatch())
     assert len(list(windows)) == 2
 
 
 def test_a_stream_is_read_frame_by_frame(latin_1_video):
-    assert len(list(frames_of(latin_1_video, VIEW, 1))) == 12
+    assert len(list(iter_frames(latin_1_video, VIEW, 1))) == 12
 
 
 def test_no_reader_has_a_door_of_its_own(root, tree):

@@ -13,9 +13,9 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_bench.video import decoder as decoding
-from skd_bench.video.clip import ClipError, Part, Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import ClipError, ClipSpan, Preprocessing, Sampling, decode_clip
 
-GREY = Preprocess(16, 16, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+GREY = Preprocessing(16, 16, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 
 
 def write(
@@ -44,7 +44,7 @@ def write(
     return path
 
 
-def shown(path: Path, sampling: Sampling, part: Part | None = None) -> list[int]:
+def shown(path: Path, sampling: Sampling, part: ClipSpan | None = None) -> list[int]:
     clip = decode_clip(path, sampling, GREY, *([part] if part else []))
     assert clip.shape == (sampling.frames, 16, 16, 3)
     numbers = (clip.mean(axis=(1, 2, 3)) - 20) / 4
@@ -163,34 +163,34 @@ def long(tmp_path_factory) -> dict[str, Path]:
 )
 def test_a_span_of_time(long, monkeypatch, keep, name, start, end, want):
     monkeypatch.setattr(decoding, "_KEEP_BYTES", keep)
-    assert shown(long[name], Sampling(4), Part(start, end)) == want
+    assert shown(long[name], Sampling(4), ClipSpan(start, end)) == want
 
 
 def test_a_span_reads_only_its_own_packets(tmp_path, monkeypatch):
     path = write(tmp_path / "v.mp4", 50, gop=5)
     seen: list[int] = []
-    real = decoding._demux
+    real = decoding._iter_packets
 
     def watched(*args):
         for packet in real(*args):
             seen.append(packet.pts)
             yield packet
 
-    monkeypatch.setattr(decoding, "_demux", watched)
-    assert shown(path, Sampling(2), Part(3.0, 3.5)) == [31, 33]
+    monkeypatch.setattr(decoding, "_iter_packets", watched)
+    assert shown(path, Sampling(2), ClipSpan(3.0, 3.5)) == [31, 33]
     assert len(seen) <= 12
 
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, 6.0), (70.0, None), (2.0, 2.0), (3.0, 2.0)])
 def test_a_span_outside_the_video_is_refused(long, start, end):
     with pytest.raises(ClipError, match=r"the span from .* is empty, or begins where the video has ended"):
-        decode_clip(long["v.mp4"], Sampling(2), GREY, Part(start, end))
+        decode_clip(long["v.mp4"], Sampling(2), GREY, ClipSpan(start, end))
 
 
 def test_a_span_needs_timestamps(tmp_path):
     path = write(tmp_path / "v.h264", 30)
     with pytest.raises(ClipError, match="no timestamps"):
-        decode_clip(path, Sampling(2), GREY, Part(1.0, 2.0))
+        decode_clip(path, Sampling(2), GREY, ClipSpan(1.0, 2.0))
 
 
 # --------------------------------------------------------------------------------------------------- archives
@@ -203,8 +203,8 @@ def test_a_video_inside_a_tar_is_read_in_place(tmp_path):
         tar.add(whole, "v.mp4")
     with tarfile.open(archive) as tar:
         member = tar.getmember("v.mp4")
-    part = Part(offset=member.offset_data, size=member.size)
+    part = ClipSpan(offset=member.offset_data, size=member.size)
     np.testing.assert_array_equal(decode_clip(archive, Sampling(5), GREY, part), decode_clip(whole, Sampling(5), GREY))
-    assert shown(archive, Sampling(2), Part(1.0, 2.0, member.offset_data, member.size)) == [12, 17]
+    assert shown(archive, Sampling(2), ClipSpan(1.0, 2.0, member.offset_data, member.size)) == [12, 17]
     with pytest.raises(ClipError):
-        decode_clip(archive, Sampling(5), GREY, Part(offset=member.offset_data + 600, size=member.size))
+        decode_clip(archive, Sampling(5), GREY, ClipSpan(offset=member.offset_data + 600, size=member.size))

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest
 from skd_bench.files import sha256_file
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_edge.cli.main import run
 
 
@@ -52,7 +52,7 @@ def bundle(tmp_path) -> Path:
     network(folder / "tiny.onnx")
     file = folder / "tiny.onnx"
     artefact = Artefact("tiny.onnx", sha256_file(file), file.stat().st_size, "fp32", "ort", "tiny", ["teacher", "tiny"])
-    preprocess = Preprocess(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    preprocess = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     manifest = Manifest(
         SCHEMA, "tiny", "test", ["bright", "dark"], "float_clip", Sampling(4), preprocess, "tiny.onnx", [artefact]
     )

@@ -16,12 +16,12 @@ def report(**installed: str) -> VersionReport:
     [("18.1.0", False), ("18.1.1", True), ("19.0", True), ("18.0.9", False), ("9.2.0", False), ("18.1.0+cpu", False)],
 )
 def test_newer_is_by_number_and_without_the_build(version, newer):
-    assert (report(av=version).newer == {"av": version}) is newer
+    assert (report(av=version).newer_than_tested == {"av": version}) is newer
 
 
 def test_what_is_newer_is_told_with_what_was_tested():
-    told = report(av="20.0.2", torch="2.13.0+cu130", rich="14.0", plotly="9")
-    assert told.newer_text() == "av 20.0.2 (tested: 18.1.0)"
+    told = report(av="20.0.2", torch="2.13.0+cu130", rich="14.0", plotly_symbol="9")
+    assert told.format_newer() == "av 20.0.2 (tested: 18.1.0)"
     assert told.to_text().splitlines() == [
         "Python 3.12.1",
         "av 20.0.2 (newer than the tested 18.1.0)",
@@ -33,8 +33,8 @@ def test_what_is_newer_is_told_with_what_was_tested():
 
 def test_a_python_that_was_not_tried_is_told():
     told = VersionReport("3.15.0", ("3.11", "3.12"), {"av": "30"}, {})
-    assert not told.python_was_tested
-    assert told.newer == {}
+    assert not told.is_python_tested
+    assert told.newer_than_tested == {}
     assert told.to_text().startswith("Python 3.15.0 (not tested)")
 
 

@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from skd_edge.cli.main import run
-from skd_edge.data.scan import scan
-from skd_edge.data.sources.listing import Entry
+from skd_edge.data.scan import scan_clips
+from skd_edge.data.sources.listing import ClipEntry
 from skd_edge.data.store import builder as building
-from skd_edge.labels.dataset import gather
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.loader import load_recipe
 
 
@@ -50,12 +50,12 @@ def test_the_command(recipe, tmp_path, capsys, own_places):
     assert "empty" in rows[0]["reason"]
     loaded = load_recipe(str(recipe), ())
     # The run decodes nothing again, and leaves out what the scan could not read.
-    clips = gather(loaded, own_places, decoded=lambda *_: pytest.fail("decoded again")).clips
+    clips = load_training_data(loaded, own_places, decode_progress=lambda *_: pytest.fail("decoded again")).clips
     assert [q["path"] for q in clips.quarantined] == ["a/3.mp4", "b/=x.mp4"]
     assert len(clips.train) + len(clips.val) + len(clips.test) == 23
     (tmp_path / "videos/a/4.mp4").write_bytes(b"")
     (tmp_path / "videos/a/5.mp4").write_bytes(b"")
-    text = scan(loaded, own_places, out, processes=1).to_text()
+    text = scan_clips(loaded, own_places, out, processes=1).to_text()
     assert "compress will refuse to start: min_clips asks for 90%" in text
 
 
@@ -71,16 +71,16 @@ def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monke
             raise Stop
 
     with pytest.raises(Stop):
-        scan(loaded, own_places, tmp_path / "q.csv", processes=1, progress=lambda _: stop)
+        scan_clips(loaded, own_places, tmp_path / "q.csv", processes=1, progress=lambda _: stop)
     decoded: list[int] = []
-    result = scan(
+    result = scan_clips(
         loaded, own_places, tmp_path / "q.csv", processes=1, progress=lambda _: lambda done, total: decoded.append(done)
     )
     assert decoded == list(range(11, 25))  # ten were kept
     assert len(result.bad) == 1
     whole = shutil.copytree(own_places, tmp_path / "kept")
     shutil.rmtree(own_places)
-    scan(loaded, own_places, tmp_path / "q.csv", processes=1)
+    scan_clips(loaded, own_places, tmp_path / "q.csv", processes=1)
     for file in ("clips.npy", "store.json"):
         [one], [two] = whole.rglob(file), own_places.rglob(file)
         assert one.read_bytes() == two.read_bytes()
@@ -88,12 +88,12 @@ def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monke
 
 def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monkeypatch):
     """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
-    entries = [Entry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
+    entries = [ClipEntry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
     monkeypatch.setattr(building, "decoder", slow)
-    from skd_edge.labels.dataset import deployed_view
+    from skd_edge.labels.dataset import inference_preprocessing
 
-    view = deployed_view(load_recipe(str(recipe), ()).clip)
-    building.build(tmp_path / "store", entries, *view, processes=1, patience=1.0)
+    view = inference_preprocessing(load_recipe(str(recipe), ()).clip)
+    building.build_store(tmp_path / "store", entries, *view, processes=1, timeout=1.0)
     card = yaml.safe_load((tmp_path / "store/store.json").read_text())
     assert card["bad"] == [1]
     assert "did not end within 1 s" in card["quarantined"][0]["reason"]
@@ -101,7 +101,7 @@ def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monke
 
 
 def slow(*arguments):
-    decode = building.decoder(*arguments)  # in a worker, nothing is patched
+    decode = building.make_clip_decoder(*arguments)  # in a worker, nothing is patched
 
     def do(number, what):
         if number == 1:
@@ -120,7 +120,7 @@ def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert scan(load_recipe(str(recipe), ()), own_places, tmp_path / "q.csv", processes=1).bad == ()
+    assert scan_clips(load_recipe(str(recipe), ()), own_places, tmp_path / "q.csv", processes=1).bad == ()
     deadline = time.monotonic() + 60  # a worker notices when it next looks up from its task
     while (left := alive(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)

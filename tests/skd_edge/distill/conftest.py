@@ -15,60 +15,74 @@ import pytest
 import torch
 
 import skd_edge.distill.trainer as leg_module
-from skd_bench.video.clip import Preprocess
-from skd_edge.data.sources.synthetic import render
-from skd_edge.data.store.clip_store import Clips, ClipSet
+from skd_bench.video.clip import Preprocessing
+from skd_edge.data.sources.synthetic import render_clip
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 from skd_edge.distill.checkpoint import Checkpoint
-from skd_edge.distill.job import Leg
-from skd_edge.distill.teacher_outputs import TeacherCache
-from skd_edge.distill.trainer import Trained, train_leg, view_of
-from skd_edge.models.tsm import build
-from skd_edge.recipe.schema import Augment, Clip, Losses, Network, Training
+from skd_edge.distill.job import JobSpec
+from skd_edge.distill.teacher_outputs import TeacherOutputCache
+from skd_edge.distill.trainer import TrainResult, train_job, training_view
+from skd_edge.models.tsm import build_tsm
+from skd_edge.recipe.schema import AugmentationSettings, ClipSettings, LossSettings, NetworkSpec, TrainingSettings
 
-PREPROCESS = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+PREPROCESS = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
 MOTIONS = ("move_left", "move_right", "spin_cw", "blink")
-WEAK = Leg(
-    learner=Network(name="n", width=4, depths=(1, 1)), role="scout", path=("n",), teacher=None, start=None,
-    targets="weak", data="data", classes=4, clip=Clip(frames=4, size=16), augment=Augment(shift=1, views=3),
-    training=Training(batch=16, rate=0.01), epochs=6, weak=True, staged=False, seed=0,
-)  # fmt: skip
-EVERYTHING = {"batch": 16, "rate": 0.01, "combination": "curriculum", "losses": Losses(distribution=1.0)}
-STAGED = replace(WEAK, teacher="t", role="student", weak=False, staged=True, training=Training(**EVERYTHING))
+WEAK = JobSpec(
+    learner=NetworkSpec(name="n", width=4, depths=(1, 1)),
+    role="scout",
+    path=("n",),
+    teacher=None,
+    start=None,
+    targets="weak",
+    data="data",
+    classes=4,
+    clip=ClipSettings(frames=4, size=16),
+    augment=AugmentationSettings(shift=1, views=3),
+    training=TrainingSettings(batch=16, rate=0.01),
+    epochs=6,
+    weak=True,
+    staged=False,
+    seed=0,
+)
+EVERYTHING = {"batch": 16, "rate": 0.01, "combination": "curriculum", "losses": LossSettings(distribution=1.0)}
+STAGED = replace(WEAK, teacher="t", role="student", weak=False, staged=True, training=TrainingSettings(**EVERYTHING))
 
 
-def some_clips() -> Clips:
-    def split(first: int, count: int, name: str) -> ClipSet:
+def some_clips() -> ClipDataset:
+    def split(first: int, count: int, name: str) -> ClipSplit:
         ids = np.arange(first, first + count)
-        clips = np.stack([render(MOTIONS[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
-        return ClipSet(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
+        clips = np.stack([render_clip(MOTIONS[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
+        return ClipSplit(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
 
-    return Clips(MOTIONS, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")
+    return ClipDataset(MOTIONS, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")
 
 
-def train(leg: Leg, folder: Path, report: Callable[[dict[str, Any]], None] = lambda row: None, **kw: Any) -> Trained:
+def train(
+    leg: JobSpec, folder: Path, report: Callable[[dict[str, Any]], None] = lambda row: None, **kw: Any
+) -> TrainResult:
     """Train ``leg`` with a checkpoint after every epoch, on one thread."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     clips, teacher = some_clips(), None
     if leg.teacher:
-        spec = Network(name="t", family="resnet", width=4, depths=leg.learner.depths)
-        network = build(spec, classes=4, frames=4, size=16, seed=9).eval().requires_grad_(False)
-        look = lambda index, view: view_of(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
-        teacher = TeacherCache(network, look, len(clips.train), folder / "teacher")
+        spec = NetworkSpec(name="t", family="resnet", width=4, depths=leg.learner.depths)
+        network = build_tsm(spec, classes=4, frames=4, size=16, seed=9).eval().requires_grad_(False)
+        look = lambda index, view: training_view(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
+        teacher = TeacherOutputCache(network, look, len(clips.train), folder / "teacher")
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
     before = leg_module.Checkpoint
-    leg_module.Checkpoint = lambda path: Checkpoint(path, every=0.0)  # type: ignore[misc,assignment]
+    leg_module.Checkpoint = lambda path: Checkpoint(path, interval_seconds=0.0)  # type: ignore[misc,assignment]
     try:
-        return train_leg(leg, clips, targets, teacher, PREPROCESS, folder, report=report, **kw)
+        return train_job(leg, clips, targets, teacher, PREPROCESS, folder, on_progress=report, **kw)
     finally:
         leg_module.Checkpoint = before  # type: ignore[misc]
 
 
-def training(leg: Leg, folder: Path) -> Any:
+def training(leg: JobSpec, folder: Path) -> Any:
     """The state of a leg without a teacher, at its first step."""
     clips = some_clips()
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    return leg_module._Training(leg, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
+    return leg_module.Trainer(leg, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
 
 
 class Tools:

@@ -14,27 +14,29 @@ import numpy as np
 import torch
 from conftest import PREPROCESS, STAGED, some_clips  # the folder's own, beside this file
 
-from skd_edge.distill.distributed import team_of
-from skd_edge.distill.teacher_outputs import TeacherCache
-from skd_edge.distill.trainer import _Training, view_of
-from skd_edge.models.tsm import build
-from skd_edge.recipe.schema import Network
+from skd_edge.distill.distributed import make_process_group
+from skd_edge.distill.teacher_outputs import TeacherOutputCache
+from skd_edge.distill.trainer import Trainer, training_view
+from skd_edge.models.tsm import build_tsm
+from skd_edge.recipe.schema import NetworkSpec
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    team, clips = team_of(), some_clips()
+    team, clips = make_process_group(), some_clips()
     leg = replace(STAGED, epochs=3)
-    network = build(Network(name="t", family="resnet", width=4, depths=(1, 1)), classes=4, frames=4, size=16, seed=9)
-    look = lambda index, view: view_of(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
-    teacher = TeacherCache(network.eval().requires_grad_(False), look, len(clips.train), folder / f"t{team.rank}")
+    network = build_tsm(
+        NetworkSpec(name="t", family="resnet", width=4, depths=(1, 1)), classes=4, frames=4, size=16, seed=9
+    )
+    look = lambda index, view: training_view(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
+    teacher = TeacherOutputCache(network.eval().requires_grad_(False), look, len(clips.train), folder / f"t{team.rank}")
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    of = _Training(leg, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, team)
+    of = Trainer(leg, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, team)
     of.learner.eval()  # batch normalisation as it is
     losses = []
     for epoch in range(leg.epochs):
-        for index in of._order(epoch):
-            terms = of._train_step(index, 0, teacher.view(0))
+        for index in of._iter_batches(epoch):
+            terms = of._train_step(index, 0, teacher.outputs_for_view(0))
             losses.append({name: float(term) for name, term in terms.items()})
     weights = float(sum(p.double().abs().sum() for p in of.learner.parameters()))
     if team.rank == 0:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.distill.distributed import FabricTeam, Team, team_of
+from skd_edge.distill.distributed import FabricProcessGroup, ProcessGroup, make_process_group
 from skd_edge.run_folder import read_journal
 
 STEPS = Path(__file__).parent / "distributed_steps.py"
@@ -55,8 +55,20 @@ bench: {processes: 1, queries: 70}
 def test_a_whole_run_under_torchrun(tmp_path):
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(RECIPE)
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-             "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(out)]  # fmt: skip
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "skd_edge.cli",
+        "compress",
+        str(recipe),
+        "--out",
+        str(out),
+    ]
     places = {"SKD_EDGE_CACHE": str(tmp_path / "cache"), "SKD_EDGE_LEDGER": str(tmp_path / "looks.jsonl")}
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **places})
     assert done.returncode == 0, done.stderr[-3000:]
@@ -73,13 +85,13 @@ def test_a_batch_that_cannot_be_divided(monkeypatch):
     class Two:
         global_rank, world_size = 1, 2
 
-    team = FabricTeam(Two())
-    assert team.part(np.arange(6)).tolist() == [3, 4, 5]
+    team = FabricProcessGroup(Two())
+    assert team.shard(np.arange(6)).tolist() == [3, 4, 5]
     with pytest.raises(UserError, match="a batch of 5 clips cannot be divided evenly among 2 processes"):
-        team.part(np.arange(5))
+        team.shard(np.arange(5))
 
 
 def test_without_torchrun_a_team_of_one(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")  # some cluster's, not torchrun's
-    assert type(team_of()) is Team
+    assert type(make_process_group()) is ProcessGroup

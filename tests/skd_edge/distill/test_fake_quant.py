@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from skd_edge.distill.fake_quant import round_in_forward, rounded_input, rounded_weight
-from skd_edge.models.tsm import build
-from skd_edge.recipe.schema import Network
+from skd_edge.distill.fake_quant import enable_fake_quant, fake_quantize_input, fake_quantize_weight
+from skd_edge.models.tsm import build_tsm
+from skd_edge.recipe.schema import NetworkSpec
 
 
 @pytest.mark.parametrize(("most", "steps"), [(127, 255), (64, 129)])
@@ -14,7 +14,7 @@ def test_weights_lie_on_a_grid_of_their_channel(most, steps):
         torch.randn(4, 300, 3, generator=torch.Generator().manual_seed(0))
         * torch.tensor([1e-3, 1, 50, 0])[:, None, None]
     )
-    rounded = rounded_weight(weight, most)
+    rounded = fake_quantize_weight(weight, most)
     for channel, row in zip(weight, rounded, strict=True):
         assert len(row.unique()) <= steps
         assert (row - channel).abs().max() <= channel.abs().max() / most / 2 * 1.001
@@ -23,17 +23,21 @@ def test_weights_lie_on_a_grid_of_their_channel(most, steps):
 
 @pytest.mark.parametrize("x", [torch.linspace(-1, 3, 9999), torch.linspace(2, 3, 9999), torch.zeros(5)])
 def test_inputs_lie_on_256_steps_and_keep_zero(x):
-    rounded = rounded_input(torch.cat((x, torch.zeros(1))))
+    rounded = fake_quantize_input(torch.cat((x, torch.zeros(1))))
     assert len(rounded.unique()) <= 256
     assert rounded[-1] == 0
     assert (rounded[:-1] - x).abs().max() <= (max(float(x.max()), 0) - min(float(x.min()), 0)) / 255 * 0.501 + 1e-9
 
 
 def test_a_rounded_network_learns_and_keeps_the_names_of_its_weights():
-    net = build(Network(name="n", depths=(1, 1), width=8, temporal="shift"), classes=3, frames=2, size=16, seed=0)
-    plain = build(Network(name="n", depths=(1, 1), width=8, temporal="shift"), classes=3, frames=2, size=16, seed=0)
+    net = build_tsm(
+        NetworkSpec(name="n", depths=(1, 1), width=8, temporal="shift"), classes=3, frames=2, size=16, seed=0
+    )
+    plain = build_tsm(
+        NetworkSpec(name="n", depths=(1, 1), width=8, temporal="shift"), classes=3, frames=2, size=16, seed=0
+    )
     x = torch.randn(8, 3, 2, 16, 16, generator=torch.Generator().manual_seed(1))
-    round_in_forward(net, 7)
+    enable_fake_quant(net, 7)
     assert net.state_dict().keys() == plain.state_dict().keys()
     coarse, fine = net(x).logits, plain(x).logits
     assert 0 < (coarse - fine).abs().max() < 0.5 * fine.std()

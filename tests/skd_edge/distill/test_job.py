@@ -7,35 +7,61 @@ from pathlib import Path
 
 import pytest
 
-from skd_edge.distill.job import Leg, digest
-from skd_edge.recipe.schema import Augment, Clip, Losses, Network, Teacher, Training
+from skd_edge.distill.job import JobSpec, json_digest
+from skd_edge.recipe.schema import (
+    AugmentationSettings,
+    ClipSettings,
+    LossSettings,
+    NetworkSpec,
+    Teacher,
+    TrainingSettings,
+)
 
-LEG = Leg(
-    learner=Network(name="n", width=8), role="student", path=("t", "n"), teacher="abc", start=None, targets="weak",
-    data="data", classes=4, clip=Clip(), augment=Augment(), training=Training(), epochs=3, weak=False, staged=True,
+LEG = JobSpec(
+    learner=NetworkSpec(name="n", width=8),
+    role="student",
+    path=("t", "n"),
+    teacher="abc",
+    start=None,
+    targets="weak",
+    data="data",
+    classes=4,
+    clip=ClipSettings(),
+    augment=AugmentationSettings(),
+    training=TrainingSettings(),
+    epochs=3,
+    weak=False,
+    staged=True,
     seed=0,
-)  # fmt: skip
+)
 
 MATTERS = {
-    "teacher": "other", "start": "abc", "targets": "pseudo", "data": "other", "classes": 5, "epochs": 4, "weak": True,
-    "staged": False, "seed": 1,
-}  # fmt: skip
+    "teacher": "other",
+    "start": "abc",
+    "targets": "pseudo",
+    "data": "other",
+    "classes": 5,
+    "epochs": 4,
+    "weak": True,
+    "staged": False,
+    "seed": 1,
+}
 OTHER = {
-    "clip": Clip(frames=7, size=48, sampling="dense", stride=5, fit="pad", mean=(0.1,) * 3, std=(0.5,) * 3),
-    "augment": Augment(shift=9, brightness=0.3, contrast=0.3, flip=True, views=3, mixup=0.3),
-    "training": Training(
+    "clip": ClipSettings(frames=7, size=48, sampling="dense", stride=5, fit="pad", mean=(0.1,) * 3, std=(0.5,) * 3),
+    "augment": AugmentationSettings(shift=9, brightness=0.3, contrast=0.3, flip=True, views=3, mixup=0.3),
+    "training": TrainingSettings(
         batch=7,
         rate=0.1,
         weight_decay=0.3,
         ema=0.5,
         prefix=0.1,
         elr=1.0,
-        losses=Losses(labels=9),
+        losses=LossSettings(labels=9),
         combination="graft",
         match=(1, 2),
         dense=0.5,
     ),
-    "learner": Network(name="n", family="resnet", width=9, depths=(2, 1), temporal="shift", expand=3),
+    "learner": NetworkSpec(name="n", family="resnet", width=9, depths=(2, 1), temporal="shift", expand=3),
 }
 
 
@@ -56,32 +82,39 @@ def test_every_setting_of_a_section_matters(part, field):
 def test_what_a_leg_does_not_read_does_not_matter():
     """Without a teacher nothing about teaching counts, without weak labels no early learning: nothing is retrained."""
     alone = replace(LEG, teacher=None)
-    about = Training(prefix=0.1, match=(1,), dense=0.3, cache="float16", combination="graft", elr=9.0,
-                     losses=Losses(logits=5.0, correlation=0.0, logits_kind="dkd"))  # fmt: skip
+    about = TrainingSettings(
+        prefix=0.1,
+        match=(1,),
+        dense=0.3,
+        cache="float16",
+        combination="graft",
+        elr=9.0,
+        losses=LossSettings(logits=5.0, correlation=0.0, logits_kind="dkd"),
+    )
     assert replace(alone, training=about).hash == alone.hash
     assert replace(alone, weak=True, training=about).hash != replace(alone, weak=True).hash
-    assert replace(alone, training=Training(losses=Losses(labels=2.0))).hash != alone.hash
+    assert replace(alone, training=TrainingSettings(losses=LossSettings(labels=2.0))).hash != alone.hash
 
 
-@pytest.mark.parametrize("field", Losses.model_fields)
+@pytest.mark.parametrize("field", LossSettings.model_fields)
 def test_every_loss_weight_matters(field):
-    losses = Losses()
+    losses = LossSettings()
     kinds = {"logits_kind": "dkd", "correlation_kind": "pearson", "distribution_kind": "mmd"}
     value = kinds[field] if field in kinds else getattr(losses, field) + 1
-    training = Training(losses=losses.model_copy(update={field: value}))
+    training = TrainingSettings(losses=losses.model_copy(update={field: value}))
     assert replace(LEG, training=training).hash != LEG.hash
 
 
 def test_names_do_not_matter():
     assert replace(LEG, path=("boss", "pupil"), role="assistant").hash == LEG.hash
-    assert replace(LEG, learner=Network(name="other", width=8)).hash == LEG.hash
+    assert replace(LEG, learner=NetworkSpec(name="other", width=8)).hash == LEG.hash
     teacher = Teacher(name="n", family="mobile", width=8, floor=0.5, checkpoint=Path("weights"))
     assert replace(LEG, learner=teacher).hash == LEG.hash
     # The leg's own epochs count, not those that other roles have.
-    assert replace(LEG, training=Training(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == LEG.hash
+    assert replace(LEG, training=TrainingSettings(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == LEG.hash
 
 
 def test_a_hash_is_short_stable_and_blind_to_the_order_of_keys():
-    assert digest({"a": 1, "b": [2, 3]}) == digest({"b": [2, 3], "a": 1}) == "efbd0040190fb087"
-    assert digest({"a": 1}) != digest({"a": 2})
+    assert json_digest({"a": 1, "b": [2, 3]}) == json_digest({"b": [2, 3], "a": 1}) == "efbd0040190fb087"
+    assert json_digest({"a": 1}) != json_digest({"a": 2})
     assert len(LEG.hash) == 16

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from skd_edge.distill.teacher_outputs import TeacherCache
-from skd_edge.models.tsm import build
-from skd_edge.recipe.schema import Network
+from skd_edge.distill.teacher_outputs import TeacherOutputCache
+from skd_edge.models.tsm import build_tsm
+from skd_edge.recipe.schema import NetworkSpec
 
 
 @pytest.fixture
 def network():
-    net = build(Network(name="t", family="resnet", width=4), classes=4, frames=4, size=16, seed=0).eval()
+    net = build_tsm(NetworkSpec(name="t", family="resnet", width=4), classes=4, frames=4, size=16, seed=0).eval()
     return net.requires_grad_(False)
 
 
@@ -31,43 +31,43 @@ def view_of(clips):
 
 def test_the_cache_says_what_the_teacher_says(network, tiny_clips, tmp_path):
     view, asked = view_of(tiny_clips.train)
-    cache = TeacherCache(network, view, 48, tmp_path / "t")
+    cache = TeacherOutputCache(network, view, 48, tmp_path / "t")
     for v in (0, 2):
-        said, direct = cache.view(v), network(view(np.arange(48), v))
+        said, direct = cache.outputs_for_view(v), network(view(np.arange(48), v))
         assert np.array_equal(said.logits, direct.logits.numpy())
         assert all(np.array_equal(a, b.numpy()) for a, b in zip(said.features, direct.features, strict=True))
     index = np.array([7, 3, 40])
-    rows = cache.view(2).rows(index, torch.device("cpu"))
+    rows = cache.outputs_for_view(2).take_rows(index, torch.device("cpu"))
     assert torch.equal(rows.logits, direct.logits[index])
     assert all(torch.equal(a, b[index]) for a, b in zip(rows.features, direct.features, strict=True))
     # Another process finds the answers and does not ask again.
     asked.clear()
-    again = TeacherCache(network, view, 48, tmp_path / "t")
-    assert np.array_equal(again.view(2).logits, said.logits)
+    again = TeacherOutputCache(network, view, 48, tmp_path / "t")
+    assert np.array_equal(again.outputs_for_view(2).logits, said.logits)
     assert asked == []
     assert not list((tmp_path / "t").rglob("*.part"))
 
 
 def test_half_precision_rounds_by_as_much_as_it_says(network, tiny_clips, tmp_path):
     view, _ = view_of(tiny_clips.train)
-    whole, half = (TeacherCache(network, view, 48, tmp_path / "t", half=h) for h in (False, True))
-    rows, exact = (c.view(1).rows(np.arange(48), torch.device("cpu")) for c in (half, whole))
+    whole, half = (TeacherOutputCache(network, view, 48, tmp_path / "t", half_precision=h) for h in (False, True))
+    rows, exact = (c.outputs_for_view(1).take_rows(np.arange(48), torch.device("cpu")) for c in (half, whole))
     for a, b in zip((rows.logits, *rows.features), (exact.logits, *exact.features), strict=True):
         assert a.dtype == torch.float32
         assert torch.all((a - b).abs() <= b.abs() / 2048 + 6e-8)
         assert not torch.equal(a, b)
-    assert np.allclose(half.probabilities(2), whole.probabilities(2), atol=2e-3)
+    assert np.allclose(half.mean_probabilities(2), whole.mean_probabilities(2), atol=2e-3)
     sizes = [sum(f.stat().st_size for f in (c.folder / "view1").iterdir()) for c in (half, whole)]
     assert sizes[0] < 0.6 * sizes[1]
 
 
 def test_answers_that_broke_off_are_asked_for_again(network, tiny_clips, tmp_path):
     view, asked = view_of(tiny_clips.train)
-    whole = TeacherCache(network, view, 48, tmp_path / "t").view(0)
+    whole = TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0)
     expected = whole.logits.copy()
     (tmp_path / "t" / "view0" / "logits.npy").unlink()
     asked.clear()
-    assert np.array_equal(TeacherCache(network, view, 48, tmp_path / "t").view(0).logits, expected)
+    assert np.array_equal(TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits, expected)
     assert asked == [0]
 
 
@@ -75,7 +75,7 @@ def test_answers_that_broke_off_are_asked_for_again(network, tiny_clips, tmp_pat
 @pytest.mark.parametrize("damage", ["empty", "cut", "no array", "too few"])
 def test_answers_that_are_damaged_are_asked_for_again(network, tiny_clips, tmp_path, name, damage):
     view, asked = view_of(tiny_clips.train)
-    expected = TeacherCache(network, view, 48, tmp_path / "t").view(0).logits.copy()
+    expected = TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits.copy()
     file = tmp_path / "t" / "view0" / name
     whole = file.read_bytes()
     if damage == "too few":
@@ -83,14 +83,14 @@ def test_answers_that_are_damaged_are_asked_for_again(network, tiny_clips, tmp_p
     else:
         file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "no array": b"x" * 200}[damage])
     asked.clear()
-    assert np.array_equal(TeacherCache(network, view, 48, tmp_path / "t").view(0).logits, expected)
+    assert np.array_equal(TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits, expected)
     assert asked == [0]
     assert file.read_bytes() == whole
 
 
 def test_probabilities_are_the_mean_over_views(network, tiny_clips, tmp_path):
     view, _ = view_of(tiny_clips.train)
-    cache = TeacherCache(network, view, 48, tmp_path / "t")
-    each = [torch.softmax(torch.from_numpy(np.array(cache.view(v).logits)), 1).numpy() for v in range(3)]
-    assert np.allclose(cache.probabilities(3), np.mean(each, 0), atol=1e-6)
-    assert np.allclose(cache.probabilities(3).sum(1), 1, atol=1e-5)
+    cache = TeacherOutputCache(network, view, 48, tmp_path / "t")
+    each = [torch.softmax(torch.from_numpy(np.array(cache.outputs_for_view(v).logits)), 1).numpy() for v in range(3)]
+    assert np.allclose(cache.mean_probabilities(3), np.mean(each, 0), atol=1e-6)
+    assert np.allclose(cache.mean_probabilities(3).sum(1), 1, atol=1e-5)

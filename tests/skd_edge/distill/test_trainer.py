@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from skd_bench.errors import UserError
-from skd_edge.distill.losses.kd import kd
-from skd_edge.distill.objective import loss_terms, phase_at
-from skd_edge.distill.teacher_outputs import ToldAnswers
-from skd_edge.distill.trainer import build_learner, look, predict, view_of
-from skd_edge.models.substages import Staged
-from skd_edge.recipe.schema import Augment, Losses, Training
+from skd_edge.distill.losses.kd import kd_loss
+from skd_edge.distill.objective import compute_loss_terms, phase_at
+from skd_edge.distill.teacher_outputs import FixedTeacherOutputs
+from skd_edge.distill.trainer import build_learner, extract_features, predict, training_view
+from skd_edge.models.substages import SubstageOutput
+from skd_edge.recipe.schema import AugmentationSettings, LossSettings, TrainingSettings
 
 
 def weights(trained):
@@ -124,7 +124,7 @@ def test_weights_that_are_not_finite_end_no_epoch(tools, tmp_path, monkeypatch):
     """A gradient that overflows in an epoch's last step shows in no loss; the state before the epoch comes back."""
     import skd_edge.distill.trainer as module
 
-    whole, steps = module.loss_terms, []
+    whole, steps = module.compute_loss_terms, []
 
     class Overflow(torch.autograd.Function):
         @staticmethod
@@ -142,7 +142,7 @@ def test_weights_that_are_not_finite_end_no_epoch(tools, tmp_path, monkeypatch):
             terms["labels"] = Overflow.apply(terms["labels"])
         return terms
 
-    monkeypatch.setattr(module, "loss_terms", once)
+    monkeypatch.setattr(module, "compute_loss_terms", once)
     slow = tools.train(tools.weak, tmp_path / "slow")
     assert [row.get("pace") for row in slow.curve] == [None, 0.5, 0.5, 0.5, 0.5, 0.5]
     assert all(v.isfinite().all() for v in weights(slow).values())
@@ -152,7 +152,7 @@ def test_a_leg_that_diverges_once_goes_on_at_half_the_rate(tools, tmp_path, monk
     """One poisoned batch in epoch 3: the state before that epoch comes back, and the leg ends with finite weights."""
     import skd_edge.distill.trainer as module
 
-    whole, poisoned = module.loss_terms, []
+    whole, poisoned = module.compute_loss_terms, []
 
     def once(leg, said, *rest):
         terms = whole(leg, said, *rest)
@@ -162,7 +162,7 @@ def test_a_leg_that_diverges_once_goes_on_at_half_the_rate(tools, tmp_path, monk
         return terms
 
     plain = tools.train(tools.weak, tmp_path / "plain")
-    monkeypatch.setattr(module, "loss_terms", once)
+    monkeypatch.setattr(module, "compute_loss_terms", once)
     slow = tools.train(tools.weak, tmp_path / "slow")
     assert [row.get("pace") for row in slow.curve] == [None, None, 0.5, 0.5, 0.5, 0.5]
     assert [row["terms"] for row in slow.curve[:2]] == [row["terms"] for row in plain.curve[:2]]
@@ -185,7 +185,7 @@ def test_the_result_is_the_epoch_that_validated_best(tools, tmp_path):
     clips = tools.clips()
     logits = predict(trained.network, clips.val, tools.preprocess)
     assert (logits.argmax(1) == clips.val.labels).mean() == trained.accuracy
-    assert look(trained.network, clips.val, tools.preprocess).shape == (20, 8)
+    assert extract_features(trained.network, clips.val, tools.preprocess).shape == (20, 8)
     assert [row["epoch"] for row in trained.curve] == list(range(1, 7))
     assert trained.curve[-1]["terms"]["labels"] < trained.curve[0]["terms"]["labels"]
 
@@ -195,29 +195,29 @@ def test_terms_of_the_method(tools):
     from skd_edge.distill.losses.distribution import DistributionLoss
 
     torch.manual_seed(0)
-    said = Staged([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
-    taught = Staged([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
+    said = SubstageOutput([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
+    taught = SubstageOutput([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
     targets, memory = torch.eye(4)[[0, 1, 2, 3, 0, 1]], torch.full((6, 4), 0.2)
     spread = DistributionLoss((4, 8), (5, 10)).eval()
 
     def terms(said=said, taught=taught, memory=memory, spread=spread, **weight):
-        leg = replace(tools.staged, training=Training(losses=Losses(**({"distribution": 1.0} | weight))))
-        return {k: v.item() for k, v in loss_terms(leg, said, taught, targets, memory, spread).items()}
+        leg = replace(tools.staged, training=TrainingSettings(losses=LossSettings(**({"distribution": 1.0} | weight))))
+        return {k: v.item() for k, v in compute_loss_terms(leg, said, taught, targets, memory, spread).items()}
 
     every = terms()
     assert set(every) == {"labels", "early learning", "logits", "correlation", "distribution"}
     assert set(terms(taught=None, spread=None, memory=None)) == {"labels"}
     assert set(terms(spread=None, memory=None)) == {"labels", "logits"}
-    assert set(terms(said=Staged(said.features[:1], None))) == {"correlation", "distribution"}
+    assert set(terms(said=SubstageOutput(said.features[:1], None))) == {"correlation", "distribution"}
     assert set(terms(logits=0, correlation=0, distribution=0)) == {"labels", "early learning"}
     for name in ("labels", "logits", "correlation", "distribution"):
-        doubled = terms(**{name: 2 * (getattr(Losses(), name) or 1.0)})
+        doubled = terms(**{name: 2 * (getattr(LossSettings(), name) or 1.0)})
         assert doubled[name] == pytest.approx(2 * every[name], rel=1e-5)
         assert {k: v for k, v in doubled.items() if k != name} == {k: v for k, v in every.items() if k != name}
 
 
 def test_the_curriculum_lets_prefixes_learn_first(tools, tmp_path):
-    leg = replace(tools.staged, epochs=4, training=Training(**tools.everything, prefix=0.5))
+    leg = replace(tools.staged, epochs=4, training=TrainingSettings(**tools.everything, prefix=0.5))
     curve = tools.train(leg, tmp_path / "leg").curve
     assert set(curve[0]["terms"]) == {"correlation", "distribution"}
     assert set(curve[-1]["terms"]) == {"labels", "logits", "correlation", "distribution"}
@@ -227,7 +227,7 @@ def test_the_curriculum_lets_prefixes_learn_first(tools, tmp_path):
 
 def test_graft_teaches_prefixes_through_the_teachers_own_later_substages(tools, tmp_path):
     leg = replace(
-        tools.staged, epochs=4, training=Training(**(tools.everything | {"combination": "graft"}), prefix=0.5)
+        tools.staged, epochs=4, training=TrainingSettings(**(tools.everything | {"combination": "graft"}), prefix=0.5)
     )
     trained = tools.train(leg, tmp_path / "leg")
     assert set(trained.curve[0]["terms"]) == {"graft"}
@@ -238,11 +238,11 @@ def test_graft_teaches_prefixes_through_the_teachers_own_later_substages(tools, 
 
 def test_phases_of_a_curriculum(tools):
     """Which prefix learns when, for all substages and for some, by curriculum and by graft."""
-    from skd_edge.recipe.schema import Network
+    from skd_edge.recipe.schema import NetworkSpec
 
     def phases(**settings):
-        training = Training(**(tools.everything | settings), prefix=0.5)
-        leg = replace(tools.staged, learner=Network(name="n", width=4), training=training)
+        training = TrainingSettings(**(tools.everything | settings), prefix=0.5)
+        leg = replace(tools.staged, learner=NetworkSpec(name="n", width=4), training=training)
         return [(p.upto, p.grafted) for p in (phase_at(leg, d / 8) for d in range(6))]
 
     whole = (None, False)
@@ -251,33 +251,37 @@ def test_phases_of_a_curriculum(tools):
     assert phases(combination="graft", match=(1, 2, 4)) == [(1, True)] * 2 + [(2, True)] * 2 + [whole] * 2
     assert phases(combination="graft", match=(4,)) == [whole] * 6  # nothing of the teacher lies behind the last
     assert phases(combination="none") == [whole] * 6
-    assert phases(losses=Losses(correlation=0, distribution=0)) == [whole] * 6
+    assert phases(losses=LossSettings(correlation=0, distribution=0)) == [whole] * 6
 
 
 def test_only_matched_substages_are_compared(tools, tmp_path):
     """A teacher whose first substage is unlike anything changes nothing where only the second is matched."""
     torch.manual_seed(0)
-    said = Staged([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
-    taught = Staged([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
-    other = Staged([torch.randn(6, 4, 5), taught.features[1]], taught.logits)
-    leg = replace(tools.staged, training=Training(**tools.everything, match=(2,)))
-    terms = [loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]])["labels"].item() for t in (taught, other)]
+    said = SubstageOutput([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
+    taught = SubstageOutput([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
+    other = SubstageOutput([torch.randn(6, 4, 5), taught.features[1]], taught.logits)
+    leg = replace(tools.staged, training=TrainingSettings(**tools.everything, match=(2,)))
+    terms = [
+        compute_loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]])["labels"].item() for t in (taught, other)
+    ]
     assert terms[0] == terms[1]
     from skd_edge.distill.losses.distribution import DistributionLoss
 
     spread = DistributionLoss((8,), (10,)).eval()
-    each = [loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]], None, spread) for t in (taught, other)]
+    each = [compute_loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]], None, spread) for t in (taught, other)]
     assert all(each[0][name].item() == each[1][name].item() for name in each[0])
 
 
 def test_dense_guidance_listens_to_the_teachers_further_up(tools, tmp_path):
     torch.manual_seed(0)
-    said = Staged([torch.randn(6, 4, 4)], torch.randn(6, 4))
-    taught, above = Staged([torch.randn(6, 4, 5)], torch.randn(6, 4)), torch.randn(6, 4)
+    said = SubstageOutput([torch.randn(6, 4, 4)], torch.randn(6, 4))
+    taught, above = SubstageOutput([torch.randn(6, 4, 5)], torch.randn(6, 4)), torch.randn(6, 4)
     targets, leg = torch.eye(4)[[0, 1, 2, 3, 0, 1]], tools.staged
 
     def logits(teacher, *others):
-        return loss_terms(leg, said, Staged(taught.features, teacher), targets, others=others)["logits"].item()
+        return compute_loss_terms(leg, said, SubstageOutput(taught.features, teacher), targets, other_logits=others)[
+            "logits"
+        ].item()
 
     both = (logits(taught.logits) + logits(above)) / 2
     assert logits(taught.logits, above) == pytest.approx(both, rel=1e-5)
@@ -285,20 +289,20 @@ def test_dense_guidance_listens_to_the_teachers_further_up(tools, tmp_path):
 
 def test_a_leg_hears_the_teachers_further_up_at_its_share_of_the_steps(tools: Any, tmp_path: Path) -> None:
     """Each epoch is one step, too short to move a weight: its term is its own teacher's, or the mean with the other."""
-    augment = Augment(shift=0, brightness=0, contrast=0, views=1)
+    augment = AugmentationSettings(shift=0, brightness=0, contrast=0, views=1)
     above = torch.randn(48, 4, generator=torch.Generator().manual_seed(0)) * 4
 
     def heard(dense: float, epochs: int) -> list[float]:
-        training = Training(batch=48, rate=1e-9, dense=dense)
+        training = TrainingSettings(batch=48, rate=1e-9, dense=dense)
         leg = replace(tools.staged, epochs=epochs, augment=augment, training=training)
-        trained = tools.train(leg, tmp_path / f"{dense}", others=(ToldAnswers(above.numpy()),))
+        trained = tools.train(leg, tmp_path / f"{dense}", others=(FixedTeacherOutputs(above.numpy()),))
         return [row["terms"]["logits"] for row in trained.curve]
 
     ours = build_learner(tools.staged)(
-        view_of(tools.clips().train, np.arange(48), 0, replace(tools.staged, augment=augment), tools.preprocess)
+        training_view(tools.clips().train, np.arange(48), 0, replace(tools.staged, augment=augment), tools.preprocess)
     ).logits
     (alone,), (both,) = heard(0.0, 1), heard(1.0, 1)
-    others = Losses().logits * kd(ours, above, temperature=Losses().temperature).item()
+    others = LossSettings().logits * kd_loss(ours, above, temperature=LossSettings().temperature).item()
     assert both == pytest.approx((alone + others) / 2, rel=1e-4)
     assert both > 1.5 * alone
     sometimes = [round(abs(term - alone) / (both - alone), 2) for term in heard(0.5, 16)]
@@ -308,13 +312,13 @@ def test_a_leg_hears_the_teachers_further_up_at_its_share_of_the_steps(tools: An
 
 def test_a_mixed_clip_is_taught_the_labels_of_both_in_their_shares(tools: Any, tmp_path: Path) -> None:
     """The loss of one step over all clips, before any weight moved."""
-    from skd_edge.data.augmentation import partners
+    from skd_edge.data.augmentation import choose_mixup_partners
 
-    augment, index = Augment(shift=0, brightness=0, contrast=0, mixup=1.0), np.arange(48)
-    leg = replace(tools.weak, weak=False, epochs=1, augment=augment, training=Training(batch=48))
+    augment, index = AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0), np.arange(48)
+    leg = replace(tools.weak, weak=False, epochs=1, augment=augment, training=TrainingSettings(batch=48))
     clips = tools.clips().train
-    rows, share = partners(clips.ids, index, 0, 1.0)
-    said = torch.log_softmax(build_learner(leg)(view_of(clips, index, 0, leg, tools.preprocess)).logits, 1)
+    rows, share = choose_mixup_partners(clips.ids, index, 0, 1.0)
+    said = torch.log_softmax(build_learner(leg)(training_view(clips, index, 0, leg, tools.preprocess)).logits, 1)
     own, other = (-said[index, clips.labels[i]] for i in (index, rows))
     mixed = (share * own + (1 - share) * other).mean().item()
     assert abs(mixed - own.mean().item()) > 1e-3
@@ -324,29 +328,29 @@ def test_a_mixed_clip_is_taught_the_labels_of_both_in_their_shares(tools: Any, t
 @pytest.mark.parametrize("ema", [0.0, 0.5, 0.98])
 def test_the_average_follows_the_weights_slowly_and_faster_at_first(tools: Any, tmp_path: Path, ema: float) -> None:
     """At step n a share of min(ema, (1 + n) / (10 + n)) stays as it was; with ema 0 it is the last weights."""
-    state = tools.training(replace(tools.weak, training=Training(batch=16, ema=ema)), tmp_path)
+    state = tools.training(replace(tools.weak, training=TrainingSettings(batch=16, ema=ema)), tmp_path)
     expected = {k: v.clone() for k, v in state.learner.state_dict().items() if v.is_floating_point()}
     for step in range(1, 13):
         state._train_step(np.arange(16), 0, None)
         decay, now = min(ema, (1 + step) / (10 + step)), state.learner.state_dict()
         expected = {k: decay * v + (1 - decay) * now[k] for k, v in expected.items()}
-    found = state.averaged.state_dict()
+    found = state.ema_network.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tools, tmp_path):
     """The mixed clip is the view: it is a function of (clip, view), and its label is mixed in the same shares."""
-    from skd_edge.data.augmentation import partners
+    from skd_edge.data.augmentation import choose_mixup_partners
 
     clips = tools.clips().train
-    leg = replace(tools.weak, augment=Augment(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
+    leg = replace(tools.weak, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
     plain = replace(leg, augment=leg.augment.model_copy(update={"mixup": 0.0}))
     index = np.arange(10)
-    mixed = view_of(clips, index, 1, leg, tools.preprocess)
-    assert torch.equal(mixed[3:7], view_of(clips, index[3:7], 1, leg, tools.preprocess))
-    rows, share = partners(clips.ids[index], np.arange(len(clips)), 1, 1.0)
-    parts = [view_of(clips, i, 1, plain, tools.preprocess) for i in (index, rows)]
+    mixed = training_view(clips, index, 1, leg, tools.preprocess)
+    assert torch.equal(mixed[3:7], training_view(clips, index[3:7], 1, leg, tools.preprocess))
+    rows, share = choose_mixup_partners(clips.ids[index], np.arange(len(clips)), 1, 1.0)
+    parts = [training_view(clips, i, 1, plain, tools.preprocess) for i in (index, rows)]
     keep = share.view(-1, 1, 1, 1, 1)
     assert torch.allclose(mixed, keep * parts[0] + (1 - keep) * parts[1], atol=1e-5)
     assert ((share >= 0.5) & (share <= 1)).all()
@@ -357,17 +361,17 @@ def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tool
 
 def test_a_fold_never_sees_its_own_part(tools, tmp_path):
     """What is left out is never asked about while the leg trains: nothing is remembered of it."""
-    from skd_edge.distill.trainer import folds_of
+    from skd_edge.distill.trainer import assign_folds
 
     leg = replace(tools.weak, fold=(1, 3), epochs=2)
-    part = folds_of(np.arange(48), 3)
+    part = assign_folds(np.arange(48), 3)
     assert sorted(np.bincount(part)) == [16, 16, 16]
     whole = tools.train(leg, tmp_path / "a")
     assert not whole.memory[part == 1].any()
-    mixed = replace(leg, augment=Augment(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
+    mixed = replace(leg, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
     clips = tools.clips().train
     mine = np.flatnonzero(part != 1)
-    before = view_of(clips, mine, 1, mixed, tools.preprocess)
+    before = training_view(clips, mine, 1, mixed, tools.preprocess)
     clips.clips[part == 1] = 0  # what is left out is no partner either
-    assert torch.equal(before, view_of(clips, mine, 1, mixed, tools.preprocess))
+    assert torch.equal(before, training_view(clips, mine, 1, mixed, tools.preprocess))
     assert (whole.memory[part != 1].sum(1) > 0).all()

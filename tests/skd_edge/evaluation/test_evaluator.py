@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from skd_bench.benchmark.latency import Latency
-from skd_edge.evaluation.evaluator import _slower
-from skd_edge.schedule.candidates import Form
+from skd_bench.benchmark.latency import LatencyResult
+from skd_edge.evaluation.evaluator import _why_not_faster
+from skd_edge.schedule.candidates import Deployment
 
-FP32, INT8 = Form("fp32", "ort", "fp32"), Form("int8", "ort", "int8")
+FP32, INT8 = Deployment("fp32", "ort", "fp32"), Deployment("int8", "ort", "int8")
 PROCESSES = np.array([1.0, 1.3, 1.1, 1.02, 1.2])  # fresh processes differ more than queries do
 
 
-def latency(ms: np.ndarray) -> Latency:
+def latency(ms: np.ndarray) -> LatencyResult:
     samples = [list(m * np.linspace(0.99, 1.01, 40)) for m in ms]
-    return Latency("x", samples, None, None, None, 40 * len(samples), 1.0, 1.0, True, None)
+    return LatencyResult("x", samples, None, None, None, 40 * len(samples), 1.0, 1.0, True, None)
 
 
 def said(int8: np.ndarray, fp32: np.ndarray = PROCESSES) -> str | None:
-    return _slower(INT8, {FP32: latency(fp32), INT8: latency(int8)})
+    return _why_not_faster(INT8, {FP32: latency(fp32), INT8: latency(int8)})
 
 
 def test_faster_in_every_process_is_faster_however_much_processes_differ():
@@ -35,5 +35,5 @@ def test_what_is_slower_or_may_be_is_rejected_with_the_ratio():
 
 
 def test_fp32_and_a_single_process_say_nothing():
-    assert _slower(FP32, {FP32: latency(PROCESSES)}) is None
+    assert _why_not_faster(FP32, {FP32: latency(PROCESSES)}) is None
     assert said(np.array([1.2]), np.array([1.0])) is None

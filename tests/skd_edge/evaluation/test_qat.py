@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from skd_edge.evaluation.qat import rounded_node
-from skd_edge.execution.job_graph import Facts, grow
+from skd_edge.evaluation.qat import make_qat_job
+from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
 from skd_edge.recipe.schema import Recipe
 
 
@@ -11,21 +11,21 @@ def student():
     recipe = Recipe.model_validate(
         {"name": "n", "data": {"kind": "generated"}, "students": [{"name": "small"}], "schedule": {"controls": []}}
     )
-    return grow(recipe, Facts("data", "weak", 10), recipe.students)[-1]
+    return build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)[-1]
 
 
 def test_it_goes_on_from_the_student_with_the_same_teacher_and_losses():
     node = student()
-    after = rounded_node(node, 2, 7)
+    after = make_qat_job(node, 2, 7)
     assert (after.start, after.teacher, after.labels) == (node, node.teacher, node.labels)
-    assert (after.leg.start, after.leg.epochs, after.leg.rounded) == (node.hash, 2, 7)
-    assert after.leg.training.losses == node.leg.training.losses
-    assert after.leg.training.rate < node.leg.training.rate
-    assert len({node.hash, after.hash, rounded_node(node, 2, 8).hash, rounded_node(node, 3, 7).hash}) == 4
+    assert (after.spec.start, after.spec.epochs, after.spec.rounded) == (node.hash, 2, 7)
+    assert after.spec.training.losses == node.spec.training.losses
+    assert after.spec.training.rate < node.spec.training.rate
+    assert len({node.hash, after.hash, make_qat_job(node, 2, 8).hash, make_qat_job(node, 3, 7).hash}) == 4
 
 
 def test_legs_that_are_not_rounded_keep_their_names():
-    leg = student().leg
+    leg = student().spec
     assert leg.rounded is None
     assert "rounded" in asdict(leg)
     assert leg.hash == "5c5d510510566ab2"

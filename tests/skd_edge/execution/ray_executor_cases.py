@@ -16,11 +16,11 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_edge.cli import main as cli
-from skd_edge.execution.job_graph import grow
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import deployed_view, gather
+from skd_edge.execution.job_graph import build_recipe_job_graph
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import inference_preprocessing, load_training_data
 from skd_edge.pipeline.compress import compress
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import Run, read_journal
 
@@ -47,8 +47,13 @@ def cluster():
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     for attempt in (1, 2):
         try:
-            ray.init(address="local", num_cpus=2 * THREADS, include_dashboard=False, log_to_driver=False,
-                     object_store_memory=100 << 20)  # fmt: skip
+            ray.init(
+                address="local",
+                num_cpus=2 * THREADS,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=100 << 20,
+            )
             break
         except Exception as error:  # Ray gives its processes half a minute, and raises bare exceptions
             ray.shutdown()
@@ -67,20 +72,20 @@ def rendered(tmp_path_factory):
     home = tmp_path_factory.mktemp("small")
     (home / "recipe.yaml").write_text(RECIPE)
     recipe = load_recipe(home / "recipe.yaml")
-    return recipe, gather(recipe, home / "cache"), home / "cache"
+    return recipe, load_training_data(recipe, home / "cache"), home / "cache"
 
 
 @pytest.fixture
 def small(rendered, monkeypatch):
     recipe, material, cache = rendered
     monkeypatch.setenv("SKD_EDGE_CACHE", str(cache))
-    return recipe, material, grow(recipe, facts_of(material), recipe.students)
+    return recipe, material, build_recipe_job_graph(recipe, fingerprint_of(material), recipe.students)
 
 
 def ray_engine(recipe, run, material):
-    from skd_edge.execution.ray_executor import RayEngine
+    from skd_edge.execution.ray_executor import RayExecutor
 
-    return RayEngine(recipe, run, material, threads=1)
+    return RayExecutor(recipe, run, material, threads=1)
 
 
 def workers() -> list[int]:
@@ -129,9 +134,14 @@ def test_the_same_as_the_local_engine(cluster, finished, tmp_path):
 
 def test_a_search_asks_for_the_same_legs(cluster, tmp_path, monkeypatch):
     """Halving decides step by step from what came back: the same, whoever trains and in whatever order it comes."""
-    sets = ["schedule={search: halving, share: 0, rungs: [0.5], keep: 1, controls: []}", "training.epochs=2",
-            "training.teacher_epochs=2", "choice.exchange=0", "export.precisions=[fp32]",
-            "bench={processes: 1, queries: 70}"]  # fmt: skip
+    sets = [
+        "schedule={search: halving, share: 0, rungs: [0.5], keep: 1, controls: []}",
+        "training.epochs=2",
+        "training.teacher_epochs=2",
+        "choice.exchange=0",
+        "export.precisions=[fp32]",
+        "bench={processes: 1, queries: 70}",
+    ]
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     recipe, asked, chosen = load_recipe(tmp_path / "recipe.yaml", sets), {}, {}
     for engine in ("local", "ray"):
@@ -156,28 +166,30 @@ def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path)
     folder = tmp_path / "run"
     with Run(folder, "x: 1") as run:
         engine = ray_engine(recipe, run, material)
-        engine.report = kill_once
+        engine.on_progress = kill_once
         with closing(engine.train_all(tree)) as training:
             scout = next(training)
         # Stopped there: what is finished is kept, the rest is trained by the next run.
-        assert scout.node is tree[0]
-        assert legs(folder, "leg_started")[scout.node.hash] == 2
-        assert legs(folder, "leg_finished")[scout.node.hash] == 1
+        assert scout.job is tree[0]
+        assert legs(folder, "leg_started")[scout.job.hash] == 2
+        assert legs(folder, "leg_finished")[scout.job.hash] == 1
         done = list(ray_engine(recipe, run, material).train_all(tree))
     assert len(killed) == 1
-    assert {(f.node.hash, f.node.leg.path) for f in done} == {(n.hash, n.leg.path) for n in tree}
+    assert {(f.job.hash, f.job.spec.path) for f in done} == {(n.hash, n.leg.path) for n in tree}
     assert set(legs(folder, "leg_finished").values()) == {1}
     # A leg that another worker had just finished when we stopped is found, and not trained again.
     assert (legs(folder, "leg_finished") | legs(folder, "leg_cached")).keys() == {n.hash for n in tree}
     with Run(tmp_path / "here", "x: 1") as run:
         run.cache = tmp_path / "another cache"
         torch.set_num_threads(1)
-        here = list(LocalEngine(run, material, recipe.labels, deployed_view(recipe.clip)[1]).train_all(tree))
+        here = list(
+            LocalExecutor(run, material, recipe.labels, inference_preprocessing(recipe.clip)[1]).train_all(tree)
+        )
     assert not here[0].cached
-    over_ray = {f.node.hash: f for f in done}
+    over_ray = {f.job.hash: f for f in done}
     for leg in here:  # bit-equal, the killed leg too
         for name in ("weights.safetensors", "val_logits.npy"):
-            assert (leg.folder / name).read_bytes() == (over_ray[leg.node.hash].folder / name).read_bytes()
+            assert (leg.folder / name).read_bytes() == (over_ray[leg.job.hash].folder / name).read_bytes()
 
 
 def test_nothing_learns_from_a_teacher_below_the_floor(cluster, small, tmp_path):
@@ -185,20 +197,20 @@ def test_nothing_learns_from_a_teacher_below_the_floor(cluster, small, tmp_path)
     training = recipe.training.model_copy(update={"teacher_epochs": 1})
     teacher = recipe.teacher.model_copy(update={"floor": 0.99})
     low = recipe.model_copy(update={"training": training, "teacher": teacher})
-    tree = grow(low, facts_of(material), low.students)
+    tree = build_recipe_job_graph(low, fingerprint_of(material), low.students)
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=r"below teacher\.floor 99\.0%"):
         list(ray_engine(low, run, material).train_all(tree))
-    assert legs(tmp_path / "run", "leg_started").keys() == {n.hash for n in tree if n.leg.role in ("scout", "teacher")}
+    assert legs(tmp_path / "run", "leg_started").keys() == {n.hash for n in tree if n.spec.role in ("scout", "teacher")}
 
 
 def test_a_leg_that_fits_no_machine(cluster, small, tmp_path):
-    from skd_edge.execution.ray_executor import RayEngine
+    from skd_edge.execution.ray_executor import RayExecutor
 
     recipe, material, _ = small
     other = recipe.model_copy(update={"seed": 1})  # none of its legs is in the cache
-    tree = grow(other, facts_of(material), other.students)
+    tree = build_recipe_job_graph(other, fingerprint_of(material), other.students)
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match="no machine of the Ray cluster has"):
-        list(RayEngine(other, run, material, threads=1000).train_all(tree))
+        list(RayExecutor(other, run, material, threads=1000).train_all(tree))
 
 
 def test_without_ray(tmp_path, monkeypatch, capsys):
@@ -206,7 +218,7 @@ def test_without_ray(tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "skd_edge.execution.ray_executor", raising=False)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     code = cli.run(["compress", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--engine", "ray"])
-    assert code == cli.FAILED
+    assert code == cli.EXIT_FAILED
     assert "this command needs ray: pip install 'skd-edge[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
@@ -217,12 +229,12 @@ def test_a_worker_that_lacks_a_package_is_told_in_one_line(cluster, small, tmp_p
 
     absent = ModuleType("only_here")
     exec("def train_leg(job, node, news, *needed): pass", absent.__dict__)
-    absent.train_leg.__module__ = "only_here"
+    absent.train_job.__module__ = "only_here"
     monkeypatch.setitem(sys.modules, "only_here", absent)
-    monkeypatch.setattr(module, "_train_leg", ray.remote(absent.train_leg))
+    monkeypatch.setattr(module, "_train_job", ray.remote(absent.train_job))
     recipe, material, _ = small
     other = recipe.model_copy(update={"seed": 2})  # none of its legs is in the cache
-    tree = grow(other, facts_of(material), other.students)
+    tree = build_recipe_job_graph(other, fingerprint_of(material), other.students)
     said = r"cannot import skd-edge .*\(No module named 'only_here'\).*install the same skd-edge\[ray\]"
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=said):
         list(ray_engine(other, run, material).train_all(tree))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from skd_edge.execution.job_graph import Facts, Legs, Node, grow
+from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory, TrainingJob, build_recipe_job_graph
 from skd_edge.recipe.schema import Recipe
 
-FACTS = Facts("data", "weak", 10)
+FACTS = DatasetFingerprint("data", "weak", 10)
 BASE: dict[str, Any] = {
     "name": "r",
     "data": {"kind": "generated"},
@@ -22,9 +22,9 @@ BASE: dict[str, Any] = {
 }
 
 
-def tree(facts=FACTS, **kw) -> list[Node]:
+def tree(facts=FACTS, **kw) -> list[TrainingJob]:
     recipe = Recipe.model_validate(BASE | kw)
-    return grow(recipe, facts, recipe.students)
+    return build_recipe_job_graph(recipe, facts, recipe.students)
 
 
 def names(nodes, *roles):
@@ -41,10 +41,10 @@ def test_each_leg_once_and_after_what_it_needs(schedule, optimise):
     hashes = [n.hash for n in nodes]
     assert len(set(hashes)) == len(hashes)
     for place, node in enumerate(nodes):
-        for needed in node.needs:
+        for needed in node.required_jobs:
             assert hashes.index(needed.hash) < place
-        assert node.leg.teacher == (node.teacher.hash if node.teacher else None)
-        assert node.leg.start == (node.start.hash if node.start else None)
+        assert node.spec.teacher == (node.teacher.hash if node.teacher else None)
+        assert node.spec.start == (node.start.hash if node.start else None)
 
 
 def test_default_paths():
@@ -52,8 +52,11 @@ def test_default_paths():
     assert names(nodes, "scout", "teacher") == ["teacher", "teacher, round 1", "teacher, round 2", "teacher"]
     assert names(nodes, "assistant") == ["teacher>a1", "teacher>a1>a2"]
     assert sorted(names(nodes, "student")) == [
-        "teacher>a1>a2>s1", "teacher>a1>a2>s2", "teacher>s1", "teacher>s2",
-    ]  # fmt: skip
+        "teacher>a1>a2>s1",
+        "teacher>a1>a2>s2",
+        "teacher>s1",
+        "teacher>s2",
+    ]
     assert names(nodes, "alone") == ["s1", "s2"]
 
 
@@ -62,14 +65,14 @@ def test_one_network_may_be_taught_in_several_ways():
     graft = {"combination": "graft", "match": [2, 4], "losses": {"distribution": 0.5}}
     students = [{"name": "s1", "width": 8}, {"name": "s1-graft", "width": 8, "training": graft}]
     nodes = tree(students=students, schedule={"controls": ["alone", "kd"]}, training={"losses": {"correlation": 0.7}})
-    plain, other = (next(n.leg for n in nodes if n.leg.path == ("teacher", s["name"])) for s in students)
+    plain, other = (next(n.spec for n in nodes if n.spec.path == ("teacher", s["name"])) for s in students)
     assert (other.training.combination, other.training.match) == ("graft", (2, 4))
     assert (other.training.losses.distribution, other.training.losses.correlation) == (0.5, 0.7)
     assert plain.training.combination == "none"
     assert plain.hash != other.hash
-    assert plain.learner.outline == other.learner.outline
+    assert plain.learner.architecture == other.learner.architecture
     for path in ((("s1",), ("s1-graft",)), (("teacher", "s1"), ("teacher", "s1-graft"))):
-        legs = [n.leg for n in nodes if n.leg.path in path and n.leg.role in ("alone", "kd")]
+        legs = [n.spec for n in nodes if n.spec.path in path and n.spec.role in ("alone", "kd")]
         assert len(legs) == 2
         assert len({leg.hash for leg in legs}) == 1
 
@@ -92,25 +95,25 @@ def test_shared_prefixes_are_trained_once():
     nodes = tree(schedule=PATHS)
     assert sorted(names(nodes, "assistant")) == ["teacher>a1", "teacher>a1>a2", "teacher>a2"]
     assert len(names(nodes, "student")) == 8
-    by_name = {n.leg.name: n for n in nodes if n.leg.role in ("assistant", "student")}
+    by_name = {n.spec.name: n for n in nodes if n.spec.role in ("assistant", "student")}
     for student in ("s1", "s2"):
         assert by_name[f"teacher>a1>a2>{student}"].teacher.hash == by_name["teacher>a1>a2"].hash
     assert by_name["teacher>a2>s1"].teacher.hash != by_name["teacher>a1>a2>s1"].teacher.hash
     # One teacher for the controls with plain KD, whatever the number of students.
-    kd = [n for n in nodes if n.leg.role == "kd"]
-    assert sorted(n.leg.name for n in kd) == ["teacher", "teacher>s1", "teacher>s2"]
+    kd = [n for n in nodes if n.spec.role == "kd"]
+    assert sorted(n.spec.name for n in kd) == ["teacher", "teacher>s1", "teacher>s2"]
 
 
 def test_each_leg_learns_from_labels_that_its_own_teacher_estimates() -> None:
     """Not the first teacher's handed down: four networks teach here, and each gives other labels."""
-    nodes = [n for n in tree(schedule=PATHS) if n.leg.role in ("assistant", "student")]
-    legs = Legs(Recipe.model_validate(BASE), FACTS)
+    nodes = [n for n in tree(schedule=PATHS) if n.spec.role in ("assistant", "student")]
+    legs = JobFactory(Recipe.model_validate(BASE), FACTS)
     for node in nodes:
         assert node.teacher is not None
         assert node.labels is not None
-        assert node.labels.hash == node.leg.teacher
-        assert node.leg.targets == legs.targets(node.teacher)
-    assert len({n.leg.targets for n in nodes}) == 4
+        assert node.labels.hash == node.spec.teacher
+        assert node.spec.targets == legs.hash_targets(node.teacher)
+    assert len({n.spec.targets for n in nodes}) == 4
 
 
 def test_many_rounds_grow_no_slower_than_they_are():
@@ -121,44 +124,44 @@ def test_many_rounds_grow_no_slower_than_they_are():
 
 def test_controls_know_nothing_of_the_method():
     nodes = tree(schedule=PATHS)
-    facts = {n.leg.role: n.leg for n in nodes}
+    facts = {n.spec.role: n.spec for n in nodes}
     for role in ("alone", "kd"):
-        for leg in (n.leg for n in nodes if n.leg.role == role):
-            assert leg.targets == FACTS.weak
+        for leg in (n.spec for n in nodes if n.spec.role == role):
+            assert leg.targets == FACTS.weak_labels_hash
             assert not leg.staged
             assert not leg.weak
-    assert all(n.leg.training.losses.logits_kind == "kd" for n in nodes if n.leg.role == "kd" and n.teacher)
+    assert all(n.spec.training.losses.logits_kind == "kd" for n in nodes if n.spec.role == "kd" and n.teacher)
     assert facts["student"].staged
-    assert facts["student"].targets != FACTS.weak
-    assert [n.leg.weak for n in nodes if n.leg.role == "scout"] == [True, False, False]
+    assert facts["student"].targets != FACTS.weak_labels_hash
+    assert [n.spec.weak for n in nodes if n.spec.role == "scout"] == [True, False, False]
     assert {leg.epochs for role, leg in facts.items() if role in ("student", "assistant", "alone")} == {12}
 
 
 def test_without_label_optimisation_everybody_learns_from_the_weak_labels():
     nodes = tree(labels={"optimise": False})
-    assert all(n.labels is None and n.leg.targets == FACTS.weak for n in nodes)
+    assert all(n.labels is None and n.spec.targets == FACTS.weak_labels_hash for n in nodes)
     assert names(nodes, "scout") == []
 
 
 def test_pruned_students_grow_nothing():
     recipe = Recipe.model_validate(BASE)
-    nodes = grow(recipe, FACTS, recipe.students[:1])
-    assert not any(n.leg.learner.name == "s2" for n in nodes)
-    assert grow(recipe, FACTS, []) == []
+    nodes = build_recipe_job_graph(recipe, FACTS, recipe.students[:1])
+    assert not any(n.spec.learner.name == "s2" for n in nodes)
+    assert build_recipe_job_graph(recipe, FACTS, []) == []
 
 
 def test_what_changes_a_leg_changes_those_below_it_and_no_other():
     base = tree()
 
     def changed(**kw):
-        before, after = ({n.leg.role + n.leg.name: n.hash for n in t} for t in (base, tree(**kw)))
+        before, after = ({n.spec.role + n.spec.name: n.hash for n in t} for t in (base, tree(**kw)))
         assert before.keys() == after.keys()
         return {name for name in before if before[name] != after[name]}
 
-    everything = {n.leg.role + n.leg.name for n in base}
+    everything = {n.spec.role + n.spec.name for n in base}
     assert changed(seed=1) == everything
-    assert changed(facts=Facts("other", "weak", 10)) == everything
-    assert changed(facts=Facts("data", "other", 10)) == everything
+    assert changed(facts=DatasetFingerprint("other", "weak", 10)) == everything
+    assert changed(facts=DatasetFingerprint("data", "other", 10)) == everything
     assert changed(teacher={"width": 16}) == everything - {"alones1", "alones2"}
     assert changed(students=[{"name": "s1", "width": 8}, {"name": "s2", "width": 16}]) == {
         name for name in everything if name.endswith("s2")

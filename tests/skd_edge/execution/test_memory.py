@@ -8,12 +8,12 @@ import torch
 
 import skd_edge.execution.local_executor as engines
 from skd_bench.errors import UserError
-from skd_edge.execution.job_graph import Legs, grow
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import deployed_view, gather
+from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import inference_preprocessing, load_training_data
 from skd_edge.pipeline.compress import train
-from skd_edge.pipeline.console import Screen
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.pipeline.console import RunConsole
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, cache_root, read_journal
 from skd_edge.schedule.successive_halving import Search
@@ -37,41 +37,43 @@ RECIPE = Recipe.model_validate(
 def test_real_failures_to_allocate_are_known(make):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         make()
-    assert engines._lacks_memory(caught.value)
-    assert not engines._lacks_memory(RuntimeError("shapes do not match"))
+    assert engines._is_out_of_memory(caught.value)
+    assert not engines._is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_halved_once_and_remembered(tmp_path, monkeypatch):
-    whole = engines.train_leg
+    whole = engines.train_job
 
     def too_large(leg, *args, **kw):
         if leg.learner.name == "small" and leg.training.accumulate < 2:
             torch.empty(1 << 60)
         return whole(leg, *args, **kw)
 
-    monkeypatch.setattr(engines, "train_leg", too_large)
-    material = gather(RECIPE, cache_root())
+    monkeypatch.setattr(engines, "train_job", too_large)
+    material = load_training_data(RECIPE, cache_root())
 
     def run_it(name):
         with Run(tmp_path / name, "x: 1") as run:
-            engine = LocalEngine(run, material, RECIPE.labels, deployed_view(RECIPE.clip)[1])
-            legs = Legs(RECIPE, facts_of(material))
+            engine = LocalExecutor(run, material, RECIPE.labels, inference_preprocessing(RECIPE.clip)[1])
+            legs = JobFactory(RECIPE, fingerprint_of(material))
             search = Search(legs, RECIPE.students, {"small": 1.0}, material.clips.val.groups)
-            return train(RECIPE, run, search, engine, Screen())
+            return train(RECIPE, run, search, engine, RunConsole())
 
     finished = run_it("run")
-    (student,) = [f for f in finished if f.node.leg.role == "student"]
-    assert student.node.leg.training.accumulate == 2
-    assert student.node.hash not in {n.hash for n in grow(RECIPE, facts_of(material), RECIPE.students)}
-    assert student.node.teacher.leg.training.accumulate == 1
+    (student,) = [f for f in finished if f.job.spec.role == "student"]
+    assert student.job.spec.training.accumulate == 2
+    assert student.job.hash not in {
+        n.hash for n in build_recipe_job_graph(RECIPE, fingerprint_of(material), RECIPE.students)
+    }
+    assert student.job.teacher.spec.training.accumulate == 1
     (event,) = [e for e in read_journal(tmp_path / "run") if e["event"] == "halved"]
     assert event["learner"] == "small"
     # The same run again: no second try of what did not fit.
     before = len(read_journal(tmp_path / "run"))
-    assert [f.node.hash for f in run_it("run")] == [f.node.hash for f in finished]
+    assert [f.job.hash for f in run_it("run")] == [f.job.hash for f in finished]
     assert {e["event"] for e in read_journal(tmp_path / "run")[before:]} == {"leg_cached"}
 
-    monkeypatch.setattr(engines, "train_leg", lambda *a, **k: torch.empty(1 << 60))
+    monkeypatch.setattr(engines, "train_job", lambda *a, **k: torch.empty(1 << 60))
     monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "other cache"))
     with pytest.raises(UserError, match=r"leg teacher does not fit .* lower training\.batch"):
         run_it("other")

@@ -11,9 +11,9 @@ import yaml
 from skd_bench.errors import UsageError
 from skd_edge.cli.main import run
 from skd_edge.models.builder import build_network
-from skd_edge.models.catalogue import catalogue, look
-from skd_edge.models.tsm import parameters
-from skd_edge.recipe.schema import Clip, Network, Recipe
+from skd_edge.models.catalogue import describe_network, iter_catalogue
+from skd_edge.models.tsm import count_parameters
+from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Recipe
 
 
 def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):
@@ -22,9 +22,9 @@ def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     assert run(["models", str(tmp_path / "r.yaml"), "--json", "--set", "clip.size=224", "--set", "clip.frames=1"]) == 0
     teacher, small, lite = json.loads(capsys.readouterr().out)
-    clip = Clip(frames=1, size=224)
-    net = build_network(Network(name="n", width=8), classes=10, clip=clip, seed=0).eval()
-    assert small["parameters"] == parameters(net)
+    clip = ClipSettings(frames=1, size=224)
+    net = build_network(NetworkSpec(name="n", width=8), classes=10, clip=clip, seed=0).eval()
+    assert small["parameters"] == count_parameters(net)
     with torch.no_grad():
         features = net(torch.zeros(1, 3, 1, 224, 224)).features
     assert small["substages"] == [[f.shape[2], f.shape[1]] for f in features]
@@ -34,8 +34,10 @@ def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):
 
 def test_macs_are_counted_by_hand():
     """Twice the width, about four times the MACs of the 3x3 blocks; the stem's grow twofold."""
-    clip = Clip(frames=4, size=32)
-    narrow, wide = (look("n", Network(name="n", family="resnet", width=w, temporal="none"), clip) for w in (16, 32))
+    clip = ClipSettings(frames=4, size=32)
+    narrow, wide = (
+        describe_network("n", NetworkSpec(name="n", family="resnet", width=w, temporal="none"), clip) for w in (16, 32)
+    )
     assert 3.5 < wide.macs / narrow.macs < 4.0
     assert narrow.clip == (4, 32, 32)
 
@@ -49,11 +51,11 @@ def test_the_text_is_a_table_and_code_needs_leave(tmp_path, capsys):
     assert "8x8 16x8 32x8 64x8" in lines[2]
     code = {"factory": "gone:net", "substages": ["a", "b", "c", "d"]}
     with pytest.raises(UsageError, match="runs somebody's code"):
-        list(catalogue(Recipe.model_validate(recipe | {"teacher": code})))
+        list(iter_catalogue(Recipe.model_validate(recipe | {"teacher": code})))
 
 
 def test_everything_that_is_ready_is_listed_or_says_what_it_needs():
-    entries = {entry.name: entry for entry in catalogue()}
+    entries = {entry.name: entry for entry in iter_catalogue()}
     for entry in entries.values():
         assert entry.missing or (
             entry.parameters > 1000 and entry.macs > entry.parameters and len(entry.substages) == 4

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from skd_edge.models.builder import build_network
-from skd_edge.models.external.factory import permit
-from skd_edge.models.substages import Deployed
-from skd_edge.recipe.schema import Clip, Network, Teacher
+from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.substages import LogitsOnly
+from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Teacher
 from skd_export.exporter import make_artefacts
 
-HERE, CLASSES, CLIP = Path(__file__).parent / "external", 5, Clip(frames=4, size=16)
+HERE, CLASSES, CLIP = Path(__file__).parent / "external", 5, ClipSettings(frames=4, size=16)
 OWN = {
-    f"{family} {temporal}": Network(name="n", family=family, temporal=temporal, width=4, depths=(1, 1))
+    f"{family} {temporal}": NetworkSpec(name="n", family=family, temporal=temporal, width=4, depths=(1, 1))
     for family in ("resnet", "mobile")
     for temporal in ("none", "shift", "conv")
 }
@@ -53,7 +53,7 @@ each = pytest.mark.parametrize("name", SPECS)
 def network(name, seed=0):
     spec = SPECS[name]
     if isinstance(spec, Teacher):
-        permit(spec, allow_code=True)
+        allow_factory_code(spec, allow_code=True)
     return build_network(spec, classes=CLASSES, clip=CLIP, seed=seed)
 
 
@@ -143,7 +143,7 @@ def test_weights_go_to_a_twin_and_a_copy_says_the_same(name):
 @pytest.mark.parametrize("name", ["per frame", "tokens, another clip"])  # test_tsm.py has the own family
 def test_the_exported_file_says_the_same(name, tmp_path):
     net, classes = settled(name), [f"c{i}" for i in range(CLASSES)]
-    made = make_artefacts(Deployed(net).eval(), ("fp32",), tmp_path, clip_shape=(4, 16, 16), classes=classes)
+    made = make_artefacts(LogitsOnly(net).eval(), ("fp32",), tmp_path, clip_shape=(4, 16, 16), classes=classes)
     session = onnxruntime.InferenceSession(made["fp32"], providers=["CPUExecutionProvider"])
     for count in (1, 3):
         x = clips(count, seed=count)

@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from skd_bench.errors import UserError
-from skd_bench.inference.frame_stream import Stream
-from skd_bench.video.clip import Preprocess
-from skd_edge.models.streaming import Streaming
-from skd_edge.models.tsm import build
-from skd_edge.recipe.schema import Network, Teacher
-from skd_export.exporter import Frames
+from skd_bench.inference.frame_stream import FrameClassifier
+from skd_bench.video.clip import Preprocessing
+from skd_edge.models.streaming import StreamingNetwork
+from skd_edge.models.tsm import build_tsm
+from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_export.exporter import Uint8Input
 from skd_export.graph.streaming_export import export_stream
-from skd_export.graph.uint8_input import fitted
+from skd_export.graph.uint8_input import preprocess_frames
 
 FRAMES, SIZE, CLASSES = 5, 16, ["a", "b", "c"]
 
 
 def network(**what):
     """A network whose batch norms and head have signal."""
-    net = build(
-        Network(name="n", causal=True, width=8, depths=(1, 2), **what), classes=3, frames=FRAMES, size=SIZE, seed=0
+    net = build_tsm(
+        NetworkSpec(name="n", causal=True, width=8, depths=(1, 2), **what), classes=3, frames=FRAMES, size=SIZE, seed=0
     )
     net.train()
     with torch.no_grad():
@@ -49,7 +49,7 @@ def noise(n, seed=0):
 @pytest.mark.parametrize("temporal", ["shift", "conv", "none"])
 def test_frame_by_frame_is_the_causal_network_on_every_frame(family, temporal):
     net, clips = network(family=family, temporal=temporal), noise(4)
-    step = Streaming(net).eval()
+    step = StreamingNetwork(net).eval()
     state = torch.zeros(4, step.state_size)
     truth = offline(net, clips)
     for t in range(FRAMES):
@@ -76,16 +76,22 @@ def test_a_causal_network_sees_no_frame_that_comes_later(temporal):
 @pytest.mark.parametrize(("temporal", "size"), [("shift", None), ("conv", (24, 20))])
 def test_the_file_is_the_network_on_every_frame(tmp_path, temporal, size):
     net = network(temporal=temporal)
-    step = Streaming(net).eval()
-    how = Preprocess(SIZE, SIZE, "crop", (0.45,) * 3, (0.225,) * 3)
+    step = StreamingNetwork(net).eval()
+    how = Preprocessing(SIZE, SIZE, "crop", (0.45,) * 3, (0.225,) * 3)
     pixels = np.random.default_rng(1).integers(0, 256, (3, FRAMES, *(size or (SIZE, SIZE)), 3), np.uint8)
-    export_stream(step, tmp_path / "s.onnx", size=(SIZE, SIZE), state_size=step.state_size, classes=CLASSES,
-                  frames=Frames(how, size))  # fmt: skip
-    stream = Stream(tmp_path / "s.onnx")
+    export_stream(
+        step,
+        tmp_path / "s.onnx",
+        size=(SIZE, SIZE),
+        state_size=step.state_size,
+        classes=CLASSES,
+        uint8_input=Uint8Input(how, size),
+    )
+    stream = FrameClassifier(tmp_path / "s.onnx")
     assert (stream.dtype, stream.state_size) == ("uint8", step.state_size)
-    truth = offline(net, fitted(pixels, how))
+    truth = offline(net, preprocess_frames(pixels, how))
     for _ in range(2):  # a second time from the beginning: nothing is left of the first
-        stream.reset(3)
+        stream.reset_state(3)
         for t in range(FRAMES):
             np.testing.assert_allclose(stream.step(pixels[:, t]), truth[:, t], rtol=1e-3, atol=1e-3)
     props = {p.key: p.value for p in onnx.load(tmp_path / "s.onnx").metadata_props}
@@ -94,15 +100,15 @@ def test_the_file_is_the_network_on_every_frame(tmp_path, temporal, size):
 
 
 def test_what_cannot_stream_is_refused():
-    net = build(Network(name="n", depths=(1,), width=8), classes=3, frames=4, size=16, seed=0)
+    net = build_tsm(NetworkSpec(name="n", depths=(1,), width=8), classes=3, frames=4, size=16, seed=0)
     with pytest.raises(ValueError, match="causal"):
-        Streaming(net)
+        StreamingNetwork(net)
     with pytest.raises(UserError, match="train mode"):
         export_stream(net.train(), "x", size=(16, 16), state_size=1, classes=CLASSES)
 
 
 def test_only_a_causal_network_renames_its_leg():
-    for kind in (Network, Teacher):
+    for kind in (NetworkSpec, Teacher):
         plain = kind(name="n")
-        assert "causal" not in plain.outline
-        assert kind(name="n", causal=True).outline == plain.outline | {"causal": True}
+        assert "causal" not in plain.architecture
+        assert kind(name="n", causal=True).architecture == plain.architecture | {"causal": True}

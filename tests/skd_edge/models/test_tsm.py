@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from skd_edge.models.substages import Deployed
-from skd_edge.models.tsm import build, parameters
-from skd_edge.recipe.schema import Network
+from skd_edge.models.substages import LogitsOnly
+from skd_edge.models.tsm import build_tsm, count_parameters
+from skd_edge.recipe.schema import NetworkSpec
 from skd_export.exporter import make_artefacts
 
 FRAMES, CLASSES = 4, 5
@@ -20,8 +20,10 @@ kinds = pytest.mark.parametrize(
 
 
 def network(family="mobile", temporal="conv", *, size=16, seed=0, frames=FRAMES, **kw):
-    spec = Network(**{"name": "n", "family": family, "temporal": temporal, "width": 4} | kw)
-    return settled(build(spec, classes=CLASSES, frames=frames, size=size, seed=seed), clip(8, size=size, frames=frames))
+    spec = NetworkSpec(**{"name": "n", "family": family, "temporal": temporal, "width": 4} | kw)
+    return settled(
+        build_tsm(spec, classes=CLASSES, frames=frames, size=size, seed=seed), clip(8, size=size, frames=frames)
+    )
 
 
 def settled(net, x):
@@ -114,16 +116,16 @@ def test_one_frame(temporal):
 
 
 def test_width_and_depth_cost_weights():
-    assert parameters(network(width=8)) > parameters(network(width=4))
-    assert parameters(network(depths=(2, 1, 1, 1))) > parameters(network())
-    assert parameters(network()) == sum(p.numel() for p in network().parameters())
+    assert count_parameters(network(width=8)) > count_parameters(network(width=4))
+    assert count_parameters(network(depths=(2, 1, 1, 1))) > count_parameters(network())
+    assert count_parameters(network()) == sum(p.numel() for p in network().parameters())
 
 
 @kinds
 def test_the_exported_file_says_the_same(family, temporal, tmp_path):
     net = network(family, temporal)
     classes = [f"c{i}" for i in range(CLASSES)]
-    path = make_artefacts(Deployed(net).eval(), ("fp32",), tmp_path, clip_shape=(FRAMES, 16, 16), classes=classes)[
+    path = make_artefacts(LogitsOnly(net).eval(), ("fp32",), tmp_path, clip_shape=(FRAMES, 16, 16), classes=classes)[
         "fp32"
     ]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from skd_edge.cli.main import run
-from skd_edge.execution.job_graph import grow
+from skd_edge.execution.job_graph import build_recipe_job_graph
 from skd_edge.labels.csv_files import read_sheet, write_sheet
-from skd_edge.labels.dataset import gather
-from skd_edge.pipeline.audit_labels import audit
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.labels.dataset import load_training_data
+from skd_edge.pipeline.audit_labels import audit_labels
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import cache_root, read_journal
 
@@ -53,8 +53,12 @@ def test_the_whole_way(recipe, tmp_path, capsys):
 
     # Only the teacher was trained, and they are the very legs that compress would train first.
     loaded = load_recipe(str(recipe))
-    material = gather(loaded, cache_root())
-    wanted = {n.hash for n in grow(loaded, facts_of(material), loaded.students) if n.leg.role in ("scout", "teacher")}
+    material = load_training_data(loaded, cache_root())
+    wanted = {
+        n.hash
+        for n in build_recipe_job_graph(loaded, fingerprint_of(material), loaded.students)
+        if n.spec.role in ("scout", "teacher")
+    }
     trained = [e["leg"] for e in read_journal(out) if e["event"] == "leg_finished"]
     assert set(trained) == wanted
     assert len(trained) == 2
@@ -69,7 +73,7 @@ def test_the_whole_way(recipe, tmp_path, capsys):
     rows[3]["trusted"] = "spin_cw"
     write_sheet(out / "audit" / "audit.csv", list(rows[0]), [list(row.values()) for row in rows])
     checked = load_recipe(str(recipe), [f"labels.trusted={tmp_path / 't.csv'}"])
-    audit(checked, out, top=5, pictures=False, threads=1)
+    audit_labels(checked, out, top=5, pictures=False, threads=1)
     again = json.loads((out / "audit" / "audit.json").read_text())
     assert again["trusted"] == 3
     assert not {row["clip"] for row in rows[:3]} & {s["clip"] for s in again["suspects"]}
@@ -83,16 +87,36 @@ def test_the_whole_way(recipe, tmp_path, capsys):
 
 
 def test_names_from_outside_are_text_on_the_page():
-    from skd_edge.report.audit_html import audit_html
+    from skd_edge.report.audit_html import render_audit_html
 
     evil = '<script>alert(1)</script>"'
     rate, matrix = {"value": 0.1, "low": 0.0, "high": 0.2}, [[0.9, 0.1], [0.1, 0.9]]
-    noise = {"rate": rate, "classes": [evil, "b"], "matrix": matrix,
-             "low": [[0, 0], [0, 0]], "high": [[1, 1], [1, 1]], "within_parent": None}  # fmt: skip
+    noise = {
+        "rate": rate,
+        "classes": [evil, "b"],
+        "matrix": matrix,
+        "low": [[0, 0], [0, 0]],
+        "high": [[1, 1], [1, 1]],
+        "within_parent": None,
+    }
     suspect = {"rank": 1, "clip": evil, "label": evil, "proposed": "b", "wrong": 1.0, "confidence": 1.0, "trusted": ""}
     classes = [{"class": evil, "labelled": 0, "wrong": 0.0, "after": 1, "trusted": 0, "val": 0, "test": 0}]
-    page = audit_html({"name": evil, "seed": 0, "clips": 1, "unlabelled": 0, "trusted": 0, "doubtful": 1, "ranked": 1,
-                       "known_rate": None, "noise": noise, "suspects": [suspect], "classes": classes,
-                       "annotators": [{"name": evil, "accuracy": None, "votes": 0}]}, {})  # fmt: skip
+    page = render_audit_html(
+        {
+            "name": evil,
+            "seed": 0,
+            "clips": 1,
+            "unlabelled": 0,
+            "trusted": 0,
+            "doubtful": 1,
+            "ranked": 1,
+            "known_rate": None,
+            "noise": noise,
+            "suspects": [suspect],
+            "classes": classes,
+            "annotators": [{"name": evil, "accuracy": None, "votes": 0}],
+        },
+        {},
+    )
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert(1)") >= 5

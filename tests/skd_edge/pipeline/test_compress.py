@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.inference.predict import predict
-from skd_edge.distill.job import METHOD
+from skd_edge.distill.job import METHOD_VERSION
 from skd_edge.run_folder import read_journal
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -128,9 +128,9 @@ def test_pseudo_labels_are_whole(finished):
 
 def test_the_bundle(finished, tmp_path):
     bundle = finished.folder / "bundle"
-    assert verify(bundle) == []
+    assert find_bundle_problems(bundle) == []
     manifest = Manifest.load(bundle)
-    chosen = manifest.artefact(None)
+    chosen = manifest.find_artefact(None)
     assert (list(chosen.path), chosen.precision) == (
         finished.report["chosen"]["path"],
         finished.report["chosen"]["precision"],
@@ -192,14 +192,20 @@ def test_nothing_learns_from_a_teacher_below_the_floor(finished, tmp_path):
 
 def test_a_run_of_another_version_and_a_larger_student_are_told(finished, tmp_path):
     out = tmp_path / "run"
-    larger = ("--set", "assistants=[{name: tiny, family: resnet, width: 4}, {name: wide, family: resnet, width: 6}]",
-              "--set", "schedule.paths=[[tiny, wide]]", "--set", "teacher.floor=0.999")  # fmt: skip
+    larger = (
+        "--set",
+        "assistants=[{name: tiny, family: resnet, width: 4}, {name: wide, family: resnet, width: 6}]",
+        "--set",
+        "schedule.paths=[[tiny, wide]]",
+        "--set",
+        "teacher.floor=0.999",
+    )
     done = finished.command(*larger, out=out)
     assert "warning: wide (" in done.stderr
     assert "is larger than tiny (" in done.stderr
     assert [(e["learner"], e["teacher"]) for e in read_journal(out) if e["event"] == "larger"] == [("wide", "tiny")]
     journal = (out / "journal.jsonl").read_text()
-    (out / "journal.jsonl").write_text(journal.replace(f'"method": {METHOD}', '"method": 0'))
+    (out / "journal.jsonl").write_text(journal.replace(f'"method": {METHOD_VERSION}', '"method": 0'))
     assert "this run was begun with version 0 of the method" in finished.command(*larger, out=out).stderr
 
 

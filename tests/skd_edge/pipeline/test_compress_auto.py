@@ -11,7 +11,7 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_edge.pipeline.compress import compress, plan
-from skd_edge.pipeline.reselect import choose_again
+from skd_edge.pipeline.reselect import reselect
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import read_journal
 
@@ -41,8 +41,8 @@ def recipe(tmp_path):
 
 def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     planned = plan(recipe, tmp_path / "run")
-    assert planned.halves
-    assert len({leg.name for leg in planned.legs if leg.role == "student"}) == 6
+    assert planned.uses_successive_halving
+    assert len({leg.name for leg in planned.jobs if leg.role == "student"}) == 6
     assert planned.seconds > 0
     assert "Successive halving trains a part of these" in planned.to_text()
     assert not (tmp_path / "run").exists()
@@ -79,7 +79,7 @@ def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     # Another budget chooses among what was trained; nothing is proposed anew.
     trained = {r["name"]: r["p50_ms"] for r in report["candidates"] if r["trained"]}
     proposals = len([e for e in read_journal(tmp_path / "run") if e["event"] == "proposed"])
-    decision = choose_again(tmp_path / "run", [f"choice.budget={1.001 * max(trained.values()):.9f} ms"])
+    decision = reselect(tmp_path / "run", [f"choice.budget={1.001 * max(trained.values()):.9f} ms"])
     assert decision.chosen in trained
     assert len([e for e in read_journal(tmp_path / "run") if e["event"] == "proposed"]) == proposals
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from skd_bench.benchmark.latency import Latency, Target
-from skd_bench.benchmark.measurements import Measured, Measurements
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_bench.benchmark.measurements import DeviceMeasurements, MeasuredFile
 from skd_bench.device.info import device_id
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
-from skd_edge.evaluation.devices import PAUSED, Carried, Device, Linked, device_of
-from skd_edge.recipe.schema import Bench
+from skd_edge.evaluation.devices import PAUSED, Device, OfflineDevice, SshDevice, make_device
+from skd_edge.recipe.schema import BenchmarkSettings
 from skd_edge.run_folder import read_journal
 
 
@@ -45,7 +45,7 @@ def test_a_run_chooses_again_by_what_was_carried_home(finished, copied, tmp_path
     subprocess.run([device_python, copied / "carry.pyz", "--json", result], check=True, capture_output=True, env=there)
     report = finished.again("--measurements", str(result), out=copied)
     assert trained_since(copied, events) == []
-    found = Measurements.load(result)
+    found = DeviceMeasurements.load(result)
     assert report["device"]["id"] == found.device_id
     p50 = {m.latency.p50.value for m in found.measured}
     assert {row["p50_ms"] for row in report["candidates"]} <= p50
@@ -68,28 +68,28 @@ def test_a_recipe_that_names_a_host_is_weighed_there(finished, copied, ssh_devic
 
 def test_results_of_two_devices_or_other_threads_are_refused(tmp_path):
     card = {"cpu": "A", "cores_usable": 4}
-    one = Measurements(1, "0" * 12, card, threads=1, processes=1, queries=20, sittings=1, measured=[])
+    one = DeviceMeasurements(1, "0" * 12, card, threads=1, processes=1, queries=20, session_count=1, measured=[])
     first = one.save(tmp_path / "first.json")
-    second = Measurements(**vars(one) | {"device": card | {"cpu": "B"}}).save(tmp_path / "second.json")
+    second = DeviceMeasurements(**vars(one) | {"device": card | {"cpu": "B"}}).save(tmp_path / "second.json")
     with pytest.raises(UserError, match=r"second\.json was measured on device .*cpu: A and B"):
-        Carried(Bench(), [first, second], tmp_path)
+        OfflineDevice(BenchmarkSettings(), [first, second], tmp_path)
     with pytest.raises(UserError, match=r"with 1 threads and the recipe says bench\.threads: 2"):
-        Carried(Bench(threads=2), [first], tmp_path)
+        OfflineDevice(BenchmarkSettings(threads=2), [first], tmp_path)
 
 
 def test_a_device_that_changes_on_the_way_is_refused():
     class Changing(Device):
         cards = iter([{"cpu": "A"}, {"cpu": "A", "load": [1]}, {"cpu": "B"}])
 
-        def _measure(self, targets, progress):
+        def _measure_uncached(self, targets, progress):
             return {}, next(self.cards)
 
-    device = Changing(Bench())
-    device.measure([])
-    device.measure([])
-    assert device.card == {"cpu": "A"}
+    device = Changing(BenchmarkSettings())
+    device.measure_latency([])
+    device.measure_latency([])
+    assert device.device_info == {"cpu": "A"}
     with pytest.raises(UserError, match="cpu: A and B"):
-        device.measure([])
+        device.measure_latency([])
 
 
 def test_only_what_was_not_measured_is_carried(tmp_path):
@@ -97,9 +97,9 @@ def test_only_what_was_not_measured_is_carried(tmp_path):
     files = [tmp_path / "artefacts" / "leg" / name for name in ("fp32.onnx", "int8.onnx")]
     for file in files:
         file.write_text(file.name)
-    device = device_of(Bench(), tmp_path, measurements=[tmp_path / "later.json"])
+    device = make_device(BenchmarkSettings(), tmp_path, measurements=[tmp_path / "later.json"])
     with pytest.raises(UserError, match=r"1 of 1 files .*later\.json is not there yet") as stopped:
-        device.measure([Target("the one", files[0])])
+        device.measure_latency([LatencyTarget("the one", files[0])])
     assert stopped.value.exit_code == PAUSED
     with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
         job = json.loads(pack.read("parcel/job.json"))
@@ -117,20 +117,22 @@ def test_only_what_was_not_measured_is_carried(tmp_path):
     ],
 )
 def test_eight_bits_on_a_processor_without_vnni(card, saturates):
-    device = Device(Bench())
-    device._card = card
-    assert device.saturates is saturates
-    assert card is None or device_id(device.card) == device_id(card)
+    device = Device(BenchmarkSettings())
+    device._device_info = card
+    assert device.int8_saturates is saturates
+    assert card is None or device_id(device.device_info) == device_id(card)
 
 
 def test_where_candidates_are_measured(tmp_path):
-    assert device_of(Bench(), tmp_path).here
-    linked = device_of(Bench(host="me@board"), tmp_path, python="~/venv/bin/python")
-    assert isinstance(linked, Linked)
-    assert (linked.name, linked.here) == ("me@board", False)
-    assert isinstance(device_of(Bench(host="me@board"), tmp_path, measurements=[tmp_path / "x"]), Carried)
+    assert make_device(BenchmarkSettings(), tmp_path).is_local
+    linked = make_device(BenchmarkSettings(host="me@board"), tmp_path, python="~/venv/bin/python")
+    assert isinstance(linked, SshDevice)
+    assert (linked.name, linked.is_local) == ("me@board", False)
+    assert isinstance(
+        make_device(BenchmarkSettings(host="me@board"), tmp_path, measurements=[tmp_path / "x"]), OfflineDevice
+    )
     with pytest.raises(UsageError, match="the host is"):
-        device_of(Bench(host="board:22"), tmp_path)
+        make_device(BenchmarkSettings(host="board:22"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_where_candidates_are_measured(tmp_path):
 )
 def test_a_recipe_passes_no_options_to_ssh(host):
     with pytest.raises(ValueError, match="host"):
-        Bench(host=host)
+        BenchmarkSettings(host=host)
 
 
 def test_a_file_is_carried_once_for_every_runtime(tmp_path):
@@ -146,9 +148,11 @@ def test_a_file_is_carried_once_for_every_runtime(tmp_path):
     files = [tmp_path / "artefacts" / "leg" / name for name in ("fp32.onnx", "int8.onnx")]
     for file in files:
         file.write_text(file.name)
-    device = device_of(Bench(runtime=["ort", "openvino"]), tmp_path, measurements=[tmp_path / "later.json"])
+    device = make_device(
+        BenchmarkSettings(runtime=["ort", "openvino"]), tmp_path, measurements=[tmp_path / "later.json"]
+    )
     with pytest.raises(UserError, match="2 of 2 files"):
-        device.measure([Target("a", files[0], "ort"), Target("b", files[0], "openvino")])
+        device.measure_latency([LatencyTarget("a", files[0], "ort"), LatencyTarget("b", files[0], "openvino")])
     with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
         job = json.loads(pack.read("parcel/job.json"))
         assert len([name for name in pack.namelist() if name.endswith(".onnx")]) == 2
@@ -161,19 +165,24 @@ def test_a_file_is_carried_once_for_every_runtime(tmp_path):
 def test_results_without_joules_are_not_enough_where_they_are_limited(tmp_path):
     file = tmp_path / "a.onnx"
     file.write_text("a")
-    latency = Latency("a", [[1.0, 2.0]], Interval(1.5, 1, 2), None, None, 2, 0.1, 0.2, True, None)
+    latency = LatencyResult("a", [[1.0, 2.0]], Interval(1.5, 1, 2), None, None, 2, 0.1, 0.2, True, None)
     card = {"cpu": "A", "cores_usable": 4}
     told = {"schema": 1, "pack": "0" * 12, "device": card, "threads": 1, "processes": 5, "queries": 240, "sittings": 1}
     for joules in (None, Interval(0.02, 0.01, 0.03)):
-        measured = [Measured(sha256_file(file), "ort", replace(latency, joules=joules))]
-        result = Measurements(**told, measured=measured, energy=joules is not None).save(tmp_path / "R.json")
-        assert device_of(Bench(), tmp_path, measurements=[result]).measure([Target("x", file)])["x"].n == 2
-        frugal = device_of(Bench(), tmp_path, measurements=[result], energy=True)
+        measured = [MeasuredFile(sha256_file(file), "ort", replace(latency, joules=joules))]
+        result = DeviceMeasurements(**told, measured=measured, energy=joules is not None).save(tmp_path / "R.json")
+        assert (
+            make_device(BenchmarkSettings(), tmp_path, measurements=[result])
+            .measure_latency([LatencyTarget("x", file)])["x"]
+            .n
+            == 2
+        )
+        frugal = make_device(BenchmarkSettings(), tmp_path, measurements=[result], energy=True)
         if joules is None:
             with pytest.raises(UserError, match="1 of 1 files have no measurement") as stopped:
-                frugal.measure([Target("x", file)])
+                frugal.measure_latency([LatencyTarget("x", file)])
             assert stopped.value.exit_code == PAUSED
             with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
                 assert json.loads(pack.read("parcel/job.json"))["settings"]["energy"] is True
         else:
-            assert frugal.measure([Target("x", file)])["x"].joules == joules
+            assert frugal.measure_latency([LatencyTarget("x", file)])["x"].joules == joules

@@ -27,14 +27,24 @@ cp -r "$disk/run" "$disk.run"
 def test_a_full_disk_pauses_the_run_and_more_room_ends_it(finished, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    compress = [sys.executable, "-m", "skd_edge.cli", "compress", str(finished.recipe), "--out", str(disk / "run"),
-                "--set", "students=[{name: small, width: 4}]"]  # fmt: skip
+    compress = [
+        sys.executable,
+        "-m",
+        "skd_edge.cli",
+        "compress",
+        str(finished.recipe),
+        "--out",
+        str(disk / "run"),
+        "--set",
+        "students=[{name: small, width: 4}]",
+    ]
     places = {"SKD_EDGE_CACHE": str(disk / "cache"), "SKD_EDGE_LEDGER": str(disk / "looks.jsonl")}
     words = ["unshare", "-rm", "bash", "-c", SCRIPT, "bash", str(disk), *compress]
     if shutil.which("unshare") is None:
         pytest.skip("this user may not mount a file system: there is no unshare")
-    done = subprocess.run(words, text=True, capture_output=True, env={**finished.environment, **places}, timeout=500,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        words, text=True, capture_output=True, env={**finished.environment, **places}, timeout=500, check=False
+    )
     if done.returncode or "unmountable" in done.stdout:
         pytest.skip("this user may not mount a file system")
     said = [line for line in done.stdout.splitlines() if line.startswith(("2800k", "4500k", "200m", "skd-edge:"))]

@@ -11,12 +11,12 @@ import yaml
 
 from skd_bench.errors import UserError
 from skd_edge.cli.main import run
-from skd_edge.execution.job_graph import Facts, grow
-from skd_edge.execution.local_executor import LocalEngine
-from skd_edge.labels.dataset import deployed_view, gather
+from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
+from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.labels.dataset import inference_preprocessing, load_training_data
 from skd_edge.models.external import factory
 from skd_edge.pipeline.compress import compress
-from skd_edge.pipeline.plan import facts_of
+from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.run_folder import Run, read_journal
 
@@ -65,7 +65,7 @@ def write(folder: Path, module: str, source: str = SOURCE, **teacher: object) ->
 
 @pytest.mark.parametrize("command", ["compress", "plan"])
 def test_refused_without_leave_and_nothing_is_run(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(factory, "_permitted", set())
+    monkeypatch.setattr(factory, "_allowed_factories", set())
     recipe = write(tmp_path, "beside_refused", "import pathlib\npathlib.Path(__file__).with_name('ran').touch()")
     assert run(["validate", str(recipe)]) == 0  # reads the recipe only
     assert run([command, str(recipe), "--out", str(tmp_path / "run")]) == 2
@@ -92,7 +92,9 @@ def test_its_recipe_reads_back_and_its_legs_are_named_by_all_that_makes_it(tmp_p
 
     def named(*sets: str) -> set[str]:
         changed = load_recipe(tmp_path / "recipe.yaml", sets)
-        return {n.hash for n in grow(changed, Facts("data", "weak", 10), changed.students)}
+        return {
+            n.hash for n in build_recipe_job_graph(changed, DatasetFingerprint("data", "weak", 10), changed.students)
+        }
 
     one = named()
     assert named("teacher.name=boss", "teacher.floor=0.01") == one
@@ -154,10 +156,10 @@ def test_compress_with_one_that_learns_here_and_cannot_be_exported_then_with_its
 
     weights = out / "legs" / legs["teacher"] / "weights.safetensors"  # its names carry the adapter's prefix
     given = load_recipe(path, [f"teacher.checkpoint={weights}"])
-    material = gather(given, own_places)
-    first = grow(given, facts_of(material), given.students)[0]
-    assert first.leg.role == "teacher"
+    material = load_training_data(given, own_places)
+    first = build_recipe_job_graph(given, fingerprint_of(material), given.students)[0]
+    assert first.spec.role == "teacher"
     with Run(tmp_path / "given", "x: 1") as folder:
-        done = LocalEngine(folder, material, given.labels, deployed_view(given.clip)[1]).train(first)
+        done = LocalExecutor(folder, material, given.labels, inference_preprocessing(given.clip)[1]).train_job(first)
     assert done.curve == []
     assert done.accuracy == next(e["accuracy"] for e in journal if e.get("leg") == legs["teacher"] and "accuracy" in e)

@@ -11,21 +11,21 @@ import time
 import pytest
 
 from skd_bench.benchmark import latency, worker
-from skd_bench.benchmark.latency import Target
-from skd_bench.benchmark.measurements import Measurements
+from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.measurements import DeviceMeasurements
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import verify
-from skd_bench.device.energy.meter import EnergyMeter, open_meter
+from skd_bench.bundle.verify import find_bundle_problems
+from skd_bench.device.energy.meter import EnergyMeter, open_energy_meter
 from skd_bench.errors import UserError
-from skd_edge.evaluation.devices import device_of
-from skd_edge.evaluation.evaluator import Scale
+from skd_edge.evaluation.devices import make_device
+from skd_edge.evaluation.evaluator import CandidateEvaluator
 from skd_edge.pipeline.compress import check_measurable, compress
-from skd_edge.pipeline.plan import _weigh_seconds, plan
-from skd_edge.pipeline.reselect import choose_again
-from skd_edge.recipe.schema import Bench, Recipe
+from skd_edge.pipeline.plan import _estimate_measurement_seconds, plan
+from skd_edge.pipeline.reselect import reselect
+from skd_edge.recipe.schema import BenchmarkSettings, Recipe
 from skd_edge.report.comparison.readers import read_source
 from skd_edge.run_folder import read_journal
-from skd_edge.schedule.candidates import candidates
+from skd_edge.schedule.candidates import list_candidates
 
 TWO = {
     "name": "two",
@@ -48,12 +48,12 @@ REASON = "openvino cannot run it: (as if)"
 @pytest.fixture
 def without_half(monkeypatch):
     """OpenVINO refuses FP16 files: it takes all of ours, so that a refusal has to be made up."""
-    real = Scale.refusal
+    real = CandidateEvaluator.why_unrunnable
 
     def refusal(self, path, runtime):
         return REASON if (path.stem, runtime) == ("fp16", "openvino") else real(self, path, runtime)
 
-    monkeypatch.setattr(Scale, "refusal", refusal)
+    monkeypatch.setattr(CandidateEvaluator, "refusal", refusal)
 
 
 class Lamp:
@@ -61,7 +61,7 @@ class Lamp:
 
     rail, at = "a lamp", 0.0
 
-    def advance(self):
+    def read_joules_delta(self):
         before, self.at = self.at, 2 * time.perf_counter() + 50 * time.process_time()
         return self.at - before
 
@@ -70,13 +70,13 @@ class Lamp:
 def with_a_meter(monkeypatch):
     """A machine that counts joules: this one does not. All but the counting is done as ever, in fresh processes."""
 
-    def run(job, fresh=latency.in_fresh_process):
+    def run(job, fresh=latency.run_in_fresh_process):
         return (
-            worker.measure(job | {"energy_s": 0.05}, lambda: EnergyMeter([Lamp()])) if "energy_s" in job else fresh(job)
+            worker.run_job(job | {"energy_s": 0.05}, lambda: EnergyMeter([Lamp()])) if "energy_s" in job else fresh(job)
         )
 
-    monkeypatch.setattr(latency, "in_fresh_process", run)
-    monkeypatch.setattr("skd_edge.pipeline.compress.open_meter", lambda: EnergyMeter([Lamp()]))
+    monkeypatch.setattr(latency, "run_in_fresh_process", run)
+    monkeypatch.setattr("skd_edge.pipeline.compress.open_energy_meter", lambda: EnergyMeter([Lamp()]))
 
 
 def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with_a_meter):
@@ -104,8 +104,8 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
     chosen = report["chosen"]
     assert f" on {chosen['runtime']}, trained by" in report["headline"]
     manifest, readme = Manifest.load(folder / "bundle"), (folder / "bundle" / "README.md").read_text()
-    assert verify(folder / "bundle") == []
-    default = manifest.artefact()
+    assert find_bundle_problems(folder / "bundle") == []
+    default = manifest.find_artefact()
     assert (default.runtime, default.precision) == (chosen["runtime"], chosen["precision"])
     assert default.measured["p50_ms"] == chosen["p50_ms"]
     assert len({a.precision for a in manifest.artefacts}) == len(manifest.artefacts) > 1
@@ -121,12 +121,12 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
     assert "<h3>ONNX Runtime</h3>" in page
     assert "<h3>OpenVINO</h3>" in page
     assert "Joules<br>a clip" in page
-    kept = [m for p in (folder / "measurements" / "here").iterdir() for m in Measurements.load(p).measured]
+    kept = [m for p in (folder / "measurements" / "here").iterdir() for m in DeviceMeasurements.load(p).measured]
     whole = [a.sha256 for a in manifest.artefacts if a.precision != "fp16"]
     assert {(m.sha256, m.runtime) for m in kept} >= {(sha, r) for sha in whole for r in ("ort", "openvino")}
 
     low = min(row["joules_per_clip"] for row in rows.values())
-    frugal = choose_again(folder, ["choice.budget=1000 ms", f"choice.max_joules={low}"])
+    frugal = reselect(folder, ["choice.budget=1000 ms", f"choice.max_joules={low}"])
     over = {name for name, why in frugal.reasons.items() if "J a clip is over max_joules" in why}
     assert len(over) == len(rows) - 1
     assert frugal.reasons.keys() == {row["name"] for row in rows.values()}
@@ -134,20 +134,22 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
 
 def test_joules_that_were_never_measured_are_missed(tmp_path):
     (tmp_path / "a.onnx").write_text("a")
-    device = device_of(Bench(), tmp_path, energy=True)
-    device.frozen = True
+    device = make_device(BenchmarkSettings(), tmp_path, energy=True)
+    device.cache_only = True
     with pytest.raises(UserError, match="holds no joules of all 1 files"):
-        device.measure([Target("a", tmp_path / "a.onnx")])
+        device.measure_latency([LatencyTarget("a", tmp_path / "a.onnx")])
 
 
 def test_plan_counts_every_runtime(own_places):
     one = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {"runtime": "ort"}})
     two = Recipe.model_validate(PLAIN)
-    assert [c.name for c in candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
+    assert [c.name for c in list_candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
     told_one, told_two = plan(one), plan(two)
-    assert told_two.weigh_seconds > told_one.weigh_seconds
-    assert [leg.name for leg in told_two.legs] == [leg.name for leg in told_one.legs]
-    assert _weigh_seconds(Recipe.model_validate(TWO)) > told_two.weigh_seconds + 10 * latency.ENERGY_S
+    assert told_two.measurement_seconds > told_one.measurement_seconds
+    assert [leg.name for leg in told_two.jobs] == [leg.name for leg in told_one.jobs]
+    assert (
+        _estimate_measurement_seconds(Recipe.model_validate(TWO)) > told_two.measurement_seconds + 10 * latency.ENERGY_S
+    )
 
 
 def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_path):
@@ -167,13 +169,13 @@ def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_pat
 
 def test_joules_are_refused_where_nothing_counts_them(tmp_path):
     recipe = Recipe.model_validate(TWO | {"choice": {"max_joules": 0.5}, "bench": {"runtime": "ort"}})
-    device = device_of(recipe.bench, tmp_path, energy=True)
-    if isinstance(meter := open_meter(), str):
+    device = make_device(recipe.bench, tmp_path, energy=True)
+    if isinstance(meter := open_energy_meter(), str):
         with pytest.raises(UserError, match=r"choice\.max_joules 0\.5: not measurable here: .*bench\.host"):
             compress(recipe, tmp_path / "run")
         assert not (tmp_path / "run").exists()
         assert meter.startswith("not measurable here")
     else:
         check_measurable(recipe, device)
-    elsewhere = device_of(recipe.bench, tmp_path, measurements=[tmp_path / "RESULT.json"], energy=True)
+    elsewhere = make_device(recipe.bench, tmp_path, measurements=[tmp_path / "RESULT.json"], energy=True)
     check_measurable(recipe, elsewhere)  # the other machine says whether it has a meter

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.errors import UserError
 from skd_edge.cli.main import run
-from skd_edge.data.sources.synthetic import classes_of
-from skd_edge.execution.job_graph import Facts, grow
-from skd_edge.labels.dataset import gather
+from skd_edge.data.sources.synthetic import generated_classes
+from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.external.torchvision_timm import import_torchvision
 from skd_edge.pipeline.compress import compress
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
@@ -67,9 +67,16 @@ def videomae(folder: Path) -> None:
         import_torchvision("torchvision")
     transformers = pytest.importorskip("transformers")
     config = transformers.VideoMAEConfig(
-        image_size=32, patch_size=16, num_frames=4, tubelet_size=2, hidden_size=16, num_hidden_layers=4,
-        num_attention_heads=2, intermediate_size=32, decoder_num_hidden_layers=1,
-    )  # fmt: skip
+        image_size=32,
+        patch_size=16,
+        num_frames=4,
+        tubelet_size=2,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        decoder_num_hidden_layers=1,
+    )
     torch.manual_seed(0)
     transformers.VideoMAEForVideoClassification(config).save_pretrained(folder)
 
@@ -112,7 +119,9 @@ def test_an_onnx_file_teaches(tmp_path):
     assert report["chosen"]["path"] == ["given", "small"]
     assert legs(out).keys() == {"teacher", "student"}
     assert any("could not be exported" in note for note in report["notes"])
-    other = ["teacher.classes=[" + ", ".join(reversed(classes_of(load_recipe(tmp_path / "recipe.yaml").data))) + "]"]
+    other = [
+        "teacher.classes=[" + ", ".join(reversed(generated_classes(load_recipe(tmp_path / "recipe.yaml").data))) + "]"
+    ]
     turned = compress(load_recipe(tmp_path / "recipe.yaml", other), tmp_path / "turned")
     said = [np.load(o / "legs" / str(legs(o)["teacher"]["leg"]) / "val_logits.npy") for o in (out, turned)]
     assert np.array_equal(said[0][:, ::-1], said[1])
@@ -122,7 +131,7 @@ def test_an_onnx_file_teaches(tmp_path):
 def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     path = write(tmp_path, {"logits": "said.npz"}, assistants=[{"name": "between", "width": 6}])
     recipe = load_recipe(path)
-    material = gather(recipe, shared_cache)
+    material = load_training_data(recipe, shared_cache)
     train, val = material.clips.train, material.clips.val
     names = np.array([*train.names, *val.names])
     right = np.eye(10)[np.concatenate([train.labels, val.labels])] * 0.91 + 0.009
@@ -137,8 +146,9 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     assert done.keys() == {"teacher", "assistant", "student"}
     curves = {
         e["name"]: json.loads((out / "legs" / e["leg"] / "leg.json").read_text())["curve"][0]["terms"].keys()
-        for e in read_journal(out) if e["event"] == "leg_finished" and e["role"] != "teacher"
-    }  # fmt: skip
+        for e in read_journal(out)
+        if e["event"] == "leg_finished" and e["role"] != "teacher"
+    }
     assert {"correlation", "distribution"} & curves["teacher>small"] == set()  # a file has no substages
     assert {"correlation", "distribution"} <= curves["teacher>between>small"]  # the assistant has
     assert "logits" in curves["teacher>small"]
@@ -188,12 +198,18 @@ def test_legs_are_named_by_what_the_files_hold(tmp_path):
 
     def named(teacher: object, names: tuple[str, ...] = ("a", "b")) -> set[str]:
         recipe = load_recipe(write(tmp_path, teacher))
-        return {n.hash for n in grow(recipe, Facts("data", "weak", 2, names), recipe.students)}
+        return {
+            n.hash
+            for n in build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 2, names), recipe.students)
+        }
 
     one = named({"onnx": "t.onnx"})
     assert named({"onnx": "moved/u.onnx", "floor": 0.1}) == one
-    others = [named({"onnx": "t.onnx"}, ("b", "a")), named({"ensemble": [{"onnx": "t.onnx"}, {"onnx": "t.onnx"}]}),
-              named({"onnx": "t.onnx", "classes": ["a", "b"]})]  # fmt: skip
+    others = [
+        named({"onnx": "t.onnx"}, ("b", "a")),
+        named({"ensemble": [{"onnx": "t.onnx"}, {"onnx": "t.onnx"}]}),
+        named({"onnx": "t.onnx", "classes": ["a", "b"]}),
+    ]
     model = onnx.load(tmp_path / "t.onnx")
     model.doc_string = "another file"
     onnx.save(model, tmp_path / "t.onnx")

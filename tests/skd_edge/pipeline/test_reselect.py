@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from skd_bench.errors import UsageError
-from skd_edge.pipeline.reselect import choose_again
+from skd_edge.pipeline.reselect import reselect
 from skd_edge.run_folder import read_journal
 
 
@@ -23,7 +23,7 @@ def run(finished, tmp_path, monkeypatch):
 def test_another_rule_chooses_another_without_looking_at_the_test_set(finished, run, tmp_path):
     before = read_journal(run)
     recipe, report = (run / "recipe.yaml").read_text(), (run / "report.json").read_text()
-    decision = choose_again(run, ["choice.margin=100"])
+    decision = reselect(run, ["choice.margin=100"])
     rows = [r for r in finished.report["candidates"] if r["on_front"]]
     assert decision.chosen == min(rows, key=lambda r: r["p50_ms"])["name"]  # all are as good: the fastest
     news = {e["event"] for e in read_journal(run)[len(before) :]}
@@ -34,7 +34,7 @@ def test_another_rule_chooses_another_without_looking_at_the_test_set(finished, 
 
 
 def test_a_confirmed_choice_is_the_runs_and_one_look(finished, run, tmp_path):
-    decision = choose_again(run, ["choice.margin=100"], confirm=True)
+    decision = reselect(run, ["choice.margin=100"], confirm=True)
     report = json.loads((run / "report.json").read_text())
     assert report["chosen"]["name"] == decision.chosen
     assert "margin: 100" in (run / "recipe.yaml").read_text()
@@ -52,7 +52,7 @@ def test_legs_of_other_runs_in_the_cache_are_none_of_this_one(finished, run):
     kept = [e for e in events if e.get("leg") != mine]
     (run / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in kept))
     shutil.rmtree(run / "legs" / mine)
-    decision = choose_again(run, ["choice.margin=100"])
+    decision = reselect(run, ["choice.margin=100"])
     dropped = (
         {r["name"] for r in finished.report["candidates"] if r["trained"]} - set(decision.reasons) - {decision.chosen}
     )
@@ -62,22 +62,22 @@ def test_legs_of_other_runs_in_the_cache_are_none_of_this_one(finished, run):
 
 def test_a_rule_that_nothing_meets_leaves_no_bundle_of_an_earlier_one(run):
     assert (run / "bundle").exists()
-    decision = choose_again(run, ["choice.min_accuracy=0.9999"], confirm=True)
+    decision = reselect(run, ["choice.min_accuracy=0.9999"], confirm=True)
     assert decision.chosen is None
     assert not (run / "bundle").exists()
 
 
 def test_nothing_but_the_choice_may_change(run):
     with pytest.raises(UsageError, match=r"training\.epochs=3: only choice\.\* may change"):
-        choose_again(run, ["choice.margin=2", "training.epochs=3"])
+        reselect(run, ["choice.margin=2", "training.epochs=3"])
 
 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(UsageError, match="is no run"):
-        choose_again(tmp_path)
+        reselect(tmp_path)
 
 
 def test_what_was_never_measured_is_not_measured_now(run):
     shutil.rmtree(run / "measurements")
     with pytest.raises(Exception, match="holds no measurement of all"):
-        choose_again(run)
+        reselect(run)

@@ -10,9 +10,9 @@ import pytest
 
 from skd_bench.errors import UsageError
 from skd_edge.recipe.data import FolderData, GeneratedData
-from skd_edge.recipe.loader import from_options, load_recipe, recipe_schema, resolved_yaml, shipped_recipes
+from skd_edge.recipe.loader import load_recipe, make_section_from_options, recipe_schema, resolved_yaml, shipped_recipes
 from skd_edge.recipe.schema import Recipe
-from skd_edge.recipe.validation import all_keys
+from skd_edge.recipe.validation import iter_setting_paths
 
 GOOD = """\
 name: small
@@ -313,10 +313,10 @@ def test_set_refused(write, override, words):
 
 # ------------------------------------------------------------------------------------------------ options, schema
 def test_from_options():
-    given = from_options(GeneratedData, {"kind": "generated", "train": 50, "val": None})
+    given = make_section_from_options(GeneratedData, {"kind": "generated", "train": 50, "val": None})
     assert given == GeneratedData(kind="generated", train=50)
     with pytest.raises(UsageError, match=r"--train: train: 3 cannot"):
-        from_options(GeneratedData, {"kind": "generated", "train": 3})
+        make_section_from_options(GeneratedData, {"kind": "generated", "train": 3})
 
 
 def test_schema_names_every_setting():
@@ -324,7 +324,7 @@ def test_schema_names_every_setting():
     text = json.dumps(schema)
     assert "extends" in schema["properties"]
     assert schema["additionalProperties"] is False
-    assert all(f'"{key.split(".")[-1]}"' in text for key in all_keys(Recipe))
+    assert all(f'"{key.split(".")[-1]}"' in text for key in iter_setting_paths(Recipe))
 
 
 def test_every_shipped_recipe_loads_by_its_bare_name(tmp_path, monkeypatch):

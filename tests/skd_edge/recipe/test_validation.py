@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from skd_bench.errors import UsageError
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
-from skd_edge.recipe.validation import all_keys
+from skd_edge.recipe.validation import iter_setting_paths
 
 FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-PARTS = {part for path in all_keys(Recipe) for part in path.split(".")}
+PARTS = {part for path in iter_setting_paths(Recipe) for part in path.split(".")}
 KEYS = sorted(PARTS | {"extends", "<<", "[key]", "folder", ""})
 WORDS = [
     "generated",
@@ -136,7 +136,7 @@ def test_text_of_yaml_signs(judge, text):
 
 
 @FUZZ
-@given(st.sampled_from(sorted(all_keys(Recipe))) | st.text(max_size=12), leaves | st.text(max_size=30))
+@given(st.sampled_from(sorted(iter_setting_paths(Recipe))) | st.text(max_size=12), leaves | st.text(max_size=30))
 def test_overrides(judge, key, value):
     judge(text_of(BASE), (f"{key}={value}",))
 

@@ -22,7 +22,7 @@ class Page(HTMLParser):
         self.text = ""
         self.json: list[Any] = []
         self._open: list[str] = []
-        self._json = False
+        self._load_json = False
         self.feed(text)
         self.close()
         assert self._open == []
@@ -32,7 +32,7 @@ class Page(HTMLParser):
         self.resources += [v or "" for k, v in attrs if k in ATTRIBUTES]
         self.handlers += [k for k, _ in attrs if k.startswith("on")]
         self.ids += [v or "" for k, v in attrs if k == "id"]
-        self._json = ("type", "application/json") in attrs
+        self._load_json = ("type", "application/json") in attrs
         if tag not in VOID:
             self._open.append(tag)
 
@@ -46,6 +46,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] == "script":
-            self.json += [json.loads(data)] if self._json else []
+            self.json += [json.loads(data)] if self._load_json else []
         elif not (self._open and self._open[-1] == "style"):
             self.text += data

@@ -8,28 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd_edge.report import cascade_diagram as cascade
-from skd_edge.report.schema import Leg, Result, check_result
+from skd_edge.report.schema import JobReport, RunReport, parse_report
 
 
-def result_of(*paths: list[str]) -> Result:
-    return check_result(
+def result_of(*paths: list[str]) -> RunReport:
+    return parse_report(
         {"schema": 1, "name": "n", "legs": [{"learner": p[-1], "path": p, "leg": "-".join(p)} for p in paths]}
     )
 
 
 def test_the_sample_is_one_tree_with_the_chosen_path_marked(sample: ModuleType) -> None:
-    result = check_result(sample.full_result())
-    drawing = cascade.wide(result)
+    result = parse_report(sample.full_result())
+    drawing = cascade.build_wide_diagram(result)
     assert drawing
     assert len(drawing.boxes) == 8
     assert [b.title for b in drawing.boxes if b.on_path] == ["teacher", "assistant", "wide"]
     assert {b.state for b in drawing.boxes} == {"cached", "trained", "pruned"}
     assert [b.gain for b in drawing.boxes if b.on_path] == ["", "+4.3 pts", "+6.6 pts"]
-    assert [c.how for c in cascade.controls(result)][1:] == ["alone, on the weak labels", "plain KD from teacher"]
+    assert [c.how for c in cascade.list_controls(result)][1:] == ["alone, on the weak labels", "plain KD from teacher"]
 
 
 def test_a_teacher_that_was_given_stands_in() -> None:
-    drawing = cascade.wide(result_of(["teacher", "a", "s"], ["teacher", "s"]))
+    drawing = cascade.build_wide_diagram(result_of(["teacher", "a", "s"], ["teacher", "s"]))
     assert drawing
     assert sorted((b.title, b.state) for b in drawing.boxes) == [
         ("a", "given"),
@@ -45,15 +45,15 @@ def test_legs_of_one_path_hang_under_the_leg_that_taught_them() -> None:
         {"learner": "t", "path": ["t"], "leg": "two"},
         {"learner": "s", "path": ["t", "s"], "leg": "three", "teacher": "two"},
     ]
-    roots = cascade.tree([Leg.model_validate(leg) for leg in legs])
+    roots = cascade.build_job_tree([JobReport.model_validate(leg) for leg in legs])
     assert [len(root.children) for root in roots] == [0, 1]
 
 
 def test_no_legs_is_no_drawing(sample: ModuleType) -> None:
-    result = check_result(sample.minimal_result())
-    assert cascade.wide(result) is None
-    assert cascade.narrow(result) is None
-    assert cascade.controls(result) == []
+    result = parse_report(sample.minimal_result())
+    assert cascade.build_wide_diagram(result) is None
+    assert cascade.build_narrow_diagram(result) is None
+    assert cascade.list_controls(result) == []
 
 
 names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4)
@@ -61,7 +61,7 @@ names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4)
 
 @given(st.lists(names, min_size=1, max_size=9))
 def test_boxes_lie_inside_the_drawing_and_apart(paths: list[list[str]]) -> None:
-    for drawing in (cascade.wide(result_of(*paths)), cascade.narrow(result_of(*paths))):
+    for drawing in (cascade.build_wide_diagram(result_of(*paths)), cascade.build_narrow_diagram(result_of(*paths))):
         assert drawing
         assert len(drawing.boxes) >= len(paths)
         for i, a in enumerate(drawing.boxes):
@@ -76,7 +76,11 @@ def test_boxes_lie_inside_the_drawing_and_apart(paths: list[list[str]]) -> None:
 
 
 def test_sparkline_needs_two_epochs() -> None:
-    leg = Leg.model_validate({"learner": "s", "curve": [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": None}]})
-    assert cascade.sparkline(leg) == ""
-    leg = Leg.model_validate({"learner": "s", "curve": [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": 0.9}]})
-    assert cascade.sparkline(leg) == "2.0,20.0 94.0,2.0"
+    leg = JobReport.model_validate(
+        {"learner": "s", "curve": [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": None}]}
+    )
+    assert cascade.format_sparkline_points(leg) == ""
+    leg = JobReport.model_validate(
+        {"learner": "s", "curve": [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": 0.9}]}
+    )
+    assert cascade.format_sparkline_points(leg) == "2.0,20.0 94.0,2.0"

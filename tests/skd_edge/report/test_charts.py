@@ -12,33 +12,41 @@ from hypothesis import strategies as st
 
 from skd_edge.report import charts
 from skd_edge.report.charts.label_placement import place_labels
-from skd_edge.report.schema import Result, check_result
+from skd_edge.report.schema import RunReport, parse_report
 
 
-def reliability(result: Result) -> charts.Chart | None:
-    return charts.reliability(result.test.reliability, result.test.ece) if result.test else None
+def reliability(result: RunReport) -> charts.Chart | None:
+    return charts.build_reliability_chart(result.test.reliability, result.test.ece) if result.test else None
 
 
-def ecdf(result: Result) -> charts.Chart | None:
-    return charts.ecdf(result.latency_samples)
+def ecdf(result: RunReport) -> charts.Chart | None:
+    return charts.build_ecdf_chart(result.latency_samples)
 
 
-def batch_sweep(result: Result) -> charts.Chart | None:
-    return charts.batch_sweep(result.batch_sweep)
+def batch_sweep(result: RunReport) -> charts.Chart | None:
+    return charts.build_batch_sweep_chart(result.batch_sweep)
 
 
-ALL = [charts.tradeoff, charts.latency, charts.class_shares, charts.confusion, reliability, ecdf, batch_sweep]
+ALL = [
+    charts.build_tradeoff_chart,
+    charts.build_latency_chart,
+    charts.build_class_shares_chart,
+    charts.build_confusion_chart,
+    reliability,
+    ecdf,
+    batch_sweep,
+]
 
 
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("name", ["full_result", "hostile_result", "unlucky_result"])
 def test_plotly_accepts_every_figure(sample: ModuleType, make: Any, name: str) -> None:
-    chart = make(check_result(getattr(sample, name)()))
+    chart = make(parse_report(getattr(sample, name)()))
     if chart is None:
         assert (name, make) in {
-            ("unlucky_result", charts.latency),
-            ("unlucky_result", charts.confusion),
-            ("hostile_result", charts.latency),
+            ("unlucky_result", charts.build_latency_chart),
+            ("unlucky_result", charts.build_confusion_chart),
+            ("hostile_result", charts.build_latency_chart),
             ("unlucky_result", reliability),
             ("unlucky_result", ecdf),
             ("unlucky_result", batch_sweep),
@@ -50,7 +58,7 @@ def test_plotly_accepts_every_figure(sample: ModuleType, make: Any, name: str) -
 
 @pytest.mark.parametrize("make", ALL)
 def test_nothing_known_is_no_chart(sample: ModuleType, make: Any) -> None:
-    assert make(check_result(sample.minimal_result())) is None
+    assert make(parse_report(sample.minimal_result())) is None
 
 
 def traces(chart: charts.Chart | None) -> dict[str, Any]:
@@ -59,8 +67,8 @@ def traces(chart: charts.Chart | None) -> dict[str, Any]:
 
 
 def test_tradeoff_shows_what_the_result_says(sample: ModuleType) -> None:
-    result = check_result(sample.full_result())
-    chart = charts.tradeoff(result)
+    result = parse_report(sample.full_result())
+    chart = charts.build_tradeoff_chart(result)
     drawn = traces(chart)
     assert result.chosen
     assert drawn["chosen"]["x"] == [result.chosen.p50_ms]
@@ -76,23 +84,23 @@ def test_tradeoff_shows_what_the_result_says(sample: ModuleType) -> None:
 
 
 def test_signs_in_the_chart_are_those_of_the_table(sample: ModuleType) -> None:
-    result = check_result(sample.full_result())
-    drawn = traces(charts.tradeoff(result))
-    for sign in charts.signs(result.candidates).values():
+    result = parse_report(sample.full_result())
+    drawn = traces(charts.build_tradeoff_chart(result))
+    for sign in charts.assign_marker_styles(result.candidates).values():
         if sign.student != "broad":
-            assert drawn[f"{sign.student} {sign.precision}"]["marker"]["symbol"] == sign.plotly
+            assert drawn[f"{sign.student} {sign.precision}"]["marker"]["symbol"] == sign.plotly_symbol
 
 
 def test_precision_and_student_differ_by_more_than_colour(sample: ModuleType) -> None:
-    signs = charts.signs(check_result(sample.full_result()).candidates)
-    assert len({s.plotly for s in signs.values()}) == len(signs) == 6
+    signs = charts.assign_marker_styles(parse_report(sample.full_result()).candidates)
+    assert len({s.plotly_symbol for s in signs.values()}) == len(signs) == 6
 
 
 def test_confusion_counts_and_row_shares(sample: ModuleType) -> None:
     raw = sample.full_result()
     raw["test"]["confusion"] = [[3, 1], [0, 0]]
     raw["test"]["per_class"] = [{"class": "2024-01-01"}, {"class": "7"}]
-    chart = charts.confusion(check_result(raw))
+    chart = charts.build_confusion_chart(parse_report(raw))
     assert chart
     heat = chart.figure["data"][0]
     assert heat["z"] == [[75.0, 25.0], [0.0, 0.0]]
@@ -105,14 +113,14 @@ def test_latency_says_what_lies_beyond_the_edge(sample: ModuleType) -> None:
     raw = sample.full_result()
     raw["latency_samples"][raw["chosen"]["name"]] = [3.7] * 400 + [900.0]
     raw["chosen"] |= {"p50_ms": 3.7, "p90_ms": 3.7, "p99_ms": None}
-    chart = charts.latency(check_result(raw))
+    chart = charts.build_latency_chart(parse_report(raw))
     assert chart
     assert "1 slower query lies beyond" in chart.alt
     assert sum(chart.figure["data"][0]["y"]) == 400
 
 
 def test_ecdf_draws_every_file_with_dashes_of_its_own() -> None:
-    chart = charts.ecdf({"slow": [4.0, 5.0, 6.0], "fast": [1.0, 2.0, 3.0], "once": [1.0]}, bold="slow")
+    chart = charts.build_ecdf_chart({"slow": [4.0, 5.0, 6.0], "fast": [1.0, 2.0, 3.0], "once": [1.0]}, bold="slow")
     drawn = traces(chart)
     assert list(drawn) == ["fast", "slow"]
     assert drawn["fast"]["y"] == pytest.approx([100 / 3, 200 / 3, 100])
@@ -120,7 +128,7 @@ def test_ecdf_draws_every_file_with_dashes_of_its_own() -> None:
     assert drawn["slow"]["line"]["width"] > drawn["fast"]["line"]["width"]
     assert chart
     assert "fast 2.00" in chart.alt
-    crowd = charts.ecdf({str(i): [i + 1.0, i + 2.0] for i in range(12)}, bold="11")
+    crowd = charts.build_ecdf_chart({str(i): [i + 1.0, i + 2.0] for i in range(12)}, bold="11")
     assert len(traces(crowd)) == 6
     assert "11" in traces(crowd)
     assert crowd
@@ -129,7 +137,7 @@ def test_ecdf_draws_every_file_with_dashes_of_its_own() -> None:
 
 def test_reliability_says_which_way_it_errs() -> None:
     point = {"n": 50, "confidence": 0.9, "accuracy": 0.6, "interval": [0.46, 0.72]}
-    result = check_result({"schema": 1, "name": "n", "test": {"reliability": [point], "ece": 0.3}})
+    result = parse_report({"schema": 1, "name": "n", "test": {"reliability": [point], "ece": 0.3}})
     chart = reliability(result)
     assert chart
     assert "more sure than right, by 30.0 points" in chart.alt
@@ -140,12 +148,12 @@ def test_reliability_says_which_way_it_errs() -> None:
 
 def test_the_sweep_needs_two_batches(sample: ModuleType) -> None:
     raw = sample.full_result()
-    chart = batch_sweep(check_result(raw))
+    chart = batch_sweep(parse_report(raw))
     assert chart
     assert "most clips a second at batch 16" in chart.alt
     assert {tuple(t["x"]) for t in chart.figure["data"]} == {(1, 2, 4, 8, 16)}
     raw["batch_sweep"] = {n: points[:1] for n, points in raw["batch_sweep"].items()}
-    assert batch_sweep(check_result(raw)) is None
+    assert batch_sweep(parse_report(raw)) is None
 
 
 unit = st.floats(0.05, 0.95)
@@ -189,12 +197,12 @@ def on_two_runtimes(sample: ModuleType) -> dict[str, Any]:
 
 
 def test_runtimes_differ_by_more_than_colour(sample: ModuleType) -> None:
-    result = check_result(on_two_runtimes(sample))
-    signs = charts.signs(result.candidates)
-    assert len({s.plotly for s in signs.values()}) == len(signs) == 12
-    assert {s.words for s in signs.values() if s.student == "wide"} == {
+    result = parse_report(on_two_runtimes(sample))
+    signs = charts.assign_marker_styles(result.candidates)
+    assert len({s.plotly_symbol for s in signs.values()}) == len(signs) == 12
+    assert {s.legend_text for s in signs.values() if s.student == "wide"} == {
         f"wide {p} on {r}" for p in ("FP32", "INT8") for r in ("ort", "openvino")
     }
-    drawn = traces(charts.tradeoff(result))
-    assert drawn["wide int8 on openvino"]["marker"]["symbol"] == signs["wide", "int8", "openvino"].plotly
-    go.Figure(charts.tradeoff(result).figure)
+    drawn = traces(charts.build_tradeoff_chart(result))
+    assert drawn["wide int8 on openvino"]["marker"]["symbol"] == signs["wide", "int8", "openvino"].plotly_symbol
+    go.Figure(charts.build_tradeoff_chart(result).figure)

@@ -10,34 +10,34 @@ from skd_edge.report import formatting as f
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (f.percent(0.8621), "86.2 %"),
-        (f.percent(None), "n/a"),
-        (f.percent_range((0.8, 0.9)), "80.0–90.0 %"),
-        (f.milliseconds(7.123), "7.12 ms"),
-        (f.milliseconds(9.996), "10.0 ms"),
-        (f.milliseconds(123.4), "123 ms"),
-        (f.size(999), "999 bytes"),
-        (f.size(55_400), "55.4 kB"),
-        (f.size(5_630_000), "5.63 MB"),
-        (f.size(2_500_000_000), "2.50 GB"),
-        (f.points(2.06), "+2.1"),
-        (f.points(-0.4), "−0.4"),
-        (f.points(-0.01), "±0.0"),
-        (f.points(-10.04), "−10.0"),
-        (f.duration(8.25), "8.2 s"),
-        (f.duration(59.7), "1 min"),
-        (f.duration(238.4), "3 min 58 s"),
-        (f.duration(7500), "2 h 5 min"),
-        (f.times(1), "once"),
-        (f.times(3), "3 times"),
-        (f.short("counter-clockwise", 10), "counte…ise"),
+        (f.format_percent(0.8621), "86.2 %"),
+        (f.format_percent(None), "n/a"),
+        (f.format_percent_range((0.8, 0.9)), "80.0–90.0 %"),
+        (f.format_milliseconds(7.123), "7.12 ms"),
+        (f.format_milliseconds(9.996), "10.0 ms"),
+        (f.format_milliseconds(123.4), "123 ms"),
+        (f.format_size(999), "999 bytes"),
+        (f.format_size(55_400), "55.4 kB"),
+        (f.format_size(5_630_000), "5.63 MB"),
+        (f.format_size(2_500_000_000), "2.50 GB"),
+        (f.format_points(2.06), "+2.1"),
+        (f.format_points(-0.4), "−0.4"),
+        (f.format_points(-0.01), "±0.0"),
+        (f.format_points(-10.04), "−10.0"),
+        (f.format_duration(8.25), "8.2 s"),
+        (f.format_duration(59.7), "1 min"),
+        (f.format_duration(238.4), "3 min 58 s"),
+        (f.format_duration(7500), "2 h 5 min"),
+        (f.format_times(1), "once"),
+        (f.format_times(3), "3 times"),
+        (f.shorten_text("counter-clockwise", 10), "counte…ise"),
     ],
 )
 def test_reads_well(given: str, said: str) -> None:
-    assert given.replace(f.THIN, " ") == said
+    assert given.replace(f.THIN_SPACE, " ") == said
 
 
 def test_a_card_becomes_rows_without_what_is_unknown() -> None:
     card = {"cpu": {"model_name": "x", "flags": ["a", "b"]}, "gpu": None, "vnni": False, "load": 0.123456, "none": []}
     rows = [("cpu · model name", "x"), ("cpu · flags", "a, b"), ("vnni", "no"), ("load", "0.1235")]
-    assert f.facts(card) == rows
+    assert f.flatten_to_rows(card) == rows

@@ -6,8 +6,10 @@ from skd_edge.report.html import render_html
 
 
 def row(**more):
-    fates = [{"op": "QLinearConv", "ran": "int8", "nodes": 7, "share": 0.62},
-             {"op": "<b>Conv", "ran": "fp32", "nodes": 1, "share": 0.2}]  # fmt: skip
+    fates = [
+        {"op": "QLinearConv", "ran": "int8", "nodes": 7, "share": 0.62},
+        {"op": "<b>Conv", "ran": "fp32", "nodes": 1, "share": 0.2},
+    ]
     return {"name": "big>small int8", "precision": "int8", "operators": {"Conv": 1}, "fates": fates, **more}
 
 

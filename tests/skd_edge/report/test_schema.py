@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.report.schema import SCHEMA, check_result, load_result
+from skd_edge.report.schema import SCHEMA_VERSION, load_report, parse_report
 
 
 def test_every_field_of_the_sample_is_read(sample: ModuleType) -> None:
     raw = sample.full_result()
-    read = check_result(raw).model_dump(mode="json", by_alias=True)
+    read = parse_report(raw).model_dump(mode="json", by_alias=True)
     raw["schema_version"] = raw["schema"]
     assert set(raw) - {"schema_version"} == set(read)
     assert read["candidates"][0]["p50_interval"] == raw["candidates"][0]["p50_interval"]
@@ -25,13 +25,13 @@ def test_every_field_of_the_sample_is_read(sample: ModuleType) -> None:
 
 
 def test_null_means_absent(sample: ModuleType) -> None:
-    empty = check_result(dict.fromkeys(sample.full_result()) | {"schema": 1, "name": "n"})
-    assert empty == check_result(sample.minimal_result() | {"name": "n"})
+    empty = parse_report(dict.fromkeys(sample.full_result()) | {"schema": 1, "name": "n"})
+    assert empty == parse_report(sample.minimal_result() | {"name": "n"})
 
 
 def test_numbers_that_are_none_become_unknown() -> None:
     raw = {"name": "a", "accuracy": float("nan"), "interval": [0.1, float("inf")], "path": "teacher > wide"}
-    one = check_result({"schema": 1, "name": "n", "candidates": [raw], "latency_samples": {"a": [1.0, None]}})
+    one = parse_report({"schema": 1, "name": "n", "candidates": [raw], "latency_samples": {"a": [1.0, None]}})
     assert one.candidates[0].accuracy is None
     assert one.candidates[0].interval is None
     assert one.candidates[0].path == ["teacher", "wide"]
@@ -43,34 +43,34 @@ def test_numbers_that_are_none_become_unknown() -> None:
     [
         ([], "no result object but list"),
         ({"name": "n"}, "schema: Field required"),
-        ({"schema": SCHEMA + 1, "name": "n", "version": "9.9"}, "written by a newer version (9.9)"),
+        ({"schema": SCHEMA_VERSION + 1, "name": "n", "version": "9.9"}, "written by a newer version (9.9)"),
         ({"schema": 1, "name": "n", "candidates": [{"name": "c", "p50_ms": "fast"}]}, "candidates.0.p50_ms"),
         ({"schema": 1, "name": "n", "legs": 3}, "legs: Input should be a valid list"),
     ],
 )
 def test_wrong_objects_are_named(raw: Any, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_result(raw, source="x/report.json")
+        parse_report(raw, source="x/report.json")
     assert said in str(caught.value)
     assert "x/report.json" in str(caught.value)
 
 
 def test_a_folder_without_a_result_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no report\.json.*run `skd-edge compress`"):
-        load_result(tmp_path)
+        load_report(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 1', "[" * 100_000, "\x00"])
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(UserError, match=r"report\.json is broken"):
-        load_result(tmp_path)
+        load_report(tmp_path)
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError, match=r"cannot read .*report\.json"):
-        load_result(tmp_path)
+        load_report(tmp_path)
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -78,9 +78,9 @@ def test_deep_nesting_is_refused() -> None:
     for _ in range(5000):
         deep = {"a": deep}
     with pytest.raises(UserError, match="nested too deeply"):
-        check_result({"schema": 1, "name": "n", "device": deep})
+        parse_report({"schema": 1, "name": "n", "device": deep})
 
 
 def test_json_of_the_sample_survives_the_file(sample: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(sample.full_result()))
-    assert load_result(tmp_path) == check_result(sample.full_result())
+    assert load_report(tmp_path) == parse_report(sample.full_result())

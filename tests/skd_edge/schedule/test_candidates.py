@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.recipe.schema import Recipe
-from skd_edge.schedule.candidates import affordable, alike, candidates, fastest, forms
+from skd_edge.schedule.candidates import (
+    filter_by_budget,
+    find_fastest_latencies,
+    list_candidates,
+    list_deployments,
+    pool_latency_by_deployment,
+)
 
 RECIPE = Recipe.model_validate(
     {
@@ -21,12 +27,15 @@ RECIPE = Recipe.model_validate(
 
 
 def test_every_path_of_every_student_at_every_precision():
-    found = candidates(RECIPE)
+    found = list_candidates(RECIPE)
     assert len({c.name for c in found}) == len(found) == 8
     assert {c.name for c in found if c.student == "s1"} == {
-        "teacher>s1 fp32", "teacher>s1 int8", "teacher>a>s1 fp32", "teacher>a>s1 int8",
-    }  # fmt: skip
-    assert all(c.path[0] == "teacher" and c.path[-1] == c.student and c.form.runtime == "ort" for c in found)
+        "teacher>s1 fp32",
+        "teacher>s1 int8",
+        "teacher>a>s1 fp32",
+        "teacher>a>s1 int8",
+    }
+    assert all(c.path[0] == "teacher" and c.path[-1] == c.student and c.deployment.runtime == "ort" for c in found)
 
 
 def with_runtimes(*names):
@@ -34,43 +43,48 @@ def with_runtimes(*names):
 
 
 def test_every_file_on_every_runtime_and_names_that_stay_readable():
-    assert [f.name for f in forms(with_runtimes("openvino"))] == ["fp32", "int8"]
+    assert [f.name for f in list_deployments(with_runtimes("openvino"))] == ["fp32", "int8"]
     several = with_runtimes("ort", "openvino")
-    assert [f.name for f in forms(several)] == ["fp32 on ort", "fp32 on openvino", "int8 on ort", "int8 on openvino"]
-    found = candidates(several)
+    assert [f.name for f in list_deployments(several)] == [
+        "fp32 on ort",
+        "fp32 on openvino",
+        "int8 on ort",
+        "int8 on openvino",
+    ]
+    found = list_candidates(several)
     assert len({c.name for c in found}) == len(found) == 16
-    assert {c.untrained for c in found if c.student == "s1"} == {f"s1 {f.name}" for f in forms(several)}
+    assert {c.deployment_key for c in found if c.student == "s1"} == {f"s1 {f.name}" for f in list_deployments(several)}
 
 
 def test_one_network_taught_in_two_ways_is_weighed_once_and_has_one_latency():
     students = [{"name": "s1", "width": 8}, {"name": "s1-graft", "width": 8, "training": {"combination": "graft"}}]
     recipe = Recipe.model_validate(RECIPE.model_dump() | {"students": students})
-    assert recipe.shapes == {"s1": "s1", "s1-graft": "s1"}
-    found = candidates(recipe)
-    assert {c.untrained for c in found} == {"s1 fp32", "s1 int8"}
-    ms = alike({c: float(i) for i, c in enumerate(found)})
-    assert len({ms[c] for c in found if c.form.precision == "fp32"}) == 1
+    assert recipe.same_architecture == {"s1": "s1", "s1-graft": "s1"}
+    found = list_candidates(recipe)
+    assert {c.deployment_key for c in found} == {"s1 fp32", "s1 int8"}
+    ms = pool_latency_by_deployment({c: float(i) for i, c in enumerate(found)})
+    assert len({ms[c] for c in found if c.deployment.precision == "fp32"}) == 1
     p50 = {"s1 fp32": 2.0, "s1 int8": 1.0}
-    assert fastest(recipe, p50) == {"s1": 1.0, "s1-graft": 1.0}
-    assert affordable(recipe, p50, 0.5)[1]["s1-graft"].startswith("never trained: 1.00 ms (int8, random weights)")
-    assert [s.name for s in affordable(recipe, p50, 1.5)[0]] == ["s1", "s1-graft"]
+    assert find_fastest_latencies(recipe, p50) == {"s1": 1.0, "s1-graft": 1.0}
+    assert filter_by_budget(recipe, p50, 0.5)[1]["s1-graft"].startswith("never trained: 1.00 ms (int8, random weights)")
+    assert [s.name for s in filter_by_budget(recipe, p50, 1.5)[0]] == ["s1", "s1-graft"]
 
 
 def test_a_student_is_within_the_budget_on_one_runtime():
     several = with_runtimes("ort", "openvino")
-    p50 = {f"{s} {f.name}": 3.0 for s in ("s1", "s2") for f in forms(several)} | {"s1 int8 on openvino": 1.0}
-    keep, out = affordable(several, p50, 2.0)
+    p50 = {f"{s} {f.name}": 3.0 for s in ("s1", "s2") for f in list_deployments(several)} | {"s1 int8 on openvino": 1.0}
+    keep, out = filter_by_budget(several, p50, 2.0)
     assert [s.name for s in keep] == ["s1"]
     assert "3.00 ms (fp32 on ort, random weights) is over the budget of 2.00 ms" in out["s2"]
-    assert fastest(several, p50) == {"s1": 1.0, "s2": 3.0}
+    assert find_fastest_latencies(several, p50) == {"s1": 1.0, "s2": 3.0}
 
 
 def test_what_cannot_run_anywhere_is_never_trained():
     p50 = {"s1 fp32": 1.0}
-    keep, out = affordable(RECIPE, p50, None)
+    keep, out = filter_by_budget(RECIPE, p50, None)
     assert [s.name for s in keep] == ["s1"]
     assert "no runtime can run" in out["s2"]
-    assert fastest(RECIPE, p50) == {"s1": 1.0}
+    assert find_fastest_latencies(RECIPE, p50) == {"s1": 1.0}
 
 
 def test_one_form_must_meet_all_limits_together():
@@ -79,10 +93,10 @@ def test_one_form_must_meet_all_limits_together():
     names = ("s1 fp32", "s1 int8", "s2 fp32", "s2 int8")
     p50, joules = dict.fromkeys(names, 1.0), dict(zip(names, (0.6, 0.4, 0.9, 0.8), strict=True))
     sizes = dict.fromkeys(names, 1.0)
-    keep, out = affordable(recipe, p50, None, sizes, joules)
+    keep, out = filter_by_budget(recipe, p50, None, sizes, joules)
     assert [s.name for s in keep] == ["s1"]
     assert "0.8 J a clip (int8, random weights) is over choice.max_joules 0.5" in out["s2"]
-    keep, out = affordable(recipe, p50, None, sizes | {"s1 int8": 3.0}, joules)  # small enough or frugal enough
+    keep, out = filter_by_budget(recipe, p50, None, sizes | {"s1 int8": 3.0}, joules)  # small enough or frugal enough
     assert keep == []
     assert "0.6 J a clip (fp32" in out["s1"]
 
@@ -91,7 +105,7 @@ def test_one_form_must_meet_all_limits_together():
 @given(times=st.lists(st.floats(0.1, 10), min_size=4, max_size=4), budget=st.none() | st.floats(0.1, 10))
 def test_a_student_stays_with_one_precision_within_the_budget(times, budget):
     p50 = dict(zip(("s1 fp32", "s1 int8", "s2 fp32", "s2 int8"), times, strict=True))
-    keep, out = affordable(RECIPE, p50, budget)
+    keep, out = filter_by_budget(RECIPE, p50, budget)
     for student in RECIPE.students:
         fastest = min(p50[f"{student.name} fp32"], p50[f"{student.name} int8"])
         assert (student in keep) == (budget is None or fastest <= budget)
@@ -100,10 +114,10 @@ def test_a_student_stays_with_one_precision_within_the_budget(times, budget):
 
 
 def test_chance_in_the_milliseconds_does_not_choose_between_cascades():
-    found = candidates(RECIPE)
-    one = [c for c in found if c.untrained == found[0].untrained]
+    found = list_candidates(RECIPE)
+    one = [c for c in found if c.deployment_key == found[0].deployment_key]
     assert len(one) > 1
     measured = {c: 1.0 + 0.01 * i for i, c in enumerate(found)}
-    shared = alike(measured)
+    shared = pool_latency_by_deployment(measured)
     assert {shared[c] for c in one} == {median(measured[c] for c in one)}
-    assert len(set(shared.values())) == len({c.untrained for c in found})
+    assert len(set(shared.values())) == len({c.deployment_key for c in found})

@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from skd_bench.errors import UsageError, UserError
 from skd_edge.models.builder import build_network
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
-from skd_edge.recipe.schema import Network, Recipe
-from skd_edge.schedule.search_space import assistants, grid, named_before, settled, shortlist, widths
+from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.schedule.search_space import (
+    build_network_grid,
+    propose_assistants,
+    resolve_auto,
+    restore_proposal,
+    shortlist_networks,
+    student_widths,
+)
 
 TEXT = """
 name: auto
@@ -33,7 +40,7 @@ def recipe(tmp_path) -> Recipe:
 def test_auto_is_read_and_written(recipe, tmp_path):
     assert recipe.students == recipe.assistants == ()
     assert recipe.auto == ("students", "assistants")
-    assert recipe.halves
+    assert recipe.uses_successive_halving
     (tmp_path / "again.yaml").write_text(resolved_yaml(recipe))
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
@@ -62,14 +69,15 @@ def test_kept_students_are_tried_in_every_way(tmp_path):
     ways = "space: {ways: {graft: {combination: graft}, far: {match: [4], losses: {distribution: 1}}}}\n"
     (tmp_path / "recipe.yaml").write_text(TEXT + ways)
     recipe = load_recipe(tmp_path / "recipe.yaml")
-    kept = grid(recipe)[:2]
-    whole = settled(recipe, kept)
+    kept = build_network_grid(recipe)[:2]
+    whole = resolve_auto(recipe, kept)
     assert [s.name for s in whole.students] == [
-        *(n.name for n in kept), *(f"{n.name}-{way}" for n in kept for way in ("graft", "far"))
-    ]  # fmt: skip
-    assert len(set(whole.shapes.values())) == 2
+        *(n.name for n in kept),
+        *(f"{n.name}-{way}" for n in kept for way in ("graft", "far")),
+    ]
+    assert len(set(whole.same_architecture.values())) == 2
     assert whole.training_of(whole.students[3]).match == (4,)
-    assert named_before(recipe, [s.name for s in whole.students]) == whole
+    assert restore_proposal(recipe, [s.name for s in whole.students]) == whole
     (tmp_path / "again.yaml").write_text(resolved_yaml(recipe))
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
@@ -77,24 +85,27 @@ def test_kept_students_are_tried_in_every_way(tmp_path):
 def test_networks_with_a_view_of_their_own_are_not_grafted(tmp_path):
     (tmp_path / "recipe.yaml").write_text(TEXT + "space: {ways: {graft: {combination: graft}}}\n")
     recipe = load_recipe(tmp_path / "recipe.yaml")
-    grafted = [s for s in settled(recipe, grid(recipe)).students if s.training]
-    assert any(n.frames for n in grid(recipe))
-    assert len(grafted) == sum(not (n.frames or n.size) for n in grid(recipe))
+    grafted = [s for s in resolve_auto(recipe, build_network_grid(recipe)).students if s.training]
+    assert any(n.frames for n in build_network_grid(recipe))
+    assert len(grafted) == sum(not (n.frames or n.size) for n in build_network_grid(recipe))
 
 
 def test_a_proposed_assistant_may_not_be_called_as_a_student_is(recipe):
-    kept = [grid(recipe)[0]]
-    (name, *_) = [a.name for a in settled(recipe, kept).assistants]
+    kept = [build_network_grid(recipe)[0]]
+    (name, *_) = [a.name for a in resolve_auto(recipe, kept).assistants]
     with pytest.raises(UserError, match=f"two networks are called '{name}'"):
-        settled(recipe, [kept[0].model_copy(update={"name": name})])
+        resolve_auto(recipe, [kept[0].model_copy(update={"name": name})])
 
 
 def test_the_grid_has_every_width_of_every_kind_and_one_change_at_a_time(recipe):
-    found = grid(recipe)
-    assert len({n.name for n in found}) == len(found) == 4 * len(widths(recipe.space, recipe.teacher))
+    found = build_network_grid(recipe)
+    assert len({n.name for n in found}) == len(found) == 4 * len(student_widths(recipe.space, recipe.teacher))
     assert {(n.family, n.temporal, n.frames) for n in found} == {
-        ("mobile", "conv", None), ("resnet", "conv", None), ("mobile", "shift", None), ("mobile", "conv", 4),
-    }  # fmt: skip
+        ("mobile", "conv", None),
+        ("resnet", "conv", None),
+        ("mobile", "shift", None),
+        ("mobile", "conv", 4),
+    }
     assert max(n.width for n in found) == 32
     assert min(n.width for n in found) < 8
 
@@ -107,11 +118,11 @@ def test_the_grid_has_every_width_of_every_kind_and_one_change_at_a_time(recipe)
 )
 def test_the_handful_is_within_the_budget_and_holds_both_ends(times, budget, keep):
     networks = {
-        f"n{i}": Network(name=f"n{i}", width=4 + i % 7, temporal="shift" if i % 3 else "conv")
+        f"n{i}": NetworkSpec(name=f"n{i}", width=4 + i % 7, temporal="shift" if i % 3 else "conv")
         for i in range(len(times))
     }
     p50 = {f"n{i}": t for i, t in enumerate(times)}
-    kept = shortlist(networks, p50, budget, keep)
+    kept = shortlist_networks(networks, p50, budget, keep)
     within = [t for t in times if budget is None or t <= budget]
     got = [p50[n.name] for n in kept]
     assert len({n.name for n in kept}) == len(kept) == min(keep, len(within))
@@ -121,31 +132,31 @@ def test_the_handful_is_within_the_budget_and_holds_both_ends(times, budget, kee
 
 def test_the_handful_spreads_over_milliseconds_and_kinds():
     networks = {
-        f"{t}{w}": Network(name=f"{t}{w}", width=w, temporal=t) for w in (4, 8, 16, 32) for t in ("conv", "shift")
+        f"{t}{w}": NetworkSpec(name=f"{t}{w}", width=w, temporal=t) for w in (4, 8, 16, 32) for t in ("conv", "shift")
     }
     p50 = {name: n.width / 4 * (1.02 if n.temporal == "shift" else 1) for name, n in networks.items()}
-    kept = shortlist(networks, p50, None, 4)
+    kept = shortlist_networks(networks, p50, None, 4)
     assert [n.width for n in kept] == [4, 8, 16, 32]
     assert {n.temporal for n in kept} == {"conv", "shift"}
 
 
 def test_assistants_lie_between_teacher_and_students(recipe):
-    found = assistants(recipe, [Network(name="s", width=8)])
+    found = propose_assistants(recipe, [NetworkSpec(name="s", width=8)])
     assert [a.width for a in found] == [20, 12]
     assert all(a.family == "resnet" for a in found)
-    assert assistants(recipe, [Network(name="s", width=30)]) == ()
+    assert propose_assistants(recipe, [NetworkSpec(name="s", width=30)]) == ()
 
 
 def test_fewer_frames_and_a_smaller_image(recipe):
-    plain = build_network(Network(name="a", width=4), classes=3, clip=recipe.clip, seed=0)
-    small = build_network(Network(name="b", width=4, frames=4, size=16), classes=3, clip=recipe.clip, seed=0)
+    plain = build_network(NetworkSpec(name="a", width=4), classes=3, clip=recipe.clip, seed=0)
+    small = build_network(NetworkSpec(name="b", width=4, frames=4, size=16), classes=3, clip=recipe.clip, seed=0)
     clip = torch.randn(2, 3, 8, 32, 32)
     features = small(clip).features
     assert [f.shape[1] for f in features] == [4] * 4
     # What it looks at: every second frame from the second on, 2x2 pixels averaged.
     seen = torch.nn.functional.avg_pool3d(clip[:, :, 1::2], (1, 2, 2))
     own = build_network(
-        Network(name="c", width=4), classes=3, clip=recipe.clip.model_copy(update={"frames": 4, "size": 16}), seed=0
+        NetworkSpec(name="c", width=4), classes=3, clip=recipe.clip.model_copy(update={"frames": 4, "size": 16}), seed=0
     )
     own.load_state_dict(small.state_dict())
     small.eval(), own.eval()
@@ -154,5 +165,5 @@ def test_fewer_frames_and_a_smaller_image(recipe):
 
 
 def test_unset_frames_and_size_name_no_leg_anew():
-    assert "frames" not in Network(name="a").outline
-    assert Network(name="a", frames=4).outline["frames"] == 4
+    assert "frames" not in NetworkSpec(name="a").architecture
+    assert NetworkSpec(name="a", frames=4).architecture["frames"] == 4

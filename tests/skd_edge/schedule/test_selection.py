@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_bench.stats import paired_difference
-from skd_edge.recipe.schema import Choice
-from skd_edge.schedule.selection import Decision, Measured, decide, pareto
+from skd_edge.recipe.schema import SelectionRule
+from skd_edge.schedule.selection import CandidateMetrics, Decision, find_pareto_front, select_candidate
 
 N = 400
 GROUPS = np.arange(N)
 
 
-def measured(name: str, ms: float, right: int, *, first: int = 0, n: int = N, **kw: object) -> Measured:
+def measured(name: str, ms: float, right: int, *, first: int = 0, n: int = N, **kw: object) -> CandidateMetrics:
     """A candidate right on ``right`` clips in a row, starting at ``first`` (around the end)."""
     correct = np.zeros(n, bool)
     correct[(first + np.arange(right)) % n] = True
-    return Measured(name, ms, right / n, correct, **{"macro_f1": right / n, "megabytes": 1.0} | kw)
+    return CandidateMetrics(name, ms, right / n, correct, **{"macro_f1": right / n, "megabytes": 1.0} | kw)
 
 
 def choose(candidates, budget=None, **rule) -> Decision:
-    return decide(candidates, Choice(**rule), budget, GROUPS)
+    return select_candidate(candidates, SelectionRule(**rule), budget, GROUPS)
 
 
 # ------------------------------------------------------------------------------------------ with a budget
@@ -71,11 +71,11 @@ def test_groups_widen_the_interval():
     miss = best.correct.copy()
     miss[:3] = False
     twin = replace(best, name="twin", p50_ms=2.0, correct=miss, accuracy=float(miss.mean()))
-    assert decide([best, twin], Choice(margin=2.0), 5.0, GROUPS).chosen == "twin"
+    assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, GROUPS).chosen == "twin"
     grouped = np.concatenate([np.zeros(100, np.int64), rng.integers(1, 4, N - 100)])
     interval = paired_difference(best.correct.astype(float), miss.astype(float), grouped.tolist())
     assert 100 * interval.high > 2.0
-    assert decide([best, twin], Choice(margin=2.0), 5.0, grouped).chosen == "best"
+    assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, grouped).chosen == "best"
 
 
 def test_nothing_within_the_budget():
@@ -134,7 +134,10 @@ def test_constraints_come_first(rule, change, word, budget):
     decision = choose([good, out], budget, **rule)
     assert decision.chosen == "good"
     assert word in decision.reasons["out"]
-    assert choose([good, replace(out, refused=None, accuracy=0.9, macro_f1=0.9, megabytes=1.0)], budget).chosen == "out"
+    assert (
+        choose([good, replace(out, rejection_reason=None, accuracy=0.9, macro_f1=0.9, megabytes=1.0)], budget).chosen
+        == "out"
+    )
     assert choose([out], budget, **rule).chosen is None
 
 
@@ -151,8 +154,8 @@ def problems(draw):
         refused = draw(st.sampled_from([None, None, None, "bad"]))
         joules = draw(st.sampled_from([None, 0.01, 0.03]))
         megabytes = draw(st.floats(0.1, 5))
-        candidates.append(Measured(f"c{i}", ms, float(correct.mean()), correct, f1, megabytes, refused, joules))
-    rule = Choice(
+        candidates.append(CandidateMetrics(f"c{i}", ms, float(correct.mean()), correct, f1, megabytes, refused, joules))
+    rule = SelectionRule(
         margin=draw(st.sampled_from([0.0, 1.0, 5.0, 20.0])),
         exchange=draw(st.sampled_from([0.0, 0.5, 3.0])),
         min_accuracy=draw(st.sampled_from([None, 0.5])),
@@ -162,9 +165,9 @@ def problems(draw):
     return candidates, rule, draw(st.sampled_from([None, 1.5, 3.0])), np.arange(n) // draw(st.sampled_from([1, 3]))
 
 
-def allowed(c: Measured, rule: Choice, budget: float | None) -> bool:
+def allowed(c: CandidateMetrics, rule: SelectionRule, budget: float | None) -> bool:
     return (
-        c.refused is None
+        c.rejection_reason is None
         and (budget is None or c.p50_ms <= budget)
         and (rule.min_accuracy is None or c.accuracy >= rule.min_accuracy)
         and (rule.max_megabytes is None or c.megabytes <= rule.max_megabytes)
@@ -176,26 +179,26 @@ def allowed(c: Measured, rule: Choice, budget: float | None) -> bool:
 @given(problems())
 def test_whatever_there_is_to_choose_from(problem):
     candidates, rule, budget, groups = problem
-    decision = decide(candidates, rule, budget, groups)
+    decision = select_candidate(candidates, rule, budget, groups)
     left = {c.name: c for c in candidates if allowed(c, rule, budget)}
     assert (decision.chosen is None) == (not left)
     assert set(decision.reasons) == {c.name for c in candidates}
     assert all(decision.reasons.values())
     if decision.chosen:
         chosen = left[decision.chosen]
-        assert chosen.name in pareto(list(left.values()))
+        assert chosen.name in find_pareto_front(list(left.values()))
         best = max(left.values(), key=lambda c: c.accuracy)
         if budget:
             loss = paired_difference(best.correct.astype(float), chosen.correct.astype(float), groups.tolist())
             assert chosen.accuracy == best.accuracy or 100 * loss.high <= rule.margin
-    assert decide(candidates, rule, budget, groups) == decision
+    assert select_candidate(candidates, rule, budget, groups) == decision
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems(), st.data())
 def test_a_dominated_candidate_never_changes_the_choice(problem, data):
     candidates, rule, budget, groups = problem
-    before = decide(candidates, rule, budget, groups)
+    before = select_candidate(candidates, rule, budget, groups)
     better = [c for c in candidates if allowed(c, rule, budget)]
     if not better:
         return
@@ -205,9 +208,9 @@ def test_a_dominated_candidate_never_changes_the_choice(problem, data):
     keep = max(int(above.correct.sum()) - wrong, 0)
     correct[np.flatnonzero(correct)[keep:]] = False
     slower = above.p50_ms * data.draw(st.floats(1.01, 3))
-    worse = Measured("worse", slower, float(correct.mean()), correct, 1.0, 0.1)
+    worse = CandidateMetrics("worse", slower, float(correct.mean()), correct, 1.0, 0.1)
     place = data.draw(st.integers(0, len(candidates)))
-    after = decide([*candidates[:place], worse, *candidates[place:]], rule, budget, groups)
+    after = select_candidate([*candidates[:place], worse, *candidates[place:]], rule, budget, groups)
     assert after.chosen == before.chosen
 
 
@@ -215,7 +218,7 @@ def test_a_dominated_candidate_never_changes_the_choice(problem, data):
 @given(problems())
 def test_the_front(problem):
     candidates = problem[0]
-    front = pareto(candidates)
+    front = find_pareto_front(candidates)
     by_name = {c.name: c for c in candidates}
     on = [by_name[name] for name in front]
     assert all(a.p50_ms < b.p50_ms and a.accuracy < b.accuracy for a, b in itertools.pairwise(on))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.execution.job_graph import Facts, Legs, grow
-from skd_edge.execution.local_executor import Finished
+from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory, build_recipe_job_graph
+from skd_edge.execution.local_executor import JobResult
 from skd_edge.recipe.schema import Recipe
-from skd_edge.schedule.successive_halving import Search, rung
+from skd_edge.schedule.successive_halving import Search, truncate_job
 
 NAMES = ["s4", "s6", "s8", "s12", "s16", "s24"]
 
@@ -36,24 +36,27 @@ def make(epochs=9, **schedule) -> Recipe:
 
 def run(recipe, accuracy, *, seconds=1.0):
     """Run a search over made-up accuracies: ``accuracy(node)`` in [0, 1]; returns it, and what was trained in order."""
-    facts, events = Facts("data", "weak", 10), []
+    facts, events = DatasetFingerprint("data", "weak", 10), []
     search = Search(
-        Legs(recipe, facts), recipe.students, {s.name: float(s.width) for s in recipe.students}, np.arange(400),
+        JobFactory(recipe, facts),
+        recipe.students,
+        {s.name: float(s.width) for s in recipe.students},
+        np.arange(400),
         lambda event, **f: events.append({"event": event, **f}),
-    )  # fmt: skip
-    trained, steps = [], search.steps()
+    )
+    trained, steps = [], search.iter_job_batches()
     tree = next(steps)
     while True:
         seen = {n.hash for n in trained}
         for node in tree:
-            assert all(n.hash in seen for n in node.needs), "teachers first"
+            assert all(n.hash in seen for n in node.required_jobs), "teachers first"
             seen.add(node.hash)
         trained += tree
         done = {}
         for node in tree:
             right = np.random.default_rng(int(node.hash, 16)).random(400) < accuracy(node)
-            curve = [{}] * node.leg.epochs
-            done[node.hash] = Finished(node, Path(), accuracy(node), seconds * node.leg.epochs, False, curve, right)
+            curve = [{}] * node.spec.epochs
+            done[node.hash] = JobResult(node, Path(), accuracy(node), seconds * node.spec.epochs, False, curve, right)
         try:
             tree = steps.send(done)
         except StopIteration:
@@ -93,14 +96,14 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
     recipe = make(keep=keep, rungs=rungs, share=share, max_legs=legs, epochs=epochs, paths=paths)
     draws = np.random.default_rng(seed).random(1000)
     search, trained, events = run(recipe, lambda n: draws[int(n.hash[:6], 16) % 1000])
-    everything = {("teacher", *p, s.name) for s in recipe.students for p in recipe.paths}
-    assert () in recipe.paths
+    everything = {("teacher", *p, s.name) for s in recipe.students for p in recipe.cascade_paths}
+    assert () in recipe.cascade_paths
     assert finals(trained) | set(search.pruned) == everything
     assert not finals(trained) & set(search.pruned)
     assert all(search.pruned.values())
     assert {tuple(e["cascade"].split(">")) for e in events if e["event"] == "pruned"} == set(search.pruned)
     # What is trained to the end is the very leg that training everything would train.
-    every = {n.hash for n in grow(recipe, Facts("data", "weak", 10), recipe.students)}
+    every = {n.hash for n in build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)}
     assert {n.hash for n in trained if n.leg.role != "rung"} <= every
     assert len({(n.hash, n.leg.path, n.leg.role) for n in trained}) == len(trained)  # nothing twice
     left = {p[-1] for p in finals(trained)}
@@ -127,9 +130,14 @@ def test_stop_rules_hold_and_are_named(rule):
     search, trained, _ = run(make(**rule), by_width)
     key, limit = next(iter(rule.items()))
     assert any(f"schedule.{key}" in why for why in search.pruned.values())
-    spent, everything = sum(n.leg.epochs for n in trained), grow(make(), Facts("d", "w", 10), make().students)
+    spent, everything = (
+        sum(n.leg.epochs for n in trained),
+        build_recipe_job_graph(make(), DatasetFingerprint("d", "w", 10), make().students),
+    )
     if key == "share":
-        assert spent <= limit * sum(n.leg.epochs for n in everything) + 4 * 9  # rungs and direct arms are never cut off
+        assert (
+            spent <= limit * sum(n.spec.epochs for n in everything) + 4 * 9
+        )  # rungs and direct arms are never cut off
     assert finals(trained)
 
 
@@ -154,14 +162,14 @@ def test_without_a_budget_milliseconds_are_taxed():
 def test_lists_without_halving_train_everything_at_once():
     recipe = make(search="exhaustive", paths=[[], ["a1"]])
     search, trained, events = run(recipe, by_width)
-    assert trained == grow(recipe, Facts("data", "weak", 10), recipe.students)
+    assert trained == build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)
     assert not search.pruned
     assert not events
 
 
 def test_a_rung_is_a_leg_of_its_own():
-    node = Legs(make(), Facts("data", "weak", 10)).cascade(make().students[0], ())
-    short = rung(node, 1 / 3)
-    assert short.leg.epochs == 3
+    node = JobFactory(make(), DatasetFingerprint("data", "weak", 10)).make_cascade_job(make().students[0], ())
+    short = truncate_job(node, 1 / 3)
+    assert short.spec.epochs == 3
     assert short.hash != node.hash
-    assert short.needs == node.needs
+    assert short.required_jobs == node.required_jobs

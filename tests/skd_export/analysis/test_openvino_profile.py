@@ -5,18 +5,18 @@ import json
 import pytest
 
 from skd_bench.errors import UserError
-from skd_export.analysis.operator_profile import by_kind
-from skd_export.quantization.quantize import quantise_ort
+from skd_export.analysis.operator_profile import group_by_operator
+from skd_export.quantization.quantize import quantize_for_ort
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
-from skd_export.analysis.openvino_profile import openvino_facts
+from skd_export.analysis.openvino_profile import profile_with_openvino
 
 
 def test_an_fp32_file_computes_in_fp32(fp32, tmp_path):
     path = tmp_path / "copy.onnx"  # what is found is kept beside the file
     path.write_bytes(fp32.read_bytes())
-    known = openvino_facts(path)
+    known = profile_with_openvino(path)
     assert known["operators"]["Convolution f32"] == 4
     assert all(op.endswith(" f32") for op in known["operators"])
     assert {fate["ran"] for fate in known["fates"]} <= {"fp32", "reformatted"}
@@ -25,11 +25,11 @@ def test_an_fp32_file_computes_in_fp32(fp32, tmp_path):
 
 def test_an_int8_file_computes_in_integers(fp32, batches, tmp_path):
     path = tmp_path / "int8.onnx"
-    quantise_ort(fp32, path, batches())
-    known = openvino_facts(path)
+    quantize_for_ort(fp32, path, batches())
+    known = profile_with_openvino(path)
     assert known["operators"]["Convolution u8"] == 4
     assert "Convolution f32" not in known["operators"]
-    rows = by_kind(known["fates"])
+    rows = group_by_operator(known["fates"])
     assert ("Convolution", "int8", 4) in {(row["op"], row["ran"], row["nodes"]) for row in rows}
     assert any(row["ran"] == "converted" for row in rows)  # the clip is quantised at the entrance
     assert sum(row["share"] for row in rows) == pytest.approx(1)
@@ -38,18 +38,18 @@ def test_an_int8_file_computes_in_integers(fp32, batches, tmp_path):
 def test_it_is_found_once_and_again_for_another_file(fp32, tmp_path):
     path = tmp_path / "copy.onnx"
     path.write_bytes(fp32.read_bytes())
-    first = openvino_facts(path)
+    first = profile_with_openvino(path)
     note = path.with_suffix(".openvino.json")
     kept = json.loads(note.read_text())
     note.write_text(json.dumps(kept | {"facts": {"operators": {"as kept": 1}, "fates": []}}))
-    assert openvino_facts(path)["operators"] == {"as kept": 1}
+    assert profile_with_openvino(path)["operators"] == {"as kept": 1}
     for broken in (json.dumps(kept | {"key": "of another file"}), "{", "[]"):
         note.write_text(broken)
-        assert openvino_facts(path)["operators"] == first["operators"]
+        assert profile_with_openvino(path)["operators"] == first["operators"]
 
 
 def test_what_is_no_model_is_refused(tmp_path):
     path = tmp_path / "bad.onnx"
     path.write_text("no model")
     with pytest.raises(UserError, match=r"OpenVINO .* cannot load"):
-        openvino_facts(path)
+        profile_with_openvino(path)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from skd_bench.errors import UserError
-from skd_export.analysis.parity import Bounds, parity, torch_logits, verdict
+from skd_export.analysis.parity import ParityBounds, compute_parity, compute_torch_logits, find_violated_bound
 
 finite = st.floats(-1e4, 1e4, width=32)
 logits = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30), elements=finite)
@@ -24,18 +24,18 @@ def pairs(draw):
 @given(pairs())
 def test_identical_logits_are_perfect(pair):
     a, _, labels = pair
-    found = parity(a, a.copy(), labels)
+    found = compute_parity(a, a.copy(), labels)
     assert (found["max_abs"], found["relative"], found["agreement"], found["accuracy_drop"]) == (0, 0, 1, 0)
     assert found["flips"] == []
     assert found["cosine"] == pytest.approx(1)
-    assert verdict(found, "fp32") is None
-    assert verdict(found, "int8", Bounds(agreement=1.0, drop=0.0)) is None
+    assert find_violated_bound(found, "fp32") is None
+    assert find_violated_bound(found, "int8", ParityBounds(int8_agreement=1.0, int8_drop=0.0)) is None
 
 
 @given(pairs())
 def test_bounds_and_bookkeeping(pair):
     a, b, labels = pair
-    found = parity(a, b, labels)
+    found = compute_parity(a, b, labels)
     json.dumps(found, allow_nan=False)
     changed = round((1 - found["agreement"]) * found["n"])
     assert len(found["flips"]) == min(changed, 20)
@@ -51,7 +51,7 @@ def test_bounds_and_bookkeeping(pair):
 @given(pairs())
 def test_swapping_the_two_turns_the_drop_around(pair):
     a, b, labels = pair
-    there, back = parity(a, b, labels), parity(b, a, labels)
+    there, back = compute_parity(a, b, labels), compute_parity(b, a, labels)
     assert there["agreement"] == back["agreement"]
     assert there["accuracy_drop"] == pytest.approx(-back["accuracy_drop"])
 
@@ -59,20 +59,20 @@ def test_swapping_the_two_turns_the_drop_around(pair):
 @given(st.floats(0, 1), st.floats(-100, 100), st.floats(0, 1), st.floats(0, 100))
 def test_int8_needs_one_of_its_two_bounds(agreement, drop, least, most):
     found = {"n": 100, "agreement": agreement, "accuracy_drop": drop, "relative": 0.5}
-    reason = verdict(found, "int8", Bounds(agreement=least, drop=most))
+    reason = find_violated_bound(found, "int8", ParityBounds(int8_agreement=least, int8_drop=most))
     assert (reason is None) == (agreement >= least or drop <= most + 1e-9)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_fp32_needs_both_of_its_bounds(agreement, relative):
     found = {"n": 100, "agreement": agreement, "accuracy_drop": 0.0, "relative": relative}
-    assert (verdict(found, "fp32") is None) == (agreement == 1 and relative <= 1e-4)
+    assert (find_violated_bound(found, "fp32") is None) == (agreement == 1 and relative <= 1e-4)
 
 
 def test_flips_carry_margin_and_label():
     reference = [[3.0, 1.0, 0.0], [0.0, 1.0, 0.9], [2.0, 0.0, 0.0]]
     candidate = [[1.0, 3.0, 0.0], [0.0, 0.9, 1.0], [2.0, 0.0, 0.0]]
-    found = parity(reference, candidate, [0, 2, 0])
+    found = compute_parity(reference, candidate, [0, 2, 0])
     assert [(f["clip"], f["reference"], f["candidate"], f["label"]) for f in found["flips"]] == [
         (0, 0, 1, 0),
         (1, 1, 2, 2),
@@ -83,9 +83,9 @@ def test_flips_carry_margin_and_label():
 
 
 def test_int8_without_labels_must_agree():
-    found = parity([[1.0, 0.0]] * 2, [[1.0, 0.0], [0.0, 1.0]])
+    found = compute_parity([[1.0, 0.0]] * 2, [[1.0, 0.0], [0.0, 1.0]])
     assert found["accuracy_drop"] is None
-    assert "unknown" in verdict(found, "int8")
+    assert "unknown" in find_violated_bound(found, "int8")
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ def test_int8_without_labels_must_agree():
 )
 def test_what_cannot_be_compared(a, b, labels, words):
     with pytest.raises(UserError, match=words):
-        parity(a, b, labels)
+        compute_parity(a, b, labels)
 
 
 def test_unknown_precision_is_a_mistake_of_ours():
     with pytest.raises(ValueError, match="bf16"):
-        verdict(parity([[1.0]], [[1.0]]), "bf16")
+        find_violated_bound(compute_parity([[1.0]], [[1.0]]), "bf16")
 
 
 @pytest.mark.parametrize(("flips", "within"), [(0, True), (1, True), (2, False)])
@@ -114,17 +114,17 @@ def test_fp16_may_flip_one_clip_in_two_hundred(flips, within):
     reference = np.tile([[1.0, 0.0]], (200, 1))
     candidate = reference.copy()
     candidate[:flips] = candidate[:flips, ::-1]
-    said = verdict(parity(reference, candidate), "fp16")
+    said = find_violated_bound(compute_parity(reference, candidate), "fp16")
     assert (said is None) == within
     assert within or "99.0 % of 200 clips, below 99.5 %" in said
 
 
 def test_torch_logits_join_batches_and_refuse_train_mode(network, clips):
     every = clips(5, 0)
-    whole = torch_logits(network, [every])
-    assert np.allclose(torch_logits(network, [every[:2], every[2:]]), whole, atol=1e-4)
+    whole = compute_torch_logits(network, [every])
+    assert np.allclose(compute_torch_logits(network, [every[:2], every[2:]]), whole, atol=1e-4)
     assert whole.shape == (5, 5)
     with pytest.raises(UserError, match="no clips"):
-        torch_logits(network, [])
+        compute_torch_logits(network, [])
     with pytest.raises(UserError, match="train mode"):
-        torch_logits(torch.nn.Dropout(), [every])
+        compute_torch_logits(torch.nn.Dropout(), [every])

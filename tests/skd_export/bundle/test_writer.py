@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
-from skd_bench.runtimes import runtimes
-from skd_bench.runtimes.cuda import no_driver
-from skd_bench.runtimes.tensorrt.library import FLAVOURS, installed
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.runtimes import registered_runtimes
+from skd_bench.runtimes.cuda import why_cuda_unavailable
+from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_export.bundle.writer import ModelFile, write_bundle
-from skd_export.quantization.quantize import quantise_ort
-from skd_export.targets.triton import write_triton
+from skd_export.quantization.quantize import quantize_for_ort
+from skd_export.targets.triton import write_triton_repository
 
 CLASSES = ["left", "right", "up", "down", "still"]
 MEASURED = {
@@ -37,7 +37,7 @@ def write(folder, fp32, **more):
         "name": "motion",
         "classes": CLASSES,
         "sampling": Sampling(4),
-        "preprocess": Preprocess(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
+        "preprocess": Preprocessing(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
         "models": [ModelFile(fp32, "fp32", "wide", PATH, parity={"agreement": 1.0}, measured=MEASURED)],
         "licences": {"data": "CC-BY-4.0", "weights": "Apache-2.0"},
         "created_by": "skd-edge 0.1.0",
@@ -69,7 +69,7 @@ def video(tmp_path):
 
 
 def test_a_whole_bundle_with_both_precisions_and_a_sample(fp32, batches, video, tmp_path):
-    facts = quantise_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
+    facts = quantize_for_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     models = [
         ModelFile(tmp_path / "q.onnx", "int8", "wide", PATH, options={"reduce_range": facts["reduce_range"]}),
         ModelFile(fp32, "fp32", "wide", PATH, measured=MEASURED),
@@ -79,10 +79,10 @@ def test_a_whole_bundle_with_both_precisions_and_a_sample(fp32, batches, video, 
         *("README.md", "manifest.json", "labels.txt", "answers.json", "measured.json", "MEASURED.md"),
         *("wide.int8.onnx", "wide.fp32.onnx", "samples/000-left.mp4"),
     }
-    assert verify(bundle) == []
+    assert find_bundle_problems(bundle) == []
     manifest = Manifest.load(bundle)
     assert manifest.default == "wide.int8.onnx"
-    assert manifest.artefact("wide.fp32.onnx").bytes == fp32.stat().st_size
+    assert manifest.find_artefact("wide.fp32.onnx").bytes == fp32.stat().st_size
     assert not any(p.stat().st_mode & 0o111 for p in bundle.rglob("*") if p.is_file())
     assert "without VNNI" in (bundle / "README.md").read_text()
     assert not any(b"secret" in data or str(tmp_path).encode() in data for data in contents(bundle).values())
@@ -99,7 +99,7 @@ def test_a_bundle_is_replaced_and_nothing_is_left_beside_it(fp32, tmp_path):
     write(tmp_path / "b", fp32, name="new")
     assert Manifest.load(tmp_path / "b").name == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
-    assert verify(tmp_path / "b") == []
+    assert find_bundle_problems(tmp_path / "b") == []
     assert "wide.int8.onnx" not in contents(tmp_path / "b")
 
 
@@ -173,14 +173,14 @@ def test_what_is_measured_changes_no_byte_of_the_payload(fp32, video, tmp_path):
     first, *others = [contents(folder) for folder in made]
     for other in others:
         assert {n for n in first if first[n] != other.get(n)} == {"measured.json", "MEASURED.md"}
-    assert [Manifest.load(folder).artefact().measured for folder in made] == [MEASURED, slow, {}]
+    assert [Manifest.load(folder).find_artefact().measured for folder in made] == [MEASURED, slow, {}]
 
 
 def test_measurements_of_another_file_are_not_believed(fp32, tmp_path):
     bundle = write(tmp_path / "b", fp32)
     path = bundle / "measured.json"
-    path.write_text(path.read_text().replace(Manifest.load(bundle).artefact().sha256, "0" * 64))
-    assert Manifest.load(bundle).artefact().measured == {}
+    path.write_text(path.read_text().replace(Manifest.load(bundle).find_artefact().sha256, "0" * 64))
+    assert Manifest.load(bundle).find_artefact().measured == {}
     for broken in ("[]", "{", '{"wide.fp32.onnx": 3}', '{"wide.fp32.onnx": {"sha256": [], "measured": {}}}'):
         path.write_text(broken)
         with pytest.raises(UserError, match="holds measurements only"):
@@ -229,7 +229,7 @@ def test_readme_example_of_openvino_runs_as_it_stands(fp32, tmp_path):
 
 
 def test_a_file_for_litert_stands_beside_and_its_readme_example_runs(fp32, tmp_path):
-    if reason := runtimes()["litert"].missing():
+    if reason := registered_runtimes()["litert"].why_unavailable():
         pytest.skip(f"not installed is litert here: {reason}")
     write_tflite = runpy.run_path(str(Path(__file__).parents[2] / "skd_bench" / "tiny_tflite.py"))["linear_tflite"]
     rng, shape = np.random.default_rng(0), (3, 4, 16, 16)
@@ -244,12 +244,12 @@ def test_a_file_for_litert_stands_beside_and_its_readme_example_runs(fp32, tmp_p
     words = [sys.executable, "-I", "-c", example]
     done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
     assert done.stdout.strip() in CLASSES
-    assert write_triton(bundle, tmp_path / "models") == ["wide_fp32"]
+    assert write_triton_repository(bundle, tmp_path / "models") == ["wide_fp32"]
 
 
-@pytest.mark.skipif(no_driver() is None, reason="a GPU is here to build for")
+@pytest.mark.skipif(why_cuda_unavailable() is None, reason="a GPU is here to build for")
 def test_readme_example_of_tensorrt_builds_and_is_refused_without_a_gpu(fp32, tmp_path):
-    if installed(FLAVOURS["tensorrt-rtx"]) is None:
+    if find_installed_modules(FLAVOURS["tensorrt-rtx"]) is None:
         pytest.skip("TensorRT-RTX does not install on this machine")
     bundle = write(tmp_path / "b", fp32)
     text = (bundle / "README.md").read_text()
@@ -264,7 +264,7 @@ def test_readme_example_of_tensorrt_builds_and_is_refused_without_a_gpu(fp32, tm
     assert "UserError" in done.stderr.splitlines()[-1]
     assert "cannot be used" in done.stderr.splitlines()[-1]
     assert (tmp_path / "engines").is_dir()
-    assert verify(bundle) == []
+    assert find_bundle_problems(bundle) == []
 
 
 def test_manifest_is_readable_json_of_schema_1(fp32, tmp_path):

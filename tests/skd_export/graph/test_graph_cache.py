@@ -21,14 +21,14 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def traced(monkeypatch):
     """What was really traced since."""
-    calls, trace = [], template._trace
-    monkeypatch.setattr(template, "_trace", lambda *a: calls.append(a) or trace(*a))
+    calls, trace = [], template._trace_network
+    monkeypatch.setattr(template, "_trace_network", lambda *a: calls.append(a) or trace(*a))
     return calls
 
 
 def written(network, tmp_path, cache):
     template._templates.clear()  # as a new process finds it
-    export_onnx(network, tmp_path / "x.onnx", clip_shape=SHAPE, classes=CLASSES, graphs=cache)
+    export_onnx(network, tmp_path / "x.onnx", clip_shape=SHAPE, classes=CLASSES, graph_cache=cache)
     return (tmp_path / "x.onnx").read_bytes()
 
 
@@ -56,8 +56,14 @@ def test_other_weights_hit_and_are_the_ones_written(network, tmp_path, cache, tr
     assert len(traced) == 1
 
 
-@pytest.mark.parametrize("changed", [(torch, "__version__", "0.0.1"), (onnx, "__version__", "0.0.1"),
-                                     (graphs, "version", lambda package: f"{package} 0.0.1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "changed",
+    [
+        (torch, "__version__", "0.0.1"),
+        (onnx, "__version__", "0.0.1"),
+        (graphs, "version", lambda package: f"{package} 0.0.1"),
+    ],
+)
 def test_another_version_misses(network, cache, monkeypatch, changed):
     before = graphs.graph_file(cache, "key", network)
     monkeypatch.setattr(*changed)
@@ -69,11 +75,11 @@ def test_edited_source_misses(network, cache, tmp_path, monkeypatch):
     home = tmp_path / "code"
     home.mkdir()
     (home / "net.py").write_text("x = 1")
-    monkeypatch.setattr(graphs, "_home", lambda module: str(home))
+    monkeypatch.setattr(graphs, "_find_source_folder", lambda module: str(home))
     names = set()
     for text in ("x = 1", "x = 2"):
         (home / "net.py").write_text(text)
-        graphs._source.cache_clear()
+        graphs._hash_source_folder.cache_clear()
         names.add(graphs.graph_file(cache, "key", network))
     assert len(names) == 2
 
@@ -90,12 +96,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(network, tmp_path, cache
 
 
 def test_traced_ahead_by_two_processes(tmp_path, cache, traced):
-    from skd_edge.models.substages import Deployed
-    from skd_edge.models.tsm import build
-    from skd_edge.recipe.schema import Network
+    from skd_edge.models.substages import LogitsOnly
+    from skd_edge.models.tsm import build_tsm
+    from skd_edge.recipe.schema import NetworkSpec
 
-    specs = [Network(name="n", width=w, depths=(1,)) for w in (4, 4, 8)]
-    networks = [Deployed(build(s, classes=5, frames=4, size=16, seed=i)).eval() for i, s in enumerate(specs)]
+    specs = [NetworkSpec(name="n", width=w, depths=(1,)) for w in (4, 4, 8)]
+    networks = [LogitsOnly(build_tsm(s, classes=5, frames=4, size=16, seed=i)).eval() for i, s in enumerate(specs)]
     template.trace_ahead(networks, SHAPE, cache)
     assert len(traced) == 1  # two architectures: one here, one in the other process
     assert len(list(cache.iterdir())) == 2

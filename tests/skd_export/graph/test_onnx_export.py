@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from skd_bench.errors import UserError
-from skd_export.graph.graph_template import OPSET, _templates, architecture
-from skd_export.graph.onnx_export import CLASSES_KEY, export_onnx, load_onnx, opset
+from skd_export.graph.graph_template import OPSET, _templates, architecture_key
+from skd_export.graph.onnx_export import CLASSES_KEY, export_onnx, load_onnx, opset_version
 
 SHAPE, CLASSES = (4, 16, 16), ["left", "right", "up", "down", "still"]
 
@@ -48,7 +48,7 @@ def test_file_holds_no_local_path_and_no_trace(fp32):
 def test_file_names_its_classes_and_stands_alone(fp32):
     model = load_onnx(fp32)
     assert {p.key: json.loads(p.value) for p in model.metadata_props} == {CLASSES_KEY: CLASSES}
-    assert opset(model) == OPSET
+    assert opset_version(model) == OPSET
     assert [p.name for p in fp32.parent.iterdir()] == ["small.onnx"]
     assert "BatchNormalization" not in {n.op_type for n in model.graph.node}
 
@@ -93,7 +93,7 @@ def test_other_weights_in_a_kept_graph_give_the_bytes_of_a_fresh_trace(network, 
         for parameter in network.parameters():
             parameter.mul_(1.25)
     kept, fresh = tmp_path / "kept.onnx", tmp_path / "fresh.onnx"
-    assert architecture(network, SHAPE) in _templates
+    assert architecture_key(network, SHAPE) in _templates
     export_onnx(network, kept, clip_shape=SHAPE, classes=CLASSES)
     _templates.clear()
     export_onnx(network, fresh, clip_shape=SHAPE, classes=CLASSES)
@@ -101,24 +101,24 @@ def test_other_weights_in_a_kept_graph_give_the_bytes_of_a_fresh_trace(network, 
 
 
 def test_architecture_is_all_but_the_weights(network):
-    key = architecture(network, SHAPE)
+    key = architecture_key(network, SHAPE)
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.head.weight.zero_()
-    assert architecture(other, SHAPE) == key
-    assert architecture(network, (4, 16, 32)) != key
+    assert architecture_key(other, SHAPE) == key
+    assert architecture_key(network, (4, 16, 32)) != key
     other.shift.frames = 2  # no weight, no line of repr() tells of it
-    assert architecture(other, SHAPE) != key
+    assert architecture_key(other, SHAPE) != key
     other.shift.frames = 4
     other.extra = torch.ones(3)  # a constant that is no weight counts by its value
-    first = architecture(other, SHAPE)
+    first = architecture_key(other, SHAPE)
     other.extra = torch.zeros(3)
-    assert len({key, first, architecture(other, SHAPE)}) == 3
+    assert len({key, first, architecture_key(other, SHAPE)}) == 3
 
 
 def test_module_that_cannot_be_pickled_has_no_key(network):
     network.hook = lambda x: x
-    assert architecture(network, SHAPE) is None
+    assert architecture_key(network, SHAPE) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x0a"])
@@ -134,12 +134,12 @@ def test_missing_file_is_refused(tmp_path):
 
 
 def test_own_family_exports_with_agreement(tmp_path):
-    from skd_edge.models.substages import Deployed
-    from skd_edge.models.tsm import build
-    from skd_edge.recipe.schema import Network
+    from skd_edge.models.substages import LogitsOnly
+    from skd_edge.models.tsm import build_tsm
+    from skd_edge.recipe.schema import NetworkSpec
 
-    spec = Network(name="n", family="mobile", width=8, depths=(1, 1), temporal="shift")
-    module = Deployed(build(spec, classes=3, frames=4, size=16, seed=1)).eval()
+    spec = NetworkSpec(name="n", family="mobile", width=8, depths=(1, 1), temporal="shift")
+    module = LogitsOnly(build_tsm(spec, classes=3, frames=4, size=16, seed=1)).eval()
     with torch.no_grad():
         module.network.head.weight.mul_(1e3)
     export_onnx(module, tmp_path / "x.onnx", clip_shape=(4, 16, 16), classes=["a", "b", "c"])

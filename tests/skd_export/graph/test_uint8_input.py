@@ -4,13 +4,13 @@ import onnxruntime as ort
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes import runtime
-from skd_bench.video.clip import Preprocess, Sampling, as_input, decode_clip, normalise
+from skd_bench.runtimes import find_runtime
+from skd_bench.video.clip import Preprocessing, Sampling, decode_clip, normalise, prepare_input
 from skd_export.graph.onnx_export import CLASSES_KEY, load_onnx
-from skd_export.graph.uint8_input import fitted, take_frames
-from skd_export.quantization.quantize import quantise_ort
+from skd_export.graph.uint8_input import add_preprocessing, preprocess_frames
+from skd_export.quantization.quantize import quantize_for_ort
 
-PLAIN = Preprocess(16, 16, "crop", (0.45, 0.4, 0.5), (0.225, 0.2, 0.25))
+PLAIN = Preprocessing(16, 16, "crop", (0.45, 0.4, 0.5), (0.225, 0.2, 0.25))
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_frames_give_the_very_logits_of_their_clips(fp32, batches, tmp_path, pre
     clip_file = fp32
     if precision == "int8":
         clip_file = tmp_path / "int8.onnx"
-        quantise_ort(fp32, clip_file, batches())
-    take_frames(clip_file, tmp_path / "frames.onnx", PLAIN)
+        quantize_for_ort(fp32, clip_file, batches())
+    add_preprocessing(clip_file, tmp_path / "frames.onnx", PLAIN)
     x = frames()
     expected = answers(clip_file, normalise(x, PLAIN))
     assert np.ptp(expected, axis=0).max() > 0.01  # the clips differ, and so do their answers
@@ -55,11 +55,11 @@ def test_frames_give_the_very_logits_of_their_clips(fp32, batches, tmp_path, pre
 
 
 def test_the_runner_takes_frames_and_keeps_the_classes(fp32, tmp_path):
-    take_frames(fp32, tmp_path / "frames.onnx", PLAIN)
-    session = runtime("ort").load(tmp_path / "frames.onnx", threads=1)
+    add_preprocessing(fp32, tmp_path / "frames.onnx", PLAIN)
+    session = find_runtime("ort").load(tmp_path / "frames.onnx", threads=1)
     assert (session.input.dtype, session.input.shape) == ("uint8", (None, 4, 16, 16, 3))
     x = frames()
-    assert as_input(x, PLAIN, session.input.dtype) is x
+    assert prepare_input(x, PLAIN, session.input.dtype) is x
     np.testing.assert_allclose(session.run(x), answers(fp32, normalise(x, PLAIN)), rtol=1e-5, atol=1e-5)
     assert [p.key for p in load_onnx(tmp_path / "frames.onnx").metadata_props] == [CLASSES_KEY]
 
@@ -67,40 +67,40 @@ def test_the_runner_takes_frames_and_keeps_the_classes(fp32, tmp_path):
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 @pytest.mark.parametrize("size", [(24, 40), (40, 24), (9, 30), (31, 31)])
 def test_frames_of_another_size_are_fitted_inside_as_numpy_fits_them(fp32, tmp_path, fit, size):
-    how = Preprocess(16, 16, fit, PLAIN.mean, PLAIN.std)
-    take_frames(fp32, tmp_path / "frames.onnx", how, size)
+    how = Preprocessing(16, 16, fit, PLAIN.mean, PLAIN.std)
+    add_preprocessing(fp32, tmp_path / "frames.onnx", how, size)
     x = frames((3, 4, *size, 3))
-    clip = fitted(x, how)
+    clip = preprocess_frames(x, how)
     assert clip.shape == (3, 3, 4, 16, 16)
     np.testing.assert_allclose(answers(tmp_path / "frames.onnx", x), answers(fp32, clip), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 def test_fitting_inside_is_nearly_what_the_decoder_does(video, fit):
-    how = Preprocess(16, 16, fit, PLAIN.mean, PLAIN.std)
+    how = Preprocessing(16, 16, fit, PLAIN.mean, PLAIN.std)
     path = video(48, 32)
     decoded = normalise(decode_clip(path, Sampling(4), how)[None], how)
-    raw = decode_clip(path, Sampling(4), Preprocess(48, 32, "stretch", PLAIN.mean, PLAIN.std))
-    apart = np.abs(fitted(raw[None], how) - decoded) * 255 * np.reshape(how.std, (3, 1, 1, 1))  # grey levels
+    raw = decode_clip(path, Sampling(4), Preprocessing(48, 32, "stretch", PLAIN.mean, PLAIN.std))
+    apart = np.abs(preprocess_frames(raw[None], how) - decoded) * 255 * np.reshape(how.std, (3, 1, 1, 1))  # grey levels
     assert apart.mean() < 2
 
 
 def test_padding_is_the_mean_colour():
-    how = Preprocess(16, 16, "pad", PLAIN.mean, PLAIN.std)
-    clip = fitted(frames((1, 4, 8, 16, 3)), how)
+    how = Preprocessing(16, 16, "pad", PLAIN.mean, PLAIN.std)
+    clip = preprocess_frames(frames((1, 4, 8, 16, 3)), how)
     assert np.abs(clip[:, :, :, :4]).max() < 1e-6
     assert np.abs(clip[:, :, :, 5:11]).max() > 0.5
 
 
 def test_equal_files_give_equal_bytes(fp32, tmp_path):
     for name in "ab":
-        take_frames(fp32, tmp_path / name, PLAIN, (24, 24))
+        add_preprocessing(fp32, tmp_path / name, PLAIN, (24, 24))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_what_takes_no_clip_is_refused(fp32, tmp_path):
     with pytest.raises(UserError, match="not float clips of 32x32"):
-        take_frames(fp32, tmp_path / "x", Preprocess(32, 32, "crop", PLAIN.mean, PLAIN.std))
-    take_frames(fp32, tmp_path / "once.onnx", PLAIN)
+        add_preprocessing(fp32, tmp_path / "x", Preprocessing(32, 32, "crop", PLAIN.mean, PLAIN.std))
+    add_preprocessing(fp32, tmp_path / "once.onnx", PLAIN)
     with pytest.raises(UserError, match="not float clips"):
-        take_frames(tmp_path / "once.onnx", tmp_path / "twice.onnx", PLAIN)
+        add_preprocessing(tmp_path / "once.onnx", tmp_path / "twice.onnx", PLAIN)

@@ -7,14 +7,14 @@ import pytest
 from onnx import numpy_helper
 
 from skd_bench.errors import UserError
-from skd_export.analysis.parity import parity, torch_logits, verdict
+from skd_export.analysis.parity import compute_parity, compute_torch_logits, find_violated_bound
 from skd_export.graph.onnx_export import CLASSES_KEY, load_onnx
 from skd_export.quantization.quantize import (
     convert_fp16,
+    count_executed_operators,
     isa_has_vnni,
     needs_reduced_range,
-    operator_fate,
-    quantise_ort,
+    quantize_for_ort,
 )
 
 
@@ -24,55 +24,55 @@ def widest_weight(path):
 
 
 def test_every_convolution_runs_as_integers(fp32, batches, tmp_path):
-    facts = quantise_ort(fp32, tmp_path / "int8.onnx", batches())
+    facts = quantize_for_ort(fp32, tmp_path / "int8.onnx", batches())
     assert facts["convolutions"] == facts["convolutions_fused"] == facts["operators"]["QLinearConv"] == 4
     assert facts["calibration_clips"] == 48
-    assert facts["operators"] == operator_fate(tmp_path / "int8.onnx")
-    assert "QLinearConv" not in operator_fate(fp32)
+    assert facts["operators"] == count_executed_operators(tmp_path / "int8.onnx")
+    assert "QLinearConv" not in count_executed_operators(fp32)
     onnx.checker.check_model(str(tmp_path / "int8.onnx"))
 
 
 def test_answers_stay_close_and_keep_their_classes(network, fp32, batches, clips, tmp_path):
-    quantise_ort(fp32, tmp_path / "int8.onnx", batches())
+    quantize_for_ort(fp32, tmp_path / "int8.onnx", batches())
     held_out = clips(200, 11)
     session = ort.InferenceSession(str(tmp_path / "int8.onnx"), providers=["CPUExecutionProvider"])
-    found = parity(torch_logits(network, [held_out]), session.run(None, {"clip": held_out})[0])
+    found = compute_parity(compute_torch_logits(network, [held_out]), session.run(None, {"clip": held_out})[0])
     assert found["spread"] > 0.1
     assert 0 < found["relative"] < 0.2
     assert found["cosine"] > 0.99
     assert found["agreement"] > 0.9
-    assert verdict(found, "fp32") is not None
+    assert find_violated_bound(found, "fp32") is not None
 
 
 @pytest.mark.parametrize(("reduce_range", "widest"), [(True, 64), (False, 127)])
 def test_reduced_range_is_honoured(fp32, batches, tmp_path, reduce_range, widest):
-    facts = quantise_ort(fp32, tmp_path / "x.onnx", batches(), reduce_range=reduce_range)
+    facts = quantize_for_ort(fp32, tmp_path / "x.onnx", batches(), reduce_range=reduce_range)
     assert facts["reduce_range"] is reduce_range
     assert widest_weight(tmp_path / "x.onnx") == widest
 
 
 def test_range_is_what_the_machine_needs_unless_told(fp32, batches, tmp_path):
-    facts = quantise_ort(fp32, tmp_path / "x.onnx", batches())
+    facts = quantize_for_ort(fp32, tmp_path / "x.onnx", batches())
     assert facts["reduce_range"] is needs_reduced_range()
 
 
 def test_equal_clips_give_equal_bytes_however_they_are_batched(fp32, clips, tmp_path):
     every = clips(20, 3)
-    quantise_ort(fp32, tmp_path / "a.onnx", [every])
-    quantise_ort(fp32, tmp_path / "b.onnx", (every[i : i + 3] for i in range(0, 20, 3)))
+    quantize_for_ort(fp32, tmp_path / "a.onnx", [every])
+    quantize_for_ort(fp32, tmp_path / "b.onnx", (every[i : i + 3] for i in range(0, 20, 3)))
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_every_clip_counts_also_the_first_of_many(fp32, clips, tmp_path):
     many = clips(512, 3)  # 64 pieces
-    quantise_ort(fp32, tmp_path / "a.onnx", [many])
+    quantize_for_ort(fp32, tmp_path / "a.onnx", [many])
     many[0] *= 5
-    quantise_ort(fp32, tmp_path / "b.onnx", [many])
+    quantize_for_ort(fp32, tmp_path / "b.onnx", [many])
     assert (tmp_path / "a.onnx").read_bytes() != (tmp_path / "b.onnx").read_bytes()
 
 
 def test_classes_travel_and_temporary_paths_do_not(fp32, batches, tmp_path):
-    quantise_ort(fp32, tmp_path / "x.onnx", batches())
+    quantize_for_ort(fp32, tmp_path / "x.onnx", batches())
     assert [p.key for p in load_onnx(tmp_path / "x.onnx").metadata_props] == [CLASSES_KEY]
     data = (tmp_path / "x.onnx").read_bytes()
     assert b"/tmp" not in data
@@ -97,7 +97,7 @@ def test_clips_are_read_one_batch_after_another_and_once(fp32, clips, tmp_path):
             yield batch
             del batch
 
-    assert quantise_ort(fp32, tmp_path / "x.onnx", stream())["calibration_clips"] == 48
+    assert quantize_for_ort(fp32, tmp_path / "x.onnx", stream())["calibration_clips"] == 48
     assert most <= 3
 
 
@@ -112,13 +112,13 @@ def test_clips_are_read_one_batch_after_another_and_once(fp32, clips, tmp_path):
 )
 def test_bad_calibration_is_refused_and_writes_nothing(fp32, tmp_path, batch, words):
     with pytest.raises(UserError, match=words):
-        quantise_ort(fp32, tmp_path / "x.onnx", [batch])
+        quantize_for_ort(fp32, tmp_path / "x.onnx", [batch])
     assert not list(tmp_path.iterdir())
 
 
 def test_root_logger_is_left_alone(fp32, batches, tmp_path, capfd):
     before = (logging.getLogger().level, logging.getLogger().handlers[:])
-    quantise_ort(fp32, tmp_path / "x.onnx", batches())
+    quantize_for_ort(fp32, tmp_path / "x.onnx", batches())
     assert (logging.getLogger().level, logging.getLogger().handlers) == before
     assert capfd.readouterr() == ("", "")
 
@@ -126,7 +126,7 @@ def test_root_logger_is_left_alone(fp32, batches, tmp_path, capfd):
 def test_fate_of_what_is_no_model(tmp_path):
     (tmp_path / "x.onnx").write_text("no model")
     with pytest.raises(UserError, match="cannot load"):
-        operator_fate(tmp_path / "x.onnx")
+        count_executed_operators(tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ def test_fp16_keeps_the_contract_and_the_answers(network, fp32, clips, tmp_path)
     assert facts["operators"]["Cast"] == 2
     held_out = clips(200, 11)
     session = ort.InferenceSession(str(tmp_path / "fp16.onnx"), providers=["CPUExecutionProvider"])
-    found = parity(torch_logits(network, [held_out]), session.run(None, {"clip": held_out})[0])
+    found = compute_parity(compute_torch_logits(network, [held_out]), session.run(None, {"clip": held_out})[0])
     assert found["spread"] > 0.1
     assert 0 < found["relative"] < 0.02  # 0 would mean that nothing was rounded
-    assert verdict(found, "fp16") is None
+    assert find_violated_bound(found, "fp16") is None
 
 
 def test_equal_files_give_equal_fp16_bytes(fp32, tmp_path):

@@ -6,30 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.runtimes.tensorrt.engine_file import read_note
-from skd_bench.runtimes.tensorrt.library import FLAVOURS, installed
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
+from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_edge.cli.main import run
 from skd_export.bundle.writer import ModelFile, write_bundle
-from skd_export.graph.uint8_input import take_frames
-from skd_export.quantization.quantize import quantise_ort, quantise_trt
+from skd_export.graph.uint8_input import add_preprocessing
+from skd_export.quantization.quantize import quantize_for_ort, quantize_for_tensorrt
 from skd_export.targets.tensorrt import build_engines
 
 RTX = "tensorrt-rtx"
 pytestmark = pytest.mark.skipif(
-    installed(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
+    find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
 )
 
 
 def write(folder, *models):
     return write_bundle(
-        folder, name="motion", classes=["left", "right", "up", "down", "still"], sampling=Sampling(4),
-        preprocess=Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3), models=list(models), licences={},
+        folder,
+        name="motion",
+        classes=["left", "right", "up", "down", "still"],
+        sampling=Sampling(4),
+        preprocess=Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3),
+        models=list(models),
+        licences={},
         created_by="test",
-    )  # fmt: skip
+    )
 
 
 def test_a_bundle_becomes_engines_beside_it(fp32, tmp_path):
@@ -37,10 +42,10 @@ def test_a_bundle_becomes_engines_beside_it(fp32, tmp_path):
     before = sorted(p.name for p in bundle.rglob("*"))
     made = build_engines(bundle, runtime=RTX, sms=[86, 86])
     assert sorted(p.name for p in bundle.rglob("*")) == before
-    assert verify(bundle) == []
+    assert find_bundle_problems(bundle) == []
     ((path, note),) = made.built
     assert path == tmp_path / "bundle-engines" / "wide.fp32.tensorrt-rtx.sm86.engine"
-    assert read_note(path) == note
+    assert read_engine_metadata(path) == note
     assert (note.classes, note.shape, note.source_sha256) == (5, [3, 4, 16, 16], sha256_file(fp32))
     assert json.loads(json.dumps(made.to_json()))["engines"][0]["state"] == "built, not run"
 
@@ -53,7 +58,7 @@ def test_the_command_builds_fp16_for_turing(fp32, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "built, not run" in said
     assert "(fp16)" in said
-    note = read_note(tmp_path / "e" / "mein Netz.fp16.tensorrt-rtx.sm75.engine")
+    note = read_engine_metadata(tmp_path / "e" / "mein Netz.fp16.tensorrt-rtx.sm75.engine")
     assert note.source_sha256 == sha256_file(tmp_path / "e" / "mein Netz.fp16.onnx") != sha256_file(source)
     assert note.dtype == "float32"
     assert run([*command[:2], "--sm", "90"]) == 1
@@ -80,14 +85,14 @@ def test_what_rtx_would_leave_out_without_a_word_is_refused(fp32, tmp_path, caps
 
 
 def test_a_bundle_without_an_fp32_file_is_told(fp32, batches, tmp_path):
-    quantise_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
+    quantize_for_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     bundle = write(tmp_path / "bundle", ModelFile(tmp_path / "q.onnx", "int8", "wide", ["teacher", "wide"]))
     with pytest.raises(UserError, match="no FP32 file"):
         build_engines(bundle, runtime=RTX, sms=[86])
 
 
 def test_the_int8_file_for_cpus_is_told_by_operator_and_node(fp32, batches, tmp_path):
-    quantise_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
+    quantize_for_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     with pytest.raises(UserError, match=r"operator (De)?[qQ]uantizeLinear at the node '.+'.*another runtime"):
         build_engines(tmp_path / "q.onnx", runtime=RTX, sms=[86])
 
@@ -108,9 +113,9 @@ def test_a_changed_bundle_is_not_built_from(fp32, tmp_path):
 
 
 def test_the_symmetric_int8_file_with_frames_in_front_is_built(fp32, batches, tmp_path):
-    quantise_trt(fp32, tmp_path / "clip.onnx", batches())
-    how = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
-    take_frames(tmp_path / "clip.onnx", tmp_path / "int8.onnx", how, (24, 20))
+    quantize_for_tensorrt(fp32, tmp_path / "clip.onnx", batches())
+    how = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+    add_preprocessing(tmp_path / "clip.onnx", tmp_path / "int8.onnx", how, (24, 20))
     [(engine, note)] = build_engines(tmp_path / "int8.onnx", tmp_path, runtime=RTX, sms=[86]).built
     assert engine.stat().st_size == note.bytes > 0
     assert note.state == "built, not run"

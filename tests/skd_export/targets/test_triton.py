@@ -10,9 +10,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_export.bundle.writer import ModelFile, write_bundle
-from skd_export.targets.triton import write_triton
+from skd_export.targets.triton import write_triton_repository
 
 CLASSES = ["left", 'a "quoted" \\ name', "up\ndown", "é", "still"]
 Field = descriptor_pb2.FieldDescriptorProto
@@ -21,19 +21,27 @@ ENUMS = {"DataType": {"TYPE_UINT8": 2, "TYPE_FP32": 11}, "Kind": {"KIND_AUTO": 0
 MESSAGES = {
     "ModelInput": {"name": (1, "string"), "data_type": (2, "DataType"), "dims": (4, "int64*")},
     "ModelOutput": {
-        "name": (1, "string"), "data_type": (2, "DataType"), "dims": (3, "int64*"), "label_filename": (4, "string"),
+        "name": (1, "string"),
+        "data_type": (2, "DataType"),
+        "dims": (3, "int64*"),
+        "label_filename": (4, "string"),
     },
     "ModelInstanceGroup": {"name": (1, "string"), "count": (2, "int32"), "kind": (4, "Kind")},
     "ModelDynamicBatching": {"preferred_batch_size": (1, "int32*")},
     "ModelParameter": {"string_value": (1, "string")},
     "Entry": {"key": (1, "string"), "value": (2, "ModelParameter")},
     "ModelConfig": {
-        "name": (1, "string"), "max_batch_size": (4, "int32"), "input": (5, "ModelInput*"),
+        "name": (1, "string"),
+        "max_batch_size": (4, "int32"),
+        "input": (5, "ModelInput*"),
         "output": (6, "ModelOutput*"),
-        "instance_group": (7, "ModelInstanceGroup*"), "default_model_filename": (8, "string"),
-        "dynamic_batching": (11, "ModelDynamicBatching"), "parameters": (14, "Entry*"), "backend": (17, "string"),
+        "instance_group": (7, "ModelInstanceGroup*"),
+        "default_model_filename": (8, "string"),
+        "dynamic_batching": (11, "ModelDynamicBatching"),
+        "parameters": (14, "Entry*"),
+        "backend": (17, "string"),
     },
-}  # fmt: skip
+}
 
 
 def schema():
@@ -60,14 +68,19 @@ def schema():
 def bundle(fp32, tmp_path):
     models = [ModelFile(fp32, "fp32", "wide net", ["t"]), ModelFile(fp32, "int8", "wide net", ["t"])]
     return write_bundle(
-        tmp_path / "bundle", name="motion", classes=CLASSES, sampling=Sampling(4),
-        preprocess=Preprocess(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)), models=models, licences={},
+        tmp_path / "bundle",
+        name="motion",
+        classes=CLASSES,
+        sampling=Sampling(4),
+        preprocess=Preprocessing(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
+        models=models,
+        licences={},
         created_by="test",
-    )  # fmt: skip
+    )
 
 
 def test_every_file_is_a_model_whose_config_parses_and_fits_the_network(bundle, clips, tmp_path):
-    names = write_triton(bundle, tmp_path / "repository", largest_batch=4)
+    names = write_triton_repository(bundle, tmp_path / "repository", largest_batch=4)
     assert names == ["wide_net_fp32", "wide_net_int8"]
     manifest = Manifest.load(bundle)
     for name in names:
@@ -94,8 +107,8 @@ def test_every_file_is_a_model_whose_config_parses_and_fits_the_network(bundle, 
 def test_what_cannot_be_served_is_refused_and_nothing_is_left(bundle, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there already"):
-        write_triton(bundle, tmp_path / "there")
+        write_triton_repository(bundle, tmp_path / "there")
     (bundle / "wide_net.fp32.onnx").write_bytes(b"tampered")
     with pytest.raises(UserError, match="not as it was written"):
-        write_triton(bundle, tmp_path / "new")
+        write_triton_repository(bundle, tmp_path / "new")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "there"]

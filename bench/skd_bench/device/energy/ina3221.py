@@ -11,8 +11,8 @@ from pathlib import Path
 
 HWMON = Path("/sys/class/hwmon")
 # The rail that feeds the whole module, by the names that JetPack has given it; where it is there, it is all.
-_WHOLE = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VIN_SYS_5V0", "VDD_5V_IN")
-_PERIOD = 0.02
+_BOARD_INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VIN_SYS_5V0", "VDD_5V_IN")
+_PERIOD_S = 0.02
 
 
 class Ina3221Counter:
@@ -25,20 +25,20 @@ class Ina3221Counter:
         period: Seconds between two readings; 0 reads only when asked.
     """
 
-    def __init__(self, voltage: Path, current: Path, name: str, period: float = _PERIOD) -> None:
+    def __init__(self, voltage: Path, current: Path, name: str, period: float = _PERIOD_S) -> None:
         self._voltage, self._current = voltage, current
         self.rail = f"{name} (INA3221)"
         self._lock = threading.Lock()
         self._joules = 0.0
-        self._last = (time.perf_counter(), self._watts())
+        self._last = (time.perf_counter(), self._read_watts())
         self._stop = threading.Event()
         if period:
-            threading.Thread(target=self._follow, args=(period,), daemon=True).start()
+            threading.Thread(target=self._accumulate_periodically, args=(period,), daemon=True).start()
 
-    def advance(self) -> float:
+    def read_joules_delta(self) -> float:
         """Joules since the last call."""
         with self._lock:
-            self._add()
+            self._accumulate_joules()
             joules, self._joules = self._joules, 0.0
         return joules
 
@@ -46,22 +46,22 @@ class Ina3221Counter:
         """Stop reading."""
         self._stop.set()
 
-    def _follow(self, period: float) -> None:
+    def _accumulate_periodically(self, period: float) -> None:
         while not self._stop.wait(period):
             with self._lock:
-                self._add()
+                self._accumulate_joules()
 
-    def _add(self) -> None:
-        now, watts = time.perf_counter(), self._watts()
-        before, was = self._last
-        self._joules += (now - before) * (watts + was) / 2
+    def _accumulate_joules(self) -> None:
+        now, watts = time.perf_counter(), self._read_watts()
+        before, last_watts = self._last
+        self._joules += (now - before) * (watts + last_watts) / 2
         self._last = now, watts
 
-    def _watts(self) -> float:
+    def _read_watts(self) -> float:
         return int(self._voltage.read_text()) * int(self._current.read_text()) * 1e-6
 
 
-def ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD) -> list[Ina3221Counter] | str:
+def find_ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD_S) -> list[Ina3221Counter] | str:
     """A counter for the board's input, else for each rail, or the reason why there is none.
 
     Args:
@@ -72,16 +72,16 @@ def ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD) -> list[Ina
     try:
         for sensor in sorted(root.glob("hwmon*")):
             if (sensor / "name").read_text().strip().startswith("ina3221"):
-                rails |= _rails(sensor)
-        whole = next((name for name in _WHOLE if name in rails), None)
-        chosen = {whole: rails[whole]} if whole else rails
+                rails |= _find_rail_files(sensor)
+        board_rail = next((name for name in _BOARD_INPUT_RAILS if name in rails), None)
+        chosen = {board_rail: rails[board_rail]} if board_rail else rails
         counters = [Ina3221Counter(*files, name, period) for name, files in chosen.items()]
     except (OSError, ValueError) as error:
         return f"the INA3221 gives no power ({error})"
     return counters or f"no INA3221 under {root}"
 
 
-def _rails(sensor: Path) -> dict[str, tuple[Path, Path]]:
+def _find_rail_files(sensor: Path) -> dict[str, tuple[Path, Path]]:
     """The files with volts and amperes of each of the three channels that is wired."""
     found = {}
     for label in sorted(sensor.glob("in[123]_label")):

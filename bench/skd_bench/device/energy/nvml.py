@@ -20,23 +20,27 @@ class NvmlCounter:
     def __init__(self, library: Any, index: int) -> None:
         self._library = library
         self._device = ctypes.c_void_p()
-        _check(library, library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(self._device)))
+        _check_nvml_status(
+            library, library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(self._device))
+        )
         self.rail = f"GPU {index} board (NVML)"
-        self._last = self._read()
+        self._last = self._read_millijoules()
 
-    def advance(self) -> float:
+    def read_joules_delta(self) -> float:
         """Joules since the last call."""
-        now = self._read()
+        now = self._read_millijoules()
         step, self._last = now - self._last, now
         return step * 1e-3
 
-    def _read(self) -> int:
+    def _read_millijoules(self) -> int:
         value = ctypes.c_ulonglong()
-        _check(self._library, self._library.nvmlDeviceGetTotalEnergyConsumption(self._device, ctypes.byref(value)))
+        _check_nvml_status(
+            self._library, self._library.nvmlDeviceGetTotalEnergyConsumption(self._device, ctypes.byref(value))
+        )
         return value.value
 
 
-def nvml_counters(library: str = "libnvidia-ml.so.1") -> list[NvmlCounter] | str:
+def find_nvml_counters(library: str = "libnvidia-ml.so.1") -> list[NvmlCounter] | str:
     """A counter for each GPU, or the reason why there is none.
 
     Args:
@@ -44,15 +48,15 @@ def nvml_counters(library: str = "libnvidia-ml.so.1") -> list[NvmlCounter] | str
     """
     try:
         nvml = ctypes.CDLL(library)
-        _check(nvml, nvml.nvmlInit_v2())
+        _check_nvml_status(nvml, nvml.nvmlInit_v2())
         count = ctypes.c_uint()
-        _check(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)))
+        _check_nvml_status(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)))
         return [NvmlCounter(nvml, i) for i in range(count.value)] or "NVML sees no GPU"
     except (OSError, AttributeError) as error:
         return f"no GPU energy counter (NVML: {error})"
 
 
-def _check(library: Any, code: int) -> None:
+def _check_nvml_status(library: Any, code: int) -> None:
     """An NVML return code that is not 0 as an OSError with NVML's own words."""
     if code:
         library.nvmlErrorString.restype = ctypes.c_char_p

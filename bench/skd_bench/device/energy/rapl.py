@@ -18,7 +18,7 @@ class RaplCounter:
     wraps_at: int
     last: int
 
-    def advance(self) -> float:
+    def read_joules_delta(self) -> float:
         """Joules since the last call."""
         now = int(self.path.read_text())
         step = now - self.last
@@ -26,7 +26,7 @@ class RaplCounter:
         return (step if step >= 0 else step + self.wraps_at) * 1e-6
 
 
-def rapl_counters(root: Path = POWERCAP) -> list[RaplCounter] | str:
+def find_rapl_counters(root: Path = POWERCAP) -> list[RaplCounter] | str:
     """A counter for each processor package, or the reason why there is none.
 
     Args:

@@ -16,13 +16,13 @@ from typing import Any
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic
-from skd_bench.runtimes.cuda import Gpu, gpu, no_driver
-from skd_bench.runtimes.tensorrt.engine_file import BUILT, SCHEMA, EngineNote
-from skd_bench.runtimes.tensorrt.library import Library, first_error, library
-from skd_bench.runtimes.tensorrt.parser import contract, parse
+from skd_bench.runtimes.cuda import Gpu, find_gpu, why_cuda_unavailable
+from skd_bench.runtimes.tensorrt.engine_file import SCHEMA, STATE_BUILT, EngineMetadata
+from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error, import_library
+from skd_bench.runtimes.tensorrt.parser import find_clip_and_logits, parse_onnx
 
-Progress = Callable[[int, int], None]
-SMS = (75, 80, 86, 89, 120)  # Turing, Ampere, Ampere (RTX 30, A-series), Ada, Blackwell (RTX 50)
+ProgressCallback = Callable[[int, int], None]
+SUPPORTED_SMS = (75, 80, 86, 89, 120)  # Turing, Ampere, Ampere (RTX 30, A-series), Ada, Blackwell (RTX 50)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def build_engine(
     runtime: str,
     sms: Sequence[int] = (),
     options: BuildOptions | None = None,
-    progress: Progress | None = None,
-) -> EngineNote:
+    progress: ProgressCallback | None = None,
+) -> EngineMetadata:
     """Build one engine, and write its note beside it.
 
     Args:
@@ -76,29 +76,29 @@ def build_engine(
             for such a GPU, or the builder fails.
     """
     options = options or BuildOptions()
-    _check(options)
-    lib = library(runtime)
+    _check_options(options)
+    lib = import_library(runtime)
     _check_flavour(lib, options)
-    here = gpu() if no_driver() is None else None
-    targets = _targets(lib, sms, here)
+    local_gpu = find_gpu() if why_cuda_unavailable() is None else None
+    targets = _choose_targets(lib, sms, local_gpu)
     onnx, engine = Path(onnx), Path(engine)
     lib.log.clear()
-    builder = _builder(lib)
-    network = builder.create_network(_strongly_typed(lib.trt))
-    parse(lib, network, onnx)
-    clip, logits = contract(lib, network, onnx)
+    builder = _make_builder(lib)
+    network = builder.create_network(_strongly_typed_flag(lib.trt))
+    parse_onnx(lib, network, onnx)
+    clip, logits = find_clip_and_logits(lib, network, onnx)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # for `tensorrt_layers`: what became of each layer
-    _aim(lib, config, targets)
+    _set_build_targets(lib, config, targets)
     if options.ampere_plus:
         config.hardware_compatibility_level = lib.trt.HardwareCompatibilityLevel.AMPERE_PLUS
     flag = lib.trt.BuilderFlag
     for which, on in ((flag.VERSION_COMPATIBLE, options.version_compatible), (flag.TF32, options.tf32)):
         (config.set_flag if on else config.clear_flag)(which)
-    batches = _profile(builder, config, clip, options)
+    batches = _add_batch_profile(builder, config, clip, options)
     cache = _use_timing_cache(lib, config, options.timing_cache)
-    monitor = _monitor(lib.trt, progress)
+    monitor = _make_progress_monitor(lib.trt, progress)
     config.progress_monitor = monitor
     began = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
@@ -106,28 +106,44 @@ def build_engine(
     if monitor.raised is not None:
         raise monitor.raised
     if plan is None:
-        why = first_error(lib.log, "it does not say why")
-        hint = "; build for this generation with --precision fp16" if "Turing" in why and "FP32" in why else ""
-        raise UserError(f"{lib.title} cannot build {onnx} for {_names(targets)}: {why}{hint}")
+        reason = first_error(lib.log, "it does not say why")
+        hint = "; build for this generation with --precision fp16" if "Turing" in reason and "FP32" in reason else ""
+        raise UserError(f"{lib.title} cannot build {onnx} for {_format_sms(targets)}: {reason}{hint}")
     if progress is not None:
         progress(monitor.done, monitor.done)
     write_atomic(engine, bytes(memoryview(plan)))
     if cache is not None and options.timing_cache is not None:
         write_atomic(options.timing_cache, bytes(memoryview(cache.serialize())))
-    note = EngineNote(
-        schema=SCHEMA, state=BUILT, runtime=runtime, version=lib.version, sms=targets, sha256=sha256_file(engine),
-        bytes=engine.stat().st_size, source=onnx.name, source_sha256=sha256_file(onnx), input=clip.name,
-        shape=list(clip.shape)[1:], dtype=_numpy_name(lib.trt, clip.dtype), output=logits.name,
-        classes=int(logits.shape[1]), batches=batches, layers=network.num_layers, flags=_flags(lib.trt, config),
-        workspace_bytes=options.workspace_bytes, version_compatible=options.version_compatible,
-        build_seconds=round(seconds, 3), gpu=str(here) if here else None, ampere_plus=options.ampere_plus,
-        driver=here.driver if here else None,
-    )  # fmt: skip
-    note.save(engine)
-    return note
+    metadata = EngineMetadata(
+        schema=SCHEMA,
+        state=STATE_BUILT,
+        runtime=runtime,
+        version=lib.version,
+        sms=targets,
+        sha256=sha256_file(engine),
+        bytes=engine.stat().st_size,
+        source=onnx.name,
+        source_sha256=sha256_file(onnx),
+        input=clip.name,
+        shape=list(clip.shape)[1:],
+        dtype=_numpy_dtype_name(lib.trt, clip.dtype),
+        output=logits.name,
+        classes=int(logits.shape[1]),
+        batches=batches,
+        layers=network.num_layers,
+        flags=_list_active_flags(lib.trt, config),
+        workspace_bytes=options.workspace_bytes,
+        version_compatible=options.version_compatible,
+        build_seconds=round(seconds, 3),
+        gpu=str(local_gpu) if local_gpu else None,
+        ampere_plus=options.ampere_plus,
+        driver=local_gpu.driver if local_gpu else None,
+    )
+    metadata.save(engine)
+    return metadata
 
 
-def _check(options: BuildOptions) -> None:
+def _check_options(options: BuildOptions) -> None:
     low, best, high = options.batches
     if not 1 <= low <= best <= high:
         raise UserError(f"batches {options.batches} are not smallest, best and largest, from 1 up; such as 1, 1, 8")
@@ -135,7 +151,7 @@ def _check(options: BuildOptions) -> None:
         raise UserError(f"a workspace of {options.workspace_bytes} bytes is below 1 MiB; the default is 1 GiB")
 
 
-def _check_flavour(lib: Library, options: BuildOptions) -> None:
+def _check_flavour(lib: TensorRTLibrary, options: BuildOptions) -> None:
     """Refuse what this TensorRT would leave out without a word."""
     if lib.flavour.name != "tensorrt-rtx":
         return
@@ -147,34 +163,34 @@ def _check_flavour(lib: Library, options: BuildOptions) -> None:
         raise UserError(f"{lib.title} keeps no timings between builds; leave --timing-cache out, or use TensorRT")
 
 
-def _targets(lib: Library, sms: Sequence[int], here: Gpu | None) -> list[int]:
+def _choose_targets(lib: TensorRTLibrary, sms: Sequence[int], local_gpu: Gpu | None) -> list[int]:
     """What to build for: what was asked for where the library can, else the GPU that is here."""
-    can = _offered(lib.trt)
-    asked = sorted(set(sms))
-    if here is not None and asked in ([], [here.sm]):
-        return [here.sm]
-    if not can:
+    buildable = _list_buildable_sms(lib.trt)
+    requested = sorted(set(sms))
+    if local_gpu is not None and requested in ([], [local_gpu.sm]):
+        return [local_gpu.sm]
+    if not buildable:
         raise UserError(
-            f"{lib.title} builds for the GPU of the machine it runs on ({here or 'there is none here'}); run this on "
+            f"{lib.title} builds for the GPU of the machine it runs on ({local_gpu or 'there is none here'}); run this on "
             "the device, or build with --runtime tensorrt-rtx"
         )
-    if not asked:
+    if not requested:
         raise UserError(
-            f"there is no GPU here to build for; say which one it is for: --sm {' or '.join(map(str, can))}"
+            f"there is no GPU here to build for; say which one it is for: --sm {' or '.join(map(str, buildable))}"
         )
-    if strange := [sm for sm in asked if sm not in can]:
-        raise UserError(f"{lib.title} builds for {_names(can)}, not for {_names(strange)}")
-    return asked
+    if unsupported := [sm for sm in requested if sm not in buildable]:
+        raise UserError(f"{lib.title} builds for {_format_sms(buildable)}, not for {_format_sms(unsupported)}")
+    return requested
 
 
-def _offered(trt: Any) -> list[int]:
+def _list_buildable_sms(trt: Any) -> list[int]:
     """Compute capabilities times ten the library can build for without such a GPU."""
     names = trt.ComputeCapability.__members__ if hasattr(trt, "ComputeCapability") else ()
     return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"SM(\d+)", name)))
 
 
-def _aim(lib: Library, config: Any, targets: list[int]) -> None:
-    if not _offered(lib.trt):
+def _set_build_targets(lib: TensorRTLibrary, config: Any, targets: list[int]) -> None:
+    if not _list_buildable_sms(lib.trt):
         return
     config.num_compute_capabilities = len(targets)
     for i, sm in enumerate(targets):
@@ -183,7 +199,7 @@ def _aim(lib: Library, config: Any, targets: list[int]) -> None:
         config.set_compute_capability(capability, i)
 
 
-def _builder(lib: Library) -> Any:
+def _make_builder(lib: TensorRTLibrary) -> Any:
     try:
         builder = lib.trt.Builder(lib.log)
     except (TypeError, RuntimeError):  # pybind's word for: the factory returned nothing
@@ -193,12 +209,12 @@ def _builder(lib: Library) -> Any:
     return builder
 
 
-def _strongly_typed(trt: Any) -> int:
+def _strongly_typed_flag(trt: Any) -> int:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)  # where the flag is gone, networks are never anything else
 
 
-def _profile(builder: Any, config: Any, clip: Any, options: BuildOptions) -> list[int]:
+def _add_batch_profile(builder: Any, config: Any, clip: Any, options: BuildOptions) -> list[int]:
     """Tell the builder which batches to expect; the batches that the engine will take."""
     batch, *rest = clip.shape
     if batch > 0:
@@ -209,7 +225,7 @@ def _profile(builder: Any, config: Any, clip: Any, options: BuildOptions) -> lis
     return list(options.batches)
 
 
-def _use_timing_cache(lib: Library, config: Any, path: Path | None) -> Any:
+def _use_timing_cache(lib: TensorRTLibrary, config: Any, path: Path | None) -> Any:
     """TensorRT's own, filled from the file where it is there and of this GPU and version; else a new one."""
     if path is None:
         return None
@@ -220,23 +236,23 @@ def _use_timing_cache(lib: Library, config: Any, path: Path | None) -> Any:
     raise UserError(f"{lib.title} takes no timing cache here: {first_error(lib.log, 'it does not say why')}")
 
 
-def _monitor(trt: Any, progress: Progress | None) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT is untyped
+def _make_progress_monitor(trt: Any, progress: ProgressCallback | None) -> Any:
+    class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT is untyped
         """Counts the builder's steps; its phases nest and become known on the way."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.done, self.known = 0, 0
+            self.done, self.known_steps = 0, 0
             self.raised: BaseException | None = None
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self.known += steps
+            self.known_steps += steps
 
         def step_complete(self, phase: str, step: int) -> bool:
             self.done += 1
             try:  # an exception (Ctrl-C is one) must not cross the builder's C++; False stops it in order
                 if progress is not None:
-                    progress(self.done, max(self.known, self.done + 1))
+                    progress(self.done, max(self.known_steps, self.done + 1))
             except BaseException as error:
                 self.raised = error
             return self.raised is None
@@ -244,16 +260,16 @@ def _monitor(trt: Any, progress: Progress | None) -> Any:
         def phase_finish(self, phase: str) -> None:
             """Nothing: a phase may end with fewer steps than it announced."""
 
-    return Monitor()
+    return ProgressMonitor()
 
 
-def _flags(trt: Any, config: Any) -> list[str]:
+def _list_active_flags(trt: Any, config: Any) -> list[str]:
     return sorted(name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag))
 
 
-def _numpy_name(trt: Any, dtype: Any) -> str:
+def _numpy_dtype_name(trt: Any, dtype: Any) -> str:
     return str(trt.nptype(dtype).__name__)
 
 
-def _names(sms: Sequence[int]) -> str:
+def _format_sms(sms: Sequence[int]) -> str:
     return ", ".join(f"SM{sm}" for sm in sms)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.typed_json import read_typed
+from skd_bench.typed_json import parse_typed_json
 
 SCHEMA = 1
-BUILT = "built, not run"
+STATE_BUILT = "built, not run"
 
 
 @dataclass(frozen=True)
-class EngineNote:
+class EngineMetadata:
     """What was built, from what, with what.
 
     Attributes:
@@ -77,11 +77,11 @@ class EngineNote:
 
     def save(self, engine: Path) -> Path:
         """Write it beside the engine."""
-        return write_json(note_path(engine), asdict(self))
+        return write_json(metadata_path(engine), asdict(self))
 
 
 @dataclass(frozen=True)
-class Here:
+class TargetMachine:
     """What an engine would meet: the runtime's version, the GPU's compute capability times ten, the driver's CUDA.
 
     A driver of 0 is one that nobody asked.
@@ -93,18 +93,18 @@ class Here:
     driver: int = 0
 
 
-def note_path(engine: Path) -> Path:
+def metadata_path(engine: Path) -> Path:
     """`NAME.engine.json`."""
     return engine.with_name(engine.name + ".json")
 
 
-def read_note(engine: Path) -> EngineNote:
+def read_engine_metadata(engine: Path) -> EngineMetadata:
     """The note beside an engine whose bytes are those it was built with.
 
     Raises:
         UserError: There is no note, it is malformed or of a newer version, or the engine's bytes are others.
     """
-    path = note_path(engine)
+    path = metadata_path(engine)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -117,42 +117,46 @@ def read_note(engine: Path) -> EngineNote:
     try:
         if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
             raise ValueError(f"it is of schema {raw['schema']} and this skd-edge reads up to {SCHEMA}")
-        note: EngineNote = read_typed(EngineNote, raw, "")
+        metadata: EngineMetadata = parse_typed_json(EngineMetadata, raw, "")
     except ValueError as error:
         raise UserError(f"the note {path} is no note about an engine: {error}; build {engine.name} again") from error
-    if sha256_file(engine) != note.sha256:
+    if sha256_file(engine) != metadata.sha256:
         raise UserError(
             f"{engine} has other bytes than were built (changed, or half copied); copy it again, or: "
-            f"{rebuild_command(note)}"
+            f"{format_rebuild_command(metadata)}"
         )
-    return note
+    return metadata
 
 
-def refusal(note: EngineNote, engine: Path, here: Here, *, allow_host_code: bool = False) -> str | None:
+def why_incompatible(
+    metadata: EngineMetadata, engine: Path, machine: TargetMachine, *, allow_host_code: bool = False
+) -> str | None:
     """Why this engine must not be loaded there, with the command that builds a fitting one; None when it fits."""
-    again = f"; build it for this machine: {rebuild_command(note, runtime=here.runtime, sm=here.sm)}"
-    if note.runtime != here.runtime:
-        return f"{engine} is an engine of {note.runtime}, not of {here.runtime}{again}"
-    if note.version_compatible and not allow_host_code:
+    rebuild_hint = (
+        f"; build it for this machine: {format_rebuild_command(metadata, runtime=machine.runtime, sm=machine.sm)}"
+    )
+    if metadata.runtime != machine.runtime:
+        return f"{engine} is an engine of {metadata.runtime}, not of {machine.runtime}{rebuild_hint}"
+    if metadata.version_compatible and not allow_host_code:
         return (
             f"{engine} is version-compatible: it embeds host code that would run here when it is loaded; allow it "
-            f"explicitly if you built it{again}"
+            f"explicitly if you built it{rebuild_hint}"
         )
-    if note.version != here.version and not note.version_compatible:
-        return f"{engine} was built by {note.runtime} {note.version} and this machine has {here.version}{again}"
-    if here.driver and note.driver and here.driver // 1000 < note.driver // 1000:
+    if metadata.version != machine.version and not metadata.version_compatible:
+        return f"{engine} was built by {metadata.runtime} {metadata.version} and this machine has {machine.version}{rebuild_hint}"
+    if machine.driver and metadata.driver and machine.driver // 1000 < metadata.driver // 1000:
         return (
-            f"{engine} was built under a driver for CUDA {note.driver // 1000} and the driver here speaks CUDA "
-            f"{here.driver // 1000}: update the driver{again}"
+            f"{engine} was built under a driver for CUDA {metadata.driver // 1000} and the driver here speaks CUDA "
+            f"{machine.driver // 1000}: update the driver{rebuild_hint}"
         )
-    if here.sm not in note.sms and not (note.ampere_plus and here.sm >= 80):
-        built = ", ".join(f"SM{sm}" for sm in note.sms)
-        return f"{engine} was built for {built} and this GPU is SM{here.sm}{again}"
+    if machine.sm not in metadata.sms and not (metadata.ampere_plus and machine.sm >= 80):
+        built = ", ".join(f"SM{sm}" for sm in metadata.sms)
+        return f"{engine} was built for {built} and this GPU is SM{machine.sm}{rebuild_hint}"
     return None
 
 
-def rebuild_command(note: EngineNote, *, runtime: str | None = None, sm: int | None = None) -> str:
+def format_rebuild_command(metadata: EngineMetadata, *, runtime: str | None = None, sm: int | None = None) -> str:
     """The command line that makes the engine anew from its ONNX file."""
-    sms = [sm] if sm is not None else note.sms
-    options = ["--runtime", runtime or note.runtime, *(word for s in sms for word in ("--sm", str(s)))]
-    return shlex.join(["skd-edge", "build", note.source, *options])
+    sms = [sm] if sm is not None else metadata.sms
+    options = ["--runtime", runtime or metadata.runtime, *(word for s in sms for word in ("--sm", str(s)))]
+    return shlex.join(["skd-edge", "build", metadata.source, *options])

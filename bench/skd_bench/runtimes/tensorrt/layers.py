@@ -10,12 +10,19 @@ import json
 from collections import Counter
 from typing import Any
 
-_PRECISIONS = (("INT8", "int8"), ("FP8", "fp8"), ("FP16", "fp16"), ("HALF", "fp16"), ("BF16", "bf16"),
-               ("FP32", "fp32"), ("FLOAT", "fp32"))  # fmt: skip
-_MOVES = ("reformat", "shuffle", "slice", "concat", "noop", "copy", "cast", "reorg")
+_PRECISIONS = (
+    ("INT8", "int8"),
+    ("FP8", "fp8"),
+    ("FP16", "fp16"),
+    ("HALF", "fp16"),
+    ("BF16", "bf16"),
+    ("FP32", "fp32"),
+    ("FLOAT", "fp32"),
+)
+_DATA_MOVEMENT_WORDS = ("reformat", "shuffle", "slice", "concat", "noop", "copy", "cast", "reorg")
 
 
-def inspect(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
+def inspect_layers(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
     """The layers of an engine on this machine's GPU, see :func:`layers_of`; empty where the library tells none.
 
     Args:
@@ -27,30 +34,32 @@ def inspect(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
     if inspector is None:
         return []
     inspector.execution_context = context
-    return layers_of(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return summarise_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def layers_of(said: str) -> list[dict[str, Any]]:
+def summarise_layers(inspector_json: str) -> list[dict[str, Any]]:
     """Layers of one kind, precision and format together: ``op``, ``ran``, ``format``, ``nodes``; the most first.
 
     Args:
-        said: What the inspector says as JSON. An engine that was built without ``DETAILED`` verbosity has names alone:
+        inspector_json: What the inspector says as JSON. An engine that was built without ``DETAILED`` verbosity has names alone:
             ``op`` is then "unknown".
     """
-    layers = json.loads(said or "{}").get("Layers", [])
-    counted = Counter(_layer(layer) for layer in layers)
-    rows = [{"op": op, "ran": ran, "format": form, "nodes": n} for (op, ran, form), n in counted.items()]
+    layers = json.loads(inspector_json or "{}").get("Layers", [])
+    counted = Counter(_classify_layer(layer) for layer in layers)
+    rows = [
+        {"op": op, "ran": ran, "format": tensor_format, "nodes": n} for (op, ran, tensor_format), n in counted.items()
+    ]
     return sorted(rows, key=lambda row: (-row["nodes"], row["op"], row["ran"], row["format"]))
 
 
-def _layer(layer: Any) -> tuple[str, str, str]:
+def _classify_layer(layer: Any) -> tuple[str, str, str]:
     if not isinstance(layer, dict):
         return "unknown", "unknown", "unknown"
     kind = str(layer.get("LayerType", "unknown"))
-    form = next((str(x.get("Format/Datatype", "")) for x in layer.get("Outputs", [])), "") or "unknown"
-    if any(word in kind.lower() for word in _MOVES):
-        return kind, "reformatted", form
-    read = next((str(x.get("Format/Datatype", "")) for x in layer.get("Inputs", [])), "")
+    output_format = next((str(x.get("Format/Datatype", "")) for x in layer.get("Outputs", [])), "") or "unknown"
+    if any(word in kind.lower() for word in _DATA_MOVEMENT_WORDS):
+        return kind, "reformatted", output_format
+    input_format = next((str(x.get("Format/Datatype", "")) for x in layer.get("Inputs", [])), "")
     # A layer computes in the type that it reads: an INT8 convolution may write floats.
-    found = (name for text in (read, form) for word, name in _PRECISIONS if word in text.upper())
-    return kind, next(found, "other"), form
+    precisions = (name for text in (input_format, output_format) for word, name in _PRECISIONS if word in text.upper())
+    return kind, next(precisions, "other"), output_format

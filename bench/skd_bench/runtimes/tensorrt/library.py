@@ -54,7 +54,7 @@ FLAVOURS = {
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRTLibrary:
     """An imported TensorRT.
 
     Attributes:
@@ -74,7 +74,7 @@ class Library:
         return f"{self.flavour.title} {self.version}"
 
 
-def flavour(name: str) -> Flavour:
+def find_flavour(name: str) -> Flavour:
     """The TensorRT of that name.
 
     Raises:
@@ -85,7 +85,7 @@ def flavour(name: str) -> Flavour:
     return FLAVOURS[name]
 
 
-def installed(which: Flavour) -> tuple[str, ...] | None:
+def find_installed_modules(which: Flavour) -> tuple[str, ...] | None:
     """The modules to import, or None where none is installed. Imports nothing."""
     for modules in which.modules:
         if all(importlib.util.find_spec(m) is not None for m in modules):
@@ -93,9 +93,9 @@ def installed(which: Flavour) -> tuple[str, ...] | None:
     return None
 
 
-def installed_version(which: Flavour) -> str | None:
+def read_installed_version(which: Flavour) -> str | None:
     """The version from the package's metadata: nothing is imported. None when it is not installed."""
-    if installed(which) is None:
+    if find_installed_modules(which) is None:
         return None
     for package in which.packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -104,20 +104,20 @@ def installed_version(which: Flavour) -> str | None:
 
 
 @functools.cache
-def library(name: str) -> Library:
+def import_library(name: str) -> TensorRTLibrary:
     """Import one, once.
 
     Raises:
         UserError: It is not installed, or does not load (says why).
     """
-    which = flavour(name)
-    modules = installed(which)
+    which = find_flavour(name)
+    modules = find_installed_modules(which)
     if modules is None:
         raise UserError(f"{which.title} is not installed; {which.pip}")
     try:
-        with _quiet():
+        with _silence_plugin_logging():
             trt = [importlib.import_module(module) for module in modules][-1]
-            return Library(which, trt, str(trt.__version__), _log(trt))
+            return TensorRTLibrary(which, trt, str(trt.__version__), _make_error_log(trt))
     except Exception as error:  # a missing or unfit shared library: ImportError, OSError, FileNotFoundError, ...
         raise UserError(
             f"{which.title} is installed and does not load: {' '.join(str(error).split())[:300]}; {which.pip}"
@@ -127,10 +127,10 @@ def library(name: str) -> Library:
 def first_error(log: Any, otherwise: str) -> str:
     """The first thing that went wrong since `log.clear()`, without TensorRT's own source lines."""
     text = next((line for line in log.errors), otherwise)
-    return tidy(text)
+    return strip_source_location(text)
 
 
-def tidy(text: str) -> str:
+def strip_source_location(text: str) -> str:
     """One line of TensorRT without where in its own sources it was written."""
     text = re.sub(r"\s*\(?\bIn \w+ at /_src/\S+", "", " ".join(text.split()))
     text = re.sub(r"^I?\w+::\w+: ", "", text)
@@ -138,8 +138,8 @@ def tidy(text: str) -> str:
     return text.removeprefix("(").removesuffix(")")[:400]
 
 
-def _log(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]  # TensorRT is untyped
+def _make_error_log(trt: Any) -> Any:
+    class ErrorLog(trt.ILogger):  # type: ignore[misc]  # TensorRT is untyped
         """Keeps errors and says nothing: what is wrong becomes one `UserError`."""
 
         def __init__(self) -> None:
@@ -153,11 +153,11 @@ def _log(trt: Any) -> Any:
         def clear(self) -> None:
             self.errors.clear()
 
-    return Log()
+    return ErrorLog()
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _silence_plugin_logging() -> Any:
     """The plugin's package warns through logging about links that only its ONNX Runtime side needs."""
     logger = logging.getLogger("onnxruntime_ep_nv_tensorrt_rtx")
     before = logger.level

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.tensorrt.library import Library, first_error, tidy
+from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error, strip_source_location
 
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
-def parse(lib: Library, network: Any, onnx: Path) -> None:
+def parse_onnx(lib: TensorRTLibrary, network: Any, onnx: Path) -> None:
     """Fill a network from a file's bytes: the parser gets no path, so that a file cannot name further files.
 
     Raises:
@@ -30,8 +30,8 @@ def parse(lib: Library, network: Any, onnx: Path) -> None:
     more = f" (the first of {parser.num_errors} problems)" if parser.num_errors > 1 else ""
     operator, node = problem.node_operator(), problem.node_name()
     if not operator:
-        why = tidy(_reason(problem.desc(), node))
-        raise UserError(f"{onnx} is no ONNX file that {lib.title} can read: {why}")
+        reason = strip_source_location(_find_reason_line(problem.desc(), node))
+        raise UserError(f"{onnx} is no ONNX file that {lib.title} can read: {reason}")
     hint = ""
     if operator in _QDQ:
         hint = (
@@ -40,18 +40,18 @@ def parse(lib: Library, network: Any, onnx: Path) -> None:
         )
     raise UserError(
         f"{lib.title} does not take the operator {operator} at the node {node!r} of {onnx}{more}: "
-        f"{tidy(_reason(problem.desc(), node))}{hint}"
+        f"{strip_source_location(_find_reason_line(problem.desc(), node))}{hint}"
     )
 
 
-def _reason(description: str, node: str) -> str:
+def _find_reason_line(description: str, node: str) -> str:
     """The line of a parser's description that says why, without the node's name that stands there already."""
     lines = [line for line in description.splitlines() if line.strip()] or ["no reason given"]
-    telling = next((line for line in lines if "Error Code" in line), lines[0])
-    return telling.replace(f"{node}: ", "") if node else telling
+    reason_line = next((line for line in lines if "Error Code" in line), lines[0])
+    return reason_line.replace(f"{node}: ", "") if node else reason_line
 
 
-def contract(lib: Library, network: Any, onnx: Path) -> tuple[Any, Any]:
+def find_clip_and_logits(lib: TensorRTLibrary, network: Any, onnx: Path) -> tuple[Any, Any]:
     """The clip's and the logits' tensor of a network that has the one and the other, and no more.
 
     Raises:

@@ -9,10 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import check_file
-from skd_bench.runtimes.cuda import gpu, no_driver
-from skd_bench.runtimes.tensorrt.engine_file import Here, read_note, rebuild_command, refusal
-from skd_bench.runtimes.tensorrt.library import flavour, installed, installed_version, library
+from skd_bench.runtimes.base import check_load_arguments
+from skd_bench.runtimes.cuda import find_gpu, why_cuda_unavailable
+from skd_bench.runtimes.tensorrt.engine_file import (
+    TargetMachine,
+    format_rebuild_command,
+    read_engine_metadata,
+    why_incompatible,
+)
+from skd_bench.runtimes.tensorrt.library import (
+    find_flavour,
+    find_installed_modules,
+    import_library,
+    read_installed_version,
+)
 from skd_bench.runtimes.tensorrt.session import TensorRTSession
 
 
@@ -31,26 +41,28 @@ class TensorRTRuntime:
         self, name: str, *, graphs: bool = True, allow_host_code: bool = False, cache: Path | None = None
     ) -> None:
         self.name = name if graphs else f"{name}-nograph"
-        self._flavour = flavour(name)
+        self._flavour = find_flavour(name)
         self._graphs, self._host_code, self._cache = graphs, allow_host_code, cache
 
-    def missing(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """Why no engine can run here; None when one can. Imports nothing."""
-        if installed(self._flavour) is None:
+        if find_installed_modules(self._flavour) is None:
             return f"{self._flavour.title} is not installed; {self._flavour.pip}"
-        reason = no_driver()
+        reason = why_cuda_unavailable()
         if reason is None:
             return None
-        return f"{self._flavour.title} {installed_version(self._flavour)} is installed and cannot run here: {reason}"
+        return (
+            f"{self._flavour.title} {read_installed_version(self._flavour)} is installed and cannot run here: {reason}"
+        )
 
     def version(self) -> str | None:
         """The installed version, from its metadata; None where it is not installed or has no GPU to run on."""
-        return None if self.missing() else installed_version(self._flavour)
+        return None if self.why_unavailable() else read_installed_version(self._flavour)
 
-    def prepare(self) -> None:
+    def import_libraries(self) -> None:
         """Import TensorRT and CUDA's bindings."""
-        library(self._flavour.name)
-        gpu()
+        import_library(self._flavour.name)
+        find_gpu()
 
     def load(self, path: Path, *, threads: int) -> TensorRTSession:
         """Load an engine whose note fits this machine: see `base.Runtime.load`.
@@ -59,24 +71,31 @@ class TensorRTRuntime:
             UserError: As there; or the engine's bytes, version or GPU are others than here, or it embeds host code, or
                 there is no GPU. Says which, and the command that builds one that fits.
         """
-        path = check_file(path, threads)
-        note = read_note(path)
-        lib = library(self._flavour.name)
+        path = check_load_arguments(path, threads)
+        metadata = read_engine_metadata(path)
+        lib = import_library(self._flavour.name)
         # What the note alone tells is told first: it holds on a machine without a GPU too.
-        as_built = Here(self._flavour.name, lib.version, note.sms[0] if note.sms else 0)
-        if reason := refusal(note, path, as_built, allow_host_code=self._host_code):
+        machine_as_built = TargetMachine(self._flavour.name, lib.version, metadata.sms[0] if metadata.sms else 0)
+        if reason := why_incompatible(metadata, path, machine_as_built, allow_host_code=self._host_code):
             raise UserError(reason)
         try:
-            found = gpu()
+            local_gpu = find_gpu()
         except UserError as error:
             raise UserError(
-                f"{path} is {note.state}, and cannot run here: {error}; copy it to a machine with such a GPU, or build "
-                f"it there: {rebuild_command(note)}"
+                f"{path} is {metadata.state}, and cannot run here: {error}; copy it to a machine with such a GPU, or build "
+                f"it there: {format_rebuild_command(metadata)}"
             ) from error
-        here = Here(self._flavour.name, lib.version, found.sm, found.driver)
-        if reason := refusal(note, path, here, allow_host_code=self._host_code):
+        machine = TargetMachine(self._flavour.name, lib.version, local_gpu.sm, local_gpu.driver)
+        if reason := why_incompatible(metadata, path, machine, allow_host_code=self._host_code):
             raise UserError(reason)
-        kernels = self._cache / f"{note.sha256}.kernels" if self._cache is not None else None
+        kernel_cache = self._cache / f"{metadata.sha256}.kernels" if self._cache is not None else None
         return TensorRTSession(
-            lib, path, note, found, threads=threads, graphs=self._graphs, host_code=self._host_code, cache=kernels
+            lib,
+            path,
+            metadata,
+            local_gpu,
+            threads=threads,
+            graphs=self._graphs,
+            host_code=self._host_code,
+            cache=kernel_cache,
         )

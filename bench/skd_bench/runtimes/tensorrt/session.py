@@ -19,10 +19,10 @@ import numpy.typing as npt
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.runtimes.base import TensorSpec, check_clip
-from skd_bench.runtimes.cuda import Gpu, bindings, call
-from skd_bench.runtimes.tensorrt.engine_file import EngineNote
-from skd_bench.runtimes.tensorrt.layers import inspect
-from skd_bench.runtimes.tensorrt.library import Library, first_error
+from skd_bench.runtimes.cuda import Gpu, call_cuda, import_cuda_bindings
+from skd_bench.runtimes.tensorrt.engine_file import EngineMetadata
+from skd_bench.runtimes.tensorrt.layers import inspect_layers
+from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error
 
 
 class TensorRTSession:
@@ -39,9 +39,9 @@ class TensorRTSession:
 
     def __init__(
         self,
-        lib: Library,
+        lib: TensorRTLibrary,
         path: Path,
-        note: EngineNote,
+        metadata: EngineMetadata,
         gpu: Gpu,
         *,
         threads: int,
@@ -49,28 +49,28 @@ class TensorRTSession:
         host_code: bool,
         cache: Path | None = None,
     ) -> None:
-        self._lib, self._path, self._note, self._gpu = lib, path, note, gpu
+        self._lib, self._path, self._metadata, self._gpu = lib, path, metadata, gpu
         self._threads, self._graphs = threads, graphs
-        low, _, high = note.batches
-        self.input = TensorSpec(note.input, (None if low < high else high, *note.shape), note.dtype)
-        self.output = TensorSpec(note.output, (self.input.shape[0], note.classes), "float32")
+        low, _, high = metadata.batches
+        self.input = TensorSpec(metadata.input, (None if low < high else high, *metadata.shape), metadata.dtype)
+        self.output = TensorSpec(metadata.output, (self.input.shape[0], metadata.classes), "float32")
         self._compiles = lib.flavour.name == "tensorrt-rtx"
         self._graph: Any = None
         self._cache: Any = None
         self._cache_path, self._cache_used = cache, False
         self._batch = 0
-        self._frees: list[tuple[Any, Any]] = []  # what was taken, and what gives it back
+        self._resources: list[tuple[Any, Any]] = []  # what was taken, and what gives it back
         try:
-            self._runtime, self._engine, self._context = self._load(host_code)
-            cuda = bindings()
-            self._stream = self._take(call(cuda.cudaStreamCreate), cuda.cudaStreamDestroy)
-            self._device_in, self._host_in = self._buffers((high, *note.shape), note.dtype)
-            self._device_out, self._host_out = self._buffers((high, note.classes), "float32")
+            self._runtime, self._engine, self._context = self._load_engine(host_code)
+            cuda = import_cuda_bindings()
+            self._stream = self._register_resource(call_cuda(cuda.cudaStreamCreate), cuda.cudaStreamDestroy)
+            self._device_in, self._host_in = self._allocate_buffers((high, *metadata.shape), metadata.dtype)
+            self._device_out, self._host_out = self._allocate_buffers((high, metadata.classes), "float32")
         except UserError:
             self.close()
             raise
 
-    def _load(self, host_code: bool) -> tuple[Any, Any, Any]:
+    def _load_engine(self, host_code: bool) -> tuple[Any, Any, Any]:
         lib, trt = self._lib, self._lib.trt
         lib.log.clear()
         runtime = trt.Runtime(lib.log)
@@ -93,16 +93,16 @@ class TensorRTSession:
             raise UserError(f"{lib.title} cannot load {self._path}: {first_error(lib.log, 'it does not say why')}")
         return runtime, engine, context
 
-    def _take(self, thing: Any, free: Any) -> Any:
-        self._frees.append((thing, free))
-        return thing
+    def _register_resource(self, resource: Any, free: Any) -> Any:
+        self._resources.append((resource, free))
+        return resource
 
-    def _buffers(self, shape: tuple[int, ...], dtype: str) -> tuple[int, npt.NDArray[Any]]:
+    def _allocate_buffers(self, shape: tuple[int, ...], dtype: str) -> tuple[int, npt.NDArray[Any]]:
         """Memory on the GPU (its address) and pinned memory here (as an array) for the largest batch."""
-        cuda = bindings()
+        cuda = import_cuda_bindings()
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        device = self._take(int(call(cuda.cudaMalloc, size)), cuda.cudaFree)
-        host = self._take(int(call(cuda.cudaMallocHost, size)), cuda.cudaFreeHost)
+        device = self._register_resource(int(call_cuda(cuda.cudaMalloc, size)), cuda.cudaFree)
+        host = self._register_resource(int(call_cuda(cuda.cudaMallocHost, size)), cuda.cudaFreeHost)
         raw = (ctypes.c_uint8 * size).from_address(host)
         return device, np.ctypeslib.as_array(raw).view(dtype).reshape(shape)
 
@@ -110,88 +110,88 @@ class TensorRTSession:
         """Answer one batch: see `base.Session.run`. The GPU is waited for."""
         if self._context is None:
             raise UserError(f"the session of {self._path} is closed")
-        self._fits(x)
+        self._check_batch(x)
         batch = len(x)
         np.copyto(self._host_in[:batch], x)
         if batch != self._batch:
-            self._prepare(batch)
+            self._prepare_batch(batch)
         if self._graph is not None:
-            call(bindings().cudaGraphLaunch, self._graph, self._stream)
+            call_cuda(import_cuda_bindings().cudaGraphLaunch, self._graph, self._stream)
         else:
-            self._enqueue(batch)
-        call(bindings().cudaStreamSynchronize, self._stream)
+            self._enqueue_query(batch)
+        call_cuda(import_cuda_bindings().cudaStreamSynchronize, self._stream)
         return np.array(self._host_out[:batch], np.float32)
 
-    def _fits(self, x: npt.NDArray[Any]) -> None:
-        low, _, high = self._note.batches
-        check_clip(self._path, TensorSpec(self.input.name, (None, *self._note.shape), self.input.dtype), x)
+    def _check_batch(self, x: npt.NDArray[Any]) -> None:
+        low, _, high = self._metadata.batches
+        check_clip(self._path, TensorSpec(self.input.name, (None, *self._metadata.shape), self.input.dtype), x)
         if not low <= len(x) <= high:
             raise UserError(f"{self._path} was built for batches of {low} to {high}, not {len(x)}; build it for more")
 
-    def _prepare(self, batch: int) -> None:
+    def _prepare_batch(self, batch: int) -> None:
         """Tell the engine the batch; capture the graph of one query of it, where the capture is ours."""
-        note, cuda = self._note, bindings()
+        metadata, cuda = self._metadata, import_cuda_bindings()
         self._drop_graph()
         self._batch = 0
-        done = self._context.set_input_shape(note.input, (batch, *note.shape))
-        done = done and self._context.set_tensor_address(note.input, self._device_in)
-        if not (done and self._context.set_tensor_address(note.output, self._device_out)):
-            raise self._failed()
+        done = self._context.set_input_shape(metadata.input, (batch, *metadata.shape))
+        done = done and self._context.set_tensor_address(metadata.input, self._device_in)
+        if not (done and self._context.set_tensor_address(metadata.output, self._device_out)):
+            raise self._make_run_error()
         if self._graphs and not self._compiles:
-            self._enqueue(batch)  # the first launch after a change of shape does work that cannot be captured
-            call(cuda.cudaStreamSynchronize, self._stream)
+            self._enqueue_query(batch)  # the first launch after a change of shape does work that cannot be captured
+            call_cuda(cuda.cudaStreamSynchronize, self._stream)
             mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-            call(cuda.cudaStreamBeginCapture, self._stream, mode)
+            call_cuda(cuda.cudaStreamBeginCapture, self._stream, mode)
             try:
-                self._enqueue(batch)
+                self._enqueue_query(batch)
             finally:
-                graph = call(cuda.cudaStreamEndCapture, self._stream)
-            self._graph = call(cuda.cudaGraphInstantiate, graph, 0)
-            call(cuda.cudaGraphDestroy, graph)
+                graph = call_cuda(cuda.cudaStreamEndCapture, self._stream)
+            self._graph = call_cuda(cuda.cudaGraphInstantiate, graph, 0)
+            call_cuda(cuda.cudaGraphDestroy, graph)
         self._batch = batch
 
-    def _enqueue(self, batch: int) -> None:
-        for step in self._steps(batch):
+    def _enqueue_query(self, batch: int) -> None:
+        for step in self._list_query_steps(batch):
             step()
 
-    def _steps(self, batch: int) -> tuple[Callable[[], object], ...]:
+    def _list_query_steps(self, batch: int) -> tuple[Callable[[], object], ...]:
         """The way there, the engine, and the way back, each to be put on the stream."""
-        cuda = bindings()
+        cuda = import_cuda_bindings()
         kind, clips, logits = cuda.cudaMemcpyKind, self._host_in[:batch], self._host_out[:batch]
         to, back = kind.cudaMemcpyHostToDevice, kind.cudaMemcpyDeviceToHost
-        copy = partial(call, cuda.cudaMemcpyAsync)
+        copy = partial(call_cuda, cuda.cudaMemcpyAsync)
         return (
             partial(copy, self._device_in, clips.ctypes.data, clips.nbytes, to, self._stream),
-            self._execute,
+            self._execute_engine,
             partial(copy, logits.ctypes.data, self._device_out, logits.nbytes, back, self._stream),
         )
 
-    def _execute(self) -> None:
+    def _execute_engine(self) -> None:
         if not self._context.execute_async_v3(int(self._stream)):
-            raise self._failed()
+            raise self._make_run_error()
 
-    def stages(self, x: npt.NDArray[Any]) -> dict[str, float]:
+    def time_breakdown(self, x: npt.NDArray[Any]) -> dict[str, float]:
         """Copy, compute, copy, each between two CUDA events and without a graph: see `base.Staged.stages`."""
         self.run(x)  # checks the clip, and tells the engine the batch
-        cuda, batch = bindings(), len(x)
-        events = [call(cuda.cudaEventCreate) for _ in range(4)]
+        cuda, batch = import_cuda_bindings(), len(x)
+        events = [call_cuda(cuda.cudaEventCreate) for _ in range(4)]
         try:
-            steps = self._steps(batch)
-            call(cuda.cudaEventRecord, events[0], self._stream)
+            steps = self._list_query_steps(batch)
+            call_cuda(cuda.cudaEventRecord, events[0], self._stream)
             for event, step in zip(events[1:], steps, strict=True):
                 step()
-                call(cuda.cudaEventRecord, event, self._stream)
-            call(cuda.cudaStreamSynchronize, self._stream)
-            spent = [float(call(cuda.cudaEventElapsedTime, a, b)) for a, b in itertools.pairwise(events)]
+                call_cuda(cuda.cudaEventRecord, event, self._stream)
+            call_cuda(cuda.cudaStreamSynchronize, self._stream)
+            spent = [float(call_cuda(cuda.cudaEventElapsedTime, a, b)) for a, b in itertools.pairwise(events)]
         finally:
             for event in events:
                 cuda.cudaEventDestroy(event)
         return dict(zip(("to_device_ms", "compute_ms", "from_device_ms"), spent, strict=True))
 
-    def _failed(self) -> UserError:
+    def _make_run_error(self) -> UserError:
         return UserError(f"{self._lib.title} failed on {self._path}: {first_error(self._lib.log, 'no reason given')}")
 
-    def facts(self) -> dict[str, object]:
+    def runtime_info(self) -> dict[str, object]:
         """Runtime, version, GPU, driver's CUDA, CUDA graphs, and the engine's hash: answers belong to that file.
 
         Once it has run: what became of its layers, see `tensorrt_layers`.
@@ -205,15 +205,15 @@ class TensorRTSession:
             "cuda_graphs": self._graphs,
             "kernels_from_cache": self._cache_used,
             "host_threads": self._threads,
-            "engine_sha256": self._note.sha256,
-            "batches": self._note.batches,
-            "flags": self._note.flags,
-            "layers": inspect(self._lib.trt, self._engine, self._context) if self._batch else [],
+            "engine_sha256": self._metadata.sha256,
+            "batches": self._metadata.batches,
+            "flags": self._metadata.flags,
+            "layers": inspect_layers(self._lib.trt, self._engine, self._context) if self._batch else [],
         }
 
     def _drop_graph(self) -> None:
         if self._graph is not None:
-            bindings().cudaGraphExecDestroy(self._graph)
+            import_cuda_bindings().cudaGraphExecDestroy(self._graph)
             self._graph = None
 
     def close(self) -> None:
@@ -223,8 +223,8 @@ class TensorRTSession:
         self._drop_graph()
         self._context = self._engine = self._runtime = self._cache = None  # an engine must outlive its context
         self._host_in = self._host_out = np.empty((0,), np.float32)  # views of memory that is about to go
-        while self._frees:
-            thing, free = self._frees.pop()
-            free(thing)
+        while self._resources:
+            resource, free = self._resources.pop()
+            free(resource)
         if kernels is not None and self._cache_path is not None:
             write_atomic(self._cache_path, kernels)

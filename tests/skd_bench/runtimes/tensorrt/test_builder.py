@@ -9,14 +9,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.runtimes.cuda import no_driver
-from skd_bench.runtimes.tensorrt.builder import SMS, BuildOptions, build_engine
-from skd_bench.runtimes.tensorrt.engine_file import note_path, read_note
-from skd_bench.runtimes.tensorrt.library import FLAVOURS, installed, installed_version, library, tidy
+from skd_bench.runtimes.cuda import why_cuda_unavailable
+from skd_bench.runtimes.tensorrt.builder import SUPPORTED_SMS, BuildOptions, build_engine
+from skd_bench.runtimes.tensorrt.engine_file import metadata_path, read_engine_metadata
+from skd_bench.runtimes.tensorrt.library import (
+    FLAVOURS,
+    find_installed_modules,
+    import_library,
+    read_installed_version,
+    strip_source_location,
+)
 
 RTX = "tensorrt-rtx"
 pytestmark = pytest.mark.skipif(
-    installed(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
+    find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
 )
 
 
@@ -42,16 +48,16 @@ def test_an_engine_and_its_note(network, tmp_path):
     source, engine = network(tmp_path / "netz ü.onnx"), tmp_path / "out" / "netz.engine"
     steps = []
     note = build_engine(source, engine, runtime=RTX, sms=[89, 86], progress=lambda *step: steps.append(step))
-    assert read_note(engine) == note
+    assert read_engine_metadata(engine) == note
     assert (note.sha256, note.bytes) == (sha256_file(engine), engine.stat().st_size)
     assert (note.source, note.source_sha256) == ("netz ü.onnx", sha256_file(source))
     assert (note.state, note.sms, note.runtime) == ("built, not run", [86, 89], RTX)
-    assert note.version == installed_version(FLAVOURS[RTX]) == library(RTX).version
+    assert note.version == read_installed_version(FLAVOURS[RTX]) == import_library(RTX).version
     assert (note.input, note.shape, note.dtype) == ("clip", [3, 4, 16, 16], "float32")
     assert (note.output, note.classes, note.batches) == ("logits", 3, [1, 1, 8])
-    assert (note.gpu is None) == (no_driver() is not None)
+    assert (note.gpu is None) == (why_cuda_unavailable() is not None)
     assert "TF32" not in note.flags  # an FP32 file stays FP32
-    assert "version_compatible" in json.loads(note_path(engine).read_text())
+    assert "version_compatible" in json.loads(metadata_path(engine).read_text())
     assert steps[-1][0] == steps[-1][1] > 0
     assert all(done < known for done, known in steps[:-1])
 
@@ -135,10 +141,10 @@ def test_weights_outside_the_file_are_not_read(tmp_path):
 def test_a_gpu_it_does_not_build_for_is_told(network, tmp_path):
     with pytest.raises(UserError, match=r"builds for SM75, SM80, .*SM120.*, not for SM52"):
         build_engine(network(tmp_path / "n.onnx"), tmp_path / "e", runtime=RTX, sms=[86, 52])
-    assert set(SMS) <= set(range(75, 121))
+    assert set(SUPPORTED_SMS) <= set(range(75, 121))
 
 
-@pytest.mark.skipif(no_driver() is None, reason="a GPU is here to build for")
+@pytest.mark.skipif(why_cuda_unavailable() is None, reason="a GPU is here to build for")
 def test_without_a_gpu_one_must_be_named(network, tmp_path):
     with pytest.raises(UserError, match=r"no GPU here to build for.*--sm 75"):
         build_engine(network(tmp_path / "n.onnx"), tmp_path / "e", runtime=RTX)
@@ -164,4 +170,4 @@ def test_an_unknown_runtime_is_told(network, tmp_path):
 
 def test_its_words_without_its_source_lines():
     said = "IBuilder::buildSerializedNetwork: Error Code 4: API Usage Error (x: no. In checkType at /_src/a/b.cpp:456)"
-    assert tidy(said) == "x: no"
+    assert strip_source_location(said) == "x: no"

@@ -10,23 +10,40 @@ from hypothesis import strategies as st
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.runtimes.tensorrt.engine_file import (
-    BUILT,
     SCHEMA,
-    EngineNote,
-    Here,
-    note_path,
-    read_note,
-    rebuild_command,
-    refusal,
+    STATE_BUILT,
+    EngineMetadata,
+    TargetMachine,
+    format_rebuild_command,
+    metadata_path,
+    read_engine_metadata,
+    why_incompatible,
 )
 
-NOTE = EngineNote(
-    schema=SCHEMA, state=BUILT, runtime="tensorrt-rtx", version="1.7.1.116", sms=[86, 89], sha256="0" * 64, bytes=6,
-    source="my net.onnx", source_sha256="1" * 64, input="clip", shape=[3, 4, 16, 16], dtype="float32", output="logits",
-    classes=5, batches=[1, 1, 8], layers=12, flags=[], workspace_bytes=1 << 30, version_compatible=False,
-    build_seconds=0.5, gpu=None,
-)  # fmt: skip
-FITTING = Here("tensorrt-rtx", "1.7.1.116", 89)
+NOTE = EngineMetadata(
+    schema=SCHEMA,
+    state=STATE_BUILT,
+    runtime="tensorrt-rtx",
+    version="1.7.1.116",
+    sms=[86, 89],
+    sha256="0" * 64,
+    bytes=6,
+    source="my net.onnx",
+    source_sha256="1" * 64,
+    input="clip",
+    shape=[3, 4, 16, 16],
+    dtype="float32",
+    output="logits",
+    classes=5,
+    batches=[1, 1, 8],
+    layers=12,
+    flags=[],
+    workspace_bytes=1 << 30,
+    version_compatible=False,
+    build_seconds=0.5,
+    gpu=None,
+)
+FITTING = TargetMachine("tensorrt-rtx", "1.7.1.116", 89)
 
 
 @pytest.fixture
@@ -38,19 +55,19 @@ def engine(tmp_path):
 
 
 def test_a_note_comes_back_as_it_was_written(engine):
-    assert read_note(engine) == replace(NOTE, sha256=sha256_file(engine))
+    assert read_engine_metadata(engine) == replace(NOTE, sha256=sha256_file(engine))
 
 
 def test_an_engine_with_other_bytes_is_refused(engine):
     engine.write_bytes(b"engina")
     with pytest.raises(UserError, match=r"other bytes than were built.*skd-edge build 'my net.onnx'.*--sm 86 --sm 89"):
-        read_note(engine)
+        read_engine_metadata(engine)
 
 
 def test_an_engine_without_a_note_is_refused(engine):
-    note_path(engine).unlink()
+    metadata_path(engine).unlink()
     with pytest.raises(UserError, match=r"ein Netz\.engine has no note.*skd-edge build"):
-        read_note(engine)
+        read_engine_metadata(engine)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +80,17 @@ def test_an_engine_without_a_note_is_refused(engine):
     ],
 )
 def test_a_note_of_another_form_is_refused(engine, change, word):
-    path = note_path(engine)
+    path = metadata_path(engine)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=word):
-        read_note(engine)
+        read_engine_metadata(engine)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff"])
 def test_a_note_that_is_no_json_object_is_refused(engine, text):
-    note_path(engine).write_bytes(text.encode("latin-1"))
+    metadata_path(engine).write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"ein Netz\.engine"):
-        read_note(engine)
+        read_engine_metadata(engine)
 
 
 @pytest.mark.parametrize(
@@ -85,21 +102,24 @@ def test_a_note_that_is_no_json_object_is_refused(engine, text):
     ],
 )
 def test_a_misfit_is_refused_with_the_command_that_fits(engine, here, why):
-    said = refusal(NOTE, engine, here)
+    said = why_incompatible(NOTE, engine, here)
     assert why in said
     assert said.endswith(f"skd-edge build 'my net.onnx' --runtime {here.runtime} --sm {here.sm}")
 
 
 def test_host_code_is_refused_unless_allowed(engine):
     embedding = replace(NOTE, version_compatible=True)
-    assert "embeds host code" in refusal(embedding, engine, FITTING)
-    assert refusal(embedding, engine, replace(FITTING, version="1.9"), allow_host_code=True) is None
-    assert refusal(NOTE, engine, FITTING, allow_host_code=True) is None
+    assert "embeds host code" in why_incompatible(embedding, engine, FITTING)
+    assert why_incompatible(embedding, engine, replace(FITTING, version="1.9"), allow_host_code=True) is None
+    assert why_incompatible(NOTE, engine, FITTING, allow_host_code=True) is None
 
 
 @given(
     st.builds(
-        Here, st.sampled_from(["tensorrt", "tensorrt-rtx"]), st.sampled_from(["10.1", "1.7"]), st.integers(70, 125)
+        TargetMachine,
+        st.sampled_from(["tensorrt", "tensorrt-rtx"]),
+        st.sampled_from(["10.1", "1.7"]),
+        st.integers(70, 125),
     ),
     st.lists(st.integers(70, 125), max_size=4),
     st.booleans(),
@@ -108,22 +128,24 @@ def test_host_code_is_refused_unless_allowed(engine):
 def test_only_what_fits_in_everything_is_let_in(here, sms, compatible, allowed):
     note = replace(NOTE, version="1.7", sms=sms, version_compatible=compatible)
     fits = here.runtime == note.runtime and here.sm in sms and (allowed if compatible else here.version == "1.7")
-    said = refusal(note, note_path, here, allow_host_code=allowed)
+    said = why_incompatible(note, metadata_path, here, allow_host_code=allowed)
     assert (said is None) == fits
 
 
 def test_a_name_cannot_become_an_option_or_a_second_command():
-    assert rebuild_command(replace(NOTE, source="a; rm -rf b.onnx")).startswith("skd-edge build 'a; rm -rf b.onnx' ")
+    assert format_rebuild_command(replace(NOTE, source="a; rm -rf b.onnx")).startswith(
+        "skd-edge build 'a; rm -rf b.onnx' "
+    )
 
 
 def test_engines_for_ampere_and_newer_are_taken_there_and_not_before(engine):
     wide = replace(NOTE, ampere_plus=True)
-    assert refusal(wide, engine, replace(FITTING, sm=120)) is None
-    assert "this GPU is SM75" in str(refusal(wide, engine, replace(FITTING, sm=75)))
+    assert why_incompatible(wide, engine, replace(FITTING, sm=120)) is None
+    assert "this GPU is SM75" in str(why_incompatible(wide, engine, replace(FITTING, sm=75)))
 
 
 @pytest.mark.parametrize(("built", "here", "fits"), [(13020, 13000, True), (13020, 12080, False), (None, 12000, True)])
 def test_a_driver_of_an_older_cuda_is_told(engine, built, here, fits):
-    reason = refusal(replace(NOTE, driver=built), engine, replace(FITTING, driver=here))
+    reason = why_incompatible(replace(NOTE, driver=built), engine, replace(FITTING, driver=here))
     assert (reason is None) == fits
     assert fits or "update the driver" in str(reason)

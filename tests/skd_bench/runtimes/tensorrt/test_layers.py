@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from skd_bench.runtimes.tensorrt.layers import layers_of
+from skd_bench.runtimes.tensorrt.layers import summarise_layers
 
 
 def tensor(kind: str) -> dict[str, object]:
@@ -17,21 +17,27 @@ def layer(kind: str, read: str, wrote: str) -> dict[str, object]:
 
 def test_layers_by_kind_and_precision():
     wide, half = "Thirty-two wide channel vectorized row major Int8 format", "Row major linear FP16 format"
-    said = {"Layers": [
-        layer("Reformat", "Row major linear FP32", wide),
-        layer("CaskConvolution", wide, wide), layer("CaskConvolution", wide, wide),
-        layer("CaskConvolution", wide, "Row major linear FP32"),
-        layer("kgen", half, half),
-    ], "Bindings": ["clip", "logits"]}  # fmt: skip
-    rows = layers_of(json.dumps(said))
+    said = {
+        "Layers": [
+            layer("Reformat", "Row major linear FP32", wide),
+            layer("CaskConvolution", wide, wide),
+            layer("CaskConvolution", wide, wide),
+            layer("CaskConvolution", wide, "Row major linear FP32"),
+            layer("kgen", half, half),
+        ],
+        "Bindings": ["clip", "logits"],
+    }
+    rows = summarise_layers(json.dumps(said))
     assert rows[0] == {"op": "CaskConvolution", "ran": "int8", "format": wide, "nodes": 2}
     assert {(r["op"], r["ran"], r["nodes"]) for r in rows[1:]} == {
-        ("CaskConvolution", "int8", 1), ("Reformat", "reformatted", 1), ("kgen", "fp16", 1),
-    }  # fmt: skip
+        ("CaskConvolution", "int8", 1),
+        ("Reformat", "reformatted", 1),
+        ("kgen", "fp16", 1),
+    }
 
 
 def test_an_engine_that_tells_names_alone():
-    assert layers_of(json.dumps({"Layers": ["conv1", "conv2"]})) == [
+    assert summarise_layers(json.dumps({"Layers": ["conv1", "conv2"]})) == [
         {"op": "unknown", "ran": "unknown", "format": "unknown", "nodes": 2}
     ]
-    assert layers_of("") == []
+    assert summarise_layers("") == []

@@ -4,19 +4,21 @@ import dataclasses
 
 import pytest
 
-from skd_bench.device.info import device_card, device_id
+from skd_bench.device.info import device_id, read_device_info
 from skd_bench.errors import UserError
-from skd_bench.runtimes import runtime, runtimes
-from skd_bench.runtimes.cuda import Gpu, bindings, call, gpu, no_driver
+from skd_bench.runtimes import find_runtime, registered_runtimes
+from skd_bench.runtimes.cuda import Gpu, call_cuda, find_gpu, import_cuda_bindings, why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.builder import build_engine
-from skd_bench.runtimes.tensorrt.engine_file import read_note
-from skd_bench.runtimes.tensorrt.library import FLAVOURS, installed, library
+from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
+from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules, import_library
 from skd_bench.runtimes.tensorrt.runtime import TensorRTRuntime
 from skd_bench.runtimes.tensorrt.session import TensorRTSession
 
 RTX = "tensorrt-rtx"
-needs_rtx = pytest.mark.skipif(installed(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine")
-no_gpu = pytest.mark.skipif(no_driver() is None, reason="a GPU is here to build for")
+needs_rtx = pytest.mark.skipif(
+    find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
+)
+no_gpu = pytest.mark.skipif(why_cuda_unavailable() is None, reason="a GPU is here to build for")
 
 
 @pytest.fixture
@@ -26,25 +28,25 @@ def engine(network, tmp_path):
 
 
 def change(engine, **what):
-    dataclasses.replace(read_note(engine), **what).save(engine)
+    dataclasses.replace(read_engine_metadata(engine), **what).save(engine)
 
 
 @pytest.mark.parametrize("name", FLAVOURS)
 def test_one_that_cannot_be_used_stays_listed_with_its_reason(name):
-    reason = runtimes()[name].missing()
+    reason = registered_runtimes()[name].why_unavailable()
     if reason is None:
-        assert runtimes()[name].version()
+        assert registered_runtimes()[name].version()
         return
     assert FLAVOURS[name].title in reason
     assert "pip install" in reason or "driver" in reason
-    assert runtimes()[name].version() is None
+    assert registered_runtimes()[name].version() is None
     with pytest.raises(UserError, match="cannot be used"):
-        runtime(name)
+        find_runtime(name)
 
 
 @no_gpu
 def test_a_runtime_that_cannot_run_here_does_not_make_another_device():
-    card = device_card()
+    card = read_device_info()
     assert card["runtimes"][RTX] is None
     older = card | {"runtimes": {"ort": card["runtimes"]["ort"]}}
     assert device_id(card) == device_id(older) != device_id(card | {"runtimes": {"ort": "0.1"}})
@@ -57,13 +59,13 @@ def test_without_a_gpu_an_engine_is_built_and_not_run(engine):
         UserError,
         match=r"built, not run, and cannot run here: .*driver.*skd-edge build net\.onnx --runtime tensorrt-rtx --sm 86",
     ):
-        runtimes()[RTX].load(engine, threads=1)
+        registered_runtimes()[RTX].load(engine, threads=1)
 
 
 @needs_rtx
 def test_a_misfit_is_refused_before_a_gpu_is_looked_for(engine):
-    good = read_note(engine)
-    load = runtimes()[RTX].load
+    good = read_engine_metadata(engine)
+    load = registered_runtimes()[RTX].load
     change(engine, version="1.0.0.1")
     with pytest.raises(UserError, match=r"was built by tensorrt-rtx 1\.0\.0\.1 and this machine has .*skd-edge build"):
         load(engine, threads=1)
@@ -84,17 +86,25 @@ def test_the_library_itself_is_asked_and_says_no(engine):
     """The last guard, behind the note: deserialising fails as one sentence, and nothing is left open."""
     with pytest.raises(UserError, match=r"TensorRT-RTX .* cannot load .*net\.engine: .*(?i:cuda)"):
         TensorRTSession(
-            library(RTX), engine, read_note(engine), Gpu("none", 86, 0), threads=1, graphs=True, host_code=False
+            import_library(RTX),
+            engine,
+            read_engine_metadata(engine),
+            Gpu("none", 86, 0),
+            threads=1,
+            graphs=True,
+            host_code=False,
         )
 
 
-@pytest.mark.skipif(installed(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine")
+@pytest.mark.skipif(
+    find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
+)
 @no_gpu
 def test_cuda_says_why_in_its_own_words():
     with pytest.raises(UserError, match=r"CUDA failed in cudaMalloc: .*driver.* \(error \d+\)"):
-        call(bindings().cudaMalloc, 16)
+        call_cuda(import_cuda_bindings().cudaMalloc, 16)
     with pytest.raises(UserError, match="driver"):
-        gpu()
+        find_gpu()
 
 
 def test_a_missing_file_or_thread_is_told(tmp_path):
@@ -107,7 +117,7 @@ def test_a_missing_file_or_thread_is_told(tmp_path):
 
 def test_an_onnx_file_is_no_engine(network, tmp_path):
     with pytest.raises(UserError, match=r"net\.onnx has no note .*skd-edge build"):
-        runtimes()[RTX].load(network(tmp_path / "net.onnx"), threads=1)
+        registered_runtimes()[RTX].load(network(tmp_path / "net.onnx"), threads=1)
 
 
 def test_a_third_tensorrt_is_not_known():

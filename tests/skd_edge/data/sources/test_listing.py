@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd_bench.errors import UserError
-from skd_edge.data.sampling import balanced
-from skd_edge.data.sources.listing import Entry, grouped_by, hold_out
+from skd_edge.data.sampling import draw_balanced_rows
+from skd_edge.data.sources.listing import ClipEntry, hold_out, make_group_finder
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.data.sources.tables import read_rows, seconds
-from skd_edge.distill.trainer import folds_of
-from skd_edge.labels.cleaning.knn_posterior import opinions
+from skd_edge.data.sources.tables import parse_seconds, read_rows
+from skd_edge.distill.trainer import assign_folds
+from skd_edge.labels.cleaning.knn_posterior import knn_class_probabilities
 from skd_edge.recipe.data import ListData, OfficialData, ShardData, TableData
 
 RULES = {s: {"split": [s]} for s in ("train", "val", "test")}
@@ -41,7 +41,7 @@ def listed(tmp_path: Path, text: str | bytes, name: str = "index.csv", **kw):
 )
 def test_held_out_groups_are_whole_and_no_class_is_emptied(members, across, share, seed):
     entries = [
-        Entry(Path(f"{i}"), f"{i}", c, "train", f"{g}" if across else f"{c}{g}") for i, (c, g) in enumerate(members)
+        ClipEntry(Path(f"{i}"), f"{i}", c, "train", f"{g}" if across else f"{c}{g}") for i, (c, g) in enumerate(members)
     ]
     held = hold_out(entries, "val", share * len(entries), np.random.default_rng(seed))
     where = defaultdict(set)
@@ -54,17 +54,17 @@ def test_held_out_groups_are_whole_and_no_class_is_emptied(members, across, shar
 
 def test_folds_and_neighbours_respect_groups():
     groups = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
-    part = folds_of(groups, 3)
+    part = assign_folds(groups, 3)
     assert all(len(set(part[groups == g])) == 1 for g in groups)
     assert set(part) == {0, 1, 2}
     alone = np.random.default_rng((9, 3)).permutation(9) % 3
-    assert np.array_equal(folds_of(np.arange(9), 3), alone)  # as it always was
+    assert np.array_equal(assign_folds(np.arange(9), 3), alone)  # as it always was
 
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 6)).astype(np.float32)
     weak, q = rng.integers(0, 2, 40), np.full((40, 2), 0.5, np.float32)
-    single = opinions(weak, q, features, groups=np.arange(40))
-    assert np.array_equal(single, opinions(weak, q, features))
+    single = knn_class_probabilities(weak, q, features, groups=np.arange(40))
+    assert np.array_equal(single, knn_class_probabilities(weak, q, features))
     # Twins of one group, both labelled wrong: alone they vouch for each other, as a group they do not.
     features[:20, 0] += 20
     features[20:, 0] -= 20
@@ -73,21 +73,24 @@ def test_folds_and_neighbours_respect_groups():
     weak[:2] = 1
     pairs = np.arange(40)
     pairs[1] = 0
-    assert opinions(weak, q, features, groups=pairs)[0, 0] > opinions(weak, q, features)[0, 0]
+    assert (
+        knn_class_probabilities(weak, q, features, groups=pairs)[0, 0]
+        > knn_class_probabilities(weak, q, features)[0, 0]
+    )
 
 
 def test_group_patterns():
-    assert grouped_by(None)("a/b.mp4") == "a/b.mp4"
-    assert grouped_by(r"_g(\d+)_")("x/v_x_g08_c01.avi") == "08"
-    assert grouped_by(r"g\d+")("x/v_g08.avi") == "g08"
-    assert grouped_by("zzz")("a.mp4") == "a.mp4"
+    assert make_group_finder(None)("a/b.mp4") == "a/b.mp4"
+    assert make_group_finder(r"_g(\d+)_")("x/v_x_g08_c01.avi") == "08"
+    assert make_group_finder(r"g\d+")("x/v_g08.avi") == "g08"
+    assert make_group_finder("zzz")("a.mp4") == "a.mp4"
 
 
 # ------------------------------------------------------------------------------------------ balance
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=200), st.floats(0, 1), st.integers(0, 9))
 def test_balanced_draws_are_as_even_as_can_be(labels, balance, seed):
     targets = np.eye(5, dtype=np.float32)[labels]
-    rows = balanced(targets, balance, np.random.default_rng(seed))
+    rows = draw_balanced_rows(targets, balance, np.random.default_rng(seed))
     assert len(rows) == len(labels)
     counts = np.bincount(labels, minlength=5)
     weight = np.where(counts > 0, counts, 1)[labels] ** -float(balance)
@@ -98,9 +101,11 @@ def test_balanced_draws_are_as_even_as_can_be(labels, balance, seed):
 
 def test_full_balance_sees_every_class_equally_often():
     labels = np.repeat([0, 1], [380, 20])
-    rows = balanced(np.eye(2, dtype=np.float32)[labels], 1.0, np.random.default_rng(0))
+    rows = draw_balanced_rows(np.eye(2, dtype=np.float32)[labels], 1.0, np.random.default_rng(0))
     assert abs((labels[rows] == 1).sum() - 200) <= 20
-    assert np.array_equal(balanced(np.eye(2, dtype=np.float32)[labels], 0.0, np.random.default_rng(1)), np.arange(400))
+    assert np.array_equal(
+        draw_balanced_rows(np.eye(2, dtype=np.float32)[labels], 0.0, np.random.default_rng(1)), np.arange(400)
+    )
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -141,7 +146,7 @@ def test_rows_are_streamed(tmp_path):
     tracemalloc.start()
     assert len(list_clips(data, seed=0, cache=tmp_path).entries) == 10
     peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    tracemalloc.raise_interrupt()
     assert peak < 1 << 19
 
 
@@ -197,13 +202,13 @@ def test_spans(tmp_path):
     ("cell", "value"), [("", None), (" 75.5 ", 75.5), ("1:15.5", 75.5), ("1:02:03", 3723.0), ("0", 0.0)]
 )
 def test_times(cell, value):
-    assert seconds(cell, "x") == value
+    assert parse_seconds(cell, "x") == value
 
 
 @pytest.mark.parametrize("cell", ["-1", "nan", "inf", "1:2:3:4", "ten", "1:-2"])
 def test_no_times(cell):
     with pytest.raises(UserError, match="is no time"):
-        seconds(cell, "f:3")
+        parse_seconds(cell, "f:3")
 
 
 VOTES = "path,label,split,who\n" + "".join(f"{s}{c}.mp4,{c},{s},\n" for s in ("val", "test") for c in "ab")
@@ -292,4 +297,4 @@ def test_shards_are_what_webdataset_reads(tmp_path):
     ]
     for entry, sample in zip(entries, read, strict=True):
         raw = entry.path.read_bytes()
-        assert raw[entry.part.offset :][: entry.part.size] == sample["mp4"]
+        assert raw[entry.span.offset :][: entry.span.size] == sample["mp4"]

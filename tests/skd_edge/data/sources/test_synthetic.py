@@ -8,26 +8,33 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocess, Sampling, decode_clip
-from skd_edge.data.sources.synthetic import CLASSES, classes_of, encode, generate, render, scene
+from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
+from skd_edge.data.sources.synthetic import (
+    MOTION_CLASSES,
+    draw_scene,
+    generate_dataset,
+    generated_classes,
+    render_clip,
+    write_video,
+)
 from skd_edge.recipe.data import GeneratedData
 
 SMALL = GeneratedData(kind="generated", train=20, val=10, test=10, frames=4, size=16)
 
 
-@pytest.mark.parametrize("motion", CLASSES)
+@pytest.mark.parametrize("motion", MOTION_CLASSES)
 def test_render_is_a_function_of_its_arguments(motion):
-    one = render(motion, frames=6, size=16, difficulty=0.5, seed=3)
+    one = render_clip(motion, frames=6, size=16, difficulty=0.5, seed=3)
     assert one.shape == (6, 16, 16, 3)
     assert one.dtype == np.uint8
-    assert np.array_equal(one, render(motion, frames=6, size=16, difficulty=0.5, seed=3))
-    assert not np.array_equal(one, render(motion, frames=6, size=16, difficulty=0.5, seed=4))
+    assert np.array_equal(one, render_clip(motion, frames=6, size=16, difficulty=0.5, seed=3))
+    assert not np.array_equal(one, render_clip(motion, frames=6, size=16, difficulty=0.5, seed=4))
     assert (one[0] != one[-1]).any()
 
 
 def test_the_motion_is_the_one_named():
     t = np.arange(8, dtype=np.float32) / 8
-    drawn = {motion: scene(motion, t, np.random.default_rng(0)) for motion in CLASSES}
+    drawn = {motion: draw_scene(motion, t, np.random.default_rng(0)) for motion in MOTION_CLASSES}
     assert (np.diff(drawn["move_right"].x) > 0).all()
     assert (np.diff(drawn["move_left"].x) < 0).all()
     assert (np.diff(drawn["move_down"].y) > 0).all()
@@ -49,8 +56,8 @@ def test_one_frame_has_the_same_distribution_in_every_class(quantity):
     wrap = {"x": 1.0, "y": 1.0, "angle": 2 * np.pi}.get(quantity)
     values = np.array(
         [
-            [getattr(scene(m, t, np.random.default_rng((c, i))), quantity)[1] for i in range(draws)]
-            for c, m in enumerate(CLASSES)
+            [getattr(draw_scene(m, t, np.random.default_rng((c, i))), quantity)[1] for i in range(draws)]
+            for c, m in enumerate(MOTION_CLASSES)
         ]
     )
     values = values % wrap if wrap else values
@@ -62,31 +69,33 @@ def test_one_frame_has_the_same_distribution_in_every_class(quantity):
 def test_a_class_in_which_nothing_happens_may_be_frequent(tmp_path):
     """In training as often as the recipe says, elsewhere like any other; the other clips keep their pixels' recipe."""
     settings = SMALL.model_copy(update={"train": 60, "val": 22, "test": 22, "nothing": 20})
-    rows = list(csv.DictReader(generate(tmp_path, settings, 0, processes=1).read_text().splitlines()))
-    assert classes_of(settings) == tuple(sorted((*CLASSES, "nothing")))
+    rows = list(csv.DictReader(generate_dataset(tmp_path, settings, 0, processes=1).read_text().splitlines()))
+    assert generated_classes(settings) == tuple(sorted((*MOTION_CLASSES, "nothing")))
     counts = {split: [r["label"] for r in rows if r["split"] == split] for split in ("train", "val", "test")}
     assert counts["train"].count("nothing") == 40
-    assert {counts["train"].count(c) for c in CLASSES} == {2}
-    assert {counts[s].count(c) for s in ("val", "test") for c in classes_of(settings)} == {2}
-    clip = render("nothing", frames=6, size=32, difficulty=0.0, seed=3)
+    assert {counts["train"].count(c) for c in MOTION_CLASSES} == {2}
+    assert {counts[s].count(c) for s in ("val", "test") for c in generated_classes(settings)} == {2}
+    clip = render_clip("nothing", frames=6, size=32, difficulty=0.0, seed=3)
     noise = np.abs(np.diff(clip.astype(float), axis=0)).mean()
     assert (
         noise
         < 0.5
-        * np.abs(np.diff(render("spin_cw", frames=6, size=32, difficulty=0.0, seed=3).astype(float), axis=0)).mean()
+        * np.abs(
+            np.diff(render_clip("spin_cw", frames=6, size=32, difficulty=0.0, seed=3).astype(float), axis=0)
+        ).mean()
     )
 
 
 def test_generate_writes_what_it_lists(tmp_path):
     calls = []
-    index = generate(tmp_path, SMALL, 0, processes=1, progress=lambda done, total: calls.append((done, total)))
+    index = generate_dataset(tmp_path, SMALL, 0, processes=1, progress=lambda done, total: calls.append((done, total)))
     rows = list(csv.DictReader(index.read_text().splitlines()))
     assert calls[-1] == (40, 40)
     assert [sum(r["split"] == s for r in rows) for s in ("train", "val", "test")] == [20, 10, 10]
     for split, each in (("train", 2), ("val", 1), ("test", 1)):
         labels = [r["label"] for r in rows if r["split"] == split]
-        assert {c: labels.count(c) for c in CLASSES} == dict.fromkeys(CLASSES, each)
-    preprocess = Preprocess(16, 16, "crop", (0.5,) * 3, (0.5,) * 3)
+        assert {c: labels.count(c) for c in MOTION_CLASSES} == dict.fromkeys(MOTION_CLASSES, each)
+    preprocess = Preprocessing(16, 16, "crop", (0.5,) * 3, (0.5,) * 3)
     clips = {r["path"]: decode_clip(tmp_path / r["path"], Sampling(4), preprocess) for r in rows}
     assert all(clip.shape == (4, 16, 16, 3) for clip in clips.values())
     assert len({clip.tobytes() for clip in clips.values()}) == len(rows)  # no clip is in two splits
@@ -94,24 +103,24 @@ def test_generate_writes_what_it_lists(tmp_path):
     # A whole set is left alone; one that broke off is completed with the very same bytes.
     before = {r["path"]: (tmp_path / r["path"]).read_bytes() for r in rows}
     times = {r["path"]: (tmp_path / r["path"]).stat().st_mtime_ns for r in rows}
-    assert generate(tmp_path, SMALL, 0, progress=lambda done, total: pytest.fail("rendered again")) == index
+    assert generate_dataset(tmp_path, SMALL, 0, progress=lambda done, total: pytest.fail("rendered again")) == index
     index.unlink()
     for row in rows[::7]:
         (tmp_path / row["path"]).unlink()
-    generate(tmp_path, SMALL, 0, processes=1)
+    generate_dataset(tmp_path, SMALL, 0, processes=1)
     assert {r["path"]: (tmp_path / r["path"]).read_bytes() for r in rows} == before
     kept = [r["path"] for i, r in enumerate(rows) if i % 7]
     assert all((tmp_path / p).stat().st_mtime_ns == times[p] for p in kept)
 
     # Another seed in the same folder would mix two sets.
     with pytest.raises(UserError, match="other settings"):
-        generate(tmp_path, SMALL, 1, processes=1)
+        generate_dataset(tmp_path, SMALL, 1, processes=1)
     index.unlink()  # ... broken off or not
     with pytest.raises(UserError, match="other settings"):
-        generate(tmp_path, SMALL, 1, processes=1)
+        generate_dataset(tmp_path, SMALL, 1, processes=1)
 
 
 def test_encode_leaves_no_half_file(tmp_path):
-    clip = render("blink", frames=4, size=16, difficulty=0.1, seed=0)
-    encode(tmp_path / "a b" / "ü.mp4", clip)
+    clip = render_clip("blink", frames=4, size=16, difficulty=0.1, seed=0)
+    write_video(tmp_path / "a b" / "ü.mp4", clip)
     assert [p.name for p in (tmp_path / "a b").iterdir()] == ["ü.mp4"]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocess, Sampling, decode_clip
-from skd_edge.data.sources.registry import Entry, Listing, list_clips
-from skd_edge.data.store.clip_store import is_built, open_store
-from skd_edge.labels.dataset import gather
+from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
+from skd_edge.data.sources.registry import ClipEntry, ClipListing, list_clips
+from skd_edge.data.store.clip_store import is_store_built, open_store
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import FolderData, TableData
 from skd_edge.recipe.schema import Recipe
 
-SAMPLING, PREPROCESS = Sampling(4), Preprocess(16, 16, "crop", (0.5,) * 3, (0.25,) * 3)
+SAMPLING, PREPROCESS = Sampling(4), Preprocessing(16, 16, "crop", (0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +55,9 @@ def check_every_clip(clips, listing):
 
 def test_clips_are_what_the_device_decodes(root, tmp_path):
     listing, seen = folder(root, tmp_path), []
-    assert not is_built(listing, SAMPLING, PREPROCESS, tmp_path)
+    assert not is_store_built(listing, SAMPLING, PREPROCESS, tmp_path)
     clips = opened(listing, tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert is_built(listing, SAMPLING, PREPROCESS, tmp_path)
+    assert is_store_built(listing, SAMPLING, PREPROCESS, tmp_path)
     assert seen[-1] == (24, 24)
     assert (len(clips.train), len(clips.val), len(clips.test)) == (12, 6, 6)
     assert clips.train.clips.shape == (12, 4, 16, 16, 3)
@@ -81,9 +81,10 @@ def test_the_hash_is_of_pixels_and_labels_not_of_places(root, tmp_path):
     assert len({one.train.hash, one.val.hash, one.test.hash}) == 3
     listing = folder(root, tmp_path)
     relabelled = tuple(
-        Entry(e.path, e.name, "blink" if i == 0 else e.label, e.split, e.group) for i, e in enumerate(listing.entries)
+        ClipEntry(e.path, e.name, "blink" if i == 0 else e.label, e.split, e.group)
+        for i, e in enumerate(listing.entries)
     )
-    swapped = opened(Listing(listing.classes, relabelled, ""), tmp_path)
+    swapped = opened(ClipListing(listing.classes, relabelled, ""), tmp_path)
     assert (swapped.train.hash == one.train.hash) == (listing.entries[0].label == "blink")
     assert opened(folder(root, tmp_path), tmp_path, sampling=Sampling(3)).train.hash != one.train.hash
 
@@ -170,14 +171,14 @@ def test_more_frames_than_the_video_has(root, tmp_path):
 def test_scattered_splits(root, tmp_path):
     """A list whose splits do not stand together gives the same clips."""
     listing = folder(root, tmp_path)
-    mixed = Listing(listing.classes, tuple(sorted(listing.entries, key=lambda e: e.name)), "")
+    mixed = ClipListing(listing.classes, tuple(sorted(listing.entries, key=lambda e: e.name)), "")
     check_every_clip(opened(mixed, tmp_path), mixed)
 
 
 def test_groups_number_the_source_videos(root, tmp_path):
     listing = folder(root, tmp_path)
-    paired = tuple(Entry(e.path, e.name, e.label, e.split, f"g{i // 2}") for i, e in enumerate(listing.entries))
-    groups = opened(Listing(listing.classes, paired, ""), tmp_path).train.groups
+    paired = tuple(ClipEntry(e.path, e.name, e.label, e.split, f"g{i // 2}") for i, e in enumerate(listing.entries))
+    groups = opened(ClipListing(listing.classes, paired, ""), tmp_path).train.groups
     assert groups.tolist() == [i // 2 for i in range(12)]
 
 
@@ -188,12 +189,14 @@ def test_gather_hides_the_truth_and_names_the_noise(root, tmp_path):
         "students": [{"name": "s"}],
     }
     base["clip"] = {"frames": 4, "size": 16}
-    clean = gather(Recipe.model_validate(base), tmp_path)
-    noisy = gather(Recipe.model_validate(base | {"labels": {"noise": {"kind": "symmetric", "rate": 0.5}}}), tmp_path)
+    clean = load_training_data(Recipe.model_validate(base), tmp_path)
+    noisy = load_training_data(
+        Recipe.model_validate(base | {"labels": {"noise": {"kind": "symmetric", "rate": 0.5}}}), tmp_path
+    )
     assert clean.truth is None
-    assert np.array_equal(clean.weak, clean.clips.train.labels)
-    assert np.array_equal(noisy.truth, clean.weak)
-    assert (noisy.weak != noisy.truth).sum() == 6
+    assert np.array_equal(clean.weak_labels, clean.clips.train.labels)
+    assert np.array_equal(noisy.truth, clean.weak_labels)
+    assert (noisy.weak_labels != noisy.truth).sum() == 6
     assert noisy.weak_hash != clean.weak_hash
     assert noisy.clips.train.hash == clean.clips.train.hash
     assert {label for _, label in clean.sample_files} == {"blink", "spin_cw"}

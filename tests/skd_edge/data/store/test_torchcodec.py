@@ -16,7 +16,7 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_edge.data.store import torchcodec
-from skd_edge.recipe.schema import Clip
+from skd_edge.recipe.schema import ClipSettings
 
 HERE = Path(__file__).parent
 BY_PYAV = {"no timestamps", "in a tar", "a span"}
@@ -40,8 +40,13 @@ def ffmpeg(tmp_path_factory) -> str:
 
 
 def test_it_gives_the_documented_frames(ffmpeg, tmp_path):
-    cases = subprocess.run([sys.executable, str(HERE / "torchcodec_cases.py"), str(tmp_path)], text=True,
-                           env=os.environ | {"LD_LIBRARY_PATH": ffmpeg}, capture_output=True, check=False)  # fmt: skip
+    cases = subprocess.run(
+        [sys.executable, str(HERE / "torchcodec_cases.py"), str(tmp_path)],
+        text=True,
+        env=os.environ | {"LD_LIBRARY_PATH": ffmpeg},
+        capture_output=True,
+        check=False,
+    )
     assert cases.returncode == 0, cases.stderr
     rows = [line.split("\t") for line in cases.stdout.splitlines()]
     assert len(rows) == 16
@@ -54,8 +59,13 @@ def test_without_ffmpeg_it_is_refused_in_one_line(ffmpeg, tmp_path):
     for version in range(56, 61):
         (tmp_path / f"libavutil.so.{version}").touch()  # found first, and no library
     code = "from skd_edge.data.store.torchcodec import require_torchcodec as r; r()"
-    said = subprocess.run([sys.executable, "-c", code], env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
-                          text=True, capture_output=True, check=False)  # fmt: skip
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     last = said.stderr.strip().splitlines()[-1]
     assert "UserError: clip.decoder: torchcodec cannot be loaded" in last
     assert len(last) < 400
@@ -69,5 +79,5 @@ def test_a_missing_torchcodec_is_said(monkeypatch):
 
 
 def test_the_default_names_no_other_store():
-    assert "decoder" not in Clip().model_dump()
-    assert Clip(decoder="torchcodec").model_dump()["decoder"] == "torchcodec"
+    assert "decoder" not in ClipSettings().model_dump()
+    assert ClipSettings(decoder="torchcodec").model_dump()["decoder"] == "torchcodec"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.data.store.worker_pool import Crew
+from skd_edge.data.store.worker_pool import WorkerPool
 
 
 def maker(folder: Path):
@@ -36,7 +36,9 @@ def maker(folder: Path):
 
 
 def crew(folder, processes=2, patience=60.0):
-    return Crew(maker, (folder,), processes=processes, patience=lambda what: 1.5 if what == "hang" else patience)
+    return WorkerPool(
+        maker, (folder,), processes=processes, task_timeout=lambda what: 1.5 if what == "hang" else patience
+    )
 
 
 def test_every_task_is_answered_once(tmp_path):
@@ -67,7 +69,7 @@ def stillborn(folder: Path):
 def test_workers_that_never_start_end_the_work(tmp_path):
     """A script without a main guard: each worker would start the script anew, and each task be tried twice."""
     with pytest.raises(UserError, match=r"no process for decoding starts \(exit code 3"):
-        list(Crew(stillborn, (tmp_path,), processes=2, patience=lambda what: 60.0).run(enumerate([""] * 99)))
+        list(WorkerPool(stillborn, (tmp_path,), processes=2, task_timeout=lambda what: 60.0).run(enumerate([""] * 99)))
 
 
 def test_nobody_is_left_behind(tmp_path):

@@ -13,10 +13,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from skd_bench.video.clip import WHOLE, ClipError, Part, Preprocess, Sampling, decode_clip
+from skd_bench.video.clip import WHOLE_FILE, ClipError, ClipSpan, Preprocessing, Sampling, decode_clip
 from skd_edge.data.store import torchcodec
 
-SIZE = Preprocess(24, 32, "crop", (0.45,) * 3, (0.225,) * 3)
+SIZE = Preprocessing(24, 32, "crop", (0.45,) * 3, (0.225,) * 3)
 SAMPLINGS = (Sampling(5), Sampling(3, "dense", 2), Sampling(6, "segment", 1, 3))
 
 
@@ -44,7 +44,7 @@ def write(path: Path, count: int = 20, *, codec="libx264", pix_fmt="yuv420p", pt
     return path
 
 
-def videos(folder: Path) -> dict[str, tuple[Path, Part]]:
+def videos(folder: Path) -> dict[str, tuple[Path, ClipSpan]]:
     """The odd files by name."""
     uneven = np.cumsum([0, *([40, 200, 90, 10] * 5)])[:20].tolist()
     found = {
@@ -69,11 +69,11 @@ def videos(folder: Path) -> dict[str, tuple[Path, Part]]:
     with tarfile.open(folder / "shard.tar", "w") as tar:
         tar.add(found["plain"], "plain.mp4")
         member = tar.getmembers()[0]
-    parts = {name: (path, WHOLE) for name, path in found.items()}
+    parts = {name: (path, WHOLE_FILE) for name, path in found.items()}
     with tarfile.open(folder / "shard.tar") as tar:
         member = tar.getmembers()[0]
-    parts["in a tar"] = folder / "shard.tar", Part(offset=member.offset_data, size=member.size)
-    parts["a span"] = found["plain"], Part(0.5, 1.5)
+    parts["in a tar"] = folder / "shard.tar", ClipSpan(offset=member.offset_data, size=member.size)
+    parts["a span"] = found["plain"], ClipSpan(0.5, 1.5)
     return parts
 
 
@@ -96,7 +96,7 @@ def main() -> None:
             ours = torchcodec.decode_with_torchcodec(path, sampling, SIZE, part)
             off = np.abs(ours.astype(int) - decode_clip(path, sampling, SIZE, part))
             most, mean = max(most, int(off.max())), max(mean, float(off.mean()))
-        own = part == WHOLE and torchcodec._decoded(path, SAMPLINGS[0], SIZE) is not None
+        own = part == WHOLE_FILE and torchcodec._try_decode(path, SAMPLINGS[0], SIZE) is not None
         print(name, "torchcodec" if own else "PyAV", most, round(mean, 3), sep="\t")
     for name, path in refusals(folder).items():
         said = []

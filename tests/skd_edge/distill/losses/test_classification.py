@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.losses.classification import early_learning, soft_cross_entropy
+from skd_edge.distill.losses.classification import early_learning_loss, soft_cross_entropy
 
 
 @settings(max_examples=40, deadline=None)
@@ -38,15 +38,15 @@ def test_early_learning_is_at_most_zero_and_lowest_at_agreement(seed, batch, cla
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(5 * rng.normal(size=(batch, classes)))
     memory = torch.from_numpy(rng.uniform(0, 1) * rng.dirichlet(np.ones(classes), batch))
-    loss = early_learning(logits, memory)
+    loss = early_learning_loss(logits, memory)
     assert loss.item() <= 1e-12
-    agreeing = early_learning(20.0 * torch.nn.functional.one_hot(memory.argmax(1), classes), memory)
+    agreeing = early_learning_loss(20.0 * torch.nn.functional.one_hot(memory.argmax(1), classes), memory)
     assert agreeing <= loss + 1e-9
 
 
 def test_an_empty_memory_says_nothing():
     logits = torch.randn(3, 4, requires_grad=True)
-    loss = early_learning(logits, torch.zeros(3, 4))
+    loss = early_learning_loss(logits, torch.zeros(3, 4))
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
@@ -54,5 +54,5 @@ def test_an_empty_memory_says_nothing():
 
 def test_full_agreement_is_finite():
     logits = 100 * torch.eye(3)
-    loss = early_learning(logits.requires_grad_(), torch.eye(3))
+    loss = early_learning_loss(logits.requires_grad_(), torch.eye(3))
     assert loss.item() == pytest.approx(np.log(1e-4), rel=1e-3)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 import skd_edge.distill.losses as losses
 from skd_edge.distill.losses import LOGIT_LOSSES
-from skd_edge.distill.losses.classification import early_learning, soft_cross_entropy
-from skd_edge.distill.losses.correlation import correlate
-from skd_edge.distill.losses.distribution import DistributionLoss, Kind
-from skd_edge.distill.losses.mmd import mmd
-from skd_edge.distill.losses.pkt import pkt
+from skd_edge.distill.losses.classification import early_learning_loss, soft_cross_entropy
+from skd_edge.distill.losses.correlation import correlation_loss
+from skd_edge.distill.losses.distribution import DistributionKind, DistributionLoss
+from skd_edge.distill.losses.mmd import mmd_loss
+from skd_edge.distill.losses.pkt import pkt_loss
 from skd_edge.distill.losses.wasserstein import gaussian_w2
 
 B, T, C = 5, 3, 4
@@ -29,12 +29,12 @@ HELPERS = {"__init__", "precision", "frames"}
 Scale = Literal["same", "square", "other"]
 
 
-def _projected(kind: Kind, x: Tensor, y: Tensor) -> Tensor:
+def _projected(kind: DistributionKind, x: Tensor, y: Tensor) -> Tensor:
     """The distribution loss of one substage, its projector the identity."""
     loss = DistributionLoss((x.shape[2],), (y.shape[2],), kind=kind)
     loss = loss.to(torch.promote_types(x.dtype, torch.float32)).eval()
     with torch.no_grad():
-        for project in loss.project:
+        for project in loss.projectors:
             project.weight.copy_(torch.eye(x.shape[2]))
             project.bias.zero_()
     return loss([x], [y])
@@ -42,7 +42,7 @@ def _projected(kind: Kind, x: Tensor, y: Tensor) -> Tensor:
 
 def _of_two(kind: str, x: Tensor, y: Tensor) -> Tensor:
     """Two substages, the second of another width."""
-    return correlate([x, x[..., :2] * x[..., 1:3]], [y, y[..., :2] * y[..., 1:3]], kind=kind)
+    return correlation_loss([x, x[..., :2] * x[..., 1:3]], [y, y[..., :2] * y[..., 1:3]], kind=kind)
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,17 @@ CASES = [
     ),
     *(
         Case(f"distribution, {kind}", "distribution", partial(_projected, kind), (T, C), scale=SCALE_OF_KIND[kind])
-        for kind in get_args(Kind)
+        for kind in get_args(DistributionKind)
     ),
     Case("labels", "labels", lambda x, y: soft_cross_entropy(x, y.softmax(1)), (C,), False, scale="other"),
-    Case("elr", "labels", lambda x, y: early_learning(x, 0.7 * y.softmax(1)), (C,), False, False, scale="other"),
-    Case("correlation", "correlation", lambda x, y: correlate([x], [y]), (T, C)),
+    Case("elr", "labels", lambda x, y: early_learning_loss(x, 0.7 * y.softmax(1)), (C,), False, False, scale="other"),
+    Case("correlation", "correlation", lambda x, y: correlation_loss([x], [y]), (T, C)),
     Case("correlation of two", "correlation", partial(_of_two, "gram"), (T, C)),
     Case("correlation, pearson", "correlation", partial(_of_two, "pearson"), (T, C)),
     Case("w2", "gaussian", gaussian_w2, (C,), scale="square"),
-    Case("mmd", "mmd", mmd, (C,)),
-    Case("mmd, gaussian", "mmd", partial(mmd, kernel="gaussian"), (C,)),
-    Case("pkt", "pkt", pkt, (C,)),
+    Case("mmd", "mmd", mmd_loss, (C,)),
+    Case("mmd, gaussian", "mmd", partial(mmd_loss, kernel="gaussian"), (C,)),
+    Case("pkt", "pkt", pkt_loss, (C,)),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.losses.correlation import correlate, relation
+from skd_edge.distill.losses.correlation import compute_relation_matrices, correlation_loss
 
 
 def features(seed: int, batch: int, width: int) -> torch.Tensor:
@@ -18,7 +18,7 @@ def features(seed: int, batch: int, width: int) -> torch.Tensor:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1000), batch=st.integers(2, 8), width=st.integers(2, 9))
 def test_a_relation_is_a_cosine_gram_matrix(seed, batch, width):
-    (r,) = relation([features(seed, batch, width).flatten(1)])
+    (r,) = compute_relation_matrices([features(seed, batch, width).flatten(1)])
     assert r.shape == (batch, batch)
     assert torch.allclose(r, r.T)
     assert torch.allclose(r.diagonal(), torch.ones(batch, dtype=torch.float64))
@@ -30,8 +30,8 @@ def test_a_relation_is_a_cosine_gram_matrix(seed, batch, width):
 def test_scale_shift_and_rotation_of_features_do_not_matter(seed, scale, shift):
     ours, theirs = features(seed, 6, 4), features(seed + 1, 6, 7)
     basis, _ = torch.linalg.qr(features(seed + 2, 1, 4)[0].T @ features(seed + 3, 1, 4)[0] + torch.eye(4))
-    loss = correlate([ours], [theirs]).item()
-    assert correlate([scale * (ours @ basis) + shift], [theirs]).item() == pytest.approx(loss, rel=1e-6)
+    loss = correlation_loss([ours], [theirs]).item()
+    assert correlation_loss([scale * (ours @ basis) + shift], [theirs]).item() == pytest.approx(loss, rel=1e-6)
 
 
 def cosines(x: torch.Tensor) -> torch.Tensor:
@@ -45,12 +45,12 @@ def test_several_substages():
     a, b = [cosines(f) for f in ours], [cosines(f) for f in theirs]
     same = sum(((x - y) ** 2).mean() for x, y in zip(a, b, strict=True))
     steps = sum((((a[k + 1] - a[k]) - (b[k + 1] - b[k])) ** 2).mean() for k in range(2))
-    assert correlate(ours, theirs).item() == pytest.approx(((same + steps) / 3).item(), rel=1e-9)
+    assert correlation_loss(ours, theirs).item() == pytest.approx(((same + steps) / 3).item(), rel=1e-9)
 
 
 def test_unequal_counts_are_an_error():
     with pytest.raises(ValueError, match="argument 2 is"):
-        correlate([features(0, 4, 3)], [features(0, 4, 3), features(1, 4, 3)])
+        correlation_loss([features(0, 4, 3)], [features(0, 4, 3), features(1, 4, 3)])
 
 
 def off_diagonal(r: np.ndarray) -> np.ndarray:
@@ -72,19 +72,19 @@ def test_pearson_of_clips_and_of_frames():
     for clip in range(5):
         p, q = [[cosines(f[clip]).numpy() for f in side] for side in (ours, theirs)]
         intra += sum(uncorrelated(x, y) for x, y in zip(p, q, strict=True)) + uncorrelated(p[1] - p[0], q[1] - q[0])
-    loss = correlate(ours, theirs, kind="pearson").item()
+    loss = correlation_loss(ours, theirs, kind="pearson").item()
     assert loss == pytest.approx((inter + intra / 5) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gram", "pearson"])
 def test_longer_clips_are_compared_by_segments(kind):
     ours, theirs = features(0, 6, 4), features(1, 6, 7)
-    loss = correlate([ours], [theirs], kind=kind).item()
-    assert correlate([ours], [theirs.repeat_interleave(2, 1)], kind=kind).item() == pytest.approx(loss, rel=1e-9)
+    loss = correlation_loss([ours], [theirs], kind=kind).item()
+    assert correlation_loss([ours], [theirs.repeat_interleave(2, 1)], kind=kind).item() == pytest.approx(loss, rel=1e-9)
 
 
 def test_features_far_from_zero_keep_their_relations():
     """Float32: centring before the products, or they drown in what all clips share."""
     ours, theirs = features(0, 6, 4), features(1, 6, 7)
-    far = correlate([(ours + 1000).float()], [theirs.float()])
-    assert far.item() == pytest.approx(correlate([ours], [theirs]).item(), rel=1e-3)
+    far = correlation_loss([(ours + 1000).float()], [theirs.float()])
+    assert far.item() == pytest.approx(correlation_loss([ours], [theirs]).item(), rel=1e-3)

@@ -56,8 +56,8 @@ def test_the_teachers_scale_does_not_matter():
     (ours,), (theirs,) = staged(0, (3,)), staged(1, (5,))
     base = loss([ours], [theirs]).item()
     with torch.no_grad():
-        loss.project[0].weight.mul_(10)
-        loss.project[0].bias.mul_(10)
+        loss.projectors[0].weight.mul_(10)
+        loss.projectors[0].bias.mul_(10)
     assert loss([ours], [10 * theirs]).item() == pytest.approx(base, rel=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_no_substage_drowns_the_others():
     loss.discrepancy.copy_(torch.tensor([100.0, 1.0]))
     loss.momentum = 1.0  # keeps them
     ours, theirs = staged(0, (3, 3)), staged(1, (3, 3))
-    each = gaussian_distances([p(f) for p, f in zip(loss.project, ours, strict=True)], theirs).tolist()
+    each = gaussian_distances([p(f) for p, f in zip(loss.projectors, ours, strict=True)], theirs).tolist()
     expected = (each[0] * 0.01 + each[1]) / (0.01 + 1)
     assert loss(ours, theirs).item() == pytest.approx(expected, rel=1e-4)
 
@@ -88,7 +88,7 @@ def test_a_constant_substage_of_the_teacher_neither_explodes_nor_silences_the_ot
         assert all(g is None or g.abs().max() < 100 for g in gradients)
     if kind == "gaussian":
         lone = DistributionLoss((4,), (6,))
-        lone.project[0].load_state_dict(loss.project[1].state_dict())
+        lone.projectors[0].load_state_dict(loss.projectors[1].state_dict())
         assert value_now.item() == pytest.approx(lone([ours[1]], [theirs[1]]).item(), rel=1e-5)
 
 

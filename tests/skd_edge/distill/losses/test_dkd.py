@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.losses.dkd import dkd
-from skd_edge.distill.losses.kd import kd
+from skd_edge.distill.losses.dkd import dkd_loss
+from skd_edge.distill.losses.kd import kd_loss
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -43,11 +43,11 @@ def test_formula(seed, batch, classes, t, alpha, beta):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(0, 2, (2, batch, classes))
     target = rng.integers(0, classes, batch)
-    given_target = dkd(
+    given_target = dkd_loss(
         *map(torch.from_numpy, (x, y)), temperature=t, target=torch.from_numpy(target), alpha=alpha, beta=beta
     )
     assert given_target.item() == pytest.approx(formula(x, y, target, t, alpha, beta), rel=1e-6, abs=1e-9)
-    first_choice = dkd(*map(torch.from_numpy, (x, y)), temperature=t, alpha=alpha, beta=beta)
+    first_choice = dkd_loss(*map(torch.from_numpy, (x, y)), temperature=t, alpha=alpha, beta=beta)
     assert first_choice.item() == pytest.approx(formula(x, y, y.argmax(1), t, alpha, beta), rel=1e-6, abs=1e-9)
 
 
@@ -56,4 +56,6 @@ def test_formula(seed, batch, classes, t, alpha, beta):
 def test_plain_distillation_is_alpha_one_and_beta_the_probability_of_another_class(seed, batch, classes, t):
     x, y = torch.from_numpy(np.random.default_rng(seed).normal(0, 2, (2, batch, classes)))
     other = 1 - torch.softmax(y / t, 1).max().item()
-    assert dkd(x, y, temperature=t, beta=other).item() == pytest.approx(kd(x, y, temperature=t).item(), abs=1e-9)
+    assert dkd_loss(x, y, temperature=t, beta=other).item() == pytest.approx(
+        kd_loss(x, y, temperature=t).item(), abs=1e-9
+    )

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.losses.mmd import mmd
+from skd_edge.distill.losses.mmd import mmd_loss
 
 
 def formula(a: np.ndarray, b: np.ndarray, kernel: str) -> float:
@@ -37,7 +37,7 @@ def formula(a: np.ndarray, b: np.ndarray, kernel: str) -> float:
 def test_formula(seed, n, m, c, kernel):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(1, 2, (n, c)), rng.normal(-1, 0.5, (m, c))
-    distance = mmd(torch.from_numpy(a), torch.from_numpy(b), kernel=kernel).item()
+    distance = mmd_loss(torch.from_numpy(a), torch.from_numpy(b), kernel=kernel).item()
     assert distance == pytest.approx(formula(a, b, kernel), rel=1e-6, abs=1e-9)
     assert distance >= -1e-12
 
@@ -45,13 +45,13 @@ def test_formula(seed, n, m, c, kernel):
 @pytest.mark.parametrize("kernel", ["polynomial", "gaussian"])
 def test_groups_are_compared_one_by_one_and_order_within_does_not_matter(kernel):
     a, b = torch.randn(2, 4, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert mmd(a, a.flip(1), kernel=kernel).item() == pytest.approx(0, abs=1e-12)
-    assert mmd(a, a.flip(0), kernel=kernel) > 1e-3
+    assert mmd_loss(a, a.flip(1), kernel=kernel).item() == pytest.approx(0, abs=1e-12)
+    assert mmd_loss(a, a.flip(0), kernel=kernel) > 1e-3
     if kernel == "polynomial":  # the Gaussian's width is of all groups together
-        one_by_one = torch.stack([mmd(x, y) for x, y in zip(a, b, strict=True)]).mean()
-        assert mmd(a, b).item() == pytest.approx(one_by_one.item(), rel=1e-9)
+        one_by_one = torch.stack([mmd_loss(x, y) for x, y in zip(a, b, strict=True)]).mean()
+        assert mmd_loss(a, b).item() == pytest.approx(one_by_one.item(), rel=1e-9)
 
 
 def test_a_sign_is_seen():
     a = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 1
-    assert mmd(a, -a) > 0.1
+    assert mmd_loss(a, -a) > 0.1

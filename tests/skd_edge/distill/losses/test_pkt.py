@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.losses.pkt import pkt
+from skd_edge.distill.losses.pkt import pkt_loss
 
 
 def neighbours(x: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def test_formula(seed, n, c, d):
     a, b = rng.normal(1, 1, (n, c)), rng.normal(1, 1, (n, d))
     q, p = neighbours(a), neighbours(b)
     expected = (p * np.log(p / q)).sum(1).mean()
-    assert pkt(torch.from_numpy(a), torch.from_numpy(b)).item() == pytest.approx(expected, rel=1e-2, abs=1e-4)
+    assert pkt_loss(torch.from_numpy(a), torch.from_numpy(b)).item() == pytest.approx(expected, rel=1e-2, abs=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
@@ -33,13 +33,13 @@ def test_scale_and_rotation_do_not_matter(seed, scale):
     g = torch.Generator().manual_seed(seed)
     a, b, r = (torch.randn(6, 4, generator=g, dtype=torch.float64) for _ in range(3))
     basis, _ = torch.linalg.qr(r[:4])
-    assert pkt(scale * a @ basis, b).item() == pytest.approx(pkt(a, b).item(), rel=1e-6)
-    assert pkt(scale * b @ basis, b).item() == pytest.approx(0, abs=1e-9)
+    assert pkt_loss(scale * a @ basis, b).item() == pytest.approx(pkt_loss(a, b).item(), rel=1e-6)
+    assert pkt_loss(scale * b @ basis, b).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_opposites_stay_finite():
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
-    loss = pkt(x, torch.tensor([[1.0, 0.0], [1.0, 0.1]]))
+    loss = pkt_loss(x, torch.tensor([[1.0, 0.0], [1.0, 0.1]]))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(x.grad).all()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from skd_edge.labels.cleaning.pseudo_labels import optimise
-from skd_edge.labels.kept import read_labels, write_labels
-from skd_edge.recipe.labels import Labels
+from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
+from skd_edge.labels.kept import read_pseudo_labels, write_pseudo_labels
+from skd_edge.recipe.labels import LabelSettings
 
 
 def test_the_very_same(tmp_path):
     rng = np.random.default_rng(0)
     q = rng.dirichlet(np.ones(3), 60).astype(np.float32)
     features = rng.normal(size=(60, 5)).astype(np.float32)
-    made = optimise(rng.integers(-1, 3, 60), q, features, Labels())
-    write_labels(tmp_path / "labels" / "x.npz", made)
-    kept = read_labels(tmp_path / "labels" / "x.npz")
+    made = estimate_pseudo_labels(rng.integers(-1, 3, 60), q, features, LabelSettings())
+    write_pseudo_labels(tmp_path / "labels" / "x.npz", made)
+    kept = read_pseudo_labels(tmp_path / "labels" / "x.npz")
     assert kept is not None
     assert made.evidence is not None
     assert kept.evidence is not None
@@ -27,8 +27,12 @@ def test_the_very_same(tmp_path):
 
 
 def test_nothing_there_or_half_of_it(tmp_path):
-    assert read_labels(tmp_path / "none.npz") is None
-    write_labels(tmp_path / "x.npz", optimise(np.zeros(30, int), np.full((30, 2), 0.5, np.float32),
-                                              np.zeros((30, 2), np.float32), Labels()))  # fmt: skip
+    assert read_pseudo_labels(tmp_path / "none.npz") is None
+    write_pseudo_labels(
+        tmp_path / "x.npz",
+        estimate_pseudo_labels(
+            np.zeros(30, int), np.full((30, 2), 0.5, np.float32), np.zeros((30, 2), np.float32), LabelSettings()
+        ),
+    )
     (tmp_path / "half.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:200])
-    assert read_labels(tmp_path / "half.npz") is None
+    assert read_pseudo_labels(tmp_path / "half.npz") is None

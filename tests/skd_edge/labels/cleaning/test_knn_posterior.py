@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.labels.cleaning.knn_posterior import noise_matrix, opinions, posterior
-from skd_edge.labels.cleaning.pseudo_labels import optimise
-from skd_edge.labels.sources.noise_simulation import corrupt
-from skd_edge.recipe.labels import Labels, Noise
+from skd_edge.labels.cleaning.knn_posterior import compute_posterior, estimate_noise_matrix, knn_class_probabilities
+from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
+from skd_edge.labels.sources.noise_simulation import corrupt_labels
+from skd_edge.recipe.labels import LabelSettings, NoiseSettings
 
 N, CLASSES = 1000, 8
 
@@ -19,7 +19,7 @@ def planted(kind: str, rate: float, *, right=0.8, spread=0.6, seed=0):
     """Truth, weak labels, a network that is right as often as ``right`` says, and features that overlap."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(N) % CLASSES)
-    weak = corrupt(truth, CLASSES, Noise(kind=kind, rate=rate), seed)
+    weak = corrupt_labels(truth, CLASSES, NoiseSettings(kind=kind, rate=rate), seed)
     said = np.where(rng.random(N) < right, truth, rng.integers(0, CLASSES, N))
     q = 0.5 * rng.dirichlet(np.ones(CLASSES), N)
     q[np.arange(N), said] += 0.5
@@ -30,7 +30,7 @@ def planted(kind: str, rate: float, *, right=0.8, spread=0.6, seed=0):
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.2), ("symmetric", 0.4), ("classes", 0.4)])
 def test_planted_noise_is_repaired(kind, rate):
     truth, weak, q, features = planted(kind, rate)
-    pseudo = optimise(weak, q, features, Labels())
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings())
     assert (weak == truth).mean() == pytest.approx(1 - rate)
     assert (pseudo.hard == truth).mean() > 0.97
     assert pseudo.noise_rate == pytest.approx(rate, abs=0.04)
@@ -38,7 +38,7 @@ def test_planted_noise_is_repaired(kind, rate):
 
 def test_it_is_better_than_the_network_and_than_the_labels():
     truth, weak, q, features = planted("symmetric", 0.4, right=0.6, spread=1.2)
-    right = (optimise(weak, q, features, Labels()).hard == truth).mean()
+    right = (estimate_pseudo_labels(weak, q, features, LabelSettings()).hard == truth).mean()
     assert right > (q.argmax(1) == truth).mean() + 0.1
     assert right > (weak == truth).mean() + 0.1
 
@@ -46,7 +46,7 @@ def test_it_is_better_than_the_network_and_than_the_labels():
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("classes", 0.4)])
 def test_the_noise_matrix_is_found(kind, rate):
     truth, weak, q, features = planted(kind, rate)
-    matrix = noise_matrix(weak, opinions(weak, q, features))
+    matrix = estimate_noise_matrix(weak, knn_class_probabilities(weak, q, features))
     counted = np.array([[((truth == a) & (weak == b)).sum() for b in range(CLASSES)] for a in range(CLASSES)])
     assert np.abs(matrix - counted / counted.sum(1, keepdims=True)).max() < 0.12
     assert np.abs(np.diagonal(matrix).mean() - (1 - rate)) < 0.05
@@ -56,7 +56,7 @@ def test_a_clips_own_label_is_no_witness_of_it():
     _, weak, q, features = planted("symmetric", 0.4)
     other = weak.copy()
     other[0] = (weak[0] + 1) % CLASSES
-    mine, theirs = (opinions(w, q, features)[0] for w in (weak, other))
+    mine, theirs = (knn_class_probabilities(w, q, features)[0] for w in (weak, other))
     assert mine == pytest.approx(theirs, abs=0.01)  # by way of the noise matrix alone
 
 
@@ -64,7 +64,7 @@ def test_unlabelled_clips_take_part():
     """A third of the clips without a label get one from the network and their neighbours; they are said to be so."""
     truth, weak, q, features = planted("symmetric", 0.2)
     weak = np.where(np.arange(N) % 3 == 0, -1, weak)
-    pseudo = optimise(weak, q, features, Labels())
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings())
     none = weak < 0
     assert set(pseudo.why[none]) == {"unlabelled"}
     assert (pseudo.wrong[none] == 1).all()
@@ -81,7 +81,7 @@ def test_whatever_is_said(method, seed, n, classes, missing):
     weak = np.where(rng.random(n) < missing, -1, rng.integers(0, classes, n))
     q = rng.dirichlet(np.full(classes, rng.choice([0.05, 1.0, 50.0])), n).astype(np.float32)
     features = rng.choice([0.0, 1.0, 1e4]) * rng.normal(size=(n, 5)).astype(np.float32)
-    pseudo = optimise(weak, q, features.astype(np.float32), Labels(method=method))
+    pseudo = estimate_pseudo_labels(weak, q, features.astype(np.float32), LabelSettings(method=method))
     assert np.isfinite(pseudo.targets).all()
     assert (pseudo.targets >= 0).all()
     assert np.allclose(pseudo.targets.sum(1), 1, atol=1e-4)
@@ -91,7 +91,7 @@ def test_whatever_is_said(method, seed, n, classes, missing):
 
 def test_soft_trusts_no_label():
     _, weak, q, features = planted("symmetric", 0.4)
-    pseudo = optimise(weak, q, features, Labels(method="soft"))
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(method="soft"))
     assert np.allclose(pseudo.targets, q, atol=1e-6)
     assert set(pseudo.why) == {"replaced"}
 
@@ -99,12 +99,12 @@ def test_soft_trusts_no_label():
 def test_bayes_rule():
     """Two witnesses of known quality, by hand."""
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
-    said = posterior(np.array([0, 1, -1]), np.array([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7]]), matrix)
+    said = compute_posterior(np.array([0, 1, -1]), np.array([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7]]), matrix)
     assert said == pytest.approx(np.array([[2 / 3, 1 / 3], [0.75, 0.25], [0.3, 0.7]]))
 
 
 def test_confident_learning_finds_what_is_planted():
     truth, weak, q, features = planted("symmetric", 0.2, right=0.97)
-    pseudo = optimise(weak, q, features, Labels(method="confident"))
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(method="confident"))
     assert (pseudo.hard == truth).mean() > 0.93
     assert set(np.unique(pseudo.wrong)) <= {0.0, np.float32(0.49), 1.0}

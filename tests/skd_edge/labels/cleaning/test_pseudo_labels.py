@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, optimise
-from skd_edge.labels.sources.noise_simulation import corrupt
-from skd_edge.recipe.labels import Labels, Noise
+from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, estimate_pseudo_labels
+from skd_edge.labels.sources.noise_simulation import corrupt_labels
+from skd_edge.recipe.labels import LabelSettings, NoiseSettings
 
-SETTINGS = Labels()
+SETTINGS = LabelSettings()
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def planted(rate: float, *, n=800, classes=8, right=0.9, seed=0):
     """Truth, weak labels with symmetric noise, what a good network says, and its features."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(n) % classes)
-    weak = corrupt(truth, classes, Noise(kind="symmetric", rate=rate), seed)
+    weak = corrupt_labels(truth, classes, NoiseSettings(kind="symmetric", rate=rate), seed)
     said = np.where(rng.random(n) < right, truth, rng.integers(0, classes, n))
     return truth, weak, voice(said, classes, 0.7, rng), seen(truth, classes, rng)
 
@@ -60,7 +60,7 @@ def check(pseudo: PseudoLabels, n: int, classes: int) -> None:
 @pytest.mark.parametrize("rate", [0.2, 0.4])
 def test_planted_noise_is_mostly_repaired(rate, prototypes):
     truth, weak, q, features = planted(rate)
-    pseudo = optimise(weak, q, features, Labels(method="mixture", prototypes=prototypes))
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(method="mixture", prototypes=prototypes))
     check(pseudo, 800, 8)
     before, after = (weak == truth).mean(), (pseudo.hard == truth).mean()
     assert before == pytest.approx(1 - rate)
@@ -74,14 +74,16 @@ def test_planted_noise_is_mostly_repaired(rate, prototypes):
 
 def test_prototypes_help_where_the_network_errs():
     truth, weak, q, features = planted(0.4, right=0.75)
-    plain, sharpened = (optimise(weak, q, features, Labels(method="mixture", prototypes=p)) for p in (False, True))
+    plain, sharpened = (
+        estimate_pseudo_labels(weak, q, features, LabelSettings(method="mixture", prototypes=p)) for p in (False, True)
+    )
     assert (sharpened.hard == truth).mean() >= (plain.hard == truth).mean()
 
 
 def test_clean_labels_with_a_confident_right_network_are_left_alone():
     rng = np.random.default_rng(0)
     weak = rng.permutation(np.arange(400) % 5)
-    pseudo = optimise(weak, voice(weak, 5, 0.95, rng), seen(weak, 5, rng), SETTINGS)
+    pseudo = estimate_pseudo_labels(weak, voice(weak, 5, 0.95, rng), seen(weak, 5, rng), SETTINGS)
     assert np.array_equal(pseudo.hard, weak)
     assert set(pseudo.why) == {"kept"}
     assert pseudo.noise_rate < 0.02
@@ -91,7 +93,7 @@ def test_clean_labels_with_a_confident_right_network_are_left_alone():
 def test_a_network_that_knows_nothing_changes_nothing_much():
     rng = np.random.default_rng(0)
     weak = rng.integers(0, 4, 200)
-    pseudo = optimise(weak, np.full((200, 4), 0.25, np.float32), seen(weak, 4, rng), SETTINGS)
+    pseudo = estimate_pseudo_labels(weak, np.full((200, 4), 0.25, np.float32), seen(weak, 4, rng), SETTINGS)
     assert np.array_equal(pseudo.hard, weak)
 
 
@@ -110,13 +112,17 @@ def test_whatever_the_network_says(seed, n, classes, share, sharpness, prototype
     weak = rng.integers(0, classes, n)
     q = rng.dirichlet(np.full(classes, sharpness), n).astype(np.float32)
     features = rng.normal(size=(n, 5)).astype(np.float32)
-    pseudo = optimise(weak, q, features, Labels(method="mixture", min_class_share=share, prototypes=prototypes))
+    pseudo = estimate_pseudo_labels(
+        weak, q, features, LabelSettings(method="mixture", min_class_share=share, prototypes=prototypes)
+    )
     check(pseudo, n, classes)
     own = pseudo.targets[np.arange(n), weak]
     for c in np.unique(weak):
         members = weak == c
         assert (own[members] >= 0.5 - 1e-6).sum() >= share * members.sum() - 1e-9
-    again = optimise(weak, q, features, Labels(method="mixture", min_class_share=share, prototypes=prototypes))
+    again = estimate_pseudo_labels(
+        weak, q, features, LabelSettings(method="mixture", min_class_share=share, prototypes=prototypes)
+    )
     assert np.array_equal(pseudo.targets, again.targets)
 
 
@@ -125,14 +131,14 @@ def test_the_guard_holds_where_everything_speaks_against_a_class():
     rng = np.random.default_rng(0)
     weak = np.arange(300) % 3
     q = voice(np.zeros(300, np.int64), 3, 0.97, rng)
-    pseudo = optimise(weak, q, seen(np.zeros(300, np.int64), 3, rng), Labels(min_class_share=0.3))
+    pseudo = estimate_pseudo_labels(weak, q, seen(np.zeros(300, np.int64), 3, rng), LabelSettings(min_class_share=0.3))
     for c in (1, 2):
         assert (pseudo.hard[weak == c] == c).sum() >= 30
 
 
 def test_a_class_that_keeps_all_its_clips():
     _, weak, q, features = planted(0.4)
-    pseudo = optimise(weak, q, features, Labels(min_class_share=1.0))
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(min_class_share=1.0))
     assert np.array_equal(pseudo.hard, weak)
     assert (pseudo.why == "guarded").sum() > 200
 
@@ -145,7 +151,7 @@ def test_a_rare_class_is_not_emptied():
     truth[rare] = weak[rare] = 8
     q = np.pad(q, ((0, 0), (0, 1)))
     features[rare] = rng.normal(4, 0.3, (6, 16))
-    pseudo = optimise(weak, q, features, SETTINGS)
+    pseudo = estimate_pseudo_labels(weak, q, features, SETTINGS)
     check(pseudo, 800, 9)
     assert (pseudo.hard[rare] == 8).sum() >= 2
 
@@ -154,7 +160,7 @@ def test_a_clip_that_was_never_looked_at_keeps_its_weak_label():
     """A row of zeros is no opinion: batches leave out the last few clips of an epoch."""
     _, weak, q, features = planted(0.4)
     q[::10] = 0
-    pseudo = optimise(weak, q, features, SETTINGS)
+    pseudo = estimate_pseudo_labels(weak, q, features, SETTINGS)
     check(pseudo, 800, 8)
     assert np.array_equal(pseudo.hard[::10], weak[::10])
     assert set(pseudo.why[::10]) == {"kept"}
@@ -165,10 +171,12 @@ def test_all_labels_equal(n):
     rng = np.random.default_rng(0)
     weak = np.full(n, 1)
     for q in (rng.dirichlet(np.ones(3), n), np.full((n, 3), 1 / 3), np.eye(3)[np.zeros(n, int)]):
-        pseudo = optimise(weak, q.astype(np.float32), rng.normal(size=(n, 4)).astype(np.float32), SETTINGS)
+        pseudo = estimate_pseudo_labels(
+            weak, q.astype(np.float32), rng.normal(size=(n, 4)).astype(np.float32), SETTINGS
+        )
         check(pseudo, n, 3)
 
 
 def test_features_without_any_variance():
     _, weak, q, features = planted(0.4, n=100, classes=4)
-    check(optimise(weak, q, np.zeros_like(features), SETTINGS), 100, 4)
+    check(estimate_pseudo_labels(weak, q, np.zeros_like(features), SETTINGS), 100, 4)

@@ -10,14 +10,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.labels.cleaning.pseudo_labels import optimise
+from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
 from skd_edge.labels.csv_files import write_sheet
-from skd_edge.labels.dataset import deployed_view, gather
-from skd_edge.labels.sources.annotators import known_prior, trusted_labels, with_voters
-from skd_edge.pipeline.plan import facts_of
-from skd_edge.recipe.labels import Labels
+from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+from skd_edge.labels.sources.annotators import add_annotators, read_trusted_labels, resolve_class_prior
+from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Recipe
 from skd_export.bundle.writer import ModelFile, write_bundle
 
@@ -68,9 +68,12 @@ def model(tmp_path_factory):
         helper.make_tensor("bias", TensorProto.FLOAT, [1, 3], [0.0, 0.0, 2.0]),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("clip", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 3])], constants,
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("clip", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 3])],
+        constants,
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return path
 
@@ -92,7 +95,7 @@ def test_label_rules_and_a_table_vote_together(videos, cache, tmp_path):
     table[5][1:] = ["0.34", "0.33", "0.33"]  # and of clip 4 the model is not sure
     write_sheet(tmp_path / "p.csv", table[0], table[1:])
     made = recipe(videos, rules=RULES, models=[{"name": "zoo", "table": tmp_path / "p.csv", "at_least": 0.5}])
-    material = gather(made, cache)
+    material = load_training_data(made, cache)
     assert material.votes.annotators == ("label", "rules", "zoo")
     for name, (label, rules, zoo) in zip(material.clips.train.names, material.votes.given.tolist(), strict=True):
         i = int(name.split(".")[0])
@@ -100,18 +103,24 @@ def test_label_rules_and_a_table_vote_together(videos, cache, tmp_path):
         assert rules == (i % 3 if i % 2 else -1)
         assert zoo == (i % 3 if i < 12 and i not in (2, 4) else -1)
     truth = np.array([int(n.split(".")[0]) % 3 for n in material.clips.train.names])
-    alone = gather(recipe(videos), cache)
-    assert (material.weak == truth).mean() > (alone.weak == truth).mean()
+    alone = load_training_data(recipe(videos), cache)
+    assert (material.weak_labels == truth).mean() > (alone.weak_labels == truth).mean()
     assert material.weak_hash != alone.weak_hash
 
 
 def test_a_model_runs_on_the_clips_and_is_asked_once(videos, cache, model, tmp_path):
     names = ["grow", "stranger", "spin_cw"]
-    preprocess = Preprocess(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+    preprocess = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
     bundle = write_bundle(
-        tmp_path / "b", name="old", classes=names, sampling=Sampling(4, "uniform", 2), preprocess=preprocess,
-        models=[ModelFile(model, "fp32", "s", ["s"])], licences={}, created_by="a test",
-    )  # fmt: skip
+        tmp_path / "b",
+        name="old",
+        classes=names,
+        sampling=Sampling(4, "uniform", 2),
+        preprocess=preprocess,
+        models=[ModelFile(model, "fp32", "s", ["s"])],
+        licences={},
+        created_by="a test",
+    )
     judges = [
         {"name": "file", "onnx": model},
         {"name": "bundle", "bundle": bundle},
@@ -122,8 +131,8 @@ def test_a_model_runs_on_the_clips_and_is_asked_once(videos, cache, model, tmp_p
 
     def voters():
         listing = list_clips(made.data, seed=0, cache=cache)
-        view = deployed_view(made.clip)
-        return with_voters(listing, made, view, cache, progress=lambda done, total: asked.append((done, total)))
+        view = inference_preprocessing(made.clip)
+        return add_annotators(listing, made, view, cache, progress=lambda done, total: asked.append((done, total)))
 
     listing = voters()
     assert listing.annotators == ("label", "file", "bundle", "strange", "unsure")
@@ -149,7 +158,7 @@ def test_a_model_runs_on_the_clips_and_is_asked_once(videos, cache, model, tmp_p
 )
 def test_what_cannot_be_is_said(videos, cache, labels, says):
     with pytest.raises(UserError, match=says):
-        gather(recipe(videos, **labels), cache)
+        load_training_data(recipe(videos, **labels), cache)
 
 
 @pytest.mark.parametrize(
@@ -165,21 +174,24 @@ def test_what_cannot_be_is_said(videos, cache, labels, says):
 def test_a_table_of_predictions_that_is_none(videos, cache, tmp_path, text, says):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(UserError, match=says):
-        gather(recipe(videos, models=[{"name": "m", "table": tmp_path / "p.csv"}]), cache)
+        load_training_data(recipe(videos, models=[{"name": "m", "table": tmp_path / "p.csv"}]), cache)
 
 
 # ------------------------------------------------------------------------------------------ what is trusted
 def test_trusted_labels_replace_the_weak_ones_and_name_other_legs(videos, cache, tmp_path):
-    write_sheet(tmp_path / "t.csv", ["rank", "clip", "trusted"], [["1", "0.mp4", "blink"], ["2", "1.mp4", ""],
-                                                                  ["3", "29.mp4", "grow"]])  # fmt: skip
-    plain, checked = (gather(recipe(videos, **k), cache) for k in ({}, {"trusted": tmp_path / "t.csv"}))
+    write_sheet(
+        tmp_path / "t.csv",
+        ["rank", "clip", "trusted"],
+        [["1", "0.mp4", "blink"], ["2", "1.mp4", ""], ["3", "29.mp4", "grow"]],
+    )
+    plain, checked = (load_training_data(recipe(videos, **k), cache) for k in ({}, {"trusted": tmp_path / "t.csv"}))
     assert plain.trusted is None
-    assert plain.weak[0] == 1
-    assert checked.weak[0] == 0
+    assert plain.weak_labels[0] == 1
+    assert checked.weak_labels[0] == 0
     assert np.flatnonzero(checked.trusted).tolist() == [0]
-    assert np.array_equal(checked.weak[1:], plain.weak[1:])
-    assert facts_of(checked).weak != facts_of(plain).weak
-    assert facts_of(checked).data == facts_of(plain).data  # no clip is decoded again
+    assert np.array_equal(checked.weak_labels[1:], plain.weak_labels[1:])
+    assert fingerprint_of(checked).weak_labels_hash != fingerprint_of(plain).weak_labels_hash
+    assert fingerprint_of(checked).clips_hash == fingerprint_of(plain).clips_hash  # no clip is decoded again
 
 
 def test_a_trusted_file_that_does_not_fit(tmp_path):
@@ -191,8 +203,8 @@ def test_a_trusted_file_that_does_not_fit(tmp_path):
     ):
         write_sheet(file, ["clip", "trusted"], rows)
         with pytest.raises(UserError, match=says):
-            trusted_labels(file, ["a", "b"], CLASSES)
-    assert trusted_labels(None, ["a"], CLASSES).tolist() == [-1]
+            read_trusted_labels(file, ["a", "b"], CLASSES)
+    assert read_trusted_labels(None, ["a"], CLASSES).tolist() == [-1]
 
 
 @pytest.mark.parametrize("method", ["neighbours", "mixture", "soft"])
@@ -205,14 +217,16 @@ def test_the_optimiser_keeps_what_is_trusted(method):
     q[np.arange(n), truth] = 0.85
     features = (np.eye(classes)[truth] + 0.1 * rng.normal(size=(n, classes))).astype(np.float32)
     trusted = rng.random(n) < 0.3  # also labels that everything else speaks against
-    pseudo = optimise(weak, q, features, Labels(method=method), trusted)
+    pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(method=method), trusted)
     assert np.array_equal(pseudo.hard[trusted], weak[trusted])
     assert (pseudo.targets.max(1)[trusted] == 1).all()
     assert set(pseudo.why[trusted]) == {"trusted"}
-    nobody = optimise(weak, q, features, Labels(method=method), np.zeros(n, bool))
-    assert np.array_equal(nobody.targets, optimise(weak, q, features, Labels(method=method)).targets)
+    nobody = estimate_pseudo_labels(weak, q, features, LabelSettings(method=method), np.zeros(n, bool))
+    assert np.array_equal(
+        nobody.targets, estimate_pseudo_labels(weak, q, features, LabelSettings(method=method)).targets
+    )
 
 
 def test_a_known_prior_is_scaled():
-    assert known_prior(Labels(prior={"b": 3, "a": 1}), ("a", "b")).tolist() == [0.25, 0.75]
-    assert known_prior(Labels(), ("a", "b")) is None
+    assert resolve_class_prior(LabelSettings(prior={"b": 3, "a": 1}), ("a", "b")).tolist() == [0.25, 0.75]
+    assert resolve_class_prior(LabelSettings(), ("a", "b")) is None

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from skd_edge.labels.sources.keyword_rules import rule_votes, words
-from skd_edge.recipe.labels import Rule
+from skd_edge.labels.sources.keyword_rules import normalise_words, rule_votes
+from skd_edge.recipe.labels import KeywordRule
 
 
 def said(rules, clip="x.mp4", **texts):
-    votes = rule_votes([Rule(**r) for r in rules], [clip], {clip: texts})
+    votes = rule_votes([KeywordRule(**r) for r in rules], [clip], {clip: texts})
     return {voter: column[0] for voter, column in votes.items()}
 
 
@@ -72,16 +72,16 @@ def test_the_heavier_side_wins_and_a_tie_abstains():
 )
 def test_a_rule_that_says_nothing_is_refused(rule):
     with pytest.raises(ValidationError):
-        Rule.model_validate(rule)
+        KeywordRule.model_validate(rule)
 
 
 @given(st.text(max_size=60), st.text(max_size=12).filter(lambda t: any(c.isalnum() for c in t)))
 def test_any_text_and_any_keyword(text, keyword):
     rule = {"label": "a", "any": (keyword,), "within": ("title",)}
     assert said([rule], title=text)["rules"] in ("", "a")
-    if words(keyword).strip():
+    if normalise_words(keyword).strip():
         assert said([rule], title=f"{text} {keyword} {text}")["rules"] == "a"
-    assert words(words(text)) == words(text)
+    assert normalise_words(normalise_words(text)) == normalise_words(text)
 
 
 def test_a_long_text_takes_no_time_to_speak_of():

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.labels.sources.label_model import aggregate, dawid_skene, majority
-from skd_edge.labels.sources.noise_simulation import simulated_votes
-from skd_edge.recipe.labels import Noise
+from skd_edge.labels.sources.label_model import aggregate_votes, dawid_skene, majority_vote
+from skd_edge.labels.sources.noise_simulation import simulate_votes
+from skd_edge.recipe.labels import NoiseSettings
 
 WAYS = ("majority", "dawid-skene")
 
@@ -48,8 +48,9 @@ def directly(votes, classes, smoothing, rounds):
     for a in people:
         said = [belief[i][row[a]] for i, row in enumerate(votes) if row[a] >= 0]
         right = (math.fsum(said) + 1) / (len(said) + 2)
-        extra.append([[right if c == k else (1 - right) / (classes - 1) for k in range(classes)]
-                      for c in range(classes)])  # fmt: skip
+        extra.append(
+            [[right if c == k else (1 - right) / (classes - 1) for k in range(classes)] for c in range(classes)]
+        )
     for _ in range(rounds):
         prior = scaled([math.fsum(b[c] for b in belief) + smoothing / classes for c in range(classes)])
         matrices = []
@@ -61,10 +62,11 @@ def directly(votes, classes, smoothing, rounds):
                         counts[c][row[a]] += belief[i][c]
             matrices.append([scaled(row) for row in counts])
         belief = [
-            scaled([prior[c] * math.prod(matrices[a][c][row[a]] for a in people if row[a] >= 0)
-                    for c in range(classes)])
+            scaled(
+                [prior[c] * math.prod(matrices[a][c][row[a]] for a in people if row[a] >= 0) for c in range(classes)]
+            )
             for row in votes
-        ]  # fmt: skip
+        ]
     return np.array(belief), np.array(prior), np.array(matrices)
 
 
@@ -84,41 +86,130 @@ def test_dawid_skene_is_what_the_equations_say(smoothing):
 # What crowd-kit 1.4.2 (Apache-2.0) answers, DawidSkene(n_iter=2, tol=-1), to these votes; it has no smoothing.
 CROWD_VOTES = np.array(
     [
-        [2, 2, 0, 2], [1, -1, 0, -1], [1, 1, 2, 2], [-1, -1, 0, 0], [0, 2, -1, 2], [0, 1, 1, 0], [0, 0, 0, 2],
-        [0, 2, 0, 0], [0, -1, 0, 0], [2, 1, -1, 0], [1, 1, 1, 0], [2, 2, 1, 0], [1, 1, 2, -1], [1, 1, 0, 0],
-        [2, 1, 2, -1], [2, 2, 2, 0], [1, 1, 1, 1], [-1, 1, 0, -1], [-1, 1, 1, 0], [-1, -1, 1, 2], [0, -1, 0, -1],
-        [-1, 2, 2, 0], [2, 2, 2, 2], [1, 2, 0, 1], [1, 1, 0, 1], [2, 2, 2, 0], [1, 2, 2, 0], [0, 0, -1, 0],
-        [2, 2, -1, 0], [-1, 2, 2, 1], [2, 0, 0, 2], [0, 0, 0, 2], [2, -1, 0, 1], [-1, -1, 2, 0], [0, 2, 0, 1],
-        [1, 1, 1, 1], [-1, -1, 0, 0], [-1, 2, 0, 2], [1, 1, 0, -1], [1, 0, 1, 2], [1, 1, 2, 0], [0, 0, 1, 0],
-        [0, 0, 0, 0], [0, -1, 0, -1], [2, 2, 0, 1], [1, 0, 1, 2], [1, 1, 2, 2], [-1, 0, 0, 1], [1, -1, -1, 1],
-        [2, 2, 2, 2], [1, 1, 0, 0], [1, 1, -1, 0], [2, 1, 0, 2], [-1, 2, -1, -1], [2, 2, -1, 0], [1, 1, 1, 1],
-        [-1, 2, 1, 2], [-1, 2, 0, -1], [1, 1, 0, 0],
+        [2, 2, 0, 2],
+        [1, -1, 0, -1],
+        [1, 1, 2, 2],
+        [-1, -1, 0, 0],
+        [0, 2, -1, 2],
+        [0, 1, 1, 0],
+        [0, 0, 0, 2],
+        [0, 2, 0, 0],
+        [0, -1, 0, 0],
+        [2, 1, -1, 0],
+        [1, 1, 1, 0],
+        [2, 2, 1, 0],
+        [1, 1, 2, -1],
+        [1, 1, 0, 0],
+        [2, 1, 2, -1],
+        [2, 2, 2, 0],
+        [1, 1, 1, 1],
+        [-1, 1, 0, -1],
+        [-1, 1, 1, 0],
+        [-1, -1, 1, 2],
+        [0, -1, 0, -1],
+        [-1, 2, 2, 0],
+        [2, 2, 2, 2],
+        [1, 2, 0, 1],
+        [1, 1, 0, 1],
+        [2, 2, 2, 0],
+        [1, 2, 2, 0],
+        [0, 0, -1, 0],
+        [2, 2, -1, 0],
+        [-1, 2, 2, 1],
+        [2, 0, 0, 2],
+        [0, 0, 0, 2],
+        [2, -1, 0, 1],
+        [-1, -1, 2, 0],
+        [0, 2, 0, 1],
+        [1, 1, 1, 1],
+        [-1, -1, 0, 0],
+        [-1, 2, 0, 2],
+        [1, 1, 0, -1],
+        [1, 0, 1, 2],
+        [1, 1, 2, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 0],
+        [0, -1, 0, -1],
+        [2, 2, 0, 1],
+        [1, 0, 1, 2],
+        [1, 1, 2, 2],
+        [-1, 0, 0, 1],
+        [1, -1, -1, 1],
+        [2, 2, 2, 2],
+        [1, 1, 0, 0],
+        [1, 1, -1, 0],
+        [2, 1, 0, 2],
+        [-1, 2, -1, -1],
+        [2, 2, -1, 0],
+        [1, 1, 1, 1],
+        [-1, 2, 1, 2],
+        [-1, 2, 0, -1],
+        [1, 1, 0, 0],
     ]
-)  # fmt: skip
+)
 CROWD_SAYS = np.array(
     [
-        [0.1348578, 0.0062062, 0.8589360], [0.3189856, 0.5785775, 0.1024369], [0.0219432, 0.8216260, 0.1564307],
-        [0.6304192, 0.1852684, 0.1843123], [0.6864011, 0.0088941, 0.3047047], [0.7520529, 0.2086681, 0.0392790],
-        [0.9856015, 0.0047561, 0.0096424], [0.9111980, 0.0047165, 0.0840855], [0.9472303, 0.0159165, 0.0368533],
-        [0.2634765, 0.2138506, 0.5226730], [0.0453348, 0.9398324, 0.0148327], [0.1349970, 0.0278661, 0.8371369],
-        [0.0196546, 0.8915194, 0.0888260], [0.1985262, 0.7693753, 0.0320985], [0.0339177, 0.1535051, 0.8125772],
-        [0.0150782, 0.0047137, 0.9802082], [0.0131584, 0.9816015, 0.0052401], [0.3896847, 0.5107300, 0.0995852],
-        [0.1601222, 0.7770331, 0.0628446], [0.2436348, 0.4567787, 0.2995865], [0.9297658, 0.0225711, 0.0476630],
-        [0.0608121, 0.0446004, 0.8945876], [0.0073266, 0.0027316, 0.9899418], [0.3230724, 0.4496104, 0.2273171],
-        [0.0660401, 0.9209636, 0.0129963], [0.0150782, 0.0047137, 0.9802082], [0.0609890, 0.1910868, 0.7479241],
-        [0.9809811, 0.0083317, 0.0106872], [0.1223447, 0.0099096, 0.8677457], [0.0464158, 0.1224981, 0.8310861],
-        [0.7348324, 0.0264351, 0.2387325], [0.9856015, 0.0047561, 0.0096424], [0.3307615, 0.1490950, 0.5201435],
-        [0.1043512, 0.2484428, 0.6472061], [0.8842158, 0.0164696, 0.0993146], [0.0131584, 0.9816015, 0.0052401],
-        [0.6304192, 0.1852684, 0.1843123], [0.3922730, 0.0423523, 0.5653747], [0.1467995, 0.8219268, 0.0312737],
-        [0.3275798, 0.6317946, 0.0406256], [0.0279126, 0.8763490, 0.0957385], [0.9697724, 0.0209904, 0.0092372],
-        [0.9913227, 0.0040111, 0.0046662], [0.9297658, 0.0225711, 0.0476630], [0.2053916, 0.0285201, 0.7660883],
-        [0.3275798, 0.6317946, 0.0406256], [0.0219432, 0.8216260, 0.1564307], [0.7705911, 0.1962330, 0.0331759],
-        [0.0895308, 0.8489975, 0.0614716], [0.0073266, 0.0027316, 0.9899418], [0.1985262, 0.7693753, 0.0320985],
-        [0.1051653, 0.8554800, 0.0393547], [0.3083971, 0.1422193, 0.5493837], [0.2950477, 0.0810008, 0.6239515],
-        [0.1223447, 0.0099096, 0.8677457], [0.0131584, 0.9816015, 0.0052401], [0.2225137, 0.1285118, 0.6489745],
-        [0.4891206, 0.0639729, 0.4469065], [0.1985262, 0.7693753, 0.0320985],
+        [0.1348578, 0.0062062, 0.8589360],
+        [0.3189856, 0.5785775, 0.1024369],
+        [0.0219432, 0.8216260, 0.1564307],
+        [0.6304192, 0.1852684, 0.1843123],
+        [0.6864011, 0.0088941, 0.3047047],
+        [0.7520529, 0.2086681, 0.0392790],
+        [0.9856015, 0.0047561, 0.0096424],
+        [0.9111980, 0.0047165, 0.0840855],
+        [0.9472303, 0.0159165, 0.0368533],
+        [0.2634765, 0.2138506, 0.5226730],
+        [0.0453348, 0.9398324, 0.0148327],
+        [0.1349970, 0.0278661, 0.8371369],
+        [0.0196546, 0.8915194, 0.0888260],
+        [0.1985262, 0.7693753, 0.0320985],
+        [0.0339177, 0.1535051, 0.8125772],
+        [0.0150782, 0.0047137, 0.9802082],
+        [0.0131584, 0.9816015, 0.0052401],
+        [0.3896847, 0.5107300, 0.0995852],
+        [0.1601222, 0.7770331, 0.0628446],
+        [0.2436348, 0.4567787, 0.2995865],
+        [0.9297658, 0.0225711, 0.0476630],
+        [0.0608121, 0.0446004, 0.8945876],
+        [0.0073266, 0.0027316, 0.9899418],
+        [0.3230724, 0.4496104, 0.2273171],
+        [0.0660401, 0.9209636, 0.0129963],
+        [0.0150782, 0.0047137, 0.9802082],
+        [0.0609890, 0.1910868, 0.7479241],
+        [0.9809811, 0.0083317, 0.0106872],
+        [0.1223447, 0.0099096, 0.8677457],
+        [0.0464158, 0.1224981, 0.8310861],
+        [0.7348324, 0.0264351, 0.2387325],
+        [0.9856015, 0.0047561, 0.0096424],
+        [0.3307615, 0.1490950, 0.5201435],
+        [0.1043512, 0.2484428, 0.6472061],
+        [0.8842158, 0.0164696, 0.0993146],
+        [0.0131584, 0.9816015, 0.0052401],
+        [0.6304192, 0.1852684, 0.1843123],
+        [0.3922730, 0.0423523, 0.5653747],
+        [0.1467995, 0.8219268, 0.0312737],
+        [0.3275798, 0.6317946, 0.0406256],
+        [0.0279126, 0.8763490, 0.0957385],
+        [0.9697724, 0.0209904, 0.0092372],
+        [0.9913227, 0.0040111, 0.0046662],
+        [0.9297658, 0.0225711, 0.0476630],
+        [0.2053916, 0.0285201, 0.7660883],
+        [0.3275798, 0.6317946, 0.0406256],
+        [0.0219432, 0.8216260, 0.1564307],
+        [0.7705911, 0.1962330, 0.0331759],
+        [0.0895308, 0.8489975, 0.0614716],
+        [0.0073266, 0.0027316, 0.9899418],
+        [0.1985262, 0.7693753, 0.0320985],
+        [0.1051653, 0.8554800, 0.0393547],
+        [0.3083971, 0.1422193, 0.5493837],
+        [0.2950477, 0.0810008, 0.6239515],
+        [0.1223447, 0.0099096, 0.8677457],
+        [0.0131584, 0.9816015, 0.0052401],
+        [0.2225137, 0.1285118, 0.6489745],
+        [0.4891206, 0.0639729, 0.4469065],
+        [0.1985262, 0.7693753, 0.0320985],
     ]
-)  # fmt: skip
+)
 
 
 def test_dawid_skene_is_what_crowd_kit_says():
@@ -132,7 +223,7 @@ def test_dawid_skene_is_what_crowd_kit_says():
 @given(ballots())
 def test_the_form_of_a_consensus(how, ballot):
     votes, classes = ballot
-    said = aggregate(votes, classes, how)
+    said = aggregate_votes(votes, classes, how)
     voted = (votes >= 0).any(1)
     assert np.allclose(said.probabilities.sum(1), 1)
     assert np.allclose(said.prior.sum(), 1)
@@ -140,8 +231,8 @@ def test_the_form_of_a_consensus(how, ballot):
     own = np.take_along_axis(said.probabilities, np.maximum(said.hard, 0)[:, None], 1)[:, 0]
     assert (own[voted] >= said.probabilities[voted].max(1) - 1e-8).all()
     assert np.allclose(said.probabilities[~voted], said.prior)
-    assert np.array_equal(said.votes, (votes >= 0).sum(0))
-    assert np.array_equal(np.isnan(said.accuracy), said.votes == 0)
+    assert np.array_equal(said.vote_counts, (votes >= 0).sum(0))
+    assert np.array_equal(np.isnan(said.accuracy), said.vote_counts == 0)
     assert ((said.accuracy >= 0) & (said.accuracy <= 1 + 1e-9) | np.isnan(said.accuracy)).all()
     if how == "dawid-skene":
         assert said.confusion.shape == (votes.shape[1], classes, classes)
@@ -157,12 +248,12 @@ def test_names_and_order_do_not_matter(how, ballot, random):
     votes, classes = ballot
     n, annotators = votes.shape
     people, names, clips = (np.array(random.sample(range(k), k)) for k in (annotators, classes, n))
-    said = aggregate(votes, classes, how)
-    other = aggregate(votes[clips][:, people], classes, how)
+    said = aggregate_votes(votes, classes, how)
+    other = aggregate_votes(votes[clips][:, people], classes, how)
     assert np.allclose(other.probabilities, said.probabilities[clips], atol=1e-6)
     assert np.array_equal(other.hard, said.hard[clips])
     assert np.allclose(other.accuracy, said.accuracy[people], atol=1e-6, equal_nan=True)
-    renamed = aggregate(np.append(names, -1)[votes], classes, how)
+    renamed = aggregate_votes(np.append(names, -1)[votes], classes, how)
     assert np.allclose(renamed.probabilities[:, names], said.probabilities, atol=1e-6)
     assert np.allclose(renamed.prior[names], said.prior, atol=1e-6)
 
@@ -173,8 +264,8 @@ def test_names_and_order_do_not_matter(how, ballot, random):
 def test_abstentions_never_matter(how, ballot, silent, empty):
     """Annotators who never vote and clips that nobody voted on change nothing for the others."""
     votes, classes = ballot
-    said = aggregate(votes, classes, how)
-    more = aggregate(np.pad(votes, ((0, empty), (0, silent)), constant_values=-1), classes, how)
+    said = aggregate_votes(votes, classes, how)
+    more = aggregate_votes(np.pad(votes, ((0, empty), (0, silent)), constant_values=-1), classes, how)
     n, annotators = votes.shape
     assert np.allclose(more.probabilities[:n], said.probabilities, atol=1e-9)
     assert np.array_equal(more.hard, [*said.hard, *[-1] * empty])
@@ -190,7 +281,7 @@ def test_where_all_agree_that_is_the_label(how, ballot, seed):
     pattern, classes = ballot
     truth = np.random.default_rng(seed).integers(0, classes, len(pattern))
     votes = np.where(pattern >= 0, truth[:, None], -1)
-    said = aggregate(votes, classes, how)
+    said = aggregate_votes(votes, classes, how)
     assert np.array_equal(said.hard, np.where((pattern >= 0).any(1), truth, -1))
 
 
@@ -199,12 +290,12 @@ def test_unanimous_clips_keep_their_label_among_quarrels():
     agreed = np.array([len(set(row[row >= 0])) == 1 and (row >= 0).sum() > 1 for row in votes])
     assert agreed.sum() > 20
     for how in WAYS:
-        assert np.array_equal(aggregate(votes, 5, how).hard[agreed], votes[agreed].max(1))
+        assert np.array_equal(aggregate_votes(votes, 5, how).hard[agreed], votes[agreed].max(1))
 
 
 def test_a_tie_goes_to_the_lowest_class():
     votes = np.array([[2, 1], [1, 2], [0, 0], [2, 0], [-1, 2]])
-    assert majority(votes, 3).hard.tolist() == [1, 1, 0, 0, 2]
+    assert majority_vote(votes, 3).hard.tolist() == [1, 1, 0, 0, 2]
     even = np.array([[0, 1], [1, 0]])  # nothing tells the two apart
     assert dawid_skene(even, 2).hard.tolist() == [0, 0]
 
@@ -214,7 +305,7 @@ def test_a_tie_goes_to_the_lowest_class():
 def test_it_finds_the_good_annotators_and_beats_the_majority(seed):
     truth, votes = planted(seed=seed)
     voted = (votes >= 0).any(1)
-    said, counted = dawid_skene(votes, 5), majority(votes, 5)
+    said, counted = dawid_skene(votes, 5), majority_vote(votes, 5)
     right, by_majority = ((x.hard == truth)[voted].mean() for x in (said, counted))
     assert right > by_majority + 0.03
     assert np.abs(said.accuracy - (1 - np.array([0.05, 0.2, 0.5, 0.6, 0.65]))).max() < 0.12
@@ -235,8 +326,8 @@ def test_an_annotator_who_mixes_two_classes_up_is_understood():
 
 def test_simulated_voters_with_habits():
     truth = np.random.default_rng(1).integers(0, 10, 1500)
-    votes = simulated_votes(truth, 10, Noise(kind="voters", rate=0.4), 0)
-    assert (dawid_skene(votes, 10).hard == truth).mean() > (majority(votes, 10).hard == truth).mean() + 0.02
+    votes = simulate_votes(truth, 10, NoiseSettings(kind="voters", rate=0.4), 0)
+    assert (dawid_skene(votes, 10).hard == truth).mean() > (majority_vote(votes, 10).hard == truth).mean() + 0.02
 
 
 def test_a_known_prior_settles_what_votes_leave_open():
@@ -260,7 +351,7 @@ def test_many_clips_do_not_underflow():
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("shape", [(4, 3), (0, 3), (4, 0)])
 def test_nobody_votes(how, shape):
-    said = aggregate(np.full(shape, -1), 3, how)
+    said = aggregate_votes(np.full(shape, -1), 3, how)
     assert said.hard.tolist() == [-1] * shape[0]
     assert np.allclose(said.probabilities, 1 / 3)
 
@@ -275,7 +366,7 @@ def test_nobody_votes(how, shape):
     ],
 )
 def test_votes_of_another_form(votes, words):
-    for call in (majority, dawid_skene):
+    for call in (majority_vote, dawid_skene):
         with pytest.raises(ValueError, match=words):
             call(votes, 3)
 

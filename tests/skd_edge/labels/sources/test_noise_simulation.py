@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.labels.sources.noise_simulation import (
-    confusable,
-    corrupt,
+    compute_voter_error_rates,
     corrupt_instances,
-    simulated_votes,
-    voter_rates,
+    corrupt_labels,
+    estimate_confusions,
+    simulate_votes,
 )
-from skd_edge.recipe.labels import Noise
+from skd_edge.recipe.labels import NoiseSettings
 
 
 @settings(max_examples=40, deadline=None)
@@ -27,11 +27,11 @@ from skd_edge.recipe.labels import Noise
 def test_exactly_the_rate_is_wrong(n, classes, rate, kind, seed):
     labels = np.random.default_rng(seed).integers(0, classes, n)
     before = labels.copy()
-    noisy = corrupt(labels, classes, Noise(kind=kind, rate=rate), seed)
+    noisy = corrupt_labels(labels, classes, NoiseSettings(kind=kind, rate=rate), seed)
     assert (noisy != labels).sum() == round(rate * n)
     assert ((noisy >= 0) & (noisy < classes)).all()
     assert np.array_equal(labels, before)
-    assert np.array_equal(noisy, corrupt(labels, classes, Noise(kind=kind, rate=rate), seed))
+    assert np.array_equal(noisy, corrupt_labels(labels, classes, NoiseSettings(kind=kind, rate=rate), seed))
     if kind == "classes":
         wrong = noisy != labels
         assert np.array_equal(noisy[wrong], (labels[wrong] + 1) % classes)
@@ -39,19 +39,19 @@ def test_exactly_the_rate_is_wrong(n, classes, rate, kind, seed):
 
 def test_symmetric_noise_reaches_every_other_class_alike():
     labels = np.zeros(6000, np.int64)
-    counts = np.bincount(corrupt(labels, 4, Noise(kind="symmetric", rate=0.5), 0), minlength=4)
+    counts = np.bincount(corrupt_labels(labels, 4, NoiseSettings(kind="symmetric", rate=0.5), 0), minlength=4)
     assert counts[0] == 3000
     assert np.abs(counts[1:] - 1000).max() < 5 * np.sqrt(1000)
 
 
 def test_the_seed_says_which():
-    labels, noise = np.zeros(100, np.int64), Noise(kind="symmetric", rate=0.4)
-    assert not np.array_equal(corrupt(labels, 3, noise, 0), corrupt(labels, 3, noise, 1))
+    labels, noise = np.zeros(100, np.int64), NoiseSettings(kind="symmetric", rate=0.4)
+    assert not np.array_equal(corrupt_labels(labels, 3, noise, 0), corrupt_labels(labels, 3, noise, 1))
 
 
 def test_no_noise_is_a_copy():
     labels = np.arange(5)
-    kept = corrupt(labels, 5, Noise(kind="none", rate=0.9), 0)
+    kept = corrupt_labels(labels, 5, NoiseSettings(kind="none", rate=0.9), 0)
     assert np.array_equal(kept, labels)
     assert kept is not labels
 
@@ -59,10 +59,10 @@ def test_no_noise_is_a_copy():
 def test_unlabelled_clips_stay_unlabelled():
     labels = np.array([0, -1, 1, -1, 2, 0, 1, 2])
     for kind in ("symmetric", "classes"):
-        noisy = corrupt(labels, 3, Noise(kind=kind, rate=0.5), 0)
+        noisy = corrupt_labels(labels, 3, NoiseSettings(kind=kind, rate=0.5), 0)
         assert np.array_equal(noisy < 0, labels < 0)
         assert (noisy != labels).sum() == 3
-    votes = simulated_votes(labels, 3, Noise(kind="voters", rate=0.5), 0)
+    votes = simulate_votes(labels, 3, NoiseSettings(kind="voters", rate=0.5), 0)
     assert (votes[labels < 0] == -1).all()
 
 
@@ -77,8 +77,8 @@ def test_unlabelled_clips_stay_unlabelled():
 )
 def test_voters_err_and_abstain_exactly_as_often_as_asked(n, classes, rate, abstain, voters, seed):
     labels = np.random.default_rng(seed).integers(0, classes, n)
-    noise = Noise(kind="voters", rate=rate, abstain=abstain, voters=voters)
-    votes, rates = simulated_votes(labels, classes, noise, seed), voter_rates(noise)
+    noise = NoiseSettings(kind="voters", rate=rate, abstain=abstain, voters=voters)
+    votes, rates = simulate_votes(labels, classes, noise, seed), compute_voter_error_rates(noise)
     assert votes.shape == (n, voters)
     assert votes.min(initial=0) >= -1
     assert votes.max(initial=-1) < classes
@@ -88,12 +88,12 @@ def test_voters_err_and_abstain_exactly_as_often_as_asked(n, classes, rate, abst
     assert wrong.tolist() == [round(r * (n - round(abstain * n))) for r in rates]
     assert np.isclose(rates.mean(), rate)
     assert ((rates >= 0) & (rates <= 1)).all()
-    assert np.array_equal(votes, simulated_votes(labels, classes, noise, seed))
+    assert np.array_equal(votes, simulate_votes(labels, classes, noise, seed))
 
 
 def test_voters_differ_and_have_habits():
     labels = np.zeros(4000, np.int64)
-    votes = simulated_votes(labels, 5, Noise(kind="voters", rate=0.4, abstain=0.0), 3)
+    votes = simulate_votes(labels, 5, NoiseSettings(kind="voters", rate=0.4, abstain=0.0), 3)
     shares = [np.bincount(v, minlength=5) / 4000 for v in votes.T]
     assert np.allclose([1 - s[0] for s in shares], [0.1, 0.25, 0.4, 0.55, 0.7])
     for share in shares:  # half of the errors go to one class, the rest to all four alike
@@ -106,7 +106,7 @@ def test_voters_differ_and_have_habits():
 def test_noise_by_the_clip_is_exactly_the_rate(n, classes, rate, seed):
     rng = np.random.default_rng(seed)
     labels, confusion = rng.integers(-1, classes, n), rng.dirichlet(np.ones(classes), n)
-    noise = Noise(kind="instances", rate=rate)
+    noise = NoiseSettings(kind="instances", rate=rate)
     noisy = corrupt_instances(labels, confusion, noise, seed)
     assert (noisy != labels).sum() == round(rate * (labels >= 0).sum())
     assert ((noisy == -1) == (labels == -1)).all()
@@ -119,7 +119,7 @@ def test_what_is_confused_is_mislabelled_and_by_what_it_is_confused_with():
     labels = np.zeros(n, np.int64)
     confusion = np.tile([0.98, 0.01, 0.01], (n, 1))
     confusion[: n // 2] = [0.2, 0.6, 0.2]  # half of the clips look like class 1
-    noisy = corrupt_instances(labels, confusion, Noise(kind="instances", rate=0.2), 0)
+    noisy = corrupt_instances(labels, confusion, NoiseSettings(kind="instances", rate=0.2), 0)
     wrong = noisy != labels
     assert wrong[: n // 2].sum() > 20 * max(wrong[n // 2 :].sum(), 1)
     assert (noisy[wrong] == 1).mean() > 0.65
@@ -129,9 +129,9 @@ def test_a_weak_model_knows_a_little(tiny_clips):
     train = tiny_clips.train
     labels = train.labels.copy()
     labels[0] = -1
-    said = confusable(train.clips, labels, 4, 0)
+    said = estimate_confusions(train.clips, labels, 4, 0)
     assert said.shape == (48, 4)
     assert np.allclose(said.sum(1), 1)
     assert np.allclose(said[0], 0.25)
     assert (said.argmax(1) == train.labels)[1:].mean() > 0.4
-    assert np.array_equal(said, confusable(train.clips, labels, 4, 0))
+    assert np.array_equal(said, estimate_confusions(train.clips, labels, 4, 0))

@@ -30,10 +30,12 @@ class Cubes(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([
-            nn.Sequential(nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.BatchNorm3d(8), nn.ReLU()),
-            nn.Sequential(nn.Conv3d(8, 12, 3, 2, 1), nn.BatchNorm3d(12), nn.ReLU()),
-        ])  # fmt: skip
+        self.layers = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv3d(3, 8, 3, (1, 2, 2), 1), nn.BatchNorm3d(8), nn.ReLU()),
+                nn.Sequential(nn.Conv3d(8, 12, 3, 2, 1), nn.BatchNorm3d(12), nn.ReLU()),
+            ]
+        )
         self.fc = nn.Linear(12, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,24 +12,24 @@ from torch import nn
 
 from skd_bench.errors import UsageError, UserError
 from skd_edge.models.external import factory
-from skd_edge.models.external.adapter import Adapter, View
-from skd_edge.models.external.factory import make, permit, source_of
-from skd_edge.models.external.loader import adapt
+from skd_edge.models.external.adapter import Adapter, ClipConverter
+from skd_edge.models.external.factory import allow_factory_code, build_from_factory, find_factory_file
+from skd_edge.models.external.loader import adapt_external
 from skd_edge.models.weights import load_weights
-from skd_edge.recipe.schema import Clip, Teacher
+from skd_edge.recipe.schema import ClipSettings, Teacher
 
-HERE, CLIP = Path(__file__).parent, Clip(frames=4, size=16)
+HERE, CLIP = Path(__file__).parent, ClipSettings(frames=4, size=16)
 
 
 def teacher(name="cubes", substages=("layers.0", "layers.1"), allow=True, **kw):
     made = Teacher(factory=f"foreign_networks:{name}", code=HERE, substages=substages, **kw)
     if allow:
-        permit(made, allow_code=True)
+        allow_factory_code(made, allow_code=True)
     return made
 
 
 def adapter(name="cubes", substages=("layers.0", "layers.1"), classes=5, **kw):
-    return adapt(teacher(name, substages, **kw), classes=classes, clip=CLIP, seed=0).eval()
+    return adapt_external(teacher(name, substages, **kw), classes=classes, clip=CLIP, seed=0).eval()
 
 
 def clips(count=3, frames=4, size=16):
@@ -63,17 +63,17 @@ def test_no_hook_is_left_behind():
 
 @torch.no_grad()
 def test_a_view_of_another_clip():
-    wanted = Clip(frames=8, size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
+    wanted = ClipSettings(frames=8, size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))
     pixels = torch.rand(2, 3, 4, 16, 16)
 
     def normalised(clip):
         return (pixels - torch.tensor(clip.mean).view(3, 1, 1, 1)) / torch.tensor(clip.std).view(3, 1, 1, 1)
 
-    seen = View(CLIP, wanted.model_copy(update={"size": 16}))(normalised(CLIP))
+    seen = ClipConverter(CLIP, wanted.model_copy(update={"size": 16}))(normalised(CLIP))
     assert torch.allclose(seen, normalised(wanted)[:, :, [0, 0, 1, 1, 2, 2, 3, 3]], atol=1e-5)
-    assert View(CLIP, wanted)(normalised(CLIP)).shape == (2, 3, 8, 32, 32)
+    assert ClipConverter(CLIP, wanted)(normalised(CLIP)).shape == (2, 3, 8, 32, 32)
     same = normalised(CLIP)
-    assert View(CLIP, CLIP)(same) is same
+    assert ClipConverter(CLIP, CLIP)(same) is same
 
 
 # ------------------------------------------------------------------------------------------ what cannot be
@@ -98,8 +98,8 @@ def test_an_output_that_cannot_be_told_needs_a_layout():
             return self.part(x).mean((2, 3))
 
     with pytest.raises(UserError, match=r"substage part gives \(12, 16, 16, 16\) .* could be FCHW or FHWC; .*layout"):
-        Adapter(Net(), ("part",), clip=CLIP, takes="frames")
-    net = Adapter(Net(), ("part",), clip=CLIP, takes="frames", layout="FCHW")
+        Adapter(Net(), ("part",), clip=CLIP, input_layout="frames")
+    net = Adapter(Net(), ("part",), clip=CLIP, input_layout="frames", layout="FCHW")
     assert torch.allclose(net(clips()).features[0].mean(1), net(clips()).logits, atol=1e-5)
 
 
@@ -135,14 +135,14 @@ def test_another_number_of_classes():
 
 
 def test_nothing_is_imported_without_leave(tmp_path, monkeypatch):
-    monkeypatch.setattr(factory, "_permitted", set())
+    monkeypatch.setattr(factory, "_allowed_factories", set())
     (tmp_path / "would_run.py").write_text("raise SystemExit('it ran')")
     spec = Teacher(factory="would_run:net", code=tmp_path, substages=("a",))
-    for refused in (lambda: permit(spec, allow_code=False), lambda: make(spec, 0)):
+    for refused in (lambda: allow_factory_code(spec, allow_code=False), lambda: build_from_factory(spec, 0)):
         with pytest.raises(UsageError, match=r"'would_run:net' runs somebody's code .*--allow-code"):
             refused()
-    permit(Teacher(), allow_code=False)  # the own family needs no leave
-    assert source_of(spec) == tmp_path / "would_run.py"
+    allow_factory_code(Teacher(), allow_code=False)  # the own family needs no leave
+    assert find_factory_file(spec) == tmp_path / "would_run.py"
     assert str(tmp_path) not in sys.path
 
 
@@ -164,9 +164,9 @@ def test_a_factory_that_gives_no_network(source, arguments, message, tmp_path, r
     if source is not None:
         (tmp_path / f"{module}.py").write_text(source)
     spec = Teacher(factory=f"{module}:net", code=tmp_path, substages=("a",), arguments=arguments)
-    permit(spec, allow_code=True)
+    allow_factory_code(spec, allow_code=True)
     with pytest.raises(UserError, match=message.replace("{m}", module)):
-        make(spec, 0)
+        build_from_factory(spec, 0)
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -192,9 +192,12 @@ def test_weights_that_cannot_be(tmp_path):
     (tmp_path / "broken.pt").write_bytes(b"no weights at all")
     (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
     for name, message in {
-        "other.pt": "does not fit the network: Missing key", "whole.pt": "could run code", "list.pt": "no state_dict",
-        "broken.pt": "could run code|cannot be read", "broken.safetensors": "cannot be read",
+        "other.pt": "does not fit the network: Missing key",
+        "whole.pt": "could run code",
+        "list.pt": "no state_dict",
+        "broken.pt": "could run code|cannot be read",
+        "broken.safetensors": "cannot be read",
         "gone.pt": "cannot be read",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(UserError, match=message):
             load_weights(network, tmp_path / name)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skd_edge.models.external.feature_pooling import layouts_of, pool, time_steps
+from skd_edge.models.external.feature_pooling import find_layouts, find_time_steps, pool_over_space
 
 B, T = 3, 8
 
@@ -36,8 +36,8 @@ B, T = 3, 8
     ],
 )
 def test_shapes_that_can_be_told(shape, layout, pooled):
-    assert layouts_of(shape, batch=B, frames=T) == [layout]
-    assert pool(torch.zeros(shape), layout, batch=B, frames=T).shape == pooled
+    assert find_layouts(shape, batch=B, frames=T) == [layout]
+    assert pool_over_space(torch.zeros(shape), layout, batch=B, frames=T).shape == pooled
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_shapes_that_can_be_told(shape, layout, pooled):
     ],
 )
 def test_shapes_that_cannot(shape, many):
-    assert (len(layouts_of(shape, batch=B, frames=T)) > 1) == many
-    assert len(layouts_of(shape, batch=B, frames=T)) != 1
+    assert (len(find_layouts(shape, batch=B, frames=T)) > 1) == many
+    assert len(find_layouts(shape, batch=B, frames=T)) != 1
 
 
 @given(steps=st.sampled_from([1, 2, 4, 8]), side=st.integers(1, 4), token=st.booleans(), seed=st.integers(0, 999))
@@ -66,7 +66,7 @@ def test_one_map_in_every_layout_pools_to_the_same(steps, side, token, seed):
     tokens = maps.flatten(3).transpose(2, 3)  # B T N C
 
     def like(layout, x, tubelet=None):
-        return torch.allclose(pool(x, layout, batch=B, frames=T, tubelet=tubelet), expected, atol=1e-6)
+        return torch.allclose(pool_over_space(x, layout, batch=B, frames=T, tubelet=tubelet), expected, atol=1e-6)
 
     assert like("BTCHW", maps)
     assert like("BCTHW", maps.transpose(1, 2))
@@ -100,4 +100,4 @@ def test_one_map_in_every_layout_pools_to_the_same(steps, side, token, seed):
     ],
 )
 def test_time_steps(tokens, frames, tubelet, found):
-    assert time_steps(tokens, frames, tubelet) == found
+    assert find_time_steps(tokens, frames, tubelet) == found

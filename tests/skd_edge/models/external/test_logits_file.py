@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.models.external.logits_file import read_told
+from skd_edge.models.external.logits_file import read_logits_file
 
 CLIPS, CLASSES = np.array(["a/1.mp4", "b/2.mp4", "c/3.mp4"]), np.array(["run", "Jump_high"])
 LOGITS = np.array([[1.0, 2.0], [0.5, -0.5], [3.0, 0.0]])
@@ -14,17 +14,19 @@ LOGITS = np.array([[1.0, 2.0], [0.5, -0.5], [3.0, 0.0]])
 
 def test_rows_by_clip_and_columns_by_class(tmp_path):
     np.savez(tmp_path / "t.npz", clips=CLIPS, logits=LOGITS, classes=CLASSES)
-    told = read_told(tmp_path / "t.npz")
-    assert told.of(("c/3.mp4", "a/1.mp4"), ("jump high", "run")).tolist() == [[0.0, 3.0], [2.0, 1.0]]
-    assert read_told(tmp_path / "t.npz", ("x", "y")).of(("a/1.mp4",), ("y", "x")).tolist() == [[2.0, 1.0]]
+    told = read_logits_file(tmp_path / "t.npz")
+    assert told.logits_for(("c/3.mp4", "a/1.mp4"), ("jump high", "run")).tolist() == [[0.0, 3.0], [2.0, 1.0]]
+    assert read_logits_file(tmp_path / "t.npz", ("x", "y")).logits_for(("a/1.mp4",), ("y", "x")).tolist() == [
+        [2.0, 1.0]
+    ]
     np.savez(tmp_path / "bare.npz", clips=CLIPS, logits=LOGITS)
-    assert read_told(tmp_path / "bare.npz").of(("b/2.mp4",), ("any", "two")).tolist() == [[0.5, -0.5]]
+    assert read_logits_file(tmp_path / "bare.npz").logits_for(("b/2.mp4",), ("any", "two")).tolist() == [[0.5, -0.5]]
 
 
 def test_probabilities_become_logits(tmp_path):
     p = np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]], np.float16)
     np.savez(tmp_path / "t.npz", clips=CLIPS, probabilities=p)
-    logits = read_told(tmp_path / "t.npz").of(tuple(CLIPS), ("a", "b"))
+    logits = read_logits_file(tmp_path / "t.npz").logits_for(tuple(CLIPS), ("a", "b"))
     e = np.exp(logits)
     assert np.allclose(e / e.sum(1, keepdims=True), p, atol=1e-3)
     assert np.isfinite(logits).all()
@@ -36,10 +38,12 @@ def test_parquet(tmp_path):
 
     table = pyarrow.table({"run": LOGITS[:, 0], "clip": CLIPS, "Jump_high": LOGITS[:, 1]})
     parquet.write_table(table, tmp_path / "t.parquet")
-    assert read_told(tmp_path / "t.parquet").of(("c/3.mp4",), ("jump high", "run")).tolist() == [[0.0, 3.0]]
+    assert read_logits_file(tmp_path / "t.parquet").logits_for(("c/3.mp4",), ("jump high", "run")).tolist() == [
+        [0.0, 3.0]
+    ]
     (tmp_path / "broken.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:40])
     with pytest.raises(UserError, match="cannot be read"):
-        read_told(tmp_path / "broken.parquet")
+        read_logits_file(tmp_path / "broken.parquet")
 
 
 @pytest.mark.parametrize(
@@ -57,17 +61,17 @@ def test_parquet(tmp_path):
 def test_files_that_cannot_be(arrays, message, tmp_path):
     np.savez(tmp_path / "t.npz", **arrays)
     with pytest.raises(UserError, match=message):
-        read_told(tmp_path / "t.npz")
+        read_logits_file(tmp_path / "t.npz")
 
 
 def test_clips_and_classes_that_the_file_does_not_know(tmp_path):
     np.savez(tmp_path / "t.npz", clips=CLIPS, logits=LOGITS)
-    told = read_told(tmp_path / "t.npz")
+    told = read_logits_file(tmp_path / "t.npz")
     with pytest.raises(UserError, match=r"says nothing of 1 of 2 clips \(first: d/4.mp4\).*names clips like a/1.mp4"):
-        told.of(("a/1.mp4", "d/4.mp4"), ("x", "y"))
+        told.logits_for(("a/1.mp4", "d/4.mp4"), ("x", "y"))
     with pytest.raises(UserError, match="tells 2 classes apart and the data has 3"):
-        told.of(("a/1.mp4",), ("x", "y", "z"))
+        told.logits_for(("a/1.mp4",), ("x", "y", "z"))
     for name in ("text.npz", "gone.npz"):
         (tmp_path / "text.npz").write_text("no archive")
         with pytest.raises(UserError, match="cannot be read"):
-            read_told(tmp_path / name)
+            read_logits_file(tmp_path / name)

@@ -12,12 +12,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.errors import UserError
-from skd_edge.models.external.loader import adapt, identity
+from skd_edge.models.external.loader import adapt_external, weights_fingerprint
 from skd_edge.models.external.onnx_network import OnnxNetwork
-from skd_edge.recipe.schema import Clip, Teacher
+from skd_edge.recipe.schema import ClipSettings, Teacher
 from skd_export.graph.onnx_export import CLASSES_KEY
 
-CLIP, NAMES = Clip(frames=4, size=16), ("a", "b", "c")
+CLIP, NAMES = ClipSettings(frames=4, size=16), ("a", "b", "c")
 
 
 def clips(count=3):
@@ -56,7 +56,7 @@ def named(tmp_path):
 @torch.no_grad()
 def test_its_classes_are_matched_by_name_and_a_copy_says_the_same(named):
     path, weight = named
-    made, x = adapt(Teacher(onnx=path), classes=3, clip=CLIP, seed=0, names=("c", "a", "b")).eval(), clips(18)
+    made, x = adapt_external(Teacher(onnx=path), classes=3, clip=CLIP, seed=0, names=("c", "a", "b")).eval(), clips(18)
     said = made(x)
     expected = x.transpose(1, 2).relu().mean((3, 4)).flatten(1) @ weight
     assert torch.allclose(said.logits, expected[:, [2, 0, 1]], atol=1e-5)
@@ -69,10 +69,12 @@ def test_its_classes_are_matched_by_name_and_a_copy_says_the_same(named):
 @torch.no_grad()
 def test_frames_first_and_a_batch_of_a_fixed_size(batch, tmp_path):
     weight = small(tmp_path / "t.onnx", batch=batch)
-    made = adapt(Teacher(onnx=tmp_path / "t.onnx", substages=("inner",), layout="BTCHW"), classes=3, clip=CLIP, seed=0)
+    made = adapt_external(
+        Teacher(onnx=tmp_path / "t.onnx", substages=("inner",), layout="BTCHW"), classes=3, clip=CLIP, seed=0
+    )
     x = clips(6)
     inner = x.transpose(1, 2).relu()
-    assert made.takes == "frames-first"
+    assert made.input_layout == "frames-first"
     assert torch.allclose(made(x).features[0], inner.mean((3, 4)), atol=1e-6)
     assert torch.allclose(made(x).logits, inner.mean((3, 4)).flatten(1) @ torch.from_numpy(weight), atol=1e-5)
 
@@ -80,7 +82,7 @@ def test_frames_first_and_a_batch_of_a_fixed_size(batch, tmp_path):
 @torch.no_grad()
 def test_a_file_of_single_frames(tmp_path):
     weight = small(tmp_path / "t.onnx", axes=(3, 16, 16))
-    made, x = adapt(Teacher(onnx=tmp_path / "t.onnx"), classes=3, clip=CLIP, seed=0), clips(2)
+    made, x = adapt_external(Teacher(onnx=tmp_path / "t.onnx"), classes=3, clip=CLIP, seed=0), clips(2)
     assert torch.allclose(made(x).logits, x.relu().mean((3, 4)).mean(2) @ torch.from_numpy(weight), atol=1e-5)
 
 
@@ -89,16 +91,17 @@ def test_tensors_beside_the_file_are_read_and_hashed_and_none_outside_its_folder
     home.mkdir()
     weight = small(tmp_path / "t.onnx")
     model = onnx.load(tmp_path / "t.onnx")
-    onnx.save(model, home / "t.onnx", save_as_external_data=True, location="w.bin", size_threshold=0,
-              convert_attribute=False)  # fmt: skip
+    onnx.save(
+        model, home / "t.onnx", save_as_external_data=True, location="w.bin", size_threshold=0, convert_attribute=False
+    )
     teacher = Teacher(onnx=home / "t.onnx")
     x = clips(2)
     expected = x.transpose(1, 2).relu().mean((3, 4)).flatten(1) @ torch.from_numpy(weight)
-    assert torch.allclose(adapt(teacher, classes=3, clip=CLIP, seed=0)(x).logits, expected, atol=1e-5)
-    one = identity(teacher)
+    assert torch.allclose(adapt_external(teacher, classes=3, clip=CLIP, seed=0)(x).logits, expected, atol=1e-5)
+    one = weights_fingerprint(teacher)
     data = bytearray((home / "w.bin").read_bytes())
     (home / "w.bin").write_bytes(bytes(reversed(data)))
-    assert identity(teacher) != one
+    assert weights_fingerprint(teacher) != one
 
     bare = onnx.load(home / "t.onnx", load_external_data=False)
     for tensor in bare.graph.initializer:
@@ -107,7 +110,7 @@ def test_tensors_beside_the_file_are_read_and_hashed_and_none_outside_its_folder
     (tmp_path / "secret").write_bytes(bytes(data))
     onnx.save(bare, home / "evil.onnx")
     with pytest.raises(UserError, match="is no ONNX file that can be used"):
-        adapt(Teacher(onnx=home / "evil.onnx"), classes=3, clip=CLIP, seed=0)
+        adapt_external(Teacher(onnx=home / "evil.onnx"), classes=3, clip=CLIP, seed=0)
 
 
 def test_what_is_refused(tmp_path, named):
@@ -125,17 +128,21 @@ def test_what_is_refused(tmp_path, named):
     with pytest.raises(UserError, match=r"substages names 'inne', which is no tensor of .*; there are: inner"):
         OnnxNetwork(tmp_path / "t.onnx", ("inne",))
     with pytest.raises(UserError, match="tells 3 classes apart and the data has 4; name its logits"):
-        adapt(Teacher(onnx=tmp_path / "t.onnx"), classes=4, clip=CLIP, seed=0)
+        adapt_external(Teacher(onnx=tmp_path / "t.onnx"), classes=4, clip=CLIP, seed=0)
     with pytest.raises(UserError, match=r"does not know 1 of the data's 2 classes \(d\)"):
-        adapt(Teacher(onnx=named[0]), classes=2, clip=CLIP, seed=0, names=("a", "d"))
+        adapt_external(Teacher(onnx=named[0]), classes=2, clip=CLIP, seed=0, names=("a", "d"))
     with pytest.raises(UserError, match="does not take clips"):
-        adapt(Teacher(onnx=named[0]), classes=3, clip=Clip(frames=8, size=24), seed=0)
+        adapt_external(Teacher(onnx=named[0]), classes=3, clip=ClipSettings(frames=8, size=24), seed=0)
 
 
 def test_an_int_input_is_refused(tmp_path):
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.UINT8, ["B", 3])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 3])])  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["B", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 3])],
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "u.onnx")
     with pytest.raises(UserError, match=r"takes \(x: tensor\(uint8\)\); a teacher takes one tensor of floats"):
         OnnxNetwork(tmp_path / "u.onnx")
@@ -148,4 +155,4 @@ def test_class_names_in_metadata_must_be_a_list(tmp_path):
         helper.set_model_props(model, {CLASSES_KEY: text})
         onnx.save(model, tmp_path / "m.onnx")
         with pytest.raises(UserError, match="class names"):
-            adapt(Teacher(onnx=tmp_path / "m.onnx"), classes=3, clip=CLIP, seed=0)
+            adapt_external(Teacher(onnx=tmp_path / "m.onnx"), classes=3, clip=CLIP, seed=0)

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import verify
+from skd_bench.bundle.verify import find_bundle_problems
 from skd_edge.cli.main import run
-from skd_edge.data.sources.synthetic import encode, render
-from skd_edge.models.tsm import build
-from skd_edge.recipe.schema import Network
+from skd_edge.data.sources.synthetic import render_clip, write_video
+from skd_edge.models.tsm import build_tsm
+from skd_edge.recipe.schema import NetworkSpec
 
-SPEC = Network(name="n", family="mobile", width=4, depths=(1, 1), temporal="shift")
+SPEC = NetworkSpec(name="n", family="mobile", width=4, depths=(1, 1), temporal="shift")
 OPTIONS = ["--width", "4", "--depths", "1,1", "--temporal", "shift", "--frames", "4", "--size", "16"]
 CLASSES = ("move_left", "orbit", "shrink")
 FACTORY = """
@@ -46,15 +46,15 @@ def videos(tmp_path_factory) -> Path:
     for i in range(18):
         name = CLASSES[i % 3]
         (root / name).mkdir(exist_ok=True)
-        encode(root / name / f"{i}.mp4", render(name, frames=8, size=16, difficulty=0.1, seed=i))
+        write_video(root / name / f"{i}.mp4", render_clip(name, frames=8, size=16, difficulty=0.1, seed=i))
     return root
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """Weights with signal: batch norms that saw clips, and a head whose logits differ from clip to clip."""
-    network = build(SPEC, classes=3, frames=4, size=16, seed=0)
-    clips = np.stack([render(CLASSES[i % 3], frames=4, size=16, difficulty=0.1, seed=i) for i in range(24)])
+    network = build_tsm(SPEC, classes=3, frames=4, size=16, seed=0)
+    clips = np.stack([render_clip(CLASSES[i % 3], frames=4, size=16, difficulty=0.1, seed=i) for i in range(24)])
     x = torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 255 - 0.45
     with torch.no_grad():
         for module in network.modules():
@@ -80,10 +80,10 @@ def test_a_checkpoint_becomes_a_bundle_with_the_same_guarantees(checkpoint, vide
     assert fp32["parity"]["spread"] > 0.01
     assert any("12 clips were compared" in note for note in said["notes"])
     manifest = Manifest.load(tmp_path / "b")
-    assert verify(tmp_path / "b") == []
+    assert find_bundle_problems(tmp_path / "b") == []
     assert manifest.classes == list(CLASSES)
     assert [a.precision for a in manifest.artefacts] == ["fp32"] + ["int8"] * (int8["refused"] is None)
-    assert "accuracy" in manifest.artefact("mine.fp32.onnx").measured
+    assert "accuracy" in manifest.find_artefact("mine.fp32.onnx").measured
     for artefact in manifest.artefacts[1:]:
         assert artefact.options["calibration"]["clips"] == 6
         assert len(artefact.options["calibration"]["sha256"]) == 64
@@ -106,7 +106,7 @@ def test_a_factory_runs_only_where_code_is_allowed(videos, tmp_path, capsys, mon
     assert run(words) == 2
     assert "--allow-code" in capsys.readouterr().err
     assert run([*words, "--allow-code"]) == 0
-    assert Manifest.load("ready-bundle").artefact().parity["agreement"] == 1.0
+    assert Manifest.load("ready-bundle").find_artefact().parity["agreement"] == 1.0
     assert run(["export", "somebodys_net:training", *words[2:8], "--allow-code"]) == 1
     assert "train mode" in capsys.readouterr().err
     assert not Path("training-bundle").exists()
@@ -170,16 +170,16 @@ def test_costly_layers_stay_in_fp32_as_in_a_run(checkpoint, videos, tmp_path, ca
     said = json.loads(capsys.readouterr().out)
     assert any("kept in FP32 to stay within the bounds" in note for note in said["notes"])
     assert [(f["refused"], f["parity"]["agreement"]) for f in said["files"]] == [(None, 1.0)] * 2
-    assert Manifest.load(tmp_path / "b").artefact("mine.int8.onnx").options["excluded"]
+    assert Manifest.load(tmp_path / "b").find_artefact("mine.int8.onnx").options["excluded"]
 
 
 def test_litert_says_what_is_missing_before_anything_is_made(checkpoint, tmp_path, capsys):
     words = ["export", str(checkpoint), *OPTIONS, "--litert", "--out", str(tmp_path / "b")]
     assert run([*words, "--contract", "frames"]) == 2
     assert "normalised clips" in capsys.readouterr().err
-    from skd_export.targets.litert import missing_converter
+    from skd_export.targets.litert import explain_missing_converter
 
-    if missing_converter():
+    if explain_missing_converter():
         assert run(words) == 1
         assert "litert-torch is not installed" in capsys.readouterr().err
         assert not (tmp_path / "b").exists()

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from skd_bench.benchmark.results import save_result
 from skd_bench.errors import UsageError, UserError
-from skd_bench.video.clip import Preprocess, Sampling
+from skd_bench.video.clip import Preprocessing, Sampling
 from skd_edge.cli import main as cli
-from skd_edge.report.comparison.compare import labels, report
-from skd_edge.report.comparison.json_schemas import SCHEMAS, schema_of
-from skd_edge.report.comparison.markdown import harmless
+from skd_edge.report.comparison.compare import compare_sources, make_source_labels
+from skd_edge.report.comparison.json_schemas import SCHEMAS, format_json_schema
+from skd_edge.report.comparison.markdown import escape_csv_cell
 from skd_edge.report.comparison.readers import read_source
 from skd_export.bundle.writer import ModelFile, write_bundle
 
@@ -29,16 +29,35 @@ CARD = {"cpu": "Test CPU", "cores_usable": 2, "isa": ["avx2"], "runtimes": {"ort
 def bench_json(path: Path, p50: float, *, card: dict[str, Any] | None = None, name: str = "small") -> Path:
     """What `skd-edge bench --json` prints, one FP32 file."""
     latency = {
-        "name": "f", "n": 1200, "processes": 5, "p50_ms": p50, "p50_interval": [0.98 * p50, 1.02 * p50],
-        "p90_ms": 1.2 * p50, "p90_interval": [1.1 * p50, 1.3 * p50], "p99_ms": None, "p99_interval": None,
-        "load_ms": 12.0, "first_ms": 3.0, "steady": True, "peak_mb": 80.0,
-    }  # fmt: skip
+        "name": "f",
+        "n": 1200,
+        "processes": 5,
+        "p50_ms": p50,
+        "p50_interval": [0.98 * p50, 1.02 * p50],
+        "p90_ms": 1.2 * p50,
+        "p90_interval": [1.1 * p50, 1.3 * p50],
+        "p99_ms": None,
+        "p99_interval": None,
+        "load_ms": 12.0,
+        "first_ms": 3.0,
+        "steady": True,
+        "peak_mb": 80.0,
+    }
     artefact = {
-        "file": f"artefacts/{name}.fp32.onnx", "default": True, "student": name, "path": ["teacher", name],
-        "precision": "fp32", "runtime": "ort", "bytes": 123_000, "facts": {}, "latency": latency,
-        "energy": {"reason": "not measurable here: no counter"}, "claimed": {"accuracy": 0.8}, "same_device": True,
+        "file": f"artefacts/{name}.fp32.onnx",
+        "default": True,
+        "student": name,
+        "path": ["teacher", name],
+        "precision": "fp32",
+        "runtime": "ort",
+        "bytes": 123_000,
+        "facts": {},
+        "latency": latency,
+        "energy": {"reason": "not measurable here: no counter"},
+        "claimed": {"accuracy": 0.8},
+        "same_device": True,
         "batches": [{"batch": b, "p50_ms": p50 * b, "clips_per_second": 900 / p50} for b in (1, 2)],
-    }  # fmt: skip
+    }
     data = {"schema": 1, "bundle": "b", "name": "n", "device": card or CARD, "artefacts": [artefact]}
     path.write_text(json.dumps(data))
     return path
@@ -82,10 +101,16 @@ def test_a_result_with_its_samples_gives_sweep_and_ecdf(tmp_path: Path) -> None:
 def test_a_bundle_and_an_accuracy_are_sources(tmp_path: Path) -> None:
     data = json.loads(bench_json(tmp_path / "b.json", 4.0).read_text())
     row = {
-        "file": "f", "default": True, "precision": "int8", "student": "small", "path": ["teacher", "small"], "views": 3,
+        "file": "f",
+        "default": True,
+        "precision": "int8",
+        "student": "small",
+        "path": ["teacher", "small"],
+        "views": 3,
         "accuracy": {"top1": {"value": 0.8, "low": 0.7, "high": 0.9}, "macro_f1": 0.79, "ece": 0.1},
-        "against_fp32": {"agreement": 0.99}, "cost": {"decode_ms": 3.0, "preprocess_ms": 0.1, "infer_ms": 9.0},
-    }  # fmt: skip
+        "against_fp32": {"agreement": 0.99},
+        "cost": {"decode_ms": 3.0, "preprocess_ms": 0.1, "infer_ms": 9.0},
+    }
     path = tmp_path / "accuracy.json"
     path.write_text(json.dumps({"kind": "accuracy", "device": data["device"], "rows": [row]}))
     [read] = read_source(path, "a").rows
@@ -96,11 +121,16 @@ def test_a_bundle_and_an_accuracy_are_sources(tmp_path: Path) -> None:
     model.write_bytes(b"not run here")
     measured = {"accuracy": 0.8, "interval": [0.7, 0.9], "p50_ms": 4.0, "p50_interval": [3.9, 4.1], "device": "abc"}
     write_bundle(
-        tmp_path / "bundle", name="n", classes=["a", "b"], sampling=Sampling(4),
-        preprocess=Preprocess(8, 8, "crop", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        tmp_path / "bundle",
+        name="n",
+        classes=["a", "b"],
+        sampling=Sampling(4),
+        preprocess=Preprocessing(8, 8, "crop", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
         models=[ModelFile(model, "fp32", "small", ["teacher", "small"], parity={"agreement": 1.0}, measured=measured)],
-        licences={}, created_by="test", provenance={},
-    )  # fmt: skip
+        licences={},
+        created_by="test",
+        provenance={},
+    )
     [row_of_bundle] = read_source(tmp_path / "bundle", "bundle").rows
     assert row_of_bundle.name == "teacher>small fp32"
     assert row_of_bundle.device_id == "abc"
@@ -110,7 +140,7 @@ def test_a_bundle_and_an_accuracy_are_sources(tmp_path: Path) -> None:
 
 def test_the_table_names_no_winner_where_intervals_overlap(tmp_path: Path) -> None:
     same, slower = bench_json(tmp_path / "same.json", 4.01), bench_json(tmp_path / "slower.json", 6.0)
-    said = report([bench_json(tmp_path / "a.json", 4.0), same, slower])
+    said = compare_sources([bench_json(tmp_path / "a.json", 4.0), same, slower])
     lines = said.text.splitlines()
     assert "intervals overlap" in next(line for line in lines if "same" in line)
     assert "1.50 × a.json" in next(line for line in lines if "slower" in line)
@@ -120,8 +150,8 @@ def test_the_table_names_no_winner_where_intervals_overlap(tmp_path: Path) -> No
 def test_devices_are_not_compared_unless_forced(tmp_path: Path) -> None:
     paths = [bench_json(tmp_path / "a.json", 4.0), bench_json(tmp_path / "b.json", 2.0, card=CARD | {"cpu": "Other"})]
     with pytest.raises(UserError, match=r"cpu: Test CPU and Other.*--force"):
-        report(paths)
-    forced = report(paths, force=True).text
+        compare_sources(paths)
+    forced = compare_sources(paths, force=True).text
     assert "another device" in forced
     assert "do not compare" in forced
     assert "0.50 ×" not in forced
@@ -129,18 +159,18 @@ def test_devices_are_not_compared_unless_forced(tmp_path: Path) -> None:
 
 def test_a_stored_comparison_is_a_baseline(tmp_path: Path) -> None:
     stored = tmp_path / "baseline.json"
-    report([bench_json(tmp_path / "old.json", 4.0)], store=stored)
+    compare_sources([bench_json(tmp_path / "old.json", 4.0)], store=stored)
     new = bench_json(tmp_path / "new.json", 4.6)
-    failed = report([new], baseline=stored, rules=["p90_ms>+10%", "bytes>+0"])
+    failed = compare_sources([new], baseline=stored, rules=["p90_ms>+10%", "bytes>+0"])
     assert failed.failed
     assert "1 of 2 checks failed" in failed.text
     assert "4.8 -" in failed.text
     assert "+15 %" in failed.text
-    passed = report([new], baseline=stored, rules=["p90_ms>+20%"], as_json=True)
+    passed = compare_sources([new], baseline=stored, rules=["p90_ms>+20%"], as_json=True)
     assert not passed.failed
     assert json.loads(passed.text)["gate"]["judged"] == 1
     with pytest.raises(UserError, match="not compared"):
-        report([bench_json(tmp_path / "x.json", 4.0, card=CARD | {"cpu": "Other"})], baseline=stored)
+        compare_sources([bench_json(tmp_path / "x.json", 4.0, card=CARD | {"cpu": "Other"})], baseline=stored)
 
 
 def test_the_command_ends_with_1_and_the_failed_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +187,7 @@ def test_the_page_escapes_everything_and_the_csv_starts_no_formula(tmp_path: Pat
     evil = '=HYPERLINK("http://evil.example")<script>alert(1)</script>'
     path = bench_json(tmp_path / "<b>.json", 4.0, card=CARD | {"cpu": f"<img src=x>{evil}"}, name=evil)
     html, table = tmp_path / "c.html", tmp_path / "c.csv"
-    report([path], html=html, table=table)
+    compare_sources([path], html=html, table=table)
     page = page_of(html.read_text())
     assert "img" not in page.tags
     assert page.tags.count("script") <= 4
@@ -172,7 +202,7 @@ def test_the_page_escapes_everything_and_the_csv_starts_no_formula(tmp_path: Pat
 
 @given(st.text())
 def test_no_cell_starts_a_formula(text: str) -> None:
-    cell = harmless(text)
+    cell = escape_csv_cell(text)
     assert not cell.lstrip().startswith(("=", "+", "-", "@", "\t", "\r"))
     assert "\n" not in cell
 
@@ -199,13 +229,13 @@ def test_what_holds_no_measurements_is_refused(tmp_path: Path) -> None:
 
 
 def test_labels_are_as_short_as_they_can_be() -> None:
-    assert labels([Path("/a/x"), Path("/b/y")]) == ["x", "y"]
-    assert labels([Path("/a/run/bundle"), Path("/b/run/bundle")]) == ["a/run/bundle", "b/run/bundle"]
+    assert make_source_labels([Path("/a/x"), Path("/b/y")]) == ["x", "y"]
+    assert make_source_labels([Path("/a/run/bundle"), Path("/b/run/bundle")]) == ["a/run/bundle", "b/run/bundle"]
     with pytest.raises(UsageError, match="given twice"):
-        labels([Path("/a"), Path("/a")])
+        make_source_labels([Path("/a"), Path("/a")])
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_published_schemas_are_those_of_the_code(name: str) -> None:
     published = Path(__file__).parents[4] / f"docs/schemas/{name}.schema.json"
-    assert published.read_text() == schema_of(name) + "\n", f"skd-edge report --schema {name} > {published}"
+    assert published.read_text() == format_json_schema(name) + "\n", f"skd-edge report --schema {name} > {published}"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd_bench.errors import UsageError, UserError
-from skd_edge.report.comparison.regression_gate import Judged, judge, parse_rule
+from skd_edge.report.comparison.regression_gate import GateResult, evaluate_rules, parse_rule
 from skd_edge.report.comparison.schema import Comparison
 
 
@@ -20,8 +20,8 @@ def comparison(**rows: dict[str, float]) -> Comparison:
     )
 
 
-def judged(rule: str, now: float, before: float) -> Judged:
-    return judge(comparison(a={"x": now}), [parse_rule(rule)], comparison(a={"x": before}))
+def judged(rule: str, now: float, before: float) -> GateResult:
+    return evaluate_rules(comparison(a={"x": now}), [parse_rule(rule)], comparison(a={"x": before}))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def judged(rule: str, now: float, before: float) -> Judged:
 def test_a_rule_means_what_it_says(rule: str, now: float, before: float, fails: bool) -> None:
     found = judged(rule, now, before)
     assert bool(found.failures) is fails
-    assert found.judged == 1
+    assert found.check_count == 1
 
 
 @given(st.floats(0.1, 100), st.floats(0.1, 100), st.integers(0, 300))
@@ -67,13 +67,13 @@ def test_any_text_is_a_rule_or_a_usage_error(text: str) -> None:
 
 def test_what_was_known_and_is_not_any_more_fails() -> None:
     now = comparison(a={"y": 1.0}, b={"x": 1.0})
-    found = judge(now, [parse_rule("x>+10%")], comparison(a={"x": 1.0}, b={"x": 1.0}))
+    found = evaluate_rules(now, [parse_rule("x>+10%")], comparison(a={"x": 1.0}, b={"x": 1.0}))
     assert [f.row.name for f in found.failures] == ["a"]
     assert "not measured any more" in found.failures[0].why
 
 
 def test_a_new_file_is_noted_and_a_gone_one_too() -> None:
-    found = judge(
+    found = evaluate_rules(
         comparison(a={"x": 1.0}, new={"x": 9.0}), [parse_rule("x>+1%")], comparison(a={"x": 1}, gone={"x": 1})
     )
     assert not found.failures
@@ -83,8 +83,8 @@ def test_a_new_file_is_noted_and_a_gone_one_too() -> None:
 
 def test_a_gate_that_judges_nothing_does_not_pass() -> None:
     with pytest.raises(UserError, match="judged nothing"):
-        judge(comparison(new={"x": 1.0}), [parse_rule("x>+1%")], comparison(a={"x": 1.0}))
+        evaluate_rules(comparison(new={"x": 1.0}), [parse_rule("x>+1%")], comparison(a={"x": 1.0}))
     with pytest.raises(UsageError, match="needs --baseline"):
-        judge(comparison(a={"x": 1.0}), [parse_rule("x>+1%")], None)
+        evaluate_rules(comparison(a={"x": 1.0}), [parse_rule("x>+1%")], None)
     with pytest.raises(UsageError, match="there are: x"):
-        judge(comparison(a={"x": 1.0}), [parse_rule("y>1")], None)
+        evaluate_rules(comparison(a={"x": 1.0}), [parse_rule("y>1")], None)
