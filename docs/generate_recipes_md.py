@@ -38,27 +38,27 @@ NOTES = {
     "ShardData.root": "folder of the shards",
     "ShardData.val": "the trusted validation shards",
     "ShardData.test": "the untouched test shards",
-    "Clip.sampling": "uniform: the middle of each of `frames` equal parts; dense: `stride` apart around the middle",
-    "Clip.fit": "crop: cover and cut; stretch: ignore the aspect; pad: fit inside, fill with the mean colour",
-    "Clip.mean": "subtracted from each channel (0 to 1)",
-    "Clip.std": "each channel is divided by it",
-    "Augment.brightness": "largest random offset, as a share of white",
-    "Augment.contrast": "largest random change of gain",
-    "Network.family": "block type: ResNet basic block, or MobileNetV2 inverted residual",
-    "Network.depths": "blocks of each substage; equally many substages in every network",
-    "Network.temporal": "what sees motion: nothing, TSM shift, or a 3x1x1 convolution",
-    "Network.name": "unique in the recipe",
+    "ClipSettings.sampling": "uniform: the middle of each of `frames` equal parts; dense: `stride` apart around the middle",
+    "ClipSettings.fit": "crop: cover and cut; stretch: ignore the aspect; pad: fit inside, fill with the mean colour",
+    "ClipSettings.mean": "subtracted from each channel (0 to 1)",
+    "ClipSettings.std": "each channel is divided by it",
+    "AugmentationSettings.brightness": "largest random offset, as a share of white",
+    "AugmentationSettings.contrast": "largest random change of gain",
+    "NetworkSpec.family": "block type: ResNet basic block, or MobileNetV2 inverted residual",
+    "NetworkSpec.depths": "blocks of each substage; equally many substages in every network",
+    "NetworkSpec.temporal": "what sees motion: nothing, TSM shift, or a 3x1x1 convolution",
+    "NetworkSpec.name": "unique in the recipe",
     "Teacher.family": "as for every network",
-    "Training.teacher_epochs": "epochs of the teacher on the weak labels",
-    "Training.batch": "clips of a batch",
-    "Training.rate": "peak learning rate",
-    "Training.weight_decay": "of AdamW",
-    "Losses.temperature": "of the KL on the logits",
-    "Bench.threads": "threads a query may use",
-    "Bench.processes": "fresh processes, one after the other",
-    "Choice.min_accuracy": "constraint on the validation clips",
-    "Choice.min_macro_f1": "constraint on the validation clips",
-    "Choice.max_megabytes": "constraint on the file",
+    "TrainingSettings.teacher_epochs": "epochs of the teacher on the weak labels",
+    "TrainingSettings.batch": "clips of a batch",
+    "TrainingSettings.rate": "peak learning rate",
+    "TrainingSettings.weight_decay": "of AdamW",
+    "LossSettings.temperature": "of the KL on the logits",
+    "BenchmarkSettings.threads": "threads a query may use",
+    "BenchmarkSettings.processes": "fresh processes, one after the other",
+    "SelectionRule.min_accuracy": "constraint on the validation clips",
+    "SelectionRule.min_macro_f1": "constraint on the validation clips",
+    "SelectionRule.max_megabytes": "constraint on the file",
     "Licences.data": "as the manifest will say it",
     "Licences.weights": "as the manifest will say it",
 }
@@ -86,12 +86,12 @@ def page() -> str:
     for key, value in schema["properties"].items():
         for ref in find_section_names(value):
             parts.append(section(f"`{title(key, ref, schema)}`", ref, schema["$defs"][ref], schema))
-            if ref == "Labels":
-                parts.append(section("`labels.noise`", "Noise", schema["$defs"]["Noise"], schema))
+            if ref == "LabelSettings":
+                parts.append(section("`labels.noise`", "NoiseSettings", schema["$defs"]["NoiseSettings"], schema))
             if ref == "Teacher":
                 parts.append(section("`teacher.clip`", "TeacherClip", schema["$defs"]["TeacherClip"], schema))
-            if ref == "Training":
-                parts.append(section("`training.losses`", "Losses", schema["$defs"]["Losses"], schema))
+            if ref == "TrainingSettings":
+                parts.append(section("`training.losses`", "LossSettings", schema["$defs"]["LossSettings"], schema))
             if key == "assistants":
                 parts[-1] = parts[-1].replace("`assistants`", "`assistants[]` and `students[]`", 1)
     return "\n".join(dict.fromkeys(parts))
@@ -129,7 +129,7 @@ def section(name: str, ref: str, part: Schema, schema: Schema) -> str:
 
 def inherited_description(ref: str, key: str) -> str:
     """The words of a network for the teacher, which is one."""
-    return NOTES.get(f"Network.{key}", "") if ref == "Teacher" else ""
+    return NOTES.get(f"NetworkSpec.{key}", "") if ref == "Teacher" else ""
 
 
 def default(value: Schema) -> str:

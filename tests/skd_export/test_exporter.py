@@ -99,7 +99,7 @@ def test_files_of_frames_answer_as_files_of_clips_do(network, batches, tmp_path)
 
 def test_every_precision_is_close_to_the_network(network, batches, clips, tmp_path):
     told = []
-    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt"), say=told.append)
+    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt"), log=told.append)
     assert len(told) == 1  # one calibration serves both INT8 files
     assert "chunks of 8 clips: up to" in told[0]
     held_out = clips(64, 5)
@@ -128,7 +128,7 @@ def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, bat
         seen.append(convolutions)
         return f"{convolutions} are too many" if convolutions > 3 else None
 
-    path = make(network, tmp_path, batches, ("int8",), refuse=refuse)["int8"]
+    path = make(network, tmp_path, batches, ("int8",), find_violation=refuse)["int8"]
     known = read_metadata(path)
     assert len(known["excluded"]) == len(known["tried"]) >= 1
     assert known["excluded"] == [s["layer"] for s in known["sensitivity"]][: len(known["excluded"])]
@@ -140,7 +140,7 @@ def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, bat
 
 
 def test_a_file_that_cannot_be_saved_keeps_all_its_layers(network, batches, tmp_path):
-    path = make(network, tmp_path, batches, ("int8",), refuse=lambda path, precision: "never")["int8"]
+    path = make(network, tmp_path, batches, ("int8",), find_violation=lambda path, precision: "never")["int8"]
     assert read_metadata(path)["excluded"] == []
     assert read_metadata(path)["operators"]["QLinearConv"] == 4
     assert len(read_metadata(path)["tried"]) == 3  # all layers, then one and two of five left out

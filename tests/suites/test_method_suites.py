@@ -64,7 +64,7 @@ def grown(row, noise=()):
     from skd_edge.recipe.loader import load_recipe
 
     recipe = load_recipe("quickstart", [*noise, *row.sets])
-    return row.grow(JobFactory(recipe, DatasetFingerprint("data", "weak", 10)), recipe.students[0])
+    return row.build_job(JobFactory(recipe, DatasetFingerprint("data", "weak", 10)), recipe.students[0])
 
 
 def test_every_row_is_another_leg_of_the_same_student(suites):
@@ -72,7 +72,7 @@ def test_every_row_is_another_leg_of_the_same_student(suites):
 
     nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
     other = {
-        r.name for r in ROWS if r.clean or {r.without_turns, r.student, r.teacher} != {1}
+        r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}
     }  # other labels, other epochs
     hashes = {name: node.hash for name, node in nodes.items() if name not in other}
     assert len(set(hashes.values())) == len(hashes)

@@ -120,7 +120,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
             "bundle": BUNDLE_PATH.rpartition("/")[2]
         }
         if resumable_jobs.session_count > 1:
-            bench["notes"].append(f"measured in {resumable_jobs.session_count} sittings: the run broke off and went on")
+            bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run broke off and went on")
     else:
         measure_resumably(
             [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files],
@@ -151,12 +151,12 @@ class ResumableJobs:
 
     def __init__(self, folder: Path, device_info: dict[str, Any]) -> None:
         self.folder = folder
-        previous = _read_json_or_empty(folder / "sittings.json")
+        previous = _read_json_or_empty(folder / "sessions.json")
         if previous.get("device") != device_id(device_info):
             shutil.rmtree(folder, ignore_errors=True)
             previous = {}
-        self.session_count = int(previous.get("sittings", 0)) + 1
-        write_json(folder / "sittings.json", {"device": device_id(device_info), "sittings": self.session_count})
+        self.session_count = int(previous.get("session_count", 0)) + 1
+        write_json(folder / "sessions.json", {"device": device_id(device_info), "session_count": self.session_count})
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
         """The result of a job: as it was kept, or of a fresh process."""

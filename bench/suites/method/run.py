@@ -66,7 +66,7 @@ def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info:
     """Train what a row needs, and score its network on the test clips."""
     column = CLEAN.get(noise, NOISE["clean"]) if row.clean else NOISE[noise]
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *row.sets])
-    times = {"teacher_epochs": row.without_turns * row.teacher, "epochs": row.without_turns * row.student}
+    times = {"teacher_epochs": row.stretch * row.teacher, "epochs": row.stretch * row.student}
     epochs = {key: round(by * getattr(recipe.training, key)) for key, by in times.items()}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
     training_data = load_training_data(recipe, cache_root())

@@ -174,10 +174,10 @@ skd-edge build {source} --runtime tensorrt --out ../engines
 import json
 from pathlib import Path
 import numpy as np
-from skd_bench.runtimes import runtime
+from skd_bench.runtimes import find_runtime
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
-session = runtime("tensorrt").load(Path("../{engine}"), threads=1)
+session = find_runtime("tensorrt").load(Path("../{engine}"), threads=1)
 {_format_clip_code(m)}
 logits = session.run(clip)[0]
 print(classes[logits.argmax()])

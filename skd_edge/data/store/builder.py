@@ -119,7 +119,7 @@ class _StoreBuilder:
 
     def _decode_clips(self, todo: NDArray[np.int64], processes: int, timeout: float, progress: Progress | None) -> None:
         done, total = len(self.state) - len(todo), len(self.state)
-        tasks = ((i, (str(self.entries[i].path), self.entries[i].part)) for i in todo.tolist())
+        tasks = ((i, (str(self.entries[i].path), self.entries[i].span)) for i in todo.tolist())
         pool = WorkerPool(
             make_clip_decoder,
             (self.partial_file, self.sampling, self.preprocess, self.decoder),

@@ -97,7 +97,7 @@ def test_boards_say_what_holds_them_back(tmp_path):
     ],
 )
 def test_cpuinfo_of_x86_and_arm(monkeypatch, text, name, isa):
-    monkeypatch.setattr(device, "_text", lambda path: text if path == "/proc/cpuinfo" else None)
+    monkeypatch.setattr(device, "_read_text", lambda path: text if path == "/proc/cpuinfo" else None)
     info = device._read_cpuinfo()
     assert name in device._format_cpu_name(info)
     assert len(device._find_isa_flags(info)) == isa

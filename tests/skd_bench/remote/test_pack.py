@@ -173,7 +173,7 @@ def test_measurements_survive_json_and_nothing_else_is_taken_for_them(network, t
         "threads": 1,
         "processes": 2,
         "queries": 20,
-        "sittings": 1,
+        "session_count": 1,
         "measured": [
             {
                 "sha256": "f" * 64,

@@ -81,11 +81,11 @@ def test_a_link_cut_in_the_middle_is_made_anew(ssh_device, bundle, monkeypatch):
             assert ssh_device.cut() == 1
 
     found = tries(ssh_device, pack_bundle(bundle, FEW), keep=True, progress=cut_once)
-    measured = [p for p in kept if p.name != "sittings.json"]
+    measured = [p for p in kept if p.name != "sessions.json"]
     assert len(measured) == 2
     assert all(p.read_bytes() == kept[p] for p in measured)  # measured once: nanoseconds do not repeat
     assert found.session_count == 2
-    assert "2 sittings" in found.bench["notes"][-1]
+    assert "2 sessions" in found.bench["notes"][-1]
     assert [m.latency.n for m in found.measured] == [40, 40]
     [folder] = ssh_device.tmp.iterdir()
     SshLink("device").run('rm -r "$1"', str(folder))

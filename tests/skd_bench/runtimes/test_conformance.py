@@ -207,7 +207,7 @@ def test_an_input_that_does_not_fit_is_told(session, wrong):
 
 def test_facts_can_be_written_and_name_the_threads(engine, artefact):
     session = engine.load(artefact, threads=2)
-    facts = json.loads(json.dumps(session.facts()))
+    facts = json.loads(json.dumps(session.runtime_info()))
     assert facts["runtime"] == engine.name
     assert facts["version"]
     assert 2 in facts.values()
@@ -283,7 +283,7 @@ def test_a_runtime_that_cannot_be_used_stays_listed_with_its_reason(monkeypatch)
         def load(self, path, *, threads):
             raise AssertionError("never loaded")
 
-    monkeypatch.setattr(registry, "_known", dict(registry._registered))
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     register_runtime(Absent())
     assert "absent" in registered_runtimes()
     with pytest.raises(UserError, match=r"pip install nothing; usable on this machine: .*ort"):
@@ -336,7 +336,7 @@ def test_openvino_reports_to_nobody(tmp_path):
     if registered_runtimes()["openvino"].why_unavailable():
         pytest.skip("not installed is openvino here")
     code = (
-        "import sys; from skd_bench.runtimes import runtime; runtime('openvino').prepare(); "
+        "import sys; from skd_bench.runtimes import find_runtime; find_runtime('openvino').prepare(); "
         "print([m for m in sys.modules if 'openvino_telemetry' in m])"
     )
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(skd_bench.__file__).parents[1])}

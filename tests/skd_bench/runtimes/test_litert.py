@@ -61,7 +61,7 @@ def test_a_batch_that_is_fixed_is_part_of_the_contract(with_tflite):
 
 
 def test_where_litert_is_missing_the_other_files_are_measured(with_tflite, monkeypatch):
-    monkeypatch.setattr(LiteRtRuntime, "missing", lambda self: "ai-edge-litert is not installed")
+    monkeypatch.setattr(LiteRtRuntime, "why_unavailable", lambda self: "ai-edge-litert is not installed")
     manifest = Manifest.load(with_tflite)
     rows, not_run = find_benchmark_targets(with_tflite, manifest, [], [], threads=1)
     assert {r.file_info["runtime"] for r in rows} == {"ort"}

@@ -125,7 +125,7 @@ def test_groups_without_a_chosen_frame_are_left_out_and_change_nothing(tmp_path,
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(decoding, "_frames", counting)
+    monkeypatch.setattr(decoding, "_iter_decoded_frames", counting)
     assert shown(path, Sampling(3)) == middles(58, 3)
     assert len(decoded) < 35
     assert shown(path, Sampling(58)) == list(range(58))

@@ -89,7 +89,7 @@ def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monke
 def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monkeypatch):
     """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
     entries = [ClipEntry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
-    monkeypatch.setattr(building, "decoder", slow)
+    monkeypatch.setattr(building, "make_clip_decoder", slow)
     from skd_edge.labels.dataset import inference_preprocessing
 
     view = inference_preprocessing(load_recipe(str(recipe), ()).clip)

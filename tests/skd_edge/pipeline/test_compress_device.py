@@ -167,7 +167,7 @@ def test_results_without_joules_are_not_enough_where_they_are_limited(tmp_path):
     file.write_text("a")
     latency = LatencyResult("a", [[1.0, 2.0]], Interval(1.5, 1, 2), None, None, 2, 0.1, 0.2, True, None)
     card = {"cpu": "A", "cores_usable": 4}
-    told = {"schema": 1, "pack": "0" * 12, "device": card, "threads": 1, "processes": 5, "queries": 240, "sittings": 1}
+    told = {"schema": 1, "pack": "0" * 12, "device": card, "threads": 1, "processes": 5, "queries": 240, "session_count": 1}
     for joules in (None, Interval(0.02, 0.01, 0.03)):
         measured = [MeasuredFile(sha256_file(file), "ort", replace(latency, joules=joules))]
         result = DeviceMeasurements(**told, measured=measured, energy=joules is not None).save(tmp_path / "R.json")

@@ -53,7 +53,7 @@ def without_half(monkeypatch):
     def refusal(self, path, runtime):
         return REASON if (path.stem, runtime) == ("fp16", "openvino") else real(self, path, runtime)
 
-    monkeypatch.setattr(CandidateEvaluator, "refusal", refusal)
+    monkeypatch.setattr(CandidateEvaluator, "why_unrunnable", refusal)
 
 
 class Lamp:

@@ -60,7 +60,7 @@ def test_the_page_is_that_of_the_published_numbers(suite):
 def test_the_matrix_is_whole_and_within_its_bounds(suite):
     """Each family and operator at each precision, on every runtime that ran it."""
     rows = json.loads(suite.RESULTS.read_text("utf-8"))["rows"]
-    names = {f"{family}, {operator}" for family in suite.FAMILIES for operator in suite.OPERATOR_TRANSLATIONS}
+    names = {f"{family}, {operator}" for family in suite.FAMILIES for operator in suite.OPERATORS}
     assert {(r["network"], r["precision"]) for r in rows} == {(n, p) for n in names for p in PRECISIONS}
     for one in rows:
         assert one["accuracy"] > 0.75  # parity on random weights, or at chance, proves nothing
