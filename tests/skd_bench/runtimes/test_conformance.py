@@ -336,7 +336,7 @@ def test_openvino_reports_to_nobody(tmp_path):
     if registered_runtimes()["openvino"].why_unavailable():
         pytest.skip("not installed is openvino here")
     code = (
-        "import sys; from skd_bench.runtimes import find_runtime; find_runtime('openvino').prepare(); "
+        "import sys; from skd_bench.runtimes import find_runtime; find_runtime('openvino').import_libraries(); "
         "print([m for m in sys.modules if 'openvino_telemetry' in m])"
     )
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(skd_bench.__file__).parents[1])}
