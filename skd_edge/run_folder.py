@@ -1,4 +1,4 @@
-"""The run folder: one ``compress``, its journal, its lock, and the cache of legs that runs share."""
+"""The run folder: one ``compress``, its journal, its lock, and the cache of jobs that runs share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOURNAL_FILE = "journal.jsonl"
 
 
 def cache_root() -> Path:
-    """Where decoded clips, legs and teachers' answers are kept between runs (``SKD_EDGE_CACHE``)."""
+    """Where decoded clips, jobs and teachers' answers are kept between runs (``SKD_EDGE_CACHE``)."""
     given = os.environ.get("SKD_EDGE_CACHE")
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
 
@@ -42,26 +42,26 @@ class RunFolder(ABC):
         """Note one event; the journal itself has one writer, the process that holds the run."""
 
     def job_folder(self, job_hash: str) -> Path:
-        """The folder of the leg with this hash, in the run."""
-        return self.folder / "legs" / job_hash
+        """The folder of the job with this hash, in the run."""
+        return self.folder / "jobs" / job_hash
 
     def fetch_job(self, job_hash: str) -> bool:
-        """Whether the leg is finished here, after linking it from the cache where another run finished it."""
-        here, there = self.job_folder(job_hash), self.cache / "legs" / job_hash
-        if (here / "leg.json").exists():
+        """Whether the job is finished here, after linking it from the cache where another run finished it."""
+        here, there = self.job_folder(job_hash), self.cache / "jobs" / job_hash
+        if (here / "job.json").exists():
             return True
-        if not (there / "leg.json").exists():
+        if not (there / "job.json").exists():
             return False
         _link_tree(there, here)
         return True
 
     def publish_job(self, job_hash: str) -> None:
-        """Offer a finished leg to other runs."""
-        if not (self.cache / "legs" / job_hash / "leg.json").exists():
-            _link_tree(self.job_folder(job_hash), self.cache / "legs" / job_hash)
+        """Offer a finished job to other runs."""
+        if not (self.cache / "jobs" / job_hash / "job.json").exists():
+            _link_tree(self.job_folder(job_hash), self.cache / "jobs" / job_hash)
 
     def teacher_outputs_folder(self, job_hash: str, views: str) -> Path:
-        """Where the answers of a leg's network to these views are kept."""
+        """Where the answers of a job's network to these views are kept."""
         return self.cache / "teachers" / job_hash / views
 
 

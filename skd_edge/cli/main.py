@@ -71,12 +71,12 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("recipe")
-@click.option("--out", type=AnyPath, help="The run folder whose cached legs count.  [default: runs/NAME]")
+@click.option("--out", type=AnyPath, help="The run folder whose cached jobs count.  [default: runs/NAME]")
 @set_option
 @code_option
 @click.option("--hourly", type=click.FloatRange(0), metavar="PRICE", help="What an hour of this machine costs.")
 def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool, hourly: float | None) -> None:
-    """Show what compress would do: the tree of legs, what is cached, time, disk and cost."""
+    """Show what compress would do: the tree of jobs, what is cached, time, disk and cost."""
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, sets)
@@ -95,9 +95,9 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="Where legs are trained: here, or on the Ray cluster of RAY_ADDRESS (without: one started here).",
+    help="Where jobs are trained: here, or on the Ray cluster of RAY_ADDRESS (without: one started here).",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train one leg.  [default: torch's choice]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train one job.  [default: torch's choice]")
 @click.option(
     "--measurements",
     multiple=True,

@@ -1,1 +1,1 @@
-"""Losses, substage training, one cascade leg."""
+"""Losses, substage training, one cascade job."""

@@ -1,4 +1,4 @@
-"""The state of a leg on disk: whole or not there, loaded without running anybody's code."""
+"""The state of a job on disk: whole or not there, loaded without running anybody's code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoint:
         self.last_saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state, or None where there is none or it cannot be read (then the leg begins anew)."""
+        """The state, or None where there is none or it cannot be read (then the job begins anew)."""
         try:
             state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
         except Exception:  # a broken file makes the reader fail in many ways

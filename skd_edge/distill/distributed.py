@@ -1,4 +1,4 @@
-"""Several processes that train one leg together, each on its part of every batch: Lightning Fabric under torchrun.
+"""Several processes that train one job together, each on its part of every batch: Lightning Fabric under torchrun.
 
 Losses that compare the clips of a batch need all of them, so every process gathers what the learners said of the whole
 batch and computes the whole loss; gradients come back to the part that they belong to. The loss is then that of one

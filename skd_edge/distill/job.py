@@ -1,4 +1,4 @@
-"""What one leg is: everything that decides its result, and the hash that names it."""
+"""What one job is: everything that decides its result, and the hash that names it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class JobSpec:
 
     Attributes:
         learner: the network that learns.
-        role: what the leg is for; ``alone`` and ``kd`` are controls, a ``rung`` only says whether to go on.
+        role: what the job is for; ``alone`` and ``kd`` are controls, a ``rung`` only says whether to go on.
         path: names of the networks from the teacher to the learner (not part of the hash).
-        teacher: hash of the leg whose network teaches, or None.
-        start: hash of the leg whose weights the learner begins from, or None.
+        teacher: hash of the job whose network teaches, or None.
+        start: hash of the job whose weights the learner begins from, or None.
         targets: hash of the labels that it learns from.
         data: hash of the training clips and of the validation clips that pick the epoch.
         classes: number of classes.
@@ -68,9 +68,9 @@ class JobSpec:
 
     @cached_property
     def hash(self) -> str:
-        """Names the leg: equal hashes train to equal weights (on the same kind of machine)."""
+        """Names the job: equal hashes train to equal weights (on the same kind of machine)."""
         excluded = {"learner", "path", "role", "clip", "augment", "training"}
-        excluded |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no leg
+        excluded |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no job
         return json_digest(
             {
                 "method": METHOD_VERSION,
@@ -83,7 +83,7 @@ class JobSpec:
         )
 
     def _relevant_training_settings(self) -> dict[str, object]:
-        """The settings that this leg reads: without a teacher, none that is about teaching."""
+        """The settings that this job reads: without a teacher, none that is about teaching."""
         unread = {"epochs", "teacher_epochs", "refine", "rounds"} | (set() if self.weak else {"elr"})
         unread |= {"accumulate"} if self.training.accumulate == 1 else set()
         if self.teacher is not None:

@@ -71,7 +71,7 @@ def compute_graft_term(spec: JobSpec, logits: Tensor, teacher_out: SubstageOutpu
 
 
 def phase_at(spec: JobSpec, progress: float) -> TrainingPhase:
-    """What learns when the share ``progress`` in [0, 1) of the leg's steps is behind it.
+    """What learns when the share ``progress`` in [0, 1) of the job's steps is behind it.
 
     Curriculum: the prefixes that end in a matched substage learn one after the other, the shortest first, to match
     the teacher's; then everything learns, with head and logits. Graft: each prefix learns as the front of the

@@ -1,4 +1,4 @@
-"""What a leg will take on this machine: a few real training steps on random clips, spread over its phases."""
+"""What a job will take on this machine: a few real training steps on random clips, spread over its phases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StepTimes:
     """Seconds on this machine.
 
     Attributes:
-        seconds_per_step: of one training step, the mean over the quarters of the leg of their medians: phases differ, and one slow
+        seconds_per_step: of one training step, the mean over the quarters of the job of their medians: phases differ, and one slow
             step says nothing about the others.
         seconds_per_clip: of one clip through the learner in evaluation mode, in batches.
     """
@@ -38,10 +38,10 @@ class StepTimes:
 def measure_step_times(
     spec: JobSpec, teacher: AnyNetwork | None, preprocess: Preprocessing, *, steps: int = _MAX_STEPS
 ) -> StepTimes:
-    """Time steps of a leg on random clips; times depend on shapes alone.
+    """Time steps of a job on random clips; times depend on shapes alone.
 
     Args:
-        spec: the leg; one without epochs is only looked through.
+        spec: the job; one without epochs is only looked through.
         teacher: an untrained network of the teacher's shape, where there is a teacher.
         preprocess: how pixels become input.
         steps: how many, fewer where they take long.
@@ -70,7 +70,7 @@ def measure_step_times(
         index = np.arange(len(clips.train))
         if spec.epochs:
             trainer._train_step(index, 0, teacher_outputs)  # the first one is slower
-        spent: list[list[float]] = [[], [], [], []]  # by quarter of the leg
+        spent: list[list[float]] = [[], [], [], []]  # by quarter of the job
         for step in sorted(range(steps), key=lambda i: 7 * i % steps):  # spread: where steps are slow, few are taken
             if spec.epochs and sum(map(sum, spent)) < _MAX_SECONDS:
                 trainer.step = step

@@ -1,4 +1,4 @@
-"""What a teacher says, kept by view: computed once for each ``(teacher, clip, view)``, read by every leg.
+"""What a teacher says, kept by view: computed once for each ``(teacher, clip, view)``, read by every job.
 
 Kept are logits and pooled substage features, never maps; the files lie in the shared cache, memory-mapped.
 """

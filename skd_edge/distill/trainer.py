@@ -1,4 +1,4 @@
-"""One leg: a learner trained on labels and, where there is one, by a teacher, substage by substage.
+"""One job: a learner trained on labels and, where there is one, by a teacher, substage by substage.
 
 What is learned stands in ``method.py``; this is the loop around it.
 """
@@ -50,7 +50,7 @@ _SETTING_OF_TERM = {"early learning": "training.elr", "graft": "training.losses.
 
 @dataclass
 class TrainResult:
-    """What a leg leaves: the averaged weights that validated best (a file of answers has none), and how it went."""
+    """What a job leaves: the averaged weights that validated best (a file of answers has none), and how it went."""
 
     network: AnyNetwork | None
     accuracy: float
@@ -80,7 +80,7 @@ def train_job(
     on_progress: ProgressCallback = lambda row: None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainResult:
-    """Train one leg, or finish one that was interrupted.
+    """Train one job, or finish one that was interrupted.
 
     Args:
         spec: what to train.
@@ -88,7 +88,7 @@ def train_job(
         targets: ``(N, C)`` label distributions of the training clips; a row of zeros is a clip without a label.
         teacher: what the teacher says of every view, or None.
         preprocess: how pixels become input.
-        folder: the leg's folder; a checkpoint of an interrupted run is found and kept there.
+        folder: the job's folder; a checkpoint of an interrupted run is found and kept there.
         other_teachers: the teachers further up the cascade, where guidance is dense.
         start: weights to begin from.
         on_progress: called after each epoch, and now and then within, with what there is to show.
@@ -103,7 +103,7 @@ def train_job(
 
 
 class Trainer:
-    """The state of one leg while it runs."""
+    """The state of one job while it runs."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Trainer:
 
     # -------------------------------------------------------------------------------------------- one epoch
     def _run_epoch(self, epoch: int, began: float) -> None:
-        """One epoch, its validation in the second half of the leg, its line of the curve, and a checkpoint in time."""
+        """One epoch, its validation in the second half of the job, its line of the curve, and a checkpoint in time."""
         terms = self._train_epoch(epoch, began)
         accuracy = self._validate_ema_network() if epoch >= self.spec.epochs // 2 else None
         self.seconds += time.perf_counter() - began
@@ -295,12 +295,12 @@ class Trainer:
     def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: dict[str, Any]) -> None:
         """Back to the last good state, at half the rate; the second time is the last.
 
-        The leg keeps its hash: the same settings diverge at the same step, and are slowed down by the same rule.
+        The job keeps its hash: the same settings diverge at the same step, and are slowed down by the same rule.
         """
         if self.rate_scale < 1:
             setting = _SETTING_OF_TERM.get(diverged.term, f"training.losses.{diverged.term}")
             raise UserError(
-                f"leg {self.spec.name} ({self.spec.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
+                f"job {self.spec.name} ({self.spec.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
                 f"training.rate{'' if diverged.term == 'total' else f', or set {setting} lower'}"
             ) from None
         self._restore_state(good_state)
@@ -326,7 +326,7 @@ class Trainer:
         return accuracy
 
     def _build_auxiliary_modules(self) -> tuple[DistributionLoss | None, GraftedTeacher | None]:
-        """Projectors and adapters of a staged leg: they live in training only and are dropped at export."""
+        """Projectors and adapters of a staged job: they live in training only and are dropped at export."""
         if self.teacher is None or not self.spec.staged:
             return None, None
         with torch.random.fork_rng(devices=[]):
@@ -380,18 +380,18 @@ class Trainer:
 
 
 def build_learner(spec: JobSpec) -> AnyNetwork:
-    """The leg's network; its first weights depend on the seed and its shape alone, the same for every method."""
+    """The job's network; its first weights depend on the seed and its shape alone, the same for every method."""
     return build_network(spec.learner, classes=spec.classes, clip=spec.clip, seed=spec.seed, names=spec.names)
 
 
 def training_rows(spec: JobSpec, clips: ClipSplit) -> NDArray[np.int64]:
-    """The rows of the training clips that a leg learns from: all, or all but its own part of k."""
+    """The rows of the training clips that a job learns from: all, or all but its own part of k."""
     rows = np.arange(len(clips))
     return rows if spec.fold is None else rows[assign_folds(clips.groups, spec.fold[1]) != spec.fold[0]]
 
 
 def assign_folds(groups: NDArray[np.int64], fold_count: int) -> NDArray[np.int64]:
-    """In which of ``fold_count`` parts each clip lies ``(N,)``, a group in one; the same for every leg."""
+    """In which of ``fold_count`` parts each clip lies ``(N,)``, a group in one; the same for every job."""
     distinct, member = np.unique(groups, return_inverse=True)
     fold_of_group = np.random.default_rng((len(distinct), fold_count)).permutation(len(distinct)) % fold_count
     return np.asarray(fold_of_group[member], np.int64)
@@ -400,7 +400,7 @@ def assign_folds(groups: NDArray[np.int64], fold_count: int) -> NDArray[np.int64
 def training_view(
     clips: ClipSplit, index: NDArray[np.int64], view: int, spec: JobSpec, preprocess: Preprocessing
 ) -> Tensor:
-    """The training clips ``index (B,)`` in one view, as input ``(B, 3, T, H, W)``; mixed, where the leg mixes clips."""
+    """The training clips ``index (B,)`` in one view, as input ``(B, 3, T, H, W)``; mixed, where the job mixes clips."""
     plain = augment_batch(clips.clips[index], clips.ids[index], view, spec.augment, preprocess)
     if not spec.augment.mixup or view < 0:
         return plain

@@ -11,7 +11,7 @@ from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.models.builder import AnyNetwork
 from skd_export.exporter import read_metadata
 
-_LEARNING_RATE_FACTOR = 0.1  # of the leg's rate: the weights only have to move to where rounding hurts less
+_LEARNING_RATE_FACTOR = 0.1  # of the job's rate: the weights only have to move to where rounding hurts less
 
 
 def is_int8_out_of_bounds(int8: Path) -> bool:
@@ -21,7 +21,7 @@ def is_int8_out_of_bounds(int8: Path) -> bool:
 
 
 def make_qat_job(job: TrainingJob, epochs: int, bits: int) -> TrainingJob:
-    """The leg that goes on from a student's: same teacher, labels and losses, all substages at once."""
+    """The job that goes on from a student's: same teacher, labels and losses, all substages at once."""
     training = job.spec.training.model_copy(
         update={"rate": _LEARNING_RATE_FACTOR * job.spec.training.rate, "prefix": 0.0}
     )
@@ -36,8 +36,8 @@ def fine_tune_int8(
 
     Args:
         evaluator: Exports and judges.
-        executor: Trains; a leg that is trained already is found again.
-        job: The student's finished leg.
+        executor: Trains; a job that is trained already is found again.
+        job: The student's finished job.
         network: Its network, in evaluation mode: what the new file is compared with.
         int8: Its file, which is outside its bounds.
     """
@@ -56,6 +56,6 @@ def fine_tune_int8(
         "within its bounds" if accepted else "still outside its bounds: " + read_metadata(fine_tuned_file)["tried"][0]
     )
     evaluator.warnings.append(
-        f"{job.spec.name}: INT8 needed quantisation-aware training ({epochs} epochs, leg {qat_job.hash}); it is {outcome}."
+        f"{job.spec.name}: INT8 needed quantisation-aware training ({epochs} epochs, job {qat_job.hash}); it is {outcome}."
     )
     return fine_tuned_file if accepted else int8

@@ -1,4 +1,4 @@
-"""Which engine trains the legs, and with how many threads."""
+"""Which engine trains the jobs, and with how many threads."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def make_executor_factory(
     """What makes the engine of a run, once its clips are known; a package that is missing is missed here.
 
     Args:
-        name: ``local``: one leg after the other in this process; ``ray``: legs are Ray tasks, as many at a time as the
+        name: ``local``: one job after the other in this process; ``ray``: jobs are Ray tasks, as many at a time as the
             cluster has room for.
-        threads: of one leg, >= 1; None leaves torch's own choice. Equal legs at equal threads have equal weights.
+        threads: of one job, >= 1; None leaves torch's own choice. Equal jobs at equal threads have equal weights.
         allow_code: whether a named factory may run in Ray's workers (in this process: see ``permit``).
-        process_group: the processes that train one leg together.
+        process_group: the processes that train one job together.
 
     Raises:
         UsageError: There is no such engine, or fewer than one thread.
         ImportError: Ray is not installed.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; a leg needs at least 1")
+        raise UsageError(f"threads is {threads}; a job needs at least 1")
     if name not in ("local", "ray"):
         raise UsageError(f"there is no engine {name!r}; there are local and ray")
     threads = configure_threads(threads)
     if process_group.size > 1:
         if name != "local":
-            raise UsageError("torchrun divides a leg among processes and --engine ray gives each leg to one; use one")
+            raise UsageError("torchrun divides a job among processes and --engine ray gives each job to one; use one")
         return lambda recipe, run, material: TorchrunExecutor(recipe, run, material, process_group)
     if name == "local":
         return lambda recipe, run, material: LocalExecutor(
@@ -64,7 +64,7 @@ def configure_threads(count: int | None) -> int:
     """Make this process ready to train: threads of torch and of the linear algebra behind numpy; returns torch's.
 
     Freed memory is kept for the next step.
-    The number of threads decides the order in which floats are added, so it is part of how a leg was made, and is
+    The number of threads decides the order in which floats are added, so it is part of how a job was made, and is
     written beside it.
     """
     keep_freed_memory()

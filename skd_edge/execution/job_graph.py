@@ -1,6 +1,6 @@
-"""The tree of cascades: every leg a recipe asks for, once, teachers before learners.
+"""The tree of cascades: every job a recipe asks for, once, teachers before learners.
 
-Paths that begin alike share their first legs, because a leg is named by what it is and not by who asked for it.
+Paths that begin alike share their first jobs, because a job is named by what it is and not by who asked for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher, TrainingSetting
 
 @dataclass(frozen=True)
 class DatasetFingerprint:
-    """What the data contributes to the names of legs.
+    """What the data contributes to the names of jobs.
 
     Attributes:
         clips_hash: hash of training pixels and of the validation clips.
@@ -37,7 +37,7 @@ class DatasetFingerprint:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A leg and the legs it needs first.
+    """A job and the jobs it needs first.
 
     Attributes:
         spec: what is trained.
@@ -63,14 +63,14 @@ class TrainingJob:
 
     @property
     def hash(self) -> str:
-        """The leg's hash."""
+        """The job's hash."""
         return self.spec.hash
 
 
 def build_recipe_job_graph(
     recipe: Recipe, fingerprint: DatasetFingerprint, students: Iterable[NetworkSpec]
 ) -> list[TrainingJob]:
-    """Every leg of the recipe for these students, each once, in an order in which it can be trained."""
+    """Every job of the recipe for these students, each once, in an order in which it can be trained."""
     return build_job_graph(JobFactory(recipe, fingerprint), students)
 
 
@@ -97,7 +97,7 @@ def topological_order(wanted: Iterable[TrainingJob]) -> list[TrainingJob]:
 
 
 def _add_with_required(jobs: dict[tuple[str, tuple[str, ...]], TrainingJob], job: TrainingJob) -> None:
-    # Two networks of one shape are one leg under two names: trained once, found by either.
+    # Two networks of one shape are one job under two names: trained once, found by either.
     key = (job.hash, job.spec.path)
     if key in jobs:  # and so are all that it needs: without this, shared needs would be walked again and again
         return
@@ -107,7 +107,7 @@ def _add_with_required(jobs: dict[tuple[str, tuple[str, ...]], TrainingJob], job
 
 
 class JobFactory:
-    """Makes the legs of a recipe.
+    """Makes the jobs of a recipe.
 
     Args:
         recipe: networks, training, label settings.
@@ -151,7 +151,7 @@ class JobFactory:
         return last
 
     def make_cascade_job(self, student: NetworkSpec, path: Iterable[str]) -> TrainingJob:
-        """The student at the end of a path through these assistants, each leg distilled with the full method."""
+        """The student at the end of a path through these assistants, each job distilled with the full method."""
         last, above, names = self.make_teacher_job(), tuple[TrainingJob, ...](), [self.recipe.teacher.name]
         for name in path:
             names.append(name)
@@ -217,7 +217,7 @@ class JobFactory:
         by = [labels.hash, *(f.hash for f in folds)]
         return json_digest({"by": by, "weak": self.fingerprint.weak_labels_hash, "how": how})
 
-    # -------------------------------------------------------------------------------------------- one leg
+    # -------------------------------------------------------------------------------------------- one job
     def _make_spec(self, learner: NetworkSpec, role: JobRole, path: list[str], **kw: object) -> JobSpec:
         r, is_teacher = self.recipe, role in ("scout", "teacher")
         settings: dict[str, object] = {

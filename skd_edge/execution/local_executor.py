@@ -1,6 +1,6 @@
-"""Where legs are trained. Here: one after the other in this process (``ray_engine`` trains them on a cluster).
+"""Where jobs are trained. Here: one after the other in this process (``ray_engine`` trains them on a cluster).
 
-A leg that is finished, in this run or in the cache that runs share, is never trained again.
+A job that is finished, in this run or in the cache that runs share, is never trained again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _AVERAGED_VIEWS = 4  # views that a teacher's opinion about a training clip is a
 
 @dataclass(frozen=True)
 class JobResult:
-    """A leg that is trained: its facts, and where its weights lie."""
+    """A job that is trained: its facts, and where its weights lie."""
 
     job: TrainingJob
     folder: Path
@@ -63,16 +63,16 @@ class JobResult:
 
 
 class OutOfMemory(UserError):
-    """A leg does not fit into memory; ``learner`` is the name of its network."""
+    """A job does not fit into memory; ``learner`` is the name of its network."""
 
     learner = ""
 
     @classmethod
     def for_job(cls, job: TrainingJob, error: BaseException) -> OutOfMemory:
-        """The leg's node, and what was raised."""
+        """The job's node, and what was raised."""
         batch_settings = job.spec.training.batch, job.spec.training.accumulate
         out_of_memory = cls(
-            f"leg {job.spec.name} does not fit into memory, with a batch of {batch_settings[0]} in {batch_settings[1]} part(s) "
+            f"job {job.spec.name} does not fit into memory, with a batch of {batch_settings[0]} in {batch_settings[1]} part(s) "
             f"({' '.join(str(error).split())[:120]}); lower training.batch, or raise training.accumulate"
         )
         out_of_memory.learner = job.spec.learner.name
@@ -87,7 +87,7 @@ class LocalExecutor:
         training_data: clips and weak labels.
         labels: settings of the label optimiser.
         preprocess: how pixels become input.
-        on_progress: ``(node, row)`` called while a leg trains, with an empty row when it begins.
+        on_progress: ``(node, row)`` called while a job trains, with an empty row when it begins.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class LocalExecutor:
         """Train every node of a tree, teachers first; closing the generator stops the training.
 
         Yields:
-            Legs as they are finished.
+            Jobs as they are finished.
 
         Raises:
-            UserError: See ``train_leg``.
+            UserError: See ``train_job``.
         """
         for job in jobs:
             self.on_progress(job, {})
@@ -125,12 +125,12 @@ class LocalExecutor:
         """Train one node whose teachers are finished, unless it is finished already.
 
         Raises:
-            UserError: See ``train_leg``.
+            UserError: See ``train_job``.
         """
         cached = self.run.fetch_job(job.hash)
         if cached:
             self.run.publish_job(job.hash)  # a kill may have come between its last file and this
-            self.run.record_event("leg_cached", leg=job.hash, name=job.spec.name, role=job.spec.role)
+            self.run.record_event("job_cached", job=job.hash, name=job.spec.name, role=job.spec.role)
         else:
             self._train_and_save(job)
         return self._load_result(job, cached)
@@ -177,11 +177,11 @@ class LocalExecutor:
             clips.groups,
         )
 
-    # -------------------------------------------------------------------------------------------- one leg
+    # -------------------------------------------------------------------------------------------- one job
     def _train_and_save(self, job: TrainingJob) -> None:
         spec, folder = job.spec, self.run.job_folder(job.hash)
         folder.mkdir(parents=True, exist_ok=True)
-        self.run.record_event("leg_started", leg=job.hash, name=spec.name, role=spec.role, teacher=spec.teacher)
+        self.run.record_event("job_started", job=job.hash, name=spec.name, role=spec.role, teacher=spec.teacher)
         val_logits = self._read_logits_file(job, "val")
         if val_logits is not None:
             trained = TrainResult(None, _compute_accuracy(val_logits, self.training_data), [], 0.0)
@@ -201,7 +201,7 @@ class LocalExecutor:
             _save_array(folder / "memory.npy", trained.ema_predictions)
         _save_array(folder / "val_logits.npy", val_logits)
         details = {
-            "leg": job.hash,
+            "job": job.hash,
             "name": spec.name,
             "role": spec.role,
             "accuracy": trained.accuracy,
@@ -211,12 +211,12 @@ class LocalExecutor:
             "torch": torch.__version__,
             "processes": self.process_group.size,
         }
-        write_json(folder / "leg.json", details)  # last: marks the leg as finished
+        write_json(folder / "job.json", details)  # last: marks the job as finished
         (folder / "state.pt").unlink(missing_ok=True)
         self.run.publish_job(job.hash)
         self.run.record_event(
-            "leg_finished",
-            leg=job.hash,
+            "job_finished",
+            job=job.hash,
             name=spec.name,
             role=spec.role,
             accuracy=trained.accuracy,
@@ -239,12 +239,12 @@ class LocalExecutor:
             on_progress=lambda row: self._record_progress(job, row),
             process_group=self.process_group,
         )
-        trained.seconds += label_seconds  # what a leg costs includes its labels, where it is the first to need them
+        trained.seconds += label_seconds  # what a job costs includes its labels, where it is the first to need them
         return trained
 
     def _record_progress(self, job: TrainingJob, row: dict[str, Any]) -> None:
-        if "note" in row:  # the leg was slowed down
-            self.run.record_event("slowed_down", leg=job.hash, name=job.spec.name, reason=row["note"])
+        if "note" in row:  # the job was slowed down
+            self.run.record_event("slowed_down", job=job.hash, name=job.spec.name, reason=row["note"])
         self.on_progress(job, row)
 
     def _load_given_network(self, job: TrainingJob) -> TrainResult:
@@ -318,12 +318,12 @@ class LocalExecutor:
     def _load_result(self, job: TrainingJob, cached: bool) -> JobResult:
         folder = self.run.job_folder(job.hash)
         try:
-            facts = json.loads((folder / "leg.json").read_text())
+            facts = json.loads((folder / "job.json").read_text())
             logits = np.load(folder / "val_logits.npy")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"the finished leg {folder} cannot be read ({error}); delete that folder and "
-                f"{self.run.cache / 'legs' / job.hash}, which shares its files, and run again"
+                f"the finished job {folder} cannot be read ({error}); delete that folder and "
+                f"{self.run.cache / 'jobs' / job.hash}, which shares its files, and run again"
             ) from None
         correct = logits.argmax(1) == self.training_data.clips.val.labels
         return JobResult(job, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)
@@ -333,7 +333,7 @@ def check_teacher_floor(teacher: Teacher, result: JobResult) -> None:
     """Nothing learns from a teacher that is below the recipe's floor.
 
     Raises:
-        UserError: The leg is a teacher and below the floor.
+        UserError: The job is a teacher and below the floor.
     """
     if result.job.spec.role == "teacher" and result.accuracy < teacher.floor:
         raise UserError(

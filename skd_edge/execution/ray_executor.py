@@ -1,8 +1,8 @@
-"""The tree of legs over Ray: every leg a task, ordered and retried by Ray, on one machine or on a cluster.
+"""The tree of jobs over Ray: every job a task, ordered and retried by Ray, on one machine or on a cluster.
 
 A worker finds the run folder, the cache and the recipe's data by the same paths as this process (one machine, or a
 shared file system). It opens the clips itself and trains just as the local engine does; a worker that dies leaves the
-leg's checkpoint in the run folder, and the next one goes on from there. The journal has one writer, this process.
+job's checkpoint in the run folder, and the next one goes on from there. The journal has one writer, this process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder
 
-_RETRIES = 3  # deaths of a leg's worker that are forgiven
+_RETRIES = 3  # deaths of a job's worker that are forgiven
 _POLL_SECONDS = 0.5  # seconds between two looks at the workers' news
 _OBJECT_STORE_BYTES = 200 << 20  # bytes of Ray's own store on a cluster that we start: clips do not travel through it
 
@@ -57,13 +57,13 @@ class RayExecutor(LocalExecutor):
     """Trains the nodes of a tree as Ray tasks; networks and labels are read from the run folder as they are locally.
 
     The cluster is the one that ``RAY_ADDRESS`` names, else one that is started on this machine for the time of the
-    training. A leg takes as many of its CPUs as it has threads, and one GPU where the cluster has any.
+    training. A job takes as many of its CPUs as it has threads, and one GPU where the cluster has any.
 
     Args:
         recipe: the recipe.
         run: the run folder, on a file system that all workers share.
         training_data: its clips and weak labels, as this process sees them.
-        threads: torch's threads in each leg.
+        threads: torch's threads in each job.
         allow_code: whether the teacher's factory may run in workers.
     """
 
@@ -85,12 +85,12 @@ class RayExecutor(LocalExecutor):
         """Train every node, as many at a time as there is room for; see ``LocalEngine.train_all``.
 
         Yields:
-            Legs as they are finished: those that are finished already, then the others as their workers end.
+            Jobs as they are finished: those that are finished already, then the others as their workers end.
 
         Raises:
-            UserError: See ``train_leg``; Ray does not start, has no room for one leg, or lost a leg's worker too often.
+            UserError: See ``train_job``; Ray does not start, has no room for one job, or lost a job's worker too often.
         """
-        remaining: dict[str, list[TrainingJob]] = {}  # by hash: two networks of one shape are one leg under two names
+        remaining: dict[str, list[TrainingJob]] = {}  # by hash: two networks of one shape are one job under two names
         for job in jobs:
             if self.run.fetch_job(job.hash):
                 yield self.train_job(job)
@@ -110,7 +110,7 @@ class RayExecutor(LocalExecutor):
                 done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
                 self._read_events(
                     events, remaining
-                )  # before the results: what a worker told, it told before its leg was finished
+                )  # before the results: what a worker told, it told before its job was finished
                 for result in done:
                     job_hash = running.pop(result)
                     ray.get(result)
@@ -126,8 +126,8 @@ class RayExecutor(LocalExecutor):
             raise error.cause from error  # as if it had been raised here; the worker's traceback goes with it
         except RayError as error:
             raise UserError(
-                f"Ray lost the worker of a leg {_RETRIES + 1} times, or the cluster itself ({_format_error(error)}); "
-                "finished legs and checkpoints are kept: the same command goes on"
+                f"Ray lost the worker of a job {_RETRIES + 1} times, or the cluster itself ({_format_error(error)}); "
+                "finished jobs and checkpoints are kept: the same command goes on"
             ) from error
         finally:
             with suppress(RayError):  # where Ray itself is gone, so is the rest of the news
@@ -140,11 +140,11 @@ class RayExecutor(LocalExecutor):
             events.shutdown(force=True)
 
     def _submit_jobs(self, remaining: dict[str, list[TrainingJob]], events: Queue) -> dict[ray.ObjectRef[None], str]:
-        """Hand all legs to Ray; a leg's task takes the results of those it needs: that is how Ray knows their order."""
+        """Hand all jobs to Ray; a job's task takes the results of those it needs: that is how Ray knows their order."""
         threads = self._worker_context.threads
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= threads for node in ray.nodes()):
             raise UserError(
-                f"a leg takes {threads} threads, and no machine of the Ray cluster has that many CPUs; "
+                f"a job takes {threads} threads, and no machine of the Ray cluster has that many CPUs; "
                 "give fewer with --threads"
             )
         task = _train_job.options(num_cpus=threads, num_gpus=1 if ray.cluster_resources().get("GPU") else 0)
@@ -175,13 +175,13 @@ class _WorkerRunFolder(RunFolder):
         self._events.put((self._job_hash, event, details))
 
     def send_progress(self, job: TrainingJob, row: dict[str, Any]) -> None:
-        """News of the leg for the screen."""
+        """News of the job for the screen."""
         self._events.put((self._job_hash, None, row))
 
 
 @ray.remote(max_retries=_RETRIES)
 def _train_job(context: _WorkerContext, job: TrainingJob, events: Queue, *required: None) -> None:
-    """Train one leg into the run folder; ``required`` are the legs before it, finished when Ray calls this."""
+    """Train one job into the run folder; ``required`` are the jobs before it, finished when Ray calls this."""
     configure_threads(context.threads)
     allow_factory_code(context.recipe.teacher, context.allow_code)
     run_folder = _WorkerRunFolder(context, job.hash, events)

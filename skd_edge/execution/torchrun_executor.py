@@ -1,6 +1,6 @@
-"""One leg over several processes: ``torchrun --nproc-per-node 2 -m skd_edge.cli compress recipe.yaml``.
+"""One job over several processes: ``torchrun --nproc-per-node 2 -m skd_edge.cli compress recipe.yaml``.
 
-The first process does all that a run does, and tells the others of each leg that is to be learnt; they open the same
+The first process does all that a run does, and tells the others of each job that is to be learnt; they open the same
 clips, teachers and labels (one file system) and train their part of every batch. A run that stops takes them along:
 torchrun ends every process when one fails.
 """
@@ -49,7 +49,7 @@ def run_worker_rank(process_group: ProcessGroup, recipe: Recipe, folder: Path) -
     """What every process but the first does: learn along, until it is told that nothing is left."""
     executor: LocalExecutor | None = None
     while (job := process_group.broadcast(None)) is not None:
-        if executor is None:  # the clips are decoded when the first process speaks of a leg
+        if executor is None:  # the clips are decoded when the first process speaks of a job
             run_folder = _WorkerRunFolder(folder, cache_root())
             executor = LocalExecutor(
                 run_folder,

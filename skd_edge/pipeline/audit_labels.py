@@ -1,6 +1,6 @@
 """``skd-edge labels audit``: which training labels are probably wrong, to look at, to correct, and to go on with.
 
-clips -> the teacher's legs (the same that ``compress`` trains, in the cache that runs share) -> findings
+clips -> the teacher's jobs (the same that ``compress`` trains, in the cache that runs share) -> findings
 -> ``audit/index.html`` to look at, ``audit/audit.csv`` to edit, ``audit/audit.json``
 """
 
@@ -55,7 +55,7 @@ def audit_labels(
         console: where progress is shown; None is silent.
         top: how many clips the page shows; the table holds every clip that is labelled.
         pictures: show frames of those clips; else nothing of a video is written.
-        threads: of one leg; None leaves torch's own choice.
+        threads: of one job; None leaves torch's own choice.
         allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
 
     Returns:

@@ -1,6 +1,6 @@
 """The story, top to bottom: weak labels and a teacher in, measured engines and a report out.
 
-weigh every candidate with random weights -> clips -> train the tree of legs -> export and weigh -> choose
+weigh every candidate with random weights -> clips -> train the tree of jobs -> export and weigh -> choose
 -> confirm once on the test clips -> bundle -> report
 """
 
@@ -82,8 +82,8 @@ def compress(
         recipe: what to do.
         out: the run folder, new or of an earlier run.
         console: where progress is shown; None is silent.
-        engine: where legs are trained, see ``engine_of``.
-        threads: of one leg; None leaves torch's own choice.
+        engine: where jobs are trained, see ``engine_of``.
+        threads: of one job; None leaves torch's own choice.
         allow_code: whether the recipe's ``teacher_result.factory``, somebody's code, may run.
         measurements: what packs found on a device without a link, see ``Carried``; instead of measuring.
         python: the Python of ``bench.host``.
@@ -197,12 +197,12 @@ def check_measurable(recipe: Recipe, device: Device) -> None:
 
 
 def warn_method_changed(run: Run, console: RunConsole) -> None:
-    """Say when the run was begun by another version of the method, whose legs have other hashes."""
+    """Say when the run was begun by another version of the method, whose jobs have other hashes."""
     begun = [e for e in read_journal(run.folder) if e["event"] == "started"]
     if begun and (before := begun[-1].get("method", METHOD_VERSION)) != METHOD_VERSION:
         console.log(
             f"this run was begun with version {before} of the method and goes on with version {METHOD_VERSION}: its "
-            "legs are trained anew, the old ones stay in legs/ and can be deleted"
+            "jobs are trained anew, the old ones stay in jobs/ and can be deleted"
         )
 
 
@@ -291,7 +291,7 @@ def run_search(recipe: Recipe, search: Search, executor: LocalExecutor, console:
 def train_jobs(
     recipe: Recipe, jobs: list[TrainingJob], executor: LocalExecutor, console: RunConsole
 ) -> list[JobResult]:
-    """These legs, teachers first; a teacher below the recipe's floor stops it before anything learns from it."""
+    """These jobs, teachers first; a teacher below the recipe's floor stops it before anything learns from it."""
     job_results = []
     with JobProgress(console, jobs) as progress, closing(executor.train_all(jobs)) as finishing:
         executor.on_progress = progress.update_job
@@ -340,7 +340,7 @@ def evaluate_candidates(
                     "artefact",
                     name=">".join(path),
                     precision=precision,
-                    leg=results_by_path[path].job.hash,
+                    job=results_by_path[path].job.hash,
                     bytes=file.stat().st_size,
                 )
             deployments = (

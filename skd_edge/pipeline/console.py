@@ -60,9 +60,9 @@ class ProgressBar:
 
 
 class JobProgress:
-    """The live line of the tree's legs: the one with the latest news, its epoch, loss terms, accuracy; time left.
+    """The live line of the tree's jobs: the one with the latest news, its epoch, loss terms, accuracy; time left.
 
-    Several legs may be trained at a time. Time left is that of all legs, and counts epochs, whatever their network.
+    Several jobs may be trained at a time. Time left is that of all jobs, and counts epochs, whatever their network.
     """
 
     def __init__(self, console: RunConsole, jobs: list[TrainingJob]) -> None:
@@ -79,7 +79,7 @@ class JobProgress:
         self._bar_context.__exit__(*error)
 
     def update_job(self, job: TrainingJob, row: dict[str, Any]) -> None:
-        """News of a leg that is being trained; an empty row when it begins."""
+        """News of a job that is being trained; an empty row when it begins."""
         self._epochs_by_job.setdefault(job.hash, 0.0)
         note, prefix = self._notes_by_job.get(job.hash, "starting"), ""
         if "note" in row:
@@ -96,7 +96,7 @@ class JobProgress:
         self._bar.update_all(self._format_job_title(job) + others, at, self._total, prefix + note)
 
     def finish_job(self, job_result: JobResult) -> None:
-        """A leg is finished: it stays on the page."""
+        """A job is finished: it stays on the page."""
         self._epochs_by_job.pop(job_result.job.hash, None)
         self._finished_epochs += job_result.job.spec.epochs
         how = "cached" if job_result.cached else f"{job_result.seconds:.0f} s"
@@ -105,7 +105,7 @@ class JobProgress:
         )
 
     def _format_job_title(self, job: TrainingJob) -> str:
-        return f"leg {self.jobs.index(job) + 1}/{len(self.jobs)} {_format_job_name(job)}"
+        return f"job {self.jobs.index(job) + 1}/{len(self.jobs)} {_format_job_name(job)}"
 
 
 def _format_job_name(job: TrainingJob) -> str:

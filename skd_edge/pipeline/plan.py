@@ -1,4 +1,4 @@
-"""What a run would do before it does it: the tree of legs, what is cached, estimated time and disk."""
+"""What a run would do before it does it: the tree of jobs, what is cached, estimated time and disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DECODE_S, _RENDER_S, _TRACE_S, _FILE_S, _BUDGET_SLACK, _AVERAGED_VIEWS, _QUERY_
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One leg: what it is, whether it is there already, seconds, bytes."""
+    """One job: what it is, whether it is there already, seconds, bytes."""
 
     hash: str | None
     name: str
@@ -48,7 +48,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tree of legs with its price on this machine."""
+    """The tree of jobs with its price on this machine."""
 
     recipe: str
     clips: int
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of training that are left to do; where the search halves, no more than its share of all legs."""
+        """Seconds of training that are left to do; where the search halves, no more than its share of all jobs."""
         jobs = [job for job in self.jobs if not job.pruned]
         remaining = sum(job.seconds for job in jobs if not job.cached)
         return (
@@ -80,14 +80,14 @@ class Plan:
         """For the screen.
 
         Args:
-            hourly: what an hour of this machine costs, in whatever money: the costs of legs are told too.
+            hourly: what an hour of this machine costs, in whatever money: the costs of jobs are told too.
         """
 
         def format_cost(seconds: float) -> str:
             return "" if hourly is None else f"{hourly * seconds / 3600:>10.3f}"
 
         lines = [
-            f"{self.recipe}: {self.clips} clips, {len(self.jobs)} legs ({sum(job.cached for job in self.jobs)} cached)",
+            f"{self.recipe}: {self.clips} clips, {len(self.jobs)} jobs ({sum(job.cached for job in self.jobs)} cached)",
             "",
         ]
         for job in self.jobs:
@@ -98,7 +98,7 @@ class Plan:
                 f" {job.megabytes:>7.2f} MB{costs}"
             )
         if not self.is_decoded:
-            lines += ["", "  The clips are not decoded yet, so legs have no names and nothing counts as cached."]
+            lines += ["", "  The clips are not decoded yet, so jobs have no names and nothing counts as cached."]
         if self.uses_successive_halving:
             share = f"at most {self.share:.0%} of their seconds (schedule.share)"
             most = share if self.share else "the time is that of all"
@@ -115,7 +115,7 @@ class Plan:
 
 
 def fingerprint_of(training_data: TrainingData) -> DatasetFingerprint:
-    """What the data contributes to the names of legs."""
+    """What the data contributes to the names of jobs."""
     clips = training_data.clips
     return DatasetFingerprint(
         f"{clips.train.hash}:{clips.val.hash}", training_data.weak_hash, len(clips.classes), clips.classes
@@ -127,7 +127,7 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
 
     Args:
         recipe: what would be done.
-        out: the run folder, whose finished legs count as cached.
+        out: the run folder, whose finished jobs count as cached.
         allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
 
     Raises:
@@ -219,7 +219,7 @@ def _is_logits_file(spec: NetworkSpec) -> bool:
 
 
 def _timing_key(job: TrainingJob) -> tuple[object, ...]:
-    """Legs of one kind take equally long a step."""
+    """Jobs of one kind take equally long a step."""
     spec = job.spec
     return (
         str(spec.learner.architecture),
@@ -234,7 +234,7 @@ def _timing_key(job: TrainingJob) -> tuple[object, ...]:
 def _measure_step_times(
     recipe: Recipe, jobs: list[TrainingJob], names: tuple[str, ...]
 ) -> dict[tuple[object, ...], StepTimes]:
-    """A probe of each kind of leg."""
+    """A probe of each kind of job."""
     step_times: dict[tuple[object, ...], StepTimes] = {}
     for job in jobs:
         if _is_logits_file(job.spec.learner):
@@ -306,7 +306,7 @@ def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepT
 
 
 def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], DatasetFingerprint | None]:
-    """Clips, clips by split, classes, and the facts that name legs where the clips are decoded already."""
+    """Clips, clips by split, classes, and the facts that name jobs where the clips are decoded already."""
     cache = cache_root()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
@@ -326,8 +326,8 @@ def _estimate_data_seconds(recipe: Recipe, count: int, fingerprint: DatasetFinge
 
 
 def _is_finished(job: TrainingJob, out: Path | None) -> bool:
-    homes = [cache_root() / "legs", *([out / "legs"] if out else [])]
-    return any((home / job.hash / "leg.json").exists() for home in homes)
+    homes = [cache_root() / "jobs", *([out / "jobs"] if out else [])]
+    return any((home / job.hash / "job.json").exists() for home in homes)
 
 
 def _measure_fastest(work: Callable[[], object], times: int) -> float:

@@ -90,8 +90,8 @@ def reselect(
         job_factory = JobFactory(recipe, fingerprint_of(training_data))
         job_factory.half_batch_networks |= read_halved_networks(run, recipe)
         jobs = build_job_graph(job_factory, recipe.students)
-        # This run's own legs: what other runs put into the cache was not measured beside them.
-        own_jobs = {e["leg"] for e in events if e["event"] in ("leg_finished", "leg_cached")}
+        # This run's own jobs: what other runs put into the cache was not measured beside them.
+        own_jobs = {e["job"] for e in events if e["event"] in ("job_finished", "job_cached")}
         job_results = [executor.train_job(job) for job in jobs if job.hash in own_jobs and run.fetch_job(job.hash)]
         if not any(f.job.spec.role == "student" for f in job_results):
             raise UserError(f"{folder} has no trained student to choose from; run skd-edge compress first")

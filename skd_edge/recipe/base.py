@@ -12,7 +12,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 def exclude_when_default(default: object) -> Callable[[object], bool]:
-    """Leaves a key out of dumps while it has its default, so that adding it renamed no leg."""
+    """Leaves a key out of dumps while it has its default, so that adding it renamed no job."""
     return lambda value: value == default
 
 

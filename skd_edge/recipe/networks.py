@@ -13,7 +13,7 @@ from skd_edge.recipe.training import TrainingOverrides
 Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "BMC", "FNC", "NBC", "BCT", "FC"]
 Family = Literal["resnet", "mobile", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 Source = Literal["factory", "hub", "torchvision", "timm", "onnx", "logits", "ensemble"]
-_LATER_SETTINGS = ("causal", "start", "frames", "size")  # settings that came later than the first legs
+_LATER_SETTINGS = ("causal", "start", "frames", "size")  # settings that came later than the first jobs
 DEFAULT_SUBSTAGE_COUNT = 4  # substages of networks that need not name them
 
 
@@ -54,9 +54,9 @@ class NetworkSpec(RecipeSection):
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What decides the network but its weights: names legs, so nothing else may be in it."""
+        """What decides the network but its weights: names jobs, so nothing else may be in it."""
         unset = (key for key in _LATER_SETTINGS if getattr(self, key) == NetworkSpec.model_fields[key].default)
-        excluded = {"name", "training", *unset}  # at rest, what came later renames no leg
+        excluded = {"name", "training", *unset}  # at rest, what came later renames no job
         return self.model_dump(include=set(NetworkSpec.model_fields) - excluded)
 
     @model_validator(mode="after")
@@ -190,7 +190,7 @@ class SingleTeacher(NetworkSpec):
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What decides the network but its weights: names legs, so nothing else may be in it.
+        """What decides the network but its weights: names jobs, so nothing else may be in it.
 
         Of files, only that there is one: what they hold is hashed beside it (``identity`` in models/elsewhere.py).
         """
@@ -267,7 +267,7 @@ class Teacher(SingleTeacher):
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What decides the network but its weights: names legs, so nothing else may be in it."""
+        """What decides the network but its weights: names jobs, so nothing else may be in it."""
         if not self.ensemble:
             return super().architecture
         return {"ensemble": [member.architecture for member in self.ensemble], "average": self.average}

@@ -162,7 +162,7 @@ class ScheduleSettings(RecipeSection):
         0.35, description="halving: no cascade is opened beyond this share of the seconds of training them all; 0: none"
     )
     max_seconds: float | None = Field(None, gt=0, description="halving: nor beyond so many seconds of training")
-    max_legs: int | None = Field(None, ge=1, description="halving: nor beyond so many legs")
+    max_jobs: int | None = Field(None, ge=1, description="halving: nor beyond so many jobs")
 
 
 class ExportSettings(RecipeSection):
@@ -313,7 +313,7 @@ class Recipe(RecipeSection):
         return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
 
     def training_of(self, learner: NetworkSpec) -> TrainingSettings:
-        """How a leg of the method trains this learner."""
+        """How a job of the method trains this learner."""
         return learner.training.apply_to(self.training) if learner.training else self.training
 
     @property

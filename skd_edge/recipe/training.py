@@ -1,4 +1,4 @@
-"""What a recipe may say of training: one schedule for every leg, a leg's losses, and what may differ by learner."""
+"""What a recipe may say of training: one schedule for every job, a job's losses, and what may differ by learner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class LossSettings(RecipeSection):
-    """Weights of a leg's loss terms; 0 turns a term off."""
+    """Weights of a job's loss terms; 0 turns a term off."""
 
     labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
     logits: float = Field(2.0, ge=0, description="agreement with the teacher's logits")
@@ -32,7 +32,7 @@ class LossSettings(RecipeSection):
 
 
 class TrainingSettings(RecipeSection):
-    """One optimiser schedule (AdamW, one cosine) for every leg; epochs may differ by role."""
+    """One optimiser schedule (AdamW, one cosine) for every job; epochs may differ by role."""
 
     teacher_epochs: int = Field(14, ge=1, le=1000)
     epochs: int = Field(12, ge=1, le=1000, description="epochs of every assistant and student, controls included")
@@ -47,7 +47,7 @@ class TrainingSettings(RecipeSection):
         "none", description="how the learner's first substages are combined (method.md, idea a)"
     )
     prefix: float = Field(
-        0.25, ge=0, le=0.9, description="share of a leg's epochs in which only prefixes of substages learn"
+        0.25, ge=0, le=0.9, description="share of a job's epochs in which only prefixes of substages learn"
     )
     match: Match = Field(
         None, description="numbers of the substages that correspond, 1 the first; default: all of them"

@@ -22,7 +22,7 @@ from skd_edge.schedule.selection import Decision
 from skd_export.analysis.operator_profile import group_by_operator
 
 _MAX_SAMPLES = 1200
-FIRST_TEACHER_NAME = "first teacher"  # the leg that learns from the weak labels as they are
+FIRST_TEACHER_NAME = "first teacher"  # the job that learns from the weak labels as they are
 Json = dict[str, Any]
 
 
@@ -43,7 +43,7 @@ def build_candidate_row(
         "student": candidate.student,
         "precision": deployment.precision,
         "runtime": deployment.runtime,
-        "leg": job_hash,
+        "job": job_hash,
         "trained": candidate_result is not None,
         "reason": reason,
         "chosen": candidate.name == decision.chosen,
@@ -91,7 +91,7 @@ def build_latency_fields(latency: LatencyResult) -> Json:
 def build_job_rows(
     job_results: Sequence[JobResult], groups: NDArray[np.int64], pruned: Mapping[tuple[str, ...], str]
 ) -> list[Json]:
-    """One row for each leg; a student's gain is over the same network trained alone. Pruned cascades come last.
+    """One row for each job; a student's gain is over the same network trained alone. Pruned cascades come last.
 
     A cascade that was given up after a rung shows that rung's accuracy and seconds.
     """
@@ -109,7 +109,7 @@ def build_job_rows(
 
 def _build_pruned_row(path: tuple[str, ...], why: str, truncated_job: JobResult | None) -> Json:
     row: Json = {
-        "leg": f"pruned-{path[-1]}" if len(path) == 2 else f"pruned-{'>'.join(path[1:])}",
+        "job": f"pruned-{path[-1]}" if len(path) == 2 else f"pruned-{'>'.join(path[1:])}",
         "learner": path[-1],
         "teacher": None,
         "path": list(path),
@@ -139,7 +139,7 @@ def _build_job_row(job_result: JobResult, trained_alone: Mapping[str, JobResult]
     is_first_pass = job.role == "scout"  # the teacher's first pass is a root of its own in the drawing
     name = FIRST_TEACHER_NAME if is_first_pass and not (job.start or job.fold) else job.path[-1]
     return {
-        "leg": job_result.job.hash,
+        "job": job_result.job.hash,
         "learner": name if is_first_pass else job.learner.name,
         "teacher": job.teacher or job.start,
         "path": [name] if is_first_pass else list(job.path),

@@ -1,4 +1,4 @@
-"""The cascades as a tree of boxes: where each leg's box and its edge go. The template only draws."""
+"""The cascades as a tree of boxes: where each job's box and its edge go. The template only draws."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from skd_edge.report import formatting as f
 from skd_edge.report.schema import JobReport, RunReport
 
 UNDRAWN_ROLES = ("control", "rung")
-"""Roles of legs that no candidate comes from: they are listed, and not drawn in the tree."""
+"""Roles of jobs that no candidate comes from: they are listed, and not drawn in the tree."""
 
 
 @dataclass
 class _TreeNode:
-    """A network at its place in a cascade; `job` is None where it was given and no leg trained it."""
+    """A network at its place in a cascade; `job` is None where it was given and no job trained it."""
 
     path: tuple[str, ...]
     job: JobReport | None
@@ -23,7 +23,7 @@ class _TreeNode:
 
 @dataclass(frozen=True)
 class JobBox:
-    """A drawn leg: pixels of its box, its lines of text, and the edge that leads to it."""
+    """A drawn job: pixels of its box, its lines of text, and the edge that leads to it."""
 
     x: float
     y: float
@@ -51,7 +51,7 @@ class CascadeDiagram:
 
 
 def build_job_tree(jobs: Sequence[JobReport]) -> list[_TreeNode]:
-    """The forest of the legs that lead to a candidate, by their paths; networks without a leg of their own stand in."""
+    """The forest of the jobs that lead to a candidate, by their paths; networks without a job of their own stand in."""
     drawn_jobs = [job for job in jobs if job.role not in UNDRAWN_ROLES]
     nodes: list[_TreeNode] = []
     roots: list[_TreeNode] = []
@@ -63,12 +63,12 @@ def build_job_tree(jobs: Sequence[JobReport]) -> list[_TreeNode]:
 
 
 def _find_sibling_list(node: _TreeNode, nodes: list[_TreeNode], roots: list[_TreeNode]) -> list[_TreeNode]:
-    """Where a node hangs: under the leg that taught it, else under its path's beginning, made up where missing."""
+    """Where a node hangs: under the job that taught it, else under its path's beginning, made up where missing."""
     parent_path = node.path[:-1]
     if not parent_path:
         return roots
     possible_parents = [n for n in nodes if n.path == parent_path]
-    teachers = [n for n in possible_parents if n.job and node.job and n.job.leg == node.job.teacher and n.job.leg]
+    teachers = [n for n in possible_parents if n.job and node.job and n.job.job == node.job.teacher and n.job.job]
     if teachers or possible_parents:
         return (teachers or possible_parents)[0].children
     given = _TreeNode(parent_path, None)
@@ -79,7 +79,7 @@ def _find_sibling_list(node: _TreeNode, nodes: list[_TreeNode], roots: list[_Tre
 
 def build_wide_diagram(report: RunReport) -> CascadeDiagram | None:
     """The tree from left to right, for wide screens and print."""
-    roots = build_job_tree(report.legs)
+    roots = build_job_tree(report.jobs)
     if not roots:
         return None
     width, height, column_gap, row_gap = 204.0, 72.0, 104.0, 18.0
@@ -120,7 +120,7 @@ def _compute_box_centres(roots: Sequence[_TreeNode], height: float, row_gap: flo
 
 def build_narrow_diagram(report: RunReport) -> CascadeDiagram | None:
     """The tree as an indented list of boxes, for phones: 340 pixels wide."""
-    roots = build_job_tree(report.legs)
+    roots = build_job_tree(report.jobs)
     if not roots:
         return None
     height, row_gap, total_width = 72.0, 10.0, 340.0
@@ -189,7 +189,7 @@ class ControlStudent:
 
 
 def list_controls(report: RunReport) -> list[ControlStudent]:
-    """The legs that only serve comparison, drawn apart from the tree."""
+    """The jobs that only serve comparison, drawn apart from the tree."""
     return [
         ControlStudent(
             f.shorten_text(job.learner, 24),
@@ -197,20 +197,20 @@ def list_controls(report: RunReport) -> list[ControlStudent]:
             f"{f.format_percent(job.accuracy)}{f' ({f.format_percent_range(job.interval)})' if job.interval else ''}",
             job.reason,
         )
-        for job in report.legs
+        for job in report.jobs
         if job.role == "control"
     ]
 
 
 def list_gain_references(report: RunReport) -> list[str]:
     """What the gains were measured against, each once."""
-    return list(dict.fromkeys(job.gain_over for job in report.legs if job.gain is not None and job.gain_over))
+    return list(dict.fromkeys(job.gain_over for job in report.jobs if job.gain is not None and job.gain_over))
 
 
 def format_tree_alt_text(report: RunReport) -> str:
     """The tree in words."""
     descriptions = []
-    for job in (job for job in report.legs if job.role not in UNDRAWN_ROLES):
+    for job in (job for job in report.jobs if job.role not in UNDRAWN_ROLES):
         gain = f" ({f.format_points(job.gain)} points)" if job.gain is not None else ""
         descriptions.append(
             f"{' to '.join(job.path or [job.learner])}: {f.format_percent(job.accuracy)}{gain}, {job.state}"

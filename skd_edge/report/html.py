@@ -141,7 +141,7 @@ def _build_template_context(report: RunReport) -> dict[str, Any]:
         "tree_wide": cascade.build_wide_diagram(report),
         "tree_narrow": cascade.build_narrow_diagram(report),
         "tree_alt": cascade.format_tree_alt_text(report),
-        "states": {job.state for job in report.legs if job.role not in cascade.UNDRAWN_ROLES},
+        "states": {job.state for job in report.jobs if job.role not in cascade.UNDRAWN_ROLES},
         "controls": cascade.list_controls(report),
         "gains_over": cascade.list_gain_references(report),
         "test_low": low,
@@ -248,6 +248,6 @@ _FILTERS = {
     "flips": lambda flips: f.UNKNOWN if flips is None else len(flips) if isinstance(flips, list) else flips,
     "by_count": lambda operators: sorted(operators.items(), key=lambda item: (-item[1], item[0])),
     "sparkline": cascade.format_sparkline_points,
-    "first_accuracy": lambda leg: _format_epoch_accuracy(leg, 0),
-    "last_accuracy": lambda leg: _format_epoch_accuracy(leg, -1),
+    "first_accuracy": lambda job: _format_epoch_accuracy(job, 0),
+    "last_accuracy": lambda job: _format_epoch_accuracy(job, -1),
 }

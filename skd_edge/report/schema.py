@@ -125,7 +125,7 @@ class CandidateReport(_ReportSection):
         operators: Operators of the graph as the runtime optimised it, and their number.
         fates: What they really ran as there, and their share of the time of one profiled clip.
         left_out: Layers that an INT8 file keeps in FP32, because quantising them cost too much accuracy.
-        leg: Hash of the leg whose weights it carries.
+        job: Hash of the job whose weights it carries.
     """
 
     name: str
@@ -153,7 +153,7 @@ class CandidateReport(_ReportSection):
     operators: Counts = {}
     fates: list[OperatorKindProfile] = []
     left_out: list[str] = []
-    leg: str | None = None
+    job: str | None = None
 
 
 class ChosenCandidate(_ReportSection):
@@ -193,9 +193,9 @@ class JobReport(_ReportSection):
     """One teacher -> learner training.
 
     Attributes:
-        leg: Hash that names it.
+        job: Hash that names it.
         learner: The network that learnt.
-        teacher: Hash of the leg it learnt from; None where it learnt from labels alone.
+        teacher: Hash of the job it learnt from; None where it learnt from labels alone.
         path: Networks from the teacher to this learner.
         role: "teacher", "assistant", "student", "control" (trained without the method, never chosen), or "rung" (fewer
             epochs, to see whether a cascade is worth all of them).
@@ -208,7 +208,7 @@ class JobReport(_ReportSection):
         curve: One entry an epoch.
     """
 
-    leg: str = ""
+    job: str = ""
     learner: str
     teacher: str | None = None
     path: NetworkPath = []
@@ -405,7 +405,7 @@ class RunReport(_ReportSection):
     budget: LatencyBudget | None = None
     candidates: list[CandidateReport] = []
     baselines: list[CandidateReport] = []
-    legs: list[JobReport] = []
+    jobs: list[JobReport] = []
     labels: LabelReport | None = None
     data: DataReport | None = None
     test: TestReport | None = None
@@ -472,7 +472,7 @@ def load_report(run_dir: Path) -> RunReport:
     except FileNotFoundError as error:
         raise UserError(
             f"{run_dir} has no {REPORT_FILE}: it is no run of skd-edge, or one that has not finished; "
-            "run `skd-edge compress` into it first (finished legs are found again)"
+            "run `skd-edge compress` into it first (finished jobs are found again)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error

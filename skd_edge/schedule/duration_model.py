@@ -1,4 +1,4 @@
-"""How long a leg will take, as told by the legs that are finished."""
+"""How long a job will take, as told by the jobs that are finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Teacher
 
 
 class DurationModel:
-    """Seconds of an epoch of each network: its own, once one of its legs is finished, else by its work.
+    """Seconds of an epoch of each network: its own, once one of its jobs is finished, else by its work.
 
     Args:
         clip: what the networks are given.
@@ -27,7 +27,7 @@ class DurationModel:
         self.macs: dict[str, int] = {}
 
     def add_result(self, result: JobResult) -> None:
-        """Take a finished leg into account; one without epochs says nothing."""
+        """Take a finished job into account; one without epochs says nothing."""
         if result.curve:
             learner = result.job.spec.learner
             self.epoch_seconds[learner.name].append(result.seconds / len(result.curve))
@@ -37,7 +37,7 @@ class DurationModel:
     def estimate_seconds(self, job: TrainingJob) -> float:
         """Of training ``job``: 0.0 while nothing is finished.
 
-        A network without a leg of its own takes what lies, by multiply-accumulates, between those of its family that
+        A network without a job of its own takes what lies, by multiply-accumulates, between those of its family that
         have one (layers of another kind have another rate); without any of its family, between all that have; where
         only a teacher made elsewhere has one, as long as that.
         """

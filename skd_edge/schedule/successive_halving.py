@@ -1,13 +1,13 @@
 """What to train next: all cascades, or successive halving of the students and the best predecessors of those left.
 
-A rung is a student's leg with fewer epochs: a leg of its own, with its own whole learning-rate cycle and its own hash.
-What goes on after a rung begins anew, so the legs at the end are the very legs that an exhaustive search would train
+A rung is a student's job with fewer epochs: a job of its own, with its own whole learning-rate cycle and its own hash.
+What goes on after a rung begins anew, so the jobs at the end are the very jobs that an exhaustive search would train
 (same hashes, same weights), and either finds the other's in the cache.
 
 Milliseconds are known before training, so a rung compares what the choice compares: accuracy, or accuracy at the
 recipe's exchange rate where there is no budget. The leader of the rungs comes first: the cascade without assistants to
 the end, then each assistant, in order, by each of its predecessors to the end (the best-predecessor programme: all
-students share these legs, and an assistant's accuracy at the end foretold what it teaches, where a rung did not), then
+students share these jobs, and an assistant's accuracy at the end foretold what it teaches, where a rung did not), then
 the leader by the two most accurate of them, since a stronger teacher is not always the better one. The other students
 that are left follow in the same way, while the stop rules let them.
 """
@@ -42,7 +42,7 @@ class Search:
     """What is trained, step by step; ``pruned`` says of every cascade that was not trained to the end why.
 
     Attributes:
-        job_factory: makes the legs.
+        job_factory: makes the jobs.
         students: those within the budget.
         p50_ms: of each student at its fastest precision, by name.
         groups: ``(N,)`` source videos of the validation clips, for paired intervals.
@@ -145,7 +145,7 @@ class _SuccessiveHalving:
     def _filter_affordable(
         self, student: NetworkSpec, assistant: NetworkSpec, options: list[CascadePath]
     ) -> list[CascadePath]:
-        """The predecessors that may be compared, so that the student's own leg is still within the stop rules.
+        """The predecessors that may be compared, so that the student's own job is still within the stop rules.
 
         Where that is too much, the first one alone; where even that is, none.
         """
@@ -188,7 +188,7 @@ class _SuccessiveHalving:
 
     def _train_jobs(self, jobs: Iterable[TrainingJob]) -> JobBatches:
         """Have these trained, and what they need; what is finished is not asked for again."""
-        # By role as well: a rung of all epochs is the very leg at the end, and both must be told of.
+        # By role as well: a rung of all epochs is the very job at the end, and both must be told of.
         new = [n for n in topological_order(jobs) if (n.hash, n.spec.path, n.spec.role) not in self.yielded]
         if new:
             results = yield new
@@ -248,8 +248,8 @@ class _SuccessiveHalving:
             self.duration_model.estimate_seconds(n) for n in new.values()
         )
         limit = rule.share * self._exhaustive_seconds if rule.share else math.inf
-        if rule.max_legs is not None and job_count > rule.max_legs:
-            self.stop_reason = f"stopped at schedule.max_legs {rule.max_legs}"
+        if rule.max_jobs is not None and job_count > rule.max_jobs:
+            self.stop_reason = f"stopped at schedule.max_jobs {rule.max_jobs}"
         elif rule.max_seconds is not None and seconds > rule.max_seconds:
             self.stop_reason = f"stopped at schedule.max_seconds {rule.max_seconds:g}"
         elif seconds > limit:
@@ -300,7 +300,7 @@ class _SuccessiveHalving:
 
 
 def truncate_job(job: TrainingJob, share: float) -> TrainingJob:
-    """The same leg with this share of its epochs, from the beginning to its own end."""
+    """The same job with this share of its epochs, from the beginning to its own end."""
     spec = replace(job.spec, epochs=max(round(share * job.spec.epochs), 1), role="rung")
     return replace(job, spec=spec)
 

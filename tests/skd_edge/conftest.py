@@ -55,7 +55,7 @@ class Done:
     recipe: Path
     cache: Path
     ledger: Path
-    legs_before_kill: frozenset[str]
+    jobs_before_kill: frozenset[str]
     report: dict[str, Any]
     stdout: str
 
@@ -77,7 +77,7 @@ class Done:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """``skd-edge compress`` of a tiny recipe, killed with SIGKILL after its second leg and started again."""
+    """``skd-edge compress`` of a tiny recipe, killed with SIGKILL after its second job and started again."""
     import yaml
 
     home = tmp_path_factory.mktemp("compress")
@@ -85,15 +85,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Done:
     recipe.write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
     places = {"SKD_EDGE_CACHE": str(home / "cache"), "SKD_EDGE_LEDGER": str(home / "looks.jsonl")}
     words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(folder)]
-    before = _kill_after_legs(words, folder / "journal.jsonl", 2, places)
+    before = _kill_after_jobs(words, folder / "journal.jsonl", 2, places)
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **places}, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())
     return Done(folder, recipe, home / "cache", home / "looks.jsonl", before, report, done.stdout)
 
 
-def _kill_after_legs(words: list[str], journal: Path, legs: int, places: dict[str, str]) -> frozenset[str]:
-    """Start a run, SIGKILL its whole process group when this many legs are finished; their hashes."""
+def _kill_after_jobs(words: list[str], journal: Path, jobs: int, places: dict[str, str]) -> frozenset[str]:
+    """Start a run, SIGKILL its whole process group when this many jobs are finished; their hashes."""
     process = subprocess.Popen(
         words, env={**os.environ, **places}, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -102,12 +102,12 @@ def _kill_after_legs(words: list[str], journal: Path, legs: int, places: dict[st
         while time.monotonic() < deadline:
             text = journal.read_text(encoding="utf-8") if journal.exists() else ""
             events = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-            finished = [e["leg"] for e in events if e["event"] == "leg_finished"]
-            if len(finished) >= legs:
+            finished = [e["job"] for e in events if e["event"] == "job_finished"]
+            if len(finished) >= jobs:
                 return frozenset(finished)
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             time.sleep(0.02)
-        raise AssertionError("no leg was finished in time")
+        raise AssertionError("no job was finished in time")
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

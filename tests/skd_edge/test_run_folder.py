@@ -1,4 +1,4 @@
-"""The run folder: ours or refused, held by one process, its journal whole, finished legs shared with other runs."""
+"""The run folder: ours or refused, held by one process, its journal whole, finished jobs shared with other runs."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ def test_a_line_that_was_cut_off(tmp_path):
     assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one", "two"]
 
 
-def finish(run: Run, leg: str, text: str = "weights") -> Path:
-    folder = run.job_folder(leg)
+def finish(run: Run, job: str, text: str = "weights") -> Path:
+    folder = run.job_folder(job)
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_text(text)
-    (folder / "leg.json").write_text(json.dumps({"leg": leg}))
+    (folder / "job.json").write_text(json.dumps({"job": job}))
     return folder
 
 
-def test_finished_legs_are_shared_by_links(tmp_path):
+def test_finished_jobs_are_shared_by_links(tmp_path):
     with Run(tmp_path / "one", "") as one:
         assert not one.fetch_job("abc")
         made = finish(one, "abc")
@@ -95,22 +95,22 @@ def test_finished_legs_are_shared_by_links(tmp_path):
         assert not two.fetch_job("other")
         assert two.fetch_job("abc")
         linked = two.job_folder("abc")
-        assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "leg.json"}
+        assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "job.json"}
         assert (linked / "weights.safetensors").samefile(made / "weights.safetensors")
         assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # nothing half-made beside it
 
 
-def test_an_unfinished_leg_is_neither_published_nor_taken(tmp_path):
+def test_an_unfinished_job_is_neither_published_nor_taken(tmp_path):
     with Run(tmp_path / "one", "") as one:
         one.job_folder("abc").mkdir(parents=True)
         (one.job_folder("abc") / "state.pt").write_bytes(b"half")
         assert not one.fetch_job("abc")
-        there = cache_root() / "legs" / "abc"
+        there = cache_root() / "jobs" / "abc"
         there.mkdir(parents=True)
         (there / "weights.safetensors").write_text("half")
         assert not one.fetch_job("abc")
         # Once it is finished elsewhere, the finished one takes the place of the half one.
-        (there / "leg.json").write_text("{}")
+        (there / "job.json").write_text("{}")
         assert one.fetch_job("abc")
         assert not (one.job_folder("abc") / "state.pt").exists()
 
@@ -121,7 +121,7 @@ def test_publishing_twice_keeps_the_first(tmp_path):
         finish(two, "abc", "second")
         one.publish_job("abc")
         two.publish_job("abc")
-    assert (cache_root() / "legs" / "abc" / "weights.safetensors").read_text() == "first"
+    assert (cache_root() / "jobs" / "abc" / "weights.safetensors").read_text() == "first"
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path, own_places):

@@ -12,11 +12,11 @@ import pytest
 @pytest.fixture
 def suites(root, monkeypatch):
     """The suites' modules, importable as scripts see them, and ours put back as they were."""
-    import skd_edge.distill.trainer as leg
+    import skd_edge.distill.trainer as trainer
     from skd_edge.distill.losses import LOGIT_LOSSES
 
     monkeypatch.syspath_prepend(str(root))
-    monkeypatch.setattr(leg, "DistributionLoss", leg.DistributionLoss)
+    monkeypatch.setattr(trainer, "DistributionLoss", trainer.DistributionLoss)
     before = dict(LOGIT_LOSSES)
     yield
     LOGIT_LOSSES.clear()
@@ -67,13 +67,11 @@ def grown(row, noise=()):
     return row.build_job(JobFactory(recipe, DatasetFingerprint("data", "weak", 10)), recipe.students[0])
 
 
-def test_every_row_is_another_leg_of_the_same_student(suites):
+def test_every_row_is_another_job_of_the_same_student(suites):
     from bench.suites.method.rows import ROWS, THESIS
 
     nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
-    other = {
-        r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}
-    }  # other labels, other epochs
+    other = {r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}}  # other labels, other epochs
     hashes = {name: node.hash for name, node in nodes.items() if name not in other}
     assert len(set(hashes.values())) == len(hashes)
     epochs = {node.spec.epochs for name, node in nodes.items() if not name.startswith("teacher")}
@@ -86,12 +84,12 @@ def test_baselines_see_weak_labels_and_no_substages(suites):
     from bench.suites.method.rows import ROWS
 
     for row in ROWS:
-        leg = grown(row).spec
+        job = grown(row).spec
         if row.name in ("no KD", "KD", "KD + LS", "DIST", "TAKD", "FitNet", "ELR alone"):
-            assert leg.targets == "weak"
-            assert leg.staged == (row.name == "FitNet")
+            assert job.targets == "weak"
+            assert job.staged == (row.name == "FitNet")
         if row.name.startswith(("full", "all four ideas")):
-            assert leg.staged
+            assert job.staged
     without = grown(next(r for r in ROWS if r.name == "full - (c) pseudo-labels"))
     assert without.spec.targets == "weak"
     assert without.labels is None

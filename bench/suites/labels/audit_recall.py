@@ -5,7 +5,7 @@
     python -m bench.suites.labels.audit_recall --tables          # only the table, from the cells that are there
 
 A cell trains the recipe's teacher with planted symmetric noise (the seed decides which labels are wrong, and is
-printed) and asks the audit. Resumable: legs lie in the cache, and a cell that bench/results/audit.json holds is not
+printed) and asks the audit. Resumable: jobs lie in the cache, and a cell that bench/results/audit.json holds is not
 measured again. The table goes into docs/labels.md.
 """
 

@@ -66,7 +66,7 @@ def run(recipe: str, seed: int, runs: Path) -> Json:
     report = json.loads((out / "report.json").read_text())
     jobs = [
         {k: job.get(k) for k in ("path", "kind", "accuracy", "gain", "gain_interval", "seconds", "epochs")}
-        for job in report["legs"]
+        for job in report["jobs"]
     ]
     device = {k: report["device"].get(k) for k in ("id", "cpu", "cores")}
     labels = {k: report["labels"].get(k) for k in ("accuracy_before", "accuracy_after", "noise_estimate")}
@@ -79,7 +79,7 @@ def run(recipe: str, seed: int, runs: Path) -> Json:
         "clips": [report["data"][s] for s in ("train", "val", "test")],
         "labels": labels,
         "test": test,
-        "legs": jobs,
+        "jobs": jobs,
         "candidates": [{k: c.get(k) for k in CANDIDATE_KEYS} for c in report["candidates"]],
         "budget": report["budget"],
         "baselines": [{k: c.get(k) for k in CANDIDATE_KEYS} for c in report["baselines"]],
@@ -121,14 +121,14 @@ def section(row: Json) -> list[str]:
         lines.append(f"| {c['name']} | {percent(c['accuracy'], c['interval'])} | {' | '.join(ms)} | {size} | {note} |")
     lines += [
         "",
-        "| leg | validation accuracy, % | points over the same network alone [95 %, paired] | s |",
+        "| job | validation accuracy, % | points over the same network alone [95 %, paired] | s |",
         "|---|---|---|---|",
     ]
-    return [*lines, *map(format_job_row, (job for job in row["legs"] if job["accuracy"] is not None)), ""]
+    return [*lines, *map(format_job_row, (job for job in row["jobs"] if job["accuracy"] is not None)), ""]
 
 
 def format_job_row(job: Json) -> str:
-    """One leg; the gain is over the same network alone."""
+    """One job; the gain is over the same network alone."""
     gain = "–"
     if job["gain"] is not None:
         low, high = job["gain_interval"]

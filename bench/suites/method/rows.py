@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import skd_edge.distill.trainer as leg_module
+import skd_edge.distill.trainer as trainer_module
 from skd_edge.distill.losses import LOGIT_LOSSES
 from skd_edge.distill.losses.distribution import DistributionLoss
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
@@ -93,7 +93,7 @@ class _DistributionOrHintLoss(DistributionLoss):
         ).mean()
 
 
-leg_module.DistributionLoss = _DistributionOrHintLoss  # type: ignore[misc]  # a kind that only this study has
+trainer_module.DistributionLoss = _DistributionOrHintLoss  # type: ignore[misc]  # a kind that only this study has
 
 
 def _make_kd_builder(kind: str, path: bool = False, **losses: float) -> JobBuilder:
@@ -164,10 +164,10 @@ _ALL_IDEAS = (
 )
 
 ROWS = (
-    Row("no KD", lambda legs, s: legs.make_labels_only_job(s)),
-    Row("no KD, clean labels", lambda legs, s: legs.make_labels_only_job(s), clean=True, baseline=False),
-    Row("teacher", lambda legs, s: legs.make_plain_teacher_job(), baseline=False),
-    Row("teacher, clean labels", lambda legs, s: legs.make_plain_teacher_job(), clean=True, baseline=False),
+    Row("no KD", lambda jobs, s: jobs.make_labels_only_job(s)),
+    Row("no KD, clean labels", lambda jobs, s: jobs.make_labels_only_job(s), clean=True, baseline=False),
+    Row("teacher", lambda jobs, s: jobs.make_plain_teacher_job(), baseline=False),
+    Row("teacher, clean labels", lambda jobs, s: jobs.make_plain_teacher_job(), clean=True, baseline=False),
     Row("KD", _make_kd_builder("td-kd")),
     Row("KD + LS", _make_kd_builder("td-ls")),
     Row("DIST", _make_kd_builder("td-dist")),
@@ -183,11 +183,11 @@ ROWS = (
         teacher=AS_FULL,
     ),
     Row("cleanlab alone", _build_cleanlab, ("labels.method=confident", "labels.folds=3")),
-    Row("no KD, equal seconds", lambda legs, s: legs.make_labels_only_job(s), stretch=EQUAL_ALONE, budget="seconds"),
+    Row("no KD, equal seconds", lambda jobs, s: jobs.make_labels_only_job(s), stretch=EQUAL_ALONE, budget="seconds"),
     Row("KD, equal seconds", _make_kd_builder("td-kd"), stretch=EQUAL, budget="seconds"),
     Row("KD + LS, equal seconds", _make_kd_builder("td-ls"), stretch=EQUAL, budget="seconds"),
     *(
-        Row(f"no KD, student x {n}", lambda legs, s: legs.make_labels_only_job(s), student=n, budget="student")
+        Row(f"no KD, student x {n}", lambda jobs, s: jobs.make_labels_only_job(s), student=n, budget="student")
         for n in LONGER_ALONE
     ),
     *(Row(f"KD, student x {n}", _make_kd_builder("td-kd"), student=n, budget="student") for n in LONGER_KD),

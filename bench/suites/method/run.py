@@ -4,7 +4,7 @@
     python -m bench.suites.method.run --data human_motion --rows full KD "KD + LS" --noise sym40 --seeds 0 1
     python -m bench.suites.method.run --tables          # only the tables, from the rows that are there
 
-Resumable: legs lie in the cache, and a row that bench/results/method.jsonl holds is not trained again; several
+Resumable: jobs lie in the cache, and a row that bench/results/method.jsonl holds is not trained again; several
 processes may add rows at once. docs/method_study.md is written from all rows by method_tables.py.
 """
 
@@ -80,7 +80,7 @@ def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info:
             "row": row.name,
             "seed": seed,
             "val": finished[-1].accuracy,
-            "leg": job.hash,
+            "job": job.hash,
             "student_seconds": finished[-1].seconds,
             "student_epochs": job.spec.epochs,
             "seconds": round(sum(f.seconds for f in finished), 1),

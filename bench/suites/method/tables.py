@@ -44,7 +44,7 @@ are torchdistill's, confident learning is cleanlab's. "full" is what a recipe do
 x" switch one idea off or on; full's teacher has 2.3 times a baseline's epochs, as many as in the rows "teacher x 2.3";
 "all four ideas" has every one on and was the default until these rows. The label optimiser was developed on seeds 0
 and 1 of the column with 40 % symmetric noise, and which ideas are on was decided on seeds 0 and 1 of the generated set
-(clean and 40 %) and on seed 0 of human_motion, among about a dozen variants of the student's leg, looking at test
+(clean and 40 %) and on seed 0 of human_motion, among about a dozen variants of the student's job, looking at test
 clips; no baseline had as many trials. Seeds from 2 on are fresh on the generated set, from 1 on for human_motion's
 choice of ideas, which has the same test clips for every seed. The clips' difficulty and the student's width were
 chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all training that a row needs with the

@@ -3,9 +3,9 @@
     python -m bench.suites.robustness.kill_and_resume --kills 20
 
 A small run is done once in peace, then again with its whole process group killed at moments drawn over its length,
-started again after each. The two must have the same choice, the same leg hashes and bit-equal weights; no leg that was
-finished may be trained again. So a kill loses at most what the leg on its way had done since its last checkpoint; one
-is written every 15 seconds, and `longest_leg_seconds` bounds it from above too. Writes bench/results/kill9.json.
+started again after each. The two must have the same choice, the same job hashes and bit-equal weights; no job that was
+finished may be trained again. So a kill loses at most what the job on its way had done since its last checkpoint; one
+is written every 15 seconds, and `longest_job_seconds` bounds it from above too. Writes bench/results/kill9.json.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def read_outcome(out: Path) -> dict[str, Any]:
-    """What must be equal: the choice, and each leg's hash and weights."""
+    """What must be equal: the choice, and each job's hash and weights."""
     report = json.loads((out / "report.json").read_text())
-    weights = {path.parent.name: sha256_file(path) for path in sorted(out.glob("legs/*/weights.safetensors"))}
+    weights = {path.parent.name: sha256_file(path) for path in sorted(out.glob("jobs/*/weights.safetensors"))}
     chosen = report["chosen"]
     return {"chosen": [chosen["path"], chosen["precision"]], "weights": weights}
 
@@ -104,10 +104,10 @@ def study(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         print(f"killed after {moment:.1f} s ({len(moments)} of {kills})", flush=True)
     wait_for_end(start(recipe, out, folder / "war-cache"))
     finished = Counter(
-        (file.parent.name, e["leg"])
+        (file.parent.name, e["job"])
         for file in folder.glob("war*/journal.jsonl")
         for e in read_journal(file.parent)
-        if e["event"] == "leg_finished"
+        if e["event"] == "job_finished"
     )
     uninterrupted, interrupted = read_outcome(folder / "peace"), read_outcome(out)
     return {
@@ -116,12 +116,12 @@ def study(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         "seconds_in_peace": round(seconds, 1),
         "moments": moments,
         "same_choice": uninterrupted["chosen"] == interrupted["chosen"],
-        "same_legs": set(uninterrupted["weights"]) == set(interrupted["weights"]),
+        "same_jobs": set(uninterrupted["weights"]) == set(interrupted["weights"]),
         "bit_equal_weights": uninterrupted["weights"] == interrupted["weights"],
-        "legs": len(interrupted["weights"]),
-        "legs_finished_twice": sum(count > 1 for count in finished.values()),
-        "longest_leg_seconds": max(
-            json.loads(path.read_text())["seconds"] for path in (folder / "peace").glob("legs/*/leg.json")
+        "jobs": len(interrupted["weights"]),
+        "jobs_finished_twice": sum(count > 1 for count in finished.values()),
+        "longest_job_seconds": max(
+            json.loads(path.read_text())["seconds"] for path in (folder / "peace").glob("jobs/*/job.json")
         ),
     }
 
@@ -143,7 +143,7 @@ def main() -> None:
         result = study(options.kills, options.seed, Path(folder))
     write_json(RESULTS, {"device": read_device_info(), **result})
     print(json.dumps(result, indent=2))
-    if not (result["same_choice"] and result["bit_equal_weights"] and not result["legs_finished_twice"]):
+    if not (result["same_choice"] and result["bit_equal_weights"] and not result["jobs_finished_twice"]):
         sys.exit("the killed run came out differently")
 
 

@@ -3,9 +3,9 @@
     python -m bench.suites.search.regret --seeds 0 1 2 --threads 1 --runs DIR
 
 Two assistants, six students, four cascades each: 24 leaves, whose common beginnings are trained once. For each seed all
-of them are trained, and then the search is run over the same cache: its legs at the end are the same legs, its rungs
-are trained for real, and its cost is the training seconds of every leg that it asked for, cached or not. A leg's
-seconds are its epochs times the median seconds an epoch of its network took in all legs of that seed, so that a busy
+of them are trained, and then the search is run over the same cache: its jobs at the end are the same jobs, its rungs
+are trained for real, and its cost is the training seconds of every job that it asked for, cached or not. A job's
+seconds are its epochs times the median seconds an epoch of its network took in all jobs of that seed, so that a busy
 minute of the machine decides nothing. Milliseconds are those of the FP32 files with random weights. Every way of
 searching chooses by the same rule on validation clips; what is compared is the accuracy of its choice on the test
 clips. Random search draws leaves until the search's seconds are spent; its figure is the mean over 500 draws.
@@ -62,7 +62,7 @@ class Study:
 
     Args:
         recipe: the space, to be halved.
-        run: where legs are kept.
+        run: where jobs are kept.
         console: progress.
     """
 
@@ -97,7 +97,7 @@ class Study:
         )
 
     def _estimate_epoch_seconds(self) -> None:
-        """From the legs so far, all of them whole: how long an epoch of each network takes."""
+        """From the jobs so far, all of them whole: how long an epoch of each network takes."""
         by: dict[str, list[float]] = {}
         for result in self.done.values():
             by.setdefault(result.job.spec.learner.name, []).append(result.seconds / result.job.spec.epochs)

@@ -5,7 +5,7 @@
 
 Asks `plan` with an empty cache, then runs `skd-edge compress` in a process of its own, then again with everything
 there. Memory is the summed proportional set size (PSS, Linux) of its process tree, sampled once a second. Where the
-seconds went is read from the journal; book-keeping is what is left when the weighing, the clips, the legs' own seconds
+seconds went is read from the journal; book-keeping is what is left when the weighing, the clips, the jobs' own seconds
 (labels included), export and measurement are taken away: imports, journal, checkpoints, cache, scoring the test clips,
 bundle, report. Goals: book-keeping at most 3 %, the second run under 5 s, the estimate within 25 %. A row a recipe in
 bench/results/run_cost.json; docs/run_cost.md is written from all of them.
@@ -32,7 +32,7 @@ from skd_edge.run_folder import read_journal
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/run_cost.json", ROOT / "docs/run_cost.md"
-JOB_EVENTS = {"leg_started", "leg_finished", "leg_cached"}
+JOB_EVENTS = {"job_started", "job_finished", "job_cached"}
 Json = dict[str, Any]
 
 
@@ -87,7 +87,7 @@ def split_seconds(events: list[Json]) -> dict[str, float]:
     return {
         "weighing untrained files": at[benchmark_end] - at[0],
         "clips": at[clips] - at[benchmark_end],
-        "training, labels": sum(e["seconds"] for e in events if e["event"] == "leg_finished"),
+        "training, labels": sum(e["seconds"] for e in events if e["event"] == "job_finished"),
         "export, measurement": at[measured] - at[last_job],
     }
 

@@ -1,4 +1,4 @@
-"""What a step of a leg costs beyond its network: losses, data, optimiser, as shares of the network's own time.
+"""What a step of a job costs beyond its network: losses, data, optimiser, as shares of the network's own time.
 
     python -m bench.suites.training.step_cost
 
@@ -39,7 +39,7 @@ CLASSES, CLIPS, WARM, GOAL = 10, 256, 3, 0.15
 
 
 def make_job_spec(recipe: Recipe, learner: NetworkSpec, **changes: object) -> JobSpec:
-    """A student's leg with the recipe's settings; the names of its inputs do not matter here."""
+    """A student's job with the recipe's settings; the names of its inputs do not matter here."""
     spec = JobSpec(
         learner=learner,
         role="student",

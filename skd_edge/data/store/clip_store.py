@@ -1,7 +1,7 @@
 """The clip store: every video decoded once, into one memory-mapped array that training reads without a copy.
 
 A store is named by what went in (files by name, size and time; sampling; size) and carries the hash of the pixels that
-came out; legs are named by the latter, so the same clips give the same legs on another machine.
+came out; jobs are named by the latter, so the same clips give the same jobs on another machine.
 """
 
 from __future__ import annotations

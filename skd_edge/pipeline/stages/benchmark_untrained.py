@@ -173,7 +173,7 @@ def report_budget(
 def warn_larger_than_teacher(
     recipe: Recipe, students: Sequence[NetworkSpec], run: Run, evaluator: CandidateEvaluator, screen: RunConsole
 ) -> None:
-    """Warn of every leg whose learner has more weights than its teacher: it can be done, and is seldom meant."""
+    """Warn of every job whose learner has more weights than its teacher: it can be done, and is seldom meant."""
     without_weights = {recipe.teacher.name} if recipe.teacher.logits else set()  # answers in a file have no weights
     with_weights = {name: network for name, network in recipe.networks.items() if name not in without_weights}
     size = {

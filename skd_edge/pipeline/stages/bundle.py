@@ -70,7 +70,7 @@ class RunResult:
         return over_budget | self.pruned
 
     def find_job_result(self, path: tuple[str, ...]) -> JobResult | None:
-        """The finished leg at the end of a path."""
+        """The finished job at the end of a path."""
         cascade_results = (f for f in self.job_results if f.job.spec.role in ("student", "teacher"))
         return next((f for f in cascade_results if f.job.spec.path == path), None)
 
@@ -94,7 +94,7 @@ def finalise_run(run_result: RunResult, seconds: float) -> Json:
         "candidates": rows,
         "budget": {"text": recipe.choice.budget, "ms": run_result.budget_ms} if run_result.budget_ms else None,
         "baselines": [_build_teacher_row(run_result)] if run_result.teacher_result else [],
-        "legs": build.build_job_rows(
+        "jobs": build.build_job_rows(
             run_result.job_results, run_result.training_data.clips.val.groups, run_result.untrained_reasons
         ),
         "labels": build_label_report(pseudo_labels, run_result.training_data),
@@ -138,7 +138,7 @@ def build_report_notes(run_result: RunResult) -> list[str]:
         "Accuracies are of the exported files, one view a clip, on the trusted validation clips.",
         f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes "
         f"of {bench.queries} queries each, candidates interleaved.",
-        "Validation picked each leg's epoch as well as the candidate, so validation accuracies are a little "
+        "Validation picked each job's epoch as well as the candidate, so validation accuracies are a little "
         "optimistic; the test table is not.",
     ]
     if not run_result.evaluator.device.is_local:
@@ -308,7 +308,7 @@ def write_run_bundle(run_result: RunResult, test: Json | None, device_info: Json
         licences=recipe.licences.model_dump(),
         created_by=f"skd-edge {__version__}",
         provenance={
-            "leg": job_result.job.hash if job_result else None,
+            "job": job_result.job.hash if job_result else None,
             "seed": recipe.seed,
             "data": run_result.training_data.clips.train.hash,
             "calibration": _fingerprint_calibration(run_result),

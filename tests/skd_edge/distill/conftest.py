@@ -1,4 +1,4 @@
-"""Small legs: one on weak labels, one distilled from a teacher; also run as a program by tests."""
+"""Small jobs: one on weak labels, one distilled from a teacher; also run as a program by tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-import skd_edge.distill.trainer as leg_module
+import skd_edge.distill.trainer as trainer_module
 from skd_bench.video.clip import Preprocessing
 from skd_edge.data.sources.synthetic import render_clip
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
@@ -58,31 +58,31 @@ def some_clips() -> ClipDataset:
 
 
 def train(
-    leg: JobSpec, folder: Path, report: Callable[[dict[str, Any]], None] = lambda row: None, **kw: Any
+    job: JobSpec, folder: Path, report: Callable[[dict[str, Any]], None] = lambda row: None, **kw: Any
 ) -> TrainResult:
-    """Train ``leg`` with a checkpoint after every epoch, on one thread."""
+    """Train ``job`` with a checkpoint after every epoch, on one thread."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     clips, teacher = some_clips(), None
-    if leg.teacher:
-        spec = NetworkSpec(name="t", family="resnet", width=4, depths=leg.learner.depths)
+    if job.teacher:
+        spec = NetworkSpec(name="t", family="resnet", width=4, depths=job.learner.depths)
         network = build_tsm(spec, classes=4, frames=4, size=16, seed=9).eval().requires_grad_(False)
-        look = lambda index, view: training_view(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
+        look = lambda index, view: training_view(clips.train, index, view, job, PREPROCESS)  # noqa: E731
         teacher = TeacherOutputCache(network, look, len(clips.train), folder / "teacher")
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    before = leg_module.Checkpoint
-    leg_module.Checkpoint = lambda path: Checkpoint(path, interval_seconds=0.0)  # type: ignore[misc,assignment]
+    before = trainer_module.Checkpoint
+    trainer_module.Checkpoint = lambda path: Checkpoint(path, interval_seconds=0.0)  # type: ignore[misc,assignment]
     try:
-        return train_job(leg, clips, targets, teacher, PREPROCESS, folder, on_progress=report, **kw)
+        return train_job(job, clips, targets, teacher, PREPROCESS, folder, on_progress=report, **kw)
     finally:
-        leg_module.Checkpoint = before  # type: ignore[misc]
+        trainer_module.Checkpoint = before  # type: ignore[misc]
 
 
-def training(leg: JobSpec, folder: Path) -> Any:
-    """The state of a leg without a teacher, at its first step."""
+def training(job: JobSpec, folder: Path) -> Any:
+    """The state of a job without a teacher, at its first step."""
     clips = some_clips()
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    return leg_module.Trainer(leg, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
+    return trainer_module.Trainer(job, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
 
 
 class Tools:

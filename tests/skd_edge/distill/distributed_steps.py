@@ -1,4 +1,4 @@
-"""A program for torchrun: steps of a staged leg with batch normalisation frozen; the first process writes the losses.
+"""A program for torchrun: steps of a staged job with batch normalisation frozen; the first process writes the losses.
 
 python distributed_steps.py FOLDER
 """
@@ -24,17 +24,17 @@ from skd_edge.recipe.schema import NetworkSpec
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     team, clips = make_process_group(), some_clips()
-    leg = replace(STAGED, epochs=3)
+    job = replace(STAGED, epochs=3)
     network = build_tsm(
         NetworkSpec(name="t", family="resnet", width=4, depths=(1, 1)), classes=4, frames=4, size=16, seed=9
     )
-    look = lambda index, view: training_view(clips.train, index, view, leg, PREPROCESS)  # noqa: E731
+    look = lambda index, view: training_view(clips.train, index, view, job, PREPROCESS)  # noqa: E731
     teacher = TeacherOutputCache(network.eval().requires_grad_(False), look, len(clips.train), folder / f"t{team.rank}")
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    of = Trainer(leg, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, team)
+    of = Trainer(job, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, team)
     of.learner.eval()  # batch normalisation as it is
     losses = []
-    for epoch in range(leg.epochs):
+    for epoch in range(job.epochs):
         for index in of._iter_batches(epoch):
             terms = of._train_step(index, 0, teacher.outputs_for_view(0))
             losses.append({name: float(term) for name, term in terms.items()})

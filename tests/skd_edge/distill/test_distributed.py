@@ -1,4 +1,4 @@
-"""Two processes train one leg as one does: the same loss at every step, those over the whole batch included."""
+"""Two processes train one job as one does: the same loss at every step, those over the whole batch included."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_a_whole_run_under_torchrun(tmp_path):
     places = {"SKD_EDGE_CACHE": str(tmp_path / "cache"), "SKD_EDGE_LEDGER": str(tmp_path / "looks.jsonl")}
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **places})
     assert done.returncode == 0, done.stderr[-3000:]
-    legs = [json.loads(path.read_text()) for path in out.glob("legs/*/leg.json")]
-    assert len(legs) == 3
-    assert {leg["processes"] for leg in legs} == {2}
+    jobs = [json.loads(path.read_text()) for path in out.glob("jobs/*/job.json")]
+    assert len(jobs) == 3
+    assert {job["processes"] for job in jobs} == {2}
     assert json.loads((out / "report.json").read_text())["chosen"]["path"] == ["teacher", "small"]
     events = [e["event"] for e in read_journal(out)]
     assert events.count("started") == events.count("finished") == 1  # one process keeps the journal
-    assert events.count("leg_finished") == 3
+    assert events.count("job_finished") == 3
 
 
 def test_a_batch_that_cannot_be_divided(monkeypatch):

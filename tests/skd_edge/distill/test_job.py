@@ -1,4 +1,4 @@
-"""A leg's hash: every setting that decides the result changes it, names and roles do not."""
+"""A job's hash: every setting that decides the result changes it, names and roles do not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skd_edge.recipe.schema import (
     TrainingSettings,
 )
 
-LEG = JobSpec(
+JOB = JobSpec(
     learner=NetworkSpec(name="n", width=8),
     role="student",
     path=("t", "n"),
@@ -67,21 +67,21 @@ OTHER = {
 
 @pytest.mark.parametrize("field", MATTERS)
 def test_what_matters(field):
-    assert replace(LEG, **{field: MATTERS[field]}).hash != LEG.hash
+    assert replace(JOB, **{field: MATTERS[field]}).hash != JOB.hash
 
 
 @pytest.mark.parametrize(
     ("part", "field"), [(p, f) for p, model in OTHER.items() for f in model.model_fields_set - {"name"}]
 )
 def test_every_setting_of_a_section_matters(part, field):
-    leg = replace(LEG, weak=True)  # a leg that reads them all
-    changed = getattr(leg, part).model_copy(update={field: getattr(OTHER[part], field)})
-    assert replace(leg, **{part: changed}).hash != leg.hash
+    job = replace(JOB, weak=True)  # a job that reads them all
+    changed = getattr(job, part).model_copy(update={field: getattr(OTHER[part], field)})
+    assert replace(job, **{part: changed}).hash != job.hash
 
 
-def test_what_a_leg_does_not_read_does_not_matter():
+def test_what_a_job_does_not_read_does_not_matter():
     """Without a teacher nothing about teaching counts, without weak labels no early learning: nothing is retrained."""
-    alone = replace(LEG, teacher=None)
+    alone = replace(JOB, teacher=None)
     about = TrainingSettings(
         prefix=0.1,
         match=(1,),
@@ -102,19 +102,19 @@ def test_every_loss_weight_matters(field):
     kinds = {"logits_kind": "dkd", "correlation_kind": "pearson", "distribution_kind": "mmd"}
     value = kinds[field] if field in kinds else getattr(losses, field) + 1
     training = TrainingSettings(losses=losses.model_copy(update={field: value}))
-    assert replace(LEG, training=training).hash != LEG.hash
+    assert replace(JOB, training=training).hash != JOB.hash
 
 
 def test_names_do_not_matter():
-    assert replace(LEG, path=("boss", "pupil"), role="assistant").hash == LEG.hash
-    assert replace(LEG, learner=NetworkSpec(name="other", width=8)).hash == LEG.hash
+    assert replace(JOB, path=("boss", "pupil"), role="assistant").hash == JOB.hash
+    assert replace(JOB, learner=NetworkSpec(name="other", width=8)).hash == JOB.hash
     teacher = Teacher(name="n", family="mobile", width=8, floor=0.5, checkpoint=Path("weights"))
-    assert replace(LEG, learner=teacher).hash == LEG.hash
-    # The leg's own epochs count, not those that other roles have.
-    assert replace(LEG, training=TrainingSettings(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == LEG.hash
+    assert replace(JOB, learner=teacher).hash == JOB.hash
+    # The job's own epochs count, not those that other roles have.
+    assert replace(JOB, training=TrainingSettings(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == JOB.hash
 
 
 def test_a_hash_is_short_stable_and_blind_to_the_order_of_keys():
     assert json_digest({"a": 1, "b": [2, 3]}) == json_digest({"b": [2, 3], "a": 1}) == "efbd0040190fb087"
     assert json_digest({"a": 1}) != json_digest({"a": 2})
-    assert len(LEG.hash) == 16
+    assert len(JOB.hash) == 16

@@ -1,4 +1,4 @@
-"""One leg: killed and resumed it gives the very same weights; what goes wrong is said; the curriculum and its terms."""
+"""One job: killed and resumed it gives the very same weights; what goes wrong is said; the curriculum and its terms."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def same(a, b):
 
 @pytest.mark.parametrize("kind", ["weak", "staged"])
 def test_killed_and_resumed_gives_the_same_weights(tools, tmp_path, kind):
-    leg = getattr(tools, kind)
-    whole = tools.train(leg, tmp_path / "whole")
+    job = getattr(tools, kind)
+    whole = tools.train(job, tmp_path / "whole")
     words = [sys.executable, str(tools.file), kind, str(tmp_path / "killed")]
     killed = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert killed.returncode == -9, killed.stderr
     assert (tmp_path / "killed" / "state.pt").exists()
     epochs = []
-    resumed = tools.train(leg, tmp_path / "killed", lambda row: epochs.append(row["epoch"]))
+    resumed = tools.train(job, tmp_path / "killed", lambda row: epochs.append(row["epoch"]))
     assert min(epochs) == 4  # three epochs were kept
     assert same(whole, resumed)
     assert whole.accuracy == resumed.accuracy
@@ -79,10 +79,10 @@ def _write(checkpoint, state):
     torch.save(state(), checkpoint.path)
 
 
-def test_a_batch_in_parts_is_another_leg_and_the_same_gradient_where_nothing_is_shared_in_it(tools, tmp_path):
+def test_a_batch_in_parts_is_another_job_and_the_same_gradient_where_nothing_is_shared_in_it(tools, tmp_path):
     halves = replace(tools.weak, training=tools.weak.training.model_copy(update={"accumulate": 2}))
     assert halves.hash != tools.weak.hash
-    one, two = (tools.training(leg, tmp_path) for leg in (tools.weak, halves))
+    one, two = (tools.training(job, tmp_path) for job in (tools.weak, halves))
     for each in (one, two):
         each.learner.eval()  # batch normalisation would see half a batch
         each._train_step(np.arange(16), 0, None)
@@ -98,18 +98,18 @@ def test_a_broken_checkpoint_begins_anew(tools, tmp_path):
 
 
 def test_the_seed_decides(tools, tmp_path):
-    leg = replace(tools.weak, epochs=2)
-    one, two = (tools.train(leg, tmp_path / name) for name in ("one", "two"))
+    job = replace(tools.weak, epochs=2)
+    one, two = (tools.train(job, tmp_path / name) for name in ("one", "two"))
     assert same(one, two)
-    assert not same(one, tools.train(replace(leg, seed=1), tmp_path / "three"))
+    assert not same(one, tools.train(replace(job, seed=1), tmp_path / "three"))
 
 
-def test_a_loss_that_is_not_finite_names_the_term_the_step_and_the_leg(tools, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_term_the_step_and_the_job(tools, tmp_path):
     start = {
         k: v * float("nan") if v.is_floating_point() else v for k, v in build_learner(tools.weak).state_dict().items()
     }
     notes = []
-    said = r"leg n \(\w{16}\): the 'labels' loss is not finite at step 1 \(epoch 1\), also at half the rate"
+    said = r"job n \(\w{16}\): the 'labels' loss is not finite at step 1 \(epoch 1\), also at half the rate"
     with pytest.raises(UserError, match=said) as caught:
         tools.train(tools.weak, tmp_path / "a", lambda row: notes.append(row.get("note")), start=start)
     assert "lower training.rate" in str(caught.value)
@@ -135,8 +135,8 @@ def test_weights_that_are_not_finite_end_no_epoch(tools, tmp_path, monkeypatch):
         def backward(ctx, grad):
             return grad * float("inf")
 
-    def once(leg, said, *rest):
-        terms = whole(leg, said, *rest)
+    def once(job, said, *rest):
+        terms = whole(job, said, *rest)
         steps.append(1)
         if len(steps) == 6:  # three steps an epoch
             terms["labels"] = Overflow.apply(terms["labels"])
@@ -148,14 +148,14 @@ def test_weights_that_are_not_finite_end_no_epoch(tools, tmp_path, monkeypatch):
     assert all(v.isfinite().all() for v in weights(slow).values())
 
 
-def test_a_leg_that_diverges_once_goes_on_at_half_the_rate(tools, tmp_path, monkeypatch):
-    """One poisoned batch in epoch 3: the state before that epoch comes back, and the leg ends with finite weights."""
+def test_a_job_that_diverges_once_goes_on_at_half_the_rate(tools, tmp_path, monkeypatch):
+    """One poisoned batch in epoch 3: the state before that epoch comes back, and the job ends with finite weights."""
     import skd_edge.distill.trainer as module
 
     whole, poisoned = module.compute_loss_terms, []
 
-    def once(leg, said, *rest):
-        terms = whole(leg, said, *rest)
+    def once(job, said, *rest):
+        terms = whole(job, said, *rest)
         if len(poisoned) == 7:  # 48 clips in batches of 16: the second step of the third epoch
             terms["labels"] = terms["labels"] * float("nan")
         poisoned.append(1)
@@ -178,7 +178,7 @@ def test_it_learns_from_the_start_that_it_is_given(tools, tmp_path):
 
 
 def test_the_result_is_the_epoch_that_validated_best(tools, tmp_path):
-    trained = tools.train(tools.weak, tmp_path / "leg")
+    trained = tools.train(tools.weak, tmp_path / "job")
     said = [row["accuracy"] for row in trained.curve]
     assert said[:3] == [None] * 3  # the first half is not looked at
     assert trained.accuracy == max(said[3:])
@@ -201,8 +201,8 @@ def test_terms_of_the_method(tools):
     spread = DistributionLoss((4, 8), (5, 10)).eval()
 
     def terms(said=said, taught=taught, memory=memory, spread=spread, **weight):
-        leg = replace(tools.staged, training=TrainingSettings(losses=LossSettings(**({"distribution": 1.0} | weight))))
-        return {k: v.item() for k, v in compute_loss_terms(leg, said, taught, targets, memory, spread).items()}
+        job = replace(tools.staged, training=TrainingSettings(losses=LossSettings(**({"distribution": 1.0} | weight))))
+        return {k: v.item() for k, v in compute_loss_terms(job, said, taught, targets, memory, spread).items()}
 
     every = terms()
     assert set(every) == {"labels", "early learning", "logits", "correlation", "distribution"}
@@ -217,23 +217,23 @@ def test_terms_of_the_method(tools):
 
 
 def test_the_curriculum_lets_prefixes_learn_first(tools, tmp_path):
-    leg = replace(tools.staged, epochs=4, training=TrainingSettings(**tools.everything, prefix=0.5))
-    curve = tools.train(leg, tmp_path / "leg").curve
+    job = replace(tools.staged, epochs=4, training=TrainingSettings(**tools.everything, prefix=0.5))
+    curve = tools.train(job, tmp_path / "job").curve
     assert set(curve[0]["terms"]) == {"correlation", "distribution"}
     assert set(curve[-1]["terms"]) == {"labels", "logits", "correlation", "distribution"}
-    without = tools.train(replace(leg, staged=False), tmp_path / "kd").curve
+    without = tools.train(replace(job, staged=False), tmp_path / "kd").curve
     assert all(set(row["terms"]) == {"labels", "logits"} for row in without)
 
 
 def test_graft_teaches_prefixes_through_the_teachers_own_later_substages(tools, tmp_path):
-    leg = replace(
+    job = replace(
         tools.staged, epochs=4, training=TrainingSettings(**(tools.everything | {"combination": "graft"}), prefix=0.5)
     )
-    trained = tools.train(leg, tmp_path / "leg")
+    trained = tools.train(job, tmp_path / "job")
     assert set(trained.curve[0]["terms"]) == {"graft"}
     assert trained.curve[1]["terms"]["graft"] < trained.curve[0]["terms"]["graft"]
     assert set(trained.curve[-1]["terms"]) == {"labels", "logits", "correlation", "distribution"}
-    assert weights(trained).keys() == build_learner(leg).state_dict().keys()  # the adapters are gone
+    assert weights(trained).keys() == build_learner(job).state_dict().keys()  # the adapters are gone
 
 
 def test_phases_of_a_curriculum(tools):
@@ -242,8 +242,8 @@ def test_phases_of_a_curriculum(tools):
 
     def phases(**settings):
         training = TrainingSettings(**(tools.everything | settings), prefix=0.5)
-        leg = replace(tools.staged, learner=NetworkSpec(name="n", width=4), training=training)
-        return [(p.upto, p.grafted) for p in (phase_at(leg, d / 8) for d in range(6))]
+        job = replace(tools.staged, learner=NetworkSpec(name="n", width=4), training=training)
+        return [(p.upto, p.grafted) for p in (phase_at(job, d / 8) for d in range(6))]
 
     whole = (None, False)
     assert phases() == [(1, False), (2, False), (3, False), (4, False), whole, whole]
@@ -260,15 +260,15 @@ def test_only_matched_substages_are_compared(tools, tmp_path):
     said = SubstageOutput([torch.randn(6, 4, 4), torch.randn(6, 4, 8)], torch.randn(6, 4))
     taught = SubstageOutput([torch.randn(6, 4, 5), torch.randn(6, 4, 10)], torch.randn(6, 4))
     other = SubstageOutput([torch.randn(6, 4, 5), taught.features[1]], taught.logits)
-    leg = replace(tools.staged, training=TrainingSettings(**tools.everything, match=(2,)))
+    job = replace(tools.staged, training=TrainingSettings(**tools.everything, match=(2,)))
     terms = [
-        compute_loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]])["labels"].item() for t in (taught, other)
+        compute_loss_terms(job, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]])["labels"].item() for t in (taught, other)
     ]
     assert terms[0] == terms[1]
     from skd_edge.distill.losses.distribution import DistributionLoss
 
     spread = DistributionLoss((8,), (10,)).eval()
-    each = [compute_loss_terms(leg, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]], None, spread) for t in (taught, other)]
+    each = [compute_loss_terms(job, said, t, torch.eye(4)[[0, 1, 2, 3, 0, 1]], None, spread) for t in (taught, other)]
     assert all(each[0][name].item() == each[1][name].item() for name in each[0])
 
 
@@ -276,10 +276,10 @@ def test_dense_guidance_listens_to_the_teachers_further_up(tools, tmp_path):
     torch.manual_seed(0)
     said = SubstageOutput([torch.randn(6, 4, 4)], torch.randn(6, 4))
     taught, above = SubstageOutput([torch.randn(6, 4, 5)], torch.randn(6, 4)), torch.randn(6, 4)
-    targets, leg = torch.eye(4)[[0, 1, 2, 3, 0, 1]], tools.staged
+    targets, job = torch.eye(4)[[0, 1, 2, 3, 0, 1]], tools.staged
 
     def logits(teacher, *others):
-        return compute_loss_terms(leg, said, SubstageOutput(taught.features, teacher), targets, other_logits=others)[
+        return compute_loss_terms(job, said, SubstageOutput(taught.features, teacher), targets, other_logits=others)[
             "logits"
         ].item()
 
@@ -287,15 +287,15 @@ def test_dense_guidance_listens_to_the_teachers_further_up(tools, tmp_path):
     assert logits(taught.logits, above) == pytest.approx(both, rel=1e-5)
 
 
-def test_a_leg_hears_the_teachers_further_up_at_its_share_of_the_steps(tools: Any, tmp_path: Path) -> None:
+def test_a_job_hears_the_teachers_further_up_at_its_share_of_the_steps(tools: Any, tmp_path: Path) -> None:
     """Each epoch is one step, too short to move a weight: its term is its own teacher's, or the mean with the other."""
     augment = AugmentationSettings(shift=0, brightness=0, contrast=0, views=1)
     above = torch.randn(48, 4, generator=torch.Generator().manual_seed(0)) * 4
 
     def heard(dense: float, epochs: int) -> list[float]:
         training = TrainingSettings(batch=48, rate=1e-9, dense=dense)
-        leg = replace(tools.staged, epochs=epochs, augment=augment, training=training)
-        trained = tools.train(leg, tmp_path / f"{dense}", others=(FixedTeacherOutputs(above.numpy()),))
+        job = replace(tools.staged, epochs=epochs, augment=augment, training=training)
+        trained = tools.train(job, tmp_path / f"{dense}", others=(FixedTeacherOutputs(above.numpy()),))
         return [row["terms"]["logits"] for row in trained.curve]
 
     ours = build_learner(tools.staged)(
@@ -315,14 +315,14 @@ def test_a_mixed_clip_is_taught_the_labels_of_both_in_their_shares(tools: Any, t
     from skd_edge.data.augmentation import choose_mixup_partners
 
     augment, index = AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0), np.arange(48)
-    leg = replace(tools.weak, weak=False, epochs=1, augment=augment, training=TrainingSettings(batch=48))
+    job = replace(tools.weak, weak=False, epochs=1, augment=augment, training=TrainingSettings(batch=48))
     clips = tools.clips().train
     rows, share = choose_mixup_partners(clips.ids, index, 0, 1.0)
-    said = torch.log_softmax(build_learner(leg)(training_view(clips, index, 0, leg, tools.preprocess)).logits, 1)
+    said = torch.log_softmax(build_learner(job)(training_view(clips, index, 0, job, tools.preprocess)).logits, 1)
     own, other = (-said[index, clips.labels[i]] for i in (index, rows))
     mixed = (share * own + (1 - share) * other).mean().item()
     assert abs(mixed - own.mean().item()) > 1e-3
-    assert tools.train(leg, tmp_path).curve[0]["terms"]["labels"] == pytest.approx(mixed, abs=1e-5)
+    assert tools.train(job, tmp_path).curve[0]["terms"]["labels"] == pytest.approx(mixed, abs=1e-5)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5, 0.98])
@@ -344,31 +344,31 @@ def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tool
     from skd_edge.data.augmentation import choose_mixup_partners
 
     clips = tools.clips().train
-    leg = replace(tools.weak, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
-    plain = replace(leg, augment=leg.augment.model_copy(update={"mixup": 0.0}))
+    job = replace(tools.weak, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
+    plain = replace(job, augment=job.augment.model_copy(update={"mixup": 0.0}))
     index = np.arange(10)
-    mixed = training_view(clips, index, 1, leg, tools.preprocess)
-    assert torch.equal(mixed[3:7], training_view(clips, index[3:7], 1, leg, tools.preprocess))
+    mixed = training_view(clips, index, 1, job, tools.preprocess)
+    assert torch.equal(mixed[3:7], training_view(clips, index[3:7], 1, job, tools.preprocess))
     rows, share = choose_mixup_partners(clips.ids[index], np.arange(len(clips)), 1, 1.0)
     parts = [training_view(clips, i, 1, plain, tools.preprocess) for i in (index, rows)]
     keep = share.view(-1, 1, 1, 1, 1)
     assert torch.allclose(mixed, keep * parts[0] + (1 - keep) * parts[1], atol=1e-5)
     assert ((share >= 0.5) & (share <= 1)).all()
     assert len(set(rows.tolist())) > 3
-    trained = tools.train(replace(leg, weak=False), tmp_path / "leg")
+    trained = tools.train(replace(job, weak=False), tmp_path / "job")
     assert trained.curve[-1]["terms"]["labels"] < trained.curve[0]["terms"]["labels"]
 
 
 def test_a_fold_never_sees_its_own_part(tools, tmp_path):
-    """What is left out is never asked about while the leg trains: nothing is remembered of it."""
+    """What is left out is never asked about while the job trains: nothing is remembered of it."""
     from skd_edge.distill.trainer import assign_folds
 
-    leg = replace(tools.weak, fold=(1, 3), epochs=2)
+    job = replace(tools.weak, fold=(1, 3), epochs=2)
     part = assign_folds(np.arange(48), 3)
     assert sorted(np.bincount(part)) == [16, 16, 16]
-    whole = tools.train(leg, tmp_path / "a")
+    whole = tools.train(job, tmp_path / "a")
     assert not whole.memory[part == 1].any()
-    mixed = replace(leg, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
+    mixed = replace(job, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
     clips = tools.clips().train
     mine = np.flatnonzero(part != 1)
     before = training_view(clips, mine, 1, mixed, tools.preprocess)

@@ -1,4 +1,4 @@
-"""The leg that fine-tunes a student rounded as INT8: named by what it is, and no other leg is renamed."""
+"""The job that fine-tunes a student rounded as INT8: named by what it is, and no other job is renamed."""
 
 from dataclasses import asdict
 
@@ -24,8 +24,8 @@ def test_it_goes_on_from_the_student_with_the_same_teacher_and_losses():
     assert len({node.hash, after.hash, make_qat_job(node, 2, 8).hash, make_qat_job(node, 3, 7).hash}) == 4
 
 
-def test_legs_that_are_not_rounded_keep_their_names():
-    leg = student().spec
-    assert leg.rounded is None
-    assert "rounded" in asdict(leg)
-    assert leg.hash == "5c5d510510566ab2"
+def test_jobs_that_are_not_rounded_keep_their_names():
+    job = student().spec
+    assert job.rounded is None
+    assert "rounded" in asdict(job)
+    assert job.hash == "5c5d510510566ab2"

@@ -1,4 +1,4 @@
-"""Legs over Ray: the local engine's results, a worker that is killed, a stop on the way, a teacher below the floor."""
+"""Jobs over Ray: the local engine's results, a worker that is killed, a stop on the way, a teacher below the floor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ training: {teacher_epochs: 80, refine: 0.02, rounds: 1, epochs: 1, batch: 20}
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Room for two legs of as many threads as torch takes by itself, on this machine."""
+    """Room for two jobs of as many threads as torch takes by itself, on this machine."""
     threads = torch.get_num_threads()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     for attempt in (1, 2):
@@ -89,7 +89,7 @@ def ray_engine(recipe, run, material):
 
 
 def workers() -> list[int]:
-    """Processes below this one in which Ray trains a leg."""
+    """Processes below this one in which Ray trains a job."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -106,33 +106,33 @@ def workers() -> list[int]:
         except OSError:
             return ""
 
-    return [pid for pid in parents if "ray::_train_leg" in title(pid) and ours(pid)]
+    return [pid for pid in parents if "ray::_train_job" in title(pid) and ours(pid)]
 
 
-def legs(folder: Path, event: str) -> Counter[str]:
-    return Counter(e["leg"] for e in read_journal(folder) if e["event"] == event)
+def jobs(folder: Path, event: str) -> Counter[str]:
+    return Counter(e["job"] for e in read_journal(folder) if e["event"] == event)
 
 
 def test_the_same_as_the_local_engine(cluster, finished, tmp_path):
-    theirs = {f.parent.name: json.loads(f.read_text()) for f in (finished.folder / "legs").glob("*/leg.json")}
-    (threads,) = {leg["threads"] for leg in theirs.values()}
+    theirs = {f.parent.name: json.loads(f.read_text()) for f in (finished.folder / "jobs").glob("*/job.json")}
+    (threads,) = {job["threads"] for job in theirs.values()}
     folder = compress(load_recipe(finished.recipe), tmp_path / "over ray", engine="ray", threads=threads)
     report = json.loads((folder / "report.json").read_text())
-    ours = {f.parent.name: json.loads(f.read_text()) for f in (folder / "legs").glob("*/leg.json")}
+    ours = {f.parent.name: json.loads(f.read_text()) for f in (folder / "jobs").glob("*/job.json")}
     assert ours.keys() == theirs.keys()
-    for leg in ours:
-        assert ours[leg]["threads"] == threads
-        assert ours[leg]["accuracy"] == theirs[leg]["accuracy"]
+    for job in ours:
+        assert ours[job]["threads"] == threads
+        assert ours[job]["accuracy"] == theirs[job]["accuracy"]
         for name in ("weights.safetensors", "val_logits.npy"):
-            assert (folder / "legs" / leg / name).read_bytes() == (finished.folder / "legs" / leg / name).read_bytes()
-    assert legs(folder, "leg_started") == legs(folder, "leg_finished") == Counter(ours.keys())
-    assert [r["leg"] for r in report["legs"]] == [r["leg"] for r in finished.report["legs"]]
+            assert (folder / "jobs" / job / name).read_bytes() == (finished.folder / "jobs" / job / name).read_bytes()
+    assert jobs(folder, "job_started") == jobs(folder, "job_finished") == Counter(ours.keys())
+    assert [r["job"] for r in report["jobs"]] == [r["job"] for r in finished.report["jobs"]]
     accuracies = [{r["name"]: r["accuracy"] for r in r["candidates"]} for r in (report, finished.report)]
     assert accuracies[0] == accuracies[1]
     assert report["chosen"]["accuracy"] == finished.report["chosen"]["accuracy"]  # milliseconds decide between equals
 
 
-def test_a_search_asks_for_the_same_legs(cluster, tmp_path, monkeypatch):
+def test_a_search_asks_for_the_same_jobs(cluster, tmp_path, monkeypatch):
     """Halving decides step by step from what came back: the same, whoever trains and in whatever order it comes."""
     sets = [
         "schedule={search: halving, share: 0, rungs: [0.5], keep: 1, controls: []}",
@@ -148,7 +148,7 @@ def test_a_search_asks_for_the_same_legs(cluster, tmp_path, monkeypatch):
         monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / f"cache of {engine}"))
         folder = compress(recipe, tmp_path / engine, engine=engine, threads=1)
         report = json.loads((folder / "report.json").read_text())
-        asked[engine], chosen[engine] = legs(folder, "leg_finished"), report["chosen"]["path"]
+        asked[engine], chosen[engine] = jobs(folder, "job_finished"), report["chosen"]["path"]
     assert asked["local"] == asked["ray"]
     assert set(asked["ray"].values()) == {1}
     assert chosen["local"] == chosen["ray"]
@@ -171,14 +171,14 @@ def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path)
             scout = next(training)
         # Stopped there: what is finished is kept, the rest is trained by the next run.
         assert scout.job is tree[0]
-        assert legs(folder, "leg_started")[scout.job.hash] == 2
-        assert legs(folder, "leg_finished")[scout.job.hash] == 1
+        assert jobs(folder, "job_started")[scout.job.hash] == 2
+        assert jobs(folder, "job_finished")[scout.job.hash] == 1
         done = list(ray_engine(recipe, run, material).train_all(tree))
     assert len(killed) == 1
-    assert {(f.job.hash, f.job.spec.path) for f in done} == {(n.hash, n.leg.path) for n in tree}
-    assert set(legs(folder, "leg_finished").values()) == {1}
-    # A leg that another worker had just finished when we stopped is found, and not trained again.
-    assert (legs(folder, "leg_finished") | legs(folder, "leg_cached")).keys() == {n.hash for n in tree}
+    assert {(f.job.hash, f.job.spec.path) for f in done} == {(n.hash, n.job.path) for n in tree}
+    assert set(jobs(folder, "job_finished").values()) == {1}
+    # A job that another worker had just finished when we stopped is found, and not trained again.
+    assert (jobs(folder, "job_finished") | jobs(folder, "job_cached")).keys() == {n.hash for n in tree}
     with Run(tmp_path / "here", "x: 1") as run:
         run.cache = tmp_path / "another cache"
         torch.set_num_threads(1)
@@ -187,9 +187,9 @@ def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path)
         )
     assert not here[0].cached
     over_ray = {f.job.hash: f for f in done}
-    for leg in here:  # bit-equal, the killed leg too
+    for job in here:  # bit-equal, the killed job too
         for name in ("weights.safetensors", "val_logits.npy"):
-            assert (leg.folder / name).read_bytes() == (over_ray[leg.job.hash].folder / name).read_bytes()
+            assert (job.folder / name).read_bytes() == (over_ray[job.job.hash].folder / name).read_bytes()
 
 
 def test_nothing_learns_from_a_teacher_below_the_floor(cluster, small, tmp_path):
@@ -200,14 +200,14 @@ def test_nothing_learns_from_a_teacher_below_the_floor(cluster, small, tmp_path)
     tree = build_recipe_job_graph(low, fingerprint_of(material), low.students)
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=r"below teacher\.floor 99\.0%"):
         list(ray_engine(low, run, material).train_all(tree))
-    assert legs(tmp_path / "run", "leg_started").keys() == {n.hash for n in tree if n.spec.role in ("scout", "teacher")}
+    assert jobs(tmp_path / "run", "job_started").keys() == {n.hash for n in tree if n.spec.role in ("scout", "teacher")}
 
 
-def test_a_leg_that_fits_no_machine(cluster, small, tmp_path):
+def test_a_job_that_fits_no_machine(cluster, small, tmp_path):
     from skd_edge.execution.ray_executor import RayExecutor
 
     recipe, material, _ = small
-    other = recipe.model_copy(update={"seed": 1})  # none of its legs is in the cache
+    other = recipe.model_copy(update={"seed": 1})  # none of its jobs is in the cache
     tree = build_recipe_job_graph(other, fingerprint_of(material), other.students)
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match="no machine of the Ray cluster has"):
         list(RayExecutor(other, run, material, threads=1000).train_all(tree))
@@ -228,12 +228,12 @@ def test_a_worker_that_lacks_a_package_is_told_in_one_line(cluster, small, tmp_p
     from skd_edge.execution import ray_executor as module
 
     absent = ModuleType("only_here")
-    exec("def train_leg(job, node, news, *needed): pass", absent.__dict__)
+    exec("def train_job(job, node, news, *needed): pass", absent.__dict__)
     absent.train_job.__module__ = "only_here"
     monkeypatch.setitem(sys.modules, "only_here", absent)
     monkeypatch.setattr(module, "_train_job", ray.remote(absent.train_job))
     recipe, material, _ = small
-    other = recipe.model_copy(update={"seed": 2})  # none of its legs is in the cache
+    other = recipe.model_copy(update={"seed": 2})  # none of its jobs is in the cache
     tree = build_recipe_job_graph(other, fingerprint_of(material), other.students)
     said = r"cannot import skd-edge .*\(No module named 'only_here'\).*install the same skd-edge\[ray\]"
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match=said):

@@ -1,4 +1,4 @@
-"""The tree of cascades: every leg once, teachers before learners."""
+"""The tree of cascades: every job once, teachers before learners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tree(facts=FACTS, **kw) -> list[TrainingJob]:
 
 
 def names(nodes, *roles):
-    return [n.leg.name for n in nodes if n.leg.role in roles]
+    return [n.job.name for n in nodes if n.job.role in roles]
 
 
 PATHS = {"paths": [[], ["a1"], ["a1", "a2"], ["a2"]], "controls": ["alone", "kd"]}
@@ -36,7 +36,7 @@ PATHS = {"paths": [[], ["a1"], ["a1", "a2"], ["a2"]], "controls": ["alone", "kd"
 
 @pytest.mark.parametrize("schedule", [{}, PATHS], ids=["default", "four paths"])
 @pytest.mark.parametrize("optimise", [True, False])
-def test_each_leg_once_and_after_what_it_needs(schedule, optimise):
+def test_each_job_once_and_after_what_it_needs(schedule, optimise):
     nodes = tree(schedule=schedule, labels={"optimise": optimise})
     hashes = [n.hash for n in nodes]
     assert len(set(hashes)) == len(hashes)
@@ -61,7 +61,7 @@ def test_default_paths():
 
 
 def test_one_network_may_be_taught_in_several_ways():
-    """Other ways make other legs; the leg without a teacher, and the plain control, stay one and the same."""
+    """Other ways make other jobs; the job without a teacher, and the plain control, stay one and the same."""
     graft = {"combination": "graft", "match": [2, 4], "losses": {"distribution": 0.5}}
     students = [{"name": "s1", "width": 8}, {"name": "s1-graft", "width": 8, "training": graft}]
     nodes = tree(students=students, schedule={"controls": ["alone", "kd"]}, training={"losses": {"correlation": 0.7}})
@@ -72,9 +72,9 @@ def test_one_network_may_be_taught_in_several_ways():
     assert plain.hash != other.hash
     assert plain.learner.architecture == other.learner.architecture
     for path in ((("s1",), ("s1-graft",)), (("teacher", "s1"), ("teacher", "s1-graft"))):
-        legs = [n.spec for n in nodes if n.spec.path in path and n.spec.role in ("alone", "kd")]
-        assert len(legs) == 2
-        assert len({leg.hash for leg in legs}) == 1
+        jobs = [n.spec for n in nodes if n.spec.path in path and n.spec.role in ("alone", "kd")]
+        assert len(jobs) == 2
+        assert len({job.hash for job in jobs}) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,20 +104,20 @@ def test_shared_prefixes_are_trained_once():
     assert sorted(n.spec.name for n in kd) == ["teacher", "teacher>s1", "teacher>s2"]
 
 
-def test_each_leg_learns_from_labels_that_its_own_teacher_estimates() -> None:
+def test_each_job_learns_from_labels_that_its_own_teacher_estimates() -> None:
     """Not the first teacher's handed down: four networks teach here, and each gives other labels."""
     nodes = [n for n in tree(schedule=PATHS) if n.spec.role in ("assistant", "student")]
-    legs = JobFactory(Recipe.model_validate(BASE), FACTS)
+    jobs = JobFactory(Recipe.model_validate(BASE), FACTS)
     for node in nodes:
         assert node.teacher is not None
         assert node.labels is not None
         assert node.labels.hash == node.spec.teacher
-        assert node.spec.targets == legs.hash_targets(node.teacher)
+        assert node.spec.targets == jobs.hash_targets(node.teacher)
     assert len({n.spec.targets for n in nodes}) == 4
 
 
 def test_many_rounds_grow_no_slower_than_they_are():
-    """Each need is walked once: twenty rounds are twenty legs more, not a million visits."""
+    """Each need is walked once: twenty rounds are twenty jobs more, not a million visits."""
     nodes = tree(training={"rounds": 20}, schedule=PATHS)
     assert len(nodes) == len(tree(training={"rounds": 3}, schedule=PATHS)) + 17
 
@@ -126,15 +126,15 @@ def test_controls_know_nothing_of_the_method():
     nodes = tree(schedule=PATHS)
     facts = {n.spec.role: n.spec for n in nodes}
     for role in ("alone", "kd"):
-        for leg in (n.spec for n in nodes if n.spec.role == role):
-            assert leg.targets == FACTS.weak_labels_hash
-            assert not leg.staged
-            assert not leg.weak
+        for job in (n.spec for n in nodes if n.spec.role == role):
+            assert job.targets == FACTS.weak_labels_hash
+            assert not job.staged
+            assert not job.weak
     assert all(n.spec.training.losses.logits_kind == "kd" for n in nodes if n.spec.role == "kd" and n.teacher)
     assert facts["student"].staged
     assert facts["student"].targets != FACTS.weak_labels_hash
     assert [n.spec.weak for n in nodes if n.spec.role == "scout"] == [True, False, False]
-    assert {leg.epochs for role, leg in facts.items() if role in ("student", "assistant", "alone")} == {12}
+    assert {job.epochs for role, job in facts.items() if role in ("student", "assistant", "alone")} == {12}
 
 
 def test_without_label_optimisation_everybody_learns_from_the_weak_labels():
@@ -150,7 +150,7 @@ def test_pruned_students_grow_nothing():
     assert build_recipe_job_graph(recipe, FACTS, []) == []
 
 
-def test_what_changes_a_leg_changes_those_below_it_and_no_other():
+def test_what_changes_a_job_changes_those_below_it_and_no_other():
     base = tree()
 
     def changed(**kw):
@@ -170,7 +170,7 @@ def test_what_changes_a_leg_changes_those_below_it_and_no_other():
     assert changed(choice={"margin": 3}, bench={"queries": 100}, export={"precisions": ["fp32"]}) == set()
 
 
-def test_new_names_change_no_leg():
+def test_new_names_change_no_job():
     renamed = tree(
         name="other",
         teacher={"name": "boss", "width": 32},

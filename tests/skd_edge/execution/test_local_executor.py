@@ -1,4 +1,4 @@
-"""The local engine: a teacher that was trained elsewhere, one leg under two names, opinions that are out-of-fold."""
+"""The local engine: a teacher that was trained elsewhere, one job under two names, opinions that are out-of-fold."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_a_given_teacher_is_not_trained_and_teaches(recipe, tmp_path):
         assert all((engine.load_network(nodes[0]).state_dict()[k] == v).all() for k, v in given.items())
     assert done[0].curve == []
     assert all(len(d.curve) == 1 for d in done[1:])
-    # The twin by the direct path has the assistant's shape: one leg, trained once, found under both names.
+    # The twin by the direct path has the assistant's shape: one job, trained once, found under both names.
     names = {d.job.spec.path[-1]: d.job.hash for d in done if len(d.job.spec.path) == 2}
     assert names["twin"] == names["assistant"] != names["small"]
-    finished = [e["leg"] for e in read_journal(tmp_path / "run") if e["event"] == "leg_finished"]
+    finished = [e["job"] for e in read_journal(tmp_path / "run") if e["event"] == "job_finished"]
     assert len(finished) == len(set(finished)) == len({n.hash for n in nodes})
 
 
@@ -72,7 +72,7 @@ def test_a_teacher_of_another_shape_is_refused(recipe, tmp_path):
             engine.train_job(node)
 
 
-def test_a_leg_that_diverges_twice_stops_and_the_journal_says_why(recipe, tmp_path, monkeypatch):
+def test_a_job_that_diverges_twice_stops_and_the_journal_says_why(recipe, tmp_path, monkeypatch):
     import skd_edge.distill.trainer as module
 
     whole = module.compute_loss_terms
@@ -91,7 +91,7 @@ def test_a_leg_that_diverges_twice_stops_and_the_journal_says_why(recipe, tmp_pa
     with pytest.raises(UserError, match="correlation"):
         train()
     *_, slowed, stopped = read_journal(tmp_path / "run")
-    assert (slowed["event"], slowed["leg"], stopped["event"]) == ("slowed_down", student.hash, "stopped")
+    assert (slowed["event"], slowed["job"], stopped["event"]) == ("slowed_down", student.hash, "stopped")
     assert "'correlation' loss is not finite at step 1" in slowed["reason"]
     assert "also at half the rate; lower training.rate" in stopped["reason"]
 

@@ -1,4 +1,4 @@
-"""Out of memory: the network's batches are halved once, as another leg; the second time is an error."""
+"""Out of memory: the network's batches are halved once, as another job; the second time is an error."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_real_failures_to_allocate_are_known(make):
 def test_halved_once_and_remembered(tmp_path, monkeypatch):
     whole = engines.train_job
 
-    def too_large(leg, *args, **kw):
-        if leg.learner.name == "small" and leg.training.accumulate < 2:
+    def too_large(job, *args, **kw):
+        if job.learner.name == "small" and job.training.accumulate < 2:
             torch.empty(1 << 60)
-        return whole(leg, *args, **kw)
+        return whole(job, *args, **kw)
 
     monkeypatch.setattr(engines, "train_job", too_large)
     material = load_training_data(RECIPE, cache_root())
@@ -55,8 +55,8 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
     def run_it(name):
         with Run(tmp_path / name, "x: 1") as run:
             engine = LocalExecutor(run, material, RECIPE.labels, inference_preprocessing(RECIPE.clip)[1])
-            legs = JobFactory(RECIPE, fingerprint_of(material))
-            search = Search(legs, RECIPE.students, {"small": 1.0}, material.clips.val.groups)
+            jobs = JobFactory(RECIPE, fingerprint_of(material))
+            search = Search(jobs, RECIPE.students, {"small": 1.0}, material.clips.val.groups)
             return train(RECIPE, run, search, engine, RunConsole())
 
     finished = run_it("run")
@@ -71,9 +71,9 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
     # The same run again: no second try of what did not fit.
     before = len(read_journal(tmp_path / "run"))
     assert [f.job.hash for f in run_it("run")] == [f.job.hash for f in finished]
-    assert {e["event"] for e in read_journal(tmp_path / "run")[before:]} == {"leg_cached"}
+    assert {e["event"] for e in read_journal(tmp_path / "run")[before:]} == {"job_cached"}
 
     monkeypatch.setattr(engines, "train_job", lambda *a, **k: torch.empty(1 << 60))
     monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "other cache"))
-    with pytest.raises(UserError, match=r"leg teacher does not fit .* lower training\.batch"):
+    with pytest.raises(UserError, match=r"job teacher does not fit .* lower training\.batch"):
         run_it("other")

@@ -110,14 +110,14 @@ def test_what_the_report_and_the_labels_table_say(videos, cache, tmp_path):
 
 
 def test_an_unlabelled_clip_has_no_target_of_its_own(videos, cache, tmp_path):
-    """Zeros where a leg learns from weak labels; a leg trains through, and its pseudo-labels cover every clip."""
+    """Zeros where a job learns from weak labels; a job trains through, and its pseudo-labels cover every clip."""
     torch.set_num_threads(1)  # two threads on a busy machine wait for each other
     told = recipe(videos)
     material = load_training_data(told, cache)
     node = build_recipe_job_graph(told, fingerprint_of(material), told.students)[0]
     with Run(tmp_path / "run", "x: 1") as run:
         engine = LocalExecutor(run, material, told.labels, inference_preprocessing(told.clip)[1])
-        targets = engine._compute_targets(SimpleNamespace(labels=None, leg=node.spec))
+        targets = engine._compute_targets(SimpleNamespace(labels=None, job=node.spec))
         assert targets.dtype == np.float32
         assert np.array_equal(targets.sum(1), (material.weak_labels >= 0).astype(np.float32))
         assert np.array_equal(

@@ -107,7 +107,7 @@ def test_what_cannot_stream_is_refused():
         export_stream(net.train(), "x", size=(16, 16), state_size=1, classes=CLASSES)
 
 
-def test_only_a_causal_network_renames_its_leg():
+def test_only_a_causal_network_renames_its_job():
     for kind in (NetworkSpec, Teacher):
         plain = kind(name="n")
         assert "causal" not in plain.architecture

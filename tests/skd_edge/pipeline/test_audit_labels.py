@@ -47,11 +47,11 @@ def test_the_whole_way(recipe, tmp_path, capsys):
     assert found["known_rate"] == pytest.approx(0.3, abs=0.01)
     assert sum(c["labelled"] for c in found["classes"]) == 80
     assert sum(c["val"] for c in found["classes"]) == 20
-    accuracies = [e["accuracy"] for e in read_journal(out) if e["event"] == "leg_finished"]
+    accuracies = [e["accuracy"] for e in read_journal(out) if e["event"] == "job_finished"]
     assert found["teacher"] == accuracies[-1]
     assert f"The teacher is right on {100 * found['teacher']:.0f}" in page
 
-    # Only the teacher was trained, and they are the very legs that compress would train first.
+    # Only the teacher was trained, and they are the very jobs that compress would train first.
     loaded = load_recipe(str(recipe))
     material = load_training_data(loaded, cache_root())
     wanted = {
@@ -59,7 +59,7 @@ def test_the_whole_way(recipe, tmp_path, capsys):
         for n in build_recipe_job_graph(loaded, fingerprint_of(material), loaded.students)
         if n.spec.role in ("scout", "teacher")
     }
-    trained = [e["leg"] for e in read_journal(out) if e["event"] == "leg_finished"]
+    trained = [e["job"] for e in read_journal(out) if e["event"] == "job_finished"]
     assert set(trained) == wanted
     assert len(trained) == 2
 

@@ -33,7 +33,7 @@ def test_the_names_that_scripts_rely_on(finished):
         "device",
         "headline",
         "baselines",
-        "legs",
+        "jobs",
         "labels",
         "data",
         "test",
@@ -50,7 +50,7 @@ def test_the_names_that_scripts_rely_on(finished):
     for event in read_journal(finished.folder):
         assert event["event"]
         assert event["time"]
-        assert not event["event"].startswith("leg_") or len(event["leg"]) == 16
+        assert not event["event"].startswith("job_") or len(event["job"]) == 16
 
 
 def test_the_one_over_the_budget_is_weighed_and_never_trained(finished):
@@ -59,21 +59,21 @@ def test_the_one_over_the_budget_is_weighed_and_never_trained(finished):
     assert all(not r["trained"] and r["accuracy"] is None and "over the budget" in r["reason"] for r in large)
     assert all(r["p50_ms"] > finished.report["budget"]["ms"] for r in large)
     assert [e["student"] for e in events(finished, "pruned")][-1] == "large"
-    assert not any("large" in e["name"] for e in events(finished, "leg_started", "leg_finished"))
+    assert not any("large" in e["name"] for e in events(finished, "job_started", "job_finished"))
     trained = [r for r in finished.report["candidates"] if r["student"] == "small"]
     assert all(r["trained"] and 0 <= r["accuracy"] <= 1 for r in trained)
     assert {r["precision"] for r in trained} == {"fp32", "int8"}
 
 
 def test_the_killed_run_went_on_where_it_stopped(finished):
-    """No leg that was finished before the kill was trained again, and every leg was finished once."""
-    assert len(finished.legs_before_kill) >= 2
-    finishes = Counter(e["leg"] for e in events(finished, "leg_finished"))
+    """No job that was finished before the kill was trained again, and every job was finished once."""
+    assert len(finished.jobs_before_kill) >= 2
+    finishes = Counter(e["job"] for e in events(finished, "job_finished"))
     assert set(finishes.values()) == {1}
-    assert finished.legs_before_kill <= {e["leg"] for e in events(finished, "leg_cached")}
-    assert {r["leg"] for r in finished.report["legs"] if r["state"] != "pruned"} == set(finishes)
-    for leg in finishes:
-        assert (finished.folder / "legs" / leg / "weights.safetensors").is_file()
+    assert finished.jobs_before_kill <= {e["job"] for e in events(finished, "job_cached")}
+    assert {r["job"] for r in finished.report["jobs"] if r["state"] != "pruned"} == set(finishes)
+    for job in finishes:
+        assert (finished.folder / "jobs" / job / "weights.safetensors").is_file()
     # scout, teacher, direct, assistant, by the assistant, alone, and plain KD with a teacher of its own
     assert len(finishes) == 8
 
@@ -82,7 +82,7 @@ def test_the_test_clips_are_looked_at_after_the_choice_and_once(finished):
     order = [e["event"] for e in read_journal(finished.folder)]
     assert order.count("confirmed") == order.count("chosen") == 1
     assert order.index("chosen") < order.index("confirmed")
-    assert max(i for i, e in enumerate(order) if e in ("leg_finished", "measured")) < order.index("chosen")
+    assert max(i for i, e in enumerate(order) if e in ("job_finished", "measured")) < order.index("chosen")
     assert finished.report["test"]["looks"] == 1
     looks = [json.loads(line) for line in finished.ledger.read_text().splitlines()]
     assert [row["test"] for row in looks] == [finished.report["test"]["hash"]]
@@ -103,7 +103,7 @@ def test_the_run_folder(finished):
     assert {
         "recipe.yaml",
         "journal.jsonl",
-        "legs",
+        "jobs",
         "artefacts",
         "bundle",
         "report.html",
@@ -152,9 +152,9 @@ def best(report):
 
 
 def test_again_trains_nothing_and_chooses_the_same(finished):
-    before = len(events(finished, "leg_started"))
+    before = len(events(finished, "job_started"))
     again = finished.again()
-    assert len(events(finished, "leg_started")) == before
+    assert len(events(finished, "job_started")) == before
     accuracies = [{r["name"]: r["accuracy"] for r in report["candidates"]} for report in (finished.report, again)]
     assert accuracies[0] == accuracies[1]
     top, names = best(again)
@@ -168,9 +168,9 @@ def test_another_rule_of_choice_trains_nothing_even_in_a_new_folder(finished, tm
     out = tmp_path / "other rule"
     report = finished.again("--set", "choice.margin=100", "--set", "export.precisions=[fp32]", out=out)
     journal = read_journal(out)
-    assert [e for e in journal if e["event"] in ("leg_started", "leg_finished")] == []
-    assert {e["leg"] for e in journal if e["event"] == "leg_cached"} == {
-        r["leg"] for r in finished.report["legs"] if r["state"] != "pruned"
+    assert [e for e in journal if e["event"] in ("job_started", "job_finished")] == []
+    assert {e["job"] for e in journal if e["event"] == "job_cached"} == {
+        r["job"] for r in finished.report["jobs"] if r["state"] != "pruned"
     }
     rows = [r for r in report["candidates"] if r["trained"]]
     on_front = [r for r in rows if r["on_front"]]
@@ -184,7 +184,7 @@ def test_nothing_learns_from_a_teacher_below_the_floor(finished, tmp_path):
     assert "below teacher.floor 99.9%" in done.stderr
     assert "Traceback" not in done.stderr
     journal = read_journal(tmp_path / "run")
-    roles = {e["role"] for e in journal if e["event"] in ("leg_cached", "leg_finished")}
+    roles = {e["role"] for e in journal if e["event"] in ("job_cached", "job_finished")}
     assert roles == {"scout", "teacher"}
     assert journal[-1]["event"] == "stopped"
     assert journal[-1]["reason"] in done.stderr.replace("\n", " ")

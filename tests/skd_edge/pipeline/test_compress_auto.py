@@ -42,7 +42,7 @@ def recipe(tmp_path):
 def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     planned = plan(recipe, tmp_path / "run")
     assert planned.uses_successive_halving
-    assert len({leg.name for leg in planned.jobs if leg.role == "student"}) == 6
+    assert len({job.name for job in planned.jobs if job.role == "student"}) == 6
     assert planned.seconds > 0
     assert "Successive halving trains a part of these" in planned.to_text()
     assert not (tmp_path / "run").exists()
@@ -55,13 +55,13 @@ def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     (rung,) = [e for e in journal if e["event"] == "rung"]
     left = rung["kept"]
     assert 1 <= len(left) <= 2
-    states = {tuple(leg["path"]): leg for leg in report["legs"] if leg["role"] == "student"}
+    states = {tuple(job["path"]): job for job in report["jobs"] if job["role"] == "student"}
     assert len(states) == 6  # two cascades of three students
-    assert {path[-1] for path, leg in states.items() if leg["state"] == "trained"} == set(left)
-    for path, leg in states.items():
-        assert leg["state"] == "trained" or (path[-1] not in left or len(path) == 3)
-        assert leg["state"] == "trained" or "points" in leg["reason"]
-    assert {leg["role"] for leg in report["legs"]} >= {"teacher", "rung"}
+    assert {path[-1] for path, job in states.items() if job["state"] == "trained"} == set(left)
+    for path, job in states.items():
+        assert job["state"] == "trained" or (path[-1] not in left or len(path) == 3)
+        assert job["state"] == "trained" or "points" in job["reason"]
+    assert {job["role"] for job in report["jobs"]} >= {"teacher", "rung"}
     assert report["chosen"]["student"] in left
     page = (tmp_path / "run" / "report.html").read_text()
     assert "pruned" in page
@@ -72,7 +72,7 @@ def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     compress(recipe, tmp_path / "run")
     print(f"fully cached: {time.monotonic() - began:.1f} s")
     news = read_journal(tmp_path / "run")[before:]
-    assert not {e["event"] for e in news} & {"leg_started", "leg_finished"}
+    assert not {e["event"] for e in news} & {"job_started", "job_finished"}
     again = json.loads((tmp_path / "run" / "report.json").read_text())
     assert again["chosen"]["name"] == report["chosen"]["name"]
     assert [c["p50_ms"] for c in again["candidates"]] == [c["p50_ms"] for c in report["candidates"]]

@@ -28,4 +28,4 @@ def test_no_clip_is_made_for_a_budget_nobody_meets(tmp_path, own_places):
     events = read_journal(tmp_path / "run")
     assert {e["name"] for e in events if e["event"] == "measured"} == {"teacher fp32", "small fp32", "small int8"}
     assert [e["student"] for e in events if e["event"] == "pruned"] == ["small"]
-    assert not [e for e in events if e["event"] in ("clips", "leg_started")]
+    assert not [e for e in events if e["event"] in ("clips", "job_started")]

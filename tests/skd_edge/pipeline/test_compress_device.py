@@ -30,7 +30,7 @@ def copied(finished, tmp_path) -> Path:
 
 
 def trained_since(folder: Path, events: int) -> list[str]:
-    return [e["event"] for e in read_journal(folder)[events:] if e["event"] in ("leg_started", "leg_finished")]
+    return [e["event"] for e in read_journal(folder)[events:] if e["event"] in ("job_started", "job_finished")]
 
 
 def test_a_run_chooses_again_by_what_was_carried_home(finished, copied, tmp_path, device_python):
@@ -93,8 +93,8 @@ def test_a_device_that_changes_on_the_way_is_refused():
 
 
 def test_only_what_was_not_measured_is_carried(tmp_path):
-    (tmp_path / "artefacts" / "leg").mkdir(parents=True)
-    files = [tmp_path / "artefacts" / "leg" / name for name in ("fp32.onnx", "int8.onnx")]
+    (tmp_path / "artefacts" / "job").mkdir(parents=True)
+    files = [tmp_path / "artefacts" / "job" / name for name in ("fp32.onnx", "int8.onnx")]
     for file in files:
         file.write_text(file.name)
     device = make_device(BenchmarkSettings(), tmp_path, measurements=[tmp_path / "later.json"])
@@ -144,8 +144,8 @@ def test_a_recipe_passes_no_options_to_ssh(host):
 
 
 def test_a_file_is_carried_once_for_every_runtime(tmp_path):
-    (tmp_path / "artefacts" / "leg").mkdir(parents=True)
-    files = [tmp_path / "artefacts" / "leg" / name for name in ("fp32.onnx", "int8.onnx")]
+    (tmp_path / "artefacts" / "job").mkdir(parents=True)
+    files = [tmp_path / "artefacts" / "job" / name for name in ("fp32.onnx", "int8.onnx")]
     for file in files:
         file.write_text(file.name)
     device = make_device(
@@ -157,7 +157,7 @@ def test_a_file_is_carried_once_for_every_runtime(tmp_path):
         job = json.loads(pack.read("parcel/job.json"))
         assert len([name for name in pack.namelist() if name.endswith(".onnx")]) == 2
     asked = sorted((f["name"], f["runtime"]) for f in job["files"])
-    other = "artefacts/leg/int8.onnx on "
+    other = "artefacts/job/int8.onnx on "
     assert asked == [("a", "ort"), (other + "openvino", "openvino"), (other + "ort", "ort"), ("b", "openvino")]
     assert len({name for name, _ in asked}) == 4
 
@@ -167,7 +167,15 @@ def test_results_without_joules_are_not_enough_where_they_are_limited(tmp_path):
     file.write_text("a")
     latency = LatencyResult("a", [[1.0, 2.0]], Interval(1.5, 1, 2), None, None, 2, 0.1, 0.2, True, None)
     card = {"cpu": "A", "cores_usable": 4}
-    told = {"schema": 1, "pack": "0" * 12, "device": card, "threads": 1, "processes": 5, "queries": 240, "session_count": 1}
+    told = {
+        "schema": 1,
+        "pack": "0" * 12,
+        "device": card,
+        "threads": 1,
+        "processes": 5,
+        "queries": 240,
+        "session_count": 1,
+    }
     for joules in (None, Interval(0.02, 0.01, 0.03)):
         measured = [MeasuredFile(sha256_file(file), "ort", replace(latency, joules=joules))]
         result = DeviceMeasurements(**told, measured=measured, energy=joules is not None).save(tmp_path / "R.json")

@@ -54,8 +54,8 @@ def test_a_full_disk_pauses_the_run_and_more_room_ends_it(finished, tmp_path):
     assert [line for line in said if "No space left on device" in line] == said[1:4:2]
     run = tmp_path / "disk.run"
     report = json.loads((run / "report.json").read_text())
-    legs = {leg["leg"]: leg["accuracy"] for leg in report["legs"] if leg["state"] != "pruned"}
-    assert legs == {leg["leg"]: leg["accuracy"] for leg in finished.report["legs"] if leg["leg"] in legs}
-    trained = [e["leg"] for e in read_journal(run) if e["event"] == "leg_finished"]
-    assert len(trained) == len(set(trained)) == len(legs)
+    jobs = {job["job"]: job["accuracy"] for job in report["jobs"] if job["state"] != "pruned"}
+    assert jobs == {job["job"]: job["accuracy"] for job in finished.report["jobs"] if job["job"] in jobs}
+    trained = [e["job"] for e in read_journal(run) if e["event"] == "job_finished"]
+    assert len(trained) == len(set(trained)) == len(jobs)
     assert not list(run.rglob("*.part"))

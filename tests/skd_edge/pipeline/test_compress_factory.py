@@ -75,7 +75,7 @@ def test_refused_without_leave_and_nothing_is_run(command, tmp_path, monkeypatch
     assert {p.name for p in tmp_path.iterdir()} == {"beside_refused.py", "recipe.yaml"}
 
 
-def test_plan_counts_the_legs_of_a_teacher_that_learns_here_or_is_given(tmp_path, capsys):
+def test_plan_counts_the_jobs_of_a_teacher_that_learns_here_or_is_given(tmp_path, capsys):
     recipe = write(tmp_path, "beside_planned")
     assert run(["plan", str(recipe), "--allow-code"]) == 0
     assert "scout" in capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_plan_counts_the_legs_of_a_teacher_that_learns_here_or_is_given(tmp_path
     assert "scout" not in capsys.readouterr().out
 
 
-def test_its_recipe_reads_back_and_its_legs_are_named_by_all_that_makes_it(tmp_path):
+def test_its_recipe_reads_back_and_its_jobs_are_named_by_all_that_makes_it(tmp_path):
     recipe = load_recipe(write(tmp_path, "beside_named", arguments={"width": 12, "undecided": False}))
     assert recipe.teacher.code == tmp_path
     (tmp_path / "elsewhere").mkdir()
@@ -151,10 +151,10 @@ def test_compress_with_one_that_learns_here_and_cannot_be_exported_then_with_its
     assert "as fast as the teacher" not in report["headline"]
     journal = read_journal(out)
     assert "teacher_not_exported" in {e["event"] for e in journal}
-    legs = {e["role"]: e["leg"] for e in journal if e["event"] == "leg_finished"}
-    assert legs.keys() == {"scout", "teacher", "student"}
+    jobs = {e["role"]: e["job"] for e in journal if e["event"] == "job_finished"}
+    assert jobs.keys() == {"scout", "teacher", "student"}
 
-    weights = out / "legs" / legs["teacher"] / "weights.safetensors"  # its names carry the adapter's prefix
+    weights = out / "jobs" / jobs["teacher"] / "weights.safetensors"  # its names carry the adapter's prefix
     given = load_recipe(path, [f"teacher.checkpoint={weights}"])
     material = load_training_data(given, own_places)
     first = build_recipe_job_graph(given, fingerprint_of(material), given.students)[0]
@@ -162,4 +162,4 @@ def test_compress_with_one_that_learns_here_and_cannot_be_exported_then_with_its
     with Run(tmp_path / "given", "x: 1") as folder:
         done = LocalExecutor(folder, material, given.labels, inference_preprocessing(given.clip)[1]).train_job(first)
     assert done.curve == []
-    assert done.accuracy == next(e["accuracy"] for e in journal if e.get("leg") == legs["teacher"] and "accuracy" in e)
+    assert done.accuracy == next(e["accuracy"] for e in journal if e.get("job") == jobs["teacher"] and "accuracy" in e)

@@ -146,7 +146,7 @@ def test_plan_counts_every_runtime(own_places):
     assert [c.name for c in list_candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
     told_one, told_two = plan(one), plan(two)
     assert told_two.measurement_seconds > told_one.measurement_seconds
-    assert [leg.name for leg in told_two.jobs] == [leg.name for leg in told_one.jobs]
+    assert [job.name for job in told_two.jobs] == [job.name for job in told_one.jobs]
     assert (
         _estimate_measurement_seconds(Recipe.model_validate(TWO)) > told_two.measurement_seconds + 10 * latency.ENERGY_S
     )

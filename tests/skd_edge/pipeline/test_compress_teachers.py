@@ -96,8 +96,8 @@ def onnx_file(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
 
 
-def legs(out: Path) -> dict[str, dict[str, object]]:
-    return {e["role"]: e for e in read_journal(out) if e["event"] == "leg_finished"}
+def jobs(out: Path) -> dict[str, dict[str, object]]:
+    return {e["role"]: e for e in read_journal(out) if e["event"] == "job_finished"}
 
 
 def test_a_videomae_of_transformers_learns_here_and_teaches(tmp_path):
@@ -107,8 +107,8 @@ def test_a_videomae_of_transformers_learns_here_and_teaches(tmp_path):
     out = compress(recipe, tmp_path / "run")
     report = json.loads((out / "report.json").read_text())
     assert report["chosen"]["student"] == "small"
-    assert legs(out).keys() == {"scout", "teacher", "student"}
-    curve = json.loads((out / "legs" / str(legs(out)["student"]["leg"]) / "leg.json").read_text())["curve"]
+    assert jobs(out).keys() == {"scout", "teacher", "student"}
+    curve = json.loads((out / "jobs" / str(jobs(out)["student"]["job"]) / "job.json").read_text())["curve"]
     assert {"correlation", "distribution"} <= curve[0]["terms"].keys()  # its substages teach
 
 
@@ -117,13 +117,13 @@ def test_an_onnx_file_teaches(tmp_path):
     out = compress(load_recipe(write(tmp_path, {"onnx": "t.onnx", "name": "given"})), tmp_path / "run")
     report = json.loads((out / "report.json").read_text())
     assert report["chosen"]["path"] == ["given", "small"]
-    assert legs(out).keys() == {"teacher", "student"}
+    assert jobs(out).keys() == {"teacher", "student"}
     assert any("could not be exported" in note for note in report["notes"])
     other = [
         "teacher.classes=[" + ", ".join(reversed(generated_classes(load_recipe(tmp_path / "recipe.yaml").data))) + "]"
     ]
     turned = compress(load_recipe(tmp_path / "recipe.yaml", other), tmp_path / "turned")
-    said = [np.load(o / "legs" / str(legs(o)["teacher"]["leg"]) / "val_logits.npy") for o in (out, turned)]
+    said = [np.load(o / "jobs" / str(jobs(o)["teacher"]["job"]) / "val_logits.npy") for o in (out, turned)]
     assert np.array_equal(said[0][:, ::-1], said[1])
     assert not np.array_equal(said[0], said[1])
 
@@ -141,13 +141,13 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     assert run(["plan", str(path)]) == 0
     assert "scout" not in capsys.readouterr().out
     out = compress(recipe, tmp_path / "run")
-    done = legs(out)
+    done = jobs(out)
     assert done["teacher"]["accuracy"] == 1.0
     assert done.keys() == {"teacher", "assistant", "student"}
     curves = {
-        e["name"]: json.loads((out / "legs" / e["leg"] / "leg.json").read_text())["curve"][0]["terms"].keys()
+        e["name"]: json.loads((out / "jobs" / e["job"] / "job.json").read_text())["curve"][0]["terms"].keys()
         for e in read_journal(out)
-        if e["event"] == "leg_finished" and e["role"] != "teacher"
+        if e["event"] == "job_finished" and e["role"] != "teacher"
     }
     assert {"correlation", "distribution"} & curves["teacher>small"] == set()  # a file has no substages
     assert {"correlation", "distribution"} <= curves["teacher>between>small"]  # the assistant has
@@ -191,7 +191,7 @@ def test_an_ensembles_factory_needs_leave(tmp_path, capsys):
     assert load_recipe(path).teacher.ensemble[1].code == tmp_path
 
 
-def test_legs_are_named_by_what_the_files_hold(tmp_path):
+def test_jobs_are_named_by_what_the_files_hold(tmp_path):
     onnx_file(tmp_path / "t.onnx")
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / "u.onnx").write_bytes((tmp_path / "t.onnx").read_bytes())

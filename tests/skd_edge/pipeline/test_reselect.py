@@ -28,7 +28,7 @@ def test_another_rule_chooses_another_without_looking_at_the_test_set(finished, 
     assert decision.chosen == min(rows, key=lambda r: r["p50_ms"])["name"]  # all are as good: the fastest
     news = {e["event"] for e in read_journal(run)[len(before) :]}
     assert "chosen" in news
-    assert not news & {"leg_started", "leg_finished", "confirmed"}
+    assert not news & {"job_started", "job_finished", "confirmed"}
     assert (tmp_path / "looks.jsonl").read_text() == finished.ledger.read_text()
     assert ((run / "recipe.yaml").read_text(), (run / "report.json").read_text()) == (recipe, report)
 
@@ -42,22 +42,22 @@ def test_a_confirmed_choice_is_the_runs_and_one_look(finished, run, tmp_path):
     assert report["test"]["looks"] == len(looks) <= 2
     same = {r["name"]: (r["accuracy"], r["p50_ms"]) for r in finished.report["candidates"] if r["trained"]}
     assert {r["name"]: (r["accuracy"], r["p50_ms"]) for r in report["candidates"] if r["trained"]} == same
-    assert any(leg["state"] == "pruned" and "not trained" in leg["reason"] for leg in report["legs"])
+    assert any(job["state"] == "pruned" and "not trained" in job["reason"] for job in report["jobs"])
 
 
-def test_legs_of_other_runs_in_the_cache_are_none_of_this_one(finished, run):
+def test_jobs_of_other_runs_in_the_cache_are_none_of_this_one(finished, run):
     """Another run trained more cascades of the same recipe; this one's files are still side by side."""
     events = read_journal(run)
-    mine = next(e["leg"] for e in events if e["event"] == "leg_finished" and e["role"] == "student")
-    kept = [e for e in events if e.get("leg") != mine]
+    mine = next(e["job"] for e in events if e["event"] == "job_finished" and e["role"] == "student")
+    kept = [e for e in events if e.get("job") != mine]
     (run / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in kept))
-    shutil.rmtree(run / "legs" / mine)
+    shutil.rmtree(run / "jobs" / mine)
     decision = reselect(run, ["choice.margin=100"])
     dropped = (
         {r["name"] for r in finished.report["candidates"] if r["trained"]} - set(decision.reasons) - {decision.chosen}
     )
     assert dropped
-    assert not (run / "legs" / mine).exists()
+    assert not (run / "jobs" / mine).exists()
 
 
 def test_a_rule_that_nothing_meets_leaves_no_bundle_of_an_earlier_one(run):

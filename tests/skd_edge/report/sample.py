@@ -76,12 +76,12 @@ def candidate(student: str, path: str, precision: str) -> dict[str, Any]:
             "flips": [] if precision == "fp32" else [{"clip": i, "margin": 0.04} for i in range(4)],
         },
         "operators": {"Transpose": 2, "Mul": 4, "GlobalAveragePool": 1, "Gemm": 1} | convolutions if trained else None,
-        "leg": f"{student}{path}0123456789"[:12] if trained else None,
+        "job": f"{student}{path}0123456789"[:12] if trained else None,
     }
 
 
-def leg(path: list[str], role: str, accuracy: float | None, **more: Any) -> dict[str, Any]:
-    """One leg with a plausible training curve."""
+def job(path: list[str], role: str, accuracy: float | None, **more: Any) -> dict[str, Any]:
+    """One job with a plausible training curve."""
     epochs = 14 if role == "teacher" else 12
     curve = [
         {
@@ -94,7 +94,7 @@ def leg(path: list[str], role: str, accuracy: float | None, **more: Any) -> dict
         if accuracy
     ]
     return {
-        "leg": "".join(path)[:10] + role[:2],
+        "job": "".join(path)[:10] + role[:2],
         "learner": path[-1],
         "teacher": "".join(path[:-1])[:10] + ("te" if len(path) == 2 else "as") if len(path) > 1 else None,
         "path": path,
@@ -111,21 +111,21 @@ def leg(path: list[str], role: str, accuracy: float | None, **more: Any) -> dict
     } | more
 
 
-def legs() -> list[dict[str, Any]]:
+def jobs() -> list[dict[str, Any]]:
     """Two cascades to each of two students, a third student over budget, and the controls."""
     pruned = {"state": "pruned", "epochs": None, "seconds": None, "reason": WHY["budget"]}
     return [
-        leg(["teacher"], "teacher", 0.881, state="cached", reason="found in the cache, trained 2026-11-20"),
-        leg(["teacher", "assistant"], "assistant", 0.871, gain=4.3),
-        leg(["teacher", "narrow"], "student", 0.772, gain=4.9),
-        leg(["teacher", "wide"], "student", 0.846, gain=5.3),
-        leg(["teacher", "broad"], "student", None, **pruned),
-        leg(["teacher", "assistant", "narrow"], "student", 0.789, gain=6.6),
-        leg(["teacher", "assistant", "wide"], "student", 0.859, gain=6.6),
-        leg(["teacher", "assistant", "broad"], "student", None, **pruned),
-        leg(["narrow"], "control", 0.723),
-        leg(["wide"], "control", 0.793),
-        leg(["teacher", "wide"], "control", 0.821),
+        job(["teacher"], "teacher", 0.881, state="cached", reason="found in the cache, trained 2026-11-20"),
+        job(["teacher", "assistant"], "assistant", 0.871, gain=4.3),
+        job(["teacher", "narrow"], "student", 0.772, gain=4.9),
+        job(["teacher", "wide"], "student", 0.846, gain=5.3),
+        job(["teacher", "broad"], "student", None, **pruned),
+        job(["teacher", "assistant", "narrow"], "student", 0.789, gain=6.6),
+        job(["teacher", "assistant", "wide"], "student", 0.859, gain=6.6),
+        job(["teacher", "assistant", "broad"], "student", None, **pruned),
+        job(["narrow"], "control", 0.723),
+        job(["wide"], "control", 0.793),
+        job(["teacher", "wide"], "control", 0.821),
     ]
 
 
@@ -266,7 +266,7 @@ def full_result() -> dict[str, Any]:
                 "reason": "the reference",
             }
         ],
-        "legs": legs(),
+        "jobs": jobs(),
         "labels": labels(),
         "data": {
             "train": 1200,

@@ -1,4 +1,4 @@
-"""The tree of legs: its shape, its two layouts, and what stands apart."""
+"""The tree of jobs: its shape, its two layouts, and what stands apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skd_edge.report.schema import JobReport, RunReport, parse_report
 
 def result_of(*paths: list[str]) -> RunReport:
     return parse_report(
-        {"schema": 1, "name": "n", "legs": [{"learner": p[-1], "path": p, "leg": "-".join(p)} for p in paths]}
+        {"schema": 1, "name": "n", "jobs": [{"learner": p[-1], "path": p, "job": "-".join(p)} for p in paths]}
     )
 
 
@@ -39,17 +39,17 @@ def test_a_teacher_that_was_given_stands_in() -> None:
     ]
 
 
-def test_legs_of_one_path_hang_under_the_leg_that_taught_them() -> None:
-    legs = [
-        {"learner": "t", "path": ["t"], "leg": "one"},
-        {"learner": "t", "path": ["t"], "leg": "two"},
-        {"learner": "s", "path": ["t", "s"], "leg": "three", "teacher": "two"},
+def test_jobs_of_one_path_hang_under_the_job_that_taught_them() -> None:
+    jobs = [
+        {"learner": "t", "path": ["t"], "job": "one"},
+        {"learner": "t", "path": ["t"], "job": "two"},
+        {"learner": "s", "path": ["t", "s"], "job": "three", "teacher": "two"},
     ]
-    roots = cascade.build_job_tree([JobReport.model_validate(leg) for leg in legs])
+    roots = cascade.build_job_tree([JobReport.model_validate(job) for job in jobs])
     assert [len(root.children) for root in roots] == [0, 1]
 
 
-def test_no_legs_is_no_drawing(sample: ModuleType) -> None:
+def test_no_jobs_is_no_drawing(sample: ModuleType) -> None:
     result = parse_report(sample.minimal_result())
     assert cascade.build_wide_diagram(result) is None
     assert cascade.build_narrow_diagram(result) is None
@@ -76,11 +76,11 @@ def test_boxes_lie_inside_the_drawing_and_apart(paths: list[list[str]]) -> None:
 
 
 def test_sparkline_needs_two_epochs() -> None:
-    leg = JobReport.model_validate(
+    job = JobReport.model_validate(
         {"learner": "s", "curve": [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": None}]}
     )
-    assert cascade.format_sparkline_points(leg) == ""
-    leg = JobReport.model_validate(
+    assert cascade.format_sparkline_points(job) == ""
+    job = JobReport.model_validate(
         {"learner": "s", "curve": [{"epoch": 1, "accuracy": 0.5}, {"epoch": 2, "accuracy": 0.9}]}
     )
-    assert cascade.format_sparkline_points(leg) == "2.0,20.0 94.0,2.0"
+    assert cascade.format_sparkline_points(job) == "2.0,20.0 94.0,2.0"

@@ -128,7 +128,7 @@ def test_whatever_is_missing_the_page_is_whole(
     assert "nan" not in page.text.split()
 
 
-TOP = ["chosen", "budget", "candidates", "baselines", "legs", "labels", "data", "test", "resolution", "device"]
+TOP = ["chosen", "budget", "candidates", "baselines", "jobs", "labels", "data", "test", "resolution", "device"]
 
 
 @settings(max_examples=20, deadline=None)

@@ -19,7 +19,7 @@ def test_every_field_of_the_sample_is_read(sample: ModuleType) -> None:
     raw["schema_version"] = raw["schema"]
     assert set(raw) - {"schema_version"} == set(read)
     assert read["candidates"][0]["p50_interval"] == raw["candidates"][0]["p50_interval"]
-    assert read["legs"][1]["curve"] == raw["legs"][1]["curve"]
+    assert read["jobs"][1]["curve"] == raw["jobs"][1]["curve"]
     assert read["test"]["per_class"] == raw["test"]["per_class"]
     assert read["chosen"]["path"] == ["teacher", "assistant", "wide"]
 
@@ -45,7 +45,7 @@ def test_numbers_that_are_none_become_unknown() -> None:
         ({"name": "n"}, "schema: Field required"),
         ({"schema": SCHEMA_VERSION + 1, "name": "n", "version": "9.9"}, "written by a newer version (9.9)"),
         ({"schema": 1, "name": "n", "candidates": [{"name": "c", "p50_ms": "fast"}]}, "candidates.0.p50_ms"),
-        ({"schema": 1, "name": "n", "legs": 3}, "legs: Input should be a valid list"),
+        ({"schema": 1, "name": "n", "jobs": 3}, "jobs: Input should be a valid list"),
     ],
 )
 def test_wrong_objects_are_named(raw: Any, said: str) -> None:

@@ -164,6 +164,6 @@ def test_fewer_frames_and_a_smaller_image(recipe):
     assert plain(clip).features[0].shape[1] == 8
 
 
-def test_unset_frames_and_size_name_no_leg_anew():
+def test_unset_frames_and_size_name_no_job_anew():
     assert "frames" not in NetworkSpec(name="a").architecture
     assert NetworkSpec(name="a", frames=4).architecture["frames"] == 4

@@ -64,11 +64,11 @@ def run(recipe, accuracy, *, seconds=1.0):
 
 
 def by_width(node):
-    return 0.5 + 0.001 * node.leg.learner.width if node.leg.role in ("student", "rung") else 0.9
+    return 0.5 + 0.001 * node.job.learner.width if node.job.role in ("student", "rung") else 0.9
 
 
 def finals(trained):
-    return {n.leg.path for n in trained if n.leg.role == "student"}
+    return {n.job.path for n in trained if n.job.role == "student"}
 
 
 def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
@@ -86,14 +86,14 @@ def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
     keep=st.integers(1, 4),
     rungs=st.sampled_from([(), (0.34,), (0.2, 0.5)]),
     share=st.sampled_from([0, 0.3, 0.7]),
-    legs=st.none() | st.integers(1, 40),
-    epochs=st.integers(1, 9),  # with few, a rung is the whole leg
+    jobs=st.none() | st.integers(1, 40),
+    epochs=st.integers(1, 9),  # with few, a rung is the whole job
     paths=st.sampled_from([None, [["a1"]], [[], ["a2", "a1"]], [["a1", "a2"], ["a2", "a1"], []]]),
 )
-def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exhaustive_legs(
-    seed, keep, rungs, share, legs, epochs, paths
+def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exhaustive_jobs(
+    seed, keep, rungs, share, jobs, epochs, paths
 ):
-    recipe = make(keep=keep, rungs=rungs, share=share, max_legs=legs, epochs=epochs, paths=paths)
+    recipe = make(keep=keep, rungs=rungs, share=share, max_jobs=jobs, epochs=epochs, paths=paths)
     draws = np.random.default_rng(seed).random(1000)
     search, trained, events = run(recipe, lambda n: draws[int(n.hash[:6], 16) % 1000])
     everything = {("teacher", *p, s.name) for s in recipe.students for p in recipe.cascade_paths}
@@ -102,10 +102,10 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
     assert not finals(trained) & set(search.pruned)
     assert all(search.pruned.values())
     assert {tuple(e["cascade"].split(">")) for e in events if e["event"] == "pruned"} == set(search.pruned)
-    # What is trained to the end is the very leg that training everything would train.
+    # What is trained to the end is the very job that training everything would train.
     every = {n.hash for n in build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)}
-    assert {n.hash for n in trained if n.leg.role != "rung"} <= every
-    assert len({(n.hash, n.leg.path, n.leg.role) for n in trained}) == len(trained)  # nothing twice
+    assert {n.hash for n in trained if n.job.role != "rung"} <= every
+    assert len({(n.hash, n.job.path, n.job.role) for n in trained}) == len(trained)  # nothing twice
     left = {p[-1] for p in finals(trained)}
     assert len(left) >= min(keep, len(NAMES))
     assert {("teacher", s) for s in left} <= finals(trained)
@@ -113,7 +113,7 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
 
 def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
     def accuracy(node):
-        return 0.9 if node.leg.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.leg.path else 0.8
+        return 0.9 if node.job.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.job.path else 0.8
 
     search, trained, events = run(make(), accuracy)
     (best,) = [e for e in events if e["event"] == "predecessor"]
@@ -125,13 +125,13 @@ def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
     assert all("cannot win any more" in search.pruned["teacher", "a1", s] for s in students)
 
 
-@pytest.mark.parametrize("rule", [{"share": 0.3}, {"max_seconds": 100}, {"max_legs": 14}])
+@pytest.mark.parametrize("rule", [{"share": 0.3}, {"max_seconds": 100}, {"max_jobs": 14}])
 def test_stop_rules_hold_and_are_named(rule):
     search, trained, _ = run(make(**rule), by_width)
     key, limit = next(iter(rule.items()))
     assert any(f"schedule.{key}" in why for why in search.pruned.values())
     spent, everything = (
-        sum(n.leg.epochs for n in trained),
+        sum(n.job.epochs for n in trained),
         build_recipe_job_graph(make(), DatasetFingerprint("d", "w", 10), make().students),
     )
     if key == "share":
@@ -144,7 +144,7 @@ def test_stop_rules_hold_and_are_named(rule):
 def test_paths_written_by_hand_are_gone_in_their_own_order():
     _, trained, _ = run(make(paths=[[], ["a2", "a1"]]), by_width)
     assert ("teacher", "a2", "a1", "s24") in finals(trained)
-    assert {n.leg.path for n in trained if n.leg.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
+    assert {n.job.path for n in trained if n.job.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
 
 
 def test_the_direct_cascade_is_tried_though_the_paths_leave_it_out():
@@ -167,7 +167,7 @@ def test_lists_without_halving_train_everything_at_once():
     assert not events
 
 
-def test_a_rung_is_a_leg_of_its_own():
+def test_a_rung_is_a_job_of_its_own():
     node = JobFactory(make(), DatasetFingerprint("data", "weak", 10)).make_cascade_job(make().students[0], ())
     short = truncate_job(node, 1 / 3)
     assert short.spec.epochs == 3

@@ -178,7 +178,7 @@ def test_a_table_of_predictions_that_is_none(videos, cache, tmp_path, text, says
 
 
 # ------------------------------------------------------------------------------------------ what is trusted
-def test_trusted_labels_replace_the_weak_ones_and_name_other_legs(videos, cache, tmp_path):
+def test_trusted_labels_replace_the_weak_ones_and_name_other_jobs(videos, cache, tmp_path):
     write_sheet(
         tmp_path / "t.csv",
         ["rank", "clip", "trusted"],
