@@ -1,3 +1,5 @@
 """skd-edge: staged knowledge distillation of video classifiers for edge devices (after arXiv 2307.05201)."""
 
-__version__ = "0.1.0"
+from skd_edge.version import VERSION as __version__
+
+__all__ = ["__version__"]

@@ -7,12 +7,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
 from skd_bench.benchmark.results import format_plan, save_result, without_samples
 from skd_bench.benchmark.scenarios import SCENARIOS, LoadScenarios
 from skd_bench.errors import UserError
+from skd_bench.text_tables import format_benchmark_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,86 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else format_benchmark_table(result)
     )
     return 0
-
-
-def format_benchmark_table(result: dict[str, Any]) -> str:
-    """A result of `bench_bundle` as text for people."""
-    device, contract = result["device"], result["contract"]
-    lines = [
-        f"{result['name']} on {device['cpu']} (device {result['device_id']})",
-        f"one clip of {contract['frames']} frames, {contract['height']}x{contract['width']}, {result['threads']} "
-        f"thread{'s' * (result['threads'] != 1)}; the network alone; p50 with its 95 % interval over processes",
-        "",
-    ]
-    head = ("artefact", "p50 ms", "p90 ms", "p99 ms", "n", "load ms", "first ms", "peak MB", "file kB", "J/clip")
-    rows = [head, *(_format_artefact_row(a) for a in result["artefacts"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        first, *rest = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join((first, *rest)))
-    lines += ["", "* the bundle's default", *_format_load_lines(result["artefacts"])]
-    lines += [f"not run: {skipped['name']}: {skipped['reason']}" for skipped in result["not_run"]]
-    if clips := result["clips"]:
-        lines.append(
-            f"before the network: decoding {clips['decode_ms']:.2f} ms, preprocessing {clips['preprocess_ms']:.2f} ms "
-            f"(median of {clips['n']}, {clips['samples']} sample clips)"
-        )
-    reasons = sorted({a["energy"]["reason"] for a in result["artefacts"] if "reason" in a["energy"]})
-    lines += [f"energy: {reason}" for reason in reasons] + [f"note: {note}" for note in result["notes"]]
-    return "\n".join(lines)
-
-
-def _format_load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
-    """Scenarios, batches and the bound of every row that has them."""
-    lines = []
-    for artefact in artefacts:
-        for name, figure in artefact.get("scenarios", {}).items():
-            shortfall = "" if figure["mlperf_floor_met"] else ", shorter than MLPerf asks"
-            interval_text = " [{}, {}]".format(*map(_format_number, figure["interval"])) if figure["interval"] else ""
-            batch = f", batch {figure['batch']}" if "batch" in figure else ""
-            figure_text = f"{figure['metric']} {_format_number(figure['value'])}{interval_text}{batch}"
-            lines.append(f"{artefact['name']}: {name}: {figure_text} ({figure['clips']} clips{shortfall})")
-        for row in artefact.get("batches", []):
-            speed = (
-                f"{_format_number(row['clips_per_second'])} clips/s [{', '.join(map(_format_number, row['interval']))}]"
-            )
-            p50, p99 = _format_number(row["p50_ms"]), _format_number(row["p99_ms"])
-            lines.append(f"{artefact['name']}: batch {row['batch']}: p50 {p50} ms, p99 {p99} ms, {speed}")
-        if bound := artefact.get("bound"):
-            best_batch = (
-                bound["batch"] and f"{_format_number(bound['clips_per_second'])} clips/s with batch {bound['batch']}"
-            )
-            limit = f"{bound['metric']} <= {_format_number(bound['bound_ms'])}"
-            lines.append(f"{artefact['name']}: within {limit}: {best_batch or 'no batch: ' + bound['reason']}")
-    return lines
-
-
-def _format_artefact_row(artefact: dict[str, Any]) -> tuple[str, ...]:
-    latency = artefact["latency"]
-    p50 = _format_number(latency["p50_ms"])
-    if latency["p50_interval"]:
-        p50 += " [{}, {}]".format(*map(_format_number, latency["p50_interval"]))
-    return (
-        ("* " if artefact["default"] else "  ") + artefact["name"],
-        p50,
-        _format_number(latency["p90_ms"]),
-        _format_number(latency["p99_ms"]),
-        str(latency["n"]),
-        _format_number(latency["load_ms"]),
-        _format_number(latency["first_ms"]),
-        _format_number(latency["peak_mb"]),
-        _format_number(artefact["bytes"] / 1000),
-        _format_number(artefact["energy"].get("joules_per_clip")),
-    )
-
-
-def _format_number(value: float | None) -> str:
-    """Three figures, or n/a: a percentile that too few samples carry is not guessed."""
-    if value is None:
-        return "n/a"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _print_progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""The accuracy of a bundle's files as text for people."""
+"""Results of the device part as text tables for people."""
 
 from __future__ import annotations
 
@@ -63,3 +63,129 @@ def _format_reject_metrics(row: Json, metrics: Json) -> list[str]:
         recall = "n/a" if r["recall"] is None else "{:.1%} [{:.1%}, {:.1%}]".format(r["recall"], *r["interval"])
         cells.append((f"  {r['class']}", str(r["support"]), recall, str(r["false_reports"])))
     return lines + align_columns(cells)
+
+
+_MAX_EVENTS = 20
+
+
+def format_analysis_table(result: dict[str, Any]) -> str:
+    """What `watch.watch` found, as aligned text."""
+    readable = [row for row in result["videos"] if "error" not in row]
+    stages = list(result["total"]["stages"])
+    head = ("video", "seconds", "answers", "real-time factor", *(f"{s} %" for s in stages), "answer ms")
+    rows = [
+        (
+            r["video"],
+            f"{r['seconds']:.1f}",
+            str(r["answers"]),
+            f"{r['real_time_factor']:.3f}",
+            *(f"{100 * r['shares'].get(s, 0.0):.1f}" for s in stages),
+            f"{r['answer_ms']:.2f}",
+        )
+        for r in readable
+    ]
+    lines = [f"{result['name']}, {result['file']}, on {result['device']['cpu']}", "", *align_columns([head, *rows]), ""]
+    lines.append("real-time factor: seconds of work for a second of video; below 1 it keeps up with a camera")
+    for row in readable:
+        lines += ["", f"{row['video']}: {len(row['events'])} events"]
+        lines += [
+            f"  {e['start']:8.2f} to {e['end']:8.2f} s  {e['class']}  {e['probability']:.1%}"
+            for e in row["events"][:_MAX_EVENTS]
+        ]
+        if len(row["events"]) > _MAX_EVENTS:
+            lines.append(f"  and {len(row['events']) - _MAX_EVENTS} more (--json has all)")
+    if (alarms := result["alarms"]) is not None:
+        lines += ["", *_format_alarms(alarms)]
+    lines += [row["error"] for row in result["videos"] if "error" in row]
+    return "\n".join(lines)
+
+
+def _format_alarms(alarms: dict[str, Any]) -> list[str]:
+    low, high = alarms["interval"]
+    summary = f"{alarms['false_alarms']} of {alarms['reported']} reports are false alarms: "
+    summary += f"{alarms['false_alarms_per_hour']:.3g} an hour [{low:.3g}, {high:.3g}] over {alarms['hours']:.3g} h"
+    rows = [
+        (f"  {r['class']}", f"{r['found']} of {r['events']}", "[{:.1%}, {:.1%}]".format(*r["interval"]))
+        for r in alarms["recall"]
+    ]
+    return [summary, *(["events found:", *align_columns(rows)] if rows else [])]
+
+
+def format_benchmark_table(result: dict[str, Any]) -> str:
+    """A result of `bench_bundle` as text for people."""
+    device, contract = result["device"], result["contract"]
+    lines = [
+        f"{result['name']} on {device['cpu']} (device {result['device_id']})",
+        f"one clip of {contract['frames']} frames, {contract['height']}x{contract['width']}, {result['threads']} "
+        f"thread{'s' * (result['threads'] != 1)}; the network alone; p50 with its 95 % interval over processes",
+        "",
+    ]
+    head = ("artefact", "p50 ms", "p90 ms", "p99 ms", "n", "load ms", "first ms", "peak MB", "file kB", "J/clip")
+    rows = [head, *(_format_artefact_row(a) for a in result["artefacts"])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join((first, *rest)))
+    lines += ["", "* the bundle's default", *_format_load_lines(result["artefacts"])]
+    lines += [f"not run: {skipped['name']}: {skipped['reason']}" for skipped in result["not_run"]]
+    if clips := result["clips"]:
+        lines.append(
+            f"before the network: decoding {clips['decode_ms']:.2f} ms, preprocessing {clips['preprocess_ms']:.2f} ms "
+            f"(median of {clips['n']}, {clips['samples']} sample clips)"
+        )
+    reasons = sorted({a["energy"]["reason"] for a in result["artefacts"] if "reason" in a["energy"]})
+    lines += [f"energy: {reason}" for reason in reasons] + [f"note: {note}" for note in result["notes"]]
+    return "\n".join(lines)
+
+
+def _format_load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
+    """Scenarios, batches and the bound of every row that has them."""
+    lines = []
+    for artefact in artefacts:
+        for name, figure in artefact.get("scenarios", {}).items():
+            shortfall = "" if figure["mlperf_floor_met"] else ", shorter than MLPerf asks"
+            interval_text = " [{}, {}]".format(*map(_format_number, figure["interval"])) if figure["interval"] else ""
+            batch = f", batch {figure['batch']}" if "batch" in figure else ""
+            figure_text = f"{figure['metric']} {_format_number(figure['value'])}{interval_text}{batch}"
+            lines.append(f"{artefact['name']}: {name}: {figure_text} ({figure['clips']} clips{shortfall})")
+        for row in artefact.get("batches", []):
+            speed = (
+                f"{_format_number(row['clips_per_second'])} clips/s [{', '.join(map(_format_number, row['interval']))}]"
+            )
+            p50, p99 = _format_number(row["p50_ms"]), _format_number(row["p99_ms"])
+            lines.append(f"{artefact['name']}: batch {row['batch']}: p50 {p50} ms, p99 {p99} ms, {speed}")
+        if bound := artefact.get("bound"):
+            best_batch = (
+                bound["batch"] and f"{_format_number(bound['clips_per_second'])} clips/s with batch {bound['batch']}"
+            )
+            limit = f"{bound['metric']} <= {_format_number(bound['bound_ms'])}"
+            lines.append(f"{artefact['name']}: within {limit}: {best_batch or 'no batch: ' + bound['reason']}")
+    return lines
+
+
+def _format_artefact_row(artefact: dict[str, Any]) -> tuple[str, ...]:
+    latency = artefact["latency"]
+    p50 = _format_number(latency["p50_ms"])
+    if latency["p50_interval"]:
+        p50 += " [{}, {}]".format(*map(_format_number, latency["p50_interval"]))
+    return (
+        ("* " if artefact["default"] else "  ") + artefact["name"],
+        p50,
+        _format_number(latency["p90_ms"]),
+        _format_number(latency["p99_ms"]),
+        str(latency["n"]),
+        _format_number(latency["load_ms"]),
+        _format_number(latency["first_ms"]),
+        _format_number(latency["peak_mb"]),
+        _format_number(artefact["bytes"] / 1000),
+        _format_number(artefact["energy"].get("joules_per_clip")),
+    )
+
+
+def _format_number(value: float | None) -> str:
+    """Three figures, or n/a: a percentile that too few samples carry is not guessed."""
+    if value is None:
+        return "n/a"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

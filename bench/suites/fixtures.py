@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skd_bench.video.clip import Preprocessing, normalise
+from skd_bench.video.clip import normalise
+from skd_bench.video.types import Preprocessing
 from skd_edge.data.sources.synthetic import MOTION_CLASSES, render_clip
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.models.tsm import build_tsm

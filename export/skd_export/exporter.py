@@ -17,12 +17,11 @@ from torch import nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.video.clip import Preprocessing
 from skd_export.analysis.operator_profile import profile_operators
 from skd_export.graph.graph_template import architecture_key
 from skd_export.graph.onnx_export import export_onnx
 from skd_export.graph.source_map import append_source_line
-from skd_export.graph.uint8_input import add_preprocessing
+from skd_export.graph.uint8_input import Uint8Input, add_preprocessing
 from skd_export.quantization.calibration import CalibrationRanges, Floats, LogFunction
 from skd_export.quantization.quantize import (
     convert_fp16,
@@ -36,19 +35,6 @@ from skd_export.quantization.sensitivity import quantize_within_bounds
 PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
 INT8 = ("int8", "int8-trt")
 _CACHE_VERSION = 3  # raised when what is written changes: files of an older method are made again
-
-
-@dataclass(frozen=True)
-class Uint8Input:
-    """The contract of uint8 frames ``(B, T, H, W, 3)``, in place of float clips.
-
-    Attributes:
-        preprocess: What the network's clips are normalised and fitted with.
-        size: Height and width of the frames where they are not the network's.
-    """
-
-    preprocess: Preprocessing
-    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

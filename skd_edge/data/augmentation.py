@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skd_bench.video.clip import Preprocessing, normalise
-from skd_edge.recipe.schema import AugmentationSettings
+from skd_bench.video.clip import normalise
+from skd_bench.video.types import Preprocessing
+from skd_edge.recipe.sections import AugmentationSettings
 
 
 def _draw_uniform(ids: NDArray[np.int64], view: int, draws: int) -> NDArray[np.float32]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skd_bench.files import write_atomic
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import SPLITS, ClipEntry
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.data.store.clip_store import ensure_store
-from skd_edge.labels.dataset import inference_preprocessing
 from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]

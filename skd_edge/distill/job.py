@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
-from skd_edge.recipe.schema import AugmentationSettings, ClipSettings, NetworkSpec, TrainingSettings
+from skd_edge.recipe.schema import NetworkSpec, TrainingSettings
+from skd_edge.recipe.sections import AugmentationSettings, ClipSettings
 
 METHOD_VERSION = 2  # version of the method: raise it when the same settings train to something else
 JobRole = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]

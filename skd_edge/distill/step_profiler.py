@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skd_bench.video.clip import Preprocessing
+from skd_bench.video.types import Preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache

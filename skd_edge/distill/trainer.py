@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocessing
+from skd_bench.video.types import Preprocessing
 from skd_edge.data.augmentation import augment_batch, choose_mixup_partners, preprocess_batch
 from skd_edge.data.sampling import draw_balanced_rows
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit

@@ -21,7 +21,7 @@ from skd_bench.remote import runner as remote
 from skd_bench.remote.pack import MeasurementSettings, pack_files
 from skd_bench.remote.ssh import check_host
 from skd_edge.evaluation.measurement_cache import MeasurementCache
-from skd_edge.recipe.schema import BenchmarkSettings
+from skd_edge.recipe.sections import BenchmarkSettings
 
 Progress = Callable[[int, int], None]
 Latencies = dict[str, LatencyResult]

@@ -15,27 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
-from skd_bench.benchmark.targets import make_random_clip
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.metrics.accuracy import AccuracyMetrics, compute_accuracy, compute_logits
 from skd_bench.runtimes import find_runtime as runtime_of
+from skd_bench.runtimes.base import make_random_clip
 from skd_bench.stats import ratio_of_medians
-from skd_bench.video.clip import Preprocessing, decode_clip, normalise
+from skd_bench.video.clip import decode_clip, normalise
+from skd_bench.video.types import Preprocessing
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipSplit
 from skd_edge.evaluation.devices import Device
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing
+from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.models.tsm import TSM
-from skd_edge.recipe.schema import NetworkSpec, Recipe, Runtime
+from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.recipe.sections import Runtime
 from skd_edge.run_folder import cache_root
 from skd_edge.schedule.candidates import Deployment
 from skd_export.analysis.openvino_profile import profile_with_openvino
 from skd_export.analysis.parity import ParityBounds, compute_parity, compute_torch_logits, find_violated_bound
-from skd_export.exporter import INT8, QuantizationConfig, Uint8Input, make_artefacts, read_metadata
+from skd_export.exporter import INT8, QuantizationConfig, make_artefacts, read_metadata
 from skd_export.graph.graph_template import trace_ahead
-from skd_export.graph.uint8_input import preprocess_frames
+from skd_export.graph.uint8_input import Uint8Input, preprocess_frames
 
 _BATCH, _DECODE_BATCH, _NOISE_CLIPS = 50, 8, 8
 Progress = Callable[[int, int], None]

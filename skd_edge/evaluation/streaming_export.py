@@ -17,9 +17,8 @@ from skd_edge.evaluation.evaluator import CandidateEvaluator
 from skd_edge.models.streaming import StreamingNetwork
 from skd_edge.models.tsm import TSM
 from skd_export.bundle.writer import StreamModel
-from skd_export.exporter import Uint8Input
 from skd_export.graph.streaming_export import export_stream
-from skd_export.graph.uint8_input import preprocess_frames
+from skd_export.graph.uint8_input import Uint8Input, preprocess_frames
 
 _COMPARED_CLIPS, _MAX_RELATIVE_ERROR = 200, 1e-4
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-from threadpoolctl import threadpool_limits
-
 from skd_bench.errors import UsageError
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.trainer import SINGLE_PROCESS
-from skd_edge.execution.allocator import keep_freed_memory
 from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.execution.threads import configure_threads
 from skd_edge.execution.torchrun_executor import TorchrunExecutor
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing
+from skd_edge.labels.dataset import TrainingData
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run
 
@@ -58,17 +56,3 @@ def make_executor_factory(
     from skd_edge.execution.ray_executor import RayExecutor
 
     return lambda recipe, run, material: RayExecutor(recipe, run, material, threads=threads, allow_code=allow_code)
-
-
-def configure_threads(count: int | None) -> int:
-    """Make this process ready to train: threads of torch and of the linear algebra behind numpy; returns torch's.
-
-    Freed memory is kept for the next step.
-    The number of threads decides the order in which floats are added, so it is part of how a job was made, and is
-    written beside it.
-    """
-    keep_freed_memory()
-    if count is not None:
-        torch.set_num_threads(count)
-        threadpool_limits(count)
-    return torch.get_num_threads()

@@ -11,6 +11,7 @@ from typing import cast
 
 from skd_bench.files import sha256_file
 from skd_edge.distill.job import JobRole, JobSpec, json_digest
+from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.efficientnet import imagenet_weights_fingerprint
 from skd_edge.models.external.factory import factory_weights_fingerprint, find_factory_file
 from skd_edge.models.external.loader import weights_fingerprint
@@ -280,3 +281,11 @@ def _hash_external_source(network: NetworkSpec, seed: int) -> str | None:
     if network.start == "imagenet":
         return imagenet_weights_fingerprint(network.family)
     return weights_fingerprint(network) if isinstance(network, SingleTeacher) else None
+
+
+def fingerprint_of(training_data: TrainingData) -> DatasetFingerprint:
+    """What the data contributes to the names of jobs."""
+    clips = training_data.clips
+    return DatasetFingerprint(
+        f"{clips.train.hash}:{clips.val.hash}", training_data.weak_hash, len(clips.classes), clips.classes
+    )

@@ -26,10 +26,11 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from skd_bench.errors import UserError
-from skd_edge.execution.executors import configure_threads
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.local_executor import JobResult, LocalExecutor, check_teacher_floor
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.execution.threads import configure_threads
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE_FILE, Preprocessing, Sampling
+from skd_bench.video.types import WHOLE_FILE
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import ClipListing, list_clips
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, open_store
 from skd_edge.labels.sources.annotators import add_annotators, read_trusted_labels, resolve_class_prior
@@ -39,7 +40,7 @@ from skd_edge.labels.sources.noise_simulation import (
     simulate_votes,
 )
 from skd_edge.recipe.labels import LabelSettings, NoiseSettings
-from skd_edge.recipe.schema import ClipSettings, Recipe
+from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
 
@@ -93,12 +94,6 @@ class TrainingData:
             return None
         known = (self.weak_labels >= 0) & (self.truth >= 0)
         return float((self.weak_labels != self.truth)[known].mean()) if known.any() else 0.0
-
-
-def inference_preprocessing(clip: ClipSettings) -> tuple[Sampling, Preprocessing]:
-    """How the device samples and preprocesses: the one contract of training, measurement and prediction."""
-    sampling = Sampling(clip.frames, clip.sampling, clip.stride, clip.segments)
-    return sampling, Preprocessing(clip.size, clip.size, clip.fit, clip.mean, clip.std)
 
 
 def load_training_data(

@@ -13,7 +13,8 @@ from skd_edge.models.external.logits_file import read_logits_file
 from skd_edge.models.tsm import TSM, build_tsm
 from skd_edge.models.weights import load_weights
 from skd_edge.recipe.networks import SingleTeacher
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Teacher
+from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_edge.recipe.sections import ClipSettings
 
 AnyNetwork = TSM | EfficientNetLite | Adapter | Ensemble
 

@@ -18,7 +18,8 @@ from skd_edge.models.builder import build_network
 from skd_edge.models.external.adapter import Adapter
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.external.torchvision_timm import TORCHVISION_SPECS
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Recipe, SingleTeacher, Teacher
+from skd_edge.recipe.schema import NetworkSpec, Recipe, SingleTeacher, Teacher
+from skd_edge.recipe.sections import ClipSettings
 
 CLASS_COUNT = 10
 _TIMM_NAMES = ("resnet18", "resnet50", "regnety_008", "mobilenetv2_100", "mobilenetv3_large_100", "convnext_tiny")

@@ -21,7 +21,8 @@ from skd_bench.files import sha256_file
 from skd_edge.models.substages import SubstageOutput
 from skd_edge.models.temporal import Temporal, TemporalShift
 from skd_edge.models.weights import read_weights
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec
+from skd_edge.recipe.schema import NetworkSpec
+from skd_edge.recipe.sections import ClipSettings
 
 _WIDTH_DEPTH_SCALES = {
     "efficientnet-lite0": (1.0, 1.0),

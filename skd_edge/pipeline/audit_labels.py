@@ -12,22 +12,23 @@ from typing import Any
 from rich.console import Console
 
 from skd_bench.files import write_atomic, write_json
-from skd_bench.video.clip import WHOLE_FILE
+from skd_bench.video.types import WHOLE_FILE
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.execution.executors import make_executor_factory
-from skd_edge.execution.job_graph import JobFactory, topological_order
+from skd_edge.execution.job_graph import JobFactory, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.audit.label_errors import SuspectLabel, rank_label_errors
 from skd_edge.labels.audit.label_report import audit_summary
 from skd_edge.labels.cleaning.confident_learning import require_cleanlab
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
 from skd_edge.labels.csv_files import write_sheet
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing
+from skd_edge.labels.dataset import TrainingData
 from skd_edge.labels.sources.annotators import read_decisions
 from skd_edge.models.builder import validate_teacher
-from skd_edge.pipeline.compress import prepare_data, train_jobs
 from skd_edge.pipeline.console import RunConsole
-from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.pipeline.stages.prepare_data import prepare_data
+from skd_edge.pipeline.stages.train import train_jobs
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.audit_html import render_audit_html

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 
 from skd_bench.benchmark.latency import ENERGY_S
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import is_rendered, list_clips
 from skd_edge.data.sources.synthetic import generated_classes
 from skd_edge.data.store.clip_store import is_store_built
 from skd_edge.distill.step_profiler import StepTimes, measure_step_times
-from skd_edge.execution.executors import configure_threads
-from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph, fingerprint_of
+from skd_edge.execution.threads import configure_threads
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.tsm import count_parameters
@@ -112,14 +113,6 @@ class Plan:
         if hourly is not None:
             lines.append(f"  cost:{format_cost(self.seconds)} at {hourly:g} an hour")
         return "\n".join(lines)
-
-
-def fingerprint_of(training_data: TrainingData) -> DatasetFingerprint:
-    """What the data contributes to the names of jobs."""
-    clips = training_data.clips
-    return DatasetFingerprint(
-        f"{clips.train.hash}:{clips.val.hash}", training_data.weak_hash, len(clips.classes), clips.classes
-    )
 
 
 def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -> Plan:

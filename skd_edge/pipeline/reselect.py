@@ -16,24 +16,22 @@ from rich.console import Console
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_json
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_classes
 from skd_edge.evaluation.devices import make_device
 from skd_edge.evaluation.evaluator import CandidateEvaluator
-from skd_edge.execution.job_graph import JobFactory, build_job_graph
+from skd_edge.execution.job_graph import JobFactory, build_job_graph, fingerprint_of
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.labels.dataset import inference_preprocessing
 from skd_edge.models.external.factory import allow_factory_code
-from skd_edge.pipeline.compress import (
-    check_measurable,
-    evaluate_candidates,
-    prepare_data,
-    read_halved_networks,
-    select_on_validation,
-)
 from skd_edge.pipeline.console import RunConsole
-from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.pipeline.results import RunResult
 from skd_edge.pipeline.stages.benchmark_untrained import benchmark_untrained, median_ms
-from skd_edge.pipeline.stages.bundle import RunResult, finalise_run
+from skd_edge.pipeline.stages.evaluate import evaluate_candidates
+from skd_edge.pipeline.stages.preflight import check_measurable
+from skd_edge.pipeline.stages.prepare_data import prepare_data
+from skd_edge.pipeline.stages.report import finalise_run
+from skd_edge.pipeline.stages.select import select_on_validation
+from skd_edge.pipeline.stages.train import read_halved_networks
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.html import render_run

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.metrics.accuracy import AccuracyMetrics
 from skd_bench.stats import Interval, mean_interval, paired_difference, resolvable_points
-from skd_edge import __version__
+from skd_edge.version import VERSION
 from skd_edge.evaluation.evaluator import CandidateResult
 from skd_edge.execution.local_executor import JobResult
 from skd_edge.labels.dataset import TrainingData
@@ -211,7 +211,7 @@ def build_run_header(recipe: Recipe, seconds: float) -> Json:
         "schema": 1,
         "name": recipe.name,
         "created": now,
-        "version": __version__,
+        "version": VERSION,
         "seed": recipe.seed,
         "seconds": round(seconds, 1),
         "licences": recipe.licences.model_dump(),

@@ -9,7 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import ClipError, Preprocessing, Sampling
 
 SHEET_FRAMES, SHEET_FRAME_SIDE = 6, 112
 

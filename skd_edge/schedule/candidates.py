@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from skd_edge.recipe.schema import NetworkSpec, Precision, Recipe, Runtime
+from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.recipe.sections import Precision, Runtime
 
 TEACHER_KEY = "teacher fp32"
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from skd_bench.errors import UserError
-from skd_edge.recipe.schema import NetworkSpec, Recipe, SearchSpace
+from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.recipe.sections import SearchSpace
 
 ArchitectureKind = tuple[object, ...]
 

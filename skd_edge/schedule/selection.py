@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.stats import Interval, paired_difference
-from skd_edge.recipe.schema import SelectionRule
+from skd_edge.recipe.sections import SelectionRule
 
 
 @dataclass(frozen=True)

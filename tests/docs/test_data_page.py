@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.labels.dataset import aggregate_labels
 from skd_edge.recipe.loader import load_recipe

@@ -11,7 +11,7 @@ import yaml
 
 from skd_edge.recipe.data import FolderData
 from skd_edge.recipe.labels import LabelSettings
-from skd_edge.recipe.schema import SelectionRule
+from skd_edge.recipe.sections import SelectionRule
 
 SECTIONS = {"labels": LabelSettings, "choice": SelectionRule, "data": FolderData}
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.bundle.manifest import Artefact, Manifest, SampleClip
 from skd_bench.files import sha256_file
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 
 FRAMES, SIZE = 4, 16
 CLASSES = ["dark", "bright", "green"]

@@ -6,10 +6,12 @@ from onnx import numpy_helper
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes import find_runtime
-from skd_bench.video.clip import Preprocessing, normalise
+from skd_bench.video.clip import normalise
+from skd_bench.video.types import Preprocessing
 from skd_export.analysis.parity import compute_parity, compute_torch_logits
-from skd_export.exporter import QuantizationConfig, Uint8Input, make_artefacts, read_metadata
+from skd_export.exporter import QuantizationConfig, make_artefacts, read_metadata
 from skd_export.graph.onnx_export import load_onnx
+from skd_export.graph.uint8_input import Uint8Input
 from skd_export.quantization.calibration import choose_chunk_size
 from skd_export.quantization.quantize import count_executed_operators
 from skd_export.quantization.sensitivity import compute_onnx_logits

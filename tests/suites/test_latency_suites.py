@@ -16,7 +16,6 @@ from skd_bench.stats import percentile_interval
 @pytest.fixture
 def suites(root, monkeypatch):
     """Where their modules are found."""
-    monkeypatch.syspath_prepend(str(root))
     yield root
     for name in [n for n in sys.modules if n.startswith("bench.suites")]:
         sys.modules.pop(name, None)

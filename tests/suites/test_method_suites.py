@@ -15,7 +15,6 @@ def suites(root, monkeypatch):
     import skd_edge.distill.trainer as trainer
     from skd_edge.distill.losses import LOGIT_LOSSES
 
-    monkeypatch.syspath_prepend(str(root))
     monkeypatch.setattr(trainer, "DistributionLoss", trainer.DistributionLoss)
     before = dict(LOGIT_LOSSES)
     yield

@@ -13,13 +13,14 @@ import numpy as np
 
 from skd_bench.benchmark.latency import LatencyResult, ProgressCallback, measure_latency
 from skd_bench.benchmark.scenarios import LoadScenarios, measure_loads
-from skd_bench.benchmark.targets import BenchmarkTarget, find_benchmark_targets, make_random_clip
+from skd_bench.benchmark.targets import BenchmarkTarget, find_benchmark_targets
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.device.energy.meter import EnergyMeter, measure_joules_per_query, open_energy_meter
 from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import predict
+from skd_bench.runtimes.base import make_random_clip
 from skd_bench.video.clip import decode_clip, prepare_input
 
 SCHEMA = 2  # 2: rows have a name, a split, scenarios; not_run; samples

@@ -166,13 +166,17 @@ def _make_worker_job(targets: Sequence[LatencyTarget], threads: int, queries: in
     return {"targets": rows, "threads": threads, "queries": queries, "seed": seed}
 
 
-def run_in_fresh_process(job: WorkerJob) -> dict[str, Any]:
+def run_in_fresh_process(
+    job: WorkerJob, *, worker: str = "skd_bench.benchmark.worker", import_path: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run one job of `measure_latency` in a process of its own.
 
     The package need not be installed: it is enough that it could be imported here, from a folder or from a zip.
 
     Args:
         job: See `worker.measure`.
+        worker: The module that does the job. A study that compares with a runtime of its own has its own.
+        import_path: Folders where that module is found, beside this package's own.
 
     Returns:
         What `worker.measure` gave.
@@ -181,14 +185,14 @@ def run_in_fresh_process(job: WorkerJob) -> dict[str, Any]:
         UserError: The process failed; says why.
     """
     package_root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(p for p in (package_root, os.environ.get("PYTHONPATH")) if p)
+    path = os.pathsep.join(p for p in (package_root, *import_path, os.environ.get("PYTHONPATH")) if p)
     # numpy's own threads are never used by a worker, and each costs memory.
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="skd-bench-") as folder:
         files = [str(Path(folder) / name) for name in ("job.json", "result.json")]
         Path(files[0]).write_text(json.dumps(job), "utf-8")
         # -P: a file called random.py in the user's folder must not become part of the measurement.
-        command = [sys.executable, "-P", "-m", "skd_bench.benchmark.worker", *files]
+        command = [sys.executable, "-P", "-m", worker, *files]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             raise UserError(_format_failure(done))

@@ -18,7 +18,7 @@ from skd_bench.errors import UserError
 from skd_bench.inference.predict import check_matches_manifest, load_artefact
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime, why_runtime_unavailable
-from skd_bench.runtimes.base import TimedSession
+from skd_bench.runtimes.base import TimedSession, make_random_clip
 from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
 
 _REPEATS = 30
@@ -154,14 +154,6 @@ def _list_engine_runtimes(path: Path) -> list[str]:
     """With CUDA graphs, and without."""
     name = read_engine_metadata(path).runtime
     return [name, f"{name}-nograph"]
-
-
-def make_random_clip(session: InferenceSession) -> npt.NDArray[Any]:
-    """One clip (the batch of the file, where that is fixed) of noise, as the network takes it."""
-    shape, rng = [n or 1 for n in session.input.shape], np.random.default_rng(0)
-    if session.input.dtype == "uint8":
-        return rng.integers(0, 256, shape, dtype=np.uint8)
-    return rng.standard_normal(shape, dtype=np.float32).astype(session.input.dtype, copy=False)
 
 
 def _time_query_parts(session: InferenceSession, x: npt.NDArray[Any]) -> dict[str, float | None]:

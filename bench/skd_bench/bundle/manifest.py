@@ -19,7 +19,7 @@ from typing import Any, Literal
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_bench.typed_json import parse_typed_json
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
 InputContract = Literal["float_clip", "uint8_frames"]

@@ -20,8 +20,9 @@ from skd_bench.metrics.accuracy import compute_accuracy, softmax
 from skd_bench.metrics.agreement import compute_agreement
 from skd_bench.metrics.reject_metrics import compute_reject_metrics
 from skd_bench.runtimes import InferenceSession, why_runtime_unavailable
-from skd_bench.video.clip import ClipError, prepare_input
+from skd_bench.video.clip import prepare_input
 from skd_bench.video.multi_view import average_view_logits, decode_views
+from skd_bench.video.types import ClipError
 
 SCHEMA = 1
 Json = dict[str, Any]

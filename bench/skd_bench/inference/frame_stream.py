@@ -17,8 +17,9 @@ from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.video.clip import ClipError, Pixels, Preprocessing, prepare_input
+from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_camera, open_container
+from skd_bench.video.types import ClipError, Pixels, Preprocessing
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

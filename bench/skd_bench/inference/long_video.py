@@ -19,9 +19,10 @@ from skd_bench.inference.predict import check_matches_manifest, load_artefact
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.metrics.event_metrics import VideoEvent, match_events, read_events
 from skd_bench.runtimes import InferenceSession
-from skd_bench.video.clip import ClipError, prepare_input
+from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_container
 from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
+from skd_bench.video.types import ClipError
 
 SCHEMA = 1
 STAGES = ("decode", "sample", "preprocess", "infer", "smooth")

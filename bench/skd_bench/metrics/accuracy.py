@@ -12,7 +12,8 @@ import numpy.typing as npt
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import InferenceSession
 from skd_bench.stats import Interval, mean_interval, wilson_interval
-from skd_bench.video.clip import Preprocessing, prepare_input
+from skd_bench.video.clip import prepare_input
+from skd_bench.video.types import Preprocessing
 
 _ECE_BINS = 15
 

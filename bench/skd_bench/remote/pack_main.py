@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skd_bench.__main__ import format_benchmark_table
 from skd_bench.benchmark.benchmark import benchmark_bundle
 from skd_bench.benchmark.latency import (
     LatencyResult,
@@ -38,6 +37,7 @@ from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.remote.device_lock import DeviceLock
 from skd_bench.remote.pack import BUNDLE_PATH, JOB_PATH, PackJob
+from skd_bench.text_tables import format_benchmark_table
 from skd_bench.typed_json import parse_typed_json
 
 LINE_PREFIX = "skd-bench"  # how a line for the machine at the other end of a link begins

@@ -12,7 +12,6 @@ from skd_bench.runtimes.openvino import OpenVinoRuntime
 from skd_bench.runtimes.ort import OrtRuntime
 from skd_bench.runtimes.ort_gpu import OrtGpuRuntime, OrtPluginRuntime
 from skd_bench.runtimes.tensorrt.runtime import TensorRTRuntime
-from skd_bench.runtimes.torch import TorchRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,5 +74,3 @@ register_runtime(LiteRtRuntime())
 for flavour in ("tensorrt", "tensorrt-rtx"):
     register_runtime(TensorRTRuntime(flavour))
     register_runtime(TensorRTRuntime(flavour, graphs=False))
-register_runtime(TorchRuntime("torch-eager"))
-register_runtime(TorchRuntime("torch-compile"))

@@ -147,3 +147,11 @@ class Runtime(Protocol):
         Raises:
             UserError: The file is missing or is nothing this runtime can run, or the runtime is missing.
         """
+
+
+def make_random_clip(session: InferenceSession) -> npt.NDArray[Any]:
+    """One clip (the batch of the file, where that is fixed) of noise, as the network takes it."""
+    shape, rng = [n or 1 for n in session.input.shape], np.random.default_rng(0)
+    if session.input.dtype == "uint8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return rng.standard_normal(shape, dtype=np.float32).astype(session.input.dtype, copy=False)

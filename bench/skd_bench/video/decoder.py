@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-    from skd_bench.video.clip import ClipSpan, Pixels, Preprocessing, Sampling
+    from skd_bench.video.types import ClipSpan, Pixels, Preprocessing, Sampling
 
 Ticks = npt.NDArray[np.int64]
 

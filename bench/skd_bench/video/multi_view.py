@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Pixels, Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import Pixels, Preprocessing, Sampling
 
 
 def decode_views(path: Path | str, sampling: Sampling, preprocess: Preprocessing, views: int) -> Pixels:

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-    from skd_bench.video.clip import FitMode, Pixels, Preprocessing
+    from skd_bench.video.types import FitMode, Pixels, Preprocessing
 
 # swscale's AREA | FULL_CHR_H_INT | ACCURATE_RND | BITEXACT: the same pixels on every CPU, and no bias (without the
 # second, everything comes out 1.8 grey levels too dark).

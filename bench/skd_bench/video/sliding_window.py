@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skd_bench.video.clip import ClipError, Pixels, Preprocessing, Sampling
 from skd_bench.video.container import open_container
 from skd_bench.video.resize import FrameResizer
+from skd_bench.video.types import ClipError, Pixels, Preprocessing, Sampling
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -30,15 +30,15 @@ from skd_bench.metrics.accuracy import compute_logits
 from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.stats import paired_difference
 from skd_bench.video.clip import normalise
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipSplit
 from skd_edge.evaluation.qat import make_qat_job
-from skd_edge.execution.executors import configure_threads
-from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.execution.threads import configure_threads
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
-from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.run_folder import Run, cache_root

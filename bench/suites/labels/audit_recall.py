@@ -21,11 +21,12 @@ import numpy as np
 
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
-from skd_edge.execution.executors import configure_threads
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.execution.threads import configure_threads
 from skd_edge.labels.audit.label_errors import estimate_noise, rank_label_errors
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.pipeline.audit_labels import estimate_labels_with_teacher
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.recipe.loader import load_recipe, resolved_yaml

@@ -28,6 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.suites.fixtures import make_preprocess, render_motions, train_network
+from bench.suites.latency.torch_runtime import register_torch_runtimes, run_in_torch_process
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, measure_latency
 from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.files import write_atomic, write_json
@@ -221,7 +222,12 @@ def measure(options: argparse.Namespace) -> Json:
             for threads in options.threads:
                 wanted = targets(paths, work_file(student, options.work, ".tflite"))
                 found = measure_latency(
-                    wanted, threads=threads, processes=options.processes, queries=options.queries, memory=False
+                    wanted,
+                    threads=threads,
+                    processes=options.processes,
+                    queries=options.queries,
+                    memory=False,
+                    run_job=run_in_torch_process,
                 )
                 latency[str(threads)] = compare_with_eager(found)
                 print_latency(threads, latency[str(threads)])
@@ -256,7 +262,12 @@ def prepare(options: argparse.Namespace) -> None:
             file = make_artefacts(model, ("fp32",), folder, clip_shape=clip_shape, classes=list(MOTION_CLASSES))["fp32"]
             for threads in [] if options.no_compile else options.threads:
                 measure_latency(
-                    [LatencyTarget("c", file, COMPILED)], threads=threads, processes=1, queries=1, memory=False
+                    [LatencyTarget("c", file, COMPILED)],
+                    threads=threads,
+                    processes=1,
+                    queries=1,
+                    memory=False,
+                    run_job=run_in_torch_process,
                 )
         print(f"prepared {student.title}", flush=True)
 
@@ -286,6 +297,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="do not fill torch.compile's cache (--prepare)")
     parser.add_argument("--no-write", action="store_true", help="print alone")
     options = parser.parse_args()
+    register_torch_runtimes()
     if options.prepare:
         return prepare(options)
     result = measure(options)

@@ -20,11 +20,11 @@ import torch
 
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 from skd_edge.distill.trainer import predict, train_job
-from skd_edge.execution.job_graph import JobFactory
-from skd_edge.labels.dataset import inference_preprocessing, load_training_data
-from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.execution.job_graph import JobFactory, fingerprint_of
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe

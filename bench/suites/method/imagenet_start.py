@@ -24,11 +24,11 @@ from scipy.stats import t
 
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.trainer import predict, train_job
-from skd_edge.execution.job_graph import JobFactory
-from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+from skd_edge.execution.job_graph import JobFactory, fingerprint_of
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.catalogue import describe_network
-from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import cache_root
 

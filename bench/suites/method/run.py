@@ -25,12 +25,12 @@ from sklearn.metrics import f1_score
 from bench.suites.method.rows import ROWS, THESIS, TRIALS, Row
 from bench.suites.method.tables import write_tables
 from skd_bench.device.info import read_device_info
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.trainer import predict
-from skd_edge.execution.executors import configure_threads
-from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
-from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.execution.threads import configure_threads
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, cache_root

@@ -26,7 +26,7 @@ import numpy as np
 
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_json
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.listing import ClipEntry, Split, make_listing
 from skd_edge.data.sources.synthetic import render_clip, write_video
 from skd_edge.data.store.clip_store import ensure_store, open_store

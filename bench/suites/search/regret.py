@@ -27,14 +27,20 @@ from scipy.stats import kendalltau
 
 from skd_bench.files import write_atomic
 from skd_bench.stats import mean_interval
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.trainer import predict
 from skd_edge.evaluation.evaluator import CandidateEvaluator
-from skd_edge.execution.executors import configure_threads
-from skd_edge.execution.job_graph import JobFactory, TrainingJob, build_recipe_job_graph, topological_order
+from skd_edge.execution.job_graph import (
+    JobFactory,
+    TrainingJob,
+    build_recipe_job_graph,
+    fingerprint_of,
+    topological_order,
+)
 from skd_edge.execution.local_executor import JobResult, LocalExecutor
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.execution.threads import configure_threads
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.pipeline.console import RunConsole
-from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.pipeline.stages.benchmark_untrained import benchmark_untrained, median_ms
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe

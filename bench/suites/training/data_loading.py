@@ -25,7 +25,7 @@ import av
 import numpy as np
 
 if TYPE_CHECKING:
-    from skd_bench.video.clip import Preprocessing, Sampling
+    from skd_bench.video.types import Preprocessing, Sampling
     from skd_edge.data.sources.listing import ClipListing
     from skd_edge.data.store.clip_store import ClipSplit
 
@@ -158,8 +158,9 @@ def measure_batch_share(cache: Path) -> dict[str, Any]:
     import torch
 
     from skd_edge.data.augmentation import augment_batch
+    from skd_edge.data.preprocessing import inference_preprocessing
     from skd_edge.distill.losses.classification import soft_cross_entropy
-    from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+    from skd_edge.labels.dataset import load_training_data
     from skd_edge.models.builder import build_network
     from skd_edge.recipe.loader import load_recipe
 
@@ -201,7 +202,7 @@ def measure_batch_share(cache: Path) -> dict[str, Any]:
 def measure_memory(clips: ClipSplit, preprocess: Preprocessing) -> dict[str, Any]:
     """Private memory after each of ten epochs of augmented batches, MiB."""
     from skd_edge.data.augmentation import augment_batch
-    from skd_edge.recipe.schema import AugmentationSettings
+    from skd_edge.recipe.sections import AugmentationSettings
 
     found = []
     for epoch in range(EPOCHS):
@@ -237,7 +238,7 @@ def main() -> None:
     options = parser.parse_args()
     from skd_bench.device.info import read_device_info
     from skd_bench.files import write_atomic, write_json
-    from skd_bench.video.clip import Preprocessing, Sampling
+    from skd_bench.video.types import Preprocessing, Sampling
     from skd_edge.data.store.clip_store import _make_clip_split, ensure_store
 
     sampling, preprocess = Sampling(8), Preprocessing(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)

@@ -22,13 +22,13 @@ import torch
 
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
 from skd_edge.distill.trainer import Trainer, training_view
-from skd_edge.execution.executors import configure_threads
-from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.execution.threads import configure_threads
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import NetworkSpec, Recipe

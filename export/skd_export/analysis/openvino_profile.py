@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from skd_bench.benchmark.targets import make_random_clip
 from skd_bench.files import sha256_file, write_json
+from skd_bench.runtimes.base import make_random_clip
 from skd_bench.runtimes.openvino import ExecutedLayer, OpenVinoSession
 from skd_export.analysis.operator_profile import OperatorProfile
 

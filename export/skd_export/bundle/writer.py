@@ -25,7 +25,7 @@ from skd_bench.bundle.manifest import (
 from skd_bench.errors import UserError
 from skd_bench.evaluation.replay import ANSWERS_FILE, compute_sample_logits
 from skd_bench.files import sha256_file, write_atomic, write_json
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.readme import format_measured_page, format_readme
 
 _ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}

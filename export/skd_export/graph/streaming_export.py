@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_export.exporter import Uint8Input
 from skd_export.graph.graph_template import OPSET, silence_exporter
 from skd_export.graph.onnx_export import CLASSES_KEY, strip_metadata
-from skd_export.graph.uint8_input import build_resize_matrices, compute_scale_and_shift
+from skd_export.graph.uint8_input import Uint8Input, build_resize_matrices, compute_scale_and_shift
 
 
 def export_stream(

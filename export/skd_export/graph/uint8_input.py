@@ -9,6 +9,7 @@ network's input are cheaper to scale while they are decoded.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
-from skd_bench.video.clip import Preprocessing, normalise
+from skd_bench.video.clip import normalise
 from skd_bench.video.resize import compute_overlap, compute_scaled_size
+from skd_bench.video.types import Preprocessing
 from skd_export.graph.onnx_export import load_onnx
 
 INPUT = "frames"
@@ -146,3 +148,16 @@ class _GraphPrefix:
         existing_nodes = list(self.graph.node)
         del self.graph.node[:]
         self.graph.node.extend((*self.nodes, *existing_nodes))
+
+
+@dataclass(frozen=True)
+class Uint8Input:
+    """The contract of uint8 frames ``(B, T, H, W, 3)``, in place of float clips.
+
+    Attributes:
+        preprocess: What the network's clips are normalised and fitted with.
+        size: Height and width of the frames where they are not the network's.
+    """
+
+    preprocess: Preprocessing
+    size: tuple[int, int] | None = None

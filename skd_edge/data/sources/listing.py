@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE_FILE, ClipSpan
+from skd_bench.video.types import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

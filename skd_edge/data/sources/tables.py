@@ -11,7 +11,7 @@ from sys import intern
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE_FILE, ClipSpan
+from skd_bench.video.types import WHOLE_FILE, ClipSpan
 from skd_edge.data.sources.listing import SPLITS, ClipEntry, ClipListing, EntryCollector, Split, make_listing
 from skd_edge.recipe.data import TableData
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE_FILE, ClipSpan
+from skd_bench.video.types import WHOLE_FILE, ClipSpan
 from skd_edge.data.sources.listing import (
     SPLITS,
     VIDEO_SUFFIXES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from tarfile import TarInfo
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import ClipSpan
+from skd_bench.video.types import ClipSpan
 from skd_edge.data.sources.listing import (
     SPLITS,
     VIDEO_SUFFIXES,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
-from skd_bench.video.clip import ClipSpan, Preprocessing, Sampling
+from skd_bench.video.types import ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.listing import ClipEntry
 from skd_edge.data.store.decode_task import DecoderName, count_row_bytes, make_clip_decoder
 from skd_edge.data.store.torchcodec import require_torchcodec

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
+from skd_bench.video.types import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
 from skd_edge.data.store.builder import CLIP_TIMEOUT_S, build_store
 from skd_edge.data.store.decode_task import DecoderName

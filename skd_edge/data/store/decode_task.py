@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skd_bench.video.clip import ClipError, ClipSpan, Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import ClipError, ClipSpan, Preprocessing, Sampling
 
 DecoderName = Literal["pyav", "torchcodec"]
 

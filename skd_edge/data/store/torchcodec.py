@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import WHOLE_FILE, ClipSpan, Pixels, Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import WHOLE_FILE, ClipSpan, Pixels, Preprocessing, Sampling
 
 
 def require_torchcodec() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.listing import check_classes
 from skd_edge.data.sources.registry import ClipEntry, ClipListing
 from skd_edge.labels.csv_files import read_sheet

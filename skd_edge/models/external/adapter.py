@@ -20,7 +20,7 @@ from skd_edge.models.external.adapter_spec import InputLayout
 from skd_edge.models.external.factory import format_error_with_location
 from skd_edge.models.external.feature_pooling import find_layouts, pool_over_space
 from skd_edge.models.substages import SubstageOutput
-from skd_edge.recipe.schema import ClipSettings
+from skd_edge.recipe.sections import ClipSettings
 
 _PROBE_CLIPS = 3  # clips that the shapes are looked at with: no axis of a network is likely to have three entries
 _MAX_INFERENCE_CLIPS = 16  # clips in one pass of a network that does not learn: big networks need much memory for each

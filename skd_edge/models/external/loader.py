@@ -13,7 +13,7 @@ from skd_edge.models.external import factory
 from skd_edge.models.external.adapter import Adapter
 from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, match_class_columns
 from skd_edge.recipe.networks import SingleTeacher
-from skd_edge.recipe.schema import ClipSettings
+from skd_edge.recipe.sections import ClipSettings
 
 
 def build_external(teacher: SingleTeacher, *, classes: int | None, clip: ClipSettings, seed: int) -> ExternalNetwork:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UsageError
-from skd_edge.labels.dataset import inference_preprocessing
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.pipeline.export_model.export_report import ExportedFile, VerifiedExport
+from skd_edge.pipeline.export_model.request import ExportRequest
 from skd_edge.pipeline.export_model.sources import (
     DecodedVideos,
     decode_videos,
@@ -24,9 +25,7 @@ from skd_edge.pipeline.export_model.sources import (
     is_factory,
     load_checkpoint_network,
     load_factory_network,
-    parse_recipe_section,
 )
-from skd_edge.recipe.schema import ClipSettings, Licences, NetworkSpec, Recipe
 from skd_edge.report.formatting import format_size
 
 if TYPE_CHECKING:
@@ -35,51 +34,6 @@ if TYPE_CHECKING:
     from skd_export.bundle.writer import ModelFile
 
 StageCallback = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to export.
-
-    Attributes:
-        source: A checkpoint of the own family, or ``package.module:callable``.
-        network: The checkpoint's spec; a factory needs none.
-        clip: What the network is given.
-        name: Of the bundle and of its files.
-        classes: Class names in the order of the logits; empty: the clips' folders where they fit, else numbers.
-        precisions: Of the files.
-        clips: A folder of real videos; without one nothing is compared and nothing is calibrated.
-        calibration: How many of them INT8 calibration sees; the others are compared.
-        most: How many of them are read.
-        allow_code: Whether the factory may run.
-        arguments: Of the factory.
-        takes: What the factory's network takes.
-        weights: A file of tensors for the factory's network.
-        licences: For the manifest.
-        contract: What a file takes: ``clip`` (normalised, float32) or ``frames`` (uint8), as in a recipe.
-        int8_agreement: Agreement with the network that an INT8 file must reach ...
-        int8_drop: ... or points of accuracy that it may cost; else its costliest layers stay in FP32.
-        litert: Whether a .tflite file (FP32, float clips, one at a time) is made as well.
-    """
-
-    source: str
-    network: NetworkSpec
-    clip: ClipSettings
-    name: str
-    classes: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ("fp32",)
-    clips: Path | None = None
-    calibration: int = 128
-    most: int = 1024
-    allow_code: bool = False
-    arguments: dict[str, Any] = field(default_factory=dict)
-    takes: str = "clip"
-    weights: Path | None = None
-    licences: Licences = field(default_factory=Licences)
-    contract: Literal["clip", "frames"] = "clip"
-    int8_agreement: float = 0.98
-    int8_drop: float = 1.0
-    litert: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,37 +62,6 @@ class ExportResult:
     def to_text(self) -> str:
         """A line for each file and note."""
         return "\n".join([self.summary, *map(_format_file_line, self.files), *(f"note: {note}" for note in self.notes)])
-
-
-def make_export_request(
-    source: str,
-    *,
-    recipe: Recipe | None,
-    network: dict[str, Any],
-    clip: dict[str, Any],
-    member: str | None,
-    **options: Any,
-) -> ExportRequest:
-    """A request from command-line options; a recipe gives the defaults of clip, spec, contract, INT8 bounds, licences.
-
-    Raises:
-        UsageError: A value cannot be, or the recipe has no network of that name.
-    """
-    spec: dict[str, Any] = {"name": "network"}
-    if recipe is not None:
-        names = recipe.networks
-        if member not in names:
-            raise UsageError(f"--network names one of the recipe's networks ({', '.join(names)}), not {member!r}")
-        spec = {k: v for k, v in names[member].model_dump().items() if k in NetworkSpec.model_fields}
-        clip = recipe.clip.model_dump() | {k: v for k, v in clip.items() if v is not None}
-        recipe_defaults = {k: getattr(recipe.export, k) for k in ("contract", "int8_agreement", "int8_drop", "litert")}
-        options = recipe_defaults | {k: v for k, v in options.items() if v} | {"licences": recipe.licences}
-    network_spec = parse_recipe_section(NetworkSpec, spec | {k: v for k, v in network.items() if v is not None})
-    stem = source.rpartition(":")[2] if is_factory(source) else Path(source).stem
-    set_options = {k: v for k, v in options.items() if v is not None}
-    return ExportRequest(
-        source, network_spec, parse_recipe_section(ClipSettings, clip), **({"name": member or stem} | set_options)
-    )
 
 
 def export_model(
@@ -252,7 +175,7 @@ def _format_file_line(file: ExportedFile) -> str:
 
 
 def _write_export_bundle(request: ExportRequest, folder: Path, classes: list[str], models: list[ModelFile]) -> None:
-    from skd_edge import __version__
+    from skd_edge.version import VERSION
     from skd_export.bundle.writer import write_bundle
 
     sampling, preprocess = inference_preprocessing(request.clip)
@@ -265,7 +188,7 @@ def _write_export_bundle(request: ExportRequest, folder: Path, classes: list[str
         preprocess=preprocess,
         models=models,
         licences=request.licences.model_dump(),
-        created_by=f"skd-edge {__version__}",
+        created_by=f"skd-edge {VERSION}",
         provenance={"exported": source},
         contract="float_clip" if request.contract == "clip" else "uint8_frames",
     )

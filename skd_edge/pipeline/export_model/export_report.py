@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocessing, normalise
-from skd_edge.labels.dataset import inference_preprocessing
+from skd_bench.video.clip import normalise
+from skd_bench.video.types import Preprocessing
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.pipeline.export_model.sources import DecodedVideos
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from skd_edge.pipeline.export_model.export_model import ExportRequest
+    from skd_edge.pipeline.export_model.request import ExportRequest
     from skd_export.bundle.writer import ModelFile
 
 _BATCH_SIZE, _MIN_COMPARED_CLIPS, _MIN_LOGIT_VARIATION = 32, 200, 1e-3
@@ -82,7 +83,8 @@ class VerifiedExport:
         return models, files
 
     def _export_files(self, on_stage: Callable[[str], None]) -> list[tuple[RuntimeName, str, Path]]:
-        from skd_export.exporter import QuantizationConfig, Uint8Input, make_artefacts
+        from skd_export.exporter import QuantizationConfig, make_artefacts
+        from skd_export.graph.uint8_input import Uint8Input
 
         clip, request = self.request.clip, self.request
         shape = (clip.frames, clip.size, clip.size)

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from skd_bench.errors import UsageError, UserError
-from skd_bench.video.clip import ClipError, decode_clip
-from skd_edge.labels.dataset import inference_preprocessing
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Teacher
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import ClipError
+from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_edge.recipe.sections import ClipSettings
 
 if TYPE_CHECKING:
     from torch import nn

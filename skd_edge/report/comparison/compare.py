@@ -10,7 +10,7 @@ from skd_bench.benchmark.measurements import check_same_device
 from skd_bench.bundle.manifest import MANIFEST_FILE
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic, write_json
-from skd_edge import __version__
+from skd_edge.version import VERSION
 from skd_edge.report.comparison import html as page
 from skd_edge.report.comparison import markdown as text
 from skd_edge.report.comparison.readers import LoadedSource, read_source
@@ -101,7 +101,7 @@ def join_sources(loaded: Sequence[LoadedSource]) -> Comparison:
     if not rows:
         raise UserError(f"nothing was measured in {', '.join(s.path for s in sources)}")
     return Comparison.model_validate(
-        {"schema": SCHEMA_VERSION, "created_by": f"skd-edge {__version__}", "sources": sources, "rows": rows}
+        {"schema": SCHEMA_VERSION, "created_by": f"skd-edge {VERSION}", "sources": sources, "rows": rows}
     )
 
 

@@ -6,14 +6,16 @@ import sys
 import pytest
 
 import skd_bench
-from skd_bench.__main__ import format_benchmark_table, main
+from skd_bench.__main__ import main
 from skd_bench.benchmark import targets as rows
 from skd_bench.benchmark.benchmark import benchmark_bundle
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UserError
+from skd_bench.runtimes import why_runtime_unavailable
 from skd_bench.runtimes.cuda import why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.builder import build_engine
 from skd_bench.runtimes.tensorrt.library import find_flavour, find_installed_modules
+from skd_bench.text_tables import format_benchmark_table
 
 HOME = os.path.dirname(os.path.dirname(skd_bench.__file__))
 
@@ -91,8 +93,9 @@ def test_what_is_no_bundle_is_exit_code_1(tmp_path):
 def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
     bundle_with_samples, tmp_path, monkeypatch
 ):
-    pytest.importorskip("torch")
-    extra = LoadScenarios(["multi-stream"], [1, 3], 1e6, ["torch-eager", "tensorrt-rtx", "tensorrt"])
+    if why_runtime_unavailable("openvino"):
+        pytest.skip("not installed is openvino here")
+    extra = LoadScenarios(["multi-stream"], [1, 3], 1e6, ["openvino", "tensorrt-rtx", "tensorrt"])
     monkeypatch.setattr(rows, "_REPEATS", 3)
     engine = tmp_path / "net.engine"
     if find_installed_modules(find_flavour("tensorrt-rtx")) and why_cuda_unavailable():
@@ -102,9 +105,9 @@ def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
     engines = [engine] if engine.exists() else []
     result = benchmark_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
     own, other = result["artefacts"]
-    assert (own["name"], other["name"]) == ("artefacts/fp32.onnx", "artefacts/fp32.onnx @ torch-eager")
+    assert (own["name"], other["name"]) == ("artefacts/fp32.onnx", "artefacts/fp32.onnx @ openvino")
     assert (own["default"], other["default"]) == (True, False)
-    assert other["facts"]["memory_format"] == "channels_last"
+    assert other["facts"]["runtime"] == "openvino"
     assert other["claimed"] == {}
     for row in (own, other):
         assert [r["batch"] for r in row["batches"]] == [1, 3]

@@ -4,10 +4,10 @@ import tempfile
 import numpy as np
 import pytest
 
-from skd_bench.asked import bench_command
 from skd_bench.benchmark.results import load_samples, save_result
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
+from skd_bench.remote.bench_command import bench_command
 from skd_bench.remote.device_lock import DeviceLock
 from skd_bench.runtimes import registered_runtimes
 

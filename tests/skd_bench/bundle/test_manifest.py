@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest, SampleClip, resolve_bundle_path
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 
 MODEL, README = b"\x08\x0a model bytes", b"# hello\n"
 

@@ -6,10 +6,11 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_bench.inference.long_video import STAGES, VideoAnalysisSettings, analyse_videos
-from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip
+from skd_bench.text_tables import format_analysis_table
+from skd_bench.video.clip import decode_clip
 from skd_bench.video.multi_view import decode_views
 from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
-from skd_bench.watch_table import format_analysis_table
+from skd_bench.video.types import ClipError, Preprocessing, Sampling
 
 SIZE = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RATE = 10

@@ -9,7 +9,8 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 from skd_bench.errors import UserError
 from skd_bench.metrics.accuracy import compute_accuracy, compute_logits, softmax
 from skd_bench.runtimes import find_runtime
-from skd_bench.video.clip import Preprocessing, normalise
+from skd_bench.video.clip import normalise
+from skd_bench.video.types import Preprocessing
 
 NAMES = ["a", "b", "c", "d"]
 SIZE = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -1,6 +1,7 @@
 """The conformance suite of runtimes: a new one is held to it by being registered."""
 
 import gc
+import importlib.util
 import json
 import os
 import runpy
@@ -67,6 +68,11 @@ def tflite_model(path: Path) -> Path:
     write = runpy.run_path(str(Path(__file__).parents[1] / "tiny_tflite.py"))["linear_tflite"]
     return write(path, WEIGHTS, BIAS, SHAPE)
 
+
+if importlib.util.find_spec("torch"):  # what a study compares with is held to the same contract
+    from bench.suites.latency.torch_runtime import register_torch_runtimes
+
+    register_torch_runtimes()
 
 # How to write the tiny network for each runtime.
 ENGINES = tuple(name for name in registered_runtimes() if name.startswith("tensorrt"))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from skd_bench.errors import UserError
 from skd_bench.video import decoder as decoding
 from skd_bench.video import resize as fitting
-from skd_bench.video.clip import ClipError, Preprocessing, Sampling, decode_clip, normalise
+from skd_bench.video.clip import decode_clip, normalise
+from skd_bench.video.types import ClipError, Preprocessing, Sampling
 
 GREY = Preprocessing(32, 32, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 

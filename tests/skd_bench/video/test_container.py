@@ -9,9 +9,10 @@ import pytest
 
 from skd_bench.inference.frame_stream import iter_frames
 from skd_bench.inference.long_video import _read_duration_and_rate
-from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
 from skd_bench.video.container import open_container
 from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
+from skd_bench.video.types import Preprocessing, Sampling
 
 VIEW = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -13,7 +13,8 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_bench.video import decoder as decoding
-from skd_bench.video.clip import ClipError, ClipSpan, Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import ClipError, ClipSpan, Preprocessing, Sampling
 
 GREY = Preprocessing(16, 16, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest
 from skd_bench.files import sha256_file
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.cli.main import run
 
 

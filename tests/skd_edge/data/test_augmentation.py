@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_bench.video.clip import Preprocessing, normalise
+from skd_bench.video.clip import normalise
+from skd_bench.video.types import Preprocessing
 from skd_edge.data.augmentation import augment_batch, preprocess_batch
-from skd_edge.recipe.schema import AugmentationSettings
+from skd_edge.recipe.sections import AugmentationSettings
 
 PREPROCESS = Preprocessing(8, 8, "crop", (0.4, 0.45, 0.5), (0.2, 0.225, 0.25))
 CLIPS = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8, 3), np.uint8)

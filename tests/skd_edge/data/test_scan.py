@@ -90,7 +90,7 @@ def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monke
     """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
     entries = [ClipEntry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
     monkeypatch.setattr(building, "make_clip_decoder", slow)
-    from skd_edge.labels.dataset import inference_preprocessing
+    from skd_edge.data.preprocessing import inference_preprocessing
 
     view = inference_preprocessing(load_recipe(str(recipe), ()).clip)
     building.build_store(tmp_path / "store", entries, *view, processes=1, timeout=1.0)

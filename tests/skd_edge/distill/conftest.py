@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import skd_edge.distill.trainer as trainer_module
-from skd_bench.video.clip import Preprocessing
+from skd_bench.video.types import Preprocessing
 from skd_edge.data.sources.synthetic import render_clip
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
 from skd_edge.distill.checkpoint import Checkpoint
@@ -23,7 +23,8 @@ from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
 from skd_edge.distill.trainer import TrainResult, train_job, training_view
 from skd_edge.models.tsm import build_tsm
-from skd_edge.recipe.schema import AugmentationSettings, ClipSettings, LossSettings, NetworkSpec, TrainingSettings
+from skd_edge.recipe.schema import LossSettings, NetworkSpec, TrainingSettings
+from skd_edge.recipe.sections import AugmentationSettings, ClipSettings
 
 PREPROCESS = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
 MOTIONS = ("move_left", "move_right", "spin_cw", "blink")

@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 
 from skd_edge.distill.job import JobSpec, json_digest
-from skd_edge.recipe.schema import (
-    AugmentationSettings,
-    ClipSettings,
-    LossSettings,
-    NetworkSpec,
-    Teacher,
-    TrainingSettings,
-)
+from skd_edge.recipe.schema import LossSettings, NetworkSpec, Teacher, TrainingSettings
+from skd_edge.recipe.sections import AugmentationSettings, ClipSettings
 
 JOB = JobSpec(
     learner=NetworkSpec(name="n", width=8),

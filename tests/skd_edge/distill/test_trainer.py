@@ -18,7 +18,8 @@ from skd_edge.distill.objective import compute_loss_terms, phase_at
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs
 from skd_edge.distill.trainer import build_learner, extract_features, predict, training_view
 from skd_edge.models.substages import SubstageOutput
-from skd_edge.recipe.schema import AugmentationSettings, LossSettings, TrainingSettings
+from skd_edge.recipe.schema import LossSettings, TrainingSettings
+from skd_edge.recipe.sections import AugmentationSettings
 
 
 def weights(trained):

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from skd_bench.errors import UserError
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import build_learner, training_rows
-from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph
+from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.labels.dataset import TrainingData, inference_preprocessing, load_training_data
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.tsm import build_tsm
-from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, cache_root, read_journal

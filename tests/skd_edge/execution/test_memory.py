@@ -8,12 +8,12 @@ import torch
 
 import skd_edge.execution.local_executor as engines
 from skd_bench.errors import UserError
-from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph
+from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.labels.dataset import inference_preprocessing, load_training_data
-from skd_edge.pipeline.compress import train
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.console import RunConsole
-from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.pipeline.stages.train import train
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, cache_root, read_journal
 from skd_edge.schedule.successive_halving import Search

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from skd_bench.errors import UserError
-from skd_edge.execution.job_graph import build_recipe_job_graph
+from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.execution.job_graph import build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.local_executor import LocalExecutor, _write_pseudo_label_sheet
 from skd_edge.labels.audit.label_report import build_label_report
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
-from skd_edge.labels.dataset import inference_preprocessing, load_training_data
-from skd_edge.pipeline.plan import fingerprint_of
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.schema import LabelReport
 from skd_edge.run_folder import Run

@@ -13,7 +13,8 @@ from skd_edge.cli.main import run
 from skd_edge.models.builder import build_network
 from skd_edge.models.catalogue import describe_network, iter_catalogue
 from skd_edge.models.tsm import count_parameters
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Recipe
+from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.recipe.sections import ClipSettings
 
 
 def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):

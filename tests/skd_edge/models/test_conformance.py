@@ -14,7 +14,8 @@ from torch import nn
 from skd_edge.models.builder import build_network
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.substages import LogitsOnly
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec, Teacher
+from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_edge.recipe.sections import ClipSettings
 from skd_export.exporter import make_artefacts
 
 HERE, CLASSES, CLIP = Path(__file__).parent / "external", 5, ClipSettings(frames=4, size=16)

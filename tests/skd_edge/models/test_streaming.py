@@ -7,13 +7,12 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_bench.inference.frame_stream import FrameClassifier
-from skd_bench.video.clip import Preprocessing
+from skd_bench.video.types import Preprocessing
 from skd_edge.models.streaming import StreamingNetwork
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import NetworkSpec, Teacher
-from skd_export.exporter import Uint8Input
 from skd_export.graph.streaming_export import export_stream
-from skd_export.graph.uint8_input import preprocess_frames
+from skd_export.graph.uint8_input import Uint8Input, preprocess_frames
 
 FRAMES, SIZE, CLASSES = 5, 16, ["a", "b", "c"]
 

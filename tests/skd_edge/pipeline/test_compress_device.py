@@ -19,7 +19,7 @@ from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
 from skd_edge.evaluation.devices import PAUSED, Device, OfflineDevice, SshDevice, make_device
-from skd_edge.recipe.schema import BenchmarkSettings
+from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.run_folder import read_journal
 
 

@@ -11,12 +11,12 @@ import yaml
 
 from skd_bench.errors import UserError
 from skd_edge.cli.main import run
-from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
+from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.external import factory
 from skd_edge.pipeline.compress import compress
-from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.run_folder import Run, read_journal
 

@@ -19,10 +19,12 @@ from skd_bench.device.energy.meter import EnergyMeter, open_energy_meter
 from skd_bench.errors import UserError
 from skd_edge.evaluation.devices import make_device
 from skd_edge.evaluation.evaluator import CandidateEvaluator
-from skd_edge.pipeline.compress import check_measurable, compress
+from skd_edge.pipeline.compress import compress
 from skd_edge.pipeline.plan import _estimate_measurement_seconds, plan
 from skd_edge.pipeline.reselect import reselect
-from skd_edge.recipe.schema import BenchmarkSettings, Recipe
+from skd_edge.pipeline.stages.preflight import check_measurable
+from skd_edge.recipe.schema import Recipe
+from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.report.comparison.readers import read_source
 from skd_edge.run_folder import read_journal
 from skd_edge.schedule.candidates import list_candidates

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_bench.stats import paired_difference
-from skd_edge.recipe.schema import SelectionRule
+from skd_edge.recipe.sections import SelectionRule
 from skd_edge.schedule.selection import CandidateMetrics, Decision, find_pareto_front, select_candidate
 
 N = 400

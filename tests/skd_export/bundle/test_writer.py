@@ -15,7 +15,7 @@ from skd_bench.errors import UserError
 from skd_bench.runtimes import registered_runtimes
 from skd_bench.runtimes.cuda import why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.writer import ModelFile, write_bundle
 from skd_export.quantization.quantize import quantize_for_ort
 from skd_export.targets.triton import write_triton_repository

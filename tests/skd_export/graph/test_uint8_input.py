@@ -5,7 +5,8 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes import find_runtime
-from skd_bench.video.clip import Preprocessing, Sampling, decode_clip, normalise, prepare_input
+from skd_bench.video.clip import decode_clip, normalise, prepare_input
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.graph.onnx_export import CLASSES_KEY, load_onnx
 from skd_export.graph.uint8_input import add_preprocessing, preprocess_frames
 from skd_export.quantization.quantize import quantize_for_ort

@@ -11,7 +11,7 @@ from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
 from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.cli.main import run
 from skd_export.bundle.writer import ModelFile, write_bundle
 from skd_export.graph.uint8_input import add_preprocessing

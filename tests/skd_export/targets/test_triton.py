@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.writer import ModelFile, write_bundle
 from skd_export.targets.triton import write_triton_repository
 

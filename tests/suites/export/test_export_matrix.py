@@ -12,7 +12,6 @@ CELL = {"agreement": 1.0, "relative": 2e-6, "accuracy_drop": 0.0, "verdict": Non
 
 @pytest.fixture
 def suite(root, monkeypatch):
-    monkeypatch.syspath_prepend(str(root))
     from bench.suites.export import export_matrix
 
     yield export_matrix

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 
 def test_broken_videos_stop_nothing(root, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(root))
     from bench.suites.robustness import fuzz_videos
 
     found = fuzz_videos.run(tmp_path, 40, processes=1)

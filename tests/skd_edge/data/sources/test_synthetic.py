@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.synthetic import (
     MOTION_CLASSES,
     draw_scene,

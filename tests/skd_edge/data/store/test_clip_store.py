@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.registry import ClipEntry, ClipListing, list_clips
 from skd_edge.data.store.clip_store import is_store_built, open_store
 from skd_edge.labels.dataset import load_training_data

@@ -16,7 +16,7 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_edge.data.store import torchcodec
-from skd_edge.recipe.schema import ClipSettings
+from skd_edge.recipe.sections import ClipSettings
 
 HERE = Path(__file__).parent
 BY_PYAV = {"no timestamps", "in a tar", "a span"}

@@ -13,7 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from skd_bench.video.clip import WHOLE_FILE, ClipError, ClipSpan, Preprocessing, Sampling, decode_clip
+from skd_bench.video.clip import decode_clip
+from skd_bench.video.types import WHOLE_FILE, ClipError, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.store import torchcodec
 
 SIZE = Preprocessing(24, 32, "crop", (0.45,) * 3, (0.225,) * 3)

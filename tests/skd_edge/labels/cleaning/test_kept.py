@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
-from skd_edge.labels.kept import read_pseudo_labels, write_pseudo_labels
 from skd_edge.recipe.labels import LabelSettings
 
 

@@ -10,13 +10,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from skd_bench.errors import UserError
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
+from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_clips
+from skd_edge.execution.job_graph import fingerprint_of
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
 from skd_edge.labels.csv_files import write_sheet
-from skd_edge.labels.dataset import inference_preprocessing, load_training_data
+from skd_edge.labels.dataset import load_training_data
 from skd_edge.labels.sources.annotators import add_annotators, read_trusted_labels, resolve_class_prior
-from skd_edge.pipeline.plan import fingerprint_of
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Recipe
 from skd_export.bundle.writer import ModelFile, write_bundle

@@ -16,7 +16,8 @@ from skd_edge.models.external.adapter import Adapter, ClipConverter
 from skd_edge.models.external.factory import allow_factory_code, build_from_factory, find_factory_file
 from skd_edge.models.external.loader import adapt_external
 from skd_edge.models.weights import load_weights
-from skd_edge.recipe.schema import ClipSettings, Teacher
+from skd_edge.recipe.schema import Teacher
+from skd_edge.recipe.sections import ClipSettings
 
 HERE, CLIP = Path(__file__).parent, ClipSettings(frames=4, size=16)
 

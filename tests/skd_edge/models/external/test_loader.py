@@ -15,7 +15,8 @@ from skd_edge.models.efficientnet import build_efficientnet_lite, find_imagenet_
 from skd_edge.models.external.adapter_spec import compute_equal_run_ends, match_class_columns
 from skd_edge.models.external.loader import adapt_external, weights_fingerprint
 from skd_edge.models.external.torchvision_timm import import_torchvision
-from skd_edge.recipe.schema import ClipSettings, NetworkSpec, SingleTeacher, Teacher
+from skd_edge.recipe.schema import NetworkSpec, SingleTeacher, Teacher
+from skd_edge.recipe.sections import ClipSettings
 
 CLIP, NAMES = ClipSettings(frames=4, size=32), ("wave", "run", "Jump high", "sit")
 SMALL = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}

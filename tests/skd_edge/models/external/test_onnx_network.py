@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from skd_bench.errors import UserError
 from skd_edge.models.external.loader import adapt_external, weights_fingerprint
 from skd_edge.models.external.onnx_network import OnnxNetwork
-from skd_edge.recipe.schema import ClipSettings, Teacher
+from skd_edge.recipe.schema import Teacher
+from skd_edge.recipe.sections import ClipSettings
 from skd_export.graph.onnx_export import CLASSES_KEY
 
 CLIP, NAMES = ClipSettings(frames=4, size=16), ("a", "b", "c")

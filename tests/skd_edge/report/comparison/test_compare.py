@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from skd_bench.benchmark.results import save_result
 from skd_bench.errors import UsageError, UserError
-from skd_bench.video.clip import Preprocessing, Sampling
+from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.cli import main as cli
 from skd_edge.report.comparison.compare import compare_sources, make_source_labels
 from skd_edge.report.comparison.json_schemas import SCHEMAS, format_json_schema

@@ -1,4 +1,4 @@
-"""Pseudo-labels on disk: estimated once in a run, read again by whoever goes on with it or reports on it."""
+"""Pseudo-labels on disk, beside the job that estimated them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """PyTorch on the CPU, eager and compiled: the baseline rows, where torch is installed.
 
-It is never imported before `prepare`: what travels to a device needs no torch. Rows of PyTorch are there to compare
-with; nothing is deployed on it.
+Rows of PyTorch are there to compare with; nothing is deployed on it, and what travels to a device knows nothing of it.
 """
 
 from __future__ import annotations
@@ -17,10 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.suites.latency.torch_graph import build_torch_module
+from skd_bench.benchmark.latency import run_in_fresh_process
 from skd_bench.errors import UserError
+from skd_bench.runtimes import register_runtime, registered_runtimes
 from skd_bench.runtimes.base import check_clip, check_load_arguments, check_logits, first_error_line
-from skd_bench.runtimes.torch_graph import build_torch_module
 
+ROOT = Path(__file__).resolve().parents[3]
 _PIP = "pip install 'skd-edge[train]'"
 
 
@@ -112,3 +114,14 @@ class TorchSession:
 
 def _import_module(name: str) -> Any:
     return importlib.import_module(name)
+
+
+def register_torch_runtimes() -> None:
+    """Make ``torch-eager`` and ``torch-compile`` known in this process."""
+    for name in {"torch-eager", "torch-compile"} - set(registered_runtimes()):
+        register_runtime(TorchRuntime(name))
+
+
+def run_in_torch_process(job: dict[str, Any]) -> dict[str, Any]:
+    """``run_job`` of `measure_latency`: a fresh process that knows PyTorch's runtimes too."""
+    return run_in_fresh_process(job, worker="bench.suites.latency.torch_worker", import_path=[str(ROOT)])

@@ -1,4 +1,4 @@
-"""A bench as `skd-edge bench` asks for it: its options read, the result written where it was asked."""
+"""One measurement as a command line asks for it: here, over ssh, or written into a pack."""
 
 from __future__ import annotations
 

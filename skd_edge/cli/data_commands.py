@@ -1,0 +1,86 @@
+"""Commands about data and labels: ``labels audit``, ``data scan``, ``data generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from skd_edge.cli.options import AnyPath, code_option, make_progress_counter, set_option
+
+
+@click.group()
+def labels() -> None:
+    """Look at weak labels."""
+
+
+@labels.command("audit")
+@click.argument("recipe")
+@click.option("--out", type=AnyPath, help="The run folder; compress may go on in it.  [default: runs/NAME]")
+@set_option
+@code_option
+@click.option("--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Clips on the page.")
+@click.option("--no-pictures", is_flag=True, help="Write no frame of any video.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train.  [default: torch's choice]")
+@click.pass_obj
+def audit_command(
+    state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], no_pictures: bool, **options: Any
+) -> None:
+    """Rank a RECIPE's training clips by how wrong their labels look; trains the teacher, which compress reuses.
+
+    Edit audit/audit.csv (or decide on the page), then: --set labels.trusted=FILE
+    """
+    from skd_edge.recipe.loader import load_recipe
+
+    loaded = load_recipe(recipe, sets)
+    state["run"] = out or Path("runs", loaded.name)
+    from rich.console import Console
+
+    from skd_edge.pipeline.audit_labels import audit_labels
+
+    click.echo(audit_labels(loaded, state["run"], console=Console(stderr=True), pictures=not no_pictures, **options))
+
+
+@click.group()
+def data() -> None:
+    """Look at a recipe's clips, or make some."""
+
+
+@data.command("scan")
+@click.argument("recipe")
+@click.option("--out", type=AnyPath, default=Path("quarantine.csv"), show_default=True, help="The list of what failed.")
+@click.option("--timeout", "patience", type=click.FloatRange(1), default=60, show_default=True, help="Seconds a clip.")
+@click.option("--processes", type=click.IntRange(1, 1024), help="How many decode.  [default: one for each core]")
+@set_option
+def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) -> None:
+    """Decode every clip of a RECIPE once, and list those that cannot be read; compress leaves them out.
+
+    Stopped on the way, the same command goes on. What is decoded is kept: compress does not decode it again.
+    """
+    from skd_edge.data.scan import scan_clips
+    from skd_edge.recipe.loader import load_recipe
+    from skd_edge.run_folder import cache_root
+
+    loaded = load_recipe(recipe, sets)
+    click.echo(scan_clips(loaded, cache_root(), out, progress=make_progress_counter, **options).to_text())
+
+
+@data.command()
+@click.option("--out", type=AnyPath, required=True, help="The folder to fill.")
+@click.option("--train", type=int, help="Training clips.")
+@click.option("--val", type=int, help="Trusted validation clips.")
+@click.option("--test", type=int, help="Untouched test clips.")
+@click.option("--frames", type=int, help="Frames in each video.")
+@click.option("--size", type=int, help="Height and width, pixels.")
+@click.option("--difficulty", type=float, help="0 easy, 1 hard.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+def generate(out: Path, seed: int, **settings: float | None) -> None:
+    """Render clips whose class is a motion, as H.264 files."""
+    from skd_edge.recipe.data import GeneratedData
+    from skd_edge.recipe.loader import make_section_from_options
+
+    checked = make_section_from_options(GeneratedData, {"kind": "generated", **settings})
+    from skd_edge.data.sources.synthetic import generate_dataset as render
+
+    click.echo(render(out, checked, seed, progress=make_progress_counter("rendered")))

@@ -1,0 +1,125 @@
+"""Commands that write files of a network: ``export``, ``build``, ``bundle``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from skd_edge.cli.options import (
+    AnyPath,
+    ExistingFolder,
+    clip_options,
+    json_option,
+    make_progress_counter,
+    parse_json_object,
+    parse_list,
+    spec_options,
+)
+
+_SPEC_OPTION_NAMES, _CLIP_OPTION_NAMES = (
+    ("family", "width", "depths", "temporal", "expand"),
+    ("frames", "size", "sampling", "stride", "fit", "mean", "std"),
+)
+
+
+@click.command("export")
+@click.argument("source")
+@click.option("--out", type=AnyPath, help="The bundle's folder.  [default: NAME-bundle]")
+@click.option("--name", help="Of the network.  [default: SOURCE's]")
+@click.option("--recipe", help="Take spec, clip and licences from this recipe ...")
+@click.option("--network", "member", help="... where the network has this name.")
+@spec_options
+@clip_options
+@click.option(
+    "--classes",
+    type=parse_list,
+    metavar="A,B,...",
+    help="Names in the order of the logits, or a file with one a line.",
+)
+@click.option("--clips", type=ExistingFolder, help="Real videos, best one folder a class: to compare and to calibrate.")
+@click.option("--precisions", type=parse_list, metavar="A,B,...", help="[default: fp32]")
+@click.option("--contract", type=click.Choice(["clip", "frames"]), help="Normalised clips, or uint8.  [default: clip]")
+@click.option("--litert", is_flag=True, help="Also a .tflite file for LiteRT.")
+@click.option("--calibration", type=click.IntRange(1), help="Clips that INT8 calibration sees.  [default: 128]")
+@click.option("--most", type=click.IntRange(2), help="Clips read in all.  [default: 1024]")
+@click.option("--arguments", type=parse_json_object, metavar="JSON", help="Of the factory.")
+@click.option("--input", "takes", type=click.Choice(["clip", "frames-first", "frames"]), help="[default: clip]")
+@click.option("--weights", type=AnyPath, help="Tensors for the factory's network.")
+@click.option("--allow-code", is_flag=True, help="Let the factory run: somebody's code.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
+@json_option
+def export_command(
+    source: str, out: Path | None, recipe: str | None, as_json: bool, dry_run: bool, **options: Any
+) -> None:
+    """Export a network that was not made here into a bundle, compared with it on real clips.
+
+    SOURCE is a checkpoint of the own family (its spec by options or from a recipe), or a factory,
+    package.module:callable.
+    """
+    from skd_edge.pipeline.export_model.export_model import export_model
+    from skd_edge.pipeline.export_model.request import make_export_request
+    from skd_edge.recipe.loader import load_recipe
+
+    spec, clip = ({key: options.pop(key) for key in keys} for keys in (_SPEC_OPTION_NAMES, _CLIP_OPTION_NAMES))
+    request = make_export_request(
+        source, recipe=load_recipe(recipe) if recipe else None, network=spec, clip=clip, **options
+    )
+    on_stage = (lambda text: click.echo(f"{text} ...", err=True)) if sys.stderr.isatty() else None
+    bundle_folder = out or Path(f"{request.name}-bundle")
+    result = export_model(
+        request, bundle_folder, dry_run=dry_run, on_stage=on_stage, progress=make_progress_counter("decoded")
+    )
+    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
+
+
+@click.command("build")
+@click.argument("source", type=AnyPath)
+@click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
+@click.option("--sm", "sms", multiple=True, type=int, help="For GPUs of this compute capability, e.g. 86; repeatable.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
+@click.option("--workspace", type=click.IntRange(1), default=1024, show_default=True, help="MiB a layer may take.")
+@click.option("--timing-cache", type=AnyPath, metavar="FILE", help="Keep the builder's timings there (tensorrt).")
+@click.option("--ampere-plus", is_flag=True, help="One engine for every GPU from Ampere on, slower (tensorrt).")
+@click.option("--builds", type=click.IntRange(1, 20), default=1, show_default=True, help="Build each so often: spread.")
+@click.option("--out", type=AnyPath, help="The folder for the engines.  [default: SOURCE-engines]")
+@json_option
+def build_command(
+    source: Path,
+    batch: int,
+    workspace: int,
+    timing_cache: Path | None,
+    ampere_plus: bool,
+    out: Path | None,
+    as_json: bool,
+    **builder_options: Any,
+) -> None:
+    """Build TensorRT engines from a bundle or an ONNX file (SOURCE); a GPU is not needed with --sm.
+
+    An engine that no GPU has run is "built, not run": nothing is known of its answers. Without --sm: for the GPU here.
+    """
+    from skd_bench.runtimes.tensorrt.builder import BuildOptions
+    from skd_export.targets.tensorrt import build_engines
+
+    options = BuildOptions((1, 1, batch), workspace << 20, timing_cache=timing_cache, ampere_plus=ampere_plus)
+    made = build_engines(
+        source, out, options=options, progress=make_progress_counter("builder's step"), **builder_options
+    )
+    click.echo(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
+
+
+@click.command("bundle")
+@click.argument("bundle", type=ExistingFolder)
+@click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Clips in one query.")
+def bundle_command(bundle: Path, triton: Path, batch: int) -> None:
+    """Write a BUNDLE in the layout that a server wants; the bundle stays as it is."""
+    from skd_export.targets.triton import write_triton_repository
+
+    names = write_triton_repository(bundle, triton, largest_batch=batch)
+    click.echo(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")

@@ -1,0 +1,94 @@
+"""Options that several commands share, and what their callbacks need."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+ExistingPath = click.Path(exists=True, path_type=Path)
+
+
+AnyPath = click.Path(path_type=Path)
+
+
+set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. seed=1.")
+
+
+code_option = click.option("--allow-code", is_flag=True, help="Let the recipe's teacher.factory run: somebody's code.")
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """A,B,C, or the lines of a file."""
+    with suppress(OSError, ValueError):
+        if Path(text).is_file():
+            return tuple(line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip())
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise click.BadParameter(f'{text!r} is no JSON object, such as {{"classes": 5}}')
+
+
+def combine_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply_options(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply_options
+
+
+clip_options = combine_options(
+    click.option("--frames", type=int, help="Frames that the network takes.  [default: 8]"),
+    click.option("--size", type=int, help="Height and width that it takes.  [default: 32]"),
+    click.option("--sampling", type=click.Choice(["uniform", "dense"])),
+    click.option("--stride", type=int, help="Frames between two samples (dense)."),
+    click.option("--fit", type=click.Choice(["crop", "stretch", "pad"])),
+    click.option("--mean", type=float, nargs=3, help="Subtracted from red, green, blue (0 to 1)."),
+    click.option("--std", type=float, nargs=3, help="What they are divided by."),
+)
+
+
+spec_options = combine_options(
+    click.option("--family", type=click.Choice(["resnet", "mobile"]), help="Of a checkpoint.  [default: mobile]"),
+    click.option("--width", type=int, help="Channels of its first substage.  [default: 16]"),
+    click.option("--depths", type=parse_list, metavar="A,B,...", help="Blocks of its substages.  [default: 1,1,1,1]"),
+    click.option("--temporal", type=click.Choice(["none", "shift", "conv"]), help="[default: conv]"),
+    click.option("--expand", type=int, help="Expansion of the mobile family.  [default: 2]"),
+)
+
+
+def make_progress_counter(label: str) -> Callable[[int, int], None] | None:
+    """Shows (done, total) on one line of a terminal, at most thirty times a second; None where nobody watches."""
+    if not sys.stderr.isatty():
+        return None
+    last_shown = 0.0
+
+    def show_progress(done: int, total: int) -> None:
+        nonlocal last_shown
+        if done == total or time.monotonic() - last_shown > 0.03:
+            last_shown = time.monotonic()
+            click.echo(f"\r{label} {done} of {total}" + "\n" * (done == total), err=True, nl=False)
+
+    return show_progress
+
+
+def exit_with(code: int) -> None:
+    if code:
+        click.get_current_context().exit(code)
