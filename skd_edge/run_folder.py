@@ -18,12 +18,43 @@ from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic
 
 JOURNAL_FILE = "journal.jsonl"
+# Raised when files of a cache or a run folder change their place or their form: older ones are refused, not read wrongly.
+LAYOUT_VERSION = 2
+LAYOUT_FILE = "layout_version"
 
 
-def cache_root() -> Path:
-    """Where decoded clips, jobs and teachers' answers are kept between runs (``SKD_EDGE_CACHE``)."""
+def open_cache() -> Path:
+    """The folder of decoded clips, jobs and teacher outputs that runs share (``SKD_EDGE_CACHE``), made when missing.
+
+    Raises:
+        UserError: It holds the files of another version; says what to delete.
+    """
     given = os.environ.get("SKD_EDGE_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
+    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
+    if (found := _find_other_layout(cache)) is not None:
+        raise UserError(
+            f"the cache {cache} has {found}, this skd-edge needs version {LAYOUT_VERSION}; delete the folder (it holds "
+            "nothing that cannot be made again), or name another one with SKD_EDGE_CACHE"
+        )
+    with suppress(OSError):  # whoever writes into the cache reports it
+        _write_layout_version(cache)
+    return cache
+
+
+def _find_other_layout(folder: Path) -> str | None:
+    """The layout of a folder that this version cannot use, in words; None where the folder is new, or fits."""
+    try:
+        version = (folder / LAYOUT_FILE).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        is_new = not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())
+        return None if is_new else "no layout version"
+    return None if version == str(LAYOUT_VERSION) else f"layout version {version[:20]}"
+
+
+def _write_layout_version(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / LAYOUT_FILE).exists():
+        write_atomic(folder / LAYOUT_FILE, f"{LAYOUT_VERSION}\n")
 
 
 class RunFolder(ABC):
@@ -31,7 +62,7 @@ class RunFolder(ABC):
 
     Args:
         folder: the run folder.
-        cache: see :func:`cache_root`.
+        cache: see `open_cache`.
     """
 
     def __init__(self, folder: Path, cache: Path) -> None:
@@ -80,17 +111,19 @@ class Run(RunFolder):
     """
 
     def __init__(self, folder: Path, recipe: str) -> None:
-        super().__init__(folder, cache_root())
+        super().__init__(folder, open_cache())
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            others = any(path.name != ".lock" for path in folder.iterdir())
+            others = any(path.name not in {".lock", LAYOUT_FILE} for path in folder.iterdir())
         except OSError as error:
             raise UsageError(
                 f"cannot use {folder} as the run folder: {error.strerror}; choose another with --out"
             ) from None
         if others and not (folder / JOURNAL_FILE).exists():
-            raise UsageError(f"{folder} is not empty and is no run of skd-edge; choose a new folder with --out")
+            raise UsageError(f"{folder} is not empty and is not a run of skd-edge; choose a new folder with --out")
+        check_run_layout(folder)
         self._lock = self._acquire_lock()
+        _write_layout_version(folder)
         _repair_journal(
             folder / JOURNAL_FILE
         )  # before anything else is written: a run that is killed here is still ours
@@ -129,6 +162,19 @@ class Run(RunFolder):
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def check_run_layout(folder: Path) -> None:
+    """Refuse a run folder whose files another version wrote.
+
+    Raises:
+        UsageError: Its layout is not this version's; says what to delete.
+    """
+    if (found := _find_other_layout(folder)) is not None:
+        raise UsageError(
+            f"the run folder {folder} has {found}, this skd-edge needs version {LAYOUT_VERSION}; delete the folder, or "
+            "choose another with --out"
+        )
 
 
 def _repair_journal(journal: Path) -> None:

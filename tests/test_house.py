@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -119,3 +120,34 @@ def test_the_wheel_holds_everything_that_is_read_at_run_time(wheel, root, tree):
 def test_the_wheel_holds_nothing_else(wheel):
     tops = {Path(name).parts[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"skd_edge", "skd_export", "skd_bench"}
+
+
+# ------------------------------------------------------------------------------------------ what .ci/house.py counts
+@pytest.fixture(scope="module")
+def house(root) -> dict[str, object]:
+    return runpy.run_path(str(root / ".ci" / "house.py"))
+
+
+def test_the_roots_are_small_and_folders_fit_in_view(house):
+    assert house["files_in_root"]("skd_edge") <= 4
+    assert house["files_in_root"]("skd_bench") <= 7
+    assert {folder: count for folder, count in house["files_by_folder"]().items() if count > 14} == {}
+
+
+def test_no_modules_import_each_other(house):
+    assert house["import_circles"]() == []
+
+
+def test_names_say_what_is_inside(house):
+    assert house["one_word_share"]() <= 0.2
+    assert house["banned_identifiers"]() == []
+
+
+def test_tests_mirror_the_modules(house):
+    assert len(house["unmirrored"]()) <= 0.35 * len(house["modules"]())
+
+
+def test_what_travels_to_a_device_knows_nothing_of_torch(root, tree):
+    inside = [f for f in tree if f.parts[:2] == ("bench", "skd_bench") and f.suffix == ".py"]
+    assert len(inside) > 50
+    assert [f.as_posix() for f in inside if re.search(r"[\"']torch[\"'.]|import torch", (root / f).read_text())] == []

@@ -60,10 +60,10 @@ def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) 
     """
     from skd_edge.data.scan import scan_clips
     from skd_edge.recipe.loader import load_recipe
-    from skd_edge.run_folder import cache_root
+    from skd_edge.run_folder import open_cache
 
     loaded = load_recipe(recipe, sets)
-    click.echo(scan_clips(loaded, cache_root(), out, progress=make_progress_counter, **options).to_text())
+    click.echo(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
 
 
 @data.command()

@@ -32,7 +32,7 @@ from skd_edge.models.substages import LogitsOnly
 from skd_edge.models.tsm import TSM
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import Runtime
-from skd_edge.run_folder import cache_root
+from skd_edge.run_folder import open_cache
 from skd_edge.schedule.candidates import Deployment
 from skd_export.analysis.openvino_profile import profile_with_openvino
 from skd_export.analysis.parity import ParityBounds, compute_parity, compute_torch_logits, find_violated_bound
@@ -99,7 +99,7 @@ class CandidateEvaluator:
 
     def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path, device: Device | None = None) -> None:
         self.recipe, self.classes, self.folder = recipe, classes, folder
-        self.graph_cache = cache_root() / "graphs"
+        self.graph_cache = open_cache() / "graphs"
         self.device = device or Device(recipe.bench)
         _, self.preprocess = inference_preprocessing(recipe.clip)
         self.log: Callable[[str], None] = lambda line: None

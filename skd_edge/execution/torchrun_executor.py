@@ -17,7 +17,7 @@ from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, RunFolder, cache_root
+from skd_edge.run_folder import Run, RunFolder, open_cache
 
 
 class TorchrunExecutor(LocalExecutor):
@@ -51,7 +51,7 @@ def run_worker_rank(process_group: ProcessGroup, recipe: Recipe, folder: Path) -
     executor: LocalExecutor | None = None
     while (job := process_group.broadcast(None)) is not None:
         if executor is None:  # the clips are decoded when the first process speaks of a job
-            run_folder = _WorkerRunFolder(folder, cache_root())
+            run_folder = _WorkerRunFolder(folder, open_cache())
             executor = LocalExecutor(
                 run_folder,
                 load_training_data(recipe, run_folder.cache),

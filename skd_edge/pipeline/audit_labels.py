@@ -33,7 +33,7 @@ from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.audit_html import render_audit_html
 from skd_edge.report.contact_sheet import build_contact_sheet
-from skd_edge.run_folder import Run, cache_root
+from skd_edge.run_folder import Run, open_cache
 
 AUDIT_FOLDER, AUDIT_SHEET = "audit", "audit.csv"
 
@@ -170,7 +170,7 @@ def _make_contact_sheets(
     """A contact sheet for each of these clips, by name."""
     train, preprocess = training_data.clips.train, inference_preprocessing(recipe.clip)[1]
     listing = list_clips(
-        recipe.data, seed=recipe.seed, cache=cache_root(), external_labels=recipe.labels.has_external_sources
+        recipe.data, seed=recipe.seed, cache=open_cache(), external_labels=recipe.labels.has_external_sources
     )
     # Of a part of a file (a span of time, a place in a shard) the stored frames are shown.
     paths = {e.name: e.path for e in listing.entries if e.split == "train" and e.span == WHOLE_FILE}

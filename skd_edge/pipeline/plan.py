@@ -24,7 +24,7 @@ from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.tsm import count_parameters
 from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
-from skd_edge.run_folder import cache_root
+from skd_edge.run_folder import open_cache
 from skd_edge.schedule.candidates import list_candidates, list_deployments
 from skd_edge.schedule.search_space import build_network_grid, resolve_auto, shortlist_networks
 
@@ -300,7 +300,7 @@ def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepT
 
 def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], DatasetFingerprint | None]:
     """Clips, clips by split, classes, and the facts that name jobs where the clips are decoded already."""
-    cache = cache_root()
+    cache = open_cache()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
         splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -319,7 +319,7 @@ def _estimate_data_seconds(recipe: Recipe, count: int, fingerprint: DatasetFinge
 
 
 def _is_finished(job: TrainingJob, out: Path | None) -> bool:
-    homes = [cache_root() / "jobs", *([out / "jobs"] if out else [])]
+    homes = [open_cache() / "jobs", *([out / "jobs"] if out else [])]
     return any((home / job.hash / "job.json").exists() for home in homes)
 
 

@@ -59,7 +59,7 @@ def reselect(
         console: where the candidates are shown.
 
     Raises:
-        UsageError: It is no run, or something other than ``choice`` is changed.
+        UsageError: It is not a run, or something other than ``choice`` is changed.
         UserError: The run trained no student yet, or holds no measurements.
     """
     began, run_console = time.monotonic(), RunConsole(console)
@@ -141,10 +141,10 @@ def load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tuple
     """The run's recipe with its choice changed, and as it was.
 
     Raises:
-        UsageError: It is no run, or something other than ``choice`` is changed.
+        UsageError: It is not a run, or something other than ``choice`` is changed.
     """
     if not (folder / JOURNAL_FILE).exists():
-        raise UsageError(f"{folder} is no run of skd-edge; give the folder that compress wrote")
+        raise UsageError(f"{folder} is not a run of skd-edge; give the folder that compress wrote")
     file = str(folder / "recipe.yaml")
     before, after = load_recipe(file), load_recipe(file, sets)
     if after.model_copy(update={"choice": before.choice}) != before:

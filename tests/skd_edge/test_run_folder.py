@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UsageError, UserError
-from skd_edge.run_folder import Run, cache_root, read_journal
+from skd_edge.run_folder import LAYOUT_VERSION, Run, open_cache, read_journal
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from skd_edge.run_folder import Run
 with Run(Path(sys.argv[1]), "name: held\\n") as run:
-    run.journal("started")
+    run.record_event("started")
     print("held", flush=True)
     time.sleep(600)
 """
@@ -37,7 +37,7 @@ def test_a_new_folder_and_a_run_of_ours(tmp_path):
 
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"x")
-    with pytest.raises(UsageError, match=f"{tmp_path} is not empty and is no run of skd-edge"):
+    with pytest.raises(UsageError, match=f"{tmp_path} is not empty and is not a run of skd-edge"):
         Run(tmp_path, "")
     assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
 
@@ -105,7 +105,7 @@ def test_an_unfinished_job_is_neither_published_nor_taken(tmp_path):
         one.job_folder("abc").mkdir(parents=True)
         (one.job_folder("abc") / "state.pt").write_bytes(b"half")
         assert not one.fetch_job("abc")
-        there = cache_root() / "jobs" / "abc"
+        there = open_cache() / "jobs" / "abc"
         there.mkdir(parents=True)
         (there / "weights.safetensors").write_text("half")
         assert not one.fetch_job("abc")
@@ -121,13 +121,49 @@ def test_publishing_twice_keeps_the_first(tmp_path):
         finish(two, "abc", "second")
         one.publish_job("abc")
         two.publish_job("abc")
-    assert (cache_root() / "jobs" / "abc" / "weights.safetensors").read_text() == "first"
+    assert (open_cache() / "jobs" / "abc" / "weights.safetensors").read_text() == "first"
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path, own_places):
-    assert cache_root() == own_places
+    assert open_cache() == own_places
     monkeypatch.delenv("SKD_EDGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root() == tmp_path / "skd-edge"
+    assert open_cache() == tmp_path / "skd-edge"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_root() == Path.home() / ".cache" / "skd-edge"
+    assert open_cache() == Path.home() / ".cache" / "skd-edge"
+
+
+def test_a_cache_of_another_layout_is_refused_with_what_to_delete(own_places):
+    (own_places / "legs" / "abc").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=rf"{own_places} has no layout version, .* needs version \d+; delete the folder"
+    ):
+        open_cache()
+    (own_places / "layout_version").write_text("1\n")
+    with pytest.raises(UserError, match="has layout version 1,"):
+        open_cache()
+
+
+def test_a_new_cache_says_which_layout_it_has(own_places):
+    assert open_cache() == own_places
+    (own_places / "jobs").mkdir()
+    assert open_cache() == own_places
+    assert int((own_places / "layout_version").read_text()) == LAYOUT_VERSION
+
+
+def test_a_run_folder_of_another_layout_is_refused_and_left_alone(own_places, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "journal.jsonl").write_text('{"event": "started"}\n')
+    with pytest.raises(UsageError, match="has no layout version, .* choose another with --out"):
+        Run(folder, "name: x\n")
+    assert [path.name for path in folder.iterdir()] == ["journal.jsonl"]
+
+
+def test_a_run_that_was_killed_before_its_journal_goes_on(own_places, tmp_path):
+    with Run(tmp_path / "run", "name: x\n"):
+        pass
+    (tmp_path / "run" / "journal.jsonl").unlink()
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    with Run(tmp_path / "run", "name: x\n") as run:
+        run.record_event("started")

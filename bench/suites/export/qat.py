@@ -41,7 +41,7 @@ from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import NetworkSpec, Recipe
-from skd_edge.run_folder import Run, cache_root
+from skd_edge.run_folder import Run, open_cache
 from skd_export.analysis.parity import compute_parity, compute_torch_logits
 from skd_export.exporter import QuantizationConfig, make_artefacts, read_metadata
 from skd_export.quantization.quantize import needs_reduced_range
@@ -125,7 +125,7 @@ class StudentScorer:
 def measure(seed: int, name: str, runs: Path) -> Json:
     """Train a student and both continuations, make its five files, score and time them."""
     recipe = load_study_recipe(seed, STUDENTS[name])
-    training_data = load_training_data(recipe, cache_root())
+    training_data = load_training_data(recipe, open_cache())
     with (
         Run(runs / f"{name.replace(', ', '-')}-{seed}", resolved_yaml(recipe)) as run,
         tempfile.TemporaryDirectory() as folder,

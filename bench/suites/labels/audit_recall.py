@@ -30,7 +30,7 @@ from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.pipeline.audit_labels import estimate_labels_with_teacher
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
-from skd_edge.run_folder import Run, cache_root
+from skd_edge.run_folder import Run, open_cache
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, PAGE = ROOT / "bench/results/audit.json", ROOT / "docs/labels.md"
@@ -43,7 +43,7 @@ def measure(data: str, kind: str, rate: float, seed: int, runs: Path) -> Json:
     """One cell: train the teacher, audit, compare with what was planted."""
     noise = (f"labels.noise.kind={kind}", f"labels.noise.rate={rate}")
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *noise])
-    training_data = load_training_data(recipe, cache_root())
+    training_data = load_training_data(recipe, open_cache())
     with Run(runs / f"{data}-{kind}-{rate}-{seed}", resolved_yaml(recipe)) as run:
         executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         began = time.monotonic()

@@ -28,7 +28,7 @@ from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import cache_root
+from skd_edge.run_folder import open_cache
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/generated_set.json", ROOT / "docs/generated_set.md"
@@ -51,7 +51,7 @@ CHANGES = {"all frames": lambda clips, seed: clips, "one frame": repeat_middle_f
 
 def measure_accuracy(recipe: Recipe, learner: str, clips: ClipDataset) -> float:
     """Test accuracy of one network of the recipe, trained alone on the listed labels for its epochs."""
-    job_factory = JobFactory(recipe, fingerprint_of(load_training_data(recipe, cache_root())))
+    job_factory = JobFactory(recipe, fingerprint_of(load_training_data(recipe, open_cache())))
     job = (
         job_factory.make_plain_teacher_job()
         if learner == recipe.teacher.name
@@ -68,7 +68,7 @@ def study(seed: int, sets: list[str]) -> dict[str, object]:
     """All rows of one seed; the clips are drawn anew with it."""
     recipe = load_recipe("quickstart", [f"seed={seed}", "labels.noise.kind=none", "schedule.controls=[alone]", *sets])
     assert isinstance(recipe.data, GeneratedData)
-    clips = load_training_data(recipe, cache_root()).clips
+    clips = load_training_data(recipe, open_cache()).clips
     row: dict[str, object] = {"seed": seed, "difficulty": recipe.data.difficulty}
     for name, change in CHANGES.items():
         view = replace(clips, **{s: change(getattr(clips, s), seed) for s in ("train", "val", "test")})

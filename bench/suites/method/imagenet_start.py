@@ -30,7 +30,7 @@ from skd_edge.execution.job_graph import JobFactory, fingerprint_of
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.catalogue import describe_network
 from skd_edge.recipe.loader import load_recipe
-from skd_edge.run_folder import cache_root
+from skd_edge.run_folder import open_cache
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/imagenet_start.json", ROOT / "docs/imagenet_start.md"
@@ -56,7 +56,7 @@ def train_arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
     """One network trained alone on clean labels: test accuracy (0 to 1), parameters, MACs, seconds."""
     changes = ["labels.noise.kind=none", "schedule.controls=[]", "choice.budget=1000 ms", f"teacher={teacher}"]
     recipe = load_recipe(ROOT / "recipes/human_motion.yaml", [*changes, f"seed={seed}", *sets])
-    training_data = load_training_data(recipe, cache_root())
+    training_data = load_training_data(recipe, open_cache())
     clips, preprocess = training_data.clips, inference_preprocessing(recipe.clip)[1]
     spec = JobFactory(recipe, fingerprint_of(training_data)).make_plain_teacher_job().spec
     targets = np.eye(len(clips.classes), dtype=np.float32)[clips.train.labels]

@@ -33,7 +33,7 @@ from skd_edge.execution.threads import configure_threads
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, cache_root
+from skd_edge.run_folder import Run, open_cache
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench/results/method.jsonl"
@@ -69,7 +69,7 @@ def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info:
     times = {"teacher_epochs": row.stretch * row.teacher, "epochs": row.stretch * row.student}
     epochs = {key: round(by * getattr(recipe.training, key)) for key, by in times.items()}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
-    training_data = load_training_data(recipe, cache_root())
+    training_data = load_training_data(recipe, open_cache())
     with Run(runs / f"{data}-{noise}-{row.name.replace(' ', '_')}-{seed}", resolved_yaml(recipe)) as run:
         executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         job = row.build_job(JobFactory(recipe, fingerprint_of(training_data)), recipe.students[0])

@@ -44,7 +44,7 @@ from skd_edge.pipeline.console import RunConsole
 from skd_edge.pipeline.stages.benchmark_untrained import benchmark_untrained, median_ms
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, cache_root
+from skd_edge.run_folder import Run, open_cache
 from skd_edge.schedule.candidates import TEACHER_KEY
 from skd_edge.schedule.selection import CandidateMetrics, select_candidate
 from skd_edge.schedule.successive_halving import Search, truncate_job
@@ -74,7 +74,7 @@ class Study:
 
     def __init__(self, recipe: Recipe, run: Run, console: RunConsole) -> None:
         self.recipe, self.run, self.console = recipe, run, console
-        self.training_data: TrainingData = load_training_data(recipe, cache_root())
+        self.training_data: TrainingData = load_training_data(recipe, open_cache())
         self.executor = LocalExecutor(run, self.training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         self.job_factory = JobFactory(recipe, fingerprint_of(self.training_data))
         scale = CandidateEvaluator(recipe, self.training_data.clips.classes, run.folder / "artefacts")

@@ -20,7 +20,7 @@ from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, cache_root, read_journal
+from skd_edge.run_folder import Run, open_cache, read_journal
 
 RECIPE = """
 name: given
@@ -45,7 +45,7 @@ def recipe(tmp_path):
 
 
 def test_a_given_teacher_is_not_trained_and_teaches(recipe, tmp_path):
-    material = load_training_data(recipe, cache_root())
+    material = load_training_data(recipe, open_cache())
     nodes = build_recipe_job_graph(recipe, fingerprint_of(material), recipe.students)
     assert [n.spec.role for n in nodes][:2] == ["teacher", "student"]
     with Run(tmp_path / "run", "x: 1") as run:
@@ -64,7 +64,7 @@ def test_a_given_teacher_is_not_trained_and_teaches(recipe, tmp_path):
 
 def test_a_teacher_of_another_shape_is_refused(recipe, tmp_path):
     other = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"width": 12})})
-    material = load_training_data(other, cache_root())
+    material = load_training_data(other, open_cache())
     node = build_recipe_job_graph(other, fingerprint_of(material), other.students)[0]
     with Run(tmp_path / "run", "x: 1") as run:
         engine = LocalExecutor(run, material, other.labels, inference_preprocessing(other.clip)[1])
@@ -79,7 +79,7 @@ def test_a_job_that_diverges_twice_stops_and_the_journal_says_why(recipe, tmp_pa
     monkeypatch.setattr(
         module, "compute_loss_terms", lambda *x: whole(*x) | {"correlation": torch.tensor(float("nan"))}
     )
-    material = load_training_data(recipe, cache_root())
+    material = load_training_data(recipe, open_cache())
     teacher, student, *_ = build_recipe_job_graph(recipe, fingerprint_of(material), recipe.students)
 
     def train() -> None:

@@ -15,7 +15,7 @@ from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.pipeline.stages.train import train
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, cache_root, read_journal
+from skd_edge.run_folder import Run, open_cache, read_journal
 from skd_edge.schedule.successive_halving import Search
 
 RECIPE = Recipe.model_validate(
@@ -50,7 +50,7 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
         return whole(job, *args, **kw)
 
     monkeypatch.setattr(engines, "train_job", too_large)
-    material = load_training_data(RECIPE, cache_root())
+    material = load_training_data(RECIPE, open_cache())
 
     def run_it(name):
         with Run(tmp_path / name, "x: 1") as run:

@@ -14,7 +14,7 @@ from skd_edge.labels.csv_files import read_sheet, write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.audit_labels import audit_labels
 from skd_edge.recipe.loader import load_recipe
-from skd_edge.run_folder import cache_root, read_journal
+from skd_edge.run_folder import open_cache, read_journal
 
 TINY = {
     "name": "tiny",
@@ -52,7 +52,7 @@ def test_the_whole_way(recipe, tmp_path, capsys):
 
     # Only the teacher was trained, and they are the very jobs that compress would train first.
     loaded = load_recipe(str(recipe))
-    material = load_training_data(loaded, cache_root())
+    material = load_training_data(loaded, open_cache())
     wanted = {
         n.hash
         for n in build_recipe_job_graph(loaded, fingerprint_of(material), loaded.students)

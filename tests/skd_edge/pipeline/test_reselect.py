@@ -73,7 +73,7 @@ def test_nothing_but_the_choice_may_change(run):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is not a run"):
         reselect(tmp_path)
 
 
