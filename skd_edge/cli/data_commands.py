@@ -50,7 +50,7 @@ def data() -> None:
 @data.command("scan")
 @click.argument("recipe")
 @click.option("--out", type=AnyPath, default=Path("quarantine.csv"), show_default=True, help="The list of what failed.")
-@click.option("--timeout", "patience", type=click.FloatRange(1), default=60, show_default=True, help="Seconds a clip.")
+@click.option("--timeout", type=click.FloatRange(1), default=60, show_default=True, help="Seconds a clip.")
 @click.option("--processes", type=click.IntRange(1, 1024), help="How many decode.  [default: one for each core]")
 @set_option
 def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) -> None:
