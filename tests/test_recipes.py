@@ -1,4 +1,4 @@
-"""The recipes that ship: each loads, says what it is, reads back as written; the reference is current."""
+"""The recipes of the package are valid, short and described; and docs/recipes.md is up to date."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ def load(path: Path | str, *overrides: str) -> Recipe:
     return load_recipe(path, overrides, env=Anything())
 
 
-def test_all_of_them_ship():
+def test_all_recipes_are_in_the_package():
     assert shipped_recipes() == [path.stem for path in RECIPES]
     assert "quickstart" in shipped_recipes()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_validates(path):
+def test_it_is_valid(path):
     recipe = load(path)
     assert recipe.name == path.stem
-    assert load(path.stem) == recipe  # by its bare name too
+    assert load(path.stem) == recipe  # also by its name alone
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_reads_back_as_it_was_written(path, tmp_path):
+def test_it_can_be_written_and_loaded_again(path, tmp_path):
     recipe = load(path)
     (tmp_path / "r.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
     assert load(tmp_path / "r.yaml") == recipe
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_is_short_and_says_what_it_is_for(path):
+def test_it_is_short_and_starts_with_a_comment(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     assert len(lines) <= MOST_LINES
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_tries_what_the_main_job_promises(path):
-    """Two paths, two students within the budget and one beside it, two precisions, a control."""
+def test_it_has_the_parts_of_the_main_job(path):
+    """At least two cascade paths, two students, two precisions, a control and a budget."""
     recipe = load(path)
     assert len(recipe.cascade_paths) >= 2
     assert len(recipe.students) >= 2
@@ -65,7 +65,7 @@ def test_it_tries_what_the_main_job_promises(path):
     assert recipe.choice.budget is not None
 
 
-def test_the_quickstart_needs_nothing():
+def test_the_quickstart_needs_no_files():
     recipe = load("quickstart")
     assert recipe.data.kind == "generated"
     assert recipe.labels.noise.rate == 0.4
@@ -77,20 +77,20 @@ def reference() -> dict[str, object]:
     return runpy.run_path(str(ROOT / "docs/generate_recipes_md.py"))
 
 
-def test_the_reference_is_current(reference):
+def test_the_reference_is_up_to_date(reference):
     written = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
     assert written == reference["page"](), "run: python docs/generate_recipes_md.py"
 
 
-def test_the_reference_says_something_about_every_key():
+def test_the_reference_describes_every_key():
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| *(.*?) *\|$", (ROOT / "docs/recipes.md").read_text("utf-8"), flags=re.M)
     assert {key for key, _, _ in rows} >= set(recipe_schema()["properties"])
-    assert [key for key, _, what in rows if not what] == []
+    assert [key for key, _, meaning in rows if not meaning] == []
 
 
-def test_no_note_describes_a_key_that_is_gone(reference):
+def test_every_note_describes_an_existing_key_without_a_description(reference):
     defs = recipe_schema()["$defs"] | {"": recipe_schema()}
     for name in reference["NOTES"]:
         section, key = name.split(".")
         assert key in defs[section]["properties"], name
-        assert "description" not in defs[section]["properties"][key], f"{name} has words of its own in recipe.py now"
+        assert "description" not in defs[section]["properties"][key], f"{name} has a description in skd_edge/recipe now; remove the note"

@@ -1,1 +1,1 @@
-"""The scale: everything that runs on the device; numpy and one runtime, never torch."""
+"""Everything that runs on the device: decoding, inference, benchmarks. Needs numpy and one runtime, never torch."""

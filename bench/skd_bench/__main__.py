@@ -1,4 +1,7 @@
-"""`python -m skd_bench BUNDLE`: check a bundle and measure it on this machine. Needs numpy and a runtime, no more."""
+"""The command `python -m skd_bench BUNDLE`: check a bundle and benchmark it on this machine.
+
+It needs numpy and one runtime, and no other package.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: Without the program's name; None for the process' own.
+        arguments: The arguments without the program's name; None: those of the process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the command line is wrong.
+        The exit code: 0 finished, 1 failed, 2 wrong command line, 130 stopped with Ctrl-C.
     """
     options = _build_parser().parse_args(arguments)
     try:
@@ -58,46 +61,46 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m skd_bench",
         description="Check a bundle's hashes and measure its artefacts on this machine.",
-        epilog="Exit codes: 0 done, 1 failed, 2 the command line is wrong.",
+        epilog="Exit codes: 0 finished, 1 failed, 2 wrong command line, 130 stopped with Ctrl-C.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="the folder with manifest.json")
+    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder, which contains manifest.json")
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     for name, default, help_text in (
         ("processes", 5, "fresh processes"),
-        ("queries", 240, "timed queries for each artefact in each process"),
-        ("threads", 1, "threads a query may use"),
+        ("queries", 240, "timed queries of each artefact in each process"),
+        ("threads", 1, "threads that a query may use"),
     ):
         parser.add_argument(
             f"--{name}", type=_parse_count, default=default, metavar="N", help=f"{help_text} (default {default})"
         )
-    help_text = "also measure the files on this runtime; may be given again"
+    help_text = "also measure the files on this runtime; may be repeated"
     parser.add_argument("--runtime", dest="runtimes", action="append", default=[], metavar="NAME", help=help_text)
-    help_text = f"of {', '.join(SCENARIOS)}; may be given again"
+    help_text = f"also measure this scenario: {', '.join(SCENARIOS)}; may be repeated"
     parser.add_argument("--scenario", dest="scenarios", action="append", default=[], metavar="NAME", help=help_text)
-    parser.add_argument("--batches", type=batches, default=[], metavar="1,2,4", help="clips in a query, a row each")
-    parser.add_argument("--bound", type=float, metavar="MS", help="find the batch of the highest throughput within MS")
-    help_text = "also measure an engine of skd-edge build; may be given again"
+    help_text = "also measure queries of this many clips"
+    parser.add_argument("--batches", type=_parse_batches, default=[], metavar="1,2,4", help=help_text)
+    help_text = "find the batch size with the highest throughput whose latency is at most MS milliseconds"
+    parser.add_argument("--bound", type=float, metavar="MS", help=help_text)
+    help_text = "also measure an engine built by skd-edge build; may be repeated"
     parser.add_argument(
         "--engine", dest="engines", type=Path, action="append", default=[], metavar="FILE", help=help_text
     )
-    parser.add_argument("--out", metavar="FILE.json", help="write the result, and every sample beside it as FILE.npz")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be measured, and stop")
+    parser.add_argument("--out", metavar="FILE.json", help="write the result, and all samples beside it as FILE.npz")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be measured, and stop")
     return parser
 
 
-def batches(text: str) -> list[int]:
-    """Batch sizes such as "1,2,8".
-
-    Raises:
-        ValueError: A part is no whole number.
-    """
-    return [int(part) for part in text.split(",")]
+def _parse_batches(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers; write 1,2,8 for example") from None
 
 
 def _parse_count(text: str) -> int:
     value = int(text) if text.isdecimal() and len(text) < 8 else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 9999999")
     return value
 
 

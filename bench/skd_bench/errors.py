@@ -1,11 +1,12 @@
-"""The one exception that a user is shown: what was given, why it cannot be, and what to do."""
+"""The exceptions whose message is shown to the user: what was given, why it is wrong, and what to do."""
 
 
 class UserError(Exception):
-    """A mistake or a missing thing that the user can act on; the command line prints it without a traceback.
+    """A problem that the user can solve; the command line prints its message without a traceback.
 
     Attributes:
-        exit_code: 1 when the work failed, 2 when the recipe or the command line is wrong.
+        exit_code: Of the process: 1 when the work failed, 2 when the recipe or the command line is wrong, 75 when the
+            work stopped and can be resumed (for example after a full disk).
     """
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, and hashes to know them by."""
+"""Atomic file writes, which leave either the whole file or none, and SHA-256 hashes of files."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _PRIVATE_SUFFIX = ".part"
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
-    """Write a whole file or nothing: a temporary file beside it, fsync, then a rename over the name.
+    """Write a file atomically: a temporary file in the same folder, fsync, then a rename.
 
     Args:
-        path: Where the file goes. Its folder is made when missing; a file already there is replaced.
-        data: The content; text is written as UTF-8 with the newlines it has.
+        path: The file to write. A missing folder is created; an existing file is replaced.
+        data: The content. Text is encoded as UTF-8; its newlines are not changed.
 
     Returns:
         The path that was written.
 
     Raises:
-        UserError: The folder or the file cannot be written (permissions, full disk, a folder of that name).
+        UserError: The folder or the file cannot be written (permissions, full disk, a folder with that name). After a
+            full disk, `exit_code` is 75.
     """
     path = Path(path)
     content = data.encode("utf-8") if isinstance(data, str) else data
-    # A name of our own instead of mkstemp: that one forces mode 0600, and a bundle is there to be shared.
+    # Not mkstemp: it sets mode 0600, and other users must be able to read a bundle.
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +42,10 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        disk_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that you may write and that has room",
-            exit_code=75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1,  # 75: paused; more room is all it needs
+            f"cannot write {path}: {error.strerror or error}; choose a folder with write permission and free space",
+            exit_code=75 if disk_full else 1,  # 75: the work can be resumed once there is space
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -52,7 +54,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the file system offers that."""
+    """Make the rename survive a power failure, on file systems that support it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -65,22 +67,22 @@ def write_json(path: Path | str, obj: object) -> Path:
     """Write an object as readable JSON (two spaces, UTF-8, a final newline), atomically.
 
     Args:
-        path: Where the file goes.
-        obj: Anything `json` can write. Key order is kept, so equal objects give equal bytes.
+        path: The file to write.
+        obj: Anything that `json` can write. Keys stay in their order, so equal objects give equal bytes.
 
     Returns:
         The path that was written.
 
     Raises:
         UserError: The file cannot be written.
-        ValueError: The object holds NaN or an infinity, which JSON does not know.
-        TypeError: The object holds something JSON does not know.
+        ValueError: The object holds NaN or an infinity, which JSON cannot represent.
+        TypeError: The object holds a type that JSON cannot represent.
     """
     return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256_file(path: Path | str) -> str:
-    """The SHA-256 of a file's bytes, read in pieces.
+    """Compute the SHA-256 of a file without loading it whole.
 
     Args:
         path: The file.

@@ -1,6 +1,6 @@
-"""Numbers with the interval they deserve: percentiles, means, paired differences, McNemar.
+"""Statistics with confidence intervals: percentiles, means, paired differences, McNemar's test.
 
-Numpy in, plain numbers out. A figure that the samples cannot carry is None, never a guess.
+Inputs are numpy arrays, results are plain numbers. Where there are too few samples for a value, it is None.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from skd_bench.errors import UserError
 
 Floats = npt.NDArray[np.float64]
 
-# MLPerf's early stopping: how sure the percentile must be.
+# Significance level of MLPerf's early stopping: the percentile is exceeded in at most 1 of 100 measurements.
 _EARLY_STOPPING_LEVEL = 0.01
-# Elements of the resampling table held at once (8 bytes each).
+# Elements of the resampling table in memory at once (8 bytes each).
 _MAX_TABLE_ELEMENTS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the range that holds the true one with probability `level`.
+    """An estimate with its confidence interval.
 
     Attributes:
-        value: The estimate, in the unit of what was measured.
-        low: Lower end.
-        high: Upper end.
-        level: In (0, 1).
+        value: The estimate, in the unit of the measurement.
+        low: Lower end of the interval, same unit.
+        high: Upper end of the interval, same unit.
+        level: Confidence level, in (0, 1).
     """
 
     value: float
@@ -40,35 +40,37 @@ class Interval:
     level: float = 0.95
 
     def to_json(self) -> dict[str, float]:
-        """The four numbers by name."""
+        """The four numbers, by attribute name."""
         return {"value": self.value, "low": self.low, "high": self.high, "level": self.level}
 
 
 def percentile_interval(
     samples_by_process: Sequence[npt.ArrayLike], q: float, *, seed: int = 0, resamples: int = 2000
 ) -> Interval | None:
-    """A percentile of latencies that came from several fresh processes.
+    """Estimate a percentile of latencies that were measured in several separate processes.
 
-    Up to the median it is the smallest sample that at least q % of all samples do not exceed. Above, it is MLPerf's
-    early-stopping estimate: with t the largest count for which `BinomCDF(t; n, 1 - q/100) <= 0.01`, the t - 1 largest
-    samples are dropped and the largest one left is the value, so that it is no less than the true percentile in 99 of
-    100 measurements. Samples of one process are autocorrelated, so the interval comes from resampling whole
-    processes; with one process alone it comes from the ranks of its samples, which is too narrow.
+    For q up to 50, the value is the smallest sample such that at least q % of all samples are less or equal. For a
+    larger q it is MLPerf's early-stopping estimate: with t the largest count for which `BinomCDF(t; n, 1 - q/100)` is
+    at most 0.01, the t - 1 largest samples are dropped, and the value is the largest remaining one. In 99 of 100
+    measurements this value is at least the true percentile.
+
+    Samples of one process are autocorrelated, so the interval comes from resampling whole processes. With a single
+    process it comes from the ranks of its samples, which makes it too narrow.
 
     Args:
-        samples_by_process: One array of samples for each process, any order, any unit.
-        q: In (0, 100).
-        seed: Of the resampling.
-        resamples: How many resamples.
+        samples_by_process: One array of samples for each process, in any order and any unit.
+        q: The percentile, in (0, 100).
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
 
     Returns:
-        The percentile, always one of the samples; None when there are too few (t < 1: p50 needs 11, p90 64, p99 662).
+        The percentile, always one of the samples; None with too few samples (t < 1: p50 needs 11, p90 64, p99 662).
 
     Raises:
-        ValueError: q is outside (0, 100), or a sample is not a number.
+        ValueError: q is outside (0, 100), or a sample is not finite.
     """
     if not 0 < q < 100:
-        raise ValueError(f"a percentile lies between 0 and 100, not at {q}")
+        raise ValueError(f"percentile q must be between 0 and 100, not {q}")
     arrays = [np.asarray(samples, np.float64).ravel() for samples in samples_by_process]
     pooled = np.concatenate(arrays) if arrays else np.empty(0)
     if not np.isfinite(pooled).all():
@@ -93,29 +95,31 @@ def ratio_of_medians(
     seed: int = 0,
     resamples: int = 2000,
 ) -> Interval | None:
-    """How many times slower A is than B, both measured in turns in the same processes (paired by process).
+    """Ratio of the median latencies of A and B, which were measured alternately in the same processes.
 
     Args:
         a_by_process: One array of samples for each process.
-        b_by_process: The same processes in the same order.
-        seed: Of the resampling.
-        resamples: How many resamples of whole processes.
+        b_by_process: One array of samples for each process: the same processes in the same order.
+        seed: Seed of the resampling.
+        resamples: Number of resamples of whole processes.
 
     Returns:
-        `median(A) / median(B)`; None with fewer than two processes or 11 samples, which say nothing of the spread.
+        `median(A) / median(B)` (above 1: A is slower), with an interval that is paired by process. None with fewer than
+        two processes or 11 samples, where the spread cannot be estimated.
 
     Raises:
-        ValueError: The processes are not as many, one has no samples, or B's samples are not above 0.
+        ValueError: A and B have different numbers of processes, a process has no samples, or a sample of B is not
+            above 0.
     """
     a, b = ([np.asarray(s, np.float64).ravel() for s in side] for side in (a_by_process, b_by_process))
     if len(a) != len(b) or not all(len(s) for s in (*a, *b)):
-        raise ValueError(f"a paired ratio needs samples of both from the same processes, not {len(a)} and {len(b)}")
+        raise ValueError(f"a paired ratio needs samples of A and B from each process; not from {len(a)} and {len(b)}")
     if any((s <= 0).any() for s in b):
-        raise ValueError("a ratio needs milliseconds above 0")
+        raise ValueError("a ratio needs latencies of B above 0")
     left, right = percentile_interval(a, 50, resamples=1), percentile_interval(b, 50, resamples=1)
     if len(a) < 2 or left is None or right is None:
         return None
-    # Equal seeds draw the same processes for both sides: that is the pairing.
+    # Equal seeds draw the same processes for A and for B. This makes the ratio paired.
     ratios = _resampled_percentiles(a, 50, seed, resamples) / _resampled_percentiles(b, 50, seed, resamples)
     low, high = np.quantile(ratios, _expanded_quantile_levels(len(a)))
     value = left.value / right.value
@@ -125,20 +129,20 @@ def ratio_of_medians(
 def mean_interval(
     values: npt.ArrayLike, groups: Sequence[Hashable] | None = None, *, seed: int = 0, resamples: int = 2000
 ) -> Interval:
-    """The mean and its 95 % bootstrap interval; clips of one group (a source video) are resampled together.
+    """Mean with its 95 % bootstrap interval; clips of one group (a source video) are resampled together.
 
-    Where every value is 0, or every value is 1, resampling would give an interval of no width; its far end is then
-    the exact (Clopper-Pearson) bound for that many groups.
+    If all values are 0, or all are 1, resampling would give an interval of zero width. The other end is then the exact
+    (Clopper-Pearson) bound for that number of groups.
 
     Args:
         values: Shape (n,), n at least 1.
-        groups: A label for each value; None where each stands for itself.
-        seed: Of the resampling.
-        resamples: How many resamples.
+        groups: A group label for each value; None: each value is its own group.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
 
     Raises:
-        UserError: There is no value.
-        ValueError: A value is not finite, or the groups are not as many as the values.
+        UserError: There are no values.
+        ValueError: A value is not finite, or the number of group labels differs from the number of values.
     """
     array = _check_finite(values)
     sums, counts = _sum_by_group(array, groups)
@@ -164,37 +168,38 @@ def paired_difference(
     Args:
         a: Shape (n,): for example 1 where model A is right, else 0.
         b: Shape (n,): the same clips in the same order for model B.
-        groups: A label for each clip; clips of one group are resampled together.
-        seed: Of the resampling.
-        resamples: How many resamples.
+        groups: A group label for each clip; clips of one group are resampled together.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
 
     Raises:
-        UserError: There is no clip.
+        UserError: There are no clips.
         ValueError: The arrays differ in length, or a value is not finite.
     """
     left, right = _check_finite(a), _check_finite(b)
     if left.shape != right.shape:
-        raise ValueError(f"a paired difference needs the same clips twice, not {len(left)} and {len(right)}")
+        raise ValueError(f"a paired difference needs the same clips for A and B; A has {len(left)}, B {len(right)}")
     sums, counts = _sum_by_group(left - right, groups)
     return _bootstrap_mean(sums, counts, seed, resamples)
 
 
 def mcnemar_p_value(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """McNemar's exact two-sided test on two models' right answers over the same clips.
+    """McNemar's exact two-sided test: do two models differ in accuracy on the same clips?
 
     Args:
         a: Shape (n,): true where model A is right.
         b: Shape (n,): true where model B is right.
 
     Returns:
-        The probability, in (0, 1], of a split at least this uneven were both equally good; 1 where they never differ.
+        The p-value, in (0, 1]: the probability of a difference at least this large if both models were equally good.
+        It is 1 if the models never differ.
 
     Raises:
         ValueError: The arrays differ in length.
     """
     left, right = np.asarray(a, bool).ravel(), np.asarray(b, bool).ravel()
     if left.shape != right.shape:
-        raise ValueError(f"McNemar needs the same clips twice, not {len(left)} and {len(right)}")
+        raise ValueError(f"McNemar's test needs the same clips for A and B; A has {len(left)}, B {len(right)}")
     only_a, only_b = int((left & ~right).sum()), int((right & ~left).sum())
     n, fewer = only_a + only_b, min(only_a, only_b)
     if n == 0:
@@ -203,10 +208,10 @@ def mcnemar_p_value(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def resolvable_points(n: int, p: float) -> float:
-    """How small a difference n clips can show: half the width of the 95 % interval, in points.
+    """The smallest difference in accuracy that n clips can show: half the width of the 95 % interval.
 
     Args:
-        n: Clips, at least 1.
+        n: Number of clips, at least 1.
         p: The accuracy, in 0..1.
 
     Returns:
@@ -216,25 +221,25 @@ def resolvable_points(n: int, p: float) -> float:
         ValueError: n or p is out of range.
     """
     if n < 1 or not 0 <= p <= 1:
-        raise ValueError(f"needs n >= 1 and 0 <= p <= 1, not {n} and {p}")
+        raise ValueError(f"resolution needs n >= 1 and 0 <= p <= 1, not n={n} and p={p}")
     return 100 * 1.959964 * math.sqrt(p * (1 - p) / n)
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share (Wilson, 1927): for few clips, where a bootstrap would have no width.
+    """Wilson's 95 % interval of a proportion (Wilson, 1927); for few clips, where a bootstrap may have zero width.
 
     Args:
-        hits: In 0..n.
-        n: At least 1.
+        hits: Number of clips that count, in 0..n.
+        n: Number of clips, at least 1.
 
     Returns:
-        Low and high, in 0..1.
+        Lower and upper end, in 0..1.
 
     Raises:
         ValueError: n or hits is out of range.
     """
     if n < 1 or not 0 <= hits <= n:
-        raise ValueError(f"needs n >= 1 and 0 <= hits <= n, not {n} and {hits}")
+        raise ValueError(f"an interval needs n >= 1 and 0 <= hits <= n, not n={n} and hits={hits}")
     z2, share = 1.959964**2, hits / n
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
@@ -245,18 +250,18 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 def _check_finite(values: npt.ArrayLike) -> Floats:
     array = np.asarray(values, np.float64).ravel()
     if len(array) == 0:
-        raise UserError("there is nothing to average: no clip was measured")
+        raise UserError("cannot compute a mean: no clip was measured")
     if not np.isfinite(array).all():
         raise ValueError(f"value {int(np.flatnonzero(~np.isfinite(array))[0])} is not a finite number")
     return array
 
 
 def _sum_by_group(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
-    """The sum and the count of each group's values."""
+    """Sum and number of the values of each group."""
     if groups is None:
         return values, np.ones(len(values))
     if len(groups) != len(values):
-        raise ValueError(f"{len(values)} values cannot have {len(groups)} group labels")
+        raise ValueError(f"{len(values)} values need as many group labels, not {len(groups)}")
     number: dict[Hashable, int] = {}
     codes = np.asarray([number.setdefault(g, len(number)) for g in groups])
     return np.asarray(np.bincount(codes, values), np.float64), np.asarray(np.bincount(codes), np.float64)
@@ -279,13 +284,13 @@ def _bootstrap_mean(sums: Floats, counts: Floats, seed: int, resamples: int) -> 
 
 
 def _resampled_percentiles(arrays: list[Floats], q: float, seed: int, resamples: int) -> Floats:
-    """The percentile of each resample of whole processes, read off the samples sorted once."""
+    """The percentile of each resample of whole processes; the samples are sorted only once."""
     processes, pooled = len(arrays), np.concatenate(arrays)
     order = np.argsort(pooled, kind="stable")
     ordered, process = pooled[order], np.repeat(np.arange(processes), [len(a) for a in arrays])[order]
     rng = np.random.default_rng(seed)
     times = rng.multinomial(processes, np.full(processes, 1 / processes), size=resamples)
-    times, repeats = np.unique(times, axis=0, return_counts=True)  # 5 processes: 126 different resamples at most
+    times, repeats = np.unique(times, axis=0, return_counts=True)  # 5 processes give at most 126 different resamples
     sizes = times @ np.bincount(process, minlength=processes)
     ranks = np.asarray([_percentile_rank(int(n), q) for n in sizes.tolist()])
     values = np.empty(len(times))
@@ -298,17 +303,16 @@ def _resampled_percentiles(arrays: list[Floats], q: float, seed: int, resamples:
 
 
 def _expanded_quantile_levels(n: int) -> list[float]:
-    """Which quantiles of the resampled values bound 95 %, where n things were resampled.
+    """The two quantiles of the resampled values that bound a 95 % interval, when n units were resampled.
 
-    Not 2.5 % and 97.5 %: resamples of a few things spread too little, and as a normal distribution does, not as
-    Student's. This is the expanded percentile interval of Hesterberg, 2015 (arXiv 1411.5279, section 3.3); with five
-    processes the plain one claimed a difference of a file from itself in 11 of 100 comparisons
-    (`bench/suites/latency/aa_test.py`).
+    These are wider than 2.5 % and 97.5 %: with few units the resampled values spread too little, and they follow a
+    normal distribution instead of Student's t. This is the expanded percentile interval of Hesterberg, 2015 (arXiv
+    1411.5279, section 3.3). With five processes the plain interval reported a difference between a file and itself in
+    11 of 100 comparisons (`bench/suites/latency/aa_test.py`).
     """
     df, z = n - 1, 1.959964
-    t = (
-        z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-    )  # Student's 97.5 %, within 2 % from df 3
+    # Student's t at 97.5 %, by series expansion; within 2 % from df = 3 on.
+    t = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
     low = 0.5 * math.erfc(t * math.sqrt(n / df) / math.sqrt(2))
     return [low, 1 - low]
 
@@ -316,21 +320,21 @@ def _expanded_quantile_levels(n: int) -> list[float]:
 # -------------------------------------------------------------------------------------------------- the binomials
 @cache
 def _percentile_rank(n: int, q: float) -> int:
-    """The place of the percentile among n sorted samples, counted from 0."""
+    """Index, from 0, of the percentile among n sorted samples."""
     if q <= 50:
         return max(math.ceil(n * q / 100) - 1, 0)
     return n - max(_early_stopping_count(n, 1 - q / 100), 1)
 
 
 def _early_stopping_count(n: int, tail: float) -> int:
-    """The largest t with `BinomCDF(t; n, tail) <= 0.01`; -1 where there is none."""
+    """The largest t with `BinomCDF(t; n, tail) <= 0.01`; -1 if no t satisfies it."""
     if n < 1:
         return -1
     return int(np.searchsorted(_binomial_cdf(n, tail), _EARLY_STOPPING_LEVEL, side="right")) - 1
 
 
 def _rank_range(n: int, share: float) -> list[int]:
-    """The two places, among n sorted samples, between which a quantile lies with 95 % probability."""
+    """The two indices, among n sorted samples, between which a quantile lies with 95 % probability."""
     cdf = _binomial_cdf(n, share)
     low = int(np.searchsorted(cdf, 0.025))
     return [max(low - 1, 0), min(int(np.searchsorted(cdf, 0.975)), n - 1)]

@@ -1,4 +1,4 @@
-"""Results of the device part as text tables for people."""
+"""Text tables of accuracy, long-video and benchmark results, for the terminal."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ Json = dict[str, Any]
 
 
 def format_accuracy_table(result: Json) -> str:
-    """What `evaluate.evaluate` found, as aligned text."""
+    """Format a result of `skd_bench.evaluation.evaluate.evaluate` as an aligned text table."""
     lines = [f"{result['name']}: {result['videos']} videos, {len(result['classes'])} classes", ""]
     head = ("file", "views", "top-1 [95 %]", "macro-F1", "calib. error", "agrees with FP32", "decode+infer ms")
     lines += align_columns([head, *(_format_accuracy_row(r) for r in result["rows"])])
-    lines += ["", "* the bundle's default; more views cost what the last column says"]
+    lines += ["", "* the bundle's default file; the last column shows what further views cost"]
     for r in result["rows"]:
         for name, key in (("FP32", "against_fp32"), ("one view", "against_one_view")):
             if (a := r[key]) is not None:
                 low, high = (100 * v for v in a["difference_interval"])
-                lines.append(
-                    f"{_format_title(r)} against {name}: {100 * a['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], "
-                    f"McNemar p = {a['mcnemar']:.2g}"
-                )
+                points = f"{100 * a['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+                lines.append(f"{_format_title(r)} against {name}: {points}, McNemar p = {a['mcnemar']:.2g}")
         if (reject_metrics := r["rejecting"]) is not None:
             lines += ["", *_format_reject_metrics(r, reject_metrics)]
     lines += [f"not read: {bad['path']}: {bad['reason']}" for bad in result["unreadable"]]
@@ -30,7 +28,11 @@ def format_accuracy_table(result: Json) -> str:
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
+    """Format rows of cells as lines: the first column is aligned left, the others right.
+
+    Args:
+        rows: At least one row; all rows have the same number of cells.
+    """
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     sides = [str.ljust] + [str.rjust] * (len(widths) - 1)
     return ["  ".join(s(c, w) for s, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
@@ -56,7 +58,7 @@ def _format_accuracy_row(row: Json) -> tuple[str, ...]:
 
 def _format_reject_metrics(row: Json, metrics: Json) -> list[str]:
     correct = "n/a" if metrics["right"] is None else f"{metrics['right']:.1%}"
-    share = f"{metrics['answered']:.1%} answered, {correct} of these right"
+    share = f"{metrics['answered']:.1%} answered, {correct} of these correct"
     lines = [f"{_format_title(row)} from probability {metrics['threshold']:g}: {share}"]
     cells = [("  class", "clips", "recall [95 %]", "false reports")]
     for r in metrics["recall"]:
@@ -65,11 +67,11 @@ def _format_reject_metrics(row: Json, metrics: Json) -> list[str]:
     return lines + align_columns(cells)
 
 
-_MAX_EVENTS = 20
+_MAX_EVENTS = 20  # events printed for each video
 
 
 def format_analysis_table(result: dict[str, Any]) -> str:
-    """What `watch.watch` found, as aligned text."""
+    """Format a result of `skd_bench.inference.long_video.analyse_videos` as an aligned text table."""
     readable = [row for row in result["videos"] if "error" not in row]
     stages = list(result["total"]["stages"])
     head = ("video", "seconds", "answers", "real-time factor", *(f"{s} %" for s in stages), "answer ms")
@@ -85,7 +87,7 @@ def format_analysis_table(result: dict[str, Any]) -> str:
         for r in readable
     ]
     lines = [f"{result['name']}, {result['file']}, on {result['device']['cpu']}", "", *align_columns([head, *rows]), ""]
-    lines.append("real-time factor: seconds of work for a second of video; below 1 it keeps up with a camera")
+    lines.append("real-time factor: processing seconds per second of video; below 1, a camera can be processed live")
     for row in readable:
         lines += ["", f"{row['video']}: {len(row['events'])} events"]
         lines += [
@@ -93,7 +95,7 @@ def format_analysis_table(result: dict[str, Any]) -> str:
             for e in row["events"][:_MAX_EVENTS]
         ]
         if len(row["events"]) > _MAX_EVENTS:
-            lines.append(f"  and {len(row['events']) - _MAX_EVENTS} more (--json has all)")
+            lines.append(f"  and {len(row['events']) - _MAX_EVENTS} more (--json prints all)")
     if (alarms := result["alarms"]) is not None:
         lines += ["", *_format_alarms(alarms)]
     lines += [row["error"] for row in result["videos"] if "error" in row]
@@ -112,12 +114,12 @@ def _format_alarms(alarms: dict[str, Any]) -> list[str]:
 
 
 def format_benchmark_table(result: dict[str, Any]) -> str:
-    """A result of `bench_bundle` as text for people."""
+    """Format a result of `skd_bench.benchmark.benchmark.benchmark_bundle` as an aligned text table."""
     device, contract = result["device"], result["contract"]
     lines = [
         f"{result['name']} on {device['cpu']} (device {result['device_id']})",
         f"one clip of {contract['frames']} frames, {contract['height']}x{contract['width']}, {result['threads']} "
-        f"thread{'s' * (result['threads'] != 1)}; the network alone; p50 with its 95 % interval over processes",
+        f"thread{'s' * (result['threads'] != 1)}; network only; p50 with its 95 % interval over processes",
         "",
     ]
     head = ("artefact", "p50 ms", "p90 ms", "p99 ms", "n", "load ms", "first ms", "peak MB", "file kB", "J/clip")
@@ -128,7 +130,7 @@ def format_benchmark_table(result: dict[str, Any]) -> str:
             cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join((first, *rest)))
-    lines += ["", "* the bundle's default", *_format_load_lines(result["artefacts"])]
+    lines += ["", "* the bundle's default file", *_format_load_lines(result["artefacts"])]
     lines += [f"not run: {skipped['name']}: {skipped['reason']}" for skipped in result["not_run"]]
     if clips := result["clips"]:
         lines.append(
@@ -141,11 +143,11 @@ def format_benchmark_table(result: dict[str, Any]) -> str:
 
 
 def _format_load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
-    """Scenarios, batches and the bound of every row that has them."""
+    """Format the scenarios, the batches and the latency bound of every row that has them."""
     lines = []
     for artefact in artefacts:
         for name, figure in artefact.get("scenarios", {}).items():
-            shortfall = "" if figure["mlperf_floor_met"] else ", shorter than MLPerf asks"
+            shortfall = "" if figure["mlperf_floor_met"] else ", shorter than MLPerf requires"
             interval_text = " [{}, {}]".format(*map(_format_number, figure["interval"])) if figure["interval"] else ""
             batch = f", batch {figure['batch']}" if "batch" in figure else ""
             figure_text = f"{figure['metric']} {_format_number(figure['value'])}{interval_text}{batch}"
@@ -161,7 +163,7 @@ def _format_load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
                 bound["batch"] and f"{_format_number(bound['clips_per_second'])} clips/s with batch {bound['batch']}"
             )
             limit = f"{bound['metric']} <= {_format_number(bound['bound_ms'])}"
-            lines.append(f"{artefact['name']}: within {limit}: {best_batch or 'no batch: ' + bound['reason']}")
+            lines.append(f"{artefact['name']}: within {limit}: {best_batch or 'no batch size: ' + bound['reason']}")
     return lines
 
 
@@ -185,7 +187,7 @@ def _format_artefact_row(artefact: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _format_number(value: float | None) -> str:
-    """Three figures, or n/a: a percentile that too few samples carry is not guessed."""
+    """Three significant digits; n/a where the value is None, for example a percentile of too few samples."""
     if value is None:
         return "n/a"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""JSON values as annotated types: a small strict reader, so that what a device reads needs no pydantic."""
+"""JSON values to annotated types: a small strict parser, so that code on the device needs no pydantic."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def parse_typed_json(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as an annotated type: a dataclass, list, tuple, dict, Literal, Optional, str, int, float or bool.
+    """Convert a JSON value to an annotated type.
+
+    Supported: dataclasses, list, tuple, dict, Literal, Optional, str, int, float, bool and Any.
 
     Args:
         kind: The annotation.
-        value: What ``json.loads`` gave.
-        where: Its dotted path, for messages; empty at the top.
+        value: A result of ``json.loads``.
+        where: The dotted path of the value, for messages; empty at the top.
+
+    Returns:
+        The value as `kind`. An int becomes a float where `kind` is float; nothing else is converted.
 
     Raises:
-        ValueError: It is of another type, or an object misses a key or has one that is not known; says where.
+        ValueError: The value has another type, or an object lacks a required key or has an unknown one. The message
+            gives the path.
     """
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):

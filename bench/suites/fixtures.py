@@ -1,6 +1,7 @@
-"""What the foundry's suites share: rendered clips without video files, and networks trained on them for a minute.
+"""Shared by the suites: clips rendered in memory, and small networks trained on them for about a minute.
 
-Latency does not depend on weights, but parity on random weights proves nothing, and INT8 wants real ranges.
+The networks are trained because parity of random weights proves nothing, and because INT8 needs realistic ranges.
+Latency alone would not need it: it does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -23,12 +24,23 @@ Labels = NDArray[np.int64]
 
 
 def make_preprocess(size: int) -> Preprocessing:
-    """Of square clips."""
+    """The preprocessing of square clips with ``size`` pixels a side."""
     return Preprocessing(size, size, "crop", MEAN, STD)
 
 
 def render_motions(count: int, first: int, *, frames: int, size: int, difficulty: float) -> tuple[Pixels, Labels]:
-    """Rendered clips ``(N, T, H, W, 3)`` of all motions in turn, and their classes; ``first`` is the first's seed."""
+    """Render clips, cycling through all motion classes.
+
+    Args:
+        count: How many clips.
+        first: The seed of the first clip; the next clips use the next seeds.
+        frames: Frames of each clip.
+        size: Height and width in pixels.
+        difficulty: See `skd_edge.data.sources.synthetic.render_clip`.
+
+    Returns:
+        Clips, uint8 ``(N, T, H, W, 3)``, and their class indices ``(N,)``.
+    """
     labels = np.arange(count) % len(MOTION_CLASSES)
     made = [
         render_clip(MOTION_CLASSES[c], frames=frames, size=size, difficulty=difficulty, seed=first + i)
@@ -38,16 +50,20 @@ def render_motions(count: int, first: int, *, frames: int, size: int, difficulty
 
 
 def render_tints(count: int, first: int, *, frames: int, size: int, fading: bool) -> tuple[Pixels, Labels]:
-    """Clips of ten classes that a small network learns within a minute, without noise: hues laid over any motion.
+    """Render clips of ten classes that a small network learns within a minute: hues over a random motion, no noise.
 
     Args:
-        count: Clips.
-        first: The seed of the first.
-        frames: In each.
-        size: Height and width.
-        fading: Five hues, each growing stronger or weaker, which only the order of frames tells; else ten hues, which
-            each frame shows: for networks without a temporal operator, which are at chance on the former (at chance,
-            INT8 flips answers that mean nothing).
+        count: How many clips.
+        first: The seed of the first clip; the next clips use the next seeds.
+        frames: Frames of each clip.
+        size: Height and width in pixels.
+        fading: True: five hues, each growing stronger or weaker, so the class depends on the order of frames. False:
+            ten hues, so every frame shows the class. Networks without a temporal operator need False: with True their
+            accuracy is at most that of guessing between two classes, and INT8 then changes predictions that mean
+            nothing.
+
+    Returns:
+        Clips, uint8 ``(N, T, H, W, 3)``, and their class indices ``(N,)``.
     """
     rng = np.random.default_rng(first)
     hues, labels = (5, 10)[not fading], np.arange(count) % 10
@@ -64,7 +80,7 @@ def render_tints(count: int, first: int, *, frames: int, size: int, fading: bool
 def train_network(
     spec: NetworkSpec, data: Pixels, labels: Labels, *, epochs: int, rate: float = 6e-3, seed: int = 0
 ) -> LogitsOnly:
-    """A network that answers by what it sees: cross-entropy, AdamW, one cycle; in eval mode."""
+    """Train a network with cross-entropy, AdamW and a one-cycle schedule; it is returned in eval mode."""
     frames, size = data.shape[1:3]
     network = LogitsOnly(build_tsm(spec, classes=len(MOTION_CLASSES), frames=frames, size=size, seed=seed)).train()
     x, y = torch.from_numpy(normalise(data, make_preprocess(size))), torch.from_numpy(labels)

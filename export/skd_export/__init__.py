@@ -1,1 +1,1 @@
-"""The foundry: a trained module in, files out (ONNX, precision, parity, bundle)."""
+"""Turns a trained network into files: ONNX export, lower precisions, parity checks, and bundles for devices."""

@@ -1,4 +1,7 @@
-"""The files of one network: exported once for each precision, kept while network, classes and clips stay the same."""
+"""Exports a network to one file for each precision.
+
+A file is written once and reused while the network, the classes and the calibration clips are unchanged.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ from skd_export.quantization.sensitivity import quantize_within_bounds
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
 INT8 = ("int8", "int8-trt")
-_CACHE_VERSION = 3  # raised when what is written changes: files of an older method are made again
+_CACHE_VERSION = 3  # raise it when the content of the files changes: older files are then written again
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class QuantizationConfig:
     """How INT8 files are made.
 
     Attributes:
-        clips: Called when one is really made; gives batches of normalised clips ``(b, 3, T, H, W)``.
-        key: What identifies those clips, and what ``find_violation`` goes by (hashes).
-        reduce_range: 7-bit weights (`quantise_ort`); None: what this machine needs.
-        find_violation: Why a file (of float clips, also where frames are asked for) is outside its bounds at a precision, or
-            None: then the costliest layers stay in FP32 until it is within (`sensitivity.within_bounds`).
-        log: Told how much memory calibrating takes.
+        clips: Returns batches of normalised clips, float32 ``(b, 3, T, H, W)``. Called only when a file has to be made.
+        key: Identifies the calibration clips and everything that ``find_violation`` depends on (a hash).
+        reduce_range: Whether weights have 7 bits (see `quantize_for_ort`); None: whatever this machine needs.
+        find_violation: Called with a file and its precision. Returns the reason why the file is outside its bounds, or
+            None when it is within them. While there is a reason, the most sensitive layers stay in FP32
+            (`skd_export.quantization.sensitivity.quantize_within_bounds`). The file always takes float clips, also
+            when the network is exported for uint8 frames.
+        log: Called with a line that states how much memory the calibration needs.
     """
 
     clips: Callable[[], Iterable[Floats]]
@@ -68,32 +73,34 @@ def make_artefacts(
     graph_cache: Path | None = None,
     uint8_input: Uint8Input | None = None,
 ) -> dict[str, Path]:
-    """Export a network to ``<folder>/<precision>.onnx`` for each precision asked.
+    """Export a network to ``<folder>/<precision>.onnx`` for each requested precision.
 
-    A file that is there, whole, and made from the same weights, architecture, classes, versions and calibration is
-    kept. What is known about each file (`facts`) lies beside it as ``<precision>.json``.
+    An existing file is reused if it is complete and was made from the same weights, architecture, classes, package
+    versions and calibration. The metadata of each file is written beside it as ``<precision>.json``; `read_metadata`
+    reads it.
 
     Args:
         network: A plain module in eval mode, ``forward(clip) -> logits``.
-        precisions: Of ``fp32``, ``fp16``, ``int8`` (ONNX Runtime on CPUs) and ``int8-trt`` (TensorRT); all are made
-            from the FP32 file, which is then made too.
-        folder: Made when missing.
+        precisions: Any of ``fp32``, ``fp16``, ``int8`` (for ONNX Runtime on CPUs) and ``int8-trt`` (for TensorRT). All
+            are made from the FP32 file, which is therefore always written.
+        folder: Created when missing.
         clip_shape: ``(T, H, W)``.
         classes: Class names in the order of the logits.
         quantization: How INT8 files are made.
-        graph_cache: Where traced graphs are shared, see `export_onnx`.
-        uint8_input: Files that take uint8 frames; None: normalised float clips.
+        graph_cache: Folder where traced graphs are shared between runs; see `export_onnx`.
+        uint8_input: The files take uint8 frames of this contract; None: they take normalised float clips.
 
     Returns:
-        The path of each precision asked, in the order asked.
+        The path of each requested precision, in the requested order.
 
     Raises:
-        UserError: An unknown precision, INT8 without calibration, or what `export_onnx` and `quantise_ort` raise.
+        UserError: A precision is unknown, or INT8 is requested without ``quantization``; also whatever `export_onnx`,
+            `convert_fp16` and `quantize_for_ort` raise.
     """
     if unknown := [p for p in precisions if p not in PRECISIONS]:
-        raise UserError(f"precision {unknown[0]!r} is not known; there are: {', '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {unknown[0]!r}; choose from {', '.join(PRECISIONS)}")
     if {*INT8} & {*precisions} and quantization is None:
-        raise UserError("INT8 needs calibration clips: give them, or leave int8 out")
+        raise UserError("INT8 needs calibration clips: pass them, or remove the INT8 precisions")
     maker = _ArtefactMaker(Path(folder), _fingerprint_network(network, clip_shape, classes), uint8_input)
     maker.export_fp32(
         lambda path: export_onnx(network, path, clip_shape=clip_shape, classes=classes, graph_cache=graph_cache)
@@ -106,7 +113,7 @@ def make_artefacts(
 
 
 class _ArtefactMaker:
-    """The files of one network in one folder: each made once, and again when what it depends on has changed."""
+    """Writes the files of one network into one folder; a file is written again only when its inputs have changed."""
 
     def __init__(self, folder: Path, key: str, uint8_input: Uint8Input | None) -> None:
         self.folder, self.key, self.uint8_input = folder, key, uint8_input
@@ -115,7 +122,7 @@ class _ArtefactMaker:
         return self.folder / f"{precision}.onnx"
 
     def float_clip_file(self, precision: str) -> Path:
-        """The file that takes float clips; where frames are asked for, what the other one is made from."""
+        """The file that takes float clips. For uint8 input it is an intermediate file beside the artefact."""
         return self.artefact_file(precision) if self.uint8_input is None else self.folder / f"{precision}.clip"
 
     def export_fp32(self, export: Callable[[Path], dict[str, str]]) -> None:
@@ -129,7 +136,13 @@ class _ArtefactMaker:
         self.make_if_outdated("fp32", "", export_and_count_operators)
 
     def make_if_outdated(self, precision: str, key: str, write_file: Callable[[Path], dict[str, Any]]) -> None:
-        """Make the file of a precision unless it is there; ``write_file`` writes a clip file and returns what is known."""
+        """Write the file of a precision unless it is up to date.
+
+        Args:
+            precision: Name of the file without its ending.
+            key: Identifies the inputs besides the network, the input contract and the FP32 file.
+            write_file: Writes the file that takes float clips to a path and returns its metadata.
+        """
         file, float_clip_file = self.artefact_file(precision), self.float_clip_file(precision)
         full_key = f"{self.key}:{key}:{self.uint8_input}" + (
             f":{sha256_file(self.float_clip_file('fp32'))}" if precision != "fp32" else ""
@@ -139,11 +152,12 @@ class _ArtefactMaker:
         metadata = write_file(float_clip_file)
         if self.uint8_input is not None:
             add_preprocessing(float_clip_file, file, self.uint8_input.preprocess, self.uint8_input.size)
+        # "fates" is the JSON key of the operator profiles.
         _write_metadata(file, full_key, metadata | {"fates": [vars(f) for f in profile_operators(file)]})
 
     def make_int8_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
         reduced = needs_reduced_range() if config.reduce_range is None else config.reduce_range
-        ranges: list[CalibrationRanges] = []  # one for both files, and none where both are there
+        ranges: list[CalibrationRanges] = []  # computed at most once, and only if a file has to be written
 
         def calibrate_once() -> CalibrationRanges:
             if not ranges:
@@ -164,26 +178,31 @@ class _ArtefactMaker:
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """What is known about a file of `make_artefacts`: operators as they run, and for INT8 how it was calibrated.
+    """Read the metadata of a file that `make_artefacts` wrote.
+
+    Returns:
+        ``operators`` (how often each kind of operator occurs), ``fates`` (the operator profiles, see
+        `skd_export.analysis.operator_profile.OperatorProfile`), and for INT8 how the file was calibrated.
 
     Raises:
-        UserError: There is no readable note beside the file.
+        UserError: There is no readable metadata file beside the file.
     """
     content = _read_metadata_file(Path(path))
     if content is None:
-        raise UserError(f"nothing is noted about {path}; make the artefacts again")
+        metadata_file = Path(path).with_suffix(".json")
+        raise UserError(f"{metadata_file}, the metadata of {path}, is missing or unreadable; make the artefacts again")
     metadata: dict[str, Any] = content["facts"]
     return metadata
 
 
 def _fingerprint_network(network: nn.Module, clip_shape: tuple[int, int, int], classes: list[str]) -> str:
-    """A hash of everything the FP32 file depends on."""
+    """A hash of everything that the FP32 file depends on."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
-    # A network that has no outline is known by its weights and its printed form.
+    # A network that cannot be pickled has no architecture key: its printed form stands in for it.
     structure = architecture_key(network, clip_shape) or repr(network)
     versions = (_CACHE_VERSION, torch.__version__, onnx.__version__, ort.__version__)
     digest.update(json.dumps([structure, clip_shape, classes, versions]).encode())

@@ -25,7 +25,14 @@ def labels() -> None:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train.  [default: torch's choice]")
 @click.pass_obj
 def audit_command(
-    state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], no_pictures: bool, **options: Any
+    state: dict[str, Path],
+    /,
+    recipe: str,
+    out: Path | None,
+    sets: tuple[str, ...],
+    top: int,
+    no_pictures: bool,
+    **options: Any,
 ) -> None:
     """Rank a RECIPE's training clips by how wrong their labels look; trains the teacher, which compress reuses.
 
@@ -38,8 +45,10 @@ def audit_command(
     from rich.console import Console
 
     from skd_edge.pipeline.audit_labels import audit_labels
+    from skd_edge.pipeline.context import RunOptions
 
-    click.echo(audit_labels(loaded, state["run"], console=Console(stderr=True), pictures=not no_pictures, **options))
+    run_options = RunOptions(console=Console(stderr=True), **options)
+    click.echo(audit_labels(loaded, state["run"], run_options, top=top, pictures=not no_pictures))
 
 
 @click.group()

@@ -47,7 +47,7 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, sets)
-    from skd_edge.pipeline.compress import plan as make_plan
+    from skd_edge.pipeline.plan import plan as make_plan
 
     click.echo(make_plan(loaded, out or Path("runs", loaded.name), allow_code=allow_code).to_text(hourly))
 
@@ -89,11 +89,15 @@ def compress(
     state["run"] = out or Path("runs", loaded.name)
     from rich.console import Console
 
-    from skd_edge.pipeline import compress as pipeline
-
     if dry_run:
-        return click.echo(pipeline.plan(loaded, state["run"], allow_code=options["allow_code"]).to_text())
-    return click.echo(f"run: {pipeline.compress(loaded, state['run'], console=Console(stderr=True), **options)}")
+        from skd_edge.pipeline.plan import plan as make_plan
+
+        return click.echo(make_plan(loaded, state["run"], allow_code=options["allow_code"]).to_text())
+    from skd_edge.pipeline.compress import compress as run_recipe
+    from skd_edge.pipeline.context import RunOptions
+
+    run = run_recipe(loaded, state["run"], RunOptions(console=Console(stderr=True), **options))
+    return click.echo(f"run: {run}")
 
 
 @click.command()

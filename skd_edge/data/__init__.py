@@ -1,1 +1,1 @@
-"""Where clips come from: folders, lists and the generated set."""
+"""The clips of a recipe: listed (``sources``), decoded into a store (``store``), sampled and augmented."""

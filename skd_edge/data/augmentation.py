@@ -1,7 +1,7 @@
-"""Views: deterministic augmentation of a batch; ``(clip id, view)`` always gives the same pixels.
+"""Views: deterministic augmentations of a batch of clips.
 
-Because a view is a pure function of its name, teacher and student see the same pixels, and what a teacher said about a
-view can be kept.
+A view is a pure function of the clip's id and the number of the view. Teacher and student therefore get the same
+pixels, and teacher outputs for a view can be stored and reused.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def _draw_uniform(ids: NDArray[np.int64], view: int, draws: int) -> NDArray[np.f
 
 
 def _shift_clips(clips: NDArray[np.uint8], dy: NDArray[np.int64], dx: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Translate each clip of ``(B, T, H, W, 3)``; the edge stands in for what was outside."""
+    """Translate each clip of ``(B, T, H, W, 3)`` by ``dy, dx (B,)`` pixels; the uncovered border repeats the edge."""
     out = np.empty_like(clips)
     _, _, height, width, _ = clips.shape
-    dy, dx = dy.clip(1 - height, height - 1), dx.clip(1 - width, width - 1)  # further, there is only the edge
+    dy, dx = dy.clip(1 - height, height - 1), dx.clip(1 - width, width - 1)  # a larger shift shows only the edge
     for here, clip, y, x in zip(out, clips, dy.tolist(), dx.tolist(), strict=True):
         top, bottom, left, right = max(-y, 0), height - max(y, 0), max(-x, 0), width - max(x, 0)
         here[:, top:bottom, left:right] = clip[:, top + y : bottom + y, left + x : right + x]
@@ -50,16 +50,23 @@ def augment_batch(
     augment: AugmentationSettings,
     preprocess: Preprocessing,
 ) -> Tensor:
-    """View ``view`` of stored clips ``(B, T, H, W, 3)`` uint8 as the networks' input ``(B, 3, T, H, W)`` float32.
+    """Make one view of a batch of clips, as input for the networks.
 
-    A negative view is the plain clip, exactly as the device sees it.
+    Args:
+        clips: stored clips ``(B, T, H, W, 3)`` uint8; they are not changed.
+        ids: clip ids ``(B,)``, which seed the random numbers.
+        view: number of the view; a negative number gives the clip without augmentation, as on the device.
+        augment: the augmentations of the recipe: shift in pixels, brightness, contrast, flip.
+        preprocess: mean and standard deviation to normalise with.
+
+    Returns:
+        ``(B, 3, T, H, W)`` float32.
     """
     if view < 0:
         return torch.from_numpy(normalise(clips, preprocess))
     u = _draw_uniform(ids, view, 5)
-    reach = augment.shift
-    if reach:
-        offsets = np.floor(u[:, :2] * (2 * reach + 1)).astype(np.int64) - reach
+    if augment.shift:
+        offsets = np.floor(u[:, :2] * (2 * augment.shift + 1)).astype(np.int64) - augment.shift
         clips = _shift_clips(clips, offsets[:, 0], offsets[:, 1])
     x = torch.from_numpy(normalise(clips, preprocess))
     if augment.flip:
@@ -67,23 +74,23 @@ def augment_batch(
         x[flip] = x[flip].flip(-1)
     gain = torch.from_numpy(1 + augment.contrast * (2 * u[:, 2] - 1)).view(-1, 1, 1, 1, 1)
     offset = torch.from_numpy(augment.brightness * (2 * u[:, 3] - 1)).view(-1, 1, 1, 1, 1)
-    unit = torch.tensor(preprocess.std).view(1, 3, 1, 1, 1)  # brightness is a share of white
+    unit = torch.tensor(preprocess.std).view(1, 3, 1, 1, 1)  # brightness is a share of full white, before normalisation
     return x.mul_(gain).add_(offset / unit)
 
 
 def choose_mixup_partners(
     ids: NDArray[np.int64], rows: NDArray[np.int64], view: int, mixup: float
 ) -> tuple[NDArray[np.int64], Tensor]:
-    """Whom each clip is mixed with in a view (mixup, 1710.09412), and how much of itself it keeps.
+    """Choose the partner that each clip is mixed with in a view (mixup, arXiv 1710.09412), and the clip's own share.
 
     Args:
-        ids: clip ids ``(B,)``.
+        ids: clip ids ``(B,)``, which seed the random numbers.
         rows: row numbers of the clips to choose from.
         view: number of the view.
         mixup: the parameter of the Beta distribution, above 0.
 
     Returns:
-        Row numbers ``(B,)`` of the partners, and shares ``(B,)`` in [0.5, 1].
+        Row numbers ``(B,)`` of the partners, and each clip's own share ``(B,)`` in [0.5, 1].
     """
     from scipy.special import betaincinv
 
@@ -94,5 +101,13 @@ def choose_mixup_partners(
 
 
 def preprocess_batch(clips: NDArray[np.uint8], preprocess: Preprocessing) -> Tensor:
-    """The clips as the device sees them: ``(B, T, H, W, 3)`` uint8 to ``(B, 3, T, H, W)`` float32."""
+    """Normalise clips without augmentation, as on the device.
+
+    Args:
+        clips: ``(B, T, H, W, 3)`` uint8.
+        preprocess: mean and standard deviation.
+
+    Returns:
+        ``(B, 3, T, H, W)`` float32.
+    """
     return torch.from_numpy(normalise(clips, preprocess))

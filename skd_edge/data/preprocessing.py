@@ -1,4 +1,4 @@
-"""How clips are sampled and preprocessed at inference, from a recipe's ``clip``."""
+"""How clips are sampled and preprocessed at inference, from the recipe's section ``clip``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from skd_edge.recipe.sections import ClipSettings
 
 
 def inference_preprocessing(clip: ClipSettings) -> tuple[Sampling, Preprocessing]:
-    """How the device samples and preprocesses: the one contract of training, measurement and prediction."""
+    """Convert the recipe's section ``clip`` to the sampling and preprocessing of the device.
+
+    Training, validation, benchmarks and the exported bundle all use this result, so that they agree.
+    """
     sampling = Sampling(clip.frames, clip.sampling, clip.stride, clip.segments)
     return sampling, Preprocessing(clip.size, clip.size, clip.fit, clip.mean, clip.std)

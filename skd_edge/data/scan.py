@@ -1,4 +1,4 @@
-"""``skd-edge data scan``: decode everything once before a run does, and say what cannot be read and why."""
+"""``skd-edge data scan``: decode every clip before a run starts, and list the unreadable clips with reasons."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from skd_edge.data.store.clip_store import ensure_store
 from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
-_MAX_LISTED = 10
+_MAX_LISTED = 10  # unreadable clips that are printed; the CSV lists all
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
-        readable: clips a split that decode.
-        bad: clips that do not, each with its reason.
-        required_share: of the clips that the recipe wants to be readable.
-        note: about the listing.
-        out: the list of what is bad.
+        readable: number of readable clips by split.
+        bad: the unreadable clips, each with the reason.
+        required_share: share of the clips that must be readable, in [0, 1] (the recipe's ``min_clips``).
+        note: the remarks of the listing, such as repeated rows.
+        out: the CSV that lists the unreadable clips.
     """
 
     readable: dict[str, int]
@@ -39,16 +39,16 @@ class ScanResult:
     out: Path
 
     def to_text(self) -> str:
-        """For the screen."""
+        """Format the result for the terminal; at most 10 unreadable clips are listed."""
         good, total = sum(self.readable.values()), sum(self.readable.values()) + len(self.bad)
         splits = ", ".join(f"{count} {split}" for split, count in self.readable.items())
         lines = [f"{good} of {total} clips can be read ({splits})", f"data: {self.note}"]
         lines += [f"  {entry.name}: {reason}" for entry, reason in self.bad[:_MAX_LISTED]]
         lines += [f"  and {len(self.bad) - _MAX_LISTED} more"] if len(self.bad) > _MAX_LISTED else []
         if good < self.required_share * total:
-            lines.append(f"compress will refuse to start: min_clips asks for {self.required_share:.0%}")
+            lines.append(f"compress will refuse to start: min_clips requires {self.required_share:.0%}")
         elif self.bad:
-            lines.append("compress leaves them out and says so in its report")
+            lines.append("compress leaves them out and lists them in its report")
         return "\n".join([*lines, f"wrote {self.out}"])
 
 
@@ -59,17 +59,18 @@ def scan_clips(
     *,
     timeout: float = 60.0,
     processes: int | None = None,
-    progress: Callable[[str], Progress | None] = lambda word: None,
+    progress: Callable[[str], Progress | None] = lambda activity: None,
 ) -> ScanResult:
-    """Decode every clip of a recipe into its store, and write the list of those that cannot be read.
+    """Decode every clip of a recipe into its store, and write a list of the unreadable clips.
 
     Args:
-        recipe: whose clips.
-        cache: where stores lie.
-        out: the CSV to write: path, label, split, reason; with its header alone where all is well.
-        timeout: seconds that a clip may take.
-        processes: how many decode; None: one for each core.
-        progress: gives what is called with (done, total), by what is done.
+        recipe: the recipe that names the clips.
+        cache: the cache folder, which holds the stores.
+        out: the CSV to write, with columns path, label, split, reason; only the header if every clip is readable.
+        timeout: seconds that decoding a clip may take.
+        processes: number of decoding processes; None: one for each core.
+        progress: called with an activity (``"rendered"``, ``"decoded"``); returns the function that is then called
+            with (done, total), or None.
 
     Raises:
         UserError: The clips cannot be listed, or the disk is full.
@@ -104,5 +105,5 @@ def _format_bad_clips(bad: tuple[tuple[ClipEntry, str], ...]) -> str:
 
 
 def _escape_formula(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """Prefix a cell that a spreadsheet would run as a formula with an apostrophe."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -1,1 +1,1 @@
-"""Losses, substage training, one cascade job."""
+"""Trains one job of a cascade: its specification, loss terms, teacher outputs, training loop and checkpoints."""

@@ -1,4 +1,4 @@
-"""The state of a job on disk: whole or not there, loaded without running anybody's code."""
+"""The checkpoint of a job. It is written atomically, and loading it does not execute code from the file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ from skd_bench.files import write_atomic
 
 
 class Checkpoint:
-    """Saves at most every ``interval_seconds`` seconds, so that short epochs do not spend their time on the disk."""
+    """The checkpoint file of a job.
+
+    Args:
+        path: The file.
+        interval_seconds: Least time between two writes, so that jobs with short epochs do not write all the time.
+    """
 
     def __init__(self, path: Path, interval_seconds: float = 15.0) -> None:
         self.path, self.interval_seconds, self.last_saved = path, interval_seconds, time.monotonic()
 
     def save(self, get_state: Callable[[], dict[str, Any]], *, last: bool, now: bool = False) -> None:
-        """Write the state if it is time, or ``now``; never after the last epoch, whose result is written elsewhere."""
+        """Write the state if the last write is long enough ago.
+
+        Args:
+            get_state: Returns the state; it is called only if the state is written.
+            last: Whether the last epoch is over. Then nothing is written, because the result of the job is stored
+                elsewhere.
+            now: Write even if the last write is recent.
+        """
         if last or (not now and time.monotonic() - self.last_saved < self.interval_seconds):
             return
         buffer = io.BytesIO()
@@ -29,9 +41,9 @@ class Checkpoint:
         self.last_saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state, or None where there is none or it cannot be read (then the job begins anew)."""
+        """The stored state, or None if the file is missing or unreadable; the job then starts from the beginning."""
         try:
             state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
-        except Exception:  # a broken file makes the reader fail in many ways
+        except Exception:  # a damaged file can raise almost any error
             return None
         return state

@@ -1,10 +1,10 @@
-"""Several processes that train one job together, each on its part of every batch: Lightning Fabric under torchrun.
+"""Data-parallel training of one job: torchrun starts the processes, Lightning Fabric connects them.
 
-Losses that compare the clips of a batch need all of them, so every process gathers what the learners said of the whole
-batch and computes the whole loss; gradients come back to the part that they belong to. The loss is then that of one
-process at the same batch, and so is the step, but for the order in which floats are added, and for batch normalisation:
-on GPUs its statistics are those of the whole batch (SyncBatchNorm); on a CPU, where that does not exist, each process
-normalises by its own part, as with a smaller batch.
+Each process computes the learner's outputs for its shard of every batch. Some losses compare the clips of a batch with
+each other, so every process gathers the outputs of all shards and computes the loss of the whole batch; the gradients
+flow back to the shard they belong to. The loss and the step are then those of a single process with the same batch,
+except for two things: floats are added in another order, and batch normalisation. On GPUs its statistics are those of
+the whole batch (SyncBatchNorm). On CPUs SyncBatchNorm does not exist, so each process normalises by its own shard.
 """
 
 from __future__ import annotations
@@ -26,31 +26,36 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Net = TypeVar("Net", bound=nn.Module)
-_TIMEOUT = timedelta(days=7)  # what one process does alone (decoding, measuring) may take long
+_TIMEOUT = timedelta(days=7)  # the others wait while one process decodes or measures, which may take long
 
 
 class ProcessGroup:
-    """A team of one: nothing is divided, nothing gathered."""
+    """A single process: batches are not divided and outputs are not gathered.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
 
     rank, size = 0, 1
 
     def shard(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process' rows of a batch ``(B,)``."""
+        """The part of a batch that this process computes: ``index (B,)`` to ``(B / size,)``."""
         return index
 
     def all_gather(self, output: SubstageOutput) -> SubstageOutput:
-        """What all processes' learners said, as if one had seen the whole batch; gradients flow back."""
+        """The outputs for the whole batch, joined from all shards; gradients flow back to each shard."""
         return output
 
     def all_reduce(self, parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor]) -> None:
-        """Make gradients and running statistics the same in all processes, after the loss went backwards."""
+        """Make gradients and floating-point buffers equal in all processes; to be called after the backward pass."""
 
     def convert_batch_norm(self, network: Net) -> Net:
-        """The network with batch normalisation that sees the whole batch, where there is one."""
+        """The network with batch normalisation over the whole batch, where the device supports it."""
         return network
 
     def broadcast(self, value: Any) -> Any:
-        """What the first process says, in all of them."""
+        """The value of the first process, returned in every process."""
         return value
 
 
@@ -58,14 +63,14 @@ class FabricProcessGroup(ProcessGroup):
     """The processes that torchrun started.
 
     Args:
-        fabric: launched.
+        fabric: A `Fabric` that was launched.
     """
 
     def __init__(self, fabric: Fabric) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.global_rank, fabric.world_size
 
     def shard(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See ``Team.part``.
+        """See `ProcessGroup.shard`.
 
         Raises:
             UserError: The batch cannot be divided evenly.
@@ -78,7 +83,7 @@ class FabricProcessGroup(ProcessGroup):
         return np.split(index, self.size)[self.rank]
 
     def all_gather(self, output: SubstageOutput) -> SubstageOutput:
-        """See ``Team.gather``."""
+        """See `ProcessGroup.all_gather`."""
         logits = None if output.logits is None else self._all_gather_tensor(output.logits)
         return SubstageOutput([self._all_gather_tensor(f) for f in output.features], logits)
 
@@ -88,7 +93,11 @@ class FabricProcessGroup(ProcessGroup):
         return whole
 
     def all_reduce(self, parameters: Iterable[nn.Parameter], buffers: Iterable[Tensor]) -> None:
-        """See ``Team.settle``: each process holds its part's gradient as often as there are processes, so: the mean."""
+        """See `ProcessGroup.all_reduce`.
+
+        Every process computes the whole loss, so the gradient of each shard arrives ``size`` times; the mean corrects
+        that.
+        """
         self._average_across_processes([p.grad for p in parameters if p.grad is not None])
         self._average_across_processes([b for b in buffers if b.is_floating_point()])
 
@@ -100,25 +109,25 @@ class FabricProcessGroup(ProcessGroup):
             tensor.copy_(piece.view_as(tensor))
 
     def convert_batch_norm(self, network: Net) -> Net:
-        """See ``Team.convert``."""
+        """See `ProcessGroup.convert_batch_norm`."""
         if self.fabric.device.type != "cuda":
             return network
         converted: Net = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return converted
 
     def broadcast(self, value: Any) -> Any:
-        """See ``Team.tell``."""
+        """See `ProcessGroup.broadcast`."""
         return self.fabric.broadcast(value)
 
 
 def make_process_group() -> ProcessGroup:
-    """The team that this process belongs to: torchrun's, or a team of one.
+    """The process group of this process: that of torchrun, or a single process if torchrun did not start it.
 
     Raises:
         ImportError: Lightning Fabric is not installed.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+    if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:  # cluster schedulers set WORLD_SIZE too
         return ProcessGroup()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy

@@ -1,4 +1,4 @@
-"""What one job is: everything that decides its result, and the hash that names it."""
+"""The specification of a job: everything that determines its result, and the hash that identifies it."""
 
 from __future__ import annotations
 
@@ -11,38 +11,45 @@ from typing import Literal
 from skd_edge.recipe.schema import NetworkSpec, TrainingSettings
 from skd_edge.recipe.sections import AugmentationSettings, ClipSettings
 
-METHOD_VERSION = 2  # version of the method: raise it when the same settings train to something else
+METHOD_VERSION = 2  # part of every hash; increase it when the same settings lead to other weights
 JobRole = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]
 
 
 def json_digest(value: object) -> str:
-    """Sixteen hexadecimal digits that name ``value`` (anything JSON can write)."""
+    """A hash of ``value`` as 16 hexadecimal digits; what JSON cannot represent is hashed by its ``str``."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One teacher -> learner training, a pure function of what stands here.
+    """The training of one learner, with or without a teacher. The fields below determine its result.
 
     Attributes:
-        learner: the network that learns.
-        role: what the job is for; ``alone`` and ``kd`` are controls, a ``rung`` only says whether to go on.
-        path: names of the networks from the teacher to the learner (not part of the hash).
-        teacher: hash of the job whose network teaches, or None.
-        start: hash of the job whose weights the learner begins from, or None.
-        targets: hash of the labels that it learns from.
-        data: hash of the training clips and of the validation clips that pick the epoch.
-        classes: number of classes.
-        epochs: passes over the training clips.
-        weak: early-learning regularisation applies: the targets are weak labels, and the learner's memory is wanted.
-        staged: substage distillation (curriculum, correlation, distribution) on top of the logits.
-        given: hash of the file that the weights come from, where the network was trained elsewhere.
-        code: hash of the file beside the recipe that makes the network, where a factory does.
-        others: hashes of the teachers further up the cascade, where guidance is dense.
-        rounded: bits of the weights while the learner is fine-tuned as its INT8 file computes; None: it is not.
-        names: the classes, where the learner comes trained with a class list of its own to match them with.
-        fold: ``(i, k)``: the i-th of k parts of the training clips is held out, for out-of-fold opinions.
+        learner: The network to train.
+        role: Purpose of the job. ``scout`` is the teacher's first pass, on the weak labels; ``alone`` and ``kd`` are
+            controls; a ``rung`` trains for fewer epochs, to decide whether to train the cascade in full. Not part of
+            the hash.
+        path: Names of the networks from the teacher to the learner. Not part of the hash.
+        teacher: Hash of the job that trained the teacher, or None.
+        start: Hash of the job whose weights the learner starts from, or None.
+        targets: Hash of the training labels.
+        data: Hash of the training clips and of the validation clips, which select the epoch.
+        classes: Number of classes.
+        clip: Frames and size of the clips.
+        augment: Augmentation of the training clips.
+        training: Optimiser and loss settings.
+        epochs: Passes over the training clips.
+        weak: Whether the targets are weak labels: early-learning regularisation applies, and the learner's mean
+            predictions are part of the result.
+        staged: Whether substages are distilled (curriculum, correlation, distribution) in addition to the logits.
+        seed: Seed of weights, batches and augmentation.
+        given: Hash of the weights file, where the network was trained elsewhere.
+        code: Hash of the file next to the recipe whose factory makes the network.
+        others: Hashes of the jobs that trained the teachers further up the cascade, where guidance is dense.
+        fold: ``(i, k)``: part i of k of the training clips is held out, to obtain out-of-fold predictions for it.
+        rounded: Bits of the weights during quantisation-aware fine-tuning; None without it.
+        names: Names of the classes, where the learner has a trained head with its own list of classes.
     """
 
     learner: NetworkSpec
@@ -69,9 +76,11 @@ class JobSpec:
 
     @cached_property
     def hash(self) -> str:
-        """Names the job: equal hashes train to equal weights (on the same kind of machine)."""
+        """Identifies the job: jobs with equal hashes lead to equal weights, on the same kind of machine."""
         excluded = {"learner", "path", "role", "clip", "augment", "training"}
-        excluded |= {key for key in ("rounded", "names") if not getattr(self, key)}  # came later, and rename no job
+        excluded |= {
+            key for key in ("rounded", "names") if not getattr(self, key)
+        }  # added later: their defaults must not change existing hashes
         return json_digest(
             {
                 "method": METHOD_VERSION,
@@ -84,7 +93,7 @@ class JobSpec:
         )
 
     def _relevant_training_settings(self) -> dict[str, object]:
-        """The settings that this job reads: without a teacher, none that is about teaching."""
+        """The training settings that affect this job; without a teacher, those of distillation do not."""
         unread = {"epochs", "teacher_epochs", "refine", "rounds"} | (set() if self.weak else {"elr"})
         unread |= {"accumulate"} if self.training.accumulate == 1 else set()
         if self.teacher is not None:
@@ -96,5 +105,5 @@ class JobSpec:
 
     @property
     def name(self) -> str:
-        """How people call it: ``teacher>assistant>wide``."""
+        """Name for messages: the path, such as ``teacher>assistant>wide``. Several jobs can have the same."""
         return ">".join(self.path)

@@ -1,4 +1,4 @@
-"""The method on one screen: which loss terms a batch has, and which substages of the learner run at a step."""
+"""The training objective: the loss terms of a batch, and which substages of the learner are trained at a step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from skd_edge.models.substages import SubstageOutput
 
 
 class TrainingPhase(NamedTuple):
-    """What learns at a step: the learner's first ``upto`` substages (None: all, with the head), and how."""
+    """What is trained at a step.
+
+    Attributes:
+        upto: The learner's first ``upto`` substages are trained; None: the whole network with its head.
+        grafted: Whether these substages are grafted onto the teacher's later ones.
+    """
 
     upto: int | None
     grafted: bool = False
@@ -34,16 +39,19 @@ def compute_loss_terms(
     distribution_loss: DistributionLoss | None = None,
     other_logits: tuple[Tensor, ...] = (),
 ) -> dict[str, Tensor]:
-    """The loss terms of one batch, each already times its weight.
+    """The loss terms of one batch, each multiplied by its weight.
 
     Args:
-        spec: the settings.
-        student_out: what the learner says; logits are None while only a prefix of its substages learns.
-        teacher_out: what the teacher says of the same views, or None.
-        targets: label distributions ``(B, C)``; a row of zeros teaches nothing.
-        ema_predictions: running mean of the learner's own predictions ``(B, C)``, where labels are weak.
-        distribution_loss: the loss on feature distributions with its projectors, where substages are distilled.
-        other_logits: logits ``(B, C)`` of the teachers further up, where this step listens to them (dense guidance).
+        spec: The settings.
+        student_out: Student outputs; the logits are None while only a prefix of the substages is trained.
+        teacher_out: Teacher outputs for the same views, or None.
+        targets: Label distributions ``(B, C)``; a row of zeros is a clip without a label.
+        ema_predictions: Running mean of the learner's own predictions ``(B, C)``, where labels are weak.
+        distribution_loss: The loss on feature distributions with its projectors, where substages are distilled.
+        other_logits: Logits ``(B, C)`` of teachers further up the cascade that this step uses (dense guidance).
+
+    Returns:
+        Scalars by name of the term; absent terms do not apply to the batch.
     """
     weights, terms = spec.training.losses, dict[str, Tensor]()
     if student_out.logits is not None:
@@ -65,17 +73,27 @@ def compute_loss_terms(
 
 
 def compute_graft_term(spec: JobSpec, logits: Tensor, teacher_out: SubstageOutput) -> dict[str, Tensor]:
-    """The one term while a prefix is grafted: ``logits (B, C)`` of the teacher behind it, against the teacher's own."""
+    """The loss while a prefix is grafted, its only term.
+
+    Args:
+        spec: The settings.
+        logits: ``(B, C)`` of the grafted network, see `GraftedTeacher`.
+        teacher_out: Teacher outputs for the same views.
+    """
     assert teacher_out.logits is not None
     return {"graft": spec.training.losses.logits * _compute_logit_loss(spec, logits, (teacher_out.logits,))}
 
 
 def phase_at(spec: JobSpec, progress: float) -> TrainingPhase:
-    """What learns when the share ``progress`` in [0, 1) of the job's steps is behind it.
+    """What is trained at a point of the job.
 
-    Curriculum: the prefixes that end in a matched substage learn one after the other, the shortest first, to match
-    the teacher's; then everything learns, with head and logits. Graft: each prefix learns as the front of the
-    teacher, whose own later substages and head, frozen, judge it.
+    Curriculum: first the prefixes that end in a matched substage are trained to match the teacher's, one after the
+    other, the shortest first; then the whole network is trained, with head and logits. Graft: each prefix is trained as
+    the front of the teacher, whose later substages and head are frozen.
+
+    Args:
+        spec: The settings.
+        progress: Share of the job's steps that is done, in [0, 1).
     """
     losses, training = spec.training.losses, spec.training
     grafted = training.combination == "graft"
@@ -84,19 +102,19 @@ def phase_at(spec: JobSpec, progress: float) -> TrainingPhase:
     if not (spec.staged and has_phases and progress < training.prefix):
         return FULL_NETWORK
     ends = matched_substages(spec)
-    if grafted:  # the whole learner has no teacher's substage behind it to be judged by
+    if grafted:  # after the last substage nothing of the teacher is left to graft onto
         ends = tuple(k for k in ends if k < len(spec.learner.depths)) or (0,)
     upto = ends[int(progress / training.prefix * len(ends))]
     return TrainingPhase(upto, grafted) if upto else FULL_NETWORK
 
 
 def matched_substages(spec: JobSpec) -> tuple[int, ...]:
-    """Numbers of the substages that correspond, 1 the first."""
+    """Numbers of the substages that are compared with the teacher's, from 1."""
     return spec.training.match or tuple(range(1, len(spec.learner.depths) + 1))
 
 
 def _compute_logit_loss(spec: JobSpec, logits: Tensor, teacher_logits: tuple[Tensor, ...]) -> Tensor:
-    """Mean over the teachers of the loss on the logits."""
+    """The loss on the logits, mean over the teachers."""
     losses = spec.training.losses
     loss = LOGIT_LOSSES[losses.logits_kind]
     return torch.stack([loss(logits, t, temperature=losses.temperature) for t in teacher_logits]).mean()
@@ -105,6 +123,6 @@ def _compute_logit_loss(spec: JobSpec, logits: Tensor, teacher_logits: tuple[Ten
 def _select_matched_features(
     spec: JobSpec, student_out: SubstageOutput, teacher_out: SubstageOutput
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The features of the matched substages that ran."""
+    """Features of learner and teacher at the matched substages that were computed."""
     indices = [k - 1 for k in matched_substages(spec) if k <= len(student_out.features)]
     return [student_out.features[k] for k in indices], [teacher_out.features[k] for k in indices]

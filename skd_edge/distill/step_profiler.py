@@ -1,4 +1,4 @@
-"""What a job will take on this machine: a few real training steps on random clips, spread over its phases."""
+"""Estimates the duration of a job: times a few real training steps on random clips, spread over the job's phases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from skd_bench.video.types import Preprocessing
-from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
 from skd_edge.distill.trainer import Trainer, training_view
@@ -26,9 +26,9 @@ class StepTimes:
     """Seconds on this machine.
 
     Attributes:
-        seconds_per_step: of one training step, the mean over the quarters of the job of their medians: phases differ, and one slow
-            step says nothing about the others.
-        seconds_per_clip: of one clip through the learner in evaluation mode, in batches.
+        seconds_per_step: Seconds for one training step. Steps of different phases differ, so this is the mean over the
+            quarters of the job; of each quarter the median counts, so that one slow step does not matter.
+        seconds_per_clip: Seconds for one clip through the learner in evaluation mode, measured in batches.
     """
 
     seconds_per_step: float
@@ -38,13 +38,13 @@ class StepTimes:
 def measure_step_times(
     spec: JobSpec, teacher: AnyNetwork | None, preprocess: Preprocessing, *, steps: int = _MAX_STEPS
 ) -> StepTimes:
-    """Time steps of a job on random clips; times depend on shapes alone.
+    """Time steps of a job on random clips; the times depend on shapes only, not on pixels or weights.
 
     Args:
-        spec: the job; one without epochs is only looked through.
-        teacher: an untrained network of the teacher's shape, where there is a teacher.
-        preprocess: how pixels become input.
-        steps: how many, fewer where they take long.
+        spec: The job. If it has no epochs, only ``seconds_per_clip`` is measured, and ``seconds_per_step`` is 0.
+        teacher: An untrained network with the teacher's architecture, or None if the job has no teacher.
+        preprocess: How pixels become input.
+        steps: Number of steps to time; fewer are timed if they take more than two seconds.
     """
     clips = _make_random_clips(spec, preprocess)
     targets = np.full((len(clips.train), spec.classes), 1 / spec.classes, np.float32)
@@ -69,9 +69,11 @@ def measure_step_times(
         teacher_outputs = output_source.outputs_for_view(0) if output_source else None
         index = np.arange(len(clips.train))
         if spec.epochs:
-            trainer._train_step(index, 0, teacher_outputs)  # the first one is slower
+            trainer._train_step(index, 0, teacher_outputs)  # not timed: the first step is slower
         spent: list[list[float]] = [[], [], [], []]  # by quarter of the job
-        for step in sorted(range(steps), key=lambda i: 7 * i % steps):  # spread: where steps are slow, few are taken
+        for step in sorted(
+            range(steps), key=lambda i: 7 * i % steps
+        ):  # spread over the job, since slow steps end the loop early
             if spec.epochs and sum(map(sum, spent)) < _MAX_SECONDS:
                 trainer.step = step
                 spent[4 * step // steps].append(_time_call(lambda: trainer._train_step(index, 0, teacher_outputs)))
@@ -84,7 +86,7 @@ def measure_step_times(
 
 
 def _make_random_clips(spec: JobSpec, preprocess: Preprocessing) -> ClipDataset:
-    """One batch of random clips; it stands for all splits."""
+    """One batch of random clips, used as training, validation and test split."""
     count, rng = spec.training.batch, np.random.default_rng(0)
     shape = (count, spec.clip.frames, preprocess.height, preprocess.width, 3)
     names = tuple(map(str, range(count)))
@@ -96,7 +98,7 @@ def _make_random_clips(spec: JobSpec, preprocess: Preprocessing) -> ClipDataset:
         names,
         "noise",
     )
-    return ClipDataset(tuple(map(str, range(spec.classes))), clip_set, clip_set, clip_set, (), "")
+    return ClipDataset(tuple(map(str, range(spec.classes))), clip_set, clip_set, SealedSplit(clip_set), (), "")
 
 
 def _time_call(call: Callable[[], object]) -> float:

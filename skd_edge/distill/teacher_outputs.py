@@ -1,6 +1,7 @@
-"""What a teacher says, kept by view: computed once for each ``(teacher, clip, view)``, read by every job.
+"""Teacher outputs on the training clips: computed once for each ``(teacher, clip, view)`` and read by every job.
 
-Kept are logits and pooled substage features, never maps; the files lie in the shared cache, memory-mapped.
+Logits and pooled substage features are stored, but not feature maps, which would be too large. The files are in the
+shared cache and are memory-mapped.
 """
 
 from __future__ import annotations
@@ -26,56 +27,61 @@ StoredArray = NDArray[np.float32] | NDArray[np.float16]
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """One view of the training clips through a teacher: ``logits (N, C)``, ``features[k] (N, T, C_k)``, as stored."""
+    """The outputs of a teacher for one view of the training clips, as stored.
+
+    Attributes:
+        logits: ``(N, C)``.
+        features: For each substage k, ``(N, T, C_k)``.
+    """
 
     logits: StoredArray
     features: list[StoredArray]
 
     def take_rows(self, index: NDArray[np.int64], device: torch.device) -> SubstageOutput:
-        """The rows ``index (B,)`` as tensors, as if the teacher had just been asked."""
+        """The rows ``index (B,)`` as float32 tensors on ``device``."""
         features = [torch.from_numpy(f[index]).to(device).float() for f in self.features]
         return SubstageOutput(features, torch.from_numpy(self.logits[index]).to(device).float())
 
 
 class TeacherOutputSource(ABC):
-    """What a teacher says of the training clips, view by view.
+    """Teacher outputs by view of the training clips.
 
     Attributes:
-        network: the teacher, where it is one.
+        network: The teacher's network; None where the outputs come from a file.
     """
 
     network: nn.Module | None = None
 
     @abstractmethod
     def outputs_for_view(self, view: int) -> TeacherOutputs:
-        """All training clips of one view."""
+        """The outputs for all training clips in one view (a number from 0)."""
 
     def mean_probabilities(self, views: int) -> NDArray[np.float32]:
-        """Class probabilities ``(N, C)``, the mean over this many views."""
+        """Class probabilities ``(N, C)``, mean over the views ``0 .. views - 1``."""
         per_view = [_softmax(self.outputs_for_view(v).logits) for v in range(views)]
         return np.asarray(np.mean(per_view, axis=0), np.float32)
 
 
 class FixedTeacherOutputs(TeacherOutputSource):
-    """Answers from a file: of the plain clips, whatever the view; logits ``(N, C)`` alone, no substages."""
+    """Logits ``(N, C)`` from a file: those of the clips without augmentation, used for every view; no features."""
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
         self.outputs = TeacherOutputs(logits, [])
 
     def outputs_for_view(self, view: int) -> TeacherOutputs:
-        """The same for every view."""
+        """The same outputs for every view."""
         return self.outputs
 
 
 class TeacherOutputCache(TeacherOutputSource):
-    """A network's answers about the training clips, one folder for each view.
+    """The outputs of a network on the training clips, computed when first needed and stored in a folder for each view.
 
     Args:
-        network: the teacher, in evaluation mode.
-        training_view: ``(index (B,), view) -> clips (B, 3, T, H, W)``: the same views that learners see.
+        network: The teacher, in evaluation mode.
+        training_view: ``(index (B,), view) -> clips (B, 3, T, H, W)``: the views that learners are trained on.
         clip_count: N, the number of training clips.
-        folder: where answers are kept; named by the teacher, the clips and the augmentation.
-        half_precision: keep them in half precision: half the disk, answers rounded by up to a 2048th of themselves.
+        folder: Where outputs are stored. Its name must identify the teacher, the clips and the augmentation.
+        half_precision: Store float16: half the disk space, with a relative rounding error of at most 1/2048.
     """
 
     def __init__(
@@ -87,7 +93,7 @@ class TeacherOutputCache(TeacherOutputSource):
         *,
         half_precision: bool = False,
     ) -> None:
-        assert not network.training, "a teacher answers in evaluation mode"
+        assert not network.training, "the teacher must be in evaluation mode"
         self.network: nn.Module
         self.network, self.training_view, self.clip_count = network, training_view, clip_count
         self.folder: Path = folder / "half" if half_precision else folder
@@ -95,7 +101,11 @@ class TeacherOutputCache(TeacherOutputSource):
         self._loaded_views: dict[int, TeacherOutputs] = {}
 
     def outputs_for_view(self, view: int) -> TeacherOutputs:
-        """All training clips of one view through the teacher."""
+        """The outputs for all training clips in one view, from memory, from disk, or computed.
+
+        Raises:
+            UserError: The outputs were computed but cannot be read back from disk.
+        """
         if view not in self._loaded_views:
             folder = self.folder / f"view{view}"
             outputs = self._read_outputs(folder)
@@ -104,13 +114,13 @@ class TeacherOutputCache(TeacherOutputSource):
                 outputs = self._read_outputs(folder)
             if outputs is None:
                 raise UserError(
-                    f"the teacher's answers in {folder} cannot be read back; delete that folder and run again"
+                    f"the teacher outputs in {folder} cannot be read back; delete that folder and run again"
                 )
             self._loaded_views[view] = outputs
         return self._loaded_views[view]
 
     def _read_outputs(self, folder: Path) -> TeacherOutputs | None:
-        """What was answered before; None where nothing was, or what is there is damaged: it is asked for again."""
+        """The stored outputs, or None if they are missing or damaged; they are then computed again."""
         try:
             outputs = TeacherOutputs(
                 _open_memory_mapped(folder / "logits.npy"),
@@ -123,15 +133,15 @@ class TeacherOutputCache(TeacherOutputSource):
     @torch.no_grad()
     def _compute_outputs(self, folder: Path, view: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        device = next(self.network.parameters(), torch.zeros(())).device  # an ONNX file has none
+        device = next(self.network.parameters(), torch.zeros(())).device  # an ONNX network has no parameters
         batch_outputs: list[SubstageOutput] = []
         for first in range(0, self.clip_count, _BATCH_SIZE):
             index = np.arange(first, min(first + _BATCH_SIZE, self.clip_count))
             output = self.network(self.training_view(index, view).to(device))
-            batch_outputs.append(SubstageOutput(output.features, output.logits))  # never the maps
+            batch_outputs.append(SubstageOutput(output.features, output.logits))  # without the feature maps
         for k in range(len(batch_outputs[0].features)):
             _save_array(folder / f"features{k}.npy", torch.cat([p.features[k] for p in batch_outputs]), self.dtype)
-        # Last: marks the view as whole.
+        # Written last: a view is complete if its logits exist.
         _save_array(
             folder / "logits.npy", torch.cat([p.logits for p in batch_outputs if p.logits is not None]), self.dtype
         )

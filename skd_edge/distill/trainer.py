@@ -1,6 +1,6 @@
-"""One job: a learner trained on labels and, where there is one, by a teacher, substage by substage.
+"""The training loop of one job: epochs, validation, checkpoints, and recovery from a loss that is not finite.
 
-What is learned stands in ``method.py``; this is the loop around it.
+The loss terms and the phases of the training are defined in ``objective.py``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,26 @@ from skd_edge.models.tsm import TSM
 TrainingCurve = list[dict[str, Any]]
 SINGLE_PROCESS = ProcessGroup()
 ProgressCallback = Callable[[dict[str, Any]], None]
-_SETTING_OF_TERM = {"early learning": "training.elr", "graft": "training.losses.logits"}  # else training.losses.<term>
+_SETTING_OF_TERM = {
+    "early learning": "training.elr",
+    "graft": "training.losses.logits",
+}  # of other terms: training.losses.<term>
 
 
 @dataclass
 class TrainResult:
-    """What a job leaves: the averaged weights that validated best (a file of answers has none), and how it went."""
+    """The result of a job.
+
+    Attributes:
+        network: The learner with the averaged weights of the epoch that validated best; None where a file of logits
+            takes the place of a network.
+        accuracy: Validation accuracy of these weights, 0..1.
+        curve: One entry for each epoch: ``epoch``, ``loss``, ``terms``, ``accuracy``, and ``pace`` if the learning rate
+            was halved.
+        seconds: Wall time of the training.
+        ema_predictions: ``(N, C)`` running mean of the learner's predictions on the training clips, rows of clips that
+            were not trained on are 0; None where labels are not weak.
+    """
 
     network: AnyNetwork | None
     accuracy: float
@@ -60,7 +74,7 @@ class TrainResult:
 
 
 class DivergenceError(ArithmeticError):
-    """A loss term is not finite."""
+    """A loss term is not finite; ``total`` stands for the sum, or for the weights after a step."""
 
     def __init__(self, term: str, step: int) -> None:
         super().__init__(f"the {term!r} loss is not finite at step {step}")
@@ -83,19 +97,22 @@ def train_job(
     """Train one job, or finish one that was interrupted.
 
     Args:
-        spec: what to train.
-        clips: training clips, and the validation clips that pick the epoch.
+        spec: The job.
+        clips: The training clips, and the validation clips that select the epoch.
         targets: ``(N, C)`` label distributions of the training clips; a row of zeros is a clip without a label.
-        teacher: what the teacher says of every view, or None.
-        preprocess: how pixels become input.
-        folder: the job's folder; a checkpoint of an interrupted run is found and kept there.
-        other_teachers: the teachers further up the cascade, where guidance is dense.
-        start: weights to begin from.
-        on_progress: called after each epoch, and now and then within, with what there is to show.
-        process_group: the processes that train it together.
+        teacher: The teacher outputs, or None.
+        preprocess: How pixels become input.
+        folder: The job's folder. Checkpoints are written to it, and the checkpoint of an interrupted run is resumed.
+        other_teachers: The outputs of teachers further up the cascade, where guidance is dense.
+        start: State dict that the learner starts from; None: the initial weights of the seed.
+        on_progress: Called with a row for display after each epoch, and every few steps within it.
+        process_group: The processes that train the job together.
+
+    Returns:
+        The result.
 
     Raises:
-        UserError: A loss term is no longer finite, also at half the rate; names the term and the step.
+        UserError: A loss term is not finite, again after the learning rate was halved.
     """
     return Trainer(
         spec, clips, targets, teacher, other_teachers, preprocess, folder, start, on_progress, process_group
@@ -103,7 +120,7 @@ def train_job(
 
 
 class Trainer:
-    """The state of one job while it runs."""
+    """The training of one job; see `train_job` for the arguments."""
 
     def __init__(
         self,
@@ -130,7 +147,8 @@ class Trainer:
         if spec.rounded:
             for network in (self.learner, self.ema_network):
                 enable_fake_quant(network, spec.rounded)
-        # Listed once: weights are loaded in place, and to walk through a network's modules at every step takes time.
+        # Collected once, because walking through the modules at every step takes time. The lists stay valid, because
+        # weights are loaded in place.
         self.ema_and_learner_tensors = [
             [v for v in n.state_dict().values() if v.is_floating_point()] for n in (self.ema_network, self.learner)
         ]
@@ -148,8 +166,8 @@ class Trainer:
         self.checkpoint = Checkpoint(folder / "state.pt")
 
     def run(self) -> TrainResult:
-        """Every epoch that is left, then the best averaged weights."""
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours to move
+        """Train the remaining epochs and return the averaged weights of the epoch that validated best."""
+        with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
             return self._run_epochs()
 
     def _run_epochs(self) -> TrainResult:
@@ -160,7 +178,7 @@ class Trainer:
                 self._run_epoch(epoch, began)
             except DivergenceError as diverged:
                 self._recover_at_half_rate(diverged, epoch, good_state)
-            except KeyboardInterrupt:  # paused: Ctrl-C, or SIGTERM where the command line runs
+            except KeyboardInterrupt:  # Ctrl-C, or SIGTERM under the command line
                 self.checkpoint.save(good_state.copy, last=False, now=True)
                 raise
         self.ema_network.load_state_dict(self.best_state)
@@ -169,7 +187,7 @@ class Trainer:
 
     # -------------------------------------------------------------------------------------------- one epoch
     def _run_epoch(self, epoch: int, began: float) -> None:
-        """One epoch, its validation in the second half of the job, its line of the curve, and a checkpoint in time."""
+        """Train one epoch, validate it (in the second half of the job), extend the curve, and save a checkpoint."""
         terms = self._train_epoch(epoch, began)
         accuracy = self._validate_ema_network() if epoch >= self.spec.epochs // 2 else None
         self.seconds += time.perf_counter() - began
@@ -180,7 +198,9 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, began: float) -> dict[str, float]:
         self.learner.train()
-        torch.manual_seed(1_000_003 * self.spec.seed + epoch)  # dropout, where a network made elsewhere has it
+        torch.manual_seed(
+            1_000_003 * self.spec.seed + epoch
+        )  # for dropout in networks from elsewhere; resuming gives the same numbers
         view, sums, counts = epoch % self.spec.augment.views, dict[str, Tensor](), dict[str, int]()
         teacher_outputs = self.teacher.outputs_for_view(view) if self.teacher else None
         for number, index in enumerate(self._iter_batches(epoch)):
@@ -190,7 +210,7 @@ class Trainer:
             if number % 8 == 0:
                 share, seconds = (number + 1) / self.batches_per_epoch, self.seconds + time.perf_counter() - began
                 self.on_progress({"epoch": epoch + 1, "epochs": self.spec.epochs, "share": share, "seconds": seconds})
-        if not all(p.isfinite().all() for p in self._trainable_parameters()):  # the last step's gradients were not
+        if not all(p.isfinite().all() for p in self._trainable_parameters()):  # a bad gradient in the last step
             raise DivergenceError("total", self.step)
         return {name: float(total) / counts[name] for name, total in sums.items()}
 
@@ -214,7 +234,7 @@ class Trainer:
     def _accumulate_gradients(
         self, index: NDArray[np.int64], view: int, teacher_outputs: TeacherOutputs | None, share: float
     ) -> dict[str, Tensor]:
-        """Add the gradients of the clips ``index (B,)``, this share of the batch; returns their loss terms."""
+        """Add the gradients of the clips ``index (B,)``, a ``share`` of the batch, and return their loss terms."""
         local_index = self.process_group.shard(index)
         clip = training_view(self.clips.train, local_index, view, self.spec, self.preprocess).to(self.device)
         teacher_out = teacher_outputs.take_rows(index, self.device) if teacher_outputs else None
@@ -256,7 +276,7 @@ class Trainer:
         )
 
     def _label_distributions(self, index: NDArray[np.int64], view: int) -> Tensor:
-        """Label distributions ``(B, C)`` of the view: of the clips, or of the mix where clips are mixed."""
+        """Label distributions ``(B, C)`` for the view; with mixup, labels are mixed in the same shares as the clips."""
         targets = self.targets[torch.from_numpy(index).to(self.device)]
         if not self.spec.augment.mixup:
             return targets
@@ -265,14 +285,14 @@ class Trainer:
         return torch.lerp(self.targets[torch.from_numpy(rows)], targets, share.to(self.device)[:, None])
 
     def _sample_other_teachers(self, index: NDArray[np.int64], view: int) -> tuple[Tensor, ...]:
-        """Logits of the teachers further up that this step listens to; which ones depends on seed and step alone."""
+        """Logits of the teachers further up the cascade that this step uses, chosen by seed and step only."""
         chance = np.random.default_rng((self.spec.seed, self.step, 23)).random(len(self.other_teachers))
         sampled = [t for t, c in zip(self.other_teachers, chance, strict=True) if c < self.spec.training.dense]
         sampled_logits = (t.outputs_for_view(view).take_rows(index, self.device).logits for t in sampled)
         return tuple(logits for logits in sampled_logits if logits is not None)
 
     def _iter_batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Batches of row numbers; the order depends on the seed and the epoch alone."""
+        """Batches of row numbers; their order depends on the seed and the epoch only."""
         rng, rows = np.random.default_rng((self.spec.seed, epoch, 17)), self.rows
         if balance := self.spec.training.balance:
             rows = rows[draw_balanced_rows(self.targets[torch.from_numpy(rows)].cpu().numpy(), balance, rng)]
@@ -291,17 +311,21 @@ class Trainer:
         decay = min(self.spec.training.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.ema_and_learner_tensors[0], self.ema_and_learner_tensors[1], 1 - decay)
 
-    # -------------------------------------------------------------------------------------------- around it
+    # ------------------------------------------------------------------------------------------ state and set-up
     def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: dict[str, Any]) -> None:
-        """Back to the last good state, at half the rate; the second time is the last.
+        """Return to the state before the epoch and halve the learning rate; if that was done before, give up.
 
-        The job keeps its hash: the same settings diverge at the same step, and are slowed down by the same rule.
+        The hash of the job stays valid: the same settings diverge at the same step and are handled by the same rule.
+
+        Raises:
+            UserError: The rate was halved before.
         """
         if self.rate_scale < 1:
             setting = _SETTING_OF_TERM.get(diverged.term, f"training.losses.{diverged.term}")
+            lower_term = "" if diverged.term == "total" else f", or set {setting} lower"
             raise UserError(
-                f"job {self.spec.name} ({self.spec.hash}): {diverged} (epoch {epoch + 1}), also at half the rate; lower "
-                f"training.rate{'' if diverged.term == 'total' else f', or set {setting} lower'}"
+                f"job {self.spec.name} ({self.spec.hash}): {diverged} (epoch {epoch + 1}), "
+                f"also at half the rate; lower training.rate{lower_term}"
             ) from None
         self._restore_state(good_state)
         self.rate_scale = 0.5
@@ -311,7 +335,7 @@ class Trainer:
                 "epochs": self.spec.epochs,
                 "share": 0.0,
                 "seconds": self.seconds,
-                "note": f"{diverged}: going on from the last epoch at half the rate",
+                "note": f"{diverged}: continuing from the last epoch at half the rate",
             }
         )
 
@@ -326,7 +350,7 @@ class Trainer:
         return accuracy
 
     def _build_auxiliary_modules(self) -> tuple[DistributionLoss | None, GraftedTeacher | None]:
-        """Projectors and adapters of a staged job: they live in training only and are dropped at export."""
+        """Projectors and adapters of a staged job; they exist during training only and are not exported."""
         if self.teacher is None or not self.spec.staged:
             return None, None
         with torch.random.fork_rng(devices=[]):
@@ -348,7 +372,7 @@ class Trainer:
         return [p for module in self._trainable_modules().values() for p in module.parameters()]
 
     def _trainable_modules(self) -> dict[str, nn.Module]:
-        """What the optimiser moves."""
+        """The modules that are trained; the names are keys of the checkpoint."""
         modules = {"learner": self.learner, "spread": self.distribution_loss, "graft": self.grafted_teacher}
         return {name: module for name, module in modules.items() if module is not None}
 
@@ -373,25 +397,26 @@ class Trainer:
             module.load_state_dict(state["modules"][name])
         self.ema_network.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("best", "best_accuracy", "step", "seconds", "pace", "curve", "memory"):
-            setattr(self, name, state[name])
+        self.best_state, self.best_accuracy = state["best"], state["best_accuracy"]
+        self.step, self.seconds, self.rate_scale = state["step"], state["seconds"], state["pace"]
+        self.curve, self.ema_predictions = state["curve"], state["memory"]
         if self.ema_predictions is not None:
             self.ema_predictions = self.ema_predictions.to(self.device)
 
 
 def build_learner(spec: JobSpec) -> AnyNetwork:
-    """The job's network; its first weights depend on the seed and its shape alone, the same for every method."""
+    """The job's network. Its initial weights depend on seed and architecture only, so all methods start equally."""
     return build_network(spec.learner, classes=spec.classes, clip=spec.clip, seed=spec.seed, names=spec.names)
 
 
 def training_rows(spec: JobSpec, clips: ClipSplit) -> NDArray[np.int64]:
-    """The rows of the training clips that a job learns from: all, or all but its own part of k."""
+    """Rows of the training clips that a job is trained on: all, or with a fold all except those held out."""
     rows = np.arange(len(clips))
     return rows if spec.fold is None else rows[assign_folds(clips.groups, spec.fold[1]) != spec.fold[0]]
 
 
 def assign_folds(groups: NDArray[np.int64], fold_count: int) -> NDArray[np.int64]:
-    """In which of ``fold_count`` parts each clip lies ``(N,)``, a group in one; the same for every job."""
+    """The fold ``(N,)`` of each clip, 0 to ``fold_count - 1``. Clips of one group share a fold; equal for every job."""
     distinct, member = np.unique(groups, return_inverse=True)
     fold_of_group = np.random.default_rng((len(distinct), fold_count)).permutation(len(distinct)) % fold_count
     return np.asarray(fold_of_group[member], np.int64)
@@ -400,7 +425,18 @@ def assign_folds(groups: NDArray[np.int64], fold_count: int) -> NDArray[np.int64
 def training_view(
     clips: ClipSplit, index: NDArray[np.int64], view: int, spec: JobSpec, preprocess: Preprocessing
 ) -> Tensor:
-    """The training clips ``index (B,)`` in one view, as input ``(B, 3, T, H, W)``; mixed, where the job mixes clips."""
+    """Training clips in one view, as network input.
+
+    Args:
+        clips: The training clips.
+        index: ``(B,)`` rows of the clips.
+        view: Number of the view, which determines the augmentation; -1 for the clips without augmentation.
+        spec: The job, for its augmentation, mixup and fold.
+        preprocess: How pixels become input.
+
+    Returns:
+        ``(B, 3, T, H, W)``; with mixup, each clip is mixed with a partner.
+    """
     plain = augment_batch(clips.clips[index], clips.ids[index], view, spec.augment, preprocess)
     if not spec.augment.mixup or view < 0:
         return plain
@@ -413,7 +449,7 @@ def training_view(
 
 
 def predict(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) -> NDArray[np.float32]:
-    """Logits ``(N, C)`` of the plain view, the one that devices see."""
+    """Logits ``(N, C)`` of the clips without augmentation, which is how devices process them."""
 
     def select_logits(output: SubstageOutput) -> Tensor:
         assert output.logits is not None
@@ -423,7 +459,7 @@ def predict(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) ->
 
 
 def extract_features(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) -> NDArray[np.float32]:
-    """The last substage's features of the plain view, averaged over time: ``(N, C_K)``; without any, the logits."""
+    """Features ``(N, C_K)`` of the last substage, mean over frames, without augmentation; logits if there are none."""
 
     def select_features(output: SubstageOutput) -> Tensor:
         if output.features:
@@ -442,7 +478,7 @@ def _forward_in_batches(
     select_output: Callable[[SubstageOutput], Tensor],
     batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    device = next(network.parameters(), torch.zeros(())).device  # an ONNX file has none
+    device = next(network.parameters(), torch.zeros(())).device  # an ONNX network has no parameters
     outputs = [
         select_output(network(preprocess_batch(clips.clips[i : i + batch_size], preprocess).to(device))).float().cpu()
         for i in range(0, len(clips), batch_size)
@@ -451,7 +487,7 @@ def _forward_in_batches(
 
 
 def _one_cycle_rate(progress: float, warmup_share: float = 0.15) -> float:
-    """Learning rate as a share of its peak: a linear rise over the first ``warmup_share``, then half a cosine to zero."""
+    """Learning rate relative to its peak: a linear rise during the first ``warmup_share``, then half a cosine to 0."""
     if progress < warmup_share:
         return 0.05 + 0.95 * progress / warmup_share
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup_share) / (1 - warmup_share)))

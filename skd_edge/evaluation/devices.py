@@ -35,18 +35,25 @@ class Device:
     Attributes:
         name: As messages call it.
         is_local: Whether it is the machine that this process runs on.
-        cache_only: Whether nothing may be measured that a sitting does not hold.
 
     Args:
         bench: The recipe's section.
-        cache_folder: The folder of sittings that serve again (`Sittings`); None: everything is measured.
+        cache_folder: The folder of sessions that are read again (`MeasurementCache`); None: everything is measured.
         energy: Whether joules are measured as well.
+        cache_only: Whether nothing may be measured: only what a stored session holds is known.
     """
 
-    name, is_local, cache_only = "this machine", True, False
+    name, is_local = "this machine", True
 
-    def __init__(self, bench: BenchmarkSettings, cache_folder: Path | None = None, *, energy: bool = False) -> None:
-        self.bench, self.energy = bench, energy
+    def __init__(
+        self,
+        bench: BenchmarkSettings,
+        cache_folder: Path | None = None,
+        *,
+        energy: bool = False,
+        cache_only: bool = False,
+    ) -> None:
+        self.bench, self.energy, self.cache_only = bench, energy, cache_only
         self.measurement_cache = MeasurementCache(cache_folder, self._benchmark_settings) if cache_folder else None
         self._device_info: dict[str, Any] | None = None
 
@@ -111,8 +118,9 @@ class SshDevice(Device):
         cache_folder: Path | None = None,
         *,
         energy: bool = False,
+        cache_only: bool = False,
     ) -> None:
-        super().__init__(bench, cache_folder, energy=energy)
+        super().__init__(bench, cache_folder, energy=energy, cache_only=cache_only)
         self.name, self.python = check_host(host), python
 
     def _measure_uncached(
@@ -192,6 +200,7 @@ def make_device(
     measurements: Sequence[Path] = (),
     python: str = "python3",
     energy: bool = False,
+    cache_only: bool = False,
 ) -> Device:
     """Where a recipe's candidates are measured.
 
@@ -201,14 +210,16 @@ def make_device(
         measurements: Results that packs wrote on the device.
         python: The Python of `bench.host`.
         energy: Whether joules are measured as well.
+        cache_only: Whether nothing may be measured.
 
     Raises:
-        UsageError: The host can be no host.
+        UsageError: The host is not a host's name.
         UserError: A result cannot be read, or they come from different devices.
     """
     if measurements:
         return OfflineDevice(bench, measurements, folder, energy=energy)
     cache_folder = folder / "measurements"
     if bench.host:
-        return SshDevice(bench, bench.host, python, cache_folder / re.sub(r"[^\w.-]", "_", bench.host), energy=energy)
-    return Device(bench, cache_folder / "here", energy=energy)
+        host_folder = cache_folder / re.sub(r"[^\w.-]", "_", bench.host)
+        return SshDevice(bench, bench.host, python, host_folder, energy=energy, cache_only=cache_only)
+    return Device(bench, cache_folder / "here", energy=energy, cache_only=cache_only)

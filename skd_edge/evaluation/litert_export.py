@@ -1,18 +1,25 @@
-"""The chosen student as a .tflite file for LiteRT, held to the bounds of an FP32 file on LiteRT itself."""
+"""The chosen student as a .tflite file for LiteRT, within the bounds of an FP32 file on LiteRT itself."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
 from skd_bench.metrics.accuracy import compute_logits
 from skd_bench.runtimes import find_runtime
-from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_edge.data.store.clip_store import ClipSplit
+from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
-from skd_export.analysis.parity import compute_parity, compute_torch_logits, find_violated_bound
+from skd_export.analysis.parity import ParityBounds, compute_torch_logits
 from skd_export.bundle.writer import ModelFile
 from skd_export.targets.litert import explain_missing_converter, export_litert
+from skd_export.verified_export import FileVerifier, VerifiedFile
 
 
 def check_litert_available() -> None:
@@ -25,37 +32,45 @@ def check_litert_available() -> None:
         raise UserError(f"no .tflite file can be written: {reason}")
 
 
-def write_tflite(
-    evaluator: CandidateEvaluator, network: AnyNetwork, path: Path, *, student: str, names: list[str]
-) -> ModelFile | None:
-    """Convert a network and compare the file with it on the validation clips.
+def write_tflite(scorer: FileScorer, network: AnyNetwork, path: Path, clips: ClipSplit) -> VerifiedTflite:
+    """Convert a network, and compare the file with it on clips.
 
     Args:
-        evaluator: Whose clips, preprocessing and warnings these are.
-        network: Trained, in evaluation mode.
-        path: Where the file goes.
-        student: Its name.
-        names: The cascade that trained it.
-
-    Returns:
-        The file, ready for a bundle; None where its answers are outside the bounds, which becomes a warning.
+        scorer: reads the clips as files take them.
+        network: trained, in evaluation mode.
+        path: where the file goes.
+        clips: the validation clips.
 
     Raises:
         UserError: The converter does not take the network.
     """
-    clip, clips = evaluator.recipe.clip, evaluator.training_data.clips.val
-    deployed = LogitsOnly(network.cpu()).eval()
+    clip, deployed = scorer.recipe.clip, LogitsOnly(network.cpu()).eval()
     metadata = export_litert(deployed, path, clip_shape=(clip.frames, clip.size, clip.size))
-    session = find_runtime("litert").load(path, threads=1)
-    try:
-        file_logits = compute_logits(session, evaluator.iter_first_clips(len(clips)), evaluator.preprocess)
-    finally:
-        session.close()
-    comparison = compute_parity(
-        compute_torch_logits(deployed, evaluator.iter_network_inputs(clips)), file_logits, clips.labels
+
+    def run_file(path: Path, runtime: str) -> NDArray[np.float32]:
+        session = find_runtime(runtime).load(path, threads=1)
+        try:
+            return compute_logits(session, scorer.iter_first_clips(clips, len(clips)), scorer.preprocess)
+        finally:
+            session.close()
+
+    verifier = FileVerifier(
+        lambda: compute_torch_logits(deployed, scorer.iter_network_inputs(clips)),
+        run_file,
+        clips.labels,
+        ParityBounds(),
     )
-    if reason := find_violated_bound(comparison, "fp32"):
-        evaluator.warnings.append(f"the .tflite file is left out of the bundle: {reason}")
-        return None
-    parity_facts = {key: value for key, value in comparison.items() if key != "flips"}
-    return ModelFile(path, "fp32", student, names, metadata, parity_facts, {}, "litert")
+    return VerifiedTflite(verifier.verify(path, "fp32", "litert"), metadata)
+
+
+@dataclass(frozen=True)
+class VerifiedTflite:
+    """A .tflite file beside the network, and what the converter says of it."""
+
+    file: VerifiedFile
+    metadata: dict[str, Any]
+
+    def to_model_file(self, student: str, path: tuple[str, ...]) -> ModelFile:
+        """For a bundle: the student's name, and the cascade that trained it."""
+        parity = {key: value for key, value in self.file.parity.items() if key != "flips"}
+        return ModelFile(self.file.path, "fp32", student, list(path), self.metadata, parity, {}, "litert")

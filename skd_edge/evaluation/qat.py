@@ -1,11 +1,11 @@
-"""Where quantising a student costs too much: it goes on for a few epochs, rounded as its INT8 file, still taught."""
+"""Quantisation-aware training: a student whose INT8 file is out of bounds goes on for a few epochs, weights rounded."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_edge.evaluation.candidate_exporter import TrainedExporter
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.models.builder import AnyNetwork
@@ -29,33 +29,32 @@ def make_qat_job(job: TrainingJob, epochs: int, bits: int) -> TrainingJob:
     return replace(job, spec=spec, start=job)
 
 
+def describe_qat(job: TrainingJob, int8: Path, epochs: int) -> str:
+    """Why a student goes on with quantisation-aware training, for the console."""
+    reason = read_metadata(int8)["tried"][0]
+    return f"{job.spec.name}: INT8 is outside its bounds ({reason}); {epochs} epochs of QAT"
+
+
 def fine_tune_int8(
-    evaluator: CandidateEvaluator, executor: LocalExecutor, job: TrainingJob, network: AnyNetwork, int8: Path
-) -> Path:
-    """The INT8 file of the student after quantisation-aware training; the old one where that is refused as well.
+    exporter: TrainedExporter, executor: LocalExecutor, job: TrainingJob, network: AnyNetwork, int8: Path
+) -> tuple[Path, str]:
+    """The INT8 file of the student after quantisation-aware training; the old one where that is rejected as well.
 
     Args:
-        evaluator: Exports and judges.
-        executor: Trains; a job that is trained already is found again.
-        job: The student's finished job.
-        network: Its network, in evaluation mode: what the new file is compared with.
-        int8: Its file, which is outside its bounds.
+        exporter: writes the new file, and compares it.
+        executor: trains; a job that is trained already is found again.
+        job: the student's finished job.
+        network: its network, in evaluation mode: what the new file is compared with.
+        int8: its file, which is outside its bounds.
+
+    Returns:
+        The file, and what the report must say of it.
     """
-    epochs, bits = evaluator.recipe.export.qat_epochs, 7 if read_metadata(int8)["reduce_range"] else 8
+    epochs, bits = exporter.exporter.recipe.export.qat_epochs, 7 if read_metadata(int8)["reduce_range"] else 8
     qat_job = make_qat_job(job, epochs, bits)
-    evaluator.log(
-        f"{job.spec.name}: INT8 is outside its bounds ({read_metadata(int8)['tried'][0]}); {epochs} epochs of QAT"
-    )
-    executor.on_progress = lambda job, row: None
     executor.train_job(qat_job)
-    fine_tuned_file = evaluator.export_trained(
-        executor.load_network(qat_job), qat_job.hash, ("int8",), reference_network=network
-    )["int8"]
-    accepted = not is_int8_out_of_bounds(fine_tuned_file)
-    outcome = (
-        "within its bounds" if accepted else "still outside its bounds: " + read_metadata(fine_tuned_file)["tried"][0]
-    )
-    evaluator.warnings.append(
-        f"{job.spec.name}: INT8 needed quantisation-aware training ({epochs} epochs, job {qat_job.hash}); it is {outcome}."
-    )
-    return fine_tuned_file if accepted else int8
+    tuned = exporter.export(executor.load_network(qat_job), qat_job.hash, ("int8",), reference=network)["int8"]
+    accepted = not is_int8_out_of_bounds(tuned)
+    outcome = "within its bounds" if accepted else f"still outside its bounds: {read_metadata(tuned)['tried'][0]}"
+    warning = f"{job.spec.name}: INT8 needed quantisation-aware training ({epochs} epochs, job {qat_job.hash}); it is {outcome}."
+    return (tuned if accepted else int8), warning

@@ -1,4 +1,4 @@
-"""The per-frame twin of a causal student: written, compared with the network on every frame, and timed."""
+"""The per-frame file of a causal student: written, compared with the network on every frame, and timed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.inference.frame_stream import FrameClassifier
 from skd_bench.video.clip import normalise
-from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_bench.video.types import Preprocessing
+from skd_edge.data.store.clip_store import ClipSplit
+from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.models.streaming import StreamingNetwork
 from skd_edge.models.tsm import TSM
 from skd_export.bundle.writer import StreamModel
@@ -46,36 +48,37 @@ class ExportedStream:
         )
 
 
-def write_stream(evaluator: CandidateEvaluator, network: TSM, path: Path) -> ExportedStream:
-    """Export a causal network frame by frame, and run the file on validation clips, frame after frame.
+def write_stream(scorer: FileScorer, network: TSM, path: Path, clips: ClipSplit) -> ExportedStream:
+    """Export a causal network frame by frame, and run the file on clips, frame after frame.
 
     Raises:
         UserError: It cannot be exported, or its logits are not those of the clip network.
     """
-    export, clip = evaluator.recipe.export, evaluator.recipe.clip
-    frames = Uint8Input(evaluator.preprocess, export.frame_size) if export.contract == "frames" else None
+    export, clip = scorer.recipe.export, scorer.recipe.clip
+    frames = Uint8Input(scorer.preprocess, export.frame_size) if export.contract == "frames" else None
     streaming_network = StreamingNetwork(network.cpu()).eval()
     export_stream(
         streaming_network,
         path,
         size=(clip.size, clip.size),
         state_size=streaming_network.state_size,
-        classes=list(evaluator.classes),
+        classes=list(scorer.classes),
         uint8_input=frames,
     )
-    clips = np.concatenate(list(evaluator.iter_first_clips(_COMPARED_CLIPS)))
-    stream_logits, times = _run_frame_by_frame(FrameClassifier(path), clips, evaluator)
+    pixels = np.concatenate(list(scorer.iter_first_clips(clips, _COMPARED_CLIPS)))
+    stream_logits, times = _run_frame_by_frame(FrameClassifier(path), pixels, scorer.preprocess)
     with torch.no_grad():
-        x = torch.from_numpy(preprocess_frames(clips, evaluator.preprocess))
+        x = torch.from_numpy(preprocess_frames(pixels, scorer.preprocess))
         clip_logits = network.head(network(x).features[-1]).numpy()
     relative = float(np.abs(stream_logits - clip_logits).max() / (np.abs(clip_logits).max() or 1.0))
     if not relative <= _MAX_RELATIVE_ERROR:
         raise UserError(
-            f"the per-frame file's logits are off by {relative:.1e} of the largest, above {_MAX_RELATIVE_ERROR:.0e}: it is left out"
+            f"the per-frame file's logits are off by {relative:.1e} of the largest, above {_MAX_RELATIVE_ERROR:.0e}: it is "
+            "left out"
         )
     agreement = float((stream_logits.argmax(2) == clip_logits.argmax(2)).mean())
     comparison = {
-        "clips": len(clips),
+        "clips": len(pixels),
         "frames": stream_logits.shape[0] * stream_logits.shape[1],
         "relative": float(f"{relative:.2e}"),
         "agreement": agreement,
@@ -86,7 +89,7 @@ def write_stream(evaluator: CandidateEvaluator, network: TSM, path: Path) -> Exp
 
 
 def _run_frame_by_frame(
-    stream: FrameClassifier, clips: NDArray[np.uint8], evaluator: CandidateEvaluator
+    stream: FrameClassifier, clips: NDArray[np.uint8], preprocess: Preprocessing
 ) -> tuple[NDArray[np.float32], list[float]]:
     """Logits ``(N, T, C)`` of every frame, each clip a stream of its own from its first frame; and milliseconds."""
     rows, times = [], []
@@ -94,7 +97,7 @@ def _run_frame_by_frame(
         stream.reset_state()
         frames = clip[:, np.newaxis]
         if stream.dtype != "uint8":
-            frames = normalise(clip[np.newaxis], evaluator.preprocess).transpose(2, 0, 1, 3, 4)
+            frames = normalise(clip[np.newaxis], preprocess).transpose(2, 0, 1, 3, 4)
         frame_logits = []
         for frame in frames:
             frame = np.ascontiguousarray(frame)

@@ -5,7 +5,7 @@ Paths that begin alike share their first jobs, because a job is named by what it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,7 +76,7 @@ def build_recipe_job_graph(
 
 
 def build_job_graph(factory: JobFactory, students: Iterable[NetworkSpec]) -> list[TrainingJob]:
-    """See ``grow``."""
+    """Every job that a factory makes for these students, each once, in an order in which it can be trained."""
     jobs: dict[tuple[str, tuple[str, ...]], TrainingJob] = {}
     for student in students:
         for path in factory.recipe.cascade_paths:
@@ -113,14 +113,14 @@ class JobFactory:
     Args:
         recipe: networks, training, label settings.
         fingerprint: what the data contributes.
-
-    Attributes:
-        half_batch_networks: names of networks whose batches did not fit into memory: they go through in twice as many parts.
+        half_batch_networks: names of networks whose batches did not fit into memory: they are trained in twice as many
+            parts.
     """
 
-    def __init__(self, recipe: Recipe, fingerprint: DatasetFingerprint) -> None:
-        self.recipe, self.fingerprint = recipe, fingerprint
-        self.half_batch_networks: set[str] = set()
+    def __init__(
+        self, recipe: Recipe, fingerprint: DatasetFingerprint, half_batch_networks: Set[str] = frozenset()
+    ) -> None:
+        self.recipe, self.fingerprint, self.half_batch_networks = recipe, fingerprint, half_batch_networks
 
     def make_teacher_job(self) -> TrainingJob:
         """The teacher: given, or a scout learns from the weak labels and goes on with the pseudo-labels it allows."""

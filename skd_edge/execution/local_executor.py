@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import Preprocessing
+from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.job import JobSpec, json_digest
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
 from skd_edge.distill.trainer import (
@@ -62,21 +63,29 @@ class JobResult:
     correct: NDArray[np.bool_]
 
 
+ProgressListener = Callable[[TrainingJob, dict[str, Any]], None]
+
+
+def ignore_progress(job: TrainingJob, row: dict[str, Any]) -> None:
+    """A `ProgressListener` that does nothing."""
+
+
 class OutOfMemory(UserError):
     """A job does not fit into memory; ``learner`` is the name of its network."""
 
-    learner = ""
+    def __init__(self, message: str, learner: str = "") -> None:
+        super().__init__(message)
+        self.learner = learner
 
     @classmethod
     def for_job(cls, job: TrainingJob, error: BaseException) -> OutOfMemory:
-        """The job's node, and what was raised."""
-        batch_settings = job.spec.training.batch, job.spec.training.accumulate
-        out_of_memory = cls(
-            f"job {job.spec.name} does not fit into memory, with a batch of {batch_settings[0]} in {batch_settings[1]} part(s) "
-            f"({' '.join(str(error).split())[:120]}); lower training.batch, or raise training.accumulate"
+        """The error of a job, from what was raised while it trained."""
+        training, reason = job.spec.training, " ".join(str(error).split())[:120]
+        return cls(
+            f"job {job.spec.name} does not fit into memory, with a batch of {training.batch} in {training.accumulate} "
+            f"part(s) ({reason}); lower training.batch, or raise training.accumulate",
+            job.spec.learner.name,
         )
-        out_of_memory.learner = job.spec.learner.name
-        return out_of_memory
 
 
 class LocalExecutor:
@@ -87,7 +96,7 @@ class LocalExecutor:
         training_data: clips and weak labels.
         labels: settings of the label optimiser.
         preprocess: how pixels become input.
-        on_progress: ``(node, row)`` called while a job trains, with an empty row when it begins.
+        process_group: the processes that train one job together.
     """
 
     def __init__(
@@ -96,20 +105,20 @@ class LocalExecutor:
         training_data: TrainingData,
         labels: LabelSettings,
         preprocess: Preprocessing,
-        on_progress: Callable[[TrainingJob, dict[str, Any]], None] = lambda node, row: None,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.run, self.training_data, self.labels, self.preprocess, self.on_progress = (
-            run,
-            training_data,
-            labels,
-            preprocess,
-            on_progress,
-        )
+        self.run, self.training_data, self.labels, self.preprocess = run, training_data, labels, preprocess
+        self.process_group = process_group
         self.pseudo_labels_by_name: dict[str, PseudoLabels] = {}
-        self.process_group = SINGLE_PROCESS
 
-    def train_all(self, jobs: list[TrainingJob]) -> Generator[JobResult]:
-        """Train every node of a tree, teachers first; closing the generator stops the training.
+    def train_all(
+        self, jobs: list[TrainingJob], on_progress: ProgressListener = ignore_progress
+    ) -> Generator[JobResult]:
+        """Train every job of a graph, teachers first; closing the generator stops the training.
+
+        Args:
+            jobs: in an order in which they can be trained.
+            on_progress: called with a job and a row while it trains, with an empty row when it begins.
 
         Yields:
             Jobs as they are finished.
@@ -118,11 +127,11 @@ class LocalExecutor:
             UserError: See ``train_job``.
         """
         for job in jobs:
-            self.on_progress(job, {})
-            yield self.train_job(job)
+            on_progress(job, {})
+            yield self.train_job(job, on_progress)
 
-    def train_job(self, job: TrainingJob) -> JobResult:
-        """Train one node whose teachers are finished, unless it is finished already.
+    def train_job(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> JobResult:
+        """Train one job whose teachers are finished, unless it is finished already.
 
         Raises:
             UserError: See ``train_job``.
@@ -132,7 +141,7 @@ class LocalExecutor:
             self.run.publish_job(job.hash)  # a kill may have come between its last file and this
             self.run.record_event("job_cached", job=job.hash, name=job.spec.name, role=job.spec.role)
         else:
-            self._train_and_save(job)
+            self._train_and_save(job, on_progress)
         return self._load_result(job, cached)
 
     def load_network(self, job: TrainingJob) -> AnyNetwork:
@@ -178,7 +187,7 @@ class LocalExecutor:
         )
 
     # -------------------------------------------------------------------------------------------- one job
-    def _train_and_save(self, job: TrainingJob) -> None:
+    def _train_and_save(self, job: TrainingJob, on_progress: ProgressListener) -> None:
         spec, folder = job.spec, self.run.job_folder(job.hash)
         folder.mkdir(parents=True, exist_ok=True)
         self.run.record_event("job_started", job=job.hash, name=spec.name, role=spec.role, teacher=spec.teacher)
@@ -187,7 +196,7 @@ class LocalExecutor:
             trained = TrainResult(None, _compute_accuracy(val_logits, self.training_data), [], 0.0)
         else:
             try:
-                trained = self._load_given_network(job) if spec.given else self._train_network(job)
+                trained = self._load_given_network(job) if spec.given else self.train_network(job, on_progress)
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -223,7 +232,8 @@ class LocalExecutor:
             seconds=round(trained.seconds, 2),
         )
 
-    def _train_network(self, job: TrainingJob) -> TrainResult:
+    def train_network(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> TrainResult:
+        """Train a job's network, whatever is finished; nothing is written but its checkpoints and pseudo-labels."""
         began = time.perf_counter()
         targets = self._compute_targets(job)
         label_seconds = time.perf_counter() - began
@@ -236,16 +246,16 @@ class LocalExecutor:
             self.run.job_folder(job.hash),
             other_teachers=tuple(self._make_teacher_outputs(other, job.spec) for other in job.others),
             start=self.load_network(job.start).state_dict() if job.start else None,
-            on_progress=lambda row: self._record_progress(job, row),
+            on_progress=lambda row: self._record_progress(job, row, on_progress),
             process_group=self.process_group,
         )
-        trained.seconds += label_seconds  # what a job costs includes its labels, where it is the first to need them
-        return trained
+        # What a job costs includes its labels, where it is the first to need them.
+        return replace(trained, seconds=trained.seconds + label_seconds)
 
-    def _record_progress(self, job: TrainingJob, row: dict[str, Any]) -> None:
+    def _record_progress(self, job: TrainingJob, row: dict[str, Any], on_progress: ProgressListener) -> None:
         if "note" in row:  # the job was slowed down
             self.run.record_event("slowed_down", job=job.hash, name=job.spec.name, reason=row["note"])
-        self.on_progress(job, row)
+        on_progress(job, row)
 
     def _load_given_network(self, job: TrainingJob) -> TrainResult:
         """A network trained elsewhere: its weights are read, checked against its shape, and scored."""

@@ -28,7 +28,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from skd_bench.errors import UserError
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.execution.job_graph import TrainingJob
-from skd_edge.execution.local_executor import JobResult, LocalExecutor, check_teacher_floor
+from skd_edge.execution.local_executor import (
+    JobResult,
+    LocalExecutor,
+    ProgressListener,
+    check_teacher_floor,
+    ignore_progress,
+)
 from skd_edge.execution.threads import configure_threads
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.external.factory import allow_factory_code
@@ -82,8 +88,10 @@ class RayExecutor(LocalExecutor):
             allow_code,
         )
 
-    def train_all(self, jobs: list[TrainingJob]) -> Generator[JobResult]:
-        """Train every node, as many at a time as there is room for; see ``LocalEngine.train_all``.
+    def train_all(
+        self, jobs: list[TrainingJob], on_progress: ProgressListener = ignore_progress
+    ) -> Generator[JobResult]:
+        """Train every job, as many at a time as there is room for; see `LocalExecutor.train_all`.
 
         Yields:
             Jobs as they are finished: those that are finished already, then the others as their workers end.
@@ -94,14 +102,16 @@ class RayExecutor(LocalExecutor):
         remaining: dict[str, list[TrainingJob]] = {}  # by hash: two networks of one shape are one job under two names
         for job in jobs:
             if self.run.fetch_job(job.hash):
-                yield self.train_job(job)
+                yield self.train_job(job, on_progress)
             else:
                 remaining.setdefault(job.hash, []).append(job)
         if remaining:
             with _connect_to_cluster():
-                yield from self._train_on_ray(remaining)
+                yield from self._train_on_ray(remaining, on_progress)
 
-    def _train_on_ray(self, remaining: dict[str, list[TrainingJob]]) -> Generator[JobResult]:
+    def _train_on_ray(
+        self, remaining: dict[str, list[TrainingJob]], on_progress: ProgressListener
+    ) -> Generator[JobResult]:
         self._started: set[str] = set()
         this_machine = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_machine})
@@ -109,9 +119,8 @@ class RayExecutor(LocalExecutor):
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
-                self._read_events(
-                    events, remaining
-                )  # before the results: what a worker told, it told before its job was finished
+                # Before the results: a worker sends its events before its job is finished.
+                self._read_events(events, remaining, on_progress)
                 for result in done:
                     job_hash = running.pop(result)
                     ray.get(result)
@@ -122,7 +131,8 @@ class RayExecutor(LocalExecutor):
             if "failed to import on the worker" in str(error.cause):
                 raise UserError(
                     "a worker of the Ray cluster cannot import skd-edge or something that it needs "
-                    f"({_find_missing_module(str(error.cause))}); install the same skd-edge[ray] on every machine of the cluster"
+                    f"({_find_missing_module(str(error.cause))}); install the same skd-edge[ray] on every machine "
+                    "of the cluster"
                 ) from error
             raise error.cause from error  # as if it had been raised here; the worker's traceback goes with it
         except RayError as error:
@@ -132,7 +142,7 @@ class RayExecutor(LocalExecutor):
             ) from error
         finally:
             with suppress(RayError):  # where Ray itself is gone, so is the rest of the news
-                self._read_events(events, remaining)
+                self._read_events(events, remaining, on_progress)
             for result, job_hash in running.items():
                 if job_hash in self._started:
                     ray.cancel(result, force=True)  # what it wrote is whole, so it may die at once
@@ -150,16 +160,18 @@ class RayExecutor(LocalExecutor):
             )
         task = _train_job.options(num_cpus=threads, num_gpus=1 if ray.cluster_resources().get("GPU") else 0)
         results: dict[str, ray.ObjectRef[None]] = {}
-        for job_hash, (node, *_) in remaining.items():
-            required = [results[n.hash] for n in node.required_jobs if n.hash in results]
-            results[job_hash] = task.remote(self._worker_context, node, events, *required)
+        for job_hash, (job, *_) in remaining.items():
+            required = [results[n.hash] for n in job.required_jobs if n.hash in results]
+            results[job_hash] = task.remote(self._worker_context, job, events, *required)
         return {result: job_hash for job_hash, result in results.items()}
 
-    def _read_events(self, events: Queue, remaining: dict[str, list[TrainingJob]]) -> None:
+    def _read_events(
+        self, events: Queue, remaining: dict[str, list[TrainingJob]], on_progress: ProgressListener
+    ) -> None:
         for job_hash, event, details in events.get_nowait_batch(events.qsize()):
             self._started.add(job_hash)
             if event is None:
-                self.on_progress(remaining[job_hash][0], details)
+                on_progress(remaining[job_hash][0], details)
             else:
                 self.run.record_event(event, **details)
 
@@ -191,9 +203,8 @@ def _train_job(context: _WorkerContext, job: TrainingJob, events: Queue, *requir
         _load_worker_data(context),
         context.recipe.labels,
         inference_preprocessing(context.recipe.clip)[1],
-        run_folder.send_progress,
     )
-    (result,) = executor.train_all([job])
+    (result,) = executor.train_all([job], run_folder.send_progress)
     check_teacher_floor(context.recipe.teacher, result)  # fails the tasks of all that would learn from it
 
 

@@ -14,14 +14,14 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.trainer import TrainResult
 from skd_edge.execution.job_graph import TrainingJob
-from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.execution.local_executor import LocalExecutor, ProgressListener, ignore_progress
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder, open_cache
 
 
 class TorchrunExecutor(LocalExecutor):
-    """Trains the nodes of a tree in order, each with the whole team; in the first of its processes.
+    """Trains jobs in order, each with all processes of a group; runs in the first of them.
 
     Args:
         recipe: the recipe.
@@ -31,12 +31,12 @@ class TorchrunExecutor(LocalExecutor):
     """
 
     def __init__(self, recipe: Recipe, run: Run, training_data: TrainingData, process_group: ProcessGroup) -> None:
-        super().__init__(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
-        self.process_group = process_group
+        super().__init__(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1], process_group)
 
-    def _train_network(self, job: TrainingJob) -> TrainResult:
+    def train_network(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> TrainResult:
+        """Train a job's network together with the other processes, which learn of it here."""
         self.process_group.broadcast(job)
-        return super()._train_network(job)
+        return super().train_network(job, on_progress)
 
 
 class _WorkerRunFolder(RunFolder):
@@ -47,7 +47,7 @@ class _WorkerRunFolder(RunFolder):
 
 
 def run_worker_rank(process_group: ProcessGroup, recipe: Recipe, folder: Path) -> None:
-    """What every process but the first does: learn along, until it is told that nothing is left."""
+    """What every process but the first does: it trains its part of each job that the first one broadcasts, until None."""
     executor: LocalExecutor | None = None
     while (job := process_group.broadcast(None)) is not None:
         if executor is None:  # the clips are decoded when the first process speaks of a job
@@ -57,6 +57,6 @@ def run_worker_rank(process_group: ProcessGroup, recipe: Recipe, folder: Path) -
                 load_training_data(recipe, run_folder.cache),
                 recipe.labels,
                 inference_preprocessing(recipe.clip)[1],
+                process_group,
             )
-            executor.process_group = process_group
-        executor._train_network(job)
+        executor.train_network(job)

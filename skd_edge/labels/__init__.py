@@ -1,1 +1,1 @@
-"""Weak labels in, better labels out, and the audit of both."""
+"""The labels of training clips: their sources, their cleaning to pseudo-labels, and the audit of both."""

@@ -1,7 +1,7 @@
-"""Tables that people open in a spreadsheet: written so that no cell is a formula, read back as they were.
+"""CSV files that people open in a spreadsheet: no cell is run as a formula, and reading restores the text.
 
 A cell that a spreadsheet could run (``=HYPERLINK(...)``, ``+1``, ``-x``, ``@sum``) gets a leading apostrophe, as OWASP
-advises ("CSV injection"); reading takes it off again.
+recommends ("CSV injection"). Reading removes the apostrophe.
 """
 
 from __future__ import annotations
@@ -19,39 +19,50 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 
 def escape_formula(cell: str) -> str:
-    """The text as a cell that no spreadsheet runs; ``plain`` gives the text back."""
+    """Prefix a text that a spreadsheet could run with an apostrophe; ``unescape_formula`` removes it."""
     return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
 
 
 def unescape_formula(cell: str) -> str:
-    """The text of a cell that ``safe`` wrote; other text as it is."""
+    """Remove the apostrophe that ``escape_formula`` added; other text is returned unchanged."""
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
 
 
 def write_sheet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
-    """A CSV with a header; every cell is safe in a spreadsheet. Written whole or not at all.
+    """Write a CSV with a header, whose cells are safe in a spreadsheet. The file is complete or not written at all.
+
+    Args:
+        path: the file.
+        columns: the header.
+        rows: cells as text, one for each column.
+
+    Returns:
+        The path.
 
     Raises:
         UserError: See ``write_atomic``.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; and a cell that holds either is quoted
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; cells with line breaks are quoted
     writer.writerow([escape_formula(c) for c in columns])
     writer.writerows([escape_formula(c) for c in row] for row in rows)
-    return write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may be any bytes
+    return write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may contain any bytes
 
 
 def read_sheet(path: Path, required_columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV as text, one at a time: (line number, cell by column).
+    """Read a CSV row by row.
 
-    What spreadsheets make of a CSV is taken: a byte-order mark, ``;`` or tabs between cells, empty lines.
+    Accepts what spreadsheets change when they save a CSV: a byte-order mark, ``;`` or tabs as delimiter, empty lines.
 
     Args:
         path: the file, UTF-8.
-        required_columns: columns that must be there.
+        required_columns: columns that must exist.
+
+    Yields:
+        Line number and the cells of the row by column name, as text.
 
     Raises:
-        UserError: The file cannot be read, a needed column is missing, or a row has another number of cells.
+        UserError: The file cannot be read, a required column is missing, or a row has the wrong number of cells.
     """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -65,8 +76,8 @@ def read_sheet(path: Path, required_columns: Sequence[str] = ()) -> Iterator[tup
                 if any(cell.strip() for cell in row):
                     if len(row) != len(header):
                         raise UserError(
-                            f"{path}:{rows.line_num}: {len(row)} cells, and the header has {len(header)}; put quotes "
-                            "around a cell that holds the delimiter"
+                            f"{path}:{rows.line_num}: {len(row)} cells, but the header has {len(header)}; put quotes "
+                            "around cells that contain the delimiter"
                         )
                     yield rows.line_num, dict(zip(header, map(unescape_formula, row), strict=True))
     except (OSError, csv.Error) as error:

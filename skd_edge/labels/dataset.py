@@ -1,19 +1,20 @@
-"""From a recipe's data section to clips in memory-mapped arrays, and the weak labels that training may see.
+"""Loads the training data of a recipe: decoded clips and the weak labels of its training clips.
 
 Weak labels come from one column or folder, or from several annotators whose votes are aggregated first::
 
     data:
       kind: csv
       root: videos
-      label: verified              # trusted: read for validation and test, not for training
+      label: verified              # read for validation and test clips, not for training clips
       votes: [anna, ben, rules]    # a class name in each cell; an empty cell abstains
       train: {split: [train]}
       val: {split: [val]}
       test: {split: [test]}
     labels: {aggregate: dawid-skene}   # or majority
 
-Rules and models of ``labels`` are annotators too (``labels/voters.py``). A training clip without a label (an empty
-cell, or nobody voted) is unlabelled: ``weak`` is -1. What ``labels.trusted`` says replaces every other label.
+Rules and models of the recipe's section ``labels`` are annotators too (``labels/sources/annotators.py``). A training
+clip without a label (an empty cell, or no votes) is unlabelled: its weak label is -1. Labels of the file
+``labels.trusted`` replace all others.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class AnnotatorVotes:
-    """Several annotators' votes on the training clips, and the weak labels that they became.
+    """The votes of several annotators on the training clips, and the weak labels aggregated from them.
 
     Attributes:
-        annotators: A names.
-        given: ``(N, A)`` class indices, -1 where an annotator abstained.
-        consensus: of the N clips, with each annotator's quality.
+        annotators: names of the A annotators.
+        given: ``(N, A)`` class indices of the votes, -1 for an abstention.
+        consensus: the aggregated labels of the N clips, and the estimated accuracy of each annotator.
     """
 
     annotators: tuple[str, ...]
@@ -62,16 +63,17 @@ class AnnotatorVotes:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from.
+    """The clips and labels of a run.
 
     Attributes:
-        clips: all splits; ``clips.train.labels`` are as listed and are never shown to training where noise is made.
-        weak_labels: ``(N,)`` the labels that training sees, -1 where a clip is unlabelled.
-        truth: ``(N,)`` the listed labels where the recipe made the noise itself (-1 where there was none), else None.
-        weak_hash: names the weak labels.
-        sample_files: validation videos and their class, for a bundle that asks for sample clips.
-        votes: where the weak labels come from several annotators.
-        trusted: ``(N,)`` where a person has checked the weak label; None where nobody has checked any.
+        clips: all splits. ``clips.train.labels`` are the listed labels; training never uses them if the recipe adds
+            label noise.
+        weak_labels: ``(N,)`` class indices that training uses, -1 if a clip is unlabelled.
+        truth: ``(N,)`` the listed labels (-1: unlabelled), if the recipe adds label noise; else None.
+        weak_hash: SHA-256 of the weak labels and of ``trusted``; part of the names of jobs.
+        sample_files: validation videos and their class names, for a bundle with sample clips.
+        votes: the votes, if the weak labels come from several annotators.
+        trusted: ``(N,)`` whether a person checked the weak label; None if no label was checked.
     """
 
     clips: ClipDataset
@@ -84,12 +86,12 @@ class TrainingData:
 
     @property
     def unlabelled_count(self) -> int:
-        """How many training clips have no weak label."""
+        """Number of training clips without a weak label."""
         return int((self.weak_labels < 0).sum())
 
     @property
     def injected_noise_rate(self) -> float | None:
-        """Share of the labelled clips whose label the recipe made wrong; None where it made no noise."""
+        """Share of the labelled clips whose label the noise of the recipe made wrong; None without such noise."""
         if self.truth is None:
             return None
         known = (self.weak_labels >= 0) & (self.truth >= 0)
@@ -104,11 +106,18 @@ def load_training_data(
     decode_progress: Progress | None = None,
     model_progress: Progress | None = None,
 ) -> TrainingData:
-    """List, aggregate votes, render where needed, decode once, and make the recipe's label noise.
+    """List the clips of a recipe, aggregate votes, open or build the clip store, and apply label noise.
+
+    Args:
+        recipe: the recipe.
+        cache: the cache folder.
+        render_progress: called with (done, total) while the generated set is rendered.
+        decode_progress: called with (done, total) while clips are decoded.
+        model_progress: called with (done, total) while a model of ``labels.models`` runs.
 
     Raises:
-        UserError: See ``list_clips``, ``with_voters`` and ``open_store``; or no clip, or clips of one class only, are
-            left labelled.
+        UserError: See ``list_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the labelled
+            clips are of fewer than two classes.
     """
     external_labels = recipe.labels.has_external_sources
     listing = list_clips(
@@ -132,12 +141,13 @@ def load_training_data(
     elif noise.kind == "voters":
         votes = _simulate_annotators(truth, len(clips.classes), recipe)
     weak = votes.consensus.hard if votes else _make_noisy_labels(clips.train, len(clips.classes), noise, recipe.seed)
-    decided = read_trusted_labels(recipe.labels.trusted, clips.train.names, clips.classes)
-    trusted = decided >= 0
-    weak = np.where(trusted, decided, weak)
+    trusted_labels = read_trusted_labels(recipe.labels.trusted, clips.train.names, clips.classes)
+    trusted = trusted_labels >= 0
+    weak = np.where(trusted, trusted_labels, weak)
     _check_two_classes(weak, clips.classes, recipe.labels)
     key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
+    # A sample clip is copied into a bundle as a file, so parts of files cannot be samples.
     whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.span == WHOLE_FILE)
     samples = tuple((e.path, e.label) for e in whole)
     truth_known = truth if noise.kind != "none" else None
@@ -145,18 +155,25 @@ def load_training_data(
 
 
 def _make_noisy_labels(train: ClipSplit, classes: int, noise: NoiseSettings, seed: int) -> NDArray[np.int64]:
+    """The listed labels ``(N,)`` with the recipe's noise."""
     if noise.kind == "instances" and noise.rate:
-        return corrupt_instances(
-            train.labels, estimate_confusions(train.clips, train.labels, classes, seed), noise, seed
-        )
+        confusions = estimate_confusions(train.clips, train.labels, classes, seed)
+        return corrupt_instances(train.labels, confusions, noise, seed)
     return corrupt_labels(train.labels, classes, noise, seed)
 
 
 def aggregate_labels(listing: ClipListing, labels: LabelSettings) -> tuple[ClipListing, AnnotatorVotes | None]:
-    """Give every training clip the label that its votes agree on; a listing without votes stays as it is.
+    """Give every training clip the label that is aggregated from its votes.
+
+    Args:
+        listing: the clips; without annotators it is returned unchanged.
+        labels: names the method of aggregation (``aggregate``), and known class shares (``prior``).
+
+    Returns:
+        The listing with labels, and the votes; None instead of votes without annotators.
 
     Raises:
-        UserError: No clip is left of some class.
+        UserError: The aggregated labels of the training clips do not contain some class.
     """
     if not listing.annotators:
         return listing, None
@@ -168,8 +185,8 @@ def aggregate_labels(listing: ClipListing, labels: LabelSettings) -> tuple[ClipL
     )
     if lost := [name for i, name in enumerate(listing.classes) if not (consensus.hard == i).any()]:
         raise UserError(
-            f"the votes ({labels.aggregate}) agree on class {lost[0]!r} for no training clip; collect more votes on "
-            "it, try the other labels.aggregate, or leave the class out of the data"
+            f"no training clip has the label {lost[0]!r} after the votes are aggregated ({labels.aggregate}); collect "
+            "more votes for it, try the other labels.aggregate, or leave the class out of the data"
         )
     names = (listing.classes[i] if i >= 0 else "" for i in consensus.hard)
     entries = tuple(replace(e, label=next(names)) if e.split == "train" else e for e in listing.entries)
@@ -177,13 +194,14 @@ def aggregate_labels(listing: ClipListing, labels: LabelSettings) -> tuple[ClipL
 
 
 def _select_readable_votes(votes: AnnotatorVotes, listing: ClipListing, clips: ClipDataset) -> AnnotatorVotes:
-    """The votes on the clips that could be read; annotators stay as they were judged on all."""
+    """The votes on the readable clips; the accuracies of annotators remain those of all clips."""
     names = set(clips.train.names)
     rows = np.flatnonzero([e.name in names for e in listing.entries if e.split == "train"])
     return replace(votes, given=votes.given[rows], consensus=votes.consensus.select_rows(rows))
 
 
 def _simulate_annotators(truth: NDArray[np.int64], classes: int, recipe: Recipe) -> AnnotatorVotes:
+    """Votes of simulated annotators on clips with known labels ``truth (N,)``, aggregated."""
     noise = recipe.labels.noise
     given = simulate_votes(truth, classes, noise, recipe.seed)
     names = tuple(f"voter {i + 1}" for i in range(noise.voters))
@@ -191,7 +209,11 @@ def _simulate_annotators(truth: NDArray[np.int64], classes: int, recipe: Recipe)
 
 
 def _check_two_classes(weak: NDArray[np.int64], classes: tuple[str, ...], labels: LabelSettings) -> None:
-    """Without labels of two classes there is nothing to learn."""
+    """Check that the weak labels name two classes at least.
+
+    Raises:
+        UserError: They do not.
+    """
     present = np.unique(weak[weak >= 0])
     if len(present) >= 2:
         return
@@ -202,4 +224,6 @@ def _check_two_classes(weak: NDArray[np.int64], classes: tuple[str, ...], labels
     )
     if not len(present):
         raise UserError(f"none of the {len(weak)} training clips has a label; {advice}")
-    raise UserError(f"every labelled training clip is of class {classes[present[0]]!r}; two are needed: {advice}")
+    raise UserError(
+        f"every labelled training clip is of class {classes[present[0]]!r}; two classes are needed: {advice}"
+    )

@@ -1,1 +1,1 @@
-"""Networks cut into substages."""
+"""Networks divided into substages: the built-in families, and adapters around external networks."""

@@ -1,11 +1,11 @@
-"""A network as a recipe describes it: of the own families, or a teacher made elsewhere."""
+"""Building the network that a recipe describes: one of the built-in families, or an external teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from skd_edge.models.efficientnet import EfficientNetLite, build_efficientnet_lite
-from skd_edge.models.external import loader as elsewhere
+from skd_edge.models.external import loader
 from skd_edge.models.external.adapter import Adapter
 from skd_edge.models.external.ensemble import Ensemble
 from skd_edge.models.external.factory import allow_factory_code
@@ -20,43 +20,49 @@ AnyNetwork = TSM | EfficientNetLite | Adapter | Ensemble
 
 
 def validate_teacher(teacher: Teacher, *, clip: ClipSettings, seed: int, allow_code: bool) -> None:
-    """Permit a teacher's factory, and build the network once: what is wrong with it is said before any clip is read.
+    """Allow the teacher's factory to run, and build an external teacher once, to report errors before clips are read.
+
+    Args:
+        teacher: the recipe's teacher.
+        clip: the clips of the recipe.
+        seed: for the initial weights.
+        allow_code: whether the user allowed the code of ``teacher.factory`` to run.
 
     Raises:
-        ImportError: The library that it comes from is not installed.
-        UsageError: It comes from a factory and ``allow_code`` is False.
-        UserError: See ``adapt`` and ``read_told``.
+        ImportError: The library that the teacher comes from is not installed.
+        UsageError: The teacher comes from a factory and ``allow_code`` is False.
+        UserError: The teacher cannot be built or read; see ``adapt_external`` and ``read_logits_file``.
     """
     allow_factory_code(teacher, allow_code)
     if teacher.logits:
         read_logits_file(teacher.logits, teacher.classes)
     for member in teacher.members:
         if member.source and not member.logits:
-            elsewhere.adapt_external(member, classes=None, clip=clip, seed=seed)
+            loader.adapt_external(member, classes=None, clip=clip, seed=seed)
 
 
 def build_network(
     network: NetworkSpec, *, classes: int, clip: ClipSettings, seed: int, names: Sequence[str] = ()
 ) -> AnyNetwork:
-    """The network that a recipe describes, its first weights drawn from ``seed`` (or ImageNet's, where it says so).
+    """Build the network that a recipe describes.
 
     Args:
-        network: what to build; no file of logits, which is none.
-        classes: how many the data has.
-        clip: the clips that come in.
-        seed: what first weights are drawn from.
-        names: the data's classes, for a teacher with a class list of its own.
+        network: what to build; not a teacher given by ``logits``, which has no network.
+        classes: number of classes in the dataset.
+        clip: the clips that the network will get.
+        seed: for the initial weights, unless the description says that they come from a file.
+        names: the dataset's class names, for a teacher with its own class list.
 
     Raises:
-        ImportError: The library that it comes from is not installed.
-        UsageError: It comes from a factory that was not permitted.
-        UserError: See ``adapt``.
+        ImportError: The library that the network comes from is not installed.
+        UsageError: The network comes from a factory that was not allowed to run (see ``allow_factory_code``).
+        UserError: The network cannot be built; see ``adapt_external``.
     """
     if isinstance(network, Teacher) and network.ensemble:
         members = [_build_member(m, classes=classes, clip=clip, seed=seed, names=names) for m in network.ensemble]
         return Ensemble(list(members), network.average)
     if isinstance(network, SingleTeacher) and network.source:
-        return elsewhere.adapt_external(network, classes=classes, clip=clip, seed=seed, names=names)
+        return loader.adapt_external(network, classes=classes, clip=clip, seed=seed, names=names)
     if network.family not in ("resnet", "mobile"):
         return build_efficientnet_lite(network, classes=classes, clip=clip, seed=seed)
     return build_tsm(network, classes=classes, frames=clip.frames, size=clip.size, seed=seed)
@@ -65,10 +71,9 @@ def build_network(
 def _build_member(
     member: SingleTeacher, *, classes: int, clip: ClipSettings, seed: int, names: Sequence[str]
 ) -> AnyNetwork:
-    """A member of an ensemble with its weights."""
+    """Build a member of an ensemble and load its weights."""
     network = build_network(member, classes=classes, clip=clip, seed=seed, names=names)
     if member.checkpoint:
-        load_weights(
-            elsewhere.unwrap_adapter(network), member.checkpoint, "the ensemble's member that the recipe describes"
-        )
+        inner = loader.unwrap_adapter(network)
+        load_weights(inner, member.checkpoint, "the ensemble member that the recipe describes")
     return network

@@ -1,7 +1,8 @@
-"""All networks that a recipe can name, with their parameters, MACs and substages; nothing is computed or downloaded.
+"""The networks that a recipe can name, with their parameters, MACs and substages. Nothing is downloaded.
 
-Networks are built on torch's ``meta`` device: shapes without numbers. MACs are multiply-accumulates of one clip, in
-convolutions, matrix products and attention (half of what torch's counter calls floating-point operations).
+Networks are built on torch's ``meta`` device, which tracks shapes without computing values. MACs are the
+multiply-accumulate operations for one clip in convolutions, matrix products and attention (half of the floating-point
+operations that torch's ``FlopCounterMode`` reports).
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class CatalogueEntry:
     """One network.
 
     Attributes:
-        name: as a recipe says it.
-        clip: frames, height and width that it is given.
-        parameters: number of weights.
-        macs: multiply-accumulates of one clip.
+        name: the name, as a recipe writes it.
+        clip: frames, height and width of its input.
+        parameters: number of parameters.
+        macs: multiply-accumulate operations for one clip.
         substages: channels and time steps of each substage's features, first substage first.
-        missing: why it cannot be looked at here (a package that is not installed), or None; the numbers are then 0.
+        missing: why the network could not be built here (for example a package that is not installed); the numbers are
+            then 0. None if it was built.
     """
 
     name: str
@@ -52,11 +54,11 @@ class CatalogueEntry:
     missing: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """The entry as plain data."""
         return asdict(self)
 
     def to_text(self) -> str:
-        """One line for the screen."""
+        """The entry as one line of the printed table."""
         if self.missing:
             return f"{self.name:<42} {self.missing}"
         frames, height, width = self.clip
@@ -71,17 +73,17 @@ TABLE_HEADER = f"{'network':<42} {'clip':>11} {'parameters':>11} {'MACs':>12}  s
 
 
 def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) -> Iterator[CatalogueEntry]:
-    """Every network that is ready to be named, at a usual size; with a recipe, its own networks at its own clip.
+    """Describe every network of a recipe, or every network that a recipe can name without further files.
 
     Args:
-        recipe: whose networks; None: those that are ready.
-        allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
+        recipe: describe its networks, with its clips. None: describe all available networks, with typical clips.
+        allow_code: whether the external code that the recipe's ``teacher.factory`` names may run.
 
     Yields:
-        One entry a network; one that needs a package which is not here says which.
+        One entry for each network. If it needs a package that is not installed, ``missing`` names the package.
 
     Raises:
-        UsageError: The recipe names code and ``allow_code`` is False.
+        UsageError: The recipe has a ``teacher.factory`` and ``allow_code`` is False.
         UserError: A network of the recipe cannot be built.
     """
     if recipe is not None:
@@ -98,9 +100,8 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
         spec = NetworkSpec(name="n", family=f"efficientnet-lite{size}")
         yield describe_network(f"family: efficientnet-lite{size}", spec, small)
     for name in TORCHVISION_SPECS:
-        yield describe_network(
-            f"torchvision: {name}", Teacher(torchvision=name), large.model_copy(update={"size": 112})
-        )
+        clip = large.model_copy(update={"size": 112})
+        yield describe_network(f"torchvision: {name}", Teacher(torchvision=name), clip)
     for name in _TIMM_NAMES:
         yield describe_network(f"timm: {name}", Teacher(timm=name), ClipSettings(frames=8, size=224))
     for name in _HUB_CONFIGS:
@@ -110,31 +111,38 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
 def describe_network(
     name: str, network: NetworkSpec, clip: ClipSettings, builder: Callable[[], nn.Module] | None = None
 ) -> CatalogueEntry:
-    """One network, looked at on the meta device (an ONNX file is asked for real: it has no other).
+    """Describe one network; it runs on the meta device (an ONNX file on the CPU, because it cannot run on meta).
+
+    Args:
+        name: the entry's name.
+        network: the recipe's description.
+        clip: the clips of the recipe.
+        builder: builds the network; None: it is built from the description.
 
     Raises:
-        UserError: It cannot be built.
+        UserError: The network cannot be built.
     """
     entry = CatalogueEntry(name, (clip.frames, clip.size, clip.size))
     if isinstance(network, SingleTeacher) and network.logits:
-        return replace(entry, missing="a file of logits, no network")
+        return replace(entry, missing="a file of logits, not a network")
     has_onnx = isinstance(network, Teacher) and any(m.onnx for m in network.members)
+    # Weights do not change the numbers, so none are read: the files may be absent or large.
     overrides = {"start": "seed"} | ({"pretrained": None} if isinstance(network, SingleTeacher) else {})
     device = torch.device("cpu" if has_onnx else "meta")
     try:
         with device:
-            model = (
-                builder()
-                if builder
-                else build_network(network.model_copy(update=overrides), classes=CLASS_COUNT, clip=clip, seed=0)
-            )
+            if builder:
+                model = builder()
+            else:
+                described = network.model_copy(update=overrides)
+                model = build_network(described, classes=CLASS_COUNT, clip=clip, seed=0)
             model.eval()
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 output = model(torch.zeros(1, 3, clip.frames, clip.size, clip.size))
     except ImportError as error:
         package = (error.name or "a package").split(".")[0]
         return replace(entry, missing=f"needs {package}")
-    expected_clip = getattr(model, "wants", clip)
+    expected_clip = getattr(model, "expected_clip", clip)
     return replace(
         entry,
         clip=(expected_clip.frames, expected_clip.size, expected_clip.size),
@@ -145,7 +153,7 @@ def describe_network(
 
 
 def _describe_hub_network(name: str, clip: ClipSettings) -> CatalogueEntry:
-    """A model of transformers as its library's own defaults describe it, without weights."""
+    """Describe a model of transformers with the library's default configuration, without weights."""
     config, changed = _HUB_CONFIGS[name]
 
     def build_from_config() -> nn.Module:
@@ -170,7 +178,7 @@ def _describe_hub_network(name: str, clip: ClipSettings) -> CatalogueEntry:
 
 
 def iter_table_lines(entries: Iterable[CatalogueEntry]) -> Iterator[str]:
-    """A table for the screen, line by line as the networks are looked at."""
+    """The lines of the printed table, each as soon as its network is described."""
     yield TABLE_HEADER
     yield from (entry.to_text() for entry in entries)
-    yield f"\nMACs are of one clip, with {CLASS_COUNT} classes; a teacher made elsewhere is given the clips that it wants."
+    yield f"\nMACs are for one clip and {CLASS_COUNT} classes; an external teacher gets the clips that it needs."

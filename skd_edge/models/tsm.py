@@ -1,4 +1,4 @@
-"""The own family: one four-substage generator with two block types, 2-D convolutions plus a temporal operator."""
+"""The built-in families ``resnet`` and ``mobile``: 2-D convolutions plus a temporal operator, in K substages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int =
 
 
 class BasicBlock(nn.Module):
-    """ResNet's basic block; the temporal operator stands before the first 3x3 (shift) or after the second (conv)."""
+    """The basic block of ResNet, with a temporal operator.
+
+    A shift comes before the first 3x3 convolution, a temporal convolution after the second.
+    """
 
     def __init__(self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, causal: bool = False) -> None:
         super().__init__()
@@ -40,13 +43,16 @@ class BasicBlock(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
+        """Map ``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
         out: Tensor = self.act(self.time(self.body(self.before(x))) + self.skip(x))
         return out
 
 
 class InvertedResidual(nn.Module):
-    """Inverted residual of MobileNetV2 (no squeeze-excite, ReLU6); temporal conv is depthwise, in the wide part."""
+    """The inverted residual of MobileNetV2 (no squeeze-excite, ReLU6), with a temporal operator.
+
+    A shift comes before the block. A temporal convolution is depthwise and works on the expanded channels.
+    """
 
     def __init__(
         self, cin: int, cout: int, stride: int, frames: int, temporal: Temporal, causal: bool, expand: int
@@ -68,18 +74,31 @@ class InvertedResidual(nn.Module):
         self.has_skip = cin == cout and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
+        """Map ``(B*T, C, H, W)`` to ``(B*T, C', H/stride, W/stride)``."""
         out: Tensor = self.body(self.before(x))
         return x + out if self.has_skip else out
 
 
 class TSM(nn.Module):
-    """A 2-D backbone of K substages with a temporal operator, run on all frames at once, averaged over time.
+    """A 2-D backbone of K substages with a temporal operator, run on all frames at once and averaged over time.
 
-    Substage k has ``width * 2**k`` channels; every substage after the first halves the image, the stem halves it
-    once, and the first substage does too where the image is large enough (96 pixels and more). A network may look at
-    some of the frames only, evenly picked, and at a smaller image: every clip comes whole, so that all networks of a
-    run share one deployed view.
+    Substage k (from 0) has ``width * 2**k`` channels. The stem halves the image, every substage after the first halves
+    it again, and so does the first substage for images of at least 96 pixels.
+
+    A network may use fewer frames (evenly spaced) and a smaller image than the clip has. It then reduces the clip
+    itself, so that all networks of a run take the same input.
+
+    Args:
+        network: the recipe's description.
+        classes: number of logits.
+        frames: T, the frames of a clip.
+        size: height and width of a clip, pixels.
+
+    Attributes:
+        widths: channels of each substage's features.
+        frames: frames that the network uses.
+        size: height and width that the network uses, pixels.
+        causal: whether it uses no later frames and can be streamed.
     """
 
     def __init__(self, network: NetworkSpec, *, classes: int, frames: int, size: int) -> None:
@@ -105,7 +124,7 @@ class TSM(nn.Module):
         self.head = nn.Linear(cin, classes)
 
     def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
-        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages, or through all and the head."""
+        """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages; None: through all of them and the head."""
         if self.frame_stride > 1:
             clip = clip[:, :, self.frame_stride // 2 :: self.frame_stride]
         c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
@@ -117,7 +136,7 @@ class TSM(nn.Module):
         return self._run_substages(self.stem(x), 0, upto)
 
     def resume_after_substage(self, feature_map: Tensor, after: int) -> SubstageOutput:
-        """Go on from what substage ``after`` (1 is the first) handed on, ``(B*T, C, H, W)``, to the logits."""
+        """Run the substages after number ``after`` (from 1) on its output ``(B*T, C, H, W)``, up to the logits."""
         return self._run_substages(feature_map, after, None)
 
     def _run_substages(self, x: Tensor, first: int, upto: int | None) -> SubstageOutput:
@@ -130,7 +149,15 @@ class TSM(nn.Module):
 
 
 def build_tsm(network: NetworkSpec, *, classes: int, frames: int, size: int, seed: int) -> TSM:
-    """A network of the own family, its weights drawn from ``seed`` alone (the caller's random state is untouched)."""
+    """Build a network with weights drawn from ``seed`` (the caller's random state is not changed).
+
+    Args:
+        network: the recipe's description; its family is ``resnet`` or ``mobile``.
+        classes: number of logits.
+        frames: T, the frames of a clip.
+        size: height and width of a clip, pixels.
+        seed: for the initial weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TSM(network, classes=classes, frames=frames, size=size)
@@ -139,5 +166,5 @@ def build_tsm(network: NetworkSpec, *, classes: int, frames: int, size: int, see
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of weights."""
+    """Number of parameters of a module, trainable or not."""
     return sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""Weights from a file that somebody else wrote: tensors and nothing else, no code is run."""
+"""Reading network weights from files of unknown origin: only tensors are read, and no code is run."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 
-_STATE_DICT_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # where training scripts keep the weights in their checkpoints
-_WRAPPER_PREFIXES = ("", "network.", "module.", "model.", "_orig_mod.")  # what wrappers put before every name
+# Keys under which training scripts store the weights in a checkpoint.
+_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+# Prefixes that wrappers such as DistributedDataParallel or torch.compile add to every tensor's name.
+_WRAPPER_PREFIXES = ("", "network.", "module.", "model.", "_orig_mod.")
 
 
 def load_weights(network: nn.Module, path: Path, what: str = "the network") -> None:
-    """Put the weights of a file into a network, every one of them.
+    """Load all weights of a network from a file.
 
     Args:
-        network: what the weights are of.
-        path: safetensors, or what ``torch.save`` wrote (a ``state_dict``, alone or inside a checkpoint); names may
-            carry a wrapper's prefix (``module.``, ``network.``, ``model.``, ``_orig_mod.``).
-        what: how messages call the network.
+        network: gets the weights.
+        path: a safetensors file, or a file written by ``torch.save`` (a ``state_dict``, alone or inside a checkpoint).
+            Tensor names may have a wrapper's prefix (``module.``, ``network.``, ``model.``, ``_orig_mod.``).
+        what: the name of the network in error messages.
 
     Raises:
-        UserError: The file cannot be read, or names and shapes are not the network's.
+        UserError: The file cannot be read, or its names and shapes are not those of the network.
     """
     state = read_weights(path)
     wanted = network.state_dict().keys()
@@ -47,10 +45,13 @@ def load_weights(network: nn.Module, path: Path, what: str = "the network") -> N
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; a ``.safetensors`` file, or a file that ``torch.load(weights_only=True)`` takes.
+    """Read the tensors of a file by name.
+
+    Args:
+        path: a ``.safetensors`` file, or a file that ``torch.load(weights_only=True)`` can read.
 
     Raises:
-        UserError: It cannot be read, holds anything but tensors, or no weights.
+        UserError: The file cannot be read, contains anything but tensors, or contains no weights.
     """
     try:
         if path.suffix == ".safetensors":
@@ -58,7 +59,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path} holds more than tensors, and reading it could run code; save the network's state_dict() alone"
+            f"{path} contains more than tensors, and reading it could run code; save only the network's state_dict()"
         ) from None
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
@@ -67,23 +68,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = found[name]
             break
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UserError(f"{path} holds no state_dict; save the network's state_dict() alone")
+        raise UserError(f"{path} contains no state_dict; save the network's state_dict()")
     return {str(name): tensor for name, tensor in found.items()}
 
 
 def load_matching_weights(network: nn.Module, path: Path, what: str) -> list[str]:
-    """Put the weights of a file into a network, but those whose shape differs (the head of another class list).
+    """Load the weights of a file whose names and shapes match; a head for other classes, for example, does not match.
 
     Args:
-        network: what begins from them.
+        network: gets the weights.
         path: see ``load_weights``.
-        what: how messages call the network.
+        what: the name of the network in error messages.
 
     Returns:
-        Names that keep their first weights.
+        Names of the tensors that keep their initial values.
 
     Raises:
-        UserError: The file cannot be read, or it holds less than 9 in 10 of the network's tensors.
+        UserError: The file cannot be read, or fewer than 90 % of the network's tensors match.
     """
     state, wanted = read_weights(path), network.state_dict()
 
@@ -94,8 +95,8 @@ def load_matching_weights(network: nn.Module, path: Path, what: str) -> list[str
     best = max((find_matching_tensors(prefix) for prefix in _WRAPPER_PREFIXES), key=len)
     if len(best) < 0.9 * len(wanted):
         raise UserError(
-            f"{path} does not fit {what}: {len(best)} of its {len(wanted)} tensors are there with their shapes; give "
-            "weights of this network"
+            f"{path} does not fit {what}: {len(best)} of its {len(wanted)} tensors are in the file with the right "
+            "shape; give weights of this network"
         )
     network.load_state_dict(best, strict=False)
     return [name for name in wanted if name not in best]

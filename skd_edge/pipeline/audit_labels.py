@@ -9,31 +9,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import WHOLE_FILE
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.execution.executors import make_executor_factory
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.audit.label_errors import SuspectLabel, rank_label_errors
 from skd_edge.labels.audit.label_report import audit_summary
-from skd_edge.labels.cleaning.confident_learning import require_cleanlab
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
 from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.labels.sources.annotators import read_decisions
-from skd_edge.models.builder import validate_teacher
 from skd_edge.pipeline.console import RunConsole
+from skd_edge.pipeline.context import RunContext, RunOptions, open_run
+from skd_edge.pipeline.stages.preflight import check_training_needs
 from skd_edge.pipeline.stages.prepare_data import prepare_data
 from skd_edge.pipeline.stages.train import train_jobs
-from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.audit_html import render_audit_html
 from skd_edge.report.contact_sheet import build_contact_sheet
-from skd_edge.run_folder import Run, open_cache
+from skd_edge.run_folder import open_cache
 
 AUDIT_FOLDER, AUDIT_SHEET = "audit", "audit.csv"
 
@@ -41,23 +37,19 @@ AUDIT_FOLDER, AUDIT_SHEET = "audit", "audit.csv"
 def audit_labels(
     recipe: Recipe,
     out: Path,
+    options: RunOptions | None = None,
     *,
-    console: Console | None = None,
     top: int = 100,
     pictures: bool = True,
-    threads: int | None = None,
-    allow_code: bool = False,
 ) -> Path:
     """Audit a recipe's training labels; trains the teacher where it is not in the cache, and nothing else.
 
     Args:
         recipe: whose labels are looked at.
         out: the run folder; ``compress`` may go on in it.
-        console: where progress is shown; None is silent.
+        options: how; None: silently, with every default.
         top: how many clips the page shows; the table holds every clip that is labelled.
         pictures: show frames of those clips; else nothing of a video is written.
-        threads: of one job; None leaves torch's own choice.
-        allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
 
     Returns:
         The page.
@@ -66,25 +58,20 @@ def audit_labels(
         UsageError: The run folder cannot be used, or the recipe names code and ``allow_code`` is False.
         UserError: Something that the recipe names is missing, or cannot be.
     """
-    run_console = RunConsole(console)
     labels = recipe.labels.model_copy(update={"optimise": True})
     recipe = recipe.model_copy(update={"labels": labels})
-    validate_teacher(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
-    if labels.method == "confident":
-        require_cleanlab()
-    executor_factory = make_executor_factory("local", threads=threads, allow_code=allow_code)
-    with Run(out, resolved_yaml(recipe)) as run:
-        run.record_event("audit_started", recipe=recipe.name, seed=recipe.seed)
-        training_data = prepare_data(recipe, run, run_console)
-        executor = executor_factory(recipe, run, training_data)
-        pseudo_labels, teacher_accuracy = estimate_labels_with_teacher(recipe, training_data, executor, run_console)
-        with run_console.progress_bar("estimating intervals"):
-            summary = audit_summary(pseudo_labels, training_data) | {"teacher": teacher_accuracy}
-        page = _write_audit(
-            recipe, run.folder / AUDIT_FOLDER, training_data, pseudo_labels, summary, top, pictures, run_console
-        )
-        run.record_event("audited", noise_rate=summary["noise"]["rate"]["value"], suspects=summary["doubtful"])
-    run_console.log(f"audit: {page}")
+    options = options or RunOptions()
+    check_training_needs(recipe, allow_code=options.allow_code)
+    with open_run(recipe, out, options) as ctx:
+        ctx.run.record_event("audit_started", recipe=recipe.name, seed=recipe.seed)
+        data = prepare_data(ctx, recipe)
+        executor = ctx.make_executor(recipe, ctx.run, data)
+        pseudo_labels, teacher_accuracy = estimate_labels_with_teacher(recipe, data, executor, ctx.console)
+        with ctx.console.progress_bar("estimating intervals"):
+            summary = audit_summary(pseudo_labels, data) | {"teacher": teacher_accuracy}
+        page = _write_audit(ctx, data, pseudo_labels, summary, top, pictures)
+        ctx.run.record_event("audited", noise_rate=summary["noise"]["rate"]["value"], suspects=summary["doubtful"])
+        ctx.console.log(f"audit: {page}")
     return page
 
 
@@ -93,23 +80,22 @@ def estimate_labels_with_teacher(
 ) -> tuple[PseudoLabels, float]:
     """Pseudo-labels by the recipe's teacher, trained first where it is not in the cache; its accuracy on validation."""
     job = JobFactory(recipe, fingerprint_of(training_data)).make_teacher_job()
-    job_results = train_jobs(recipe, topological_order([job]), executor, console)
-    with console.progress_bar("asking the teacher about every clip"):
+    job_results = train_jobs(recipe.teacher, topological_order([job]), executor, console)
+    with console.progress_bar("running the teacher on every clip"):
         return executor.pseudo_labels(job), next(
             job_result.accuracy for job_result in job_results if job_result.job.hash == job.hash
         )
 
 
 def _write_audit(
-    recipe: Recipe,
-    folder: Path,
+    ctx: RunContext,
     training_data: TrainingData,
     pseudo_labels: PseudoLabels,
     summary: dict[str, Any],
     top: int,
     pictures: bool,
-    console: RunConsole,
 ) -> Path:
+    recipe, folder = ctx.recipe, ctx.run.folder / AUDIT_FOLDER
     assert pseudo_labels.evidence is not None
     ranked = rank_label_errors(training_data.weak_labels, pseudo_labels.evidence, training_data.trusted)
     classes, names = training_data.clips.classes, training_data.clips.train.names
@@ -134,7 +120,7 @@ def _write_audit(
     ]
     summary |= {"name": recipe.name, "seed": recipe.seed, "ranked": len(ranked), "suspects": suspect_rows}
     write_json(folder / "audit.json", summary)
-    sheets = _make_contact_sheets(recipe, training_data, ranked[:top], console) if pictures else {}
+    sheets = _make_contact_sheets(recipe, training_data, ranked[:top], ctx.console) if pictures else {}
     return write_atomic(folder / "index.html", render_audit_html(summary, sheets))
 
 

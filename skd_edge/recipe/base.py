@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of."""
+"""The base class of all sections of a recipe, and types that several of them use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 def exclude_when_default(default: object) -> Callable[[object], bool]:
-    """Leaves a key out of dumps while it has its default, so that adding it renamed no job."""
+    """Return a pydantic ``exclude_if`` that leaves a key out of dumps while it has its default.
+
+    The dump is part of a job's hash. So a key that is added later does not change the hashes of existing jobs.
+    """
     return lambda value: value == default
 
 
 class RecipeSection(BaseModel):
-    """A frozen section of a recipe; a key it does not know is an error."""
+    """A frozen section of a recipe; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""What a recipe may say of its data: where clips and their labels come from."""
+"""The section ``data`` of a recipe: where clips and their labels come from."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from skd_edge.recipe.base import RecipeSection, Share, exclude_when_default
 
 
 class GeneratedData(RecipeSection):
-    """Clips whose class is a motion, rendered once to H.264 files; needs no download."""
+    """Generated clips: each class is a motion. They are rendered once to H.264 files; no download is needed."""
 
     kind: Literal["generated"]
-    train: int = Field(1800, ge=20, le=200_000, description="training clips")
-    val: int = Field(300, ge=10, le=100_000, description="trusted validation clips")
-    test: int = Field(400, ge=10, le=100_000, description="untouched test clips")
+    train: int = Field(1800, ge=20, le=200_000, description="number of training clips")
+    val: int = Field(300, ge=10, le=100_000, description="number of validation clips")
+    test: int = Field(400, ge=10, le=100_000, description="number of test clips")
     frames: int = Field(16, ge=4, le=256, description="frames in each rendered video")
     size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the rendered video, pixels")
     nothing: int = Field(
         0,
         ge=0,
         le=1000,
-        description="a class without motion, this many times as frequent in training as others; 0: none",
+        description="adds a class without motion, with this many times the training clips of another class; 0: no such "
+        "class",
     )
-    difficulty: Share = Field(0.12, description="0 easy, 1 hard: contrast, sensor noise, drift, distractors")
+    difficulty: Share = Field(0.12, description="0 is easy, 1 is hard: contrast, sensor noise, drift, distractors")
 
 
 def _check_regex(pattern: str | None) -> str | None:
@@ -34,7 +35,7 @@ def _check_regex(pattern: str | None) -> str | None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"{pattern!r} is not a valid regular expression: {error}; correct it") from None
     return pattern
 
 
@@ -42,70 +43,86 @@ GroupPattern = Annotated[
     str | None,
     Field(
         max_length=200,
-        description="regular expression whose (first group's) match in a clip's name says which clips belong together; "
-        "splits and intervals keep them so. Default: each for itself",
+        description="regular expression that is searched in a clip's name; clips with the same match (of the first "
+        "group, if there is one) belong together: they are in the same split, and confidence intervals resample whole "
+        "groups. Default: each clip is its own group",
     ),
     AfterValidator(_check_regex),
 ]
-SECONDS_DESCRIPTION = "column with the second at which the clip {} in its video (also 1:02:03.5); an empty cell: its {}"
+SECONDS_DESCRIPTION = (
+    "column with the time at which the clip {} in its video, in seconds or as 1:02:03.5; an empty cell means the {} of "
+    "the video"
+)
 
 
 class FolderData(RecipeSection):
-    """One folder a class: ``root/<class>/<video>``; the folder's name is the weak label."""
+    """One folder for each class: ``root/<class>/<video>``; the folder's name is the weak label."""
 
     kind: Literal["folder"]
     root: Path | None = Field(
-        None, description="relative to the recipe, as every path; `${NAME}` stands for a variable of the environment"
+        None,
+        description="folder of the class folders; relative to the recipe, as every path; `${NAME}` is replaced by that "
+        "environment variable",
     )
     unlabelled: Path | None = Field(
         None,
         exclude_if=exclude_when_default(None),
-        description="folder of more training videos, at any depth, that no folder labels; without root the only ones, "
-        "for labels.rules, labels.models or labels.trusted to speak for",
+        description="folder of more training videos, at any depth, without labels. Without root, they are the only "
+        "training videos, and labels.rules, labels.models or labels.trusted must label them",
     )
-    val_root: Path | None = Field(None, description="trusted validation clips, same layout; else a share of root")
-    test_root: Path | None = Field(None, description="untouched test clips, same layout; else a share of root")
-    val: Share = Field(0.15, description="share of root used for validation where val_root is not given")
+    val_root: Path | None = Field(
+        None, description="validation clips with checked labels, same layout; default: a share of root"
+    )
+    test_root: Path | None = Field(None, description="test clips, same layout; default: a share of root")
+    val: Share = Field(0.15, description="share of root that is used for validation, without val_root")
     test: Share = Field(
-        0.15, description="share of root (without it, of val_root) used for testing where test_root is not given"
+        0.15, description="share of root (or of val_root, without root) that is used for testing, without test_root"
     )
     group: GroupPattern = None
 
     @model_validator(mode="after")
     def _check_has_source(self) -> FolderData:
         if self.root is None and self.unlabelled is None:
-            raise ValueError("data.root is missing: the folder that holds one folder for each class")
+            raise ValueError("data.root is missing; give the folder that contains one folder for each class")
         if self.root is None and self.val_root is None:
             raise ValueError(
-                "without data.root no clip is labelled by its folder; name trusted clips, one folder a class: "
-                "data.val_root"
+                "without data.root, validation clips are not labelled by their folder; give data.val_root, with one "
+                "folder for each class"
             )
         return self
 
 
 class TableData(RecipeSection):
-    """A CSV with a header, or Parquet: columns of paths and labels, and rules that say which row is in which split.
+    """A CSV with a header, or a Parquet file, with columns of paths and labels; column values decide a row's split.
 
-    A training row whose label is empty is an unlabelled clip: it takes part through pseudo-labels. Several annotators
-    have a column each, named by ``votes``, or a row each, told apart by ``annotator``; validation and test still need
-    their trusted ``label``.
+    A training row with an empty label is an unlabelled clip, which gets a pseudo-label. Labels of several annotators
+    are given in several columns (``votes``), or in several rows with the annotator's name in a column (``annotator``).
+    Validation and test clips still need their ``label``.
     """
 
     kind: Literal["csv"]
     root: Path
-    file: Path = Field(Path("index.csv"), description="the CSV (or .parquet), relative to root")
+    file: Path = Field(Path("index.csv"), description="the CSV (or .parquet) file, relative to root")
     path: str = Field("path", description="column with the video's path, relative to root")
-    label: str = Field("label", description="column with the class name; empty: an unlabelled training clip")
+    label: str = Field(
+        "label", description="column with the class name; an empty cell means an unlabelled training clip"
+    )
     votes: tuple[str, ...] = Field(
-        (), description="columns of several annotators, who label the training clips instead; an empty cell abstains"
+        (),
+        description="columns of several annotators, whose labels of the training clips replace `label`; an empty cell "
+        "is no vote",
     )
     annotator: str | None = Field(
-        None, description="column that says who gave the row's label, where a training clip has a row for each vote"
+        None, description="column with the annotator of the row's label, if a training clip has one row for each vote"
     )
-    group: str | None = Field(None, description="column whose values belong together (a source video, an actor)")
+    group: str | None = Field(
+        None, description="column of groups: clips with the same value (a source video, an actor) belong together"
+    )
     start: str | None = Field(None, description=SECONDS_DESCRIPTION.format("begins", "start"))
     end: str | None = Field(None, description=SECONDS_DESCRIPTION.format("ends", "end"))
-    train: dict[str, list[str]] = Field(description="rows whose named columns hold one of these values")
+    train: dict[str, list[str]] = Field(
+        description="training rows, by column: those with one of these values in each named column"
+    )
     val: dict[str, list[str]]
     test: dict[str, list[str]]
 
@@ -113,43 +130,45 @@ class TableData(RecipeSection):
     @classmethod
     def _check_distinct_votes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if twice := sorted({v for v in value if value.count(v) > 1}):
-            raise ValueError(f"the column {twice[0]!r} is named twice; each annotator has a column of his own")
+            raise ValueError(f"the column {twice[0]!r} is named twice; each annotator needs their own column")
         return value
 
     @model_validator(mode="after")
     def _check_single_vote_layout(self) -> TableData:
         if self.votes and self.annotator:
-            raise ValueError("data.votes (a column each) and data.annotator (a row each) exclude one another; keep one")
+            raise ValueError(
+                "data.votes (a column per annotator) and data.annotator (a row per vote) cannot be combined; keep one"
+            )
         return self
 
 
 class ListData(RecipeSection):
-    """Lines of ``path label`` (label: a name or an index), one file a split, as mmaction2 uses them."""
+    """Lines of ``path label`` (the label is a name or an index), one file for each split, as in mmaction2."""
 
     kind: Literal["list"]
     root: Path
     train: Path
     val: Path
     test: Path
-    classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
+    classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
     group: GroupPattern = None
 
 
 class OfficialData(RecipeSection):
-    """UCF101 or HMDB51 with their official split files; validation is a share of the training videos' groups."""
+    """UCF101 or HMDB51 with the official split files; a share of the training videos' groups is used for validation."""
 
     kind: Literal["ucf101", "hmdb51"]
-    root: Path = Field(description="folder of the videos: one folder a class, or all in one")
+    root: Path = Field(description="folder of the videos: one folder for each class, or all in one")
     splits: Path = Field(description="folder of the official split files, relative to root")
     split: int = Field(1, ge=1, le=3, description="which of the three official splits")
-    val: Share = Field(0.15, description="share of the training clips used for validation, whole groups")
+    val: Share = Field(0.15, description="share of the training clips that is used for validation, in whole groups")
 
 
 class KineticsData(RecipeSection):
-    """Kinetics CSVs (label, youtube_id, time_start, time_end), one a split.
+    """CSV files of Kinetics (label, youtube_id, time_start, time_end), one for each split.
 
-    A video called ``<youtube_id>_<start>_<end>`` (six digits each) is a clip that was cut already; of one called
-    ``<youtube_id>`` the clip is the span from start to end.
+    A video file named ``<youtube_id>_<start>_<end>`` (six digits each) is already the clip. From a file named
+    ``<youtube_id>``, the clip is the part between the two times.
     """
 
     kind: Literal["kinetics"]
@@ -168,9 +187,11 @@ class ShardData(RecipeSection):
     val: str
     test: str
     label: str = Field(
-        "cls", min_length=1, description="ending of the member with the class (name or index), or json.KEY of a .json"
+        "cls",
+        min_length=1,
+        description="file ending of the member with the class (name or index), or json.KEY for a key in the .json",
     )
-    classes: Path | None = Field(None, description="file with a class name a line; needed where labels are numbers")
+    classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
     group: GroupPattern = None
 
 

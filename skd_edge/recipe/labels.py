@@ -1,4 +1,4 @@
-"""What a recipe may say of its weak labels: noise for studies, rules and models that vote, and how they are mended."""
+"""The section ``labels`` of a recipe: simulated noise, rules and models that vote, and how labels are corrected."""
 
 from __future__ import annotations
 
@@ -11,111 +11,135 @@ from skd_edge.recipe.base import Name, RecipeSection, Share
 
 
 class NoiseSettings(RecipeSection):
-    """Label noise made by the recipe, for studies: the trusted splits stay clean."""
+    """Simulated label noise, for studies; labels of validation and test clips are not changed."""
 
     kind: Literal["none", "symmetric", "classes", "instances", "voters"] = Field(
         "none",
-        description="symmetric: any other class; classes: always the next class; instances: clips that a weak model "
-        "confuses, by its confusions; voters: imperfect annotators, whose votes are aggregated",
+        description="symmetric: a random other class; classes: always the next class; instances: clips that a weak "
+        "model confuses get a class that it confuses with the true one; voters: simulated annotators, whose votes are "
+        "aggregated",
     )
-    rate: Share = Field(0.0, description="share of the training labels made wrong; of the average voter's votes")
-    voters: int = Field(5, ge=1, le=100, description="annotators (kind: voters), the best far better than the worst")
-    abstain: Share = Field(0.2, description="share of the clips that a voter leaves out (kind: voters)")
+    rate: Share = Field(
+        0.0, description="share of wrong training labels; kind: voters: share of wrong votes of the average voter"
+    )
+    voters: int = Field(
+        5, ge=1, le=100, description="number of annotators (kind: voters); their quality differs widely"
+    )
+    abstain: Share = Field(0.2, description="share of the clips that an annotator does not label (kind: voters)")
 
 
 class KeywordRule(RecipeSection):
-    """Training clips whose texts hold certain words get a vote for a class.
+    """A vote for a class, for training clips whose texts contain certain words.
 
-    A keyword is a word or a phrase of whole words, in any case; ``wav*`` is any word that begins so. No regular
-    expressions: matching takes time in proportion to the text.
+    A keyword is a word or a phrase of whole words, in upper or lower case; ``wav*`` is any word that starts with wav.
+    Regular expressions are not supported, so that the time of matching is proportional to the length of the text.
     """
 
     label: str = Field(min_length=1, description="the class that is voted for")
-    any: tuple[str, ...] = Field((), description="one of these keywords at least must be there")
-    all: tuple[str, ...] = Field((), description="each of these keywords must be there")
-    none: tuple[str, ...] = Field((), description="none of these keywords may be there")
+    any: tuple[str, ...] = Field((), description="at least one of these keywords must occur")
+    all: tuple[str, ...] = Field((), description="each of these keywords must occur")
+    none: tuple[str, ...] = Field((), description="none of these keywords may occur")
     within: tuple[str, ...] = Field(
         ("file",),
         min_length=1,
-        description="where to look: file (its name), path (its folders too), or columns of labels.metadata (default: "
-        "of the data's own table)",
+        description="texts to search: file (the file's name), path (its folders too), or columns of labels.metadata "
+        "(default: of the dataset's own table)",
     )
-    weight: float = Field(1.0, gt=0, le=1e6, description="of rules of one voter that disagree the heavier side wins")
-    voter: Name = Field("rules", description="rules of one name are one voter together")
+    weight: float = Field(
+        1.0, gt=0, le=1e6, description="if rules of one voter disagree, the class with the larger sum of weights wins"
+    )
+    voter: Name = Field("rules", description="rules with the same name form one voter")
 
     @model_validator(mode="after")
     def _check_keywords(self) -> KeywordRule:
         if not self.any and not self.all:
             raise ValueError("a rule needs keywords: give any, all, or both")
         if empty := [k for k in (*self.any, *self.all, *self.none) if not has_word_character(k)]:
-            raise ValueError(f"the keyword {empty[0]!r} holds no letter and no digit")
+            raise ValueError(f"the keyword {empty[0]!r} contains no letter or digit; give a word")
         return self
 
 
 def has_word_character(keyword: str) -> bool:
-    """Whether a keyword holds something that can be looked for."""
+    """Whether a keyword contains a letter or digit, so that it can be searched."""
     return any(c.isalnum() for c in keyword)
 
 
 class ModelAnnotator(RecipeSection):
-    """Another model whose predictions are votes: a table of probabilities, a bundle, or an ONNX file."""
+    """An existing model whose predictions are votes: a table of probabilities, a bundle, or an ONNX file."""
 
     name: Name
-    table: Path | None = Field(None, description="CSV: a column 'clip', then the probability of each class by its name")
-    bundle: Path | None = Field(None, description="folder of a bundle, run here on the training clips")
-    onnx: Path | None = Field(None, description="logits (B, classes) for clips as the recipe's `clip` prepares them")
-    classes: tuple[str, ...] = Field((), description="onnx: its classes in order; default: those of the data")
-    at_least: Share = Field(0.0, description="abstains on a clip where its highest probability is lower")
+    table: Path | None = Field(
+        None, description="CSV with a column 'clip' and one column of probabilities for each class name"
+    )
+    bundle: Path | None = Field(None, description="folder of a bundle, which is run on the training clips")
+    onnx: Path | None = Field(
+        None, description="ONNX file that maps clips, prepared as in the section `clip`, to logits (B, classes)"
+    )
+    classes: tuple[str, ...] = Field((), description="onnx: its classes, in order; default: those of the dataset")
+    at_least: Share = Field(0.0, description="no vote for a clip if the highest probability is lower")
 
     @model_validator(mode="after")
     def _check_single_source(self) -> ModelAnnotator:
         if sum(x is not None for x in (self.table, self.bundle, self.onnx)) != 1:
-            raise ValueError(f"the model {self.name!r} needs exactly one of table, bundle, onnx")
+            raise ValueError(f"the model {self.name!r} needs exactly one of table, bundle and onnx; give one of them")
         if self.classes and self.onnx is None:
-            raise ValueError("classes belong to onnx; a table and a bundle name their own")
+            raise ValueError(
+                "classes is for onnx only, because a table and a bundle contain their class names; remove classes"
+            )
         return self
 
 
 class LabelSettings(RecipeSection):
-    """Weak labels in, pseudo-labels out (method.md, idea c)."""
+    """How pseudo-labels are estimated from weak labels (method.md, idea c)."""
 
     noise: NoiseSettings = NoiseSettings()
     rules: tuple[KeywordRule, ...] = Field(
-        (), description="keyword rules; with them the data's own label is one vote of many"
+        (), description="keyword rules; with them, the dataset's own label becomes one vote among others"
     )
-    models: tuple[ModelAnnotator, ...] = Field((), description="models made elsewhere that vote as well")
+    models: tuple[ModelAnnotator, ...] = Field((), description="existing models that vote as well")
     metadata: Path | None = Field(
-        None, description="CSV with a column 'clip' and the texts that rules read; default: the data's own table"
+        None, description="CSV with a column 'clip' and the texts for the rules; default: the dataset's own table"
     )
     trusted: Path | None = Field(
-        None, description="CSV with columns clip, trusted (an edited audit.csv): these labels stay as they are"
+        None, description="CSV with columns clip, trusted (an edited audit.csv): checked labels, which are not changed"
     )
     prior: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {}, description="share of each class where it is known, for dawid-skene; default: estimated from the votes"
+        {}, description="share of each class, if it is known, for dawid-skene; default: estimated from the votes"
     )
     aggregate: Literal["dawid-skene", "majority"] = Field(
-        "dawid-skene", description="how several votes become one label: weighed by each annotator's quality, or not"
+        "dawid-skene",
+        description="how several votes become one label: weighted by each annotator's quality, or by majority",
     )
-    optimise: bool = Field(True, description="estimate pseudo-labels; off: train on the weak labels as they are")
+    optimise: bool = Field(True, description="estimate pseudo-labels; false: train on the weak labels as they are")
     method: Literal["neighbours", "mixture", "confident", "soft"] = Field(
         "neighbours",
-        description="which labels are wrong, by: Bayes' rule with the clip's neighbours as witnesses; a mixture on the "
-        "loss; confident learning (cleanlab); soft: trust no label",
+        description="how wrong labels are found: neighbours: Bayes' rule with the labels of similar clips as evidence; "
+        "mixture: a two-component mixture of the losses; confident: confident learning (cleanlab); soft: all labels "
+        "are treated as uncertain",
     )
     folds: int = Field(
-        0, ge=0, le=10, description="in the first round, out-of-fold opinions from this many networks; 0: ELR's memory"
+        0,
+        ge=0,
+        le=10,
+        description="in the first round, use out-of-fold predictions of this many networks; 0: use the running average "
+        "of predictions that ELR stores",
     )
-    prototypes: bool = Field(True, description="mixture: sharpen the posterior by agreement with class prototypes")
-    min_class_share: Share = Field(0.3, description="a class keeps at least this share of its weak clips")
+    prototypes: bool = Field(True, description="mixture: sharpen the posterior by similarity to class prototypes")
+    min_class_share: Share = Field(
+        0.3, description="a class keeps at least this share of the clips with its weak label"
+    )
 
     @property
     def has_external_sources(self) -> bool:
-        """Whether something other than the data may label training clips."""
+        """Whether rules, models or checked labels may label training clips, besides the dataset."""
         return bool(self.rules or self.models or self.trusted)
 
     @property
     def pseudo_label_settings(self) -> dict[str, object]:
-        """What decides how pseudo-labels are estimated; where weak labels come from is in their own hash."""
+        """The settings that decide how pseudo-labels are estimated; they are part of a job's hash.
+
+        The sources of weak labels are not included, because the labels have their own hash.
+        """
         names = {"aggregate", "optimise", "method", "folds", "prototypes", "min_class_share"}
         return self.model_dump(include=names)
 
@@ -124,5 +148,5 @@ class LabelSettings(RecipeSection):
     def _check_distinct_models(cls, value: tuple[ModelAnnotator, ...]) -> tuple[ModelAnnotator, ...]:
         names = [annotator.name for annotator in value]
         if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"two models are called {twice[0]!r}; each voter needs its own name")
+            raise ValueError(f"two models have the name {twice[0]!r}; give each model its own name")
         return value

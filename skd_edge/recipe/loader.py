@@ -1,4 +1,4 @@
-"""A recipe from its file: ``extends``, ``--set``, mistakes with their lines; and back to YAML, and to a JSON schema."""
+"""Loading recipes from YAML files, with ``extends`` and ``--set``; and writing a recipe as YAML or its JSON schema."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ Model = TypeVar("Model", bound=BaseModel)
 def load_recipe(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), *, env: Mapping[str, str] = os.environ
 ) -> Recipe:
-    """The recipe of a YAML file, checked; its paths absolute.
+    """Load and validate a recipe; its paths are made absolute.
 
     Args:
-        path: a file, or the bare name of a recipe that comes with the package (``quickstart``).
-        overrides: ``a.b=value`` each, as ``--set`` gives them: the value is YAML and replaces what stands there;
-            ``students.0.width=16`` reaches into a list. Paths in them are relative to the working directory.
-        env: variables that ``${NAME}`` in a path stands for.
+        path: a YAML file, or the name of a recipe in the package (``quickstart``).
+        overrides: values of ``--set``, each ``a.b=value``. The value is YAML and replaces the value in the file;
+            ``students.0.width=16`` changes an entry of a list. Paths in it are relative to the working directory.
+        env: environment variables for ``${NAME}`` in paths.
 
     Raises:
-        UsageError: with every mistake that was found, each as ``file:line: setting: what is wrong and what to do``.
+        UsageError: The recipe has mistakes; the message lists all of them, each as
+            ``file:line: setting: what is wrong and what to do``.
     """
     tree = _load_with_parents(_find_recipe_file(str(path), Path.cwd(), None), ())
     problems = [p for override in overrides if (p := _apply_override(tree, override))]
@@ -53,7 +54,7 @@ def load_recipe(
 
 
 def _expand_auto_shorthand(tree: YamlNode) -> None:
-    """``students: auto`` is short for an empty list and ``auto: [students]``."""
+    """Replace ``students: auto`` by an empty list and ``auto: [students]``; likewise for assistants."""
     if not isinstance(tree.value, dict):
         return
     auto_nodes = {key: node for key in ("students", "assistants") if (node := tree.child(key)) and node.value == "auto"}
@@ -65,10 +66,14 @@ def _expand_auto_shorthand(tree: YamlNode) -> None:
 
 
 def make_section_from_options(model: type[Model], options: Mapping[str, object]) -> Model:
-    """A section of a recipe from command-line options; an option that is None keeps its default.
+    """Make a section of a recipe from command-line options.
+
+    Args:
+        model: the section's model.
+        options: values by name; None means the default.
 
     Raises:
-        UsageError: naming each option whose value cannot be.
+        UsageError: A value is not valid; the message names every such option.
     """
     here = Path.cwd()
     tree = YamlNode({}, SourceLocation("command line", None, here))
@@ -80,7 +85,7 @@ def make_section_from_options(model: type[Model], options: Mapping[str, object])
 
 
 def resolved_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML, defaults written out; loading it gives an equal recipe."""
+    """The whole recipe as YAML, including defaults; loading it gives an equal recipe."""
     plain_data = _convert_to_plain(recipe)
     text: str = yaml.dump(
         plain_data, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
@@ -94,7 +99,7 @@ def recipe_schema() -> dict[str, Any]:
     for key in ("students", "assistants"):
         listed = schema["properties"][key]
         schema["properties"][key] = {"anyOf": [listed, {"const": "auto"}]}
-    parent = {"type": "string", "description": "another recipe that this one changes, relative to this file"}
+    parent = {"type": "string", "description": "another recipe, whose settings this one changes; relative to this file"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -103,7 +108,7 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the recipes in the package, sorted."""
     try:
         return sorted(p.name.removesuffix(".yaml") for p in _shipped_folder().iterdir() if p.name.endswith(".yaml"))
     except OSError:
@@ -116,7 +121,7 @@ def _shipped_folder() -> Path:
 
 # --------------------------------------------------------------------------------------------- files and parents
 def _find_recipe_file(name: str, base: Path, extended_from: SourceLocation | None) -> tuple[Path, str]:
-    """A recipe's file and how to call it in messages: as named, or shipped under that name."""
+    """Find a recipe's file: a path, or the name of a recipe in the package. Also returns its name for messages."""
     path = base / name
     if os.path.exists(path):
         return path, name if extended_from is None else _shorten_path(path)
@@ -126,26 +131,31 @@ def _find_recipe_file(name: str, base: Path, extended_from: SourceLocation | Non
     where = f"{extended_from}: extends: " if extended_from else ""
     known = ", ".join(shipped_recipes()) or "none"
     raise UsageError(
-        f"{where}{format_short_value(name)}: there is no such recipe; give a YAML file, or one that ships: {known}"
+        f"{where}{format_short_value(name)}: no such recipe; give a YAML file, or a recipe of the package: {known}"
     )
 
 
 def _shorten_path(path: Path) -> str:
-    """A path as one would type it here: relative where it lies beneath the working directory."""
+    """The path for messages: relative if it is below the working directory, else absolute."""
     near = os.path.relpath(path)
     return os.path.abspath(path) if near.startswith("..") else near
 
 
 def _load_with_parents(recipe_file: tuple[Path, str], children: tuple[Path, ...]) -> YamlNode:
-    """The tree of a file laid over the tree of the file it extends, and so on."""
+    """Read a file's tree and merge it with the trees of the recipes that it extends.
+
+    Args:
+        recipe_file: the file and its name in messages.
+        children: the recipes that extend this one, to find circles.
+    """
     path, name = recipe_file
     location = SourceLocation(name, 1, path.absolute().parent)
     tree = parse_yaml(decode_utf8(read_recipe_bytes(path, name), name), location)
     if tree is None:
-        raise UsageError(f"{name}: the recipe is empty; 'skd-edge init FOLDER' writes one to start from")
+        raise UsageError(f"{name}: the recipe is empty; 'skd-edge init FOLDER' writes a first one")
     if not isinstance(tree.value, dict):
         raise UsageError(
-            f"{tree.location}: a recipe is lines of 'key: value', not {format_short_value(tree.raw or 'a list')}"
+            f"{tree.location}: a recipe consists of 'key: value' lines, not {format_short_value(tree.raw or 'a list')}"
         )
     parent = tree.value.pop("extends", None)
     if parent is None:
@@ -156,15 +166,15 @@ def _load_with_parents(recipe_file: tuple[Path, str], children: tuple[Path, ...]
     parent_file = _find_recipe_file(parent.value, location.base, parent.location)
     if parent_file[0].resolve() in ancestors:
         raise UsageError(
-            f"{parent.location}: extends: {format_short_value(parent.value)} goes in a circle; remove one 'extends'"
+            f"{parent.location}: extends: {format_short_value(parent.value)} is a circle; remove one 'extends'"
         )
     if len(ancestors) > MAX_PARENTS:
-        raise UsageError(f"{parent.location}: extends: more than {MAX_PARENTS} recipes in a row; join some of them")
+        raise UsageError(f"{parent.location}: extends: a chain of more than {MAX_PARENTS} recipes; merge some of them")
     return _merge_nodes(_load_with_parents(parent_file, ancestors), tree)
 
 
 def _merge_nodes(parent: YamlNode, child: YamlNode) -> YamlNode:
-    """Mappings key by key, anything else replaced; a mapping of another ``kind`` replaces the whole."""
+    """Merge mappings key by key. Any other value, or a mapping of another ``kind``, replaces the parent's value."""
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
         return child
     kinds = [node.value for node in (parent.child("kind"), child.child("kind")) if node]
@@ -177,7 +187,10 @@ def _merge_nodes(parent: YamlNode, child: YamlNode) -> YamlNode:
 
 
 def _resolve_paths_beside_recipe(tree: YamlNode) -> None:
-    """A teacher's factory, or a model's folder, is searched beside the recipe that names it."""
+    """Make the teacher's ``code`` and ``hub`` folders relative to the recipe that names them.
+
+    Names of models on the hub look like relative paths, so ``hub`` is a folder only if it exists or starts as a path.
+    """
     teacher = tree.child("teacher")
     ensemble = teacher.child("ensemble") if teacher else None
     for member in (teacher, *(ensemble.value if ensemble and isinstance(ensemble.value, list) else ())):
@@ -192,14 +205,16 @@ def _resolve_paths_beside_recipe(tree: YamlNode) -> None:
 
 # --------------------------------------------------------------------------------------------- --set
 def _apply_override(tree: YamlNode, text: str) -> RecipeProblem | None:
-    """Put one ``a.b=value`` into the tree, or say why it cannot be."""
+    """Apply one ``a.b=value`` to the tree; return a problem if that is not possible."""
     location = SourceLocation(f"--set {format_short_value(text)[1:-1]}", None, Path.cwd())
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         return RecipeProblem(location, "", "this is not of the form key=value, e.g. --set training.epochs=3")
     if len(parts) > MAX_DEPTH:
-        return RecipeProblem(location, "", f"{len(parts)} levels deep; no such setting")
+        return RecipeProblem(
+            location, "", f"no such setting: the path has {len(parts)} levels, and the limit is {MAX_DEPTH}"
+        )
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -212,6 +227,7 @@ def _apply_override(tree: YamlNode, text: str) -> RecipeProblem | None:
 
 
 def _set_node(tree: YamlNode, parts: list[str], node: YamlNode, location: SourceLocation) -> RecipeProblem | None:
+    """Put a node at a path of the tree, and create missing sections; return a problem if the path does not exist."""
     here = tree
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
@@ -225,27 +241,23 @@ def _set_node(tree: YamlNode, parts: list[str], node: YamlNode, location: Source
         elif isinstance(here.value, list):
             count, index = len(here.value), int(part) if part.isdecimal() and len(part) < 6 else -1
             if not 0 <= index < count:
-                at = format_dotted_path(tuple(parts[:depth]))
-                return RecipeProblem(
-                    location,
-                    at,
-                    f"it is a list of {count}; name an entry, 0 to {count - 1}, not {format_short_value(part)}",
-                )
+                allowed = f"has the entries 0 to {count - 1}" if count else "is empty"
+                text = f"this list {allowed}, so there is no entry {format_short_value(part)}; change the index"
+                return RecipeProblem(location, format_dotted_path(tuple(parts[:depth])), text)
             if last:
                 here.value[index] = node
                 return None
             here = here.value[index]
         else:
-            return RecipeProblem(
-                location,
-                format_dotted_path(tuple(parts[:depth])),
-                f"it is {format_short_value(here.value)}, which has no {format_short_value(part)}",
+            text = (
+                f"this is {format_short_value(here.value)}, which has no {format_short_value(part)}; remove that part"
             )
+            return RecipeProblem(location, format_dotted_path(tuple(parts[:depth])), text)
     return None
 
 
 def _raise_on_problems(model: Model | None, problems: list[RecipeProblem]) -> Model:
-    """The model, or one error that tells all."""
+    """Return the model, or raise one error that lists all problems."""
     if model is not None and not problems:
         return model
     lines = [str(p) for p in problems]
@@ -257,7 +269,7 @@ def _raise_on_problems(model: Model | None, problems: list[RecipeProblem]) -> Mo
 
 # --------------------------------------------------------------------------------------------- back to YAML
 class _RecipeDumper(yaml.SafeDumper):
-    """Quotes text that our dialect (``recipe_yaml.plain``) would read as something else; writes no aliases."""
+    """Quotes text that ``parse_plain_scalar`` would not read as text, and writes no aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -269,7 +281,7 @@ def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     except ValueError:
         style = "'"
     if not value.isprintable():
-        style = '"'  # escapes what other styles would fold into line breaks
+        style = '"'  # only double quotes can escape characters that other styles turn into line breaks
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
 
 
@@ -277,7 +289,7 @@ _RecipeDumper.add_representer(str, _represent_text)
 
 
 def _convert_to_plain(value: object) -> object:
-    """Plain data that reads back as the same: paths escaped, tuples as lists."""
+    """Convert to plain data that can be loaded again: paths are escaped, tuples become lists."""
     if isinstance(value, BaseModel):
         return {name: _convert_to_plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, dict):

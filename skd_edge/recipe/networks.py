@@ -1,4 +1,4 @@
-"""What a recipe may say of its networks: the own families, and teachers made elsewhere."""
+"""The networks of a recipe: the built-in families, and external teachers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from skd_edge.recipe.training import TrainingOverrides
 Layout = Literal["BCTHW", "BTCHW", "BTHWC", "FCHW", "FHWC", "BTNC", "BNC", "BMC", "FNC", "NBC", "BCT", "FC"]
 Family = Literal["resnet", "mobile", "efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
 Source = Literal["factory", "hub", "torchvision", "timm", "onnx", "logits", "ensemble"]
-_LATER_SETTINGS = ("causal", "start", "frames", "size")  # settings that came later than the first jobs
-DEFAULT_SUBSTAGE_COUNT = 4  # substages of networks that need not name them
+# Settings that were added after the first release of the job cache.
+_LATER_SETTINGS = ("causal", "start", "frames", "size")
+DEFAULT_SUBSTAGE_COUNT = 4  # substages of external networks that do not need teacher.substages
 
 
 class NetworkSpec(RecipeSection):
-    """A network of the own families, cut into substages (one per entry of ``depths``; EfficientNet-Lite has four)."""
+    """A network of a built-in family; it has one substage for each entry of ``depths`` (EfficientNet-Lite has four)."""
 
     name: Name
     family: Family = "mobile"
@@ -27,23 +28,23 @@ class NetworkSpec(RecipeSection):
     temporal: Literal["none", "shift", "conv"] = "conv"
     expand: int = Field(2, ge=1, le=6, description="expansion of the inverted residuals (mobile)")
     causal: bool = Field(
-        False, description="time flows one way: a frame sees none that come later, so that the student can also stream"
+        False, description="use no later frames for a frame, so that the student can also process a stream"
     )
     start: Literal["seed", "imagenet"] = Field(
-        "seed", description="first weights: drawn from the seed, or ImageNet's (efficientnet-lite; extra [weights])"
+        "seed", description="initial weights: random from the seed, or of ImageNet (efficientnet-lite; extra [weights])"
     )
 
     frames: int | None = Field(
-        None, ge=1, le=128, description="looks at this many of the clip's frames, evenly picked; default: all"
+        None, ge=1, le=128, description="number of the clip's frames that it uses, evenly spaced; default: all"
     )
     size: int | None = Field(
-        None, ge=8, le=512, description="looks at the clip shrunk to this height and width; default: as it is"
+        None, ge=8, le=512, description="height and width to which it shrinks the clip; default: the clip's own"
     )
 
     training: TrainingOverrides | None = Field(
         None,
         exclude_if=exclude_when_default(None),
-        description="how this one is distilled, where that differs from the recipe's `training`: combination, match, "
+        description="how this network is distilled, if that differs from the recipe's `training`: combination, match, "
         "prefix, dense, losses",
     )
 
@@ -54,9 +55,10 @@ class NetworkSpec(RecipeSection):
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What decides the network but its weights: names jobs, so nothing else may be in it."""
+        """What defines the network except its weights; part of a job's hash, so it contains nothing else."""
+        # A later setting with its default value is left out, so that the hashes of older jobs stay valid.
         unset = (key for key in _LATER_SETTINGS if getattr(self, key) == NetworkSpec.model_fields[key].default)
-        excluded = {"name", "training", *unset}  # at rest, what came later renames no job
+        excluded = {"name", "training", *unset}
         return self.model_dump(include=set(NetworkSpec.model_fields) - excluded)
 
     @model_validator(mode="after")
@@ -64,8 +66,8 @@ class NetworkSpec(RecipeSection):
         if self.family in ("resnet", "mobile"):
             if self.start == "imagenet":
                 raise ValueError(
-                    f"{self.name}: start: imagenet is for the families efficientnet-lite0 to 2, whose weights come in "
-                    f"the extra [weights]; {self.family} starts from the seed"
+                    f"{self.name}: start: imagenet is for the families efficientnet-lite0 to 2, whose weights are in "
+                    f"the extra [weights]; remove it, because {self.family} starts from random weights"
                 )
             return self
         for key in ("width", "depths", "expand", "causal", "frames", "size"):
@@ -75,10 +77,12 @@ class NetworkSpec(RecipeSection):
 
 
 class TeacherClip(RecipeSection):
-    """What a teacher made elsewhere wants its input to be, where it is not what ``clip`` gives the students."""
+    """The input that an external teacher needs, if it differs from the section ``clip``; null means no difference."""
 
-    frames: int | None = Field(None, ge=1, le=128, description="frames; those of the clip are repeated or left out")
-    size: int | None = Field(None, ge=16, le=512, description="height and width, pixels; the clip is resized")
+    frames: int | None = Field(
+        None, ge=1, le=128, description="number of frames; frames of the clip are repeated or dropped"
+    )
+    size: int | None = Field(None, ge=16, le=512, description="height and width, pixels; the clip is resized to it")
     mean: tuple[float, float, float] | None = Field(None, description="subtracted from each channel (0 to 1)")
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = (
         Field(None, description="each channel is divided by it")
@@ -87,8 +91,8 @@ class TeacherClip(RecipeSection):
 
 _SOURCES: tuple[Source, ...] = get_args(Source)
 _FAMILY_KEYS = ("family", "width", "depths", "temporal", "expand", "causal", "start", "frames", "size")
-_ADAPTER_KEYS = ("substages", "layout", "tubelet", "clip")  # how a network is cut, and what it is given
-# Keys that describe a teacher made elsewhere, and for which kinds of it.
+_ADAPTER_KEYS = ("substages", "layout", "tubelet", "clip")  # how a network is divided, and the input it gets
+# Keys that describe an external teacher, and the sources for which they are allowed.
 _SOURCES_BY_KEY: dict[str, tuple[Source, ...]] = {
     "arguments": ("factory",),
     "code": ("factory",),
@@ -103,86 +107,102 @@ _SOURCES_BY_KEY: dict[str, tuple[Source, ...]] = {
 
 
 class SingleTeacher(NetworkSpec):
-    """A network of an ensemble: everything that a teacher may be but an ensemble; it learns nothing here."""
+    """A member of an ensemble: any teacher that is not an ensemble itself. It is already trained."""
 
     name: Name = "teacher"
     family: Family = "resnet"
     width: int = Field(32, ge=4, le=512)
-    checkpoint: Path | None = Field(None, description="weights of this very network: safetensors, or a .pt state_dict")
+    checkpoint: Path | None = Field(
+        None, description="trained weights of this network: safetensors, or a .pt state_dict"
+    )
     factory: str | None = Field(
         None,
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$",
-        description="package.module:callable that returns the network; instead of family, width, depths, temporal",
+        description="package.module:callable that returns the network; replaces family, width, depths, temporal",
     )
     arguments: dict[str, JsonValue] = Field({}, description="keyword arguments of the factory")
-    code: Path | None = Field(None, description="folder of the factory's module, beside Python's path; the recipe's")
+    code: Path | None = Field(
+        None,
+        description="folder that is also searched for the factory's module; default: the recipe's folder",
+    )
     hub: str | None = Field(
         None,
         min_length=1,
         max_length=500,
-        description="a transformers video model: its folder, or its name on the hub (extra [hub]; safetensors only)",
+        description="a video model of transformers: its folder, or its name on the Hugging Face hub (extra [hub]; "
+        "safetensors only)",
     )
-    revision: str | None = Field(None, pattern=r"^[\w./-]{1,200}$", description="commit or tag of the name on the hub")
-    torchvision: str | None = Field(None, pattern=r"^\w{1,64}$", description="a video model of torchvision: r3d_18")
+    revision: str | None = Field(None, pattern=r"^[\w./-]{1,200}$", description="commit or tag of the model on the hub")
+    torchvision: str | None = Field(
+        None, pattern=r"^\w{1,64}$", description="a video model of torchvision, such as r3d_18"
+    )
     timm: str | None = Field(
-        None, pattern=r"^[\w.]{1,128}$", description="a 2-D backbone of timm, given a temporal shift: resnet18"
+        None,
+        pattern=r"^[\w.]{1,128}$",
+        description="a 2-D backbone of timm, such as resnet18; it gets a temporal shift",
     )
-    onnx: Path | None = Field(None, description="an ONNX file, which ONNX Runtime asks; it learns nothing here")
+    onnx: Path | None = Field(None, description="an ONNX file, run with ONNX Runtime; it is not trained here")
     logits: Path | None = Field(
-        None, description="what a teacher said of the plain clips, by clip: .npz or .parquet; instead of a network"
+        None,
+        description="file (.npz or .parquet) with a teacher's logits for each unaugmented clip; replaces the network",
     )
     trained: bool = Field(
-        False, description="the factory, or the hub's model, comes trained on these classes: it learns nothing here"
+        False,
+        description="the factory's or hub's model is already trained on these classes; it is not trained here",
     )
     pretrained: Path | None = Field(
-        None, description="weights that it starts to learn from; tensors of another shape (the head) are left out"
+        None, description="weights that its training starts from; tensors with another shape (the head) are ignored"
     )
     classes: tuple[str, ...] = Field(
-        (), description="names of its logits in their order, where they are not the data's: matched by name"
+        (), description="class names of its logits, in order, if they differ from the dataset's; matched by name"
     )
     substages: tuple[str, ...] = Field(
         (),
         max_length=6,
-        description="dotted names of the modules whose outputs end the substages (onnx: names of tensors); common "
-        "networks need none",
+        description="dotted names of the modules whose outputs end the substages (onnx: names of tensors); not needed "
+        "for hub, torchvision and timm",
     )
     input: Literal["clip", "frames-first", "frames"] | None = Field(
-        None, description="its forward takes (B,3,T,H,W) (default), (B,T,3,H,W), or (B*T,3,H,W), its logits averaged"
+        None,
+        description="input of its forward: clip is (B,3,T,H,W), frames-first is (B,T,3,H,W), frames is (B*T,3,H,W), "
+        "where the logits are averaged over frames; default: known for hub, timm and onnx, else clip",
     )
     layout: Layout | None = Field(
         None,
-        description="axes of the substages' outputs (F: B*T frames, N: tokens, M: tokens with time innermost); else "
-        "told by their shape",
+        description="axes of the substages' outputs (F: B*T frames, N: tokens, M: tokens with time as the inner axis); "
+        "default: found from their shapes",
     )
-    tubelet: int | None = Field(None, ge=1, le=128, description="frames that a token spans; else told by shape")
-    clip: TeacherClip | None = Field(None, description="what the teacher's network wants, where it is not `clip`")
+    tubelet: int | None = Field(
+        None, ge=1, le=128, description="frames that one token covers; default: found from shapes"
+    )
+    clip: TeacherClip | None = Field(None, description="the clips that the teacher needs, if they differ from `clip`")
 
-    def __hash__(self) -> int:  # the arguments, a dict, have none
+    def __hash__(self) -> int:  # arguments is a dict, which has no hash
         return hash((self.name, self.source, self.substages, self.width, self.depths))
 
     @property
     def factory_module(self) -> str:
-        """The module that the factory is in; empty without one."""
+        """The module of the factory; empty without a factory."""
         return (self.factory or "").partition(":")[0]
 
     @property
     def source(self) -> Source | None:
-        """Where a teacher made elsewhere comes from; None for the own families."""
+        """Where an external teacher comes from; None for the built-in families."""
         return next((key for key in _SOURCES if getattr(self, key, None)), None)
 
     @property
     def is_scalable(self) -> bool:
-        """Whether its width says how large it is: then smaller ones can be proposed."""
+        """Whether its size is set by ``width``, so that smaller networks of its kind can be proposed."""
         return self.source is None and self.family in ("resnet", "mobile")
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether it is trained here; else it comes with its weights, or with its answers."""
+        """Whether it is trained here. Otherwise its weights or its logits are given."""
         return not (self.checkpoint or self.trained or self.source in ("onnx", "logits", "ensemble"))
 
     @property
     def substage_count(self) -> int:
-        """K: how many substages the network has; 0 where only its logits teach."""
+        """K: how many substages the network has; 0 if only its logits are used."""
         if self.source is None:
             return len(self.depths)
         ready = DEFAULT_SUBSTAGE_COUNT if self.source in ("hub", "torchvision", "timm") else 0
@@ -190,9 +210,10 @@ class SingleTeacher(NetworkSpec):
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What decides the network but its weights: names jobs, so nothing else may be in it.
+        """What defines the network except its weights; part of a job's hash, so it contains nothing else.
 
-        Of files, only that there is one: what they hold is hashed beside it (``identity`` in models/elsewhere.py).
+        For a file it contains only that there is one. The contents of files are hashed separately, by
+        ``weights_fingerprint`` (skd_edge/models/external/loader.py).
         """
         if self.source is None:
             return super().architecture
@@ -210,7 +231,7 @@ class SingleTeacher(NetworkSpec):
         kinds = [key for key in _SOURCES if getattr(self, key, None)]
         if len(kinds) > 1:
             raise ValueError(
-                f"teacher.{kinds[0]} and teacher.{kinds[1]} are two teachers; remove one (or see ensemble)"
+                f"teacher.{kinds[0]} and teacher.{kinds[1]} are two teachers; remove one, or use teacher.ensemble"
             )
         source = self.source
         for key in (*(_FAMILY_KEYS if source else ()), *_SOURCES_BY_KEY):
@@ -218,78 +239,85 @@ class SingleTeacher(NetworkSpec):
                 continue
             if source and key in _FAMILY_KEYS:
                 raise ValueError(
-                    f"teacher.{key} describes the own family, and teacher.{source} is given; remove one of them"
+                    f"teacher.{key} is for the built-in families, but teacher.{source} is given; remove one of them"
                 )
-            if (
-                key in _SOURCES_BY_KEY
-                and source not in _SOURCES_BY_KEY[key]
-                and not (source is None and key == "checkpoint")
-            ):
-                raise ValueError(
-                    f"teacher.{key} is for a network made by a factory, or made elsewhere otherwise "
-                    f"({', '.join(_SOURCES_BY_KEY[key])}), and {'no such teacher' if source is None else 'teacher.' + source} "
-                    "is given; remove one of them"
-                )
+            allowed = _SOURCES_BY_KEY.get(key)
+            if allowed is None or source in allowed or (source is None and key == "checkpoint"):
+                continue
+            given = "none of them is given" if source is None else f"teacher.{source} is given"
+            sources = ", ".join(f"teacher.{name}" for name in allowed)
+            raise ValueError(f"teacher.{key} is for external teachers ({sources}), but {given}; remove teacher.{key}")
         self._check_substages_and_classes()
         return self
 
     def _check_substages_and_classes(self) -> None:
         if self.factory and not self.substages:
-            raise ValueError("teacher.substages is missing: name the factory's modules whose outputs end the substages")
+            raise ValueError("teacher.substages is missing; name the factory's modules whose outputs end the substages")
         if twice := [name for name in self.substages if self.substages.count(name) > 1]:
-            raise ValueError(f"teacher.substages names {twice[0]!r} twice; each substage ends at another module")
+            raise ValueError(f"teacher.substages names {twice[0]!r} twice; each substage must end at another module")
         if twice := [name for name in self.classes if self.classes.count(name) > 1]:
-            raise ValueError(f"teacher.classes names {twice[0]!r} twice")
+            raise ValueError(f"teacher.classes names {twice[0]!r} twice; each logit needs its own class name")
         if self.classes and self.is_trained_here:
-            raise ValueError("teacher.classes is for a teacher that comes trained; one that learns here has the data's")
+            raise ValueError(
+                "teacher.classes is for a teacher that is already trained, but this one is trained here and gets the "
+                "dataset's classes; remove teacher.classes"
+            )
 
 
 class Teacher(SingleTeacher):
-    """The largest network: trained here on the weak labels, or given; of the own families, or made elsewhere.
+    """The largest network: of a built-in family, or external; trained here on the weak labels, or already trained.
 
-    Made elsewhere: a video model of transformers (``hub``) or ``torchvision``, a 2-D backbone of ``timm``, an ``onnx``
-    file, a file of ``logits``, an ``ensemble``, or any ``torch.nn.Module`` that the Python callable ``factory``
-    returns. Only the last runs somebody's code, so ``compress`` and ``plan`` then need ``--allow-code``.
+    External teachers are a video model of transformers (``hub``) or ``torchvision``, a 2-D backbone of ``timm``, an
+    ``onnx`` file, a file of ``logits``, an ``ensemble``, or any ``torch.nn.Module`` that the Python callable
+    ``factory`` returns. Only a factory runs external code, so ``compress`` and ``plan`` then need ``--allow-code``.
     """
 
-    floor: Share = Field(0.0, description="stop before distilling when the teacher's validation accuracy is below")
+    floor: Share = Field(0.0, description="stop before distillation if the teacher's validation accuracy is lower")
     ensemble: tuple[SingleTeacher, ...] = Field(
-        (), max_length=16, description="trained teachers whose answers are averaged; the first one's substages teach"
+        (),
+        max_length=16,
+        description="trained teachers whose outputs are averaged; features are those of the first one",
     )
-    average: Literal["probabilities", "logits"] = Field("probabilities", description="what an ensemble averages")
+    average: Literal["probabilities", "logits"] = Field(
+        "probabilities", description="what an ensemble averages: the members' probabilities or logits"
+    )
 
     __hash__ = SingleTeacher.__hash__
 
     @property
     def substage_count(self) -> int:
-        """K: how many substages the network has; 0 where only its logits teach."""
+        """K: how many substages the network has; 0 if only its logits are used."""
         return self.ensemble[0].substage_count if self.ensemble else super().substage_count
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What decides the network but its weights: names jobs, so nothing else may be in it."""
+        """What defines the network except its weights; part of a job's hash, so it contains nothing else."""
         if not self.ensemble:
             return super().architecture
         return {"ensemble": [member.architecture for member in self.ensemble], "average": self.average}
 
     @property
     def members(self) -> tuple[SingleTeacher, ...]:
-        """The networks that it is made of: an ensemble's, or itself alone."""
+        """The members of an ensemble; for any other teacher, the teacher itself."""
         return self.ensemble or (self,)
 
     @model_validator(mode="after")
     def _check_ensemble(self) -> Teacher:
         if self.training is not None:
-            raise ValueError("teacher.training says how a learner is distilled, and the teacher is none; remove it")
+            raise ValueError("teacher.training says how an assistant or student is distilled, not a teacher; remove it")
         if len(self.ensemble) == 1:
-            raise ValueError("teacher.ensemble has one member; give two or more, or describe it as the teacher itself")
+            raise ValueError(
+                "teacher.ensemble has one member; give two or more, or write that one directly under teacher"
+            )
         for number, member in enumerate(self.ensemble):
             if member.logits:
-                raise ValueError(f"teacher.ensemble.{number} is a file of logits; average the files' logits into one")
+                raise ValueError(
+                    f"teacher.ensemble.{number} is a file of logits; average the files' logits and use teacher.logits"
+                )
             if member.is_trained_here:
                 raise ValueError(
-                    f"teacher.ensemble.{number} would have to be trained first; give its checkpoint, or trained: true"
+                    f"teacher.ensemble.{number} would have to be trained first; set its checkpoint, or trained: true"
                 )
         if not self.ensemble and self.average != "probabilities":
-            raise ValueError("teacher.average is for an ensemble; remove it")
+            raise ValueError("teacher.average is for teacher.ensemble, which is not given; remove it")
         return self

@@ -1,6 +1,10 @@
-"""What a recipe may say: frozen pydantic models, unknown keys refused, defaults in this one place.
+"""The whole recipe as a frozen pydantic model, with the checks that involve several sections.
 
-Reading a recipe from a file (``extends``, ``--set``, line numbers in errors) is ``recipe_file.py``.
+Unknown keys are errors. Defaults are defined only in these models. Reading a recipe from a file (``extends``,
+``--set``, line numbers in errors) is in skd_edge/recipe/loader.py.
+
+For a message about the whole recipe, validation.py finds the line to report from the message: by its first dotted path,
+its quoted values, or its first word. So start the messages below with the setting or the network that they are about.
 """
 
 from __future__ import annotations
@@ -32,30 +36,26 @@ from skd_edge.recipe.sections import (
 from skd_edge.recipe.training import LossSettings as LossSettings
 from skd_edge.recipe.training import TrainingSettings as TrainingSettings
 
-# ---------------------------------------------------------------------------------------------- clips
 
-
-# ---------------------------------------------------------------------------------------------- schedule
-
-
-# ---------------------------------------------------------------------------------------------- the whole
 class Recipe(RecipeSection):
-    """One ``compress``: data and weak labels, networks, training, export, measurement, choice."""
+    """The settings of one run of ``compress``."""
 
     name: Name
     seed: int = Field(0, ge=0, le=2**31 - 1)
     data: Data
-    min_clips: Share = Field(0.9, description="share of the listed clips that must be readable for the run to go on")
+    min_clips: Share = Field(
+        0.9, description="share of the listed clips that must be readable; otherwise the run stops"
+    )
     clip: ClipSettings = ClipSettings()
     augment: AugmentationSettings = AugmentationSettings()
     labels: LabelSettings = LabelSettings()
     teacher: Teacher = Teacher()
     assistants: tuple[NetworkSpec, ...] = ()
     students: tuple[NetworkSpec, ...] = Field(
-        description="the networks that may ship, or auto: proposed from the space"
+        description="the networks that can be chosen and shipped; auto: proposed from `space`"
     )
     auto: tuple[Literal["students", "assistants"], ...] = Field(
-        (), description="what is proposed; students: auto is short for students: [] and this"
+        (), description="networks to propose; `students: auto` is short for `students: []` and `auto: [students]`"
     )
     space: SearchSpace = SearchSpace()
     training: TrainingSettings = TrainingSettings()
@@ -67,13 +67,14 @@ class Recipe(RecipeSection):
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:
-        """Every network by its name: the teacher, the assistants, the students."""
+        """All networks by name: the teacher, the assistants, the students."""
         return {n.name: n for n in (self.teacher, *self.assistants, *self.students)}
 
     @property
     def cascade_paths(self) -> tuple[tuple[str, ...], ...]:
-        """The cascades tried for each student: the assistants between teacher and student, in order."""
-        if (written := self.schedule.paths) is not None:  # halving always has the direct one, which others must beat
+        """The cascades to try for each student: for each, the assistants between teacher and student, in order."""
+        if (written := self.schedule.paths) is not None:
+            # Successive halving compares other cascades with the direct one, so it always includes that.
             return written if () in written or not self.uses_successive_halving else ((), *written)
         if self.uses_successive_halving:
             names = [a.name for a in self.assistants]
@@ -81,18 +82,18 @@ class Recipe(RecipeSection):
         return ((), tuple(a.name for a in self.assistants)) if self.assistants else ((),)
 
     def training_of(self, learner: NetworkSpec) -> TrainingSettings:
-        """How a job of the method trains this learner."""
+        """The training settings of this learner, for jobs of the method (not for controls)."""
         return learner.training.apply_to(self.training) if learner.training else self.training
 
     @property
     def same_architecture(self) -> dict[str, str]:
-        """By a student's name the first student that is the same network: it takes as long, whatever it was taught."""
+        """For each student, the first student with the same architecture; both have the same latency."""
         first: dict[str, str] = {}
         return {s.name: first.setdefault(str(s.architecture), s.name) for s in self.students}
 
     @property
     def uses_successive_halving(self) -> bool:
-        """Whether successive halving decides what is trained to the end."""
+        """Whether successive halving decides which students are trained to the end."""
         return (self.schedule.search or ("halving" if self.auto else "exhaustive")) == "halving"
 
     @model_validator(mode="after")
@@ -103,28 +104,30 @@ class Recipe(RecipeSection):
         voted = by | {"labels.rules": self.labels.rules, "labels.models": self.labels.models}
         if (given := [name for name, there in voted.items() if there]) and self.labels.noise.kind != "none":
             raise ValueError(
-                f"labels.noise.kind {self.labels.noise.kind} makes noise out of known labels, and {given[0]} are not "
-                "known to be right; leave one of the two out"
+                f"labels.noise.kind {self.labels.noise.kind} adds noise to correct labels, but labels of {given[0]} "
+                "may be wrong; remove one of the two"
             )
         names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]
         if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"two networks are called {twice[0]!r}; each needs its own name")
+            raise ValueError(f"two networks are called {twice[0]!r}; give each network its own name")
         known = {a.name for a in self.assistants}
         for path in self.schedule.paths or ():
             if strange := [n for n in path if n not in known]:
                 raise ValueError(
-                    f"schedule.paths names {strange[0]!r}, which is no assistant; there are: "
+                    f"schedule.paths names {strange[0]!r}, which is not an assistant; choose from: "
                     f"{', '.join(sorted(known)) or 'none'}"
                 )
             if len(set(path)) != len(path):
-                raise ValueError(f"schedule.paths goes in a circle: {' -> '.join(path)}")
+                raise ValueError(
+                    f"schedule.paths names an assistant twice in one path: {' -> '.join(path)}; remove one"
+                )
         first = self.teacher if self.teacher.substage_count else (*self.assistants, *self.students)[0]
         for network in (*self.assistants, *self.students):
             if network.substage_count != first.substage_count:
                 length = "'teacher.substages' and of 'depths'" if self.teacher.source else "'depths'"
                 raise ValueError(
                     f"{network.name} has {network.substage_count} substages and {first.name} has "
-                    f"{first.substage_count}; corresponding substages need equal counts (the length of {length})"
+                    f"{first.substage_count}; corresponding substages need equal counts (change the length of {length})"
                 )
             if (network.size or self.clip.size) < 2 ** len(network.depths):
                 raise ValueError(
@@ -136,70 +139,76 @@ class Recipe(RecipeSection):
             match, most = training.match, first.substage_count
             if match is not None and (not match or list(match) != sorted(set(match)) or match[-1] > most):
                 raise ValueError(
-                    f"training.match lists numbers of substages in rising order, 1 to {most} here; {list(match)} does "
-                    "not"
+                    f"training.match must be numbers of substages in rising order, from 1 to {most} here; change "
+                    f"{list(match)}"
                 )
-            if training.combination == "graft" and (alien := self._find_ungraftable_teacher()):
+            if training.combination == "graft" and (unsupported := self._find_ungraftable_teacher()):
                 raise ValueError(
-                    f"training.combination: graft runs the teacher's later substages alone, which {alien} cannot do; "
-                    "use curriculum or none"
+                    f"training.combination: graft runs the teacher's later substages separately, which {unsupported} "
+                    "cannot do; use curriculum or none"
                 )
         self._check_logits_teacher()
         if self.training.accumulate * 2 > self.training.batch and self.training.accumulate > 1:
             raise ValueError(
-                f"training.accumulate cuts a batch of {self.training.batch} into {self.training.accumulate} parts, and "
-                "relations between clips need two in each; use fewer parts"
+                f"training.accumulate divides a batch of {self.training.batch} into {self.training.accumulate} parts, "
+                "but relations between clips need at least two clips in each part; use fewer parts"
             )
         if self.labels.folds == 1:
-            raise ValueError("labels.folds: one fold leaves nothing to learn from; use 0 (none) or 2 and more")
+            raise ValueError(
+                "labels.folds: with one fold, no clips remain for training; use 0 (no folds), or at least 2"
+            )
         if {"int8", "int8-trt"} & {*self.export.precisions} and self.export.calibration_clips == 0:
-            raise ValueError("INT8 needs calibration clips: set export.calibration_clips above 0, or drop int8")
+            raise ValueError("INT8 needs calibration clips; set export.calibration_clips above 0, or remove int8")
         if self.export.frame_size and self.export.contract != "frames":
-            raise ValueError("export.frame_size is for files that take frames: set export.contract to frames")
+            raise ValueError("export.frame_size is for files whose input is frames; set export.contract to frames")
         if self.export.litert and self.export.contract != "clip":
-            raise ValueError("export.litert writes a file that takes normalised clips: set export.contract to clip")
+            raise ValueError("export.litert writes a file whose input is normalised clips; set export.contract to clip")
         return self
 
     def _find_ungraftable_teacher(self) -> str | None:
-        """A teacher of which no later part can be run alone."""
+        """Describe a teacher or assistant whose later substages cannot run separately; None if there is none."""
         if self.teacher.source:
             return f"a teacher that comes from {'a factory' if self.teacher.factory else self.teacher.source}"
         teachers = (self.teacher, *self.assistants)
         return next((f"{n.family} ({n.name})" for n in teachers if n.family not in ("resnet", "mobile")), None)
 
     def _check_logits_teacher(self) -> None:
-        """What a teacher that is only a file of answers cannot do."""
+        """Refuse settings that a teacher without a network, a file of logits, cannot support."""
         if self.teacher.logits is None:
             return
         if self.augment.mixup:
-            raise ValueError("augment.mixup mixes clips, of which teacher.logits knows no answers; set it to 0")
+            raise ValueError(
+                "augment.mixup mixes clips, but teacher.logits has no logits for mixed clips; set augment.mixup to 0"
+            )
         if self.choice.has_relative_budget:
             raise ValueError(
-                f"choice.budget {self.choice.budget!r} needs the teacher's milliseconds, and teacher.logits is no "
+                f"choice.budget {self.choice.budget!r} needs the teacher's latency, but teacher.logits is not a "
                 "network; give the budget in milliseconds ('8 ms')"
             )
 
     def _check_search_settings(self) -> None:
-        """What students look at divides the clip, and what is proposed has something to be proposed from."""
+        """Check the networks' frames and sizes against the clip, and the settings of proposed networks."""
         if not self.students and "students" not in self.auto:
-            raise ValueError("students lists no network; describe one, or write 'students: auto'")
+            raise ValueError("students is an empty list; describe one, or write 'students: auto'")
         if self.students and "students" in self.auto:
-            raise ValueError("auto says that students are proposed, and students lists some; remove one of the two")
+            raise ValueError("auto proposes the students, but students also lists some; remove one of the two")
         if self.assistants and "assistants" in self.auto:
-            raise ValueError("auto says that assistants are proposed, and assistants lists some; remove one of the two")
+            raise ValueError("auto proposes the assistants, but assistants also lists some; remove one of the two")
         if self.space.ways and "students" not in self.auto:
             raise ValueError(
-                "space.ways is for 'students: auto'; a student that is listed has its own 'training', and one network "
-                "may be listed in several ways"
+                "space.ways is for 'students: auto'; for listed students, use a student's own 'training', and list the "
+                "same network several times"
             )
         if self.auto and not self.space.widths and not self.teacher.is_scalable:
-            raise ValueError("space.widths is missing: this teacher has no width to propose smaller ones by")
+            raise ValueError(
+                "space.widths is missing; this teacher has no width to derive smaller ones from, so list the widths"
+            )
         if list(self.schedule.rungs) != sorted(set(self.schedule.rungs)):
-            raise ValueError(f"schedule.rungs are shares in rising order; {list(self.schedule.rungs)} are not")
+            raise ValueError(f"schedule.rungs must be shares in rising order; change {list(self.schedule.rungs)}")
         if wrong := [d for d in self.space.depths or () if len(d) != (self.teacher.substage_count or len(d))]:
             raise ValueError(
-                f"space.depths has {list(wrong[0])}, and the teacher has {self.teacher.substage_count} substages; "
-                "corresponding substages need equal counts"
+                f"space.depths has {list(wrong[0])}, but the teacher has {self.teacher.substage_count} substages; "
+                "corresponding substages need equal counts (change the length of this entry)"
             )
         for network in (self.teacher, *self.assistants, *self.students):
             for key, wanted, available in (
@@ -208,12 +217,14 @@ class Recipe(RecipeSection):
             ):
                 if wanted is not None and available % wanted:
                     raise ValueError(
-                        f"{network.name} looks at {key} {wanted}, which does not divide clip.{key} {available}"
+                        f"{network.name} uses {key} {wanted}, which does not divide clip.{key} {available}; change it"
                     )
             if network.causal and (network.frames or network.size):
-                raise ValueError(f"{network.name} is causal, so it streams whole frames; remove its frames and size")
+                raise ValueError(
+                    f"{network.name} is causal, so it processes all frames in full size; remove its frames and size"
+                )
             if self.training_of(network).combination == "graft" and (network.frames or network.size):
                 raise ValueError(
                     f"training.combination: graft runs the teacher's later substages on {network.name}'s maps, so it "
-                    "must look at the same frames and size as the teacher; remove its frames and size"
+                    "must use the same frames and size as the teacher; remove its frames and size"
                 )

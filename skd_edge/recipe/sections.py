@@ -1,4 +1,4 @@
-"""Sections of a recipe that are small: clip, augmentation, schedule, export, bench, choice, licences."""
+"""The smaller sections of a recipe: clip, augment, space, schedule, export, bench, choice, licences."""
 
 from __future__ import annotations
 
@@ -19,16 +19,12 @@ from skd_edge.recipe.training import TrainingOverrides
 from skd_edge.recipe.training import TrainingSettings as TrainingSettings
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
-
-
 Runtime = Literal["ort", "openvino"]
-
-
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
 
 def _wrap_in_tuple(value: object) -> object:
-    """One name stands for a list of it."""
+    """A single name is short for a list of one name."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
@@ -39,8 +35,6 @@ def _check_distinct_runtimes(value: tuple[Runtime, ...]) -> tuple[Runtime, ...]:
 
 
 _RUNTIME_SCHEMA: dict[str, object] = {"enum": list(get_args(Runtime))}
-
-
 Runtimes = Annotated[
     tuple[Runtime, ...],
     Field(min_length=1),
@@ -53,24 +47,26 @@ Runtimes = Annotated[
 
 
 class ClipSettings(RecipeSection):
-    """How a video becomes the network's input, in the lab and on the device alike."""
+    """How a video is converted to the network's input, in training and on the device alike."""
 
-    frames: int = Field(8, ge=1, le=128, description="frames given to the network")
+    frames: int = Field(8, ge=1, le=128, description="number of frames in the network's input")
     size: int = Field(32, ge=16, le=512, multiple_of=2, description="height and width of the network's input, pixels")
     sampling: Literal["uniform", "dense", "segment"] = "uniform"
-    stride: int = Field(2, ge=1, le=64, description="frames between two samples (dense and segment sampling)")
+    stride: int = Field(
+        2, ge=1, le=64, description="distance between two samples, in frames (dense and segment sampling)"
+    )
     segments: int = Field(
         1,
         ge=1,
         le=128,
         exclude_if=exclude_when_default(1),
-        description="equal parts of the video that each give frames / segments frames (segment sampling)",
+        description="number of equal parts of the video; each gives frames / segments frames (segment sampling)",
     )
     fit: Literal["crop", "stretch", "pad"] = "crop"
     decoder: Literal["pyav", "torchcodec"] = Field(
         "pyav",
         exclude_if=exclude_when_default("pyav"),
-        description="what decodes the clips that training and validation read; the device always decodes with PyAV",
+        description="decoder of the clips for training and validation; the device always decodes with PyAV",
     )
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
@@ -82,171 +78,202 @@ class ClipSettings(RecipeSection):
     @model_validator(mode="after")
     def _check_segments(self) -> ClipSettings:
         if self.segments > 1 and self.sampling != "segment":
-            raise ValueError(f"clip.segments is for clip.sampling: segment, not {self.sampling}; remove one of them")
+            raise ValueError(
+                f"clip.segments is for clip.sampling: segment, not {self.sampling}; remove it, or set that sampling"
+            )
         if self.frames % self.segments:
             raise ValueError(
-                f"clip.frames {self.frames} cannot be cut into {self.segments} equal parts (clip.segments)"
+                f"clip.frames {self.frames} cannot be divided into {self.segments} equal parts; change clip.frames or "
+                "clip.segments"
             )
         return self
 
 
 class AugmentationSettings(RecipeSection):
-    """What a view may change. Flips are off: where motion is the class, a flip changes the label."""
+    """Random changes of a training clip. Flips are off by default, because they can change the class of a motion."""
 
-    shift: int = Field(3, ge=0, le=64, description="random translation, up to this many pixels each way")
+    shift: int = Field(3, ge=0, le=64, description="largest random translation in each direction, pixels")
     brightness: Share = 0.1
     contrast: Share = 0.2
-    flip: bool = Field(False, description="mirror left-right at random; only where mirroring keeps the class")
+    flip: bool = Field(
+        False, description="mirror left-right at random; only for classes that mirroring does not change"
+    )
     mixup: float = Field(
         0.0,
         ge=0,
         le=8,
-        description="mix clips in pairs, shares from Beta(mixup, mixup); teacher and learner see the mix",
+        description="mix clips in pairs, with weights from Beta(mixup, mixup), equal for teacher and learner; 0: off",
     )
-    views: int = Field(8, ge=1, le=64, description="distinct views a clip; an epoch e uses view e mod views")
+    views: int = Field(8, ge=1, le=64, description="number of different views of a clip; epoch e uses view e mod views")
 
 
 class SearchSpace(RecipeSection):
-    """What ``students: auto`` and ``assistants: auto`` choose from: a grid whose networks are weighed untrained.
+    """The networks that ``students: auto`` and ``assistants: auto`` choose from: a grid, benchmarked without training.
 
-    Those over the budget are dropped, and of the others a handful is kept, spread along the milliseconds.
+    Networks over the budget are dropped. Of the others, a few with different latencies are kept.
     """
 
-    keep: int = Field(6, ge=1, le=24, description="students that are kept and trained")
-    assistants: int = Field(2, ge=0, le=4, description="assistants that are put between the teacher and the students")
+    keep: int = Field(6, ge=1, le=24, description="number of students that are kept and trained")
+    assistants: int = Field(2, ge=0, le=4, description="number of assistants between the teacher and the students")
     families: tuple[Literal["resnet", "mobile"], ...] = Field(("mobile", "resnet"), min_length=1)
     widths: tuple[Annotated[int, Field(ge=4, le=512)], ...] | None = Field(
         None,
         min_length=1,
-        description="default: the teacher's width, and five smaller ones, each 0.71 of the next",
+        description="default: the teacher's width and five smaller ones, each 0.71 of the next larger one",
     )
     depths: tuple[tuple[Annotated[int, Field(ge=1, le=32)], ...], ...] | None = Field(
         None, min_length=1, description="default: one block in each substage"
     )
     temporal: tuple[Literal["none", "shift", "conv"], ...] = Field(
-        ("conv", "shift"), min_length=1, description="the first one at every width; the others in turn, see frames"
+        ("conv", "shift"), min_length=1, description="the first at every width; each other one with all else unchanged"
     )
     frames: tuple[Annotated[int, Field(ge=1, le=128)], ...] | None = Field(
-        None, min_length=1, description="the first at every width, the others changed alone; default: all, half of them"
+        None,
+        min_length=1,
+        description="the first at every width; each other one with all else unchanged; default: all frames of the "
+        "clip, and half of them",
     )
     sizes: tuple[Annotated[int, Field(ge=8, le=512)], ...] | None = Field(
-        None, min_length=1, description="heights and widths of the input, as frames; default: the clip's"
+        None,
+        min_length=1,
+        description="height and width of the input; the first at every width; each other one with all else unchanged; "
+        "default: that of the clip",
     )
     ways: dict[Name, TrainingOverrides] = Field(
         {},
-        description="ways of distilling that every kept student is also tried in, by the name that it gets; each as a "
-        "student's `training`",
+        description="further ways of distilling every kept student, by a name for each; values as in a student's "
+        "`training`",
     )
 
 
 class ScheduleSettings(RecipeSection):
-    """Which cascades are tried: each path names the assistants between teacher and student, [] is direct."""
+    """Which cascades are tried. A path names the assistants between teacher and student; [] is without assistants."""
 
     paths: tuple[tuple[Name, ...], ...] | None = Field(
-        None, description="default: direct, and through all assistants; with halving: through any of them, in order"
+        None, description="default: [] and all assistants; with halving: every subset of the assistants, in order"
     )
     controls: tuple[Literal["alone", "kd"], ...] = Field(
-        ("alone",), description="the same students trained without the method, for the report: never chosen"
+        ("alone",), description="the same students trained without the method, for the report; they are never chosen"
     )
     search: Literal["exhaustive", "halving"] | None = Field(
-        None, description="all cascades, or successive halving of the students; default: halving where any are 'auto'"
+        None,
+        description="train all cascades, or use successive halving of the students; default: halving if any network is "
+        "'auto'",
     )
     rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.25,), description="halving: shares of a student's epochs after which the better part goes on, rising"
+        (0.25,),
+        description="halving: shares of a student's epochs, in rising order; at each of them, only the better students "
+        "continue",
     )
-    eta: float = Field(2.0, gt=1, le=16, description="halving: one of so many goes on")
-    keep: int = Field(1, ge=1, le=64, description="halving: at least so many students are trained to the end")
+    eta: float = Field(2.0, gt=1, le=16, description="halving: one in eta students continues")
+    keep: int = Field(1, ge=1, le=64, description="halving: at least this many students are trained to the end")
     share: Share = Field(
-        0.35, description="halving: no cascade is opened beyond this share of the seconds of training them all; 0: none"
+        0.35,
+        description="halving: no further cascade is started after this share of the time for training all of them; 0: "
+        "no limit",
     )
-    max_seconds: float | None = Field(None, gt=0, description="halving: nor beyond so many seconds of training")
-    max_jobs: int | None = Field(None, ge=1, description="halving: nor beyond so many jobs")
+    max_seconds: float | None = Field(
+        None, gt=0, description="halving: no further cascade is started after this many seconds of training"
+    )
+    max_jobs: int | None = Field(None, ge=1, description="halving: no further cascade is started after this many jobs")
 
 
 class ExportSettings(RecipeSection):
-    """Which files each student becomes."""
+    """Which files are exported from each student."""
 
     precisions: tuple[Precision, ...] = Field(
         ("fp32", "int8"),
         min_length=1,
-        description="fp32; int8: for ONNX Runtime and OpenVINO on CPUs; fp16 and int8-trt (symmetric): for TensorRT",
+        description="fp32; int8 for ONNX Runtime and OpenVINO on CPUs; fp16 and int8-trt (symmetric) for TensorRT",
     )
     contract: Literal["clip", "frames"] = Field(
         "clip",
-        description="what a file takes: normalised float clips (B,3,T,H,W), or uint8 frames (B,T,H,W,3), which it "
-        "normalises itself",
+        description="input of a file: clip is normalised float clips (B,3,T,H,W); frames is uint8 frames (B,T,H,W,3), "
+        "which the file normalises itself",
     )
     frame_size: tuple[Pixels, Pixels] | None = Field(
-        None, description="height and width of the frames that the file fits to `clip.size` itself (contract: frames)"
+        None,
+        description="height and width of the input frames, which the file resizes to `clip.size` itself (contract: "
+        "frames)",
     )
-    calibration_clips: int = Field(128, ge=0, le=10_000, description="training clips that INT8 calibration sees")
-    int8_agreement: Share = Field(0.98, description="top-1 agreement with FP32 that an INT8 file must reach ...")
-    int8_drop: float = Field(1.0, ge=0, le=100, description="... or the accuracy drop, in points, it may cost")
+    calibration_clips: int = Field(
+        128, ge=0, le=10_000, description="number of training clips for the calibration of INT8"
+    )
+    int8_agreement: Share = Field(
+        0.98, description="an INT8 file is accepted if its top-1 agreement with FP32 is at least this, or by int8_drop"
+    )
+    int8_drop: float = Field(
+        1.0, ge=0, le=100, description="an INT8 file is also accepted if its accuracy drop in points is at most this"
+    )
     qat_epochs: int = Field(
         0,
         ge=0,
         le=100,
-        description="epochs that a student goes on for, rounded as INT8, with its teacher, where its INT8 file cannot "
-        "reach these bounds otherwise; 0: never",
+        description="epochs of quantisation-aware training of a student with its teacher, if its INT8 file is not "
+        "accepted otherwise; 0: never",
     )
     litert: bool = Field(
         False,
-        description="also put the chosen student into the bundle as a .tflite file for LiteRT (FP32, contract: clip; "
-        "its converter is no part of an extra: docs/precision.md)",
+        description="also add the chosen student to the bundle as a .tflite file for LiteRT (FP32, contract: clip; its "
+        "converter must be installed by hand, see docs/precision.md)",
     )
-    sample_clips: int = Field(0, ge=0, le=64, description="validation clips copied into the bundle (opt-in)")
+    sample_clips: int = Field(0, ge=0, le=64, description="number of validation clips that are copied into the bundle")
 
 
 class BenchmarkSettings(RecipeSection):
-    """How the scale weighs."""
+    """How the exported files are benchmarked."""
 
     runtime: Runtimes = Field(
         ("ort",),
-        description="what runs the files: measured, scored and shipped on; of a list, [ort, openvino], each file is a "
-        "candidate on every one, and the first runs the teacher's",
+        description="runtime for benchmarks, evaluation and the bundle; with a list, [ort, openvino], each file is a "
+        "candidate with every runtime, and the teacher uses the first",
     )
     threads: int = Field(1, ge=1, le=256)
     processes: int = Field(5, ge=1, le=50)
-    queries: int = Field(240, ge=20, le=100_000, description="single-stream queries a process")
+    queries: int = Field(240, ge=20, le=100_000, description="single-stream queries in each process")
     host: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@:%-]*$",
         max_length=255,
-        description="the device that measures, as ssh takes it: user@device; default: this machine",
+        description="device for the benchmark, as ssh accepts it (user@device); default: this machine",
     )
 
 
 class RejectSettings(RecipeSection):
-    """Clips that a file is not sure of get no class, or the background class: a threshold set on validation."""
+    """Unsure predictions are replaced by no class or the background class; validation clips set the threshold."""
 
-    accuracy: Share = Field(0.95, description="share of right answers among those given, on the validation clips")
-    background: str | None = Field(None, description="the class that an unsure clip is given; default: no class")
+    accuracy: Share = Field(
+        0.95, description="share of correct answers among the answers given, on the validation clips"
+    )
+    background: str | None = Field(None, description="class for unsure predictions; default: no class")
 
 
 _BUDGET_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
 
 
 class SelectionRule(RecipeSection):
-    """Choice by accuracy per millisecond (design.md): constraints first, then budget or exchange rate."""
+    """How a candidate is chosen by accuracy and latency: constraints first, then the budget or the exchange rate."""
 
-    budget: str | None = Field(None, description="latency (p50) a candidate may take: '8 ms' or '0.5 x teacher'")
-    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, accuracy points")
-    exchange: float = Field(0.5, ge=0, description="accuracy points that +10 % milliseconds must earn (no budget)")
+    budget: str | None = Field(None, description="largest latency (p50) of a candidate: '8 ms' or '0.5 x teacher'")
+    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, in accuracy points")
+    exchange: float = Field(
+        0.5, ge=0, description="accuracy points that 10 % more latency must gain (without a budget)"
+    )
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None
     max_megabytes: float | None = Field(None, gt=0)
     max_joules: float | None = Field(
-        None, gt=0, description="joules a clip may take above the idle machine's, where the device has an energy meter"
+        None, gt=0, description="largest energy per clip above idle, in joules; needs a device with an energy meter"
     )
     reject: RejectSettings | None = Field(
-        None, description="answer only where the network is sure enough; default: always"
+        None, description="answer only if the network is sure enough; default: always"
     )
 
     @field_validator("budget")
     @classmethod
     def _check_budget_text(cls, value: str | None) -> str | None:
         if value is not None and (not (m := _BUDGET_PATTERN.match(value)) or float(m.group(1)) <= 0):
-            raise ValueError(f"a budget reads '8 ms' or '0.5 x teacher', not {value!r}")
+            raise ValueError(f"a budget has the form '8 ms' or '0.5 x teacher', not {value!r}")
         return value
 
     @property
@@ -255,14 +282,18 @@ class SelectionRule(RecipeSection):
         return self.budget is not None and "teacher" in self.budget
 
     def budget_ms(self, teacher_ms: float) -> float | None:
-        """The budget in milliseconds, given the teacher's p50 on the same device; None without a budget."""
+        """The budget in milliseconds; None without a budget.
+
+        Args:
+            teacher_ms: the teacher's p50 latency on the same device, milliseconds.
+        """
         if self.budget is None or not (m := _BUDGET_PATTERN.match(self.budget)):
             return None
         return float(m.group(1)) * (1.0 if m.group(2) == "ms" else teacher_ms)
 
 
 class Licences(RecipeSection):
-    """What the manifest says about where data and weights come from."""
+    """Licences of data and weights, as free text for the bundle's manifest."""
 
     data: str = "not stated"
     weights: str = "not stated"

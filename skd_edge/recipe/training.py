@@ -1,4 +1,4 @@
-"""What a recipe may say of training: one schedule for every job, a job's losses, and what may differ by learner."""
+"""The section ``training`` of a recipe: one schedule for all jobs, the losses, and what may differ by learner."""
 
 from __future__ import annotations
 
@@ -17,60 +17,77 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class LossSettings(RecipeSection):
-    """Weights of a job's loss terms; 0 turns a term off."""
+    """Weights of a job's loss terms; 0 disables a term."""
 
     labels: float = Field(1.0, ge=0, description="cross-entropy on the pseudo-labels")
-    logits: float = Field(2.0, ge=0, description="agreement with the teacher's logits")
-    correlation: float = Field(1.0, ge=0, description="relation matrices of corresponding substages")
-    distribution: float = Field(0.0, ge=0, description="distance of feature distributions of corresponding substages")
+    logits: float = Field(2.0, ge=0, description="difference from the teacher's logits")
+    correlation: float = Field(
+        1.0, ge=0, description="difference between the relation matrices of corresponding substages"
+    )
+    distribution: float = Field(
+        0.0, ge=0, description="distance between the feature distributions of corresponding substages"
+    )
     temperature: float = Field(2.0, gt=0)
-    logits_kind: LogitLoss = Field("kd", description="kd, kd-standardised (2403.01427), dist, dkd")
+    logits_kind: LogitLoss = Field("kd", description="kd, kd-standardised (arXiv 2403.01427), dist, dkd")
     correlation_kind: Correlation = "gram"
     distribution_kind: Distribution = Field(
-        "gaussian", description="Gaussian 2-Wasserstein, maximum mean discrepancy, or PKT"
+        "gaussian", description="gaussian: Gaussian 2-Wasserstein; mmd: maximum mean discrepancy; pkt: PKT"
     )
 
 
 class TrainingSettings(RecipeSection):
-    """One optimiser schedule (AdamW, one cosine) for every job; epochs may differ by role."""
+    """One optimiser and schedule (AdamW, one cosine) for every job; the number of epochs depends on the role."""
 
     teacher_epochs: int = Field(14, ge=1, le=1000)
-    epochs: int = Field(12, ge=1, le=1000, description="epochs of every assistant and student, controls included")
+    epochs: int = Field(12, ge=1, le=1000, description="epochs of every assistant and student, including controls")
     batch: int = Field(64, ge=2, le=4096)
     accumulate: int = Field(
-        1, ge=1, le=64, description="parts of a batch that go through the network one after the other, to save memory"
+        1, ge=1, le=64, description="parts of a batch that are run one after the other, to save memory"
     )
     rate: float = Field(3e-3, gt=0, le=1.0)
     weight_decay: float = Field(0.02, ge=0, le=1.0)
-    ema: Share = Field(0.98, description="decay of the averaged weights that are evaluated and shipped")
+    ema: Share = Field(
+        0.98, description="decay of the moving average of the weights; the averaged weights are evaluated and shipped"
+    )
     combination: Combination = Field(
-        "none", description="how the learner's first substages are combined (method.md, idea a)"
+        "none",
+        description="how the first substages are trained before the whole network (method.md, idea a)",
     )
     prefix: float = Field(
-        0.25, ge=0, le=0.9, description="share of a job's epochs in which only prefixes of substages learn"
+        0.25, ge=0, le=0.9, description="share of a job's epochs that trains only the first substages"
     )
     match: Match = Field(
-        None, description="numbers of the substages that correspond, 1 the first; default: all of them"
+        None, description="numbers of the substages that are compared with the teacher's, from 1; default: all of them"
     )
     dense: Share = Field(
-        0.0, description="dense guidance (2009.08825): chance that a step also listens to the teachers further up"
+        0.0,
+        description="dense guidance (arXiv 2009.08825): probability that a step also uses the earlier teachers of the "
+        "cascade",
     )
     cache: Literal["float32", "float16"] = Field(
-        "float32", description="how a teacher's answers are kept; float16 halves the disk and rounds by up to 1/2048"
+        "float32",
+        description="number format of stored teacher outputs; float16 needs half the disk space and has a relative "
+        "rounding error of up to 1/2048",
     )
     balance: Share = Field(
         0.0,
         exclude_if=exclude_when_default(0.0),
-        description="0: an epoch sees every clip once; 1: every class as often as any other; between: towards it",
+        description="0: an epoch uses every clip once; 1: it uses every class equally often; values between are a mix",
     )
-    rounds: int = Field(3, ge=1, le=20, description="times the labels are estimated anew and the teacher goes on")
-    refine: Share = Field(0.45, description="share of teacher_epochs that the teacher goes on for in each round")
-    elr: float = Field(3.0, ge=0, description="early-learning regularisation where a network learns from weak labels")
+    rounds: int = Field(
+        3, ge=1, le=20, description="how many times the labels are estimated again and the teacher is trained further"
+    )
+    refine: Share = Field(
+        0.45, description="length of the teacher's training in each round, as a share of teacher_epochs"
+    )
+    elr: float = Field(
+        3.0, ge=0, description="weight of early-learning regularisation, used when a network is trained on weak labels"
+    )
     losses: LossSettings = LossSettings()
 
 
 class LossOverrides(RecipeSection):
-    """Of one learner; what is null is as in ``training.losses``."""
+    """Loss settings of one learner; null means the value of ``training.losses``."""
 
     labels: Weight | None = None
     logits: Weight | None = None
@@ -83,7 +100,7 @@ class LossOverrides(RecipeSection):
 
 
 class TrainingOverrides(RecipeSection):
-    """How one learner is distilled; what is null is as in ``training``. Epochs and optimiser are everybody's."""
+    """How one learner is distilled; null means the value of ``training``. All learners share epochs and optimiser."""
 
     combination: Combination | None = None
     match: Match = None
@@ -92,7 +109,7 @@ class TrainingOverrides(RecipeSection):
     losses: LossOverrides = LossOverrides()
 
     def apply_to(self, training: TrainingSettings) -> TrainingSettings:
-        """The recipe's training with what differs."""
+        """Return the recipe's ``training`` with these settings applied."""
         losses = training.losses.model_copy(update=self.losses.model_dump(exclude_none=True))
         own = self.model_dump(exclude_none=True, exclude={"losses"})
         return training.model_copy(update={**own, "losses": losses})

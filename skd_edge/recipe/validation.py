@@ -1,4 +1,4 @@
-"""A tree of nodes against a pydantic model: the model, or every mistake with its place, its reason and the way out."""
+"""Validation of a tree of YAML nodes with a pydantic model; returns the model, or all mistakes with their lines."""
 
 from __future__ import annotations
 
@@ -21,15 +21,34 @@ from skd_edge.recipe.yaml_nodes import SourceLocation, YamlNode
 Model = TypeVar("Model", bound=BaseModel)
 PathPart = str | int
 
-# Taken relative to data.root by the data room (data/sources.py), so not made absolute here.
+# Paths relative to data.root. skd_edge/data/sources resolves them, so they are not made absolute here.
 _ROOT_RELATIVE_PATHS = {("data", name) for name in ("file", "train", "val", "test", "classes", "splits")}
 _VARIABLE_PATTERN = re.compile(r"\$(\$?)\{([^{}]*)\}")
 _DOTTED_PATH_PATTERN = re.compile(r"[a-z_0-9]+(?:\.[a-z_0-9]+)+")
+# Names that other tools use for a setting, by section. The closest spelling would suggest a wrong setting for some of
+# them: for `lr` it is `elr`, which is valid, so that the run would be trained with a wrong setting.
+_SYNONYMS = {
+    "training": {
+        "lr": "rate",
+        "bs": "batch",
+        "batch_size": "batch",
+        "wd": "weight_decay",
+        "n_epochs": "epochs",
+        "num_epochs": "epochs",
+    },
+    "clip": {"num_frames": "frames", "resolution": "size", "img_size": "size", "image_size": "size"},
+}
 
 
 @dataclass(frozen=True)
 class RecipeProblem:
-    """One mistake: where it stands, the dotted path of the setting ('' for the whole), and what to do about it."""
+    """One mistake in a recipe.
+
+    Attributes:
+        location: file and line, or the option.
+        path: dotted path of the setting; '' for the whole recipe.
+        text: what is wrong and what to do.
+    """
 
     location: SourceLocation
     path: str
@@ -42,20 +61,20 @@ class RecipeProblem:
 def validate_tree(
     model: type[Model], tree: YamlNode, env: Mapping[str, str]
 ) -> tuple[Model | None, list[RecipeProblem]]:
-    """The tree as a model, types taken strictly, paths made absolute.
+    """Validate a tree strictly (no conversion of types) and make its paths absolute.
 
     Args:
-        model: what the tree should be.
+        model: the model of the whole tree.
         tree: a mapping node.
-        env: variables that ``${NAME}`` in a path stands for.
+        env: environment variables for ``${NAME}`` in paths.
 
     Returns:
-        The model and no problem, or None and every problem found, in the order of their lines.
+        The model and an empty list, or None and all problems, in the order of their lines.
     """
     problems: list[RecipeProblem] = []
     data = _prepare_plain_data(tree, model, (), env, problems)
     try:
-        # As JSON, because only there strict types still let a list be a tuple and a string be a path.
+        # As JSON, because in strict mode pydantic accepts a list for a tuple and a string for a path only in JSON.
         checked = model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
@@ -66,14 +85,14 @@ def validate_tree(
         if not problems:
             return checked, []
     beneath = {p.path.rsplit(".", n)[0] for p in problems for n in range(1, p.path.count(".") + 1)}
-    # A list whose only entry is wrong is reported by pydantic as too short as well: the entry says it better.
+    # If the only entry of a list is wrong, pydantic also reports that the list is too short; that is left out.
     reported = [p for p in problems if not (p.path in beneath and "it must have at least" in p.text)]
     return None, sorted(reported, key=lambda p: (p.location.source, p.location.line or 0))
 
 
-# ------------------------------------------------------------------------------------------ the model's side
+# ------------------------------------------------------------------------------------------ types of the model
 def _unwrap_alternatives(annotation: Any) -> list[Any]:
-    """A type's alternatives, with ``Annotated`` taken off and unions opened."""
+    """The alternatives of a type: the members of a union, without ``Annotated``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _unwrap_alternatives(get_args(annotation)[0])
@@ -92,7 +111,7 @@ def _kind_values(model: type[BaseModel]) -> tuple[Any, ...]:
 
 
 def _select_model(annotation: Any, node: YamlNode | None) -> type[BaseModel] | None:
-    """The model that a node is checked against: the only one, or the one of its ``kind``."""
+    """The model for a node: the only one in the type, or the one with the node's ``kind``; None if it is not known."""
     models = _find_models(annotation)
     if len(models) == 1:
         return models[0]
@@ -101,7 +120,7 @@ def _select_model(annotation: Any, node: YamlNode | None) -> type[BaseModel] | N
 
 
 def _entry_type(annotation: Any, part: PathPart, node: YamlNode | None) -> Any:
-    """The type of one entry of a model, a list, a tuple or a dict; None where it is not known."""
+    """The type of one entry of a model, a list, a tuple or a dict; None if it is not known."""
     model = _select_model(annotation, node)
     if model is not None:
         field = model.model_fields.get(str(part))
@@ -121,7 +140,10 @@ def _entry_type(annotation: Any, part: PathPart, node: YamlNode | None) -> Any:
 def _prepare_plain_data(
     node: YamlNode, annotation: Any, at: tuple[PathPart, ...], env: Mapping[str, str], problems: list[RecipeProblem]
 ) -> object:
-    """Plain data for pydantic: paths expanded and absolute, CSV values (``dict[str, list[str]]``) as written."""
+    """Convert a node to plain data for pydantic, with absolute paths; problems with paths are added to ``problems``.
+
+    Values of CSV columns (``dict[str, list[str]]``) stay as written, so that ``01`` is not converted to a number.
+    """
     if isinstance(node.value, dict):
         return {
             k: _prepare_plain_data(v, _entry_type(annotation, k, node), (*at, k), env, problems)
@@ -140,24 +162,26 @@ def _prepare_plain_data(
             return expand_path(node.value, None if at in _ROOT_RELATIVE_PATHS else node.location.base, env)
         except KeyError as error:
             name, path = error.args[0], format_dotted_path(at)
-            text = f"{node.value!r} needs the variable {name}, which is not set; export {name}=..., or give the path"
-            problems.append(RecipeProblem(node.location, path, f"{text} with --set {path}=..."))
+            text = (
+                f"{node.value!r} needs the environment variable {name}, which is not set; set it with export {name}=..."
+            )
+            problems.append(RecipeProblem(node.location, path, f"{text}, or give the path with --set {path}=..."))
         except ValueError as error:
             problems.append(RecipeProblem(node.location, format_dotted_path(at), str(error)))
     return node.value
 
 
 def expand_path(text: str, base: Path | None, env: Mapping[str, str]) -> str:
-    """A path of a recipe with ``~`` and ``${NAME}`` replaced (``$${`` stands for ``${``), and absolute.
+    """Replace ``~`` and ``${NAME}`` in a path of a recipe (``$${`` means ``${``) and make it absolute.
 
     Args:
         text: the path as written.
-        base: what a relative path starts from; None leaves it relative.
-        env: the variables.
+        base: folder for a relative path; None leaves it relative.
+        env: environment variables.
 
     Raises:
-        KeyError: the name of a variable that is not set or empty.
-        ValueError: the path is empty.
+        KeyError: A variable is not set, or is empty; the argument is its name.
+        ValueError: The path is empty.
     """
 
     def replace_variable(match: re.Match[str]) -> str:
@@ -169,30 +193,30 @@ def expand_path(text: str, base: Path | None, env: Mapping[str, str]) -> str:
 
     path = os.path.expanduser(_VARIABLE_PATTERN.sub(replace_variable, text))
     if not path.strip():
-        raise ValueError(f"{text!r} is no path; give one, relative to the recipe or absolute")
+        raise ValueError(f"{text!r} is not a path; give one, relative to the recipe or absolute")
     return path if base is None else os.path.abspath(base / path)
 
 
 def escape_path(path: str) -> str:
-    """A path that ``expanded`` gives back unchanged."""
+    """Escape ``${`` in a path, so that ``expand_path`` returns the path unchanged."""
     return path.replace("${", "$${")
 
 
-# ------------------------------------------------------------------------------------------ saying what is wrong
+# ------------------------------------------------------------------------------------------ messages
 def format_dotted_path(parts: tuple[PathPart, ...]) -> str:
-    """``students.0.width``; a part that is no plain word is shown quoted, and short."""
+    """Format a path as ``students.0.width``; a part that is not a plain word is quoted and shortened."""
     return ".".join(str(p) if re.fullmatch(r"[\w-]{1,64}", str(p)) else format_short_value(str(p)) for p in parts)
 
 
 def format_short_value(value: object) -> str:
-    """A value on one short line."""
+    """Format any value on one short line."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60
     return short.repr(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _make_problem(model: type[BaseModel], tree: YamlNode, error: Any) -> RecipeProblem:
-    """One pydantic error in our words, at the line of the nearest node."""
+    """Convert one error of pydantic to a problem, at the line of the setting or of the nearest section around it."""
     parts: list[PathPart] = []
     node: YamlNode | None = tree
     nearest, owner = tree, model
@@ -200,11 +224,11 @@ def _make_problem(model: type[BaseModel], tree: YamlNode, error: Any) -> RecipeP
     for part in error["loc"]:
         if len(_find_models(annotation)) > 1 and node is not None and part in _tag_values(annotation, node):
             annotation = _select_model(annotation, node)
-            continue  # pydantic puts the kind of a tagged union into the path; nobody wrote it there
+            continue  # pydantic adds the kind of a tagged union to the path; it is not in the file
         if part == "[key]" and parts and (node is None or node.child(part) is None):
-            continue  # likewise where the key of a mapping is what it refuses
+            continue  # pydantic adds this if the key of a mapping is invalid
         if isinstance(part, int) and node is not None and not isinstance(node.value, dict | list):
-            continue  # likewise where one value stands for a list of it
+            continue  # pydantic adds an index although a single value was given for a list
         owner = _select_model(annotation, node) or owner
         annotation = _entry_type(annotation, part, node)
         node = node.child(part) if node else None
@@ -226,7 +250,7 @@ def _tag_values(annotation: Any, node: YamlNode) -> set[Any]:
 
 
 def _find_mentioned_node(tree: YamlNode, text: str) -> YamlNode | None:
-    """What a message about the whole recipe speaks of: its first dotted path, quoted value or first word."""
+    """Find the node that a message about the whole recipe names: by a dotted path, a quoted value or the first word."""
     for path in _DOTTED_PATH_PATTERN.findall(text):
         node: YamlNode | None = tree
         for part in path.split("."):
@@ -238,7 +262,7 @@ def _find_mentioned_node(tree: YamlNode, text: str) -> YamlNode | None:
 
 
 def _find_last_scalar(node: YamlNode, word: str) -> YamlNode | None:
-    """The last scalar of a tree that reads like this."""
+    """Find the last scalar of a tree with this text."""
     if not isinstance(node.value, dict | list):
         return node if node.raw == word else None
     inner = list(node.value.values()) if isinstance(node.value, dict) else node.value
@@ -251,10 +275,11 @@ def _make_tag_problem(parts: tuple[PathPart, ...], node: YamlNode, error: Any) -
     kind = node.child("kind")
     if error["type"] == "union_tag_not_found" or kind is None:
         return RecipeProblem(
-            node.location, path, f"is missing; say which, e.g. '{path}: folder' or '{path}: generated'"
+            node.location, path, f"is missing; give it, for example '{path}: folder' or '{path}: generated'"
         )
     known = re.findall(r"'([^']*)'", context.get("expected_tags", ""))
-    text = f"{format_short_value(kind.value)} is no kind that is known{_suggest_close_match(str(kind.value), known)}; there are: {', '.join(known)}"
+    suggestion = _suggest_close_match(str(kind.value), known)
+    text = f"unknown kind {format_short_value(kind.value)}{suggestion}; choose from {', '.join(known)}"
     return RecipeProblem(kind.location, path, text)
 
 
@@ -269,20 +294,22 @@ def _format_mistake(
     kind, given, message = error["type"], error["input"], _one_line(error["msg"])
     description = f" ({field.description})" if field and field.description else ""
     if kind == "extra_forbidden":
-        return _format_unknown_key(str(parts[-1]), owner, whole)
+        section = str(parts[-2]) if len(parts) > 1 else ""
+        return _format_unknown_key(str(parts[-1]), section, owner, whole)
     if kind == "missing":
         return f"is missing; add it{description}"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{format_short_value(given)} is not one of {', '.join(known)}{_suggest_close_match(str(given), known)}{description}"
+        suggestion = _suggest_close_match(str(given), known)
+        return f"{format_short_value(given)} is not one of {', '.join(known)}{suggestion}{description}"
     if given is None:
-        return f"nothing is given here; remove the line, or give a value{description}"
+        return f"no value is given; remove the line, or give a value{description}"
     if kind == "string_type":
         return f"{format_short_value(given)} is not text; put it in quotes{description}"
     if kind == "bool_type":
-        return f"{format_short_value(given)} is neither true nor false; write one of them{description}"
+        return f"{format_short_value(given)} is not true or false; give one of them{description}"
     wanted = message.replace("Input should be", "it must be").replace(" after validation", "")
     wanted = wanted.replace("a valid array", "a list ([a, b])").replace("an object", "a section of 'key: value' lines")
     wanted = wanted.replace("Tuple should have", "it must have").replace("a valid integer", "a whole number")
@@ -293,15 +320,29 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-def _format_unknown_key(key: str, owner: type[BaseModel], whole: type[BaseModel]) -> str:
+def _format_unknown_key(key: str, section: str, owner: type[BaseModel], whole: type[BaseModel]) -> str:
+    """Suggest the setting that was probably meant: a synonym, the same key in other sections, or the closest spelling.
+
+    Args:
+        key: the unknown key.
+        section: the key that holds it; '' at the top level.
+        owner: the model of the section.
+        whole: the model of the whole recipe.
+    """
     known = list(owner.model_fields)
+    synonym = _SYNONYMS.get(section, {}).get(key)
     elsewhere = [path for path in iter_setting_paths(whole) if path.split(".")[-1] == key]
-    hint = f" here; there is {' and '.join(elsewhere[:3])}" if elsewhere else _suggest_close_match(key, known)
-    return f"no such setting{hint or '; remove it'} (known here: {', '.join(known)})"
+    if synonym in known:
+        hint = f"; did you mean {synonym!r}?"
+    elif elsewhere:
+        hint = f" here; it exists as {' and '.join(elsewhere[:3])}"
+    else:
+        hint = _suggest_close_match(key, known) or "; remove it"
+    return f"no such setting{hint} (known here: {', '.join(known)})"
 
 
 def iter_setting_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every setting of a model as a dotted path, sections and the models in lists included."""
+    """All settings of a model as dotted paths, including sections and the models in lists (as index 0)."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
         members = _unwrap_alternatives(field.annotation)

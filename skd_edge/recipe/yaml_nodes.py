@@ -1,8 +1,8 @@
-"""YAML text into a tree of nodes that remember where they stand; hostile text ends in one ``UsageError``.
+"""Parsing YAML text into a tree of nodes with their source lines; invalid or hostile text raises one ``UsageError``.
 
-The dialect is the safe part of YAML 1.2: mappings with text keys, lists, and plain values. ``yes``, ``no``, ``on`` and
-``off`` are text (they are class names somewhere), ``1e-3`` is a number. Tags, aliases, repeated keys and a second
-document are refused: each of them is either a mistake in a recipe or a bomb.
+The dialect is a safe part of YAML 1.2: mappings with text keys, lists, and plain values. ``yes``, ``no``, ``on`` and
+``off`` are text, because they can be class names; ``1e-3`` is a number. Tags, aliases, repeated keys and a second
+document are refused, because in a recipe they are mistakes or attacks (aliases can expand to a huge tree).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SourceLocation:
     Attributes:
         source: the file as the user named it, or the option (``--set a=b``).
         line: line in the file, from 1; None for an option.
-        base: the folder that relative paths written here start from.
+        base: folder for relative paths that are written here.
     """
 
     source: str
@@ -49,20 +49,26 @@ class SourceLocation:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
     def at_line(self, line: int) -> SourceLocation:
-        """The same source at another line; an option stays as it is."""
+        """The same source at another line; an option has no line and is returned unchanged."""
         return self if self.line is None else SourceLocation(self.source, line, self.base)
 
 
 @dataclass
 class YamlNode:
-    """One value of a recipe with its place; ``raw`` is the text of a scalar as written."""
+    """One value of a recipe.
+
+    Attributes:
+        value: a scalar, or the nodes of a mapping or list.
+        location: where it was written.
+        raw: the text of a scalar as written; None for mappings and lists.
+    """
 
     value: Scalar | dict[str, YamlNode] | list[YamlNode]
     location: SourceLocation
     raw: str | None = None
 
     def child(self, part: str | int) -> YamlNode | None:
-        """The entry under a key or an index; None where there is none."""
+        """The entry with a key or an index; None if it does not exist."""
         if isinstance(self.value, dict):
             return self.value.get(str(part))
         if isinstance(self.value, list) and isinstance(part, int) and 0 <= part < len(self.value):
@@ -71,10 +77,14 @@ class YamlNode:
 
 
 def read_recipe_bytes(path: Path, display_name: str) -> bytes:
-    """A file's bytes, at most ``MAX_BYTES``.
+    """Read a file of at most ``MAX_BYTES``.
+
+    Args:
+        path: the file.
+        display_name: its name in error messages.
 
     Raises:
-        UsageError: the file cannot be read, or is too large to be a recipe.
+        UsageError: The file cannot be read, or is too large.
     """
     try:
         with path.open("rb") as file:
@@ -84,16 +94,20 @@ def read_recipe_bytes(path: Path, display_name: str) -> bytes:
         raise UsageError(f"{display_name}: this recipe cannot be read: {reason}; give a readable YAML file") from None
     if len(data) > MAX_BYTES:
         raise UsageError(
-            f"{display_name}: larger than {MAX_BYTES // 1024} KiB, which no recipe is; is this the right file?"
+            f"{display_name}: larger than {MAX_BYTES // 1024} KiB, the limit for recipes; check that this is a recipe"
         )
     return data
 
 
 def decode_utf8(data: bytes, display_name: str) -> str:
-    """UTF-8 bytes, with or without a byte order mark, as text.
+    """Decode UTF-8 bytes, with or without a byte order mark.
+
+    Args:
+        data: the contents of a file.
+        display_name: the file's name in error messages.
 
     Raises:
-        UsageError: the bytes are not UTF-8.
+        UsageError: The bytes are not UTF-8.
     """
     try:
         return data.decode("utf-8-sig")
@@ -106,14 +120,14 @@ def decode_utf8(data: bytes, display_name: str) -> str:
 
 
 def parse_yaml(text: str, location: SourceLocation) -> YamlNode | None:
-    """The tree of one YAML document, or None where there is nothing but comments.
+    """Parse one YAML document; None if it is empty or contains only comments.
 
     Args:
         text: the document.
-        location: source and base of every node; its line is replaced by each node's own.
+        location: source and base of all nodes; each node gets its own line.
 
     Raises:
-        UsageError: no YAML, or YAML that a recipe has no use for (see the module's first lines).
+        UsageError: The text is not YAML, or uses YAML that recipes do not allow (see the module's docstring).
     """
     builder = _TreeBuilder(location)
     try:
@@ -125,17 +139,15 @@ def parse_yaml(text: str, location: SourceLocation) -> YamlNode | None:
         raise UsageError(f"{where}: {_format_yaml_error(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
-        raise UsageError(
-            f"{location.at_line(line)}: a control character, which YAML does not allow; remove it"
-        ) from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. "\UFFFFFFFF", which is beyond Unicode
+        raise UsageError(f"{location.at_line(line)}: a control character is not allowed in YAML; remove it") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. "\UFFFFFFFF", which is not in Unicode
         where = location.at_line(builder.line)
-        raise UsageError(f"{where}: this is not YAML that can be read: {_one_line(str(error))}") from None
+        raise UsageError(f"{where}: not valid YAML: {_one_line(str(error))}; correct this line") from None
     return builder.root
 
 
 def _iter_events(text: str) -> Iterator[Any]:
-    # The pure-Python parser keeps its own stack and is lazy: deep nesting is refused here before it can hurt.
+    # The pure-Python parser is lazy and does not recurse, so _TreeBuilder can refuse deep nesting while it parses.
     yield from yaml.parse(text, Loader=yaml.SafeLoader)
 
 
@@ -146,16 +158,16 @@ def _one_line(text: str) -> str:
 def _format_yaml_error(error: yaml.MarkedYAMLError) -> str:
     problem = _one_line(error.problem or str(error))
     if "'\\t'" in problem:
-        return "a tab where YAML wants spaces; indent with spaces"
+        return "a tab is not allowed as indentation in YAML; indent with spaces"
     context = f" {_one_line(error.context)}" if error.context else ""
     return f"not valid YAML: {problem}{context}; check indentation, colons and quotes here"
 
 
 def parse_plain_scalar(raw: str) -> Scalar:
-    """An unquoted scalar's value: null, true or false, a number, or text.
+    """The value of an unquoted scalar: null, true or false, a number, or text.
 
     Raises:
-        ValueError: a whole number of more than ``MAX_DIGITS`` digits.
+        ValueError: A whole number has more than ``MAX_DIGITS`` digits.
     """
     if raw in _NULL:
         return None
@@ -163,7 +175,7 @@ def parse_plain_scalar(raw: str) -> Scalar:
         return _BOOL[raw]
     if _INT.fullmatch(raw):
         if len(raw) > MAX_DIGITS:
-            raise ValueError(f"a whole number of {len(raw)} digits; no setting is that large")
+            raise ValueError(f"a whole number of {len(raw)} digits is too large for any setting")
         return int(raw)
     if _FLOAT.fullmatch(raw):
         return float(raw)
@@ -174,7 +186,7 @@ def parse_plain_scalar(raw: str) -> Scalar:
 
 @dataclass
 class _OpenCollection:
-    """A mapping or list that is being read; ``pending_key`` is the mapping's key that waits for its value."""
+    """A mapping or list that is not complete yet; ``pending_key`` is the mapping's last key, still without a value."""
 
     node: YamlNode
     pending_key: tuple[str, SourceLocation] | None = None
@@ -182,7 +194,7 @@ class _OpenCollection:
 
 @dataclass
 class _TreeBuilder:
-    """Takes parser events one by one and keeps its own stack, so that no input reaches Python's recursion limit."""
+    """Builds the tree from parser events with its own stack, so that no input can reach Python's recursion limit."""
 
     location: SourceLocation
     root: YamlNode | None = None
@@ -197,11 +209,9 @@ class _TreeBuilder:
         if isinstance(event, yaml.DocumentStartEvent):
             self.document_count += 1
             if self.document_count > 1:
-                self.raise_error("a second document ('---'); a recipe is one document")
+                self.raise_error("a second document ('---') is not allowed; put each recipe in its own file")
         elif isinstance(event, yaml.AliasEvent):
-            self.raise_error(
-                "an alias (*name), which recipes do not take; write the value out, or share it with 'extends'"
-            )
+            self.raise_error("an alias (*name) is not allowed in recipes; repeat the value, or share it with 'extends'")
         elif isinstance(event, yaml.ScalarEvent):
             self.check_event(event)
             self.add_node(self.make_scalar(event))
@@ -217,23 +227,25 @@ class _TreeBuilder:
     def check_event(self, event: Any) -> None:
         self.node_count += 1
         if event.tag is not None:
-            self.raise_error(f"the tag {event.tag[:60]!r}; recipes take plain values only, remove the tag")
+            self.raise_error(f"the tag {event.tag[:60]!r} is not allowed in recipes; remove it")
         if self.node_count > MAX_NODES:
-            self.raise_error(f"more than {MAX_NODES} values, which no recipe has; is this the right file?")
+            self.raise_error(f"more than {MAX_NODES} values, the limit for recipes; check that this is a recipe")
 
     def make_scalar(self, event: Any) -> YamlNode:
         raw: str = event.value
         if "\0" in raw or any("\ud800" <= c <= "\udfff" for c in raw):
-            self.raise_error("text with a NUL or half a surrogate pair; remove the escape")
+            self.raise_error("text with a NUL character or a single surrogate is not allowed; remove the escape")
         value = parse_plain_scalar(raw) if event.style is None else raw
         return YamlNode(value, self.location.at_line(self.line), raw)
 
     def open_collection(self, value: dict[str, YamlNode] | list[YamlNode]) -> None:
         if len(self.stack) >= MAX_DEPTH:
-            self.raise_error(f"nested deeper than {MAX_DEPTH} levels, which no recipe is")
+            self.raise_error(
+                f"nested deeper than {MAX_DEPTH} levels, the limit for recipes; check that this is a recipe"
+            )
         if self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].pending_key is None:
             self.raise_error(
-                "a mapping or list where a key is expected; keys are plain text (quote braces and brackets)"
+                "a key cannot be a mapping or list; write plain text, and put braces and brackets in quotes"
             )
         node = YamlNode(value, self.location.at_line(self.line))
         self.add_node(node)
@@ -258,5 +270,5 @@ class _TreeBuilder:
         key = node.raw or ""
         assert isinstance(top.node.value, dict)
         if key in top.node.value:
-            self.raise_error(f"{key[:60]!r} is given twice (first at {top.node.value[key].location}); keep one")
+            self.raise_error(f"{key[:60]!r} is given twice (first at {top.node.value[key].location}); remove one")
         top.pending_key = (key, node.location)

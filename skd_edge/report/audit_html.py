@@ -1,4 +1,4 @@
-"""The audit's page: one self-contained file, to look at the clips whose labels are doubted and to decide."""
+"""The page of a label audit: one self-contained file on which a person checks the clips with doubtful labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from skd_edge.report import formatting as f
 
 
 def render_audit_html(audit: Mapping[str, Any], sheets: Mapping[str, str]) -> str:
-    """The page of what an audit found.
+    """The page of a label audit.
 
     Args:
-        audit: the content of ``audit.json``.
-        sheets: by clip, a contact sheet as a ``data:`` address; clips without one are listed all the same.
+        audit: The content of ``audit.json``.
+        sheets: Contact sheets by clip, as ``data:`` URLs; clips without one are listed without a picture.
 
     Returns:
-        One HTML document, style and script inside; nothing is fetched, decisions stay in the reader's browser.
+        One HTML document that contains its style and script. It fetches nothing and sends nothing; decisions stay in
+        the reader's browser.
 
     Raises:
         UserError: jinja2 is missing.
@@ -40,7 +41,7 @@ def render_audit_html(audit: Mapping[str, Any], sheets: Mapping[str, str]) -> st
 
 
 def _build_noise_cells(noise: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """The noise matrix for the page: each entry with its interval, and its colour's strength (errors among errors)."""
+    """The cells of the noise matrix: probability, interval, and for errors the strength of the colour, 0..100."""
     matrix = noise["matrix"]
     largest = max((p for i, row in enumerate(matrix) for j, p in enumerate(row) if i != j), default=0.0) or 1.0
     return [
@@ -58,11 +59,11 @@ def _build_noise_cells(noise: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def _format_worst_mistakes(audit: Mapping[str, Any], limit: int = 3) -> list[str]:
-    """The mistakes whose interval lies above what even noise of this rate would give: in words."""
+    """The most frequent mistakes as sentences, if they are more frequent than with uniform noise of the same rate."""
     noise, classes = audit["noise"], audit["noise"]["classes"]
     uniform_share = noise["rate"]["value"] / max(len(classes) - 1, 1)
     pairs = [
-        (noise["matrix"][i][j], f"{100 * noise['matrix'][i][j]:.0f} % of {true} are called {labelled}")
+        (noise["matrix"][i][j], f"{100 * noise['matrix'][i][j]:.0f} % of {true} are labelled {labelled}")
         for i, true in enumerate(classes)
         for j, labelled in enumerate(classes)
         if i != j and noise["low"][i][j] > 1.5 * uniform_share and noise["matrix"][i][j] > 0.03

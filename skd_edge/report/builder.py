@@ -1,4 +1,7 @@
-"""The one result object of a run (``report.json``), gathered from what the run found."""
+"""Builds the parts of ``report.json`` from the results of a run.
+
+Each function returns one part as plain JSON; `skd_edge.report.schema` describes their fields.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from numpy.typing import NDArray
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.metrics.accuracy import AccuracyMetrics
 from skd_bench.stats import Interval, mean_interval, paired_difference, resolvable_points
-from skd_edge.version import VERSION
-from skd_edge.evaluation.evaluator import CandidateResult
+from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.execution.local_executor import JobResult
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.recipe.schema import Recipe
 from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.selection import Decision
+from skd_edge.version import VERSION
 from skd_export.analysis.operator_profile import group_by_operator
 
-_MAX_SAMPLES = 1200
-FIRST_TEACHER_NAME = "first teacher"  # the job that learns from the weak labels as they are
+_MAX_SAMPLES = 1200  # latency samples of one candidate in the report: enough for a chart, and the file stays small
+FIRST_TEACHER_NAME = "first teacher"  # the teacher as it is trained on the weak labels, before they are optimised
 Json = dict[str, Any]
 
 
@@ -34,7 +37,17 @@ def build_candidate_row(
     reason: str,
     job_hash: str | None,
 ) -> Json:
-    """One row of ``candidates``: measured and scored, or weighed with random weights only, or not even that."""
+    """One row of ``candidates``.
+
+    Args:
+        candidate: The candidate.
+        candidate_result: Its measured file, or None if it was not trained.
+        untrained_latency: Latency of the same network with random weights, or None if that was not measured; used
+            where ``candidate_result`` is None.
+        decision: The result of the selection.
+        reason: Why the candidate was or was not chosen, as a sentence.
+        job_hash: Hash of the job that trained its weights, or None.
+    """
     latency, deployment = candidate_result.latency if candidate_result else untrained_latency, candidate.deployment
     p50 = latency.p50 if latency else None
     row: Json = {
@@ -69,7 +82,11 @@ def build_candidate_row(
 
 
 def build_latency_fields(latency: LatencyResult) -> Json:
-    """Percentiles in milliseconds (null where the queries do not carry them) and the cold start."""
+    """The latency fields of a candidate: percentiles, loading time and first query, in milliseconds.
+
+    A percentile is None where there are too few queries to estimate it. The energy fields are present only where energy
+    was measured.
+    """
 
     def value_or_none(interval: Interval | None) -> float | None:
         return None if interval is None else interval.value
@@ -91,9 +108,17 @@ def build_latency_fields(latency: LatencyResult) -> Json:
 def build_job_rows(
     job_results: Sequence[JobResult], groups: NDArray[np.int64], pruned: Mapping[tuple[str, ...], str]
 ) -> list[Json]:
-    """One row for each job; a student's gain is over the same network trained alone. Pruned cascades come last.
+    """The rows of ``jobs``: one for each job, then one for each pruned cascade.
 
-    A cascade that was given up after a rung shows that rung's accuracy and seconds.
+    Args:
+        job_results: The jobs that have a result.
+        groups: ``(N,)`` group of each validation clip; intervals are computed over groups.
+        pruned: For the path of each pruned cascade, the reason as a sentence.
+
+    Returns:
+        The rows. The gain of a student or of a KD control is over the same network trained alone, where such a job
+        exists. A cascade that was pruned after a rung (a training with fewer epochs) has the accuracy and the epochs of
+        that rung.
     """
     trained_alone = {
         job_result.job.spec.learner.name: job_result
@@ -134,9 +159,9 @@ def _build_job_row(job_result: JobResult, trained_alone: Mapping[str, JobResult]
     if control is not None:
         gain = paired_difference(job_result.correct.astype(float), control.correct.astype(float), groups.tolist())
     state, state_reason = (
-        ("cached", "an earlier run trained it") if job_result.cached else ("trained", "trained in this run")
+        ("cached", "trained by an earlier run") if job_result.cached else ("trained", "trained in this run")
     )
-    is_first_pass = job.role == "scout"  # the teacher's first pass is a root of its own in the drawing
+    is_first_pass = job.role == "scout"  # the cascade diagram shows the teacher's first pass as a root of its own
     name = FIRST_TEACHER_NAME if is_first_pass and not (job.start or job.fold) else job.path[-1]
     return {
         "job": job_result.job.hash,
@@ -159,7 +184,14 @@ def _build_job_row(job_result: JobResult, trained_alone: Mapping[str, JobResult]
 
 
 def build_test_report(accuracy: AccuracyMetrics, rows: list[Json], access_count: int, test_hash: str) -> Json:
-    """The chosen file on the untouched test clips, beside the controls."""
+    """The part ``test``: the chosen file on the test clips, next to the networks it is compared with.
+
+    Args:
+        accuracy: Metrics of the chosen file on the test clips.
+        rows: Name, accuracy and interval of each network compared.
+        access_count: How often this test set has been evaluated on this machine.
+        test_hash: Hash of the test set.
+    """
     return {
         "accuracy": accuracy.top1.value,
         "interval": [accuracy.top1.low, accuracy.top1.high],
@@ -175,17 +207,23 @@ def build_test_report(accuracy: AccuracyMetrics, rows: list[Json], access_count:
 
 
 def build_resolution(n: int, accuracy: float) -> Json:
-    """How small a difference the validation clips can show."""
+    """The part ``resolution``: the smallest difference in accuracy that ``n`` validation clips can show.
+
+    Args:
+        n: Number of validation clips.
+        accuracy: An accuracy around which candidates are compared, 0..1.
+    """
     points = resolvable_points(n, accuracy)
     text = (
-        f"{n} validation clips at {accuracy:.0%} fix an accuracy to about ±{points:.1f} points; "
-        "smaller differences between candidates may be chance unless their paired interval says otherwise."
+        f"With {n} validation clips, an accuracy of {accuracy:.0%} is known to about ±{points:.1f} points. "
+        "A smaller difference between two candidates may be chance, unless the interval of their paired difference "
+        "excludes 0."
     )
     return {"n": n, "points": points, "text": text}
 
 
 def build_data_report(training_data: TrainingData) -> Json:
-    """How many clips there are, and which files could not be read."""
+    """The part ``data``: number of clips in each split, classes, and the files that could not be read."""
     clips = training_data.clips
     return {
         "train": len(clips.train),
@@ -198,14 +236,14 @@ def build_data_report(training_data: TrainingData) -> Json:
 
 
 def thin_samples(latency: LatencyResult) -> list[float]:
-    """At most some hundred raw samples, evenly picked, for the histogram."""
+    """A subset of the latency samples in milliseconds, evenly spaced, for the charts: fewer than 2400."""
     samples = [s for process in latency.samples_ms for s in process]
     step = max(len(samples) // _MAX_SAMPLES, 1)
     return [round(s, 5) for s in samples[::step]]
 
 
 def build_run_header(recipe: Recipe, seconds: float) -> Json:
-    """What the run is."""
+    """The keys at the top of ``report.json``: schema, name, time, version, seed, duration in seconds, licences."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "schema": 1,

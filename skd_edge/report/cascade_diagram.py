@@ -1,4 +1,4 @@
-"""The cascades as a tree of boxes: where each job's box and its edge go. The template only draws."""
+"""The cascades as a tree of boxes: computes the position of each box and edge; the template draws them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from skd_edge.report import formatting as f
 from skd_edge.report.schema import JobReport, RunReport
 
 UNDRAWN_ROLES = ("control", "rung")
-"""Roles of jobs that no candidate comes from: they are listed, and not drawn in the tree."""
+"""Roles of jobs that do not lead to a candidate; they are listed, but not drawn in the tree."""
 
 
 @dataclass
 class _TreeNode:
-    """A network at its place in a cascade; `job` is None where it was given and no job trained it."""
+    """A network at its place in a cascade; `job` is None if no job of the run trained it."""
 
     path: tuple[str, ...]
     job: JobReport | None
@@ -23,7 +23,23 @@ class _TreeNode:
 
 @dataclass(frozen=True)
 class JobBox:
-    """A drawn job: pixels of its box, its lines of text, and the edge that leads to it."""
+    """The box of one network in the diagram.
+
+    Attributes:
+        x: Left edge, pixels.
+        y: Top edge, pixels.
+        width: Pixels.
+        height: Pixels.
+        title: First line: the network.
+        number: Second line: its accuracy with the half-width of the interval.
+        detail: Third line: state, time and epochs.
+        state: "trained", "cached", "pruned" or "given".
+        on_path: Whether it is on the path of the chosen candidate.
+        hint: Text of the tooltip.
+        gain: Gain in accuracy points, shown at the edge.
+        edge: SVG path of the edge from its parent; empty for a root.
+        gain_at: Position of `gain`, pixels.
+    """
 
     x: float
     y: float
@@ -42,7 +58,7 @@ class JobBox:
 
 @dataclass(frozen=True)
 class CascadeDiagram:
-    """A tree laid out: its size in pixels and its boxes, parents first."""
+    """A tree with its layout: size in pixels, boxes with parents first, and whether it is the narrow layout."""
 
     width: float
     height: float
@@ -51,7 +67,14 @@ class CascadeDiagram:
 
 
 def build_job_tree(jobs: Sequence[JobReport]) -> list[_TreeNode]:
-    """The forest of the jobs that lead to a candidate, by their paths; networks without a job of their own stand in."""
+    """The trees of the jobs that lead to a candidate.
+
+    Args:
+        jobs: The jobs of a run.
+
+    Returns:
+        The roots. A network on a path that no job trained gets a node without a job.
+    """
     drawn_jobs = [job for job in jobs if job.role not in UNDRAWN_ROLES]
     nodes: list[_TreeNode] = []
     roots: list[_TreeNode] = []
@@ -63,7 +86,11 @@ def build_job_tree(jobs: Sequence[JobReport]) -> list[_TreeNode]:
 
 
 def _find_sibling_list(node: _TreeNode, nodes: list[_TreeNode], roots: list[_TreeNode]) -> list[_TreeNode]:
-    """Where a node hangs: under the job that taught it, else under its path's beginning, made up where missing."""
+    """The list to which a node belongs: the children of its parent, or the roots.
+
+    The parent is the node of the teacher's job, otherwise a node whose path is the node's path without its last
+    network; if neither exists, that node is added.
+    """
     parent_path = node.path[:-1]
     if not parent_path:
         return roots
@@ -78,7 +105,7 @@ def _find_sibling_list(node: _TreeNode, nodes: list[_TreeNode], roots: list[_Tre
 
 
 def build_wide_diagram(report: RunReport) -> CascadeDiagram | None:
-    """The tree from left to right, for wide screens and print."""
+    """The tree from left to right, for wide screens and print; None without jobs."""
     roots = build_job_tree(report.jobs)
     if not roots:
         return None
@@ -100,7 +127,7 @@ def build_wide_diagram(report: RunReport) -> CascadeDiagram | None:
 
 
 def _compute_box_centres(roots: Sequence[_TreeNode], height: float, row_gap: float) -> tuple[dict[int, float], int]:
-    """The height of each box's middle, by `id` of its node, and the rows used: leaves in rows, parents centred."""
+    """Vertical centre of each box by `id` of its node, and the number of rows: leaves in rows, parents centred."""
     centres: dict[int, float] = {}
     rows = 0
 
@@ -119,7 +146,7 @@ def _compute_box_centres(roots: Sequence[_TreeNode], height: float, row_gap: flo
 
 
 def build_narrow_diagram(report: RunReport) -> CascadeDiagram | None:
-    """The tree as an indented list of boxes, for phones: 340 pixels wide."""
+    """The tree as an indented list of boxes, 340 pixels wide, for phones; None without jobs."""
     roots = build_job_tree(report.jobs)
     if not roots:
         return None
@@ -180,7 +207,7 @@ def _format_job_detail(job: JobReport | None) -> str:
 
 @dataclass(frozen=True)
 class ControlStudent:
-    """A student trained without the method: its name, how, and its accuracy."""
+    """A student trained without the method: its name, how it was trained, its accuracy, and the text of the tooltip."""
 
     name: str
     how: str
@@ -189,7 +216,7 @@ class ControlStudent:
 
 
 def list_controls(report: RunReport) -> list[ControlStudent]:
-    """The jobs that only serve comparison, drawn apart from the tree."""
+    """The students that were trained for comparison only; they are listed below the tree."""
     return [
         ControlStudent(
             f.shorten_text(job.learner, 24),
@@ -203,12 +230,12 @@ def list_controls(report: RunReport) -> list[ControlStudent]:
 
 
 def list_gain_references(report: RunReport) -> list[str]:
-    """What the gains were measured against, each once."""
+    """The references of the gains, without duplicates."""
     return list(dict.fromkeys(job.gain_over for job in report.jobs if job.gain is not None and job.gain_over))
 
 
 def format_tree_alt_text(report: RunReport) -> str:
-    """The tree in words."""
+    """A description of the tree, for screen readers."""
     descriptions = []
     for job in (job for job in report.jobs if job.role not in UNDRAWN_ROLES):
         gain = f" ({f.format_points(job.gain)} points)" if job.gain is not None else ""
@@ -219,7 +246,7 @@ def format_tree_alt_text(report: RunReport) -> str:
 
 
 def format_sparkline_points(job: JobReport, width: float = 96.0, height: float = 22.0) -> str:
-    """Validation accuracy by epoch as the points of an SVG polyline; empty with fewer than two known epochs."""
+    """Validation accuracy by epoch as points of an SVG polyline; empty if fewer than two epochs have an accuracy."""
     values = [e.accuracy for e in job.curve if e.accuracy is not None]
     if len(values) < 2:
         return ""

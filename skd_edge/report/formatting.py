@@ -1,4 +1,4 @@
-"""Numbers as people read them; what is unknown is "n/a", never a guess."""
+"""Formats numbers for people. An unknown value is "n/a"."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 UNKNOWN = "n/a"
 THIN_SPACE = "\u202f"
-"""A narrow no-break space: the number and its unit stay on one line."""
+"""A narrow no-break space between a number and its unit, so that both are on one line."""
 
 
 def format_percent(share: float | None, digits: int = 1) -> str:
-    """A share 0..1 as percent, such as "86.2 %"."""
+    """A share (0..1) in percent, such as "86.2 %"."""
     return UNKNOWN if share is None else f"{100 * share:.{digits}f}{THIN_SPACE}%"
 
 
 def format_percent_range(interval: Sequence[float] | None) -> str:
-    """A 95 % interval of shares, such as "82.4–89.7 %"; empty when unknown."""
+    """An interval of shares (0..1) in percent, such as "82.4–89.7 %"; empty when unknown."""
     return "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}{THIN_SPACE}%"
 
 
@@ -26,12 +26,12 @@ def format_milliseconds(value: float | None) -> str:
 
 
 def format_bare_milliseconds(value: float | None) -> str:
-    """Milliseconds without the unit, for table columns that name it."""
+    """Milliseconds without the unit, for table columns whose title names it."""
     return UNKNOWN if value is None else _format_three_digits(value)
 
 
 def format_milliseconds_range(interval: Sequence[float] | None) -> str:
-    """A 95 % interval of milliseconds without the unit; empty when unknown."""
+    """An interval of milliseconds without the unit, such as "7.01–7.33"; empty when unknown."""
     return "" if interval is None else f"{_format_three_digits(interval[0])}–{_format_three_digits(interval[1])}"
 
 
@@ -50,14 +50,14 @@ def format_size(count: int | None) -> str:
 
 
 def format_points(value: float | None) -> str:
-    """A signed difference in accuracy points, such as "+2.1" or "−0.4"."""
+    """A difference in accuracy points with its sign, such as "+2.1" or "−0.4"."""
     return (
         UNKNOWN if value is None else f"{value:+.1f}".replace("-", "−").replace("+0.0", "±0.0").replace("−0.0", "±0.0")
     )
 
 
 def format_duration(seconds: float | None) -> str:
-    """Wall time, such as "48 s", "4 min 12 s" or "2 h 5 min"."""
+    """A duration given in seconds, such as "48 s", "4 min 12 s" or "2 h 5 min"."""
     if seconds is None:
         return UNKNOWN
     if seconds < 10:
@@ -71,17 +71,17 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_decimal(value: float | None, digits: int = 2) -> str:
-    """A plain number with fixed digits."""
+    """A number with a fixed number of decimals."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def format_tiny_number(value: float | None) -> str:
-    """A number that may be very small, such as a logit difference: two significant digits."""
+    """A number that may be very small, such as a difference of logits, with two significant digits."""
     return UNKNOWN if value is None else f"{value:.2g}"
 
 
 def shorten_text(text: str, max_length: int) -> str:
-    """Text cut to `max_length` characters with an ellipsis in its middle, so that both ends can be told apart."""
+    """A text of at most `max_length` characters; a longer one is cut in the middle, since ends often differ."""
     if len(text) <= max_length:
         return text
     tail = max(1, max_length // 3)
@@ -89,12 +89,20 @@ def shorten_text(text: str, max_length: int) -> str:
 
 
 def format_times(value: int) -> str:
-    """How often, in words where there is one."""
+    """How often: "never", "once", "twice" or "3 times"."""
     return {0: "never", 1: "once", 2: "twice"}.get(value, f"{value} times")
 
 
 def flatten_to_rows(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested card as flat (label, value) rows; what is None or empty is left out."""
+    """Nested information, such as device info, as flat rows.
+
+    Args:
+        card: The information; None and empty values are left out.
+        prefix: Prepended to every label.
+
+    Returns:
+        (label, value) pairs; the labels of nested values are joined by " · ".
+    """
     rows: list[tuple[str, str]] = []
     for key, value in card.items():
         label = f"{prefix}{key}".replace("_", " ")

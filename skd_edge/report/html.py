@@ -1,4 +1,4 @@
-"""The HTML report: one self-contained file that works offline, and the two files of a run folder."""
+"""The report of a run as one self-contained HTML file that works offline; also writes both report files of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARKDOWN_FILE = "report.md"
 
 
 def render_run(run_dir: Path) -> list[Path]:
-    """Render `report.json` of a run folder to `report.html` and `report.md` beside it, atomically.
+    """Write `report.html` and `report.md` of a run folder from its `report.json`, each atomically.
 
     Args:
         run_dir: A folder that `skd-edge compress` wrote.
@@ -32,7 +32,8 @@ def render_run(run_dir: Path) -> list[Path]:
         The two files written.
 
     Raises:
-        UserError: `report.json` is missing, broken or newer; the folder cannot be written; an extra is missing.
+        UserError: `report.json` is missing, invalid or of a newer version; the folder cannot be written; or jinja2 or
+            plotly is not installed.
     """
     run_dir = Path(run_dir)
     report = load_report(run_dir)
@@ -43,30 +44,30 @@ def render_run(run_dir: Path) -> list[Path]:
 
 
 def render_html(report: Mapping[str, Any]) -> str:
-    """The report page of a result object (the content of `report.json`).
+    """The HTML report of the content of a `report.json`.
 
     Args:
-        report: The object; absent or null fields leave their part of the page out.
+        report: The content; a part of the page whose fields are absent or null is left out.
 
     Returns:
-        One HTML document with style, scripts and figures inside. Equal results give equal text.
+        One HTML document that contains its style, scripts and figures. Equal reports give equal documents.
 
     Raises:
-        UserError: The object is no result, or jinja2 or plotly is missing.
+        UserError: `report` is not the content of a `report.json`, or jinja2 or plotly is not installed.
     """
     return render_report_html(parse_report(report))
 
 
 def render_report_html(report: RunReport) -> str:
-    """The report page of a checked result; see `render_html`."""
+    """The HTML report of a run; see `render_html`."""
     return make_template_environment().get_template("page.html.j2").render(_build_template_context(report))
 
 
 def make_template_environment() -> Environment:
-    """The templates of this package, with everything escaped.
+    """The jinja2 environment of the templates of this package; all values are escaped.
 
     Raises:
-        UserError: jinja2 is missing.
+        UserError: jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, PackageLoader
@@ -84,7 +85,11 @@ def _missing_package_error(package: str) -> UserError:
 
 
 def load_plotly_js() -> str:
-    """The bundled plotly.js, safe inside a script element, marked as not to be escaped."""
+    """The plotly.js that the plotly package contains, as text for a script element, marked as not to be escaped.
+
+    Raises:
+        UserError: plotly is not installed.
+    """
     try:
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
@@ -95,7 +100,7 @@ def load_plotly_js() -> str:
 
 @dataclass(frozen=True)
 class _LabelDecisionCount:
-    """One piece of the bar of label decisions."""
+    """One segment of the bar of label decisions: its label, number of clips, and CSS class."""
 
     label: str
     count: int
@@ -103,7 +108,7 @@ class _LabelDecisionCount:
 
 
 def _build_template_context(report: RunReport) -> dict[str, Any]:
-    """Everything the template names; it only lays out."""
+    """The variables of page.html.j2."""
     numbered = summary.number_candidates(report)
     marker_styles = charts.assign_marker_styles([n.candidate for n in numbered])
     charts_by_name = {
@@ -125,10 +130,10 @@ def _build_template_context(report: RunReport) -> dict[str, Any]:
         "why": summary.format_reason(report),
         "key_numbers": summary.build_key_numbers(report),
         "resolution": summary.format_resolution(report),
-        "looks": summary.format_test_accesses(report),
+        "test_accesses": summary.format_test_accesses(report),
         "candidates": numbered,
-        "sign_of": marker_styles,
-        "signs": [
+        "marker_styles": marker_styles,
+        "legend_styles": [
             s
             for key, s in marker_styles.items()
             if any(
@@ -143,10 +148,10 @@ def _build_template_context(report: RunReport) -> dict[str, Any]:
         "tree_alt": cascade.format_tree_alt_text(report),
         "states": {job.state for job in report.jobs if job.role not in cascade.UNDRAWN_ROLES},
         "controls": cascade.list_controls(report),
-        "gains_over": cascade.list_gain_references(report),
+        "gain_references": cascade.list_gain_references(report),
         "test_low": low,
         "test_high": high,
-        "decided": _count_label_decisions(report),
+        "label_decisions": _count_label_decisions(report),
         "class_count": _count_classes(report),
         "confusions": summary.find_top_confusions(report),
         "parity": [n for n in numbered if n.candidate.parity],
@@ -163,7 +168,7 @@ def _build_template_context(report: RunReport) -> dict[str, Any]:
 
 
 def _list_sections(report: RunReport, context: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The links under the head: the sections that this page has."""
+    """Id and title of each section that the page contains, for the links at its top."""
     content_by_section = {
         ("candidates", "Candidates"): context["candidates"],
         ("cascade", "Cascade"): context["tree_wide"] or context["controls"],
@@ -184,7 +189,7 @@ def _list_sections(report: RunReport, context: Mapping[str, Any]) -> list[tuple[
 def _group_by_runtime(
     numbered: Sequence[summary.NumberedCandidate],
 ) -> list[tuple[str, list[summary.NumberedCandidate]]]:
-    """Candidates by what ran them: each runtime has operators of its own."""
+    """Candidates by title of their runtime, ONNX Runtime first: each runtime has its own operators."""
     found: dict[str, list[summary.NumberedCandidate]] = {}
     for n in sorted(numbered, key=lambda n: n.candidate.runtime != "ort"):
         found.setdefault(_RUNTIME_TITLES.get(n.candidate.runtime, n.candidate.runtime or "the runtime"), []).append(n)
@@ -192,7 +197,7 @@ def _group_by_runtime(
 
 
 def _compute_test_range(report: RunReport) -> tuple[float, float]:
-    """The common scale of the test rows' whiskers, in whole tens of percent."""
+    """Ends of the common axis of the test rows, 0..1, in steps of 10 %."""
     rows = report.test.rows if report.test else []
     ends = [v for row in rows for v in (*(row.interval or ()), row.accuracy) if v is not None]
     if not ends:
@@ -204,7 +209,7 @@ def _count_label_decisions(report: RunReport) -> list[_LabelDecisionCount]:
     labels = report.labels
     if labels is None:
         return []
-    parts = (("kept", labels.kept, "k"), ("changed", labels.changed, "c"), ("left uncertain", labels.uncertain, "u"))
+    parts = (("unchanged", labels.kept, "k"), ("changed", labels.changed, "c"), ("uncertain", labels.uncertain, "u"))
     return [_LabelDecisionCount(label, count, style) for label, count, style in parts if count is not None]
 
 
@@ -226,7 +231,7 @@ def _format_footer(report: RunReport) -> str:
     parts += [f"on {report.created}"] if report.created else []
     parts += [f"seed {report.seed}"] if report.seed is not None else []
     parts += [f"the run took {f.format_duration(report.seconds)}"] if report.seconds is not None else []
-    return ", ".join(parts) + ". All numbers of this page are in report.json."
+    return ", ".join(parts) + ". All numbers on this page are in report.json."
 
 
 def _format_epoch_accuracy(job: JobReport, index: int) -> str:

@@ -1,4 +1,4 @@
-"""The short report, for a pull request: what to ship, the table, the test rows, what the numbers can bear."""
+"""The report of a run as Markdown, for a pull request: what to ship, candidates, test results, labels, and remarks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<|#~&]|^[>+-])")
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """The Markdown report of a result object (the content of `report.json`).
+    """The Markdown report of the content of a `report.json`.
 
     Args:
-        report: The object; absent or null fields leave their part out.
+        report: The content; a part whose fields are absent or null is left out.
 
     Returns:
-        GitHub-flavoured Markdown that ends in a newline; text from outside is escaped.
+        GitHub-flavoured Markdown that ends in a newline; names and other text from the report are escaped.
 
     Raises:
-        UserError: The object is no result.
+        UserError: `report` is not the content of a `report.json`.
     """
     return render_report_markdown(parse_report(report))
 
 
 def render_report_markdown(report: RunReport) -> str:
-    """The Markdown report of a checked result; see `render_markdown`."""
+    """The Markdown report of a run; see `render_markdown`."""
     parts = [
         f"# {escape_markdown(summary.format_headline(report))}",
         escape_markdown(summary.format_reason(report)),
@@ -101,9 +101,8 @@ def _format_label_summary(report: RunReport) -> str:
         return ""
     parts = []
     if labels.accuracy_before is not None and labels.accuracy_after is not None:
-        parts.append(
-            f"{f.format_percent(labels.accuracy_before)} right before, {f.format_percent(labels.accuracy_after)} after"
-        )
+        before, after = f.format_percent(labels.accuracy_before), f.format_percent(labels.accuracy_after)
+        parts.append(f"{before} correct before, {after} after")
     if labels.noise_estimate is not None:
         parts.append(f"estimated noise {f.format_percent(labels.noise_estimate)}")
     if labels.changed is not None:
@@ -117,7 +116,9 @@ def _format_small_print(report: RunReport) -> str:
     lines = [escape_markdown(summary.format_resolution(report))] if report.resolution else []
     if report.data and report.data.quarantined:
         count = len(report.data.quarantined)
-        lines.append(f"{count} clip{'s' if count > 1 else ''} could not be read and stood aside.")
+        lines.append(
+            f"{count} clip{'s' if count > 1 else ''} could not be read and {'were' if count > 1 else 'was'} left out."
+        )
     lines += [escape_markdown(note) for note in report.notes]
     cpu = report.device.get("cpu_model") or report.device.get("cpu")
     origin_parts = [
@@ -134,7 +135,7 @@ def _format_small_print(report: RunReport) -> str:
 
 
 def format_table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns go left or right (`align`: a letter, l or r, for each); empty without rows."""
+    """A Markdown table; empty without rows. `align` has a letter for each column: l (left) or r (right)."""
     if not rows:
         return ""
     rule = ["---:" if side == "r" else "---" for side in align]
@@ -142,15 +143,15 @@ def format_table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]])
 
 
 def append_note(value: str, note: str) -> str:
-    """A value with what qualifies it in brackets."""
+    """A value, followed by the note in brackets if there is one."""
     return f"{value} ({note})" if note else value
 
 
 def escape_markdown(text: str) -> str:
-    """Text from outside on one line, with what Markdown or HTML would read escaped."""
+    """A text on one line, with the special characters of Markdown and HTML escaped."""
     return _SPECIAL_CHARACTERS.sub(r"\\\1", " ".join(text.split()))
 
 
 def replace_thin_spaces(text: str) -> str:
-    """Narrow no-break spaces are for the page; here a plain space is easier to search and to copy."""
+    """Replace narrow no-break spaces by plain spaces, which are easier to search and to copy."""
     return text.replace(f.THIN_SPACE, " ")

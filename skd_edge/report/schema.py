@@ -1,8 +1,10 @@
-"""The one result object of a run, `report.json`: what it holds, and the check of what was read.
+"""The result of a run, `report.json`: its pydantic models, and the functions that read and check it.
 
-Every field that a run may lack (an untrained candidate has no accuracy, a run whose budget nothing meets has no
-choice) has a default here, so that whoever writes the object leaves it out or says null, and whoever reads it need
-not ask twice. Keys this version does not know are ignored.
+Every field that a run may lack has a default here: an untrained candidate has no accuracy, and a run in which no
+candidate meets the budget has no chosen candidate. A writer may leave such a field out or write null; both are read as
+the default. Keys that this version does not know are ignored.
+
+The docstrings of the models are the descriptions in the published JSON schema (docs/schemas/run.schema.json).
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from skd_bench.errors import UserError
 
 SCHEMA_VERSION = 1
-"""The newest layout of `report.json` that this version reads and writes."""
+"""The layout of `report.json` that this version writes, and the newest one that it reads."""
 
 REPORT_FILE = "report.json"
 
 
 def _clean_json_value(value: Any) -> Any:
-    """JSON as it should have been: NaN and infinities become null, lone surrogates a replacement character."""
+    """A JSON value without what JSON does not allow: NaN and infinities become null, lone surrogates become "?"."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
@@ -37,17 +39,17 @@ def _clean_json_value(value: Any) -> Any:
 
 
 def _drop_partial_interval(value: Any) -> Any:
-    """An interval with an unknown end says nothing."""
+    """An interval of which one end is unknown becomes None."""
     return None if isinstance(value, list | tuple) and None in value else value
 
 
 def _split_network_path(value: Any) -> Any:
-    """A cascade path: a list of network names, or the same joined by '>'."""
+    """A path as a list of network names; a string such as "teacher > student" is split at ">"."""
     return [part.strip() for part in value.split(">")] if isinstance(value, str) else value
 
 
 def _drop_null_entries(value: Any) -> Any:
-    """A list or a mapping without the entries that are unknown."""
+    """A list or a mapping without its null entries."""
     if isinstance(value, dict):
         return {key: item for key, item in value.items() if item is not None}
     return [item for item in value if item is not None] if isinstance(value, list) else value
@@ -60,7 +62,7 @@ Counts = Annotated[dict[str, int], BeforeValidator(_drop_null_entries)]
 
 
 class _ReportSection(BaseModel):
-    """A section of the result; null means the same as absent."""
+    """Base class of the models: null means the same as absent, and unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -71,15 +73,15 @@ class _ReportSection(BaseModel):
 
 
 class Parity(_ReportSection):
-    """An artefact's answers against the PyTorch network's, over the same clips.
+    """How an exported file's logits differ from those of the PyTorch network, on the same clips.
 
     Attributes:
         agreement: Share of clips with the same top class, 0..1.
-        max_abs: Largest absolute difference of a logit.
-        cosine: Cosine of the two logit arrays, 1 when they point the same way.
-        accuracy_drop: Accuracy lost against the reference, in points; negative when it gained.
-        n: Clips compared.
-        flips: Clips whose top class changed: their number, or a list of them (at most 20).
+        max_abs: Largest absolute difference between two logits.
+        cosine: Cosine similarity of the two arrays of logits, 1 when they point the same way.
+        accuracy_drop: Accuracy lost against the PyTorch network, in points; negative when the file is more accurate.
+        n: Number of clips compared.
+        flips: Clips whose top class changed: their number, or a list of at most 20 of them.
     """
 
     agreement: float | None = None
@@ -91,7 +93,14 @@ class Parity(_ReportSection):
 
 
 class OperatorKindProfile(_ReportSection):
-    """Nodes of one kind as they ran: "int8", "fp16", "fp32", "converted", "reformatted"; share of the time, 0..1."""
+    """The nodes of one operator that ran in the same way.
+
+    Attributes:
+        op: Operator, such as "Conv".
+        ran: How they ran: "int8", "fp16", "fp32", "converted" or "reformatted".
+        nodes: Number of nodes.
+        share: Their share of the time of one profiled clip, 0..1.
+    """
 
     op: str = ""
     ran: str = ""
@@ -100,32 +109,35 @@ class OperatorKindProfile(_ReportSection):
 
 
 class CandidateReport(_ReportSection):
-    """One thing that could be deployed (or a baseline, drawn apart).
+    """A candidate: one exported file that could be deployed. Baselines use the same fields.
 
     Attributes:
         name: Unique within the run, such as "assistant>wide fp32".
         path: Networks from the teacher to the student.
         student: Name of the network that runs on the device.
         precision: "fp32", "fp16", "int8" or "int8-trt".
-        runtime: What ran it, such as "ort".
-        accuracy: Validation accuracy of this very file, 0..1; None when it was never trained.
+        runtime: Name of the runtime that ran it, such as "ort".
+        accuracy: Validation accuracy of this file, 0..1; None when the candidate was not trained.
         interval: 95 % interval of the accuracy, 0..1.
         macro_f1: Mean F1 over classes, 0..1.
-        p50_ms: Median latency at batch 1, milliseconds; p90_ms and p99_ms are None below the queries they need.
+        p50_ms: Median latency at batch 1, milliseconds.
+        p90_ms: 90th percentile of the latency; None when there were too few queries to estimate it.
+        p99_ms: 99th percentile of the latency; None when there were too few queries to estimate it.
         p50_interval: 95 % interval of the median, milliseconds.
-        bytes: Size of the file.
-        accuracy_per_ms: Accuracy points (or shares) a millisecond: printed, never chosen by.
-        trained: Whether weights were trained; over-budget candidates are not.
-        eligible: Whether it meets every constraint.
-        on_front: Whether nothing is both faster and more accurate.
-        chosen: Whether this is the one to ship.
-        reason: Why it was or was not chosen, in words.
-        joules_per_clip: Energy of a query above the idle machine's, joules, where the recipe limits it.
-        joules_interval: 95 % interval of it.
-        operators: Operators of the graph as the runtime optimised it, and their number.
-        fates: What they really ran as there, and their share of the time of one profiled clip.
-        left_out: Layers that an INT8 file keeps in FP32, because quantising them cost too much accuracy.
-        job: Hash of the job whose weights it carries.
+        bytes: Size of the file, bytes.
+        accuracy_per_ms: Accuracy (0..1) per millisecond. It is printed, and not used to choose.
+        trained: Whether its weights were trained; candidates over the budget are not trained.
+        eligible: Whether it meets every constraint of the recipe.
+        on_front: Whether it is on the Pareto front: no candidate is both faster and more accurate.
+        chosen: Whether this is the candidate to ship.
+        reason: Why it was or was not chosen, as a sentence.
+        parity: How its logits differ from those of the PyTorch network.
+        joules_per_clip: Energy for one clip above that of the idle machine, joules; only where the recipe limits it.
+        joules_interval: 95 % interval of `joules_per_clip`.
+        operators: Number of nodes by operator, in the graph as the runtime optimised it.
+        fates: The operator profile: how each operator ran in the runtime, and its share of the time.
+        left_out: Layers of an INT8 file that remain in FP32, because quantising them cost too much accuracy.
+        job: Hash of the job that trained its weights.
     """
 
     name: str
@@ -157,7 +169,7 @@ class CandidateReport(_ReportSection):
 
 
 class ChosenCandidate(_ReportSection):
-    """The candidate to ship; the fields mean what they mean in `Candidate`, and `why` says why in words."""
+    """The candidate to ship. The fields are those of `CandidateReport`; `why` is the reason, as a sentence."""
 
     name: str
     path: NetworkPath = []
@@ -174,14 +186,26 @@ class ChosenCandidate(_ReportSection):
 
 
 class LatencyBudget(_ReportSection):
-    """The latency a candidate may take: as the recipe says it, and in milliseconds (p50) on this device."""
+    """The largest median latency a candidate may have.
+
+    Attributes:
+        text: The budget as the recipe gives it, such as "0.5 x teacher".
+        ms: The budget in milliseconds on this device.
+    """
 
     text: str = ""
     ms: float | None = None
 
 
 class EpochMetrics(_ReportSection):
-    """One point of a training curve: mean loss, validation accuracy 0..1, and the loss by term."""
+    """One epoch of a training curve.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        loss: Mean of the total loss.
+        accuracy: Validation accuracy, 0..1; None in epochs without validation.
+        terms: Mean of each term of the loss.
+    """
 
     epoch: int = 0
     loss: float | None = None
@@ -190,22 +214,24 @@ class EpochMetrics(_ReportSection):
 
 
 class JobReport(_ReportSection):
-    """One teacher -> learner training.
+    """One job: the training of one network, the learner, from labels and from a teacher if it has one.
 
     Attributes:
-        job: Hash that names it.
-        learner: The network that learnt.
-        teacher: Hash of the job it learnt from; None where it learnt from labels alone.
+        job: Hash that identifies the job.
+        learner: Name of the network that was trained.
+        teacher: Hash of the job whose network was the teacher; None where the learner had labels only.
         path: Networks from the teacher to this learner.
-        role: "teacher", "assistant", "student", "control" (trained without the method, never chosen), or "rung" (fewer
-            epochs, to see whether a cascade is worth all of them).
+        role: "teacher", "assistant", "student", "control" (trained without the method and never chosen), or "rung"
+            (trained for fewer epochs, to decide whether to train the cascade in full).
         accuracy: Validation accuracy of the PyTorch network, 0..1.
-        interval: 95 % interval of the accuracy.
-        gain: Points gained over what `gain_over` names.
-        seconds: Wall time of the training (of the original one, where it came from the cache).
+        interval: 95 % interval of the accuracy, 0..1.
+        gain: Accuracy gained over the network that `gain_over` names, in points.
+        gain_over: What `gain` is measured against, such as "the same network alone".
+        seconds: Wall time of the training; of the original training, where the weights came from the cache.
+        epochs: Number of epochs.
         state: "trained", "cached" or "pruned".
-        reason: Why it was pruned or how it was found.
-        curve: One entry an epoch.
+        reason: Why it was pruned, or where its weights came from.
+        curve: One entry for each epoch.
     """
 
     job: str = ""
@@ -225,7 +251,15 @@ class JobReport(_ReportSection):
 
 
 class LabelExample(_ReportSection):
-    """One decision about a label: what it was, what it became, how sure (0..1), and why."""
+    """One decision of the label optimiser.
+
+    Attributes:
+        clip: The clip.
+        weak: Its weak label.
+        pseudo: The label after optimisation.
+        confidence: Probability of the label after optimisation, 0..1.
+        why: The reason, as a sentence.
+    """
 
     clip: str = ""
     weak: str = ""
@@ -235,7 +269,13 @@ class LabelExample(_ReportSection):
 
 
 class AnnotatorReport(_ReportSection):
-    """Somebody (or some rule) who voted: estimated share of right votes, 0..1, None without a vote; how many votes."""
+    """One annotator: a person, a rule or a model that voted on labels.
+
+    Attributes:
+        name: Name of the annotator.
+        accuracy: Estimated share of correct votes, 0..1; None without votes.
+        votes: Number of votes.
+    """
 
     name: str = ""
     accuracy: float | None = None
@@ -243,7 +283,17 @@ class AnnotatorReport(_ReportSection):
 
 
 class ClassLabelCounts(_ReportSection):
-    """One class among the training labels: clips labelled so, how many of them are probably wrong, checked, after."""
+    """The clips of one class.
+
+    Attributes:
+        name: Name of the class (the key "class").
+        labelled: Training clips with this weak label.
+        wrong: Expected number of those labels that are wrong.
+        trusted: Training clips of this class whose label a person checked.
+        after: Training clips of this class after optimisation.
+        val: Validation clips.
+        test: Test clips.
+    """
 
     name: str = Field("", alias="class")
     labelled: int | None = None
@@ -260,16 +310,19 @@ class LabelReport(_ReportSection):
     Attributes:
         n: Training clips.
         classes: Number of classes.
-        unlabelled: Training clips without a weak label; they count as not right in `accuracy_before`.
-        annotators: Where weak labels come from votes: how good each annotator is, estimated from the votes.
+        trusted: Number of labels that a person checked; the optimiser does not change them.
+        per_class: Numbers of clips of each class.
+        unlabelled: Training clips without a weak label; `accuracy_before` counts them as wrong.
+        annotators: The annotators with their estimated accuracy, where weak labels come from votes.
         noise_estimate: Estimated share of wrong weak labels, 0..1.
-        accuracy_before: Share of weak labels that are right, 0..1; None when the truth is unknown.
-        accuracy_after: The same of the pseudo-labels.
-        changed: Clips whose most likely class changed; `kept` where it stayed; `uncertain` where neither is clear.
-        class_shares_before: Share of the clips by class, 0..1, and `class_shares_after`.
-        examples: A few decisions.
-        trusted: Labels that a person checked; they stayed as they were.
-        per_class: The support of each class.
+        accuracy_before: Share of correct weak labels, 0..1; None when the true labels are unknown.
+        accuracy_after: Share of correct labels after optimisation, 0..1; None when the true labels are unknown.
+        changed: Clips whose most likely class changed.
+        kept: Clips whose most likely class stayed the same.
+        uncertain: Clips for which neither is clear.
+        class_shares_before: Share of the clips by class before optimisation, 0..1.
+        class_shares_after: Share of the clips by class after optimisation, 0..1.
+        examples: A few decisions of the optimiser.
     """
 
     n: int | None = None
@@ -290,14 +343,23 @@ class LabelReport(_ReportSection):
 
 
 class QuarantinedClip(_ReportSection):
-    """A clip that could not be read, and why."""
+    """A clip that could not be read: its path, and the reason."""
 
     path: str = ""
     reason: str = ""
 
 
 class DataReport(_ReportSection):
-    """How many clips there were in each split, of which classes, and which could not be read."""
+    """The clips of the run.
+
+    Attributes:
+        train: Number of training clips.
+        val: Number of validation clips.
+        test: Number of test clips.
+        classes: Names of the classes.
+        quarantined: Clips that could not be read; they are in no split.
+        split_note: How the clips were split.
+    """
 
     train: int | None = None
     val: int | None = None
@@ -308,7 +370,15 @@ class DataReport(_ReportSection):
 
 
 class ClassMetrics(_ReportSection):
-    """One class on the test set: its clips, and precision, recall and F1, each 0..1 or None where undefined."""
+    """One class on the test set.
+
+    Attributes:
+        name: Name of the class (the key "class").
+        support: Number of test clips of the class.
+        precision: 0..1; None where it is undefined.
+        recall: 0..1; None where it is undefined.
+        f1: 0..1; None where it is undefined.
+    """
 
     name: str = Field("", alias="class")
     support: int | None = None
@@ -318,7 +388,14 @@ class ClassMetrics(_ReportSection):
 
 
 class ConfidenceBin(_ReportSection):
-    """Clips of about equal confidence: their number, mean confidence, share that was right (0..1), its interval."""
+    """Test clips of similar confidence, one point of the reliability diagram.
+
+    Attributes:
+        n: Number of clips.
+        confidence: Their mean confidence, 0..1.
+        accuracy: Share of them that were classified correctly, 0..1.
+        interval: 95 % interval of that share.
+    """
 
     n: int = 0
     confidence: float | None = None
@@ -327,7 +404,14 @@ class ConfidenceBin(_ReportSection):
 
 
 class SweepPoint(_ReportSection):
-    """One batch size: clips in a batch, p50 of a batch in milliseconds with its interval, clips a second."""
+    """The measurement at one batch size.
+
+    Attributes:
+        batch: Clips in a batch.
+        p50_ms: Median latency of a batch, milliseconds.
+        p50_interval: 95 % interval of the median, milliseconds.
+        clips_per_second: Throughput.
+    """
 
     batch: int = 0
     p50_ms: float | None = None
@@ -336,7 +420,7 @@ class SweepPoint(_ReportSection):
 
 
 class TestRow(_ReportSection):
-    """One network's accuracy on the test set, 0..1."""
+    """One network on the test set: its name, its accuracy (0..1) and the 95 % interval of the accuracy."""
 
     name: str = ""
     accuracy: float | None = None
@@ -344,17 +428,19 @@ class TestRow(_ReportSection):
 
 
 class TestReport(_ReportSection):
-    """What the untouched test set said, once.
+    """The evaluation on the test set, which takes place once, after the choice.
 
     Attributes:
-        accuracy: Of the chosen file, 0..1.
-        per_class: One entry a class.
-        confusion: Clips by true class (rows) and predicted class (columns).
-        looks: How often this test set has been looked at, over all runs on this machine.
-        hash: Of the test set.
-        rows: Teacher, student alone, student with KD, student with skd-edge.
+        accuracy: Accuracy of the chosen file, 0..1.
+        interval: 95 % interval of the accuracy, 0..1.
+        macro_f1: Mean F1 over classes, 0..1.
+        per_class: One entry for each class.
+        confusion: Number of clips by true class (rows) and predicted class (columns).
+        looks: How often this test set has been evaluated, over all runs on this machine.
+        hash: Hash of the test set.
+        rows: The networks compared: teacher, student alone, student with KD, student with skd-edge.
         ece: Expected calibration error of the chosen file, 0..1.
-        reliability: Its clips by confidence.
+        reliability: Reliability diagram of the chosen file: its test clips grouped by confidence.
     """
 
     accuracy: float | None = None
@@ -370,7 +456,13 @@ class TestReport(_ReportSection):
 
 
 class AccuracyResolution(_ReportSection):
-    """The smallest difference that `n` validation clips can show: `points`, and the same in words."""
+    """The smallest difference in accuracy that the validation clips can show.
+
+    Attributes:
+        n: Number of validation clips.
+        points: That difference, in accuracy points.
+        text: The same as a sentence.
+    """
 
     n: int | None = None
     points: float | None = None
@@ -378,19 +470,30 @@ class AccuracyResolution(_ReportSection):
 
 
 class RunReport(_ReportSection):
-    """What a run found: the content of `report.json`.
+    """The result of a run: the content of `report.json`.
 
     Attributes:
-        schema_version: The key "schema"; see `SCHEMA`.
-        name: Of the recipe.
-        created: ISO 8601, UTC.
-        version: Of skd-edge.
+        schema_version: Version of this layout (the key "schema"); see `SCHEMA_VERSION`.
+        name: Name of the recipe.
+        created: Time of writing, ISO 8601, UTC.
+        version: Version of skd-edge that wrote it.
+        seed: Seed of the run.
         seconds: Wall time of the run.
         headline: What to ship, in one sentence.
-        chosen: None when no candidate meets the constraints.
-        latency_samples: Raw milliseconds by candidate name.
-        batch_sweep: Throughput and latency by batch size, by candidate name, where it was measured.
-        device: The device card.
+        chosen: The candidate to ship; None when no candidate meets the constraints.
+        budget: The latency budget, where the recipe sets one.
+        candidates: All candidates, trained or not.
+        baselines: Files that were measured for comparison only, such as the teacher's.
+        jobs: The jobs of the run.
+        labels: The training labels before and after optimisation.
+        data: The clips of the run.
+        test: The evaluation on the test set; None when it was not evaluated.
+        resolution: The smallest difference in accuracy that the validation clips can show.
+        latency_samples: Measured latencies in milliseconds, by candidate name.
+        batch_sweep: Latency and throughput at each batch size, by candidate name, where they were measured.
+        device: The device info.
+        licences: Licences of the data and the weights, as the recipe gives them.
+        notes: Remarks on the run.
         recipe: The resolved recipe, as YAML text.
     """
 
@@ -421,65 +524,70 @@ class RunReport(_ReportSection):
 
 
 def parse_report(raw: object, *, source: str = "the result") -> RunReport:
-    """Read a result object, friendly to what is absent and strict about what is wrong.
+    """Check the content of a `report.json`. Absent fields get their default; wrong fields are an error.
 
     Args:
-        raw: The object as `json.loads` gives it.
-        source: How errors call it: usually the file's path.
+        raw: The content as `json.loads` returns it.
+        source: Its name in error messages, usually the path of the file.
 
     Returns:
-        The result; every absent field has its default.
+        The report.
 
     Raises:
-        UserError: No object, a newer schema, or a field of the wrong kind (the first few are named).
+        UserError: `raw` is not an object, was written by a newer version, or has fields of a wrong type.
     """
     if not isinstance(raw, Mapping):
-        raise UserError(f"{source} holds no result object but {type(raw).__name__}; run `skd-edge compress` again")
+        raise UserError(
+            f"{source} holds a {type(raw).__name__}, not the object that skd-edge writes; run `skd-edge compress` again"
+        )
     schema = raw.get("schema")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise UserError(
-            f"{source} has schema {schema} and this skd-edge reads up to {SCHEMA_VERSION}: it was written by a newer version"
-            f" ({_clean_json_value(raw.get('version')) or 'unknown'}); update skd-edge to render it"
+            f"{source} has schema {schema}, and this version of skd-edge reads schemas up to {SCHEMA_VERSION}: it was "
+            f"written by a newer version ({_clean_json_value(raw.get('version')) or 'unknown'}); update skd-edge"
         )
     try:
         return RunReport.model_validate(_clean_json_value(raw))
     except RecursionError as error:
-        raise UserError(f"{source} is nested too deeply to be a result of skd-edge") from error
+        raise UserError(f"{source} is nested too deeply; skd-edge does not write such a file") from error
     except ValidationError as error:
         raise UserError(
-            f"{source} is no result of skd-edge: {_format_first_errors(error)}; run `skd-edge compress` again"
+            f"{source} is not a report of skd-edge: {_format_first_errors(error)}; run `skd-edge compress` again"
         ) from error
 
 
 def _format_first_errors(error: ValidationError, limit: int = 3) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    messages = [f"{'.'.join(str(part) for part in e['loc']) or 'result'}: {e['msg']}" for e in found[:limit]]
+    messages = [f"{'.'.join(str(part) for part in e['loc']) or 'report'}: {e['msg']}" for e in found[:limit]]
     return "; ".join(messages) + (f" (and {len(found) - limit} more)" if len(found) > limit else "")
 
 
 def load_report(run_dir: Path) -> RunReport:
-    """Read and check the result of a run folder.
+    """Read and check the `report.json` of a run folder.
 
     Args:
         run_dir: A folder that `skd-edge compress` wrote.
 
+    Returns:
+        The report.
+
     Raises:
-        UserError: The file is missing, is no JSON, or is no result that this version reads.
+        UserError: The file is missing, is not JSON, or is not a report that this version can read.
     """
     path = Path(run_dir) / REPORT_FILE
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(
-            f"{run_dir} has no {REPORT_FILE}: it is no run of skd-edge, or one that has not finished; "
-            "run `skd-edge compress` into it first (finished jobs are found again)"
+            f"{run_dir} has no {REPORT_FILE}: it is not a run folder of skd-edge, or the run has not finished; "
+            "run `skd-edge compress` with this folder as --out (finished jobs are not trained again)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     try:
         raw = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is broken ({error}); run `skd-edge compress` again, it resumes") from error
+        raise UserError(f"{path} is not valid JSON ({error}); run `skd-edge compress` again, it resumes") from error
     return parse_report(raw, source=str(path))
 
 
@@ -487,5 +595,5 @@ _T = TypeVar("_T")
 
 
 def first_not_none(*values: _T | None) -> _T | None:
-    """The first value that is not None (0 and the empty text count as values)."""
+    """The first value that is not None, or None. 0 and the empty string count as values."""
     return next((value for value in values if value is not None), None)

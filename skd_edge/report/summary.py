@@ -1,4 +1,4 @@
-"""What the page and the Markdown both say: derived once from the result, in words and numbers."""
+"""Sentences and numbers that both the HTML page and the Markdown report contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from skd_edge.report.schema import CandidateReport, RunReport, first_not_none
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """One tile of the band at the top: a label, its number, and what qualifies it (pieces that break as wholes)."""
+    """One of the key numbers at the top of the report.
+
+    Attributes:
+        label: What the number is.
+        value: The number with its unit.
+        notes: Remarks below the number; a line break may come between two of them, but not within one.
+    """
 
     label: str
     value: str
@@ -20,14 +26,14 @@ class KeyNumber:
 
 @dataclass(frozen=True)
 class NumberedCandidate:
-    """A candidate with the number that stands for it in the chart and in the table (from 1)."""
+    """A candidate with its number in the chart and in the table, from 1."""
 
     number: int
     candidate: CandidateReport
 
     @property
     def status_label(self) -> str:
-        """What makes it special, in one word; empty for the rest."""
+        """Its status for the table: "chosen", "not trained", "ruled out", "front", or empty."""
         if self.candidate.chosen:
             return "chosen"
         if not self.candidate.trained:
@@ -38,7 +44,7 @@ class NumberedCandidate:
 
 
 def number_candidates(report: RunReport) -> list[NumberedCandidate]:
-    """The candidates in the order of the table: the chosen one, then by accuracy, then the untrained by latency."""
+    """The candidates in the order of the table: the chosen one, the trained by accuracy, the untrained by latency."""
 
     def sort_key(c: CandidateReport) -> tuple[bool, bool, float, float, str]:
         return (not c.chosen, c.accuracy is None, -(c.accuracy or 0.0), c.p50_ms or 0.0, c.name)
@@ -49,36 +55,42 @@ def number_candidates(report: RunReport) -> list[NumberedCandidate]:
 
 
 def find_chosen_candidate(report: RunReport) -> CandidateReport | None:
-    """The entry of `candidates` that was chosen; None when nothing was, or when it is not listed."""
+    """The chosen entry of `candidates`; None if no candidate was chosen or the chosen one is not listed."""
     return next((n.candidate for n in number_candidates(report) if n.candidate.chosen), None)
 
 
 def find_teacher_baseline(report: RunReport) -> CandidateReport | None:
-    """The baseline that is the teacher: by the name at the root of the chosen path, else the first baseline."""
+    """The baseline with the name of the first network of the chosen path, else the first baseline; None without any."""
     roots = {"teacher"} | ({report.chosen.path[0]} if report.chosen and report.chosen.path else set())
     named = (b for b in report.baselines if b.student in roots or b.name.split(" ")[0] in roots)
     return first_not_none(next(named, None), next(iter(report.baselines), None))
 
 
 def format_headline(report: RunReport) -> str:
-    """The first line: what to ship."""
+    """The headline: what to ship."""
     if report.headline:
         return report.headline
     if report.chosen:
-        return f"Ship {report.chosen.name}: {f.format_percent(report.chosen.accuracy)} at {f.format_milliseconds(report.chosen.p50_ms)}."
+        accuracy, latency = f.format_percent(report.chosen.accuracy), f.format_milliseconds(report.chosen.p50_ms)
+        return f"Ship {report.chosen.name}: {accuracy} at {latency}."
     return "Nothing to ship: no candidate meets the recipe's constraints."
 
 
 def format_reason(report: RunReport) -> str:
-    """The reason behind the first line."""
+    """The reason for the headline: why the candidate was chosen, or why none was."""
     if report.chosen:
         return report.chosen.why
     reasons = sorted({c.reason for c in report.candidates if c.reason})
-    return "Why not: " + "; ".join(reasons[:4]) + "." if reasons else ""
+    return "Reasons: " + "; ".join(reasons[:4]) + "." if reasons else ""
 
 
 def compare_with_teacher(report: RunReport) -> tuple[float | None, float | None]:
-    """How many times faster than the teacher the chosen one is, and how many points it lost (negative: gained)."""
+    """The chosen candidate against the teacher.
+
+    Returns:
+        The teacher's p50 divided by the candidate's, and the teacher's accuracy minus the candidate's, in points; None
+        where a number is unknown.
+    """
     chosen, teacher = report.chosen, find_teacher_baseline(report)
     if chosen is None or teacher is None:
         return None, None
@@ -89,16 +101,16 @@ def compare_with_teacher(report: RunReport) -> tuple[float | None, float | None]
 
 
 def format_points_lost(lost: float | None) -> str:
-    """Points against the teacher, in words."""
+    """The difference in accuracy to the teacher, as text."""
     if lost is None:
         return f.UNKNOWN
     if abs(lost) < 0.05:
-        return "level with the teacher"
+        return "as accurate as the teacher"
     return f"{abs(lost):.1f} points {'lost' if lost > 0 else 'gained'}"
 
 
 def build_key_numbers(report: RunReport) -> list[KeyNumber]:
-    """The band of key numbers; empty when nothing was chosen."""
+    """The key numbers at the top of the report; empty if no candidate was chosen."""
     chosen = report.chosen
     if chosen is None:
         return []
@@ -118,7 +130,7 @@ def build_key_numbers(report: RunReport) -> list[KeyNumber]:
     ]
     ratio, lost = compare_with_teacher(report)
     if ratio is not None or lost is not None:
-        band.append(KeyNumber("Against the teacher", _format_speed_ratio(ratio), (format_points_lost(lost),)))
+        band.append(KeyNumber("Compared with the teacher", _format_speed_ratio(ratio), (format_points_lost(lost),)))
     return band
 
 
@@ -138,30 +150,30 @@ def _format_precision_and_runtime(report: RunReport) -> tuple[str, ...]:
 
 
 def format_resolution(report: RunReport) -> str:
-    """How small a difference the validation set can show."""
+    """A sentence on the smallest difference that the validation clips can show; empty if unknown."""
     known = report.resolution
     if known is None:
         return ""
     if known.text or known.points is None:
         return known.text
-    clips = f"{known.n} validation clips" if known.n else "The validation set"
-    return f"{clips} resolve differences of about ±{known.points:.1f} points; smaller ones are noise."
+    clips = f"{known.n} validation clips" if known.n else "The validation clips"
+    return f"{clips} can show differences of about {known.points:.1f} points; smaller differences may be chance."
 
 
 def format_test_accesses(report: RunReport) -> str:
-    """How often the test set has been looked at."""
+    """A sentence on how often the test set has been evaluated; empty if unknown."""
     test = report.test
     if test is None:
-        return "The test set was not looked at in this run."
+        return "The test set was not evaluated in this run."
     if test.looks is None:
         return ""
     name = f" ({test.hash[:12]})" if test.hash else ""
-    warning = " Each look after the first makes its number a little more optimistic." if test.looks > 1 else ""
-    return f"This test set{name} has been looked at {f.format_times(test.looks)} on this machine.{warning}"
+    warning = " Each evaluation after the first makes the result slightly more optimistic." if test.looks > 1 else ""
+    return f"This test set{name} has been evaluated {f.format_times(test.looks)} on this machine.{warning}"
 
 
 def find_top_confusions(report: RunReport, limit: int = 5) -> list[tuple[str, str, int]]:
-    """The most frequent mistakes on the test set: true class, predicted class, clips."""
+    """The most frequent mistakes on the test set: true class, predicted class, number of clips."""
     if report.test is None:
         return []
     names = class_names(report)
@@ -175,7 +187,7 @@ def find_top_confusions(report: RunReport, limit: int = 5) -> list[tuple[str, st
 
 
 def class_names(report: RunReport) -> list[str]:
-    """The classes in the order of the confusion matrix, filled up with numbers where names are missing."""
+    """The classes in the order of the confusion matrix; a class without a name is called "class 3", for example."""
     if report.test is None:
         return list(report.data.classes) if report.data else []
     names = [c.name for c in report.test.per_class] or (list(report.data.classes) if report.data else [])

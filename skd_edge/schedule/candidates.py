@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from skd_bench.benchmark.latency import LatencyResult
+from skd_bench.errors import UserError
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import Precision, Runtime
 
@@ -140,3 +142,14 @@ def find_fastest_latencies(recipe: Recipe, p50_ms: Mapping[str, float]) -> dict[
         if times := [p50_ms[name] for name in names if name in p50_ms]:
             found[student.name] = min(times)
     return found
+
+
+def median_ms(latency: LatencyResult) -> float:
+    """Median milliseconds.
+
+    Raises:
+        UserError: It was not measured.
+    """
+    if latency.p50 is None:
+        raise UserError(f"{latency.name} was not measured: no query came back; raise bench.queries")
+    return latency.p50.value

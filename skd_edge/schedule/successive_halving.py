@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
@@ -37,41 +37,71 @@ RecordEvent = Callable[..., None]
 _BEST_PREDECESSORS = 2  # predecessors that a student tries to the end
 
 
-@dataclass
 class Search:
-    """What is trained, step by step; ``pruned`` says of every cascade that was not trained to the end why.
+    """Which jobs are trained, step by step: `ask` for the next ones, `tell` their results.
 
-    Attributes:
+    ``pruned`` has the reason of every cascade that is not trained to the end.
+
+    Args:
         job_factory: makes the jobs.
         students: those within the budget.
         p50_ms: of each student at its fastest precision, by name.
         groups: ``(N,)`` source videos of the validation clips, for paired intervals.
         record_event: ``(event, **facts)``: where decisions go with their reasons.
+
+    Attributes:
         pruned: the reason of every cascade that was given up, by its path from the teacher.
     """
 
-    job_factory: JobFactory
-    students: Sequence[NetworkSpec]
-    p50_ms: Mapping[str, float]
-    groups: NDArray[np.int64]
-    record_event: RecordEvent = lambda event, **facts: None
-    pruned: dict[CascadePath, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        job_factory: JobFactory,
+        students: Sequence[NetworkSpec],
+        p50_ms: Mapping[str, float],
+        groups: NDArray[np.int64],
+        record_event: RecordEvent = lambda event, **facts: None,
+    ) -> None:
+        self.job_factory, self.students, self.p50_ms = job_factory, students, p50_ms
+        self.groups, self.record_event = groups, record_event
+        self.pruned: dict[CascadePath, str] = {}
+        self._batches = self._iter_job_batches()
+        self._results: JobResults | None = None
 
     @property
     def recipe(self) -> Recipe:
         """The recipe, its proposals written out."""
         return self.job_factory.recipe
 
-    def iter_job_batches(self) -> JobBatches:
-        """Lists of nodes to train, teachers first; the finished ones, by hash, are sent back for each list.
+    def ask(self) -> list[TrainingJob]:
+        """The jobs to train next, teachers first; none where the search is finished.
 
-        May be begun again: what is finished is found by its hash.
+        What is finished already is found by its hash, so a search may be begun again.
         """
-        self.pruned.clear()
-        if not self.recipe.uses_successive_halving:
+        results, self._results = self._results, None
+        try:
+            return next(self._batches) if results is None else self._batches.send(results)
+        except StopIteration:
+            return []
+
+    def tell(self, results: Iterable[JobResult]) -> None:
+        """The results of the jobs that `ask` returned last; they decide what comes next."""
+        self._results = {result.job.hash: result for result in results}
+
+    def _iter_job_batches(self) -> JobBatches:
+        if self.recipe.uses_successive_halving:
+            yield from _SuccessiveHalving(self).iter_job_batches()
+        else:
             yield build_job_graph(self.job_factory, self.students)
-            return
-        yield from _SuccessiveHalving(self).iter_job_batches()
+
+
+def run_search(search: Search, train: Callable[[list[TrainingJob]], list[JobResult]]) -> list[JobResult]:
+    """Train what a search asks for, until it asks for nothing more; the results in the order of training."""
+    results: list[JobResult] = []
+    while jobs := search.ask():
+        new_results = train(jobs)
+        search.tell(new_results)
+        results += new_results
+    return results
 
 
 class _SuccessiveHalving:

@@ -1,5 +1,6 @@
-"""A tiny network, real videos and a whole bundle, for the tests of what runs on a device."""
+"""A tiny network, real videos, bundles and signing keys, for the tests of the code that runs on a device."""
 
+import subprocess
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from skd_bench.files import sha256_file
 from skd_bench.video.types import Preprocessing, Sampling
 
 FRAMES, SIZE = 4, 16
+RATE = 10
 CLASSES = ["dark", "bright", "green"]
 
 
@@ -41,7 +43,7 @@ def brightness_network(path: Path, *, bias: float = 0.0, shape=(3, FRAMES, SIZE,
 
 
 def grey_video(path: Path, value: int, count: int = 12) -> Path:
-    """A real H.264 file of one grey."""
+    """A real H.264 file whose frames all have the same grey."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=15)
         stream.width = stream.height = 32
@@ -53,8 +55,20 @@ def grey_video(path: Path, value: int, count: int = 12) -> Path:
     return path
 
 
+def grey_film(path: Path, greys) -> Path:
+    """A real H.264 file whose frame i has the grey `greys[i]`; 10 frames per second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "1"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for grey in greys:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), grey, np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
 def make_bundle(folder: Path, *, files=("fp32.onnx", "other.onnx"), samples: int = 0, bias: float = 0.0) -> Path:
-    """A bundle whose artefacts all tell dark from bright."""
+    """A bundle whose artefacts all distinguish dark videos from bright ones."""
     artefacts = []
     for file in files:
         path = brightness_network(folder / "artefacts" / file, bias=bias)
@@ -94,6 +108,18 @@ def video():
 
 
 @pytest.fixture
+def film_greys():
+    """Writes a video of given greys: see `grey_film`."""
+    return grey_film
+
+
+@pytest.fixture
+def ramp(tmp_path) -> Path:
+    """A video of 5 s at 10 frames per second, whose frame i has the grey 4 i."""
+    return grey_film(tmp_path / "ramp.mp4", [4 * i for i in range(50)])
+
+
+@pytest.fixture
 def bundle(tmp_path) -> Path:
     """A bundle of two artefacts, in a folder with spaces and non-ASCII letters."""
     return make_bundle(tmp_path / "mein Bündel")
@@ -101,11 +127,20 @@ def bundle(tmp_path) -> Path:
 
 @pytest.fixture
 def broken_bundle(tmp_path) -> Path:
-    """A bundle whose network answers NaN, with a sample clip."""
+    """A bundle whose network outputs NaN, with a sample clip."""
     return make_bundle(tmp_path / "broken", files=("fp32.onnx",), samples=1, bias=float("nan"))
 
 
 @pytest.fixture
 def bundle_with_samples(tmp_path) -> Path:
-    """The same with one artefact and two sample clips."""
+    """A bundle of one artefact and two sample clips."""
     return make_bundle(tmp_path / "sampled", files=("fp32.onnx",), samples=2)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """Private keys of anna and of a stranger, and a list of signers with only anna."""
+    for name in ("anna", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", tmp_path / name], check=True)
+    (tmp_path / "signers").write_text(f"anna@example.org {(tmp_path / 'anna.pub').read_text()}")
+    return tmp_path

@@ -9,7 +9,7 @@ from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_atomic, write_json
 
 
-def test_text_and_bytes_are_written_as_they_are(tmp_path):
+def test_text_and_bytes_are_written_unchanged(tmp_path):
     assert write_atomic(tmp_path / "a" / "b.txt", "für\n").read_bytes() == "für\n".encode()
     assert write_atomic(tmp_path / "c", b"\0\r\n").read_bytes() == b"\0\r\n"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b.txt", "c"]
@@ -25,7 +25,7 @@ def test_a_file_is_replaced_whole_and_readable_by_others(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = tmp_path / "x.json"
     write_json(path, {"old": True})
     with pytest.raises(ValueError, match="JSON"):
@@ -37,13 +37,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "x.json"]
 
 
-def test_a_path_through_a_file_is_told(tmp_path):
+def test_a_path_through_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_atomic(tmp_path / "file" / "inside", "text")
 
 
-def test_a_long_name_still_fits(tmp_path):
+def test_a_name_of_250_characters_can_be_written(tmp_path):
     assert write_atomic(tmp_path / ("n" * 250), b"x").read_bytes() == b"x"
 
 

@@ -25,7 +25,7 @@ HEAVY = (
 )
 
 
-def test_importing_everything_brings_nothing_heavy():
+def test_importing_every_module_loads_no_heavy_package():
     assert "skd_bench.runtimes.ort" in MODULES
     assert len(MODULES) >= 15
     code = (

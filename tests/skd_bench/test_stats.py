@@ -16,6 +16,7 @@ from skd_bench.stats import (
     percentile_interval,
     ratio_of_medians,
     resolvable_points,
+    wilson_interval,
 )
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
@@ -62,7 +63,7 @@ def test_the_median_is_the_nearest_rank():
 
 
 @pytest.mark.parametrize(("n", "q"), [(64, 90), (200, 90), (662, 99), (1200, 99), (5000, 99)])
-def test_the_tail_drops_what_early_stopping_allows(n, q):
+def test_a_tail_percentile_drops_as_many_samples_as_early_stopping_allows(n, q):
     t = max(t for t in range(n) if binom.cdf(t, n, 1 - q / 100) <= 0.01)
     got = percentile_interval([np.arange(float(n))], q)
     assert got.value == n - t  # sorted 0..n-1, the t - 1 largest dropped
@@ -72,7 +73,7 @@ def test_the_tail_estimate_covers_the_true_percentile_almost_always():
     true = math.exp(1 + 0.3 * 1.2815515655446004)
     rng = np.random.default_rng(5)
     below = sum(percentile_interval([rng.lognormal(1, 0.3, 200)], 90, resamples=1).value < true for _ in range(400))
-    assert below <= 12  # 1 % expected, 3 % would be far out
+    assert below <= 12  # 1 % expected; 3 % would be far too many
 
 
 def test_slow_processes_widen_the_interval():
@@ -82,7 +83,7 @@ def test_slow_processes_widen_the_interval():
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
-def test_percentiles_repeat_and_do_not_mind_the_order_of_samples():
+def test_percentiles_are_deterministic_and_independent_of_the_order_of_samples():
     samples = lognormal(5, 100)
     shuffled = [np.random.default_rng(1).permutation(s) for s in samples]
     assert percentile_interval(samples, 90) == percentile_interval(samples, 90) == percentile_interval(shuffled, 90)
@@ -94,7 +95,7 @@ def test_an_impossible_percentile_is_refused(q):
         percentile_interval([np.arange(100.0)], q)
 
 
-def test_a_sample_that_is_no_number_is_refused():
+def test_a_sample_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="finite"):
         percentile_interval([[1.0, float("nan")] * 50], 50)
 
@@ -110,10 +111,10 @@ def test_a_ratio_is_paired_by_process():
     assert ratio_of_medians(b, a).value == pytest.approx(1 / 1.3)
 
 
-def test_a_ratio_without_spread_is_none_and_a_wrong_one_is_refused():
+def test_a_ratio_with_too_few_samples_is_none_and_a_wrong_one_is_refused():
     assert ratio_of_medians([np.ones(50)], [np.ones(50)]) is None
     assert ratio_of_medians([np.ones(5)] * 2, [np.ones(5)] * 2) is None
-    with pytest.raises(ValueError, match="2 and 1"):
+    with pytest.raises(ValueError, match="not from 2 and 1"):
         ratio_of_medians([np.ones(50)] * 2, [np.ones(50)])
     with pytest.raises(ValueError, match="above 0"):
         ratio_of_medians([np.ones(50)] * 2, [np.zeros(50)] * 2)
@@ -123,7 +124,7 @@ def test_a_ratio_without_spread_is_none_and_a_wrong_one_is_refused():
 @quick
 @given(st.lists(finite, min_size=1, max_size=80), st.integers(0, 5))
 def test_the_mean_lies_in_its_interval_and_within_the_values(values, seed):
-    assume(set(values) not in ({0.0}, {1.0}))  # a perfect score has its own bound, tested below
+    assume(set(values) not in ({0.0}, {1.0}))  # a perfect score has another bound, tested below
     got = mean_interval(values, seed=seed, resamples=200)
     assert got.value == pytest.approx(np.mean(values), abs=1e-6)
     assert got.low <= got.value <= got.high
@@ -138,7 +139,7 @@ def test_the_interval_of_an_accuracy_is_about_the_normal_one():
 
 
 @pytest.mark.parametrize("n", [1, 20, 330])
-def test_a_perfect_score_keeps_the_exact_bound(n):
+def test_a_perfect_score_gets_the_exact_bound(n):
     bound = binomtest(n, n).proportion_ci(method="exact").low
     assert mean_interval(np.ones(n)).low == pytest.approx(bound)
     assert mean_interval(np.zeros(n)).high == pytest.approx(1 - bound)
@@ -152,39 +153,39 @@ def test_groups_that_agree_count_as_one_observation():
     assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(5, rel=0.2)  # sqrt(25)
 
 
-def test_groups_of_unequal_size_weigh_by_their_clips():
+def test_groups_of_unequal_size_are_weighted_by_their_clips():
     got = mean_interval([1, 0, 0, 0], ["a", "b", "b", "b"], resamples=500)
     assert got.value == 0.25
     assert (got.low, got.high) == (0, 1)
 
 
-def test_large_inputs_stay_within_the_table(monkeypatch):
+def test_a_smaller_resampling_table_gives_the_same_interval(monkeypatch):
     values = np.random.default_rng(0).random(500)
     whole = mean_interval(values, resamples=300)
     monkeypatch.setattr(stats, "_MAX_TABLE_ELEMENTS", 5000)
     assert mean_interval(values, resamples=300) == whole
 
 
-def test_nothing_to_average_is_told():
+def test_a_mean_of_no_clips_is_refused():
     with pytest.raises(UserError, match="no clip"):
         mean_interval([])
 
 
 def test_a_wrong_number_of_groups_is_refused():
-    with pytest.raises(ValueError, match="3 values cannot have 2"):
+    with pytest.raises(ValueError, match="3 values need as many group labels, not 2"):
         mean_interval([1, 2, 3], ["a", "b"])
 
 
 # ------------------------------------------------------------------------------------------------- two models at once
 @quick
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=100))
-def test_a_paired_difference_changes_sign_when_the_models_change_places(pairs):
+def test_a_paired_difference_changes_sign_when_the_models_are_swapped(pairs):
     a, b = (np.array(side, float) for side in zip(*pairs, strict=True))
-    forth, back = paired_difference(a, b, resamples=300), paired_difference(b, a, resamples=300)
-    assert forth.value == pytest.approx(-back.value)
-    assert forth.low == pytest.approx(-back.high)
-    assert forth.high == pytest.approx(-back.low)
-    assert forth.value == pytest.approx(a.mean() - b.mean())
+    forward, backward = paired_difference(a, b, resamples=300), paired_difference(b, a, resamples=300)
+    assert forward.value == pytest.approx(-backward.value)
+    assert forward.low == pytest.approx(-backward.high)
+    assert forward.high == pytest.approx(-backward.low)
+    assert forward.value == pytest.approx(a.mean() - b.mean())
 
 
 @quick
@@ -202,7 +203,7 @@ def test_pairing_is_narrower_than_two_separate_means():
 
 
 def test_different_clips_cannot_be_paired():
-    with pytest.raises(ValueError, match="3 and 2"):
+    with pytest.raises(ValueError, match="A has 3, B 2"):
         paired_difference([1, 0, 1], [1, 0])
     with pytest.raises(ValueError, match="same clips"):
         mcnemar_p_value([1, 0, 1], [1, 0])
@@ -227,3 +228,12 @@ def test_330_clips_at_87_percent_resolve_about_3_6_points():
 def test_impossible_resolutions_are_refused(n, p):
     with pytest.raises(ValueError, match="needs n >= 1"):
         resolvable_points(n, p)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"), [(5, 10, 0.2366, 0.7634), (0, 10, 0, 0.2775), (10, 10, 0.7225, 1)]
+)
+def test_wilson_intervals_have_the_published_values(hits, n, low, high):
+    assert wilson_interval(hits, n) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    with pytest.raises(ValueError, match="hits <= n"):
+        wilson_interval(n + 1, n)

@@ -118,7 +118,7 @@ def _kill_after_jobs(words: list[str], journal: Path, jobs: int, places: dict[st
 def tiny_clips() -> Any:
     """Clips in memory, as a store gives them: 48 training, 20 validation and 20 test clips, ``(N, 4, 16, 16, 3)``."""
     from skd_edge.data.sources.synthetic import render_clip
-    from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+    from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 
     motions = ("move_left", "move_right", "spin_cw", "blink")
 
@@ -127,4 +127,4 @@ def tiny_clips() -> Any:
         clips = np.stack([render_clip(motions[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
         return ClipSplit(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
 
-    return ClipDataset(motions, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")
+    return ClipDataset(motions, split(0, 48, "train"), split(48, 20, "val"), SealedSplit(split(68, 20, "test")), (), "in memory")

@@ -1,5 +1,6 @@
+"""Artefacts: which files are written, when they are reused, and what their metadata says."""
+
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import numpy_helper
@@ -12,7 +13,6 @@ from skd_export.analysis.parity import compute_parity, compute_torch_logits
 from skd_export.exporter import QuantizationConfig, make_artefacts, read_metadata
 from skd_export.graph.onnx_export import load_onnx
 from skd_export.graph.uint8_input import Uint8Input
-from skd_export.quantization.calibration import choose_chunk_size
 from skd_export.quantization.quantize import count_executed_operators
 from skd_export.quantization.sensitivity import compute_onnx_logits
 
@@ -30,26 +30,26 @@ def state(folder):
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.iterdir())}
 
 
-def test_files_and_what_is_known_about_them(network, batches, tmp_path):
+def test_files_and_their_metadata(network, batches, tmp_path):
     paths = make(network, tmp_path, batches)
     assert {k: p.name for k, p in paths.items()} == {"fp32": "fp32.onnx", "int8": "int8.onnx"}
     assert read_metadata(paths["int8"])["operators"]["QLinearConv"] == 4
     assert read_metadata(paths["fp32"])["operators"]["Conv"] == 4
 
 
-def test_second_call_touches_nothing(network, batches, tmp_path):
+def test_a_second_call_writes_nothing(network, batches, tmp_path):
     make(network, tmp_path, batches)
     before = state(tmp_path)
 
     def never():
-        raise AssertionError("calibration clips were asked for though the file is there")
+        raise AssertionError("calibration clips were requested although the file is up to date")
 
     make(network, tmp_path, never)
     assert state(tmp_path) == before
 
 
 @pytest.mark.parametrize("change", ["weights", "calibration", "damage", "range"])
-def test_what_changed_is_made_again(network, batches, tmp_path, change):
+def test_a_file_is_written_again_if_its_inputs_change(network, batches, tmp_path, change):
     paths = make(network, tmp_path, batches, reduce_range=False)
     before = paths["int8"].read_bytes()
     more = {"reduce_range": False}
@@ -62,28 +62,28 @@ def test_what_changed_is_made_again(network, batches, tmp_path, change):
         more["reduce_range"] = True
     else:
         paths["int8"].write_bytes(before[:-1])
-    asked = []
-    make(network, tmp_path, lambda: asked.append(1) or batches(), **more)
-    assert asked == [1]
+    requests = []
+    make(network, tmp_path, lambda: requests.append(1) or batches(), **more)
+    assert requests == [1]
     assert (paths["int8"].read_bytes() == before) == (change in ("calibration", "damage"))
 
 
-def test_int8_alone_makes_its_source_too(network, batches, tmp_path):
+def test_int8_alone_also_writes_the_fp32_file(network, batches, tmp_path):
     assert list(make(network, tmp_path, batches, ["int8"])) == ["int8"]
     assert (tmp_path / "fp32.onnx").is_file()
 
 
-def test_impossible_wishes(network, tmp_path):
+def test_impossible_requests_are_refused(network, tmp_path):
     with pytest.raises(UserError, match="calibration"):
         make(network, tmp_path, None, ["int8"])
-    with pytest.raises(UserError, match="'int4' is not known"):
+    with pytest.raises(UserError, match="unknown precision 'int4'; choose from fp32, fp16, int8, int8-trt"):
         make(network, tmp_path, None, ["int4"])
-    with pytest.raises(UserError, match="nothing is noted"):
+    with pytest.raises(UserError, match=r"fp32\.json, the metadata of .*fp32\.onnx, is missing or unreadable"):
         read_metadata(tmp_path / "fp32.onnx")
 
 
 # ---------------------------------------------------------------------------------------------- contract, precision
-def test_files_of_frames_answer_as_files_of_clips_do(network, batches, tmp_path):
+def test_files_of_frames_give_the_logits_of_files_of_clips(network, batches, tmp_path):
     how = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
     plain = make(network, tmp_path / "a", batches)
     framed = make(network, tmp_path / "b", batches, frames=Uint8Input(how))
@@ -95,15 +95,15 @@ def test_files_of_frames_answer_as_files_of_clips_do(network, batches, tmp_path)
             session.run(pixels), compute_onnx_logits(plain[precision], normalise(pixels, how)), rtol=1e-4, atol=1e-4
         )
     before = state(tmp_path / "b")
-    make(network, tmp_path / "b", lambda: pytest.fail("made again"), frames=Uint8Input(how))
+    make(network, tmp_path / "b", lambda: pytest.fail("the file was written again"), frames=Uint8Input(how))
     assert state(tmp_path / "b") == before
 
 
 def test_every_precision_is_close_to_the_network(network, batches, clips, tmp_path):
-    told = []
-    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt"), log=told.append)
-    assert len(told) == 1  # one calibration serves both INT8 files
-    assert "chunks of 8 clips: up to" in told[0]
+    lines = []
+    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt"), log=lines.append)
+    assert len(lines) == 1  # one calibration serves both INT8 files
+    assert "chunks of 8 clips: up to" in lines[0]
     held_out = clips(64, 5)
     reference = compute_torch_logits(network, [held_out])
     for precision, path in made.items():
@@ -122,12 +122,12 @@ def test_tensorrts_int8_file_is_symmetric_and_has_no_integer_bias(network, batch
     assert {values[n.input[0]].dtype for n in dequantised if n.input[0] in values} == {np.dtype(np.int8)}
 
 
-def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, batches, tmp_path):
-    seen = []
+def test_sensitive_layers_stay_in_fp32_until_the_file_is_within_bounds(network, batches, tmp_path):
+    counts = []
 
     def refuse(path, precision):
         convolutions = count_executed_operators(path).get("QLinearConv", 0)
-        seen.append(convolutions)
+        counts.append(convolutions)
         return f"{convolutions} are too many" if convolutions > 3 else None
 
     path = make(network, tmp_path, batches, ("int8",), find_violation=refuse)["int8"]
@@ -137,19 +137,12 @@ def test_costly_layers_stay_in_fp32_until_the_file_is_within_bounds(network, bat
     errors = [s["error"] for s in known["sensitivity"]]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > errors[-1] > 0
-    assert seen[0] == 4
-    assert seen[-1] <= 3
+    assert counts[0] == 4
+    assert counts[-1] <= 3
 
 
-def test_a_file_that_cannot_be_saved_keeps_all_its_layers(network, batches, tmp_path):
+def test_a_file_that_stays_outside_its_bounds_has_all_layers_quantised(network, batches, tmp_path):
     path = make(network, tmp_path, batches, ("int8",), find_violation=lambda path, precision: "never")["int8"]
     assert read_metadata(path)["excluded"] == []
     assert read_metadata(path)["operators"]["QLinearConv"] == 4
-    assert len(read_metadata(path)["tried"]) == 3  # all layers, then one and two of five left out
-
-
-def test_memory_is_bounded_by_smaller_chunks(fp32):
-    model = onnx.shape_inference.infer_shapes(load_onnx(fp32))
-    assert choose_chunk_size(model) == 8
-    model.graph.value_info[0].type.tensor_type.shape.dim[0].dim_value = 2**26
-    assert choose_chunk_size(model) == 1
+    assert len(read_metadata(path)["tried"]) == 3  # all layers, then without one and two of five

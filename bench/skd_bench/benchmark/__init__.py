@@ -1,1 +1,1 @@
-"""Benchmark."""
+"""Latency, throughput and energy of artefacts on this machine."""

@@ -1,4 +1,4 @@
-"""Everything about a bundle that can be weighed on this machine, in one result."""
+"""Benchmark a bundle on this machine: latency, loads, energy and clip preparation, in one result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from skd_bench.inference.predict import predict
 from skd_bench.runtimes.base import make_random_clip
 from skd_bench.video.clip import decode_clip, prepare_input
 
-SCHEMA = 2  # 2: rows have a name, a split, scenarios; not_run; samples
+SCHEMA = 2  # Schema 2 added `name`, `split` and `scenarios` to the rows, and `not_run` and `samples_ms`.
 _DECODE_REPEATS = 5
 
 
@@ -38,34 +38,37 @@ def benchmark_bundle(
     extra: LoadScenarios | None = None,
     engines: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Check a bundle's hashes, then measure every artefact of it on this machine.
+    """Check a bundle's hashes, then measure each of its artefacts on this machine.
 
     Args:
         bundle: The bundle's folder.
-        processes: Fresh processes.
-        queries: Timed queries for each artefact in each process.
-        threads: Threads a query may use.
-        progress: Called with (processes done, processes in all), for each of the up to three passes.
-        measure: Called as `measure_latency` is; a wrapper of it can keep what is measured.
-        extra: Further scenarios, batches and runtimes.
-        engines: Engines that `skd-edge build` made, measured beside the bundle's files, with CUDA graphs and without.
+        processes: Number of fresh processes, at least 1.
+        queries: Timed queries of each artefact in each process, at least 1.
+        threads: Threads that a query may use, at least 1.
+        progress: Called with (processes finished, all processes), for each of the one to three passes.
+        measure: Has the interface of `measure_latency`. A wrapper of it can store each measurement.
+        extra: Further scenarios, batch sizes and runtimes.
+        engines: Engines built by `skd-edge build`. They are measured beside the bundle's files, with CUDA graphs and
+            without.
 
     Returns:
-        What JSON can write: `schema`, `bundle`, `name`, `created_by`, `device` (the card), `device_id`, `after` (load
-        and temperature), `threads`, `queries`, `contract` (frames, size), `artefacts` (each with `name`, `file`,
-        `default`, `student`, `path`, `precision`, `runtime`, `bytes`, `facts`, `latency`, `split` (where a query's time
-        goes), `energy`, `claimed` (the manifest's own numbers), `same_device` (whether those are comparable), and where
-        asked `scenarios`, `batches`, `bound`), `not_run` (`name`, `runtime`, `reason`: what was asked and cannot run
-        here), `clips` (decoding and preprocessing of the sample clips, milliseconds, or None), `samples_ms` (every
-        sample: a list for each process, by name), `notes`.
+        A JSON object: `schema`, `bundle`, `name`, `created_by`, `device` (the device info), `device_id`, `after` (the
+        device state at the end), `threads`, `queries`, `contract` (frames, size), `artefacts`, `not_run` (requested
+        rows that cannot run here: `name`, `runtime`, `reason`), `clips` (median milliseconds of decoding and
+        preprocessing the sample clips, or None), `samples_ms` (all samples by row name, one list for each process) and
+        `notes`. Each row of `artefacts` has `name`, `file`, `default`, `student`, `path`, `precision`, `runtime`,
+        `bytes`, `facts` (what the session reports), `latency`, `split` (the parts of a query's time), `energy`,
+        `claimed` (the manifest's own measurements), `same_device` (whether these are of this device) and, where
+        requested, `scenarios`, `batches` and `bound`.
 
     Raises:
-        UserError: The bundle is not as it was written, or cannot be run here.
+        UserError: A file of the bundle was changed or is missing, or the bundle cannot run here.
+        UsageError: `extra` names an unknown scenario or runtime, or a number out of range.
     """
     bundle, extra = Path(bundle), (extra or LoadScenarios()).check_and_complete()
     manifest = Manifest.load(bundle)
     if problems := find_bundle_problems(bundle):
-        raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
+        raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     rows, not_run = find_benchmark_targets(bundle, manifest, extra.runtimes, engines, threads)
     device_info = read_device_info()
     targets = [row.latency_target for row in rows]
@@ -106,7 +109,7 @@ def benchmark_bundle(
 
 
 def _measure_energy(row: BenchmarkTarget, meter: EnergyMeter | str, threads: int) -> dict[str, Any]:
-    """Joules for each clip, or the reason why they cannot be counted."""
+    """Joules per clip, or the reason why this machine cannot measure them."""
     if isinstance(meter, str):
         return {"reason": meter}
     with row.open_session(threads) as session:
@@ -116,7 +119,7 @@ def _measure_energy(row: BenchmarkTarget, meter: EnergyMeter | str, threads: int
 
 
 def _measure_clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | None:
-    """Median milliseconds from a file to frames, and from frames to the network's input; None without samples or av."""
+    """Median milliseconds of decoding and of preprocessing a sample clip; None without sample clips or without av."""
     if not manifest.samples or find_spec("av") is None:
         return None
     decode, prepare = [], []
@@ -139,12 +142,12 @@ def _measure_clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | No
 
 def _build_decoder_notes(manifest: Manifest) -> list[str]:
     if manifest.samples and find_spec("av") is None:
-        return ["decoding was not measured: av is not installed here; pip install av"]
+        return ["decoding was not measured: av is not installed here; install it with: pip install av"]
     return []
 
 
 def _find_broken_answers(bundle: Path, manifest: Manifest, threads: int) -> list[str]:
-    """Sample clips to which the default file answers with NaN or an infinity, by name."""
+    """The error for each sample clip whose logits from the default file contain NaN or an infinity."""
     if not manifest.samples or find_spec("av") is None:
         return []
     answers = predict(
@@ -154,14 +157,15 @@ def _find_broken_answers(bundle: Path, manifest: Manifest, threads: int) -> list
 
 
 def _build_notes(device_info: dict[str, Any], latency: dict[str, LatencyResult]) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Warnings about conditions that make the measurements unreliable."""
     notes = []
     cores, load = device_info["cores_usable"], device_info["load"]
     if load and cores and load[0] > cores / 2:
-        notes.append(f"the machine was busy when measuring began: load {load[0]} on {cores} usable cores")
+        notes.append(f"the machine was busy when the benchmark started: load {load[0]} on {cores} usable cores")
     unsteady = [name for name, figures in latency.items() if not figures.steady]
     if unsteady:
-        notes.append(f"never became steady (windows within 10 %): {', '.join(unsteady)}")
+        notes.append(f"latency did not settle within 10 % during warm-up: {', '.join(unsteady)}")
     if broken := [name for name, figures in latency.items() if not figures.finite]:
-        notes.append(f"answers NaN or an infinity to random clips; its milliseconds mean nothing: {', '.join(broken)}")
+        names = ", ".join(broken)
+        notes.append(f"the logits of random clips contain NaN or an infinity; do not use this latency: {names}")
     return notes

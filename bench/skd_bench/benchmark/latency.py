@@ -1,4 +1,4 @@
-"""Single-stream latency, measured in fresh processes that give every target its turn."""
+"""Single-stream latency, measured in fresh processes that run all targets in turns."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from skd_bench.stats import Interval, percentile_interval
 
 ProgressCallback = Callable[[int, int], None]
 WorkerJob = dict[str, Any]
-ENERGY_S = 10.0  # as many as a figure to report needs, after two of idling
+ENERGY_S = 10.0  # seconds of queries for one energy measurement, after two idle seconds
 
 
 @dataclass(frozen=True)
 class LatencyTarget:
-    """Something to measure.
+    """One file on one runtime, to be measured.
 
     Attributes:
-        name: Unlike every other target's.
+        name: Its name; the targets of one call must have different names.
         path: The artefact's file.
         runtime: The name of the runtime that runs it.
-        batch: Clips in a query.
-        without_turns: All its queries of a process in one go, instead of in turns with the other targets.
+        batch: Clips in a query, at least 1.
+        without_turns: Whether a process runs all its queries without a break, instead of in turns with other targets.
     """
 
     name: str
@@ -43,22 +43,22 @@ class LatencyTarget:
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """The milliseconds of one target's queries, network alone (no decoding, no preprocessing).
+    """The latency of one target in milliseconds, network only (without decoding and preprocessing).
 
     Attributes:
-        name: The target's.
-        samples_ms: Every sample, a list for each process, in the order of the queries.
+        name: The target's name.
+        samples_ms: All samples, one list for each process, in the order of the queries.
         p50: Median and 95 % interval over processes; None below 11 samples.
-        p90: None below 64 samples.
-        p99: None below 662 samples.
-        n: Samples in all.
-        load_ms: Time from the file to a session, median over the processes.
-        first_ms: The first query, median over the processes.
+        p90: 90th percentile and interval; None below 64 samples.
+        p99: 99th percentile and interval; None below 662 samples.
+        n: Number of samples over all processes.
+        load_ms: Time to load the file into a session, median over the processes.
+        first_ms: Time of the first query, median over the processes.
         steady: Whether the warm-up settled (within 10 %) in every process.
-        peak_mb: Most memory of a process that held this target alone; None where it was not measured.
-        finite: Whether its answers to random clips are numbers: the milliseconds of NaN are not to be believed.
-        joules: Of a clip above the idle machine's (`energy.joules_per_query`), with its 95 % interval; None where they
-            were not asked for.
+        peak_mb: Peak memory in MiB of a process that loaded only this target; None where it was not measured.
+        finite: Whether its logits of random clips are finite. Latency of a network that returns NaN is not usable.
+        joules: Energy of a clip above the idle machine's, with its 95 % interval (see
+            `skd_bench.device.energy.meter.measure_joules_per_query`); None where it was not requested.
     """
 
     name: str
@@ -75,7 +75,11 @@ class LatencyResult:
     joules: Interval | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The figures without the samples: `p50_ms` and `p50_interval` (None where there are too few), and so on."""
+        """A JSON object of all values except the samples.
+
+        Percentiles are `p50_ms` and `p50_interval` (None where there are too few samples), and so on. `finite` is
+        present only where it is False, `joules_per_clip` only where energy was requested.
+        """
         figures: dict[str, Any] = {"name": self.name, "n": self.n, "processes": len(self.samples_ms)}
         for label, p in (("p50", self.p50), ("p90", self.p90), ("p99", self.p99)):
             figures[f"{label}_ms"] = None if p is None else p.value
@@ -99,32 +103,35 @@ def measure_latency(
     progress: ProgressCallback | None = None,
     run_job: Callable[[WorkerJob], dict[str, Any]] | None = None,
 ) -> dict[str, LatencyResult]:
-    """Measure every target in the same fresh processes, in turns, so that a slow minute slows all of them.
+    """Measure the latency of targets in the same fresh processes.
+
+    The targets of a process run in turns, so that a disturbance of the machine affects all of them.
 
     Args:
-        targets: What to measure; names must differ.
-        threads: Threads a query may use.
-        processes: Fresh processes, one after the other.
-        queries: Timed queries for each target in each process.
-        seed: Of the random clips and of the order of turns.
-        memory: Also start one process for each target alone, for `peak_mb`.
-        energy: Also start one process for each target that counts its joules for `ENERGY_S` seconds, before all others:
-            where the machine has no meter, that is said at once.
-        progress: Called with (processes done, processes in all), first with 0.
-        run_job: Does one process' job; None: `in_fresh_process`. A wrapper of it can keep what is done.
+        targets: What to measure; their names must differ.
+        threads: Threads that a query may use, at least 1.
+        processes: Number of fresh processes, at least 1; they run one after the other.
+        queries: Timed queries of each target in each process, at least 1.
+        seed: Seed of the random clips and of the order of turns.
+        memory: Whether to also start one process for each target alone, to measure `peak_mb`.
+        energy: Whether to also start one process for each target that measures its energy for `ENERGY_S` seconds. These
+            processes run first, so that a machine without an energy meter is reported at once.
+        progress: Called with (processes finished, all processes), first with 0.
+        run_job: Runs the job of one process and returns its result; None: `run_in_fresh_process`. A wrapper of it can
+            store the results.
 
     Returns:
         The latency of each target by its name, in the order of the targets.
 
     Raises:
-        UserError: Two targets share a name, a number is below 1, a target cannot be loaded or run, or joules are asked
-            for where no meter is.
+        UserError: Two targets have the same name, a number is below 1, a target cannot be loaded or run, or energy is
+            requested and the machine has no energy meter.
     """
     names = [t.name for t in targets]
     if duplicates := sorted({n for n in names if names.count(n) > 1}):
-        raise UserError(f"two targets are called {duplicates[0]!r}; each needs its own name")
+        raise UserError(f"two targets are called {duplicates[0]!r}; give each target its own name")
     if min(threads, processes, queries) < 1:
-        raise UserError(f"threads, processes and queries start at 1, not {threads}, {processes} and {queries}")
+        raise UserError(f"threads, processes and queries must be at least 1, not {threads}, {processes} and {queries}")
     if not targets:
         return {}
     alone, counted = list(targets) if memory else [], list(targets) if energy else []
@@ -169,29 +176,29 @@ def _make_worker_job(targets: Sequence[LatencyTarget], threads: int, queries: in
 def run_in_fresh_process(
     job: WorkerJob, *, worker: str = "skd_bench.benchmark.worker", import_path: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Run one job of `measure_latency` in a process of its own.
+    """Run one job of `measure_latency` in a fresh process.
 
-    The package need not be installed: it is enough that it could be imported here, from a folder or from a zip.
+    This package need not be installed. It may also be imported from a folder or from a zip.
 
     Args:
-        job: See `worker.measure`.
-        worker: The module that does the job. A study that compares with a runtime of its own has its own.
-        import_path: Folders where that module is found, beside this package's own.
+        job: See `skd_bench.benchmark.worker.run_job`.
+        worker: The module that runs the job. A study that adds runtimes uses a worker of its own.
+        import_path: Folders to import that module from, besides the folder of this package.
 
     Returns:
-        What `worker.measure` gave.
+        The result of `skd_bench.benchmark.worker.run_job`.
 
     Raises:
-        UserError: The process failed; says why.
+        UserError: The process failed; the message is the last line of its standard error.
     """
     package_root = str(Path(__file__).parents[2])
     path = os.pathsep.join(p for p in (package_root, *import_path, os.environ.get("PYTHONPATH")) if p)
-    # numpy's own threads are never used by a worker, and each costs memory.
+    # A worker does not use numpy's own threads, and each of them would add to its peak memory.
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="skd-bench-") as folder:
         files = [str(Path(folder) / name) for name in ("job.json", "result.json")]
         Path(files[0]).write_text(json.dumps(job), "utf-8")
-        # -P: a file called random.py in the user's folder must not become part of the measurement.
+        # -P: without it, a file called random.py in the current folder would replace Python's own module.
         command = [sys.executable, "-P", "-m", worker, *files]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
@@ -201,14 +208,14 @@ def run_in_fresh_process(
 
 
 def _format_failure(done: subprocess.CompletedProcess[str]) -> str:
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
     if done.returncode < 0:
-        return f"a measuring process was killed by signal {-done.returncode} (out of memory?); it last said: {last}"
+        return f"a measuring process was killed by signal {-done.returncode} (out of memory?); its last output: {last}"
     return last
 
 
 def _summarise_latency(rows: list[dict[str, Any]], peak_mb: float | None) -> LatencyResult:
-    """One target's figures, from its row in every process."""
+    """The latency of one target from its row in the result of every process."""
     samples = [np.asarray(row["samples_ns"], np.float64) / 1e6 for row in rows]
     return LatencyResult(
         name=rows[0]["name"],

@@ -1,4 +1,4 @@
-"""What a pack brings home from a device: the latency of each file, known by its bytes, and the device's card."""
+"""The measurements of a pack: the latency of each file, identified by its sha256, and the device info."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skd_bench.typed_json import parse_typed_json
 SCHEMA = 1
 _MAX_BYTES = 1 << 28
 
-# As `latency.measure_latency` is called: (targets, threads=, processes=, queries=, progress=) to latencies by name.
+# The interface of `measure_latency`: (targets, threads=, processes=, queries=, progress=) to latencies by name.
 MeasureFunction = Callable[..., dict[str, LatencyResult]]
 
 
@@ -26,9 +26,9 @@ class MeasuredFile:
     """The latency of one file.
 
     Attributes:
-        sha256: Of the file.
+        sha256: The file's sha256.
         runtime: The name of the runtime that ran it.
-        latency: With every sample.
+        latency: Its latency with all samples.
     """
 
     sha256: str
@@ -38,19 +38,19 @@ class MeasuredFile:
 
 @dataclass(frozen=True)
 class DeviceMeasurements:
-    """Files measured side by side on one device.
+    """Files measured in turns on one device.
 
     Attributes:
         schema: The version of this layout.
-        pack: The first digits of the pack's sha256.
-        device: The card (`device.device_card`).
-        threads: Threads a query may use.
-        processes: Fresh processes.
-        queries: Timed queries for each file in each process.
-        session_count: How often the run was begun; above 1 where it broke off and went on.
-        measured: Every file.
-        bench: The result of `measure.bench_bundle` where a bundle was packed, or None.
-        energy: Whether joules were asked for: `latency` has them.
+        pack: The first 12 digits of the pack's sha256.
+        device: The device info (`skd_bench.device.info.read_device_info`).
+        threads: Threads that a query could use.
+        processes: Number of fresh processes.
+        queries: Timed queries of each file in each process.
+        session_count: Number of benchmark sessions; above 1 where the run was interrupted and continued.
+        measured: The files and their latencies.
+        bench: The result of `skd_bench.benchmark.benchmark.benchmark_bundle` where a bundle was packed, or None.
+        energy: Whether energy was requested; the latencies then contain `joules`.
     """
 
     schema: int
@@ -66,36 +66,43 @@ class DeviceMeasurements:
 
     @property
     def device_id(self) -> str:
-        """What must be equal for two latencies to be compared (`device.device_id`)."""
+        """A hash that is equal where latencies may be compared (see `skd_bench.device.info.device_id`)."""
         return device_id(self.device)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; `from_json` reads them back to equal measurements."""
+        """A JSON object that `from_json` reads back as equal measurements."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Any, source: str) -> DeviceMeasurements:
-        """Read what `to_json` gave.
+        """Read an object that `to_json` returned.
 
         Args:
-            data: What ``json.loads`` gave.
-            source: Where it comes from, for messages.
+            data: The decoded JSON value.
+            source: Where the value comes from, for error messages.
 
         Raises:
-            UserError: It is something else, or of a newer version.
+            UserError: The value is not an object of this layout, or its schema is newer than this version reads.
         """
         if isinstance(data, dict) and isinstance(data.get("schema"), int) and data["schema"] > SCHEMA:
-            raise UserError(f"{source} has schema {data['schema']} and this skd-edge reads up to {SCHEMA}; upgrade it")
+            raise UserError(
+                f"{source} has schema {data['schema']}, and this skd-edge reads schemas up to {SCHEMA}; "
+                "upgrade skd-edge"
+            )
         try:
             read: DeviceMeasurements = parse_typed_json(cls, data, "")
         except ValueError as error:
             raise UserError(
-                f"{source} holds no measurements of a pack: {error}; give the JSON file that `python PACK` wrote"
+                f"{source} does not contain the measurements of a pack: {error}; "
+                "give the JSON file that `python PACK` wrote"
             ) from error
         return read
 
     def save(self, path: Path | str) -> Path:
-        """Write one JSON file, atomically; no indentation, because most of it is samples.
+        """Write the measurements as one JSON file, atomically and without indentation: most of it is samples.
+
+        Returns:
+            The path.
 
         Raises:
             UserError: The file cannot be written.
@@ -104,38 +111,39 @@ class DeviceMeasurements:
 
     @classmethod
     def load(cls, path: Path | str) -> DeviceMeasurements:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            UserError: There is no such file, or it holds something else.
+            UserError: The file cannot be read, is larger than 256 MiB, or does not contain measurements of a pack.
         """
         try:
             if Path(path).stat().st_size > _MAX_BYTES:
-                raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; no measurements are")
+                raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, so it is not a file of measurements")
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path} is no JSON: {error}; bring the file from the device again, whole") from error
+            raise UserError(f"{path} is not valid JSON: {error}; copy the file from the device again") from error
         return cls.from_json(data, str(path))
 
 
 def check_same_device(reference: dict[str, Any], other: dict[str, Any], added: str) -> None:
-    """Latencies of two devices are not compared.
+    """Check that two device infos are of the same device, so that their latencies may be compared.
 
     Args:
-        reference: The card that counts.
-        other: The card of what is added.
-        added: What is added, for the message.
+        reference: The device info of the measurements that exist.
+        other: The device info of the measurements to add.
+        added: The start of the error message, such as "FILE was measured".
 
     Raises:
-        UserError: The cards differ in what latency depends on; says in what.
+        UserError: The two differ in something that latency depends on; the message lists the differences.
     """
     if device_id(reference) == device_id(other):
         return
     keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "gpus")
     differ = [f"{k}: {reference.get(k)} and {other.get(k)}" for k in keys if reference.get(k) != other.get(k)]
     raise UserError(
-        f"{added} on device {device_id(other)}, and the others on device {device_id(reference)}: milliseconds of different "
-        f"devices are not compared. What differs: {'; '.join(differ)}. Measure all of them on one device"
+        f"{added} on device {device_id(other)}, and the others on device {device_id(reference)}: "
+        f"latencies of different devices cannot be compared. Differences: {'; '.join(differ)}. "
+        "Measure all of them on one device"
     )

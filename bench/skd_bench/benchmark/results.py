@@ -1,4 +1,4 @@
-"""A bench's result as files, and what a bench would do, before it does it."""
+"""Benchmark results as files, and the plan that a dry run prints."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from skd_bench.files import sha256_file, write_atomic, write_json
 
 
 def without_samples(result: dict[str, Any]) -> dict[str, Any]:
-    """The result of `measure.bench_bundle` without its samples, which are thousands of numbers."""
+    """The result of `skd_bench.benchmark.benchmark.benchmark_bundle` without its thousands of samples."""
     return {key: value for key, value in result.items() if key != "samples_ms"}
 
 
 def save_result(result: dict[str, Any], path: Path | str) -> Path:
-    """Write the result as JSON, and every raw sample beside it as NAME.npz.
+    """Write a benchmark result as JSON, and its samples beside it as NAME.npz.
 
-    The archive holds float64 milliseconds, ``row<i>.process<j>``, in the order of the queries; the JSON's `samples`
-    says which row is which, with the archive's name and sha256. Both are written whole or not at all.
+    The archive contains the arrays ``row<i>.process<j>``: float64 milliseconds in the order of the queries. `samples`
+    in the JSON file maps each row to its name and contains the archive's name and sha256. Each file is written
+    atomically.
+
+    Args:
+        result: See `skd_bench.benchmark.benchmark.benchmark_bundle`.
+        path: The JSON file to write; it must end in .json.
 
     Returns:
-        The JSON file.
+        The path of the JSON file.
 
     Raises:
         UsageError: The path does not end in .json.
@@ -35,9 +40,9 @@ def save_result(result: dict[str, Any], path: Path | str) -> Path:
     """
     path = Path(path)
     if path.suffix != ".json":
-        raise UsageError(f"the result is written to a .json file, with the samples beside it as .npz; not to {path}")
+        raise UsageError(f"{path} must end in .json; the samples are written beside it as an .npz file")
     samples: dict[str, list[list[float]]] = result["samples_ms"]
-    arrays: dict[str, Any] = {  # numpy's stub takes the names for its own options
+    arrays: dict[str, Any] = {  # Any: numpy's stub reads the names as options of savez_compressed
         f"row{i}.process{j}": np.asarray(samples_of_process, np.float64)
         for i, processes in enumerate(samples.values())
         for j, samples_of_process in enumerate(processes)
@@ -54,10 +59,18 @@ def save_result(result: dict[str, Any], path: Path | str) -> Path:
 
 
 def load_samples(path: Path | str) -> dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]]:
-    """Every sample of a result that `save_result` wrote: milliseconds, an array for each process, by the row's name.
+    """Read all samples of a result that `save_result` wrote.
+
+    Args:
+        path: The JSON file. The archive must be in the same folder.
+
+    Returns:
+        Milliseconds by the row's name, one float64 array for each process.
 
     Raises:
-        OSError, ValueError, KeyError: The files are not there, or not what was written; nothing in them is run.
+        OSError: A file cannot be read.
+        ValueError: A file has another format. Pickled objects are refused, so no code of the archive runs.
+        KeyError: The JSON object has no sample index.
     """
     import json
 
@@ -80,11 +93,19 @@ def format_plan(
     threads: int,
     engines: Sequence[Path] = (),
 ) -> str:
-    """What a bench would measure, as text for people: nothing is loaded and nothing is run.
+    """The plan of a benchmark as text: its rows, loads and number of clips. No network is loaded or run.
+
+    Args:
+        bundle: The bundle's folder.
+        extra: Further scenarios, batch sizes and runtimes.
+        processes: Number of fresh processes.
+        queries: Timed queries of each row in each process.
+        threads: Threads that a query may use.
+        engines: Engines to measure beside the bundle's files.
 
     Raises:
-        UserError: There is no bundle.
-        UsageError: What is asked cannot be.
+        UserError: The folder does not contain a bundle.
+        UsageError: `extra` names an unknown scenario or runtime, or a number out of range.
     """
     from skd_bench.runtimes import registered_runtimes
 
@@ -95,12 +116,12 @@ def format_plan(
     for name, runtime in requested:
         reason = known_runtimes[runtime].why_unavailable()
         names.append(name + (f": will be listed as not run ({reason})" if reason else ""))
-    names += [f"{engine.name} @ its runtime, with CUDA graphs and without" for engine in engines]
+    names += [f"{engine.name} @ its runtime, with and without CUDA graphs" for engine in engines]
     clips = sum(extra.batches) + 8 * ("multi-stream" in extra.scenarios) + 1
-    offline = ", then offline at each row's best batch" if "offline" in extra.scenarios else ""
-    lines = [f"rows, each in {processes} fresh processes of {queries} queries, threads: {threads}"]
+    offline = ", then offline with each row's best batch size" if "offline" in extra.scenarios else ""
+    lines = [f"rows, each measured in {processes} fresh processes of {queries} queries, threads: {threads}"]
     lines += [f"  {name}" for name in names]
     lines.append(f"loads of each row: single-stream{''.join(f', batch {b}' for b in extra.batches)}")
     lines[-1] += (", multi-stream (8 clips)" if "multi-stream" in extra.scenarios else "") + offline
-    lines.append(f"{processes * queries * clips} clips a row, beside warm-up{offline and ' and offline'}")
+    lines.append(f"{processes * queries * clips} clips per row, without warm-up{offline and ' and offline'}")
     return "\n".join(lines)

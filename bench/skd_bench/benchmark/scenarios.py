@@ -1,8 +1,9 @@
-"""More than one clip at a time: MLPerf's scenarios, a sweep over batch sizes, throughput at a latency bound.
+"""Load scenarios: MLPerf's scenarios, a sweep over batch sizes, and throughput within a latency bound.
 
-Scenarios are MLPerf Inference's, by name and metric. Single-stream: one clip, the next query when the last is done,
-p90. Multi-stream: queries of eight clips, p99. Offline: all clips at hand, clips a second. MLPerf's floors (ten
-minutes; 24,576 clips offline) are not met by a run of seconds: each figure says what it rests on.
+The scenarios have the names and metrics of MLPerf Inference. Single-stream: queries of one clip, one after the other;
+metric p90. Multi-stream: queries of eight clips; metric p99. Offline: all clips are available at once; metric clips per
+second. MLPerf also requires a minimum run (ten minutes; 24,576 clips offline), which a run of seconds does not reach.
+Each result therefore reports its clips, its seconds and whether the minimum was met.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ _MAX_BATCH = 4096
 
 @dataclass(frozen=True)
 class LoadScenarios:
-    """What is measured beside single-stream latency, which always is.
+    """What a benchmark measures besides single-stream latency, which it always measures.
 
     Attributes:
-        scenarios: Of `SCENARIOS`.
-        batches: Clips in a query, a row each; where throughput is asked and none is named: `BATCHES`.
-        bound_ms: A latency that 99 of 100 queries must keep (p90 where too few were timed): the batch of the highest
-            throughput within it is looked for.
-        runtimes: Runtimes that run each file of the bundle too, besides the one it is for.
+        scenarios: Names from `SCENARIOS`.
+        batches: Batch sizes of the sweep, 1 to 4096; where the offline scenario or a bound needs them and none is
+            given: `BATCHES`.
+        bound_ms: A latency bound in milliseconds for p99 (for p90 where too few queries were timed). The batch size
+            with the highest throughput within the bound is reported.
+        runtimes: Runtimes that also run each file of the bundle, besides the file's own runtime.
     """
 
     scenarios: list[str] = field(default_factory=list)
@@ -43,19 +45,19 @@ class LoadScenarios:
     runtimes: list[str] = field(default_factory=list)
 
     def check_and_complete(self) -> LoadScenarios:
-        """The same, each thing once, with the batches that throughput needs.
+        """Check the values; return a copy without duplicates and with the batch sizes that throughput needs.
 
         Raises:
-            UsageError: A scenario or a runtime is unknown, or a batch or the bound is out of range.
+            UsageError: A scenario or a runtime is unknown, or a batch size or the bound is out of range.
         """
         if unknown := [r for r in self.runtimes if r not in registered_runtimes()]:
-            raise UsageError(f"there is no runtime {unknown[0]!r}; there are: {', '.join(registered_runtimes())}")
+            raise UsageError(f"unknown runtime {unknown[0]!r}; choose from {', '.join(registered_runtimes())}")
         if unknown_scenarios := [s for s in self.scenarios if s not in SCENARIOS]:
-            raise UsageError(f"there is no scenario {unknown_scenarios[0]!r}; there are: {', '.join(SCENARIOS)}")
+            raise UsageError(f"unknown scenario {unknown_scenarios[0]!r}; choose from {', '.join(SCENARIOS)}")
         if out_of_range := [b for b in self.batches if not 1 <= b <= _MAX_BATCH]:
-            raise UsageError(f"a query of {out_of_range[0]} clips cannot be; batches are 1 to {_MAX_BATCH}")
+            raise UsageError(f"a batch size must be from 1 to {_MAX_BATCH}, not {out_of_range[0]}")
         if self.bound_ms is not None and not 0 < self.bound_ms < 1e9:
-            raise UsageError(f"a bound of {self.bound_ms} ms cannot be kept; it is milliseconds above 0")
+            raise UsageError(f"a latency bound must be above 0 and below 1e9 milliseconds, not {self.bound_ms}")
         needs_batches = self.bound_ms is not None or "offline" in self.scenarios
         batches = sorted(set(self.batches)) or (list(BATCHES) if needs_batches else [])
         scenarios = list(dict.fromkeys(self.scenarios))
@@ -63,7 +65,7 @@ class LoadScenarios:
 
     @property
     def load_count(self) -> int:
-        """How many further loads each row is measured under."""
+        """Number of loads that each row is measured under, besides single-stream."""
         return len(self.batches) + ("multi-stream" in self.scenarios) + ("offline" in self.scenarios)
 
 
@@ -73,18 +75,19 @@ def measure_loads(
     single: dict[str, LatencyResult],
     measure: Callable[..., dict[str, LatencyResult]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, LatencyResult]]:
-    """Measure every target under every load that is asked.
+    """Measure every target under every requested load.
 
     Args:
-        targets: With batch 1.
-        extra: Checked.
+        targets: Targets with batch size 1.
+        extra: Settings that `LoadScenarios.check_and_complete` returned.
         single: The targets' single-stream latencies, by name.
-        measure: As `latency.measure_latency`, called with targets alone.
+        measure: `measure_latency` with all options bound; it is called with the targets only.
 
     Returns:
-        For each target by its name: `scenarios` (by name; each with `metric`, `value`, `interval`, and what it rests
-        on), `batches` (a row each: `batch`, percentiles, `clips_per_second` with its interval) and `bound`; and the
-        latencies behind them, by names of their own.
+        Two dictionaries. The first has for each target's name `scenarios` (by scenario; each with `metric`, `value`,
+        `interval`, and its number of clips and seconds), `batches` (a row for each batch size: `batch`, percentiles,
+        `clips_per_second` with its interval) and `bound`. The second has the measured latencies by the name of target
+        and load.
     """
     swept = [_make_load_target(t, b) for t in targets for b in extra.batches]
     multi_stream = [
@@ -117,15 +120,15 @@ def measure_loads(
 
 
 def find_batch_within_bound(rows: Sequence[dict[str, Any]], bound_ms: float) -> dict[str, Any]:
-    """The batch of the highest throughput whose p99 (p90 where too few queries were timed) keeps a bound.
+    """The batch size with the highest throughput whose p99 (p90 where too few queries were timed) is within a bound.
 
     Args:
-        rows: Of a sweep over batches.
-        bound_ms: Milliseconds a query may take.
+        rows: The rows of a sweep over batch sizes.
+        bound_ms: Milliseconds that a query may take.
 
     Returns:
-        `bound_ms`, `metric`, `batch`, `clips_per_second`, `interval`; the last three None, with a `reason`, where no
-        batch keeps it.
+        `bound_ms`, `metric`, `batch`, `clips_per_second`, `interval`. Where no batch size is within the bound, the last
+        three are None and `reason` says why.
     """
     metric = "p99_ms" if all(row["p99_ms"] is not None for row in rows) else "p90_ms"
     head = {"bound_ms": bound_ms, "metric": metric}
@@ -133,16 +136,15 @@ def find_batch_within_bound(rows: Sequence[dict[str, Any]], bound_ms: float) -> 
     rows_within = [row for row in timed_rows if row[metric] <= bound_ms]
     if not rows_within:
         least = min((row[metric] for row in timed_rows), default=None)
-        reason = (
-            "too few queries for p90: ask for 64 at least" if least is None else f"the least {metric} is {least:.3g}"
-        )
+        too_few = "too few queries for p90; measure at least 64"
+        reason = too_few if least is None else f"the lowest {metric} is {least:.3g}"
         return head | {"batch": None, "clips_per_second": None, "interval": None, "reason": reason}
     best = max(rows_within, key=lambda row: row["clips_per_second"])
     return head | {key: best[key] for key in ("batch", "clips_per_second", "interval")}
 
 
 def _make_load_target(target: LatencyTarget, batch: int, scenario: str = "") -> LatencyTarget:
-    """The same file under a load; a sweep's batch of 8 and a multi-stream query are measured apart."""
+    """The same file under a load. Batch size 8 of a sweep and multi-stream queries are measured separately."""
     return replace(target, name=f"{target.name} [{scenario or 'batch'} {batch}]", batch=batch)
 
 
@@ -160,10 +162,14 @@ def _make_batch_row(batch: int, latency: LatencyResult) -> dict[str, Any]:
 
 
 def compute_throughput(latency: LatencyResult, batch: int) -> Interval:
-    """Clips a second while queries of a batch follow each other; the interval is over processes.
+    """Clips per second of queries that follow each other without a break; the interval is over processes.
+
+    Args:
+        latency: The latency of queries of that batch size.
+        batch: Clips in a query.
 
     Raises:
-        UserError: Nothing was measured.
+        UserError: There are no samples.
     """
     return mean_interval([1000 * batch * len(s) / sum(s) for s in latency.samples_ms if s])
 
@@ -192,7 +198,7 @@ def _summarise_offline(latency: LatencyResult, batch: int) -> dict[str, Any]:
 
 
 def _summarise_run_length(latency: LatencyResult, clips: int, clips_floor: int) -> dict[str, Any]:
-    """Clips, seconds, and whether the run is as long as MLPerf asks."""
+    """Clips, seconds, and whether the run is as long as MLPerf requires."""
     seconds = float(np.sum([np.sum(s) for s in latency.samples_ms])) / 1000
     return {
         "clips": clips,

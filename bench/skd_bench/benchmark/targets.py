@@ -1,4 +1,4 @@
-"""What a bench measures: each file of a bundle on its runtime, on others that are asked for, and engines beside it."""
+"""The rows of a benchmark: each file of a bundle on its runtime and on further ones, and TensorRT engines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skd_bench.runtimes import InferenceSession, find_runtime, why_runtime_unava
 from skd_bench.runtimes.base import TimedSession, make_random_clip
 from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
 
-_REPEATS = 30
+_REPEATS = 30  # queries of one breakdown; the first third is warm-up
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class BenchmarkTarget:
     """One file on one runtime.
 
     Attributes:
-        latency_target: What is measured; its name is the file's, with the runtime behind it where that is not the file's own.
+        latency_target: What is measured. Its name is the file's; on another runtime than the file's own it is
+            "FILE @ RUNTIME".
         file_info: `file`, `default`, `student`, `path`, `precision`, `runtime`, `bytes`.
-        manifest_metrics: The manifest's own numbers; empty for another runtime than they are of.
-        runtime_info: What the loaded session says of itself.
+        manifest_metrics: The measurements in the manifest; empty on another runtime than the file's own.
+        runtime_info: What the session reports (`InferenceSession.runtime_info`).
     """
 
     latency_target: LatencyTarget
@@ -41,7 +42,7 @@ class BenchmarkTarget:
     runtime_info: dict[str, object]
 
     def to_json(self) -> dict[str, Any]:
-        """The row before anything was measured."""
+        """The row's description without measurements, as a JSON object."""
         return {
             "name": self.latency_target.name,
             **self.file_info,
@@ -51,7 +52,7 @@ class BenchmarkTarget:
 
     @contextmanager
     def open_session(self, threads: int) -> Iterator[InferenceSession]:
-        """The file, loaded on its runtime, and closed again."""
+        """Load the file on its runtime; the session is closed at the end of the `with` block."""
         session = find_runtime(self.latency_target.runtime).load(Path(self.latency_target.path), threads=threads)
         try:
             yield session
@@ -59,11 +60,16 @@ class BenchmarkTarget:
             session.close()
 
     def measure_breakdown(self, threads: int) -> dict[str, Any]:
-        """Median milliseconds of one query's parts, in a process that is not fresh: where the time goes, not how much.
+        """Median milliseconds of the parts of a query.
+
+        It runs in this process, which is not a fresh one: use the shares of the parts, not their sum.
+
+        Args:
+            threads: Threads that a query may use.
 
         Returns:
-            `to_device_ms`, `compute_ms`, `from_device_ms` (transfers are None where the runtime reads the clip where it
-            lies), and `post_ms`: from logits to the five best classes.
+            `to_device_ms`, `compute_ms`, `from_device_ms` (both transfers are None for a runtime that does not copy the
+            clip to a device) and `post_ms` (from the logits to the five best classes).
         """
         with self.open_session(threads) as session:
             x = make_random_clip(session)
@@ -74,13 +80,24 @@ class BenchmarkTarget:
 def find_benchmark_targets(
     bundle: Path, manifest: Manifest, runtimes: Sequence[str], engines: Sequence[Path], threads: int
 ) -> tuple[list[BenchmarkTarget], list[dict[str, str]]]:
-    """Every row that can be measured here, and for each that cannot `name`, `runtime` and `reason`.
+    """Find the rows that can be measured on this machine.
 
-    The bundle's default must run on the runtime it is for; what is asked beside it need not, nor must a file whose
-    runtime is missing here.
+    The bundle's default file must run on its runtime. Another file whose runtime is not installed, and an additional
+    row that cannot run, are listed with their reason instead.
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest.
+        runtimes: Runtimes to also run each file on.
+        engines: TensorRT engines to measure too, each with and without CUDA graphs.
+        threads: Threads that a query may use.
+
+    Returns:
+        The rows, and for each row that cannot be measured an object with `name`, `runtime` and `reason`.
 
     Raises:
-        UserError: A file of the bundle cannot be run here.
+        UserError: The default file, or a file whose runtime is available, cannot be loaded; or its session does not fit
+            the manifest.
     """
     runnable, not_run = [], []
     for a in manifest.artefacts:
@@ -125,13 +142,17 @@ def _describe_artefact(artefact: Artefact, manifest: Manifest) -> dict[str, Any]
 def _make_extra_target(
     manifest: Manifest, path: Path, name: str, artefact: Artefact | None, threads: int
 ) -> BenchmarkTarget:
-    """A file of the bundle on another runtime, or an engine."""
+    """The row of a file on another runtime than its own, or of an engine (`artefact` is then None)."""
     if artefact is not None:
-        find_runtime(name)  # what is missing here is told first
+        find_runtime(name)  # a missing runtime is reported before an unfit file
         if name.startswith("tensorrt"):
-            raise UserError(f"{name} runs engines, not ONNX files: skd-edge build BUNDLE, then bench --engine FILE")
+            raise UserError(
+                f"{name} runs engines, not ONNX files; build one with `skd-edge build BUNDLE`, then give it to --engine"
+            )
         if path.suffix == ".tflite" or name == "litert":
-            raise UserError(f"{name} does not take {path.name}: LiteRT runs .tflite files, every other runtime ONNX")
+            raise UserError(
+                f"{name} cannot run {path.name}: LiteRT runs .tflite files, and the other runtimes run ONNX files"
+            )
         file_info = _describe_artefact(artefact, manifest) | {"default": False, "runtime": name}
     else:
         file_info = {
@@ -151,7 +172,7 @@ def _make_extra_target(
 
 
 def _list_engine_runtimes(path: Path) -> list[str]:
-    """With CUDA graphs, and without."""
+    """The names of the engine's runtime with CUDA graphs and without."""
     name = read_engine_metadata(path).runtime
     return [name, f"{name}-nograph"]
 

@@ -1,6 +1,7 @@
-"""One fresh measuring process: `python -m skd_bench.benchmark.worker JOB.json RESULT.json`, started by `latency.py`.
+"""One measuring process: `python -m skd_bench.benchmark.worker JOB.json RESULT.json`.
 
-The job says which targets, threads and how many queries; the result holds every sample in nanoseconds.
+`skd_bench.benchmark.latency` starts it. The job contains the targets, the threads and the number of queries; the result
+contains all samples in nanoseconds.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_bench.runtimes import InferenceSession, find_runtime
 
-# Targets take turns in short blocks, each after one untimed query that brings its weights back into the cache: a
-# deployed network runs alone and finds them there.
+# Targets run in turns, in blocks of this many queries. One untimed query before each block brings the network's weights
+# back into the processor's cache, where a deployed network, which runs alone, also finds them.
 _BLOCK = 8
+# A warm-up ends when the medians of three windows of queries in a row differ by at most this ratio.
 _WINDOW = 8
 _STEADY_RATIO = 1.10
 _MAX_WINDOWS = 15
@@ -34,7 +36,7 @@ _MAX_WARM_UP_NS = 3_000_000_000
 
 @dataclass
 class _LoadedTarget:
-    """One target in this process."""
+    """One target, loaded in this process, with its clips and its samples in nanoseconds."""
 
     name: str
     session: InferenceSession
@@ -49,7 +51,10 @@ class _LoadedTarget:
 
 
 def main(arguments: list[str]) -> int:
-    """Do the job and write the result; a `UserError` becomes one line on stderr.
+    """Run the job and write the result; a `UserError` is printed as one line on standard error.
+
+    Args:
+        arguments: The path of the job's JSON file and the path of the result to write.
 
     Returns:
         The exit code.
@@ -64,25 +69,26 @@ def main(arguments: list[str]) -> int:
 
 
 def run_job(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_energy_meter) -> dict[str, Any]:
-    """Load every target, warm each up, and time them in turns; or count one target's joules.
+    """Load every target, warm it up, and time the targets in turns; or measure the energy of one target.
 
     Args:
-        job: `targets` (each with `name`, `path`, `runtime`, and perhaps `batch` (clips in a query, 1) and `stretch`
-            (its queries in one go, without turns)), `threads`, `queries` (for each target), `seed`, and perhaps
-            `energy_s`: for so many seconds the first target's joules are counted.
-        meter: Opens the machine's energy meter.
+        job: `targets` (each with `name`, `path`, `runtime` and optionally `batch` (clips in a query, default 1) and
+            `stretch` (True: all its queries run without a break)), `threads`, `queries` (timed queries of each target),
+            `seed`, and optionally `energy_s` (seconds during which the first target's energy is measured).
+        meter: Opens the machine's energy meter, or returns the reason why there is none.
 
     Returns:
-        `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`, `finite`: whether the answer to the
-        random clips is), and `peak_mb`: the most memory this process held, None where the system does not say; with
-        `energy_s` also `energy` (`energy.joules_per_query`).
+        `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`, `finite` (whether the logits of the
+        random clips are finite)) and `peak_mb` (the peak memory of this process in MiB; None where the system does not
+        report it). With `energy_s` also `energy` (see `measure_joules_per_query`).
 
     Raises:
-        UserError: A target cannot be loaded or run, the clock went backwards, or there is no energy meter.
+        UserError: A target cannot be loaded or run, the clock went backwards, or energy is requested and there is no
+            energy meter.
     """
     energy_meter = meter() if "energy_s" in job else None
     if isinstance(energy_meter, str):
-        raise UserError(f"joules: {energy_meter}")
+        raise UserError(f"energy: {energy_meter}")
     rng = np.random.default_rng(job["seed"])
     open_sessions: dict[tuple[str, str], tuple[InferenceSession, int]] = {}
     loaded = [_load_target(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
@@ -120,7 +126,7 @@ def _load_target(
     rng: np.random.Generator,
     sessions: dict[tuple[str, str], tuple[InferenceSession, int]] | None = None,
 ) -> _LoadedTarget:
-    """Load a target and ask it once; one that differs from another in its batch alone shares that one's session."""
+    """Load a target and run one query; targets that differ only in their batch size share a session."""
     key = target["path"], target["runtime"]
     sessions = {} if sessions is None else sessions
     if key not in sessions:
@@ -142,10 +148,14 @@ def _load_target(
 
 
 class _SplitBatchSession:
-    """A network of a fixed smaller batch (usually 1) answers a larger query part by part.
+    """Splits larger queries for a network whose file has a fixed batch size (usually 1).
+
+    Args:
+        session: The network's session.
+        batch: Clips in a query.
 
     Raises:
-        UserError: The query is no multiple of the network's batch.
+        UserError: `batch` is not a multiple of the network's batch size.
     """
 
     def __init__(self, session: InferenceSession, batch: int) -> None:
@@ -157,22 +167,25 @@ class _SplitBatchSession:
         )
         self._session, self._step = session, session.input.shape[0] or 1
         if batch % self._step:
-            raise UserError(f"a network that takes {self._step} clips at once cannot answer queries of {batch}")
+            raise UserError(
+                f"queries of {batch} clips cannot be split for a network with a fixed batch size of {self._step}; "
+                f"choose a multiple of {self._step}"
+            )
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer all clips: see `runtimes.Session.run`."""
+        """Run the parts one after the other: see `InferenceSession.run`."""
         run, step = self._session.run, self._step
         return np.concatenate([run(x[i : i + step]) for i in range(0, len(x), step)])
 
 
 def _random_clips(session: InferenceSession, path: str, batch: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """Clips of random content: pixels are noise where the network takes uint8, normal numbers otherwise."""
+    """Random clips: uniform pixels for a network with uint8 input, else numbers from a normal distribution."""
     _, *rest = session.input.shape
     shape = [n for n in rest if n is not None]
     if len(shape) != len(rest):
         raise UserError(
-            f"{path} takes {session.input.shape}; latency is measured with clips of fixed frames and size: "
-            "export it with only the batch axis left open"
+            f"{path} takes {session.input.shape}, but latency is measured with clips of a fixed number of frames and a "
+            "fixed size; export the network with only the batch axis dynamic"
         )
     if session.input.dtype == "uint8":
         return rng.integers(0, 256, (batch, *shape), dtype=np.uint8)
@@ -180,7 +193,7 @@ def _random_clips(session: InferenceSession, path: str, batch: int, rng: np.rand
 
 
 def _warm_up_target(target: _LoadedTarget) -> bool:
-    """Query until the medians of three windows in a row lie within 10 %; False when that never comes."""
+    """Run queries until the medians of three windows in a row are within 10 %; False where that does not happen."""
     medians: list[float] = []
     begin = time.perf_counter_ns()
     window = np.zeros(_WINDOW, np.int64)
@@ -193,11 +206,11 @@ def _warm_up_target(target: _LoadedTarget) -> bool:
 
 
 def _time_in_turns(loaded: list[_LoadedTarget], queries: int, rng: np.random.Generator) -> None:
-    """Fill every target's samples, block by block; the order changes with every round."""
+    """Measure every target's samples in blocks; each round has another random order of targets."""
     while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
             target = loaded[index]
-            if target.done == queries:  # a stretch is over after its first turn
+            if target.done == queries:  # a target without turns is finished after its first block
                 continue
             target.session.run(target.clip)
             block = target.samples[target.done : target.done + target.block]
@@ -206,7 +219,7 @@ def _time_in_turns(loaded: list[_LoadedTarget], queries: int, rng: np.random.Gen
 
 
 def _time_queries(target: _LoadedTarget, into: npt.NDArray[np.int64]) -> None:
-    """Single stream: the next query starts when the last one is done."""
+    """Fill an array with nanoseconds per query; each query starts when the one before has finished."""
     run, clip, clock = target.session.run, target.clip, time.perf_counter_ns
     for i in range(len(into)):
         begin = clock()
@@ -227,12 +240,12 @@ def _check_clock(target: _LoadedTarget) -> None:
     if target.samples.size and target.samples.min() <= 0:
         raise UserError(
             f"this machine's clock stood still or went backwards during a query of {target.name} "
-            f"({target.samples.min()} ns); a virtual machine that was paused or moved does that: measure again"
+            f"({target.samples.min()} ns); this happens when a virtual machine is paused or moved: measure again"
         )
 
 
 def _read_peak_mb() -> float | None:
-    """VmHWM: it starts anew with the program, whereas getrusage remembers the parent's size."""
+    """Peak memory of this process in MiB, from VmHWM: getrusage would include the size of the parent process."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

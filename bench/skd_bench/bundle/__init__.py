@@ -1,1 +1,1 @@
-"""Bundle."""
+"""A bundle's files: the manifest, hash checks, signatures and zip archives."""

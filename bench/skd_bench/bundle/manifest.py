@@ -1,10 +1,10 @@
-"""What a bundle says about itself: ``manifest.json`` as frozen plain dataclasses.
+"""The manifest of a bundle: ``manifest.json`` as frozen dataclasses.
 
-The manifest is read on devices, from folders that came over a network: nothing in it is trusted. A key that is
-missing, unknown or of another type, a file name that climbs out of the bundle and a newer schema are refused.
+The manifest is read on devices, from folders that came over a network, so its content is checked. A manifest is refused
+if a key is missing, unknown or of another type, if a file name leads out of the bundle, or if its schema is newer.
 
-The manifest and the files whose hashes it holds are the payload: one run gives the same bytes each time. What was
-measured differs from one time to the next, so it lies beside the payload, in ``measured.json``.
+The manifest and the files listed in it form the payload: the same run always gives the same bytes. Measurements differ
+each time, so they are stored beside the payload, in ``measured.json``.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Artefact:
     """One model file of a bundle.
 
     Attributes:
-        file: Its path inside the bundle, with forward slashes.
-        sha256: 64 lower-case hexadecimal digits.
-        bytes: Its size.
-        precision: What its numbers are.
-        runtime: The name of the runtime it is for.
-        student: The network it was exported from.
-        path: The cascade that trained it: names from the teacher to the student.
-        options: What belongs to the file and is not in it, e.g. ``{"optimisation": "all"}``.
-        parity: How its answers differ from the trained network's (`skd_export.analysis.parity`).
-        measured: Accuracy and interval of this file, latency percentiles in milliseconds, and on which device; read
-            from ``measured.json``, where it belongs to this very file (its sha256).
+        file: Path of the file inside the bundle, with forward slashes.
+        sha256: SHA-256 of the file, 64 lower-case hexadecimal digits.
+        bytes: Size of the file.
+        precision: Number format of its weights and activations.
+        runtime: Name of the runtime that runs it.
+        student: Name of the network that it was exported from.
+        path: The cascade that trained the network: names from the teacher to the student.
+        options: Settings that are not stored in the file itself, for example ``{"optimisation": "all"}``.
+        parity: How far its outputs differ from those of the trained network (`skd_export.analysis.parity`).
+        measured: Accuracy and its interval, latency percentiles in milliseconds, and the device; read from
+            ``measured.json`` if the entry there has the same sha256.
     """
 
     file: str
@@ -60,7 +60,14 @@ class Artefact:
 
 @dataclass(frozen=True)
 class SampleClip:
-    """One sample clip of a bundle: a video that may travel, and its class."""
+    """One sample clip of a bundle: a video that may be distributed, and its class.
+
+    Attributes:
+        file: Path of the video inside the bundle, with forward slashes.
+        sha256: SHA-256 of the file, 64 lower-case hexadecimal digits.
+        bytes: Size of the file.
+        label: Name of its class.
+    """
 
     file: str
     sha256: str
@@ -70,14 +77,16 @@ class SampleClip:
 
 @dataclass(frozen=True)
 class StreamFile:
-    """The default artefact's student as a per-frame network in FP32: ``frame`` and ``state`` in, logits and state out.
+    """The student of the default artefact as a per-frame network in FP32.
+
+    Its inputs are ``frame`` and ``state``, its outputs ``logits`` and ``next_state``.
 
     Attributes:
-        file: Its path inside the bundle.
-        sha256: 64 lower-case hexadecimal digits.
-        bytes: Its size.
-        state: Numbers (float32) of one stream's state; zeros begin.
-        parity: How far its answers, frame by frame, are from the clip network's.
+        file: Path of the file inside the bundle, with forward slashes.
+        sha256: SHA-256 of the file, 64 lower-case hexadecimal digits.
+        bytes: Size of the file.
+        state: Number of float32 values in the state of one stream; a stream starts with zeros.
+        parity: How far its frame-by-frame outputs differ from those of the clip network.
     """
 
     file: str
@@ -89,24 +98,24 @@ class StreamFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a device needs to know to run a bundle, and where the bundle comes from.
+    """All that a device needs to run a bundle, and the origin of the bundle.
 
     Attributes:
-        schema: The version of this layout; a bundle of a newer one is refused.
-        name: The name of the recipe that made it.
-        created_by: Program and version.
+        schema: Version of this layout; a bundle with a newer one is refused.
+        name: Name of the recipe that made the bundle.
+        created_by: Program and version that wrote it.
         classes: Class names, in the order of the logits.
-        contract: How a clip enters the file: ``float_clip`` is float32 ``(B, 3, T, H, W)``, normalised;
+        contract: Input of the model files: ``float_clip`` is float32 ``(B, 3, T, H, W)``, normalised;
             ``uint8_frames`` is uint8 ``(B, T, H, W, 3)``, which the file normalises itself.
         sampling: Which frames of a video are taken.
         preprocess: How frames become the input.
-        default: The file of the artefact to use.
-        artefacts: Every model file.
-        licences: Of data and of weights, as the recipe states them.
-        provenance: Where it comes from: hashes, versions, seeds.
-        samples: Sample clips; empty unless asked for.
-        documents: SHA-256 of each further file, by name (the README).
-        stream: The per-frame file of a causal student.
+        default: File of the artefact that is used by default.
+        artefacts: All model files.
+        licences: Licences of the data and of the weights, as the recipe states them.
+        provenance: Origin of the bundle: hashes, versions, seeds.
+        samples: Sample clips; empty unless requested.
+        documents: SHA-256 of each further file (for example the README), by its path.
+        stream: The per-frame file; None unless the student is causal.
     """
 
     schema: int
@@ -126,20 +135,20 @@ class Manifest:
 
     @classmethod
     def load(cls, bundle: Path | str) -> Manifest:
-        """Read and check the manifest of a bundle; the files it names are `verify`'s business.
+        """Read and check the manifest of a bundle. Its files are checked by `find_bundle_problems`.
 
         Raises:
-            UserError: The folder is no bundle, its manifest is malformed or contradicts itself, was written by a
+            UserError: The folder is not a bundle, or its manifest is malformed, contradicts itself, was written by a
                 newer version, or names a file outside the bundle.
         """
         bundle = Path(bundle)
         data = _read_manifest_json(bundle)
         schema = data.get("schema")
         if type(schema) is not int or schema < 1:
-            raise _malformed_error(bundle, f"'schema' is {schema!r}; it must be a whole number from 1")
+            raise _malformed_error(bundle, f"'schema' is {schema!r}; it must be a whole number of at least 1")
         if schema > SCHEMA:
             raise UserError(
-                f"{bundle} has manifest schema {schema} and this version of skd-edge reads up to {SCHEMA}; "
+                f"{bundle} has manifest schema {schema}, but this version of skd-edge reads only up to {SCHEMA}; "
                 "install a newer skd-edge (pip install --upgrade skd-edge)"
             )
         try:
@@ -155,11 +164,11 @@ class Manifest:
 
     @property
     def input_dtype(self) -> str:
-        """Of what its files take, as a numpy name: see `skd_bench.video.clip.as_input`."""
+        """Input dtype of its model files, as a numpy name, for `prepare_input`."""
         return "float32" if self.contract == "float_clip" else "uint8"
 
     def to_json(self) -> dict[str, Any]:
-        """The payload's manifest as plain JSON types: everything but what was measured."""
+        """The manifest as plain JSON types, without measurements."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
         for artefact in data["artefacts"]:
             del artefact["measured"]
@@ -168,11 +177,14 @@ class Manifest:
     def save(self, bundle: Path | str) -> Path:
         """Write ``manifest.json`` into the bundle, atomically; equal manifests give equal bytes.
 
-        What was measured goes beside it, into ``measured.json``, which is written first.
+        Measurements are written to ``measured.json`` first.
+
+        Returns:
+            The path of ``manifest.json``.
 
         Raises:
-            UserError: The file cannot be written.
-            ValueError: The manifest contradicts itself or holds a number JSON does not know.
+            UserError: A file cannot be written.
+            ValueError: The manifest contradicts itself or contains a number that JSON cannot represent.
         """
         _check_consistency(self)
         for file in _iter_named_files(self):
@@ -184,23 +196,24 @@ class Manifest:
         return write_json(Path(bundle) / MANIFEST_FILE, data)
 
     def find_artefact(self, file: str | None = None) -> Artefact:
-        """The artefact of that file, or the default one.
+        """The artefact with this file, or the default one.
 
         Raises:
-            UserError: There is none; the message lists those there are.
+            UserError: The bundle has no such artefact; the message lists its artefacts.
         """
         wanted = file or self.default
         for artefact in self.artefacts:
             if artefact.file == wanted:
                 return artefact
-        raise UserError(f"this bundle has no artefact {wanted!r}; it has: {', '.join(a.file for a in self.artefacts)}")
+        files = ", ".join(artefact.file for artefact in self.artefacts)
+        raise UserError(f"the bundle has no artefact {wanted!r}; choose from {files}")
 
 
 def resolve_bundle_path(bundle: Path | str, file: str) -> Path:
-    """The path of a bundle's file, which may not exist.
+    """The full path of a bundle's file; the file may not exist.
 
     Raises:
-        ValueError: The name, or a link on the way, leads out of the bundle.
+        ValueError: The name, or a link in its path, leads out of the bundle.
     """
     root = Path(bundle).resolve()
     path = root / check_bundle_path(file)
@@ -210,10 +223,14 @@ def resolve_bundle_path(bundle: Path | str, file: str) -> Path:
 
 
 def check_bundle_path(file: str) -> PurePosixPath:
-    """The name as a relative path without a way out, on any operating system.
+    """Check that a name is a relative path inside the bundle, on every operating system.
+
+    Returns:
+        The name as a path.
 
     Raises:
-        ValueError: It is empty, absolute, or climbs.
+        ValueError: The name is empty, absolute or not in its shortest form, or it contains `..`, a backslash, a colon
+            or a NUL byte.
     """
     path = PurePosixPath(file)
     if (
@@ -223,12 +240,12 @@ def check_bundle_path(file: str) -> PurePosixPath:
         or ".." in path.parts
         or any(c in file for c in "\\:\0")
     ):
-        raise ValueError(f"{file!r} is no plain path inside the bundle")
+        raise ValueError(f"{file!r} is not a plain relative path inside the bundle")
     return path
 
 
 def list_payload_files(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
-    """Hash and size (None where it is not told) of every file of the payload, by name."""
+    """SHA-256 and size in bytes (None where the manifest has no size) of every payload file, by its path."""
     expected: dict[str, tuple[str, int | None]] = {file: (sha, None) for file, sha in manifest.documents.items()}
     expected |= {a.file: (a.sha256, a.bytes) for a in manifest.artefacts}
     expected |= {s.file: (s.sha256, s.bytes) for s in manifest.samples}
@@ -247,32 +264,31 @@ def _check_consistency(manifest: Manifest) -> None:
     """Raise ValueError where a manifest contradicts itself."""
     files = [*_iter_named_files(manifest)]
     if duplicates := sorted({f for f in files if files.count(f) > 1}):
-        raise ValueError(f"{duplicates[0]!r} is named twice")
+        raise ValueError(f"{duplicates[0]!r} is listed twice")
     if manifest.default not in {a.file for a in manifest.artefacts}:
-        raise ValueError(f"'default' is {manifest.default!r}, which is no artefact of the bundle")
+        raise ValueError(f"'default' is {manifest.default!r}, which is not an artefact of the bundle")
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise ValueError("'classes' must be a list of different names")
     if unknown := sorted({s.label for s in manifest.samples} - set(manifest.classes)):
         raise ValueError(f"a sample clip has the class {unknown[0]!r}, which is not in 'classes'")
     if reserved := {MANIFEST_FILE, MEASURED_FILE}.intersection(files):
-        raise ValueError(f"{min(reserved)!r} cannot be a file of the payload")
-    if malformed := [
-        file for file, (sha, _) in list_payload_files(manifest).items() if not re.fullmatch("[0-9a-f]{64}", sha)
-    ]:
-        raise ValueError(f"{malformed[0]!r} has no proper sha256")
+        raise ValueError(f"{min(reserved)!r} is a reserved name and cannot be a file of the payload")
+    hashes = {file: sha for file, (sha, _) in list_payload_files(manifest).items()}
+    if malformed := [file for file, sha in hashes.items() if not re.fullmatch("[0-9a-f]{64}", sha)]:
+        raise ValueError(f"{malformed[0]!r} has no valid sha256; it must be 64 lower-case hexadecimal digits")
 
 
 def _malformed_error(bundle: Path, reason: str) -> UserError:
     return UserError(
-        f"{bundle / MANIFEST_FILE} is malformed: {reason}; the bundle was changed or is only half there: copy it again"
+        f"{bundle / MANIFEST_FILE} is malformed: {reason}; the bundle was changed or is incomplete: copy it again"
     )
 
 
 def _read_manifest_json(bundle: Path) -> dict[str, Any]:
     path = bundle / MANIFEST_FILE
     if not path.is_file():
-        problem = "has no manifest.json" if bundle.is_dir() else "is no folder"
-        raise UserError(f"{bundle} is no bundle: it {problem}; give the 'bundle' folder of a run, copied whole")
+        problem = "it has no manifest.json" if bundle.is_dir() else "it is not a folder"
+        raise UserError(f"no bundle found at {bundle}: {problem}; give the complete 'bundle' folder of a run")
     try:
         return _read_json_object(path)
     except (ValueError, RecursionError) as error:
@@ -280,7 +296,7 @@ def _read_manifest_json(bundle: Path) -> dict[str, Any]:
 
 
 def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """What was measured, by file and hash; empty where nothing was."""
+    """Measurements by file and sha256; empty if nothing was measured."""
     path = bundle / MEASURED_FILE
     if not path.is_file():
         return {}
@@ -289,16 +305,16 @@ def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
         return {(file, entry["sha256"]): dict(entry["measured"].items()) for file, entry in raw.items()}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is malformed ({type(error).__name__}: {error}); it holds measurements only: remove it, or copy "
+            f"{path} is malformed ({type(error).__name__}: {error}); it holds measurements only: delete it, or copy "
             "the bundle again"
         ) from error
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises:
-        ValueError: It is no JSON object, or far too large for one of ours.
+        ValueError: The file is not a JSON object, or is larger than any manifest.
         UserError: The file cannot be read.
     """
     try:
@@ -313,4 +329,4 @@ def _read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _reject_json_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,8 +1,8 @@
-"""Who made a bundle: its manifest signed with an SSH key, and the signature checked against known signers.
+"""Signatures: the manifest of a bundle is signed with an SSH key and checked against a list of known signers.
 
-Hashes tell that files are those of the manifest; anybody can write a manifest. The manifest holds the hash of every
-file of the payload, so one signature of it is one of them all (not of ``measured.json``). ``ssh-keygen -Y`` does both:
-keys that people have already, and an ``allowed_signers`` file as git takes it.
+Hashes show that the files match the manifest, but anyone can write a manifest. A signature shows who wrote it. The
+manifest contains the hash of every payload file, so its signature covers them all (but not ``measured.json``).
+``ssh-keygen -Y`` signs and checks, with existing SSH keys and with git's format of ``allowed_signers`` files.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 
 SIGNATURE_FILE, SIGNATURE_NAMESPACE = f"{MANIFEST_FILE}.sig", "skd-edge-bundle"
-_TIMEOUT_S = 120  # seconds: time to touch a hardware key or to type a passphrase
+_TIMEOUT_S = 120  # time to touch a hardware key or to type a passphrase
 
 
 def sign_bundle(bundle: Path | str, key: Path | str) -> Path:
     """Sign a bundle's manifest.
 
     Args:
-        bundle: A bundle that is as it was written.
-        key: A private SSH key, or the public half of one that ssh-agent holds.
+        bundle: The folder of an unchanged bundle.
+        key: A private SSH key, or the public key of one in ssh-agent.
 
     Returns:
-        The signature's file, in the bundle.
+        The path of the signature file, in the bundle.
 
     Raises:
-        UserError: The bundle is not as it was written, the key cannot be used, or there is no ssh-keygen.
+        UserError: The bundle was changed, the key cannot be used, or ssh-keygen is not installed.
     """
     bundle, key = Path(bundle), Path(key)
     if problems := find_bundle_problems(bundle):
-        raise UserError(f"{bundle} is not as it was written and is not signed: {'; '.join(problems)}")
+        raise UserError(f"{bundle} was changed since it was written, so it is not signed: {'; '.join(problems)}")
     if not key.is_file():
-        raise UserError(f"there is no key {key}; make one with: ssh-keygen -t ed25519 -f {key}")
+        raise UserError(f"the key file {key} does not exist; create a key with: ssh-keygen -t ed25519 -f {key}")
     manifest, signature = bundle.resolve() / MANIFEST_FILE, bundle.resolve() / SIGNATURE_FILE
-    signature.unlink(missing_ok=True)  # ssh-keygen asks before it overwrites
+    signature.unlink(missing_ok=True)  # ssh-keygen would prompt before it overwrites the file
     done = _run_ssh_keygen(["-Y", "sign", "-f", str(key.resolve()), "-n", SIGNATURE_NAMESPACE, str(manifest)])
     if done.returncode or not signature.is_file():
         raise UserError(f"{bundle} cannot be signed with {key}: {_last_error_line(done)}")
@@ -48,28 +48,30 @@ def sign_bundle(bundle: Path | str, key: Path | str) -> Path:
 
 
 def verify_signature(bundle: Path | str, signers: Path | str) -> str:
-    """Who of some signers signed a bundle's manifest; whether its files are the manifest's is `verify`'s business.
+    """Check the signature of a bundle's manifest. Its files are checked by `find_bundle_problems`.
 
     Args:
         bundle: The bundle's folder.
-        signers: Lines of ``principal key-type key``: ssh-keygen's allowed_signers.
+        signers: The accepted signers: a file in ssh-keygen's allowed_signers format (``principal key-type key``).
 
     Returns:
-        The principal.
+        The principal whose key signed the manifest.
 
     Raises:
-        UserError: There is no signature, it is of another manifest or of nobody in the list, or there is no ssh-keygen.
+        UserError: The bundle has no signature, its signer is not in the list, the signature belongs to another
+            manifest, or ssh-keygen is not installed.
     """
     bundle, signers = Path(bundle), Path(signers)
     manifest, signature = bundle.resolve() / MANIFEST_FILE, bundle.resolve() / SIGNATURE_FILE
     if not signers.is_file():
-        raise UserError(f"there is no list of signers {signers}; a line of it reads: you@example.org ssh-ed25519 AAAA…")
+        line = "you@example.org ssh-ed25519 AAAA…"
+        raise UserError(f"the list of signers {signers} does not exist; create it with lines such as: {line}")
     if not signature.is_file():
-        raise UserError(f"{bundle} is not signed: it has no {SIGNATURE_FILE}; ask its maker for: skd-edge sign")
+        raise UserError(f"{bundle} is not signed: it has no {SIGNATURE_FILE}; ask its author to run: skd-edge sign")
     listed = ["-f", str(signers.resolve()), "-s", str(signature)]
     found = _run_ssh_keygen(["-Y", "find-principals", *listed])
     if found.returncode or not found.stdout.strip():
-        raise UserError(f"{bundle} is signed by nobody in {signers}: {_last_error_line(found)}")
+        raise UserError(f"the signer of {bundle} is not listed in {signers}: {_last_error_line(found)}")
     principal = found.stdout.decode(errors="replace").splitlines()[0].strip()
     try:
         content = manifest.read_bytes()
@@ -78,7 +80,7 @@ def verify_signature(bundle: Path | str, signers: Path | str) -> str:
     checked = _run_ssh_keygen(["-Y", "verify", *listed, "-I", principal, "-n", SIGNATURE_NAMESPACE], content)
     if checked.returncode:
         raise UserError(
-            f"{bundle} has a signature of {principal} that does not belong to its manifest: {_last_error_line(checked)}"
+            f"{bundle} has a signature of {principal} that does not match its manifest: {_last_error_line(checked)}"
         )
     return principal
 
@@ -86,7 +88,7 @@ def verify_signature(bundle: Path | str, signers: Path | str) -> str:
 def _run_ssh_keygen(words: list[str], content: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     program = shutil.which("ssh-keygen")
     if program is None:
-        raise UserError("signing needs ssh-keygen (Debian: openssh-client), which is not installed")
+        raise UserError("signatures need ssh-keygen, which is not installed (Debian: apt install openssh-client)")
     stdin = subprocess.DEVNULL if content is None else None
     try:
         return subprocess.run(
@@ -99,7 +101,7 @@ def _run_ssh_keygen(words: list[str], content: bytes | None = None) -> subproces
             env={**os.environ, "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"ssh-keygen gave no answer within {_TIMEOUT_S} s; is it waiting for a passphrase?") from None
+        raise UserError(f"ssh-keygen did not finish in {_TIMEOUT_S} s; it may be waiting for a passphrase") from None
 
 
 def _last_error_line(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -1,1 +1,1 @@
-"""Device."""
+"""This machine: device info, throttling and energy."""

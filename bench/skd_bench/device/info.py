@@ -1,6 +1,6 @@
-"""Which machine a number was measured on, and whether two numbers may be compared.
+"""The device info: what this machine is, in which state, and whether latencies of two devices may be compared.
 
-Everything is read, nothing is changed: no clock, no governor, no power cap.
+The functions only read. They change no clock, no governor and no power cap.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from skd_bench.device.nvidia_smi import read_gpu_info, select_gpu_states
 from skd_bench.device.throttling import read_power_mode, read_throttling
 from skd_bench.runtimes import registered_runtimes
 
-# The instruction sets that decide which kernels a runtime picks (x86 names, then Arm's).
+# The instruction sets by which a runtime chooses its kernels (names on x86, then on Arm).
 _KNOWN_ISA_FLAGS = (
     *("sse4_1", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16"),
     *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
-# The runtimes whose versions are part of a device.
+# The runtimes whose versions are part of the device id. Adding one would change the id of every device.
 _DEVICE_RUNTIMES = ("ort", "tensorrt", "tensorrt-rtx")
-# What of a GPU must be equal for two latencies to be compared.
+# The properties of a GPU that must be equal for two latencies to be compared.
 _GPU_IDENTITY_KEYS = ("name", "uuid", "driver", "power_limit_w")
 
 
 def read_device_info() -> dict[str, Any]:
-    """Describe this machine as far as it can be read without rights.
+    """Describe this machine, as far as that is readable without administrator rights.
 
     Returns:
-        What JSON can write; None where a thing cannot be read. Keys: `cpu`, `cores` (of the machine), `cores_usable`
-        (this process may run on), `cpu_quota` (cores' worth of time a container may use), `isa`, `governor`,
-        `clock_mhz`, `clock_max_mhz`, `memory_mb`, `load` (averages over 1, 5 and 15 minutes), `temperature_c` (the
-        warmest sensor), `throttle` (`device_throttle.throttling`), `gpu_state`, `power_cap_w` (of the processor
-        package), `power_mode` (of a Jetson), `boost`, `smt`, `virtual` (whether a hypervisor is below), `os`,
-        `kernel`, `machine`, `python`, `numpy`, `runtimes` (name to version, or None), `gpus`
-        (`device_gpu.gpu_cards`).
+        A JSON object; a value is None where it cannot be read. Keys: `cpu`, `cores` (all of the machine),
+        `cores_usable` (those that this process may use), `cpu_quota` (processor time of a container, in cores), `isa`,
+        `governor`, `clock_mhz`, `clock_max_mhz`, `memory_mb`, `load` (averages over 1, 5 and 15 minutes),
+        `temperature_c` (the warmest sensor), `throttle` (`skd_bench.device.throttling.read_throttling`), `gpu_state`,
+        `power_cap_w` (of the processor package), `power_mode` (of a Jetson), `boost`, `smt`, `virtual` (whether the
+        machine is a virtual one), `os`, `kernel`, `machine`, `python`, `numpy`, `runtimes` (name to version, or None),
+        `gpus` (`skd_bench.device.nvidia_smi.read_gpu_info`).
     """
     cpuinfo, gpus = _read_cpuinfo(), read_gpu_info()
     return {
@@ -71,11 +71,11 @@ def read_device_info() -> dict[str, Any]:
 
 
 def read_device_state() -> dict[str, Any]:
-    """What changes while one measures, to be read before and after.
+    """The values that change during a benchmark, to be read before and after it.
 
     Returns:
-        `load`, `temperature_c`, `throttle` (its `events` count up) and `gpu_state` (temperature, clock, power and what
-        holds the clocks back, for each GPU; None without one).
+        `load`, `temperature_c`, `throttle` (its `events` is a counter) and `gpu_state` (for each GPU temperature,
+        clock, power and the reasons for reduced clocks; None without a GPU).
     """
     return _read_state(read_gpu_info())
 
@@ -90,28 +90,30 @@ def _read_state(gpus: list[dict[str, Any]] | None) -> dict[str, Any]:
 
 
 def device_id(device_info: dict[str, Any]) -> str:
-    """A short hash of what must be equal for two latencies to be compared.
+    """A short hash of the properties that must be equal for two latencies to be compared.
 
-    That is the processor, the cores and the time a process may use, the instruction sets, the governor, the runtimes'
-    versions and the GPUs with their drivers and power limits; not the load, the temperature, the kernel or Python.
+    These are the processor, the cores and the processor time of a process, the instruction sets, the governor, the
+    versions of the runtimes, and the GPUs with their drivers and power limits. The load, the temperature, the kernel
+    and Python are not among them.
 
     Args:
-        device_info: What `device_card` gave, perhaps read back from JSON.
+        device_info: A result of `read_device_info`, which may have been stored as JSON.
 
     Returns:
         12 hexadecimal digits.
     """
     keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes")
     identity: dict[str, Any] = {key: device_info.get(key) for key in keys}
-    # What cannot run here does not change a latency; nor does a runtime that a newer skd-edge has learned to name, or
-    # one to compare with that is installed later: a row's `facts` name the runtime and version that ran it.
+    # Only some runtimes count, and only where they are available. Otherwise a runtime that is installed later, or one
+    # that only a newer skd-edge lists, would make this another device. The `facts` of a row contain the runtime and its
+    # version anyway.
     versions = device_info.get("runtimes") or {}
     identity["runtimes"] = {name: versions[name] for name in _DEVICE_RUNTIMES if versions.get(name)}
     identity["gpus"] = [{k: gpu.get(k) for k in _GPU_IDENTITY_KEYS} for gpu in device_info.get("gpus") or []]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# ----------------------------------------------------------------------------------------------------- the readings
+# ----------------------------------------------------------------------------------------------- reading the system
 def _read_text(path: str | Path) -> str | None:
     try:
         return Path(path).read_text(errors="replace").strip("\0 \n\t") or None
@@ -132,7 +134,7 @@ def _read_switch(path: str) -> bool | None:
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; a board's own name stands in its last block."""
+    """The first value of each key in /proc/cpuinfo: the first processor's, and a board's name from the last block."""
     pairs = re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", _read_text("/proc/cpuinfo") or "", re.MULTILINE)
     info: dict[str, str] = {}
     for key, value in pairs:

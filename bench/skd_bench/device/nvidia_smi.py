@@ -1,4 +1,4 @@
-"""What nvidia-smi says of each GPU: what it is, how it is set, and what holds it back at this moment."""
+"""The properties, settings and state of each NVIDIA GPU, as nvidia-smi reports them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from typing import Any
 
-# Field of nvidia-smi, key of the card, kind. Newer drivers say "event reasons" where older ones said "throttle".
+# Field of nvidia-smi, key in the device info, type.
 _NVIDIA_SMI_FIELDS = (
     ("name", "name", str),
     ("uuid", "uuid", str),
@@ -22,6 +22,7 @@ _NVIDIA_SMI_FIELDS = (
     ("compute_mode", "compute_mode", str),
     ("memory.total", "memory_mb", float),
 )
+# The reasons for reduced clocks; older drivers know only the second name of the field.
 _THROTTLE_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 # NVML's nvmlClocksEventReasons bits.
 _THROTTLE_BITS = {
@@ -39,12 +40,13 @@ _STATE_KEYS = ("temperature_c", "clock_mhz", "power_w", "throttle")
 
 
 def read_gpu_info() -> list[dict[str, Any]] | None:
-    """Each GPU's card; None where there is no nvidia-smi or no GPU.
+    """Describe each GPU.
 
     Returns:
-        Keys: `name`, `uuid`, `driver`, `power_limit_w`, `temperature_c`, `clock_mhz`, `clock_max_mhz`,
-        `memory_clock_mhz`, `power_w`, `pstate`, `persistence`, `compute_mode`, `memory_mb`, and `throttle`: what holds
-        the clocks back now, in words (empty: nothing). None where nvidia-smi does not say.
+        None where there is no nvidia-smi or no GPU. Else an object for each GPU with the keys `name`, `uuid`, `driver`,
+        `power_limit_w`, `temperature_c`, `clock_mhz`, `clock_max_mhz`, `memory_clock_mhz`, `power_w`, `pstate`,
+        `persistence`, `compute_mode`, `memory_mb` and `throttle` (the present reasons for reduced clocks, in words; an
+        empty list where there are none). A value is None where nvidia-smi does not report it.
     """
     for reasons in _THROTTLE_FIELDS:
         rows = _query_nvidia_smi([field for field, _, _ in _NVIDIA_SMI_FIELDS] + [reasons])
@@ -54,12 +56,12 @@ def read_gpu_info() -> list[dict[str, Any]] | None:
 
 
 def select_gpu_states(gpus: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """What changes while one measures, GPU by GPU: temperature, clock, power, throttle reasons."""
+    """The values of each GPU that change during a benchmark: temperature, clock, power and throttle reasons."""
     return [{key: gpu.get(key) for key in _STATE_KEYS} for gpu in gpus] if gpus else None
 
 
 def parse_throttle_reasons(mask: str) -> list[str] | None:
-    """NVML's bit mask (such as "0x0000000000000004") in words; None where it is no number."""
+    """Translate NVML's bit mask, such as "0x0000000000000004", into words; None where it is not a number."""
     try:
         bits = int(mask.strip(), 16)
     except ValueError:

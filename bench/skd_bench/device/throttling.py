@@ -1,32 +1,33 @@
-"""What held a processor or a board back: counters and flags that Linux shows without rights."""
+"""Why a processor or a board ran at reduced clocks: counters and flags that any user can read on Linux."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-# The Raspberry Pi's firmware flags, now (low half) and since boot (high half).
+# The firmware flags of a Raspberry Pi: the present state in bits 0 to 3, the state since boot in bits 16 to 19.
 _RASPBERRY_PI_FLAGS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 
 
 def read_throttling(root: Path = Path("/sys")) -> dict[str, Any]:
-    """Why clocks were lowered, as far as it can be read.
+    """Read throttling events and their present reasons.
 
     Args:
-        root: Of sysfs.
+        root: The root of sysfs.
 
     Returns:
-        `events` (how often since boot: x86 thermal throttling of cores and packages, Jetson over-current; None where
-        nothing counts) and `now` (reasons in words; None where nothing tells).
+        `events`: the number of events since boot (thermal throttling of cores and packages on x86, over-current on a
+        Jetson); None where the machine has no such counter. `now`: reasons in words (Raspberry Pi); None where the
+        machine does not report them.
     """
     return {"events": _count_throttle_events(root), "now": _read_raspberry_pi_flags(root)}
 
 
 def read_power_mode(root: Path = Path("/")) -> str | None:
-    """A Jetson's power mode (nvpmodel) and release, in words; None elsewhere.
+    """The power mode (nvpmodel) and the release of a Jetson, in words; None on other machines.
 
     Args:
-        root: Of the file system.
+        root: The root of the file system.
     """
     release = _read_text(root / "etc/nv_tegra_release")
     if release is None:
@@ -44,7 +45,7 @@ def _count_throttle_events(root: Path) -> int | None:
 
 
 def _find_package_counters(cores: Path) -> list[Path]:
-    """Every core repeats its package's counter: one file for each package."""
+    """One counter file for each package: each core of a package shows the same counter."""
     first: dict[str, Path] = {}
     for file in sorted(cores.glob("cpu[0-9]*/thermal_throttle/package_throttle_count")):
         package = _read_text(file.parents[1] / "topology/physical_package_id") or "0"

@@ -1,4 +1,4 @@
-"""The accuracy of a bundle's files on labelled videos, at the deployed protocol and with more views."""
+"""Accuracy of a bundle's model files on labelled videos, with one view (as deployed) or several."""
 
 from __future__ import annotations
 
@@ -30,7 +30,18 @@ Json = dict[str, Any]
 
 @dataclass
 class _EvaluationRow:
-    """One file at one number of views, while it is measured."""
+    """One file with one number of views, while it is evaluated.
+
+    Attributes:
+        file: File of the artefact.
+        precision: Of the artefact.
+        student: Of the artefact.
+        path: Cascade of the artefact.
+        views: Number of views.
+        session: The loaded file.
+        answers: Logits (C,) of each video; with several views, the logarithm of the mean probability.
+        infer_ms: Milliseconds of inference for each video, all views together.
+    """
 
     file: str
     precision: str
@@ -52,30 +63,30 @@ def evaluate(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Json:
-    """Score every file of a bundle on labelled videos, through the decoder and the runtime that ship.
+    """Evaluate every file of a bundle on labelled videos, with the decoder and the runtime of the deployment.
 
     Args:
         bundle: The bundle's folder.
-        videos: See `labelled.labelled_videos`.
-        views: How many views an answer is averaged over, a row each; 1 is the deployed protocol.
-        reject: A probability below which no class is reported; None: every answer counts.
-        named: Classes whose recall is reported at `reject`; empty: all.
-        threads: Threads a query may use.
-        progress: Called with (videos done, videos in all).
+        videos: A folder or a CSV file, see `load_labelled_videos`.
+        views: Numbers of views to average over, with a row for each; 1 is the deployed sampling.
+        reject: Probability below which no class is reported; None: without reject metrics.
+        named: Classes whose recall is reported at `reject`; empty: all classes.
+        threads: Number of threads for one query.
+        progress: Called with (number of videos done, number of videos).
 
     Returns:
-        What JSON can write: `schema`, `kind` ("accuracy"), `bundle`, `name`, `classes`, `device`, `device_id`,
-        `videos` (scored), `unreadable` (path and reason), `not_run` (files whose runtime is missing, and why), `rows`:
-        each with `file`, `precision`, `student`, `path`, `views`, `default`, `accuracy` (see `accuracy.Accuracy`),
-        `against_fp32` (see `agreement.agreement`; None for FP32 itself or without one), `against_one_view`,
-        `rejecting` (see `rejecting.at_threshold`) and `cost` (median `decode_ms`, `preprocess_ms`, `infer_ms` a video,
-        all views together).
+        A JSON object: `schema`, `kind` ("accuracy"), `bundle`, `name`, `classes`, `device`, `device_id`, `videos`
+        (number of evaluated videos), `unreadable` (a list of `path` and `reason`), `not_run` (files whose runtime is
+        not available, with the reason), and `rows`: each with `file`, `precision`, `student`, `path`, `views`,
+        `default`, `accuracy` (see `AccuracyMetrics`), `against_fp32` (see `compute_agreement`; None for an FP32 file,
+        or if the student has no FP32 file), `against_one_view`, `rejecting` (see `compute_reject_metrics`) and `cost`
+        (medians `decode_ms`, `preprocess_ms` and `infer_ms` for one video, all views together).
 
     Raises:
-        UserError: The bundle or the videos cannot be used, or none can be read.
+        UserError: The bundle or the list of videos cannot be used, or no video can be read.
     """
     manifest = Manifest.load(bundle)
-    if reject is not None:
+    if reject is not None:  # refuse a wrong threshold or class before the long measurement
         compute_reject_metrics(np.zeros((1, len(manifest.classes))), [0], manifest.classes, reject, named=named)
     labelled = load_labelled_videos(videos, manifest.classes)
     counts = sorted(set(views))
@@ -95,7 +106,7 @@ def evaluate(
         for session in sessions.values():
             session.close()
     if not read:
-        raise UserError(f"no video of {videos} can be read; the first: {unreadable[0]['reason']}")
+        raise UserError(f"no video in {videos} can be read; reason for the first: {unreadable[0]['reason']}")
     device_info = read_device_info()
     return {
         "schema": SCHEMA,
@@ -119,7 +130,12 @@ def _predict_videos(
     counts: Sequence[int],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[LabelledVideo], list[Json], dict[int, list[tuple[float, float]]]]:
-    """Every file's answer to every video; a video is decoded once for each number of views."""
+    """Run every file on every video; a video is decoded once for each number of views.
+
+    Returns:
+        The videos that were read, the unreadable ones, and by number of views the milliseconds (decode, preprocess) of
+        each video.
+    """
     read: list[LabelledVideo] = []
     unreadable: list[Json] = []
     times_ms: dict[int, list[tuple[float, float]]] = {v: [] for v in counts}
@@ -143,7 +159,9 @@ def _predict_videos(
             answers = np.concatenate([row.session.run(prepared[row.views][i : i + 1]) for i in range(row.views)])
             row.infer_ms.append(1000 * (clock() - begin))
             if not np.isfinite(answers).all():
-                raise UserError(f"{row.file} answers NaN or an infinity to {video.path}; leave this precision out")
+                raise UserError(
+                    f"the output of {row.file} for {video.path} contains NaN or infinity; leave out this precision"
+                )
             row.answers.append(
                 answers[0].astype(np.float64) if row.views == 1 else average_view_logits(softmax(answers))
             )

@@ -1,4 +1,4 @@
-"""Labelled videos to measure a bundle on: a folder with a folder for each class, or a CSV with `path` and `label`."""
+"""Lists of labelled videos for an evaluation, from a folder with one folder for each class or from a CSV file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ _VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mp
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """One video, the index of its class, and the source that it shares with others (itself where it is alone)."""
+    """One video and its label.
+
+    Attributes:
+        path: The video file.
+        label: Index of its class.
+        group: Name of the source that it shares with other clips; its own path if it shares none.
+    """
 
     path: Path
     label: int
@@ -22,22 +28,23 @@ class LabelledVideo:
 
 
 def load_labelled_videos(source: Path | str, classes: Sequence[str]) -> list[LabelledVideo]:
-    """The videos of a folder or a CSV file, in a stable order.
+    """List the videos of a folder or a CSV file, in a stable order.
 
     Args:
-        source: A folder with one folder for each class, or a CSV with the columns `path` (relative to the CSV),
-            `label` and, where clips share a source video, `group`.
+        source: A folder with one folder for each class, or a CSV file with the columns `path` (relative to the CSV
+            file), `label` and, where several clips come from one source video, `group`.
         classes: The bundle's classes.
 
     Raises:
-        UserError: There is no such file, a label is no class of the bundle, or there is no video.
+        UserError: The source cannot be read, a label is not a class of the bundle, or there are no videos.
     """
     source = Path(source)
     rows = _list_folder_videos(source) if source.is_dir() else _read_video_table(source)
     if not rows:
-        raise UserError(f"{source} holds no labelled video; give a folder with CLASS/video.mp4, or a CSV (path,label)")
+        hint = "give a folder with CLASS/video.mp4, or a CSV file with the columns path and label"
+        raise UserError(f"{source} contains no labelled videos; {hint}")
     if unknown := sorted({label for _, label, _ in rows} - set(classes)):
-        raise UserError(f"{source} has the label {unknown[0]!r}; the bundle's classes are: {', '.join(classes)}")
+        raise UserError(f"unknown label {unknown[0]!r} in {source}; the bundle's classes are: {', '.join(classes)}")
     index = {name: i for i, name in enumerate(classes)}
     return [LabelledVideo(path, index[label], group) for path, label, group in rows]
 
@@ -58,11 +65,12 @@ def _read_video_table(table: Path) -> list[tuple[Path, str, str]]:
     except OSError as error:
         raise UserError(f"cannot read {table}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} is no CSV file: {error}") from error
+        raise UserError(f"{table} is not a CSV file in UTF-8: {error}") from error
     videos = []
     for number, row in enumerate(rows, 2):
         path, label = row.get("path"), row.get("label")
+        columns = ", ".join(map(str, row))
         if not path or not label:
-            raise UserError(f"{table}, row {number}: needs the columns path and label, and has {', '.join(row)!r}")
+            raise UserError(f"{table}, row {number}: path or label is missing; the columns are: {columns}")
         videos.append((table.parent / path, label, row.get("group") or path))
     return videos

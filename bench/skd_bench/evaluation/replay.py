@@ -1,7 +1,8 @@
-"""Whether a bundle's files answer here as they did where it was made, on the sample clips that travel with it.
+"""Runs a bundle's files on its sample clips and compares the logits with those recorded when the bundle was made.
 
-``answers.json`` holds each file's logits on each sample clip, through decoding and preprocessing. A difference is of
-this machine: another decoder, another runtime, or arithmetic that saturates (INT8 on x86 without VNNI).
+``answers.json`` holds the logits of each file on each sample clip, computed with decoding and preprocessing. If they
+differ, the cause is this machine: another decoder, another runtime, or saturating arithmetic (INT8 on x86 without
+VNNI).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from skd_bench.runtimes import why_runtime_unavailable
 from skd_bench.video.clip import decode_clip, normalise
 
 ANSWERS_FILE = "answers.json"
-# Largest difference over the largest logit. Wider than parity's: decoders round a pixel differently.
+# Bound on the largest difference, relative to the largest logit. Wider than the bounds of the parity check after an
+# export, because decoders may round a pixel differently.
 LOGIT_BOUNDS = {"fp32": 1e-3, "fp16": 1e-2}
 _DEFAULT_BOUND = 5e-2
 SampleLogits = dict[str, dict[str, list[float]]]
@@ -28,15 +30,15 @@ SampleLogits = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """How one file answers the sample clips here.
+    """Result of one file on the sample clips.
 
     Attributes:
-        file: The artefact.
-        clips: How many were compared; 0 where `skipped` says why.
-        relative: Largest difference of a logit over the largest logit.
-        flips: Clips whose top class is another.
-        bound: What `relative` may be.
-        skipped: Why it was not run, or None.
+        file: File of the artefact.
+        clips: Number of compared clips; 0 if the file was skipped.
+        relative: Largest absolute difference of a logit, divided by the largest recorded logit.
+        flips: Number of clips whose top class changed.
+        bound: Largest accepted value of `relative`.
+        skipped: Why the file was not run, or None.
     """
 
     file: str
@@ -48,24 +50,31 @@ class ReplayResult:
 
     @property
     def problem(self) -> str | None:
-        """Why the file must not be trusted here, or None."""
+        """Why the file must not be used on this machine, or None."""
         if self.skipped or self.relative <= self.bound:
             return None
         return (
-            f"{self.file} answers otherwise here than where it was made: logits are off by {self.relative:.1e} of the "
-            f"largest, above {self.bound:.0e}, and {self.flips} of {self.clips} sample clips change their class; "
-            "decoder, runtime or CPU differ"
+            f"{self.file} gives other outputs here than where the bundle was made: logits differ by "
+            f"{self.relative:.1e} of the largest, more than {self.bound:.0e}, and {self.flips} of {self.clips} sample "
+            "clips change their class; compare decoder, runtime and CPU with the machine of the export"
         )
 
     def to_text(self) -> str:
-        """One line."""
+        """The result in one line."""
         if self.skipped:
             return f"{self.file}: not run: {self.skipped}"
         return f"{self.file}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
 
 
 def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
-    """Logits of each file that can run here on each sample clip, six figures each, by file and sample."""
+    """Compute the logits of each file that can run here on each sample clip.
+
+    Returns:
+        Logits (C,) with six significant digits, by file of the artefact and file of the sample clip.
+
+    Raises:
+        UserError: A sample clip or a model file cannot be read.
+    """
     return {
         a.file: {name: [float(f"{x:.6g}") for x in row] for name, row in _compute_logits(bundle, manifest, a).items()}
         for a in manifest.artefacts
@@ -74,12 +83,15 @@ def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
 
 
 def replay_samples(bundle: Path | str) -> list[ReplayResult]:
-    """Run every file of a bundle on its sample clips and compare; empty for a bundle without answers.
+    """Run every file of a bundle on its sample clips and compare the logits with the recorded ones.
 
     The hashes should have been checked before (`skd_bench.bundle.verify`).
 
+    Returns:
+        A result for each artefact; empty for a bundle without recorded logits.
+
     Raises:
-        UserError: The answers are malformed, or a sample or file cannot be read.
+        UserError: The recorded logits are malformed, or a sample clip or a model file cannot be read.
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
@@ -98,13 +110,13 @@ def _compare_with_recorded(
     if reason := why_runtime_unavailable(artefact.runtime):
         return ReplayResult(artefact.file, skipped=reason)
     if not recorded:
-        return ReplayResult(artefact.file, skipped="its answers were not noted where the bundle was made")
+        return ReplayResult(artefact.file, skipped="its outputs were not recorded when the bundle was made")
     computed = _compute_logits(bundle, manifest, artefact)
     names = sorted(recorded.keys() & computed.keys())
     expected = np.array([recorded[name] for name in names], np.float64)
     actual = np.array([computed[name] for name in names], np.float64)
     if expected.shape != actual.shape or not names:
-        raise ValueError(f"there are {expected.shape} of them for {actual.shape}")
+        raise ValueError(f"recorded logits have shape {expected.shape}, computed logits {actual.shape}")
     relative = float(np.abs(actual - expected).max()) / (float(np.abs(expected).max()) or 1.0)
     flips = int((actual.argmax(1) != expected.argmax(1)).sum())
     return ReplayResult(
@@ -117,9 +129,8 @@ def _compute_logits(bundle: Path, manifest: Manifest, artefact: Artefact) -> dic
     try:
         logits = {}
         for sample in manifest.samples:
-            clip = decode_clip(resolve_bundle_path(bundle, sample.file), manifest.sampling, manifest.preprocess)[
-                np.newaxis
-            ]
+            path = resolve_bundle_path(bundle, sample.file)
+            clip = decode_clip(path, manifest.sampling, manifest.preprocess)[np.newaxis]
             x = clip if session.input.dtype == "uint8" else normalise(clip, manifest.preprocess)
             logits[sample.file] = session.run(x)[0]
         return logits

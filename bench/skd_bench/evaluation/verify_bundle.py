@@ -1,4 +1,4 @@
-"""Everything `skd-edge verify` looks at, in the order in which trust is earned: signer, hashes, answers."""
+"""All checks of `skd-edge verify`, in this order: signer, hashes, outputs on the sample clips."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _UNLISTED_FILES = frozenset({MANIFEST_FILE, MEASURED_FILE, "MEASURED.md", SIGNAT
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What was found about a bundle.
+    """Result of the checks of a bundle.
 
     Attributes:
-        bundle: As given.
-        payload: SHA-256 of the manifest, which holds the hash of every other file: it names the payload.
-        signer: Who signed it; None where nobody was asked for.
-        signed: Whether there is a signature, checked or not.
-        strays: Files that the manifest does not know; no part of the bundle.
-        answers: Each file on the sample clips; empty without such clips, or where it was not asked for.
-        problems: One sentence each; empty: the bundle is as it was made.
+        bundle: The bundle, as given.
+        payload: SHA-256 of the manifest. The manifest contains all other hashes, so this identifies the payload.
+        signer: The principal that signed the bundle; None if the signature was not checked.
+        signed: Whether the bundle has a signature, checked or not.
+        strays: Files that are not listed in the manifest and so are not part of the bundle.
+        answers: Result of each model file on the sample clips; empty without sample clips, or if they were not run.
+        problems: One sentence for each problem; empty: the bundle is unchanged.
     """
 
     bundle: str
@@ -39,18 +39,18 @@ class VerificationReport:
     problems: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The same by name."""
+        """The attributes by name, and `ok`: whether there are no problems."""
         return asdict(self) | {"ok": not self.problems}
 
     def to_text(self) -> str:
-        """A few lines for people."""
+        """The result as a few lines of text, for a bundle without problems."""
         if self.signer:
             signature_text = f", signed by {self.signer}"
         else:
             signature_text = ", with a signature that was not checked (--signers FILE)" if self.signed else ""
         lines = [f"{self.bundle}: ok (payload sha256 {self.payload[:16]}{signature_text})"]
         lines += [f"  {answer.to_text()}" for answer in self.answers]
-        lines += [f"  not of the bundle: {name}" for name in self.strays]
+        lines += [f"  not part of the bundle: {name}" for name in self.strays]
         return "\n".join(lines)
 
 
@@ -58,12 +58,12 @@ def verify_bundle(bundle: Path | str, *, signers: Path | None = None, run: bool 
     """Check a bundle.
 
     Args:
-        bundle: Its folder, or a zip of it.
-        signers: Who is trusted (`signing.signer`); None: nobody is asked for.
-        run: Whether its files are run on its sample clips, where it has some; never before all else is in order.
+        bundle: The bundle's folder, or a zip file of it.
+        signers: File with the accepted signers (see `verify_signature`); None: the signature is not checked.
+        run: Whether to run the model files on the sample clips. They are never run if another check fails.
 
     Raises:
-        UserError: It is no bundle, or not signed by one of `signers`.
+        UserError: The file or folder is not a bundle, or is not signed by one of `signers`.
     """
     with open_bundle(bundle) as folder:
         manifest = Manifest.load(folder)

@@ -1,1 +1,1 @@
-"""Inference."""
+"""Running a bundle: single videos, long videos, streams, and the reject option."""

@@ -1,4 +1,4 @@
-"""A long video or a camera, frame by frame: what is seen now, with a state that travels from frame to frame."""
+"""Classification of a long video or a camera frame by frame, with a network that carries a state between frames."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _CAMERA_PREFIX = "/dev/video"
 
 @dataclass(frozen=True)
 class FramePrediction:
-    """What a stream shows after one frame.
+    """The prediction after one frame of a stream.
 
     Attributes:
-        seconds: Since the beginning of the stream, of this frame.
-        frame: Its number among those that were looked at, from 0.
-        label: The most likely class of the last frames.
-        probability: Of it, 0..1, smoothed.
-        milliseconds: The network's, for this frame.
+        seconds: Time of the frame, in seconds since the start of the stream.
+        frame: Number of the frame among the classified frames, from 0.
+        label: The most likely class, from the mean logits of the last frames.
+        probability: Probability of this class, 0..1.
+        milliseconds: Time of the network for this frame.
     """
 
     seconds: float
@@ -47,10 +47,19 @@ class FramePrediction:
 
 
 class FrameClassifier:
-    """A per-frame network on ONNX Runtime's CPU provider, its state kept between frames.
+    """A per-frame network on ONNX Runtime's CPU provider; it stores the state between frames.
+
+    Args:
+        path: The per-frame network, an ONNX file.
+        threads: Number of threads for one frame.
+
+    Attributes:
+        dtype: Of the input ``frame``: "uint8" (B, H, W, 3) or "float32" (B, 3, H, W), normalised.
+        state_size: Number of float32 values in the state of one stream.
+        state: (B, state_size), the current state of B streams.
 
     Raises:
-        UserError: The file is missing or is no per-frame network, or onnxruntime is not installed.
+        UserError: The file is missing or is not a per-frame network, or onnxruntime is not installed.
     """
 
     def __init__(self, path: Path | str, *, threads: int = 1) -> None:
@@ -68,17 +77,24 @@ class FrameClassifier:
             raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
         inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
         if set(inputs) != {"frame", "state"}:
-            raise UserError(f"{path} takes {', '.join(inputs)}; a per-frame network takes frame and state")
+            raise UserError(f"{path} has the inputs {', '.join(inputs)}, but a per-frame network has frame and state")
         self.dtype = "uint8" if inputs["frame"].type == "tensor(uint8)" else "float32"
         self.state_size = int(inputs["state"].shape[1])
         self.reset_state()
 
     def reset_state(self, streams: int = 1) -> None:
-        """Begin anew: nothing was seen yet."""
+        """Start a number of new streams: all states become zeros."""
         self.state = np.zeros((streams, self.state_size), np.float32)
 
     def step(self, frame: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Logits ``(B, C)`` of one frame of each stream, as the file takes it; the state goes on."""
+        """Process the next frame of each stream and update the state.
+
+        Args:
+            frame: One frame for each of the B streams, with the shape and dtype of `dtype`.
+
+        Returns:
+            Logits ``(B, C)`` of these frames.
+        """
         logits, self.state = self._session.run(["logits", "next_state"], {"frame": frame, "state": self.state})
         return np.asarray(logits, np.float32)
 
@@ -86,24 +102,27 @@ class FrameClassifier:
 def classify_stream(
     bundle: Path | str, source: Path | str, *, every: int | None = None, smooth: int | None = None, threads: int = 1
 ) -> Iterator[FramePrediction]:
-    """Look at a video from its first frame to its last, or at a camera until somebody stops.
+    """Classify a video from its first to its last frame, or a camera until the caller stops.
 
     Args:
-        bundle: With a per-frame file, which a causal student has.
-        source: A video file, or a camera: ``/dev/video0`` (Linux).
-        every: Look at each ``every``-th frame; None: as the clips were sampled (dense: their stride, else 1).
-        smooth: The answer is the mean over so many frames; None: as many as the network was trained on.
-        threads: Threads a frame may use.
+        bundle: A bundle with a per-frame file (its student is causal).
+        source: A video file, or a camera such as ``/dev/video0`` (Linux).
+        every: Classify only every ``every``-th frame; None: as in training (the stride of dense sampling, else 1).
+        smooth: Number of frames whose logits are averaged; None: the number of frames of a training clip.
+        threads: Number of threads for one frame.
+
+    Yields:
+        A prediction after each classified frame.
 
     Raises:
-        UserError: The bundle has no per-frame file or it was changed; the source cannot be read.
+        UserError: The bundle has no per-frame file or the file was changed, or the source cannot be read.
     """
     manifest = Manifest.load(bundle)
     if manifest.stream is None:
-        raise UserError(f"{bundle} has no per-frame file: train a student with `causal: true`, or leave out --stream")
+        raise UserError(f"{bundle} has no per-frame file; train a student with `causal: true`, or leave out --stream")
     path = resolve_bundle_path(bundle, manifest.stream.file)
     if not path.is_file() or sha256_file(path) != manifest.stream.sha256:
-        raise UserError(f"{path} is not the file that its manifest describes; copy the bundle again")
+        raise UserError(f"{path} is missing or differs from the sha256 in the manifest; copy the bundle again")
     stream = FrameClassifier(path, threads=threads)
     sampling = manifest.sampling
     step = every or (sampling.stride if sampling.kind == "dense" else 1)
@@ -125,10 +144,16 @@ def classify_stream(
 def iter_stream_lines(
     bundle: Path | str, sources: Iterable[Path | str], as_json: bool, **stream_options: Any
 ) -> Iterator[str]:
-    """What `watch` sees, in words: a line where the answer changes and one at the end; or JSON, a line a frame.
+    """Format the predictions of `classify_stream` as lines of text.
+
+    Args:
+        bundle: A bundle with a per-frame file.
+        sources: Videos or cameras, one after the other.
+        as_json: A JSON object for each frame; else a line when the class changes, and a summary at the end.
+        **stream_options: The other arguments of `classify_stream`.
 
     Raises:
-        UserError: See `watch`.
+        UserError: See `classify_stream`.
     """
     for source in sources:
         current_label, times = "", list[float]()
@@ -144,10 +169,18 @@ def iter_stream_lines(
 
 
 def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> Iterator[tuple[float, Pixels]]:
-    """Seconds and pixels ``(H, W, 3)`` of each ``every``-th frame, upright and fitted; one in memory at a time.
+    """Yield the time in seconds and the pixels of every ``every``-th frame; one frame is in memory at a time.
+
+    Args:
+        source: A video file, or a camera such as ``/dev/video0`` (Linux).
+        preprocess: The size (H, W) and how frames are fitted to it.
+        every: 1 for all frames.
+
+    Yields:
+        Seconds, and uint8 RGB ``(H, W, 3)``, upright and resized.
 
     Raises:
-        ClipError: There is no such video, or no frame of it can be decoded.
+        ClipError: The source does not exist or is not a video, or no frame can be decoded.
     """
     from av.error import FFmpegError
 
@@ -158,22 +191,23 @@ def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> It
         with _open_source(source) as container:
             [video, *_] = container.streams.video or [None]
             if video is None:
-                raise ClipError(source, "it holds no video")
+                raise ClipError(source, "it contains no video")
             resizer = FrameResizer(1, preprocess, video.sample_aspect_ratio)
             for frame in _iter_decoded_frames(container, video):
                 if shown % every == 0:
                     resizer.done = 0
                     resizer.write_frame(frame)
+                    # Without timestamps (a raw H.264 stream), 25 frames per second are assumed.
                     yield frame.time if frame.time is not None else shown / 25, resizer.out[0].copy()
                 shown += 1
     except (FFmpegError, OSError) as error:
         raise ClipError(source, str(getattr(error, "strerror", None) or error)) from error
     if not shown:
-        raise ClipError(source, "none of its frames decodes")
+        raise ClipError(source, "no frame can be decoded")
 
 
 def _iter_decoded_frames(container: Any, video: Any) -> Iterator[VideoFrame]:
-    """Frames in the order in which they are shown; damaged packets are passed over."""
+    """Yield frames in the order in which they are shown; damaged packets are skipped."""
     from av.error import EOFError as EndOfFile
     from av.error import InvalidDataError
 

@@ -1,4 +1,4 @@
-"""Long videos end to end: decode, sample, preprocess, infer, smooth; what is seen, and where the time goes."""
+"""Analysis of long videos with sliding windows: the events in them, and the time of each processing stage."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class VideoAnalysisSettings:
-    """How a long video is watched.
+    """Settings for the analysis of a long video.
 
     Attributes:
-        window: Seconds that one clip spans; None: what dense sampling spans at the video's rate, or the length of the
-            bundle's sample clips.
-        hop: Seconds between two answers; above 0.
-        smooth: Answers whose probabilities are averaged, at least 1.
-        threshold: The probability from which a class is reported, 0..1.
-        background: Classes that are no events.
+        window: Length of one window in seconds, above 0; None: the length of a dense clip at the frame rate of the
+            video, or the median length of the bundle's sample clips.
+        hop: Time between two predictions in seconds, above 0.
+        smooth: Number of predictions whose probabilities are averaged, at least 1.
+        threshold: Probability from which a class is reported, 0..1.
+        background: Classes that are not events.
+
+    Raises:
+        UserError: A value is out of range.
     """
 
     window: float | None = None
@@ -50,9 +53,9 @@ class VideoAnalysisSettings:
 
     def __post_init__(self) -> None:
         if (self.window is not None and not 0 < self.window < 3600) or not 0 < self.hop < 3600 or self.smooth < 1:
-            raise UserError(f"watching needs window and hop above 0 s and smooth >= 1, not {self}")
+            raise UserError(f"window and hop must be above 0 s and below 3600 s, and smooth at least 1, not {self}")
         if not 0 <= self.threshold <= 1:
-            raise UserError(f"a threshold is a probability from 0 to 1, not {self.threshold}")
+            raise UserError(f"the threshold must be a probability from 0 to 1, not {self.threshold}")
 
 
 def analyse_videos(
@@ -64,23 +67,26 @@ def analyse_videos(
     artefact: str | None = None,
     threads: int = 1,
 ) -> Json:
-    """Watch videos with a bundle, one after the other, as fast as this machine can.
+    """Analyse videos with a bundle, one after the other, as fast as this machine can.
 
     Args:
         bundle: The bundle's folder.
         videos: Files that FFmpeg can read.
-        settings: Windows, smoothing and threshold.
-        events: What happened (`alarms.read_events`); None: nothing is judged.
-        artefact: The file of the bundle to use; None for its default.
-        threads: Threads that decode, and that a query may use.
+        settings: Windows, smoothing and threshold; None for the defaults.
+        events: CSV file with the true events (see `read_events`); None: reports are not compared with events.
+        artefact: File of the artefact to use; None for the bundle's default.
+        threads: Number of threads for decoding, and for one query.
 
     Returns:
-        What JSON can write: `schema`, `kind` ("watch"), `bundle`, `name`, `file`, `device`, `device_id`, `after`,
-        `threads`, `window`, `hop`, `smooth`, `threshold`, `videos` (each `video` with `seconds`, `frames`, `answers`,
-        `stages` (seconds of work by stage), `shares` (of the work, sum 1), `real_time_factor` (work per second of
-        video: below 1 keeps up with a camera), `answer_ms` (median from sampled frames to smoothed answer), `events`
-        (`class`, `start`, `end`, `probability`), or `error`), `total` (the same sums over all videos) and `alarms`
-        (`alarms.judge`, or None).
+        A JSON object: `schema`, `kind` ("watch"), `bundle`, `name`, `file`, `device`, `device_id`, `after` (state of
+        the device after the analysis), `threads`, `hop`, `smooth`, `threshold`, `videos`, `total` and `alarms`.
+
+        Each entry of `videos` has `video` and either `error` or `frames`, `answers` (number of predictions), `window`,
+        `seconds` (of video), `stages` (seconds of work by stage), `shares` (of the work, sum 1), `real_time_factor`
+        (seconds of work per second of video; below 1 is fast enough for a camera), `answer_ms` (median time from the
+        sampled frames to the smoothed prediction) and `events` (`class`, `start`, `end`, `probability`).
+
+        `total` has the same sums over all videos. `alarms` is the result of `match_events`, or None without `events`.
 
     Raises:
         UserError: The bundle or the settings cannot be used, or no video can be read.
@@ -88,7 +94,7 @@ def analyse_videos(
     settings = settings or VideoAnalysisSettings()
     manifest = Manifest.load(bundle)
     if unknown := [name for name in settings.background if name not in manifest.classes]:
-        raise UserError(f"there is no class {unknown[0]!r}; there are: {', '.join(manifest.classes)}")
+        raise UserError(f"unknown background class {unknown[0]!r}; choose from {', '.join(manifest.classes)}")
     truth = None if events is None else read_events(events, manifest.classes)
     chosen = manifest.find_artefact(artefact)
     session = load_artefact(bundle, chosen, threads=threads)
@@ -100,7 +106,7 @@ def analyse_videos(
         session.close()
     readable = [row for row in rows if "error" not in row]
     if not readable:
-        raise UserError(rows[0]["error"] if rows else "there is no video to watch")
+        raise UserError(rows[0]["error"] if rows else "no video was given")
     total = _summarise_stages(
         {stage: sum(r["stages"].get(stage, 0.0) for r in readable) for stage in STAGES},
         sum(r["seconds"] for r in readable),
@@ -152,7 +158,7 @@ def _analyse_video(
             logits = session.run(x)
             begin = stopwatch.add_elapsed("infer", begin)
             if not np.isfinite(logits).all():
-                raise UserError(f"the network's answer to {video} at {start:.1f} s holds NaN or an infinity")
+                raise UserError(f"the network's output for {video} at {start:.1f} s contains NaN or infinity")
             recent.append(softmax(logits)[0])
             answers.append((start, end, np.mean(recent, axis=0)))
             answer_ms.append(1000 * (stopwatch.add_elapsed("smooth", begin) - first))
@@ -185,7 +191,7 @@ def _iter_events(
     settings: VideoAnalysisSettings,
     classes: Sequence[str],
 ) -> Iterator[tuple[int, float, float, float]]:
-    """Answers in a row that report the same class, as one event: class, start, end, largest probability."""
+    """Join consecutive predictions of the same reported class to events: class, start, end, largest probability."""
     current: tuple[int, float, float, float] | None = None
     for start, end, shares in answers:
         best = int(shares.argmax())
@@ -204,7 +210,8 @@ def _iter_events(
 def _match_reported_events(rows: Sequence[Json], truth: Sequence[VideoEvent]) -> Json:
     names = {Path(row["video"]).name for row in rows}
     if unknown := sorted({t.video for t in truth} - names):
-        raise UserError(f"the events name {unknown[0]!r}, which was not watched; watched: {', '.join(sorted(names))}")
+        analysed = ", ".join(sorted(names))
+        raise UserError(f"the events name the video {unknown[0]!r}, which was not analysed; analysed: {analysed}")
     reported = [
         VideoEvent(Path(row["video"]).name, e["start"], e["end"], e["class"]) for row in rows for e in row["events"]
     ]
@@ -212,25 +219,26 @@ def _match_reported_events(rows: Sequence[Json], truth: Sequence[VideoEvent]) ->
 
 
 def _find_window_seconds(manifest: Manifest, bundle: Path | str, video: Path) -> float:
-    """How many seconds a clip of this bundle spans.
+    """Length of a clip of this bundle, in seconds.
 
     Raises:
-        UserError: Uniform sampling spans whatever a clip lasts, and the bundle has no sample clip to tell.
+        UserError: With uniform sampling the length is that of the training clips, and the bundle has no sample clip to
+            measure it.
     """
     sampling = manifest.sampling
     if sampling.kind == "dense":
         return ((sampling.frames - 1) * sampling.stride + 1) / _read_duration_and_rate(video)[1]
     if not manifest.samples:
         raise UserError(
-            "this bundle samples uniformly over a whole clip and does not say how long its clips are: give the window "
-            "in seconds (--window), as long as a training clip"
+            "the bundle samples frames over a whole clip and has no sample clip, so the length of its clips is "
+            "unknown; give the length of a training clip in seconds (--window)"
         )
     lengths = [_read_duration_and_rate(resolve_bundle_path(bundle, sample.file))[0] for sample in manifest.samples]
     return float(np.median(lengths))
 
 
 def _read_duration_and_rate(video: Path) -> tuple[float, float]:
-    """Seconds and frames a second, as the file says."""
+    """Duration in seconds and frames per second, from the header of the file."""
     import av
     from av.error import FFmpegError
 
@@ -239,4 +247,4 @@ def _read_duration_and_rate(video: Path) -> tuple[float, float]:
             rate = float(container.streams.video[0].average_rate or 25)
             return float((container.duration or 0) / av.time_base), rate
     except (OSError, FFmpegError, IndexError) as error:
-        raise ClipError(video, getattr(error, "strerror", None) or "it holds no video") from error
+        raise ClipError(video, getattr(error, "strerror", None) or "it contains no video") from error

@@ -1,4 +1,4 @@
-"""Videos in, classes out, with a bundle and nothing else."""
+"""Classification of videos with a bundle."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def predict(
     artefact: str | None = None,
     threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """Classify videos; one that cannot be read gets an error of its own, and the others go on.
+    """Classify videos. A video that cannot be read gets an error entry; the other videos are still classified.
 
     Args:
         bundle: The bundle's folder.
         videos: Files that FFmpeg can read.
-        top: How many classes to name for each, best first; at least 1.
-        artefact: The file of the bundle to use; None for its default.
-        threads: Threads a query may use.
+        top: Number of classes to list for each video, most likely first; at least 1.
+        artefact: File of the artefact to use; None for the bundle's default.
+        threads: Number of threads for one query.
 
     Returns:
         An entry for each video, in order: `video` (the path as given), and either `top` (a list of (class,
-        probability)) with `milliseconds` (`decode`: from the file to sampled and fitted frames, `preprocess`,
-        `infer`), or `error` (one sentence). Where the artefact has a reject threshold, also `answer`: the class, or
-        for an unsure clip the background class (None without one).
+        probability)) with `milliseconds` (`decode`: from the file to sampled and resized frames, `preprocess`,
+        `infer`), or `error` (one sentence). If the artefact has a reject threshold, also `answer`: the class, or for a
+        rejected clip the background class (None if there is none).
 
     Raises:
-        UserError: The bundle, the artefact or the runtime cannot be used; nothing was classified.
+        UserError: The bundle, the artefact or the runtime cannot be used. No video is classified then.
     """
     if top < 1:
-        raise UserError(f"at least 1 class is named for each video, not {top}")
+        raise UserError(f"top must be at least 1, not {top}")
     manifest = Manifest.load(bundle)
     chosen = manifest.find_artefact(artefact)
     reject = RejectOption.from_options(chosen.options, manifest.classes)
@@ -59,22 +59,22 @@ def predict(
 
 
 def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> InferenceSession:
-    """Load one file of a bundle, after a look at its hash.
+    """Load one model file of a bundle after checking its hash.
 
     Raises:
-        UserError: The file is missing, is not the one that was written, or its runtime cannot be used.
+        UserError: The file is missing or was changed, or its runtime cannot be used.
     """
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
-        raise UserError(f"{path} is not the file that its manifest describes (other sha256); copy the bundle again")
+        raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
     return find_runtime(artefact.runtime).load(path, threads=threads)
 
 
 def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:
-    """Refuse a network whose input or output is not what the manifest says.
+    """Refuse a network whose input or output differs from the manifest.
 
     Raises:
-        UserError: Frames, size or classes differ.
+        UserError: The number of frames, the frame size, the dtype or the number of classes differs.
     """
     frames, size = manifest.sampling.frames, (manifest.preprocess.height, manifest.preprocess.width)
     floats = manifest.contract == "float_clip"
@@ -84,10 +84,14 @@ def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> Non
     ):
         actual_input = f"{session.input.dtype} {session.input.shape}"
         raise UserError(
-            f"the network takes {actual_input}; the manifest says {dtype} (batch, {', '.join(map(str, clip))})"
+            f"the network takes {actual_input}, but the manifest says {dtype} (batch, {', '.join(map(str, clip))}); "
+            "export the bundle again"
         )
     if session.output.shape[1] not in (None, len(manifest.classes)):
-        raise UserError(f"the network has {session.output.shape[1]} classes and the manifest {len(manifest.classes)}")
+        raise UserError(
+            f"the network has {session.output.shape[1]} classes, but the manifest has {len(manifest.classes)}; export "
+            "the bundle again"
+        )
 
 
 def _classify_video(
@@ -103,7 +107,7 @@ def _classify_video(
         logits = session.run(x)
         times.append(clock())
         if not np.isfinite(logits).all():
-            raise UserError(f"the network's answer to {video} holds NaN or an infinity; the artefact is broken")
+            raise UserError(f"the network's output for {video} contains NaN or infinity; the artefact is damaged")
     except UserError as error:
         return {"video": str(video), "error": str(error)}
     shares = softmax(logits)[0]

@@ -1,6 +1,6 @@
-"""When a file should keep silent: a confidence below which its answer is not given, set on validation clips.
+"""The reject option: below a confidence threshold, which is chosen on validation clips, no class is reported.
 
-The rule is selective classification by the largest softmax probability (Geifman & El-Yaniv 2017, 1705.08500).
+This is selective classification by the largest softmax probability (Geifman & El-Yaniv, 2017, arXiv 1705.08500).
 """
 
 from __future__ import annotations
@@ -19,26 +19,30 @@ from skd_bench.stats import Interval, mean_interval
 
 @dataclass(frozen=True)
 class RejectOption:
-    """When an answer is given.
+    """The confidence below which a clip is rejected, and what is reported for it.
 
     Attributes:
-        threshold: in [0, 1]: the largest class probability below which a clip is unsure.
-        background: the class that an unsure clip is given; None: no class.
+        threshold: A clip is rejected if its largest class probability is below this value, in 0..1.
+        background: The class that is reported for a rejected clip; None: no class.
     """
 
     threshold: float
     background: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As an artefact's options keep it."""
+        """The form in which an artefact's options store it."""
         return {"threshold": self.threshold, "background": self.background}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], classes: Sequence[str]) -> RejectOption | None:
-        """The one of an artefact's options; None without one.
+        """Read the reject option from an artefact's options; None if there is none.
+
+        Args:
+            options: `Artefact.options`, which may come from a network and is therefore checked.
+            classes: The bundle's classes.
 
         Raises:
-            UserError: It is malformed: nothing that came over a network is trusted.
+            UserError: The entry is malformed or names an unknown class.
         """
         raw = options.get("reject")
         if raw is None:
@@ -48,7 +52,8 @@ class RejectOption:
             raise UserError(f"the artefact's reject threshold is {threshold!r}; it must be a number from 0 to 1")
         background = raw.get("background")
         if background is not None and background not in classes:
-            raise UserError(f"the artefact calls unsure clips {background!r}, which is none of its classes")
+            names = ", ".join(classes)
+            raise UserError(f"the artefact's background class {background!r} is unknown; the classes are: {names}")
         return cls(float(threshold), background)
 
 
@@ -58,24 +63,25 @@ def choose_threshold(
     accuracy: float,
     groups: Sequence[Hashable] | None = None,
 ) -> tuple[float, float, Interval] | None:
-    """The lowest threshold at which the answers that are given are right often enough.
+    """Find the lowest threshold at which the accepted predictions reach a required accuracy.
 
-    The accuracy is that of the clips it was chosen on, so a little optimistic: confirm it on others.
+    The threshold is chosen and its accuracy computed on the same clips, so the accuracy is slightly optimistic. Confirm
+    it on other clips.
 
     Args:
-        logits: (N, C), finite, of trusted validation clips.
+        logits: (N, C), finite, of validation clips with checked labels; N at least 1.
         labels: (N,), whole numbers in 0..C-1.
-        accuracy: share of right answers that is asked for, 0..1.
-        groups: A label for each clip; clips of one group (a source video) are resampled together.
+        accuracy: Required share of correct predictions among the accepted ones, 0..1.
+        groups: A group label for each clip; clips of one group (a source video) are resampled together.
 
     Returns:
-        Threshold, share of clips answered, accuracy of the answers with its interval; None where not even the surest
-        answers are right often enough.
+        The threshold, the share of accepted clips, and the accuracy on them with its interval; None if no threshold
+        reaches the required accuracy.
     """
     shares = softmax(logits)
     confidence, correct = shares.max(axis=1), shares.argmax(axis=1) == np.asarray(labels)
     order = np.argsort(-confidence, kind="stable")
-    # Clips of equal confidence are answered together: a threshold can only lie where it changes.
+    # Clips with equal confidence are accepted together, so a threshold can only lie where the confidence changes.
     last = np.append(np.flatnonzero(np.diff(confidence[order]) != 0), len(order) - 1)
     accurate_cuts = last[(np.cumsum(correct[order]) / np.arange(1, len(order) + 1))[last] >= accuracy]
     if not len(accurate_cuts):

@@ -1,1 +1,1 @@
-"""Metrics."""
+"""Metrics from logits and labels: accuracy, agreement, rejection, and events in long videos."""

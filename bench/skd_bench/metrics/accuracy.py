@@ -1,4 +1,4 @@
-"""Accuracy of the file that ships, at the protocol it ships with: one view, decoded and prepared as on the device."""
+"""Accuracy of a model file as it is deployed: its logits on clips, and the metrics computed from them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _ECE_BINS = 15
 
 @dataclass(frozen=True)
 class AccuracyMetrics:
-    """How well a file's answers fit the labels.
+    """How well a file's predictions match the labels.
 
     Attributes:
-        n: Clips.
-        top1: Share of clips whose largest logit is the label, in 0..1, with its interval.
-        macro_f1: Mean F1 over the classes that occur among labels or answers, in 0..1.
+        n: Number of clips.
+        top1: Share of clips whose largest logit is at the label, in 0..1, with its interval.
+        macro_f1: Mean F1 over the classes that occur among labels or predictions, in 0..1.
         per_class: For each class in order: `class`, `support` (clips), `precision`, `recall`, `f1` (0 where undefined).
-        confusion: Clips by label (row) and answer (column), (C, C).
-        ece: Expected calibration error over 15 bins of confidence, in 0..1; 0 means that confidences can be believed.
-        reliability: For each of these bins with clips: `n`, mean `confidence`, `accuracy` (both 0..1), its `interval`.
+        confusion: Number of clips by label (row) and prediction (column), shape (C, C).
+        ece: Expected calibration error over 15 bins of confidence, in 0..1; 0: confidence equals accuracy in each bin.
+        reliability: For each bin with clips: `n`, mean `confidence`, `accuracy` (both 0..1) and its `interval`.
     """
 
     n: int
@@ -41,25 +41,25 @@ class AccuracyMetrics:
     reliability: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """The same by name, as plain JSON types."""
+        """The attributes by name, as plain JSON types."""
         return {**asdict(self), "top1": self.top1.to_json()}
 
 
 def compute_logits(
     session: InferenceSession, batches: Iterable[npt.NDArray[np.uint8]], preprocess: Preprocessing
 ) -> npt.NDArray[np.float32]:
-    """Every clip's logits; one batch in memory at a time.
+    """Compute the logits of all clips, with one batch in memory at a time.
 
     Args:
         session: A loaded artefact.
-        batches: uint8 clips (B, T, H, W, 3), B may differ from batch to batch.
-        preprocess: The artefact's own, from its manifest.
+        batches: uint8 clips (B, T, H, W, 3); B may differ between batches.
+        preprocess: The preprocessing in the artefact's manifest.
 
     Returns:
         float32 (N, C), in the order of the clips.
 
     Raises:
-        UserError: There is no clip, or a logit is not a finite number; the message names the clip, counted from 0.
+        UserError: There are no clips, or a logit is not finite; the message gives the number of the clip, from 0.
     """
     outputs: list[npt.NDArray[np.float32]] = []
     done = 0
@@ -71,13 +71,13 @@ def compute_logits(
             bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
             if len(bad):
                 raise UserError(
-                    f"the network's answer to clip {done + int(bad[0])} holds NaN or an infinity; the file is broken "
-                    "or overflows at this precision: export it again, or leave this precision out"
+                    f"the network's output for clip {done + int(bad[0])} contains NaN or infinity; the file is damaged "
+                    "or overflows at this precision: export it again, or leave out this precision"
                 )
             outputs.append(logits)
             done += len(logits)
     if not outputs:
-        raise UserError("there is no clip to measure accuracy on")
+        raise UserError("accuracy needs at least one clip, but no clip was given")
     return np.concatenate(outputs)
 
 
@@ -87,23 +87,23 @@ def compute_accuracy(
     classes: Sequence[str],
     groups: Sequence[Hashable] | None = None,
 ) -> AccuracyMetrics:
-    """Compare answers with labels.
+    """Compare predictions with labels.
 
     Args:
         logits: (N, C), finite.
         labels: (N,), whole numbers in 0..C-1.
         classes: C names, in the order of the logits.
-        groups: A label for each clip; clips of one group (a source video) are resampled together.
+        groups: A group label for each clip; clips of one group (a source video) are resampled together.
 
     Raises:
-        UserError: There is no clip.
-        ValueError: Shapes or labels do not fit.
+        UserError: There are no clips.
+        ValueError: The shapes do not match, or a label is out of range or not a whole number.
     """
     truth = np.asarray(labels)
     if len(truth) == 0:
-        raise UserError("there is no clip to measure accuracy on")
+        raise UserError("accuracy needs at least one clip, but no clip was given")
     if logits.ndim != 2 or logits.shape != (len(truth), len(classes)):
-        raise ValueError(f"logits {logits.shape} do not fit {len(truth)} labels and {len(classes)} classes")
+        raise ValueError(f"logits {logits.shape} do not match {len(truth)} labels and {len(classes)} classes")
     if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= len(classes):
         raise ValueError(f"labels must be whole numbers from 0 to {len(classes) - 1}")
     predictions = logits.argmax(axis=1)
@@ -127,7 +127,7 @@ def compute_accuracy(
 
 
 def softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Probabilities (N, C) of logits (N, C); no overflow."""
+    """Probabilities (N, C) from logits (N, C), in float64; large logits do not overflow."""
     shifted = np.asarray(logits, np.float64)
     shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     probabilities: npt.NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
@@ -145,7 +145,7 @@ def _compute_precision_recall_f1(confusion: npt.NDArray[np.intp]) -> tuple[npt.N
 
 
 def _compute_calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
-    """Mean distance between confidence and accuracy, over bins of equal width, weighted by their clips."""
+    """Mean absolute difference of confidence and accuracy over bins of equal width, weighted by their clips."""
     bins = _assign_confidence_bins(confidence)
     gap = np.bincount(bins, confidence, _ECE_BINS) - np.bincount(bins, correct, _ECE_BINS)
     return float(np.abs(gap).sum() / len(correct))
@@ -154,7 +154,7 @@ def _compute_calibration_error(confidence: npt.NDArray[np.float64], correct: npt
 def _compute_reliability_points(
     confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """The points of the reliability diagram (Niculescu-Mizil and Caruana, 2005), with intervals (Wilson, 1927)."""
+    """Points of the reliability diagram (Niculescu-Mizil and Caruana, 2005), with Wilson intervals."""
     bins = _assign_confidence_bins(confidence)
     points = []
     for b in np.unique(bins):

@@ -1,4 +1,4 @@
-"""Two files on the same clips: how often they agree, and which is more often right."""
+"""Comparison of two model files on the same clips: agreement, and difference in accuracy."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ Logits = npt.NDArray[np.floating[Any]]
 def compute_agreement(
     logits: Logits, reference: Logits, labels: npt.ArrayLike, groups: Sequence[Hashable] | None = None
 ) -> dict[str, Any]:
-    """Compare a file's answers with a reference's (usually the FP32 file of the same network).
+    """Compare the predictions of a file with those of a reference (usually the FP32 file of the same network).
 
     Args:
         logits: (N, C) of the file.
-        reference: (N, C) of the other one, the same clips in the same order.
-        labels: (N,) the truth, whole numbers.
-        groups: A label for each clip; clips of one group (a source video) are resampled together.
+        reference: (N, C) of the reference, for the same clips in the same order.
+        labels: (N,) true labels, whole numbers.
+        groups: A group label for each clip; clips of one group (a source video) are resampled together.
 
     Returns:
         `agreement` (share of clips with the same top class, 0..1) and `agreement_interval`; `difference` (top-1 of
-        the file less the reference's, in 0..1) and its paired `difference_interval`; `mcnemar` (exact two-sided p);
-        `only_this` and `only_reference` (clips that one alone has right); `n`.
+        the file minus top-1 of the reference, -1..1) and its paired `difference_interval`; `mcnemar` (exact two-sided
+        p-value); `only_this` and `only_reference` (clips that only one of them classifies correctly); `n` (clips).
 
     Raises:
-        UserError: There is no clip.
+        UserError: There are no clips.
         ValueError: The shapes differ.
     """
     if logits.shape != reference.shape:
-        raise ValueError(f"agreement needs the same clips and classes twice, not {logits.shape} and {reference.shape}")
+        shapes = f"{logits.shape} and {reference.shape}"
+        raise ValueError(f"agreement needs logits of the same clips and classes, not of shapes {shapes}")
     truth = np.asarray(labels)
     predictions, reference_predictions = logits.argmax(axis=1), reference.argmax(axis=1)
     correct, reference_correct = predictions == truth, reference_predictions == truth

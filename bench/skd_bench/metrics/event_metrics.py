@@ -1,4 +1,4 @@
-"""What a file reports over hours of video against what happened: recall of events, false alarms per hour."""
+"""Metrics of reported events over long videos: recall of the true events, and false alarms per hour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from skd_bench.stats import wilson_interval
 
 @dataclass(frozen=True)
 class VideoEvent:
-    """Something that happens, or is said to: its video, its span in seconds and its class."""
+    """An event, true or reported.
+
+    Attributes:
+        video: File name of the video.
+        start: Start in seconds from the start of the video.
+        end: End in seconds from the start of the video.
+        name: Class of the event.
+    """
 
     video: str
     start: float
@@ -23,16 +30,21 @@ class VideoEvent:
     name: str
 
     def is_match(self, other: VideoEvent) -> bool:
-        """Whether both are of one class in one video, and overlap."""
+        """Whether both events have the same class and video, and overlap in time."""
         same = self.video == other.video and self.name == other.name
         return same and self.start < other.end and other.start < self.end
 
 
 def read_events(table: Path | str, classes: Sequence[str]) -> list[VideoEvent]:
-    """What happened, from a CSV with the columns `video` (a file name), `start`, `end` (seconds) and `class`.
+    """Read the true events from a CSV file.
+
+    Args:
+        table: A CSV file with the columns `video` (a file name), `start` and `end` (seconds) and `class`.
+        classes: Classes that an event may have.
 
     Raises:
-        UserError: The file cannot be read, a column is missing, a number is none, or a class is unknown.
+        UserError: The file cannot be read, a column is missing, a number cannot be parsed, an event does not start
+            before it ends, or a class is unknown.
     """
     try:
         with Path(table).open(newline="", encoding="utf-8-sig") as file:
@@ -40,7 +52,7 @@ def read_events(table: Path | str, classes: Sequence[str]) -> list[VideoEvent]:
     except OSError as error:
         raise UserError(f"cannot read {table}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} is no CSV file: {error}") from error
+        raise UserError(f"{table} is not a CSV file in UTF-8: {error}") from error
     return [_parse_event(row, f"{table}, row {number}", classes) for number, row in enumerate(rows, 2)]
 
 
@@ -48,28 +60,28 @@ def _parse_event(row: dict[str, Any], where: str, classes: Sequence[str]) -> Vid
     try:
         event = VideoEvent(Path(row["video"]).name, float(row["start"]), float(row["end"]), row["class"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: needs video, start, end (seconds) and class: {error}") from error
+        raise UserError(f"{where}: an event needs video, start, end (seconds) and class ({error})") from error
     if not 0 <= event.start < event.end < math.inf:
-        raise UserError(f"{where}: an event starts before it ends, not from {event.start} to {event.end}")
+        raise UserError(f"{where}: needs 0 <= start < end, but start is {event.start} and end is {event.end}")
     if event.name not in classes:
-        raise UserError(f"{where}: there is no class {event.name!r}; there are: {', '.join(classes)}")
+        raise UserError(f"{where}: unknown class {event.name!r}; choose from {', '.join(classes)}")
     return event
 
 
 def match_events(reported: Sequence[VideoEvent], truth: Sequence[VideoEvent], hours: float) -> dict[str, Any]:
-    """Compare reports with what happened.
+    """Compare reported events with the true events.
 
-    A report is right when it overlaps an event of its class; any other is a false alarm. An event is found when some
-    report of its class overlaps it.
+    A report is correct if it overlaps a true event of its class; any other report is a false alarm. A true event is
+    found if a report of its class overlaps it.
 
     Args:
-        reported: What the file reported.
-        truth: What happened.
-        hours: Of video watched, above 0.
+        reported: Events that the model reported.
+        truth: Events that really happened.
+        hours: Duration of the analysed video, above 0.
 
     Returns:
         `hours`, `reported`, `false_alarms`, `false_alarms_per_hour` with its exact Poisson 95 % `interval` (Garwood,
-        1936), and `recall`: for each class that happened `class`, `events`, `found`, `recall` and `interval`.
+        1936), and `recall`: a list with `class`, `events`, `found`, `recall` and `interval` for each class in `truth`.
     """
     false = sum(not any(r.is_match(t) for t in truth) for r in reported)
     low, high = poisson_interval(false)
@@ -91,13 +103,13 @@ def match_events(reported: Sequence[VideoEvent], truth: Sequence[VideoEvent], ho
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
-    """The exact 95 % interval of the mean of a count (Garwood, 1936), without scipy."""
+    """Exact 95 % interval of the mean of a Poisson count (Garwood, 1936), without scipy."""
     low = 0.0 if count == 0 else _find_poisson_mean(count - 1, 0.975)
     return low, _find_poisson_mean(count, 0.025)
 
 
 def _find_poisson_mean(count: int, probability: float) -> float:
-    """The mean at which a Poisson number is at most `count` with this probability."""
+    """The mean at which a Poisson variable is at most `count` with this probability, by bisection."""
     low, high = 0.0, count + 10 * math.sqrt(count + 1) + 10
     for _ in range(80):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Answers given only when the file is sure enough: what is still found, and what is wrongly reported."""
+"""Metrics with a reject option: only predictions above a confidence threshold are reported."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ def compute_reject_metrics(
     named: Sequence[str] = (),
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, Any]:
-    """Score a file that keeps silent below a confidence.
+    """Compute metrics when predictions below a confidence threshold are not reported.
 
     Args:
         logits: (N, C), finite.
         labels: (N,), whole numbers in 0..C-1.
         classes: C names, in the order of the logits.
         threshold: The probability, in 0..1, that the top class must reach to be reported.
-        named: Classes whose recall matters; empty: all of them.
-        groups: A label for each clip; clips of one group (a source video) are resampled together.
+        named: Classes in the list `recall`; empty: all classes.
+        groups: A group label for each clip; clips of one group (a source video) are resampled together.
 
     Returns:
-        `threshold`; `answered` (share of clips reported); `correct` (share of those that are right, None without one);
-        `recall`: for each named class `class`, `support`, `recall` (clips of the class reported as it; None without a
-        clip) with `interval`, and `false_reports` (clips of other classes reported as it).
+        `threshold`; `answered` (share of clips with a report); `right` (share of the reports that are correct; None
+        without reports); `recall`: for each class `class`, `support` (its clips), `recall` (share of its clips that are
+        reported as this class; None without clips) with `interval`, and `false_reports` (clips of other classes
+        reported as this class).
 
     Raises:
-        UserError: A named class does not exist, the threshold is not in 0..1, or there is no clip.
+        UserError: A class in `named` is unknown, the threshold is not in 0..1, or there are no clips.
     """
     if not 0 <= threshold <= 1:
-        raise UserError(f"a reject threshold is a probability from 0 to 1, not {threshold}")
+        raise UserError(f"the reject threshold must be a probability from 0 to 1, not {threshold}")
     if unknown := [name for name in named if name not in classes]:
-        raise UserError(f"there is no class {unknown[0]!r}; there are: {', '.join(classes)}")
+        raise UserError(f"unknown class {unknown[0]!r}; choose from {', '.join(classes)}")
     truth = np.asarray(labels)
     if len(truth) == 0:
-        raise UserError("there is no clip to measure accuracy on")
+        raise UserError("accuracy needs at least one clip, but no clip was given")
     shares = softmax(logits)
     predictions, confident = shares.argmax(axis=1), shares.max(axis=1) >= threshold
     rows = []

@@ -1,1 +1,1 @@
-"""Remote."""
+"""Measuring on another machine: packs, ssh, and the lock of a device."""

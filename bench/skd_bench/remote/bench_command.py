@@ -1,4 +1,4 @@
-"""One measurement as a command line asks for it: here, over ssh, or written into a pack."""
+"""The bench command: measure a bundle on this machine or over ssh, write a pack, or print the plan."""
 
 from __future__ import annotations
 
@@ -35,54 +35,55 @@ def bench_command(
     progress: ProgressCallback | None = None,
     **settings: int,
 ) -> dict[str, Any] | str:
-    """Measure a bundle, or say in a sentence what was done instead.
+    """Measure a bundle, write a pack, or describe the plan.
 
     Args:
         bundle: The bundle's folder.
-        runtimes: See `scenarios.Extra`.
-        scenarios: See `scenarios.Extra`.
-        batches: Such as "1,2,8"; empty: none.
-        bound: See `scenarios.Extra`.
-        engines: See `measure.bench_bundle`.
-        out: Where the result goes, a .json file; None: it is returned only.
-        dry_run: Say what would be measured.
-        host: See `remote.bench_anywhere`.
-        pack: See `remote.bench_anywhere`.
-        python: See `remote.bench_anywhere`.
-        keep: See `remote.bench_anywhere`.
-        progress: Called with (processes done, processes in all).
+        runtimes: See `LoadScenarios`.
+        scenarios: See `LoadScenarios`.
+        batches: Batch sizes such as "1,2,8"; empty: none.
+        bound: See `LoadScenarios.bound_ms`.
+        engines: See `skd_bench.benchmark.benchmark.benchmark_bundle`.
+        out: The .json file to write the result to; None: the result is only returned.
+        dry_run: Whether to measure nothing and return the plan.
+        host: See `run_benchmark`.
+        pack: See `run_benchmark`.
+        python: See `run_benchmark`.
+        keep: See `run_benchmark`.
+        progress: Called with (processes finished, all processes).
         settings: `threads`, `processes`, `queries`.
 
     Returns:
-        The result of `measure.bench_bundle` without its samples; or, where nothing was measured, what to tell.
+        The result of `benchmark_bundle` without its samples. For a dry run the plan, and for a pack a sentence that
+        says how to run it.
 
     Raises:
-        UsageError: What is asked cannot be.
-        UserError: See `remote.bench_anywhere`; or another bench runs on this machine.
+        UsageError: An option is unknown, out of range, or contradicts another one.
+        UserError: See `run_benchmark`; or another benchmark runs on this machine.
     """
     extra = LoadScenarios(list(scenarios), parse_batches(batches), bound, list(runtimes)).check_and_complete()
-    if out is not None and out.suffix != ".json":  # before minutes of measuring, not after
-        raise UsageError(f"the result is written to a .json file, with the samples beside it as .npz; not to {out}")
+    if out is not None and out.suffix != ".json":  # checked before minutes of measuring
+        raise UsageError(f"{out} must end in .json; the samples are written beside it as an .npz file")
     if dry_run:
         return format_plan(bundle, extra, engines=engines, **settings)
     run_options: dict[str, Any] = {"python": python, "keep": keep, "progress": progress, **settings}
-    is_local = host is None and pack is None  # another machine is locked there
+    is_local = host is None and pack is None  # another machine's lock is taken there
     with DeviceLock(f"{getpass.getuser()}@{socket.gethostname()}") if is_local else nullcontext():
         result = run_benchmark(bundle, host=host, pack=pack, extra=extra, engines=engines, **run_options)
     if result is None:
-        return f"wrote {pack}; on the device: python3 {shlex.quote(pack.name if pack else '')}"
+        return f"wrote {pack}; run it on the device with: python3 {shlex.quote(pack.name if pack else '')}"
     if out is not None:
         save_result(result, out)
     return without_samples(result)
 
 
 def parse_batches(text: str) -> list[int]:
-    """Batch sizes such as "1,2,8".
+    """Parse batch sizes such as "1,2,8"; an empty text gives an empty list.
 
     Raises:
-        UsageError: A part is no whole number.
+        UsageError: A part is not a whole number.
     """
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsageError(f"batches are whole numbers with commas between them, such as 1,2,8; not {text!r}") from None
+        raise UsageError(f"batches must be whole numbers separated by commas, such as 1,2,8; not {text!r}") from None

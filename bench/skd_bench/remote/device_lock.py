@@ -1,4 +1,4 @@
-"""One bench at a time on a device: two at once would slow each other, and both results would be wrong."""
+"""A lock for one benchmark at a time on a device: two at once would slow each other, and both results be wrong."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from typing import Any
 from skd_bench.errors import UserError
 
 EXIT_BUSY = 75
-_PATIENCE_S = 10.0
+_PATIENCE_S = 10.0  # to wait for a killed holder to disappear
 
 
 class DeviceLock:
-    """Held as a context manager while a device is measured; kept by the kernel, so that it never outlives its holder.
+    """A context manager that locks a device while it is measured; the kernel releases it when the process ends.
 
     Args:
-        owner: Who measures, for the message that others get.
-        token: Whoever holds the lock with the same one is ours, cut off from its link, and is ended; empty: nobody is.
-        folder: Where the lock lies; None: the folder for temporary files, which all users of the device share.
+        owner: The name of the person who measures; other users get it in an error message.
+        token: Identifies a run. A process that holds the lock with the same token is left over from a lost connection
+            of this run, and is killed. Empty: no process is killed.
+        folder: The folder of the lock file; None: the folder for temporary files, which all users of the device share.
     """
 
     def __init__(self, owner: str, token: str = "", *, folder: Path | str | None = None) -> None:
@@ -37,7 +38,8 @@ class DeviceLock:
         """Take the lock.
 
         Raises:
-            UserError: Another bench has it: who, since when; or the lock cannot be made.
+            UserError: Another benchmark holds it (exit code 75; the message contains its owner and start), or the lock
+                file cannot be opened.
         """
         deadline = time.monotonic() + _PATIENCE_S
         while not self._try_acquire():
@@ -50,28 +52,28 @@ class DeviceLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # another user's file in a folder like /tmp cannot be removed
+        with contextlib.suppress(OSError):  # in a folder like /tmp, another user's file cannot be removed
             self.path.unlink()
         os.close(self._handle)
 
     def _try_acquire(self) -> bool:
         try:
-            # Without O_CREAT first: Linux refuses that for a file of another user in a folder like /tmp.
+            # First without O_CREAT: with it, Linux refuses to open another user's file in a folder like /tmp.
             handle = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
                 made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-                os.fchmod(made, 0o666)  # for the next user, whatever our umask says
+                os.fchmod(made, 0o666)  # other users must be able to open it, whatever our umask is
                 os.close(made)
             return self._try_acquire()
         except OSError as error:
-            raise UserError(f"cannot open the device's lock {self.path}: {error.strerror}; remove that file") from error
+            raise UserError(f"cannot open the device's lock file {self.path}: {error.strerror}; remove it") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             current = os.stat(self.path).st_ino == os.fstat(handle).st_ino
         except (BlockingIOError, FileNotFoundError):
             current = False
-        if not current:  # held, or removed by its holder in the meantime
+        if not current:  # another process holds it, or has removed the file in the meantime
             os.close(handle)
             return False if self.path.exists() else self._try_acquire()
         since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -82,10 +84,10 @@ class DeviceLock:
         return True
 
     def _kill_holder(self, pid: object) -> None:
-        """End a holder that was started with our token; others could write it into the file, not into a process."""
+        """Kill the holder if our token is on its command line; the lock file alone could have been forged."""
         with contextlib.suppress(OSError):
             if type(pid) is int and self._token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                os.killpg(os.getpgid(pid), signal.SIGKILL)  # a run over a link has a process group of its own
+                os.killpg(os.getpgid(pid), signal.SIGKILL)  # a run over ssh has its own process group
 
     def _read_holder(self) -> dict[str, Any]:
         try:
@@ -98,6 +100,6 @@ class DeviceLock:
 def _format_refusal(holder: dict[str, Any]) -> str:
     owner, pid, since = ("".join(filter(str.isprintable, str(holder.get(k, "?")))) for k in ("who", "pid", "since"))
     return (
-        f"another bench runs on this device, started by {owner[:100]} (pid {pid[:20]}) at {since[:40]}; two at once "
-        "would slow each other: wait for it, or end it there"
+        f"another benchmark runs on this device, started by {owner[:100]} (pid {pid[:20]}) at {since[:40]}; "
+        "two at once would slow each other: wait until it has finished, or stop it there"
     )

@@ -1,7 +1,7 @@
-"""One file that measures on another machine: this package, what is to be measured, and a `__main__.py`, in one zip.
+"""Packs: a zip with this package, the files to measure and a `__main__.py`, which measures on another machine.
 
-`python FILE` needs numpy and a runtime there, no install. Equal content gives equal bytes, so that a run that broke off
-is known again by the hash of its pack.
+There, `python FILE` needs numpy and a runtime, and no installation. Equal content gives equal bytes, so that the hash
+of a pack identifies a run that was interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from skd_bench.files import sha256_file, write_atomic
 
 JOB_PATH, BUNDLE_PATH, FILES_PATH = "parcel/job.json", "parcel/bundle", "parcel/files"
 
-# Read by whatever Python the device has: nothing here is newer than 3.0 until the version is known.
+# Any Python of the device may read this: use only the syntax of Python 3.0 before the version is checked.
 _MAIN_SOURCE = """\
 import os
 import sys
@@ -41,7 +41,7 @@ sys.exit(main(os.path.dirname(os.path.abspath(__file__))))
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """How a pack measures: see `latency.measure_latency`."""
+    """The settings of a measurement: see `skd_bench.benchmark.latency.measure_latency`."""
 
     threads: int = 1
     processes: int = 5
@@ -51,7 +51,7 @@ class MeasurementSettings:
 
 @dataclass(frozen=True)
 class PackedFile:
-    """One file of a pack: its name in the result, where it lies in the parcel, its sha256, its runtime."""
+    """One file to measure: its name in the result, its path in the pack, its sha256 and its runtime."""
 
     name: str
     file: str
@@ -61,7 +61,7 @@ class PackedFile:
 
 @dataclass(frozen=True)
 class PackJob:
-    """What a pack is to do: measure its bundle, or these files where it holds none; `extra` goes for a bundle."""
+    """What a pack measures: its bundle under the loads of `extra`, or, where it contains no bundle, `files`."""
 
     settings: MeasurementSettings
     files: list[PackedFile]
@@ -69,15 +69,24 @@ class PackJob:
 
 
 def pack_bundle(bundle: Path | str, settings: MeasurementSettings, extra: LoadScenarios | None = None) -> bytes:
-    """A zip application that measures a bundle as `python -m skd_bench BUNDLE` does.
+    """Make a zip application that measures a bundle like `python -m skd_bench BUNDLE`.
+
+    Args:
+        bundle: The bundle's folder.
+        settings: Threads, processes and queries.
+        extra: Further scenarios, batch sizes and runtimes.
+
+    Returns:
+        The bytes of the pack.
 
     Raises:
-        UserError: The bundle is not as it was written.
+        UserError: A file of the bundle was changed or is missing.
+        UsageError: `extra` names an unknown scenario or runtime, or a number out of range.
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
     if problems := find_bundle_problems(bundle):
-        raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
+        raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     files = [PackedFile(a.file, f"{BUNDLE_PATH}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
     inside = [p for p in bundle.rglob("*") if p.is_file()]
     job = PackJob(settings, files, (extra or LoadScenarios()).check_and_complete())
@@ -85,7 +94,14 @@ def pack_bundle(bundle: Path | str, settings: MeasurementSettings, extra: LoadSc
 
 
 def pack_files(targets: Sequence[LatencyTarget], settings: MeasurementSettings) -> bytes:
-    """A zip application that measures single files side by side; two of equal bytes travel and are measured once.
+    """Make a zip application that measures single files in turns.
+
+    Args:
+        targets: The files. Two with equal bytes and the same runtime are packed and measured once.
+        settings: Threads, processes, queries and energy.
+
+    Returns:
+        The bytes of the pack.
 
     Raises:
         UserError: A file cannot be read.
@@ -102,19 +118,24 @@ def pack_files(targets: Sequence[LatencyTarget], settings: MeasurementSettings) 
 
 
 def write_pack(path: Path | str, data: bytes, *, outside: Path | None = None) -> Path:
-    """Write a pack, atomically.
+    """Write a pack atomically.
 
     Args:
-        path: Where it goes.
-        data: What `pack_bundle` or `pack_files` gave.
-        outside: The bundle, in which it must not lie: nothing in a bundle can be run.
+        path: The file to write.
+        data: The bytes from `pack_bundle` or `pack_files`.
+        outside: The bundle's folder, which must not contain the pack: a bundle contains no executable files.
+
+    Returns:
+        The path.
 
     Raises:
-        UsageError: The path lies in the bundle.
+        UsageError: The path is inside the bundle.
         UserError: The file cannot be written.
     """
     if outside is not None and Path(path).resolve().is_relative_to(outside.resolve()):
-        raise UsageError(f"{path} lies in the bundle, which holds nothing that can be run; write the pack beside it")
+        raise UsageError(
+            f"{path} is inside the bundle, which may not contain executable files; write the pack beside it"
+        )
     return write_atomic(path, data)
 
 

@@ -1,7 +1,7 @@
-"""What a pack does on the device: `python FILE [--json OUT]`.
+"""The main program of a pack on the device: `python FILE [--json OUT]`.
 
-Every measuring process that is finished is kept in a folder beside the pack, so that a run that broke off (link lost,
-device rebooted) goes on where it stopped.
+The result of each measuring process is stored in a folder beside the pack. An interrupted run (lost connection, restart
+of the device) continues from there.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ from skd_bench.remote.pack import BUNDLE_PATH, JOB_PATH, PackJob
 from skd_bench.text_tables import format_benchmark_table
 from skd_bench.typed_json import parse_typed_json
 
-LINE_PREFIX = "skd-bench"  # how a line for the machine at the other end of a link begins
+LINE_PREFIX = "skd-bench"  # the start of lines for the machine at the other end of the ssh connection
 
 
 def main(pack: str, arguments: Sequence[str] | None = None) -> int:
-    """Measure what the pack holds and write the result.
+    """Measure the content of the pack and write the result.
 
     Args:
-        pack: The zip's path.
-        arguments: Without the program's name; None for the process' own.
+        pack: The pack's path.
+        arguments: The arguments without the program's name; None: those of the process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the command line is wrong, 75 another bench runs on this device, 130 stopped.
+        The exit code: 0 finished, 1 failed, 2 wrong command line, 75 another benchmark runs on this device, 130 stopped
+        with Ctrl-C.
     """
     path = Path(pack)
     options = _build_parser(path).parse_args(arguments)
@@ -61,7 +62,7 @@ def main(pack: str, arguments: Sequence[str] | None = None) -> int:
     try:
         with DeviceLock(options.who, options.token):
             work = _make_work_folder(path)
-            # What runtimes and workers put aside lands where it is removed with the rest (ONNX Runtime leaves a file).
+            # Temporary files of runtimes go into the work folder, which is removed at the end: ONNX Runtime leaves one.
             os.environ["TMPDIR"] = tempfile.tempdir = str(work)
             result = measure_pack(path, work, progress)
             if options.tether:
@@ -79,24 +80,27 @@ def main(pack: str, arguments: Sequence[str] | None = None) -> int:
         print(f"error: {path} is damaged ({error}); copy it again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; run the same command to continue", file=sys.stderr)
         return 130
     if not options.tether:
         print(format_benchmark_table(result.bench) if result.bench else _format_short_table(result))
-        print(f"wrote {options.json}: bring it back")
+        print(f"wrote {options.json}; copy it back to the machine that made this pack")
     return 0
 
 
 def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = None) -> DeviceMeasurements:
-    """Measure what a pack holds; what the work folder has of an earlier sitting is not measured again.
+    """Measure the content of a pack; results of an earlier session in the work folder are used again.
 
     Args:
-        pack: The zip.
-        work: Where files are unpacked and finished processes are kept.
-        progress: Called with (processes done, processes in all).
+        pack: The pack's path.
+        work: The folder for unpacked files and for the results of finished processes.
+        progress: Called with (processes finished, all processes).
+
+    Returns:
+        The measurements of this session and of earlier ones.
 
     Raises:
-        UserError: Something cannot be run here, or a folder cannot be written.
+        UserError: A file cannot run here, or the folder cannot be written.
         OSError: The disk is full.
     """
     with zipfile.ZipFile(pack) as file:
@@ -120,7 +124,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
             "bundle": BUNDLE_PATH.rpartition("/")[2]
         }
         if resumable_jobs.session_count > 1:
-            bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run broke off and went on")
+            bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run was interrupted")
     else:
         measure_resumably(
             [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files],
@@ -139,14 +143,14 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
 
 
 class ResumableJobs:
-    """Runs measuring processes, and keeps what each found.
+    """Runs the jobs of measuring processes and stores each result.
 
     Args:
-        folder: Where; what another device (or this one, set up otherwise) left there is thrown away.
-        device_info: This device's.
+        folder: The folder for the results. Results from another device id are deleted.
+        device_info: The device info of this machine.
 
     Attributes:
-        session_count: How often this folder was begun or gone on with, this time included.
+        session_count: The number of sessions that used this folder, including this one.
     """
 
     def __init__(self, folder: Path, device_info: dict[str, Any]) -> None:
@@ -159,7 +163,7 @@ class ResumableJobs:
         write_json(folder / "sessions.json", {"device": device_id(device_info), "session_count": self.session_count})
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The result of a job: as it was kept, or of a fresh process."""
+        """The stored result of a job or, where there is none, the result of a fresh process."""
         name = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
         if not (result := _read_json_or_empty(path)):
@@ -177,10 +181,12 @@ def _read_json_or_empty(path: Path) -> dict[str, Any]:
 
 
 def _make_work_folder(pack: Path) -> Path:
-    """A folder of ours beside the pack; where that cannot be written (a read-only stick), one for temporary files."""
+    """Make the work folder beside the pack or, where that is read-only, in the folder for temporary files."""
     if os.pathsep in str(pack):
-        raise UserError(f"{pack}: a path with {os.pathsep!r} is no place for Python programs; move the file elsewhere")
-    sha = sha256_file(pack)[:12]  # a new pack of the same name must not go on with the old one's results
+        raise UserError(
+            f"Python cannot import from {pack}: its path contains {os.pathsep!r}; move it to another folder"
+        )
+    sha = sha256_file(pack)[:12]  # a new pack of the same name must not use the results of the old one
     folder_beside_pack = pack.with_name(f"{pack.name}.{sha}.work")
     temporary_folder = Path(tempfile.gettempdir(), f"skd-bench-work-{os.getuid()}-{sha}")
     for folder in (folder_beside_pack, temporary_folder) if os.access(pack.parent, os.W_OK) else (temporary_folder,):
@@ -191,13 +197,14 @@ def _make_work_folder(pack: Path) -> Path:
         if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
             return folder
     raise UserError(
-        f"cannot make {folder_beside_pack} nor {temporary_folder}; copy {pack.name} to a folder that you may write and has room"
+        f"cannot make the folders {folder_beside_pack} and {temporary_folder}; copy {pack.name} "
+        "to a folder that you may write to and that has free space"
     )
 
 
 def _stop_when_link_ends() -> None:
-    """The other end keeps our stdin open; when it closes, we and our worker end, so that nothing is left running."""
-    while os.read(0, 1):  # not sys.stdin: a thread that waits in there spoils the interpreter's end
+    """Wait until the other end closes our standard input, then kill this process and its worker."""
+    while os.read(0, 1):  # not sys.stdin: a thread that waits in it disturbs the interpreter's shutdown
         pass
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
@@ -220,12 +227,12 @@ def _format_short_table(result: DeviceMeasurements) -> str:
 def _build_parser(pack: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python {pack.name}",
-        description="Measure what this file carries on this machine. Stopped on the way, the same command goes on.",
-        epilog="Exit codes: 0 done, 1 failed, 2 the command line is wrong, 75 another bench runs here, 130 stopped.",
+        description="Measure the content of this file on this machine. To continue a stopped run, repeat the command.",
+        epilog="Exit codes: 0 finished, 1 failed, 2 wrong command line, 75 another benchmark runs here, 130 stopped.",
     )
     out = f"{pack.stem}.json"
-    parser.add_argument("--json", metavar="OUT", default=out, help=f"where the result goes (default: {out}, here)")
-    # For the machine that started this over a link: see remote.py.
+    parser.add_argument("--json", metavar="OUT", default=out, help=f"the file to write (default: {out} in this folder)")
+    # These options are for the machine that starts a pack over ssh: see `skd_bench.remote.runner`.
     parser.add_argument("--tether", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--who", default=f"{getpass.getuser()}@{socket.gethostname()}", help=argparse.SUPPRESS)
     parser.add_argument("--token", default="", help=argparse.SUPPRESS)

@@ -1,8 +1,8 @@
-"""Measuring on another machine, through the system's own ssh: the user's config, keys and jump hosts apply.
+"""Measuring on another machine through the system's ssh, with the user's config, keys and jump hosts.
 
-A pack is copied into a temporary folder there and run with that machine's Python. What it found comes back on its
-output; the folder is removed. Files go through ssh as well, not scp: small boards often lack what scp needs there, and
-one program has one way of quoting.
+A pack is copied into a temporary folder of that machine and run with its Python. The result returns on standard output,
+and the folder is removed. Files are also copied through ssh and not scp, because small boards often lack the server
+part of scp.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, 
 from skd_bench.remote.pack_main import LINE_PREFIX
 from skd_bench.remote.ssh import LinkLost, SshLink, check_host
 
-_WAITS_S = (1.0, 3.0, 10.0, 30.0, 60.0)  # a board has started anew by then
+_WAITS_S = (1.0, 3.0, 10.0, 30.0, 60.0)  # long enough for a board to restart
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9_./~+ -]*")
 
-# $1 the pack's hash, $2 Python. A folder that an earlier run left is gone on with, if it is ours.
+# $1: the pack's hash, $2: the Python. The folder of an earlier run is used again if it is owned by this user.
 _PREPARE = f"""
 case $2 in "~/"*) python=$HOME/${{2#"~/"}};; *) python=$2;; esac
 python=$(command -v "$python") || {{ echo "{LINE_PREFIX} no-python"; exit 0; }}
@@ -45,7 +45,8 @@ done
 echo "{LINE_PREFIX} folder $folder"
 if [ -f "$folder/pack.pyz" ]; then echo "{LINE_PREFIX} packed"; fi
 """
-# $1 the folder, $2 the pack's bytes: a link that is cut ends the input early, and cat cannot know.
+# $1: the folder, $2: the pack's size. The size is checked because cat cannot notice that a lost connection ended its
+# input early.
 _SEND = """
 cat > "$1/pack.part" || exit 1
 [ "$(wc -c < "$1/pack.part")" -eq "$2" ] || exit 255
@@ -58,21 +59,26 @@ _REMOVE = 'rm -rf -- "$1"'
 def run_pack(
     pack: bytes, host: str, *, python: str = "python3", keep: bool = False, progress: ProgressCallback | None = None
 ) -> DeviceMeasurements:
-    """Run a pack on another machine; a link that is cut is made anew, and the run goes on where it was.
+    """Run a pack on another machine; after a lost connection, connect again and continue the run.
 
     Args:
-        pack: See `pack.pack_bundle`.
-        host: As ssh takes it.
-        python: The Python there: a name in its PATH, or a path.
-        keep: Leave the folder there.
-        progress: Called with (processes done, processes in all).
+        pack: The bytes from `pack_bundle` or `pack_files`.
+        host: The machine's name for ssh (see `check_host`).
+        python: The Python on that machine: a name in its PATH, or a path.
+        keep: Whether to keep the temporary folder there.
+        progress: Called with (processes finished, all processes).
+
+    Returns:
+        The measurements.
 
     Raises:
-        UsageError: The host or the Python could be read as something else.
-        UserError: The machine cannot be reached, lacks something, is in use, or the link stayed lost.
+        UsageError: The host or the Python contains characters that are not allowed.
+        UserError: The machine cannot be reached, lacks a package, is in use, or the connection was lost for too long.
     """
     if not _PYTHON.fullmatch(python):
-        raise UsageError(f"the device's Python is {python!r}; give its name or path, e.g. python3 or ~/venv/bin/python")
+        raise UsageError(
+            f"the device's Python cannot be {python!r}; give a name or a path, such as python3 or ~/venv/bin/python"
+        )
     return _RemoteRun(SshLink(host), python, pack, progress).run(keep)
 
 
@@ -88,33 +94,36 @@ def run_benchmark(
     engines: Sequence[Path] = (),
     **settings: Any,
 ) -> dict[str, Any] | None:
-    """Measure a bundle here, or on another machine, or write the pack that does it.
+    """Measure a bundle on this machine or on another one, or write a pack.
 
     Args:
         bundle: The bundle's folder.
-        host: The other machine, as ssh takes it.
-        pack: Write the pack there, and measure nothing.
+        host: The other machine's name for ssh; None: this machine.
+        pack: The file to write a pack to, instead of measuring.
         python: See `run_pack`.
         keep: See `run_pack`.
-        progress: Called with (processes done, processes in all).
-        extra: See `measure.bench_bundle`.
-        engines: See `measure.bench_bundle`; measured on this machine only.
+        progress: Called with (processes finished, all processes).
+        extra: See `skd_bench.benchmark.benchmark.benchmark_bundle`.
+        engines: See `skd_bench.benchmark.benchmark.benchmark_bundle`; only possible on this machine.
         settings: `threads`, `processes`, `queries`.
 
     Returns:
-        The result of `measure.bench_bundle`, with `host` where there is one; None where a pack was written.
+        The result of `benchmark_bundle`, with `host` for another machine; None where a pack was written.
 
     Raises:
-        UsageError: Host and pack exclude each other, or one of them cannot be; or an engine is to travel.
-        UserError: See `measure.bench_bundle` and `run_pack`.
+        UsageError: Both host and pack are given, one of them is not allowed, or engines are given with one of them.
+        UserError: See `benchmark_bundle` and `run_pack`.
     """
     if host and pack:
-        raise UsageError("--host measures there now and --pack writes a file for later; give one of them")
+        raise UsageError("--host measures on that machine now and --pack writes a file to run later; give one of them")
     if host is None and pack is None:
         measure_options: dict[str, Any] = {**settings, "progress": progress, "extra": extra, "engines": engines}
         return benchmark_bundle(bundle, **measure_options)
     if engines:
-        raise UsageError("an engine is good for one GPU and one version: build it there, and run bench --engine there")
+        raise UsageError(
+            "an engine runs only on the kind of GPU and the version that it was built for; "
+            "build it on the device and run bench --engine there"
+        )
     if host is not None:
         check_host(host)
     data = pack_bundle(bundle, MeasurementSettings(**settings), extra)
@@ -136,13 +145,24 @@ def measure_remote_latency(
     energy: bool = False,
     progress: ProgressCallback | None = None,
 ) -> tuple[dict[str, LatencyResult], dict[str, Any]]:
-    """As `latency.measure_latency`, on another machine.
+    """Measure the latency of targets on another machine.
+
+    Args:
+        targets: See `skd_bench.benchmark.latency.measure_latency`, like the arguments that are not listed here.
+        host: See `run_pack`.
+        python: See `run_pack`.
+        threads: Threads that a query may use.
+        processes: Number of fresh processes.
+        queries: Timed queries of each target in each process.
+        energy: Whether to also measure the energy of each target.
+        progress: Called with (processes finished, all processes).
 
     Returns:
-        The latency of each target by its name, and the card of the device.
+        The latency of each target by its name, and the device info of that machine.
 
     Raises:
-        UsageError, UserError: See `run_pack`.
+        UsageError: See `run_pack`.
+        UserError: See `run_pack`.
     """
     pack = pack_files(targets, MeasurementSettings(threads, processes, queries, energy))
     measurements = run_pack(pack, host, python=python, progress=progress)
@@ -152,7 +172,7 @@ def measure_remote_latency(
 
 
 class _RemoteRun:
-    """One pack on one machine."""
+    """The run of one pack on one machine, over one connection after another."""
 
     def __init__(self, link: SshLink, python: str, pack: bytes, progress: ProgressCallback | None) -> None:
         self.link, self.host, self.python, self.pack, self.on_progress = link, link.host, python, pack, progress
@@ -168,7 +188,7 @@ class _RemoteRun:
             except LinkLost as lost:
                 self._wait_or_give_up(lost)
             except UserError as error:
-                if self.created_folder or error.exit_code != EXIT_BUSY:  # else it is the folder of the one that is busy
+                if self.created_folder or error.exit_code != EXIT_BUSY:  # else the running benchmark uses this folder
                     self._remove_folder()
                 raise
         if not keep:
@@ -187,26 +207,27 @@ class _RemoteRun:
         if self.lost_count == len(_WAITS_S):
             done, total = self.done
             raise UserError(
-                f"the link to {self.host} was lost and did not come back ({lost}); {done} of {total or '?'} "
-                f"measuring processes were done and are kept there in {self.folder}: the same command goes on with them"
+                f"the connection to {self.host} was lost and could not be restored ({lost}); {done} of {total or '?'} "
+                f"measuring processes have finished, and {self.folder} there contains their results: "
+                "run the same command to continue"
             )
         time.sleep(_WAITS_S[self.lost_count])
         self.lost_count += 1
 
     def _prepare_folder(self) -> bool:
-        """Find or make the folder there; whether the pack lies in it already."""
+        """Find or make the folder there; return whether it already contains the pack."""
         replies: dict[str, str] = {}
         for line in self.link.run(_PREPARE, self.pack_hash, self.python).splitlines():
             word, _, rest = line.removeprefix(f"{LINE_PREFIX} ").partition(" ")
             replies |= {word: rest} if line.startswith(f"{LINE_PREFIX} ") else {}
         if "no-python" in replies:
             raise UserError(
-                f"{self.host} has no {self.python}; install Python 3.11 or newer with numpy and onnxruntime there "
-                f"(python3 -m pip install numpy onnxruntime), or name another with --python"
+                f"{self.python} was not found on {self.host}; install Python 3.11 or newer with numpy and onnxruntime "
+                "there (python3 -m pip install numpy onnxruntime), or give another Python with --python"
             )
         folder = replies.get("folder", "")
         if not re.fullmatch(rf"skd-bench-{self.pack_hash}\.\w+", PurePosixPath(folder).name):
-            raise UserError(f"{self.host} did not say where its temporary folder is; is its shell a POSIX one?")
+            raise UserError(f"{self.host} did not report a temporary folder; its shell must be a POSIX shell")
         self.python = replies["python"]
         self.created_folder |= "packed" not in replies
         self.folder = folder
@@ -227,9 +248,9 @@ class _RemoteRun:
         owner = f"{getpass.getuser()}@{socket.gethostname()}"
         self.link.stream_output(handle_line, _RUN, self.folder, self.python, "--who", owner, "--token", self.token)
         try:
-            return DeviceMeasurements.from_json(json.loads(results[-1]), f"the answer of {self.host}")
+            return DeviceMeasurements.from_json(json.loads(results[-1]), f"the result from {self.host}")
         except (IndexError, ValueError) as error:
-            raise LinkLost(f"no whole answer came back ({error})") from error
+            raise LinkLost(f"the result is incomplete ({error})") from error
 
     def _update_progress(self, text: str) -> None:
         numbers = [int(word) for word in text.split() if word.isdecimal()]
@@ -244,4 +265,4 @@ class _RemoteRun:
             try:
                 self.link.run(_REMOVE, self.folder)
             except (LinkLost, UserError) as error:
-                raise UserError(f"could not remove {self.folder} on {self.host}: {error}; remove it by hand") from error
+                raise UserError(f"cannot remove {self.folder} on {self.host}: {error}; remove it by hand") from error

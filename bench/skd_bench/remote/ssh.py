@@ -1,4 +1,4 @@
-"""One ssh connection after another to one machine, through the system's own ssh: config, keys and jump hosts apply."""
+"""Shell scripts on another machine through the system's ssh, with the user's config, keys and jump hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 from skd_bench.errors import UsageError, UserError
 from skd_bench.remote.device_lock import EXIT_BUSY
 
-# BatchMode: a question that nobody sees would wait for ever. The rest of the user's config is left as it is.
+# BatchMode: without it, ssh would wait for ever for a password that cannot be typed. Other options are the user's.
 _OPTIONS = {
     "BatchMode": "yes",
     "ClearAllForwardings": "yes",
@@ -23,34 +23,34 @@ _OPTIONS = {
     "ServerAliveInterval": "10",
     "ServerAliveCountMax": "3",
 }
-_SSH_FAILURE_CODE = 255  # how ssh ends when the link, not the program, failed
+_SSH_FAILURE_CODE = 255  # ssh's exit code when the connection, not the program, failed
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _IP6 = rf"[0-9A-Fa-f:.]+:[0-9A-Fa-f:.]*(?:%{_NAME})?"
 _HOST = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.+@-]*@)?(?:{_NAME}|{_IP6})")
 _HINTS = (
     ("could not resolve", "check the name, or give it a Host entry in ~/.ssh/config"),
     ("host key verification failed", "connect once by hand (ssh {host}) to check and accept the device's key"),
-    ("identification has changed", "if the device was set up anew: ssh-keygen -R {host}, then ssh {host} by hand"),
-    ("permission denied", "the device takes none of your keys: ssh-copy-id {host}, or load the key with ssh-add"),
-    ("refused", "is it on, and does sshd listen there? a port of its own goes into ~/.ssh/config"),
-    ("timed out", "is it on, and reachable from here? a jump host goes into ~/.ssh/config"),
+    ("identification has changed", "if the device was reinstalled: ssh-keygen -R {host}, then ssh {host} by hand"),
+    ("permission denied", "the device accepts none of your keys: run ssh-copy-id {host}, or load a key with ssh-add"),
+    ("refused", "check that it is on and that sshd runs there; set another port in ~/.ssh/config"),
+    ("timed out", "check that it is on and can be reached from here; set a jump host in ~/.ssh/config"),
 )
 
 
 class LinkLost(Exception):
-    """The link could not be made, or failed; the message is ssh's."""
+    """The connection could not be made, or was lost; the message is ssh's."""
 
 
 def check_host(host: str) -> str:
-    """The host, if it can be nothing but one: ``name``, ``user@name``, ``user@fe80::1``.
+    """Check that a text is only a host, such as ``name``, ``user@name`` or ``user@fe80::1``, and return it.
 
     Raises:
-        UsageError: It could be read as an option, a command or something else.
+        UsageError: It contains other characters, or could be read as an option or a command.
     """
     if not _HOST.fullmatch(host) or host.count(":") == 1:
         raise UsageError(
-            f"the host is {host!r}; it must be a name or an address, perhaps with user@ before it: letters, digits, "
-            "'.', '_' and '-' only, not beginning with '-'; ports and other options go into ~/.ssh/config"
+            f"the host is {host!r}; it must be a name or an address, optionally with user@ before it: only letters, "
+            "digits, '.', '_' and '-', and no '-' at the start; set ports and other options in ~/.ssh/config"
         )
     return host
 
@@ -59,7 +59,10 @@ class SshLink:
     """Runs shell scripts on another machine.
 
     Args:
-        host: As `check_host` lets it through.
+        host: A host that `check_host` accepts.
+
+    Raises:
+        UsageError: See `check_host`.
     """
 
     def __init__(self, host: str) -> None:
@@ -69,16 +72,16 @@ class SshLink:
         """Run a POSIX shell script there.
 
         Args:
-            script: Its text; the words are its $1, $2, ...
-            arguments: Quoted, so that they stay words.
-            data: Its input.
+            script: The script's text.
+            arguments: Its $1, $2, ... They are quoted, so that each stays one argument.
+            data: Its standard input.
 
         Returns:
-            What it printed.
+            Its standard output.
 
         Raises:
-            LinkLost: The link failed.
-            UserError: The script did; with the last line it complained of.
+            LinkLost: The connection failed.
+            UserError: The script failed; the message contains the last line of its standard error.
         """
         lines: list[str] = []
         self.stream_output(lines.append, script, *arguments, data=data)
@@ -87,13 +90,17 @@ class SshLink:
     def stream_output(
         self, on_line: Callable[[str], object], script: str, *arguments: str, data: bytes | None = None
     ) -> None:
-        """Run a POSIX shell script there, and hand on each line as it comes: see `say`.
+        """Run a POSIX shell script there, and pass on each line of its output when it arrives.
 
         Args:
             on_line: Called with every line.
-            script: Its text; the words are its $1, $2, ...
-            arguments: Quoted, so that they stay words.
-            data: Its input; None: none, and it stays open until the script has ended or we have.
+            script: See `run`.
+            arguments: See `run`.
+            data: Its standard input; None: an empty one that stays open until the script or this process ends.
+
+        Raises:
+            LinkLost: See `run`.
+            UserError: See `run`.
         """
         with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as content:
             content.write(data or b"")
@@ -105,8 +112,11 @@ class SshLink:
             self._check_exit_code(code, errors)
 
     def explain_failure(self, lost: LinkLost) -> str:
-        """What to try when the machine cannot be reached."""
-        hint = next((h for sign, h in _HINTS if sign in str(lost).lower()), "`ssh {host} true` must work silently")
+        """The error message for a machine that cannot be reached, with what to try."""
+        hint = next(
+            (h for sign, h in _HINTS if sign in str(lost).lower()),
+            "check that `ssh {host} true` works without a question",
+        )
         return f"cannot reach {self.host}: {lost}; {hint.format(host=self.host)}"
 
     def _start_ssh(
@@ -118,19 +128,21 @@ class SshLink:
         try:
             return subprocess.Popen(command, stdin=data, stdout=subprocess.PIPE, stderr=errors)
         except FileNotFoundError:
-            raise UserError("there is no ssh on this machine; install it: apt install openssh-client") from None
+            raise UserError(
+                "ssh is not installed on this machine; install it with: apt install openssh-client"
+            ) from None
 
     def _check_exit_code(self, code: int, errors: IO[bytes]) -> None:
-        """Raise what a program there, or ssh itself, complained of."""
+        """Raise the error of the program there, or of ssh itself."""
         if code == 0:
             return
         errors.seek(0)
         lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
-        message = "".join(filter(str.isprintable, (lines or ["it said nothing"])[-1])).removeprefix("error: ")
+        message = "".join(filter(str.isprintable, (lines or ["no error message"])[-1])).removeprefix("error: ")
         if code == _SSH_FAILURE_CODE:
             raise LinkLost(message)
         if "no space left" in message.lower():
-            message = f"its disk is full ({message}): free some, or set TMPDIR there to a place that has room"
+            message = f"its disk is full ({message}): free some space, or set TMPDIR there to a folder with free space"
         if code in (128 + 9, 128 + 15):
-            message = f"the run there was killed (out of memory?); it last said: {message}"
+            message = f"the run there was killed (out of memory?); its last output: {message}"
         raise UserError(f"{self.host}: {message}", exit_code=code if code == EXIT_BUSY else 1)

@@ -1,4 +1,4 @@
-"""Every runtime by its name; one that cannot be used here stays listed, with its reason."""
+"""The registry of runtimes. A runtime that cannot be used on this machine is also listed, with the reason."""
 
 from __future__ import annotations
 
@@ -33,32 +33,35 @@ def register_runtime(new: Runtime) -> None:
     """Add a runtime under its name.
 
     Raises:
-        ValueError: Another one has that name.
+        ValueError: A runtime with this name is already registered.
     """
     if new.name in _registered:
-        raise ValueError(f"a runtime called {new.name!r} is registered already: {type(_registered[new.name]).__name__}")
+        raise ValueError(
+            f"the runtime name {new.name!r} is registered already, by {type(_registered[new.name]).__name__}"
+        )
     _registered[new.name] = new
 
 
 def registered_runtimes() -> Mapping[str, Runtime]:
-    """Every registered runtime by its name, usable here or not; read-only."""
+    """All registered runtimes by name, whether they can be used here or not; read-only."""
     return MappingProxyType(_registered)
 
 
 def why_runtime_unavailable(name: str) -> str | None:
-    """Why the runtime of that name cannot be used here, or None."""
-    return f"there is no runtime {name!r}" if name not in _registered else _registered[name].why_unavailable()
+    """Why the runtime of this name cannot be used here; None when it can."""
+    return f"unknown runtime {name!r}" if name not in _registered else _registered[name].why_unavailable()
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime of that name, ready to load artefacts.
+    """The runtime of this name, ready to load artefacts.
 
     Raises:
-        UserError: There is none of that name, or it cannot be used on this machine; says which can.
+        UserError: The name is unknown, or the runtime cannot be used on this machine; the message lists the runtimes
+            that can.
     """
     usable = ", ".join(sorted(n for n, r in _registered.items() if r.why_unavailable() is None)) or "none"
     if name not in _registered:
-        raise UserError(f"there is no runtime {name!r}; usable on this machine: {usable}")
+        raise UserError(f"unknown runtime {name!r}; usable on this machine: {usable}")
     reason = _registered[name].why_unavailable()
     if reason is not None:
         raise UserError(f"the runtime {name!r} cannot be used: {reason}; usable on this machine: {usable}")

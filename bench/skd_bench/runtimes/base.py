@@ -1,4 +1,4 @@
-"""What a runtime is: something that loads an artefact and answers clips with logits."""
+"""The interfaces of runtimes and sessions, and the checks that all runtimes share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TensorSpec:
     """One input or output of a loaded network.
 
     Attributes:
-        name: As the file calls it.
-        shape: One entry for each axis; None where the length may change from query to query.
-        dtype: A numpy name, such as "float32".
+        name: Its name in the file.
+        shape: The length of each axis; None where it may change from query to query.
+        dtype: The numpy name of its type, such as "float32".
     """
 
     name: str
@@ -28,10 +28,15 @@ class TensorSpec:
 
 
 def check_clip(path: Path, spec: TensorSpec, x: npt.NDArray[Any]) -> None:
-    """Refuse an array that does not fit a network's input.
+    """Check that an array fits a network's input.
+
+    Args:
+        path: The network's file, for the error message.
+        spec: The network's input.
+        x: The array.
 
     Raises:
-        UserError: Its axes or its dtype differ, or it is empty; says what the file takes.
+        UserError: The shape or the dtype differs, or the array is empty; the message says what the file takes.
     """
     axes = x.ndim == len(spec.shape) and all(
         expected in (None, actual) for expected, actual in zip(spec.shape, x.shape, strict=True)
@@ -39,84 +44,92 @@ def check_clip(path: Path, spec: TensorSpec, x: npt.NDArray[Any]) -> None:
     if not axes or x.dtype != np.dtype(spec.dtype) or x.size == 0:
         raise UserError(
             f"{path} takes {spec.dtype} {spec.shape}, not {x.dtype} {x.shape}; "
-            "prepare the clip with the preprocessing of the artefact's manifest"
+            "prepare the clip with the preprocessing in the bundle's manifest"
         )
 
 
 def check_load_arguments(path: Path, threads: int) -> Path:
-    """What every `load` checks first.
+    """Check the arguments of `Runtime.load`, and return the path.
 
     Raises:
-        UserError: There is no such file, or a query may use no thread.
+        UserError: The file does not exist, or `threads` is below 1.
     """
     if threads < 1:
         raise UserError(f"a session needs at least 1 thread, not {threads}")
     if not Path(path).is_file():
-        raise UserError(f"there is no artefact {path}")
+        raise UserError(f"the artefact {path} does not exist, or is not a file")
     return Path(path)
 
 
 def check_logits(path: Path, spec: TensorSpec) -> None:
-    """Refuse a network whose output is no logits.
+    """Check that a network's output can be logits.
+
+    Args:
+        path: The network's file, for the error message.
+        spec: The network's output.
 
     Raises:
-        UserError: They are not float32 (batch, classes) with a fixed number of classes.
+        UserError: It is not float32 (batch, classes) with a fixed number of classes.
     """
     if spec.dtype != "float32" or len(spec.shape) != 2:
-        raise UserError(f"{path} gives {spec.dtype} {spec.shape}; logits are float32 (batch, classes)")
+        raise UserError(f"{path} returns {spec.dtype} {spec.shape}, but logits must be float32 (batch, classes)")
     if spec.shape[1] is None:
-        raise UserError(f"{path} does not say how many classes it has; export it with a fixed class axis")
+        raise UserError(f"{path} has a dynamic number of classes; export it with a fixed class axis")
 
 
 def first_error_line(error: Exception) -> str:
-    """The first line of what a runtime's own exception says."""
+    """The first line of an exception's message, or the name of its type where the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @runtime_checkable
 class InferenceSession(Protocol):
-    """A loaded network, ready for queries, used by one thread at a time."""
+    """A loaded network. Only one thread at a time may use it."""
 
     @property
     def input(self) -> TensorSpec:
-        """The clip: (B, 3, T, H, W)."""
+        """The input clips: (B, 3, T, H, W)."""
 
     @property
     def output(self) -> TensorSpec:
         """The logits: (B, C)."""
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer one batch.
+        """Compute the logits of one batch.
 
         Args:
-            x: Of the input's shape and dtype. It is read where it lies, without a copy, if it is contiguous.
+            x: Clips with the shape and dtype of the input. A runtime on the CPU reads a contiguous array without a
+                copy.
 
         Returns:
-            float32 logits (B, C): the caller's own, never overwritten by a later query.
+            float32 logits (B, C). Later queries do not overwrite this array.
 
         Raises:
-            UserError: The array does not fit the input, or the runtime fails on it.
+            UserError: The array does not fit the input, the runtime fails, or the session is closed.
         """
 
     def runtime_info(self) -> dict[str, object]:
-        """What somebody needs to get the same numbers again: runtime, version, threads, options. JSON can write it."""
+        """What is needed to reproduce a measurement, as a JSON object: runtime, version, threads, options."""
 
     def close(self) -> None:
-        """Give the memory back; the session answers no more. May be called twice."""
+        """Free the memory; later queries raise a `UserError`. May be called twice."""
 
 
 @runtime_checkable
 class TimedSession(Protocol):
-    """A session on another device than the CPU: it can say how long the ways there and back take."""
+    """A session on another device than the CPU, which can measure the transfers to the device and back."""
 
     def time_breakdown(self, x: npt.NDArray[Any]) -> dict[str, float]:
-        """Answer one batch and time its parts on the device's own clock: milliseconds.
+        """Run one batch and measure its parts with the device's own clock.
+
+        Args:
+            x: See `InferenceSession.run`.
 
         Returns:
-            `to_device_ms`, `compute_ms`, `from_device_ms`.
+            Milliseconds: `to_device_ms`, `compute_ms`, `from_device_ms`.
 
         Raises:
-            UserError: As `Session.run`.
+            UserError: See `InferenceSession.run`.
         """
 
 
@@ -126,31 +139,31 @@ class Runtime(Protocol):
 
     @property
     def name(self) -> str:
-        """As recipes and manifests call it."""
+        """Its name in recipes and manifests."""
 
     def why_unavailable(self) -> str | None:
-        """Why the runtime cannot be used here, with the pip line that helps; None when it can."""
+        """Why the runtime cannot be used here, with the pip command to install it; None when it can."""
 
     def version(self) -> str | None:
-        """The version that would be used, read without importing it; None when it is missing."""
+        """The installed version, read without importing the runtime; None when it is not installed."""
 
     def import_libraries(self) -> None:
-        """Import what loading needs, so that the time it takes is not counted as loading an artefact."""
+        """Import the runtime's packages, so that a measurement of `load` does not include the import."""
 
     def load(self, path: Path, *, threads: int) -> InferenceSession:
         """Load an artefact.
 
         Args:
-            path: The file.
-            threads: Threads that one query may use, at least 1.
+            path: The artefact's file.
+            threads: Threads that a query may use, at least 1.
 
         Raises:
-            UserError: The file is missing or is nothing this runtime can run, or the runtime is missing.
+            UserError: The file does not exist, the runtime cannot run it, or the runtime is not available.
         """
 
 
 def make_random_clip(session: InferenceSession) -> npt.NDArray[Any]:
-    """One clip (the batch of the file, where that is fixed) of noise, as the network takes it."""
+    """A batch of noise with the shape and dtype of the network's input; dynamic axes have length 1."""
     shape, rng = [n or 1 for n in session.input.shape], np.random.default_rng(0)
     if session.input.dtype == "uint8":
         return rng.integers(0, 256, shape, dtype=np.uint8)

@@ -1,6 +1,6 @@
-"""The CUDA calls that an engine needs, over NVIDIA's cuda-bindings: memory, copies, a stream, graphs.
+"""CUDA through NVIDIA's cuda-bindings: the driver's availability, the GPU in use, and calls with checked status.
 
-No GPU has run this module here; without one, every call was seen to answer with CUDA's own error.
+This module has not been run on a GPU yet. On machines without a GPU, its functions raise CUDA's error; that is tested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ _DRIVER_LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU in use: its name, compute capability times ten, and the newest CUDA its driver speaks (13020: 13.2)."""
+    """The GPU in use.
+
+    Attributes:
+        name: Its name.
+        sm: Its compute capability times ten.
+        driver: The newest CUDA version that its driver supports (13020: 13.2).
+    """
 
     name: str
     sm: int
@@ -31,10 +37,10 @@ class Gpu:
 
 
 def why_no_nvidia_driver() -> str | None:
-    """Why no GPU of NVIDIA can be used here, or None where its driver is installed. Loads nothing but the driver."""
+    """Why no NVIDIA GPU can be used here; None where the driver is installed. Loads only the driver's library."""
     name = _DRIVER_LIBRARIES.get(sys.platform)
     if name is None:
-        return f"there is no NVIDIA driver for {sys.platform}"
+        return f"there is no NVIDIA driver for the platform {sys.platform}"
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -43,7 +49,7 @@ def why_no_nvidia_driver() -> str | None:
 
 
 def why_cuda_unavailable() -> str | None:
-    """Why no engine can run here, or None where the driver and the bindings are. Loads nothing but the driver."""
+    """Why no engine can run here; None where driver and bindings are installed. Loads only the driver's library."""
     if (reason := why_no_nvidia_driver()) is not None:
         return reason
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
@@ -52,17 +58,17 @@ def why_cuda_unavailable() -> str | None:
 
 
 def find_gpu() -> Gpu:
-    """The GPU in use (device 0 of those visible).
+    """The GPU in use: device 0 of the visible ones.
 
     Raises:
-        UserError: There is none, or no driver or bindings to ask; says which.
+        UserError: The driver or the bindings are not installed, or no GPU is visible.
     """
     reason = why_cuda_unavailable()
     if reason is not None:
         raise UserError(reason)
     cuda = import_cuda_bindings()
     if call_cuda(cuda.cudaGetDeviceCount) == 0:
-        raise UserError("the NVIDIA driver shows no GPU (CUDA_VISIBLE_DEVICES?)")
+        raise UserError("the NVIDIA driver lists no GPU; check CUDA_VISIBLE_DEVICES")
     attribute = cuda.cudaDeviceAttr
     major, minor = (
         call_cuda(cuda.cudaDeviceGetAttribute, which, 0)
@@ -77,22 +83,22 @@ def find_gpu() -> Gpu:
 
 
 def import_cuda_bindings() -> Any:
-    """The module `cuda.bindings.runtime`.
+    """Import the module `cuda.bindings.runtime`.
 
     Raises:
-        UserError: It is missing or does not load.
+        UserError: It is not installed or cannot be imported.
     """
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
-        raise UserError(f"cuda-bindings does not load ({error}); {PIP_COMMAND}") from error
+        raise UserError(f"cuda-bindings cannot be imported ({error}); {PIP_COMMAND}") from error
 
 
 def call_cuda(function: Any, *arguments: Any) -> Any:
-    """Call CUDA and return what it gives beside its status.
+    """Call a CUDA function and return its values without the status: one value, or a tuple.
 
     Raises:
-        UserError: The status is no success; in CUDA's words.
+        UserError: The status is an error; the message contains CUDA's description.
     """
     status, *values = function(*arguments)
     if int(status) != 0:

@@ -1,7 +1,7 @@
-"""LiteRT (once TensorFlow Lite) on the CPU: .tflite files on its interpreter, through its XNNPACK delegate.
+"""LiteRT (formerly TensorFlow Lite) on the CPU: .tflite files on its interpreter with the XNNPACK delegate.
 
-One wheel of 22 MB without TensorFlow, for x86 and ARM boards. A file usually takes one clip at a time: `skd_export`
-writes it so, because folding frames into the batch fixes the number of clips.
+LiteRT is one wheel of 22 MB without TensorFlow, for x86 and ARM boards. The files that `skd_export` writes take one
+clip at a time: the export folds the frames into the batch axis, which fixes the number of clips.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LiteRtRuntime:
         return None
 
     def version(self) -> str | None:
-        """The installed version, from its metadata: nothing is imported."""
+        """The installed version, read from the package's metadata."""
         try:
             return importlib.metadata.version("ai-edge-litert")
         except importlib.metadata.PackageNotFoundError:
@@ -53,10 +53,15 @@ class LiteRtRuntime:
 
 
 class LiteRtSession:
-    """One .tflite file. Where its batch is open, tensors are laid out anew when a query's batch changes.
+    """One .tflite file, loaded. With a dynamic batch axis, tensors are allocated again when the batch size changes.
+
+    Args:
+        path: The file.
+        threads: Threads that a query may use.
+        version: LiteRT's version, for messages.
 
     Raises:
-        UserError: The file is no .tflite model with one input and one float32 output.
+        UserError: The file is not a .tflite model with one input and one float32 output.
     """
 
     def __init__(self, path: Path, threads: int, version: str) -> None:
@@ -75,7 +80,7 @@ class LiteRtSession:
         check_logits(path, self.output)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer one batch: see `base.Session.run`."""
+        """Compute the logits of one batch: see `InferenceSession.run`."""
         if self._net is None:
             raise UserError(f"the session of {self._path} is closed")
         check_clip(self._path, self.input, x)
@@ -90,7 +95,7 @@ class LiteRtSession:
         return answer
 
     def _allocate_tensors(self, batch: int) -> None:
-        """Lay out every tensor for queries of that many clips."""
+        """Allocate all tensors for queries of this many clips."""
         index = self._input_details[0]["index"]
         if self.input.shape[0] is None:
             self._net.resize_tensor_input(index, [batch, *(n or 1 for n in self.input.shape[1:])])
@@ -98,27 +103,27 @@ class LiteRtSession:
         self._batch, self._tensor = batch, self._net.tensor(index)
 
     def runtime_info(self) -> dict[str, object]:
-        """Runtime, version, threads, delegate."""
+        """Runtime, version, threads and delegate."""
         return {"runtime": "litert", "version": self._version, "threads": self._threads, "delegate": "XNNPACK"}
 
     def close(self) -> None:
-        """Free the network; the session answers no more."""
+        """Free the network; later queries raise a `UserError`."""
         self._net = self._tensor = None
 
 
 def _import_interpreter() -> Any:
     try:
         return importlib.import_module("ai_edge_litert.interpreter")
-    except ImportError as error:  # a missing or unfit shared library
+    except ImportError as error:  # a shared library is missing or does not fit
         raise UserError(f"ai-edge-litert is installed and does not load: {first_error_line(error)}; {_PIP}") from error
 
 
 def _read_single_tensor(path: Path, role: str, tensors: list[dict[str, Any]]) -> TensorSpec:
     if len(tensors) != 1:
-        raise UserError(f"{path} has {len(tensors)} {role}s; a clip network has one")
+        raise UserError(f"{path} has {len(tensors)} {role}s, but a video classifier must have one")
     tensor = tensors[0]
     dtype = np.dtype(tensor["dtype"]).name
     if dtype not in _DTYPES:
-        raise UserError(f"the {role} {tensor['name']!r} of {path} is {dtype}; known are {', '.join(_DTYPES)}")
+        raise UserError(f"the {role} {tensor['name']!r} of {path} is {dtype}, but must be {', '.join(_DTYPES)}")
     shape = tuple(None if n < 0 else int(n) for n in tensor["shape_signature"])
     return TensorSpec(str(tensor["name"]), shape, dtype)

@@ -1,7 +1,8 @@
-"""OpenVINO on the CPU: the same ONNX files on another runtime.
+"""OpenVINO on the CPU: another runtime for the same ONNX files.
 
-On x86 it is often the fastest one, INT8 above all (docs/measuring.md has the figures of one machine). Its answers to an
-INT8 file differ from ONNX Runtime's in the last step of the quantised scale: accuracy is of a file *on a runtime*.
+On x86 it is often the fastest runtime, above all for INT8 (docs/measuring.md has measurements of one machine). For an
+INT8 file, its logits differ from ONNX Runtime's by up to one quantisation step. Accuracy is therefore reported for a
+file together with its runtime.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments
 _PIP = "pip install 'skd-edge[openvino]'"
 _TELEMETRY = "openvino_telemetry"
 _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
-# One query at a time. FP32 means FP32: where the CPU has bfloat16, OpenVINO would take that for granted. Pinning binds
-# a thread to a core that something else may hold: 28 ms instead of 0.3 on a busy machine (tried).
+# One query at a time. FP32 is requested because OpenVINO would compute in bfloat16 on a CPU that supports it. Threads
+# are not pinned to cores, because another process may use the same core: on a busy machine a query took 28 ms, not 0.3.
 _CONFIG = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
@@ -48,7 +49,7 @@ class OpenVinoRuntime:
         return None
 
     def version(self) -> str | None:
-        """The installed version, from its metadata: nothing is imported."""
+        """The installed version, read from the package's metadata."""
         try:
             return importlib.metadata.version("openvino")
         except importlib.metadata.PackageNotFoundError:
@@ -68,15 +69,15 @@ class OpenVinoRuntime:
 
 @dataclass(frozen=True)
 class ExecutedLayer:
-    """One node of the compiled network.
+    """One layer of the compiled network.
 
     Attributes:
-        name: Its name there.
-        kind: What it is, such as "Convolution"; "Subgraph" is pointwise work that was fused.
-        precision: The type it computed in, as OpenVINO calls it: u8, i8, f32.
+        name: Its name in the compiled network.
+        kind: OpenVINO's layer type, such as "Convolution"; "Subgraph" is a group of fused pointwise operators.
+        precision: The type of its computation in OpenVINO's terms: u8, i8, f32.
         output_precision: The type of its output.
-        microseconds: Mean of all queries so far, each cut to whole ones; 0 where that leaves nothing: for what takes
-            less, and for what needs no work (a reshape in place).
+        microseconds: Mean over all queries so far, each rounded down to whole microseconds. It is 0 for layers that
+            take less than one microsecond or need no computation (a reshape in place).
     """
 
     name: str
@@ -87,17 +88,17 @@ class ExecutedLayer:
 
 
 class OpenVinoSession:
-    """One ONNX file, compiled for each batch size that is asked: with an open batch it is up to three times slower.
+    """One ONNX file, compiled for each batch size: with a dynamic batch axis a query would be up to 3 times slower.
 
-    Compiling for one clip is part of loading; another batch size is compiled at its first query.
+    Loading compiles it for one clip. The first query with another batch size compiles it again.
 
     Args:
         path: The file.
-        threads: Threads that one query may use.
-        profile: Whether `executed_layers` is to know what ran; it costs time.
+        threads: Threads that a query may use.
+        profile: Whether to measure the times for `executed_layers`; queries are then slower.
 
     Raises:
-        UserError: The file is no ONNX model with one input and one float32 output.
+        UserError: The file is not an ONNX model with one input and one float32 output.
     """
 
     def __init__(self, path: Path, threads: int, *, profile: bool = False) -> None:
@@ -106,10 +107,10 @@ class OpenVinoSession:
         self._profile = {"PERF_COUNT": True} if profile else {}
         self._core: Any = ov.Core()
         try:
-            # The ONNX reader alone: `read_model` would try every format it knows on a file that came from elsewhere.
+            # Only the ONNX reader: `read_model` would try all formats that it knows on a file of unknown origin.
             reader = importlib.import_module("openvino.frontend").FrontEndManager().load_by_framework("onnx")
             self._model: Any = reader.convert(reader.load(str(path)))
-        except Exception as error:  # its exceptions are of several unrelated types
+        except Exception as error:  # OpenVINO raises several unrelated types
             raise self._make_load_error(error) from error
         self.input = _read_single_tensor(path, "input", self._model.inputs)
         self.output = _read_single_tensor(path, "output", self._model.outputs)
@@ -122,7 +123,7 @@ class OpenVinoSession:
             self._compile_request(self.input.shape[0] or 1)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer one batch: see `base.Session.run`."""
+        """Compute the logits of one batch: see `InferenceSession.run`."""
         if x is not self._bound:
             self._bind_input(x)
         try:
@@ -132,12 +133,12 @@ class OpenVinoSession:
         return self._out.copy()
 
     def _bind_input(self, x: npt.NDArray[Any]) -> None:
-        """Point the network compiled for this batch at this array."""
+        """Make this array the input of the network that is compiled for its batch size."""
         if self._core is None:
             raise UserError(f"the session of {self._path} is closed")
         check_clip(self._path, self.input, x)
         if None in self.input.shape[1:]:
-            raise UserError(f"{self._path} takes clips of any size {self.input.shape}; export it with a fixed one")
+            raise UserError(f"{self._path} takes clips of any size {self.input.shape}; export it with a fixed size")
         flat = np.ascontiguousarray(x)
         self._request, self._out = self._compile_request(len(x))
         self._request.set_input_tensor(_import_openvino().Tensor(flat, shared_memory=True))
@@ -145,7 +146,7 @@ class OpenVinoSession:
         self._bound = x if flat is x else None
 
     def _compile_request(self, batch: int) -> tuple[Any, npt.NDArray[np.float32]]:
-        """A request for batches of that size, and where its answers lie."""
+        """The inference request for a batch size, and the array that its logits are written to."""
         if batch not in self._requests:
             if len(self._requests) == _MAX_COMPILED:
                 self._requests.pop(next(iter(self._requests)))
@@ -165,7 +166,7 @@ class OpenVinoSession:
         return UserError(f"OpenVINO {self._version} cannot load {self._path}: {first_error_line(error)}")
 
     def runtime_info(self) -> dict[str, object]:
-        """Runtime, version, threads, settings, and the operators as they run, by precision: whether INT8 is INT8."""
+        """Runtime, version, threads, settings, and the number of executed operators by kind and precision."""
         settings = {key.lower(): value for key, value in _CONFIG.items()}
         return {
             "runtime": "openvino",
@@ -176,13 +177,13 @@ class OpenVinoSession:
         }
 
     def _count_operators(self) -> dict[str, int]:
-        """How often each kind of operator runs at each precision, in the network compiled for the first batch size."""
+        """The number of operators by kind and precision, in the network compiled for the first batch size."""
         layers = (info for _, info in self._read_layer_properties())
         names = ((n["layerType"], n["runtimePrecision"]) for n in layers if "layerType" in n)
         return dict(sorted(Counter(f"{kind} {precision}" for kind, precision in names).items()))
 
     def executed_layers(self) -> list[ExecutedLayer]:
-        """Nodes in their order in the network compiled for the first batch size, timed with `profile` alone."""
+        """The layers of the network compiled for the first batch size, in order; times need `profile`."""
         layers = (
             (name, n) for name, n in self._read_layer_properties() if n.get("layerType", "Const") not in _BOUNDARY_KINDS
         )
@@ -198,7 +199,7 @@ class OpenVinoSession:
         ]
 
     def _read_layer_properties(self) -> list[tuple[str, dict[str, str]]]:
-        """Name and properties of every node of the network compiled for the first batch size, as it runs."""
+        """Name and properties of each layer of the network that was compiled for the first batch size."""
         if not self._requests:
             return []
         request, _ = next(iter(self._requests.values()))
@@ -208,19 +209,19 @@ class OpenVinoSession:
         return [(name, {k: info[k].astype(str) for k in keys if k in info}) for name, info in infos]
 
     def close(self) -> None:
-        """Free the network; the session answers no more."""
+        """Free the network; later queries raise a `UserError`."""
         self._core = self._model = self._request = self._bound = None
         self._requests = {}
 
 
 def _import_openvino() -> Any:
-    """The module, imported without its telemetry: importing it would report to Intel and write into the home folder."""
+    """Import openvino without its telemetry, which would report to Intel and write into the home folder."""
     if "openvino" in sys.modules:
         return sys.modules["openvino"]
-    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]  # Python's own way to say: not to be imported
+    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]  # None makes the import fail
     try:
         return importlib.import_module("openvino")
-    except Exception as error:  # a missing or unfit shared library
+    except Exception as error:  # a shared library is missing or does not fit
         raise UserError(f"openvino is installed and does not load: {first_error_line(error)}; {_PIP}") from error
     finally:
         if sys.modules.get(_TELEMETRY, ...) is None:
@@ -229,10 +230,10 @@ def _import_openvino() -> Any:
 
 def _read_single_tensor(path: Path, role: str, ports: list[Any]) -> TensorSpec:
     if len(ports) != 1:
-        raise UserError(f"{path} has {len(ports)} {role}s; a clip network has one")
+        raise UserError(f"{path} has {len(ports)} {role}s, but a video classifier must have one")
     port = ports[0]
     kind = str(port.get_element_type().to_string())
     if kind not in _DTYPES:
-        raise UserError(f"the {role} {port.any_name!r} of {path} is a {kind}; known are {', '.join(_DTYPES)}")
+        raise UserError(f"the {role} {port.any_name!r} of {path} is {kind}, but must be {', '.join(_DTYPES)}")
     shape = tuple(None if d.is_dynamic else int(d.get_length()) for d in port.get_partial_shape())
     return TensorSpec(port.any_name, shape, _DTYPES[kind])

@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, or on a GPU through one of its execution providers (`ort_gpu`)."""
+"""ONNX Runtime on the CPU, and the session that its GPU providers (`ort_gpu`) also use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _PIP = "pip install 'skd-edge[ort]' (or onnxruntime-gpu, which brings the same module)"
-# Same file, other level, other answers (notes/export.md): the level is part of the artefact.
+# Another level gives slightly different logits for the same file, so every measurement uses this one.
 _OPTIMISATION_LEVEL = "ORT_ENABLE_ALL"
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -35,7 +35,7 @@ class OrtRuntime:
         return None
 
     def version(self) -> str | None:
-        """The installed version, from its metadata: nothing is imported."""
+        """The installed version, read from the package's metadata."""
         for package in ("onnxruntime", "onnxruntime-gpu"):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 return importlib.metadata.version(package)
@@ -53,15 +53,20 @@ class OrtRuntime:
         return OrtSession(check_load_arguments(path, threads), threads, self)
 
     def configure_providers(self, options: Any) -> dict[str, Any]:
-        """Name the provider: what `InferenceSession` takes beside the options, which may be changed."""
+        """The provider arguments of `onnxruntime.InferenceSession`; may also change the session options."""
         return {"providers": [self.provider]}
 
 
 class OrtSession:
-    """One ONNX file, loaded; input and output stay bound between queries of equal shape.
+    """One ONNX file, loaded. Input and output stay bound while queries pass the same array.
+
+    Args:
+        path: The file.
+        threads: Threads that a query may use.
+        runtime: The runtime, which chooses the provider.
 
     Raises:
-        UserError: The file is no ONNX model with one input and one float32 output, or the provider does not take it.
+        UserError: The file is not an ONNX model with one input and one float32 output, or the provider cannot run it.
     """
 
     def __init__(self, path: Path, threads: int, runtime: OrtRuntime) -> None:
@@ -72,7 +77,7 @@ class OrtSession:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _OPTIMISATION_LEVEL)
-        options.log_severity_level = 3  # errors only: its warnings about fusing say nothing to a user
+        options.log_severity_level = 3  # errors only: its warnings about fusion do not help users
         self._spinning = threads > 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spinning)))
         try:
@@ -81,10 +86,10 @@ class OrtSession:
             raise UserError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_error_line(error)}") from error
         self._providers: list[str] = session.get_providers()
         if self._providers[0] != runtime.provider:
-            # It falls back with a warning, and the CPU's milliseconds would stand under the GPU's name.
+            # ONNX Runtime only warns and uses the CPU; the CPU's latency would then be reported as the GPU's.
             raise UserError(
                 f"ONNX Runtime {ort.__version__} put {path} on {self._providers[0]}, because {runtime.provider} does "
-                "not load (its CUDA libraries, perhaps: import onnxruntime; onnxruntime.preload_dlls())"
+                "not load; if its CUDA libraries are missing, try: import onnxruntime; onnxruntime.preload_dlls()"
             )
         self._session: Any = session
         self._path, self._threads, self._version, self._name = path, threads, str(ort.__version__), runtime.name
@@ -92,13 +97,13 @@ class OrtSession:
         self.output = _read_single_tensor(path, "output", session.get_outputs())
         check_logits(path, self.output)
         self._binding: Any = session.io_binding()
-        # Binding an array to a GPU's session copies it there: what is bound is a copy, and is never recognised.
+        # Binding an array to a session on a GPU copies it, so a changed array must be bound again for each query.
         self._reads_in_place = runtime.provider == CPU_PROVIDER
         self._bound: npt.NDArray[Any] | None = None
         self._out = np.empty((0, 0), np.float32)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer one batch: see `base.Session.run`."""
+        """Compute the logits of one batch: see `InferenceSession.run`."""
         if x is not self._bound:
             self._bind_input(x)
         try:
@@ -108,7 +113,7 @@ class OrtSession:
         return self._out.copy()
 
     def _bind_input(self, x: npt.NDArray[Any]) -> None:
-        """Point the session at this array; at a new output array too where the batch changes."""
+        """Make this array the session's input; make a new output array where the batch size changes."""
         if self._session is None:
             raise UserError(f"the session of {self._path} is closed")
         check_clip(self._path, self.input, x)
@@ -116,7 +121,7 @@ class OrtSession:
         self._binding.bind_cpu_input(self.input.name, flat)
         if len(self._out) != len(x):
             self._bind_output(len(x))
-        # `bind_cpu_input` does not keep the array alive; only an array bound as it is may be recognised later.
+        # `bind_cpu_input` does not keep the array alive. Only an array that was bound without a copy stays bound.
         self._bound_copy = flat
         self._bound = x if flat is x and self._reads_in_place else None
 
@@ -127,7 +132,7 @@ class OrtSession:
         self._binding.bind_ortvalue_output(self.output.name, ort.OrtValue.ortvalue_from_numpy(self._out))
 
     def runtime_info(self) -> dict[str, object]:
-        """Runtime, version, provider, threads, spinning, optimisation level."""
+        """Runtime, version, provider, threads, spinning and optimisation level."""
         return {
             "runtime": self._name,
             "version": self._version,
@@ -139,14 +144,14 @@ class OrtSession:
         }
 
     def close(self) -> None:
-        """Free the network; the session answers no more."""
+        """Free the network; later queries raise a `UserError`."""
         self._session = self._binding = self._bound = None
 
 
 def _read_single_tensor(path: Path, role: str, tensors: list[Any]) -> TensorSpec:
     if len(tensors) != 1:
-        raise UserError(f"{path} has {len(tensors)} {role}s; a clip network has one")
+        raise UserError(f"{path} has {len(tensors)} {role}s, but a video classifier must have one")
     tensor = tensors[0]
     if tensor.type not in _DTYPES:
-        raise UserError(f"the {role} {tensor.name!r} of {path} is a {tensor.type}; known are {', '.join(_DTYPES)}")
+        raise UserError(f"the {role} {tensor.name!r} of {path} is {tensor.type}, but must be {', '.join(_DTYPES)}")
     return TensorSpec(tensor.name, tuple(d if isinstance(d, int) else None for d in tensor.shape), _DTYPES[tensor.type])

@@ -1,7 +1,8 @@
-"""ONNX Runtime on NVIDIA's GPUs: its CUDA and TensorRT providers, and TensorRT-RTX as a plugin.
+"""ONNX Runtime on NVIDIA GPUs: its CUDA and TensorRT providers, and TensorRT-RTX as a plugin.
 
-No GPU has run this module here: that each provider is listed with its reason is tested, and that a session which fell
-back to the CPU is refused; what a session on a GPU does is held to the conformance suite only where one is.
+This module has not been run on a GPU yet. Tests without a GPU check that each provider is listed with the reason why it
+is unavailable, and that a session which fell back to the CPU is refused. The conformance suite tests sessions on
+machines with a GPU.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ class OrtGpuRuntime(OrtRuntime):
 
     Args:
         name: "ort-cuda" or "ort-tensorrt".
-        provider: As ONNX Runtime calls it; operators it does not take run on CUDA, then on the CPU.
+        provider: ONNX Runtime's name of the provider. Operators that it cannot run use CUDA's, and then the CPU's.
     """
 
     def __init__(self, name: str, provider: str) -> None:
         self.name, self.provider = name, provider
 
     def why_unavailable(self) -> str | None:
-        """Why it cannot be used here; None when it can. Loads nothing but the driver."""
+        """Why it cannot be used here; None when it can. Loads only the driver's library."""
         try:
             importlib.metadata.version(_GPU_PACKAGE)
         except importlib.metadata.PackageNotFoundError:
@@ -45,21 +46,21 @@ class OrtGpuRuntime(OrtRuntime):
         return None if self.why_unavailable() else importlib.metadata.version(_GPU_PACKAGE)
 
     def configure_providers(self, options: Any) -> dict[str, Any]:
-        """This provider, then CUDA's, then the CPU's for what neither takes."""
+        """This provider, then CUDA's, then the CPU's for operators that neither can run."""
         import onnxruntime as ort
 
         if self.provider not in ort.get_available_providers():
-            raise UserError(f"this onnxruntime has no {self.provider}; {_GPU_PIP}")
+            raise UserError(f"the installed onnxruntime does not contain {self.provider}; {_GPU_PIP}")
         return {"providers": list(dict.fromkeys((self.provider, "CUDAExecutionProvider", CPU_PROVIDER)))}
 
 
 class OrtPluginRuntime(OrtRuntime):
-    """TensorRT-RTX as a plugin of an ordinary onnxruntime: it builds its engine while it loads the ONNX file."""
+    """TensorRT-RTX as a plugin of onnxruntime (CPU version); it builds its engine when the ONNX file is loaded."""
 
     name, provider = "ort-tensorrt-rtx", _PLUGIN_EP
 
     def why_unavailable(self) -> str | None:
-        """Why it cannot be used here; None when it can. Loads nothing but the driver."""
+        """Why it cannot be used here; None when it can. Loads only the driver's library."""
         if super().why_unavailable() is not None or importlib.util.find_spec(_PLUGIN) is None:
             return f"onnxruntime's TensorRT-RTX plugin is not installed; {_PLUGIN_PIP}"
         reason = why_no_nvidia_driver()
@@ -72,7 +73,7 @@ class OrtPluginRuntime(OrtRuntime):
         return f"{super().version()} with plugin {importlib.metadata.version(f'{_PLUGIN}_cu13'.replace('_', '-'))}"
 
     def configure_providers(self, options: Any) -> dict[str, Any]:
-        """Register the plugin once a process, and give the session its first GPU."""
+        """Register the plugin once per process, and add its first GPU to the session options."""
         import onnxruntime as ort
 
         plugin = importlib.import_module(_PLUGIN)
@@ -81,7 +82,7 @@ class OrtPluginRuntime(OrtRuntime):
             ort.register_execution_provider_library(_PLUGIN, str(plugin.get_library_path()))
             devices = _find_plugin_devices(ort)
         if not devices:
-            raise UserError("the TensorRT-RTX plugin finds no GPU that it can use (it needs an RTX card)")
+            raise UserError("the TensorRT-RTX plugin finds no GPU that it supports; it needs an RTX GPU")
         options.add_provider_for_devices(devices[:1], {})
         return {}
 

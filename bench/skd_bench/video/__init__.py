@@ -1,1 +1,1 @@
-"""Video."""
+"""Video files to clips: opening, choosing frames, decoding, resizing, and sliding windows over long videos."""

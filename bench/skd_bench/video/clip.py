@@ -1,7 +1,7 @@
-"""From a video file to the network's input: decode, sample, fit, normalise.
+"""From a video file to the network's input: decode, sample, resize, normalise.
 
-Training, calibration, accuracy and `predict` all go through these lines, so a clip looks the same in the lab and on
-the device. PyAV is imported when the first file is opened, not before.
+Training, calibration, accuracy and `predict` all use these functions, so a clip is the same in training and on the
+device. PyAV is imported when the first file is opened, not before.
 """
 
 from __future__ import annotations
@@ -16,28 +16,30 @@ from skd_bench.video.types import WHOLE_FILE, ClipError, ClipSpan, Pixels, Prepr
 
 
 def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan = WHOLE_FILE) -> Pixels:
-    """Decode the sampled frames of a video, upright and fitted to the network's size.
+    """Decode the sampled frames of a video, upright and resized to the network's input.
 
-    A first pass reads timestamps without decoding; a second decodes only the groups of pictures that hold a chosen
-    frame and keeps only the chosen frames, so memory does not grow with the video. Timestamps decide, so a variable
-    frame rate is sampled by time. Rotation and non-square pixels stored in the file are honoured.
+    The first pass reads timestamps without decoding. The second pass decodes only the groups of pictures with a chosen
+    frame and stores only the chosen frames, so memory does not grow with the length of the video. Frames are chosen by
+    timestamp, so a variable frame rate is sampled by time. The rotation and the pixel aspect ratio stored in the file
+    are applied.
 
-    Of a span of time only the groups of pictures within are read; its frames are those shown from `start` to `end`.
+    For a span of time, only its groups of pictures are read. Its frames are those shown from `start` to `end`.
 
-    A damaged file is accepted while at least half of the frames that it announces (and that were needed) decode; a
-    chosen frame that is lost is replaced by the one shown before it.
+    A damaged file is accepted if at least half of the needed frames that it declares can be decoded. A chosen frame
+    that is lost is replaced by the frame shown before it.
 
     Args:
         path: A video that FFmpeg can read.
-        sampling: Which frames.
-        preprocess: Which size; `mean` colours the padding. Nothing is normalised here.
-        span: A span of time, or a place in an archive, where the clip is not the whole file.
+        sampling: Which frames are taken.
+        preprocess: The size and how frames are fitted to it; `mean` is the colour of the padding. Pixels are not
+            normalised here.
+        span: The span of time or the place in an archive, if the clip is not the whole file.
 
     Returns:
         uint8 RGB of shape (T, H, W, 3).
 
     Raises:
-        ClipError: The file is missing, empty, no video, or too damaged; names the file and the reason.
+        ClipError: The file is missing, empty, not a video, or too damaged; the message gives the file and the reason.
     """
     path = Path(path)
     reason = _why_unreadable(path)
@@ -51,13 +53,13 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing,
     try:
         return decode_file(path, sampling, preprocess, span)
     except FFmpegError as error:
-        raise ClipError(path, f"FFmpeg {av.__version__} says: {error.strerror or error}") from error
+        raise ClipError(path, f"FFmpeg (PyAV {av.__version__}) reports: {error.strerror or error}") from error
     except (OSError, ValueError, MemoryError) as error:
         raise ClipError(path, str(error) or type(error).__name__) from error
 
 
 def normalise(clips: Pixels, preprocess: Preprocessing) -> npt.NDArray[np.float32]:
-    """Turn stored pixels into the network's input: `(pixel / 255 - mean) / std`, channels first.
+    """Normalise stored pixels to the network's input: `(pixel / 255 - mean) / std`, channels first.
 
     Args:
         clips: uint8 of shape (B, T, H, W, 3).
@@ -67,13 +69,13 @@ def normalise(clips: Pixels, preprocess: Preprocessing) -> npt.NDArray[np.float3
         float32 of shape (B, 3, T, H, W), contiguous.
 
     Raises:
-        ValueError: The array is not uint8 of that shape.
+        ValueError: The array is not uint8 or does not have that shape.
     """
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ValueError(f"clips must be uint8 (B, T, H, W, 3), not {clips.dtype} {clips.shape}")
     scale = 1 / (255 * np.asarray(preprocess.std, np.float64))
     shift = np.asarray(preprocess.mean, np.float64) / preprocess.std
-    # Bytes are moved before they become floats: a quarter of the traffic of transposing floats.
+    # Transpose the bytes before converting to floats: this moves a quarter of the memory.
     out = np.ascontiguousarray(clips.transpose(0, 4, 1, 2, 3)).astype(np.float32)
     out *= scale.astype(np.float32).reshape(3, 1, 1, 1)
     out -= shift.astype(np.float32).reshape(3, 1, 1, 1)
@@ -81,28 +83,34 @@ def normalise(clips: Pixels, preprocess: Preprocessing) -> npt.NDArray[np.float3
 
 
 def prepare_input(clips: Pixels, preprocess: Preprocessing, dtype: str) -> npt.NDArray[np.float32] | Pixels:
-    """What a file takes: the frames as they are where its input is uint8 (it normalises them itself), else `normalise`.
+    """Clips as a model file takes them: normalised, unless its input is uint8 (it then normalises them itself).
 
     Args:
         clips: uint8 of shape (B, T, H, W, 3).
         preprocess: The mean and std of each channel.
-        dtype: Of the file's input, as a numpy name.
+        dtype: The dtype of the file's input, as a numpy name: "uint8" or "float32".
+
+    Returns:
+        uint8 (B, T, H, W, 3), contiguous, for "uint8"; else float32 (B, 3, T, H, W), see `normalise`.
+
+    Raises:
+        ValueError: The clips are to be normalised and are not uint8 (B, T, H, W, 3).
     """
     return np.ascontiguousarray(clips) if dtype == "uint8" else normalise(clips, preprocess)
 
 
 def _why_unreadable(path: Path) -> str | None:
-    """Why this path cannot be a video file; None when it may be one."""
+    """Why this path cannot be a video file; None if it may be one."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            return "it is a folder; name a video file"
+            return "it is a folder; give a video file"
         if not stat.S_ISREG(status.st_mode):
-            return "it is no file but a pipe or a device"  # reading one may never end
+            return "it is a pipe or a device; give a video file"  # reading one may never end
         if status.st_size == 0:
             return "the file is empty (0 bytes)"
     except FileNotFoundError:
-        return "there is no such file"
+        return "no such file"
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:  # a NUL byte in the name

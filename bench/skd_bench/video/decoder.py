@@ -1,4 +1,4 @@
-"""The decoding behind `clips.decode_clip`: which frames of a video are wanted, and a decoder that does no more."""
+"""The decoder behind `decode_clip`: chooses the frames of a clip and decodes no more than these frames need."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 Ticks = npt.NDArray[np.int64]
 
-# Compressed bytes kept from the first pass, so that a small file is read once; a larger one is demuxed again.
+# A file with at most this many compressed bytes stays in memory after the first pass; a larger one is read again.
 _KEEP_BYTES = 4 << 20
-# Below this many pixels in what is decoded, starting decoder threads costs more than they save (112x112: +50 %).
+# Up to this many decoded pixels, decoder threads cost more time than they save (+50 % at 112x112).
 _THREADS_FROM_PIXELS = 40_000_000
-# A span of ticks beyond this (centuries) is a broken file's; frames are counted instead.
+# A longer duration in ticks (centuries) means damaged timestamps; frames are then counted instead.
 _MAX_TICKS = 1 << 42
-_EMPTY_SPAN_MESSAGE = "the span from {0.start:g} s is empty, or begins where the video has ended"
+_EMPTY_SPAN_MESSAGE = "the span from {0.start:g} s is empty, or starts after the end of the video"
 
 
 @dataclass
 class _Timeline:
-    """What the demuxing pass learns about a video, in decoding order.
+    """Result of the first pass over a video; arrays are in decoding order.
 
     Attributes:
-        stamps: Presentation time of each packet, in ticks of the stream; positions 0, 1, ... where `timed` is false.
+        stamps: Presentation time of each packet, in ticks of the stream; positions 0, 1, ... if `timed` is false.
         key: Whether each packet starts a group of pictures.
-        shown: False for a packet that is only decoded for others to lean on (before the start of an edit list).
-        start: Where the clip begins, in ticks.
-        duration: Of the clip, in ticks, at least 1.
-        timed: False where the container stores no usable timestamps; frames then count as equally long.
-        announced: Frames that the file says it holds.
-        packets: The packets themselves, while they are few.
+        shown: False for a packet that is decoded only as a reference (before the start of an edit list).
+        start: Start of the clip, in ticks.
+        duration: Duration of the clip, in ticks, at least 1.
+        timed: False if the container stores no usable timestamps; all frames then have the same duration.
+        announced: Number of frames that the file declares.
+        packets: The packets themselves; None if they are larger than `_KEEP_BYTES` in all.
     """
 
     stamps: Ticks
@@ -62,21 +62,21 @@ class _Timeline:
 def _find_video_stream(container: Any) -> VideoStream:
     from av.stream import Disposition
 
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # covers of sound
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no album covers
     if not pictures:
-        raise ValueError("it holds no video")
+        raise ValueError("it contains no video")
     stream: VideoStream = pictures[0]
     context = stream.codec_context
     if context is None:
-        raise ValueError("this FFmpeg has no decoder for its video")
+        raise ValueError("FFmpeg has no decoder for its video codec")
     if context.width * context.height > MAX_PIXELS:
-        raise ValueError(f"it says that its frames have {context.width}x{context.height} pixels, which is too large")
+        raise ValueError(f"its header declares frames of {context.width}x{context.height} pixels, which is too large")
     context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
 def _iter_packets(container: Any, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """The stream's packets; a file cut off in the middle ends quietly."""
+    """Yield the packets of a stream. A truncated file ends without an error; the caller counts the frames."""
     from av.error import EOFError as EndOfFile
     from av.error import InvalidDataError
 
@@ -92,7 +92,7 @@ def _iter_packets(container: Any, stream: VideoStream) -> Iterator[Packet[VideoS
 
 
 def _seconds_to_ticks(stream: VideoStream, seconds: float) -> int:
-    """A time of the video, given in seconds from its start, in the stream's ticks."""
+    """Convert seconds from the start of the video to ticks of the stream."""
     assert stream.time_base is not None
     return round(Fraction(seconds) / stream.time_base) + (stream.start_time or 0)
 
@@ -100,14 +100,14 @@ def _seconds_to_ticks(stream: VideoStream, seconds: float) -> int:
 def _iter_span_packets(
     container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets up to the end of a span of time, in decoding order; ``seek_first``: from the key frame before it."""
+    """The packets up to the end of a span, in decoding order; with ``seek_first``, from the key frame before it."""
     if seek_first:
         container.seek(_seconds_to_ticks(stream, span.start), stream=stream, backward=True)
     packets = _iter_packets(container, stream)
     if span.end is None:
         return packets
     end = _seconds_to_ticks(stream, span.end)
-    # No frame is shown before it is decoded.
+    # A frame is never shown before it is decoded, so a packet with dts >= end cannot belong to the span.
     return takewhile(lambda packet: packet.dts is None or packet.dts < end, packets)
 
 
@@ -115,8 +115,8 @@ def _scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_fir
     """Read every packet's timestamp; decode nothing.
 
     Raises:
-        _Astray: Seeking does not lead to the key frame before the span of time.
-        ValueError: The span cannot be found.
+        _SeekError: Seeking did not lead to a key frame before the span.
+        ValueError: The span is empty, or the file has no timestamps to find it.
     """
     stamps: list[int | None] = []
     keys: list[bool] = []
@@ -155,7 +155,7 @@ def _scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_fir
         ):
             raise _SeekError
         if not timed:
-            raise ValueError("it holds no timestamps, so a span of time cannot be found in it")
+            raise ValueError("it stores no timestamps, so a span of time cannot be found in it")
         first, past, visible = _restrict_to_span(ticks, visible, past, stream, span)
     return _Timeline(
         stamps=ticks,
@@ -170,9 +170,9 @@ def _scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_fir
 
 
 def _count_announced_frames(stream: VideoStream, packet_count: int) -> int:
-    """Frames that the file says it holds, at least those that are ``packet_count``.
+    """Number of frames that the file declares, at least ``packet_count``.
 
-    An edit list takes frames out of the index but not out of the file's own count, so the index is asked first.
+    An edit list removes frames from the index but not from the frame count in the header, so the index has priority.
     """
     return max(len(getattr(stream, "index_entries", ())) or stream.frames, packet_count)
 
@@ -180,24 +180,25 @@ def _count_announced_frames(stream: VideoStream, packet_count: int) -> int:
 def _restrict_to_span(
     ticks: Ticks, visible: npt.NDArray[np.bool_], past: int, stream: VideoStream, span: ClipSpan
 ) -> tuple[int, int, npt.NDArray[np.bool_]]:
-    """First tick of a span of time, the tick past its last, and which packets hold a frame that is shown within."""
+    """First tick of a span, the tick after its last, and a mask of the packets whose frame is shown in the span."""
     first = _seconds_to_ticks(stream, span.start)
     last = past if span.end is None else min(_seconds_to_ticks(stream, span.end), past)
     if first >= last:
         raise ValueError(_EMPTY_SPAN_MESSAGE.format(span))
     before = ticks[visible & (ticks <= first)]
-    since = int(before.max()) if len(before) else first  # the frame that is still shown when the span begins
+    since = int(before.max()) if len(before) else first  # the frame that is still shown when the span starts
     return first, last, visible & (ticks >= since) & (ticks < last)
 
 
 # ------------------------------------------------------------------------------------------------------- choosing
 def _choose_stamps(timeline: _Timeline, sampling: Sampling) -> Ticks:
-    """The stamps of the T sampled frames, ascending; repeated where a frame is shown more than once."""
+    """The stamps of the T sampled frames, ascending; a frame that is sampled several times is repeated."""
     shown = np.sort(timeline.stamps[timeline.shown])
     count, frames, duration = len(shown), sampling.frames, timeline.duration
     since_start = shown - timeline.start
-    # Times are ``wanted / scale`` of the duration, so that nothing is rounded here. Containers round (Matroska to 1
-    # ms), so a time that falls a tick or two before a frame belongs to that frame; at most an eighth of a frame is so.
+    # Times are ``wanted / scale`` of the duration, as integers, so nothing is rounded here. Containers do round
+    # timestamps (Matroska to 1 ms). Therefore a time up to ``slack`` before a frame, at most two ticks and an eighth of
+    # a frame, counts as that frame.
     if sampling.kind == "uniform":
         scale = 2 * frames  # middle of segment k: (2k + 1) / 2T of the duration
         wanted = 2 * np.arange(frames, dtype=np.int64) + 1
@@ -211,42 +212,43 @@ def _choose_stamps(timeline: _Timeline, sampling: Sampling) -> Ticks:
 
 
 def _compute_strided_times(count: int, sampling: Sampling) -> Ticks:
-    """Times of frames ``stride`` apart around the middle of each part, in 1 / (4 segments) of an average frame.
+    """Times of frames ``stride`` apart around the middle of each part; unit: 1 / (4 segments) of an average frame.
 
-    A quarter of a frame is added, so that between two frames the earlier one is meant, whatever the parity.
+    A quarter of a frame is added: if a time lies exactly between two frames, the earlier one is chosen, for even and
+    for odd counts.
     """
     parts, stride, each = sampling.segments, sampling.stride, sampling.frames // sampling.segments
     middles = 2 * count * (2 * np.arange(parts, dtype=np.int64) + 1)
     offsets = 4 * stride * np.arange(each, dtype=np.int64) - 2 * ((each - 1) * stride + 1) + 1
     first = 4 * count * np.arange(parts, dtype=np.int64)
     times = middles[:, None] + parts * offsets
-    # Held inside the part: its first frame begins with it, its last ends with it.
+    # Limit times to the part: its first frame starts with it, its last frame ends with it.
     return np.asarray(times.clip(first[:, None], (first + max(4 * count - parts, 0))[:, None]).ravel(), np.int64)
 
 
 def _find_needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]:
-    """The group of pictures of each packet, and the groups that must be decoded for the chosen frames."""
+    """Number of each packet's group of pictures, and the groups that must be decoded for the chosen frames."""
     group = np.cumsum(timeline.key, dtype=np.int64)
     if not timeline.timed or group[0] == group[-1]:
         return group, set(group.tolist())
     rows = np.flatnonzero(np.isin(timeline.stamps, chosen))
     needed = set(group[rows].tolist())
     starts = {int(g): int(s) for g, s in zip(group[timeline.key], timeline.stamps[timeline.key], strict=True)}
-    # A frame shown before the key frame of its own group leans on the group before it (an open group).
+    # A frame shown before the key frame of its own group refers to the previous group (an open group of pictures).
     needed |= {int(group[r]) - 1 for r in rows if timeline.stamps[r] < starts.get(int(group[r]), -(1 << 62))}
     return group, needed
 
 
 # ------------------------------------------------------------------------------------------------------- decoding
 def decode_file(path: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan) -> Pixels:
-    """Decode the sampled frames of a file: see `clips.decode_clip`, which turns what is raised here into words.
+    """Decode the sampled frames of a file. `decode_clip` wraps this function and turns its errors into `ClipError`.
 
     Returns:
         uint8 (T, H, W, 3).
 
     Raises:
-        ValueError: Too little of the file can be decoded.
-        av.error.FFmpegError: FFmpeg cannot open it.
+        ValueError: Too few frames can be decoded, or the span is empty.
+        av.error.FFmpegError: FFmpeg cannot open the file.
     """
     from av.error import FFmpegError
 
@@ -259,7 +261,7 @@ def decode_file(path: Path, sampling: Sampling, preprocess: Preprocessing, span:
 
 
 class _SeekError(Exception):
-    """Seeking leads elsewhere (MPEG-TS has no index): everything before the span has to be read."""
+    """Seeking did not lead to the span (MPEG-TS has no index); the file must be read from its start."""
 
 
 def _decode_frames(
@@ -269,18 +271,17 @@ def _decode_frames(
         stream = _find_video_stream(container)
         timeline = _scan_timeline(container, stream, span, seek_first)
         if not timeline.shown.any():
-            raise ValueError("it holds no frame (cut off, or no video inside)")
+            raise ValueError("it contains no frames (cut off, or not a video)")
         if 2 * len(timeline.stamps) < timeline.announced:
-            raise ValueError(f"it is cut off: {len(timeline.stamps)} of {timeline.announced} frames are there")
+            raise ValueError(f"it is cut off: it has only {len(timeline.stamps)} of {timeline.announced} frames")
         resizer = FrameResizer(sampling.frames, preprocess, stream.sample_aspect_ratio)
         chosen = _choose_stamps(timeline, sampling)
         if timeline.packets is not None:
             return _decode_chosen_frames(stream, iter(timeline.packets), timeline, chosen, resizer)
     with open_container(path, offset=span.offset, size=span.size) as container:
         stream = _find_video_stream(container)
-        return _decode_chosen_frames(
-            stream, _iter_span_packets(container, stream, span, seek_first), timeline, chosen, resizer
-        )
+        packets = _iter_span_packets(container, stream, span, seek_first)
+        return _decode_chosen_frames(stream, packets, timeline, chosen, resizer)
 
 
 def _decode_chosen_frames(
@@ -290,7 +291,7 @@ def _decode_chosen_frames(
     chosen: Ticks,
     resizer: FrameResizer,
 ) -> Pixels:
-    """Decode what is needed, in the order of presentation, and paint each chosen frame as it comes by."""
+    """Decode the needed groups in the order of presentation and write each chosen frame when it appears."""
     group, needed = _find_needed_groups(timeline, chosen)
     context = stream.codec_context
     is_needed = np.isin(group, list(needed))
@@ -314,7 +315,7 @@ def _decode_chosen_frames(
         if resizer.done == len(wanted):
             break
     if last_frame is None:
-        raise ValueError("none of its frames decodes")
+        raise ValueError("no frame can be decoded")
     cut_off = timeline.announced - len(timeline.stamps)
     lost = cut_off + max(expected - intact_count, 0)
     if 2 * lost > expected + cut_off:
@@ -327,11 +328,11 @@ def _decode_chosen_frames(
 def _iter_decoded_frames(
     context: Any, packets: Iterable[Packet[VideoStream]], group: Ticks, needed: set[int]
 ) -> Iterator[VideoFrame]:
-    """Decoded frames in the order of presentation, without the groups of pictures that nobody asked for."""
+    """Yield decoded frames in the order of presentation; groups of pictures that are not needed are skipped."""
     from av.error import FFmpegError
 
     def decode_packet(packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """What the decoder gives for one more packet (None: what it still holds); nothing for a damaged one."""
+        """Frames that one more packet yields (None: the frames still in the decoder); none for a damaged packet."""
         try:
             frames: list[VideoFrame] = context.decode(packet)
         except FFmpegError:

@@ -1,4 +1,4 @@
-"""More views of one video: the same network over several samplings, answers averaged, at that many times the cost."""
+"""Several views of one video: the network runs on several samplings, and its answers are averaged."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from skd_bench.video.types import Pixels, Preprocessing, Sampling
 def decode_views(path: Path | str, sampling: Sampling, preprocess: Preprocessing, views: int) -> Pixels:
     """Decode several deterministic samplings of a video in one pass.
 
-    `uniform` sampling: each of the T segments is cut into V parts, and view v takes the middle of part v of every
-    segment. `dense` sampling: V clips one after the other, around the middle of the video. One view is the deployed
-    protocol exactly.
+    `uniform` sampling: each of the T parts is divided into V smaller parts, and view v takes the middle of the v-th one
+    of every part. `dense` sampling: V consecutive clips around the middle of the video. One view is exactly the
+    deployed sampling. The cost grows with V.
 
     Args:
         path: A video that FFmpeg can read.
-        sampling: The bundle's.
-        preprocess: The bundle's.
-        views: V, at least 1.
+        sampling: Sampling of the bundle.
+        preprocess: Preprocessing of the bundle.
+        views: Number of views V, at least 1.
 
     Returns:
         uint8 (V, T, H, W, 3).
 
     Raises:
         ClipError: The video cannot be read.
-        UserError: Fewer than one view is asked for.
+        UserError: `views` is below 1.
     """
     if views < 1:
-        raise UserError(f"at least one view is needed, not {views}")
+        raise UserError(f"views must be at least 1, not {views}")
     frames = decode_clip(path, replace(sampling, frames=sampling.frames * views), preprocess)
     if sampling.kind == "dense":
         return frames.reshape(views, sampling.frames, *frames.shape[1:])
@@ -43,13 +43,13 @@ def decode_views(path: Path | str, sampling: Sampling, preprocess: Preprocessing
 
 
 def average_view_logits(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The answer of several views as logits, so that it is scored as a single view is.
+    """Average the probabilities of several views, as logits, so that they can be scored like a single view.
 
     Args:
         probabilities: (V, C), each row sums to 1.
 
     Returns:
-        (C,): the logarithm of the mean probability; `softmax` of it gives the mean back.
+        (C,): the logarithm of the mean probability; its `softmax` is the mean probability.
     """
     logits: npt.NDArray[np.float64] = np.log(np.maximum(probabilities.mean(axis=0), 1e-300))
     return logits

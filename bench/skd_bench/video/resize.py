@@ -1,4 +1,4 @@
-"""A frame made upright, square-pixelled and as large as the network wants it."""
+"""Frames to the network's input size: rotation, pixel aspect ratio, scaling, cropping and padding."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ if TYPE_CHECKING:
 
     from skd_bench.video.types import FitMode, Pixels, Preprocessing
 
-# swscale's AREA | FULL_CHR_H_INT | ACCURATE_RND | BITEXACT: the same pixels on every CPU, and no bias (without the
-# second, everything comes out 1.8 grey levels too dark).
+# swscale's AREA | FULL_CHR_H_INT | ACCURATE_RND | BITEXACT: the same pixels on every CPU, without bias (without
+# FULL_CHR_H_INT all pixels are 1.8 grey levels too dark).
 _SCALER = 0x20 | 0x2000 | 0x40000 | 0x80000
 
 
 class FrameResizer:
-    """Fits frames to the asked size and writes them, in order, into one array.
+    """Resizes frames and writes them, in order, into one array.
+
+    Args:
+        frames: Number of frames T.
+        preprocess: The size (H, W), how frames are fitted to it, and the colour of the padding.
+        pixel_aspect: Width of a pixel over its height, as stored in the file; None or 0: pixels are square.
 
     Attributes:
         out: uint8 (T, H, W, 3).
-        done: How many of the T frames are written.
+        done: Number of frames that are already written.
     """
 
     def __init__(self, frames: int, preprocess: Preprocessing, pixel_aspect: Fraction | None) -> None:
@@ -38,7 +43,7 @@ class FrameResizer:
         self._last: VideoFrame | None = None
 
     def write_frame(self, frame: VideoFrame) -> None:
-        """Write this frame at the next place; the same frame again is copied, not fitted again."""
+        """Write a frame at the next position; if it is the previous frame again, its pixels are copied."""
         if frame is self._last:
             self.out[self.done] = self.out[self.done - 1]
         else:
@@ -56,7 +61,7 @@ class FrameResizer:
             self._sizes[key] = compute_scaled_size(aspect, height, width, self._preprocess.fit)
         scaled_height, scaled_width = self._sizes[key]
         image = self._reformat(frame, scaled_width, scaled_height, "rgb24", interpolation=_SCALER, threads=1)
-        # The scaler's own rows, without the padding at their ends: copied once, into the target.
+        # Rows of the scaler end with alignment bytes; the view leaves them out, so pixels are copied only once.
         scaler_rows = np.frombuffer(memoryview(image.planes[0]), np.uint8).reshape(scaled_height, -1)
         pixels = scaler_rows[:, : 3 * scaled_width].reshape(scaled_height, scaled_width, 3)
         rows, source_rows = compute_overlap(height, scaled_height)
@@ -67,7 +72,14 @@ class FrameResizer:
 
 
 def compute_scaled_size(aspect: Fraction, height: int, width: int, fit: FitMode) -> tuple[int, int]:
-    """Height and width to which the whole frame is scaled before it is cut or padded."""
+    """Height and width in pixels to which the whole frame is scaled before it is cropped or padded.
+
+    Args:
+        aspect: Width of the frame over its height, with square pixels.
+        height: Of the network's input, in pixels.
+        width: Of the network's input, in pixels.
+        fit: See `Preprocessing`.
+    """
     if fit == "stretch":
         return height, width
     wider = aspect > Fraction(width, height)
@@ -77,7 +89,15 @@ def compute_scaled_size(aspect: Fraction, height: int, width: int, fit: FitMode)
 
 
 def compute_overlap(size: int, scaled: int) -> tuple[slice, slice]:
-    """Where `scaled` pixels, centred on `size` pixels, lie in the target and come from in the source."""
+    """Target and source range, along one axis, when a frame is centred on the input.
+
+    Args:
+        size: Pixels of the input along this axis.
+        scaled: Pixels of the scaled frame along this axis.
+
+    Returns:
+        The range in the input that is written, and the range of the scaled frame that is written there.
+    """
     common = min(size, scaled)
     into, out_of = (size - common) // 2, (scaled - common) // 2
     return slice(into, into + common), slice(out_of, out_of + common)

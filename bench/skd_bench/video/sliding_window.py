@@ -1,4 +1,4 @@
-"""A long video as overlapping windows: frames are decoded once, in order, and each window gets its sampled frames."""
+"""A long video as overlapping windows. Frames are decoded once, in order, and shared by all windows that need them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stopwatch:
-    """Seconds spent in each stage; a stage that never ran is absent."""
+    """Seconds spent in each stage.
+
+    Attributes:
+        seconds: By name of the stage; a stage that never ran is absent.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add_elapsed(self, stage: str, begin: float) -> float:
-        """Count from `begin` (of `time.perf_counter`) until now; gives now."""
+        """Add the seconds since `begin` (a value of `time.perf_counter`) to a stage; returns the current time."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - begin
         return now
@@ -35,7 +39,14 @@ class Stopwatch:
 
 @dataclass
 class _PendingWindow:
-    """A window that waits for frames: its span in seconds, the times of its frames, and those already there."""
+    """A window that is not complete yet.
+
+    Attributes:
+        start: Of the window, in seconds.
+        end: Of the window, in seconds.
+        times: Times in seconds of the frames that are still missing.
+        frames: Frames (H, W, 3) that are already there.
+    """
 
     start: float
     end: float
@@ -44,23 +55,23 @@ class _PendingWindow:
 
 
 class SlidingWindows:
-    """The windows of one video, one after the other.
+    """Iterates over the windows of one video.
 
     Args:
         path: A video that FFmpeg can read.
         sampling: Which frames of a window are taken.
-        preprocess: Which size.
-        window: Seconds that a window spans.
-        hop: Seconds between the starts of two windows.
-        threads: Threads that decode.
-        stopwatch: Gets the seconds of the stages `decode` and `sample` (which includes fitting to the size).
+        preprocess: The size of the frames and how they are fitted to it.
+        window: Length of a window, in seconds.
+        hop: Time between the starts of two windows, in seconds.
+        threads: Number of decoder threads.
+        stopwatch: Receives the seconds of the stages `decode` and `sample` (which includes resizing).
 
     Attributes:
-        seconds: Of video decoded so far.
-        frames: Decoded so far.
+        seconds: Seconds of video decoded so far.
+        frames: Number of frames decoded so far.
 
     Raises:
-        ClipError: The file is missing or no video (on iteration).
+        ClipError: On iteration, if the file is missing or is not a video.
     """
 
     def __init__(
@@ -81,7 +92,7 @@ class SlidingWindows:
         self.seconds, self.frames = 0.0, 0
 
     def __iter__(self) -> Iterator[tuple[float, float, Pixels]]:
-        """Start and end in seconds, and uint8 (T, H, W, 3). A video shorter than a window gives one window."""
+        """Yield start and end in seconds, and uint8 (T, H, W, 3). A video shorter than a window gives one window."""
         waiting: deque[_PendingWindow] = deque()
         started = yielded = 0
         last_frame: tuple[VideoFrame, Pixels | None] | None = None
@@ -99,8 +110,8 @@ class SlidingWindows:
                 yielded += 1
                 yield done.start, done.end, np.stack(done.frames)
         if last_frame is None:
-            raise ClipError(self._path, "none of its frames decodes")
-        if waiting:  # the last frame is shown until the end
+            raise ClipError(self._path, "no frame can be decoded")
+        if waiting:  # the last frame is shown until the end of the video, or of the only window
             self._deliver_frame(waiting, last_frame, self.seconds if yielded else float("inf"))
         for done in waiting:
             if not done.times:
@@ -120,7 +131,7 @@ class SlidingWindows:
     def _deliver_frame(
         self, waiting: deque[_PendingWindow], last_frame: tuple[VideoFrame, Pixels | None], until: float
     ) -> tuple[VideoFrame, Pixels | None]:
-        """Give the frame that is shown until now to every window that wants it; it is fitted once, if at all."""
+        """Add the previous frame, shown until `until`, to each window that needs it; it is resized at most once."""
         frame, pixels = last_frame
         for window in waiting:
             while window.times and window.times[0] < until:
@@ -138,13 +149,13 @@ class SlidingWindows:
         return pixels
 
     def _iter_decoded_frames(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Seconds since the first frame, and the frame."""
+        """Yield each frame with its time in seconds since the first frame."""
         from av.error import FFmpegError
 
         try:
             with open_container(self._path) as container:
                 if not container.streams.video:
-                    raise ClipError(self._path, "it holds no video")
+                    raise ClipError(self._path, "it contains no video")
                 stream = container.streams.video[0]
                 stream.codec_context.thread_count = self._threads
                 self._resizer = FrameResizer(1, self._preprocess, stream.sample_aspect_ratio)
@@ -160,6 +171,6 @@ class SlidingWindows:
                     yield now - first, frame
                     begin = time.perf_counter()
         except (OSError, FFmpegError) as error:
-            if self.frames:  # a file cut off in the middle: what was decoded counts
+            if self.frames:  # a truncated file: use the frames decoded so far
                 return
             raise ClipError(self._path, getattr(error, "strerror", None) or str(error)) from error

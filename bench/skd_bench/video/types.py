@@ -1,4 +1,4 @@
-"""What a clip is made of: which frames are sampled, how they are fitted and normalised, which part of a file is read."""
+"""Settings of a clip: which part of a file is read, which frames are sampled, how they are resized and normalised."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ import numpy.typing as npt
 from skd_bench.errors import UserError
 
 SamplingKind = Literal["uniform", "dense", "segment"]
-
-
 FitMode = Literal["crop", "stretch", "pad"]
-
-
 Pixels = npt.NDArray[np.uint8]
 
 
 class ClipError(UserError):
-    """A video that cannot become a clip.
+    """A video file that cannot be decoded to a clip.
 
     Attributes:
         path: The file, as given.
-        reason: Why, in a few words, without the path.
+        reason: The cause in a few words, without the path.
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -39,17 +35,20 @@ class Sampling:
     """Which frames of a video become the clip.
 
     Attributes:
-        frames: T, at least 1.
-        kind: `uniform` cuts the video's duration into T equal segments and takes the frame shown at the middle of
-            each; `dense` takes frames `stride` apart around the middle of the video; `segment` cuts the duration into
-            `segments` equal parts (TSN, 1608.00859) and takes `frames / segments` frames around the middle of each,
-            `stride` apart.
-        stride: Frames between two samples, at least 1; not for `uniform`. Where frames are not equally long, one
-            counts as the video's duration divided by its frames.
-        segments: Parts of a `segment` sampling, a divisor of `frames`; 1 otherwise.
+        frames: Number of frames T of the clip, at least 1.
+        kind: `uniform` divides the video's duration into T equal parts and takes the frame shown at the middle of
+            each. `dense` takes frames `stride` apart around the middle of the video. `segment` divides the duration
+            into `segments` equal parts (TSN, arXiv 1608.00859) and takes `frames / segments` frames around the middle
+            of each, `stride` apart.
+        stride: Distance between two sampled frames, in frames of average duration (the video's duration divided by
+            its number of frames), at least 1; `uniform` ignores it.
+        segments: Number of parts of a `segment` sampling, a divisor of `frames`; 1 for the other kinds.
 
-    A video with fewer frames than asked repeats frames: `uniform` where several middles fall on one frame, the others
-    the first and the last one of the video or of the part.
+    If a video has fewer frames than the clip, frames repeat: with `uniform`, where several middles lie in one frame;
+    with the other kinds, the first and the last frame of the video or of the part.
+
+    Raises:
+        UserError: A value is out of range, or `segments` does not divide `frames`.
     """
 
     frames: int
@@ -62,24 +61,27 @@ class Sampling:
             raise UserError(f"sampling needs frames >= 1 and stride >= 1, not {self.frames} and {self.stride}")
         if self.segments < 1 or self.frames % self.segments or (self.segments > 1 and self.kind != "segment"):
             raise UserError(
-                f"sampling of kind segment cuts {self.frames} frames into equal parts, not {self.segments} "
-                f"(kind {self.kind}); let segments divide frames"
+                f"sampling of kind {self.kind} cannot divide {self.frames} frames into {self.segments} equal parts; "
+                "choose segments that divide frames, and kind segment where segments is above 1"
             )
         if self.kind not in get_args(SamplingKind):
-            raise UserError(f"sampling is one of {', '.join(get_args(SamplingKind))}, not {self.kind!r}")
+            raise UserError(f"unknown sampling {self.kind!r}; choose from {', '.join(get_args(SamplingKind))}")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a frame becomes the network's pixels.
+    """How a frame becomes the network's input.
 
     Attributes:
-        height: Pixels, at least 1.
-        width: Pixels, at least 1.
-        fit: `crop` scales until the frame covers the size and cuts the centre out, `stretch` ignores the aspect,
-            `pad` scales until the frame fits inside and fills the rest with the mean colour.
-        mean: Of the red, green and blue channel, in 0..1, subtracted.
-        std: Of the red, green and blue channel, in 0..1, divided by; above 0.
+        height: Of the input in pixels, at least 1.
+        width: Of the input in pixels, at least 1.
+        fit: `crop` scales the frame until it covers the input and takes its centre. `stretch` ignores the aspect
+            ratio. `pad` scales the frame until it fits into the input and fills the rest with the mean colour.
+        mean: Of the red, green and blue channel, in 0..1; it is subtracted.
+        std: Of the red, green and blue channel, in 0..1 and above 0; the difference is divided by it.
+
+    Raises:
+        UserError: A value is out of range.
     """
 
     height: int
@@ -92,20 +94,20 @@ class Preprocessing:
         if self.height < 1 or self.width < 1:
             raise UserError(f"a clip needs height >= 1 and width >= 1, not {self.height} and {self.width}")
         if self.fit not in get_args(FitMode):
-            raise UserError(f"fit is one of {', '.join(get_args(FitMode))}, not {self.fit!r}")
+            raise UserError(f"unknown fit {self.fit!r}; choose from {', '.join(get_args(FitMode))}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
             raise UserError(f"mean and std need three numbers each, std above 0, not {self.mean} and {self.std}")
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpan:
-    """A clip that is a part of a file.
+    """The part of a file that is a clip: a span of time, a range of bytes, or both.
 
     Attributes:
-        start: Seconds from the start of the video.
-        end: Seconds from the start of the video; None: its end.
-        offset: First byte of the video in the file, where it lies unpacked in an archive.
-        size: Bytes of it there; None: the file is the video.
+        start: Start of the clip, in seconds from the start of the video.
+        end: End of the clip, in seconds from the start of the video; None: the end of the video.
+        offset: Position of the video's first byte in the file; above 0 for a video inside an uncompressed archive.
+        size: Length of the video in bytes; None: the whole file is the video.
     """
 
     start: float = 0.0
@@ -115,7 +117,7 @@ class ClipSpan:
 
     @property
     def is_timed(self) -> bool:
-        """Whether it is a span of time, not the whole video."""
+        """Whether the clip is a span of time and not the whole video."""
         return self.start > 0 or self.end is not None
 
 

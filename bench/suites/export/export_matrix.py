@@ -1,11 +1,12 @@
-"""The tables of docs/export.md: every network of the zoo, at every precision, on every runtime of this machine.
+"""Writes docs/export.md: every network family at every precision on every runtime of this machine.
 
     python -m bench.suites.export.export_matrix
 
-Each network learns easy rendered clips (on random weights, and at chance, parity proves nothing), is exported as a run
-exports it, its costliest layers left in FP32 where INT8 is outside its bounds, and is compared with itself on clips
-that neither training nor calibration nor that decision saw. TensorRT-RTX builds an engine, which no GPU runs here.
-Writes bench/results/export_matrix.json and docs/export.md; bench/results/other_runtimes.json is written by hand.
+Each network is trained on easy rendered clips, because parity of random weights, or of a network at chance, proves
+nothing. It is exported as in a run: its most sensitive layers stay in FP32 if INT8 is outside its bounds. The files are
+then compared with the network on held-out clips, which were used neither for training nor calibration nor for that
+decision. TensorRT-RTX builds an engine, which is not run. Writes bench/results/export_matrix.json and docs/export.md;
+bench/results/other_runtimes.json is written by hand.
 """
 
 from __future__ import annotations
@@ -52,23 +53,24 @@ Pixels = NDArray[np.uint8]
 HEAD = """# Every network, every precision, every runtime
 
 Regenerate: `python -m bench.suites.export.export_matrix`
-({minutes:.0f} minutes on a busy machine; what is there is kept)
+({minutes:.0f} minutes on a busy machine; existing rows are reused)
 
-Small networks of the zoo ({shape}, width {width}, four substages of one block), trained for {epochs} epochs on {train}
-easy rendered clips and compared with themselves in PyTorch on {compare} clips that neither training, nor calibration
-({calibrate} clips), nor the choice of layers ({judge} clips) saw, on {device}. The classes are five hues that fade
-in or out; for a network without a temporal operator, which cannot see order, ten hues. A cell reads: how often the same
-class, and the largest difference of a logit over the largest logit. Bounds: FP32 100 % and 1e-4, FP16 99.5 %, INT8
-98 % or at most 1.0 point of accuracy; what is outside is not put in a bundle. As in a run, the layers that INT8 costs
-the most stay in FP32 until the file is within its bounds on the clips that judge it (docs/precision.md); their number
-stands in the table.
+Small networks ({shape}, width {width}, four substages with one block each) were trained for {epochs} epochs on {train}
+easy rendered clips, on {device}. Each exported file was compared with its network in PyTorch on {compare} held-out
+clips, which were used neither for training, nor for calibration ({calibrate} clips), nor for choosing the layers that
+stay in FP32 ({judge} clips). The classes are five hues that become stronger or weaker. Networks without a temporal
+operator cannot detect the order of frames, so their classes are ten hues. Each cell gives the share of clips with the
+same top class, and the largest difference of a logit divided by the largest logit. Bounds: FP32 100 % and 1e-4, FP16
+99.5 %, INT8 98 % or a loss of at most 1.0 point of accuracy. A run does not put a file outside its bounds into a
+bundle. As in a run, the layers that are most sensitive to INT8 stay in FP32 until the file is within its bounds
+(docs/precision.md); the table gives their number.
 
-**INT8**: {inside} of {int8} comparisons are within the bounds, {below} of {int8} stay below 98 % agreement. These are
-easy clips and confident networks: what INT8 costs a finished student on your clips is measured by each run on its own
-(and on docs/qat.md for the quickstart's)."""
-NOTES = """**FP16 on a CPU** is widened to FP32: the column shows what rounding costs, and nothing of its speed.
-**TensorRT-RTX** parsed and built each file for SM{sm} on a machine without a GPU: built, not run; nothing is known of
-those engines' answers."""
+**INT8**: {inside} of {int8} comparisons are within the bounds, {below} of {int8} are below 98 % agreement. These are
+easy clips and confident networks. Each run measures the cost of INT8 for its own student on your clips; docs/qat.md has
+it for the quickstart."""
+NOTES = """**FP16 on a CPU** is converted to FP32: the column shows the rounding error, but nothing about the speed.
+**TensorRT-RTX** parsed and built each file for SM{sm} on a machine without a GPU. The engines were built, but not run:
+their logits are unknown."""
 
 
 def render_clips(count: int, first: int, temporal: str) -> tuple[Pixels, NDArray[np.int64]]:
@@ -77,7 +79,7 @@ def render_clips(count: int, first: int, temporal: str) -> tuple[Pixels, NDArray
 
 
 def export_files(network: LogitsOnly, folder: Path, temporal: str) -> dict[str, Path]:
-    """The network at each precision, as a run makes them."""
+    """Export the network at each precision, as a run does."""
     calibration, _ = render_clips(CALIBRATE, 10**5, temporal)
     validation, labels = render_clips(VALIDATE, 2 * 10**5, temporal)
     reference = compute_torch_logits(
@@ -99,16 +101,14 @@ def export_files(network: LogitsOnly, folder: Path, temporal: str) -> dict[str, 
 def measure_file(
     precision: str, path: Path, held_out: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Json:
-    """One file on every runtime."""
+    """Compare one file with its network on every runtime."""
     cells: Json = {}
     for name, one in registered_runtimes().items():
         if name.startswith("torch"):
-            continue  # what is compared with
+            continue  # PyTorch is the reference
         if name == RTX:
             cells[name] = try_building_engine(path)
-        elif one.why_unavailable() is None and not name.startswith(
-            ("tensorrt", "litert")
-        ):  # neither takes an ONNX file
+        elif one.why_unavailable() is None and not name.startswith(("tensorrt", "litert")):  # not from ONNX files
             cells[name] = compare_on_runtime(
                 lambda one=one: one.load(path, threads=1), precision, held_out, reference, labels
             )
@@ -119,7 +119,7 @@ def measure_file(
 def compare_on_runtime(
     load: Callable[[], Any], precision: str, held_out: Pixels, reference: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Json:
-    """Parity on one runtime, or why it cannot run the file."""
+    """Parity on one runtime, or the reason why it cannot run the file."""
     try:
         session = load()
     except UserError as error:
@@ -135,7 +135,7 @@ def compare_on_runtime(
 
 
 def try_building_engine(path: Path) -> Json:
-    """An engine of it, built and not run, or why there is none."""
+    """Build an engine without running it; returns its size, or the reason why it cannot be built."""
     try:
         note = build_engine(path, path.with_suffix(".engine"), runtime=RTX, sms=[SM])
     except UserError as error:
@@ -144,12 +144,12 @@ def try_building_engine(path: Path) -> Json:
 
 
 def strip_folders(error: UserError) -> str:
-    """A reason without the folders of this machine."""
+    """The message of an error without the folders of this machine."""
     return re.sub(r"\S*/", "", str(error))
 
 
 def page(result: Json, others: Json) -> str:
-    """The page, from the numbers alone."""
+    """Format the page; every number comes from the results."""
     device = f"{result['device']['cpu']}, {result['device']['cores_usable']} cores"
     int8 = [c for r in result["rows"] if r["precision"].startswith("int8") for c in r["runtimes"].values()]
     agreed = [c["agreement"] for c in int8 if "agreement" in c]
@@ -174,7 +174,7 @@ def page(result: Json, others: Json) -> str:
     notes = [f"({number}) {reason}" for reason, number in reasons.items()]
     absent = [f"- `{name}`: {reason}" for name, reason in result["absent"].items()]
     tried = [
-        "| runtime | converts | runs | same class | off by | ms a clip | kept | why |",
+        "| runtime | converts | runs | same class | difference | ms per clip | used | reason |",
         "|---|---|---|---|---|---|---|---|",
     ]
     keys = ("runtime", "converts", "runs", "agreement", "relative", "ms", "kept", "why")
@@ -214,7 +214,7 @@ def wrapped(paragraph: str) -> str:
 
 
 def measure() -> None:
-    """Train, export, compare, build; what is there already (the same settings and runtimes) is kept."""
+    """Train, export, compare and build; rows with the same settings and runtimes are reused."""
     available = sorted(name for name, one in registered_runtimes().items() if one.why_unavailable() is None)
     settings = {
         "shape": f"{FRAMES}x{SIZE}x{SIZE}",
@@ -255,9 +255,9 @@ def measure() -> None:
 
 
 def main() -> None:
-    """Measure, then write the page."""
+    """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="write the page again from the numbers that are there")
+    parser.add_argument("--page", action="store_true", help="only write the page, from existing results")
     options = parser.parse_args()
     if not options.page:
         measure()

@@ -1,13 +1,13 @@
-"""What INT8 costs a student, and what brings it back: plain quantisation, layers left in FP32, training on.
+"""Measures what INT8 costs a student, and how much layers in FP32 or quantisation-aware training (QAT) recover.
 
     python -m bench.suites.export.qat --seeds 0 1
 
-Students distilled from a teacher on the quickstart's clips (clean labels, fewer clips and epochs). Four INT8 files of
-each: all layers quantised; the costliest left in FP32 until 98 % of the validation clips keep their class (a run also
-takes a file that loses at most a point; here agreement alone counts, so that every student shows what exclusion does);
-the student after QAT, all layers quantised; and, as a control, the student after as many epochs that are not rounded.
-Accuracies are of the files on ONNX Runtime, on the test clips, paired with the FP32 file of the student as it was.
-Resumable: a row that bench/results/qat.json holds is not made again. Writes it and docs/qat.md.
+Students are distilled from a teacher on the quickstart's clips (clean labels, fewer clips and epochs). Each gives four
+INT8 files: all layers quantised; the most sensitive layers in FP32 until 98 % of the validation clips keep their class
+(a run also accepts a loss of at most one point of accuracy; here only agreement counts, so that every student shows the
+effect); the student after QAT, all layers quantised; and, as a control, the student after the same number of further
+epochs without QAT. Accuracies are those of the files on ONNX Runtime, on the test clips, paired with the FP32 file of
+the original student. Resumable: rows in bench/results/qat.json are reused. Writes this file and docs/qat.md.
 """
 
 from __future__ import annotations
@@ -64,14 +64,16 @@ HEAD = """# What INT8 costs, and what brings it back
 
 Regenerate: `python -m bench.suites.export.qat --seeds {seeds}` (resumable)
 
-Students distilled from one teacher on the generated clips of the quickstart (clean labels; {settings}), {device}.
-Accuracy of each file on {clips} test clips, on ONNX Runtime, and its difference to the FP32 file in points: mean over
-seeds, each seed's with its paired 95 % interval. Agreement: how often the file names the class that the FP32 student
-names; a student that trained on answers otherwise by itself, rounded or not. QAT: {epochs} epochs at a tenth of the
-rate, same teacher and losses, rounded as the file rounds (`export.qat_epochs`); the control goes on for as long
-without rounding. Layers are chosen on the validation clips, by agreement alone (98 %), so that every student shows
-what exclusion does; a run stops earlier where accuracy falls by at most a point. Milliseconds: p50, batch 1, one
-thread, all files of a student in turns; the machine was shared with other work (load {load}): read them as ratios."""
+Students distilled from one teacher on the generated clips of the quickstart (clean labels; {settings}), on {device}.
+The tables give the accuracy of each file on {clips} test clips, on ONNX Runtime, and its difference from the FP32 file
+in points: the mean over seeds, then each seed with its paired 95 % interval. Agreement is the share of clips for which
+the file predicts the same class as the FP32 student; further training changes predictions too, with or without
+rounding. QAT trains for {epochs} more epochs at a tenth of the learning rate, with the same teacher and losses, and
+with the rounding of the INT8 file (`export.qat_epochs`). The control trains for as many epochs without rounding. The
+layers that stay in FP32 are chosen on the validation clips by agreement only (98 %), so that every student shows their
+effect; a run stops earlier, once the loss of accuracy is at most one point. Milliseconds are p50 with batch 1 and one
+thread; all files of a student alternate. The machine was shared with other work (load {load}): compare them as ratios
+only."""
 
 
 def load_study_recipe(seed: int, network: Json) -> Recipe:
@@ -81,7 +83,7 @@ def load_study_recipe(seed: int, network: Json) -> Recipe:
 
 
 class StudentScorer:
-    """The clips of a recipe, and what is made and said of a student on them."""
+    """Exports a student and computes logits of its files, on the clips of a recipe."""
 
     def __init__(self, recipe: Recipe, training_data: TrainingData, folder: Path) -> None:
         self.recipe, self.clips, self.folder = recipe, training_data.clips, folder
@@ -96,7 +98,7 @@ class StudentScorer:
             session.close()
 
     def export_file(self, network: AnyNetwork, name: str, precision: str, *, exclude: bool = False) -> Path:
-        """The network as a file; with ``exclude``, layers stay in FP32 until it agrees on the validation clips."""
+        """Export the network; with ``exclude``, layers stay in FP32 until it agrees on the validation clips."""
         rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(self.clips.train))[:CALIBRATE])
         reference = compute_torch_logits(LogitsOnly(network).eval(), self._batches(self.clips.val)) if exclude else None
 
@@ -123,7 +125,7 @@ class StudentScorer:
 
 
 def measure(seed: int, name: str, runs: Path) -> Json:
-    """Train a student and both continuations, make its five files, score and time them."""
+    """Train a student and both continuations, export the five files, and measure accuracy and latency."""
     recipe = load_study_recipe(seed, STUDENTS[name])
     training_data = load_training_data(recipe, open_cache())
     with (
@@ -154,7 +156,7 @@ def measure(seed: int, name: str, runs: Path) -> Json:
 
 
 def _measure_rows(scorer: StudentScorer, paths: dict[str, Path]) -> Json:
-    test = scorer.clips.test
+    test = scorer.clips.test.unseal()
     logits = {way: scorer.compute_logits(path, test) for way, path in paths.items()}
     right = {way: file_logits.argmax(1) == test.labels for way, file_logits in logits.items()}
     available = [r for r in ("ort", "openvino") if registered_runtimes()[r].why_unavailable() is None]
@@ -182,7 +184,7 @@ def _iter_batches(clips: ClipSplit) -> Any:
 
 
 def page(result: Json) -> str:
-    """The page, from the numbers alone."""
+    """Format the page; every number comes from the results."""
     rows = result["rows"]
     seeds = " ".join(map(str, sorted({r["seed"] for r in rows})))
     head_text = HEAD.format(
@@ -204,7 +206,7 @@ def _table(name: str, each: list[Json]) -> str:
     lines = [
         f"## {name}",
         "",
-        f"| file | accuracy | points against FP32, mean (each seed) | agreement | layers in FP32 | kB | "
+        f"| file | accuracy | points relative to FP32, mean (each seed) | agreement | layers in FP32 | kB | "
         f"{' | '.join(f'ms, {r}' for r in runtime_names)} |",
         "|---|---:|---|---:|---:|---:" + "|---:" * len(runtime_names) + "|",
     ]
@@ -218,13 +220,16 @@ def _table(name: str, each: list[Json]) -> str:
         accuracy, agreed, size = (np.mean([f[k] for f in found]) for k in ("accuracy", "agreement", "bytes"))
         lines.append(f"| {way} | {accuracy:.1%} | {gap} | {agreed:.1%} | {left} | {size / 1000:.0f} | {times} |")
     gains = [100 * (rows[WAYS[3]]["accuracy"] - rows[WAYS[4]]["accuracy"]) for rows in each]
-    lines += ["", f"QAT against as many plain epochs, points, each seed: {', '.join(f'{g:+.1f}' for g in gains)}."]
+    lines += [
+        "",
+        f"QAT compared with as many plain epochs, in points, for each seed: {', '.join(f'{g:+.1f}' for g in gains)}.",
+    ]
     return "\n".join(lines)
 
 
 def _format_excluded_layers(found: Json) -> str:
-    """How many layers were left out; where half of them were not enough, all are quantised again."""
-    return "in vain" if found["tried"] and not found["excluded"] else str(len(found["excluded"]))
+    """How many layers stay in FP32. If half of the layers were not enough, all are quantised again."""
+    return "0 (half were not enough)" if found["tried"] and not found["excluded"] else str(len(found["excluded"]))
 
 
 def _wrapped(paragraph: str) -> str:
@@ -232,12 +237,12 @@ def _wrapped(paragraph: str) -> str:
 
 
 def main() -> None:
-    """Make what is missing, then write."""
+    """Measure missing rows, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/qat")
-    parser.add_argument("--page", action="store_true", help="write the page again from the numbers that are there")
+    parser.add_argument("--page", action="store_true", help="only write the page, from existing results")
     options = parser.parse_args()
     configure_threads(options.threads)
     previous = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}

@@ -1,10 +1,11 @@
-"""The table of docs/engines.md: TensorRT-RTX engines of the recipes' networks, for GPUs that this machine has not.
+"""Writes docs/engines.md: TensorRT-RTX engines of the recipes' networks, for GPUs that this machine does not have.
 
     python -m bench.suites.export.tensorrt_engines --bundle runs/quickstart/bundle
 
-Networks have random weights: size and build time do not depend on them. Each engine is built several times; how many
-different files that gave is counted. With --bundle: what FP16 does to the answers of that trained network on rendered
-clips, on the CPU. Writes bench/results/engines.json and docs/engines.md. No engine is run: no GPU is needed.
+Networks have random weights: size and build time do not depend on them. Each engine is built several times, and the
+number of different files is counted. With --bundle, also measures how FP16 changes the logits of that trained network
+on rendered clips, on the CPU. Writes bench/results/engines.json and docs/engines.md. No engine is run, so no GPU is
+needed.
 """
 
 from __future__ import annotations
@@ -41,31 +42,33 @@ RESULTS, PAGE = ROOT / "bench/results/engines.json", ROOT / "docs/engines.md"
 NETWORKS = (("quickstart", "small"), ("quickstart", "large"), ("human_motion", "small"), ("human_motion", "teacher"))
 RTX, CLASSES, CLIPS = "tensorrt-rtx", 10, 256
 Json = dict[str, Any]
-HEAD = """# Engines that no GPU has run
+HEAD = """# Engines that were built but not run
 
 Regenerate: `python -m bench.suites.export.tensorrt_engines --bundle runs/quickstart/bundle`
 
-Every engine below was parsed, built and hashed by {library} on a machine without a GPU ({device}, beside other work).
-**Built, not run**: building shows that a network's operators are all taken at that precision for that GPU, and nothing
-about its answers or its speed. Jetson Orin (SM87) is not among these targets: a build here proves nothing about it.
-Seconds are the builder's own on a busy machine, median of {builds} builds in one process. `files` is how many different
-files these builds gave: an engine is known by its hash, and one that was built again is to be compared again."""
-TABLE = """| network | precision | ONNX kB | GPU | engine kB | against FP32 | seconds | files |
+Every network below was parsed and built into an engine by {library} on a machine without a GPU ({device}, with other
+work running). **Built, not run**: a successful build shows that all operators of the network are supported at that
+precision on that GPU. It shows nothing about logits or speed. Jetson Orin (SM87) is not among these targets, so these
+builds show nothing about it. Seconds are reported by the builder on a busy machine; the table gives the median of
+{builds} builds in one process. `files` is the number of different files that these builds gave. Engines are identified
+by their hash, so an engine that was built again must be verified again."""
+TABLE = """| network | precision | ONNX kB | GPU | engine kB | relative to FP32 | seconds | files |
 |---|---|---|---|---|---|---|---|
 """
-SIZES = """FP16 engines have {low:.2f} to {high:.2f} of the bytes of FP32 engines: an engine of a small network is
-mostly compiled code, not weights. The goal was 0.55."""
-FP16 = """The chosen network of the recipe {bundle}, trained; {n} rendered clips that training never saw, not through a
-video file; ONNX Runtime on the CPU, which widens FP16 convolutions to FP32: what is seen is the rounding of weights and
-of what lies between operators. It says nothing of speed, and a GPU's FP16 sums may differ more.
+SIZES = """FP16 engines are {low:.2f} to {high:.2f} times as large as FP32 engines: the engine of a small network is
+mostly compiled code, not weights. The goal was 0.55 times."""
+FP16 = """The trained network that the recipe {bundle} chose, on {n} rendered clips that were not used for training and
+not encoded as video files. ONNX Runtime on the CPU converts FP16 convolutions to FP32, so these numbers show the
+rounding of weights and of values between operators. They show nothing about speed, and the FP16 sums of a GPU may
+differ more.
 
-Largest difference over the largest logit {relative:.1e}; the same top class on {agreement:.1%} of the clips; accuracy
-drop {accuracy_drop:.1f} points: {bound} the bound for FP16 (99.5 % the same). The file has {smaller:.2f} of the FP32
-file's bytes."""
+The largest difference divided by the largest logit is {relative:.1e}. The top class is the same on {agreement:.1%} of
+the clips. Accuracy drops by {accuracy_drop:.1f} points. This is {bound} the bound for FP16 (the same class on 99.5 %).
+The FP16 file has {smaller:.2f} times the bytes of the FP32 file."""
 
 
 def export_networks(folder: Path) -> list[tuple[str, Path, Path]]:
-    """Name, FP32 file and FP16 file of each network."""
+    """Export the networks; returns title, FP32 file and FP16 file of each."""
     found = []
     for recipe_name, name in NETWORKS:
         recipe = load_recipe(recipe_name if recipe_name == "quickstart" else str(ROOT / f"recipes/{recipe_name}.yaml"))
@@ -84,7 +87,7 @@ def export_networks(folder: Path) -> list[tuple[str, Path, Path]]:
 
 
 def build(onnx: Path, sm: int, builds: int) -> Json:
-    """Size, seconds and different files of some builds, or why there is no engine."""
+    """Build an engine several times; returns size, seconds and hashes, or the reason why it cannot be built."""
     try:
         engine = onnx.with_suffix(".engine")
         notes = [build_engine(onnx, engine, runtime=RTX, sms=[sm]) for _ in range(builds)]
@@ -100,7 +103,7 @@ def build(onnx: Path, sm: int, builds: int) -> Json:
 
 
 def fp16_numerics(bundle: Path) -> Json:
-    """What rounding to FP16 does to a trained network's answers, by ONNX Runtime on the CPU."""
+    """Parity of a trained network's FP16 file with its FP32 file, on ONNX Runtime on the CPU."""
     manifest = Manifest.load(bundle)
     fp32 = resolve_bundle_path(bundle, next(a.file for a in manifest.artefacts if a.precision == "fp32"))
     p, frames = manifest.preprocess, manifest.sampling.frames
@@ -124,7 +127,7 @@ def fp16_numerics(bundle: Path) -> Json:
 
 
 def page(result: Json) -> str:
-    """The page, from the numbers alone."""
+    """Format the page; every number comes from the results."""
     device = f"{result['device']['cpu']}, {result['device']['cores_usable']} threads"
     head_text = HEAD.format(library=result["library"], device=device, builds=result["builds"])
     text = "\n\n".join(map(wrapped, head_text.split("\n\n"))) + "\n\n" + TABLE
@@ -148,7 +151,7 @@ def page(result: Json) -> str:
     if numerics := result["fp16"]:
         smaller = numerics["bytes"][1] / numerics["bytes"][0]
         bound = "within" if numerics["verdict"] is None else "outside"
-        text += "\n## What FP16 does to the answers\n\n"
+        text += "\n## How FP16 changes the logits\n\n"
         text += "\n\n".join(map(wrapped, FP16.format(**numerics, smaller=smaller, bound=bound).split("\n\n"))) + "\n"
     return text
 
@@ -159,9 +162,9 @@ def wrapped(paragraph: str) -> str:
 
 
 def main() -> None:
-    """Build, count, write."""
+    """Build the engines, and write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="a trained bundle of the quickstart, for the numerics of FP16")
+    parser.add_argument("--bundle", type=Path, help="a bundle of the quickstart, for the parity of FP16")
     parser.add_argument("--builds", type=int, default=3)
     options = parser.parse_args()
     rows = []

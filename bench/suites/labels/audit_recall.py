@@ -1,12 +1,12 @@
-"""What `skd-edge labels audit` finds of planted noise: precision of its first hundred, and the noise rate it estimates.
+"""How well does `skd-edge labels audit` find planted label noise? Precision of its first 100, and estimated noise rate.
 
     python -m bench.suites.labels.audit_recall --data generated --rates 0.2 0.4 --seeds 0 1 2 3 4
     python -m bench.suites.labels.audit_recall --data human_motion --rates 0.2 0.4 --seeds 0 1 2
-    python -m bench.suites.labels.audit_recall --tables          # only the table, from the cells that are there
+    python -m bench.suites.labels.audit_recall --tables          # only the table, from the measured cells
 
-A cell trains the recipe's teacher with planted symmetric noise (the seed decides which labels are wrong, and is
-printed) and asks the audit. Resumable: jobs lie in the cache, and a cell that bench/results/audit.json holds is not
-measured again. The table goes into docs/labels.md.
+A cell is one data set, noise rate and seed. Its labels get planted noise (the seed decides which labels are wrong), the
+recipe's teacher is trained on them, and the audit ranks the labels. Resumable: jobs are stored in the cache, and cells
+in bench/results/audit.json are not measured again. The table is written into docs/labels.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 
 
 def measure(data: str, kind: str, rate: float, seed: int, runs: Path) -> Json:
-    """One cell: train the teacher, audit, compare with what was planted."""
+    """Measure one cell: plant noise, train the teacher, run the audit, and compare it with the planted noise."""
     noise = (f"labels.noise.kind={kind}", f"labels.noise.rate={rate}")
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *noise])
     training_data = load_training_data(recipe, open_cache())
@@ -56,7 +56,7 @@ def measure(data: str, kind: str, rate: float, seed: int, runs: Path) -> Json:
 
 
 def score_audit(pseudo: PseudoLabels, training_data: TrainingData) -> Json:
-    """How right the audit is, against the planted noise."""
+    """Compare the audit's ranking, proposals and noise estimate with the planted noise."""
     weak, truth = training_data.weak_labels, training_data.truth
     assert truth is not None
     assert pseudo.evidence is not None
@@ -82,7 +82,7 @@ def score_audit(pseudo: PseudoLabels, training_data: TrainingData) -> Json:
 
 
 def table(cells: list[Json]) -> str:
-    """The cells as Markdown, by data, noise and rate; each figure by seed, worst and mean."""
+    """The cells as a Markdown table: one row for each data set, noise and rate, with mean and worst seed."""
     lines = [
         "| data | noise | seeds | precision@100 | proposal right @100 | precision @ number of wrong labels "
         "| estimated rate − planted, points | 95 % interval holds it |",
@@ -113,7 +113,7 @@ def _format_range(values: list[float]) -> str:
 
 
 def write_table(cells: list[Json]) -> None:
-    """Put the table between its marks."""
+    """Replace the table between its marks in the page."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     write_atomic(PAGE, f"{before}{START}\n{table(cells)}\n{END}{rest.partition(END)[2]}")
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/audit")
-    parser.add_argument("--tables", action="store_true", help="measure nothing")
+    parser.add_argument("--tables", action="store_true", help="only write the table")
     options = parser.parse_args()
     configure_threads(options.threads or None)
     cells: list[Json] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else []

@@ -1,16 +1,16 @@
-"""Can our comparisons be believed? A file against itself, and against one that is 5 % slower, a hundred times.
+"""How reliable are our comparisons? Compares a file with itself and with a 5 % slower file, a hundred times.
 
     python -m bench.suites.latency.aa_test --repeats 100
 
-Each repeat measures three files in the same fresh processes, in turns, as `skd-edge bench` does: a chain of 20 equal
-convolutions twice (A and A'), and one of 21 (B: 5 % more work). Counted over the repeats:
+Each repeat measures three files alternately in the same fresh processes, as `skd-edge bench` does: a chain of 20 equal
+convolutions twice (A and A'), and a chain of 21 (B, 5 % more work). Counted over all repeats:
 
 - A/A claims: how often the paired interval of A'/A excludes 1. Goal: at most 5 of 100.
-- B found: how often the interval of B/A lies above 1. Goal: at least 80 of 100.
-- Ratios overlap: how often the intervals of B/A of one repeat and the next overlap. Goal: at least 95 of 100.
-- Absolute repeats: how often the p50 intervals of A of one repeat and the next overlap, among those pairs that the load
-  gate lets through (load average below three quarters of the usable cores, this suite itself counting for one; warm-up
-  steady). What it holds back is counted and said.
+- B found: how often the interval of B/A is above 1. Goal: at least 80 of 100.
+- Ratios overlap: how often the intervals of B/A of two consecutive repeats overlap. Goal: at least 95 of 100.
+- Absolute repeats: how often the p50 intervals of A of two consecutive repeats overlap. Goal: at least 95 of 100. Only
+  pairs that pass the load gate count: the load average is below three quarters of the usable cores (this suite itself
+  is about 1), and the warm-up was steady. The number of pairs that did not pass is reported.
 
 Writes bench/results/aa.json.
 """
@@ -37,7 +37,7 @@ Json = dict[str, Any]
 
 
 def measure_repeat(files: dict[str, Path], processes: int, queries: int, seed: int, cores: float) -> Json:
-    """One interleaved measurement of the three files."""
+    """Measure the three files alternately, once; ``seed`` is the number of the repeat."""
     load = (read_device_state()["load"] or [0.0])[0]
     targets = [LatencyTarget(name, path) for name, path in files.items()]
     found = measure_latency(targets, threads=1, processes=processes, queries=queries, seed=1000 * seed, memory=False)
@@ -59,12 +59,12 @@ def measure_repeat(files: dict[str, Path], processes: int, queries: int, seed: i
 
 
 def intervals_overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two (value, low, high) overlap."""
+    """Whether the intervals of two ``(value, low, high)`` overlap."""
     return a[1] <= b[2] and b[1] <= a[2]
 
 
 def verdicts(repeats: Sequence[Json]) -> Json:
-    """The four counts, each with its Wilson interval and its goal."""
+    """The four counts, each with its Wilson interval and its goal, and the median of B/A."""
     pairs = [(a, b) for a, b in zip(repeats, [*repeats[1:], repeats[0]], strict=True)] if len(repeats) > 1 else []
     gated = [(a, b) for a, b in pairs if a["gate"] and b["gate"]]
     return {
@@ -94,7 +94,7 @@ def _count_hits(hits: Sequence[bool], side: str, goal: float) -> Json:
 
 
 def main() -> None:
-    """Repeat, count, write."""
+    """Repeat the measurement, count, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--processes", type=int, default=5)

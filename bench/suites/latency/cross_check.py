@@ -1,14 +1,13 @@
-"""Do our milliseconds agree with other people's? The same ONNX file, three ways of timing it, in turns.
+"""Does our latency agree with that of other tools? Times the same ONNX file alternately in three ways.
 
     python -m bench.suites.latency.cross_check --rounds 20
 
-Each round starts three fresh processes in an order drawn anew: ours (`skd_bench.benchmark.worker`), a bare loop over
-`InferenceSession.run_with_iobinding`, and Polygraphy's `run --onnxrt` (its `Comparator` over its `OnnxrtRunner`, as the
-command does, with the same session options). Compared are medians; Polygraphy's own timing is around `session.run`.
-The ratio is the median over rounds, with its bootstrap interval. Writes bench/results/crosscheck.json.
+Each round starts three fresh processes in random order: ours (`skd_bench.benchmark.worker`), a bare loop over
+`InferenceSession.run_with_iobinding`, and Polygraphy's `run --onnxrt` (its `Comparator` with its `OnnxrtRunner`, as the
+command does, with the same session options). Polygraphy itself takes the time around `session.run`. Medians are
+compared: the ratio is the median over rounds, with its bootstrap interval. Writes bench/results/crosscheck.json.
 
-Goals: ours within 3 % of the bare loop, and within 5 % of Polygraphy. On a machine with a GPU our CUDA timings are
-compared with CUDA events elsewhere (bench/suites has no GPU row).
+Goals: ours is within 3 % of the bare loop and within 5 % of Polygraphy. This suite runs on the CPU only.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Json = dict[str, Any]
 
 
 def write_conv_chain(path: Path, layers: int, *, channels: int = 32, size: int = 16) -> Path:
-    """An ONNX file of equal 3x3 convolutions: its time grows with their number (4.7 million multiplications each)."""
+    """Write an ONNX file of equal 3x3 convolutions; by default, each has 4.7 million multiplications."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -63,7 +62,7 @@ def write_conv_chain(path: Path, layers: int, *, channels: int = 32, size: int =
 
 # ------------------------------------------------------------------------------------------- one way, one process
 def time_with_worker(model: str, queries: int) -> list[float]:
-    """Milliseconds as `skd-edge bench` takes them."""
+    """Milliseconds of each query, measured as `skd-edge bench` does."""
     from skd_bench.benchmark.worker import run_job
 
     job = {"targets": [{"name": "m", "path": model, "runtime": "ort"}], "threads": 1, "queries": queries, "seed": 0}
@@ -71,7 +70,7 @@ def time_with_worker(model: str, queries: int) -> list[float]:
 
 
 def time_bare_loop(model: str, queries: int) -> list[float]:
-    """The loop that anyone would write: bound input and output, nothing of ours."""
+    """Milliseconds of each query in a simple loop with bound input and output, without any code of skd_bench."""
     import gc
 
     session = _make_session(model)
@@ -94,7 +93,7 @@ def time_bare_loop(model: str, queries: int) -> list[float]:
 
 
 def time_polygraphy(model: str, queries: int) -> list[float]:
-    """What `polygraphy run --onnxrt --iterations N --warm-up 50` does, with the same session options."""
+    """Milliseconds of each query as in `polygraphy run --onnxrt --iterations N --warm-up 50`, same session options."""
     from polygraphy.backend.onnxrt import OnnxrtRunner
     from polygraphy.comparator import Comparator
     from polygraphy.logger import G_LOGGER
@@ -129,7 +128,7 @@ def _make_feed(session: Any) -> dict[str, Any]:
 
 # ----------------------------------------------------------------------------------------------------- the rounds
 def time_in_process(way: str, model: Path, queries: int) -> float:
-    """The median of one way in a fresh process."""
+    """The median milliseconds of one way of timing, in a fresh process."""
     python_path = os.pathsep.join(filter(None, [str(ROOT / "bench"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, __file__, "--way", way, "--model", str(model), "--queries", str(queries)]
     environment = {**os.environ, "PYTHONPATH": python_path, "OPENBLAS_NUM_THREADS": "1"}
@@ -140,7 +139,7 @@ def time_in_process(way: str, model: Path, queries: int) -> float:
 
 
 def compare_ways(rounds: list[dict[str, float]]) -> Json:
-    """Ours over each other way: the median over rounds with its 95 % interval, and whether it is within the goal."""
+    """Divide our median by that of each other way: median over rounds, 95 % interval, and whether the goal is met."""
     rng = np.random.default_rng(0)
     found: Json = {}
     for way, goal in GOALS.items():
@@ -153,7 +152,7 @@ def compare_ways(rounds: list[dict[str, float]]) -> Json:
 
 
 def main() -> None:
-    """Take turns, compare, write."""
+    """Time the ways alternately, compare them, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--queries", type=int, default=1000, help="in each process")

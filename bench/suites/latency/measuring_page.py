@@ -1,6 +1,8 @@
-"""The table "Do the numbers hold?" of docs/measuring.md: crosscheck.py, aa.py, overhead.py and weights.py found it.
+"""Writes the table "Do the numbers hold?" of docs/measuring.md.
 
-python -m bench.suites.latency.measuring_page
+    python -m bench.suites.latency.measuring_page
+
+The numbers are the results of cross_check.py, aa_test.py, overhead.py and weight_dependence.py.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ RUNTIMES = {"ort": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def _format_count(verdict: Json) -> str:
-    """``1 of 100 [0 %, 5 %] (goal: at most 5%)``; what the load gate held back is said, not counted."""
+    """For example ``1 of 100 [0%, 5%] (goal: at most 5%)``."""
     if not verdict["n"]:
-        return f"not counted: the load gate let none of {verdict['held back by the load gate']} through"
+        return f"no result: none of {verdict['held back by the load gate']} pairs passed the load gate"
     low, high = verdict["interval"]
     return f"{verdict['count']} of {verdict['n']} [{low:.0%}, {high:.0%}] (goal: {verdict['goal']})"
 
@@ -32,7 +34,7 @@ def _format_ratio(value: float, interval: list[float]) -> str:
 
 
 def _format_ratios_to_random(weights: Json, kind: str) -> str:
-    """The middle and the ends of the ratios to random weights, over networks, precisions and runtimes."""
+    """Median and range of the ratios to random weights, over networks, precisions and runtimes."""
     ratios = sorted(row["ratio"] for row in weights["rows"] if row["weights"] == kind)
     inside = sum(abs(ratio - 1) <= weights["within"] for ratio in ratios)
     return (
@@ -42,7 +44,7 @@ def _format_ratios_to_random(weights: Json, kind: str) -> str:
 
 
 def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
-    """Rows of a Markdown table; every figure from the data.
+    """Format the Markdown table; every number comes from the results.
 
     Args:
         cross: ``bench/results/crosscheck.json``.
@@ -53,7 +55,7 @@ def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
     loads, found, device_info = [r["load"] for r in aa["repeats"]], aa["verdicts"], cross["device"]
     beside = f"`bench/suites/latency/aa_test.py --repeats {len(loads)}` (load {min(loads):.1f} to {max(loads):.1f})"
     against = {
-        "bare": "a bare loop over `run_with_iobinding`, the same file, in turns",
+        "bare": "a bare loop over `run_with_iobinding`, the same file, measured alternately",
         "polygraphy": "Polygraphy's `run --onnxrt`",
     }
     rows = [
@@ -66,52 +68,56 @@ def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
         for way, words in against.items()
     ]
     rows += [
-        ("a file against itself: a difference claimed", beside, _format_count(found["A/A claims"])),
-        (f"a file that takes {found['B/A'] - 1:.1%} longer: found", "the same", _format_count(found["B found"])),
+        ("a file against itself: a difference is reported", beside, _format_count(found["A/A claims"])),
         (
-            "the ratio's intervals of one repeat and the next overlap",
+            f"a file that takes {found['B/A'] - 1:.1%} longer: the difference is reported",
+            "the same",
+            _format_count(found["B found"]),
+        ),
+        (
+            "the ratio's intervals of two consecutive repeats overlap",
             "the same",
             _format_count(found["ratios overlap"]),
         ),
         (
-            "absolute milliseconds of one repeat and the next",
+            "the intervals of absolute milliseconds of two consecutive repeats overlap",
             "the same",
             _format_count(found["absolute repeats overlap"]),
         ),
         (
-            "the harness around a query",
+            "the harness's own time for each query",
             "`bench/suites/latency/overhead.py`",
             f"{overhead['harness']['us_per_query']:.1f} microseconds (goal: 20)",
         ),
         *(
             (
-                f"our runner over {RUNTIMES[name]}'s raw call",
+                f"our session compared with {RUNTIMES[name]}'s raw call",
                 "the same",
                 f"{_format_ratio(row['ratio'], row['interval'])} times (goal: 1.05)",
             )
             for name, row in overhead["runner"].items()
         ),
         (
-            "the pack that travels, without its files",
+            "the pack for a device, without model files",
             "the same",
-            f"{overhead['pack']['bytes'] / 1024:.0f} KiB, measures {overhead['pack']['seconds_to_measuring']:.2f} s after "
-            "Python's start (goals: 1 MiB, 1 s)",
+            f"{overhead['pack']['bytes'] / 1024:.0f} KiB, starts measuring "
+            f"{overhead['pack']['seconds_to_measuring']:.2f} s after Python's start (goals: 1 MiB, 1 s)",
         ),
         *(
             (
-                f"a file with {kind} weights against one with random weights",
+                f"a file with {kind} weights compared with one with random weights",
                 "`bench/suites/latency/weight_dependence.py`",
                 _format_ratios_to_random(weights, kind),
             )
             for kind in ("other random", "trained", "zero")
         ),
     ]
-    head = f"| question | command | found on {device_info['cpu']}, {device_info['cores_usable']} cores |"
+    head = f"| question | command | result on {device_info['cpu']}, {device_info['cores_usable']} cores |"
     return "\n".join([head, "|---|---|---|", *(f"| {q} | {command} | {answer} |" for q, command, answer in rows)])
 
 
 def main() -> None:
-    """Write the table between its two marks."""
+    """Replace the table between its two marks in the page."""
     parts = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("crosscheck", "aa", "overhead", "weights"))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     write_atomic(PAGE, f"{before}{START}\n{table(*parts)}\n{END}{rest.partition(END)[2]}")

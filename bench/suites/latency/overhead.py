@@ -1,12 +1,15 @@
-"""What measuring costs: the harness around each query, our runner over the raw call, the pack that travels.
+"""Measures the overhead of our benchmark: the harness for each query, our sessions, and the pack for devices.
 
     python -m bench.suites.latency.overhead
 
-Raw and wrapped calls take turns in one process, in blocks, on one bound clip: a slow minute slows both. The network is
-the quickstart's smallest with random weights (latency does not depend on them), the worst case for a relative cost.
-The pack: its size without the files that it measures, and the seconds from Python's start until its first measuring
-process is started (median of 11 starts). Writes bench/results/overhead.json. The goals: at most 20 microseconds a
-query, at most 5 % over the raw call, a pack under 1 MiB that starts measuring within 1 s.
+Raw calls and calls of our session alternate in one process, in blocks, with the same clip, so that a slow period of
+the machine affects both. The network is the quickstart's smallest student with random weights (latency does not depend
+on them): its short latency is the worst case for a relative overhead. For the pack: its size without the files that it
+measures, and the seconds from Python's start until its first benchmark process starts (median of 11 starts). Writes
+bench/results/overhead.json.
+
+Goals: at most 20 microseconds for each query, at most 5 % more than the raw call, a pack of at most 1 MiB that starts
+measuring within 1 s.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench/results/overhead.json"
 ROUNDS, BLOCK, QUERIES, STARTS = 500, 10, 20_000, 11
 GOAL_US, GOAL_RATIO = 20.0, 1.05
-# The call that a bare loop over the runtime would make, on what our session has bound already.
+# The call that a simple loop over the runtime would make, with the buffers that our session has bound.
 RAW: dict[str, Callable[[Any], Callable[[], object]]] = {
     "ort": lambda s: lambda: s._session.run_with_iobinding(s._binding),
     "openvino": lambda s: s._request.infer,
@@ -43,15 +46,16 @@ RAW: dict[str, Callable[[Any], Callable[[], object]]] = {
 
 
 class NoOpNetwork:
-    """A network that takes no time: what is left is the harness."""
+    """A network that does nothing, so the measured time is that of the harness."""
 
     def run(self, clip: object) -> None:
-        """Answers nothing."""
+        """Do nothing."""
 
 
 def measure_harness() -> dict[str, float]:
-    """Microseconds a query that the loop spends: in all, and inside what is counted as the query's own time."""
-    target = worker._LoadedTarget("nothing", NoOpNetwork(), np.zeros(1), 0, 0, np.zeros(QUERIES, np.int64))  # type: ignore[arg-type]  # runs nothing
+    """Microseconds of the harness for each query: in total, and the part that is counted as the query's latency."""
+    clip, samples = np.zeros(1), np.zeros(QUERIES, np.int64)
+    target = worker._LoadedTarget("nothing", NoOpNetwork(), clip, 0, 0, samples)  # type: ignore[arg-type]
     took = []
     for _ in range(11):
         begin = time.perf_counter_ns()
@@ -61,7 +65,7 @@ def measure_harness() -> dict[str, float]:
 
 
 def measure_runner(name: str, path: Path) -> dict[str, Any]:
-    """The ratio of the medians of `Session.run` and of the raw call, with its interval over rounds."""
+    """Ratio of the median latencies of our session's ``run`` and the raw call, with its interval over rounds."""
     session: Any = find_runtime(name).load(path, threads=1)
     clip = np.random.default_rng(0).standard_normal([n or 1 for n in session.input.shape], dtype=np.float32)
     for _ in range(300):
@@ -85,13 +89,13 @@ def measure_runner(name: str, path: Path) -> dict[str, Any]:
 
 
 def measure_pack(network: Path, folder: Path) -> dict[str, float]:
-    """Bytes of the pack but for the file that it measures, and seconds until it measures."""
+    """Bytes of the pack without the file that it measures, and seconds until it starts measuring."""
     path, took = folder / "pack.pyz", []
     path.write_bytes(pack_files([LatencyTarget("small", network)], MeasurementSettings(processes=1, queries=64)))
     with zipfile.ZipFile(path) as packed:
         parcel = sum(i.compress_size for i in packed.infolist() if i.filename.startswith("parcel/files"))
     for number in range(STARTS):
-        fresh = folder / str(number) / path.name  # one that was there before would go on
+        fresh = folder / str(number) / path.name  # a new folder: a pack resumes from results beside it
         fresh.parent.mkdir()
         shutil.copy(path, fresh)
         begin = time.perf_counter()
@@ -102,7 +106,7 @@ def measure_pack(network: Path, folder: Path) -> dict[str, float]:
             took.append(time.perf_counter() - begin)
             process.terminate()
         if first is None:
-            sys.exit("the pack ended before it measured")
+            sys.exit("the pack ended before it started measuring")
     return {"bytes": path.stat().st_size - parcel, "seconds_to_measuring": float(np.median(took))}
 
 
@@ -148,14 +152,17 @@ def main() -> None:
     }
     write_json(RESULTS, result)
     print(
-        f"harness: {harness_cost['us_per_query']:.2f} us a query, {harness_cost['us_in_the_sample']:.2f} us of it in the sample"
+        f"harness: {harness_cost['us_per_query']:.2f} us per query, of which {harness_cost['us_in_the_sample']:.2f} us "
+        "are counted as latency"
     )
     for name, row in rows.items():
         interval_text = "[{:.3f}, {:.3f}]".format(*row["interval"])
         print(
             f"{name}: raw {row['raw_us']:.1f} us, +{row['extra_us']:.2f} us, ratio {row['ratio']:.3f} {interval_text}"
         )
-    print(f"pack: {pack_cost['bytes'] / 1024:.0f} KiB, measures after {pack_cost['seconds_to_measuring']:.2f} s")
+    print(
+        f"pack: {pack_cost['bytes'] / 1024:.0f} KiB, starts measuring after {pack_cost['seconds_to_measuring']:.2f} s"
+    )
     print(f"within the goals: {within}; load {device_info['load']}")
 
 

@@ -1,18 +1,18 @@
-"""How much faster a student's files are than PyTorch, and INT8 than FP32: batch 1, on the CPU, in turns, as ratios.
+"""Measures how much faster a student's files are than PyTorch, and INT8 than FP32: batch 1, on the CPU.
 
-    python -m bench.suites.latency.runtimes --prepare    # trains the students, compiles: some minutes; needs no quiet
-    python -m bench.suites.latency.runtimes              # exports, compares, measures; wants a quiet machine
+    python -m bench.suites.latency.runtimes --prepare    # trains and compiles; some minutes, also on a busy machine
+    python -m bench.suites.latency.runtimes              # exports, compares, measures; needs an otherwise idle machine
 
-Students of recipes/quickstart.yaml and recipes/human_motion.yaml, trained for a few epochs on rendered clips of their
-sizes; and two networks of human_motion at 112 pixels, where layers have something to do, with random weights (latency
-does not depend on them, and nothing else is claimed). With litert-torch at hand, --prepare also writes .tflite files,
-which are then measured beside the others. Every file is measured on every runtime of this machine in the same fresh
-processes, in turns; a ratio is paired by process (`skd_bench.stats.ratio_of_medians`). PyTorch runs the FP32 file's
-graph at its best: inference mode, BatchNorm folded, channels-last, the same threads. Writes bench/results/speed.json
-and docs/speed.md.
+The networks are students of recipes/quickstart.yaml and recipes/human_motion.yaml, trained for a few epochs on rendered
+clips of their sizes, and two networks of human_motion at 112 pixels, where layers have more work. The latter have
+random weights: only their latency is measured, which does not depend on the weights. If litert-torch is installed,
+--prepare also writes .tflite files, which are then measured too. Every file is measured on every runtime of this
+machine, alternately in the same fresh processes; ratios are paired by process (`skd_bench.stats.ratio_of_medians`).
+PyTorch runs the FP32 file's graph with its fastest settings: inference mode, folded BatchNorm, channels-last, the same
+threads. Writes bench/results/speed.json and docs/speed.md.
 
-Goals: the fastest file at least 5 times as fast as PyTorch eager; INT8 at least 1.5 times as fast as FP32 on the
-fastest runtime that takes both, or the reason in its operators; export and parity of one student within 60 s.
+Goals: the fastest file is at least 5 times as fast as PyTorch eager; INT8 is at least 1.5 times as fast as FP32 on the
+fastest runtime that supports both, or its operators show why not; export and parity of one student take at most 60 s.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Student:
     """A network of a recipe, and the clips it takes.
 
     Attributes:
-        title: As the table has it.
-        spec: The recipe's.
-        frames: Of its clips.
-        size: Of its clips: the recipe's, or a larger one.
-        trained: Whether it is: only then its answers are compared.
+        title: Its name in the tables.
+        spec: The network's specification from the recipe.
+        frames: Frames of a clip.
+        size: Height and width of a clip in pixels: the recipe's, or a larger size.
+        trained: Whether it is trained; only then are its logits compared.
     """
 
     title: str
@@ -81,7 +81,7 @@ class Student:
 
     @property
     def shape(self) -> dict[str, int]:
-        """Of its clips."""
+        """Frames and size of its clips, as keyword arguments."""
         return {"frames": self.frames, "size": self.size}
 
 
@@ -101,7 +101,7 @@ def work_file(student: Student, work: Path, ending: str) -> Path:
 
 
 def load_or_train(student: Student, work: Path, epochs: int) -> LogitsOnly:
-    """The trained student: from the folder, or trained now and kept there."""
+    """Load the student's weights from the work folder, or train it and store the weights there."""
     weights = work_file(student, work, f".{epochs}.safetensors")
     model = LogitsOnly(build_tsm(student.spec, classes=len(MOTION_CLASSES), **student.shape, seed=0)).eval()
     if student.trained and not weights.is_file():
@@ -116,7 +116,7 @@ def load_or_train(student: Student, work: Path, epochs: int) -> LogitsOnly:
 
 
 def export_and_compare(student: Student, model: LogitsOnly, folder: Path) -> tuple[dict[str, Path], Json]:
-    """The student at each precision, compared on clips it never saw; how long that took, nothing being kept before."""
+    """Export the student at each precision, compare it on held-out clips, and time both; nothing is reused."""
     calibration, _ = render_motions(CALIBRATE if student.trained else 16, 10**5, difficulty=DIFFICULTY, **student.shape)
     held_out, labels = render_motions(COMPARE if student.trained else 32, 10**6, difficulty=DIFFICULTY, **student.shape)
     pixels = make_preprocess(student.size)
@@ -146,7 +146,7 @@ def export_and_compare(student: Student, model: LogitsOnly, folder: Path) -> tup
 
 
 def targets(paths: dict[str, Path], tflite: Path) -> list[LatencyTarget]:
-    """Each file on each runtime of this CPU; PyTorch takes FP32 alone, LiteRT its own file."""
+    """One target for each file and CPU runtime. PyTorch runs FP32 only, and LiteRT only its own file."""
     lite = tflite.is_file() and registered_runtimes()["litert"].why_unavailable() is None
     return [LatencyTarget("litert fp32", tflite, "litert")] * lite + [
         LatencyTarget(f"{name} {precision}", path, name)
@@ -158,7 +158,7 @@ def targets(paths: dict[str, Path], tflite: Path) -> list[LatencyTarget]:
 
 
 def compare_with_eager(found: dict[str, LatencyResult]) -> Json:
-    """Milliseconds of every row, how many times faster it is than eager, and the two goals."""
+    """For every row milliseconds and how many times as fast as eager it is; for the student, whether goals are met."""
 
     def times(slow: str, fast: str) -> Interval:
         ratio = ratio_of_medians(found[slow].samples_ms, found[fast].samples_ms)
@@ -181,7 +181,7 @@ def compare_with_eager(found: dict[str, LatencyResult]) -> Json:
         for name in exported_rows
         if name.endswith("int8")
     }
-    both = [name for name in exported_rows if name.partition(" ")[0] in gains]  # LiteRT's file is FP32 alone
+    both = [name for name in exported_rows if name.partition(" ")[0] in gains]  # LiteRT has an FP32 file only
     fastest_runtime = min(both, key=lambda name: rows[name]["p50_ms"]).partition(" ")[0] if both else ""
     return {
         "rows": rows,
@@ -200,7 +200,7 @@ def _ratio_json(ratio: Interval) -> Json:
 
 
 def operators(paths: dict[str, Path]) -> Json:
-    """What ran: ONNX Runtime's nodes with their share of the time, OpenVINO's by precision."""
+    """The executed operators: ONNX Runtime's with their share of the time, OpenVINO's by precision."""
     found: Json = {p: {"ort": group_by_operator(read_metadata(path)["fates"])} for p, path in paths.items()}
     if registered_runtimes()["openvino"].why_unavailable() is None:
         for precision, path in paths.items():
@@ -211,7 +211,7 @@ def operators(paths: dict[str, Path]) -> Json:
 
 
 def measure(options: argparse.Namespace) -> Json:
-    """Every student: export and parity timed, then latency at each count of threads."""
+    """For every student, time export and parity, then measure latency for each number of threads."""
     rows = []
     for student in students():
         model = load_or_train(student, options.work, options.epochs)
@@ -248,7 +248,7 @@ def measure(options: argparse.Namespace) -> Json:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Train; let torch.compile fill its cache; write .tflite files where the converter is."""
+    """Train the students, fill torch.compile's cache, and write .tflite files if the converter is installed."""
     for student in students():
         model, tflite = (
             load_or_train(student, options.work, options.epochs),
@@ -275,10 +275,8 @@ def prepare(options: argparse.Namespace) -> None:
 def print_latency(threads: int, found: Json) -> None:
     for name, row in found["rows"].items():
         print(f"  {threads} thread(s), {name}: {row['p50_ms']:.3f} ms, {_format_ratio(row['times_eager'])} x eager")
-    print(
-        f"  best {found['best']}; INT8 over FP32: { ({k: _format_ratio(v) for k, v in found['int8_over_fp32'].items()}) }",
-        flush=True,
-    )
+    gains = {name: _format_ratio(ratio) for name, ratio in found["int8_over_fp32"].items()}
+    print(f"  best {found['best']}; INT8 over FP32: {gains}", flush=True)
 
 
 def _format_ratio(ratio: Json) -> str:
@@ -286,23 +284,25 @@ def _format_ratio(ratio: Json) -> str:
 
 
 def main() -> None:
-    """Train where asked, else measure and write."""
+    """Prepare if requested; otherwise measure and write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help="only train, convert and compile")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/speed", help="where trained students are kept")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs/speed", help="folder where trained students are stored"
+    )
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--queries", type=int, default=160)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--no-compile", action="store_true", help="do not fill torch.compile's cache (--prepare)")
-    parser.add_argument("--no-write", action="store_true", help="print alone")
+    parser.add_argument("--no-write", action="store_true", help="only print the results")
     options = parser.parse_args()
     register_torch_runtimes()
     if options.prepare:
         return prepare(options)
     result = measure(options)
     if not options.no_write:
-        from speed_page import page
+        from bench.suites.latency.runtimes_page import page
 
         write_json(RESULTS, result)
         write_atomic(PAGE, page(result))

@@ -1,4 +1,4 @@
-"""docs/speed.md from bench/results/speed.json, written by speed.py."""
+"""Formats docs/speed.md from bench/results/speed.json, which runtimes.py writes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ HEAD = """# How fast a student's files are
 
 Regenerate: `python -m bench.suites.latency.runtimes --prepare && python -m bench.suites.latency.runtimes`
 
-Batch 1, the network alone, milliseconds from a clip in memory to logits in memory (docs/measuring.md), on {device};
-{processes} fresh processes of {queries} queries for each file, every file and runtime in turns, load {load} when it
-ended. A ratio is of medians, paired by process, with its 95 % interval. PyTorch eager is the FP32 file's own graph at
-its best: inference mode, BatchNorm folded, channels-last, in-place activations, the same threads; torch.compile beside
-it. {versions}. INT8 is plain quantisation of every layer, calibrated on 128 clips: how fast it can be; what it costs
-in accuracy stands in docs/qat.md. LiteRT takes a file of its own (FP32)."""
-TRIED = """**Why INT8 gains little at the recipes' sizes.** Every convolution runs in integers on both runtimes
-(below): none fell back. At 24 to 40 pixels a layer takes 2 to 10 microseconds, most of it not arithmetic,
-and INT8 shortens the arithmetic alone; at 112 pixels it pays. Tried for OpenVINO on human_motion's small
-student, first looks on a machine shared with other work (FP32 0.190 ms, INT8 0.172): weights one scale a
-tensor 0.172; the first convolution in FP32 0.178, the last 0.170; depthwise convolutions in FP32 0.376;
-7-bit weights 0.173; the symmetric file for TensorRT 0.221. Temporal convolutions as 3-D ones, which needs
-no transposes: OpenVINO INT8 0.172 to 0.165 and FP32 0.190 to 0.188, but ONNX Runtime 0.278 to 0.611 (FP32)
-and 0.289 to 0.909 (INT8). None is worth a second kind of file."""
-GOALS = """**Goals.** The fastest file at least 5 times as fast as eager: {eager} of {rows} rows. INT8 at least 1.5
-times as fast as FP32 on the fastest runtime that takes both: {int8} of {rows}. Export and parity of one student (two
-files, 256 clips) within 60 s: {seconds}."""
+Batch 1, the network alone: milliseconds from a clip in memory to logits in memory (docs/measuring.md), on {device}.
+{processes} fresh processes with {queries} queries for each file; all files and runtimes alternate. The load was {load}
+at the end. Each ratio is a ratio of medians, paired by process, with its 95 % interval. PyTorch eager runs the graph of
+the FP32 file with its fastest settings: inference mode, folded BatchNorm, channels-last, in-place activations, the same
+threads. torch.compile runs the same module. Versions: {versions}. INT8 quantises every layer, calibrated on 128 clips,
+to show the largest possible gain in speed; docs/qat.md has its cost in accuracy. LiteRT has its own file format
+(FP32)."""
+TRIED = """**Why INT8 gains little at the recipes' sizes.** On both runtimes, every convolution runs in integers (see
+the tables below); none fell back to FP32. At 24 to 40 pixels a layer takes 2 to 10 microseconds, most of which is not
+arithmetic, and INT8 makes only the arithmetic faster. At 112 pixels the gain is larger. Alternatives were measured once
+for OpenVINO on human_motion's small student, on a machine shared with other work (FP32 0.190 ms, INT8 0.172 ms): one
+scale for each weight tensor 0.172 ms; the first convolution in FP32 0.178 ms, the last one 0.170 ms; depthwise
+convolutions in FP32 0.376 ms; 7-bit weights 0.173 ms; the symmetric file for TensorRT 0.221 ms. Temporal convolutions
+as 3-D convolutions, which need no transposes, change OpenVINO INT8 from 0.172 to 0.165 ms and FP32 from 0.190 to 0.188
+ms, but ONNX Runtime from 0.278 to 0.611 ms (FP32) and from 0.289 to 0.909 ms (INT8). None of these gains is large
+enough for a second kind of file."""
+GOALS = """**Goals.** The fastest file is at least 5 times as fast as eager: {eager} of {rows} rows. INT8 is at least
+1.5 times as fast as FP32 on the fastest runtime that supports both: {int8} of {rows}. Export and parity of one student
+(two files, 256 clips) take at most 60 s: {seconds}."""
 WHY = """## What ran
 
-Operators by kind. ONNX Runtime: nodes after its optimisations, what they computed in, their share of the time under its
-profiler (which adds to small nodes). OpenVINO: executed primitives by precision. Quantise and dequantise nodes,
-conversions and reorders are what INT8 pays; convolutions in FP32 are layers that fell back."""
+Executed operators by kind. ONNX Runtime: the nodes after its optimisations, the type they computed in, and their share
+of the time under its profiler (whose overhead is largest for small nodes). OpenVINO: executed primitives by precision.
+Quantise and dequantise nodes, conversions and reorders are the overhead of INT8; convolutions in FP32 are layers that
+fell back."""
 
 
 def page(result: Json) -> str:
-    """The page, from the numbers alone."""
+    """Format the page; every number comes from the results."""
     rows = result["rows"]
     each = [found for row in rows for found in row["latency"].values()]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())

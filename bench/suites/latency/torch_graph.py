@@ -1,7 +1,8 @@
-"""An ONNX file as a PyTorch module: the same graph and weights, so that PyTorch's row in a table is of the same file.
+"""Translates an ONNX file into a PyTorch module with the same graph and weights, so that both are comparable.
 
-BatchNorm was folded by the export, weights lie channels-last, activations behind a convolution work in place: PyTorch
-at its best. Nothing of the file is executed: its operators select functions from a fixed table.
+The module is set up for speed: the export folded BatchNorm, weights are channels-last, and activations after a
+convolution work in place. The file contains no code that is executed: its operators select functions from a fixed
+table.
 """
 
 from __future__ import annotations
@@ -19,11 +20,17 @@ from skd_bench.runtimes.base import TensorSpec, first_error_line
 
 _QUANTISED_OPERATORS = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 _DTYPES = {1: "float32", 2: "uint8", 10: "float16"}  # onnx.TensorProto's numbers
-_NEW_TENSOR_OPERATORS = {"Conv", "Gemm", "MatMul", "Add", "Mul"}  # their result is a new tensor: it may be overwritten
+_NEW_TENSOR_OPERATORS = {
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+}  # their result is a new tensor, which may be overwritten
 
 
 class _OnnxNode:
-    """One operator while it is translated: its inputs as fx nodes or constants, and its attributes."""
+    """One operator during translation: its inputs as fx nodes or constants, and its attributes."""
 
     def __init__(
         self, proto: Any, attributes: dict[str, Any], values: dict[str, Any], constants: dict[str, Any]
@@ -42,30 +49,36 @@ class _OnnxNode:
     def input_constant(self, index: int) -> Any:
         name = self.proto.input[index]
         if name not in self._constants:
-            raise UserError(f"its {self.proto.op_type} takes {name!r}, which is computed; PyTorch's row needs it fixed")
+            raise UserError(
+                f"its {self.proto.op_type} has the input {name!r}, which is computed; it must be a constant"
+            )
         return self._constants[name]
 
 
 def build_torch_module(path: Path) -> tuple[Any, TensorSpec, TensorSpec]:
-    """The network of a file as a `torch.fx.GraphModule`, its input and its output.
+    """Translate the network of an ONNX file.
+
+    Returns:
+        A `torch.fx.GraphModule` in eval mode, and the specifications of its input and its output.
 
     Raises:
-        UserError: It is no ONNX file with one input and one output, or holds an operator that is not translated.
+        UserError: The file is not an ONNX file with one input and one output, or it contains an operator that is not
+            translated.
     """
     onnx = importlib.import_module("onnx")
     try:
         graph = onnx.load_model_from_string(path.read_bytes()).graph
     except Exception as error:  # protobuf's own
-        raise UserError(f"PyTorch cannot take {path}: it is no ONNX file ({first_error_line(error)})") from error
+        raise UserError(f"PyTorch cannot load {path}: it is not an ONNX file ({first_error_line(error)})") from error
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     clip, logits = _read_single_tensor(path, "input", inputs), _read_single_tensor(path, "output", list(graph.output))
     try:
         return _translate_graph(onnx, graph, constants, clip.name, logits.name), clip, logits
     except UserError as error:
-        raise UserError(f"PyTorch cannot take {path}: {error}") from error
+        raise UserError(f"PyTorch cannot load {path}: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"PyTorch cannot take {path}: its graph is malformed ({first_error_line(error)})") from error
+        raise UserError(f"PyTorch cannot load {path}: its graph is malformed ({first_error_line(error)})") from error
 
 
 def _translate_graph(onnx: Any, graph: Any, constants: dict[str, Any], clip: str, logits: str) -> Any:
@@ -82,9 +95,8 @@ def _translate_graph(onnx: Any, graph: Any, constants: dict[str, Any], clip: str
             constants[proto.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
             continue
         if kind not in OPERATOR_TRANSLATIONS:
-            reason = (
-                "it is quantised; PyTorch's rows are FP32" if kind in _QUANTISED_OPERATORS else "it is not translated"
-            )
+            quantised = kind in _QUANTISED_OPERATORS
+            reason = "it is quantised; PyTorch's rows are FP32" if quantised else "it is not translated to PyTorch"
             raise UserError(f"it holds the operator {kind}: {reason}")
         node = _OnnxNode(proto, attributes, values, constants)
         in_place = proto.input[0] in fresh and uses[proto.input[0]] == 1
@@ -96,7 +108,7 @@ def _translate_graph(onnx: Any, graph: Any, constants: dict[str, Any], clip: str
 
 
 class _GraphValues(dict[str, Any]):
-    """What each name stands for; a constant becomes a buffer when it is first asked for."""
+    """The fx node of each name; a constant is registered as a buffer when it is first used."""
 
     def __init__(self, torch: Any, root: Any, traced: Any, constants: dict[str, Any]) -> None:
         super().__init__()
@@ -104,14 +116,14 @@ class _GraphValues(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         if name not in self._constants:
-            raise UserError(f"its graph uses {name!r}, which nothing gives")
+            raise UserError(f"its graph uses {name!r}, which no node or constant defines")
         builder = _GraphBuilder(self._torch, self._traced, self._root, False)
         self[name] = builder.add_weight(self._constants[name])
         return self[name]
 
 
 class _GraphBuilder:
-    """Writes calls into the traced graph."""
+    """Adds calls and weights to the traced graph."""
 
     def __init__(self, torch: Any, traced: Any, root: Any, in_place: bool) -> None:
         self.torch, self.functional, self.in_place = torch, torch.nn.functional, in_place
@@ -122,7 +134,7 @@ class _GraphBuilder:
 
     def add_weight(self, array: Any) -> Any:
         name = f"w{len(list(self._root.buffers()))}"
-        tensor = self.torch.from_numpy(np.array(array))  # a copy: onnx gives views of its message
+        tensor = self.torch.from_numpy(np.array(array))  # a copy, because onnx returns views of its message
         layout = {4: self.torch.channels_last, 5: self.torch.channels_last_3d}.get(tensor.ndim)
         self._root.register_buffer(name, tensor if layout is None else tensor.contiguous(memory_format=layout))
         return self._traced.get_attr(name)
@@ -137,7 +149,7 @@ def _translate_conv(builder: _GraphBuilder, node: _OnnxNode) -> Any:
     pads = [int(p) for p in node.get_attribute("pads", [0] * 2 * spatial)]
     x, before, after = node.input_tensor(0), pads[:spatial], pads[spatial:]
     if node.get_attribute("auto_pad", b"NOTSET") != b"NOTSET":
-        raise UserError("its Conv pads automatically; export it with explicit pads")
+        raise UserError("its Conv uses auto_pad; export it with explicit pads")
     if before != after:
         x = builder.add_call(builder.functional.pad, x, _to_torch_pads(pads))
         before = [0] * spatial
@@ -150,14 +162,14 @@ def _translate_conv(builder: _GraphBuilder, node: _OnnxNode) -> Any:
 
 
 def _to_torch_pads(pads: list[int]) -> list[int]:
-    """ONNX names the begins of all axes, then the ends; PyTorch goes axis by axis from the last."""
+    """Reorder pads: ONNX lists the starts of all axes, then the ends; PyTorch lists axis by axis from the last one."""
     half = len(pads) // 2
     return [p for axis in reversed(range(half)) for p in (pads[axis], pads[half + axis])]
 
 
 def _translate_gemm(builder: _GraphBuilder, node: _OnnxNode) -> Any:
     if node.get_attribute("transA", 0) or node.get_attribute("alpha", 1.0) != 1 or node.get_attribute("beta", 1.0) != 1:
-        raise UserError("its Gemm is more than a linear layer")
+        raise UserError("its Gemm has transA, alpha or beta, so it is not a plain linear layer")
     weight = np.asarray(node.input_constant(1))
     weight = weight if node.get_attribute("transB", 0) else np.ascontiguousarray(weight.T)
     bias = node.input_tensor(2) if node.has_input(2) else None
@@ -174,7 +186,7 @@ def _translate_reshape(builder: _GraphBuilder, node: _OnnxNode) -> Any:
 
 def _translate_flatten(builder: _GraphBuilder, node: _OnnxNode) -> Any:
     if node.get_attribute("axis", 1) != 1:
-        raise UserError("its Flatten does not keep the batch")
+        raise UserError("its Flatten merges the batch with other axes; export it with axis=1")
     return builder.add_call(builder.torch.flatten, node.input_tensor(0), 1)
 
 
@@ -200,9 +212,9 @@ def _make_pool_translation(kind: str) -> OperatorTranslation:
         kernel = tuple(int(k) for k in node.get_attribute("kernel_shape"))
         pads = [int(p) for p in node.get_attribute("pads", [0] * 2 * len(kernel))]
         if pads[: len(kernel)] != pads[len(kernel) :] or node.get_attribute("ceil_mode", 0):
-            raise UserError(f"its {node.proto.op_type} pads unevenly")
+            raise UserError(f"its {node.proto.op_type} has uneven padding or ceil_mode, which is not translated")
         if kind == "avg" and any(pads) and not node.get_attribute("count_include_pad", 0):
-            raise UserError("its AveragePool leaves padding out of the mean")
+            raise UserError("its AveragePool does not count padding in the mean, which is not translated")
         strides = tuple(int(s) for s in node.get_attribute("strides", [1] * len(kernel)))
         function = getattr(builder.functional, f"{kind}_pool{len(kernel)}d")
         return builder.add_call(function, node.input_tensor(0), kernel, strides, tuple(pads[: len(kernel)]))
@@ -246,7 +258,7 @@ def _translate_identity(builder: _GraphBuilder, node: _OnnxNode) -> Any:
 
 def _translate_cast(builder: _GraphBuilder, node: _OnnxNode) -> Any:
     if node.get_attribute("to") != 1:
-        raise UserError("it casts to something that is not float32")
+        raise UserError("it has a Cast to a type other than float32, which is not translated")
     return builder.add_call(builder.torch.Tensor.to, node.input_tensor(0), builder.torch.float32)
 
 
@@ -278,9 +290,10 @@ OPERATOR_TRANSLATIONS: dict[str, OperatorTranslation] = {
 
 def _read_single_tensor(path: Path, role: str, values: list[Any]) -> TensorSpec:
     if len(values) != 1:
-        raise UserError(f"{path} has {len(values)} {role}s; a clip network has one")
+        raise UserError(f"{path} has {len(values)} {role}s; a network for clips has exactly one")
     kind = values[0].type.tensor_type
     if kind.elem_type not in _DTYPES:
-        raise UserError(f"the {role} {values[0].name!r} of {path} is of an odd type; known are float32 and uint8")
+        types = ", ".join(_DTYPES.values())
+        raise UserError(f"the type of the {role} {values[0].name!r} of {path} is not supported; supported are {types}")
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
     return TensorSpec(values[0].name, shape, _DTYPES[kind.elem_type])

@@ -1,6 +1,6 @@
-"""PyTorch on the CPU, eager and compiled: the baseline rows, where torch is installed.
+"""PyTorch on the CPU, eager and compiled, as runtimes: the baselines of the latency suites.
 
-Rows of PyTorch are there to compare with; nothing is deployed on it, and what travels to a device knows nothing of it.
+PyTorch is measured for comparison only: nothing is deployed on it, and the package for devices does not contain it.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ class TorchRuntime:
     """FP32 ONNX files as PyTorch modules (`torch_graph`), channels-last, BatchNorm folded, in inference mode.
 
     Args:
-        name: "torch-eager", or "torch-compile": through `torch.compile`, compiled anew for each batch size.
+        name: "torch-eager", or "torch-compile" for `torch.compile`, which compiles again for each batch size.
     """
 
     def __init__(self, name: str) -> None:
         self.name, self._compiles = name, name == "torch-compile"
 
     def why_unavailable(self) -> str | None:
-        """Why it cannot be used here; None when it can. Imports nothing."""
+        """The reason why this runtime cannot be used here, or None if it can. Imports nothing."""
         for module in ("torch", "onnx"):
             if importlib.util.find_spec(module) is None:
-                return f"{module} is not installed; {_PIP} (a baseline: no device needs it)"
+                return f"{module} is not installed; {_PIP} (it is only a baseline; devices do not need it)"
         if self._compiles and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-            return "torch.compile needs a C++ compiler, and there is neither g++ nor clang++ here"
+            return "torch.compile needs a C++ compiler, but g++ and clang++ are not installed; install one of them"
         return None
 
     def version(self) -> str | None:
-        """The installed version, from its metadata; None where it cannot be used."""
+        """The installed version of torch; None if this runtime cannot be used."""
         return None if self.why_unavailable() else importlib.metadata.version("torch")
 
     def import_libraries(self) -> None:
@@ -55,7 +55,7 @@ class TorchRuntime:
         importlib.import_module("onnx")
 
     def load(self, path: Path, *, threads: int) -> TorchSession:
-        """Load an ONNX file: see `base.Runtime.load`."""
+        """Load an ONNX file; see `skd_bench.runtimes.base.Runtime.load`."""
         reason = self.why_unavailable()
         if reason is not None:
             raise UserError(reason)
@@ -63,10 +63,13 @@ class TorchRuntime:
 
 
 class TorchSession:
-    """One ONNX file as a PyTorch module. Its threads are those of the process: the last session's count holds for all.
+    """One ONNX file as a PyTorch module.
+
+    The number of threads is a setting of the whole process, so each `run` sets it if another session changed it.
 
     Raises:
-        UserError: The file is no ONNX model with one input and one float32 output, or has operators that are unknown.
+        UserError: The file is not an ONNX model with one input and one float32 output, or it contains an operator that
+            is not translated.
     """
 
     def __init__(self, path: Path, threads: int, compiles: bool) -> None:
@@ -75,15 +78,15 @@ class TorchSession:
         self._module, self.input, self.output = build_torch_module(path)
         check_logits(path, self.output)
         if compiles:
-            # Its pool of compiler processes would go on beside the first queries.
+            # More threads start a pool of compiler processes, which would still run during the first queries.
             _import_module("torch._inductor.config").compile_threads = 1
             self._module = self._torch.compile(self._module, dynamic=False)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer one batch: see `base.Session.run`."""
+        """Compute the logits of one batch; see `skd_bench.runtimes.base.Session.run`."""
         torch = self._torch
         if self._module is None:
-            raise UserError(f"the session of {self._path} is closed")
+            raise UserError(f"the session of {self._path} is closed; load the file again")
         check_clip(self._path, self.input, x)
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
@@ -97,7 +100,7 @@ class TorchSession:
         return answer if answer.base is None else answer.copy()
 
     def runtime_info(self) -> dict[str, object]:
-        """Runtime, version, threads, whether it is compiled, layout."""
+        """Runtime, version, threads, whether it is compiled, and memory layout."""
         return {
             "runtime": "torch-compile" if self._compiles else "torch-eager",
             "version": str(self._torch.__version__),
@@ -108,7 +111,7 @@ class TorchSession:
         }
 
     def close(self) -> None:
-        """Free the network; the session answers no more."""
+        """Free the network; the session cannot be used afterwards."""
         self._module = None
 
 
@@ -117,11 +120,11 @@ def _import_module(name: str) -> Any:
 
 
 def register_torch_runtimes() -> None:
-    """Make ``torch-eager`` and ``torch-compile`` known in this process."""
+    """Register ``torch-eager`` and ``torch-compile`` in this process."""
     for name in {"torch-eager", "torch-compile"} - set(registered_runtimes()):
         register_runtime(TorchRuntime(name))
 
 
 def run_in_torch_process(job: dict[str, Any]) -> dict[str, Any]:
-    """``run_job`` of `measure_latency`: a fresh process that knows PyTorch's runtimes too."""
+    """The ``run_job`` argument of `measure_latency`: run in a fresh process that also has PyTorch's runtimes."""
     return run_in_fresh_process(job, worker="bench.suites.latency.torch_worker", import_path=[str(ROOT)])

@@ -1,4 +1,4 @@
-"""A measuring process that also knows PyTorch's runtimes; what travels to a device knows nothing of them."""
+"""A benchmark process with PyTorch's runtimes registered. The package that goes to a device does not contain them."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Does latency depend on weights? A file with random weights against files of the same network that learned.
+"""Does latency depend on the weights? Compares files of the same network with random, trained and zero weights.
 
     python -m bench.suites.latency.weight_dependence
 
-A run drops candidates over the budget by the milliseconds of their files with random weights, so these must be the
-milliseconds of the trained ones. For each network and precision four files are measured side by side, in turns, in the
-same fresh processes: random weights of two seeds (the control of the control), trained weights, and weights all zero
-(arithmetic on zeros must not be faster). Writes bench/results/weights.json; measuring_page.py puts it into
-docs/measuring.md.
+A run removes candidates that are over the latency budget before training, by the latency of their files with random
+weights. This is valid only if trained weights give the same latency. For each network and precision, four files are
+measured alternately in the same fresh processes: random weights of two seeds (the second one shows the variation
+without any effect), trained weights, and zero weights (arithmetic on zeros must not be faster). Writes
+bench/results/weights.json; measuring_page.py puts it into docs/measuring.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from skd_export.exporter import QuantizationConfig, make_artefacts
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench/results/weights.json"
-NETWORKS = {  # (frames, size) of the clip beside each
+NETWORKS = {  # specification, frames and size of the clip
     "mobile, width 10": (NetworkSpec(name="a", width=10), 8, 24),
     "mobile, width 8": (NetworkSpec(name="b", width=8), 8, 40),
     "resnet, width 16": (NetworkSpec(name="c", family="resnet", width=16), 8, 24),
@@ -45,7 +45,7 @@ Json = dict[str, Any]
 
 
 def make_networks(spec: NetworkSpec, frames: int, size: int) -> dict[str, LogitsOnly]:
-    """The same network with four kinds of weights, in evaluation mode."""
+    """The same network with four kinds of weights, in eval mode."""
 
     def random(seed: int) -> LogitsOnly:
         return LogitsOnly(build_tsm(spec, classes=len(MOTION_CLASSES), frames=frames, size=size, seed=seed)).eval()
@@ -60,10 +60,10 @@ def make_networks(spec: NetworkSpec, frames: int, size: int) -> dict[str, Logits
 
 
 def targets(title: str, spec: NetworkSpec, frames: int, size: int, folder: Path) -> Iterable[LatencyTarget]:
-    """Every kind of weights, at every precision, on every runtime."""
+    """One target for each kind of weights, precision and runtime; zero weights in FP32 only."""
     calibration, _ = render_motions(64, 10**5, frames=frames, size=size, difficulty=0.0)
     for kind, network in make_networks(spec, frames, size).items():
-        precisions = PRECISIONS if kind != "zero" else ("fp32",)  # nothing to calibrate
+        precisions = PRECISIONS if kind != "zero" else ("fp32",)  # all activations are zero: there are no ranges
         quantising = QuantizationConfig(
             lambda: [normalise(calibration, make_preprocess(size))], key=kind, find_violation=lambda *_: None
         )
@@ -80,7 +80,7 @@ def targets(title: str, spec: NetworkSpec, frames: int, size: int, folder: Path)
 
 
 def main() -> None:
-    """Export, measure side by side, compare with random weights, write."""
+    """Export and measure all files, compare them with random weights, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--queries", type=int, default=240)

@@ -1,10 +1,10 @@
-"""The generated set's own study: does one frame say anything, does the order of frames matter, how wide is the gap?
+"""Studies the generated set: is one frame enough, does the order of frames matter, and how large is the gap?
 
     python -m bench.suites.method.generated_set --seeds 0 1 2 3 4
 
-Writes bench/results/generated_set.json (every seed's row) and docs/generated_set.md (the table). Labels are clean here:
-the study is about the clips. Every network is trained as the controls are in recipes/quickstart.yaml: the teacher for
-``teacher_epochs``, students for ``epochs``.
+The gap is that between teacher and students. Writes bench/results/generated_set.json (one row for each seed) and
+docs/generated_set.md. Labels are clean, because the study is about the clips. Every network is trained like the
+controls of recipes/quickstart.yaml: the teacher for ``teacher_epochs``, students for ``epochs``.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ RESULTS, TABLE = ROOT / "bench/results/generated_set.json", ROOT / "docs/generat
 
 
 def repeat_middle_frame(clips: ClipSplit, seed: int) -> ClipSplit:
-    """The middle frame, repeated."""
+    """Replace all frames of each clip by its middle frame."""
     middle = clips.clips.shape[1] // 2
     return replace(clips, clips=np.repeat(clips.clips[:, middle : middle + 1], clips.clips.shape[1], axis=1))
 
 
 def shuffle_frames(clips: ClipSplit, seed: int) -> ClipSplit:
-    """The same frames in a random order, another one for each clip."""
+    """Shuffle the frames of each clip, each clip in a different order."""
     order = np.random.default_rng(seed).permuted(np.tile(np.arange(clips.clips.shape[1]), (len(clips), 1)), axis=1)
     return replace(clips, clips=np.take_along_axis(clips.clips, order[:, :, None, None, None], axis=1))
 
@@ -50,7 +50,7 @@ CHANGES = {"all frames": lambda clips, seed: clips, "one frame": repeat_middle_f
 
 
 def measure_accuracy(recipe: Recipe, learner: str, clips: ClipDataset) -> float:
-    """Test accuracy of one network of the recipe, trained alone on the listed labels for its epochs."""
+    """Train one network of the recipe on the labels only, and return its test accuracy in 0..1."""
     job_factory = JobFactory(recipe, fingerprint_of(load_training_data(recipe, open_cache())))
     job = (
         job_factory.make_plain_teacher_job()
@@ -61,11 +61,11 @@ def measure_accuracy(recipe: Recipe, learner: str, clips: ClipDataset) -> float:
     preprocess = inference_preprocessing(recipe.clip)[1]
     with tempfile.TemporaryDirectory() as folder:
         trained = train_job(job.spec, clips, targets, None, preprocess, Path(folder))
-    return float((predict(trained.network, clips.test, preprocess).argmax(1) == clips.test.labels).mean())
+    return float((predict(trained.network, clips.test.unseal(), preprocess).argmax(1) == clips.test.labels).mean())
 
 
 def study(seed: int, sets: list[str]) -> dict[str, object]:
-    """All rows of one seed; the clips are drawn anew with it."""
+    """Measure one seed; returns its row. The seed also decides which clips are generated."""
     recipe = load_recipe("quickstart", [f"seed={seed}", "labels.noise.kind=none", "schedule.controls=[alone]", *sets])
     assert isinstance(recipe.data, GeneratedData)
     clips = load_training_data(recipe, open_cache()).clips
@@ -81,21 +81,22 @@ def study(seed: int, sets: list[str]) -> dict[str, object]:
 
 
 def table(rows: list[dict[str, object]], device_info: dict[str, object]) -> str:
-    """Markdown: mean, interval over seeds, and every seed."""
+    """Format the page: mean, interval over seeds, and every seed."""
     from scipy.stats import t
 
     seeds = " ".join(str(r["seed"]) for r in rows)
     both = np.array([[r["teacher, all frames"], r["small student, all frames"]] for r in rows], float)
     gap = 100 * (both[:, 0] - both[:, 1])
+    gaps = ", ".join(f"{g:.1f}" for g in gap)
     device = f"{device_info.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     lines = [
         "# The generated set",
         "",
         f"Regenerate: `python -m bench.suites.method.generated_set --seeds {seeds}`",
         "",
-        f"Device: {device}. Clean labels, ten classes (chance 10 %), test accuracy in %; difficulty and training as in",
-        "`recipes/quickstart.yaml`, every network trained alone. Intervals: Student's t over seeds. The teacher is "
-        f"{gap.mean():.1f} points above the small student ({', '.join(f'{g:.1f}' for g in gap)}).",
+        f"Device: {device}. Test accuracy in %, with clean labels and ten classes (chance is 10 %).",
+        "Difficulty and training are those of `recipes/quickstart.yaml`; every network is trained alone. Intervals: Student's t",
+        f"over seeds. The teacher is {gap.mean():.1f} points above the small student ({gaps}).",
         "",
         "| network, input | mean | 95 % interval | seeds |",
         "|---|---|---|---|",
@@ -109,7 +110,7 @@ def table(rows: list[dict[str, object]], device_info: dict[str, object]) -> str:
 
 
 def main() -> None:
-    """Add the seeds that are missing, then write the table of all."""
+    """Measure the requested seeds, and write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--set", action="append", default=[], dest="sets")

@@ -1,12 +1,12 @@
-"""What ImageNet's weights bring on human_motion: EfficientNet-Lite0 from them, the same network from the seed.
+"""Measures what ImageNet weights bring on human_motion: trains EfficientNet-Lite0 with and without them.
 
     HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.imagenet_start --seeds 0 1 2 3 4
 
-Writes bench/results/imagenet_start.json (every seed's row) and docs/imagenet_start.md (the table). Labels are clean,
-test clips are of the two held-out styles, every network is trained alone, and the recipe's own teacher stands beside
-them. ``SMALL`` makes it a question of a few labelled clips and about twelve minutes of one core a seed (with all clips
-it takes 2.4 core-hours); ``--set`` changes the recipe for all arms instead (clip.size=64, training.rate=0.002), and
-``--set seed=0`` leaves it as it is.
+Writes bench/results/imagenet_start.json (one row for each seed and arm) and docs/imagenet_start.md. Labels are clean,
+test clips are of the two held-out styles, and every network is trained alone; the recipe's own teacher is measured for
+comparison. The settings ``SMALL`` use few labelled clips and take about twelve minutes on one core for each seed (with
+all clips it takes 2.4 core-hours). ``--set`` replaces ``SMALL`` by other settings for all arms, for example
+``--set clip.size=64``; ``--set seed=0`` leaves the recipe unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from skd_edge.run_folder import open_cache
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/imagenet_start.json", ROOT / "docs/imagenet_start.md"
-# 391 training clips of one style, half of the frames.
+# Leaves 391 training clips of one style, with half of the frames.
 SMALL = [
     "data.train={style: [active], split: [train]}",
     "data.val={style: [active], split: [val]}",
@@ -53,7 +53,7 @@ ARMS = {
 
 
 def train_arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
-    """One network trained alone on clean labels: test accuracy (0 to 1), parameters, MACs, seconds."""
+    """Train one network alone on clean labels; returns accuracies in 0..1, parameters, MACs and seconds."""
     changes = ["labels.noise.kind=none", "schedule.controls=[]", "choice.budget=1000 ms", f"teacher={teacher}"]
     recipe = load_recipe(ROOT / "recipes/human_motion.yaml", [*changes, f"seed={seed}", *sets])
     training_data = load_training_data(recipe, open_cache())
@@ -64,7 +64,7 @@ def train_arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         trained = train_job(spec, clips, targets, None, preprocess, Path(folder))
     assert trained.network is not None
-    predictions = predict(trained.network, clips.test, preprocess).argmax(1)
+    predictions = predict(trained.network, clips.test.unseal(), preprocess).argmax(1)
     network_summary = describe_network("", recipe.teacher, recipe.clip)
     return {
         "test": float((predictions == clips.test.labels).mean()),
@@ -78,18 +78,19 @@ def train_arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
 
 
 def table(rows: list[dict[str, object]], device_info: dict[str, object], sets: list[str]) -> str:
-    """Markdown: mean and 95 % interval over seeds, each seed."""
+    """Format the page: mean and 95 % interval over seeds, and each seed."""
     words = "" if sets == SMALL else "".join(f" --set {shlex.quote(s)}" for s in sets)
     seeds = " ".join(str(seed) for seed in sorted({row["seed"] for row in rows}, key=str))
     lines = [
-        "# What ImageNet's weights bring",
+        "# What ImageNet weights bring",
         "",
         f"Regenerate: `python -m bench.suites.method.imagenet_start --seeds {seeds}{words}`",
         "",
-        f"Device: {device_info.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}. human_motion:",
-        "rendered motion capture (Bandai Namco Research Motion Dataset 2, CC BY-NC 4.0), clean labels,",
-        "test accuracy in % on held-out styles, validation on the style that was trained.",
-        "Intervals: Student's t over seeds. Seconds may be of a machine that did other work. The recipe with:",
+        f"Device: {device_info.get('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}. Data set:",
+        "human_motion, rendered motion capture (Bandai Namco Research Motion Dataset 2, CC BY-NC 4.0), clean labels.",
+        "Test accuracy in % is on styles that were not used for training, validation accuracy on the style that was.",
+        "Intervals: Student's t over seeds. The machine may have been busy with other work, which affects the seconds.",
+        "The recipe was changed by:",
         "",
         *(f"- `{s}`" for s in sets),
         "",
@@ -111,12 +112,20 @@ def table(rows: list[dict[str, object]], device_info: dict[str, object], sets: l
 
 
 def main() -> None:
-    """Add the rows that are missing, then write the table of all."""
+    """Measure missing rows, and write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--set", action="append", dest="sets", metavar="KEY=VALUE", help="instead of SMALL")
+    parser.add_argument(
+        "--set",
+        action="append",
+        dest="sets",
+        metavar="KEY=VALUE",
+        help="a setting of the recipe; replaces all settings of SMALL",
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the rows; the table is written for the default only")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="file for the rows; the page is written for the default only"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     sets = options.sets or SMALL

@@ -1,8 +1,9 @@
-"""How often the study's intervals claim a difference where there is none: two rows, equal on average, many times.
+"""Measures how often the study's intervals report a difference between two rows that are equal on average.
 
-    python -m bench.suites.method.intervals        # some 20 seconds; writes bench/results/method_intervals.json
+    python -m bench.suites.method.intervals        # about 20 seconds; writes bench/results/method_intervals.json
 
-Each study has its own clips and seeds. On a clip the rows differ three times in ten; a seed favours one row by chance.
+Many studies are simulated, each with its own clips and seeds. The two rows differ on 30 % of the clips. Each seed
+favours one of the rows at random.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from bench.suites.method.tables import bootstrap_accuracy, interval
 from skd_bench.files import write_json
 
 STUDIES, CLIPS, DIFFER = 400, 400, 0.3
-SEEDS, SEED_DEVIATIONS = (
-    (2, 3, 5),
-    (0.0, 2.5, 5.0),
-)  # how many; the standard deviation of what a seed favours, in points
+SEEDS = (2, 3, 5)  # numbers of seeds
+SEED_DEVIATIONS = (0.0, 2.5, 5.0)  # standard deviation over seeds of the difference between the rows, in points
 
 
 def simulate_study(
     seeds: int, seed_deviation: float, same_clips: bool, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """What one row has over the other by seed and clip, ``(seeds, CLIPS)`` of -1, 0 and 1; 0 on average."""
-    kinds = rng.choice([-1.0, 0.0, 1.0], CLIPS, p=[0.25, 0.5, 0.25])  # where clips are the same, some suit one row
+    """Simulate the difference of two rows for each seed and clip: ``(seeds, CLIPS)`` of -1, 0 and 1, 0 on average."""
+    kinds = rng.choice(
+        [-1.0, 0.0, 1.0], CLIPS, p=[0.25, 0.5, 0.25]
+    )  # if all seeds share their clips, some clips favour one row
     clip_bias = kinds * DIFFER / 2 if same_clips else np.zeros(CLIPS)
     ahead = (DIFFER + clip_bias + rng.normal(0, seed_deviation / 100, (seeds, 1))) / 2
     draw = rng.random((seeds, CLIPS))
@@ -35,7 +36,7 @@ def simulate_study(
 
 
 def main() -> None:
-    """Count the intervals that leave out zero."""
+    """Count the intervals that do not contain zero."""
     rows = []
     for same_clips, seeds, seed_deviation in itertools.product((False, True), SEEDS, SEED_DEVIATIONS):
         rng = np.random.default_rng(0)

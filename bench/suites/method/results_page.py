@@ -1,10 +1,10 @@
-"""The table of docs/results.md: both recipes, with both controls, from clips to the test set.
+"""Writes docs/results.md: runs both recipes with both controls and reports the results on the test clips.
 
-    python -m bench.suites.method.results_page --seeds 0            # runs what is not cached, then writes the table
+    python -m bench.suites.method.results_page --seeds 0            # runs what is not cached, then writes the page
     HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.results_page --seeds 0 --recipes human_motion
 
-Adds the rows of these seeds to bench/results/results.json and writes docs/results.md from all rows. Data only: no clip,
-no thumbnail and no file name of a clip leaves the run folder.
+Adds the rows of these seeds to bench/results/results.json and writes docs/results.md from all rows. Only numbers are
+written: clips, thumbnails and file names of clips stay in the run folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from skd_bench.files import write_atomic, write_json
 from skd_edge.pipeline.compress import compress
+from skd_edge.pipeline.context import RunOptions
 from skd_edge.recipe.loader import load_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,27 +43,30 @@ HEAD = """# Results
 
 Regenerate: `HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.results_page --seeds {seeds}`
 
-What `skd-edge compress` reports for the shipped recipes, with the controls `alone` (the same student on the weak
-labels) and `kd` (textbook distillation of a teacher that learned from the weak labels). A student gets the same epochs,
-views and schedule in every row; skd-edge's teacher goes on for three rounds of 45 % of its epochs on repaired labels,
-which the KD teacher does not, and a path through an assistant costs that assistant's training too: these are tables at
-equal student epochs, not at equal seconds (for those see [method_study.md](method_study.md)).
-Accuracies are of the exported files. A single seed says little about the method: intervals cover clips, not seeds.
-The looks that are counted are those of this command; while the label optimiser was developed, the teacher's accuracy
-on the test clips of seed 0 was looked at as well, and which of the method's ideas are on by default was decided on test
-clips of seeds 0 and 1 ([method_study.md](method_study.md)): read seed 0 as a demonstration, not as proof.
-Seconds of training are wall time of a machine that did other work beside it, and so are human_motion's milliseconds (on
-one of two cores: p90 and p99 tell of the other work). `human_motion` is rendered motion capture
-(Bandai Namco Research Motion Dataset 2, Bandai Namco Research Inc., CC BY-NC 4.0), tested on two styles that training
-never saw.
+This page shows what `skd-edge compress` reports for the shipped recipes, with two controls: `alone` (the same student
+trained on the weak labels) and `kd` (standard distillation from a teacher that was trained on the weak labels). A
+student has the same epochs, views and schedule in every row. The total training time differs: skd-edge trains its
+teacher for three more rounds of 45 % of its epochs on repaired labels, which the KD teacher does not get, and a path
+through an assistant includes the training of that assistant. The tables therefore compare at equal student epochs, not
+at equal seconds (for those see [method_study.md](method_study.md)).
+
+Accuracies are those of the exported files. Intervals cover clips, not seeds, so a single seed says little about the
+method. This test set was evaluated more often than the tables count: during development of the label optimiser, the
+teacher's accuracy on the test clips of seed 0 was used, and the default settings of the method were chosen on test
+clips of seeds 0 and 1 ([method_study.md](method_study.md)). The results of seed 0 are therefore a demonstration, not
+evidence.
+
+Seconds of training and the milliseconds of human_motion were measured on a machine with other work running (on one of
+two cores, which affects p90 and p99). `human_motion` is rendered motion capture (Bandai Namco Research Motion Dataset
+2, Bandai Namco Research Inc., CC BY-NC 4.0); its test clips are of two styles that were not used for training.
 
 """
 
 
 def run(recipe: str, seed: int, runs: Path) -> Json:
-    """One compress, reduced to the figures that the table shows."""
+    """Run one ``compress`` and return the numbers that the page shows."""
     loaded = load_recipe(recipe, [f"seed={seed}", "schedule.controls=[alone, kd]"])
-    out = compress(loaded, runs / f"{recipe}-{seed}", console=Console())
+    out = compress(loaded, runs / f"{recipe}-{seed}", RunOptions(console=Console()))
     report = json.loads((out / "report.json").read_text())
     jobs = [
         {k: job.get(k) for k in ("path", "kind", "accuracy", "gain", "gain_interval", "seconds", "epochs")}
@@ -87,26 +91,26 @@ def run(recipe: str, seed: int, runs: Path) -> Json:
 
 
 def percent(value: float | None, interval: list[float] | None = None) -> str:
-    """A share as percent, with its interval."""
+    """Format a share in 0..1 as percent, with its interval."""
     if value is None:
         return "–"
     return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 
 def section(row: Json) -> list[str]:
-    """One run as Markdown."""
+    """Format one run as Markdown."""
     train, val, test = row["clips"]
     labels, device = row["labels"], row["device"]
     lines = [
         f"## {row['recipe']}, seed {row['seed']}",
         "",
-        f"{train} training clips (40 % of the labels made wrong, symmetric), {val} trusted validation clips, {test} "
-        f"test clips. Device: {device['cpu']} ({device['cores']} cores), id {device['id']}. Training in all: "
-        f"{row['seconds']:.0f} s. Label accuracy: {percent(labels['accuracy_before'])} % before, "
-        f"{percent(labels['accuracy_after'])} % after (estimated noise {percent(labels['noise_estimate'])} %). "
-        f"This test set had been looked at {row['test']['looks']} time(s).",
+        f"{train} training clips (40 % of their labels were replaced by wrong ones, symmetric noise), {val} validation "
+        f"clips with clean labels, {test} test clips. Device: {device['cpu']} ({device['cores']} cores), id "
+        f"{device['id']}. Total training time: {row['seconds']:.0f} s. Label accuracy: "
+        f"{percent(labels['accuracy_before'])} % before repair, {percent(labels['accuracy_after'])} % after (estimated "
+        f"noise {percent(labels['noise_estimate'])} %). Evaluations of this test set: {row['test']['looks']}.",
         "",
-        "| on the test clips | accuracy, % [95 %, bootstrap over clips] | macro-F1 | skd-edge leads by [paired] |",
+        "| on the test clips | accuracy, % [95 %, bootstrap over clips] | macro-F1 | skd-edge is ahead by [paired] |",
         "|---|---|---|---|",
     ]
     for r in row["test"]["rows"]:
@@ -117,18 +121,18 @@ def section(row: Json) -> list[str]:
     for c in [*row["baselines"], *row["candidates"]]:
         ms = [f"{c[k]:.2f}" if c[k] is not None else "n/a" for k in ("p50_ms", "p90_ms", "p99_ms")]
         size = f"{c['bytes'] / 1e3:.0f}" if c["bytes"] else "–"
-        note = "**chosen**" if c["chosen"] else "" if c["trained"] else "over the budget, never trained"
+        note = "**chosen**" if c["chosen"] else "" if c["trained"] else "over the latency budget, not trained"
         lines.append(f"| {c['name']} | {percent(c['accuracy'], c['interval'])} | {' | '.join(ms)} | {size} | {note} |")
     lines += [
         "",
-        "| job | validation accuracy, % | points over the same network alone [95 %, paired] | s |",
+        "| job | validation accuracy, % | points above the same network alone [95 %, paired] | s |",
         "|---|---|---|---|",
     ]
     return [*lines, *map(format_job_row, (job for job in row["jobs"] if job["accuracy"] is not None)), ""]
 
 
 def format_job_row(job: Json) -> str:
-    """One job; the gain is over the same network alone."""
+    """Format one job; its gain is relative to the same network trained alone."""
     gain = "–"
     if job["gain"] is not None:
         low, high = job["gain_interval"]
@@ -137,7 +141,7 @@ def format_job_row(job: Json) -> str:
 
 
 def main() -> None:
-    """Run, add, write."""
+    """Run the recipes, and write the rows and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--recipes", nargs="+", default=["quickstart", "human_motion"])

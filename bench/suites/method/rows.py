@@ -1,7 +1,7 @@
-"""The rows of the method's study: every baseline, the full method, and each of its ideas switched on or off.
+"""The rows of the method's study: the baselines, the full method, and its ideas switched on or off one by one.
 
-Baselines' losses come from torchdistill where it has them, so that they are nobody's straw men; their training loop,
-epochs, views, schedule and first weights are those of every other row.
+The losses of the baselines come from torchdistill where it has them, so that they are not weaker than published ones.
+Training loop, epochs, views, schedule and initial weights are the same in all rows.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Row:
     """One row: what is trained, and which settings of the recipe differ.
 
     Attributes:
-        name: as the table prints it.
-        build_job: the node whose network is scored.
-        sets: ``--set`` changes of the recipe.
-        clean: trained on the clean labels whatever the column (an upper bound, not a method).
-        baseline: the full method must beat it.
-        stretch: how many times as many epochs everybody gets.
-        student: how many times as many epochs the student alone gets.
-        teacher: how many times as many epochs the teacher alone gets.
-        budget: what the row's table holds equal, a key of ``BUDGETS``.
+        name: Its name in the tables.
+        build_job: Builds the job whose network is evaluated.
+        sets: Changes of the recipe, as in ``--set``.
+        clean: Trained on clean labels in every column (an upper bound, not a method).
+        baseline: Whether the full method is compared with it as a baseline.
+        stretch: Factor on the epochs of all networks.
+        student: Factor on the epochs of the student only.
+        teacher: Factor on the epochs of the teacher only.
+        budget: What is equal in the row's table, a key of ``BUDGETS``.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Row:
     budget: str = "epochs"
 
 
-# What a table holds equal, and the row that leads it. The method spends four fifths of its seconds on the teacher and
-# the labels, so that there are two ways to spend more: on everybody, or on the student alone.
+# Title of each table, and the row that is compared with the others. The method spends four fifths of its seconds on the
+# teacher and the labels, so there are two ways to train longer: all networks, or the student only.
 BUDGETS = {
     "epochs": ("Equal student epochs", "full"),
-    "seconds": ("About equal training seconds, as many as full has", "full"),
-    "student": ("Longer training of the student alone: compare rows of equal seconds", "full, student x 3"),
-    "twice": ("Twice everybody's epochs", "full, twice the epochs"),
+    "seconds": ("About the same training seconds as full", "full"),
+    "student": ("Longer training of the student only: compare rows with equal seconds", "full, student x 3"),
+    "twice": ("Twice the epochs for all networks", "full, twice the epochs"),
 }
 
 
 def _wrap_torchdistill_loss(name: str) -> Callable[..., Tensor]:
-    """A loss of torchdistill as one of ours, with T squared where its module leaves it to the caller."""
+    """Wrap a loss of torchdistill so that it has our signature; adds the factor T squared where it is missing."""
 
     def loss(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         from torchdistill.losses import mid_level
@@ -79,7 +79,7 @@ for _our_name, _torchdistill_name in (("td-kd", "KDLoss"), ("td-ls", "LogitStdKD
 
 
 class _DistributionOrHintLoss(DistributionLoss):
-    """Ours, and FitNet's hint (1412.6550) as one more kind: mean squared error of regressed pooled features."""
+    """Our loss with one more kind, FitNet's hint (arXiv 1412.6550): mean squared error of regressed pooled features."""
 
     def forward(self, learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
         if self.kind != "hint":
@@ -93,7 +93,7 @@ class _DistributionOrHintLoss(DistributionLoss):
         ).mean()
 
 
-trainer_module.DistributionLoss = _DistributionOrHintLoss  # type: ignore[misc]  # a kind that only this study has
+trainer_module.DistributionLoss = _DistributionOrHintLoss  # type: ignore[misc]  # only this study has the kind
 
 
 def _make_kd_builder(kind: str, path: bool = False, **losses: float) -> JobBuilder:
@@ -115,13 +115,13 @@ def _assistant_names(job_factory: JobFactory) -> tuple[str, ...]:
 
 
 def _build_elr(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
-    """Early-learning regularisation on the student alone."""
+    """The student alone, with early-learning regularisation."""
     job = job_factory.make_labels_only_job(student)
     return TrainingJob(replace(job.spec, weak=True))
 
 
 def _build_soft_labels(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
-    """What the scout (a teacher under early-learning regularisation) remembers of each clip, as soft labels."""
+    """The student on soft labels: the outputs of the scout (a teacher with early-learning regularisation)."""
     scout = topological_order([job_factory.make_teacher_job()])[0]
     return TrainingJob(
         replace(job_factory.make_labels_only_job(student).spec, targets=job_factory.hash_targets(scout)), labels=scout
@@ -129,7 +129,7 @@ def _build_soft_labels(job_factory: JobFactory, student: NetworkSpec) -> Trainin
 
 
 def _build_cleanlab(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
-    """Confident learning on the student's own out-of-fold opinions, then the student on what it left."""
+    """Confident learning on the student's out-of-fold predictions, then the student on the remaining labels."""
     alone = job_factory.make_labels_only_job(student)
     parts = job_factory.recipe.labels.folds
     folds = tuple(
@@ -140,7 +140,7 @@ def _build_cleanlab(job_factory: JobFactory, student: NetworkSpec) -> TrainingJo
 
 
 def _build_fitnet(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
-    """The first half of the student regresses to the teacher's first; then plain distillation, the hint kept on."""
+    """Train the first half of the student towards the teacher's first; then distil, with the hint still on."""
     job = job_factory.make_plain_kd_job(
         student, logits_kind="td-kd", correlation=0.0, distribution=1.0, distribution_kind="hint"
     )
@@ -148,15 +148,15 @@ def _build_fitnet(job_factory: JobFactory, student: NetworkSpec) -> TrainingJob:
     return replace(job, spec=replace(job.spec, staged=True, training=hints))
 
 
-# Training seconds of the full method over plain KD's and over no KD's: 1.8 to 2.1 and 5.4 to 6.7 times in those seeds
-# of the generated set whose rows were trained side by side (bench/results/method.jsonl).
+# Training seconds of the full method divided by those of KD and of no KD. They were 1.8 to 2.1 and 5.4 to 6.7 in the
+# seeds of the generated set whose rows were trained at the same time (bench/results/method.jsonl).
 EQUAL, EQUAL_ALONE = 2.0, 6.0
-# How many times the student epochs full gets, and with how many times the others need less and about as many seconds.
+# Factor on the student epochs of full, and for KD and no KD two factors: slightly fewer, and about as many seconds.
 LONGER, LONGER_KD, LONGER_ALONE = 3, (5, 6), (7, 9)
-# The epochs of full's teacher, all rounds together, over its first round's, which is all that a baseline's teacher has.
+# Epochs of full's teacher in all rounds, divided by those of its first round, which is what a baseline's teacher gets.
 AS_FULL = 7 / 3
 
-# The four ideas together, with logit standardisation: the default until the rows below said otherwise.
+# All four ideas with logit standardisation: the default until the rows below showed that others are better.
 _ALL_IDEAS = (
     "training.combination=curriculum",
     "training.losses.distribution=1",
@@ -207,18 +207,19 @@ ROWS = (
 
 
 def find_row(name: str) -> Row:
-    """The row of this name."""
+    """Find a row by its name."""
     return next(r for r in ROWS if r.name == name)
 
 
-# The paper's thesis: the best way of distilling depends on the structure of teacher and student. Clean labels, direct.
+# The paper's thesis: the best way of distilling depends on the structure of teacher and student. Clean labels, no
+# assistant.
 GAPS = {"small gap": {"resnet": 12, "mobile": 16}, "large gap": {"resnet": 4, "mobile": 6}}  # the student's width
 FAMILIES = {"same family": "resnet", "other family": "mobile"}  # the teacher is a resnet
-MATCHES = {1: "[4]", 2: "[2, 4]", 4: "[1, 2, 3, 4]"}  # the substages that correspond
+MATCHES = {1: "[4]", 2: "[2, 4]", 4: "[1, 2, 3, 4]"}  # the substages that are matched
 
 
 def thesis_name(way: str, gap: str, family: str, k: int) -> str:
-    """The name of one cell."""
+    """The row name of one cell of the thesis table."""
     return f"{way}, {gap}, {family}" + (f", K = {k}" if k else "")
 
 
@@ -232,7 +233,7 @@ def _make_thesis_rows() -> tuple[Row, ...]:
             rows.append(Row(thesis_name("whole", gap, name, 0), _build_direct, plain, baseline=False))
             for way in ("curriculum", "graft"):
                 for k, match in MATCHES.items():
-                    if way == "graft" and k == 1:  # nothing of the teacher lies behind its last substage
+                    if way == "graft" and k == 1:  # there is no part of the teacher after its last substage
                         continue
                     losses = "training.losses.distribution=1"
                     sets = (*plain, losses, f"training.combination={way}", f"training.match={match}")
@@ -242,9 +243,9 @@ def _make_thesis_rows() -> tuple[Row, ...]:
 
 THESIS = _make_thesis_rows()
 
-# Equal tuning trials for the full method and the baselines: the one weight that each has, the teacher's logits' or the
-# early-learning term's, by these factors of its default. On the seeds that everything else was decided on, by
-# validation accuracy. Confident learning has no weight.
+# Equal tuning trials for the full method and the baselines. Each has one weight, that of the teacher's logits or that
+# of the early-learning term; its default is multiplied by these factors. The trials use validation accuracy, on the
+# seeds that all other decisions were made on. Confident learning has no weight.
 LOGITS, ELR = ("logits", "training.losses.logits", 2.0), ("elr", "training.elr", 3.0)
 TRIED = dict.fromkeys(("KD", "KD + LS", "DIST", "FitNet", "TAKD", "full"), LOGITS) | dict.fromkeys(
     ("ELR alone", "ELR teacher, soft labels"), ELR
@@ -253,7 +254,7 @@ FACTORS = (0.5, 2.0, 4.5)
 
 
 def trial_name(name: str, factor: float) -> str:
-    """The name of a row's trial; of the row itself at its default."""
+    """The name of a row's trial; for the default weight (factor 1), the name of the row."""
     word, _, default = TRIED[name]
     return name if factor == 1 else f"{name}, {word} {factor * default:g}"
 

@@ -1,11 +1,12 @@
-"""The method's study: every row of method_rows.py in every column, on both data sets, with seeds.
+"""Runs the method's study: every row of rows.py in every column, on both data sets, with several seeds.
 
     python -m bench.suites.method.run --data generated --noise sym40 clean --seeds 0 1 2 3 4
     python -m bench.suites.method.run --data human_motion --rows full KD "KD + LS" --noise sym40 --seeds 0 1
-    python -m bench.suites.method.run --tables          # only the tables, from the rows that are there
+    python -m bench.suites.method.run --tables          # only the tables, from existing rows
 
-Resumable: jobs lie in the cache, and a row that bench/results/method.jsonl holds is not trained again; several
-processes may add rows at once. docs/method_study.md is written from all rows by method_tables.py.
+A column is a data set with a kind of label noise. Resumable: jobs are stored in the cache, and rows in
+bench/results/method.jsonl are not trained again. Several processes may add rows at the same time. tables.py writes
+docs/method_study.md from all rows.
 """
 
 from __future__ import annotations
@@ -43,27 +44,33 @@ NOISE = {
     "sym20": ("labels.noise.kind=symmetric", "labels.noise.rate=0.2"),
     "sym40": ("labels.noise.kind=symmetric", "labels.noise.rate=0.4"),
     "class40": ("labels.noise.kind=classes", "labels.noise.rate=0.4"),
-    "imbalanced": ("data.nothing=20", "labels.noise.kind=symmetric", "labels.noise.rate=0.2"),  # generated only
+    "imbalanced": (
+        "data.nothing=20",
+        "labels.noise.kind=symmetric",
+        "labels.noise.rate=0.2",
+    ),  # only for the generated set
     "voters": ("labels.noise.kind=voters", "labels.noise.rate=0.45"),
 }
-CLEAN = {"imbalanced": ("data.nothing=20", "labels.noise.kind=none")}  # the same clips; elsewhere the recipe's
+CLEAN = {
+    "imbalanced": ("data.nothing=20", "labels.noise.kind=none")
+}  # the same clips; other columns use those of the recipe
 CORE = ("no KD", "no KD, clean labels", "teacher, clean labels", "KD", "KD + LS", "ELR teacher, soft labels", "full")
 Json = dict[str, Any]
 
 
 def load_rows() -> list[Json]:
-    """Every row so far."""
+    """All rows so far."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def append_row(row: Json) -> None:
-    """One line, appended whole, so that processes may write at once."""
+    """Append one line in a single write, so that several processes can write at the same time."""
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info: Json) -> Json:
-    """Train what a row needs, and score its network on the test clips."""
+    """Train what a row needs, and evaluate its network on the test clips."""
     column = CLEAN.get(noise, NOISE["clean"]) if row.clean else NOISE[noise]
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *row.sets])
     times = {"teacher_epochs": row.stretch * row.teacher, "epochs": row.stretch * row.student}
@@ -92,9 +99,9 @@ def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info:
 
 
 def score_student(recipe: Recipe, training_data: TrainingData, executor: LocalExecutor, job: TrainingJob) -> Json:
-    """Test accuracy, clip by clip (packed bits), and how right the labels were that the student learned from."""
+    """Evaluate a network: test accuracy, correct clips as packed bits, and accuracy of its training labels."""
     clips, preprocess = training_data.clips, inference_preprocessing(recipe.clip)[1]
-    logits = predict(executor.load_network(job), clips.test, preprocess)
+    logits = predict(executor.load_network(job), clips.test.unseal(), preprocess)
     correct = logits.argmax(1) == clips.test.labels
     macro = f1_score(clips.test.labels, logits.argmax(1), average="macro", zero_division=0)
     row: Json = {
@@ -111,15 +118,17 @@ def score_student(recipe: Recipe, training_data: TrainingData, executor: LocalEx
 
 
 def main() -> None:
-    """Add the rows that are missing, then write the tables of all."""
+    """Train missing rows, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=list(RECIPES), choices=RECIPES)
     parser.add_argument("--noise", nargs="+", default=["sym40", "clean"], choices=NOISE)
-    parser.add_argument("--rows", nargs="+", default=["core"], help="names of rows; core; all; thesis; trials")
+    parser.add_argument(
+        "--rows", nargs="+", default=["core"], help="names of rows, or one of: core, all, thesis, trials"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/method")
-    parser.add_argument("--tables", action="store_true", help="train nothing")
+    parser.add_argument("--tables", action="store_true", help="only write the tables")
     options = parser.parse_args()
     configure_threads(options.threads or None)
     sets = {"all": ROWS, "thesis": THESIS, "trials": TRIALS}

@@ -1,9 +1,9 @@
-"""From the rows of bench/results/method.jsonl to docs/method_study.md: means, two-level intervals, recovered shares.
+"""Writes docs/method_study.md from the rows in bench/results/method.jsonl: means, intervals and recovered shares.
 
-Every interval is a bootstrap on two levels: seeds are drawn again, and test clips: those of each seed where a seed
-makes its own, else one draw for all. Drawing n seeds again spreads by (n - 1) / n of what n seeds do, which is undone.
-Rows of one seed share their draws, so differences are paired. Baselines are compared with the full method under Holm's
-correction.
+Every interval is a bootstrap on two levels, seeds and test clips. If each seed has its own test clips, they are
+resampled for each seed; otherwise all seeds share one resample. Resampling n seeds gives only (n - 1) / n of the
+variance, which is corrected. Rows of the same seed share their draws, so differences are paired. Baselines are compared
+with the full method under Holm's correction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from skd_bench.files import write_atomic
 Json = dict[str, Any]
 Draws = NDArray[np.float64]
 DRAWS = 2000
-FIXED = {"human_motion"}  # tested on the same clips whatever the seed; the generated set renders its own for each
+FIXED = {"human_motion"}  # all seeds share their test clips; the generated set renders other clips for each seed
 NAMES = {
     "clean": "clean labels",
     "sym20": "20 % symmetric noise",
@@ -38,36 +38,44 @@ Regenerate: `HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.ru
 all --seeds {seeds}`, the thesis with `--rows thesis`, the tuning trials with `--rows trials` (resumable; rows:
 `bench/results/method.jsonl`; this page: `--tables`).
 
-Test accuracy in % of the student `{student}` of each data set's recipe. All rows have the same student epochs, views,
-schedule, loss weights and first weights, but in the tables that say otherwise; baselines' losses (KD, KD + LS, DIST)
-are torchdistill's, confident learning is cleanlab's. "full" is what a recipe does by default; "full - x" and "full +
-x" switch one idea off or on; full's teacher has 2.3 times a baseline's epochs, as many as in the rows "teacher x 2.3";
-"all four ideas" has every one on and was the default until these rows. The label optimiser was developed on seeds 0
-and 1 of the column with 40 % symmetric noise, and which ideas are on was decided on seeds 0 and 1 of the generated set
-(clean and 40 %) and on seed 0 of human_motion, among about a dozen variants of the student's job, looking at test
-clips; no baseline had as many trials. Seeds from 2 on are fresh on the generated set, from 1 on for human_motion's
-choice of ideas, which has the same test clips for every seed. The clips' difficulty and the student's width were
-chosen on clean labels, seeds 0 to 4, from networks trained alone. Seconds are all training that a row needs with the
-estimation of labels, on {device}; rows that share a cache are cheaper for the later one, and rows that ran beside
-heavy work are marked in the data (`paused`) and left out of the median: they compare rows roughly. Intervals: 95 %,
-bootstrap on two levels, seeds and test clips (human_motion's are the same for every seed), widened by n / (n - 1) in
-variance for n seeds. They are tried on rows without any difference (`bench/suites/method/intervals.py`):
-{calibration}. "full leads by" is paired, p under Holm's correction over the baselines. Where the seconds are equal,
-the leader is shown on the seeds that the others have.
-`noise-rec` is (X - B) / (C - B), B the same student on the weak labels, C on clean ones; `gap-rec` is (X - B) / (T -
-B), T the teacher on clean labels.
+The tables show test accuracy in % of the student `{student}` of each data set's recipe.
+
+**Rows.** All rows have the same student epochs, views, schedule, loss weights and initial weights, except in tables
+whose title says otherwise. The losses of the baselines KD, KD + LS and DIST come from torchdistill; confident learning
+comes from cleanlab. "full" is what a recipe does by default; "full - x" and "full + x" switch one idea off or on. The
+teacher of full has 2.3 times as many epochs as that of a baseline; the rows "teacher x 2.3" have as many. "all four
+ideas" switches all ideas on, which was the default before this study.
+
+**What was decided on which clips.** The label optimiser was developed on seeds 0 and 1 of the column with 40 %
+symmetric noise. Which ideas are on by default was decided on test clips: on seeds 0 and 1 of the generated set (clean
+and 40 %) and on seed 0 of human_motion, among about a dozen variants of the student's job. No baseline had as many
+trials. Seeds from 2 on of the generated set and from 1 on of human_motion were not used for these decisions, but all
+seeds of human_motion have the same test clips. The difficulty of the clips and the width of the student were chosen on
+clean labels, seeds 0 to 4, with networks trained alone.
+
+**Seconds** are the total training that a row needs, including the estimation of labels, on {device}. They compare rows
+roughly: if rows share a cache, the later row is cheaper. Rows that ran beside heavy other work are marked in the data
+(`paused`) and are not part of the median.
+
+**Intervals** are 95 %, from a bootstrap on two levels, seeds and test clips; for n seeds, their variance is multiplied
+by n / (n - 1). They were tested on simulated rows without any difference (`bench/suites/method/intervals.py`):
+{calibration}. "full is ahead by" is paired; p is under Holm's correction over the baselines. In the tables with equal
+seconds, the leading row is shown for the seeds that the other rows have.
+
+`noise-rec` is (X - B) / (C - B), where B is the same student on the weak labels and C on clean labels.
+`gap-rec` is (X - B) / (T - B), where T is the teacher on clean labels.
 
 """
 
 
 def unpack_correct(row: Json) -> NDArray[np.float64]:
-    """Which test clips a row got right ``(N,)``."""
+    """Which test clips a row predicted correctly: ``(N,)`` of 0 and 1."""
     packed = np.frombuffer(bytes.fromhex(row["correct"]), np.uint8)
     return np.unpackbits(packed)[: row["clips"]].astype(np.float64)
 
 
 class Column:
-    """The rows of one data set under one kind of noise, with shared bootstrap draws."""
+    """The rows of one data set with one kind of noise; they share their bootstrap draws."""
 
     def __init__(self, rows: Sequence[Json], same_clips: bool = False) -> None:
         self.same_clips = same_clips  # whether every seed is tested on the same clips
@@ -76,7 +84,7 @@ class Column:
             self.rows_by_name.setdefault(row["row"], {})[row["seed"]] = row
 
     def limit_seeds(self, name: str, seeds: set[int]) -> Column:
-        """This column with only these seeds of one row."""
+        """A copy of this column with only some seeds of one row."""
         limited = Column((), self.same_clips)
         limited.rows_by_name = self.rows_by_name | {
             name: {s: row for s, row in self.rows_by_name.get(name, {}).items() if s in seeds}
@@ -84,7 +92,7 @@ class Column:
         return limited
 
     def draw_bootstrap(self, *names: str) -> tuple[list[float], list[Draws]] | None:
-        """Mean and bootstrap draws of each row, over the seeds that all of them have; None without any."""
+        """Mean and bootstrap draws of each row, over the seeds that all of them have; None if there are none."""
         if any(name not in self.rows_by_name for name in names):
             return None
         seeds = sorted(set.intersection(*(set(self.rows_by_name[name]) for name in names)))
@@ -99,7 +107,7 @@ class Column:
 
 
 def bootstrap_accuracy(correct: NDArray[np.float64], same_clips: bool = False) -> Draws:
-    """Accuracy in each bootstrap draw ``(DRAWS,)`` of ``correct (seeds, N)``; equal shapes share their draws."""
+    """Accuracy of ``correct (seeds, N)`` in each bootstrap draw, ``(DRAWS,)``; equal shapes share their draws."""
     seeds, clips = correct.shape
     picked, counts = draw_resamples(seeds, clips, same_clips)
     each = np.stack([counts[:, place] @ correct.T for place in range(counts.shape[1])], axis=1)  # (DRAWS, place, seed)
@@ -109,7 +117,7 @@ def bootstrap_accuracy(correct: NDArray[np.float64], same_clips: bool = False) -
 
 @lru_cache(maxsize=8)
 def draw_resamples(seeds: int, clips: int, same_clips: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Which seeds each draw takes ``(DRAWS, seeds)``; how often each clip in them ``(DRAWS, seeds or 1, clips)``."""
+    """The seeds of each draw ``(DRAWS, seeds)``, and how often it has each clip ``(DRAWS, seeds or 1, clips)``."""
     rng = np.random.default_rng(0)
     picked = rng.integers(0, seeds, (DRAWS, seeds))
     sets = 1 if same_clips else seeds
@@ -123,7 +131,7 @@ def interval(draws: Draws) -> tuple[float, float]:
 
 
 def format_recovered_share(column: Column, name: str, top: str) -> str:
-    """The recovered share between the student alone and ``top``, with its interval."""
+    """The share of the gap between the student alone and ``top`` that a row recovers, with its interval."""
     got = column.draw_bootstrap(name, "no KD", top)
     if got is None or name in ("no KD", top) or name.startswith("teacher"):
         return "–"
@@ -146,7 +154,7 @@ def holm(values: dict[str, float]) -> dict[str, float]:
 
 
 def format_leads(column: Column, champion: str = "full", names: Sequence[str] = ()) -> dict[str, str]:
-    """How far a table's champion leads each of its baselines, in points, with interval and Holm's p-value."""
+    """How far a table's champion is ahead of each baseline, in points, with interval and Holm's p-value."""
     found: dict[str, tuple[float, Draws]] = {}
     for row in ROWS:
         got = column.draw_bootstrap(champion, row.name) if row.baseline and row.name in names else None
@@ -163,7 +171,7 @@ def format_leads(column: Column, champion: str = "full", names: Sequence[str] = 
 
 
 def times_kd(column: Column, name: str) -> str:
-    """Training seconds over plain KD's, median over the seeds in which neither ran beside other work."""
+    """Training seconds divided by those of KD: median over the seeds in which neither ran beside heavy other work."""
     calm = {
         n: {s: r["seconds"] for s, r in column.rows_by_name.get(n, {}).items() if not r.get("paused")}
         for n in (name, "KD")
@@ -173,7 +181,7 @@ def times_kd(column: Column, name: str) -> str:
 
 
 def section(data: str, noise: str, column: Column) -> list[str]:
-    """One column of the study: a table for each budget that there are rows of."""
+    """One column of the study: one table for each budget that has rows."""
     lines = [f"## {data}, {NAMES[noise]}", ""]
     for budget, (title, champion) in BUDGETS.items():
         names = [row.name for row in ROWS if row.budget == budget]
@@ -186,7 +194,7 @@ def section(data: str, noise: str, column: Column) -> list[str]:
 
 
 def table(noise: str, column: Column, names: Sequence[str], champion: str) -> list[str]:
-    """Rows of one column, those that there are, as a table."""
+    """Format the existing rows of one column as a table."""
     top = "teacher, clean labels" if noise == "clean" else "no KD, clean labels"
     recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), format_leads(column, champion, names)
     titles = (
@@ -195,9 +203,9 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
         "95 %",
         "seeds",
         f"{recovered} %",
-        f"{champion} leads by",
+        f"{champion} is ahead by",
         "macro-F1",
-        "labels right",
+        "label accuracy",
         "seconds",
         "x KD",
     )
@@ -209,7 +217,7 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
         rows = [column.rows_by_name[name][s] for s in sorted(column.rows_by_name[name])]
         low, high = interval(got[1][0])
         each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
-        seconds = [r["seconds"] for r in rows if not r.get("paused")]  # a process that was held on the way
+        seconds = [r["seconds"] for r in rows if not r.get("paused")]  # without rows that ran beside heavy other work
         labels, macro = ([r[key] for r in rows if key in r] for key in ("labels", "macro_f1"))
         lines.append(
             f"| {name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
@@ -222,9 +230,9 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
 
 
 def format_pooled_lead(columns: dict[tuple[str, str], Column], name: str) -> str:
-    """How far full leads a row over all these columns: mean over every (column, seed) that has both, and how many.
+    """How far full is ahead of a row, over all columns: the mean over each (column, seed) with both, and their number.
 
-    Columns and seeds are both drawn again, crossed (Owen's pigeonhole bootstrap, 0711.3073), and clips within.
+    Columns and seeds are both resampled, crossed (Owen's pigeonhole bootstrap, arXiv 0711.3073), and clips within them.
     """
     cells: list[tuple[tuple[str, str], tuple[str, int]]] = []
     ahead: list[Draws] = []
@@ -249,24 +257,24 @@ def format_pooled_lead(columns: dict[tuple[str, str], Column], name: str) -> str
 
 
 def count_draws(owners: Sequence[object], rng: np.random.Generator) -> Draws:
-    """How often whatever each cell belongs to is drawn ``(cells, DRAWS)``."""
+    """How often the owner (a column or a seed) of each cell is drawn: ``(cells, DRAWS)``."""
     number = {one: i for i, one in enumerate(dict.fromkeys(owners))}
     times = rng.multinomial(len(number), np.full(len(number), 1 / len(number)), DRAWS).astype(np.float64)
     return times[:, [number[one] for one in owners]].T
 
 
 def overall_table(columns: dict[tuple[str, str], Column]) -> list[str]:
-    """The page's first table: every row against full, over all columns."""
+    """The first table of the page: full compared with every row, over all columns."""
     noisy = {key: column for key, column in columns.items() if key[1] != "clean"}
     clean = {key: column for key, column in columns.items() if key[1] == "clean"}
     lines = [
         "## Over all columns",
         "",
-        "How far full leads each row, in points at equal student epochs, paired; in brackets the interval over "
-        "columns, seeds and clips, then the number of (column, seed). Not every row has every "
-        "column: sizes compare roughly.",
+        "How far full is ahead of each row, in points at equal student epochs, paired. In brackets are the interval "
+        "over columns, seeds and clips, and the number of pairs of column and seed. Rows do not all have the same "
+        "columns, so compare the sizes only roughly.",
         "",
-        "| row | full leads by, noisy columns | clean labels |",
+        "| row | full is ahead by, noisy columns | clean labels |",
         "|---|---|---|",
     ]
     for row in ROWS:
@@ -278,16 +286,16 @@ def overall_table(columns: dict[tuple[str, str], Column]) -> list[str]:
 
 
 def thesis_table(data: str, column: Column) -> list[str]:
-    """Way of distilling by structure of teacher and student, as one table; the best of each line is bold."""
+    """A table of ways to distil, by structure of teacher and student; the best way of each line is bold."""
     ways = [("KD", 0), ("whole", 0), *(("curriculum", k) for k in MATCHES), *(("graft", k) for k in MATCHES if k > 1)]
-    titles = ["structure", *(f"{way}, K = {k}" if k else way for way, k in ways), "best leads by"]
+    titles = ["structure", *(f"{way}, K = {k}" if k else way for way, k in ways), "best is ahead by"]
     lines = [
-        f"## Does the best way depend on the structure? {data}, clean labels, direct",
+        f"## Does the best way depend on the structure? {data}, clean labels, no assistant",
         "",
-        "KD is plain; whole is what recipes do by default: KD and the correlation of all substages from the "
-        "first step on. Curriculum and graft have the distribution loss too. K: how many substages correspond. "
-        "Last column, paired: the best way over plain KD, or, where that is best, plain KD over the best other "
-        "way; picked by what it shows, so that it flatters.",
+        "KD is plain distillation. whole is what recipes do by default: KD and the correlation of all substages from "
+        "the first step on. curriculum and graft use the distribution loss too. K is the number of matched substages. "
+        "The last column is paired: how far the best way is ahead of KD or, if KD is best, how far KD is ahead of the "
+        "second best way. The best way was selected on these numbers, so this column is biased upwards.",
         "",
         f"| {' | '.join(titles)} |",
         "|---" * len(titles) + "|",
@@ -302,20 +310,20 @@ def thesis_table(data: str, column: Column) -> list[str]:
             best, *rest = np.argsort(means)[::-1]
             cells = [f"{100 * mean:.1f} {format_interval(draw)}" for mean, draw in zip(means, draws, strict=True)]
             cells[best] = f"**{cells[best]}**"
-            over = 0 if best else rest[0]  # plain KD stands first
+            over = 0 if best else rest[0]  # KD is the first way
             lead = f"{100 * (means[best] - means[over]):+.1f} {format_interval(draws[best] - draws[over], '+')}"
             lines.append(f"| {gap}, {family} | {' | '.join(cells)} | {lead} |")
     return [*lines, ""] if len(lines) > empty else []
 
 
 def format_interval(draws: Draws, sign: str = "") -> str:
-    """The 95 % interval in points, in brackets."""
+    """The 95 % interval of the draws in points, in brackets."""
     low, high = interval(draws)
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
 def trials_table(data: str, noise: str, column: Column) -> list[str]:
-    """Validation accuracy by weight, over the seeds that have all trials; the best is bold."""
+    """A table of validation accuracy by weight, over the seeds that have all trials; the best weight is bold."""
     by = {
         (name, s): 100 * r["val"] for name, seeds in column.rows_by_name.items() for s, r in seeds.items() if "val" in r
     }
@@ -323,8 +331,8 @@ def trials_table(data: str, noise: str, column: Column) -> list[str]:
     lines = [
         f"## Equal tuning trials: {data}, {NAMES[noise]}",
         "",
-        "Validation accuracy in % by a weight, as a multiple of the default: that of the teacher's logits (2, the "
-        "labels' is 1), in the rows of early learning that of its term (3).",
+        "Validation accuracy in % by weight, as a multiple of the default. The weight is that of the teacher's logits "
+        "(default 2; that of the labels is 1), and in the rows with ELR that of its regularisation term (default 3).",
         "",
         "| row | seeds | " + " | ".join(f"x {f:g}" for f in factors) + " |",
         "|---|---|" + "---|" * len(factors),
@@ -341,17 +349,19 @@ def trials_table(data: str, noise: str, column: Column) -> list[str]:
 
 
 def describe_calibration() -> str:
-    """How often the intervals claimed a difference where there was none."""
+    """How often the intervals reported a difference in simulations without any."""
     rows = json.loads((Path(__file__).resolve().parents[2] / "results/method_intervals.json").read_text())["rows"]
     phrases = []
     for seed_deviation in sorted({row["spread_points"] for row in rows} - {0.0}):
         wrong = [100 * row["claims"] / row["studies"] for row in rows if row["spread_points"] == seed_deviation]
-        phrases.append(f"{min(wrong):.0f} to {max(wrong):.0f} of 100 where seeds spread by {seed_deviation:g} points")
-    return f"zero is left out by {', '.join(phrases)}"
+        phrases.append(
+            f"{min(wrong):.0f} to {max(wrong):.0f} of 100 intervals if seeds vary by {seed_deviation:g} points"
+        )
+    return f"zero was outside {', and '.join(phrases)}"
 
 
 def write_tables(rows: Sequence[Json], path: Path) -> None:
-    """Write the page from all rows."""
+    """Write the page from all rows; does nothing without rows."""
     if not rows:
         return
     words = {

@@ -1,10 +1,11 @@
-"""A thousand broken videos through the scan and the loader.
+"""Scans and loads a thousand broken videos.
 
     python -m bench.suites.robustness.fuzz_videos [--count 1000]
 
-Bit flips, truncations, swapped containers, gigantic declared sizes, zero frame rates, garbage inserted. Every file must
-either give a clip or be set aside with a reason; no process may crash or hang, the parent's memory may not grow with
-the files, no temporary file or process may be left. Writes bench/results/fuzz_videos.json.
+The videos have flipped bits, missing ends, swapped containers, huge declared sizes, zero frame rates or inserted random
+bytes. Every file must either give a clip or be set aside with a reason. The parent process may not crash or hang, its
+memory may not grow with the number of files, and no temporary file or process may be left over. Writes
+bench/results/fuzz_videos.json.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CONTAINERS = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4", "webm": "libvp
 
 
 def seeds(folder: Path) -> list[bytes]:
-    """A sound video in each container, as bytes."""
+    """An intact video in each container, as bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     write_video(folder / "seed.mp4", images := render_clip("spin_cw", frames=24, size=64, difficulty=0.3, seed=0))
     found = [(folder / "seed.mp4").read_bytes()]
@@ -60,7 +61,7 @@ def flip_bits(data: bytearray, rng: random.Random) -> None:
 
 
 def flip_head(data: bytearray, rng: random.Random) -> None:
-    """Where headers are; those of MP4 are at the end."""
+    """Change bytes near the start or the end of the file, where the headers are (MP4 has them at the end)."""
     first = rng.choice([0, max(len(data) - 1500, 0)])
     for _ in range(rng.choice([1, 4, 16])):
         data[rng.randrange(first, min(first + 1500, len(data)))] = rng.randrange(256)
@@ -76,7 +77,7 @@ def insert(data: bytearray, rng: random.Random) -> None:
 
 
 def declare(data: bytearray, rng: random.Random) -> None:
-    """Gigantic widths, heights, counts and lengths: fields of the headers, all ones."""
+    """Overwrite header fields with extreme values: huge widths, heights, counts and lengths."""
     names = (b"avc1", b"tkhd", b"stsz", b"stco", b"stts", b"mvhd", b"mdhd", b"avih", b"strf", b"idx1", b"\xb0", b"\xba")
     places = [at for name in names for at in _find_all(data, name)] or [0]
     for _ in range(rng.choice([1, 3])):
@@ -85,7 +86,7 @@ def declare(data: bytearray, rng: random.Random) -> None:
 
 
 def zero_rate(data: bytearray, rng: random.Random) -> None:
-    """Time scales and frame durations of nothing."""
+    """Set time scales and frame durations in the headers to zero."""
     for name in (b"mdhd", b"mvhd", b"stts", b"avih", b"strh"):
         for at in _find_all(data, name):
             where = at + len(name) + rng.randrange(28)
@@ -104,7 +105,11 @@ BREAKS = {f.__name__: f for f in (flip_bits, flip_head, truncate, insert, declar
 
 
 def make_broken_videos(folder: Path, count: int, seed: int = 0) -> list[tuple[Path, str]]:
-    """``count`` files and how each was broken; a tenth has the ending of another container (swapped)."""
+    """Write ``count`` broken files; equal seeds give equal files.
+
+    Returns:
+        The path of each file and how it was broken: a name in ``BREAKS`` or "swapped". File endings are random.
+    """
     rng, sound = random.Random(seed), seeds(folder / "seeds")
     endings, made = [*CONTAINERS, "mov"], []
     for i in range(count):
@@ -124,10 +129,19 @@ def make_broken_videos(folder: Path, count: int, seed: int = 0) -> list[tuple[Pa
 
 # ------------------------------------------------------------------------------------------ through scan and loader
 def run(folder: Path, count: int, *, processes: int | None = None, patience: float = 30.0) -> dict[str, Any]:
-    """Scan broken videos among sound ones, open the store, read every clip; what came of it.
+    """Scan broken videos together with intact ones, open the store, and read every clip.
+
+    Args:
+        folder: An empty folder for videos and cache.
+        count: How many broken videos.
+        processes: Worker processes of the scan; None: the default.
+        patience: Seconds after which a video counts as hung.
+
+    Returns:
+        Counts of decoded, set aside, hung and crashed videos, the reasons, and memory in MiB.
 
     Raises:
-        AssertionError: A file has neither pixels nor a reason, or something is left behind.
+        AssertionError: A file has neither a clip nor a reason, or files or processes are left over.
     """
     made = make_broken_videos(folder / "videos", count)
     sound = folder / "sound.mp4"
@@ -168,7 +182,7 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
 
 
 def _private_mib() -> float:
-    """Memory that is this process's own: pages of the mapped store are the system's."""
+    """Private memory of this process in MiB, without the pages of the memory-mapped store."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
@@ -178,7 +192,7 @@ def _generalise_reason(reason: str) -> str:
 
 
 def main() -> None:
-    """Make, scan, load, write."""
+    """Write broken videos, scan and load them, and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=1000)
     count = parser.parse_args().count

@@ -1,11 +1,12 @@
-"""``kill -9`` at random moments of a run: what comes out is what comes out of a run that nobody killed.
+"""Kills a run with ``kill -9`` at random moments: its outcome must equal that of an uninterrupted run.
 
     python -m bench.suites.robustness.kill_and_resume --kills 20
 
-A small run is done once in peace, then again with its whole process group killed at moments drawn over its length,
-started again after each. The two must have the same choice, the same job hashes and bit-equal weights; no job that was
-finished may be trained again. So a kill loses at most what the job on its way had done since its last checkpoint; one
-is written every 15 seconds, and `longest_job_seconds` bounds it from above too. Writes bench/results/kill9.json.
+A small run is executed once without interruption. Then it is executed again, its whole process group is killed at
+random moments, and it is started again after each kill. Both runs must choose the same candidate and have the same job
+hashes and bit-equal weights, and no finished job may be trained again. A kill can therefore lose only the work of the
+current job since its last checkpoint. A checkpoint is written every 15 seconds; `longest_job_seconds` is another upper
+bound. Writes bench/results/kill9.json.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ schedule: {search: halving, share: 0, rungs: [0.4], keep: 2}
 training: {teacher_epochs: 4, epochs: 5, batch: 20, rounds: 1}
 export: {calibration_clips: 16, int8_agreement: 0.0, precisions: [fp32]}
 bench: {processes: 1, queries: 70}
-choice: {exchange: 0}   # by accuracy alone: milliseconds differ from one measurement to the next
+choice: {exchange: 0}   # choose by accuracy only, because latency differs between measurements
 """
 
 
 def start(recipe: Path, out: Path, cache: Path) -> subprocess.Popen[str]:
-    """``skd-edge compress`` in a process group of its own, with a cache of its own."""
+    """Start ``skd-edge compress`` in its own process group with its own cache."""
     words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(out), "--threads", "1"]
     places = {"SKD_EDGE_CACHE": str(cache), "SKD_EDGE_LEDGER": str(cache / "looks.jsonl")}
     return subprocess.Popen(
@@ -58,7 +59,7 @@ def start(recipe: Path, out: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_end(process: subprocess.Popen[str]) -> float:
-    """Seconds until it ends well."""
+    """Wait for the process and return the seconds; exit if it fails."""
     began = time.monotonic()
     _, stderr = process.communicate(timeout=3600)
     if process.returncode:
@@ -67,7 +68,7 @@ def wait_for_end(process: subprocess.Popen[str]) -> float:
 
 
 def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
-    """SIGKILL the process and all its children; False where it was finished before."""
+    """Send SIGKILL to the process and its children after some seconds; False if it had already finished."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -81,7 +82,7 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 def read_outcome(out: Path) -> dict[str, Any]:
-    """What must be equal: the choice, and each job's hash and weights."""
+    """What must be equal between the runs: the chosen candidate, and the hash and weights of each job."""
     report = json.loads((out / "report.json").read_text())
     weights = {path.parent.name: sha256_file(path) for path in sorted(out.glob("jobs/*/weights.safetensors"))}
     chosen = report["chosen"]
@@ -89,16 +90,16 @@ def read_outcome(out: Path) -> dict[str, Any]:
 
 
 def study(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Once in peace, once with ``kills`` kills."""
+    """Run once without interruption and once with ``kills`` kills, and compare the outcomes."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE, encoding="utf-8")
     seconds = wait_for_end(start(recipe, folder / "peace", folder / "peace-cache"))
     draw, out, moments = random.Random(seed), folder / "war", list[float]()
     while len(moments) < kills:
-        # Later starts have less left to do: short waits hit imports and the first stages, long ones what is left.
+        # A resumed run has less work left: short waits hit imports and the first stages, long waits the later stages.
         moment = draw.uniform(0, seconds) if len(moments) % 2 else draw.uniform(0, seconds / 3)
         if not kill_after(start(recipe, out, folder / "war-cache"), moment):
-            out = _make_new_run_folder(folder)  # it was finished: the rest of the kills meet a new run
+            out = _make_new_run_folder(folder)  # the run had finished: the remaining kills hit a new run
             continue
         moments.append(round(moment, 2))
         print(f"killed after {moment:.1f} s ({len(moments)} of {kills})", flush=True)
@@ -127,7 +128,7 @@ def study(kills: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def _make_new_run_folder(folder: Path) -> Path:
-    """A new run folder, the cache emptied."""
+    """Rename the cache, so that it is empty, and return the path of a new run folder."""
     cache = folder / "war-cache"
     cache.rename(folder / f"{cache.name}-{time.monotonic_ns()}")
     return folder / f"war{len(list(folder.glob('war*')))}"
@@ -144,7 +145,7 @@ def main() -> None:
     write_json(RESULTS, {"device": read_device_info(), **result})
     print(json.dumps(result, indent=2))
     if not (result["same_choice"] and result["bit_equal_weights"] and not result["jobs_finished_twice"]):
-        sys.exit("the killed run came out differently")
+        sys.exit("the killed run has a different outcome, or trained a finished job again; see the results above")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Is the search worth it? Successive halving against training every cascade, on a space of the quickstart's size.
+"""What does the search save, and what does it cost? Compares successive halving with training every cascade.
 
     python -m bench.suites.search.regret --seeds 0 1 2 --threads 1 --runs DIR
 
-Two assistants, six students, four cascades each: 24 leaves, whose common beginnings are trained once. For each seed all
-of them are trained, and then the search is run over the same cache: its jobs at the end are the same jobs, its rungs
-are trained for real, and its cost is the training seconds of every job that it asked for, cached or not. A job's
-seconds are its epochs times the median seconds an epoch of its network took in all jobs of that seed, so that a busy
-minute of the machine decides nothing. Milliseconds are those of the FP32 files with random weights. Every way of
-searching chooses by the same rule on validation clips; what is compared is the accuracy of its choice on the test
-clips. Random search draws leaves until the search's seconds are spent; its figure is the mean over 500 draws.
-Interrupted, the same command goes on. Writes bench/results/regret.jsonl (a row a seed) and docs/regret.md.
+The space has the quickstart's size: two assistants and six students, so four cascades for each student, 24 in total;
+jobs that cascades share are trained once. For each seed, all cascades are trained, and then the search runs on the same
+cache. Its final jobs are therefore already there; the jobs of its rungs are trained. Its cost is the training time of
+every job that it requested, cached or not. The seconds of a job are its epochs times the median seconds per epoch of
+its network over all jobs of that seed, so that a busy period of the machine has no effect. Milliseconds are those of
+the FP32 files with random weights.
+
+Every strategy chooses by the same rule on validation clips; the accuracies of their choices on the test clips are
+compared. Random search draws cascades until it has used as many seconds as the search; its number is the mean over 500
+draws. Interrupted runs resume with the same command. Writes bench/results/regret.jsonl (one row for each seed) and
+docs/regret.md.
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ from skd_bench.files import write_atomic
 from skd_bench.stats import mean_interval
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.trainer import predict
-from skd_edge.evaluation.evaluator import CandidateEvaluator
 from skd_edge.execution.job_graph import (
     JobFactory,
     TrainingJob,
@@ -40,14 +42,13 @@ from skd_edge.execution.job_graph import (
 from skd_edge.execution.local_executor import JobResult, LocalExecutor
 from skd_edge.execution.threads import configure_threads
 from skd_edge.labels.dataset import TrainingData, load_training_data
-from skd_edge.pipeline.console import RunConsole
-from skd_edge.pipeline.stages.benchmark_untrained import benchmark_untrained, median_ms
-from skd_edge.recipe.loader import load_recipe, resolved_yaml
-from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, open_cache
-from skd_edge.schedule.candidates import TEACHER_KEY
+from skd_edge.pipeline.context import RunContext, RunOptions, open_run
+from skd_edge.pipeline.stages.benchmark_untrained import measure_untrained
+from skd_edge.recipe.loader import load_recipe
+from skd_edge.run_folder import open_cache
+from skd_edge.schedule.candidates import TEACHER_KEY, median_ms
 from skd_edge.schedule.selection import CandidateMetrics, select_candidate
-from skd_edge.schedule.successive_halving import Search, truncate_job
+from skd_edge.schedule.successive_halving import Search, run_search, truncate_job
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/regret.jsonl", ROOT / "docs/regret.md"
@@ -64,28 +65,26 @@ Row = dict[str, Any]
 
 
 class Study:
-    """One seed: everything trained, then searched.
+    """One seed: trains all cascades, then runs the search.
 
     Args:
-        recipe: the space, to be halved.
-        run: where jobs are kept.
-        console: progress.
+        ctx: The run of a recipe with the search space.
     """
 
-    def __init__(self, recipe: Recipe, run: Run, console: RunConsole) -> None:
-        self.recipe, self.run, self.console = recipe, run, console
+    def __init__(self, ctx: RunContext) -> None:
+        self.recipe, self.run, self.console = ctx.recipe, ctx.run, ctx.console
+        recipe, run = ctx.recipe, ctx.run
         self.training_data: TrainingData = load_training_data(recipe, open_cache())
         self.executor = LocalExecutor(run, self.training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         self.job_factory = JobFactory(recipe, fingerprint_of(self.training_data))
-        scale = CandidateEvaluator(recipe, self.training_data.clips.classes, run.folder / "artefacts")
-        random = benchmark_untrained(recipe, run, scale, console)
+        random = measure_untrained(ctx, recipe).latency
         self.ms = {s.name: median_ms(random[f"{s.name} fp32"]) for s in recipe.students}
         self.budget = recipe.choice.budget_ms(median_ms(random[TEACHER_KEY]))
         self.done: dict[str, JobResult] = {}
         self.epoch_seconds: dict[str, float] = {}
 
     def train(self, jobs: Iterable[TrainingJob]) -> dict[str, JobResult]:
-        """Train what is not finished; all of these by hash."""
+        """Train the jobs that are not finished; returns the results of all of them by hash."""
         jobs = list(jobs)
         for job in jobs:
             if job.hash not in self.done:
@@ -94,7 +93,7 @@ class Study:
         return {n.hash: self._with_typical_seconds(self.done[n.hash]) for n in jobs}
 
     def _with_typical_seconds(self, result: JobResult) -> JobResult:
-        """With the seconds that its epochs take at its network's own pace, once that is known."""
+        """Replace the seconds by epochs times the typical seconds per epoch of the network, once these are known."""
         name = result.job.spec.learner.name
         return (
             replace(result, seconds=self.epoch_seconds[name] * result.job.spec.epochs)
@@ -103,7 +102,7 @@ class Study:
         )
 
     def _estimate_epoch_seconds(self) -> None:
-        """From the jobs so far, all of them whole: how long an epoch of each network takes."""
+        """Set the median seconds per epoch of each network, from all finished jobs."""
         by: dict[str, list[float]] = {}
         for result in self.done.values():
             by.setdefault(result.job.spec.learner.name, []).append(result.seconds / result.job.spec.epochs)
@@ -111,7 +110,7 @@ class Study:
         self.done = {h: self._with_typical_seconds(result) for h, result in self.done.items()}
 
     def compute_row(self) -> Row:
-        """What the seed says."""
+        """Train all cascades, run the search, and return the row of this seed."""
         student_jobs = {
             n.spec.path: n
             for n in build_recipe_job_graph(self.recipe, self.job_factory.fingerprint, self.recipe.students)
@@ -122,15 +121,8 @@ class Study:
         search = Search(
             self.job_factory, self.recipe.students, self.ms, self.training_data.clips.val.groups, self.run.record_event
         )
-        requested: dict[str, JobResult] = {}
-        steps = search.iter_job_batches()
-        tree = next(steps)
-        while True:
-            requested |= (done := self.train(tree))
-            try:
-                tree = steps.send(done)
-            except StopIteration:
-                break
+        results = run_search(search, lambda jobs: list(self.train(jobs).values()))
+        requested = {result.job.hash: result for result in results}
         test = {path: self._test_accuracy(job) for path, job in student_jobs.items()}
         spent = sum(f.seconds for f in requested.values())
         full = self._training_seconds(student_jobs.values())
@@ -175,13 +167,13 @@ class Study:
             )
         chosen = select_candidate(measured, self.recipe.choice, self.budget, self.training_data.clips.val.groups).chosen
         if chosen is None:
-            raise SystemExit("no student is within the budget: the space is not what this study is about")
+            raise SystemExit("no student is within the latency budget; raise choice.budget in SPACE")
         return tuple(chosen.split(">"))
 
     def _random_regret(
         self, student_jobs: dict[tuple[str, ...], TrainingJob], seconds: float, test: dict[Any, float], best: Any
     ) -> float:
-        """Mean regret of leaves drawn at random until the seconds are spent; one is always trained."""
+        """Mean regret of cascades drawn at random until the seconds are used; at least one is always drawn."""
         rng, regrets = np.random.default_rng(self.recipe.seed), []
         for _ in range(DRAWS):
             order, tried = [list(student_jobs)[i] for i in rng.permutation(len(student_jobs))], list[Any]()
@@ -196,13 +188,13 @@ class Study:
         return sum(self.done[h].seconds for h in {n.hash for n in topological_order(jobs)})
 
     def _test_accuracy(self, job: TrainingJob) -> float:
-        test = self.training_data.clips.test
+        test = self.training_data.clips.test.unseal()
         logits = predict(self.executor.load_network(job), test, self.executor.preprocess)
         return float((logits.argmax(1) == test.labels).mean())
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The page, from the committed rows."""
+    """Format the page from the committed rows."""
     ways = list(rows[0]["regret"])
 
     def mean(values: Sequence[float], template: str = "{:.2f}") -> str:
@@ -217,11 +209,13 @@ def table(rows: Sequence[Row]) -> str:
         f"Written by `bench/suites/search/regret.py`, from {len(rows)} seed(s): the quickstart's data and teacher, two "
         "assistants, six students, 24 cascades.",
         "",
-        "Regret: test accuracy of what exhaustive training chooses, less that of what this way chooses, in points; by "
-        "the same rule, on the same validation clips. Below 0: the way was luckier. The rules of the search (rungs of "
-        "a quarter, assistants to their end) were settled on seeds 0 and 1; the others are fresh.",
+        "Regret is the test accuracy of the candidate that exhaustive training chooses, minus that of the candidate "
+        "that this strategy chooses, in points. All strategies choose by the same rule on the same validation clips. A "
+        "negative regret is possible by chance. The rules of the search (the first rung trains a quarter of the "
+        "epochs; assistants are always trained completely) were decided on seeds 0 and 1; the other seeds are "
+        "independent.",
         "",
-        "| way | regret, points | share of the training seconds of all cascades |",
+        "| strategy | regret, points | share of the training seconds of all cascades |",
         "|---|---|---|",
     ]
     shares = {"search": "share", "always direct": "share_direct", "random, equal seconds": "share"}
@@ -230,7 +224,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(f"| {way} | {mean([r['regret'][way] for r in rows])} | {share} |")
     lines += [
         "",
-        f"Kendall's tau of validation accuracy at the rung against the end, six students: "
+        f"Kendall's tau between validation accuracy at the rung and at the end of training, for six students: "
         f"{mean([r['tau'] for r in rows])}. Intervals: 95 %, bootstrap over seeds.",
         "",
     ]
@@ -238,7 +232,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def load_rows() -> list[Row]:
-    """Committed rows, one a seed."""
+    """The committed rows, one for each seed."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
@@ -256,8 +250,8 @@ def main() -> None:
         if any(row["seed"] == seed for row in load_rows()):
             continue
         recipe = load_recipe("quickstart", [*SPACE, f"seed={seed}"])
-        with Run(options.runs / str(seed), resolved_yaml(recipe)) as run:
-            row = Study(recipe, run, RunConsole(Console())).compute_row()
+        with open_run(recipe, options.runs / str(seed), RunOptions(console=Console())) as ctx:
+            row = Study(ctx).compute_row()
         rows = sorted([*load_rows(), row], key=lambda r: int(r["seed"]))
         write_atomic(RESULTS, "".join(json.dumps(r) + "\n" for r in rows))
     if rows := load_rows():

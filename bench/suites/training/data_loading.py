@@ -1,12 +1,13 @@
-"""How fast clips come: scan + store against a bare PyAV loop, an epoch from the store against decoding, the loader.
+"""Measures how fast clips are scanned, stored and loaded, compared with decoding them in a simple PyAV loop.
 
     python -m bench.suites.training.data_loading [--root FOLDER_OF_VIDEOS]
 
-All are ratios of things measured in turn in one process tree on the same cores (interleaved, medians of rounds with
-their range), so that a busy machine slows both sides. Without --root the generated set is decoded. Writes
-bench/results/data_speed.json and the table in docs/data_speed.md. A few minutes on two cores.
+All numbers are ratios. Both sides are measured alternately in one process tree on the same cores, so that a busy
+machine slows both; each number is the median over rounds, with its range. Without --root the generated set is decoded.
+Writes bench/results/data_speed.json and docs/data_speed.md. Takes a few minutes on two cores.
 """
-# Worker processes import this file anew: what is heavy is imported where it is used, or both sides would start slowly.
+# Worker processes import this file again. Heavy imports are therefore inside functions; otherwise both sides start
+# slowly.
 
 from __future__ import annotations
 
@@ -36,11 +37,11 @@ ROUNDS, BATCH = 5, 32
 CLIPS, EPOCHS, STEPS = 400, 10, 40
 
 
-# ------------------------------------------------------------------------------------------ the bare loop
+# ------------------------------------------------------------------------------------------ the simple loop
 def decode_bare(paths: list[Path], frames: int, size: int) -> None:
-    """What one would write in ten lines: decode with PyAV, keep the frames at the middles, resize, to RGB.
+    """Decode videos in a simple PyAV loop: select the frames in the middle of equal parts, resize, convert to RGB.
 
-    One thread a process, as in the store's (threads of the scaler take a larger share of a busy core).
+    It uses one thread in each process, as the store does; with more threads it would get more of a busy machine.
     """
     for path in paths:
         with av.open(str(path)) as container:
@@ -56,7 +57,7 @@ def decode_bare(paths: list[Path], frames: int, size: int) -> None:
 
 
 def decode_bare_on_all_cores(paths: list[Path], frames: int, size: int) -> None:
-    """The same on every core; processes are started as the store's are."""
+    """Run `decode_bare` on all cores, with processes that are started as those of the store."""
     context = get_context("spawn")
     workers = [context.Process(target=decode_bare, args=(paths[i::CORES], frames, size)) for i in range(CORES)]
     for worker in workers:
@@ -74,7 +75,7 @@ def time_call(work: Callable[[], object]) -> float:
 
 
 def core_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """CPU seconds of this process and of its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -82,7 +83,12 @@ def core_seconds() -> float:
 def compare_times(
     title: str, one: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS
 ) -> dict[str, Any]:
-    """How many times as long ``other`` takes as ``one``; the order alternates."""
+    """Time two calls alternately.
+
+    Returns:
+        ``ratio`` (median seconds of ``other`` divided by those of ``one``, round by round), its ``range``, and median
+        ``seconds`` and ``core_seconds`` of both.
+    """
     found: list[float] = []
     seconds: tuple[list[float], list[float]] = ([], [])
     cores: tuple[list[float], list[float]] = ([], [])
@@ -102,13 +108,13 @@ def compare_times(
 
 
 def private_mib() -> float:
-    """Memory that is this process's own: pages of a mapped file are the system's."""
+    """Private memory of this process in MiB, without the pages of memory-mapped files."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
 def compare_scan(listed: ClipListing, sampling: Sampling, preprocess: Preprocessing, folder: Path) -> dict[str, Any]:
-    """The bare loop's time divided by the store's: 1 where they are equally fast."""
+    """The time of the bare loop divided by that of scan and store; 1 means equally fast."""
     from skd_edge.data.store.clip_store import ensure_store
 
     paths = [e.path for e in listed.entries]
@@ -123,12 +129,12 @@ def compare_scan(listed: ClipListing, sampling: Sampling, preprocess: Preprocess
 
 
 def compare_epoch(clips: ClipSplit, paths: list[Path], sampling: Sampling, preprocess: Preprocessing) -> dict[str, Any]:
-    """One epoch of batches from the store, in random order, against decoding the same clips, both on one core."""
+    """Compare one epoch of random batches from the store with decoding the same clips, both on one core."""
     order = np.random.default_rng(0).permutation(len(clips))
 
     def epoch() -> None:
         for first in range(0, len(order), BATCH):
-            clips.clips[order[first : first + BATCH]].sum()  # every byte is touched
+            clips.clips[order[first : first + BATCH]].sum()  # reads every byte
 
     return compare_times(
         "store, decoding:", epoch, lambda: decode_bare(paths, sampling.frames, preprocess.width), rounds=3
@@ -136,7 +142,7 @@ def compare_epoch(clips: ClipSplit, paths: list[Path], sampling: Sampling, prepr
 
 
 def compare_decoders(paths: list[Path], sampling: Sampling, preprocess: Preprocessing) -> dict[str, Any] | None:
-    """How many times as fast torchcodec decodes as PyAV, on one core; None where it cannot be loaded."""
+    """Compare torchcodec with PyAV on one core: a ratio of 2 is twice as fast; None if it cannot be loaded."""
     from skd_bench.errors import UserError
     from skd_bench.video.clip import decode_clip
     from skd_edge.data.store.torchcodec import decode_with_torchcodec, require_torchcodec
@@ -154,7 +160,7 @@ def compare_decoders(paths: list[Path], sampling: Sampling, preprocess: Preproce
 
 
 def measure_batch_share(cache: Path) -> dict[str, Any]:
-    """The share of the quickstart's training step that goes into its batch: view, shift, normalise."""
+    """The share of the quickstart's training step that is spent on preparing its batch: view, shift, normalise."""
     import torch
 
     from skd_edge.data.augmentation import augment_batch
@@ -164,7 +170,7 @@ def measure_batch_share(cache: Path) -> dict[str, Any]:
     from skd_edge.models.builder import build_network
     from skd_edge.recipe.loader import load_recipe
 
-    print(f"the quickstart's step, {STEPS} times", flush=True)
+    print(f"timing {STEPS} training steps of the quickstart", flush=True)
     recipe = load_recipe("quickstart", ["data.train=320", "data.val=20", "data.test=20"])  # a step sees one batch
     clips, (_, preprocess) = load_training_data(recipe, cache).clips.train, inference_preprocessing(recipe.clip)
     network = build_network(recipe.students[0], classes=10, clip=recipe.clip, seed=0)
@@ -200,7 +206,7 @@ def measure_batch_share(cache: Path) -> dict[str, Any]:
 
 
 def measure_memory(clips: ClipSplit, preprocess: Preprocessing) -> dict[str, Any]:
-    """Private memory after each of ten epochs of augmented batches, MiB."""
+    """Private memory in MiB after each of ten epochs of augmented batches."""
     from skd_edge.data.augmentation import augment_batch
     from skd_edge.recipe.sections import AugmentationSettings
 
@@ -215,9 +221,9 @@ def measure_memory(clips: ClipSplit, preprocess: Preprocessing) -> dict[str, Any
     return {"mib": found, "grew": round(found[-1] - found[1], 1)}
 
 
-# ------------------------------------------------------------------------------------------ all of it
+# ------------------------------------------------------------------------------------------ command and page
 def list_videos(root: Path | None, clips: int, folder: Path) -> ClipListing:
-    """Videos of a folder, or a generated set of 112x112 pixels, as training clips."""
+    """List videos of a folder as training clips; without a folder, of a set generated at 112x112 pixels."""
     from skd_edge.data.sources.listing import VIDEO_SUFFIXES, ClipEntry, ClipListing
     from skd_edge.data.sources.synthetic import generate_dataset
     from skd_edge.recipe.data import GeneratedData
@@ -226,15 +232,15 @@ def list_videos(root: Path | None, clips: int, folder: Path) -> ClipListing:
         root = folder / "generated"
         generate_dataset(root, GeneratedData(kind="generated", train=clips, val=10, test=10, frames=40, size=112), 0)
     videos = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    videos = videos[:: max(len(videos) // clips, 1)][:clips]  # of the whole folder, not of its first class
+    videos = videos[:: max(len(videos) // clips, 1)][:clips]  # spread over the whole folder, not only its first class
     return ClipListing(("a",), tuple(ClipEntry(p, f"{i}", "a", "train", f"{i}") for i, p in enumerate(videos)), "")
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and write the results and the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--root", type=Path, help="a folder of videos; else a generated set")
-    parser.add_argument("--clips", type=int, default=CLIPS, help="at most so many")
+    parser.add_argument("--root", type=Path, help="a folder of videos; default: a generated set")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="the largest number of clips to use")
     options = parser.parse_args()
     from skd_bench.device.info import read_device_info
     from skd_bench.files import write_atomic, write_json
@@ -248,9 +254,9 @@ def main() -> None:
         found: dict[str, Any] = {"device": read_device_info(), "cores": CORES, "load": os.getloadavg()[0]}
         found |= {"clips": len(listed.entries), "videos": str(options.root.name if options.root else "generated")}
         found["scan"] = compare_scan(listed, sampling, preprocess, folder / "cache")
-        store, card = ensure_store(listed, sampling, preprocess, folder / "cache")
+        store, store_info = ensure_store(listed, sampling, preprocess, folder / "cache")
         pixels = np.load(store / "clips.npy", mmap_mode="r")
-        clips = _make_clip_split("train", list(listed.entries), pixels, card["hash"], ("a",))
+        clips = _make_clip_split("train", list(listed.entries), pixels, store_info["hash"], ("a",))
         found["epoch"] = compare_epoch(clips, [e.path for e in listed.entries], sampling, preprocess)
         found["memory"] = measure_memory(clips, preprocess)
         found["torchcodec"] = compare_decoders([e.path for e in listed.entries[::2]], sampling, preprocess)
@@ -261,50 +267,52 @@ def main() -> None:
 
 
 def page(found: dict[str, Any]) -> str:
-    """docs/data_speed.md."""
+    """Format docs/data_speed.md; every number comes from the results."""
     scan, epoch, step, grew = found["scan"], found["epoch"], found["step"], found["memory"]
     store_seconds, bare_seconds = scan["core_seconds"]
     rows = (
         (
-            "scan + store, share of a bare PyAV loop's speed",
+            "speed of scan + store as a share of a bare PyAV loop's",
             ">= 85 %",
             _format_range(scan["ratio"], scan["range"], 100, " %"),
         ),
         (
-            "the same in core-seconds, whatever else the machine does",
+            "the same in core-seconds, independent of the machine's load",
             ">= 85 %",
             f"{100 * bare_seconds / store_seconds:.3g} %",
         ),
         (
-            "an epoch from the store, times as fast as decoding it",
+            "an epoch from the store: how many times as fast as decoding it",
             ">= 20",
             _format_range(epoch["ratio"], epoch["range"], 1),
         ),
         (
-            "share of a training step spent on its batch",
+            "share of a training step spent on preparing its batch",
             "<= 5 %",
             _format_range(step["share"], step["range"], 100, " %"),
         ),
-        ("private memory, from the second to the tenth epoch", "flat", f"{grew['grew']:+.1f} MiB"),
+        ("growth of private memory from the second to the tenth epoch", "none", f"{grew['grew']:+.1f} MiB"),
     )
     if other := found["torchcodec"]:
-        measured = f"{_format_range(other['ratio'], other['range'], 1)} (with PyAV's own FFmpeg, the same frames)"
-        rows += (("torchcodec, times as fast as PyAV", "none", measured),)
+        measured = (
+            f"{_format_range(other['ratio'], other['range'], 1)} (it uses PyAV's FFmpeg and gives the same frames)"
+        )
+        rows += (("torchcodec: how many times as fast as PyAV", "none", measured),)
     return f"""\
-# How fast clips come
+# How fast clips are loaded
 
 Written by `python -m bench.suites.training.data_loading`; do not edit by hand.
 {found["clips"]} videos ({found["videos"]}),
-8 frames of 112x112 each, {found["cores"]} cores, load {found["load"]:.1f} when it began. Ratios of things measured in
-turn; in brackets the range over the rounds.
+8 frames of 112x112 each, {found["cores"]} cores, load {found["load"]:.1f} at the start. Both sides of each ratio were
+measured alternately; the range over the rounds is in brackets.
 
 | what | goal | measured |
 |---|---|---|
 {chr(10).join(f"| {title} | {goal} | {measured} |" for title, goal, measured in rows)}
 
-The bare loop decodes every frame with PyAV on the same cores, keeps eight and resizes them with the same scaler; it
-checks nothing and keeps nothing. The step is the quickstart's, of {step["step"]}: {step["milliseconds"][0]:.1f} of
-{step["milliseconds"][1]:.1f} ms.
+The bare loop decodes every frame with PyAV on the same cores, selects eight and resizes them with the same scaler; it
+does not check or store anything. The training step is the quickstart's, of {step["step"]}: preparing the batch takes
+{step["milliseconds"][0]:.1f} of {step["milliseconds"][1]:.1f} ms.
 """
 
 

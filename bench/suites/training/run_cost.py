@@ -1,14 +1,14 @@
-"""What a run costs: seconds by what they were spent on, peak memory, what `plan` had said, and the same run once more.
+"""Measures what a run costs: seconds by stage, peak memory, the estimate of `plan`, and a second, resumed run.
 
     python -m bench.suites.training.run_cost quickstart
     HUMAN_MOTION=/path/to/human_motion python -m bench.suites.training.run_cost human_motion --runs /tmp/runs
 
-Asks `plan` with an empty cache, then runs `skd-edge compress` in a process of its own, then again with everything
-there. Memory is the summed proportional set size (PSS, Linux) of its process tree, sampled once a second. Where the
-seconds went is read from the journal; book-keeping is what is left when the weighing, the clips, the jobs' own seconds
-(labels included), export and measurement are taken away: imports, journal, checkpoints, cache, scoring the test clips,
-bundle, report. Goals: book-keeping at most 3 %, the second run under 5 s, the estimate within 25 %. A row a recipe in
-bench/results/run_cost.json; docs/run_cost.md is written from all of them.
+Calls `plan` with an empty cache, then runs `skd-edge compress` in its own process, then runs it again with all results
+cached. Memory is the summed proportional set size (PSS, Linux) of the process tree, sampled once a second. The journal
+gives the seconds of each stage: the benchmark of untrained files, the clips, the jobs (labels included), and export
+with measurement. Book-keeping is the rest: imports, journal, checkpoints, cache, evaluation on the test clips, bundle
+and report. Goals: book-keeping at most 3 %, the second run under 5 s, the estimate within 25 %. Writes one row for each
+recipe to bench/results/run_cost.json, and docs/run_cost.md from all rows.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from skd_edge.run_folder import read_journal
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS, TABLE = ROOT / "bench/results/run_cost.json", ROOT / "docs/run_cost.md"
 JOB_EVENTS = {"job_started", "job_finished", "job_cached"}
+PART_TITLES = {"weighing untrained files": "benchmark of untrained files"}  # JSON key -> name in the table
 Json = dict[str, Any]
 
 
 def list_process_tree(root: int) -> list[int]:
-    """A process and all that come from it."""
+    """The ids of a process and all its descendants (Linux)."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -52,7 +53,7 @@ def list_process_tree(root: int) -> list[int]:
 
 
 def pss_kb(pid: int) -> int:
-    """Memory of one process, shared pages divided among those that share them; 0 when it has ended."""
+    """PSS of one process in KiB (shared pages are divided among the processes that share them); 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -61,7 +62,7 @@ def pss_kb(pid: int) -> int:
 
 
 def run_compress(recipe: str, out: Path) -> tuple[float, int]:
-    """Seconds of one ``skd-edge compress``, and the peak memory of its processes in MiB."""
+    """Run ``skd-edge compress`` and return its seconds and the peak memory of its processes in MiB."""
     command = [sys.executable, "-m", "skd_edge.cli", "compress", recipe, "--out", str(out)]
     began, peak, last_sample = time.monotonic(), 0, 0.0
     with subprocess.Popen(command) as process:
@@ -75,7 +76,7 @@ def run_compress(recipe: str, out: Path) -> tuple[float, int]:
 
 
 def split_seconds(events: list[Json]) -> dict[str, float]:
-    """Seconds of a run's journal, by what they were spent on; what is not in it is book-keeping."""
+    """Seconds of each stage, from a run's journal; all other seconds of the run are book-keeping."""
     at = [datetime.fromisoformat(e["time"]).timestamp() for e in events]
 
     def last(wanted: set[str]) -> int:
@@ -84,6 +85,7 @@ def split_seconds(events: list[Json]) -> dict[str, float]:
     clips = last({"clips"})
     benchmark_end = max(i for i, e in enumerate(events[:clips]) if e["event"] == "measured")
     last_job, measured = last(JOB_EVENTS), last({"measured"})
+    # The keys are those of bench/results/run_cost.json; "weighing" is the benchmark of untrained files.
     return {
         "weighing untrained files": at[benchmark_end] - at[0],
         "clips": at[clips] - at[benchmark_end],
@@ -93,9 +95,9 @@ def split_seconds(events: list[Json]) -> dict[str, float]:
 
 
 def study(name: str, runs: Path) -> Json:
-    """One recipe: planned, run, run again."""
+    """Plan a recipe, run it, and run it again; returns its row."""
     if (runs / name).exists():
-        sys.exit(f"{runs / name} is there already: what it cost cannot be seen any more; give another --runs")
+        sys.exit(f"{runs / name} already exists, so the cost of a new run cannot be measured; choose another --runs")
     recipe = load_recipe(name)
     expected = plan(recipe, runs / name)
     seconds, peak = run_compress(name, runs / name)
@@ -116,12 +118,12 @@ def study(name: str, runs: Path) -> Json:
 
 
 def table(rows: list[Json]) -> str:
-    """The page."""
+    """Format the page from all rows."""
     lines = [
         "# What a run costs",
         "",
         "Regenerate: `python -m bench.suites.training.run_cost quickstart`, then `... human_motion`.",
-        "One run each, with an empty cache, seed 0; memory is the summed PSS of all processes.",
+        "One run for each recipe, with an empty cache and seed 0; memory is the summed PSS of all processes.",
         "",
         "| | " + " | ".join(r["recipe"] for r in rows) + " |",
         "|---|" + "---|" * len(rows),
@@ -130,29 +132,32 @@ def table(rows: list[Json]) -> str:
     def line(title: str, cells: list[str]) -> None:
         lines.append(f"| {title} | {' | '.join(cells)} |")
 
-    line("seconds in all", [f"{r['seconds']:.0f}" for r in rows])
+    line("total seconds", [f"{r['seconds']:.0f}" for r in rows])
     for part in rows[0]["parts"]:
-        line(f"- {part}", [f"{r['parts'][part]:.0f} ({r['parts'][part] / r['seconds']:.1%})" for r in rows])
-    line("`plan` had said, s", [f"{r['planned']:.0f} ({r['planned'] / r['seconds'] - 1:+.0%})" for r in rows])
+        title = PART_TITLES.get(part, part)
+        line(f"- {title}", [f"{r['parts'][part]:.0f} ({r['parts'][part] / r['seconds']:.1%})" for r in rows])
+    line("estimate of `plan`, s", [f"{r['planned']:.0f} ({r['planned'] / r['seconds'] - 1:+.0%})" for r in rows])
     line(
-        "of that training, s",
+        "of which training, s",
         [
             f"{r['planned_training']:.0f} ({r['planned_training'] / r['parts']['training, labels'] - 1:+.0%})"
             for r in rows
         ],
     )
-    line("the same command again, s", [f"{r['again']:.1f}" for r in rows])
+    line("the same command again (resumed), s", [f"{r['again']:.1f}" for r in rows])
     line("peak memory, MiB", [str(r["peak_pss_mib"]) for r in rows])
     line("device", [f"{r['device']['cpu']}, {r['device']['cores_usable']} cores" for r in rows])
     return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    """Run, add, write."""
+    """Run the recipes, and write the rows and the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("recipes", nargs="+", help="names of shipped recipes, or recipe files")
-    parser.add_argument("--runs", type=Path, help="where run folders and cache are kept; default: a temporary folder")
-    parser.add_argument("--again", action="store_true", help="only the run with everything there, in --runs once more")
+    parser.add_argument("--runs", type=Path, help="folder for run folders and cache; default: a temporary folder")
+    parser.add_argument(
+        "--again", action="store_true", help="measure only the second run, in the same --runs as before"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         runs = options.runs or Path(temporary)

@@ -1,9 +1,9 @@
-"""What a step of a job costs beyond its network: losses, data, optimiser, as shares of the network's own time.
+"""Measures what a training step costs besides the network: losses, data and optimiser, relative to the network's time.
 
     python -m bench.suites.training.step_cost
 
-Students of recipes/human_motion.yaml, taught by its teacher, on random clips of its size (a step's time depends on
-shapes alone). The parts are timed in turns, so that a slow minute slows all of them. Writes
+Students of recipes/human_motion.yaml, trained with its teacher on random clips of its size (the time of a step depends
+on shapes only). The parts are timed alternately, so that a slow period of the machine affects all of them. Writes
 bench/results/step_cost.json and docs/step_cost.md.
 """
 
@@ -23,7 +23,7 @@ import torch
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
@@ -39,7 +39,7 @@ CLASSES, CLIPS, WARM, GOAL = 10, 256, 3, 0.15
 
 
 def make_job_spec(recipe: Recipe, learner: NetworkSpec, **changes: object) -> JobSpec:
-    """A student's job with the recipe's settings; the names of its inputs do not matter here."""
+    """A student's job with the recipe's settings; the names of its inputs have no effect here."""
     spec = JobSpec(
         learner=learner,
         role="student",
@@ -61,17 +61,17 @@ def make_job_spec(recipe: Recipe, learner: NetworkSpec, **changes: object) -> Jo
 
 
 def make_random_clips(recipe: Recipe) -> ClipDataset:
-    """Random clips of the stored size; one set stands for all splits."""
+    """Random clips of the stored size; all splits have the same clips."""
     rng = np.random.default_rng(0)
     clip = inference_preprocessing(recipe.clip)[1]
     pixels = rng.integers(0, 256, (CLIPS, recipe.clip.frames, clip.height, clip.width, 3), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, CLIPS)
     drawn = ClipSplit(np.arange(CLIPS), pixels, labels, np.arange(CLIPS), tuple(map(str, range(CLIPS))), "noise")
-    return ClipDataset(tuple(map(str, range(CLASSES))), drawn, drawn, drawn, (), "")
+    return ClipDataset(tuple(map(str, range(CLASSES))), drawn, drawn, SealedSplit(drawn), (), "")
 
 
 def build_timed_parts(recipe: Recipe, student: NetworkSpec, folder: Path) -> dict[str, Callable[[], object]]:
-    """What is timed: the network alone, one batch of data, a step on labels, and a step of the method."""
+    """The timed parts: the network alone, one batch of data, a step on labels, and a step of the method."""
     clips, preprocess = make_random_clips(recipe), inference_preprocessing(recipe.clip)[1]
     spec = make_job_spec(recipe, student)
     targets = np.random.default_rng(1).dirichlet(np.ones(CLASSES), CLIPS).astype(np.float32)
@@ -107,7 +107,9 @@ def build_timed_parts(recipe: Recipe, student: NetworkSpec, folder: Path) -> dic
         _wait()
 
     def step(trainer: Trainer, with_teacher: bool) -> None:
-        trainer.step = trainer.total_steps - 1  # behind the curriculum: every substage, head and logits
+        trainer.step = (
+            trainer.total_steps - 1
+        )  # after the curriculum: all substages, the head and the logits are trained
         trainer._train_step(index, 0, teacher_out if with_teacher else None)
         _wait()
 
@@ -125,7 +127,7 @@ def _wait() -> None:
 
 
 def study(recipe: Recipe, student: NetworkSpec, rounds: int) -> dict[str, object]:
-    """Milliseconds of each part (median over rounds) and shares of the network's time, round by round."""
+    """Median milliseconds of each part, and quartiles of its time relative to the network, round by round."""
     with tempfile.TemporaryDirectory() as folder:
         parts = build_timed_parts(recipe, student, Path(folder))
         times: dict[str, list[float]] = {name: [] for name in parts}
@@ -152,14 +154,17 @@ def study(recipe: Recipe, student: NetworkSpec, rounds: int) -> dict[str, object
 
 
 def table(rows: list[dict[str, object]], device_info: dict[str, object], threads: int) -> str:
-    """Markdown."""
+    """Format the page as Markdown."""
     lines = [
         "# What a step costs",
         "",
-        "`python -m bench.suites.training.step_cost`. Network: the student's forward, loss and backward. The other",
-        "columns are shares of that time: reading and augmenting the batch; all that a step on labels adds (data,",
-        "optimiser, average of the weights); all that a step of the method adds (also the teacher's kept answers, the",
-        "losses, the projectors). Median over rounds of the ratio within a round, quartiles in brackets.",
+        "Regenerate: `python -m bench.suites.training.step_cost`",
+        "",
+        "Network is the time of the student's forward pass, loss and backward pass. The other columns are relative to",
+        "that time: reading and augmenting the batch; everything that a step on labels adds (data, optimiser, average",
+        "of the weights); everything that a step of the method adds (in addition the cached teacher outputs, the",
+        "losses and the projectors). Each number is the median over rounds of the ratio within a round, with quartiles",
+        "in brackets.",
         f"The goal for a step of the method is at most {GOAL:.0%}.",
         "",
         "| student | network, ms | data | step on labels adds | step of the method adds |",
@@ -187,12 +192,12 @@ def table(rows: list[dict[str, object]], device_info: dict[str, object], threads
 
 
 def main() -> None:
-    """Measure every student and the assistants, write."""
+    """Measure all students and assistants, and write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
-        "--set", action="append", default=[], dest="sets", help="a setting of the recipe, as compress has it"
+        "--set", action="append", default=[], dest="sets", help="a setting of the recipe, as in skd-edge compress"
     )
     parser.add_argument("--only", nargs="*", help="names of networks; default: every student and assistant")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What became of every operator where OpenVINO runs the file: its own graph, not ONNX Runtime's."""
+"""Operator profiles of a file on OpenVINO, whose executed graph differs from ONNX Runtime's."""
 
 from __future__ import annotations
 
@@ -36,22 +36,23 @@ _DATA_MOVEMENT_OPERATORS = frozenset(
 )
 _POINTWISE_OPERATORS = frozenset({"Subgraph", "Eltwise", "FakeQuantize", "Convert"})
 _TYPES = {"u8": "int8", "i8": "int8", "f16": "fp16", "bf16": "bf16", "f32": "fp32", "f64": "fp64"}
-_CACHE_VERSION = 1  # raised when what is written changes
+_CACHE_VERSION = 1  # raise it when the content of the cache file changes
 
 
 def profile_with_openvino(path: Path | str) -> dict[str, Any]:
-    """``operators`` and ``fates`` of a file as OpenVINO runs it, found once and kept beside it.
+    """Profile a file on OpenVINO; the result is cached beside the file.
 
     Args:
-        path: An ONNX file; what is found goes to ``<stem>.openvino.json``.
+        path: An ONNX file; the cache file is ``<stem>.openvino.json``.
 
     Returns:
-        ``operators``: how often each kind computes, by its type ("Convolution u8"), most first; what only moves bytes
-        is left out, because the graph does not say whether it is done in place. ``fates``: those, and moves that took
-        time; see `skd_export.analysis.operator_profile.Fate`, as plain mappings.
+        ``operators``: how often each operator computes in each type ("Convolution u8"), most frequent first. Operators
+        that only move bytes are not counted, because the graph does not show whether they run in place. ``fates``: the
+        profiles of these operators and of moves that took time, as plain mappings (see
+        `skd_export.analysis.operator_profile.OperatorProfile`).
 
     Raises:
-        UserError: OpenVINO is missing, or cannot run the file.
+        UserError: OpenVINO is missing, or cannot load or run the file.
     """
     path = Path(path)
     cache_file = path.with_suffix(".openvino.json")
@@ -77,31 +78,26 @@ def profile_with_openvino(path: Path | str) -> dict[str, Any]:
 
 
 def _measure_executed_nodes(session: OpenVinoSession) -> list[ExecutedLayer]:
-    """What ran, with the microseconds of a query after warm-up; the plugin's own figures are means of all queries."""
+    """Executed layers with their microseconds for one query, warm-up excluded.
+
+    OpenVINO reports means over all queries so far, so the warm-up's share is subtracted.
+    """
     clip = make_random_clip(session)
     for _ in range(_WARMUP_RUNS):
         session.run(clip)
     warmup = session.executed_layers()
     for _ in range(_PROFILED_RUNS):
         session.run(clip)
-    measured = [
-        replace(
-            e,
-            microseconds=max(
-                (e.microseconds * (_WARMUP_RUNS + _PROFILED_RUNS) - before.microseconds * _WARMUP_RUNS)
-                / _PROFILED_RUNS,
-                0.0,
-            ),
-        )
-        for e, before in zip(session.executed_layers(), warmup, strict=True)
-    ]
-    return [
-        e for e in measured if e.microseconds or e.kind not in _DATA_MOVEMENT_OPERATORS
-    ]  # the others are of constants, or in place
+    measured = []
+    for layer, before in zip(session.executed_layers(), warmup, strict=True):
+        total = layer.microseconds * (_WARMUP_RUNS + _PROFILED_RUNS) - before.microseconds * _WARMUP_RUNS
+        measured.append(replace(layer, microseconds=max(total / _PROFILED_RUNS, 0.0)))
+    # Data movement that took no time was done in place, or once for constants.
+    return [layer for layer in measured if layer.microseconds or layer.kind not in _DATA_MOVEMENT_OPERATORS]
 
 
 def _classify_computation(node: ExecutedLayer) -> str:
-    """As `Fate.ran` has it: pointwise work between integers and floats is a conversion."""
+    """The value of `OperatorProfile.ran`. A pointwise operator between integers and floats is a conversion."""
     compute_type, output_type = _TYPES.get(node.precision), _TYPES.get(node.output_precision)
     if (
         node.kind in _POINTWISE_OPERATORS

@@ -1,4 +1,4 @@
-"""What became of every operator: what ONNX Runtime really ran, node by node, and how much of the time it took."""
+"""Operator profiles: which nodes ONNX Runtime executes, in which type, and how long each takes."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _TYPES = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8", "
 
 @dataclass(frozen=True)
 class OperatorProfile:
-    """One node as it ran.
+    """One executed node.
 
     Attributes:
         node: Its name in the optimised graph.
-        op: Its kind there; a fused kernel has a kind of its own.
-        ran: ``int8``, ``fp16``, ``fp32`` (the type it computed in), ``converted`` (between floats and integers),
-            ``reformatted`` (bytes moved, nothing computed) or ``other`` (shapes, indices).
-        microseconds: Median of a few runs of one clip; with the profiler's own cost.
+        op: Its operator there; fused kernels have operator names of their own.
+        ran: The type it computed in (``int8``, ``fp16``, ``fp32``, ...), ``converted`` (between floats and integers),
+            ``reformatted`` (data movement without computation) or ``other`` (shapes, indices).
+        microseconds: Median over a few runs of one clip, including the profiler's overhead.
     """
 
     node: str
@@ -58,18 +58,21 @@ class OperatorProfile:
 
 
 def profile_operators(path: Path | str) -> list[OperatorProfile]:
-    """Run one clip of noise with ONNX Runtime's profiler on one thread, and say of each node what ran.
+    """Run one clip of random numbers with ONNX Runtime's profiler on one thread.
 
-    An INT8 convolution that fell back shows as a ``Conv`` that ran in ``fp32``. On CPUs FP16 convolutions are widened:
-    they show as ``fp32`` between casts.
+    An INT8 convolution that fell back appears as a ``Conv`` that ran in ``fp32``. On CPUs, FP16 convolutions are
+    converted: they appear as ``fp32`` between casts.
 
     Args:
-        path: An ONNX file whose input has an open batch.
+        path: An ONNX file; dynamic dimensions of its inputs are set to 1.
+
+    Returns:
+        One profile for each executed node.
 
     Raises:
         UserError: ONNX Runtime cannot load or run the file.
     """
-    with tempfile.TemporaryDirectory(prefix="skd-fates-") as folder:
+    with tempfile.TemporaryDirectory(prefix="skd-profile-") as folder:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.intra_op_num_threads = 1
@@ -82,16 +85,20 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
             for _ in range(_WARMUP_RUNS + _PROFILED_RUNS):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        except (RuntimeError, ValueError) as error:  # what onnxruntime raises derives from these
+        except (RuntimeError, ValueError) as error:  # the base classes of onnxruntime's errors
             raise UserError(f"ONNX Runtime cannot run {path}: {str(error).splitlines()[0]}") from error
     return _parse_profiler_events(events)
 
 
 def group_by_operator(profiles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Nodes of one kind and fate together: ``op``, ``ran``, ``nodes`` and ``share`` of the time; the longest first.
+    """Group profiles with the same operator and the same ``ran``.
 
     Args:
-        profiles: As `Fate` has them, as plain mappings.
+        profiles: `OperatorProfile` as plain mappings.
+
+    Returns:
+        For each group ``op``, ``ran``, ``nodes`` (how many) and ``share`` of the total time in 0..1; the largest share
+        first.
     """
     groups: dict[tuple[str, str], list[float]] = {}
     for profile in profiles:

@@ -1,4 +1,4 @@
-"""How a file's answers differ from the trained network's, and whether that is within bounds."""
+"""Parity: how far a file's logits are from the trained network's, and whether that is within bounds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MAX_FLIPS = 20
 
 @dataclass(frozen=True)
 class ParityBounds:
-    """What a file may differ by.
+    """How far a file may be from the trained network.
 
     Attributes:
-        fp32_relative: FP32: largest difference over largest logit. Agreement must be perfect besides.
+        fp32_relative: FP32: largest difference divided by the largest logit. In addition, all top classes must agree.
         fp16_agreement: FP16: share of clips with the same top class, in 0..1.
-        int8_agreement: INT8: share of clips with the same top class, in 0..1 ...
-        int8_drop: ... or the accuracy that may be lost, in points. One of the two is enough.
+        int8_agreement: INT8: share of clips with the same top class, in 0..1. This bound or the next one is enough.
+        int8_drop: INT8: loss of accuracy, in percentage points.
     """
 
     fp32_relative: float = 1e-4
@@ -41,12 +41,12 @@ def compute_torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Float
         UserError: The network is in train mode, or there are no clips.
     """
     if any(module.training for module in network.modules()):
-        raise UserError("the network is in train mode: call network.eval() before comparing its answers")
+        raise UserError("the network is in train mode: call network.eval() before computing its logits")
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     with torch.inference_mode():
         rows = [network(torch.from_numpy(batch).to(device)).float().cpu().numpy() for batch in batches]
     if not rows:
-        raise UserError("there are no clips to compare answers on")
+        raise UserError("there are no clips to compute logits for; pass at least one batch")
     return np.concatenate(rows)
 
 
@@ -58,18 +58,19 @@ def compute_parity(
     Args:
         reference_logits: ``(N, C)``, N >= 1: the trained network.
         candidate_logits: ``(N, C)``: the exported file, on the same clips in the same order.
-        labels: N class indices, or None where the truth is unknown.
+        labels: N class indices, or None if the true classes are unknown.
 
     Returns:
-        JSON-ready: ``n``; ``max_abs`` and ``mean_abs`` difference; ``relative`` (``max_abs`` over the reference's
-        largest logit); ``cosine`` (mean over clips, 1 is the same direction); ``spread`` (how far the reference's
-        logits move from clip to clip, over its largest logit: near 0 the network ignores its input and parity proves
-        nothing); ``agreement`` of top classes in 0..1; ``flips``, at most 20, surest first, each with ``clip``,
-        ``reference``, ``candidate``, ``margin`` (by how much the reference preferred its own) and ``label``;
-        ``accuracy_drop`` in points, negative where the candidate is better, None without labels.
+        A mapping of JSON types: ``n``; ``max_abs`` and ``mean_abs`` difference; ``relative`` (``max_abs`` divided by
+        the reference's largest logit); ``cosine`` (mean over clips; 1 is the same direction); ``spread`` (how much the
+        reference's logits vary between clips, divided by its largest logit; near 0 the network ignores its input, and
+        parity proves nothing); ``agreement`` of top classes in 0..1; ``flips``, at most 20, largest margin first, each
+        with ``clip``, ``reference``, ``candidate``, ``margin`` (the reference's logit of its own class minus that of
+        the candidate's class) and ``label``; ``accuracy_drop`` in percentage points, negative if the candidate is
+        better, None without labels.
 
     Raises:
-        UserError: Shapes differ, there are no clips, or a logit is NaN or infinite (names the clip).
+        UserError: Shapes differ, there are no clips, or a logit is NaN or infinite (the message names the clip).
     """
     reference = _check_logits(reference_logits, "the network")
     candidate = _check_logits(candidate_logits, "the exported file")
@@ -100,26 +101,28 @@ def compute_parity(
 
 
 def find_violated_bound(parity: Mapping[str, Any], precision: str, bounds: ParityBounds | None = None) -> str | None:
-    """Why a file is outside the bounds of its precision, in words, or None when it is within them.
+    """Check a file against the bounds of its precision.
 
     Args:
-        parity: From `parity`.
+        parity: A result of `compute_parity`.
         precision: ``fp32``, ``fp16``, ``int8`` or ``int8-trt``.
-        bounds: The default ones when None.
+        bounds: None: the defaults.
+
+    Returns:
+        The reason why the file is outside its bounds, or None if it is within them.
 
     Raises:
-        ValueError: The precision is not known.
+        ValueError: The precision is unknown.
     """
     bounds = bounds or ParityBounds()
     agreement, drop, n = parity["agreement"], parity["accuracy_drop"], parity["n"]
     if precision == "fp32":
         if agreement < 1.0:
-            return (
-                f"the FP32 file changes the top class of {round((1 - agreement) * n)} of {n} clips; it may change none"
-            )
+            changed = round((1 - agreement) * n)
+            return f"the FP32 file changes the top class of {changed} of {n} clips; no change is allowed"
         if parity["relative"] > bounds.fp32_relative:
-            off = f"{parity['relative']:.1e} of the largest, above {bounds.fp32_relative:.0e}"
-            return f"the FP32 file's logits are off by {off}"
+            difference = f"{parity['relative']:.1e} of the largest logit, above {bounds.fp32_relative:.0e}"
+            return f"the FP32 file's logits differ by {difference}"
         return None
     if precision == "fp16":
         if agreement >= bounds.fp16_agreement:
@@ -127,10 +130,9 @@ def find_violated_bound(parity: Mapping[str, Any], precision: str, bounds: Parit
         least = f"{100 * bounds.fp16_agreement:.1f} %"
         return f"the FP16 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below {least}"
     if precision not in ("int8", "int8-trt"):
-        raise ValueError(f"precision is 'fp32', 'fp16', 'int8' or 'int8-trt', not {precision!r}")
-    if agreement >= bounds.int8_agreement or (
-        drop is not None and drop <= bounds.int8_drop + 1e-9
-    ):  # one clip is one clip
+        raise ValueError(f"unknown precision {precision!r}; choose from fp32, fp16, int8, int8-trt")
+    # 1e-9: the drop is a difference of two rounded means, and a drop equal to the bound is allowed.
+    if agreement >= bounds.int8_agreement or (drop is not None and drop <= bounds.int8_drop + 1e-9):
         return None
     lost = "an unknown number of" if drop is None else f"{drop:.1f}"
     return (
@@ -151,7 +153,7 @@ def _check_logits(values: npt.ArrayLike, producer: str) -> npt.NDArray[np.float6
 
 
 def _mean_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Mean cosine of the rows; two zero rows are alike, a zero row and another are not."""
+    """Mean cosine of the rows: 1 for two rows of zeros, 0 for a row of zeros and another row."""
     lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     product = lengths[0] * lengths[1]
     cosines = np.divide((a * b).sum(axis=1), product, out=np.zeros(len(a)), where=product > 0)

@@ -1,1 +1,1 @@
-"""Bundle."""
+"""Bundles: the folder that goes to a device, and its README."""

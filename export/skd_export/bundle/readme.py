@@ -1,4 +1,4 @@
-"""The README inside a bundle: what a stranger needs who finds the folder without us."""
+"""The README and the measurements page of a bundle: everything that a person needs who has only this folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skd_bench.bundle.manifest import Artefact, Manifest
 
 
 def format_readme(manifest: Manifest) -> str:
-    """The README of a bundle as Markdown, written from its manifest alone (equal manifests give equal text)."""
+    """The README of a bundle as Markdown, from its manifest only (equal manifests give equal text)."""
     sections = (
         _format_introduction,
         _format_class_table,
@@ -27,14 +27,15 @@ def _format_introduction(m: Manifest) -> str:
     chosen = m.find_artefact()
     trained = " → ".join(chosen.path) or chosen.student
     where = " on OpenVINO" if chosen.runtime == "openvino" else ""
+    summary = f"{chosen.precision.upper()}{where}, {_format_file_size(chosen.bytes)}; trained along {trained}"
     return (
         f"# {m.name}: a video classifier\n\n"
-        f"A network that sorts short clips into {len(m.classes)} classes, written by {m.created_by}. "
-        f"**Use `{m.default}`** ({chosen.precision.upper()}{where}, {_format_file_size(chosen.bytes)}; trained along {trained})."
+        f"A network that classifies short clips into {len(m.classes)} classes, written by {m.created_by}. "
+        f"**Use `{m.default}`** ({summary})."
         "\n\n"
-        "Nothing in this folder is a program. `manifest.json` holds everything below for machines, with the SHA-256 of "
-        "each file. What was measured, on which device, lies beside these files in `MEASURED.md` and `measured.json`; "
-        "numbers of another machine say nothing about yours."
+        "This folder contains no programs. `manifest.json` has the information below in machine-readable form, with "
+        "the SHA-256 of each file. Measurements, and the devices they were made on, are in `MEASURED.md` and "
+        "`measured.json`. They are valid for those devices only, not for yours."
     )
 
 
@@ -46,17 +47,16 @@ def _format_class_table(m: Manifest) -> str:
 def _format_input_section(m: Manifest) -> str:
     s, p = m.sampling, m.preprocess
     frames = {
-        "uniform": f"the video's duration is cut into {s.frames} equal parts and the frame shown in the middle of each "
-        "is taken",
-        "dense": f"{s.frames} frames, each {s.stride} after the last, around the middle of the video",
+        "uniform": f"the video is divided into {s.frames} parts of equal duration; the middle frame of each is used",
+        "dense": f"{s.frames} frames around the middle of the video, {s.stride} frames apart",
     }[s.kind]
     fit = {
-        "crop": "scaled to cover and cut at the centre",
-        "stretch": "scaled without regard to the aspect",
-        "pad": "scaled to fit inside and filled with the mean colour",
+        "crop": "scaled to cover this size, then cropped at the centre",
+        "stretch": "scaled to this size without preserving the aspect ratio",
+        "pad": "scaled to fit inside this size, then padded with the mean colour",
     }[p.fit]
     return (
-        "## What goes in, what comes out\n\n"
+        "## Input and output\n\n"
         f"- **Frames**: {frames}. Order matters.\n"
         f"- **Pixels**: RGB, {p.height} high and {p.width} wide, {fit}.\n"
         f"{_format_input_values(m)}"
@@ -85,7 +85,7 @@ def _format_usage_section(m: Manifest) -> str:
 
 
 def _format_clip_code(m: Manifest) -> str:
-    """The lines of an example that make the network's input."""
+    """The lines of an example that create the network's input."""
     s, p = m.sampling, m.preprocess
     frames = f"frames = np.zeros(({s.frames}, {p.height}, {p.width}, 3), np.uint8)  # your clip: RGB, (T, H, W, 3)\n"
     if m.contract != "float_clip":
@@ -99,7 +99,7 @@ def _format_clip_code(m: Manifest) -> str:
 def _format_onnxruntime_example(m: Manifest) -> str:
     return f"""## Use it from Python: ONNX Runtime
 
-With `pip install onnxruntime numpy` and nothing else, inside this folder:
+Needs only `pip install onnxruntime numpy`. Run it inside this folder:
 
 ```python
 import json
@@ -117,7 +117,9 @@ print(classes[logits.argmax()])
 def _format_openvino_example(m: Manifest) -> str:
     chosen = m.find_artefact().runtime == "openvino"
     first = (
-        f"`{m.default}` was measured and chosen on this runtime. Inside this folder," if chosen else "The same file,"
+        f"`{m.default}` was measured and chosen on this runtime. Run this inside this folder,"
+        if chosen
+        else "The same file runs on OpenVINO,"
     )
     return f"""## OpenVINO (x86 and Arm CPUs, Intel GPUs)
 
@@ -159,12 +161,12 @@ print(classes[network.get_tensor(network.get_output_details()[0]["index"])[0].ar
 def _format_tensorrt_example(m: Manifest) -> str:
     source = next((a.file for a in m.artefacts if a.precision == "fp32" and a.runtime != "litert"), None)
     if source is None:
-        return "## TensorRT\n\nThis bundle has no FP32 file to build engines from."
+        return "## TensorRT\n\nThis bundle has no FP32 file; engines cannot be built from it."
     engine = f"engines/{source.removesuffix('.onnx')}.tensorrt.engine"
     return f"""## TensorRT
 
-An engine belongs to one GPU and one version, so it is built where it runs, from `{source}`. With `skd-edge` and
-TensorRT on the device, inside this folder (`--runtime tensorrt-rtx` for TensorRT-RTX):
+An engine works on one GPU model and one TensorRT version only, so build it on the device, from `{source}`. Install
+`skd-edge` and TensorRT there, and run this inside this folder (`--runtime tensorrt-rtx` for TensorRT-RTX):
 
 ```
 skd-edge build {source} --runtime tensorrt --out ../engines
@@ -187,10 +189,11 @@ print(classes[logits.argmax()])
 def _format_commands_section(m: Manifest) -> str:
     return (
         "## Or with skd-edge\n\n"
-        "`pip install 'skd-edge[ort]'` brings decoding and measuring (no torch), then from the folder above:\n\n"
+        "`pip install 'skd-edge[ort]'` installs decoding and benchmarking, without torch. Run these commands in the "
+        "folder above this one:\n\n"
         "```\n"
-        "skd-edge verify bundle                   # unchanged, and answering here as where it was made?\n"
-        "skd-edge predict bundle video.mp4        # top classes of a video, with times\n"
+        "skd-edge verify bundle                   # are the files unchanged, and do they give the same answers here?\n"
+        "skd-edge predict bundle video.mp4        # the most likely classes of a video, with times\n"
         "skd-edge bench bundle                    # how fast is it on this machine?\n"
         "skd-edge bundle bundle --triton models   # a Triton model repository\n"
         "```"
@@ -201,15 +204,15 @@ def _format_file_table(m: Manifest) -> str:
     head = (
         "## Files\n\n| file | precision | runtime | size | agrees with the trained network |\n|---|---|---|---:|---:|\n"
     )
-    rows = [
-        f"| `{a.file}` | {a.precision} | {_escape_table_cell(a.runtime)} | {_format_file_size(a.bytes)} | {_format_agreement(a)} |"
-        for a in m.artefacts
-    ]
-    return (
-        head + "\n".join(rows) + "\n\nAgreement is how often the file names the same class as the network it was "
-        "exported from, clip by clip; `manifest.json` has the differences under `parity`. `labels.txt` holds the "
-        "classes, one a line." + _format_sample_outputs_note(m)
+    rows = []
+    for a in m.artefacts:
+        runtime, size = _escape_table_cell(a.runtime), _format_file_size(a.bytes)
+        rows.append(f"| `{a.file}` | {a.precision} | {runtime} | {size} | {_format_agreement(a)} |")
+    explanation = (
+        "Agreement is the share of clips for which the file predicts the same class as the network it was exported "
+        "from; `manifest.json` has the differences under `parity`. `labels.txt` lists the classes, one per line."
     )
+    return head + "\n".join(rows) + f"\n\n{explanation}{_format_sample_outputs_note(m)}"
 
 
 def _format_agreement(a: Artefact) -> str:
@@ -223,16 +226,17 @@ def _format_sample_outputs_note(m: Manifest) -> str:
     if not m.samples:
         return ""
     return (
-        " `answers.json` holds what each file said of the clips in `samples/` where the bundle was made; `skd-edge "
-        "verify` compares that with this machine."
+        " `answers.json` has the logits of each file for the clips in `samples/`, from the machine that wrote the "
+        "bundle; `skd-edge verify` compares them with those of your machine."
     )
 
 
 def format_measured_page(m: Manifest) -> str:
-    """What was measured of a bundle's files, as Markdown; it lies beside the payload."""
+    """The measurements of a bundle's files as Markdown; the page is not part of the payload."""
     head = (
-        f"# What was measured of {m.name}\n\n"
-        "Not part of the payload whose hashes `manifest.json` holds: another day gives other milliseconds.\n\n"
+        f"# Measurements of {m.name}\n\n"
+        "This page is not part of the payload whose hashes are in `manifest.json`, because latency differs between "
+        "measurements.\n\n"
         "| file | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms | device |\n|---|---:|---:|---:|---:|---|\n"
     )
     rows = []
@@ -243,22 +247,22 @@ def format_measured_page(m: Manifest) -> str:
         file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
         rows.append(f"| {' | '.join((file, _format_accuracy(a.measured), *times, device))} |")
     return (
-        head + "\n".join(rows) + "\n\nAccuracy is of the file itself on the validation clips that also chose it, one "
-        "view a clip. Milliseconds are of the network alone, batch 1, single stream, on the device named; they say "
-        "nothing about yours: measure there.\n"
+        head + "\n".join(rows) + "\n\nAccuracy is that of the file itself on the validation clips, with one view per "
+        "clip; the file was chosen on the same clips. Milliseconds are for the network alone, batch 1, single stream, "
+        "on the device in the table. Your device gives other numbers: measure there.\n"
     )
 
 
 def _format_limits_section(m: Manifest) -> str:
-    lines = ["It always answers with one of its classes, also for clips that show none of them."]
+    lines = ["The network always predicts one of its classes, also for clips that show none of them."]
     if any(a.precision == "int8" and a.options.get("reduce_range") is False for a in m.artefacts):
         lines.append(
-            "The INT8 file has 8-bit weights: on x86 CPUs without VNNI (AVX2 alone) its sums can saturate and its "
-            "answers change. Use the FP32 file there, or export again with a reduced range."
+            "The INT8 file has 8-bit weights: on x86 CPUs without VNNI (only AVX2) its sums can saturate, which "
+            "changes its predictions. Use the FP32 file there, or export again with a reduced range."
         )
     if any(a.precision == "int8" for a in m.artefacts):
         lines.append(
-            "INT8 answers also depend on the runtime's optimisation level; the measured one is its default (all)."
+            "INT8 predictions also depend on the runtime's optimisation level; the default level (all) was measured."
         )
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
@@ -289,5 +293,5 @@ def _format_file_size(count: int) -> str:
 
 
 def _escape_table_cell(text: str) -> str:
-    """Text that cannot break out of its table cell or line, or start markup."""
+    """Escape a text so that it stays in its table cell and cannot add markup."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

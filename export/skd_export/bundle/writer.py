@@ -1,4 +1,7 @@
-"""The folder that travels: model files, manifest, README, opt-in sample clips; whole or not there at all."""
+"""Writes a bundle: model files, manifest, README and, on request, sample clips.
+
+A bundle is written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,11 @@ README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file on its way into a bundle; the fields are those of `skd_bench.bundle.manifest.Artefact`.
+    """A model file to put into a bundle; other fields are those of `skd_bench.bundle.manifest.Artefact`.
 
     Attributes:
-        source: Where the file is now; in the bundle it is called ``<student>.<precision>`` and keeps its
-            ending (.onnx, .tflite).
+        source: Where the file is now. In the bundle its name is ``<student>.<precision>`` with the ending of its
+            runtime (.onnx, .tflite).
         path: The cascade that trained it: names from the teacher to the student.
     """
 
@@ -54,7 +57,13 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class StreamModel:
-    """A per-frame file on its way into a bundle; the fields are those of `skd_bench.bundle.manifest.StreamFile`."""
+    """A streaming file to put into a bundle; the fields are those of `skd_bench.bundle.manifest.StreamFile`.
+
+    Attributes:
+        source: Where the file is now.
+        state: How many numbers one stream's state has.
+        parity: How far its logits, frame by frame, are from the clip network's.
+    """
 
     source: Path
     state: int
@@ -79,38 +88,39 @@ def write_bundle(
 ) -> Path:
     """Write a bundle.
 
-    It is built beside its place and renamed into it; the manifest is written last, so that a bundle which was cut off
-    while it was copied or written is recognised. Equal arguments give equal bytes, and what was measured changes none
-    of the payload: it lies beside it, in ``measured.json`` and ``MEASURED.md``. Nothing in it can be executed.
+    The bundle is built in a folder beside its final place and then renamed. The manifest is written last, so an
+    incomplete copy of a bundle is recognised. Equal arguments give equal bytes. Measurements do not change the payload:
+    they are written beside it, to ``measured.json`` and ``MEASURED.md``. Nothing in a bundle can be executed.
 
-    With sample clips, each file that can run here is run on them, and ``answers.json`` keeps what it said, so that
-    another machine can compare (`skd_bench.evaluation.replay`).
+    With sample clips, each model file that can run here is run on them. ``answers.json`` stores the logits, so that
+    another machine can compare its own (`skd_bench.evaluation.replay`).
 
     Args:
-        folder: Where the bundle goes. A bundle that is there is replaced; anything else there is left alone.
+        folder: Where the bundle goes. An existing bundle is replaced; any other existing folder is an error.
         name: The recipe's name.
         classes: Class names in the order of the logits.
         sampling: Which frames of a video the network takes.
-        preprocess: How they become its input.
-        models: At least one; the first is the one to use.
-        licences: Of ``data`` and ``weights``, as the recipe states them.
+        preprocess: How these frames become its input.
+        models: At least one; the first is the default.
+        licences: Licences of ``data`` and ``weights``, as the recipe states them.
         created_by: Program and version.
-        provenance: Hashes, versions, seeds; JSON types. No paths of this machine.
-        samples: Clips that may travel: video file and class name.
-        readme: Text of the README; None: written from the manifest.
-        contract: What the files take.
-        stream: The first model frame by frame, where its network can.
+        provenance: Hashes, versions, seeds, as JSON types. Do not put local paths into it.
+        samples: Clips that may be published with the bundle: video file and class name.
+        readme: Text of the README; None: generated from the manifest.
+        contract: The type of input that the files take.
+        stream: The streaming version of the first model, if its network has one.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: A file is missing, the folder is taken by something else or cannot be written, or the parts
-            contradict each other (two models of one name, a sample of an unknown class), or a sample is no video.
+        UserError: A file is missing; the folder exists and is not a bundle, or cannot be written; the arguments
+            contradict each other (two models with the same name, a sample with an unknown class); or a sample is not a
+            video.
     """
     folder = Path(folder)
     if not models:
-        raise UserError("a bundle needs at least one model file")
+        raise UserError("a bundle needs at least one model file; pass one in models")
     _check_replaceable(folder)
     with write_folder_atomically(folder) as building:
         manifest = Manifest(
@@ -138,12 +148,12 @@ def write_bundle(
         try:
             replace(manifest, documents=documents).save(building)
         except (ValueError, TypeError) as error:
-            raise UserError(f"this cannot be written as a bundle: {error}") from error
+            raise UserError(f"the bundle cannot be written: {error}") from error
     return folder
 
 
 def format_labels(manifest: Manifest) -> str:
-    """Class names, one a line, in the order of the logits."""
+    """The class names in the order of the logits, one per line."""
     return "".join(f"{' '.join(name.split())}\n" for name in manifest.classes)
 
 
@@ -152,7 +162,7 @@ def _model_file_name(model: ModelFile) -> str:
 
 
 def _sanitize_name(text: str) -> str:
-    """A name that every file system takes."""
+    """Replace every character that some file systems do not allow in names."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".") or "model"
 
 
@@ -178,16 +188,16 @@ def _add_stream(building: Path, stream: StreamModel, student: str) -> StreamFile
 
 
 def _add_sample(building: Path, index: int, source: Path, label: str) -> SampleClip:
-    # The file's own name could say where it comes from; a number and the class do not.
+    # The original name may reveal where or of whom the clip was taken; a number and the class do not.
     file = f"samples/{index:03d}-{_sanitize_name(label)}{Path(source).suffix.lower()}"
     target = _copy_file(Path(source), building / file)
     return SampleClip(file=file, sha256=sha256_file(target), bytes=target.stat().st_size, label=label)
 
 
 def _copy_file(source: Path, target: Path) -> Path:
-    """Copy bytes alone: no executable bit, no times, no link."""
+    """Copy the content only: no executable bit, no time stamps, no symbolic link."""
     if target.exists():
-        raise UserError(f"two files of the bundle would be called {target.name}; give the students different names")
+        raise UserError(f"two files of the bundle would have the name {target.name}; give the students different names")
     target.parent.mkdir(exist_ok=True)
     try:
         shutil.copyfile(source, target)
@@ -200,16 +210,20 @@ def _copy_file(source: Path, target: Path) -> Path:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Only a bundle or an empty folder may be replaced."""
+    """Raise UserError unless the folder is missing, empty or a bundle."""
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST_FILE).is_file()):
-        raise UserError(f"{folder} is there already and is no bundle of ours: give another folder, or move it away")
+        raise UserError(f"{folder} already exists and is not a bundle; choose another folder, or move this one away")
 
 
 @contextlib.contextmanager
 def write_folder_atomically(folder: Path) -> Iterator[Path]:
-    """A folder to build in that takes the place of ``folder`` at the end, and vanishes when something goes wrong."""
+    """Yield a temporary folder that replaces ``folder`` at the end, and is removed if an error occurs.
+
+    Raises:
+        UserError: A folder cannot be written or renamed; ``folder`` is then unchanged.
+    """
     mark = uuid4().hex[:12]
     building = folder.with_name(f".{folder.name}.{mark}.part")
     old = folder.with_name(f".{folder.name}.{mark}.old")
@@ -223,7 +237,7 @@ def write_folder_atomically(folder: Path) -> Iterator[Path]:
         if old.exists() and not folder.exists():
             old.rename(folder)
         raise UserError(
-            f"cannot write the bundle {folder}: {error.strerror or error}; choose a folder that you may write"
+            f"cannot write {folder}: {error.strerror or error}; choose a folder that you have permission to write"
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Traced graphs on disk, shared between processes and runs: one file each, checked before it is believed.
+"""Traced graphs on disk, shared between processes and runs: one file for each graph.
 
-A file's name says everything that the graph depends on: the architecture's key, the versions of torch and of the ONNX
-packages, and the source of the network's classes, which a pickled outline names but does not hold. A file begins with
-the SHA-256 of the rest; one that is damaged is as good as none.
+A file's name is a hash of everything that the graph depends on: the architecture's key, the versions of torch and of
+the ONNX packages, and the source code of the network's classes (a pickled network names its classes but does not
+contain their code). A file begins with the SHA-256 of its content; a damaged file is treated as missing.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from torch import nn
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 
-_CACHE_VERSION = 1  # of tracing: raised when what `template` writes changes
+_CACHE_VERSION = 1  # raise it when the graphs that `graph_template` writes change
 _DIGEST_LENGTH = 64
 
 
 def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
-    """Where the graph of an architecture lies in a cache.
+    """The file of an architecture's graph in a cache.
 
     Args:
         cache: The folder of graphs, or None.
-        key: See `template.architecture`.
-        network: Of that architecture.
+        key: The architecture's key, see `skd_export.graph.graph_template.architecture_key`.
+        network: A network of that architecture; the source code of its classes is part of the file's name.
 
     Returns:
-        None without a cache, and for a network whose classes have no source file (typed into a shell).
+        The path, whether or not the file exists. None without a cache, and for a network whose classes have no source
+        file (for example, typed into a shell).
     """
     if cache is None:
         return None
@@ -47,7 +48,7 @@ def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
 
 
 def read_graph(path: Path) -> onnx.ModelProto | None:
-    """The graph in a file of `write_graph`; None where it is missing or not as it was written."""
+    """Read a graph that `write_graph` wrote; None if the file is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -61,14 +62,14 @@ def read_graph(path: Path) -> onnx.ModelProto | None:
 
 
 def write_graph(path: Path, graph: onnx.ModelProto) -> None:
-    """Keep a graph, whole or not at all; a cache that cannot be written is done without."""
+    """Write a graph atomically. A cache that cannot be written is ignored: it only saves time."""
     data: bytes = graph.SerializeToString(deterministic=True)
     with contextlib.suppress(UserError):
         write_atomic(path, hashlib.sha256(data).hexdigest().encode() + data)
 
 
 def _find_source_folder(module: str) -> str | None:
-    """The folder of a module's source; empty for torch's own, which its version tells; None where there is none."""
+    """The folder of a module's source; empty for torch, whose version identifies it; None if there is no file."""
     if module.partition(".")[0] == "torch":
         return ""
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -77,7 +78,7 @@ def _find_source_folder(module: str) -> str | None:
 
 @lru_cache
 def _hash_source_folder(folder: str) -> str:
-    """A hash of every Python file beside a network's class: what its forward calls most often stands there."""
+    """A hash of every Python file in a class's folder: the code that its forward calls is usually there."""
     digest = hashlib.sha256()
     for file in sorted(Path(folder).glob("*.py")):
         digest.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

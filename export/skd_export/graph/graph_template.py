@@ -1,12 +1,15 @@
-"""The ONNX graph of an architecture, kept without its weights, so that a network is traced once and filled often.
+"""Templates: the ONNX graph of an architecture without its weights.
 
-``torch.onnx.export`` takes four to eight seconds for a network of a few dozen layers, and one ``compress`` exports the
-same student many times: with random weights for its latency, then once a cascade. Before it is optimised, the graph's
-initializers carry the very names of the ``state_dict``; other weights of the same architecture therefore only need to
-be put in (well under a second with the optimiser's pass). What an architecture *is* is decided by pickling the module
-with its weights left out: classes, attributes, strides, frame counts and every other constant are in the key.
+A network is traced once; after that, only its weights are filled in. ``torch.onnx.export`` takes four to eight seconds
+for a network of a few dozen layers, and one ``compress`` exports the same student many times: with random weights for
+its latency, then once for each cascade. Before the graph is optimised, its initializers have the names of the
+``state_dict``. Other weights of the same architecture can therefore be filled in by name, which takes well under a
+second including the optimisation.
 
-Graphs are kept in the process, and where the caller names a folder also on disk (`skd_export.graph.graph_cache`).
+Two networks have the same architecture if they pickle to the same bytes without their weights: classes, attributes,
+strides, frame counts and all other constants are part of the key.
+
+Templates are stored in memory, and also on disk if the caller names a folder (`skd_export.graph.graph_cache`).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class _StructurePickler(pickle.Pickler):
 
     def __init__(self, file: io.BytesIO, names: dict[int, str]) -> None:
         super().__init__(file, protocol=4)
-        self.fast = True  # no memo: equal modules give equal bytes, whatever objects they share
+        self.fast = True  # no memo: equal modules give equal bytes, whichever objects they share
         self.names = names
 
     def persistent_id(self, obj: object) -> tuple[str, tuple[int, ...], str] | None:
@@ -53,10 +56,15 @@ class _StructurePickler(pickle.Pickler):
 
 
 def architecture_key(network: nn.Module, clip_shape: tuple[int, int, int]) -> str | None:
-    """A key for everything about a network but its weights, and for the clip it is traced with.
+    """A hash of a network without its weights, and of the clip shape that it is traced with.
+
+    Args:
+        network: Any module.
+        clip_shape: ``(T, H, W)``.
 
     Returns:
-        64 hexadecimal digits, or None for a module that cannot be pickled (a lambda, a cycle): it is never kept.
+        64 hexadecimal digits, or None for a module that cannot be pickled (it holds a lambda or a cycle). Such a module
+        has no template.
     """
     named = [*network.named_parameters(), *network.named_buffers()]
     persistent = network.state_dict().keys()
@@ -72,12 +80,12 @@ def architecture_key(network: nn.Module, clip_shape: tuple[int, int, int]) -> st
 def build_onnx_graph(
     network: nn.Module, clip_shape: tuple[int, int, int], cache: Path | None = None
 ) -> onnx.ModelProto:
-    """The network as an ONNX graph with its weights, not yet optimised.
+    """Build the ONNX graph of a network with its weights, not yet optimised.
 
     Args:
         network: In eval mode; its forward takes ``clip (B, 3, T, H, W)`` and returns ``logits (B, C)``.
         clip_shape: ``(T, H, W)``; the batch stays dynamic.
-        cache: Folder of graphs that processes share; None keeps them in this process only.
+        cache: Folder of graphs that processes share; None: graphs are stored in this process only.
 
     Raises:
         torch.onnx.errors.OnnxExporterError: The network cannot be traced.
@@ -96,9 +104,16 @@ def build_onnx_graph(
 
 
 def trace_ahead(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
-    """Trace networks that will be exported, half of them in a second process; nothing is traced twice.
+    """Trace networks that will be exported later, half of them in a second process.
 
-    Tracing keeps one core busy. A network that cannot be traced is passed over: its export says why.
+    Tracing uses one core only, so two processes take about half the time. Equal architectures are traced once. A
+    network that cannot be traced is skipped: its export raises the error. Does nothing if at most one network is new
+    or there is only one core.
+
+    Args:
+        networks: In eval mode, see `build_onnx_graph`.
+        clip_shape: ``(T, H, W)``.
+        cache: Folder through which the second process returns its graphs.
     """
     new: dict[str, nn.Module] = {}
     for network in networks:
@@ -108,17 +123,17 @@ def trace_ahead(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int],
     own_share, helper_share = list(new.values())[::2], list(new.values())[1::2]
     if not helper_share or (os.cpu_count() or 1) < 2:
         return
-    # Pickled here: torch would send tensors through shared memory, which containers are short of.
+    # Pickled here: torch would send tensors through shared memory, which is small in containers.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         helper = pool.submit(_trace_pickled, pickle.dumps(helper_share), clip_shape, cache)
         _trace_all(own_share, clip_shape, cache)
-        with contextlib.suppress(BrokenProcessPool):  # killed, or out of memory: the export traces them itself
+        with contextlib.suppress(BrokenProcessPool):  # killed, or out of memory: the export will trace these networks
             helper.result()
 
 
 def _trace_pickled(networks: bytes, clip_shape: tuple[int, int, int], cache: Path) -> None:
     torch.set_num_threads(1)
-    _trace_all(pickle.loads(networks), clip_shape, cache)  # bytes of the parent process, over its own pipe
+    _trace_all(pickle.loads(networks), clip_shape, cache)  # safe to unpickle: the parent process sent them
 
 
 def _trace_all(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int], cache: Path) -> None:
@@ -144,15 +159,15 @@ def _store_template(key: str, template: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _disable_inplace(network: nn.Module) -> nn.Module:
-    """Activations that write into their input make the tracer decompose them: the same graph, a fifth more time."""
+    """Switch off in-place activations. The tracer decomposes them: the graph is the same, but it takes 20 % longer."""
     for module in network.modules():
         if getattr(module, "inplace", None) is True:
-            setattr(module, "inplace", False)  # noqa: B010 - mypy takes a module's attributes for tensors
+            setattr(module, "inplace", False)  # noqa: B010 - for mypy, a module's attributes are tensors
     return network
 
 
 def _trace_network(network: nn.Module, clip_shape: tuple[int, int, int]) -> onnx.ModelProto:
-    # Two clips: an example batch of one would be taken for a constant.
+    # Two clips: the tracer treats a batch of one as a constant.
     example = torch.zeros(2, 3, *clip_shape)
     with silence_exporter():
         program = torch.onnx.export(
@@ -195,7 +210,7 @@ def _remove_weights(model: onnx.ModelProto, network: nn.Module) -> onnx.ModelPro
 
 
 def _has_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
-    """Whether every float array of the graph is in the ``state_dict``: only then may others take their place."""
+    """Whether every float array of the graph is in the ``state_dict``: only then can other weights replace them."""
     state = network.state_dict()
     return all(
         tensor.name in state or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.raw_data) <= 4
@@ -205,7 +220,7 @@ def _has_no_baked_weights(model: onnx.ModelProto, network: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def silence_exporter() -> Iterator[None]:
-    """Without the exporter's remarks about torchvision and its own deprecations, which no user can act on."""
+    """Hide the exporter's warnings about torchvision and its own deprecations: users cannot act on them."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

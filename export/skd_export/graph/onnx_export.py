@@ -1,4 +1,7 @@
-"""A trained network in, one ONNX file out: dynamic batch, folded batch norms, checked, and clean of local paths."""
+"""Exports a trained network to one ONNX file.
+
+The file has a dynamic batch and folded batch norms. It is checked, and it contains no local paths.
+"""
 
 from __future__ import annotations
 
@@ -29,28 +32,28 @@ def export_onnx(
 ) -> dict[str, str]:
     """Write a network as one self-contained ONNX file.
 
-    The file's input is ``clip``, float32 ``(B, 3, T, H, W)``, its output ``logits``, float32 ``(B, C)``, its batch
-    dynamic. The class names travel in its metadata (key ``skd_edge.classes``, JSON); nothing else does: the paths and
-    stack traces that the exporter writes are taken out. The module itself is left as it was. Equal weights give equal
-    bytes.
+    The file's input is ``clip``, float32 ``(B, 3, T, H, W)``, its output is ``logits``, float32 ``(B, C)``; the batch
+    is dynamic. The metadata holds the class names (key ``skd_edge.classes``, JSON) and nothing else: the paths and
+    stack traces that the exporter writes are removed. The module is not changed. Equal weights give equal bytes.
 
     Args:
         network: A plain module in eval mode, ``forward(clip) -> logits``, on any device.
         path: Where the file goes; written atomically.
         clip_shape: ``(T, H, W)``: frames and pixels the network takes.
         classes: Class names in the order of the logits.
-        graph_cache: Folder where traced graphs are shared between runs; None traces once a process. Only for networks whose
-            code lies beside their classes (`skd_export.graph.graph_cache`).
+        graph_cache: Folder where traced graphs are shared between runs; None: each process traces once. Use it only for
+            networks whose code is in the folder of their classes (`skd_export.graph.graph_cache`).
 
     Returns:
-        Where each node comes from, ``file:line: code`` by its name, as far as the exporter knew; the file does not say.
+        The source line of each node, ``file:line: code`` by the node's name, as far as the exporter reports it. The
+        file itself does not contain these lines.
 
     Raises:
         UserError: The network is in train mode, cannot be traced, or its logits do not fit the classes.
     """
     if training := [name or "the network itself" for name, m in network.named_modules() if m.training]:
         raise UserError(
-            f"the network is in train mode ({training[0]}): its file would answer differently from what was "
+            f"the network is in train mode ({training[0]}): its file would give other logits than the network that was "
             "validated; call network.eval() before exporting"
         )
     with torch.no_grad():
@@ -58,7 +61,7 @@ def export_onnx(
             model = build_onnx_graph(network, clip_shape, graph_cache)
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(_format_tracing_error(error, network, clip_shape)) from error
-    from onnxscript import optimizer  # a second to import, and most runs that go on find every file there
+    from onnxscript import optimizer  # imported late: it takes a second, and resumed runs rarely need it
 
     model = optimizer.optimize(model)
     sources = find_node_sources(model)
@@ -73,26 +76,26 @@ def load_onnx(path: Path | str) -> onnx.ModelProto:
     """Read an ONNX file.
 
     Raises:
-        UserError: It is missing or no ONNX file.
+        UserError: The file cannot be read or is not an ONNX file.
     """
     try:
         model = onnx.load(str(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # protobuf's own class, which is not worth importing protobuf's internals for
-        raise UserError(f"{path} is no ONNX file: {error}") from error
+    except Exception as error:  # protobuf's DecodeError, without importing protobuf's internals
+        raise UserError(f"{path} is not an ONNX file: {error}") from error
     if not model.graph.node:
-        raise UserError(f"{path} is no ONNX file: it holds no graph")
+        raise UserError(f"{path} is not an ONNX file: it contains no graph")
     return model
 
 
 def opset_version(model: onnx.ModelProto) -> int:
-    """The version of the standard operators that a file really uses (the exporter does not always do as told)."""
+    """The opset version that a file uses; the exporter does not always write the requested one."""
     return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
-    """Take out every free text: metadata at all levels and doc strings hold absolute paths and stack traces."""
+    """Remove metadata and doc strings at all levels: they can contain absolute paths and stack traces."""
     for holder in _iter_annotated_protos(model):
         holder.ClearField("metadata_props")
         if "doc_string" in holder.DESCRIPTOR.fields_by_name:
@@ -115,21 +118,24 @@ def _check_exported_model(model: onnx.ModelProto, clip_shape: tuple[int, int, in
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     if opset_version(model) != OPSET:
         raise UserError(
-            f"the exporter wrote opset {opset_version(model)} where {OPSET} was asked for: torch {torch.__version__} behaves "
-            "otherwise than the versions that were tried; install torch>=2.9,<2.14"
+            f"the exporter wrote opset {opset_version(model)} instead of {OPSET}: torch {torch.__version__} behaves "
+            "differently from the supported versions; install torch>=2.9,<2.14"
         )
     clip, logits = (_tensor_shape(x) for x in (*model.graph.input, *model.graph.output))
     if clip[1:] != [3, *clip_shape]:
-        raise UserError(f"the network's input came out as {clip}, not (B, 3, T, H, W) with {clip_shape}")
+        expected = ", ".join(map(str, ("B", 3, *clip_shape)))
+        raise UserError(
+            f"the exported input has the shape {clip} instead of ({expected}); export with the clip's shape"
+        )
     if logits[1:] != [len(classes)]:
         raise UserError(
-            f"the network gives {logits[1:]} logits a clip and there are {len(classes)} classes; "
-            "export it with the class list it was trained on"
+            f"the network gives {logits[1:]} logits for each clip, but there are {len(classes)} classes; "
+            "export it with the class list that it was trained on"
         )
     if clip[0] != logits[0] or not isinstance(clip[0], str):
         raise UserError(
-            f"the network's batch is {clip[0]} at the input and {logits[0]} at the output: it does not treat clips "
-            "one by one; use reshape(-1, ...) instead of a batch size written into its forward"
+            f"the batch is {clip[0]} at the network's input and {logits[0]} at its output: the network does not "
+            "process clips independently; use reshape(-1, ...) instead of a fixed batch size in its forward"
         )
 
 
@@ -138,7 +144,7 @@ def _tensor_shape(value: onnx.ValueInfoProto) -> list[int | str]:
 
 
 def _format_tracing_error(error: Exception, network: nn.Module, clip_shape: tuple[int, int, int]) -> str:
-    """The cause at the bottom of the exporter's chain, in one line, without its pages of advice, and where it is."""
+    """One line with the root cause of the exporter's error, and the source line where it occurs if that is known."""
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)

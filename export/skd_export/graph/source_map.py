@@ -1,7 +1,7 @@
-"""From a node of an exported graph back to the line of the network's source that it comes from.
+"""Maps nodes of an exported graph to lines of the network's source code.
 
-The exporter writes stack traces into the graph's metadata. They never leave the house (`export_onnx` strips them), but
-an operator that a runtime lacks is named with its line.
+The exporter writes stack traces into the graph's metadata. `export_onnx` removes them from the file. Error messages use
+them: if a runtime does not support an operator, the message names the source line that produced it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,36 @@ _TORCH_FOLDER = str(Path(torch.__file__).parent)
 
 
 def find_node_sources(model: onnx.ModelProto) -> dict[str, str]:
-    """The place ``file:line: code`` of every node whose metadata holds a stack trace, by the node's name."""
+    """Find the source line of every node whose metadata contains a stack trace.
+
+    Returns:
+        ``file:line: code`` by the node's name.
+    """
     traces = {n.name: p.value for n in model.graph.node for p in n.metadata_props if p.key == _STACK_TRACE_KEY}
     return {name: place for name, trace in traces.items() if (place := find_source_line(trace))}
 
 
 def find_source_line(text: str) -> str | None:
-    """The innermost place ``file:line: code`` in a stack trace that is not torch's own; None where there is none."""
+    """The innermost line of a stack trace outside torch, as ``file:line: code``; None if there is none."""
     places = [m for m in _STACK_FRAME_PATTERN.finditer(text) if not m["file"].startswith(_TORCH_FOLDER)]
     return None if not places else "{file}:{line}: {code}".format(**places[-1].groupdict())
 
 
 def find_operator_source(network: nn.Module, clip_shape: tuple[int, int, int], message: str) -> str | None:
-    """Where a network calls the operator (``aten.name``) that a message of the exporter names; None where unknown."""
+    """Find the source line that calls the operator named in an error message of the exporter.
+
+    Args:
+        network: The network that could not be exported.
+        clip_shape: ``(T, H, W)``.
+        message: Contains ``op='aten.name'`` if it names an operator.
+
+    Returns:
+        ``file:line: code``, or None if the message names no operator or the call is not found.
+    """
     named = re.search(r"op='(?P<op>[\w.]+)'", message)
     if not named:
         return None
-    with contextlib.suppress(Exception):  # a hint for an error that is told anyway
+    with contextlib.suppress(Exception):  # only a hint: the original error is reported in any case
         program = torch.export.export(network, (torch.zeros(2, 3, *clip_shape),), strict=False)
         for node in program.graph.nodes:
             if node.op == "call_function" and str(node.target).startswith(named["op"]):
@@ -48,8 +61,9 @@ def find_operator_source(network: nn.Module, clip_shape: tuple[int, int, int], m
 
 
 def append_source_line(message: str, sources: Mapping[str, str]) -> str:
-    """A runtime's complaint, with the source line of the node that it names, where it names one."""
+    """Append the source line of the node that an error message names; unchanged if it names no known node."""
     named = [name for name in sources if re.search(rf"\b{re.escape(name)}\b", message)]
     if not named:
         return message
+    # The longest name is the one that is meant: "conv" also matches inside "conv.1".
     return f"{message} (the network's source: {sources[max(named, key=len)]})"

@@ -1,4 +1,4 @@
-"""A network that goes frame by frame, as an ONNX file: ``frame`` and ``state`` to ``logits`` and ``next_state``."""
+"""Exports a streaming network to ONNX: it takes ``frame`` and ``state`` and returns ``logits`` and ``next_state``."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def export_stream(
     classes: list[str],
     uint8_input: Uint8Input | None = None,
 ) -> None:
-    """Write one step of a streaming network as an ONNX file; the batch, the number of streams, is dynamic.
+    """Write one step of a streaming network as an ONNX file. The batch (the number of streams) is dynamic.
 
     Args:
         step: In eval mode, ``forward(frame (B, 3, H, W), state (B, S)) -> (logits (B, C), next state (B, S))``.
         path: Where the file goes; written atomically.
         size: ``(H, W)``.
-        state_size: S, numbers of each stream's state; zeros begin.
+        state_size: S, how many numbers one stream's state has. A stream starts with zeros.
         classes: Class names in the order of the logits.
-        uint8_input: The file takes uint8 frames ``(B, H, W, 3)`` of this contract; None: normalised float32.
+        uint8_input: The file takes uint8 frames ``(B, H, W, 3)`` of this contract; None: normalised float32 frames.
 
     Raises:
         UserError: The network is in train mode or cannot be traced.
@@ -61,9 +61,9 @@ def export_stream(
                 dynamic_shapes=({0: batch}, {0: batch}),
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UserError(f"the network cannot be written frame by frame: {str(error).splitlines()[0]}") from error
+            raise UserError(f"the streaming network cannot be exported: {str(error).splitlines()[0]}") from error
     assert program is not None
-    from onnxscript import optimizer  # a second to import
+    from onnxscript import optimizer  # imported late: it takes a second
 
     model = optimizer.optimize(program.model_proto)
     strip_metadata(model)
@@ -73,7 +73,7 @@ def export_stream(
 
 
 class _StepWithPreprocessing(nn.Module):
-    """Normalises, and fits where asked, in front of a step: what `uint8_input.take_frames` does for clips."""
+    """A step that normalises, and if necessary resizes, its frame first; see `uint8_input.add_preprocessing`."""
 
     def __init__(self, step: nn.Module, uint8_input: Uint8Input) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""The second contract of a file: frames as a camera gives them, uint8 ``(B, T, H, W, 3)``, all arithmetic inside.
+"""Files that take uint8 frames ``(B, T, H, W, 3)``, as a camera gives them, and contain the preprocessing.
 
-A device then needs no preprocessing code. The nodes put in front of the network do what
-`skd_bench.video.clip.normalise` does, in the same order and in float32, so that the logits are the very same; where
-frames of another size are asked for, they are also fitted to the network's size, by two matrix products: the same
-everywhere (runtimes disagree about ``Resize`` with antialiasing, and TensorRT has none). Frames far larger than the
-network's input are cheaper to scale while they are decoded.
+A device then needs no preprocessing code. The nodes in front of the network do what `skd_bench.video.clip.normalise`
+does, in the same order and in float32, so the logits are the same up to rounding. Frames of another size are also
+resized to the network's input, by two matrix products. These give the same result on every runtime; ``Resize`` with
+antialiasing differs between runtimes, and TensorRT does not support it. Frames far larger than the network's input are
+cheaper to scale while they are decoded.
 """
 
 from __future__ import annotations
@@ -34,28 +34,31 @@ Floats = npt.NDArray[np.float32]
 def add_preprocessing(
     clip_file: Path | str, path: Path | str, preprocess: Preprocessing, size: Size | None = None
 ) -> None:
-    """Write the twin of a file that takes frames instead of normalised clips.
+    """Write a copy of a file that takes uint8 frames instead of normalised clips.
 
     Args:
         clip_file: An ONNX file with the input ``clip``, float32 ``(B, 3, T, H, W)``, at any precision inside.
-        path: Where the twin goes; its input is ``frames``, uint8 ``(B, T, H, W, 3)``; written atomically.
-        preprocess: What the clips were normalised and fitted with.
-        size: ``(height, width)`` of the frames, where it is not the network's.
+        path: Where the copy goes; its input is ``frames``, uint8 ``(B, T, H, W, 3)``; written atomically.
+        preprocess: How the clips were normalised and resized.
+        size: ``(height, width)`` of the frames in pixels; None: the network's input size.
 
     Raises:
-        UserError: The file is no ONNX file, or takes something else than a float clip of that size.
+        UserError: The file is not an ONNX file, or does not take float clips of ``preprocess``'s size.
     """
     model = load_onnx(clip_file)
     [clip] = model.graph.input
     shape = [d.dim_param or d.dim_value for d in clip.type.tensor_type.shape.dim]
     fits = len(shape) == 5 and shape[3:] == [preprocess.height, preprocess.width]
     if clip.type.tensor_type.elem_type != TensorProto.FLOAT or not fits:
-        raise UserError(f"{clip_file} takes {shape}, not float clips of {preprocess.height}x{preprocess.width} pixels")
+        raise UserError(
+            f"{clip_file} takes an input of shape {shape}, not float clips of {preprocess.height}x{preprocess.width} "
+            "pixels; give the file and the preprocessing of the same network"
+        )
     batch, frames = shape[0], shape[2]
     height, width = size or (preprocess.height, preprocess.width)
     prefix = _GraphPrefix(model.graph)
     scale, shift = compute_scale_and_shift(preprocess)
-    # The cast comes first: TensorRT takes uint8 at the door and nowhere else.
+    # The cast comes first: TensorRT supports uint8 at a network's input only.
     x = prefix.add_node("Cast", INPUT, to=TensorProto.FLOAT)
     x = prefix.add_node("Transpose", x, perm=[0, 4, 1, 2, 3])
     scaled = prefix.add_node("Mul", x, prefix.add_constant(scale))
@@ -75,7 +78,7 @@ def add_preprocessing(
 
 
 def preprocess_frames(frames: npt.NDArray[np.uint8], preprocess: Preprocessing) -> npt.NDArray[np.float32]:
-    """What the nodes of `take_frames` make of frames: the reference of their parity.
+    """Do in NumPy what the nodes of `add_preprocessing` do: the reference for their parity.
 
     Args:
         frames: ``(B, T, H, W, 3)`` of any size.
@@ -93,16 +96,21 @@ def preprocess_frames(frames: npt.NDArray[np.uint8], preprocess: Preprocessing) 
 
 
 def compute_scale_and_shift(preprocess: Preprocessing) -> tuple[Floats, Floats]:
-    """Scale and shift ``(3, 1, 1, 1)``, rounded as `normalise` rounds them."""
+    """Scale and shift, float32 ``(3, 1, 1, 1)``, so that ``pixel * scale - shift`` rounds as `normalise` does."""
     scale = 1 / (255 * np.asarray(preprocess.std, np.float64))
     shift = np.asarray(preprocess.mean, np.float64) / preprocess.std
     return scale.astype(np.float32).reshape(3, 1, 1, 1), shift.astype(np.float32).reshape(3, 1, 1, 1)
 
 
 def build_resize_matrices(size: Size, preprocess: Preprocessing) -> tuple[Floats, Floats]:
-    """Matrices ``(h, H)`` and ``(W, w)`` that cut, scale and pad as the decoder does: what is padded is 0, the mean.
+    """Build the matrices ``(h, H)`` and ``(W, w)`` that crop, scale and pad a frame as the decoder does.
 
-    A scaled-down pixel is the mean of the area it covers, as in the decoder's scaler; scaling up is bilinear.
+    When scaling down, a pixel is the mean of the area that it covers, as in the decoder's scaler; scaling up is
+    bilinear. Padding is 0 after normalisation, which is the mean colour.
+
+    Args:
+        size: ``(H, W)`` of the frames in pixels.
+        preprocess: Gives the target size ``(h, w)`` and how to fit it.
     """
     (height, width), (target_height, target_width) = size, (preprocess.height, preprocess.width)
     rows, columns = compute_scaled_size(Fraction(width, height), target_height, target_width, preprocess.fit)
@@ -112,10 +120,10 @@ def build_resize_matrices(size: Size, preprocess: Preprocessing) -> tuple[Floats
 
 
 def _build_axis_weights(source: int, scaled: int, target: int) -> Floats:
-    """Weights ``(target, source)`` of one axis, scaled and then cut or padded about the middle; rows sum to 1 or 0."""
+    """Weights ``(target, source)`` of one axis: scaled, then cropped or padded at both ends; rows sum to 1 or 0."""
     step = source / scaled
     middles, pixels = (np.arange(scaled)[:, None] + 0.5) * step, np.arange(source) + 0.5
-    if step > 1:  # how much of each source pixel the scaled pixel covers
+    if step > 1:  # scaling down: how much of each source pixel the scaled pixel covers
         ends = np.minimum(middles + step / 2, pixels + 0.5), np.maximum(middles - step / 2, pixels - 0.5)
         weights = np.clip(ends[0] - ends[1], 0, None)
     else:
@@ -127,7 +135,7 @@ def _build_axis_weights(source: int, scaled: int, target: int) -> Floats:
 
 
 class _GraphPrefix:
-    """Nodes and constants that go in front of a graph."""
+    """Collects nodes and constants that are put in front of a graph."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph, self.nodes = graph, list[onnx.NodeProto]()
@@ -144,7 +152,7 @@ class _GraphPrefix:
         return f"frames_constant_{self.constant_count}"
 
     def prepend_nodes(self) -> None:
-        """Put the nodes before those that are there."""
+        """Put the collected nodes before the graph's own."""
         existing_nodes = list(self.graph.node)
         del self.graph.node[:]
         self.graph.node.extend((*self.nodes, *existing_nodes))
@@ -152,11 +160,11 @@ class _GraphPrefix:
 
 @dataclass(frozen=True)
 class Uint8Input:
-    """The contract of uint8 frames ``(B, T, H, W, 3)``, in place of float clips.
+    """An input of uint8 frames ``(B, T, H, W, 3)`` instead of float clips.
 
     Attributes:
-        preprocess: What the network's clips are normalised and fitted with.
-        size: Height and width of the frames where they are not the network's.
+        preprocess: How the network's clips are normalised and resized.
+        size: Height and width of the frames in pixels; None: the network's input size.
     """
 
     preprocess: Preprocessing

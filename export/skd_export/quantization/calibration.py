@@ -1,8 +1,8 @@
-"""Calibration clips streamed through an FP32 file, once: the range of every tensor, from which any INT8 file is made.
+"""Calibration: runs clips through an FP32 file and records the range of every tensor, from which INT8 files are made.
 
-Ranges come from the minimum and maximum of each tensor, reduced inside the graph: memory does not grow with the number
-of clips (measured on 128 clips of 8x32x32: about one second; the percentile calibrator took 3 to 15 s and 1 GiB for
-the same accuracy).
+A range is the minimum and maximum of a tensor, reduced inside the graph, so memory does not grow with the number of
+clips. On 128 clips of 8x32x32 this took about one second; the percentile calibrator took 3 to 15 s and 1 GiB for the
+same accuracy.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ from skd_export.graph.onnx_export import load_onnx
 Floats = npt.NDArray[np.float32]
 LogFunction = Callable[[str], None]
 CHUNK_SIZE = 8
-_MAX_CHUNK_BYTES = 2**30  # of activations in a chunk; above, chunks are smaller
+_MAX_CHUNK_BYTES = 2**30  # of activations in a chunk; if there are more, chunks are smaller
 LAYER_OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 class CalibrationRanges:
-    """An FP32 file and the ranges that its tensors have on the calibration clips.
+    """An FP32 file and the ranges of its tensors on the calibration clips.
 
     Args:
-        fp32_path: As `export_onnx` wrote it.
-        clips: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks of 8 clips or fewer.
-        log: Told how much memory it will take, before a clip is read.
+        fp32_path: A file that `export_onnx` wrote.
+        clips: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks of at most 8 clips.
+        log: Called with a line that states how much memory is needed, before the first clip is read.
+        sample_size: How many clips to store for measuring the sensitivity of layers.
 
     Attributes:
-        clip_count: Clips that were read.
-        sample_clips: The first of them, at most ``sample_size``, for judging layers on ``(n, 3, T, H, W)``.
+        clip_count: How many clips were read.
+        sample_clips: The first of them, at most ``sample_size``, float32 ``(n, 3, T, H, W)``.
+        layers: Name and operator of each layer that can be quantised.
 
     Raises:
-        UserError: The file is no ONNX file, there are no clips, or a batch has the wrong shape or NaN.
+        UserError: The file is not an ONNX file, there are no clips, or a batch has the wrong shape or contains NaN.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class CalibrationRanges:
         model = onnx.shape_inference.infer_shapes(load_onnx(fp32_path), strict_mode=True, data_prop=True)
         self.properties = {p.key: p.value for p in model.metadata_props}
         self.layers = [(node.name, node.op_type) for node in model.graph.node if node.op_type in LAYER_OPERATORS]
-        add_pre_process_metadata(model)  # the exporter folded batch norms and constants already: nothing to add
+        add_pre_process_metadata(model)  # the exporter has already folded batch norms and constants: skip that step
         chunk_size = choose_chunk_size(model)
         megabytes = chunk_size * estimate_clip_bytes(model) / 1e6
         log(f"calibration streams chunks of {chunk_size} clips: up to {megabytes:.0f} MB of activations")
@@ -70,8 +72,8 @@ class CalibrationRanges:
         with tempfile.TemporaryDirectory(prefix="skd-int8-") as folder, quiet_root_logger():
             source = Path(folder) / "fp32.onnx"
             onnx.save(model, source)
-            # Not with max_intermediate_outputs: onnxruntime 1.32 throws away what was collected when it is reached (no
-            # data left at a multiple of it). What is kept is two numbers a tensor and chunk.
+            # Without max_intermediate_outputs: onnxruntime 1.32 discards what was collected when that limit is reached
+            # (at a multiple of it no data is left). Only two numbers are stored for each tensor and chunk.
             calibrator = create_calibrator(
                 source, _OPERATORS, str(Path(folder) / "augmented.onnx"), CalibrationMethod.MinMax
             )
@@ -92,17 +94,17 @@ class CalibrationRanges:
         operators: Sequence[str] = (),
         **options: bool,
     ) -> None:
-        """Write an INT8 file: int8 weights, Q/DQ nodes around what is quantised.
+        """Write an INT8 file: int8 weights, and Q/DQ nodes around the quantised operators.
 
         Args:
-            path: Written atomically.
-            activations: Their type.
-            reduce_range: Weights of 7 bits.
-            per_channel: One scale for each output channel of a weight, else one for the whole weight.
-            only: Names of the nodes to quantise; empty: all that can be.
+            path: Where the file goes; written atomically.
+            activations: Type of the activations.
+            reduce_range: Weights have 7 bits.
+            per_channel: One scale for each output channel of a weight; otherwise one for the whole weight.
+            only: Names of the nodes to quantise; empty: all nodes that can be quantised.
             exclude: Names of nodes that stay in FP32.
-            operators: Kinds of nodes to quantise; empty: all that can be.
-            options: Of the quantiser.
+            operators: Kinds of nodes to quantise; empty: all kinds that can be quantised.
+            options: Extra options of ONNX Runtime's quantiser.
         """
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
@@ -129,11 +131,12 @@ class CalibrationRanges:
 
 
 def _shield_excluded_nodes(graph: onnx.GraphProto, excluded: set[str]) -> None:
-    """Keep nodes that were left out really out.
+    """Stop ONNX Runtime from quantising the excluded nodes itself.
 
-    ONNX Runtime quantises by itself the weights of every layer that it finds between a ``DequantizeLinear`` and a
-    ``QuantizeLinear``, also with a ReLU or clip before the latter (its WeightBiasQuantization, seen in 1.32), with
-    coarser scales than ours. A leaky ReLU of slope 1, which changes nothing and is fused into the layer, is in its way.
+    When it loads a file, ONNX Runtime quantises the weights of every layer between a ``DequantizeLinear`` and a
+    ``QuantizeLinear``, also with a ReLU or clip before the latter (WeightBiasQuantization, seen in 1.32). Its scales
+    are coarser than ours. A leaky ReLU with slope 1 after the layer prevents this: it changes no value and is fused
+    into the layer.
     """
     ends, nodes = {value.name for value in graph.output}, []
     for node in graph.node:
@@ -147,14 +150,14 @@ def _shield_excluded_nodes(graph: onnx.GraphProto, excluded: set[str]) -> None:
 
 
 def estimate_clip_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all activations of one clip, as if none were freed: more than calibrating one really takes."""
+    """Bytes of all activations of one clip, as if none were freed: an upper bound of what calibration needs."""
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
     shapes = ([d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in values)
     return sum(4 * math.prod(shape) for shape in shapes)
 
 
 def choose_chunk_size(model: onnx.ModelProto) -> int:
-    """Clips calibrated at a time."""
+    """How many clips are calibrated at a time, 1 to 8."""
     return max(min(CHUNK_SIZE, _MAX_CHUNK_BYTES // max(estimate_clip_bytes(model), 1)), 1)
 
 
@@ -163,7 +166,7 @@ _OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 @contextlib.contextmanager
 def quiet_root_logger() -> Iterator[None]:
-    """The quantiser warns through the root logger, which also installs a handler there: neither is a library's."""
+    """Hide the quantiser's warnings, and remove the handler that it installs on the root logger."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.setLevel(logging.ERROR)
@@ -175,7 +178,7 @@ def quiet_root_logger() -> Iterator[None]:
 
 
 class _CalibrationClipReader(CalibrationDataReader):  # type: ignore[misc]
-    """Calibration batches in the quantiser's hands, a few clips at a time, checked on the way."""
+    """Passes calibration batches to the quantiser in chunks, and checks them."""
 
     def __init__(
         self, batches: Iterable[Floats], input_info: onnx.ValueInfoProto, chunk_size: int, sample_size: int
@@ -195,10 +198,10 @@ class _CalibrationClipReader(CalibrationDataReader):  # type: ignore[misc]
             if batch.dtype != np.float32 or batch.shape[1:] != self.shape:
                 raise UserError(
                     f"calibration clips must be float32 (b, {', '.join(map(str, self.shape))}), "
-                    f"not {batch.dtype} {batch.shape}; normalise them as the manifest says"
+                    f"not {batch.dtype} {batch.shape}; normalise them as the manifest describes"
                 )
             if not np.isfinite(batch).all():
-                raise UserError("a calibration clip holds NaN or an infinity; check the preprocessing's mean and std")
+                raise UserError("a calibration clip contains NaN or infinity; check mean and std of the preprocessing")
             for start in range(0, len(batch), self.chunk_size):
                 chunk = np.ascontiguousarray(batch[start : start + self.chunk_size])
                 if self.clip_count < self.sample_size:
@@ -206,4 +209,4 @@ class _CalibrationClipReader(CalibrationDataReader):  # type: ignore[misc]
                 self.clip_count += len(chunk)
                 yield chunk
         if self.clip_count == 0:
-            raise UserError("INT8 needs calibration clips and got none: set export.calibration_clips above 0")
+            raise UserError("INT8 needs calibration clips, but there are none; set export.calibration_clips above 0")

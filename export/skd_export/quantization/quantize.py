@@ -1,11 +1,11 @@
-"""Lower precision: an FP32 file in, an INT8 or FP16 file out, and the proof of what became of its operators.
+"""Converts an FP32 file to INT8 or FP16, and counts the operators that ONNX Runtime executes.
 
-The FP16 file is for TensorRT, whose networks are strongly typed: what the file says is what runs. ONNX Runtime widens
-FP16 convolutions to FP32 on CPUs: there the file shows what rounding costs, and nothing of its speed.
+The FP16 file is for TensorRT, whose networks are strongly typed: it computes in the types that the file states. On
+CPUs, ONNX Runtime converts FP16 convolutions to FP32: there the file shows the rounding error, but not the speed.
 
-There are two INT8 files. ONNX Runtime's CPU kernels take uint8 activations (asymmetric), int8 weights (one scale a
-channel) and Q/DQ nodes around every operator that has an integer kernel. TensorRT's parser refuses zero points and
-int32 biases: its file is int8 on both sides, symmetric, around convolutions and matrix products alone.
+There are two INT8 files. ONNX Runtime's CPU kernels take asymmetric uint8 activations, int8 weights (one scale for each
+channel) and Q/DQ nodes around every operator that has an integer kernel. TensorRT's parser accepts neither zero points
+nor int32 biases: its file has symmetric int8 activations and weights, around convolutions and matrix products only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def isa_has_vnni(cpuinfo: Path | str = "/proc/cpuinfo") -> bool | None:
     """Whether this CPU multiplies 8-bit numbers without saturating at 16 bits (x86's VNNI).
 
     Returns:
-        None where it cannot be told: not x86, or no such file.
+        None if it is unknown: the machine is not x86, or the file cannot be read.
     """
     if platform.machine().lower() not in _X86:
         return None
@@ -52,7 +52,7 @@ def isa_has_vnni(cpuinfo: Path | str = "/proc/cpuinfo") -> bool | None:
 
 
 def needs_reduced_range() -> bool:
-    """Whether 8-bit weights can saturate on this machine: x86 without VNNI, or x86 that does not tell."""
+    """Whether 8-bit weights can saturate on this machine: x86 where VNNI is missing or unknown."""
     return platform.machine().lower() in _X86 and not isa_has_vnni()
 
 
@@ -67,26 +67,27 @@ def quantize_for_ort(
     only: Sequence[str] = (),
     log: LogFunction = lambda line: None,
 ) -> dict[str, Any]:
-    """Write the INT8 twin of an FP32 file, for ONNX Runtime on CPUs.
+    """Quantise an FP32 file to INT8 for ONNX Runtime on CPUs.
 
     Args:
-        fp32: A file as `export_onnx` wrote it, or one that is calibrated already.
+        fp32: A file that `export_onnx` wrote, or ranges that were calibrated before.
         int8_path: Where the INT8 file goes; written atomically.
-        calibration: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks.
-        per_channel: One scale for each output channel of a weight, else one for the whole weight.
-        reduce_range: Weights of 7 bits. Without VNNI, products of uint8 and int8 saturate and answers are silently
-            wrong; 7 bits cure that at no cost in speed. None: what this machine needs. Ask for it explicitly when the
-            file will run on another machine.
+        calibration: Batches of normalised clips, float32 ``(b, 3, T, H, W)``; read once, in chunks. Unused with ranges.
+        per_channel: One scale for each output channel of a weight; otherwise one for the whole weight.
+        reduce_range: Weights have 7 bits. Without VNNI, sums of uint8 times int8 products can saturate, and the logits
+            are wrong without any error; 7 bits prevent that at no cost in speed. None: whatever this machine needs. Set
+            it explicitly if the file will run on another machine.
         exclude: Names of nodes that stay in FP32.
-        only: Names of the nodes to quantise; empty: all that can be.
-        log: Told how much memory calibrating will take.
+        only: Names of the nodes to quantise; empty: all nodes that can be quantised.
+        log: Called with a line that states how much memory the calibration needs.
 
     Returns:
-        What was done: ``calibration_clips``, ``reduce_range``, ``vnni``, ``operators`` (`operator_fate` of the file),
-        ``convolutions`` and how many of them are ``convolutions_fused`` into integer kernels, and the versions.
+        Metadata: ``calibration_clips``, ``reduce_range``, ``vnni``, ``operators`` (from `count_executed_operators`),
+        ``convolutions``, how many of them run as integer kernels (``convolutions_fused``), and other settings.
 
     Raises:
-        UserError: The file is no ONNX file, there are no calibration clips, or a batch has the wrong shape or NaN.
+        UserError: The file is not an ONNX file, there are no calibration clips, or a batch has the wrong shape or
+            contains NaN.
     """
     reduced = needs_reduced_range() if reduce_range is None else reduce_range
     ranges = fp32 if isinstance(fp32, CalibrationRanges) else CalibrationRanges(fp32, calibration, log=log)
@@ -118,15 +119,15 @@ def quantize_for_tensorrt(
     only: Sequence[str] = (),
     log: LogFunction = lambda line: None,
 ) -> dict[str, Any]:
-    """Write the INT8 twin of an FP32 file, for TensorRT: int8 on both sides, symmetric, biases in FP32.
+    """Quantise an FP32 file to INT8 for TensorRT: symmetric int8 activations and weights, biases in FP32.
 
-    ONNX Runtime runs the file as well, with the same rounding and in fewer integer kernels: its answers there are
-    what parity is of; its speed there says nothing.
+    ONNX Runtime can run this file too, with the same rounding but fewer integer kernels. Parity is therefore checked on
+    ONNX Runtime; latency must not be.
 
-    Args and raises as `quantise_ort`; the range is always full, as GPUs do not saturate.
+    Arguments and errors are those of `quantize_for_ort`. Weights always have 8 bits, because GPUs do not saturate.
 
     Returns:
-        What was done, as `quantise_ort` has it, without ``vnni``.
+        Metadata as in `quantize_for_ort`, without ``vnni`` and ``convolutions_fused``.
     """
     ranges = fp32 if isinstance(fp32, CalibrationRanges) else CalibrationRanges(fp32, calibration, log=log)
     ranges.write_int8(
@@ -163,17 +164,18 @@ def _quantization_metadata(
 
 
 def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]:
-    """Write the FP16 twin of an FP32 file: weights and operators in half precision, the clip and the logits in float32.
+    """Convert an FP32 file to FP16: weights and operators in half precision, input and logits in float32.
 
     Args:
-        fp32_path: As `export_onnx` wrote it.
+        fp32_path: A file that `export_onnx` wrote.
         fp16_path: Where the FP16 file goes; written atomically.
 
     Returns:
-        What was done: ``io`` (float32), ``operators`` (the file's own, most first), and the version of the converter.
+        Metadata: ``io`` (float32), ``operators`` (the operators in the file, most frequent first), and the converter's
+        version.
 
     Raises:
-        UserError: The file is no ONNX file, or a weight is too large for FP16 (65504).
+        UserError: The file is not an ONNX file, or a weight is larger than FP16 can hold (65504) or NaN.
     """
     import onnx_ir
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -184,9 +186,9 @@ def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]
     floats = [w for w in weights if w.dtype == np.float32 and w.size]
     largest = max((float(np.abs(w).max()) for w in floats), default=0.0)
     if not largest <= _FP16_MAX:
-        raise UserError(f"{fp32_path} has a weight of {largest:g}, beyond what FP16 can hold (65504); keep it in FP32")
+        raise UserError(f"{fp32_path} has a weight of {largest:g}, larger than FP16 can hold (65504); use FP32 instead")
     graph = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
-    graph.graph.sort()  # the converter puts the casts of input and output behind everything else
+    graph.graph.sort()  # the converter appends the casts of input and output at the end
     fp16_model = onnx_ir.to_proto(graph)
     del fp16_model.metadata_props[:]
     onnx.helper.set_model_props(fp16_model, properties)
@@ -201,14 +203,18 @@ def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]
 
 
 def count_executed_operators(path: Path | str) -> dict[str, int]:
-    """What ONNX Runtime really runs: operators of the graph after all its optimisations on this CPU, most first.
+    """Count the operators that ONNX Runtime executes: those of the graph after its optimisations for this CPU.
 
-    This tells whether "INT8" is INT8: a convolution between Q/DQ nodes that did not fuse is still a ``Conv``.
+    This shows whether an INT8 file computes in integers: a convolution that did not fuse with its Q/DQ nodes is still a
+    ``Conv``.
+
+    Returns:
+        How often each operator occurs, most frequent first.
 
     Raises:
         UserError: ONNX Runtime cannot load the file.
     """
-    with tempfile.TemporaryDirectory(prefix="skd-fate-") as folder:
+    with tempfile.TemporaryDirectory(prefix="skd-operators-") as folder:
         optimised = Path(folder) / "optimised.onnx"
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -217,7 +223,7 @@ def count_executed_operators(path: Path | str) -> dict[str, int]:
         options.log_severity_level = 4
         try:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises classes of its own for each status, with Exception in common
+        except Exception as error:  # onnxruntime's error classes have no other common base class
             raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
         counts = Counter(node.op_type for node in onnx.load(str(optimised)).graph.node)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,4 +1,7 @@
-"""Which layers INT8 costs the most, and leaving out as few of them as bring the file back within its bounds."""
+"""Measures how sensitive each layer is to INT8, and keeps the most sensitive layers in FP32.
+
+As few layers as possible stay in FP32: just enough for the file to be within its bounds.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What quantising one layer alone does to the answers.
+    """How quantising only this layer changes the logits.
 
     Attributes:
         layer: The node's name.
-        op: Its kind.
+        op: The node's operator.
         error: Mean absolute difference of the logits from FP32, over their standard deviation.
         flips: Share of clips whose top class changes, in 0..1.
     """
@@ -39,12 +42,15 @@ class LayerSensitivity:
 def measure_layer_sensitivities(
     fp32: Path, ranges: CalibrationRanges, quantize: QuantizeFunction
 ) -> list[LayerSensitivity]:
-    """Quantise each layer alone and compare answers on calibration clips; the costliest first.
+    """Quantise each layer on its own and compare the logits on calibration clips.
 
     Args:
-        fp32: The file that ``ranges`` were taken from.
-        ranges: Calibrated; the clips it kept are those compared on.
-        quantize: ``quantise_ort`` or ``quantise_trt``: called as ``quantize(ranges, path, exclude=names)``.
+        fp32: The file that ``ranges`` were calibrated on.
+        ranges: Its ``sample_clips`` are the clips that logits are compared on.
+        quantize: `quantize_for_ort` or `quantize_for_tensorrt`; called as ``quantize(ranges, path, only=[name])``.
+
+    Returns:
+        One result for each layer, the most sensitive first.
     """
     reference = compute_onnx_logits(fp32, ranges.sample_clips)
     scale = float(reference.std()) or 1.0
@@ -68,21 +74,23 @@ def quantize_within_bounds(
     quantize: QuantizeFunction,
     find_violation: Callable[[Path], str | None],
 ) -> dict[str, Any]:
-    """Write an INT8 file; where it is refused, leave the costliest layers in FP32, one more at a time.
+    """Write an INT8 file that is within its bounds, with as few layers in FP32 as possible.
 
-    At most half of the layers are left out: beyond that little of INT8 is left. Where that is not enough either, all
-    layers are quantised again, and the file stays refused.
+    First all layers are quantised. While the file is outside its bounds, the next most sensitive layer stays in FP32,
+    up to half of the layers: with more, INT8 brings little. If that is not enough, the file with all layers quantised
+    is written again, outside its bounds.
 
     Args:
         fp32: The FP32 file.
         int8: Where the INT8 file goes.
-        ranges: Of the FP32 file.
-        quantize: See `sensitivities`.
-        find_violation: Why a file is outside its bounds, or None.
+        ranges: Calibrated on the FP32 file.
+        quantize: `quantize_for_ort` or `quantize_for_tensorrt`; called as ``quantize(ranges, path, exclude=names)``.
+        find_violation: Returns the reason why a file is outside its bounds, or None.
 
     Returns:
-        What ``quantize`` returned for the file that is there, with ``sensitivity`` (`Sensitivity` of each layer, costliest
-        first; empty where all layers were within bounds at once) and ``tried`` (the reason each attempt was refused).
+        The metadata that ``quantize`` returned for the final file, with ``sensitivity`` (`LayerSensitivity` of each
+        layer as a mapping, most sensitive first; empty if the first file was within its bounds) and ``tried`` (for each
+        file that was outside its bounds, the reason).
     """
     metadata = quantize(ranges, int8)
     if (reason := find_violation(int8)) is None:
@@ -98,7 +106,7 @@ def quantize_within_bounds(
 
 
 def compute_onnx_logits(path: Path, clips: Floats) -> Floats:
-    """Answers of a file to clips, ``(n, C)``, by ONNX Runtime on one thread."""
+    """Logits ``(n, C)`` of a file for clips ``(n, 3, T, H, W)``, on ONNX Runtime with one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -1,8 +1,8 @@
-"""A trained network as a LiteRT (.tflite) file, through Google's converter, for boards that run nothing else as fast.
+"""Exports a trained network to a LiteRT (.tflite) file with Google's converter, for boards where LiteRT is fastest.
 
-The converter (litert-torch) reads the PyTorch module itself, brings some sixty packages and takes a minute or two. One
-of them asks for a typing_extensions that pydantic 2.12 cannot live with, so it is no extra of ours: docs/precision.md
-has the line that installs it. Running the file needs `ai-edge-litert` alone.
+The converter (litert-torch) reads the PyTorch module directly. It installs about sixty packages and takes a minute or
+two. One of these packages needs a version of typing_extensions that pydantic 2.12 does not support, so skd-edge has no
+extra for it; docs/precision.md has the command that installs it. To run the file, `ai-edge-litert` is enough.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.runtimes.litert import LiteRtRuntime
 
-_INSTALL_HINT = "its packages do not fit ours as they stand; docs/precision.md (LiteRT) has the line that installs it"
+_INSTALL_HINT = "a plain pip install conflicts with pydantic; docs/precision.md (LiteRT) has the command that works"
 
 
 def explain_missing_converter() -> str | None:
-    """Why no .tflite file can be written here, or None. Imports nothing."""
+    """The reason why .tflite files cannot be written here, or None if they can. Imports nothing."""
     if importlib.util.find_spec("litert_torch") is None:
         return f"litert-torch is not installed; {_INSTALL_HINT}"
     return LiteRtRuntime().why_unavailable()
@@ -37,7 +37,7 @@ def explain_missing_converter() -> str | None:
 def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Write a network as one .tflite file: ``clip`` float32 ``(1, 3, T, H, W)`` in, logits float32 ``(1, C)`` out.
 
-    The batch is fixed at one clip: frames are folded into it, and the converter writes shapes as numbers.
+    The batch is fixed at one clip: the network folds frames into the batch, and the converter writes fixed shapes.
 
     Args:
         network: A plain module in eval mode, ``forward(clip) -> logits``, on the CPU.
@@ -45,13 +45,13 @@ def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int
         clip_shape: ``(T, H, W)``.
 
     Returns:
-        What was done: ``batch`` and the converter's version.
+        ``batch`` (always 1) and ``converter`` (name and version).
 
     Raises:
-        UserError: The converter is missing, the network is in train mode, or the converter does not take it.
+        UserError: The converter is missing, the network is in train mode, or the converter cannot convert it.
     """
     if reason := explain_missing_converter():
-        raise UserError(f"no .tflite file can be written: {reason}")
+        raise UserError(f"a .tflite file cannot be written: {reason}")
     if any(module.training for module in network.modules()):
         raise UserError("the network is in train mode: call network.eval() before exporting it")
     with tempfile.TemporaryDirectory(prefix="skd-litert-") as folder:
@@ -60,16 +60,16 @@ def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int
             converter = importlib.import_module("litert_torch")
             try:
                 converter.convert(network, (torch.zeros(1, 3, *clip_shape),)).export(str(tflite_file))
-            except Exception as error:  # torch.export's, jax's and the converter's own classes have nothing in common
+            except Exception as error:  # errors of torch.export, jax and the converter have no other base class
                 first = (str(error).strip().splitlines() or [""])[0]
-                raise UserError(f"litert-torch does not take the network: {type(error).__name__}: {first}") from error
+                raise UserError(f"litert-torch cannot convert the network: {type(error).__name__}: {first}") from error
         write_atomic(path, tflite_file.read_bytes())
     return {"batch": 1, "converter": f"litert-torch {importlib.metadata.version('litert-torch')}"}
 
 
 @contextlib.contextmanager
 def _silence_converter() -> Any:
-    """Keep the converter's progress and warnings off the screen, and its handlers out of the root logger."""
+    """Hide the converter's progress and warnings, and restore the root logger's handlers and level afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

@@ -1,4 +1,4 @@
-"""TensorRT engines of a bundle or of an ONNX file: which file, at which precision, and what is known of each engine."""
+"""Builds TensorRT engines from a bundle or an ONNX file, and reports what was built."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PRECISIONS = ("fp32", "fp16")
 
 @dataclass(frozen=True)
 class BuiltEngines:
-    """What was built from one file.
+    """The engines that were built from one file.
 
     Attributes:
-        source: The ONNX file.
-        precision: Of its numbers.
-        built: Path and note of each engine.
-        notes: Of each engine, the notes of all its builds, the kept one last.
+        source: The ONNX file that was built from.
+        precision: The precision of its numbers.
+        built: Path and metadata of each engine.
+        notes: For each engine, the metadata of all its builds; the last one is the build that was kept.
     """
 
     source: Path
@@ -33,7 +33,7 @@ class BuiltEngines:
     notes: tuple[tuple[EngineMetadata, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything of the notes, under the engines' paths."""
+        """All metadata, one row for each engine."""
         rows = [
             {"engine": str(path), **asdict(note), "builds": [[n.build_seconds, n.sha256] for n in notes]}
             for (path, note), notes in zip(self.built, self.notes, strict=True)
@@ -41,7 +41,7 @@ class BuiltEngines:
         return {"source": str(self.source), "precision": self.precision, "engines": rows}
 
     def to_text(self) -> str:
-        """A line for each engine."""
+        """A summary for the terminal, one line for each engine."""
         lines = [f"from {self.source} ({self.precision})"]
         for (path, note), notes in zip(self.built, self.notes, strict=True):
             sms = "+".join(f"SM{sm}" for sm in note.sms)
@@ -67,31 +67,31 @@ def build_engines(
     options: BuildOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BuiltEngines:
-    """Build an engine for each GPU generation asked, from a bundle's file or from an ONNX file.
+    """Build an engine for each requested GPU generation, from a bundle or from an ONNX file.
 
-    Nothing is written into a bundle: engines belong to one GPU and one version, and a bundle travels.
+    Nothing is written into the bundle: an engine works on one GPU model and one version only, a bundle on all devices.
 
     Args:
         source: A bundle's folder, or an ONNX file.
-        folder: Where engines and notes go; None: `NAME-engines` beside the source.
+        folder: Where engines and their metadata go; None: ``NAME-engines`` beside the source.
         runtime: "tensorrt" or "tensorrt-rtx".
-        sms: Compute capabilities times ten, an engine each; empty: the GPU of this machine.
-        precision: "fp32": the file as it is (of a bundle: its FP32 file). "fp16": its FP16 twin, which is made here and
-            kept beside the engines; that needs the train extra, building from it does not.
-        builds: How often each is built, to see how far seconds and bytes spread; the last is kept.
-        options: For the builder; the default ones when None.
+        sms: Compute capabilities times ten (86 is SM86); one engine is built for each. Empty: the GPU of this machine.
+        precision: "fp32" builds from the file as it is (for a bundle: from its FP32 file). "fp16" converts the file to
+            FP16 first and writes the result beside the engines; the conversion needs the train extra.
+        builds: How often each engine is built, to measure the variation of seconds and bytes; the last build is kept.
+        options: Options of the builder; None: the defaults.
         progress: Called with (steps done, steps known so far) for each engine.
 
     Raises:
-        UserError: The bundle is not as it was made or has no FP32 file, or what `build_engine` and `convert_fp16`
-            raise.
+        UserError: The source is missing, the precision is unknown, or the bundle has changed or has no FP32 file; also
+            whatever `build_engine` and `convert_fp16` raise.
     """
     if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r} is not known; engines are built in {' or '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {precision!r} for engines; choose from {', '.join(PRECISIONS)}")
     source = Path(source)
     onnx_file = _find_fp32_file(source) if source.is_dir() else source
     if not onnx_file.is_file():
-        raise UserError(f"there is no bundle or ONNX file {source}")
+        raise UserError(f"{source} does not exist; give the folder of a bundle or an ONNX file")
     folder = Path(folder) if folder is not None else source.with_name(f"{source.resolve().stem}-engines")
     if precision == "fp16":
         from skd_export.quantization.quantize import convert_fp16
@@ -114,12 +114,14 @@ def build_engines(
 def _find_fp32_file(bundle: Path) -> Path:
     manifest = Manifest.load(bundle)
     if problems := find_bundle_problems(bundle):
-        raise UserError(f"{bundle} is not as it was made: {'; '.join(problems)}. Copy it again from its source")
+        raise UserError(
+            f"{bundle} has changed since it was written: {'; '.join(problems)}. Copy it again from its source"
+        )
     artefacts = sorted(manifest.artefacts, key=lambda a: a.file != manifest.default)
     file = next((a.file for a in artefacts if a.precision == "fp32" and a.file.endswith(".onnx")), None)
     if file is None:
         raise UserError(
             f"{bundle} has no FP32 file, and its INT8 file is quantised for another runtime; build from an ONNX file, "
-            "or export with fp32 among export.precisions"
+            "or add fp32 to export.precisions and export again"
         )
     return resolve_bundle_path(bundle, file)

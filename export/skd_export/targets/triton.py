@@ -1,7 +1,7 @@
-"""A bundle as a Triton model repository: one model a file, each with its config.pbtxt and its labels.
+"""Writes a Triton model repository from a bundle: one model for each ONNX file, with its config.pbtxt and labels.
 
 The layout is Triton's (``MODEL/config.pbtxt``, ``MODEL/1/model.onnx``); the field names are those of its
-``model_config.proto``. The repository holds copies: the bundle stays as it is.
+``model_config.proto``. The files are copies: the bundle is not changed.
 """
 
 from __future__ import annotations
@@ -25,27 +25,31 @@ def write_triton_repository(bundle: Path | str, repository: Path | str, *, large
     """Write a model repository from a bundle.
 
     Args:
-        bundle: A bundle that is as it was written.
-        repository: A folder that is not there yet; it appears whole or not at all.
-        largest_batch: Clips that Triton may put into one query.
+        bundle: A bundle that has not changed since it was written.
+        repository: A folder that does not exist yet. It is written completely or not at all.
+        largest_batch: How many clips Triton may combine into one query.
 
     Returns:
-        The names of the models, the bundle's default first.
+        The names of the models; the bundle's default is first.
 
     Raises:
-        UserError: The bundle is not as it was written, holds no ONNX file, or the folder cannot be written.
+        UserError: The bundle has changed or contains no ONNX file, or the folder exists or cannot be written.
     """
     bundle, repository = Path(bundle), Path(repository)
     manifest = Manifest.load(bundle)
     if problems := find_bundle_problems(bundle):
-        raise UserError(f"{bundle} is not as it was written: {'; '.join(problems)}. Copy it again from its source")
+        raise UserError(
+            f"{bundle} has changed since it was written: {'; '.join(problems)}. Copy it again from its source"
+        )
     if repository.exists():
-        raise UserError(f"{repository} is there already; give a folder that is not, or move it away")
+        raise UserError(f"{repository} already exists; choose a new folder, or move this one away")
     artefacts = sorted(
         (a for a in manifest.artefacts if a.file.endswith(".onnx")), key=lambda a: a.file != manifest.default
     )
     if not artefacts:
-        raise UserError(f"{bundle} holds no ONNX file; Triton takes its files by their runtime, and knows ours as ONNX")
+        raise UserError(
+            f"{bundle} contains no ONNX file, which a Triton repository needs; export one and write the bundle again"
+        )
     payload = sha256_file(bundle / MANIFEST_FILE)
     with write_folder_atomically(repository) as building:
         for artefact in artefacts:
@@ -58,16 +62,23 @@ def write_triton_repository(bundle: Path | str, repository: Path | str, *, large
 
 
 def model_name(artefact: Artefact) -> str:
-    """The artefact's file without its ending, in letters that any client can send in an address."""
+    """The name of the artefact's file without its ending, with characters that are safe in a URL."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", artefact.file.removesuffix(".onnx"))
 
 
 def format_model_config(manifest: Manifest, artefact: Artefact, payload: str, largest_batch: int) -> str:
-    """The ``config.pbtxt`` of one file: shapes without the batch, and where it comes from."""
+    """Format the ``config.pbtxt`` of one file.
+
+    Args:
+        manifest: The bundle's manifest.
+        artefact: The file.
+        payload: SHA-256 of the manifest: it identifies the bundle that the file comes from.
+        largest_batch: How many clips Triton may combine into one query.
+    """
     t, h, w = manifest.sampling.frames, manifest.preprocess.height, manifest.preprocess.width
     dims = (3, t, h, w) if manifest.contract == "float_clip" else (t, h, w, 3)
     name, dtype = _INPUTS[manifest.contract]
-    # The INT8 file is made for ONNX Runtime's CPU kernels; where Triton has a GPU it would put it there.
+    # The INT8 file is made for ONNX Runtime's CPU kernels; without this, Triton would run it on a GPU if there is one.
     instance_group = "instance_group [ { count: 1, kind: KIND_CPU } ]\n" if artefact.precision == "int8" else ""
     provenance = {
         "skd_edge.payload_sha256": payload,
@@ -94,5 +105,5 @@ def format_model_config(manifest: Manifest, artefact: Artefact, payload: str, la
 
 
 def _quote_text(value: str) -> str:
-    """A string of protobuf's text format: JSON's escapes of ASCII are among its own."""
+    """A string literal of protobuf's text format, which supports all escapes that JSON uses for ASCII output."""
     return json.dumps(value)

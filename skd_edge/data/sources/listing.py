@@ -1,4 +1,4 @@
-"""What every kind of source becomes: a list of entries, checked once, with splits that respect groups."""
+"""The common form of every kind of data: a checked list of clips, with splits that keep groups together."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class ClipEntry:
 
     Attributes:
         path: the file.
-        name: its path relative to the data's root, which identifies it everywhere; of a span of time with ``#t=1,2``.
-        label: class name; empty where the clip is unlabelled (training only).
-        split: the set that it belongs to.
-        group: clips of one group stay together (a source video, an actor).
-        votes: one class name for each annotator, empty for an abstention; () where there are no votes.
-        span: which part of the file the clip is.
+        name: its path relative to the data's root, which identifies the clip everywhere; a span of time adds
+            ``#t=1,2`` (seconds).
+        label: class name; empty if the clip is unlabelled (training clips only).
+        split: the split that the clip belongs to.
+        group: name of the clip's group (a source video, an actor); the clips of a group stay in one split.
+        votes: one class name for each annotator, empty for an abstention; () without annotators.
+        span: the part of the file that is the clip.
     """
 
     path: Path
@@ -47,9 +48,13 @@ class ClipEntry:
 
 @dataclass(frozen=True)
 class ClipListing:
-    """Every clip of a recipe, classes sorted by name (or in the order that the user's class file gives).
+    """Every clip of a recipe.
 
-    ``annotators`` names whose votes the entries of the training split carry, in this order.
+    Attributes:
+        classes: class names, sorted, or in the order of the user's class file.
+        entries: the clips, ordered by split.
+        note: remarks for the report, such as repeated rows.
+        annotators: names of the annotators, in the order of each training entry's ``votes``.
     """
 
     classes: tuple[str, ...]
@@ -60,17 +65,29 @@ class ClipListing:
 
 @dataclass
 class EntryCollector:
-    """Entries as they are read, each clip once: said twice alike is left out and counted, said differently refused."""
+    """Collects entries as they are read, each clip once.
+
+    An identical second entry is left out and counted. A second entry with another split or label is an error.
+
+    Attributes:
+        entries: the clips, in the order of their first entry.
+        duplicate_count: number of identical entries that were left out.
+    """
 
     entries: list[ClipEntry] = field(default_factory=list)
     duplicate_count: int = 0
     _first_seen: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def add(self, entry: ClipEntry, at: str, hint: str = "") -> None:
-        """One more clip, found ``at`` a place (a file and its line).
+        """Add a clip.
+
+        Args:
+            entry: the clip.
+            at: where it is listed (``file:line``), for error messages.
+            hint: advice that is added to the error message.
 
         Raises:
-            UserError: The clip is listed already, in another split or as another class.
+            UserError: The clip is already listed in another split or with another label.
         """
         index, before = self._first_seen.setdefault(entry.name, (len(self.entries), at))
         if index == len(self.entries):
@@ -78,15 +95,13 @@ class EntryCollector:
             return
         other = self.entries[index]
         if entry != other:
-            raise UserError(
-                f"{at}: {entry.name} is listed again, {_format_split_and_label(entry)}; {before} has it {_format_split_and_label(other)}: leave one of "
-                f"them out{hint}"
-            )
+            here, there = _format_split_and_label(entry), _format_split_and_label(other)
+            raise UserError(f"{at}: {entry.name} is listed again, {here}; {before} has it {there}: remove one{hint}")
         self.duplicate_count += 1
 
     @property
     def duplicate_note(self) -> str:
-        """What to tell of repeated rows; empty where there are none."""
+        """The remark on repeated rows; empty if there are none."""
         return f"{self.duplicate_count} rows repeat a clip and were left out" if self.duplicate_count else ""
 
 
@@ -95,10 +110,14 @@ def _format_split_and_label(entry: ClipEntry) -> str:
 
 
 def make_group_finder(pattern: str | None) -> Callable[[str], str]:
-    """From a clip's name to its group: what the pattern finds in it; the name itself without one, or where nothing is.
+    """Return a function from a clip's name to its group.
 
     Args:
-        pattern: a regular expression; its first group counts where it has one.
+        pattern: a regular expression that is searched in the name. The group of the clip is the match of its first
+            parenthesis, or the whole match if it has none. None: each clip is its own group.
+
+    Returns:
+        The function; it returns the name itself where the pattern does not match.
     """
     if pattern is None:
         return lambda name: name
@@ -112,10 +131,13 @@ def make_group_finder(pattern: str | None) -> Callable[[str], str]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not empty, blanks at its ends taken off; the file is read as it is needed.
+    """Read a text file line by line, without empty lines.
+
+    Yields:
+        Line number (from 1) and the line without white space at its ends.
 
     Raises:
-        UserError: The file is missing or no text.
+        UserError: The file does not exist, or is not UTF-8 text.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -123,20 +145,26 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line := line.strip():
                     yield number, line
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check data.root and the file's name in the recipe") from None
+        raise UserError(f"{path} does not exist; check data.root and the file name in the recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
 def resolve_class_name(label: str, names: list[str], at: str, file: Path | None) -> str:
-    """The class that a label means: itself, or, where the classes have a file, the name at that index.
+    """Return the class name for a label that is a name or an index.
+
+    Args:
+        label: as listed.
+        names: the classes of the class file, in order; empty without a class file: then the label is the class name.
+        at: where the label is listed (``file:line``), for error messages.
+        file: the class file, for error messages.
 
     Raises:
-        UserError: No such class is in the file.
+        UserError: The class file does not contain this class.
     """
     if names and label.isdecimal():
         if int(label) >= len(names):
-            raise UserError(f"{at}: label {label}, but {file} names {len(names)} classes (numbers start at 0)")
+            raise UserError(f"{at}: label {label}, but {file} names {len(names)} classes (indices start at 0)")
         return names[int(label)]
     if names and label not in names:
         raise UserError(f"{at}: class {label!r} is not in {file}{_suggest_class(label, names)}")
@@ -146,7 +174,16 @@ def resolve_class_name(label: str, names: list[str], at: str, file: Path | None)
 def hold_out(entries: list[ClipEntry], split: Split, count: float, rng: np.random.Generator) -> list[ClipEntry]:
     """Move about ``count`` training clips into ``split``: the same share of every class, whole groups only.
 
-    Never a class's last training clip, nor the group that holds it.
+    Every class keeps at least one training clip.
+
+    Args:
+        entries: all clips.
+        split: where the drawn clips are moved.
+        count: how many clips to move in all.
+        rng: draws the groups.
+
+    Returns:
+        The same clips in the same order, some with another split.
     """
     train = [i for i, e in enumerate(entries) if e.split == "train"]
     groups: dict[str, list[int]] = {}
@@ -162,7 +199,7 @@ def hold_out(entries: list[ClipEntry], split: Split, count: float, rng: np.rando
         take = min(round(count * sizes[label] / len(train)), sizes[label] - 1) - (sizes[label] - left[label])
         names = list(mine)
         shuffled = [names[n] for n in rng.permutation(len(names))]
-        # Where every group is larger than what is wanted, the smallest is taken.
+        # If every group is larger than the wanted number of clips, the smallest group is moved.
         free_sizes = [n for name, n in mine.items() if moved.isdisjoint(groups[name])]
         enough = max(take, min(free_sizes, default=0)) if take > 0 else 0
         for name in shuffled:
@@ -182,23 +219,23 @@ def make_listing(
     annotators: tuple[str, ...] = (),
     note_folder_mismatches: bool = True,
 ) -> ClipListing:
-    """The entries as one listing, in the order of the splits.
+    """Make a listing of the entries, ordered by split.
 
     Args:
-        entries: in any order.
-        notes: about the splits, for the report; empty ones are left out.
-        classes: their order, where the user gives it.
-        annotators: who voted.
-        note_folder_mismatches: whether clips that lie in a folder called like another class are told of.
+        entries: the clips, in any order.
+        notes: remarks on the splits for the report; empty ones are left out.
+        classes: the order of the classes, if the user gives one; default: the classes of the entries, sorted.
+        annotators: names of the annotators whose votes the training entries carry.
+        note_folder_mismatches: whether the listing's note mentions clips in a folder that is named like another class.
 
     Raises:
-        UserError: A split is missing; says which and the way out.
+        UserError: A split has no clips.
     """
-    entries = tuple(sorted(entries, key=lambda e: SPLITS.index(e.split)))  # a split stands together in the store
+    entries = tuple(sorted(entries, key=lambda e: SPLITS.index(e.split)))  # so that the store can slice each split
     classes = classes or tuple(sorted({name for e in entries for name in _collect_named_classes(e)}))
     for split in SPLITS:
         if not any(e.split == split for e in entries):
-            raise UserError(f"the recipe's data gives no {split} clips; check the rules of data.{split}")
+            raise UserError(f"data gives no {split} clips; check data.{split} in the recipe")
     all_notes = [
         *notes,
         _describe_folder_mismatches(entries, set(classes)) if note_folder_mismatches else "",
@@ -208,77 +245,78 @@ def make_listing(
 
 
 def check_validation_labels(listing: ClipListing) -> None:
-    """Every class has a clip that validates it, whatever is still to be said of the training clips.
+    """Check that every class has a validation clip; training labels are not checked, they may come later.
 
     Raises:
-        UserError: It has not, or there is one class only.
+        UserError: A class has no validation clip, or all validation clips are of one class.
     """
     validated_classes = dict.fromkeys(e.label for e in listing.entries if e.split == "val")
     if poor := [c for c in listing.classes if c not in validated_classes]:
         raise UserError(
-            f"class {poor[0]!r} has no trusted validation clip{_suggest_class(poor[0], validated_classes)}; add clips, or leave the "
-            "class out of the data"
+            f"class {poor[0]!r} has no validation clip{_suggest_class(poor[0], validated_classes)}; add clips, or "
+            "leave the class out of the data"
         )
     if len(validated_classes) < 2:
         raise UserError(
-            f"the validation clips have one class only ({', '.join(validated_classes)}); two or more are needed"
+            f"the validation clips have one class only ({', '.join(validated_classes)}); at least two are needed"
         )
 
 
 def check_classes(listing: ClipListing) -> None:
-    """Something can be learned from a listing: labels or votes on training clips of every class, and trusted clips.
+    """Check that a listing can be trained on.
+
+    Every class needs two training clips with a label or a vote, and a validation clip.
 
     Raises:
-        UserError: It cannot; says why and the way out.
+        UserError: No training clip has a label, all have the same class, or a class lacks training or validation clips.
     """
     entries, classes, annotators = listing.entries, listing.classes, listing.annotators
     train = Counter(name for e in entries if e.split == "train" for name in _collect_named_classes(e))
     if not train:
         what = f"every vote in {', '.join(annotators)} abstains" if annotators else "every label is empty"
         raise UserError(
-            f"no training clip has a label: {what}; label some clips of each class (data.label, data.votes), or let "
-            "rules or models speak for them (labels.rules, labels.models)"
+            f"no training clip has a label: {what}; label some clips of each class (data.label, data.votes), or label "
+            "them with rules or models (labels.rules, labels.models)"
         )
     if len(train) < 2:
-        raise UserError(f"the training clips have one class only ({', '.join(train)}); a classifier needs two or more")
+        raise UserError(f"the training clips have one class only ({', '.join(train)}); at least two are needed")
     validation_counts = Counter(e.label for e in entries if e.split == "val")
-    nobody = f": none of {', '.join(annotators)} votes for it" if annotators else ""
+    no_votes = f": none of {', '.join(annotators)} votes for it" if annotators else ""
     for split in ("val", "test"):
         if unknown := sorted({e.label for e in entries if e.split == split} - set(train)):
+            suggestion = _suggest_class(unknown[0], train)
             raise UserError(
-                f"class {unknown[0]!r} has {split} clips and no training clip{nobody}{_suggest_class(unknown[0], train)}; "
-                f"classes: {', '.join(train)}"
+                f"class {unknown[0]!r} has {split} clips but no training clip{no_votes}{suggestion}; classes of the "
+                f"training clips: {', '.join(train)}"
             )
     if poor := [c for c in classes if train[c] == 1 or validation_counts[c] == 0]:
-        what = "one training clip" if train[poor[0]] == 1 else "no trusted validation clip"
+        what = "only one training clip" if train[poor[0]] == 1 else "no validation clip"
         suggestion = _suggest_class(poor[0], [c for c in train if c != poor[0]])
         raise UserError(f"class {poor[0]!r} has {what}{suggestion}; add clips, or leave the class out of the data")
 
 
 def _collect_named_classes(entry: ClipEntry) -> set[str]:
-    """The classes that somebody names for a clip."""
+    """The classes that the label and the votes of a clip name."""
     return {entry.label, *entry.votes} - {""}
 
 
 def _suggest_class(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), 1, 0.75)
-    return f" (is it {close[0]!r}, misspelt?)" if close else ""
+    return f" (a misspelling of {close[0]!r}?)" if close else ""
 
 
 def _describe_folder_mismatches(entries: tuple[ClipEntry, ...], classes: set[str]) -> str:
-    """Clips whose folder has the name of a class that is not theirs: a label file that disagrees with its folders."""
+    """The remark on clips in a folder that is named like a class other than their label; empty without any."""
     count, first = 0, ""
     for entry in entries:
         folder = entry.name.rpartition("/")[0].rpartition("/")[2]
         if folder in classes and entry.label not in ("", folder):
-            count, first = count + 1, first or f"{entry.name} is called {entry.label!r}"
-    return f"{count} clips lie in the folder of another class than their label says (first: {first})" if count else ""
+            count, first = count + 1, first or f"{entry.name} is labelled {entry.label!r}"
+    return f"{count} clips are in a folder that is named like another class (first: {first})" if count else ""
 
 
 def _describe_split_groups(entries: tuple[ClipEntry, ...]) -> str:
-    """Groups that the recipe's own rules put into several splits."""
+    """The remark on groups that the recipe's rules put into several splits; empty without any."""
     where: dict[str, str] = {}
-    split_groups = {e.group for e in entries if e.group != e.name and where.setdefault(e.group, e.split) != e.split}
-    return (
-        f"{len(split_groups)} groups have clips in several splits (first: {min(split_groups)})" if split_groups else ""
-    )
+    torn = {e.group for e in entries if e.group != e.name and where.setdefault(e.group, e.split) != e.split}
+    return f"{len(torn)} groups have clips in several splits (first: {min(torn)})" if torn else ""

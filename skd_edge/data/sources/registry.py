@@ -1,4 +1,4 @@
-"""Where clips come from: each kind of source becomes one list of entries with a weak label and a split."""
+"""The clips of a recipe's section ``data``: one reader for each kind, all with the same result."""
 
 from __future__ import annotations
 
@@ -44,15 +44,16 @@ def list_clips(
     """List the clips of a recipe's data section.
 
     Args:
-        data: The section.
-        seed: Draws splits and the generated set.
-        cache: Where the generated set is rendered.
-        progress: Called with (done, total) while clips are rendered.
-        external_labels: Whether rules, models or a trusted file will label training clips (``Labels.elsewhere``): then the
-            data itself need not, and its classes are those of the validation clips.
+        data: the section; its class selects the reader.
+        seed: seed of the splits and of the generated set.
+        cache: the cache folder, where the generated set is rendered.
+        progress: called with (done, total) while clips are rendered.
+        external_labels: whether rules, models or a file of trusted labels will label training clips
+            (``LabelSettings.has_external_sources``). Then training clips may have no label here, and the classes are
+            those of the validation clips.
 
     Raises:
-        UserError: Something that the section names is missing, empty or malformed; says what and the way out.
+        UserError: Something that the section names is missing, empty or malformed, or the clips cannot be trained on.
     """
     found = _list_source(data, seed=seed, cache=cache, progress=progress)
     (check_validation_labels if external_labels else check_classes)(found)
@@ -61,7 +62,7 @@ def list_clips(
 
 @singledispatch
 def _list_source(data: RecipeSection, *, seed: int, cache: Path, progress: Any) -> ClipListing:
-    raise TypeError(f"no source for {type(data).__name__}")
+    raise TypeError(f"no reader is registered for {type(data).__name__}")
 
 
 @_list_source.register
@@ -69,7 +70,7 @@ def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any) -> ClipList
     folder = _generated_folder(data, seed, cache)
     generate_dataset(folder, data, seed, progress=progress)
     rules: dict[str, dict[str, list[str]]] = {split: {"split": [split]} for split in SPLITS}
-    return read_clip_table(TableData(kind="csv", root=folder, **rules), "rendered here; splits by seed")
+    return read_clip_table(TableData(kind="csv", root=folder, **rules), "rendered by skd-edge; splits by seed")
 
 
 def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:
@@ -77,12 +78,12 @@ def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:
 
 
 def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
-    """Whether the generated clips lie in the cache."""
+    """Whether the generated set of this recipe and seed is complete in the cache."""
     return (_generated_folder(data, seed, cache) / "index.csv").exists()
 
 
 def list_classes(data: RecipeSection, *, seed: int, cache: Path, external_labels: bool = False) -> tuple[str, ...]:
-    """The classes of a recipe's data section, before any clip is rendered or decoded; arguments as ``list_clips``.
+    """The class names of a recipe's data section, without rendering or decoding; arguments as for ``list_clips``.
 
     Raises:
         UserError: See ``list_clips``.
@@ -127,54 +128,54 @@ def _(data: FolderData, *, seed: int, cache: Path, progress: Any) -> ClipListing
     unlabelled = _list_unlabelled_videos(data.unlabelled, group, {e.path for e in entries}) if data.unlabelled else []
     labelled = {e.name for e in entries if e.split == "train"}
     if twice := [e.name for e in unlabelled if e.name in labelled]:
-        raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the two")
+        raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the files")
     return make_listing([*entries, *unlabelled], note, note_folder_mismatches=False)
 
 
 def _list_labelled_folders(
     data: FolderData, root: Path, group: Callable[[str], str], rng: np.random.Generator
 ) -> tuple[list[ClipEntry], str]:
-    """Folders of training clips; validation and test from folders of their own, or shares of these."""
+    """Class folders of training clips; validation and test clips have their own folders or are shares of these."""
     train = _list_class_folders(root, "train", group, data.unlabelled)
     entries = list(train)
-    held: tuple[tuple[Split, Path | None, float], ...]
-    held = (("val", data.val_root, data.val), ("test", data.test_root, data.test))
-    for split, folder, share in held:
+    held_out: tuple[tuple[Split, Path | None, float], ...]
+    held_out = (("val", data.val_root, data.val), ("test", data.test_root, data.test))
+    for split, folder, share in held_out:
         if folder is not None:
             entries += _list_class_folders(folder, split, group)
         else:
             entries = hold_out(entries, split, share * len(train), rng)
-    note = "validation and test are shares of the same folder: their labels are trusted only if the folder's are"
+    note = "validation or test is a share of the training folder: its labels are as reliable as those of the folder"
     return entries, "folders" if data.val_root and data.test_root else note
 
 
 def _list_validation_folders(
     data: FolderData, group: Callable[[str], str], rng: np.random.Generator
 ) -> tuple[list[ClipEntry], str]:
-    """No labelled training clip: trusted folders for validation and test, or one that both share."""
-    assert data.val_root is not None  # the recipe's own check
+    """No folder labels training clips: class folders for validation and for test, or one folder for both."""
+    assert data.val_root is not None  # FolderData requires it
     if data.test_root is not None:
         own = _list_class_folders(data.val_root, "val", group) + _list_class_folders(data.test_root, "test", group)
-        return own, "folders; no training clip is labelled by its folder"
+        return own, "folders; no training clip is labelled by a folder"
     validation = _list_class_folders(data.val_root, "train", group)
     shared = hold_out(validation, "test", data.test * len(validation), rng)
     entries = [replace(e, split="val") if e.split == "train" else e for e in shared]
-    return entries, "test is a share of the validation folder; no training clip is labelled by its folder"
+    return entries, "test is a share of the validation folder; no training clip is labelled by a folder"
 
 
 def _list_unlabelled_videos(root: Path, group: Callable[[str], str], known: set[Path]) -> list[ClipEntry]:
-    """Videos at any depth but those that are ``known``, as training clips without a label, named from ``root`` on."""
+    """The videos below ``root`` at any depth, except ``known``, as unlabelled training clips."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
     found = [
         ClipEntry(video, name := video.relative_to(root).as_posix(), "", "train", group(name))
         for video in sorted(root.rglob("*"))
-        if video.suffix.lower() in VIDEO_SUFFIXES and video not in known  # a trusted clip is never trained on
+        if video.suffix.lower() in VIDEO_SUFFIXES and video not in known  # so no validation clip is trained on
     ]
     if not found:
         raise UserError(
-            f"{root} holds no videos beside those that data.root, val_root and test_root name (endings: "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))}); data.unlabelled names a folder of more videos"
+            f"{root} holds no videos other than those of data.root, val_root and test_root (endings: "
+            f"{' '.join(sorted(VIDEO_SUFFIXES))}); data.unlabelled names a folder of additional videos"
         )
     return found
 
@@ -182,9 +183,9 @@ def _list_unlabelled_videos(root: Path, group: Callable[[str], str], known: set[
 def _list_class_folders(
     root: Path, split: Split, group: Callable[[str], str], excluded: Path | None = None
 ) -> list[ClipEntry]:
-    """``root/<class>/<video>``; the folder ``excluded`` is no class."""
+    """The clips ``root/<class>/<video>``; the folder ``excluded`` is not a class."""
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder; data.root names the folder that holds one folder for each class")
+        raise UserError(f"{root} is not a folder; data.root names a folder with one folder for each class")
     found = [
         ClipEntry(
             video, name := f"{folder.name}/{video.relative_to(folder).as_posix()}", folder.name, split, group(name)

@@ -1,8 +1,9 @@
-"""The generated set: clips whose class is a motion, rendered to real H.264 files.
+"""The generated set: clips whose class is one of ten motions, rendered to real H.264 files.
 
-Ten motions. Appearance, background, camera drift, sensor noise and distractors are nuisance, and every quantity that
-one frame shows (place, angle, size, contrast) has the same distribution in every class: a single frame says nothing.
-``bench/suites/method/generated_set.py`` trains a one-frame and a shuffled-frames model to show it.
+Appearance, background, camera drift, sensor noise and distractors vary independently of the class. Every quantity that
+is visible in one frame (place, angle, size, contrast) has the same distribution in every class, so a single frame does
+not reveal the class. ``bench/suites/method/generated_set.py`` verifies this with a model on one frame and a model on
+shuffled frames.
 """
 
 from __future__ import annotations
@@ -40,16 +41,24 @@ MOTION_CLASSES = (
     "spin_ccw",
     "spin_cw",
 )
-NO_MOTION_CLASS = "nothing"  # an actor that stands still: the class of a detector's long hours without an event
-RENDERER_VERSION = 1  # part of the data's hash: raise it when the same seed gives other pixels
-_SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)
+NO_MOTION_CLASS = "nothing"  # a figure that does not move, like most of the input of a detector
+RENDERER_VERSION = 1  # part of the name of the rendered folder: raise it when the same seed gives other pixels
+_SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)  # ranges of the figure's size (share of the image) and of its opacity
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one clip shows, each array over time ``(T,)``; lengths in shares of the image, angles in radians."""
+    """The moving figure of one clip; each array is over time ``(T,)``.
+
+    Attributes:
+        x: horizontal position, as a share of the image's width; not wrapped, may leave [0, 1).
+        y: vertical position, downwards, as a share of the image's height; not wrapped.
+        angle: radians.
+        size: share of the image.
+        alpha: opacity in [0, 1].
+    """
 
     x: Floats
     y: Floats
@@ -59,14 +68,17 @@ class Scene:
 
 
 def _draw_wave(rng: np.random.Generator, t: Floats, turns: float, low: float, high: float, *, triangle: bool) -> Floats:
-    """A wave of uniform marginal between low and high (in log space): sawtooth, or triangle where it must not jump."""
+    """A wave ``(T,)`` between low and high: a triangle (no jumps) or a sawtooth.
+
+    Its phase is random, so that the value at any one time is log-uniform between low and high.
+    """
     phase = (rng.random() + turns * t) % 1.0
     ramp = 1.0 - np.abs(2.0 * phase - 1.0) if triangle else phase
     return (low * (high / low) ** ramp).astype(np.float32)
 
 
 def draw_scene(motion: str, t: Floats, rng: np.random.Generator) -> Scene:
-    """Draw one clip of ``motion`` at the times ``t (T,)`` in [0, 1); positions wrap around the image's edges."""
+    """Draw the figure of a clip with ``motion`` at the times ``t (T,)`` in [0, 1); an unknown motion stands still."""
     x, y, angle = (
         np.full_like(t, rng.random()),
         np.full_like(t, rng.random()),
@@ -91,7 +103,7 @@ def draw_scene(motion: str, t: Floats, rng: np.random.Generator) -> Scene:
 
 
 def _draw_texture(rng: np.random.Generator, u: Floats, v: Floats, waves: int = 4) -> Floats:
-    """A smooth periodic colour texture at coordinates ``u, v (T, H, W)``: ``(T, H, W, 3)`` about zero."""
+    """A smooth periodic colour texture ``(T, H, W, 3)`` about zero, at coordinates ``u, v (T, H, W)``."""
     out = np.zeros((*u.shape, 3), np.float32)
     for _ in range(waves):
         fx, fy = rng.integers(-3, 4, 2)
@@ -105,7 +117,7 @@ def _wrap_offsets(d: Floats) -> Floats:
 
 
 def _compute_figure_cover(s: Scene, gx: Floats, gy: Floats, corners: int, pixel: float) -> Floats:
-    """Soft cover ``(T, H, W)`` in [0, 1] of a lopsided star-convex figure that no rotation maps to itself."""
+    """Soft mask ``(T, H, W)`` in [0, 1] of the figure; its outline is asymmetric, so that every rotation is visible."""
     dx, dy = _wrap_offsets(gx - s.x[:, None, None]), _wrap_offsets(gy - s.y[:, None, None])
     radius = np.hypot(dx, dy)
     theta = np.arctan2(dy, dx) - s.angle[:, None, None]
@@ -115,13 +127,24 @@ def _compute_figure_cover(s: Scene, gx: Floats, gy: Floats, corners: int, pixel:
 
 
 def _draw_colour(rng: np.random.Generator) -> Floats:
-    """A colour that stands out from the gray middle: ``(3,)`` in [0, 1]."""
+    """A colour ``(3,)`` in [0, 1] that differs clearly from medium grey."""
     colour: Floats = (0.5 + rng.choice((-1, 1)) * rng.uniform(0.3, 0.5, 3)).astype(np.float32)
     return colour
 
 
 def render_clip(motion: str, *, frames: int, size: int, difficulty: float, seed: int) -> NDArray[np.uint8]:
-    """One clip of ``motion``: frames ``(T, H, W, 3)`` uint8, the same for the same arguments."""
+    """Render one clip; the same arguments give the same pixels.
+
+    Args:
+        motion: one of ``MOTION_CLASSES``, or ``NO_MOTION_CLASS``.
+        frames: number of frames T.
+        size: height and width in pixels.
+        difficulty: from 0 to 1; scales texture, camera drift, noise and the number of distractors.
+        seed: of all random numbers.
+
+    Returns:
+        Frames ``(T, size, size, 3)`` uint8, RGB.
+    """
     rng = np.random.default_rng(seed)
     t = (np.arange(frames) / frames).astype(np.float32)
     drift = rng.normal(0, 0.28 * difficulty, 2)
@@ -131,7 +154,7 @@ def render_clip(motion: str, *, frames: int, size: int, difficulty: float, seed:
     image = 0.5 + (0.02 + 0.09 * difficulty) * _draw_texture(rng, gx, gy)
     pixel = 1.5 / size
     still = np.zeros_like(t)
-    for _ in range(rng.integers(0, 1 + round(3 * difficulty))):  # distractors: part of the scenery
+    for _ in range(rng.integers(0, 1 + round(3 * difficulty))):  # distractors move with the background
         distractor = draw_scene("still", still, rng)
         cover = (
             0.7
@@ -148,7 +171,10 @@ def render_clip(motion: str, *, frames: int, size: int, difficulty: float, seed:
 
 
 def write_video(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
-    """Write frames ``(T, H, W, 3)`` uint8 as an H.264 file, atomically."""
+    """Write frames ``(T, H, W, 3)`` uint8 RGB as an H.264 file with ``rate`` frames per second.
+
+    The file is written under a temporary name and then renamed, so that ``path`` is always complete.
+    """
     import av
 
     memory = io.BytesIO()
@@ -167,14 +193,14 @@ def write_video(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
 
 
 def generated_classes(settings: GeneratedData) -> tuple[str, ...]:
-    """The class names of a set, sorted."""
+    """The class names of a generated set, sorted; with ``NO_MOTION_CLASS`` if ``settings.nothing`` is above 0."""
     return tuple(sorted((*MOTION_CLASSES, NO_MOTION_CLASS))) if settings.nothing else MOTION_CLASSES
 
 
 def _iter_clip_rows(settings: GeneratedData, seed: int) -> Iterator[tuple[str, str, str, int]]:
-    """(path, label, split, clip seed) of every clip: classes in turn, so that each split is balanced.
+    """Yield (path, label, split, clip seed) of every clip; classes take turns, so that each split is balanced.
 
-    Only in training the class without a motion, where it is asked for, is ``nothing`` times as frequent as others.
+    Among training clips the class without motion is ``settings.nothing`` times as frequent as each other class.
     """
     for s, (split, count) in enumerate((("train", settings.train), ("val", settings.val), ("test", settings.test))):
         turn = generated_classes(settings)
@@ -200,26 +226,32 @@ def generate_dataset(
     processes: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Render the set into ``folder`` (``clips/<split>/<class>/*.mp4`` and ``index.csv``); whole sets are left alone.
+    """Render the set into ``folder`` (``clips/<split>/<class>/*.mp4`` and ``index.csv``), unless it is complete.
 
-    The index is written last: a run that breaks off continues with the clips that are missing.
+    The index is written last. After an interruption, the next call renders only the missing clips.
+
+    Args:
+        folder: the folder to fill.
+        settings: numbers of clips, frames, size in pixels, difficulty.
+        seed: of all clips.
+        processes: number of rendering processes.
+        progress: called with (done, total).
 
     Returns:
         The path of ``index.csv`` (columns path, label, split).
 
     Raises:
-        UserError: The folder holds a set that was rendered with other settings.
+        UserError: The folder holds a set that was rendered with other settings or another seed.
     """
     rendered_settings = {"version": RENDERER_VERSION, "seed": seed, **settings.model_dump(mode="json")}
     index, settings_file = folder / "index.csv", folder / "generated.json"
     if settings_file.exists() and json.loads(settings_file.read_text()) != rendered_settings:
-        raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or remove this one")
+        raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or delete this one")
     if settings_file.exists() and index.exists():
         return index
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(
-        settings_file, json.dumps(rendered_settings, indent=2)
-    )  # first: says whose clips a set that broke off holds
+    # Written before the clips, so that an interrupted set is not continued with other settings.
+    write_atomic(settings_file, json.dumps(rendered_settings, indent=2))
     rows = list(_iter_clip_rows(settings, seed))
     write = partial(_write_clip, folder, settings.frames, settings.size, settings.difficulty)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:

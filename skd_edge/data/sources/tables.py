@@ -1,4 +1,4 @@
-"""Tables of clips: CSV of any delimiter, or Parquet, read row by row; votes in columns or in rows; spans of time."""
+"""Tables of clips (CSV or Parquet), read row by row; with votes in columns or in rows, and with spans of time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ _DELIMITERS = ",;\t|"
 
 # ------------------------------------------------------------------------------------------ rows of any table
 def read_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The cells of some columns, row by row; nothing but the row is held in memory.
+    """Read some columns of a table row by row, without loading the whole file.
 
     Args:
-        file: CSV with a header (UTF-8 or UTF-16; comma, semicolon, tab or bar), or ``.parquet``.
-        columns: their names.
+        file: CSV with a header (UTF-8 or UTF-16; separated by comma, semicolon, tab or vertical bar), or ``.parquet``.
+        columns: names of the columns to read.
 
     Yields:
-        Number of the row's line and its cells, as text; an empty cell of Parquet is "".
+        Line number of the row (row number for Parquet) and its cells as text, in the order of ``columns``. A null cell
+        of Parquet is "".
 
     Raises:
-        UserError: The file is missing, no such table, or lacks a column; a row ends too soon.
+        UserError: The file does not exist, cannot be read, or lacks a column, or a row has too few cells.
     """
     if not file.exists():
-        raise UserError(f"{file} does not exist; check data.root and the file's name in the recipe")
+        raise UserError(f"{file} does not exist; check data.root and the file name in the recipe")
     try:
         yield from (_read_parquet_rows if file.suffix.lower() == ".parquet" else _read_csv_rows)(file, columns)
     except (OSError, UnicodeError) as error:
@@ -47,6 +48,7 @@ def _read_csv_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, li
         first = text.readline(1 << 20)
         heads = [first.rstrip("\r\n").split(d) for d in _DELIMITERS]
         heads = [[name.strip('"') for name in head] for head in heads]
+        # The delimiter is the one that yields most of the requested columns.
         delimiter, head = max(
             zip(_DELIMITERS, heads, strict=True), key=lambda x: (len({*columns} & {*x[1]}), len(x[1]))
         )
@@ -61,8 +63,8 @@ def _read_csv_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, li
                 elif row:
                     short = next(name for name, i in zip(columns, where, strict=True) if i >= len(row))
                     raise UserError(
-                        f"{file}:{rows.line_num + 1}: this row ends before its {short!r}; give every row as many cells "
-                        "as the header"
+                        f"{file}:{rows.line_num + 1}: this row ends before its {short!r}; every row needs as many "
+                        "cells as the header"
                     )
         except csv.Error as error:
             raise UserError(f"{file}:{rows.line_num + 1}: {error}") from None
@@ -91,10 +93,14 @@ def _format_cell(cell: Any) -> str:
 
 
 def parse_seconds(cell: str, at: str) -> float | None:
-    """A time in seconds: ``75.5``, ``1:15.5`` or ``1:02:03.5``; None of an empty cell.
+    """Parse a time as seconds: ``75.5``, ``1:15.5`` or ``1:02:03.5``; None for an empty cell.
+
+    Args:
+        cell: the text.
+        at: where it is listed (``file:line``), for error messages.
 
     Raises:
-        UserError: It is no time.
+        UserError: The text is not a time of at least 0 s.
     """
     if not (cell := cell.strip()):
         return None
@@ -104,33 +110,31 @@ def parse_seconds(cell: str, at: str) -> float | None:
             return float(sum(f * 60**i for i, f in enumerate(reversed(fields))))
     except ValueError:
         pass
-    raise UserError(f"{at}: {cell!r} is no time; write seconds (75.5) or 1:15.5")
+    raise UserError(f"{at}: {cell!r} is not a time; write seconds (75.5) or minutes and seconds (1:15.5)")
 
 
 def format_time_fragment(span: ClipSpan) -> str:
-    """What is added to a file's name to name a span of its time (W3C media fragments); empty for the whole."""
+    """The suffix of a clip's name for a span of time, such as ``#t=1,2.5`` (W3C media fragments); empty without one."""
     end = "" if span.end is None else f",{span.end:.10g}"
     return f"#t={span.start:.10g}{end}" if span.is_timed else ""
 
 
 # ------------------------------------------------------------------------------------------ a recipe's table
 def read_clip_table(data: TableData, note: str = "") -> ClipListing:
-    """The clips of a table by the recipe's rules.
+    """List the clips of a table; the recipe's rules assign rows to splits.
 
     Args:
-        data: The section.
-        note: About the splits; default: the rules.
+        data: the recipe's section.
+        note: remark on the splits for the report; default: the rules.
 
     Raises:
-        UserError: See ``read_rows``; a row says what cannot be.
+        UserError: See ``read_rows``; or a row is in two splits, lacks a path or label, or contradicts another row.
     """
     rules = {"train": data.train, "val": data.val, "test": data.test}
     splits_note = note or "; ".join(f"{s}: {', '.join(f'{c} in {v}' for c, v in rules[s].items())}" for s in SPLITS)
     reader = _RowReader(data, rules)
     collector, vote_collector = EntryCollector(), _VoteCollector()
-    hint = (
-        "" if data.annotator else " (where each row is somebody's vote, name the column of annotators: data.annotator)"
-    )
+    hint = "" if data.annotator else " (if each row is one vote, name the column of the annotators: data.annotator)"
     for at, entry, voter in reader.iter_entries():
         if data.annotator and entry.split == "train":
             vote_collector.add(entry, voter, at)
@@ -145,7 +149,7 @@ def read_clip_table(data: TableData, note: str = "") -> ClipListing:
 
 
 class _RowReader:
-    """Rows to entries."""
+    """Converts the rows of a table to entries."""
 
     def __init__(self, data: TableData, rules: dict[str, dict[str, list[str]]]) -> None:
         self.data, self.rules = data, {s: {c: frozenset(v) for c, v in rule.items()} for s, rule in rules.items()}
@@ -155,7 +159,7 @@ class _RowReader:
         self.column_index = {name: i for i, name in enumerate(self.columns)}
 
     def iter_entries(self) -> Iterator[tuple[str, ClipEntry, str]]:
-        """Where each row stands, its clip, who gave its label ('' where that is no matter)."""
+        """Yield for each row of a split: its place ``file:line``, its clip, and its annotator ('' if there is none)."""
         file, data = self.data.root / self.data.file, self.data
         rules = [(s, [(self.column_index[c], v) for c, v in self.rules[s].items()]) for s in SPLITS]
         for number, row in read_rows(file, self.columns):
@@ -173,15 +177,15 @@ class _RowReader:
         return row[self.column_index[column]] if column else ""
 
     def _make_entry(self, row: list[str], split: Split, at: str) -> ClipEntry:
-        """One row; a training clip may go without a label, a trusted one may not."""
+        """Convert one row; only a training clip may be unlabelled."""
         data, train = self.data, split == "train"
         path, label = self._get_cell(row, data.path), intern(self._get_cell(row, data.label).strip())
         if not path:
-            raise UserError(f"{at}: the {data.path!r} of this row is empty")
+            raise UserError(f"{at}: the {data.path!r} of this row is empty; give the path of the video")
         if not label and not train:
             raise UserError(
-                f"{at}: the {data.label!r} of this row is empty, and it is in {split}: trusted clips need a label; "
-                "fill it in, or leave the row out of every split (only training clips may be unlabelled)"
+                f"{at}: the {data.label!r} of this row is empty, and it is in {split}; only training clips may be "
+                "unlabelled: fill in the label, or leave the row out of every split"
             )
         votes = tuple(intern(self._get_cell(row, column).strip()) for column in data.votes) if train else ()
         span = self._parse_span(row, at) if data.start or data.end else WHOLE_FILE
@@ -194,26 +198,31 @@ class _RowReader:
         start = parse_seconds(self._get_cell(row, self.data.start), at) or 0.0
         end = parse_seconds(self._get_cell(row, self.data.end), at)
         if end is not None and end <= start:
-            raise UserError(f"{at}: the clip ends at {end:g} s and begins at {start:g} s; give an end after its start")
+            raise UserError(f"{at}: the clip ends at {end:g} s but begins at {start:g} s; give an end after the start")
         return ClipSpan(start, end)
 
 
 @dataclass
 class _VoteCollector:
-    """Votes that stand in rows of their own, collected by clip."""
+    """Collects votes that are given one in each row, by clip.
+
+    Attributes:
+        clips: by clip name: its entry, the place of its first row, and the labels by annotator.
+        names: every annotator.
+    """
 
     clips: dict[str, tuple[ClipEntry, str, dict[str, str]]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
     def add(self, entry: ClipEntry, voter: str, at: str) -> None:
         if not voter:
-            raise UserError(f"{at}: nobody is named for this label; fill the annotator's cell in")
+            raise UserError(f"{at}: this label has no annotator; fill in the column of data.annotator")
         self.names.add(voter)
         _, first, given = self.clips.setdefault(entry.name, (entry, at, {}))
         if given.setdefault(voter, entry.label) != entry.label:
             raise UserError(
-                f"{at}: {voter} calls {entry.name} {entry.label!r}, and {given[voter]!r} in another row (the clip is "
-                f"first in {first}); keep one vote of each annotator"
+                f"{at}: {voter} labels {entry.name} as {entry.label!r} here and as {given[voter]!r} in another row "
+                f"(first row of the clip: {first}); keep one vote of each annotator"
             )
 
     def iter_entries(self, names: Sequence[str]) -> Iterator[tuple[ClipEntry, str]]:

@@ -1,4 +1,4 @@
-"""Lists that data sets come with: ``path label`` lines, the official splits of UCF101 and HMDB51, Kinetics' CSVs."""
+"""Formats of public data sets: ``path label`` lists, official splits of UCF101 and HMDB51, CSVs of Kinetics."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from skd_edge.recipe.data import KineticsData, ListData, OfficialData
 
 
 def read_path_label_lists(data: ListData) -> ClipListing:
-    """Lines of ``path label``; a path may hold blanks, a label may not, unless a tab stands between them.
+    """List the clips of files with lines ``path label``, one file for each split.
+
+    The last space separates path and label, so only the path may contain spaces. With a tab as separator both may.
 
     Raises:
-        UserError: A file is missing, a line is not of this form, a class is unknown.
+        UserError: A file does not exist, a line does not have this form, or a class is unknown.
     """
     names = [name for _, name in read_lines(data.root / data.classes)] if data.classes else []
     collector, group = EntryCollector(), make_group_finder(data.group)
@@ -41,7 +43,7 @@ def read_path_label_lists(data: ListData) -> ClipListing:
             at = f"{file}:{number}"
             path, _, label = line.rpartition("\t" if "\t" in line else " ")
             if not path:
-                raise UserError(f"{at}: a line reads 'path label', not {line!r}")
+                raise UserError(f"{at}: the line must have the form 'path label'; it is {line!r}")
             label = resolve_class_name(label, names, at, data.classes)
             collector.add(ClipEntry(data.root / path, path, label, split, group(path)), at)
     return make_listing(collector.entries, "split files", collector.duplicate_note, classes=tuple(names) or None)
@@ -49,29 +51,35 @@ def read_path_label_lists(data: ListData) -> ClipListing:
 
 # ------------------------------------------------------------------------------------------ UCF101, HMDB51
 def read_official_split(data: OfficialData, seed: int) -> ClipListing:
-    """UCF101 or HMDB51 by an official split; validation clips are drawn by seed from its training part.
+    """List the clips of UCF101 or HMDB51 with an official split; validation clips are drawn from the training clips.
+
+    Args:
+        data: the recipe's section.
+        seed: draws the validation clips, in whole groups (source videos).
 
     Raises:
-        UserError: A split file is missing or not of the official form, or disagrees with ``classInd.txt``.
+        UserError: A split file does not exist, is malformed, or contradicts ``classInd.txt``.
     """
     folder, collector = data.root / data.splits, EntryCollector()
-    for at, path, label, split, group in (_read_ucf101_split if data.kind == "ucf101" else _read_hmdb51_split)(
-        folder, data.split
-    ):
+    read_split = _read_ucf101_split if data.kind == "ucf101" else _read_hmdb51_split
+    for at, path, label, split, group in read_split(folder, data.split):
         collector.add(ClipEntry(data.root / path, path, label, split, group), at)
     if not collector.entries:
-        raise UserError(f"{folder} holds no clips of split {data.split}; data.splits names the official split files")
+        raise UserError(
+            f"{folder} holds no clips of split {data.split}; data.splits names the folder of the official split files"
+        )
     entries = collector.entries
-    if not entries[0].path.exists() and (data.root / entries[0].path.name).exists():  # all in one folder
+    # Some copies of these data sets have no class folders: every video lies in one folder.
+    if not entries[0].path.exists() and (data.root / entries[0].path.name).exists():
         entries = [ClipEntry(data.root / e.path.name, e.name, e.label, e.split, e.group) for e in entries]
     train = sum(e.split == "train" for e in entries)
     entries = hold_out(entries, "val", data.val * train, np.random.default_rng(seed))
     return make_listing(
-        entries, f"official split {data.split}; validation: groups of its training part", collector.duplicate_note
+        entries, f"official split {data.split}; validation: groups of its training clips", collector.duplicate_note
     )
 
 
-OfficialRow = tuple[str, str, str, Split, str]  # where it stands, path, class, split, group
+OfficialRow = tuple[str, str, str, Split, str]  # place (file:line), path, class, split, group
 
 
 def _read_ucf101_split(folder: Path, split: int) -> Iterator[OfficialRow]:
@@ -85,9 +93,15 @@ def _read_ucf101_split(folder: Path, split: int) -> Iterator[OfficialRow]:
             path, _, number = line.partition(" ")
             label, at = path.partition("/")[0], f"{file}:{line_number}"
             if not path.endswith(tuple(VIDEO_SUFFIXES)) or "/" not in path:
-                raise UserError(f"{at}: a line reads 'Class/video.avi', with a number in training, not {line!r}")
+                raise UserError(
+                    f"{at}: the line must have the form 'Class/video.avi', with the class number in training lists; it "
+                    f"is {line!r}"
+                )
             if number and numbers and numbers.get(label) != number.strip():
-                raise UserError(f"{at}: {label} is number {number.strip()} here, {numbers.get(label)} in {index}")
+                raise UserError(
+                    f"{at}: class {label} has number {number.strip()} here and {numbers.get(label)} in {index}; use "
+                    "split files of one release"
+                )
             yield at, path, label, part, re.sub(r"_c\d+\.\w+$", "", path)
 
 
@@ -100,7 +114,9 @@ def _read_hmdb51_split(folder: Path, split: int) -> Iterator[OfficialRow]:
             name, _, use = line.rpartition(" ")
             at = f"{file}:{line_number}"
             if use not in ("0", "1", "2") or not name.strip():
-                raise UserError(f"{at}: a line reads 'video.avi 1' (1: train, 2: test, 0: neither), not {line!r}")
+                raise UserError(
+                    f"{at}: the line must have the form 'video.avi 1' (1: train, 2: test, 0: neither); it is {line!r}"
+                )
             if use != "0":
                 name = name.strip()
                 source = name.partition(f"_{label}_")[0]
@@ -109,10 +125,13 @@ def _read_hmdb51_split(folder: Path, split: int) -> Iterator[OfficialRow]:
 
 # ------------------------------------------------------------------------------------------ Kinetics
 def read_kinetics(data: KineticsData) -> ClipListing:
-    """Kinetics' CSVs; a listed video that is not there stays listed, and is counted as unreadable.
+    """List the clips of Kinetics CSVs.
+
+    A file ``<id>_<start>_<end>`` (six digits each) is a clip that was cut already; of a file ``<id>`` the clip is the
+    span from start to end. A missing video stays listed and is later counted as unreadable.
 
     Raises:
-        UserError: A file is missing or lacks a column; a time is none.
+        UserError: A file does not exist or lacks a column, or a cell is not a time.
     """
     if not data.root.is_dir():
         raise UserError(f"{data.root} is not a folder; data.root names the folder of the videos")

@@ -1,4 +1,4 @@
-"""WebDataset shards: samples in tar files, whose videos are decoded where they lie; no shard is unpacked."""
+"""WebDataset shards: samples in tar files. Videos are decoded from the tar file; nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from skd_edge.data.sources.listing import (
 )
 from skd_edge.recipe.data import ShardData
 
-_MAX_TEXT_BYTES = 1 << 20  # bytes of a sample's label or JSON
-SampleMembers = dict[str, tuple[TarInfo, bytes]]  # by ending; what a small member that is no video holds
+_MAX_TEXT_BYTES = 1 << 20  # a larger member cannot be a label or JSON, and is not read
+SampleMembers = dict[str, tuple[TarInfo, bytes]]  # by ending: the member, and its content (b"" for videos)
 
 
 def read_shards(data: ShardData) -> ClipListing:
-    """The samples of plain tar shards, named ``shard/key.mp4``.
+    """List the samples of uncompressed tar shards; a clip is named ``shard/key.mp4``.
 
     Raises:
-        UserError: A shard is missing, compressed or cut off; a sample has no video, or no label and is trusted.
+        UserError: A shard does not exist, is compressed or truncated; a sample has no video; or a validation or test
+            sample has no label.
     """
     from webdataset.shardlists import expand_urls
 
@@ -44,11 +45,14 @@ def read_shards(data: ShardData) -> ClipListing:
                 ending = next((e for e in members if f".{e.rpartition('.')[2].lower()}" in VIDEO_SUFFIXES), None)
                 if ending is None:
                     raise UserError(
-                        f"{at} has no video (only: {', '.join(members)}); endings: {' '.join(sorted(VIDEO_SUFFIXES))}"
+                        f"{at} has no video (only: {', '.join(members)}); a video ends in "
+                        f"{' '.join(sorted(VIDEO_SUFFIXES))}"
                     )
                 label = _read_label(members, data.label, at)
                 if not label and split != "train":
-                    raise UserError(f"{at} has no {data.label!r}, and it is in {split}: trusted clips need a label")
+                    raise UserError(
+                        f"{at} has no {data.label!r}, and it is in {split}; only training clips may be unlabelled"
+                    )
                 label = resolve_class_name(label, names, at, data.classes) if label else ""
                 (video, _), name = members[ending], f"{shard}/{key}.{ending}"
                 span = ClipSpan(offset=video.offset_data, size=video.size)
@@ -63,35 +67,40 @@ def read_shards(data: ShardData) -> ClipListing:
 
 
 def _iter_samples(path: Path) -> Iterator[tuple[str, SampleMembers]]:
-    """Key and members by ending, of each sample of a shard: neighbours that share all before the first dot."""
+    """Yield the key and the members of each sample.
+
+    A sample is a run of neighbouring members whose names are equal up to the first dot.
+    """
     from webdataset.tariterators import base_plus_ext
 
-    now, members = "", SampleMembers()
+    current_key, members = "", SampleMembers()
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, ending = base_plus_ext(member.name)
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember every one
+                tar.members = []  # type: ignore[attr-defined]  # else tarfile collects all of them in memory
                 if key is None or not member.isreg():
                     continue
-                if key != now and members:
-                    yield now, members
+                if key != current_key and members:
+                    yield current_key, members
                     members = {}
-                now, text = key, b""
+                current_key, text = key, b""
                 if f".{ending.rpartition('.')[2].lower()}" not in VIDEO_SUFFIXES and member.size <= _MAX_TEXT_BYTES:
-                    held = tar.extractfile(member)
-                    text = held.read() if held else b""
+                    content = tar.extractfile(member)
+                    text = content.read() if content else b""
                 members[ending] = member, text
         if members:
-            yield now, members
+            yield current_key, members
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check data.root and the shards' names in the recipe") from None
+        raise UserError(f"{path} does not exist; check data.root and the names of the shards in the recipe") from None
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"cannot read the shard {path}: {error}; shards are plain, whole tar files") from None
+        raise UserError(
+            f"cannot read the shard {path}: {error}; a shard must be an uncompressed, complete tar file"
+        ) from None
 
 
 def _read_label(members: SampleMembers, where: str, at: str) -> str:
-    """The class of a sample, from a member of its own or a key of its JSON; empty where it has none."""
+    """The label of a sample: the text of a member, or a key of its JSON member; empty if it has none."""
     ending, _, key = where.partition(".") if where.startswith("json.") else (where, "", "")
     if ending not in members:
         return ""
@@ -101,4 +110,4 @@ def _read_label(members: SampleMembers, where: str, at: str) -> str:
             return text
         return str(json.loads(text).get(key, "")).strip()
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{at}: its {ending!r} cannot be read: {error}") from None
+        raise UserError(f"{at}: the member {ending!r} cannot be read: {error}") from None

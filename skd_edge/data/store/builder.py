@@ -1,7 +1,8 @@
-"""Building a store: every clip decoded once, in parallel, into its row of one file; interrupted, it goes on later.
+"""Builds a clip store: every clip is decoded once, in parallel, into its row of one file.
 
-Beside the pixels lies one byte a clip, done or not, and a line for each that cannot be read. Bytes are written after
-the pixels that they speak of have reached the disk.
+An interrupted build continues later. For this, ``state.part`` holds one byte for each clip (to do, decoded or
+unreadable), and ``bad.part.jsonl`` one line with the reason for each unreadable clip. A byte is written only after the
+pixels or the reason are on the disk.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from skd_edge.data.store.torchcodec import require_torchcodec
 from skd_edge.data.store.worker_pool import WorkerPool
 
 Progress = Callable[[int, int], None]
-CLIP_TIMEOUT_S = 60.0  # seconds that a clip may take, and one more for every _PACE bytes of it
+CLIP_TIMEOUT_S = 60.0  # time limit for a clip, plus one second for every _BYTES_PER_EXTRA_SECOND of its file
 _BYTES_PER_EXTRA_SECOND = 4 << 20
-_SYNC_INTERVAL_S = 10.0  # seconds between two moments that a power cut goes back to
-_TODO, _GOOD, _BAD = 0, 1, 2
+_SYNC_INTERVAL_S = 10.0  # at most so much decoding is lost by a power failure
+_TODO, _GOOD, _BAD = 0, 1, 2  # the bytes of state.part
 _HASH_BLOCK_BYTES = 64 << 20  # bytes that are hashed at a time
 
 
@@ -47,23 +48,27 @@ def build_store(
     timeout: float = CLIP_TIMEOUT_S,
     progress: Progress | None = None,
 ) -> None:
-    """Fill the folder of a store; readable clips stand in ``clips.npy`` in the order of their entries.
+    """Build the store of some clips in a folder, or finish an interrupted build; a complete store is left unchanged.
+
+    Writes ``clips.npy``, the readable clips ``(N, T, H, W, 3)`` uint8 in the order of their entries, and then
+    ``store.json``: the hash of the pixels, and the unreadable clips with reasons.
 
     Args:
-        folder: of the store.
-        entries: its clips.
-        sampling: which frames.
-        preprocess: which size.
-        decoder: what decodes.
-        processes: how many decode; None: one for each core.
-        timeout: seconds that a clip may take.
+        folder: folder of the store; created if it does not exist.
+        entries: the clips.
+        sampling: which frames of a clip are decoded.
+        preprocess: size in pixels, and how frames are fitted to it.
+        decoder: the library that decodes.
+        processes: number of decoding processes; None: one for each core.
+        timeout: seconds that a clip may take; large files get more time.
         progress: called with (done, total).
 
     Raises:
-        UserError: The disk is full, the folder cannot be written, or what should decode is not installed.
+        UserError: The disk is full, the folder cannot be written, or the decoder is not installed.
     """
     if decoder == "torchcodec":
         require_torchcodec()
+    size_mb = count_row_bytes(sampling, preprocess) * len(entries) / 1e6
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock_store(folder, len(entries), progress):
@@ -71,14 +76,14 @@ def build_store(
                 _StoreBuilder(folder, entries, sampling, preprocess, decoder).run(processes, timeout, progress)
     except OSError as error:
         raise UserError(
-            f"cannot build the clip store {folder}: {error.strerror or error}; the cache needs room for "
-            f"{count_row_bytes(sampling, preprocess) * len(entries) / 1e6:.0f} MB (SKD_EDGE_CACHE puts it elsewhere)",
-            exit_code=75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1,  # 75: paused; room is all it needs
+            f"cannot build the clip store {folder}: {error.strerror or error}; the store needs "
+            f"{size_mb:.0f} MB; free some space, or set SKD_EDGE_CACHE to another folder",
+            exit_code=75 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 1,  # 75: paused, continues with more space
         ) from error
 
 
 class _StoreBuilder:
-    """One store on its way, found as an earlier run left it."""
+    """A store while it is built; continues from the files of an interrupted build."""
 
     def __init__(
         self,
@@ -88,30 +93,24 @@ class _StoreBuilder:
         preprocess: Preprocessing,
         decoder: DecoderName,
     ) -> None:
-        self.folder, self.entries, self.sampling, self.preprocess, self.decoder = (
-            folder,
-            entries,
-            sampling,
-            preprocess,
-            decoder,
-        )
+        self.folder, self.entries, self.decoder = folder, entries, decoder
+        self.sampling, self.preprocess = sampling, preprocess
         self.partial_file, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
         state = folder / "state.part"
         shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
         if not (self.partial_file.exists() and state.exists() and state.stat().st_size == len(entries)):
             state.unlink(missing_ok=True)
             self.reasons_file.unlink(missing_ok=True)
-            del_me = np.lib.format.open_memmap(self.partial_file, mode="w+", dtype=np.uint8, shape=shape)
-            del del_me
+            np.lib.format.open_memmap(self.partial_file, mode="w+", dtype=np.uint8, shape=shape)  # creates the file
             _reserve_disk_space(self.partial_file)
             state.write_bytes(bytes(len(entries)))
         self.state: NDArray[np.uint8] = np.memmap(state, np.uint8, "r+", shape=(len(entries),))
         self.reasons = _read_reasons(self.reasons_file)
-        lost = [i for i in np.flatnonzero(self.state == _BAD).tolist() if i not in self.reasons]
-        self.state[lost] = _TODO
+        without_reason = [i for i in np.flatnonzero(self.state == _BAD).tolist() if i not in self.reasons]
+        self.state[without_reason] = _TODO  # the line with the reason was truncated: try the clip again
 
     def run(self, processes: int | None, timeout: float, progress: Progress | None) -> None:
-        """Decode what is left, then put the file in order."""
+        """Decode the remaining clips, then finish the store."""
         todo = np.flatnonzero(self.state == _TODO)
         if len(todo):
             self._decode_clips(todo, processes or _choose_process_count(len(todo)), timeout, progress)
@@ -126,46 +125,44 @@ class _StoreBuilder:
             processes=processes,
             task_timeout=lambda task: timeout + _count_source_bytes(*task) / _BYTES_PER_EXTRA_SECOND,
         )
-        fresh: dict[int, int] = {}
+        unsynced: dict[int, int] = {}  # states of clips that are decoded since the last sync
         synced = time.monotonic()
         with self.reasons_file.open("a", encoding="utf-8") as log:
             try:
                 for done, (i, reason) in enumerate(pool.run(tasks), done + 1):  # noqa: B020
-                    fresh[i] = _GOOD
+                    unsynced[i] = _GOOD
                     if reason is not None:
-                        fresh[i], self.reasons[i] = _BAD, reason
+                        unsynced[i], self.reasons[i] = _BAD, reason
                         log.write(json.dumps({"entry": i, "reason": reason}) + "\n")
                     if progress:
                         progress(done, total)
                     if time.monotonic() - synced > _SYNC_INTERVAL_S:
-                        self._sync_to_disk(fresh, log)
+                        self._sync_to_disk(unsynced, log)
                         synced = time.monotonic()
             finally:
-                self._sync_to_disk(fresh, log)
+                self._sync_to_disk(unsynced, log)
 
-    def _sync_to_disk(self, fresh: dict[int, int], log: Any) -> None:
-        """First the pixels and the reasons, then the bytes that say that they are there."""
+    def _sync_to_disk(self, unsynced: dict[int, int], log: Any) -> None:
+        """Flush pixels and reasons, and only then set the state bytes of these clips; empties ``unsynced``."""
         with self.partial_file.open("rb") as file:
             os.fsync(file.fileno())
         log.flush()
         os.fsync(log.fileno())
-        self.state[list(fresh)] = list(fresh.values())
+        self.state[list(unsynced)] = list(unsynced.values())
         self.state.flush()  # type: ignore[attr-defined]
-        fresh.clear()
+        unsynced.clear()
 
     def _finish_store(self) -> None:
-        """Close the gaps that unreadable clips left, hash, and write the card that makes this a store."""
+        """Move the readable clips together, hash the pixels, and write ``store.json``, which completes the store."""
         good, bad = np.flatnonzero(self.state == _GOOD), np.flatnonzero(self.state == _BAD).tolist()
         pixels = np.lib.format.open_memmap(self.partial_file, mode="r+")
         if bad:
-            (self.folder / "state.part").unlink()  # killed from here on, the store is begun anew
+            (self.folder / "state.part").unlink()  # rows move now: a build killed here starts anew
             for row in range(bad[0], len(good)):
                 pixels[row] = pixels[good[row]]
             pixels.flush()
-        digest, rows = (
-            hashlib.sha256(),
-            max(_HASH_BLOCK_BYTES // max(count_row_bytes(self.sampling, self.preprocess), 1), 1),
-        )
+        digest = hashlib.sha256()
+        rows = max(_HASH_BLOCK_BYTES // max(count_row_bytes(self.sampling, self.preprocess), 1), 1)
         for first in range(0, len(good), rows):
             digest.update(np.ascontiguousarray(pixels[first : min(first + rows, len(good))]).data)
         self.partial_file.replace(self.folder / "clips.npy")
@@ -177,18 +174,23 @@ class _StoreBuilder:
 
 
 def _choose_process_count(tasks: int) -> int:
-    """As many processes as there are cores, and enough clips to make starting them worth it."""
+    """One process for each core, but only one for every 16 clips, because starting a process takes time."""
     return min(len(os.sched_getaffinity(0)), max(tasks // 16, 1))
 
 
 def _count_source_bytes(path: str, span: ClipSpan) -> int:
+    """Size of a clip's video in bytes; 0 if it is unknown."""
     with suppress(OSError, ValueError):
         return span.size or os.stat(path).st_size
     return 0
 
 
 def _reserve_disk_space(path: Path) -> None:
-    """Take the room on the disk now: a full disk is said before hours of decoding, not after."""
+    """Allocate the file's blocks now, so that a full disk is an error before hours of decoding, not after.
+
+    Raises:
+        OSError: The disk is full; the file is removed.
+    """
     with path.open("r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -199,10 +201,11 @@ def _reserve_disk_space(path: Path) -> None:
 
 
 def _read_reasons(path: Path) -> dict[int, str]:
+    """Reasons of an interrupted build by the clip's position."""
     reasons: dict[int, str] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last line of a run that was killed
+            with suppress(ValueError):  # the last line may be truncated, if the build was killed
                 row = json.loads(line)
                 reasons[row["entry"]] = row["reason"]
     return reasons
@@ -210,7 +213,7 @@ def _read_reasons(path: Path) -> dict[int, str]:
 
 @contextmanager
 def _lock_store(folder: Path, total: int, progress: Progress | None) -> Iterator[None]:
-    """One run builds a store; another that wants the same one waits, and shows how far the first has come."""
+    """Lock a store while it is built; a second process that needs it waits and shows the progress of the first."""
     with (folder / "lock").open("a") as lock:
         while True:
             try:

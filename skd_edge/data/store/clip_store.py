@@ -1,7 +1,8 @@
-"""The clip store: every video decoded once, into one memory-mapped array that training reads without a copy.
+"""The clip store: every video is decoded once, into one memory-mapped array that training reads without a copy.
 
-A store is named by what went in (files by name, size and time; sampling; size) and carries the hash of the pixels that
-came out; jobs are named by the latter, so the same clips give the same jobs on another machine.
+The folder of a store is named by its input: path, size and modification time of each file, sampling, and image size.
+The store also records the hash of the decoded pixels. Job names depend on that hash, not on the input, so that the same
+clips give the same jobs on another machine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
 from skd_edge.data.store.builder import CLIP_TIMEOUT_S, build_store
 from skd_edge.data.store.decode_task import DecoderName
 
-_LAYOUT_VERSION = 2  # of a store's files: raise it when they change
+_LAYOUT_VERSION = 2  # of the files of a store: raise it when their layout changes
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,15 @@ class ClipSplit:
     """The clips of one split.
 
     Attributes:
-        ids: ``(N,)`` position in the store, the name that views are drawn by.
+        ids: ``(N,)`` positions in the store; they seed the augmentation of each clip.
         clips: ``(N, T, H, W, 3)`` uint8, memory-mapped.
-        labels: ``(N,)`` class index, as listed: weak for training (-1: unlabelled), trusted for validation and test.
-        groups: ``(N,)`` integers; clips of one group come from one source video.
+        labels: ``(N,)`` class indices as listed; weak labels for training clips (-1: unlabelled), checked labels for
+            validation and test clips.
+        groups: ``(N,)`` integers; clips with the same number come from the same source video.
         names: the clips' paths relative to the data's root.
-        hash: of pixels and labels, and of groups where a group has several clips.
-        files: the videos, where they are known.
-        spans: which part of its file each clip is.
+        hash: of pixels and labels; also of groups, if a group has several clips.
+        files: the video of each clip, if known.
+        spans: the part of its file that each clip is.
     """
 
     ids: NDArray[np.int64]
@@ -54,13 +56,55 @@ class ClipSplit:
 
 
 @dataclass(frozen=True)
+class SealedSplit:
+    """Test clips before anything was decided: their number, classes and hash are known; pixels cannot be read.
+
+    A stage that scored them by mistake would not pass mypy: it needs a `ClipSplit`. The pipeline unseals them in one
+    place, ``open_test_set``, from a decision.
+    """
+
+    sealed: ClipSplit
+
+    def __len__(self) -> int:
+        return len(self.sealed)
+
+    @property
+    def hash(self) -> str:
+        """Names the test set in the ledger of this machine."""
+        return self.sealed.hash
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """``(N,)`` class index: how many clips of each class there are is no secret."""
+        return self.sealed.labels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The clips' paths relative to the data's root."""
+        return self.sealed.names
+
+    def unseal(self) -> ClipSplit:
+        """The clips themselves, to confirm what was decided without them."""
+        return self.sealed
+
+
+@dataclass(frozen=True)
 class ClipDataset:
-    """All splits of a recipe, and the files that could not be read."""
+    """All splits of a recipe.
+
+    Attributes:
+        classes: class names; labels are indices into them.
+        train: the training clips.
+        val: the validation clips.
+        test: the test clips, sealed until something is decided.
+        quarantined: the unreadable clips, each with ``path`` and ``reason``.
+        note: the remarks of the listing.
+    """
 
     classes: tuple[str, ...]
     train: ClipSplit
     val: ClipSplit
-    test: ClipSplit
+    test: SealedSplit
     quarantined: tuple[dict[str, str], ...]
     note: str
 
@@ -77,31 +121,46 @@ def open_store(
     timeout: float = CLIP_TIMEOUT_S,
     progress: Callable[[int, int], None] | None = None,
 ) -> ClipDataset:
-    """Open the store of these clips, decoding them first where that has not been done.
+    """Open the store of the listed clips; builds it first if it does not exist.
+
+    Args:
+        listing: the clips.
+        sampling: which frames of a clip are decoded.
+        preprocess: size in pixels, and how frames are fitted to it.
+        cache: the cache folder, which holds the stores.
+        min_clips: share of the clips that must be readable, in [0, 1].
+        decoder: the library that decodes.
+        processes: number of decoding processes; None: one for each core.
+        timeout: seconds that a clip may take.
+        progress: called with (done, total) while clips are decoded.
 
     Raises:
-        UserError: Fewer than ``min_clips`` of the listed clips are readable, a class or the test split lost its last.
+        UserError: Too few clips are readable, a class has no readable clip in training or validation, no test clip is
+            readable, or the store cannot be built (see ``build_store``).
     """
     folder, store_info = ensure_store(
         listing, sampling, preprocess, cache, decoder=decoder, processes=processes, timeout=timeout, progress=progress
     )
-    bad = set(store_info["bad"])  # by place: two splits may hold files of one name
+    bad = set(store_info["bad"])  # by position: two splits may have files of the same name
     good = [e for i, e in enumerate(listing.entries) if i not in bad]
     if len(good) < min_clips * len(listing.entries):
         first = store_info["quarantined"][0]
         raise UserError(
             f"{len(bad)} of {len(listing.entries)} clips cannot be read (first: {first['path']}: {first['reason']}); "
-            f"min_clips asks for {min_clips:.0%}: repair or remove them, or lower min_clips"
+            f"min_clips requires {min_clips:.0%}: repair or remove these clips, or lower min_clips"
         )
     pixels = np.load(folder / "clips.npy", mmap_mode="r")
     sets = {split: _make_clip_split(split, good, pixels, store_info["hash"], listing.classes) for split in SPLITS}
     for name, index in ((n, i) for i, n in enumerate(listing.classes)):
         if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
-            raise UserError(f"class {name!r} has no readable clip left in train or val; see the quarantined files")
+            raise UserError(
+                f"class {name!r} has no readable training clip or no readable validation clip; repair or replace the "
+                "clips that skd-edge data scan lists as unreadable"
+            )
     if len(sets["test"]) == 0:
-        raise UserError("there is no readable test clip left; see the quarantined files")
+        raise UserError("no test clip is readable; repair or replace the clips that skd-edge data scan lists")
     return ClipDataset(
-        listing.classes, sets["train"], sets["val"], sets["test"], tuple(store_info["quarantined"]), listing.note
+        listing.classes, sets["train"], sets["val"], SealedSplit(sets["test"]), tuple(store_info["quarantined"]), listing.note
     )
 
 
@@ -116,10 +175,16 @@ def ensure_store(
     timeout: float = CLIP_TIMEOUT_S,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """The folder of these clips' store, built where it is not there, and its card, whatever could not be read.
+    """Build the store of the listed clips if it does not exist; any number of clips may be unreadable.
+
+    Arguments are those of ``open_store``.
+
+    Returns:
+        The folder of the store, and the content of its ``store.json``: ``hash`` of the pixels, number of readable
+        ``clips``, positions of the unreadable ones in the listing (``bad``), and their ``quarantined`` reasons.
 
     Raises:
-        UserError: See ``build``.
+        UserError: See ``build_store``.
     """
     folder = cache / "stores" / _compute_store_key(listing.entries, sampling, preprocess, decoder)
     if not (folder / "store.json").exists():
@@ -139,32 +204,33 @@ def ensure_store(
 def is_store_built(
     listing: ClipListing, sampling: Sampling, preprocess: Preprocessing, cache: Path, decoder: DecoderName = "pyav"
 ) -> bool:
-    """Whether these clips are decoded already."""
-    return (
-        cache / "stores" / _compute_store_key(listing.entries, sampling, preprocess, decoder) / "store.json"
-    ).exists()
+    """Whether the store of the listed clips is complete; arguments are those of ``open_store``."""
+    key = _compute_store_key(listing.entries, sampling, preprocess, decoder)
+    return (cache / "stores" / key / "store.json").exists()
 
 
 def _compute_store_key(
     entries: tuple[ClipEntry, ...], sampling: Sampling, preprocess: Preprocessing, decoder: DecoderName
 ) -> str:
+    """The name of the store's folder: a hash of everything that decides its pixels."""
     hasher = hashlib.sha256(
         repr((_LAYOUT_VERSION, sampling, preprocess.height, preprocess.width, preprocess.fit)).encode()
     )
-    if preprocess.fit == "pad":  # only then do the stored pixels depend on the colour
+    if preprocess.fit == "pad":  # otherwise the stored pixels do not depend on the colour
         hasher.update(repr(preprocess.mean).encode())
-    if decoder != "pyav":
+    if decoder != "pyav":  # the default is left out, so that older stores keep their names
         hasher.update(decoder.encode())
-    seen: dict[str, str] = {}  # many clips may lie in one file
+    stamps: dict[str, str] = {}  # a file may hold many clips: stat it once
     for entry in entries:
-        if (path := str(entry.path)) not in seen:
-            seen[path] = _format_file_stamp(entry.path)
+        if (path := str(entry.path)) not in stamps:
+            stamps[path] = _format_file_stamp(entry.path)
         where = "" if entry.span == WHOLE_FILE else f"\0{entry.span}"
-        hasher.update(f"{path}\0{seen[path]}{where}\n".encode("utf-8", "surrogateescape"))
+        hasher.update(f"{path}\0{stamps[path]}{where}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()[:16]
 
 
 def _format_file_stamp(path: Path) -> str:
+    """Size and modification time of a file; a change gives the store another name."""
     try:
         stat = path.stat()
     except OSError:
@@ -175,17 +241,26 @@ def _format_file_stamp(path: Path) -> str:
 def _make_clip_split(
     split: Split, good: list[ClipEntry], pixels: NDArray[np.uint8], digest: str, classes: tuple[str, ...]
 ) -> ClipSplit:
+    """The clips of one split.
+
+    Args:
+        split: the split.
+        good: the N readable entries of all splits, in the order of the store.
+        pixels: ``(N, T, H, W, 3)`` of the store.
+        digest: hash of the pixels.
+        classes: class names.
+    """
     rows = [i for i, e in enumerate(good) if e.split == split]
     first, last = (rows[0], rows[-1] + 1) if rows else (0, 0)
     ids = np.array(rows, np.int64)
-    # Splits that stand together are read in place; scattered ones are gathered once.
+    # A split with consecutive rows is a view of the memory map; otherwise its clips are copied once.
     clips = pixels[first:last] if len(rows) == last - first else pixels[ids]
     index = {name: i for i, name in enumerate(classes)}
     labels = np.array([index[label] if (label := good[i].label) else -1 for i in rows], np.int64)
     numbers = {g: n for n, g in enumerate(dict.fromkeys(good[i].group for i in rows))}
     groups = np.array([numbers[good[i].group] for i in rows], np.int64)
     key = hashlib.sha256(f"{digest} {split}".encode() + ids.tobytes() + labels.tobytes())
-    if len(numbers) < len(groups):  # then who belongs together matters to folds and neighbours
+    if len(numbers) < len(groups):  # then groups affect training: they decide folds and neighbours
         key.update(groups.tobytes())
     names, files = tuple(good[i].name for i in rows), tuple(good[i].path for i in rows)
     return ClipSplit(ids, clips, labels, groups, names, key.hexdigest(), files, tuple(good[i].span for i in rows))

@@ -1,7 +1,6 @@
-"""What a process of the crew does to build a store: a clip decoded, and written into its row of the file.
+"""The task of a worker process that builds a store: decode a clip and write it into its row of the file.
 
-Every such process imports this module anew, so it imports little (recipes take longer to import than many clips to
-decode).
+Every worker process imports this module, so it imports little: importing recipes takes longer than decoding many clips.
 """
 
 from __future__ import annotations
@@ -21,14 +20,28 @@ DecoderName = Literal["pyav", "torchcodec"]
 
 
 def count_row_bytes(sampling: Sampling, preprocess: Preprocessing) -> int:
-    """Bytes of a clip ``(T, H, W, 3)`` uint8 in a store."""
+    """Size of a stored clip ``(T, H, W, 3)`` uint8 in bytes."""
     return sampling.frames * preprocess.height * preprocess.width * 3
 
 
 def make_clip_decoder(
     store: Path, sampling: Sampling, preprocess: Preprocessing, decoder: DecoderName
 ) -> Callable[[int, Any], str | None]:
-    """What decodes a clip into its row of the file ``store``, and says why where it cannot."""
+    """Make the task function of a ``WorkerPool``, which decodes clips into the file of a store.
+
+    Args:
+        store: an existing ``.npy`` file of shape ``(N, T, H, W, 3)`` uint8.
+        sampling: which frames of a clip are decoded.
+        preprocess: size in pixels, and how frames are fitted to it.
+        decoder: the library that decodes.
+
+    Returns:
+        A function of a row number and ``(path, span)``. It writes the clip into the row and returns None, or returns
+        the reason why the clip is unreadable. It raises OSError if the disk is full.
+
+    Raises:
+        UserError: The decoder is not installed.
+    """
     read = decode_clip
     if decoder == "torchcodec":
         from skd_edge.data.store.torchcodec import decode_with_torchcodec, require_torchcodec
@@ -47,7 +60,7 @@ def make_clip_decoder(
             clip = read(source[0], sampling, preprocess, source[1])
         except ClipError as error:
             return error.reason
-        # Written, not mapped: a full disk is then an error and no signal.
+        # With a memory map, a full disk would end the process with a signal (SIGBUS); pwrite raises an error.
         if os.pwrite(file, clip.data, first + number * row) != row:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return None

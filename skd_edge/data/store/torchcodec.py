@@ -1,8 +1,8 @@
-"""torchcodec as the decoder of a clip store, where it is installed: the frames that PyAV gives.
+"""torchcodec as an optional decoder of the clip store; it yields the same frames as PyAV.
 
-Which frames those are, timestamps decide, as always (``skd_bench/decoding.py``). torchcodec is asked for them by their
-place, and must give those timestamps back. Where it cannot (another count of frames, no timestamps, damage that stops
-it), and for a part of a file, PyAV decodes: it is also who says why a file cannot be read.
+The frames are chosen by timestamp, as everywhere (``skd_bench.video.decoder``). They are requested from torchcodec by
+index, and must have these timestamps. Otherwise (other frame count, no timestamps, a damaged file), and for a part of a
+file, PyAV decodes the clip; the reasons for unreadable files are therefore always those of PyAV.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ def require_torchcodec() -> None:
     """Make sure that torchcodec can be imported.
 
     Raises:
-        UserError: It is not installed, finds no FFmpeg, or was built for another torch.
+        UserError: It is not installed, does not find FFmpeg, or was built for another version of torch.
     """
     try:
         import torchcodec.decoders  # noqa: F401
     except ImportError:
         raise UserError(
-            "clip.decoder: torchcodec is not installed: pip install 'skd-edge[torchcodec]', or leave the key out (PyAV)"
+            "clip.decoder: torchcodec is not installed; pip install 'skd-edge[torchcodec]', or remove the key: PyAV "
+            "decodes then"
         ) from None
     except (OSError, RuntimeError) as error:
         raise UserError(
-            "clip.decoder: torchcodec cannot be loaded: it needs FFmpeg's shared libraries (4 to 8) and a build for "
-            f"this torch ({' '.join(str(error).split())[:120]}...); install them, or leave the key out (PyAV)"
+            "clip.decoder: torchcodec cannot be loaded; it needs FFmpeg's shared libraries (4 to 8) and a build for "
+            f"this torch ({' '.join(str(error).split())[:120]}...): install them, or remove the key to decode with PyAV"
         ) from None
 
 
 def decode_with_torchcodec(
     path: Path | str, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan = WHOLE_FILE
 ) -> Pixels:
-    """Decode the sampled frames of a video; arguments, result and errors are those of ``clips.decode_clip``."""
+    """Decode the sampled frames of a video; arguments, result and errors are those of ``decode_clip``."""
     found = _try_decode(Path(path), sampling, preprocess) if span == WHOLE_FILE else None
     return decode_clip(path, sampling, preprocess, span) if found is None else found
 
 
 def _try_decode(path: Path, sampling: Sampling, preprocess: Preprocessing) -> Pixels | None:
-    """uint8 ``(T, H, W, 3)``; None where PyAV has to be asked."""
+    """Decode with torchcodec: ``(T, H, W, 3)`` uint8, or None if PyAV must decode the file."""
     from av.error import FFmpegError
 
     try:
@@ -58,10 +59,14 @@ def _try_decode(path: Path, sampling: Sampling, preprocess: Preprocessing) -> Pi
 
 
 def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], list[float], float, Fraction | None]:
-    """Places of the chosen frames, their times and one tick in seconds, and the shape of a pixel; nothing is decoded.
+    """Choose the frames from the packets' timestamps, without decoding.
+
+    Returns:
+        Indices of the frames in display order, their times in seconds, one tick of the stream in seconds, and the
+        aspect ratio of a pixel.
 
     Raises:
-        ValueError: The file is none for torchcodec.
+        ValueError: torchcodec cannot be used for this file: it is empty, truncated or without timestamps.
     """
     from skd_bench.video.container import open_container
     from skd_bench.video.decoder import _choose_stamps, _find_video_stream, _scan_timeline
@@ -70,25 +75,34 @@ def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], l
         stream = _find_video_stream(container)
         timeline = _scan_timeline(container, stream, WHOLE_FILE, seek_first=False)
         if not timeline.timed or not timeline.shown.any() or len(timeline.stamps) < timeline.announced:
-            raise ValueError("without timestamps, empty or cut off")
+            raise ValueError("empty, truncated or without timestamps")
         chosen, tick = _choose_stamps(timeline, sampling), float(stream.time_base or 0)
         places = np.searchsorted(np.sort(timeline.stamps[timeline.shown]), chosen)
         return places.tolist(), (chosen * tick).tolist(), tick, stream.sample_aspect_ratio
 
 
 def _read_frames_at(path: Path, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:
-    """The frames at these places ``(T, h, w, 3)`` uint8 upright, and whether width and height changed places for that.
+    """Decode the frames at some indices.
+
+    Args:
+        path: the video.
+        places: indices of the frames in display order.
+        times: their expected times in seconds.
+        tick: one tick of the stream in seconds; times may differ by half of it.
+
+    Returns:
+        Upright frames ``(T, h, w, 3)`` uint8, and whether rotating them upright swapped width and height.
 
     Raises:
         RuntimeError: torchcodec cannot decode the file.
-        ValueError: It counts other frames.
+        ValueError: torchcodec returns frames with other timestamps.
     """
     from torchcodec.decoders import VideoDecoder
 
     video = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
     found = video.get_frames_at(places)
     if np.abs(found.pts_seconds.numpy() - times).max() > tick / 2:
-        raise ValueError("torchcodec counts other frames")
+        raise ValueError("torchcodec returns frames with other timestamps")
     return found.data.numpy(), round(getattr(video.metadata, "rotation", None) or 0) % 180 == 90
 
 
@@ -102,7 +116,7 @@ def _resize_frames(
     resizer = FrameResizer(sampling.frames, preprocess, aspect)
     image = None
     for i, pixels in enumerate(frames):
-        if image is None or places[i] != places[i - 1]:  # the same frame again is copied
+        if image is None or places[i] != places[i - 1]:  # write_frame copies a repeated frame, it is not scaled again
             image = VideoFrame.from_ndarray(pixels, "rgb24")
         resizer.write_frame(image)
     return resizer.out

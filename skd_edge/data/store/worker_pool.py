@@ -1,7 +1,7 @@
-"""Work on files by a crew of processes that no file can stop: one that hangs or kills its worker costs one task.
+"""A pool of worker processes for files that may be damaged: a file that hangs or kills its worker costs one task.
 
-Each worker is told of a few tasks at a time and answers after each one. A task that takes longer than its time, or
-takes its worker along, is tried once more; the second time it has failed, with the reason.
+Each worker is assigned a few tasks at a time and sends a result after each. A task that exceeds its time limit, or that
+ends its worker process, is tried once more. If it fails again, its result is the reason.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 from skd_bench.errors import UserError
 
-Task = tuple[int, Any]  # its number, what to do
-TaskResult = tuple[int, str | None]  # the number, why it failed
+Task = tuple[int, Any]  # number, payload
+TaskResult = tuple[int, str | None]  # number, reason of the failure or None
 TaskFunctionFactory = Callable[..., Callable[[int, Any], str | None]]
-_TASKS_AHEAD = 8  # tasks that a worker knows of, so that it never waits for us
-_START_TIMEOUT_S = 60.0  # seconds that a worker may take to start
-_MAX_FAILED_STARTS = 3  # workers that may end before they are ready; then no task is to blame
-_EXTRA_MEMORY_BYTES = 4 << 30  # bytes that a worker may take beyond what it has when it starts
+_TASKS_AHEAD = 8  # tasks that are assigned to a worker at a time, so that it never waits for the pool
+_START_TIMEOUT_S = 60.0  # added to the time limit of a worker's first task, for starting the process
+_MAX_FAILED_STARTS = 3  # after so many workers that end before they are ready, the pool gives up
+_EXTRA_MEMORY_BYTES = 4 << 30  # memory that a worker may allocate beyond what it uses after its start
 
 
 @dataclass(eq=False)
@@ -34,19 +34,19 @@ class _WorkerHandle:
     process: Any
     link: Connection
     assigned: deque[Task] = field(default_factory=deque)
-    busy_since: float = 0.0  # when it began its first task, by the clock
+    busy_since: float = 0.0  # start of its current task, on the monotonic clock
     ready: bool = False
 
 
 class WorkerPool:
-    """Processes that do tasks; see ``run``.
+    """A pool of processes that run tasks; see ``run``.
 
     Args:
-        make_task_function: called in each process with ``arguments``; gives what does a task (its number, what to do) and returns
-            why that failed, or None. Importable, as the arguments are picklable.
-        arguments: of ``make_task_function``.
-        processes: how many.
-        task_timeout: seconds that a task may take.
+        make_task_function: called once in each process with ``arguments``. It returns the task function, which takes
+            the number and the payload of a task and returns the reason of a failure, or None. Must be importable.
+        arguments: the arguments of ``make_task_function``; must be picklable.
+        processes: number of processes.
+        task_timeout: takes the payload of a task and returns the seconds that it may take.
     """
 
     def __init__(
@@ -57,22 +57,26 @@ class WorkerPool:
         processes: int,
         task_timeout: Callable[[Any], float],
     ) -> None:
-        self._make_task_function, self._arguments, self._processes, self._task_timeout = (
-            make_task_function,
-            arguments,
-            processes,
-            task_timeout,
-        )
+        self._make_task_function = make_task_function
+        self._arguments = arguments
+        self._processes = processes
+        self._task_timeout = task_timeout
         self._workers: list[_WorkerHandle] = []
         self._retry_queue = deque[Task]()
         self._failed_once = set[int]()
         self._failed_starts = 0
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
-        """Do every task, and give each one's answer as it comes, in any order.
+        """Run every task; results are in the order in which tasks finish.
+
+        Args:
+            tasks: number and picklable payload of each task; numbers are unique and not negative.
+
+        Yields:
+            The number of each task, and the reason if it failed, else None.
 
         Raises:
-            UserError: A worker cannot go on with any task (the disk is full), or none starts.
+            UserError: A worker reports an error that is not due to its task (the disk is full), or no worker starts.
         """
         todo = iter(tasks)
         try:
@@ -83,14 +87,14 @@ class WorkerPool:
                     if worker.link in ready:
                         yield from self._receive_results(worker)
                     elif time.monotonic() - worker.busy_since > (limit := self._task_timeout(worker.assigned[0][1])):
-                        yield from self._requeue_tasks(worker, f"its decoding did not end within {limit:.0f} s")
+                        yield from self._requeue_tasks(worker, f"decoding did not end within {limit:.0f} s")
         finally:
             for worker in self._workers:
                 _kill_worker(worker)
             self._workers.clear()
 
     def _dispatch_tasks(self, todo: Iterator[Task]) -> bool:
-        """Give every worker enough to do; False when all is done."""
+        """Start workers and send them tasks, the least busy first; False when no task is left or running."""
         more = True
         while more:
             least_busy = min(self._workers, key=lambda w: len(w.assigned), default=None)
@@ -124,7 +128,7 @@ class WorkerPool:
         if worker.ready and not worker.assigned:
             worker.busy_since = time.monotonic()
         worker.assigned.append(task)
-        with suppress(OSError):  # it has died: heard of when its answer is waited for
+        with suppress(OSError):  # the process has ended; _receive_results notices and requeues its tasks
             worker.link.send(task)
 
     def _receive_results(self, worker: _WorkerHandle) -> Iterator[TaskResult]:
@@ -147,22 +151,27 @@ class WorkerPool:
                 self._discard_worker(worker)
                 return
             yield from self._requeue_tasks(
-                worker, f"its decoding ended the process ({_format_exit_reason(worker.process.exitcode)})"
+                worker, f"decoding ended the process ({_format_exit_reason(worker.process.exitcode)})"
             )
 
     def _discard_worker(self, worker: _WorkerHandle) -> None:
-        """A worker that ended before it began."""
+        """Remove a worker that ended before it was ready.
+
+        Raises:
+            UserError: Too many workers have failed to start.
+        """
         _kill_worker(worker)
         self._workers.remove(worker)
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
+            reason = _format_exit_reason(worker.process.exitcode)
             raise UserError(
-                f"no process for decoding starts ({_format_exit_reason(worker.process.exitcode)}; its own words are above); a Python "
-                "script that decodes keeps what it does under: if __name__ == '__main__':"
+                f"the decoding processes do not start ({reason}; their error messages are above); if your own script "
+                "starts the decoding, put its code under: if __name__ == '__main__':"
             )
 
     def _requeue_tasks(self, worker: _WorkerHandle, reason: str) -> Iterator[TaskResult]:
-        """A worker is given up: what it was at is tried once more, what it was only told of goes on elsewhere."""
+        """Kill a worker and requeue its tasks; the task that was running fails with ``reason`` the second time."""
         _kill_worker(worker)
         self._workers.remove(worker)
         task = worker.assigned.popleft()
@@ -188,8 +197,8 @@ def _format_exit_reason(code: int | None) -> str:
 
 # ------------------------------------------------------------------------------------------ in a worker
 def _run_worker(link: Connection, make_task_function: TaskFunctionFactory, arguments: tuple[Any, ...]) -> None:
-    """Do tasks until the link is closed; an error that is no task's own fault goes back as the third item."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who started us
+    """Run tasks until the link is closed; errors that are not due to a task are sent as the third item."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent process ends the workers
     _die_with_parent()
     try:
         do_task = make_task_function(*arguments)
@@ -206,7 +215,7 @@ def _run_worker(link: Connection, make_task_function: TaskFunctionFactory, argum
 
 
 def _die_with_parent() -> None:
-    """A worker that hangs in a decoder would not notice that nobody listens any more."""
+    """Let the kernel kill this worker when its parent ends: a worker that hangs in a decoder would not notice."""
     import ctypes
 
     with suppress(OSError, AttributeError):
@@ -214,7 +223,7 @@ def _die_with_parent() -> None:
 
 
 def _limit_memory() -> None:
-    """A header that asks for gigabytes gets an error, not the machine's memory."""
+    """Limit the memory of this worker, so that a damaged file with absurd sizes causes an error, not a full machine."""
     with suppress(OSError, ValueError):
         now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -1,6 +1,6 @@
-"""Losses, one file each: a plain function on tensors; each returns a scalar, mean over the batch.
+"""The losses, one in each file: functions on tensors that return a scalar, the mean over the batch.
 
-Nothing flows back into what the teacher says. Losses are computed in at least float32.
+No gradient flows into the teacher outputs. All losses are computed in at least float32.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from skd_edge.distill.losses.kd import kd_loss, standardised_kd_loss
 
 
 class LogitLoss(Protocol):
-    """How far the learner's logits ``(B, C)`` are from the teacher's, at a temperature above 0."""
+    """A distance between the logits ``(B, C)`` of learner and teacher, at a temperature above 0."""
 
     def __call__(self, learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """A scalar, mean over the batch, 0 at agreement."""
+        """The distance, a scalar: mean over the batch, 0 where the logits are equal."""
         ...
 
 
+# The keys are the values of ``training.losses.logits_kind`` in a recipe.
 LOGIT_LOSSES: dict[str, LogitLoss] = {
     "kd": kd_loss,
     "kd-standardised": standardised_kd_loss,

@@ -1,8 +1,8 @@
-"""Correlation of corresponding substages: who resembles whom in the batch, by the teacher and by the learner.
+"""The loss on relations: which clips of a batch have similar features in the teacher should be similar in the learner.
 
-Nearest published: similarity-preserving KD (1907.09682) and correlation congruence (1904.01802); between consecutive
-substages, FSP's flow; DIST (2205.10536) where Pearson compares. No projector is needed, so it works across widths and
-kinds of networks.
+Relations are compared at corresponding substages. Nearest published: similarity-preserving KD (1907.09682) and
+correlation congruence (1904.01802); FSP's flow for the change between consecutive substages; DIST (2205.10536) for the
+comparison by Pearson correlation. Relations do not depend on the width of the features, so no projector is needed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from skd_edge.distill.losses.precision import disable_autocast, promote_to_float
 
 
 def compute_relation_matrices(features: list[Tensor]) -> Tensor:
-    """Cosine Gram matrices ``(K, ..., N, N)`` of ``K x (..., N, C_k)``, each channel centred over the N.
+    """Cosine similarities between samples, after centring each channel over the samples.
 
-    The centring is done on the small Gram matrices; taking the mean off the features before, without a gradient, is
-    for the rounding alone.
+    Args:
+        features: For each of K substages, ``(..., N, C_k)``: N samples.
+
+    Returns:
+        ``(K, ..., N, N)``, in [-1, 1].
     """
+    # The small Gram matrices are centred, which is cheaper than centring the features. The mean of the features is
+    # subtracted first, without a gradient, only to keep rounding errors small.
     centred = [f - f.detach().mean(-2, keepdim=True) for f in features]
     gram = torch.stack([f @ f.mT for f in centred])
     gram = gram - gram.mean(-1, keepdim=True)
@@ -37,17 +42,18 @@ def correlation_loss(
     """Difference of the relation matrices of corresponding and of consecutive substages.
 
     Args:
-        learner: features of the substages that ran, each ``(B, T, C_k)``.
-        teacher: features of the same substages, any widths and numbers of frames; nothing flows back into them.
-        kind: ``gram``: mean squared difference of the relations between clips. ``pearson``: 1 minus the correlation
-            of each clip's relations to the others (inter), plus that of each frame's to the others of its clip (intra).
+        learner: Features of the substages that were computed, each ``(B, T, C_k)``.
+        teacher: Features of the same substages, of any width and number of frames; no gradient flows into them.
+        kind: ``gram``: mean squared difference of the relations between clips. ``pearson``: 1 minus the correlation of
+            each clip's relations with the other clips (inter), plus the same for each frame's relations with the other
+            frames of its clip (intra).
 
     Returns:
-        For each substage the difference of the relations, plus for each pair of neighbours the difference of how the
-        relation changes between them; mean over substages. 0 where learner and teacher relate clips alike.
+        A scalar. For each substage the difference of the relations, plus for each two consecutive substages the
+        difference of the change between them; mean over substages. 0 where learner and teacher have equal relations.
 
     Raises:
-        ValueError: Not the same number of substages.
+        ValueError: Learner and teacher have different numbers of substages.
     """
     with disable_autocast(learner[0]):
         pairs = [
@@ -64,13 +70,13 @@ def correlation_loss(
 
 
 def _squared_relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Squared difference of relations ``(K, B, B)`` and of their changes from substage to substage."""
+    """Squared difference of relations ``(K, B, B)``, and of their changes from one substage to the next."""
     gap = ours - theirs
     return (gap.square().sum() + gap.diff(dim=0).square().sum()) / gap.numel()
 
 
 def _pearson_relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:
-    """1 - Pearson of the rows of relations ``(K, ..., N, N)`` without their diagonals, and of their changes."""
+    """1 - Pearson correlation of the rows of relations ``(K, ..., N, N)`` without diagonals, and of their changes."""
     ours, theirs = _drop_diagonal(ours), _drop_diagonal(theirs)
     distances = 1 - pearson_correlation(ours, theirs)
     step_distances = 1 - pearson_correlation(ours.diff(dim=0), theirs.diff(dim=0))
@@ -78,7 +84,7 @@ def _pearson_relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def _drop_diagonal(x: Tensor) -> Tensor:
-    """``(..., N, N)`` to ``(..., N, N - 1)``: that everything resembles itself says nothing."""
+    """``(..., N, N)`` to ``(..., N, N - 1)``: the similarity of a sample with itself is always 1."""
     n = x.shape[-1]
     if n == 1:
         return x[..., :0]

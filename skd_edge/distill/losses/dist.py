@@ -1,6 +1,7 @@
-"""DIST (2205.10536): the learner keeps the relations of the teacher's probabilities, not their values.
+"""DIST (2205.10536): the learner matches the relations between the teacher's probabilities, not their values.
 
-Pearson's correlation, of the classes within a clip (inter) and of the clips within a class (intra).
+Relations are compared by Pearson correlation: between the classes of a clip (inter) and between the clips of a class
+(intra).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from skd_edge.distill.losses.kd import temperature_scaled_loss
 
 
 def pearson_correlation(a: Tensor, b: Tensor, eps: float = 1e-12) -> Tensor:
-    """Pearson's correlation over the last dimension, in [-1, 1]; ``(..., N)`` and ``(..., N)`` to ``(...)``.
+    """Pearson correlation over the last dimension: ``(..., N)`` and ``(..., N)`` to ``(...)``, in [-1, 1].
 
-    ``eps`` is an agreement that every pair has: with no variance on both sides (or N = 0) the correlation is 1, there
-    is no relation to learn; with none on one side it is about 0.
+    ``eps`` is added to the covariance and to both variances. If neither side varies (or N = 0), the correlation is
+    therefore 1, since there is nothing to learn; if one side does not vary, it is about 0.
     """
     count = max(a.shape[-1], 1)
     a, b = a - a.sum(-1, keepdim=True) / count, b - b.sum(-1, keepdim=True) / count
@@ -24,16 +25,17 @@ def pearson_correlation(a: Tensor, b: Tensor, eps: float = 1e-12) -> Tensor:
 
 
 def dist_loss(learner: Tensor, teacher: Tensor, *, temperature: float, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
-    """``T**2 * (beta * mean_b (1 - rho_b) + gamma * mean_c (1 - rho_c))``; 0 where the relations are the same.
+    """``T**2 * (beta * mean_b (1 - rho_b) + gamma * mean_c (1 - rho_c))``; 0 where the relations are equal.
 
-    ``rho_b`` correlates the rows of ``softmax(learner / T)`` and ``softmax(teacher / T)``, ``rho_c`` their columns.
+    ``rho_b`` is the correlation of row b of ``softmax(learner / T)`` and ``softmax(teacher / T)``, ``rho_c`` that of
+    column c.
 
     Args:
-        learner: logits ``(B, C)``.
-        teacher: logits ``(B, C)``; nothing flows back into them.
+        learner: Logits ``(B, C)``.
+        teacher: Logits ``(B, C)``; no gradient flows into them.
         temperature: T, above 0 (tau in the paper).
-        beta: weight of the relations between classes.
-        gamma: weight of the relations between clips; no relation in a batch of one.
+        beta: Weight of the relations between classes.
+        gamma: Weight of the relations between clips; this part is 0 in a batch of one clip.
     """
 
     def relation_loss(ours: Tensor, theirs: Tensor) -> Tensor:

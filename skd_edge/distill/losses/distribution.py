@@ -1,7 +1,7 @@
-"""The loss on feature distributions of corresponding substages, balanced over them.
+"""The loss on feature distributions of corresponding substages, with a weight for each substage.
 
-What is compared stands in ``gaussian.py`` (the default), ``mmd.py`` and ``pkt.py``. Each substage's share is set by
-its own measured discrepancy, so that no substage drowns the others.
+Three distances are available: Gaussian (``wasserstein.py``, the default), MMD (``mmd.py``) and PKT (``pkt.py``). The
+weight of a substage is inverse to its measured discrepancy, so that a substage with a large distance does not dominate.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from skd_edge.distill.losses.precision import disable_autocast, promote_to_float
 from skd_edge.distill.losses.wasserstein import compute_moments, pool_moments, w2_by_channel
 
 DistributionKind = Literal["gaussian", "mmd", "pkt"]
-_CONSTANT_VARIANCE_SHARE = (
-    1e-8  # the share of a substage's mean square up to which float32 cannot tell its variance from 0
-)
+# A variance below this share of the mean square cannot be distinguished from 0 in float32.
+_CONSTANT_VARIANCE_SHARE = 1e-8
 
 
 class DistributionLoss(nn.Module):
-    """Distance of each substage's features of the learner, projected to the teacher's width, and the teacher's.
+    """Distance between the features of learner and teacher, after projecting the learner's to the teacher's width.
 
-    The distributions are those within each clip (over its frames) and of the whole batch: the first says what a clip
-    is, the second keeps the projected space in place. Projectors live in training only and are dropped at export; PKT,
-    which compares neighbourhoods of frames in the batch, needs none.
+    Two distributions are compared at each substage: that of the frames of each clip, which describes the clip, and that
+    of all frames of the batch, which determines the position of the projected space. The projectors exist during
+    training only and are not exported. PKT compares neighbourhoods of frames in the batch and has no projectors.
 
     Args:
-        learner_widths: widths ``C_k`` of the learner's substages.
-        teacher_widths: widths of the teacher's.
-        momentum: of the running discrepancies that set the weights.
-        kind: what is compared.
+        learner_widths: Widths ``C_k`` of the learner's substages.
+        teacher_widths: Widths ``C'_k`` of the teacher's substages.
+        momentum: Momentum of the running discrepancies that determine the weights, 0..1.
+        kind: The distance.
+
+    Raises:
+        ValueError: Learner and teacher have different numbers of substages.
     """
 
     def __init__(
@@ -53,14 +55,14 @@ class DistributionLoss(nn.Module):
         self.register_buffer("discrepancy", torch.zeros(len(pairs)))
 
     def forward(self, learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        """Weighted mean of the substages' distances, the weights' mean is 1.
+        """Weighted mean of the distances of the substages, a scalar.
 
         Args:
-            learner: features of the substages that ran, each ``(B, T, C_k)``.
-            teacher: those of the same substages ``(B, T', C'_k)``; nothing flows back into them.
+            learner: Features of the substages that were computed, each ``(B, T, C_k)``.
+            teacher: Features of the same substages ``(B, T', C'_k)``; no gradient flows into them.
 
         Raises:
-            ValueError: Not the same number of substages.
+            ValueError: Learner and teacher have different numbers of substages.
         """
         with disable_autocast(learner[0]):
             pairs = [
@@ -75,6 +77,7 @@ class DistributionLoss(nn.Module):
                 distances = gaussian_distances(ours, theirs) if self.kind == "gaussian" else mmd_distances(ours, theirs)
             if self.training:
                 self._update_discrepancy(distances.detach())
+            # A distance of exactly 0 (a constant substage of the teacher) gets no weight.
             weight = (distances.detach() > 0) / self.discrepancy[: len(distances)].clamp(min=1e-4)
             return distances @ (weight / weight.sum().clamp(min=1e-12)).to(distances.dtype)
 
@@ -84,20 +87,23 @@ class DistributionLoss(nn.Module):
 
 
 def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """W2 clip by clip plus W2 of the whole batch, for each substage ``(K,)``, in the teacher's unit.
+    """Mean W2 distance of the clips plus the W2 distance of the whole batch, for each substage.
 
-    All substages lie side by side along the channels, so that each step is one operation. The unit is the variance of
-    all numbers of the teacher's substage: widths and norms do not matter. A substage that is constant (dead, or a
-    saturated one) has no unit and nothing to say: 0, with no gradient.
+    Distances are divided by the variance of all values of the teacher's substage, so that widths and norms do not
+    matter. If that variance is 0 (a dead or saturated substage), the distance is 0 and has no gradient.
 
     Args:
-        ours: features at the teacher's widths, each ``(B, T, C_k)``.
-        theirs: the teacher's.
+        ours: The learner's features, projected to the teacher's widths, each ``(B, T, C_k)``.
+        theirs: The teacher's features, each ``(B, T', C_k)``.
+
+    Returns:
+        ``(K,)``.
     """
+    # All substages are concatenated along the channels, so that each step is one operation for all of them.
     widths = torch.tensor([f.shape[2] for f in theirs], device=theirs[0].device)
     learner_moments, teacher_moments = _frame_moments(ours), _frame_moments(theirs)
     pooled_learner, pooled_teacher = pool_moments(learner_moments), pool_moments(teacher_moments)
-    substage_of_channel = torch.repeat_interleave(widths)  # the substage of each channel
+    substage_of_channel = torch.repeat_interleave(widths)
     within = pooled_teacher[0] - _mean_by_substage(pooled_teacher[0], substage_of_channel, widths)[substage_of_channel]
     variance = _mean_by_substage(pooled_teacher[1] + within.square(), substage_of_channel, widths)
     constant = variance <= _CONSTANT_VARIANCE_SHARE * _mean_by_substage(
@@ -111,7 +117,7 @@ def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
 
 
 def _frame_moments(features: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance over frames, ``(B, sum of C_k)``; substages may differ in the number of their frames."""
+    """Mean and variance over frames, ``(B, sum of C_k)`` each; substages may have different numbers of frames."""
     if len({f.shape[1] for f in features}) == 1:
         return compute_moments(torch.cat(features, 2), 1)
     moments_by_substage = [compute_moments(f, 1) for f in features]
@@ -121,12 +127,12 @@ def _frame_moments(features: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def mmd_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """MMD of the frames of each clip plus MMD of all frames of the batch, for each substage ``(K,)``."""
+    """MMD of the frames of each clip, plus MMD of all frames of the batch, for each substage: ``(K,)``."""
     return torch.stack(
         [mmd_loss(a, b) + mmd_loss(a.flatten(0, 1), b.flatten(0, 1)) for a, b in zip(ours, theirs, strict=True)]
     )
 
 
 def _mean_by_substage(x: Tensor, substage_of_channel: Tensor, widths: Tensor) -> Tensor:
-    """Mean over each substage's channels: ``(sum of C_k,)`` to ``(K,)``."""
+    """Mean over the channels of each substage: ``(sum of C_k,)`` to ``(K,)``."""
     return x.new_zeros(len(widths)).index_add(0, substage_of_channel, x) / widths

@@ -1,4 +1,7 @@
-"""Decoupled knowledge distillation (DKD, 2203.08679): how sure of the target, and how the rest is shared out, apart."""
+"""Decoupled knowledge distillation (DKD, 2203.08679).
+
+The probability of the target class, and the distribution over the other classes, have separate weights.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ def dkd_loss(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Tensor:
-    """``T**2 * (alpha * KL(target or not) + beta * KL(among the others))``, mean over the batch; 0 at agreement.
+    """``T**2 * (alpha * KL(target or not) + beta * KL(among the others))``, mean over the batch; 0 at equality.
 
-    Plain KD is ``alpha = 1`` and, in the place of beta, the teacher's probability that it is not the target.
+    Plain KD corresponds to ``alpha = 1`` and, as ``beta``, the teacher's probability of all other classes.
 
     Args:
-        learner: logits ``(B, C)``, C at least 2.
-        teacher: logits ``(B, C)``; nothing flows back into them.
+        learner: Logits ``(B, C)``, C at least 2.
+        teacher: Logits ``(B, C)``; no gradient flows into them.
         temperature: T, above 0.
-        target: class numbers ``(B,)``; the teacher's own first choice where None, which weak labels do not spoil.
-        alpha: weight of the target's part.
-        beta: weight of the others' part; 8 is the authors' default.
+        target: Class numbers ``(B,)``. If None, the teacher's top class, which does not depend on weak labels.
+        alpha: Weight of the part on the target class.
+        beta: Weight of the part on the other classes; 8 is the authors' default.
     """
     classes = learner.shape[1]
     chosen = (teacher.argmax(1) if target is None else target)[:, None]
@@ -42,5 +45,5 @@ def dkd_loss(
 
 
 def _target_or_not_logits(target: Tensor, others: Tensor) -> Tensor:
-    """Logits ``(B, 2)`` of the target and of all others taken as one class."""
+    """Logits ``(B, 2)`` of the target class, and of all other classes as one class."""
     return torch.cat([target, others.logsumexp(1, keepdim=True)], 1)

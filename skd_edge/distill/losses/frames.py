@@ -1,4 +1,4 @@
-"""Features of different numbers of frames, brought to the same."""
+"""Brings features with different numbers of frames to the same number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def align_frames(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Features ``(B, T, C)`` and ``(B, T', C')`` at ``min(T, T')`` time steps: segments of the longer are averaged."""
+    """``(B, T, C)`` and ``(B, T', C')`` at ``min(T, T')`` time steps each: segments of the longer one are averaged."""
     steps = min(a.shape[1], b.shape[1])
     return _average_segments(a, steps), _average_segments(b, steps)
 

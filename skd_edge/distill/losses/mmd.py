@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy of two samples. Nearest published: neuron selectivity transfer (NST, 1707.01219)."""
+"""Maximum mean discrepancy (MMD) of two samples. Nearest published: neuron selectivity transfer (NST, 1707.01219)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from skd_edge.distill.losses.precision import disable_autocast, promote_to_float
 
 
 def mmd_loss(a: Tensor, b: Tensor, *, kernel: Literal["polynomial", "gaussian"] = "polynomial") -> Tensor:
-    """``mean k(a, a') + mean k(b, b') - 2 mean k(a, b)``, mean over groups; 0 where the samples are the same.
+    """``mean k(a, a') + mean k(b, b') - 2 mean k(a, b)``, mean over groups; 0 where the samples are equal.
 
     Args:
-        a: samples ``(N, C)``, or ``(G, N, C)``: compared group by group.
-        b: samples ``(N', C)`` or ``(G, N', C)``; nothing flows back into them.
-        kernel: ``polynomial``: ``(<x, y> + 1)^2`` of samples of unit length (NST's has no 1 and so is blind to signs),
-            unchanged by a positive scale. ``gaussian``: ``exp(-|x - y|^2 / 2 s^2)``, ``s^2`` the teacher's variance
-            (all groups, summed over channels), unchanged by a common scale.
+        a: Samples of the learner ``(N, C)``, or ``(G, N, C)`` to compare group by group.
+        b: Samples of the teacher ``(N', C)`` or ``(G, N', C)``; no gradient flows into them.
+        kernel: ``polynomial``: ``(<x, y> + 1)^2`` of samples scaled to unit length, so a positive scale of a sample has
+            no effect. NST's kernel lacks the 1 and does not distinguish x from -x. ``gaussian``:
+            ``exp(-|x - y|^2 / 2 s^2)``, where ``s^2`` is the variance of ``b`` over all groups, summed over channels;
+            a common scale of both sides has no effect.
     """
     with disable_autocast(a):
         a, b = promote_to_float32(a), promote_to_float32(b).detach()
@@ -39,7 +40,7 @@ def _mean_polynomial_kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """``(..., N, N')``; both centred on one point before they are squared, for the rounding."""
+    """``(..., N, N')``; both sides are centred on one point first, to keep rounding errors small."""
     centre = b.mean(-2, keepdim=True).detach()
     a, b = a - centre, b - centre
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)

@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer (PKT, 1803.10837): whom each sample would pick as its neighbour."""
+"""Probabilistic knowledge transfer (PKT, 1803.10837): compares, for each sample, its similarities to all samples."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from skd_edge.distill.losses.precision import disable_autocast, promote_to_float
 
 
 def pkt_loss(a: Tensor, b: Tensor) -> Tensor:
-    """``mean_i KL(p(.|i) || q(.|i))``, 0 where the neighbourhoods agree; no projector, so widths may differ.
+    """``mean_i KL(p(.|i) || q(.|i))``; 0 where the neighbourhoods of all samples are equal.
 
-    ``q(j|i)`` and ``p(j|i)`` are proportional to ``(1 + cos(x_i, x_j)) / 2`` of learner and teacher. (The authors'
-    code also divides by N.) Unchanged by a positive scale of any sample.
+    ``q(j|i)`` (learner) and ``p(j|i)`` (teacher) are proportional to ``(1 + cos(x_i, x_j)) / 2``. A positive scale of a
+    sample has no effect. The authors' code also divides by N.
 
     Args:
-        a: samples ``(N, C)``.
-        b: the same samples as the teacher sees them ``(N, C')``; nothing flows back into them.
+        a: Features of N samples in the learner ``(N, C)``.
+        b: Features of the same samples in the teacher ``(N, C')``, of any width; no gradient flows into them.
     """
     with disable_autocast(a):
         q, p = _neighbour_probabilities(promote_to_float32(a)), _neighbour_probabilities(promote_to_float32(b).detach())

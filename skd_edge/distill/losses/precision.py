@@ -1,4 +1,4 @@
-"""In which precision losses are computed: at least float32, also where the network around them runs in half."""
+"""Precision of the losses: at least float32, even where the network runs in half precision."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def promote_to_float32(x: Tensor) -> Tensor:
-    """``x`` in at least float32: half precision loses what a loss measures, double precision is kept."""
+    """``x`` in at least float32, since half precision is too coarse for the differences that a loss measures."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def disable_autocast(x: Tensor) -> torch.autocast:
-    """A context in which matrix products keep the precision of their factors: a Gram matrix overflows float16."""
+    """A context without autocast, so that matrix products are not computed in float16, where Gram matrices overflow."""
     return torch.autocast(x.device.type, enabled=False)

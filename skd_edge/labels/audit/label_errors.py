@@ -1,4 +1,4 @@
-"""What an audit finds: which labels are probably wrong, how many are, and who mislabels what as what."""
+"""The findings of an audit: probable label errors, the noise rate, and which classes are confused with which."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from skd_edge.labels.cleaning.pseudo_labels import Evidence
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_RESAMPLES = 200
-_LEVEL = 0.95
+_RESAMPLES = 200  # bootstrap samples for the intervals of the noise
+_LEVEL = 0.95  # confidence level of these intervals
 
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """How noisy the labels that nobody has checked are.
+    """The noise of the labels that no person has checked.
 
     Attributes:
-        rate: share of wrong labels, 0..1.
+        rate: share of wrong labels in [0, 1], with its interval.
         matrix: ``(C, C)`` probability of each label (column) given the true class (row), rows sum to 1.
-        low: ``(C, C)`` lower end of each entry's interval; ``high`` the upper end.
-        high: see ``low``.
+        low: ``(C, C)`` lower end of each entry's interval.
+        high: ``(C, C)`` upper end of each entry's interval.
     """
 
     rate: Interval
@@ -37,14 +37,14 @@ class NoiseEstimate:
 
 @dataclass(frozen=True)
 class SuspectLabel:
-    """One clip whose label is doubted.
+    """A clip whose label may be wrong.
 
     Attributes:
-        clip: its row among the training clips.
-        label: class index of the label in doubt.
-        proposed: the most probable class, given that the label is wrong.
-        p_wrong: posterior in [0, 1] that the label is wrong; what suspects are ranked by.
-        confidence: probability in [0, 1] that the clip is of the proposed class.
+        clip: row of the clip among the training clips.
+        label: class index of its weak label.
+        proposed: class index of the most probable class, given that the label is wrong.
+        p_wrong: posterior in [0, 1] that the label is wrong; clips are ranked by it.
+        confidence: probability in [0, 1] that the label is wrong and the proposed class is right.
     """
 
     clip: int
@@ -55,18 +55,18 @@ class SuspectLabel:
 
 
 def rank_label_errors(weak: Ints, evidence: Evidence, trusted: NDArray[np.bool_] | None = None) -> list[SuspectLabel]:
-    """Every labelled clip that nobody has checked, the most doubtful first.
+    """Rank the labelled clips whose label no person has checked, the most probable errors first.
 
     Args:
         weak: ``(N,)`` class indices, -1 where a clip has no label.
-        evidence: of the label optimiser.
-        trusted: ``(N,)`` labels that a person has checked.
+        evidence: the evidence of the pseudo-labels.
+        trusted: ``(N,)`` whether a person checked the label; None: no label was checked.
     """
     alternative, p_wrong = np.array(evidence.alternative, np.float64), evidence.p_wrong
     unchecked = np.flatnonzero((weak >= 0) if trusted is None else (weak >= 0) & ~trusted)
     alternative[unchecked, weak[unchecked]] = -1.0
     proposed = alternative.argmax(1)
-    # Where doubts are equal (rounded to 1), the surer proposal comes first.
+    # Posteriors near 1 are often equal; then the clip with the more probable proposal comes first.
     order = unchecked[np.lexsort((-alternative[unchecked, proposed[unchecked]], -p_wrong[unchecked]))]
     return [
         SuspectLabel(
@@ -89,18 +89,19 @@ def estimate_noise(
     seed: int = 0,
     resamples: int = _RESAMPLES,
 ) -> NoiseEstimate:
-    """The noise rate and matrix with 95 % intervals.
+    """Estimate the noise rate and the noise matrix, with 95 % intervals.
 
-    Intervals come from resampling whole groups of clips and estimating anew: they hold what the sample leaves open,
-    not how wrong the network's opinions may be.
+    The intervals are bootstrap intervals over whole groups of clips. They cover the error of sampling, but not the
+    error of ``class_probabilities``.
 
     Args:
         weak: ``(N,)`` class indices, -1 where a clip has no label.
-        class_probabilities: ``(N, C)`` class probabilities of each clip beside its own label.
-        groups: ``(N,)`` clips of one group come from one source video.
-        trusted: ``(N,)`` labels that a person has checked: they say nothing of the others' noise.
-        seed: of the resampling.
-        resamples: how many.
+        class_probabilities: ``(N, C)`` class probabilities of each clip, estimated without its own label.
+        groups: ``(N,)`` group of each clip; clips of a group come from the same source video.
+        trusted: ``(N,)`` whether a person checked the label; such clips are left out, because their labels are not
+            noisy like the others. None: no label was checked.
+        seed: seed of the bootstrap.
+        resamples: number of bootstrap samples.
     """
     rows = np.flatnonzero((weak >= 0) if trusted is None else (weak >= 0) & ~trusted)
     classes = class_probabilities.shape[1]
@@ -108,8 +109,8 @@ def estimate_noise(
         return NoiseEstimate(Interval(0.0, 0.0, 0.0, _LEVEL), np.eye(classes), np.eye(classes), np.eye(classes))
     matrix, rate = _estimate_matrix_and_rate(weak[rows], class_probabilities[rows])
     rng = np.random.default_rng(seed)
-    _, of = np.unique(groups[rows], return_inverse=True)
-    members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+    _, group_index = np.unique(groups[rows], return_inverse=True)
+    members = np.split(np.argsort(group_index, kind="stable"), np.cumsum(np.bincount(group_index))[:-1])
     drawn = []
     for _ in range(resamples):
         index = rows[np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])]
@@ -123,16 +124,17 @@ def estimate_noise(
 def count_class_support(
     weak: Ints, evidence: Evidence, pseudo: Ints, trusted: NDArray[np.bool_] | None
 ) -> list[dict[str, float]]:
-    """For each class: labelled clips, how many of those are wrong, how many clips the class really has.
+    """Count the clips of each class before and after pseudo-labelling.
 
     Args:
         weak: ``(N,)`` class indices, -1 where a clip has no label.
-        evidence: of the label optimiser.
-        pseudo: ``(N,)`` the most probable class of each clip after optimisation.
-        trusted: ``(N,)`` labels that a person has checked.
+        evidence: the evidence of the pseudo-labels.
+        pseudo: ``(N,)`` the most probable class of each clip's pseudo-label.
+        trusted: ``(N,)`` whether a person checked the label; None: no label was checked.
 
     Returns:
-        C rows: ``labelled``, ``wrong`` (expected number), ``after`` (clips of this pseudo-label), ``trusted``.
+        C rows with numbers of clips: ``labelled`` (weak label), ``wrong`` (expected number of these that are wrong),
+        ``after`` (pseudo-label), ``trusted`` (weak label that a person checked).
     """
     classes, has = evidence.class_probabilities.shape[1], weak >= 0
     checked = np.zeros(len(weak), bool) if trusted is None else trusted
@@ -150,7 +152,7 @@ def count_class_support(
 
 
 def _estimate_matrix_and_rate(weak: Ints, class_probabilities: NDArray[np.floating]) -> tuple[Floats, float]:
-    """The noise matrix, and the share of wrong labels that it and the clips' classes amount to."""
+    """The noise matrix ``(C, C)``, and the share of wrong labels in [0, 1] that follows from it."""
     matrix = estimate_noise_matrix(weak, class_probabilities)
     shares = compute_posterior(weak, class_probabilities, matrix).mean(0)
     return matrix, 1 - float(shares @ np.diagonal(matrix))

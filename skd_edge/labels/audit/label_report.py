@@ -1,4 +1,4 @@
-"""The audit of the labels: how right they are before and after, what was changed, and decisions to look at."""
+"""Label facts for the run's report and for the audit, as JSON: accuracies, changes, noise, annotators, examples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from skd_edge.labels.class_hierarchy import find_parent_classes
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
 from skd_edge.labels.dataset import TrainingData
 
-_EXAMPLES = 12
+_EXAMPLES = 12  # clips that the report shows
 Json = dict[str, Any]
 
 
 def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Json:
-    """What the report says of the labels; accuracies are null where the truth is unknown.
+    """Collect the label facts of a run's report (``LabelReport``).
 
-    An unlabelled clip counts as not right before, and is neither changed nor kept.
+    Accuracies are null if the true labels are unknown. An unlabelled clip counts as wrong in ``accuracy_before``, and
+    neither as ``changed`` nor as ``kept``.
+
+    Args:
+        pseudo: the pseudo-labels; None if training used the weak labels: then facts about changes are absent.
+        data: the clips and their weak labels.
     """
     classes, weak, truth = data.clips.classes, data.weak_labels, data.truth
     report: Json = {
@@ -37,9 +42,8 @@ def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Json:
     hard, names = pseudo.hard, data.clips.train.names
     why, labelled = Counter(pseudo.why.tolist()), weak >= 0
     suspicious = np.argsort(-np.where(labelled, pseudo.wrong, -1.0), kind="stable")[:_EXAMPLES]
-    known = pseudo.evidence is not None
     return report | {
-        "per_class": count_per_class(pseudo, data) if known else [],
+        "per_class": count_per_class(pseudo, data) if pseudo.evidence is not None else [],
         "trusted": why["trusted"],
         "noise_estimate": pseudo.noise_rate,
         "accuracy_after": _compute_accuracy(hard, truth),
@@ -62,7 +66,12 @@ def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Json:
 
 
 def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> Json:
-    """What an audit finds, as JSON: the noise with its intervals, classes, annotators; see ``labels/findings.py``."""
+    """Collect the findings of an audit as JSON: noise with intervals, counts by class, annotators.
+
+    Args:
+        pseudo: the pseudo-labels, with evidence.
+        data: the clips and their weak labels.
+    """
     assert pseudo.evidence is not None
     classes, weak, trusted = data.clips.classes, data.weak_labels, data.trusted
     noise = estimate_noise(weak, pseudo.evidence.class_probabilities, data.clips.train.groups, trusted)
@@ -88,26 +97,27 @@ def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> Json:
 
 
 def count_per_class(pseudo: PseudoLabels, data: TrainingData) -> list[Json]:
-    """For each class its support: clips labelled so, expected wrong ones, after optimisation, validation, test."""
+    """For each class: the counts of ``count_class_support``, and its numbers of validation and test clips."""
     assert pseudo.evidence is not None
     rows = count_class_support(data.weak_labels, pseudo.evidence, pseudo.hard, data.trusted)
-    held = [np.bincount(s.labels, minlength=len(rows)) for s in (data.clips.val, data.clips.test)]
+    val, test = (np.bincount(s.labels, minlength=len(rows)) for s in (data.clips.val, data.clips.test))
     names = data.clips.classes
-    return [{"class": names[c], **row, "val": int(held[0][c]), "test": int(held[1][c])} for c, row in enumerate(rows)]
+    return [{"class": names[c], **row, "val": int(val[c]), "test": int(test[c])} for c, row in enumerate(rows)]
 
 
 def _compute_sibling_share(noise: NoiseEstimate, classes: Sequence[str]) -> float | None:
-    """Of the mistaken labels, the share that name a sibling (``punch/left`` for ``punch/right``); None without any."""
+    """Share of the wrong labels that name a class with the same parent, in [0, 1]; None if classes have no parents."""
     found = find_parent_classes(classes)
     if found is None:
         return None
+    _, parents = found
     wrong = noise.matrix * (1 - np.eye(len(classes)))
-    same = found[1][:, None] == found[1][None, :]
-    return float((wrong * same).sum() / max(wrong.sum(), 1e-12))
+    same_parent = parents[:, None] == parents[None, :]
+    return float((wrong * same_parent).sum() / max(wrong.sum(), 1e-12))
 
 
 def describe_annotators(data: TrainingData) -> list[Json]:
-    """Each annotator's estimated accuracy in [0, 1] (null without a vote) and number of votes; [] without votes."""
+    """List each annotator's name, estimated accuracy in [0, 1] (null without a vote) and number of votes."""
     if data.votes is None:
         return []
     consensus = data.votes.consensus
@@ -116,13 +126,13 @@ def describe_annotators(data: TrainingData) -> list[Json]:
 
 
 def _compute_accuracy(labels: NDArray[np.int64], truth: NDArray[np.int64] | None) -> float | None:
-    """Share of the clips with a known class whose label is right."""
+    """Share of the clips with a known true label whose label is right; None if no true label is known."""
     if truth is None or not (truth >= 0).any():
         return None
     return float((labels == truth)[truth >= 0].mean())
 
 
 def _compute_class_shares(labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
-    """Share of all clips in each class; what is missing to 1 is unlabelled."""
+    """Share of all clips in each class; the shares sum to less than 1 if clips are unlabelled."""
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     return {name: float(count / len(labels)) for name, count in zip(classes, counts, strict=True)}

@@ -1,4 +1,4 @@
-"""Confident learning (1911.00068) through its own library, cleanlab: which weak labels are wrong."""
+"""Confident learning (arXiv 1911.00068) with its library cleanlab: which weak labels are wrong."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from skd_bench.errors import UserError
 
 
 def require_cleanlab() -> None:
-    """Say at once what would otherwise be missed after a training.
+    """Check that cleanlab is installed, before a training whose result would need it.
 
     Raises:
-        UserError: cleanlab is not installed.
+        UserError: It is not installed.
     """
     if importlib.util.find_spec("cleanlab") is None:
         raise UserError(
-            "labels.method 'confident' needs cleanlab: pip install 'skd-edge[study]', or use another labels.method"
+            "labels.method 'confident' needs cleanlab; pip install 'skd-edge[study]', or choose another labels.method"
         )
 
 
 def find_label_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 where confident learning finds that the weak label is wrong, else 0: ``(N,)``.
+    """Find wrong labels with confident learning.
 
     Args:
-        weak: ``(N,)`` class indices, none missing.
-        q: ``(N, C)`` out-of-fold (or not memorised) probabilities, rows sum to 1.
+        weak: ``(N,)`` class indices; no clip is unlabelled.
+        q: ``(N, C)`` class probabilities of a network that has not memorised the labels (out-of-fold, for example);
+            rows sum to 1.
+
+    Returns:
+        ``(N,)`` 1 where the label is wrong, else 0.
 
     Raises:
         UserError: cleanlab is not installed.
@@ -36,7 +40,7 @@ def find_label_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArra
     require_cleanlab()
     from cleanlab.filter import find_label_issues
 
-    # Per-class thresholds are means over a class's members: a class that nobody has (or believes in) has none.
+    # cleanlab averages probabilities over the clips of each class, so classes without clips are left out.
     present = np.unique(weak)
     index = np.full(q.shape[1], -1)
     index[present] = np.arange(len(present))
@@ -45,5 +49,5 @@ def find_label_errors(weak: NDArray[np.int64], q: NDArray[np.float32]) -> NDArra
     if len(present) < 2:
         return np.zeros(len(weak))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that small classes keep their labels is what the guard wants too
+        warnings.simplefilter("ignore", UserWarning)  # cleanlab warns that it keeps small classes; that is wanted
         return np.asarray(find_label_issues(index[weak], share, n_jobs=1), np.float64)

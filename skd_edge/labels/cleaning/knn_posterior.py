@@ -1,6 +1,7 @@
-"""What a clip's neighbours in feature space say of it, freed of the noise in their own labels.
+"""Class probabilities of a clip from its neighbours in feature space, corrected for the noise in their labels.
 
-Nearest published: label propagation for noisy labels (MOIT, 2106.13325) and Dawid-Skene's EM with a single annotator.
+Nearest published methods: label propagation for noisy labels (MOIT, arXiv 2106.13325), and the EM algorithm of Dawid
+and Skene with a single annotator.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _NEIGHBOURS = 30
-_DISTANCE_SCALE = 0.1  # cosine distance over which a neighbour's weight falls to 1/e
-_SMOOTHING = 0.02  # nobody is surer than this of anything
+_DISTANCE_SCALE = 0.1  # cosine distance at which a neighbour's weight falls to 1/e
+_SMOOTHING = 0.02  # added to probabilities, so that neither network nor neighbours can exclude a class
 
 
 def knn_class_probabilities(
@@ -21,34 +22,48 @@ def knn_class_probabilities(
     trusted: NDArray[np.bool_] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Floats:
-    """Class probabilities ``(N, C)`` by the network and by a clip's neighbours; its own label is no witness.
+    """Estimate class probabilities from the network and from neighbouring clips, without the clip's own label.
 
     Args:
         weak: ``(N,)`` class indices, -1 where a clip has no label.
-        q: ``(N, C)`` what a network says that has not memorised ``weak``; rows sum to 1.
-        features: ``(N, D)`` what it sees.
-        trusted: ``(N,)`` where ``weak`` is known to be right.
-        groups: ``(N,)`` clips of one group (cut from one video) are no witnesses for each other; None: each is its own.
+        q: ``(N, C)`` class probabilities of a network that has not memorised ``weak``; rows sum to 1.
+        features: ``(N, D)`` features of the same network.
+        trusted: ``(N,)`` whether a person checked the label; None: no label was checked.
+        groups: ``(N,)`` group of each clip (its source video); a clip's neighbours are taken from other groups. None:
+            each clip is its own group.
+
+    Returns:
+        ``(N, C)``, rows sum to 1.
     """
     given = np.where((weak >= 0)[:, None], np.eye(q.shape[1])[weak], 0.0)
     if trusted is None or not trusted.any():
         matrix = estimate_noise_matrix(weak, q)
     else:
         matrix = estimate_noise_matrix(np.where(trusted, -1, weak), q)
-        given[trusted] = matrix[weak[trusted]]  # as weak labels of that class would look: unmixing leaves the class
-    seen = _average_neighbour_labels(given, features, groups)
-    unmixed = np.clip(seen @ np.linalg.pinv(matrix, rcond=0.05), 1e-3, None)
+        # The correction below removes noise from all labels. It maps this row of the noise matrix to the class itself.
+        given[trusted] = matrix[weak[trusted]]
+    neighbour_labels = _average_neighbour_labels(given, features, groups)
+    unmixed = np.clip(neighbour_labels @ np.linalg.pinv(matrix, rcond=0.05), 1e-3, None)
     return _normalise_rows((_normalise_rows(unmixed) + _SMOOTHING) * np.sqrt(q + _SMOOTHING))
 
 
 def estimate_noise_matrix(
     weak: NDArray[np.int64], class_probabilities: NDArray[np.floating], rounds: int = 30
 ) -> Floats:
-    """``(C, C)`` probability of each weak label (column) given the true class (row), by expectation maximisation.
+    """Estimate the noise matrix by expectation maximisation.
 
-    Opinions are squared first: an unsure one would find every label likely, and noise would be underestimated. Three
-    classes' worth of clips speak for noise that is the same for all classes, so that few clips do not make a pattern;
-    the less, the more the errors that were counted differ from such noise (empirical Bayes).
+    Probabilities are squared and normalised first: a vague distribution makes every label plausible, and the noise
+    would be underestimated. The prior is symmetric noise with the weight of three average classes, so that few clips do
+    not look like a pattern. The weight decreases the more the counted errors differ from symmetric noise (empirical
+    Bayes).
+
+    Args:
+        weak: ``(N,)`` class indices, -1 where a clip has no label.
+        class_probabilities: ``(N, C)`` class probabilities of each clip, estimated without its own label.
+        rounds: rounds of EM.
+
+    Returns:
+        ``(C, C)`` probability of each weak label (column) given the true class (row), rows sum to 1.
     """
     classes, has = class_probabilities.shape[1], weak >= 0
     given, sharpened = np.eye(classes)[weak[has]], _normalise_rows(class_probabilities[has] ** 2)
@@ -62,21 +77,36 @@ def estimate_noise_matrix(
 
 
 def _measure_unevenness(counts: Floats) -> float:
-    """How far counted errors are from being spread evenly: about 1 where they are (chi square by its freedom)."""
+    """Chi square of the counted errors against evenly spread errors, per degree of freedom: about 1 for even errors."""
     off = ~np.eye(len(counts), dtype=bool)
     even = np.where(off, (counts * off).sum(1, keepdims=True) / max(len(counts) - 1, 1), 0.0)
-    free = max(len(counts) * (len(counts) - 2), 1)
-    return float(((counts - even)[off] ** 2 / np.maximum(even[off], 1.0)).sum() / free)
+    degrees_of_freedom = max(len(counts) * (len(counts) - 2), 1)
+    return float(((counts - even)[off] ** 2 / np.maximum(even[off], 1.0)).sum() / degrees_of_freedom)
 
 
 def compute_posterior(weak: NDArray[np.int64], class_probabilities: NDArray[np.floating], matrix: Floats) -> Floats:
-    """Bayes: class probabilities ``(N, C)`` given the opinion and the weak label, as independent witnesses."""
+    """Combine class probabilities with the weak label by Bayes' rule, as independent evidence.
+
+    Args:
+        weak: ``(N,)`` class indices, -1 where a clip has no label: its probabilities stay the same.
+        class_probabilities: ``(N, C)``, estimated without the clip's own label.
+        matrix: ``(C, C)`` noise matrix, see ``estimate_noise_matrix``.
+
+    Returns:
+        ``(N, C)`` posterior, rows sum to 1.
+    """
     likelihood = np.where((weak >= 0)[:, None], matrix[:, weak].T, 1.0)
     return _normalise_rows(class_probabilities * likelihood)
 
 
 def _average_neighbour_labels(given: Floats, features: NDArray[np.float32], groups: NDArray[np.int64] | None) -> Floats:
-    """Share of each label among the nearest clips ``(N, C)``, near ones weighing more; ``given (N, C)``: their own."""
+    """Weighted mean of the labels of each clip's nearest clips ``(N, C)``; near clips have more weight.
+
+    Args:
+        given: ``(N, C)`` label distribution of each clip; zeros for an unlabelled clip.
+        features: ``(N, D)``.
+        groups: ``(N,)``, or None; clips of the same group are not used.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     n, classes = given.shape
@@ -84,9 +114,11 @@ def _average_neighbour_labels(given: Floats, features: NDArray[np.float32], grou
         return np.full((n, classes), 1 / classes)
     x = _half_whiten(features)
     largest = 1 if groups is None else int(np.unique(groups, return_counts=True)[1].max())
+    # So many that, without clips of its own group, enough remain.
     count = min(_NEIGHBOURS + largest - 1, n - 1)
-    distance, rows = NearestNeighbors(n_neighbors=count).fit(x).kneighbors()  # never itself
-    weight = np.exp(-(distance**2) / 2 / _DISTANCE_SCALE) + 1e-12  # of unit vectors: 1 - cosine = distance squared / 2
+    distance, rows = NearestNeighbors(n_neighbors=count).fit(x).kneighbors()  # without arguments: not the clip itself
+    # For unit vectors, 1 - cosine = squared distance / 2.
+    weight = np.exp(-(distance**2) / 2 / _DISTANCE_SCALE) + 1e-12
     if groups is not None and largest > 1:
         other = groups[rows] != groups[:, None]
         weight *= other & (np.cumsum(other, axis=1) <= _NEIGHBOURS)  # the nearest of the other groups
@@ -94,7 +126,10 @@ def _average_neighbour_labels(given: Floats, features: NDArray[np.float32], grou
 
 
 def _half_whiten(features: NDArray[np.float32]) -> Floats:
-    """Unit vectors ``(N, D)`` whose strong directions drown the weak ones only half as much as they did."""
+    """Scale each principal axis by the fourth root of its inverse variance, then normalise to unit vectors ``(N, D)``.
+
+    This is halfway to whitening: strong directions still count more than weak ones, but less than before.
+    """
     x = features.astype(np.float64) - features.mean(0)
     scale, axes = np.linalg.eigh(x.T @ x)
     x = x @ (axes * np.maximum(scale, max(scale[-1], 1e-12) * 1e-9) ** -0.25)
@@ -102,7 +137,7 @@ def _half_whiten(features: NDArray[np.float32]) -> Floats:
 
 
 def _make_symmetric_matrix(p_correct: float, classes: int) -> Floats:
-    """A matrix that keeps each label with probability ``p_correct`` and spreads the rest evenly."""
+    """The noise matrix ``(C, C)`` with ``p_correct`` on the diagonal and the rest spread evenly."""
     matrix = np.full((classes, classes), (1 - p_correct) / max(classes - 1, 1))
     np.fill_diagonal(matrix, p_correct)
     return matrix

@@ -1,4 +1,4 @@
-"""Pseudo-labels on disk, beside the job that estimated them."""
+"""Reads and writes the file of a job's pseudo-labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from skd_edge.labels.cleaning.pseudo_labels import Evidence, PseudoLabels
 
 
 def write_pseudo_labels(path: Path, pseudo: PseudoLabels) -> None:
-    """Keep pseudo-labels and what they were estimated from, every number as it is."""
+    """Write pseudo-labels and their evidence as a compressed ``.npz`` file, without loss of precision.
+
+    Args:
+        path: the file; its folder is created if it does not exist.
+        pseudo: the pseudo-labels.
+    """
     arrays: dict[str, Any] = {"noise_rate": np.float64(pseudo.noise_rate), "why": np.asarray(pseudo.why, str)}
     arrays |= {name: getattr(pseudo, name) for name in ("targets", "wrong", "weak")}
     if pseudo.evidence is not None:
@@ -26,7 +31,7 @@ def write_pseudo_labels(path: Path, pseudo: PseudoLabels) -> None:
 
 
 def read_pseudo_labels(path: Path) -> PseudoLabels | None:
-    """What was kept there; None where nothing was, or where it cannot be read: then it is estimated again."""
+    """Read pseudo-labels; None if the file does not exist or is damaged, so that the caller estimates them again."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             evidence = (

@@ -1,10 +1,14 @@
-"""Pseudo-labels: what training uses instead of a weak label, and why (method.md, idea c).
+"""Pseudo-labels: the targets that training uses instead of weak labels (docs/method.md, idea c).
 
-``target = (1 - w) * weak + w * q``: q is what is known of a clip without its own label, w the posterior that the weak
-label is wrong. By default both come from Bayes' rule: a network that has not memorised the label and the clip's
-neighbours in feature space are the witnesses, and a noise matrix says how far a label is to be trusted
-(``neighbours.py``). As switches: a two-component mixture on the network's loss, class by class (nearest: DivideMix,
-2002.07394), sharpened by class prototypes; confident learning; or the network's opinion alone.
+``target = (1 - w) * weak + w * q``, where q are class probabilities estimated without the clip's own label, and w is
+the posterior that the weak label is wrong. The recipe's ``labels.method`` selects the estimate:
+
+- ``neighbours`` (default): Bayes' rule with two sources of evidence, a network that has not memorised the label and the
+  clip's neighbours in feature space, and with a noise matrix for the label (``knn_posterior.py``).
+- ``mixture``: a mixture of two Gaussians on the network's loss, class by class (nearest: DivideMix, arXiv 2002.07394),
+  optionally sharpened by class prototypes.
+- ``confident``: confident learning (``confident_learning.py``).
+- ``soft``: the network's probabilities alone.
 """
 
 from __future__ import annotations
@@ -19,16 +23,17 @@ from skd_edge.labels.cleaning.knn_posterior import compute_posterior, estimate_n
 from skd_edge.recipe.labels import LabelSettings
 
 Floats = NDArray[np.float32]
-_MIN_CLASS_CLIPS = 24  # clips of a class below which the mixture is fitted on all classes together
+_MIN_CLASS_CLIPS = 24  # for a class with fewer clips the mixture is fitted on all classes together
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of each clip beside its own label, before any class is guarded: what an audit goes by.
+    """The evidence about each clip's label, before ``min_class_share`` is applied; the audit uses it.
 
     Attributes:
-        class_probabilities: ``(N, C)`` class probabilities by network and neighbours, rows sum to 1.
-        p_wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 0 where it is trusted, 1 where there is none.
+        class_probabilities: ``(N, C)`` class probabilities without the clip's own label, rows sum to 1.
+        p_wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 0 if a person checked it, 1 if there is no
+            label.
         alternative: ``(N, C)`` class probabilities given that the weak label is wrong.
     """
 
@@ -39,15 +44,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """One probability vector for each training clip, and how it came about.
+    """The pseudo-labels of the training clips.
 
     Attributes:
-        targets: ``(N, C)``, rows sum to 1.
-        wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong; 1 where there is none.
-        weak: ``(N,)`` the weak labels, -1 where there is none.
-        why: ``(N,)`` one of ``kept``, ``replaced``, ``uncertain``, ``guarded``, ``unlabelled``, ``trusted``.
-        noise_rate: estimated share of wrong labels among those that are not trusted, before any class is guarded.
-        evidence: what they were estimated from.
+        targets: ``(N, C)`` class probabilities, rows sum to 1.
+        wrong: ``(N,)`` posterior in [0, 1] that the weak label is wrong, after ``min_class_share`` is applied; 1 if
+            there is no label.
+        weak: ``(N,)`` class indices of the weak labels, -1 if there is no label.
+        why: ``(N,)`` what happened to the weak label: ``kept`` (posterior below 0.2), ``replaced`` (above 0.8),
+            ``uncertain`` (between), ``guarded`` (retained because of ``min_class_share``), ``unlabelled``, or
+            ``trusted`` (checked by a person).
+        noise_rate: estimated share of wrong labels among the labels that no person checked, in [0, 1].
+        evidence: the evidence that the pseudo-labels were estimated from.
     """
 
     targets: Floats
@@ -59,7 +67,7 @@ class PseudoLabels:
 
     @property
     def hard(self) -> NDArray[np.int64]:
-        """The most probable class of each clip ``(N,)``."""
+        """Index of the most probable class of each clip ``(N,)``."""
         return np.asarray(self.targets.argmax(1), np.int64)
 
 
@@ -75,25 +83,28 @@ def estimate_pseudo_labels(
 
     Args:
         weak: ``(N,)`` class indices, -1 where a clip has no label.
-        q: ``(N, C)`` probabilities by a network that has not memorised ``weak``; a row of zeros has no opinion, and
-            the weak label stands (or, where there is none, every class is as likely).
-        features: ``(N, D)`` what the same network sees in each clip.
-        settings: of the recipe.
-        trusted: ``(N,)`` where a person has checked the label: it stays as it is.
-        groups: ``(N,)`` which clips belong together (of one source video); None: each is its own.
+        q: ``(N, C)`` class probabilities of a network that has not memorised ``weak``. A row of zeros means that the
+            network made no prediction for the clip: its weak label stays (without a label, all classes are equally
+            probable).
+        features: ``(N, D)`` features of the same network.
+        settings: the recipe's section ``labels``.
+        trusted: ``(N,)`` whether a person checked the label: it stays. None: no label was checked.
+        groups: ``(N,)`` group of each clip (its source video); None: each clip is its own group.
 
     Returns:
-        Pseudo-labels; a class keeps at least ``min_class_share`` of its clips whatever the mixture says.
+        The pseudo-labels. At least ``min_class_share`` of the clips of each class retain their weak label as the most
+        probable class (except with the method ``soft``).
     """
     classes, has = q.shape[1], weak >= 0
     checked = np.zeros(len(weak), bool) if trusted is None else trusted & has
     given = np.where(has[:, None], np.eye(classes, dtype=np.float32)[weak], np.float32(1 / classes))
-    silent: NDArray[np.bool_] = ~np.any(q, axis=1)
-    # Who was never looked at is no witness for the neighbours; elsewhere nothing speaks against his label.
-    q = np.where(silent[:, None], 1 / classes if settings.method == "neighbours" else given, q)
+    no_prediction: NDArray[np.bool_] = ~np.any(q, axis=1)
+    # With neighbours, a clip without a prediction gets even probabilities: the network then gives no evidence about it.
+    # With the other methods it gets its own label, so that nothing contradicts the label.
+    q = np.where(no_prediction[:, None], 1 / classes if settings.method == "neighbours" else given, q)
     belief = q[np.arange(len(weak)), weak]
     p_wrong, class_probabilities, q, noise_rate = _estimate_label_errors(weak, q, features, settings, checked, groups)
-    wrong, guarded = np.where(has, np.where(silent | checked, 0.0, p_wrong), 1.0), np.zeros(len(weak), bool)
+    wrong, guarded = np.where(has, np.where(no_prediction | checked, 0.0, p_wrong), 1.0), np.zeros(len(weak), bool)
     evidence = Evidence(class_probabilities, wrong.copy(), q)
     if settings.method != "soft":
         share = settings.min_class_share
@@ -112,11 +123,12 @@ def _estimate_label_errors(
     trusted: NDArray[np.bool_],
     groups: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating], float]:
-    """Which labels are wrong, before any class is guarded.
+    """Estimate which labels are wrong, before ``min_class_share`` is applied; ``trusted (N,)`` is False if unlabelled.
 
     Returns:
-        Posterior ``(N,)`` that each label is wrong, the opinion ``(N, C)`` that this rests on, what takes the label's
-        place ``(N, C)``, the share of wrong labels among those that are not trusted.
+        The posterior ``(N,)`` that each label is wrong, the class probabilities ``(N, C)`` behind it, the class
+        probabilities ``(N, C)`` that replace a wrong label, and the share of wrong labels among those that no person
+        checked.
     """
     classes, rows, has = q.shape[1], np.arange(len(weak)), weak >= 0
     unchecked = has & ~trusted
@@ -126,7 +138,7 @@ def _estimate_label_errors(
         label_posterior = compute_posterior(weak, class_probabilities, matrix)
         right = label_posterior[rows, weak]
         rest = label_posterior.copy()
-        rest[rows[has], weak[has]] = 0.0  # given that the weak label is wrong
+        rest[rows[has], weak[has]] = 0.0  # condition: the weak label is wrong
         noise_rate = 1 - float(label_posterior[unchecked].mean(0) @ np.diagonal(matrix)) if unchecked.any() else 0.0
         return 1 - right, class_probabilities, rest / np.maximum(rest.sum(1, keepdims=True), 1e-12), noise_rate
     wrong = np.ones(len(weak))
@@ -136,13 +148,13 @@ def _estimate_label_errors(
         loss = -np.log(np.clip(q[rows, weak], 1e-6, 1.0))[has]
         wrong[has] = _fit_class_mixtures(loss, weak[has], classes)
         if settings.prototypes and has.any():
-            likeness = _compare_with_prototypes(features[has], weak[has], 1 - wrong[has], classes)
-            wrong[has] = _sharpen_posterior(wrong[has], likeness)
+            resemblance = _compare_with_prototypes(features[has], weak[has], 1 - wrong[has], classes)
+            wrong[has] = _sharpen_posterior(wrong[has], resemblance)
     return wrong, q, q, float(wrong[unchecked].mean()) if unchecked.any() else 0.0
 
 
 def _fit_class_mixtures(loss: NDArray[np.float64], weak: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Posterior ``(N,)`` of the component with the higher loss, fitted class by class."""
+    """Posterior ``(N,)`` of the component with the higher loss, fitted class by class; ``loss (N,)``, ``weak (N,)``."""
     wrong = _fit_mixture(loss)
     for c in range(classes):
         members = np.flatnonzero(weak == c)
@@ -152,7 +164,7 @@ def _fit_class_mixtures(loss: NDArray[np.float64], weak: NDArray[np.int64], clas
 
 
 def _fit_mixture(loss: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Posterior of the upper of two Gaussians on the loss ``(N,)``; 0 everywhere where there is but one group."""
+    """Posterior ``(N,)`` of the upper of two Gaussians, fitted on the loss ``(N,)``; all 0 if the losses are equal."""
     from sklearn.mixture import GaussianMixture
 
     if len(loss) < 2 or np.ptp(loss) < 1e-6:
@@ -161,47 +173,55 @@ def _fit_mixture(loss: NDArray[np.float64]) -> NDArray[np.float64]:
     mixture = GaussianMixture(2, reg_covar=1e-3, means_init=ends, random_state=0, max_iter=50).fit(loss[:, None])
     upper = int(mixture.means_[:, 0].argmax())
     posterior: NDArray[np.float64] = mixture.predict_proba(loss[:, None])[:, upper]
-    # A wide Gaussian wins back the far low end: below the lower mean a label is not suspicious.
+    # A wide upper Gaussian can exceed the lower one at very low losses too; such labels are not suspicious.
     posterior[loss <= mixture.means_[1 - upper, 0]] = 0.0
-    # A label that the network finds likelier than not is no error, however the two groups lie.
+    # A loss below log 2 means a probability above 1/2: such a label is not an error, whatever the two groups are.
     return np.asarray(posterior * (loss > np.log(2)))
 
 
 def _compare_with_prototypes(
     features: Floats, weak: NDArray[np.int64], p_right: NDArray[np.float64], classes: int
 ) -> NDArray[np.float64]:
-    """Odds, as a share in (0, 1), that a clip looks like its weak class rather than like the next best class."""
+    """How much a clip resembles its weak class rather than the most similar other class: ``(N,)`` in (0, 1)."""
     x = features - features.mean(0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
     weights = np.zeros((classes, len(weak)), np.float64)
     weights[weak, np.arange(len(weak))] = p_right + 1e-6
     prototypes = weights @ x
     prototypes /= np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-6)
-    likeness = x @ prototypes.T
-    own = likeness[np.arange(len(weak)), weak]
-    likeness[np.arange(len(weak)), weak] = -np.inf
-    share: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip((own - likeness.max(1)) / 0.1, -4, 4)))
-    return share
+    similarity = x @ prototypes.T
+    own = similarity[np.arange(len(weak)), weak]
+    similarity[np.arange(len(weak)), weak] = -np.inf
+    resemblance: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip((own - similarity.max(1)) / 0.1, -4, 4)))
+    return resemblance
 
 
-def _sharpen_posterior(wrong: NDArray[np.float64], resembles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bayes: the mixture's posterior and the resemblance to the weak class as independent witnesses."""
-    against = wrong * (1 - resembles)
-    return against / np.maximum(against + (1 - wrong) * resembles, 1e-12)
+def _sharpen_posterior(wrong: NDArray[np.float64], resemblance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Combine the mixture's posterior with the resemblance to the weak class by Bayes' rule, as independent."""
+    against = wrong * (1 - resemblance)
+    return against / np.maximum(against + (1 - wrong) * resemblance, 1e-12)
 
 
 def _guard_classes(
     wrong: NDArray[np.float64], belief: NDArray[np.floating], weak: NDArray[np.int64], classes: int, share: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Keep the least suspicious ``share`` of each class, so that no class is emptied.
+    """Retain the least suspicious ``share`` of each class, so that no class loses all clips.
 
-    Of equally suspicious labels those are kept in which the network has more ``belief (N,)``.
+    Args:
+        wrong: ``(N,)`` posterior that the label is wrong.
+        belief: ``(N,)`` probability of the weak label by the network; decides between equal posteriors.
+        weak: ``(N,)`` class indices.
+        classes: number of classes C.
+        share: of each class, in [0, 1].
+
+    Returns:
+        The new posterior ``(N,)``, and whether it was lowered to retain the label ``(N,)``.
     """
     guarded, wrong = np.zeros(len(weak), bool), wrong.copy()
     for c in range(classes):
         members = np.flatnonzero(weak == c)
         order = np.lexsort((-belief[members], wrong[members]))
-        keep = members[order[: int(np.ceil(share * len(members)))]]
-        guarded[keep] = wrong[keep] > 0.49
-        wrong[keep] = np.minimum(wrong[keep], 0.49)  # the weak label stays the likeliest
+        retained = members[order[: int(np.ceil(share * len(members)))]]
+        guarded[retained] = wrong[retained] > 0.49
+        wrong[retained] = np.minimum(wrong[retained], 0.49)  # below 1/2: the weak label stays the most probable class
     return wrong, guarded

@@ -1,1 +1,1 @@
-"""Sources."""
+"""Sources of weak labels: annotators, keyword rules, models, simulated noise; and the model that combines votes."""

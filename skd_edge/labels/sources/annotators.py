@@ -1,4 +1,4 @@
-"""Every weak source of a recipe becomes a voter: the data's label or annotators, rules, models; and what is trusted."""
+"""Combines all label sources of a recipe: labels or votes of the data, rules, models; and reads trusted labels."""
 
 from __future__ import annotations
 
@@ -35,21 +35,25 @@ def add_annotators(
     *,
     progress: Progress | None = None,
 ) -> ClipListing:
-    """The listing with the recipe's rules and models among its annotators; without any, as it is.
+    """Add the recipe's rules and models to the annotators of a listing.
 
-    Where the data has one label a clip instead of votes, that label is one more annotator, called ``label``; where it
-    has neither, rules and models stand alone, and without these the trusted labels.
+    If the data has one label for each clip instead of votes, that label becomes an annotator named ``label``. If the
+    data has neither, rules and models are the only annotators. Without rules and models, trusted labels take the place
+    of missing labels.
 
     Args:
-        listing: of the data.
-        recipe: whose ``labels`` name the sources.
-        preprocessing: how the recipe samples and prepares clips.
-        cache: where the answers of models are kept.
+        listing: the clips of the data.
+        recipe: its section ``labels`` names the sources.
+        preprocessing: how the recipe samples and preprocesses clips, for models.
+        cache: the cache folder, where the votes of models are stored.
         progress: called with (done, total) while a model runs.
 
+    Returns:
+        The listing with the votes of all annotators; unchanged without external sources.
+
     Raises:
-        UserError: A file of the recipe's labels cannot be used, a class is unknown, two voters have one name, or all
-            of them leave a class without a training clip.
+        UserError: A file of the section cannot be used, a class is unknown, two annotators have the same name, or some
+            class has no training clip.
     """
     labels, train = recipe.labels, [e for e in listing.entries if e.split == "train"]
     if not labels.has_external_sources:
@@ -74,7 +78,7 @@ def add_annotators(
         )
     names = [name for name, _ in vote_columns]
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise UserError(f"two voters are called {twice[0]!r}; give the rule or the model another name")
+        raise UserError(f"two annotators are named {twice[0]!r}; rename the rule's voter or the model")
     votes = zip(*(column for _, column in vote_columns), strict=True)
     entries = tuple(replace(e, label="", votes=next(votes)) if e.split == "train" else e for e in listing.entries)
     listing = replace(listing, entries=entries, annotators=tuple(names))
@@ -83,83 +87,101 @@ def add_annotators(
 
 
 def _apply_trusted_labels(trusted: Path | None, listing: ClipListing) -> ClipListing:
-    """A listing without any label of training clips, with those that a person has decided on."""
+    """Set the labels of training clips to the trusted labels; clips without one become unlabelled."""
     names = [e.name for e in listing.entries if e.split == "train"]
-    decided = iter(read_trusted_labels(trusted, names, listing.classes).tolist())
-    labels = (*listing.classes, "")  # -1: nobody did
-    entries = (replace(e, label=labels[next(decided)]) if e.split == "train" else e for e in listing.entries)
+    trusted_labels = iter(read_trusted_labels(trusted, names, listing.classes).tolist())
+    labels = (*listing.classes, "")  # the index -1 (no trusted label) is the empty label
+    entries = (replace(e, label=labels[next(trusted_labels)]) if e.split == "train" else e for e in listing.entries)
     return replace(listing, entries=tuple(entries))
 
 
 def read_trusted_labels(file: Path | None, names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Labels that a person has checked ``(N,)``: class indices, -1 where nobody did.
+    """Read the labels that a person has checked.
 
     Args:
-        file: a CSV with columns ``clip`` and ``trusted`` (an edited ``audit.csv``); an empty cell decides nothing.
-        names: the N training clips; the file may name others too.
-        classes: of the data.
+        file: a CSV with columns ``clip`` and ``trusted`` (an edited ``audit.csv``), where an empty cell means that the
+            label was not checked; or None.
+        names: names of the N training clips; the file may contain other clips too.
+        classes: classes of the data.
+
+    Returns:
+        ``(N,)`` class indices, -1 where no label was checked.
 
     Raises:
-        UserError: The file cannot be read, names an unknown class, decides one clip in two ways, or no clip of these.
+        UserError: The file cannot be read, names an unknown class, gives a clip two labels, or labels clips but none of
+            these.
     """
-    decided = np.full(len(names), -1, np.int64)
+    trusted = np.full(len(names), -1, np.int64)
     if file is None:
-        return decided
+        return trusted
     found, row_of = read_decisions(file), {name: i for i, name in enumerate(names)}
     _check_known_classes(list(found.values()), classes, str(file))
     for clip, label in found.items():
         if clip in row_of:
-            decided[row_of[clip]] = classes.index(label)
-    if found and (decided < 0).all():
+            trusted[row_of[clip]] = classes.index(label)
+    if found and (trusted < 0).all():
         raise UserError(
-            f"{file} decides {len(found)} clips, and none of them is a training clip of this recipe (first: "
-            f"{next(iter(found))}); give the file that an audit of this data wrote"
+            f"{file} labels {len(found)} clips, but none of them is a training clip of this recipe (first: "
+            f"{next(iter(found))}); name a file that an audit of this data wrote"
         )
-    return decided
+    return trusted
 
 
 def read_decisions(file: Path) -> dict[str, str]:
-    """Class by clip, where the column ``trusted`` is filled in.
+    """Read the class names in the column ``trusted`` of an audit's CSV, by clip; empty cells are skipped.
 
     Raises:
-        UserError: The file cannot be read, or decides one clip in two ways.
+        UserError: The file cannot be read, or gives a clip two labels.
     """
     found: dict[str, str] = {}
     for line, row in read_sheet(file, ["clip", "trusted"]):
         clip, label = row["clip"], row["trusted"].strip()
         if label and found.setdefault(clip, label) != label:
-            raise UserError(f"{file}:{line}: {clip} is {label!r} here and {found[clip]!r} above; keep one of them")
+            raise UserError(f"{file}:{line}: {clip} is {label!r} here and {found[clip]!r} above; keep one of the rows")
     return found
 
 
 def resolve_class_prior(labels: LabelSettings, classes: Sequence[str]) -> NDArray[np.float64] | None:
-    """The recipe's class shares ``(C,)`` in the order of the classes, or None.
+    """The known class shares of a recipe (``labels.prior``).
+
+    Args:
+        labels: the recipe's section ``labels``.
+        classes: the C classes of the data.
+
+    Returns:
+        ``(C,)``, sums to 1; None if the recipe gives no shares.
 
     Raises:
-        UserError: A class is unknown or missing.
+        UserError: A class is unknown or has no share, or all shares are 0.
     """
     if not labels.prior:
         return None
     _check_known_classes(list(labels.prior), classes, "labels.prior")
     if missing := [c for c in classes if c not in labels.prior]:
-        raise UserError(f"labels.prior gives no share for class {missing[0]!r}; name every class, or leave it out")
+        raise UserError(
+            f"labels.prior gives no share for class {missing[0]!r}; give every class a share, or remove labels.prior"
+        )
     shares = np.array([labels.prior[c] for c in classes])
     if not shares.sum() > 0:
-        raise UserError("labels.prior holds only zeros; give each class its share")
+        raise UserError("labels.prior contains only zeros; give each class its share")
     return np.asarray(shares / shares.sum())
 
 
 # ------------------------------------------------------------------------------------------ parts
 def _read_rule_texts(recipe: Recipe, columns: Sequence[str], clips: set[str]) -> dict[str, dict[str, str]]:
-    """What rules read of each clip: the named columns of the metadata, one row at a time."""
+    """The texts that rules read: by clip, the cells of the given metadata columns.
+
+    Raises:
+        UserError: The recipe has no table with these columns, or it cannot be read.
+    """
     if not columns:
         return {}
     file, key, data = recipe.labels.metadata, "clip", recipe.data
     if file is None:
         if not isinstance(data, TableData):
             raise UserError(
-                f"labels.rules read the column {columns[0]!r}, and there is no table: give labels.metadata, a CSV with "
-                "a column 'clip' and that one, or use 'file' or 'path'"
+                f"a rule of labels.rules reads the column {columns[0]!r}, but the recipe names no table; set "
+                "labels.metadata to a CSV with this column and a column 'clip', or use 'file' or 'path' in the rule"
             )
         file, key = data.root / data.file, data.path
     rows = (row for _, row in read_sheet(file, [key, *columns]))
@@ -174,7 +196,10 @@ def _load_or_compute_votes(
     cache: Path,
     progress: Progress | None,
 ) -> list[str]:
-    """A model's votes; of a file that runs, kept in the cache by model, clips and view."""
+    """A model's votes on the training clips; votes of a bundle or an ONNX file are stored in the cache.
+
+    The name of the cache file is a hash of the model, the clips and the preprocessing.
+    """
     if annotator.table is not None:
         return model_votes(annotator, train, classes, preprocessing)
     source = annotator.onnx if annotator.onnx is not None else (annotator.bundle or Path()) / "manifest.json"
@@ -196,5 +221,5 @@ def _check_known_classes(labels: Sequence[str], classes: Sequence[str], where: s
         close = difflib.get_close_matches(unknown[0], classes, 1, 0.6)
         suggestion = f"; did you mean {close[0]!r}?" if close else ""
         raise UserError(
-            f"{where}: {unknown[0]!r} is no class of the data{suggestion} (there are: {', '.join(classes[:40])})"
+            f"{where}: {unknown[0]!r} is not a class of the data{suggestion}; choose from {', '.join(classes[:40])}"
         )

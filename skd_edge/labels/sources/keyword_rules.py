@@ -1,4 +1,4 @@
-"""Keyword rules as voters: words in a clip's file name, title or tags become a vote for a class.
+"""Keyword rules as annotators: words in a clip's file name, title or tags become a vote for a class.
 
 ::
 
@@ -8,12 +8,12 @@
         - {label: wave, any: [wave, "wav* hand"], within: [file, title]}
         - {label: punch, all: [boxing], none: [video game], within: [title, tags], weight: 2}
 
-Rules of one ``voter`` (default: ``rules``) are one annotator: of the classes that they speak for, the one with the
-highest sum of weights is his vote; he abstains where no rule speaks or two classes are equal. One rule alone could
-not be judged by Dawid-Skene: an annotator who only ever says one class is never seen to disagree with himself.
+All rules with the same ``voter`` (default: ``rules``) form one annotator. Its vote is the class with the highest sum of
+weights of the matching rules. It abstains if no rule matches or two classes have equal sums. Rules are combined because
+an annotator with a single rule would only ever vote for one class, and Dawid-Skene could not estimate its accuracy.
 
-Texts and keywords become words by the same steps (Unicode folded, split at everything that is neither letter nor
-digit and where ``camelCase`` turns), and a keyword is looked for as a substring: linear time, nothing to hang in.
+Texts and keywords are split into words in the same way: Unicode case folding, then a split at every character that is
+neither a letter nor a digit, and within ``camelCase``. A keyword is then searched as a substring, in linear time.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from skd_edge.recipe.labels import KeywordRule
 
 _CAMEL_CASE_TURN = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W_]+")
-_BUILT_IN_COLUMNS = ("file", "path")  # texts that every clip has
+_BUILT_IN_COLUMNS = ("file", "path")  # derived from the clip's name, not read from the metadata
 
 
 def list_metadata_columns(rules: Sequence[KeywordRule]) -> list[str]:
-    """The columns that rules read, besides a clip's own name; each once, in order."""
+    """The metadata columns that the rules read; each once, in the order of the rules."""
     return [c for c in dict.fromkeys(c for rule in rules for c in rule.within) if c not in _BUILT_IN_COLUMNS]
 
 
 def rule_votes(
     rules: Sequence[KeywordRule], clips: Sequence[str], texts: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[str]]:
-    """What each voter says of each clip.
+    """Compute the votes of the rules on each clip.
 
     Args:
-        rules: of the recipe.
-        clips: N names, relative to the data's root.
-        texts: for a clip its columns; a clip or a column that is not there holds no words.
+        rules: the rules of the recipe.
+        clips: N clip names, relative to the data's root.
+        texts: by clip, its metadata by column; a missing clip or column counts as empty text.
 
     Returns:
-        By voter, in order of first mention: N class names, empty for an abstention.
+        By ``voter``, in the order of the rules: N class names, empty for an abstention.
     """
     rules_with_keywords = [(rule, _parse_keywords(rule)) for rule in rules]
     votes: dict[str, list[str]] = {rule.voter: [] for rule in rules}
@@ -63,19 +63,22 @@ def rule_votes(
 
 
 def normalise_words(text: str) -> str:
-    """The words of a text, folded, each between spaces: `` apply eye makeup ``; a single space where there is none."""
-    parted = _CAMEL_CASE_TURN.sub(" ", unicodedata.normalize("NFKC", text))
-    return f" {' '.join(_WORD.findall(parted.casefold()))} "
+    """Normalise a text to case-folded words, each between spaces; ``ApplyEyeMakeup`` becomes `` apply eye makeup ``.
+
+    A text without words becomes spaces.
+    """
+    separated = _CAMEL_CASE_TURN.sub(" ", unicodedata.normalize("NFKC", text))
+    return f" {' '.join(_WORD.findall(separated.casefold()))} "
 
 
 def _normalise_clip_texts(clip: str, row: Mapping[str, str]) -> dict[str, str]:
-    """Words by where they stand; a bar that no keyword holds keeps phrases within one text."""
-    place = PurePosixPath(clip)
-    return {c: f"{normalise_words(text)}|" for c, text in {**row, "file": place.stem, "path": clip}.items()}
+    """The normalised words of each column; each ends with a bar, so that no phrase matches across two columns."""
+    texts = {**row, "file": PurePosixPath(clip).stem, "path": clip}
+    return {column: f"{normalise_words(text)}|" for column, text in texts.items()}
 
 
 def _parse_keywords(rule: KeywordRule) -> tuple[list[str], list[str], list[str]]:
-    """Keywords as substrings of words: whole words, or beginnings of words where a keyword ends in ``*``."""
+    """The keywords of a rule (any, all, none) as substrings to search: whole words, or prefixes for ``word*``."""
     any_, all_, none = (
         [normalise_words(k)[: -1 if k.rstrip().endswith("*") else None] for k in ks]
         for ks in (rule.any, rule.all, rule.none)
@@ -85,13 +88,14 @@ def _parse_keywords(rule: KeywordRule) -> tuple[list[str], list[str], list[str]]
 
 def _matches_keywords(keywords: tuple[list[str], list[str], list[str]], text: str) -> bool:
     any_, all_, none = keywords
-    found = not any_ or any(k in text for k in any_)
-    return found and all(k in text for k in all_) and not any(k in text for k in none)
+    matches_any = not any_ or any(k in text for k in any_)
+    return matches_any and all(k in text for k in all_) and not any(k in text for k in none)
 
 
 def _choose_heaviest_class(sums: Mapping[str, float]) -> str:
-    """The class with the highest sum; none where two are equal (to nine digits: the order of a sum must not decide)."""
+    """The class with the highest sum of weights; "" if there is none, or if two sums are equal."""
     ranked = sorted(sums, key=lambda label: -sums[label])
+    # Rounded, because sums of equal weights in another order may differ in the last digit.
     if len(ranked) > 1 and round(sums[ranked[0]] - sums[ranked[1]], 9) == 0:
         return ""
     return ranked[0] if ranked else ""

@@ -1,17 +1,17 @@
-"""Several votes per clip become one weak label: by majority, or by Dawid and Skene's model of the annotators.
+"""Aggregates the votes on each clip to one weak label: by majority, or with Dawid and Skene's model of annotators.
 
-A vote is a class index, -1 an abstention::
+A vote is a class index; -1 is an abstention::
 
-    votes = np.array([[0, 0, 1],    # two say class 0, one says 1
+    votes = np.array([[0, 0, 1],    # two votes for class 0, one for class 1
                       [2, -1, 2],   # the second annotator abstained
-                      [-1, -1, -1]])  # nobody voted: the clip stays unlabelled
-    said = dawid_skene(votes, classes=3)
-    said.hard          # [0, 2, -1]
-    said.accuracy      # how often each annotator is right, estimated without any known truth
+                      [-1, -1, -1]])  # no votes: the clip stays unlabelled
+    result = dawid_skene(votes, classes=3)
+    result.hard          # [0, 2, -1]
+    result.accuracy      # estimated share of right votes of each annotator, without known true labels
 
 The model (A. P. Dawid, A. M. Skene, "Maximum likelihood estimation of observer error-rates using the EM algorithm",
-Applied Statistics 28, 1979): an annotator sees true class c and votes l with probability ``confusion[a, c, l]``,
-independently of the other annotators; EM alternates between the clips' classes and these matrices.
+Applied Statistics 28, 1979): if the true class is c, annotator a votes l with probability ``confusion[a, c, l]``,
+independently of the other annotators. EM alternates between estimating the clips' classes and these matrices.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ AggregationMethod = Literal["dawid-skene", "majority"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_MAX_ROUNDS, _TOLERANCE = 100, 1e-4  # EM ends when no probability moves by more, or after so many rounds
+_MAX_ROUNDS, _TOLERANCE = 100, 1e-4  # EM ends after so many rounds, or when no probability changes by more than this
 _TINY = 1e-12  # keeps logarithms finite
-_TIE_DIGITS = 9  # probabilities closer than this are a tie: the order of a sum must not decide
+_TIE_DIGITS = 9  # probabilities are rounded to so many digits before ties are resolved; float sums are not exact
 
 
 @dataclass(frozen=True)
 class LabelModelResult:
-    """What several annotators say together, and how good each of them is.
+    """The aggregated labels of N clips with C classes, and the estimated accuracies of A annotators.
 
     Attributes:
-        probabilities: ``(N, C)``, rows sum to 1; the class prior where nobody voted.
-        hard: ``(N,)`` the most probable class, the lowest index of equals; -1 where nobody voted.
+        probabilities: ``(N, C)``, rows sum to 1; the class prior for clips without votes.
+        hard: ``(N,)`` index of the most probable class, the lowest one of equals; -1 for clips without votes.
         prior: ``(C,)`` share of each class, sums to 1.
-        accuracy: ``(A,)`` in [0, 1]: mean probability that an annotator's votes are right; NaN without a vote.
-        vote_counts: ``(A,)`` how many clips each annotator voted on.
-        confusion: ``(A, C, C)``, ``[a, c, l]`` the probability that annotator a calls class c by the name l, rows sum
-            to 1; None for a majority.
-        rounds: of EM; 0 for a majority.
+        accuracy: ``(A,)`` mean probability that an annotator's votes are right, in [0, 1]; NaN without votes.
+        vote_counts: ``(A,)`` number of clips that each annotator voted on.
+        confusion: ``(A, C, C)`` probability that annotator a votes l if the true class is c, at ``[a, c, l]``; rows sum
+            to 1. None for a majority vote.
+        rounds: rounds of EM; 0 for a majority vote.
     """
 
     probabilities: Floats
@@ -55,26 +55,36 @@ class LabelModelResult:
     rounds: int = 0
 
     def select_rows(self, index: Ints) -> LabelModelResult:
-        """The same for the clips ``index`` only; annotators stay as they were judged on all clips."""
+        """The result for the clips ``index (M,)`` only; the estimates of annotators remain those of all clips."""
         return replace(self, probabilities=self.probabilities[index], hard=self.hard[index])
 
 
 def aggregate_votes(
     votes: Ints, classes: int, method: AggregationMethod, prior: Floats | None = None
 ) -> LabelModelResult:
-    """Aggregate ``votes (N, A)`` the way a recipe asks for; ``prior (C,)``: class shares, where they are known."""
+    """Aggregate votes with the method of a recipe.
+
+    Args:
+        votes: ``(N, A)`` class indices, -1 for an abstention.
+        classes: number of classes C.
+        method: the recipe's ``labels.aggregate``.
+        prior: ``(C,)`` class shares, if known; a majority vote does not use them.
+
+    Raises:
+        ValueError: ``votes`` or ``prior`` has another form.
+    """
     return majority_vote(votes, classes) if method == "majority" else dawid_skene(votes, classes, prior=prior)
 
 
 def majority_vote(votes: Ints, classes: int) -> LabelModelResult:
-    """Every vote counts the same: probabilities are shares of the votes.
+    """Aggregate with equal weight for every vote: probabilities are shares of the votes.
 
     Args:
         votes: ``(N, A)`` class indices, -1 for an abstention.
         classes: number of classes C.
 
     Raises:
-        ValueError: Votes are not of this form.
+        ValueError: ``votes`` has another form.
     """
     _check_votes(votes, classes)
     counts = np.zeros((len(votes), classes))
@@ -94,22 +104,23 @@ def majority_vote(votes: Ints, classes: int) -> LabelModelResult:
 def dawid_skene(
     votes: Ints, classes: int, *, prior: Floats | None = None, smoothing: float = 3.0, rounds: int = _MAX_ROUNDS
 ) -> LabelModelResult:
-    """Weigh each vote by what its annotator tends to call which class (Dawid and Skene 1979).
+    """Aggregate with a confusion matrix for each annotator, estimated by EM (Dawid and Skene 1979).
 
-    EM starts from the majority's shares and maximises the posterior under a weak prior on every annotator's matrix:
-    each of its rows is given ``smoothing`` votes more, spread as if he were right as often as he agrees with the
-    majority and erred evenly; so a class that he rarely voted on borrows from the others. The objective rises in every
-    round; it ends when no probability moves by more than 1e-4, or after ``rounds``.
+    EM starts from the majority vote. It maximises the posterior under a weak prior on each annotator's matrix:
+    ``smoothing`` votes are added to each row, spread as if the annotator were right as often as they agree with the
+    majority, and wrong evenly over the other classes. A class that the annotator rarely voted on is thus estimated
+    from their other votes. The objective rises in every round. EM ends when no probability changes by more than 1e-4,
+    or after ``rounds``.
 
     Args:
         votes: ``(N, A)`` class indices, -1 for an abstention.
         classes: number of classes C.
-        prior: ``(C,)`` known class shares, above 0 somewhere; estimated where None.
-        smoothing: votes added to each row of each matrix, at least 0: what keeps a few votes from being a pattern.
-        rounds: the most rounds of EM.
+        prior: ``(C,)`` known class shares, at least 0 and not all 0; None: estimated.
+        smoothing: votes added to each row of each matrix, at least 0; prevents conclusions from a few votes.
+        rounds: maximum number of EM rounds.
 
     Raises:
-        ValueError: Votes or prior are not of this form.
+        ValueError: ``votes`` or ``prior`` has another form.
     """
     start = majority_vote(votes, classes)
     known = None if prior is None else _check_prior(prior, classes)
@@ -130,14 +141,14 @@ def dawid_skene(
 
 # ------------------------------------------------------------------------------------------------ EM
 def _sort_by_label(column: Ints) -> tuple[Ints, Ints, Ints]:
-    """An annotator's votes ``(N,)`` sorted once: clips in order of their label, the labels, where each begins."""
+    """Sort an annotator's votes ``(N,)`` once: clips ordered by label, the labels, and the start of each label."""
     order = np.argsort(column, kind="stable")[(column < 0).sum() :]
     labels, starts = np.unique(column[order], return_index=True)
     return order, labels, starts
 
 
 def _estimate_one_coin_model(votes: Ints, belief: Floats) -> Floats:
-    """For each annotator a matrix ``(A, C, C)``: right as often as the majority agrees with him, wrong evenly."""
+    """A matrix ``(A, C, C)`` for each annotator: right as often as they agree with the majority, else evenly wrong."""
     classes = belief.shape[1]
     right, count = _count_agreement(votes, belief)
     accuracy = (right + 1) / (count + 2)
@@ -149,7 +160,7 @@ def _estimate_one_coin_model(votes: Ints, belief: Floats) -> Floats:
 def _m_step(
     belief: Floats, by_label: list[tuple[Ints, Ints, Ints]], extra: Floats, smoothing: float, known: Floats | None
 ) -> tuple[Floats, Floats]:
-    """Class shares and confusion matrices that fit the clips' probabilities ``belief (N, C)`` best."""
+    """Class shares ``(C,)`` and confusion matrices ``(A, C, C)`` that best fit the probabilities ``belief (N, C)``."""
     counts = extra.copy()
     for matrix, (order, labels, starts) in zip(counts, by_label, strict=True):
         if len(order):
@@ -159,17 +170,20 @@ def _m_step(
 
 
 def _e_step(votes: Ints, shares: Floats, confusion: Floats) -> Floats:
-    """The clips' probabilities ``(N, C)``, given what the annotators tend to say; in logarithms until the end."""
+    """Class probabilities ``(N, C)`` of the clips, given class shares and confusion matrices.
+
+    Sums of logarithms, because a product over many annotators would underflow.
+    """
     with np.errstate(divide="ignore"):
         log = np.tile(np.log(shares), (len(votes), 1))  # a class that is known not to occur: -inf
     for column, matrix in zip(votes.T, np.log(np.maximum(confusion, _TINY)), strict=True):
-        silent = np.vstack((matrix.T, np.zeros(len(shares))))  # row -1: an abstention says nothing
-        log += silent[column]
+        log_likelihood = np.vstack((matrix.T, np.zeros(len(shares))))  # last row, index -1: an abstention adds 0
+        log += log_likelihood[column]
     log -= log.max(1, keepdims=True, initial=-np.inf)
     return _normalise_last_axis(np.exp(log))
 
 
-# ------------------------------------------------------------------------------------------------ both
+# ------------------------------------------------------------------------------------------ majority vote and EM
 def _make_result(votes: Ints, probabilities: Floats, prior: Floats) -> LabelModelResult:
     hard = np.where((votes >= 0).any(1), probabilities.round(_TIE_DIGITS).argmax(1), -1).astype(np.int64)
     right, count = _count_agreement(votes, probabilities)
@@ -178,13 +192,13 @@ def _make_result(votes: Ints, probabilities: Floats, prior: Floats) -> LabelMode
 
 
 def _count_agreement(votes: Ints, belief: Floats) -> tuple[Floats, Ints]:
-    """For each annotator: the sum of his votes' probabilities to be right, and how many votes he gave."""
+    """For each annotator ``(A,)``: the expected number of right votes, and the number of votes."""
     own = np.take_along_axis(belief, np.maximum(votes, 0), axis=1)
     return np.where(votes >= 0, own, 0.0).sum(0), (votes >= 0).sum(0).astype(np.int64)
 
 
 def _normalise_last_axis(x: Floats) -> Floats:
-    """The last axis sums to 1; evenly where it held nothing."""
+    """Scale the last axis to sum 1; if it is all zeros, it becomes uniform."""
     total = x.sum(-1, keepdims=True)
     return np.asarray(np.where(total > 0, x / np.maximum(total, _TINY), 1 / x.shape[-1]))
 
@@ -195,13 +209,15 @@ def _uniform_prior(classes: int) -> Floats:
 
 def _check_votes(votes: Ints, classes: int) -> None:
     if votes.ndim != 2 or not np.issubdtype(votes.dtype, np.integer):
-        raise ValueError(f"votes are an (N, annotators) array of class indices, not {votes.dtype} {votes.shape}")
+        raise ValueError(
+            f"votes must be an integer array of shape (N, annotators); this is {votes.dtype} of shape {votes.shape}"
+        )
     if classes < 1 or (votes.size and not -1 <= votes.min() <= votes.max() < classes):
-        raise ValueError(f"a vote is a class index below {classes}, or -1 for an abstention")
+        raise ValueError(f"each vote must be a class index below {classes}, or -1 for an abstention")
 
 
 def _check_prior(prior: Floats, classes: int) -> Floats:
     prior = np.asarray(prior, np.float64)
     if prior.shape != (classes,) or not np.isfinite(prior).all() or prior.min() < 0 or prior.sum() <= 0:
-        raise ValueError(f"a prior has one share, at least 0, for each of the {classes} classes, and not only zeros")
+        raise ValueError(f"prior must give each of the {classes} classes a share of at least 0, and not only zeros")
     return _normalise_last_axis(prior)

@@ -1,4 +1,4 @@
-"""Models made elsewhere as voters: a table of probabilities, a bundle, or an ONNX file.
+"""Existing models as annotators: a table of probabilities, a bundle, or an ONNX file.
 
 ::
 
@@ -8,8 +8,8 @@
         - {name: last-year, bundle: runs/last/bundle, at_least: 0.6}
         - {name: vendor, onnx: vendor.onnx, classes: [jump, wave]}
 
-A vote is the class with the highest probability; the model abstains below ``at_least``, where that class is none of
-the data's, and on a clip that it does not know or cannot read.
+A vote is the class with the highest probability. The model abstains if this probability is below ``at_least``, if the
+class is not a class of the data, and on clips that are missing from its table or unreadable.
 """
 
 from __future__ import annotations
@@ -43,17 +43,21 @@ def model_votes(
     *,
     progress: Progress | None = None,
 ) -> list[str]:
-    """One model's vote on each clip, empty for an abstention.
+    """Compute a model's votes.
 
     Args:
-        annotator: of the recipe.
-        entries: N clips.
-        classes: of the data.
-        preprocessing: how the recipe samples and prepares clips; an ONNX file sees them so, a bundle as it asks itself.
+        annotator: the model, as the recipe names it.
+        entries: the N clips.
+        classes: classes of the data.
+        preprocessing: how the recipe samples and preprocesses clips; used for an ONNX file. A bundle brings its own.
         progress: called with (done, total) while a model runs.
 
+    Returns:
+        N class names, empty for an abstention.
+
     Raises:
-        UserError: A file cannot be read, is no table of probabilities, or names none of the data's classes.
+        UserError: A file cannot be read, is not a table of probabilities, does not fit the clips, or names none of the
+            classes of the data.
     """
     if annotator.table is not None:
         known, names = _read_probability_table(annotator.table)
@@ -62,8 +66,8 @@ def model_votes(
         names, probabilities = _run_model(annotator, entries, tuple(classes), preprocessing, progress)
     if not set(names) & set(classes):
         raise UserError(
-            f"the model {annotator.name!r} of labels.models names none of the data's classes ({', '.join(classes)}); its "
-            f"own are: {', '.join(names)}"
+            f"the model {annotator.name!r} of labels.models has none of the data's classes ({', '.join(classes)}), but "
+            f"{', '.join(names)}; rename its classes"
         )
     return ["" if p is None else _choose_vote(p, names, classes, annotator.at_least) for p in probabilities]
 
@@ -74,17 +78,17 @@ def _choose_vote(p: Floats, names: Sequence[str], classes: Sequence[str], at_lea
 
 
 def _read_probability_table(path: Path) -> tuple[dict[str, Floats], tuple[str, ...]]:
-    """Probabilities by clip, and the classes in the order of the columns; a row of empty cells abstains."""
+    """Probabilities ``(C,)`` by clip, and the C classes in the order of the columns; empty rows are left out."""
     known: dict[str, Floats] = {}
     names: tuple[str, ...] = ()
     for line, row in read_sheet(path, ["clip"]):
         names = names or tuple(c for c in row if c != "clip")
         if row["clip"] in known:
-            raise UserError(f"{path}:{line}: {row['clip']} stands here for the second time; one row a clip")
+            raise UserError(f"{path}:{line}: {row['clip']} has a second row here; keep one row for each clip")
         if any(row[c].strip() for c in names):
             known[row["clip"]] = _parse_probabilities(row, names, f"{path}:{line}")
     if not names:
-        raise UserError(f"{path} holds no probabilities; it needs a column 'clip' and one for each class, and rows")
+        raise UserError(f"{path} contains no probabilities; it needs rows, a column 'clip' and a column for each class")
     return known, names
 
 
@@ -92,9 +96,9 @@ def _parse_probabilities(row: dict[str, str], names: Sequence[str], at: str) -> 
     try:
         p = np.array([float(row[c]) for c in names])
     except ValueError:
-        raise UserError(f"{at}: each class needs a probability, a number from 0 to 1") from None
+        raise UserError(f"{at}: give each class a probability, a number from 0 to 1") from None
     if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
-        raise UserError(f"{at}: probabilities are numbers from 0 to 1; logits must go through a softmax first")
+        raise UserError(f"{at}: probabilities must be numbers from 0 to 1; apply a softmax to logits first")
     return p
 
 
@@ -105,21 +109,25 @@ def _run_model(
     preprocessing: tuple[Sampling, Preprocessing],
     progress: Progress | None,
 ) -> tuple[tuple[str, ...], list[Floats | None]]:
-    """The file's probabilities of each clip, decoded as the file wants it; None for a clip that cannot be read."""
+    """Run a bundle or an ONNX file: its C class names, and for each clip probabilities ``(C,)``, None if unreadable."""
     names, path, kind, (sampling, preprocess) = _resolve_model_file(annotator, classes, preprocessing)
     session = find_runtime(kind).load(path, threads=1)
     probabilities: list[Floats | None] = []
     try:
         size = (preprocess.height, preprocess.width)
-        floats = session.input.dtype == "float32"
-        wants = (3, sampling.frames, *size) if floats else (sampling.frames, *size, 3)
-        if any(have not in (None, want) for have, want in zip(session.input.shape[1:], wants, strict=False)):
-            raise UserError(f"{path} takes {session.input.shape}, and labels.models gives it clips of {wants}")
+        is_float = session.input.dtype == "float32"
+        shape = (3, sampling.frames, *size) if is_float else (sampling.frames, *size, 3)
+        if any(have not in (None, want) for have, want in zip(session.input.shape[1:], shape, strict=False)):
+            raise UserError(
+                f"{path} takes input of shape {session.input.shape}, but the recipe's clips have shape {shape}; change "
+                "clip.frames and clip.size, or remove the model from labels.models"
+            )
         for done, entry in enumerate(entries, 1):
             probabilities.append(_predict_clip(session, entry, sampling, preprocess))
             if probabilities[-1] is not None and len(probabilities[-1]) != len(names):
                 raise UserError(
-                    f"{path} answers {len(probabilities[-1])} logits for {len(names)} classes; name its classes"
+                    f"{path} returns {len(probabilities[-1])} logits, but {len(names)} classes are given; list the "
+                    "classes of the model in labels.models"
                 )
             if progress:
                 progress(done, len(entries))
@@ -131,6 +139,7 @@ def _run_model(
 def _predict_clip(
     session: InferenceSession, entry: ClipEntry, sampling: Sampling, preprocess: Preprocessing
 ) -> Floats | None:
+    """Class probabilities ``(C,)`` of a clip; None if it is unreadable or a logit is not finite."""
     try:
         clip = decode_clip(entry.path, sampling, preprocess, entry.span)
     except ClipError:
@@ -142,15 +151,15 @@ def _predict_clip(
 def _resolve_model_file(
     annotator: ModelAnnotator, classes: tuple[str, ...], preprocessing: tuple[Sampling, Preprocessing]
 ) -> tuple[tuple[str, ...], Path, str, tuple[Sampling, Preprocessing]]:
-    """Class names, the file, its runtime, and how it wants its clips."""
+    """The model's class names, its file, its runtime, and the sampling and preprocessing of its input."""
     if annotator.onnx is not None:
         if not annotator.onnx.is_file():
-            raise UserError(f"labels.models: {annotator.onnx} does not exist; check the path of {annotator.name!r}")
+            raise UserError(f"labels.models: {annotator.onnx} does not exist; check onnx of {annotator.name!r}")
         return annotator.classes or classes, annotator.onnx, "ort", preprocessing
     assert annotator.bundle is not None
     manifest = Manifest.load(annotator.bundle)
     artefact = manifest.find_artefact()
     path = resolve_bundle_path(annotator.bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
-        raise UserError(f"{path} is not the file that its manifest describes (other sha256); copy the bundle again")
+        raise UserError(f"{path} differs from its manifest (its SHA-256 is another one); copy the bundle again")
     return tuple(manifest.classes), path, artefact.runtime, (manifest.sampling, manifest.preprocess)

@@ -1,4 +1,4 @@
-"""Label noise made by a recipe, for studies: which labels are wrong depends on the seed alone."""
+"""Simulated label noise for studies; equal labels, settings and seed give equal noise."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from skd_edge.recipe.labels import NoiseSettings
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_RATE_RANGE = 0.75  # of the voters' error rates about their mean: at 0.4, from 0.1 to 0.7
-_HABIT_SHARE = 0.5  # share of a voter's errors that are his habit for that class
+_RATE_RANGE = 0.75  # range of the annotators' error rates around their mean: for a mean of 0.4, from 0.1 to 0.7
+_HABIT_SHARE = 0.5  # share of an annotator's errors that go to their habitual wrong class
 
 
 def corrupt_labels(labels: Ints, classes: int, noise: NoiseSettings, seed: int) -> Ints:
-    """Replace exactly ``round(rate * labelled)`` of the labels ``(N,)`` by wrong ones; -1 (unlabelled) stays.
+    """Add symmetric or class-dependent noise: exactly ``round(rate * labelled)`` labels become wrong.
 
-    Symmetric noise draws the wrong class uniformly from the others; class-dependent noise takes the next class
-    (each class is mistaken for one other, the harder case). Voters are made by ``simulated_votes``, noise that depends
-    on the clip by ``corrupt_instances``.
+    Symmetric noise draws the wrong class uniformly from the other classes. Class-dependent noise takes the next class:
+    each class is confused with one other class, which is harder to clean. For other kinds of noise the labels are
+    copied; see ``simulate_votes`` and ``corrupt_instances``.
+
+    Args:
+        labels: ``(N,)`` class indices, -1 for unlabelled clips, which stay unlabelled.
+        classes: number of classes C.
+        noise: kind and rate.
+        seed: draws the clips and the wrong classes.
+
+    Returns:
+        ``(N,)`` noisy labels; ``labels`` itself is not changed.
     """
     if noise.kind not in ("symmetric", "classes") or noise.rate == 0:
         return labels.copy()
@@ -32,17 +41,20 @@ def corrupt_labels(labels: Ints, classes: int, noise: NoiseSettings, seed: int) 
 
 
 def corrupt_instances(labels: Ints, confusion: Floats, noise: NoiseSettings, seed: int) -> Ints:
-    """Noise that depends on the clip: what a weak model confuses is mislabelled, and by what it confuses it with.
+    """Add noise that depends on the clip: clips that a weak model confuses get the class it confuses them with.
 
-    Exactly ``round(rate * labelled)`` labels ``(N,)`` become wrong: clips are drawn without replacement in proportion
-    to the probability that the model is wrong, the wrong class by its other probabilities (nearest: noise by a model's
-    own predictions, "Beyond Class-Conditional Assumption", 2012.05458).
+    Exactly ``round(rate * labelled)`` labels become wrong. Clips are drawn without replacement, in proportion to the
+    probability that the model is wrong; the wrong class is drawn from the model's other probabilities (nearest: noise
+    by a model's own predictions, "Beyond Class-Conditional Assumption", arXiv 2012.05458).
 
     Args:
-        labels: class indices, -1 where a clip is unlabelled: it stays so.
-        confusion: ``(N, C)`` what the weak model says of each clip; see ``confusable``.
-        noise: of the recipe.
-        seed: draws clips and classes.
+        labels: ``(N,)`` class indices, -1 for unlabelled clips, which stay unlabelled.
+        confusion: ``(N, C)`` class probabilities by the weak model; see ``estimate_confusions``.
+        noise: its rate is used.
+        seed: draws the clips and the wrong classes.
+
+    Returns:
+        ``(N,)`` noisy labels; ``labels`` itself is not changed.
     """
     rng = np.random.default_rng((seed, 40_963))
     labelled = np.flatnonzero(labels >= 0)
@@ -58,16 +70,19 @@ def corrupt_instances(labels: Ints, confusion: Floats, noise: NoiseSettings, see
 
 
 def estimate_confusions(clips: NDArray[np.uint8], labels: Ints, classes: int, seed: int) -> Floats:
-    """What a weak model says of each clip ``(N, C)``, out of fold: who is confused with whom, clip by clip.
+    """Predict class probabilities with a weak model, out of fold, to find confusable clips.
 
-    Logistic regression on 4x4 block means of the mean frame and of the mean frame difference: it knows where there is
-    light and where something moves, not how.
+    The model is a logistic regression on 4x4 block means of the mean frame and of the mean frame difference. It
+    captures where a clip is bright and where it moves, but not how it moves.
 
     Args:
         clips: ``(N, T, H, W, 3)`` uint8.
-        labels: ``(N,)`` class indices, -1 where a clip is unlabelled (its row is even).
-        classes: C.
-        seed: of the folds.
+        labels: ``(N,)`` class indices, -1 for unlabelled clips.
+        classes: number of classes C.
+        seed: seed of the folds.
+
+    Returns:
+        ``(N, C)``, rows sum to 1; uniform for unlabelled clips.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -83,9 +98,9 @@ def estimate_confusions(clips: NDArray[np.uint8], labels: Ints, classes: int, se
 
 
 def _compute_block_features(clips: NDArray[np.uint8], side: int = 4) -> Floats:
-    """Brightness and motion of ``side * side`` blocks of each clip ``(N, 2 * side * side)``; a few clips at a time."""
+    """Brightness and motion of ``side * side`` blocks of each clip ``(N, 2 * side * side)``."""
     parts = []
-    for clip in clips:
+    for clip in clips:  # one by one: all clips as floats would not fit into memory
         gray = clip.mean(-1)
         moved = np.abs(np.diff(gray, axis=0)).mean(0) if len(gray) > 1 else np.zeros_like(gray[0])
         blocks = [
@@ -98,27 +113,36 @@ def _compute_block_features(clips: NDArray[np.uint8], side: int = 4) -> Floats:
 
 
 def compute_voter_error_rates(noise: NoiseSettings) -> NDArray[np.float64]:
-    """Share of wrong votes of each voter ``(voters,)``: evenly spaced about ``rate``, the best first."""
+    """Share of wrong votes of each annotator ``(noise.voters,)``: evenly spaced around ``noise.rate``, ascending."""
     half_range = _RATE_RANGE * min(noise.rate, 1 - noise.rate) if noise.voters > 1 else 0.0
     return np.linspace(noise.rate - half_range, noise.rate + half_range, noise.voters)
 
 
 def simulate_votes(labels: Ints, classes: int, noise: NoiseSettings, seed: int) -> Ints:
-    """Votes ``(N, voters)`` of imperfect annotators on clips with known ``labels (N,)``, -1 where one abstains.
+    """Simulate the votes of imperfect annotators on clips with known labels.
 
-    Each voter leaves out exactly ``round(abstain * labelled)`` clips and is wrong on exactly his rate of the others
-    (rounded). Half of his errors are a habit, one wrong class of his own for each true class; the rest are any other
-    class. Nobody votes on a clip that is unlabelled.
+    Each annotator abstains on exactly ``round(abstain * labelled)`` clips, and is wrong on exactly their error rate of
+    the others (rounded). Half of the errors of an annotator go to one habitual wrong class for each true class, the
+    rest to any wrong class. No annotator votes on an unlabelled clip.
+
+    Args:
+        labels: ``(N,)`` class indices, -1 for unlabelled clips.
+        classes: number of classes C.
+        noise: number of annotators (``voters``), mean error rate, and share of abstentions.
+        seed: draws abstentions, errors and habits.
+
+    Returns:
+        ``(N, noise.voters)`` class indices, -1 for an abstention.
     """
     rng = np.random.default_rng((seed, 40_962))
     labelled = np.flatnonzero(labels >= 0)
     votes = np.full((len(labels), noise.voters), -1, np.int64)
     for voter, rate in enumerate(compute_voter_error_rates(noise)):
         habit = rng.integers(1, classes, classes)
-        seen = rng.permutation(labelled)[round(noise.abstain * len(labelled)) :]
-        wrong = rng.permutation(seen)[: round(rate * len(seen))]
+        voted = rng.permutation(labelled)[round(noise.abstain * len(labelled)) :]
+        wrong = rng.permutation(voted)[: round(rate * len(voted))]
         by_habit = rng.random(len(wrong)) < _HABIT_SHARE
         step = np.where(by_habit, habit[labels[wrong]], rng.integers(1, classes, len(wrong)))
-        votes[seen, voter] = labels[seen]
+        votes[voted, voter] = labels[voted]
         votes[wrong, voter] = (labels[wrong] + step) % classes
     return votes

@@ -1,7 +1,7 @@
-"""A network made elsewhere, cut into substages by the names of its modules: any ``nn.Module`` as a teacher.
+"""An adapter that makes any ``nn.Module`` a teacher with substages, which are given by the names of its modules.
 
-Forward hooks see what each named module hands on and pool it to ``(B, T, C)`` (pooling.py); nothing of the network is
-changed. The adapter also gives it clips as it wants them: axes, number of frames, size, normalisation.
+Forward hooks pool the outputs of the named modules to ``(B, T, C)`` (feature_pooling.py); the network itself is not
+changed. The adapter also converts the clips to the network's input: axes, number of frames, size, normalisation.
 """
 
 from __future__ import annotations
@@ -22,35 +22,37 @@ from skd_edge.models.external.feature_pooling import find_layouts, pool_over_spa
 from skd_edge.models.substages import SubstageOutput
 from skd_edge.recipe.sections import ClipSettings
 
-_PROBE_CLIPS = 3  # clips that the shapes are looked at with: no axis of a network is likely to have three entries
-_MAX_INFERENCE_CLIPS = 16  # clips in one pass of a network that does not learn: big networks need much memory for each
+_PROBE_CLIPS = 3  # batch size of the pass that finds the shapes; 3, because other axes are unlikely to have length 3
+_MAX_INFERENCE_CLIPS = 16  # clips in one pass without gradients; more would need much memory in a large network
 
 
 class Adapter(nn.Module):
     """Any module as a ``StagedNetwork``.
 
-    A pass always runs the whole network: ``upto`` only says which features are handed on, and leaves out the logits.
-    While it is exported, nothing is pooled and ``features`` is empty.
+    A pass always runs the whole network. ``upto`` only limits the features that are returned, and leaves out the
+    logits. During export no features are pooled, and ``features`` is empty.
 
     Args:
-        network: what is adapted; it keeps its own weights, names and mode.
+        network: the module to adapt; its weights, names and mode are not changed.
         substages: dotted names of the modules whose outputs end the substages, first substage first.
-        clip: the clips that come in, ``(B, 3, T, H, W)``, as the recipe's ``clip`` says.
-        expected_clip: the clips that the network wants; the incoming ones are resized, frames repeated or left out evenly,
-            and normalised anew. What was not in the clip does not come back by that.
-        input_layout: what its forward takes: ``clip`` ``(B, 3, T, H, W)``, ``frames-first`` ``(B, T, 3, H, W)``, or ``frames``
-            ``(B*T, 3, H, W)``, the logits then averaged over frames.
-        layout: axes of the substages' outputs, for outputs of as many axes; None: told from their shapes.
-        tubelet: frames that a token spans in time; None: told from the shapes.
+        clip: the clips that the adapter gets, ``(B, 3, T, H, W)``, as in the recipe's section ``clip``.
+        expected_clip: the clips that the network needs; None: the same. The adapter resizes the clips, repeats or drops
+            frames evenly, and changes the normalisation. This cannot restore details that the given clips lack.
+        input_layout: input of the network's forward: ``clip`` is ``(B, 3, T, H, W)``, ``frames-first`` is
+            ``(B, T, 3, H, W)``, and ``frames`` is ``(B*T, 3, H, W)``, where the logits are averaged over the frames.
+        layout: axes of the substages' outputs, see feature_pooling.py; it applies to outputs with that number of axes.
+            None: found from their shapes.
+        tubelet: number of frames that one token covers; None: found from the shapes.
 
     Attributes:
         widths: channels of each substage's pooled features.
         layouts: axes of each substage's output.
-        classes: length of the logits.
+        classes: number of logits.
+        expected_clip: the clips that the network needs.
 
     Raises:
-        UserError: A name is not in the network, the network does not take such a clip, or an output's axes cannot be
-            told.
+        UserError: The network has no module of a given name, does not accept the clips, or has an output whose layout
+            cannot be found.
     """
 
     def __init__(
@@ -66,13 +68,8 @@ class Adapter(nn.Module):
     ) -> None:
         super().__init__()
         expected_clip = expected_clip or clip
-        self.network, self.substages, self.input_layout, self.layout, self.tubelet = (
-            network,
-            substages,
-            input_layout,
-            layout,
-            tubelet,
-        )
+        self.network, self.substages, self.input_layout = network, substages, input_layout
+        self.layout, self.tubelet = layout, tubelet
         self.frames, self.expected_clip = expected_clip.frames, expected_clip
         self.clip_converter = ClipConverter(clip, expected_clip)
         _check_module_names(network, substages)
@@ -82,11 +79,15 @@ class Adapter(nn.Module):
         self.widths, self.classes = self._probe_shapes(clip)
 
     def select_classes(self, columns: Sequence[int]) -> None:
-        """Hand on these of the network's logits alone, in this order: its classes that are the data's."""
+        """Return only these columns of the network's logits, in this order: the classes that the dataset has.
+
+        Args:
+            columns: for each class of the dataset, its column in the network's logits.
+        """
         self.columns, self.classes = torch.tensor(columns), len(columns)
 
     def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
-        """Features of the first ``upto`` substages of clips ``(B, 3, T, H, W)``, or of all of them and the logits."""
+        """Run clips ``(B, 3, T, H, W)``; features of the first ``upto`` substages, or None: of all, and the logits."""
         if torch.compiler.is_exporting():
             return SubstageOutput([], self._extract_logits(self.network(self._prepare_input(clip))))
         if self.training or torch.is_grad_enabled() or len(clip) <= _MAX_INFERENCE_CLIPS:
@@ -100,20 +101,20 @@ class Adapter(nn.Module):
         features: dict[str, Tensor] = {}
         layouts = dict(zip(self.substages, self.layouts, strict=True))
 
-        def store_features(name: str, output: object) -> None:  # pooled at once: what follows may work in place
+        def store_features(name: str, output: object) -> None:  # pooled at once: the next module may work in place
+            tensor = _find_tensor(output)
             features[name] = pool_over_space(
-                _find_tensor(output), layouts[name], batch=len(clip), frames=self.frames, tubelet=self.tubelet
+                tensor, layouts[name], batch=len(clip), frames=self.frames, tubelet=self.tubelet
             )
 
         names = self.substages[:upto]
         with _capture_outputs(self.network, names, store_features):
             network_output = self.network(self._prepare_input(clip))
-        return SubstageOutput(
-            [features[name] for name in names], self._extract_logits(network_output) if upto is None else None
-        )
+        logits = self._extract_logits(network_output) if upto is None else None
+        return SubstageOutput([features[name] for name in names], logits)
 
     def _prepare_input(self, clip: Tensor) -> Tensor:
-        """Clips ``(B, 3, T, H, W)`` as the network's forward takes them."""
+        """Convert clips ``(B, 3, T, H, W)`` to the input of the network's forward."""
         clip = self.clip_converter(clip)
         if self.input_layout == "clip":
             return clip
@@ -125,9 +126,9 @@ class Adapter(nn.Module):
         logits = logits.unflatten(0, (-1, self.frames)).mean(1) if self.input_layout == "frames" else logits
         return logits if self.columns is None else logits.index_select(1, self.columns)
 
-    # -------------------------------------------------------------------------------------------- its shapes
+    # -------------------------------------------------------------------------------------------- shapes
     def _probe_shapes(self, clip: ClipSettings) -> tuple[tuple[int, ...], int]:
-        """Widths of the substages and length of the logits, by a pass of dummy clips; settles the layouts."""
+        """Run dummy clips to find the substages' widths and the number of logits; also sets ``layouts``."""
         shapes: dict[str, torch.Size] = {}
 
         def store_shape(name: str, output: object) -> None:
@@ -143,17 +144,23 @@ class Adapter(nn.Module):
         except UserError:
             raise
         except Exception as error:
+            shape = tuple(self._prepare_input(dummy).shape)
             raise UserError(
-                f"the teacher does not take clips {tuple(self._prepare_input(dummy).shape)}, as teacher.input {self.input_layout!r} "
-                f"gives them: {format_error_with_location(error)}; see teacher.input (clip, frames-first, frames) and teacher.clip"
+                f"the teacher does not accept clips {shape}, the shape that teacher.input {self.input_layout!r} gives: "
+                f"{format_error_with_location(error)}; set teacher.input (clip, frames-first, frames) or teacher.clip"
             ) from error
         finally:
             for module in training:
                 module.training = True
         if logits.ndim != 2 or len(logits) != _PROBE_CLIPS:
             raise UserError(
-                f"the teacher's answer to {_PROBE_CLIPS} clips is {tuple(logits.shape)}; it must be logits (clips, classes)"
-                + ("" if self.input_layout == "frames" else "; 'teacher.input: frames' averages one answer a frame")
+                f"the teacher's output for {_PROBE_CLIPS} clips has the shape {tuple(logits.shape)}; it must be logits "
+                "(clips, classes)"
+                + (
+                    ""
+                    if self.input_layout == "frames"
+                    else "; if it gives logits for each frame, set teacher.input: frames"
+                )
             )
         self.layouts = tuple(self._resolve_layout(name, tuple(shapes[name])) for name in self.substages)
         axes = zip(self.substages, self.layouts, strict=True)
@@ -165,16 +172,21 @@ class Adapter(nn.Module):
         found = find_layouts(shape, batch=_PROBE_CLIPS, frames=self.frames, tubelet=self.tubelet)
         if len(found) == 1:
             return found[0]
-        trouble = f"could be {' or '.join(found)}" if found else "is of no layout that is known"
+        problem = f"could be {' or '.join(found)}" if found else "fits no known layout"
         raise UserError(
-            f"substage {name} gives {shape} for {_PROBE_CLIPS} clips of {self.frames} frames, which {trouble}; say it with "
-            "teacher.layout (B clips, T time, F the frames of all clips, C channels, H and W space, N tokens), or name "
-            "another module"
+            f"substage {name} gives {shape} for {_PROBE_CLIPS} clips of {self.frames} frames, a shape that {problem}; "
+            "set teacher.layout (B clips, T time, F the frames of all clips, C channels, H and W space, N tokens), or "
+            "name another module"
         )
 
 
 class ClipConverter(nn.Module):
-    """Clips of one kind as clips of another: frames picked evenly, bilinear resize, another normalisation."""
+    """Converts clips: frames picked evenly, bilinear resize, another normalisation. Equal settings change nothing.
+
+    Args:
+        source: the clips that come in.
+        target: the clips that go out.
+    """
 
     def __init__(self, source: ClipSettings, target: ClipSettings) -> None:
         super().__init__()
@@ -190,7 +202,7 @@ class ClipConverter(nn.Module):
         self.register_buffer("offset", None if same else (m - mean) / std, persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """``(B, 3, T, H, W)`` to ``(B, 3, T', H', W')``."""
+        """Convert clips ``(B, 3, T, H, W)`` to ``(B, 3, T', H', W')``."""
         if self.order is not None:
             clip = clip.index_select(2, self.order)
         if self.size is not None:
@@ -204,14 +216,14 @@ class ClipConverter(nn.Module):
 
 
 def _check_module_names(network: nn.Module, names: tuple[str, ...]) -> None:
-    """Refuse names that are not in the network."""
+    """Raise a ``UserError`` for a name that is not a module of the network."""
     known = [name for name, _ in network.named_modules() if name]
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, 8, 0.0)
             more = f" and {len(known) - len(close)} more" if len(known) > len(close) else ""
             raise UserError(
-                f"teacher.substages names {name!r}, which is no module of the network; there are: "
+                f"teacher.substages names {name!r}, which is not a module of the network; choose from: "
                 f"{', '.join(close) or 'none'}{more}"
             )
 
@@ -220,7 +232,10 @@ def _check_module_names(network: nn.Module, names: tuple[str, ...]) -> None:
 def _capture_outputs(network: nn.Module, names: tuple[str, ...], on_output: Any) -> Iterator[None]:
     """Call ``on_output(name, output)`` for each of these modules as it runs; each must run exactly once.
 
-    Hooks live for one pass only: a module with hooks could be neither copied nor exported.
+    The hooks are removed after the pass, because a module with hooks can be neither copied nor exported.
+
+    Raises:
+        UserError: One of the modules did not run exactly once.
     """
     runs = dict.fromkeys(names, 0)
 
@@ -244,7 +259,7 @@ def _capture_outputs(network: nn.Module, names: tuple[str, ...], on_output: Any)
 
 
 def _find_tensor(output: object, what: str = "the teacher") -> Tensor:
-    """The tensor of an output: itself, its ``logits`` or ``last_hidden_state``, or the first of several."""
+    """The tensor in an output: itself, its ``logits`` or ``last_hidden_state``, or the first of several."""
     if isinstance(output, Tensor):
         return output
     for name in ("logits", "last_hidden_state"):
@@ -254,4 +269,6 @@ def _find_tensor(output: object, what: str = "the teacher") -> Tensor:
     several = list(output.values()) if isinstance(output, Mapping) else output
     if isinstance(several, list | tuple) and several and isinstance(several[0], Tensor):
         return several[0]
-    raise UserError(f"{what} gives a {type(output).__name__}, in which no tensor is found")
+    raise UserError(
+        f"{what} returns a {type(output).__name__} without a tensor; it must return a tensor, or an object with one"
+    )

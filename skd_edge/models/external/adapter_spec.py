@@ -1,4 +1,4 @@
-"""What an adapter must know of a network made elsewhere, and what a maker of such networks gives."""
+"""The description of an external network that an ``Adapter`` needs, and the matching of its classes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ InputLayout = Literal["clip", "frames-first", "frames"]
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """How a network is cut and what it is given.
+    """How a network is divided into substages, and which input it needs.
 
     Attributes:
         substages: dotted names of the modules whose outputs end the substages.
-        input_layout: what its forward takes, see ``Adapter``.
-        layout: axes of the substages' outputs; None: told from their shapes.
-        tubelet: frames that a token spans; None: told from the shapes.
-        clip: what its clips must be; a None in it: as the recipe's clip.
+        input_layout: input of the network's forward, see ``Adapter``.
+        layout: axes of the substages' outputs; None: found from their shapes.
+        tubelet: number of frames that one token covers; None: found from the shapes.
+        clip: the clips that the network needs; a value of None: as in the recipe's section ``clip``.
     """
 
     substages: tuple[str, ...]
@@ -36,7 +36,13 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class ExternalNetwork:
-    """A network, its ready spec, and the names of its logits where it knows them."""
+    """An external network with its default spec.
+
+    Attributes:
+        network: the network.
+        spec: how it is divided, unless the recipe says otherwise.
+        classes: the class names of its logits, in order; empty if they are not known.
+    """
 
     network: nn.Module
     spec: AdapterSpec
@@ -44,21 +50,25 @@ class ExternalNetwork:
 
 
 def compute_equal_run_ends(count: int, parts: int) -> list[int]:
-    """The last index of each of ``parts`` equal runs of ``count`` things: 12 in 4 gives 2, 5, 8, 11."""
+    """Divide ``count`` items into ``parts`` equal runs; the last index of each: 12 items in 4 runs give 2, 5, 8, 11."""
     return [count * (k + 1) // parts - 1 for k in range(parts)]
 
 
 def match_class_columns(theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
-    """For each of the data's classes, which of the teacher's logits is its own.
+    """Find the teacher's logit for each class of the dataset.
 
-    Names are equal up to case, underscores, hyphens and spaces. The teacher may know more classes than the data has.
+    Names match if they differ only in case, underscores, hyphens and spaces; an identical name is preferred. The
+    teacher may have classes that the dataset does not have.
 
     Args:
-        theirs: names of the teacher's logits, in their order.
-        ours: the data's classes.
+        theirs: class names of the teacher's logits, in order.
+        ours: class names of the dataset.
+
+    Returns:
+        For each class of the dataset, its index in ``theirs``.
 
     Raises:
-        UserError: A class of the data is none, or two, of the teacher's.
+        UserError: A class of the dataset matches no class of the teacher or several, or two classes match the same one.
     """
     places: dict[str, list[int]] = {}
     for place, name in enumerate(theirs):
@@ -66,18 +76,22 @@ def match_class_columns(theirs: Sequence[str], ours: Sequence[str]) -> list[int]
     found = [[theirs.index(name)] if name in theirs else places.get(_normalise_name(name), []) for name in ours]
     if missing := [name for name, at in zip(ours, found, strict=True) if not at]:
         raise UserError(
-            f"the teacher does not know {len(missing)} of the data's {len(ours)} classes ({', '.join(missing[:5])}); "
-            f"it knows {', '.join(map(str, theirs[:8]))}{' ...' if len(theirs) > 8 else ''}. Rename the data's "
-            "classes, name the teacher's logits with teacher.classes, or let it learn them (without 'trained')"
+            f"the teacher does not have {len(missing)} of the dataset's {len(ours)} classes "
+            f"({', '.join(missing[:5])}); it has {', '.join(map(str, theirs[:8]))}{' ...' if len(theirs) > 8 else ''}. "
+            "Rename the dataset's classes, name the teacher's logits with teacher.classes, or train the teacher here "
+            "(without 'trained')"
         )
     if unclear := [name for name, at in zip(ours, found, strict=True) if len(at) > 1]:
         raise UserError(
-            f"class {unclear[0]!r} could be several of the teacher's: {_normalise_name(unclear[0])!r} is there "
-            "twice; name the teacher's logits with teacher.classes"
+            f"class {unclear[0]!r} matches several classes of the teacher, which has {_normalise_name(unclear[0])!r} "
+            "more than once; name the teacher's logits with teacher.classes"
         )
     columns = [at[0] for at in found]
     if len(set(columns)) < len(columns):
-        raise UserError("two classes of the data have one name up to case, '_' and '-', and so one of the teacher's")
+        raise UserError(
+            "two classes of the dataset differ only in case, '_', '-' or spaces, so they match the same class of the "
+            "teacher; rename one of them"
+        )
     return columns
 
 

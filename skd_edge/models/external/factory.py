@@ -1,7 +1,7 @@
-"""A network from a named factory: somebody's code, run only where the command line allowed it.
+"""Networks from the factory that ``teacher.factory`` names: external code, run only if the user allowed it.
 
-A recipe is data; ``teacher.factory`` names code. So nothing here imports that code before ``permit`` was called with
-the user's leave, whoever asks for the network: a forgotten door stays shut.
+A recipe is data, but ``teacher.factory`` names code. Nothing here imports that code before ``allow_factory_code`` was
+called with the user's permission. So a caller that forgets to check the permission gets an error, not running code.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _allowed_factories: set[str] = set()
 
 
 def allow_factory_code(teacher: SingleTeacher, allow_code: bool) -> None:
-    """Let this teacher's factory run in this process; a teacher of the own family needs no leave.
+    """Allow the factories of this teacher and its members to run in this process; without a factory, do nothing.
 
     Args:
         teacher: the recipe's teacher.
         allow_code: whether the user gave ``--allow-code``.
 
     Raises:
-        UsageError: The teacher comes from a factory, and the user did not allow code to run.
+        UsageError: The teacher comes from a factory, and the user did not allow its code to run.
     """
     members = teacher.members if isinstance(teacher, Teacher) else (teacher,)
     for member in members:
@@ -43,18 +43,22 @@ def allow_factory_code(teacher: SingleTeacher, allow_code: bool) -> None:
             continue
         if not allow_code:
             raise UsageError(
-                f"teacher.factory {member.factory!r} runs somebody's code on this machine; read {member.factory_module}, and "
-                "if you trust it give --allow-code (in Python: allow_code=True)"
+                f"teacher.factory {member.factory!r} runs somebody's code on this machine; read "
+                f"{member.factory_module}, and if it is safe, give --allow-code (in Python: allow_code=True)"
             )
         _allowed_factories.add(member.factory)
 
 
 def build_from_factory(teacher: SingleTeacher, seed: int) -> nn.Module:
-    """Call the teacher's factory, its random numbers drawn from ``seed`` (the caller's random state is untouched).
+    """Call the teacher's factory.
+
+    Args:
+        teacher: a teacher with ``factory``.
+        seed: for the factory's random numbers (the caller's random state is not changed).
 
     Raises:
-        UsageError: The factory was not permitted.
-        UserError: It cannot be imported, fails, or gives something that is no ``torch.nn.Module``.
+        UsageError: The factory was not allowed to run.
+        UserError: The factory cannot be imported, fails, or returns something other than a ``torch.nn.Module``.
     """
     if teacher.factory not in _allowed_factories:
         allow_factory_code(teacher, allow_code=False)
@@ -64,24 +68,26 @@ def build_from_factory(teacher: SingleTeacher, seed: int) -> nn.Module:
         try:
             network = factory(**copy.deepcopy(teacher.arguments))
         except Exception as error:
+            arguments = ", ".join(f"{k}={v!r}" for k, v in teacher.arguments.items()) or "none"
             raise UserError(
-                f"teacher.factory {teacher.factory} failed with these teacher.arguments "
-                f"({', '.join(f'{k}={v!r}' for k, v in teacher.arguments.items()) or 'none'}): {format_error_with_location(error)}"
+                f"teacher.factory {teacher.factory} failed with these teacher.arguments ({arguments}): "
+                f"{format_error_with_location(error)}"
             ) from error
     if not isinstance(network, nn.Module):
         raise UserError(
-            f"teacher.factory {teacher.factory} gives a {type(network).__name__}; it must return a torch.nn.Module"
+            f"teacher.factory {teacher.factory} returns a {type(network).__name__}; it must return a torch.nn.Module"
         )
     return network
 
 
 def factory_weights_fingerprint(teacher: SingleTeacher, seed: int) -> str | None:
-    """Hash of all weights that the factory gives, names and bytes; None where it may not run (see ``permit``).
+    """Hash of the names and bytes of all weights of the factory's network; None if the factory may not run.
 
-    Whatever they come from (a file, a package, a neighbouring module): other weights are another teacher.
+    The weights may come from a file, a package or another module, which the recipe does not show. Their hash makes sure
+    that other weights are another teacher.
 
     Raises:
-        UserError: See ``make``.
+        UserError: See ``build_from_factory``.
     """
     if teacher.factory not in _allowed_factories:
         return None
@@ -98,7 +104,7 @@ def _fingerprint_built_weights(teacher: str, seed: int) -> str:
 
 
 def find_factory_file(teacher: SingleTeacher) -> Path | None:
-    """The file beside the recipe that the factory is in, None where it comes from elsewhere; nothing is imported."""
+    """The file beside the recipe that contains the factory; None if it is not there. Nothing is imported."""
     if teacher.factory is None or teacher.code is None:
         return None
     stem = teacher.code.joinpath(*teacher.factory_module.split("."))
@@ -106,7 +112,7 @@ def find_factory_file(teacher: SingleTeacher) -> Path | None:
 
 
 def format_error_with_location(error: BaseException) -> str:
-    """An error of somebody's code on one line, with the place that raised it."""
+    """Format an error of external code on one line, with the file and line that raised it."""
     text = " ".join(str(error).split())[:400]
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
@@ -114,17 +120,18 @@ def format_error_with_location(error: BaseException) -> str:
 
 
 def _import_factory(teacher: SingleTeacher) -> Callable[..., object]:
-    """The callable that ``package.module:callable`` names; the recipe's folder is searched last."""
+    """Import the callable that ``package.module:callable`` names; the recipe's folder is searched last."""
     assert teacher.factory is not None
     folder = str(teacher.code) if teacher.code else None
     if folder and folder not in sys.path:
-        sys.path.append(folder)  # for good: a factory may import its neighbours when it is called
+        sys.path.append(folder)  # not removed again: the factory may import modules beside it when it is called
     try:
         module: Any = importlib.import_module(teacher.factory_module)
     except Exception as error:
-        where = f"it is searched on Python's path and in {folder}" if folder else "it is searched on Python's path"
+        searched = f"Python's path and {folder}" if folder else "Python's path"
         raise UserError(
-            f"teacher.factory {teacher.factory}: cannot import {teacher.factory_module}: {format_error_with_location(error)}; {where}"
+            f"teacher.factory {teacher.factory}: cannot import {teacher.factory_module}: "
+            f"{format_error_with_location(error)}; modules are searched in {searched}"
         ) from error
     name = teacher.factory.partition(":")[2]
     target: Any = functools.reduce(lambda where, part: getattr(where, part, None), name.split("."), module)

@@ -1,6 +1,6 @@
-"""A video model of transformers, from its folder or from the hub: VideoMAE, TimeSformer, ViViT, V-JEPA 2.
+"""Video models of transformers (VideoMAE, TimeSformer, ViViT, V-JEPA 2) from a folder or from the Hugging Face hub.
 
-Weights are read from safetensors alone, and code that lies beside them is never run (``trust_remote_code`` is false).
+Weights are read from safetensors files only, and code beside them is never run (``trust_remote_code`` is false).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _SAFE_LOAD_OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_o
 
 
 def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> ExternalNetwork:
-    """The network, in evaluation mode; a head of another size is drawn from ``seed`` where it is to learn here.
+    """Load the network, in evaluation mode. A teacher that is trained here gets a new head if the classes differ.
 
     Args:
         teacher: a teacher with ``hub``.
-        classes: how many the data has; None: not known yet, the model's own number.
-        seed: what a new head is drawn from (the caller's random state is untouched).
+        classes: number of classes in the dataset; None: not known yet, the model keeps its own head.
+        seed: for a new head's weights (the caller's random state is not changed).
 
     Raises:
         ImportError: transformers is not installed.
-        UserError: The folder is no video classifier of transformers, has no safetensors, or, where it should come
-            trained, lacks weights.
+        UserError: The folder does not contain a video classifier of transformers, has no safetensors file, or lacks
+            weights of a teacher that is said to be trained.
     """
     transformers = import_transformers()
     folder = resolve_hub_folder(teacher)
@@ -60,13 +60,13 @@ def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> 
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
-                f"teacher.hub {teacher.hub} cannot be loaded as a video classifier: {_format_short_error(error)}; it needs "
-                "config.json and its weights as safetensors (network.save_pretrained(FOLDER) writes both)"
+                f"teacher.hub {teacher.hub} cannot be loaded as a video classifier: {_format_short_error(error)}; the "
+                "folder needs config.json and the weights as safetensors (network.save_pretrained(FOLDER) writes both)"
             ) from error
     if teacher.trained and (missing := sorted(loading_info["missing_keys"])):
         raise UserError(
-            f"teacher.hub {teacher.hub} comes without {len(missing)} of its weights ({', '.join(missing[:3])}), so it "
-            "is not trained to classify; leave out 'trained', and it learns here"
+            f"teacher.hub {teacher.hub} lacks {len(missing)} of its weights ({', '.join(missing[:3])}), so it is not a "
+            "trained classifier; remove 'trained', and it is trained here"
         )
     return ExternalNetwork(
         network,
@@ -76,10 +76,13 @@ def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> 
 
 
 def import_transformers() -> ModuleType:
-    """The library, which imports torchvision where that is there.
+    """Import transformers.
+
+    It imports torchvision if that is installed, so ``import_torchvision`` does that first, in a way that cannot fail
+    for a torchvision built for another torch.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: transformers is not installed.
     """
     if importlib.util.find_spec("torchvision"):
         import_torchvision("torchvision")
@@ -87,13 +90,22 @@ def import_transformers() -> ModuleType:
 
 
 def find_class_names(config: Any) -> tuple[str, ...]:
-    """The names of a model's classes, none where they are only numbered (LABEL_0, LABEL_1, ...)."""
+    """The class names of a model's configuration; empty if they are only numbered (LABEL_0, LABEL_1, ...)."""
     names = [str(name) for _, name in sorted((int(i), n) for i, n in config.id2label.items())]
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else tuple(names)
 
 
 def make_adapter_spec(network: nn.Module, config: Any, processor: dict[str, Any]) -> AdapterSpec:
-    """Substages at the ends of four equal runs of the encoder's layers; the clips that its processor makes."""
+    """Describe a model: substages end after four equal runs of the encoder's layers; clips are as in its processor.
+
+    Args:
+        network: the model.
+        config: its configuration of transformers.
+        processor: the contents of its preprocessor_config.json; may be empty.
+
+    Raises:
+        UserError: The encoder's layers are not found.
+    """
     layers = next(
         (
             name
@@ -105,8 +117,9 @@ def make_adapter_spec(network: nn.Module, config: Any, processor: dict[str, Any]
         None,
     )
     if layers is None:
-        raise UserError(f"the layers of a {config.model_type} are not found; name teacher.substages")
+        raise UserError(f"the layers of a {config.model_type} are not found; set teacher.substages")
     tubelet = getattr(config, "tubelet_size", 1)
+    # TimeSformer keeps time as the inner token axis, except with "space_only", where frames are folded into the batch.
     divided = getattr(config, "attention_type", "") != "space_only"
     layout = ("BMC" if divided else "FNC") if config.model_type == "timesformer" else "BNC"
     clip_settings = {
@@ -114,13 +127,9 @@ def make_adapter_spec(network: nn.Module, config: Any, processor: dict[str, Any]
         "size": _side_length(getattr(config, "image_size", None) or getattr(config, "crop_size", None)),
         **_compute_normalisation(processor),
     }
+    run_ends = compute_equal_run_ends(config.num_hidden_layers, min(DEFAULT_SUBSTAGE_COUNT, config.num_hidden_layers))
     return AdapterSpec(
-        tuple(
-            f"{layers}.{i}"
-            for i in compute_equal_run_ends(
-                config.num_hidden_layers, min(DEFAULT_SUBSTAGE_COUNT, config.num_hidden_layers)
-            )
-        ),
+        tuple(f"{layers}.{i}" for i in run_ends),
         "frames-first",
         layout,
         int(tubelet[0] if isinstance(tubelet, list | tuple) else tubelet),
@@ -129,33 +138,36 @@ def make_adapter_spec(network: nn.Module, config: Any, processor: dict[str, Any]
 
 
 def resolve_hub_folder(teacher: SingleTeacher) -> Path:
-    """The folder of a hub teacher; a name on the hub is fetched (config, processor and safetensors only), once.
+    """The folder of a hub teacher; a name on the hub is downloaded once (configuration, processor and safetensors).
 
     Raises:
         ImportError: huggingface_hub is not installed.
-        UserError: There is no such folder, and no such name that can be reached.
+        UserError: The folder does not exist, and the name cannot be downloaded.
     """
     assert teacher.hub is not None
     if Path(teacher.hub).is_dir():
         return Path(teacher.hub)
     if Path(teacher.hub).is_absolute():
-        raise UserError(f"teacher.hub {teacher.hub}: there is no such folder")
+        raise UserError(
+            f"teacher.hub {teacher.hub}: this folder does not exist; give a folder that save_pretrained wrote"
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(teacher.hub, revision=teacher.revision, allow_patterns=list(_FILE_PATTERNS)))
-    except Exception as error:  # its own errors, and those of what it fetches with
+    except Exception as error:  # errors of huggingface_hub and of its HTTP library
         raise UserError(
-            f"teacher.hub {teacher.hub} is no folder beside the recipe, and cannot be fetched from the hub: "
+            f"teacher.hub {teacher.hub} is not a folder beside the recipe, and cannot be downloaded from the hub: "
             f"{_format_short_error(error)}; give a folder that save_pretrained wrote"
         ) from error
 
 
 def hub_fingerprint(teacher: SingleTeacher) -> str:
-    """Names what the folder holds: configuration and weights, byte by byte.
+    """Hash of the folder's configuration and weights.
 
     Raises:
-        UserError: See ``folder_of``.
+        ImportError: See ``resolve_hub_folder``.
+        UserError: See ``resolve_hub_folder``.
     """
     digest = hashlib.sha256()
     files = sorted({path for pattern in _FILE_PATTERNS for path in resolve_hub_folder(teacher).glob(pattern)})
@@ -167,6 +179,7 @@ def hub_fingerprint(teacher: SingleTeacher) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _cached_sha256(path: Path, size: int, changed: int) -> str:
+    """The file's hash; size and time of change are part of the cache key, so that a changed file is read again."""
     return sha256_file(path)
 
 
@@ -179,8 +192,8 @@ def _load_config(folder: Path, teacher: SingleTeacher) -> Any:
         return AutoConfig.from_pretrained(folder, **_SAFE_LOAD_OPTIONS)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"teacher.hub {teacher.hub} has no config.json that transformers knows: {_format_short_error(error)}; code "
-            "beside a model is never run (see teacher.factory)"
+            f"teacher.hub {teacher.hub} has no config.json that transformers can read: {_format_short_error(error)}; "
+            "code beside a model is never run (use teacher.factory for a model with its own code)"
         ) from error
 
 
@@ -193,16 +206,16 @@ def _read_processor_config(folder: Path) -> dict[str, Any]:
 
 
 def _compute_normalisation(processor: dict[str, Any]) -> dict[str, list[float]]:
-    """What a processor does to pixels of 0 to 255, said as mean and std of pixels of 0 to 1.
+    """Convert a processor's steps on pixels from 0 to 255 to one mean and std for pixels from 0 to 1.
 
-    A processor may scale to -1 to 1 (``offset``) before, or instead of, subtracting a mean.
+    A processor may scale pixels to the range -1 to 1 (``offset``) before it subtracts a mean, or instead of that.
     """
     if "image_mean" not in processor and "rescale_factor" not in processor:
         return {}
     scale = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
     offset = 1.0 if processor.get("offset") else 0.0
-    normal = processor.get("do_normalize", True) and "image_mean" in processor
-    mean, std = (processor["image_mean"], processor["image_std"]) if normal else ([0.0] * 3, [1.0] * 3)
+    normalises = processor.get("do_normalize", True) and "image_mean" in processor
+    mean, std = (processor["image_mean"], processor["image_std"]) if normalises else ([0.0] * 3, [1.0] * 3)
     return {"mean": [(offset + m) / scale for m in mean], "std": [s / scale for s in std]}
 
 

@@ -1,4 +1,4 @@
-"""A teacher made elsewhere, as a recipe names it: made, cut, its classes matched with the data's, its bytes named."""
+"""External teachers as a recipe describes them: they are built, divided into substages, matched by class and hashed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from skd_edge.recipe.sections import ClipSettings
 
 
 def build_external(teacher: SingleTeacher, *, classes: int | None, clip: ClipSettings, seed: int) -> ExternalNetwork:
-    """The network itself, its ready spec, and its class names where it knows them.
+    """Build an external network with its default spec and, if they are known, its class names.
 
     Args:
-        teacher: a teacher with a source, but ``logits`` and ``ensemble``.
-        classes: how many a network that is to learn here must tell apart; None: not known yet.
-        clip: the clips that come in.
-        seed: what first weights are drawn from.
+        teacher: a teacher with a source other than ``logits`` and ``ensemble``.
+        classes: number of logits of a network that is trained here; None: not known yet.
+        clip: the clips of the recipe.
+        seed: for the initial weights.
 
     Raises:
-        ImportError: The library that it comes from is not installed.
-        UserError: See the makers.
+        ImportError: The library that the network comes from is not installed.
+        UsageError: The network comes from a factory that was not allowed to run.
+        UserError: The network cannot be built; see ``load_hub_network``, ``build_torchvision_network``,
+            ``build_timm_network``, ``load_onnx_network`` and ``build_from_factory``.
     """
     if teacher.hub:
         from skd_edge.models.external.huggingface import load_hub_network
@@ -38,7 +40,9 @@ def build_external(teacher: SingleTeacher, *, classes: int | None, clip: ClipSet
 
         if teacher.torchvision:
             return build_torchvision_network(teacher, classes, seed)
-        return build_timm_network(teacher, classes, _resolve_clip_settings(teacher, AdapterSpec(()), clip).frames, seed)
+        # The temporal shift needs the number of frames, so it is found here, before the network's own spec exists.
+        frames = _resolve_clip_settings(teacher, AdapterSpec(()), clip).frames
+        return build_timm_network(teacher, classes, frames, seed)
     if teacher.onnx:
         from skd_edge.models.external.onnx_network import load_onnx_network
 
@@ -49,24 +53,24 @@ def build_external(teacher: SingleTeacher, *, classes: int | None, clip: ClipSet
 def adapt_external(
     teacher: SingleTeacher, *, classes: int | None, clip: ClipSettings, seed: int, names: Sequence[str] = ()
 ) -> Adapter:
-    """The network of a teacher made elsewhere, cut into substages.
+    """Build an external teacher as a ``StagedNetwork``.
 
     Args:
-        teacher: as for ``make``; a factory must be permitted (factory.py).
-        classes: how many the data has; None: not known yet, any number will do.
-        clip: the clips that come in.
-        seed: what its first weights are drawn from.
-        names: the data's classes, where the teacher comes trained and has a list of its own.
+        teacher: as for ``build_external``; a factory must have been allowed (``allow_factory_code``).
+        classes: number of classes in the dataset; None: not known yet, so any number of logits is accepted.
+        clip: the clips of the recipe.
+        seed: for the initial weights.
+        names: the dataset's class names; they are matched with the class list of a teacher that is already trained.
 
     Raises:
-        ImportError: See ``make``.
-        UserError: See ``make`` and ``Adapter``; or its classes are not the data's.
+        ImportError: See ``build_external``.
+        UsageError: See ``build_external``.
+        UserError: See ``build_external`` and ``Adapter``; or the teacher's classes do not match those of the dataset.
     """
     external = build_external(teacher, classes=classes, clip=clip, seed=seed)
     spec = external.spec
-    substages = (
-        spec.substages if teacher.onnx else teacher.substages or spec.substages
-    )  # onnx: names of tensors, tapped
+    # For an ONNX file teacher.substages names tensors; the spec names the modules that pass them on.
+    substages = spec.substages if teacher.onnx else teacher.substages or spec.substages
     network = Adapter(
         external.network,
         substages,
@@ -79,28 +83,29 @@ def adapt_external(
     theirs = teacher.classes or (() if teacher.is_trained_here else external.classes)
     if theirs and len(theirs) != network.classes:
         raise UserError(
-            f"the teacher gives {network.classes} logits and its class list has {len(theirs)} names; "
-            "teacher.classes must name each, in their order"
+            f"the teacher has {network.classes} logits, but its class list has {len(theirs)} names; "
+            "teacher.classes must name every logit, in order"
         )
     if theirs and names:
         network.select_classes(match_class_columns(theirs, names))
     elif not theirs and classes is not None and network.classes != classes:
         raise UserError(
-            f"the teacher of {teacher.factory or teacher.source} tells {network.classes} classes apart and the data "
-            f"has {classes}; "
+            f"the teacher of {teacher.factory or teacher.source} has {network.classes} classes, but the dataset has "
+            f"{classes}; "
             + (
-                "give the right number in teacher.arguments, with the classes in the order of their names"
+                "give the right number in teacher.arguments; the logits must be in alphabetical order of the classes"
                 if teacher.factory
-                else "name its logits with teacher.classes, so that they are matched by name"
+                else "name its logits with teacher.classes, so that they can be matched by name"
             )
         )
     return network
 
 
 def weights_fingerprint(teacher: SingleTeacher) -> str | None:
-    """Names what a teacher's files hold, byte by byte; None where it has none (of a factory: see factory.py).
+    """Hash of the contents of a teacher's files; None if it has none (for a factory: ``factory_weights_fingerprint``).
 
     Raises:
+        ImportError: huggingface_hub is not installed, and ``teacher.hub`` is a name on the hub.
         UserError: A file cannot be read.
     """
     if teacher.hub:
@@ -119,7 +124,10 @@ def weights_fingerprint(teacher: SingleTeacher) -> str | None:
 
 
 def unwrap_adapter(network: nn.Module) -> nn.Module:
-    """The network inside an adapter, whose names its checkpoints carry; any other network is itself."""
+    """The network inside an adapter; any other network is returned as it is.
+
+    Checkpoints contain the tensor names of the inner network.
+    """
     return network.network if isinstance(network, Adapter) else network
 
 
@@ -131,7 +139,7 @@ def _hash_file(path: Path, what: str) -> str:
 
 
 def _resolve_clip_settings(teacher: SingleTeacher, spec: AdapterSpec, clip: ClipSettings) -> ClipSettings:
-    """The clips that a teacher wants: the recipe's, changed by its spec, changed by ``teacher.clip``."""
+    """The clips that a teacher needs: the recipe's ``clip``, changed by its spec and then by ``teacher.clip``."""
     changes = spec.clip.model_dump(exclude_none=True)
     changes |= teacher.clip.model_dump(exclude_none=True) if teacher.clip else {}
     return clip.model_copy(update=changes)

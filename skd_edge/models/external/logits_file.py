@@ -1,8 +1,9 @@
-"""What a teacher said, in a file: logits or probabilities by clip, for people who may not share the network.
+"""Files with a teacher's logits or probabilities for each clip, for users who cannot share the network itself.
 
-An ``.npz`` holds ``clips`` (N names), ``logits`` or ``probabilities`` (N, C), and, where the order of the classes is
-not the data's, ``classes`` (C names). A ``.parquet`` has a column ``clip`` and one column for each class; rows that sum
-to 1 are probabilities. A clip is named by its path relative to the data's root, as in the run's ``labels/*.csv``.
+An ``.npz`` file contains ``clips`` (N names), ``logits`` or ``probabilities`` (N, C), and, if the classes are not in
+the dataset's order, ``classes`` (C names). A ``.parquet`` file has a column ``clip`` and one column for each class; if
+all rows sum to 1, they are probabilities. A clip's name is its path relative to ``data.root``, as in ``labels/*.csv``
+of a run folder.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_edge.models.external.adapter_spec import match_class_columns
 
-_MIN_PROBABILITY = 1e-6  # a probability of 0 is taken for this
+_MIN_PROBABILITY = 1e-6  # replaces smaller probabilities, because the logarithm of 0 is not finite
 
 
 @dataclass(frozen=True)
 class LogitsFile:
-    """A file of logits.
+    """The contents of a file of logits.
 
     Attributes:
         path: the file.
-        row_by_clip: the place of each clip by its name.
-        logits: ``(N, C)`` float32.
-        classes: C names; empty: the data's own, in their order.
+        row_by_clip: the row of each clip, by the clip's name.
+        logits: ``(N, C)``, float32.
+        classes: C class names; empty: the dataset's classes, in order.
     """
 
     path: Path
@@ -38,21 +39,28 @@ class LogitsFile:
     classes: tuple[str, ...]
 
     def logits_for(self, clips: Sequence[str], classes: Sequence[str]) -> NDArray[np.float32]:
-        """The logits of these clips ``(N, C)``, in the order of the data's classes.
+        """The logits of some clips, one column for each class of the dataset.
+
+        Args:
+            clips: names of the clips.
+            classes: class names of the dataset.
+
+        Returns:
+            ``(len(clips), len(classes))``, float32.
 
         Raises:
-            UserError: A clip is not in the file, or the class lists do not agree.
+            UserError: A clip is not in the file, or the class lists do not match.
         """
         if missing := [name for name in clips if name not in self.row_by_clip]:
             raise UserError(
-                f"teacher.logits {self.path} says nothing of {len(missing)} of {len(clips)} clips (first: "
-                f"{missing[0]}); every training and validation clip needs a row, named by its path under the data's "
-                f"root. The file names clips like {next(iter(self.row_by_clip), 'none')}"
+                f"teacher.logits {self.path} has no row for {len(missing)} of {len(clips)} clips (first: "
+                f"{missing[0]}); every training and validation clip needs a row, named by its path relative to "
+                f"data.root. The first name in the file is {next(iter(self.row_by_clip), 'none')}"
             )
         if not self.classes and self.logits.shape[1] != len(classes):
             raise UserError(
-                f"teacher.logits {self.path} tells {self.logits.shape[1]} classes apart and the data has "
-                f"{len(classes)}; name them in the file ('classes') or in teacher.classes"
+                f"teacher.logits {self.path} has {self.logits.shape[1]} classes, but the dataset has {len(classes)}; "
+                "name the file's classes in the file ('classes') or in teacher.classes"
             )
         rows = self.logits[[self.row_by_clip[name] for name in clips]]
         return rows[:, match_class_columns(self.classes, classes)] if self.classes else rows
@@ -63,39 +71,43 @@ def read_logits_file(path: Path, classes: tuple[str, ...] = ()) -> LogitsFile:
 
     Args:
         path: ``.npz`` or ``.parquet`` (needs pyarrow).
-        classes: names of its columns, which count instead of the file's own.
+        classes: names of the columns of logits; they replace the names in the file.
 
     Raises:
-        ImportError: pyarrow is not installed, and the file is a Parquet file.
-        UserError: It cannot be read, or lacks or doubles something.
+        ImportError: The file is a Parquet file, and pyarrow is not installed.
+        UserError: The file cannot be read, lacks something, names a clip twice, or contains values that cannot be used.
     """
     clips, values, has_probabilities, file_classes = (
         _read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
     )
     if values.ndim != 2 or len(values) != len(clips) or not len(clips) or values.shape[1] < 2:
         raise UserError(
-            f"teacher.logits {path} has {len(clips)} clips and values {values.shape}; it must be one row "
-            "a clip and one column a class"
+            f"teacher.logits {path} has {len(clips)} clips and values of the shape {values.shape}; there must be one "
+            "row for each clip and one column for each class"
         )
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values).all(1)).argmax())
-        raise UserError(f"teacher.logits {path} has a value for {clips[bad]} that is not finite")
+        raise UserError(f"teacher.logits {path} has a value for {clips[bad]} that is not a finite number; correct it")
     row_by_clip = {name: i for i, name in enumerate(clips)}
     if len(row_by_clip) < len(clips):
-        raise UserError(f"teacher.logits {path} names a clip twice, {next(n for n in clips if clips.count(n) > 1)}")
+        twice = next(n for n in clips if clips.count(n) > 1)
+        raise UserError(f"teacher.logits {path} names the clip {twice} twice; keep one row for each clip")
     names = classes or file_classes
     if names and len(names) != values.shape[1]:
-        raise UserError(f"teacher.logits {path} has {values.shape[1]} columns and {len(names)} class names")
+        raise UserError(
+            f"teacher.logits {path} has {values.shape[1]} columns, but {len(names)} class names; name every column"
+        )
     if has_probabilities:
         if (values < 0).any() or np.abs(values.sum(1) - 1).max() > 1e-2:
-            raise UserError(f"teacher.logits {path} has probabilities that are negative or do not sum to 1")
+            raise UserError(
+                f"teacher.logits {path} has probabilities that are negative or do not sum to 1; normalise each row"
+            )
         values = np.log(np.maximum(values, _MIN_PROBABILITY))
     return LogitsFile(path, row_by_clip, values.astype(np.float32), names)
 
 
-LogitsTable = tuple[
-    list[str], NDArray[np.floating], bool, tuple[str, ...]
-]  # clips, values, whether probabilities, classes
+# Clip names, values, whether the values are probabilities, class names.
+LogitsTable = tuple[list[str], NDArray[np.floating], bool, tuple[str, ...]]
 
 
 def _read_npz(path: Path) -> LogitsTable:
@@ -104,14 +116,14 @@ def _read_npz(path: Path) -> LogitsTable:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise UserError(
-            f"teacher.logits {path} cannot be read as .npz: {str(error).splitlines()[0]}; strings must be "
-            "numpy's own, not Python objects"
+            f"teacher.logits {path} cannot be read as .npz: {str(error).splitlines()[0]}; names must be stored as "
+            "numpy strings, not as Python objects"
         ) from error
     kind = next((name for name in ("logits", "probabilities") if name in arrays), None)
     if kind is None or "clips" not in arrays:
         raise UserError(
-            f"teacher.logits {path} holds {', '.join(arrays) or 'nothing'}; it must hold 'clips' (names) and 'logits' "
-            "or 'probabilities' (clips, classes), and may hold 'classes' (names)"
+            f"teacher.logits {path} contains {', '.join(arrays) or 'nothing'}; it must contain 'clips' (names) and "
+            "'logits' or 'probabilities' (clips, classes), and may contain 'classes' (names)"
         )
     names = tuple(str(name) for name in arrays.get("classes", ()))
     return [str(name) for name in arrays["clips"]], arrays[kind].astype(np.float64), kind == "probabilities", names

@@ -1,7 +1,7 @@
-"""An ONNX file as a teacher: ONNX Runtime gives its logits, and the named tensors inside it end the substages.
+"""ONNX files as teachers: ONNX Runtime computes the logits, and named tensors in the graph end the substages.
 
-A file is data: its graph is checked (``onnx.checker``), operators that are neither ONNX's nor ONNX Runtime's own are
-refused, and tensors kept beside it must lie in its folder.
+A file is treated as data from an unknown source: its graph is checked (``onnx.checker``), custom operators are refused,
+and tensors in separate files must be in the file's folder.
 """
 
 from __future__ import annotations
@@ -25,29 +25,26 @@ from skd_bench.files import sha256_file
 from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, InputLayout
 from skd_edge.recipe.networks import SingleTeacher
 
-_KNOWN_DOMAINS = {
-    "",
-    "ai.onnx",
-    "ai.onnx.ml",
-    "com.microsoft",
-}  # the last: ONNX Runtime's own, of its quantiser and fuser
+# Operator domains of ONNX, and "com.microsoft" of ONNX Runtime, whose quantiser and graph optimiser use it.
+_KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 _FLOAT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_CLASS_NAMES_KEY = "skd_edge.classes"  # where files that skd-edge exported keep their class names
-_MAX_GRAPH_BYTES = 2 << 30  # bytes that a graph may have in memory
+_CLASS_NAMES_KEY = "skd_edge.classes"  # metadata key of the class names in files that skd-edge exported
+_MAX_GRAPH_BYTES = 2 << 30  # largest size of a graph in memory
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file as a module: clips in, logits out; it never learns.
+    """An ONNX file as a module: clips in, logits out. It has no parameters and is never trained.
 
     Args:
-        path: the file; one input (float32 or float16), its logits the first output.
-        tensor_names: names of tensors inside the graph, each seen by the module ``taps.<place>`` as it passes.
+        path: the file. It has one input (float32 or float16), and its first output is the logits.
+        tensor_names: names of tensors in the graph; each is passed through the module ``taps.<index>``, so that
+            forward hooks can read it.
 
     Attributes:
-        input_shape: of its input; None where an axis is free.
+        input_shape: shape of the input; None for an axis of any length.
 
     Raises:
-        UserError: See ``read_onnx``; a name is no tensor of the graph, or ONNX Runtime cannot run it.
+        UserError: See ``read_onnx``; or a name is not a tensor of the graph, or ONNX Runtime cannot run the file.
     """
 
     def __init__(self, path: Path, tensor_names: tuple[str, ...] = ()) -> None:
@@ -61,16 +58,16 @@ class OnnxNetwork(nn.Module):
         if len(inputs := self.session.get_inputs()) != 1 or inputs[0].type not in _FLOAT_TYPES:
             input_types = ", ".join(f"{g.name}: {g.type}" for g in inputs)
             raise UserError(
-                f"teacher.onnx {path} takes ({input_types}); a teacher takes one tensor of floats, the clips"
+                f"teacher.onnx {path} has the inputs ({input_types}); it must have one input of floats, the clips"
             )
         self.input_name, self.dtype = inputs[0].name, _FLOAT_TYPES[inputs[0].type]
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
         self.taps = nn.ModuleList(nn.Identity() for _ in tensor_names)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, C)`` of what the file's input takes; outputs are on the input's device."""
+        """Run the file on inputs ``x`` of its input shape; the logits ``(B, C)`` are on the device of ``x``."""
         if torch.compiler.is_exporting():
-            raise UserError(f"teacher.onnx {self.path} is an ONNX file already and is not exported again")
+            raise UserError(f"teacher.onnx {self.path} is already an ONNX file and is not exported again; use the file")
         pixels = x.detach().cpu().numpy().astype(self.dtype)
         outputs = [np.concatenate(each)[: len(x)] for each in zip(*self._run_in_batches(pixels), strict=True)]
         logits, *inner = (torch.from_numpy(part.astype(np.float32)).to(x.device) for part in outputs)
@@ -79,7 +76,7 @@ class OnnxNetwork(nn.Module):
         return logits
 
     def _run_in_batches(self, pixels: np.ndarray[Any, Any]) -> Iterator[list[np.ndarray[Any, Any]]]:
-        """What it says of each run of as many clips as its batch has; the last run is filled up."""
+        """Outputs for each part of the inputs; a part has the file's batch size, and the last one is padded to it."""
         size = (self.input_shape[0] if self.input_shape else None) or len(pixels)
         for first in range(0, len(pixels), size):
             part = pixels[first : first + size]
@@ -87,41 +84,43 @@ class OnnxNetwork(nn.Module):
             yield self.session.run([self.logits_name, *self.tensor_names], {self.input_name: part})
 
     def __deepcopy__(self, memo: dict[int, object]) -> OnnxNetwork:
-        return OnnxNetwork(self.path, self.tensor_names)  # a session cannot be copied
+        return OnnxNetwork(self.path, self.tensor_names)  # a session of ONNX Runtime cannot be copied
 
 
 def load_onnx_network(teacher: SingleTeacher) -> ExternalNetwork:
-    """The network of a teacher with ``onnx``.
+    """Load the network of a teacher with ``onnx``; its input layout is found from the shape of its input.
 
     Raises:
-        UserError: See ``OnnxNetwork``.
+        UserError: See ``OnnxNetwork``; or the class names in the file are not valid.
     """
     assert teacher.onnx is not None
     network = OnnxNetwork(teacher.onnx, teacher.substages)
     input_layout: InputLayout = "frames" if len(network.input_shape) == 4 else "clip"
     if len(network.input_shape) == 5 and network.input_shape[1] != 3 and network.input_shape[2] == 3:
         input_layout = "frames-first"
-    taps = tuple(f"taps.{place}" for place in range(len(teacher.substages)))
+    taps = tuple(f"taps.{index}" for index in range(len(teacher.substages)))
     return ExternalNetwork(network, AdapterSpec(taps, input_layout), _read_class_names(teacher.onnx))
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
-    """The class names that a file of skd-edge carries."""
+    """The class names that skd-edge stores in exported files; empty for other files."""
     text = {p.key: p.value for p in read_onnx(path).metadata_props}.get(_CLASS_NAMES_KEY, "[]")
     try:
         names = json.loads(text)
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"teacher.onnx {path}: its class names ({_CLASS_NAMES_KEY}) are no list of names: {text[:80]}")
+        raise UserError(
+            f"teacher.onnx {path}: its metadata {_CLASS_NAMES_KEY} must be a JSON list of class names, not: {text[:80]}"
+        )
     return tuple(names)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read and check an ONNX file, its tensors included; not to be changed, it is read once.
+    """Read and check an ONNX file with its tensors. The result is cached, so callers must not change it.
 
     Raises:
-        UserError: It is no ONNX file, is not well formed, uses operators of others, or is too large.
+        UserError: The file is not an ONNX file, is malformed, uses custom operators, or is too large.
     """
     try:
         changed = path.stat().st_mtime_ns
@@ -135,27 +134,27 @@ def _read_and_check(path: Path, changed: int) -> onnx.ModelProto:
     try:
         bare = onnx.load(str(path), load_external_data=False)
         _check_operator_domains(bare, path)
-        onnx.checker.check_model(str(path))  # by name: it also looks at what lies beside the file
+        onnx.checker.check_model(str(path))  # by path, so that it also checks the files of tensors
         model = onnx.load(str(path))
         size = model.ByteSize()
     except UserError:
         raise
-    except Exception as error:  # protobuf's and the checker's own
-        raise UserError(
-            f"teacher.onnx {path} is no ONNX file that can be used: {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # protobuf and the checker raise their own classes
+        raise UserError(f"teacher.onnx {path} is not a valid ONNX file: {str(error).splitlines()[0]}") from error
     if not model.graph.output or size > _MAX_GRAPH_BYTES:
-        raise UserError(f"teacher.onnx {path} has no output, or more than 2 GiB; give a smaller file")
+        raise UserError(
+            f"teacher.onnx {path} has no output, or is larger than 2 GiB; give a smaller file with the logits as output"
+        )
     return model
 
 
 def onnx_fingerprint(path: Path) -> str:
-    """Names an ONNX file and the files of tensors beside it, byte by byte.
+    """Hash of an ONNX file and of the files of tensors beside it.
 
     Raises:
         UserError: See ``read_onnx``.
     """
-    read_onnx(path)  # has refused tensors outside the folder
+    read_onnx(path)  # refuses tensors outside the folder
     bare = onnx.load(str(path), load_external_data=False)
     beside = {
         entry.value
@@ -175,8 +174,8 @@ def _check_operator_domains(model: onnx.ModelProto, path: Path) -> None:
     if strange:
         names = ", ".join(f"{domain}.{name}" for domain, name in sorted(strange)[:5])
         raise UserError(
-            f"teacher.onnx {path} needs operators that are neither ONNX's nor ONNX Runtime's ({names}); "
-            "no library of custom operators is loaded: export it without them"
+            f"teacher.onnx {path} needs operators that are neither of ONNX nor of ONNX Runtime ({names}); libraries of "
+            "custom operators are not loaded, so export the network without them"
         )
 
 
@@ -189,14 +188,14 @@ def _iter_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _add_graph_outputs(model: onnx.ModelProto, inner: tuple[str, ...], path: Path) -> None:
-    """Make tensors inside the graph outputs of it."""
+    """Add tensors inside the graph to its outputs."""
     known = [name for node in model.graph.node for name in node.output if name]
     outputs = {output.name for output in model.graph.output}
     for name in inner:
         if name not in known:
             near = difflib.get_close_matches(name, known, 8, 0.0)
             raise UserError(
-                f"teacher.substages names {name!r}, which is no tensor of {path}; there are: "
+                f"teacher.substages names {name!r}, which is not a tensor of {path}; choose from: "
                 f"{', '.join(near)}{' ...' if len(known) > 8 else ''}"
             )
         if name not in outputs:
@@ -211,5 +210,5 @@ def _make_session(file: bytes, path: Path) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes
-        raise UserError(f"teacher.onnx {path}: ONNX Runtime cannot run it: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # onnxruntime raises its own classes
+        raise UserError(f"teacher.onnx {path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error

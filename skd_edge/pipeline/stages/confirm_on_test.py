@@ -1,58 +1,94 @@
-"""The chosen file meets the test clips, once, beside teacher and controls."""
+"""The chosen file is scored on the test clips, once, beside teacher and controls."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from skd_bench.files import sha256_file
-from skd_bench.inference.reject_option import RejectOption, choose_threshold
 from skd_bench.metrics.accuracy import AccuracyMetrics
 from skd_bench.stats import paired_difference
-from skd_edge.evaluation.evaluator import CandidateResult
-from skd_edge.pipeline.results import Bools, Json, RunResult
-from skd_edge.report import builder as build
+from skd_edge.data.store.clip_store import ClipSplit
+from skd_edge.evaluation.file_scorer import CandidateResult
+from skd_edge.labels.dataset import TrainingData
+from skd_edge.pipeline.context import RunContext
+from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCascade
+from skd_edge.pipeline.stages.evaluate import export_control
+from skd_edge.report import builder
+from skd_edge.schedule.candidates import Candidate
+from skd_edge.schedule.selection import Decision
 from skd_edge.test_set_ledger import record_test_access
 
+Bools = NDArray[np.bool_]
+Json = dict[str, Any]
+_CONTROLS = (("alone", "student alone, weak labels"), ("kd", "student with plain KD"))
 
-def compute_reject_option(run_result: RunResult, candidate_result: CandidateResult) -> RejectOption | None:
-    """The threshold below which a file keeps silent, set on the validation clips; None where none was asked for.
 
-    It is 1 where not even the surest answers are right as often as ``choice.reject`` asks.
+@dataclass(frozen=True)
+class TestClips:
+    """The test clips, opened for one decision; only `open_test_set` makes it.
+
+    Attributes:
+        clips: the clips.
+        chosen: the candidate that they confirm.
+        result: its measured file.
+        access_count: how many different files these clips have scored on this machine so far.
     """
-    wanted, val = run_result.recipe.choice.reject, run_result.training_data.clips.val
-    if wanted is None:
-        return None
-    logits = run_result.evaluator.compute_logits(candidate_result.path, val, candidate_result.runtime)
-    chosen = choose_threshold(logits, val.labels, wanted.accuracy, val.groups.tolist())
+
+    clips: ClipSplit
+    chosen: Candidate
+    result: CandidateResult
+    access_count: int
+
+
+def open_test_set(
+    ctx: RunContext, data: TrainingData, evaluated: EvaluatedCandidates, decision: Decision
+) -> TestClips | None:
+    """Open the test clips for what was decided; it is counted in the ledger of this machine. None: nothing was chosen."""
+    chosen = evaluated.find(decision.chosen)
     if chosen is None:
-        return RejectOption(1.0, wanted.background)
-    return RejectOption(chosen[0], wanted.background)
-
-
-def evaluate_on_test(run_result: RunResult) -> Json | None:
-    """Score the chosen file once on the untouched test clips, beside teacher and controls; note the look.
-
-    All of them run on the chosen one's runtime.
-    """
-    if run_result.chosen_candidate is None:
         return None
-    chosen, test = run_result.candidate_results[run_result.chosen_candidate], run_result.training_data.clips.test
-    run_result.evaluator.chosen_candidate = run_result.chosen_candidate.name
-    file = sha256_file(chosen.path) + (f" on {chosen.runtime}" if chosen.runtime != "ort" else "")
-    access_count = record_test_access(test.hash, run=run_result.run.folder.absolute(), artefact=file)
-    files = {"teacher (FP32 file)": run_result.teacher_result.path} if run_result.teacher_result else {}
-    for role, name in (("alone", "student alone, weak labels"), ("kd", "student with plain KD")):
-        for control in run_result.job_results:
-            if control.job.spec.role == role and control.job.spec.learner.name == run_result.chosen_candidate.student:
-                network = run_result.executor.load_network(control.job)
-                exported = run_result.evaluator.export_trained(network, control.job.hash, ("fp32",))
-                files[f"{name} (FP32 file)"] = exported["fp32"]
-    files[f"skd-edge: {run_result.chosen_candidate.name}"] = chosen.path
-    scored = {name: run_result.evaluator.score_file(path, test, chosen.runtime) for name, path in files.items()}
-    accuracy, correct = scored[f"skd-edge: {run_result.chosen_candidate.name}"]
-    rows = [_build_test_row(name, *each, correct, test.groups.tolist()) for name, each in scored.items()]
-    run_result.run.record_event(
-        "confirmed", name=run_result.chosen_candidate.name, test_accuracy=accuracy.top1.value, looks=access_count
-    )
-    return build.build_test_report(accuracy, rows, access_count, test.hash)
+    result = evaluated.results[chosen]
+    file = sha256_file(result.path) + (f" on {result.runtime}" if result.runtime != "ort" else "")
+    count = record_test_access(data.clips.test.hash, run=ctx.run.folder.absolute(), artefact=file)
+    return TestClips(data.clips.test.unseal(), chosen, result, count)
+
+
+def confirm_on_test(
+    ctx: RunContext,
+    data: TrainingData,
+    trained: TrainedCascade,
+    evaluated: EvaluatedCandidates,
+    test: TestClips | None,
+) -> TestResult | None:
+    """Score the chosen file on the test clips, beside teacher and controls, all on the chosen one's runtime."""
+    if test is None:
+        return None
+    files = _files_to_compare(ctx, data, trained, evaluated, test.chosen)
+    files[f"skd-edge: {test.chosen.name}"] = test.result.path
+    scored = {name: ctx.scorer.score_file(path, test.clips, test.result.runtime) for name, path in files.items()}
+    accuracy, correct = scored[f"skd-edge: {test.chosen.name}"]
+    rows = [_build_test_row(name, *each, correct, test.clips.groups.tolist()) for name, each in scored.items()]
+    ctx.run.record_event("confirmed", name=test.chosen.name, test_accuracy=accuracy.top1.value, looks=test.access_count)
+    report = builder.build_test_report(accuracy, rows, test.access_count, test.clips.hash)
+    logits = ctx.scorer.compute_logits(test.result.path, test.clips, test.result.runtime)
+    return TestResult(report, logits, test.clips.labels)
+
+
+def _files_to_compare(
+    ctx: RunContext, data: TrainingData, trained: TrainedCascade, evaluated: EvaluatedCandidates, chosen: Candidate
+) -> dict[str, Path]:
+    """FP32 files of the teacher and of the chosen student's controls, by the name of their row."""
+    files = {"teacher (FP32 file)": evaluated.teacher.path} if evaluated.teacher else {}
+    for role, name in _CONTROLS:
+        for control in trained.job_results:
+            if control.job.spec.role == role and control.job.spec.learner.name == chosen.student:
+                files[f"{name} (FP32 file)"] = export_control(ctx, data, trained, control)
+    return files
 
 
 def _build_test_row(name: str, accuracy: AccuracyMetrics, right: Bools, chosen_right: Bools, groups: list[int]) -> Json:

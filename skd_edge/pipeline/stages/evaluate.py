@@ -4,88 +4,119 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skd_bench.benchmark.latency import LatencyTarget
-from skd_edge.evaluation.evaluator import CandidateEvaluator, CandidateResult
-from skd_edge.evaluation.qat import fine_tune_int8, is_int8_out_of_bounds
-from skd_edge.execution.local_executor import JobResult, LocalExecutor
-from skd_edge.pipeline.console import RunConsole
-from skd_edge.pipeline.stages.benchmark_untrained import (
-    median_ms,
-)
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_edge.evaluation.candidate_exporter import CalibrationClips, TrainedExporter
+from skd_edge.evaluation.file_scorer import CandidateResult
+from skd_edge.evaluation.qat import describe_qat, fine_tune_int8, is_int8_out_of_bounds
+from skd_edge.execution.local_executor import JobResult
+from skd_edge.labels.dataset import TrainingData
+from skd_edge.models.builder import AnyNetwork
+from skd_edge.pipeline.context import RunContext
+from skd_edge.pipeline.results import EvaluatedCandidates, TrainedCascade, UntrainedBenchmark
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run
-from skd_edge.schedule.candidates import (
-    Candidate,
-    Deployment,
-    list_candidates,
-    teacher_deployment,
-)
+from skd_edge.schedule.candidates import Deployment, list_candidates, median_ms, teacher_deployment
+from skd_export.exporter import INT8
+
+CascadePath = tuple[str, ...]
 
 
-def evaluate_candidates(
-    recipe: Recipe,
-    run: Run,
-    evaluator: CandidateEvaluator,
-    executor: LocalExecutor,
-    job_results: list[JobResult],
-    teacher_exportable: bool,
-    console: RunConsole,
-) -> tuple[dict[Candidate, CandidateResult], CandidateResult | None]:
-    """Export every trained student, measure all files side by side, score each; and the teacher's, where it has one."""
-    roles = ("student", "teacher") if teacher_exportable else ("student",)
-    results_by_path = {f.job.spec.path: f for f in job_results if f.job.spec.role in roles}
-    exportable_candidates = [
-        c for c in list_candidates(recipe) if c.path in results_by_path and c.deployment_key not in evaluator.unrunnable
+def evaluate(
+    ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData, trained: TrainedCascade
+) -> EvaluatedCandidates:
+    """Export every trained student, measure all files side by side, score each; and the teacher's, where it has one.
+
+    Raises:
+        UserError: A network cannot be exported, or the device cannot measure.
+    """
+    recipe = benchmark.recipe
+    roles = ("student", "teacher") if benchmark.teacher_exported else ("student",)
+    results_by_path = {f.job.spec.path: f for f in trained.job_results if f.job.spec.role in roles}
+    candidates = [
+        c for c in list_candidates(recipe) if c.path in results_by_path and c.deployment_key not in benchmark.unrunnable
     ]
-    networks = {path: executor.load_network(f.job) for path, f in results_by_path.items()}
-    files_by_path: dict[tuple[str, ...], dict[Deployment, Path]] = {}
-    with console.progress_bar("exporting and measuring the trained files") as bar:
+    networks = {path: trained.executor.load_network(f.job) for path, f in results_by_path.items()}
+    calibration = CalibrationClips(recipe, data)
+    exports = _Exports(ctx, recipe, TrainedExporter(ctx.exporter, ctx.scorer, calibration), trained)
+    files: dict[CascadePath, dict[Deployment, Path]] = {}
+    with ctx.console.progress_bar("exporting and measuring the trained files") as bar:
         for number, (path, network) in enumerate(networks.items()):
             bar.update(number, len(networks))
-            precisions = recipe.export.precisions if len(path) > 1 else ("fp32",)
-            exported = evaluator.export_trained(network, results_by_path[path].job.hash, precisions)
-            if (
-                recipe.export.qat_epochs
-                and len(path) > 1
-                and "int8" in exported
-                and is_int8_out_of_bounds(exported["int8"])
-            ):
-                exported["int8"] = fine_tune_int8(
-                    evaluator, executor, results_by_path[path].job, network, exported["int8"]
-                )
-            for precision, file in exported.items():
-                run.record_event(
-                    "artefact",
-                    name=">".join(path),
-                    precision=precision,
-                    job=results_by_path[path].job.hash,
-                    bytes=file.stat().st_size,
-                )
-            deployments = (
-                [c.deployment for c in exportable_candidates if c.path == path]
-                if len(path) > 1
-                else [teacher_deployment(recipe)]
-            )
-            files_by_path[path] = {deployment: exported[deployment.precision] for deployment in deployments}
+            exported = exports.export(results_by_path[path], network)
+            deployments = [c.deployment for c in candidates if c.path == path]
+            if len(path) == 1:  # the teacher, to compare with
+                deployments = [teacher_deployment(recipe)]
+            files[path] = {deployment: exported[deployment.precision] for deployment in deployments}
         targets = [
-            LatencyTarget(f"{'>'.join(p)} {deployment.name}", file, deployment.runtime)
-            for p, deployments in files_by_path.items()
-            for deployment, file in deployments.items()
+            LatencyTarget(_target_name(path, deployment), file, deployment.runtime)
+            for path, files_by_deployment in files.items()
+            for deployment, file in files_by_deployment.items()
         ]
-        latency = evaluator.measure_latency(targets, bar.update)
-    results: dict[tuple[tuple[str, ...], Deployment], CandidateResult] = {}
+        latency = ctx.device.measure_latency(targets, bar.update)
+    results = _score_files(ctx, data, networks, files, latency)
+    teacher = results.get(((recipe.teacher.name,), teacher_deployment(recipe)))
+    return EvaluatedCandidates({c: results[c.path, c.deployment] for c in candidates}, teacher, tuple(exports.warnings))
+
+
+def export_control(ctx: RunContext, data: TrainingData, trained: TrainedCascade, control: JobResult) -> Path:
+    """The FP32 file of a control (a student without the method), which the test table compares with."""
+    exporter = TrainedExporter(ctx.exporter, ctx.scorer, CalibrationClips(ctx.recipe, data))
+    return exporter.export(trained.executor.load_network(control.job), control.job.hash, ("fp32",))["fp32"]
+
+
+class _Exports:
+    """Exports the networks of a run one by one, and collects what the report must say about the files."""
+
+    def __init__(self, ctx: RunContext, recipe: Recipe, exporter: TrainedExporter, trained: TrainedCascade) -> None:
+        self.ctx, self.recipe, self.exporter, self.trained = ctx, recipe, exporter, trained
+        self.warnings: list[str] = []
+
+    def export(self, result: JobResult, network: AnyNetwork) -> dict[str, Path]:
+        """The files of one network by precision; INT8 by quantisation-aware training where it is out of bounds."""
+        path, job = result.job.spec.path, result.job
+        precisions = self.recipe.export.precisions if len(path) > 1 else ("fp32",)
+        if {*INT8} & {*precisions}:
+            self._warn_single_class()
+        exported = self.exporter.export(network, job.hash, precisions)
+        epochs = self.recipe.export.qat_epochs
+        if epochs and len(path) > 1 and "int8" in exported and is_int8_out_of_bounds(exported["int8"]):
+            self.ctx.console.log(describe_qat(job, exported["int8"], epochs))
+            exported["int8"], warning = fine_tune_int8(
+                self.exporter, self.trained.executor, job, network, exported["int8"]
+            )
+            self.warnings.append(warning)
+        for precision, file in exported.items():
+            size = file.stat().st_size
+            self.ctx.run.record_event("artefact", name=">".join(path), precision=precision, job=job.hash, bytes=size)
+        return exported
+
+    def _warn_single_class(self) -> None:
+        text = self.exporter.calibration.single_class_warning()
+        if text is not None and text not in self.warnings:
+            self.warnings.append(text)
+            self.ctx.console.log(f"warning: {text}")
+
+
+def _score_files(
+    ctx: RunContext,
+    data: TrainingData,
+    networks: dict[CascadePath, AnyNetwork],
+    files: dict[CascadePath, dict[Deployment, Path]],
+    latency: dict[str, LatencyResult],
+) -> dict[tuple[CascadePath, Deployment], CandidateResult]:
+    results: dict[tuple[CascadePath, Deployment], CandidateResult] = {}
     for path, network in networks.items():
-        target_names = {deployment: f"{'>'.join(path)} {deployment.name}" for deployment in files_by_path[path]}
-        for deployment, result in evaluator.evaluate_network(
-            network, files_by_path[path], {f: latency[name] for f, name in target_names.items()}
-        ).items():
+        by_deployment = {deployment: latency[_target_name(path, deployment)] for deployment in files[path]}
+        scored = ctx.scorer.evaluate_network(network, files[path], by_deployment, data.clips.val)
+        for deployment, result in scored.items():
             results[path, deployment] = result
-            run.record_event(
+            ctx.run.record_event(
                 "measured",
-                name=target_names[deployment],
+                name=_target_name(path, deployment),
                 accuracy=result.accuracy.top1.value,
                 p50_ms=median_ms(result.latency),
             )
-    return {c: results[c.path, c.deployment] for c in exportable_candidates}, results.get(
-        ((recipe.teacher.name,), teacher_deployment(recipe))
-    )
+    return results
+
+
+def _target_name(path: CascadePath, deployment: Deployment) -> str:
+    return f"{'>'.join(path)} {deployment.name}"

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from skd_edge.labels.audit.label_report import describe_annotators
 from skd_edge.labels.dataset import TrainingData, load_training_data
-from skd_edge.pipeline.console import RunConsole
+from skd_edge.pipeline.context import RunContext
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run
 
 
-def prepare_data(recipe: Recipe, run: Run, console: RunConsole) -> TrainingData:
-    """The clips, decoded once, and the labels that training may see."""
+def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
+    """The clips, decoded once, and the labels that training may see.
+
+    Raises:
+        UserError: The data cannot be listed or decoded, or its labels cannot be read.
+    """
+    run, console = ctx.run, ctx.console
     with (
         console.progress_bar("rendering the generated clips") as rendering,
         console.progress_bar("decoding clips") as decoding,
-        console.progress_bar("asking the voting models") as annotating,
+        console.progress_bar("annotating with models") as annotating,
     ):
         training_data = load_training_data(
             recipe,

@@ -1,72 +1,85 @@
-"""The report of a run is written, and what its first lines say."""
+"""The report of a run: its parts, its notes, and what its first line says."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from skd_bench.device.info import device_id
 from skd_bench.files import write_json
-from skd_bench.metrics.accuracy import softmax
 from skd_edge.labels.audit.label_report import build_label_report
 from skd_edge.labels.class_hierarchy import collapse_confusion
-from skd_edge.pipeline.results import Json, RunResult
-from skd_edge.pipeline.stages.bundle import write_run_bundle
-from skd_edge.pipeline.stages.confirm_on_test import compute_reject_option, evaluate_on_test
+from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
+from skd_edge.labels.dataset import TrainingData
+from skd_edge.pipeline.context import RunContext
+from skd_edge.pipeline.results import RunResult
+from skd_edge.pipeline.stages.reject_threshold import format_reject_note
+from skd_edge.recipe.labels import NoiseSettings
 from skd_edge.recipe.loader import resolved_yaml
-from skd_edge.report import builder as build
+from skd_edge.recipe.schema import Recipe
+from skd_edge.report import builder
+from skd_edge.report.html import render_run
 from skd_edge.schedule.candidates import TEACHER_KEY, Candidate, list_candidates, teacher_deployment
 
+Json = dict[str, Any]
 
-def finalise_run(run_result: RunResult, seconds: float) -> Json:
-    """Confirm, bundle, and gather the result object (``report.json``)."""
-    device_info, recipe = run_result.evaluator.device.device_info, run_result.recipe
-    test = evaluate_on_test(run_result)
-    if run_result.chosen_candidate is not None:
-        write_run_bundle(run_result, test, device_info)
-    else:  # one of an earlier choice breaks the rule that holds now
-        shutil.rmtree(run_result.run.folder / "bundle", ignore_errors=True)
-    teacher_job = next((f.job for f in run_result.job_results if f.job.spec.role == "teacher"), None)
-    pseudo_labels = run_result.executor.pseudo_labels(teacher_job) if teacher_job and recipe.labels.optimise else None
-    rows = [_build_candidate_row(run_result, c) for c in list_candidates(recipe)]
-    samples = {c.name: build.thin_samples(w.latency) for c, w in run_result.candidate_results.items()}
-    accuracy = max((w.accuracy.top1.value for w in run_result.candidate_results.values()), default=0.5)
-    report = build.build_run_header(recipe, seconds) | {
-        "headline": format_headline(run_result),
-        "chosen": _find_chosen_row(run_result, rows),
+
+def write_report(ctx: RunContext, result: RunResult) -> Path:
+    """Write ``report.json``, ``latency.json``, and the pages made of them; returns the HTML page."""
+    latency = {c.name: w.latency.samples_ms for c, w in result.evaluated.results.items()}
+    write_json(ctx.run.folder / "latency.json", latency)
+    write_json(ctx.run.folder / "report.json", build_report(ctx, result))
+    render_run(ctx.run.folder)
+    page = ctx.run.folder / "report.html"
+    ctx.console.log(f"report: {page}")
+    return page
+
+
+def build_report(ctx: RunContext, result: RunResult) -> Json:
+    """The object of ``report.json``; `skd_edge.report.schema` describes its fields."""
+    recipe, data, evaluated = result.benchmark.recipe, result.data, result.evaluated
+    device_info = ctx.device.device_info
+    rows = [_build_candidate_row(result, c) for c in list_candidates(recipe)]
+    accuracy = max((w.accuracy.top1.value for w in evaluated.results.values()), default=0.5)
+    test, budget_ms = result.test.report if result.test else None, result.benchmark.budget_ms
+    groups = data.clips.val.groups
+    return builder.build_run_header(recipe, ctx.seconds) | {
+        "headline": _format_headline(result),
+        "chosen": _find_chosen_row(result, rows),
         "candidates": rows,
-        "budget": {"text": recipe.choice.budget, "ms": run_result.budget_ms} if run_result.budget_ms else None,
-        "baselines": [_build_teacher_row(run_result)] if run_result.teacher_result else [],
-        "jobs": build.build_job_rows(
-            run_result.job_results, run_result.training_data.clips.val.groups, run_result.untrained_reasons
-        ),
-        "labels": build_label_report(pseudo_labels, run_result.training_data),
-        "data": build.build_data_report(run_result.training_data),
+        "budget": {"text": recipe.choice.budget, "ms": budget_ms} if budget_ms else None,
+        "baselines": [_build_teacher_row(result)] if evaluated.teacher else [],
+        "jobs": builder.build_job_rows(result.trained.job_results, groups, result.untrained_reasons),
+        "labels": build_label_report(_find_pseudo_labels(recipe, result), data),
+        "data": builder.build_data_report(data),
         "test": test,
-        "resolution": build.build_resolution(len(run_result.training_data.clips.val), accuracy),
-        "latency_samples": samples,
+        "resolution": builder.build_resolution(len(data.clips.val), accuracy),
+        "latency_samples": {c.name: builder.thin_samples(w.latency) for c, w in evaluated.results.items()},
         "device": device_info | {"id": device_id(device_info)},
-        "notes": build_report_notes(run_result)
-        + build_parent_class_notes(test, run_result.training_data.clips.classes),
+        "notes": _build_notes(ctx, result) + _build_parent_class_notes(test, data.clips.classes),
         "recipe": resolved_yaml(recipe),
     }
-    write_json(
-        run_result.run.folder / "latency.json",
-        {c.name: w.latency.samples_ms for c, w in run_result.candidate_results.items()},
-    )
-    return report
 
 
-def format_headline(run_result: RunResult) -> str:
+def _find_pseudo_labels(recipe: Recipe, result: RunResult) -> PseudoLabels | None:
+    """The pseudo-labels that the teacher's last job allows; None where training used the weak labels."""
+    teacher_job = next((f.job for f in result.trained.job_results if f.job.spec.role == "teacher"), None)
+    if teacher_job is None or not recipe.labels.optimise:
+        return None
+    return result.trained.executor.pseudo_labels(teacher_job)
+
+
+def _format_headline(result: RunResult) -> str:
     """What to ship and why, in one sentence."""
-    chosen = run_result.chosen_candidate
+    chosen, teacher = result.chosen, result.evaluated.teacher
     if chosen is None:
-        return f"Nothing to ship: {run_result.decision.why}."
-    w = run_result.candidate_results[chosen]
+        return f"Nothing to ship: {result.decision.why}."
+    w = result.evaluated.results[chosen]
     p50, top1 = w.latency.p50, w.accuracy.top1
-    teacher_p50 = run_result.teacher_result.latency.p50 if run_result.teacher_result else None
+    teacher_p50 = teacher.latency.p50 if teacher else None
     faster = f", {teacher_p50.value / p50.value:.1f} x as fast as the teacher" if p50 and teacher_p50 else ""
-    where = f" on {chosen.deployment.runtime}" if len(run_result.recipe.bench.runtime) > 1 else ""
+    where = f" on {chosen.deployment.runtime}" if len(result.benchmark.recipe.bench.runtime) > 1 else ""
     return (
         f"Ship {chosen.student} in {chosen.deployment.precision.upper()}{where}, trained by {' > '.join(chosen.path)}: "
         f"{top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms"
@@ -74,127 +87,109 @@ def format_headline(run_result: RunResult) -> str:
     )
 
 
-def build_report_notes(run_result: RunResult) -> list[str]:
+# ------------------------------------------------------------------------------------------ notes
+def _build_notes(ctx: RunContext, result: RunResult) -> list[str]:
     """What a reader must know to read the numbers right."""
-    bench = run_result.recipe.bench
-    notes = [
-        "Accuracies are of the exported files, one view a clip, on the trusted validation clips.",
-        f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes "
-        f"of {bench.queries} queries each, candidates interleaved.",
-        "Validation picked each job's epoch as well as the candidate, so validation accuracies are a little "
-        "optimistic; the test table is not.",
-    ]
-    if not run_result.evaluator.device.is_local:
-        notes.append(
-            f"Milliseconds are of {run_result.evaluator.device.name}, whose card this report shows; accuracies of the same "
-            "files were computed on the machine that trained."
-        )
-    if len(bench.runtime) > 1:
-        notes.append(
-            f"Every file was weighed and scored on {' and '.join(bench.runtime)}: an accuracy is of a file on a "
-            f"runtime. The teacher's milliseconds are of {bench.runtime[0]}; the test table runs every file on the "
-            "runtime of the chosen one."
-        )
-    notes += run_result.evaluator.warnings
-    if run_result.teacher_result is None:
+    recipe, evaluated = result.benchmark.recipe, result.evaluated
+    notes = [*_build_measurement_notes(ctx, recipe), *evaluated.warnings, *result.bundle.warnings]
+    if evaluated.teacher is None:
         notes.append("The teacher could not be exported, so it is neither measured nor on the test table.")
-    noise, injected_noise_rate = run_result.recipe.labels.noise, run_result.training_data.injected_noise_rate
-    if noise.kind == "voters":
+    notes += _build_label_notes(recipe.labels.noise, recipe, result.data)
+    if result.chosen is not None:
+        chosen = evaluated.results[result.chosen]
+        if text := format_reject_note(ctx.scorer, result.data, chosen, result.test):
+            notes.append(text)
+    if result.data.unlabelled_count:
         notes.append(
-            f"The recipe simulated {noise.voters} voters, the average one wrong in {noise.rate:.0%} of his votes and "
-            f"leaving out {noise.abstain:.0%} of the clips (seed {run_result.recipe.seed}); {injected_noise_rate:.0%} of the "
-            f"labels that they agree on ({run_result.recipe.labels.aggregate}) are wrong."
-        )
-    elif injected_noise_rate is not None:
-        notes.append(
-            f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {run_result.recipe.seed}."
-        )
-    if run_result.training_data.trusted is not None:
-        notes.append(
-            f"{run_result.training_data.trusted.sum()} training labels were checked by a person and stayed as they are "
-            "(labels.trusted)."
-        )
-    if text := format_reject_note(run_result):
-        notes.append(text)
-    if run_result.training_data.unlabelled_count:
-        notes.append(
-            f"{run_result.training_data.unlabelled_count} of {len(run_result.training_data.weak_labels)} training clips have no label; they take "
+            f"{result.data.unlabelled_count} of {len(result.data.weak_labels)} training clips have no label; they take "
             "part through the teacher and pseudo-labels, and count as not right before optimisation."
         )
-    if unsteady := [c.name for c, w in run_result.candidate_results.items() if not w.latency.steady]:
+    if unsteady := [c.name for c, w in evaluated.results.items() if not w.latency.steady]:
         notes.append(
             f"Latency did not settle within 10 % during warm-up for: {', '.join(unsteady)}; the machine was busy."
         )
     return notes
 
 
-def build_parent_class_notes(test: Json | None, classes: Sequence[str]) -> list[str]:
+def _build_measurement_notes(ctx: RunContext, recipe: Recipe) -> list[str]:
+    bench = recipe.bench
+    notes = [
+        "Accuracies are of the exported files, one view a clip, on the validation clips.",
+        f"Latency: single-stream, batch 1, network only, {bench.threads} thread(s), {bench.processes} fresh processes "
+        f"of {bench.queries} queries each, candidates interleaved.",
+        "Validation picked each job's epoch as well as the candidate, so validation accuracies are a little "
+        "optimistic; the test table is not.",
+    ]
+    if not ctx.device.is_local:
+        notes.append(
+            f"Milliseconds are of {ctx.device.name}, whose device info this report shows; accuracies of the same "
+            "files were computed on the machine that trained."
+        )
+    if len(bench.runtime) > 1:
+        notes.append(
+            f"Every file was measured and scored on {' and '.join(bench.runtime)}: an accuracy is of a file on a "
+            f"runtime. The teacher's milliseconds are of {bench.runtime[0]}; the test table runs every file on the "
+            "runtime of the chosen one."
+        )
+    return notes
+
+
+def _build_label_notes(noise: NoiseSettings, recipe: Recipe, data: TrainingData) -> list[str]:
+    notes, injected = [], data.injected_noise_rate
+    if noise.kind == "voters":
+        notes.append(
+            f"The recipe simulated {noise.voters} annotators, the average one wrong in {noise.rate:.0%} of their votes "
+            f"and leaving out {noise.abstain:.0%} of the clips (seed {recipe.seed}); {injected:.0%} of the labels that "
+            f"they agree on ({recipe.labels.aggregate}) are wrong."
+        )
+    elif injected is not None:
+        notes.append(
+            f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}."
+        )
+    if data.trusted is not None:
+        notes.append(
+            f"{data.trusted.sum()} training labels were checked by a person and stayed as they are (labels.trusted)."
+        )
+    return notes
+
+
+def _build_parent_class_notes(test: Json | None, classes: Sequence[str]) -> list[str]:
     """Where class names are ``parent/child``: how often the chosen file names the right parent, with its support."""
-    parent_scores = collapse_confusion(test["confusion"], classes) if test and test.get("confusion") else None
-    if parent_scores is None:
+    parents = collapse_confusion(test["confusion"], classes) if test and test.get("confusion") else None
+    if parents is None:
         return []
-    support = ", ".join(
-        f"{name} {count}" for name, count in zip(parent_scores.classes, parent_scores.support, strict=True)
-    )
+    support = ", ".join(f"{name} {count}" for name, count in zip(parents.classes, parents.support, strict=True))
     return [
-        f"At the level of parents ({support} test clips) the chosen file is right on {parent_scores.accuracy:.1%} of the test "
+        f"At the level of parents ({support} test clips) the chosen file is right on {parents.accuracy:.1%} of the test "
         "clips."
     ]
 
 
-def format_reject_note(run_result: RunResult) -> str | None:
-    """What the reject threshold of the chosen file does, on validation and on the test clips, in words."""
-    if (
-        run_result.chosen_candidate is None
-        or (reject := compute_reject_option(run_result, run_result.candidate_results[run_result.chosen_candidate]))
-        is None
-    ):
-        return None
-    chosen, words = run_result.candidate_results[run_result.chosen_candidate], []
-    for name, clips in (
-        ("validation", run_result.training_data.clips.val),
-        ("test", run_result.training_data.clips.test),
-    ):
-        probabilities = softmax(run_result.evaluator.compute_logits(chosen.path, clips, chosen.runtime))
-        answered = probabilities.max(axis=1) >= reject.threshold
-        right = (probabilities.argmax(axis=1) == clips.labels)[answered]
-        words.append(
-            f"{answered.mean():.1%} of the {name} clips" + (f" ({right.mean():.1%} right)" if len(right) else "")
-        )
-    replacement = f"called {reject.background!r}" if reject.background else "left unsure"
-    return (
-        f"Below a confidence of {reject.threshold:.3f} a clip is {replacement} (choice.reject, set on validation): the "
-        f"chosen file answers {' and '.join(words)}. The accuracies above count every answer."
-    )
-
-
-def _build_candidate_row(run_result: RunResult, c: Candidate) -> Json:
-    candidate_result, job_result = run_result.candidate_results.get(c), run_result.find_job_result(c.path)
-    reason = run_result.decision.reasons.get(c.name) or run_result.evaluator.unrunnable.get(c.deployment_key)
-    reason = reason or run_result.dropped.get(c.student) or run_result.pruned.get(c.path, "")
-    return build.build_candidate_row(
+# ------------------------------------------------------------------------------------------ rows
+def _build_candidate_row(result: RunResult, c: Candidate) -> Json:
+    job, benchmark = result.trained.find(c.path), result.benchmark
+    reason = result.decision.reasons.get(c.name) or benchmark.unrunnable.get(c.deployment_key)
+    reason = reason or benchmark.dropped.get(c.student) or result.trained.pruned.get(c.path, "")
+    return builder.build_candidate_row(
         c,
-        candidate_result,
-        run_result.untrained_latency.get(c.deployment_key),
-        run_result.decision,
+        result.evaluated.results.get(c),
+        benchmark.latency.get(c.deployment_key),
+        result.decision,
         reason,
-        job_result.job.hash if job_result else None,
+        job.job.hash if job else None,
     )
 
 
-def _build_teacher_row(run_result: RunResult) -> Json:
-    name = run_result.recipe.teacher.name
-    candidate = Candidate((name,), name, teacher_deployment(run_result.recipe), name)
-    return build.build_candidate_row(
-        candidate,
-        run_result.teacher_result,
-        run_result.untrained_latency[TEACHER_KEY],
-        run_result.decision,
-        "the teacher, to compare",
-        None,
-    ) | {"name": TEACHER_KEY}
+def _build_teacher_row(result: RunResult) -> Json:
+    recipe = result.benchmark.recipe
+    name, latency = recipe.teacher.name, result.benchmark.latency[TEACHER_KEY]
+    candidate = Candidate((name,), name, teacher_deployment(recipe), name)
+    row = builder.build_candidate_row(
+        candidate, result.evaluated.teacher, latency, result.decision, "the teacher, to compare", None
+    )
+    return row | {"name": TEACHER_KEY}
 
 
-def _find_chosen_row(run_result: RunResult, rows: list[Json]) -> Json | None:
+def _find_chosen_row(result: RunResult, rows: list[Json]) -> Json | None:
     row = next((r for r in rows if r["chosen"]), None)
-    return None if row is None else row | {"why": run_result.decision.why}
+    return None if row is None else row | {"why": result.decision.why}

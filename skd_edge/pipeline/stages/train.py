@@ -2,67 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from contextlib import closing
 
 from skd_bench.errors import UserError
-from skd_edge.execution.job_graph import TrainingJob
+from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of
 from skd_edge.execution.local_executor import JobResult, LocalExecutor, OutOfMemory, check_teacher_floor
+from skd_edge.labels.dataset import TrainingData
 from skd_edge.pipeline.console import JobProgress, RunConsole
+from skd_edge.pipeline.context import RunContext
+from skd_edge.pipeline.results import TrainedCascade, UntrainedBenchmark
+from skd_edge.recipe.networks import Teacher
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, read_journal
-from skd_edge.schedule.successive_halving import Search
+from skd_edge.schedule.candidates import find_fastest_latencies
+from skd_edge.schedule.successive_halving import Search, run_search
 
 
-def train(recipe: Recipe, run: Run, search: Search, executor: LocalExecutor, console: RunConsole) -> list[JobResult]:
-    """What the search asks for; a network that does not fit into memory learns in half batches, under new hashes."""
-    batch, halved = recipe.training.batch, search.job_factory.half_batch_networks
-    halved |= read_halved_networks(run, recipe)
+def train(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData) -> TrainedCascade:
+    """Train what the search asks for; a network that does not fit into memory goes on in half batches, as other jobs.
+
+    Raises:
+        UserError: A network does not fit into memory in half batches either, or a teacher is below the recipe's floor.
+    """
+    recipe = benchmark.recipe
+    executor = ctx.make_executor(recipe, ctx.run, data)
+    halved = read_halved_networks(ctx.run, recipe)
     while True:
+        search = _make_search(ctx, benchmark, data, halved)
         try:
-            return run_search(recipe, search, executor, console)
+            results = run_search(search, lambda jobs: train_jobs(recipe.teacher, jobs, executor, ctx.console))
+            return TrainedCascade(tuple(results), search.pruned, executor)
         except OutOfMemory as error:
             if error.learner in halved:
                 raise
-            halved.add(error.learner)
-            run.record_event("halved", learner=error.learner, batch=batch, reason=str(error))
-            if executor.process_group.size > 1:  # the other processes still wait in the step that this one left
-                raise UserError(
-                    f"{error}; start the same command again: {error.learner}'s batches of {batch} will go "
-                    "through in half parts"
-                ) from error
-            console.log(f"{error.learner}: out of memory; its batches of {batch} go through in half parts from now on")
+            halved |= {error.learner}
+            _record_halved(ctx, executor, recipe.training.batch, error)
 
 
-def read_halved_networks(run: Run, recipe: Recipe) -> set[str]:
+def read_halved_networks(run: Run, recipe: Recipe) -> Set[str]:
     """Names of the networks whose batches of this size did not fit into memory in this run."""
     events = (e for e in read_journal(run.folder) if e["event"] == "halved")
-    return {e["learner"] for e in events if e["batch"] == recipe.training.batch}
-
-
-def run_search(recipe: Recipe, search: Search, executor: LocalExecutor, console: RunConsole) -> list[JobResult]:
-    """Step by step: what is finished decides what comes next."""
-    job_results: list[JobResult] = []
-    steps = search.iter_job_batches()
-    jobs = next(steps)
-    while True:
-        job_results += (new_results := train_jobs(recipe, jobs, executor, console))
-        try:
-            jobs = steps.send({job_result.job.hash: job_result for job_result in new_results})
-        except StopIteration:
-            return job_results
+    return frozenset(e["learner"] for e in events if e["batch"] == recipe.training.batch)
 
 
 def train_jobs(
-    recipe: Recipe, jobs: list[TrainingJob], executor: LocalExecutor, console: RunConsole
+    teacher: Teacher, jobs: list[TrainingJob], executor: LocalExecutor, console: RunConsole
 ) -> list[JobResult]:
-    """These jobs, teachers first; a teacher below the recipe's floor stops it before anything learns from it."""
-    job_results = []
-    with JobProgress(console, jobs) as progress, closing(executor.train_all(jobs)) as finishing:
-        executor.on_progress = progress.update_job
-        for job_result in finishing:
-            job_results.append(job_result)
-            progress.finish_job(job_result)
-            check_teacher_floor(recipe.teacher, job_result)
-    return sorted(
-        job_results, key=lambda job_result: jobs.index(job_result.job)
-    )  # an engine may finish them in another order
+    """These jobs, teachers first; a teacher below the recipe's floor stops it before anything learns from it.
+
+    Raises:
+        UserError: A job cannot be trained, or the teacher is below its floor.
+    """
+    results = []
+    with (
+        JobProgress(console, jobs) as progress,
+        closing(executor.train_all(jobs, progress.update_job)) as finished,
+    ):
+        for result in finished:
+            results.append(result)
+            progress.finish_job(result)
+            check_teacher_floor(teacher, result)
+    return sorted(results, key=lambda result: jobs.index(result.job))  # an executor may finish them in another order
+
+
+def _make_search(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData, halved: Set[str]) -> Search:
+    recipe = benchmark.recipe
+    return Search(
+        JobFactory(recipe, fingerprint_of(data), halved),
+        benchmark.students,
+        find_fastest_latencies(recipe, benchmark.p50_ms),
+        data.clips.val.groups,
+        ctx.run.record_event,
+    )
+
+
+def _record_halved(ctx: RunContext, executor: LocalExecutor, batch: int, error: OutOfMemory) -> None:
+    ctx.run.record_event("halved", learner=error.learner, batch=batch, reason=str(error))
+    if executor.process_group.size > 1:  # the other processes still wait in the step that this one left
+        raise UserError(
+            f"{error}; start the same command again: {error.learner}'s batches of {batch} will go through in half parts"
+        ) from error
+    ctx.console.log(f"{error.learner}: out of memory; its batches of {batch} go through in half parts from now on")

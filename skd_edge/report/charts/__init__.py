@@ -1,4 +1,4 @@
-"""The charts of the page as Plotly figures: plain JSON objects, drawn in the browser by the bundled plotly.js."""
+"""The charts of the HTML pages, as Plotly figures: plain JSON that the plotly.js in the page draws in the browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch sweep: what a larger batch costs in latency and earns in throughput."""
+"""The chart of the batch sweep: throughput and latency as a function of the batch size."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from skd_edge.report.schema import SweepPoint
 
 
 def build_batch_sweep_chart(sweeps: Mapping[str, Sequence[SweepPoint]], limit: int = 6) -> Chart | None:
-    """Clips a second and milliseconds a batch, against the batch; None where no file has two batches.
+    """Throughput and latency of a batch against the batch size; None if no file has two batch sizes.
 
     Args:
-        sweeps: Points by file.
-        limit: Files drawn at most.
+        sweeps: Measurements by file.
+        limit: Largest number of files.
     """
     known = {n: sorted((p for p in s if p.p50_ms and p.batch >= 1), key=lambda p: p.batch) for n, s in sweeps.items()}
     known = dict([(n, s) for n, s in known.items() if len(s) >= 2][:limit])
@@ -49,7 +49,7 @@ def build_batch_sweep_chart(sweeps: Mapping[str, Sequence[SweepPoint]], limit: i
         lower = {"y": ms, "yaxis": "y2", "showlegend": False, "error_y": bars | {"color": "var(--whisker)"}}
         data.append(common | lower | {"hovertemplate": "batch %{x}: p50 %{y:.3g} ms<extra></extra>"})
     batches = sorted({p.batch for points in known.values() for p in points})
-    x = make_axis("batch, clips (log scale)") | {
+    x = make_axis("batch size, clips (log scale)") | {
         "type": "log",
         "anchor": "y2",
         "tickmode": "array",
@@ -57,7 +57,7 @@ def build_batch_sweep_chart(sweeps: Mapping[str, Sequence[SweepPoint]], limit: i
     }
     layout = make_layout(
         xaxis=x | {"ticktext": [str(b) for b in batches]},
-        yaxis=make_axis("clips a second") | {"domain": [0.55, 1.0], "rangemode": "tozero"},
+        yaxis=make_axis("clips per second") | {"domain": [0.55, 1.0], "rangemode": "tozero"},
         yaxis2=make_axis("p50 of a batch, ms") | {"domain": [0.0, 0.45], "rangemode": "tozero"},
     )
     return Chart({"data": data, "layout": add_legend(layout)}, _format_sweep_alt_text(known), 480)
@@ -68,7 +68,7 @@ def _format_sweep_alt_text(known: Mapping[str, Sequence[SweepPoint]]) -> str:
     for name, points in known.items():
         best = max(points, key=lambda p: p.clips_per_second)
         parts.append(
-            f"{name}: most clips a second at batch {best.batch}, {best.clips_per_second:.3g}, "
-            f"where a batch takes {f.format_milliseconds(best.p50_ms)}"
+            f"{name}: highest throughput at batch size {best.batch}, {best.clips_per_second:.3g} clips per second, "
+            f"{f.format_milliseconds(best.p50_ms)} per batch"
         )
     return "Batch sweep. " + "; ".join(parts) + "."

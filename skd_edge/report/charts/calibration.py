@@ -1,4 +1,4 @@
-"""The reliability diagram: how often a file is right when it says how sure it is."""
+"""The reliability diagram: the accuracy of a file as a function of its confidence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from skd_edge.report.schema import ConfidenceBin
 
 
 def build_reliability_chart(bins: Sequence[ConfidenceBin], ece: float | None = None) -> Chart | None:
-    """Accuracy against confidence with intervals, above the number of clips in each bin; None without clips.
+    """Accuracy against confidence with intervals, and below it the number of clips in each bin; None without clips.
 
     Args:
-        bins: Of equal width in confidence; empty ones are left out.
-        ece: The calibration error, 0..1, for the words.
+        bins: The bins; empty ones are left out.
+        ece: Expected calibration error, 0..1, for the description.
     """
     known = [b for b in bins if b.n and b.accuracy is not None and b.confidence is not None]
     if not known:
@@ -40,7 +40,8 @@ def build_reliability_chart(bins: Sequence[ConfidenceBin], ece: float | None = N
         "line": {"color": "var(--s1)", "width": 1.5},
         "error_y": _make_error_bars(known),
         "hovertext": [
-            f"{b.n} clips: sure {c:.0f} %, right {a:.0f} %" for b, c, a in zip(known, confidence, accuracy, strict=True)
+            f"{b.n} clips: confidence {c:.0f} %, accuracy {a:.0f} %"
+            for b, c, a in zip(known, confidence, accuracy, strict=True)
         ],
         "hoverinfo": "text",
     }
@@ -55,8 +56,8 @@ def build_reliability_chart(bins: Sequence[ConfidenceBin], ece: float | None = N
         "hovertemplate": "%{y} clips<extra></extra>",
     }
     layout = make_layout(
-        xaxis=make_axis("confidence of the answer, %") | {"range": [-1, 101], "anchor": "y2"},
-        yaxis=make_axis("right, %") | {"range": [-3, 105], "domain": [0.34, 1.0], "tickvals": [0, 25, 50, 75, 100]},
+        xaxis=make_axis("confidence, %") | {"range": [-1, 101], "anchor": "y2"},
+        yaxis=make_axis("accuracy, %") | {"range": [-3, 105], "domain": [0.34, 1.0], "tickvals": [0, 25, 50, 75, 100]},
         yaxis2=make_axis("clips") | {"domain": [0.0, 0.24], "rangemode": "tozero", "nticks": 4},
     )
     return Chart({"data": [diagonal, points, counts], "layout": layout}, _format_reliability_alt_text(known, ece), 400)
@@ -81,8 +82,6 @@ def _format_reliability_alt_text(bins: Sequence[ConfidenceBin], ece: float | Non
     text = f"Reliability over {clips} clips"
     text += f": expected calibration error {f.format_percent(ece)}" if ece is not None else ""
     if abs(overconfidence) < 0.01:
-        return text + ". Confidence and accuracy agree on average."
-    return (
-        text
-        + f". On average {'more' if overconfidence > 0 else 'less'} sure than right, by {100 * abs(overconfidence):.1f} points."
-    )
+        return text + ". On average, confidence equals accuracy within 1 point."
+    direction = "above" if overconfidence > 0 else "below"
+    return f"{text}. On average, confidence is {100 * abs(overconfidence):.1f} points {direction} accuracy."

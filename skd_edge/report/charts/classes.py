@@ -1,4 +1,4 @@
-"""Classes: their shares before and after label optimisation, and which is taken for which."""
+"""Charts of classes: shares before and after label optimisation, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from skd_edge.report.schema import RunReport
 
 
 def build_class_shares_chart(report: RunReport, limit: int = 30) -> Chart | None:
-    """Shares of the classes before and after label optimisation; the most changed ones where there are many."""
+    """Shares of the classes before and after label optimisation; None if they are unknown.
+
+    Args:
+        report: The report.
+        limit: Largest number of classes; if there are more, those whose share changed most are shown.
+    """
     labels = report.labels
     if labels is None or not (labels.class_shares_before or labels.class_shares_after):
         return None
@@ -42,9 +47,8 @@ def build_class_shares_chart(report: RunReport, limit: int = 30) -> Chart | None
     )
     layout |= {"barmode": "group", "bargap": 0.32, "bargroupgap": 0.08}
     layout["margin"]["l"] = 10
-    alt_text = (
-        f"Class shares before and after, {len(names)} classes; largest change: {_format_largest_change(before, after)}."
-    )
+    change = _format_largest_change(before, after)
+    alt_text = f"Shares of {len(names)} classes before and after label optimisation. Largest change: {change}."
     return Chart({"data": data, "layout": layout}, alt_text, 90 + 34 * len(names))
 
 
@@ -57,7 +61,7 @@ def _format_largest_change(before: dict[str, float | None], after: dict[str, flo
 
 
 def build_confusion_chart(report: RunReport) -> Chart | None:
-    """True against predicted class on the test set; None without a matrix."""
+    """The confusion matrix of the test set; None if there is none."""
     if report.test is None or not report.test.confusion:
         return None
     names = summary.class_names(report)
@@ -87,13 +91,13 @@ def build_confusion_chart(report: RunReport) -> Chart | None:
     y = _make_class_axis(names)
     layout = make_layout(xaxis=x, yaxis=y)
     layout["margin"] = {"l": 10, "r": 10, "t": 10, "b": 10}
-    worst = "; ".join(f"{a} taken for {b}, {n} clips" for a, b, n in summary.find_top_confusions(report, 3))
+    worst = "; ".join(f"{a} predicted as {b}, {n} clips" for a, b, n in summary.find_top_confusions(report, 3))
     alt_text = f"Confusion matrix of {count} classes. Most frequent mistakes: {worst or 'none'}."
     return Chart({"data": [heat], "layout": layout}, alt_text, min(820, 190 + (30 if count <= 15 else 14) * count))
 
 
 def _make_class_axis(names: Sequence[str]) -> Figure:
-    """An axis of class names by index: names may be numbers, dates or twins, which Plotly would take as such."""
+    """An axis with class names as texts at positions 0, 1, ...: Plotly would parse names such as dates or numbers."""
     few = len(names) <= 45
     return {
         "tickmode": "array",

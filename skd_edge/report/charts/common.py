@@ -1,7 +1,8 @@
-"""What every chart shares: the figure and its words, signs of students, axes and layout.
+"""Parts that all charts share: `Chart`, marker styles, axes, layout, legend and escaping.
 
-Colours are written as `var(--name)`: the page's script puts in what the style sheet says, for light, dark and print.
-Text that comes from outside (class names, file names) is escaped here, because Plotly reads a little HTML in it.
+Colours are given as `var(--name)`; the script of the page replaces them by the values of the style sheet, which differ
+for light mode, dark mode and print. Names from the report (classes, files) are escaped, because Plotly interprets some
+HTML tags in texts.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ Figure = dict[str, Any]
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 COLOUR_COUNT = 6
-"""Students have the style sheet's colours --s1 .. --s6, and a shape each: colour is never the only difference."""
+"""Number of colours in the style sheet, --s1 .. --s6. Series also differ in shape or dashes, not in colour alone."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure, what it shows in words (for those who do not see it), and how tall it is in pixels."""
+    """A chart.
+
+    Attributes:
+        figure: The Plotly figure.
+        alt: A description, for screen readers and for pages without JavaScript.
+        height: Pixels.
+    """
 
     figure: Figure
     alt: str
@@ -32,10 +39,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class MarkerStyle:
-    """How a student at a precision on a runtime is drawn: shape, open or filled, colour, a dot in the middle.
+    """How a student with a deployment (precision and runtime) is drawn.
 
     Attributes:
-        runtime: Empty where all candidates run on one.
+        student: Name of the student.
+        precision: Precision.
+        symbol: Shape, one of `SYMBOLS`.
+        filled: Whether the shape is filled; an outline otherwise.
+        colour: Colour as a CSS variable.
+        runtime: Runtime; empty if all candidates have the same.
+        dotted: Whether the shape has a dot in its middle.
     """
 
     student: str
@@ -48,21 +61,21 @@ class MarkerStyle:
 
     @property
     def plotly_symbol(self) -> str:
-        """Plotly's name of the shape."""
+        """Plotly's name of the symbol."""
         return self.symbol + ("" if self.filled else "-open") + ("-dot" if self.dotted else "")
 
     @property
     def legend_text(self) -> str:
-        """As the legend names it."""
+        """Text in the legend."""
         return f"{self.student} {self.precision.upper()}" + (f" on {self.runtime}" if self.runtime else "")
 
 
 MarkerStyles = dict[tuple[str, str, str], MarkerStyle]
-"""Signs by student, precision and runtime."""
+"""Marker styles by student, precision and runtime."""
 
 
 def assign_marker_styles(candidates: Sequence[CandidateReport]) -> MarkerStyles:
-    """Signs of all candidates: the student gives shape and colour, INT8 is open, another runtime than ort dotted."""
+    """Styles for all candidates: shape and colour by student, INT8 as an outline, further runtimes with a dot."""
     students = list(dict.fromkeys(c.student for c in sorted(candidates, key=lambda c: c.student)))
     runtimes = sorted({c.runtime for c in candidates}, key=lambda r: (r != "ort", r))
     styles = {}
@@ -81,7 +94,7 @@ def assign_marker_styles(candidates: Sequence[CandidateReport]) -> MarkerStyles:
 
 
 def make_axis(title: str) -> Figure:
-    """An axis with its title, quiet lines and room for its labels."""
+    """An axis with a title, thin grid lines and automatic margins."""
     return {
         "title": {"text": title, "font": {"size": 13}, "standoff": 10},
         "gridcolor": "var(--line)",
@@ -93,7 +106,7 @@ def make_axis(title: str) -> Figure:
 
 
 def make_layout(**axes: Figure) -> Figure:
-    """A layout with these axes: the page's type, no legend, no dragging."""
+    """A layout with these axes, in the font and colours of the page, without legend and dragging."""
     return axes | {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -116,18 +129,18 @@ def make_layout(**axes: Figure) -> Figure:
 
 
 def escape_label(text: str, max_length: int = 24) -> str:
-    """Text from outside, made short and harmless: Plotly reads tags such as <b> and <a href>."""
+    """A text shortened and escaped for Plotly, which interprets tags such as <b> and <a href>."""
     return html.escape(f.shorten_text(" ".join(text.split()), max_length), quote=False)
 
 
 def make_vertical_line(ms: float) -> Figure:
-    """A dotted line at a latency, across the plot."""
+    """A dotted vertical line at a latency in milliseconds."""
     line = {"color": "var(--warn)", "width": 1.5, "dash": "dot"}
     return {"type": "line", "x0": ms, "x1": ms, "yref": "paper", "y0": 0, "y1": 0.95, "line": line}
 
 
 def make_line_style(index: int, width: float = 2.0) -> Figure:
-    """The line of the series with this number (from 0): colour and dashes both differ, for print in black."""
+    """The line of series ``index`` (from 0). Dashes differ too, so that a print without colour is readable."""
     return {
         "color": f"var(--s{index % COLOUR_COUNT + 1})",
         "dash": DASHES[index % len(DASHES)],

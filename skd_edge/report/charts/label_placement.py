@@ -1,4 +1,4 @@
-"""Where a point's label goes so that it covers neither another point nor another label."""
+"""Places the labels of points so that they do not cover other points or labels, if possible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 Rectangle = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels."""
 
-# Beside the point first: above and below run its vertical error bar.
+# Left and right first, because the vertical error bar of a point is above and below it.
 _SIDES = ((1, 0), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1))
 
 
@@ -19,18 +19,19 @@ def place_labels(
     areas: Sequence[tuple[float, float]],
     letter: tuple[float, float] = (8.0, 15.0),
 ) -> list[tuple[float, float]]:
-    """Choose where each point's label stands, greedily, by the least covered area.
+    """Choose a position for each label in turn: the one of eight around its point that covers the smallest area.
 
     Args:
-        points: Positions in 0..1 of the plot, x to the right and y down.
-        labels: The text of each point.
+        points: Positions in the plot, 0..1, x to the right and y down.
+        labels: Text of each point.
         markers: Diameter of each point's marker, pixels.
-        areas: Width and height of the plot in pixels, on each screen that must do: labels keep their distance from
-            their points, and points do not from one another, so labels that are apart on one may touch on another.
+        areas: Width and height of the plot in pixels, for each screen size to consider. The distance between points
+            depends on the screen, but that between a point and its label does not, so labels that are apart on one
+            screen may overlap on another.
         letter: Width and height of a letter, pixels.
 
     Returns:
-        For each point the label's middle relative to the point's, in pixels, x to the right and y down.
+        For each point the centre of the label relative to the point, in pixels, x to the right and y down.
     """
     taken = {
         a: [_rectangle_around(x * a[0], y * a[1], m, m) for (x, y), m in zip(points, markers, strict=True)]

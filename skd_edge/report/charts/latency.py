@@ -1,4 +1,4 @@
-"""How the chosen file's queries were spread, and how the files' queries compare."""
+"""Charts of latency: the distribution for the chosen file, and the distributions of all files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skd_edge.report.schema import RunReport
 
 
 def build_latency_chart(report: RunReport) -> Chart | None:
-    """How the chosen file's queries were spread: a histogram above the share answered by then."""
+    """Latencies of the chosen file: a histogram, and below it the cumulative distribution; None without samples."""
     chosen = report.chosen
     samples = np.sort(np.asarray(report.latency_samples.get(chosen.name, []) if chosen else [], dtype=float))
     if chosen is None or len(samples) < 2:
@@ -33,7 +33,7 @@ def build_latency_chart(report: RunReport) -> Chart | None:
     lines = [(name, ms) for name, ms in (("p50", chosen.p50_ms), ("p90", chosen.p90_ms), ("p99", chosen.p99_ms)) if ms]
     start = float(samples[0]) - 0.02 * (end - float(samples[0]))
     layout = make_layout(
-        xaxis=make_axis("milliseconds a query") | {"range": [start, end], "anchor": "y2"},
+        xaxis=make_axis("milliseconds per query") | {"range": [start, end], "anchor": "y2"},
         yaxis=make_axis("queries") | {"domain": [0.5, 0.93]},
         yaxis2=make_axis("answered, %") | {"domain": [0.0, 0.4], "range": [0, 104], "tickvals": [0, 50, 90]},
     )
@@ -65,12 +65,12 @@ def build_latency_chart(report: RunReport) -> Chart | None:
         f"Latency of {len(samples)} queries: " + ", ".join(f"{n} {f.format_milliseconds(ms)}" for n, ms in lines) + "."
     )
     if beyond:
-        alt_text += f" {beyond} slower {'query lies' if beyond == 1 else 'queries lie'} beyond the right edge."
+        alt_text += f" {beyond} slower {'query is' if beyond == 1 else 'queries are'} outside the chart."
     return Chart({"data": [bars, curve], "layout": layout}, alt_text, 400)
 
 
 def _make_percentile_marks(lines: Sequence[tuple[str, float]], start: float, end: float) -> list[Figure]:
-    """The percentiles' names above their lines; one that would touch its left neighbour steps up."""
+    """Names of the percentiles above their lines; a name that would touch its left neighbour is placed higher."""
     marks: list[Figure] = []
     last, level = -1.0, 0
     for name, ms in lines:
@@ -91,14 +91,14 @@ def _make_percentile_marks(lines: Sequence[tuple[str, float]], start: float, end
     return marks
 
 
-# ------------------------------------------------------------------------------------------------ side by side
+# --------------------------------------------------------------------------------------------------- all files
 def build_ecdf_chart(samples: Mapping[str, Sequence[float]], bold: str = "", limit: int = 6) -> Chart | None:
-    """The share of queries answered by a time, a line for each file; None with fewer than two files.
+    """Cumulative distribution of the latencies, one line for each file; None with fewer than two files.
 
     Args:
-        samples: Milliseconds by file.
-        bold: The file whose line is drawn thicker.
-        limit: How many files are drawn at most, the fastest first (and `bold`).
+        samples: Latencies in milliseconds by file.
+        bold: The file whose line is thicker.
+        limit: Largest number of files; if there are more, `bold` and the fastest others are drawn.
     """
     known = {n: np.sort(np.asarray(s, float)) for n, s in samples.items() if len(s) >= 2}
     if len(known) < 2:
@@ -123,10 +123,10 @@ def build_ecdf_chart(samples: Mapping[str, Sequence[float]], bold: str = "", lim
             }
         )
     span = [np.log10(max(min(ends), 1e-6) * 0.95), np.log10(max(ends) * 1.1)] if log else [min(ends) * 0.95, max(ends)]
-    x = make_axis("milliseconds a query" + (" (log scale)" if log else ""))
+    x = make_axis("milliseconds per query" + (" (log scale)" if log else ""))
     x |= {"type": "log" if log else "linear", "range": [float(v) for v in span]}
     y = make_axis("queries answered, %") | {"range": [0, 102], "tickvals": [0, 50, 90, 99]}
-    alt_text = "Share of queries answered by a time; medians: "
+    alt_text = "Cumulative distribution of the latencies. Medians: "
     alt_text += ", ".join(f"{n} {f.format_milliseconds(float(np.median(known[n])))}" for n in names) + "."
     if len(known) > limit:
         alt_text += f" {len(known) - limit} slower files are left out."

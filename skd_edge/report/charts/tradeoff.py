@@ -1,4 +1,4 @@
-"""Accuracy against latency: every candidate with its intervals, the Pareto front and the budget."""
+"""The chart of accuracy against latency: candidates with intervals, baselines, Pareto front and budget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCREEN_SIZES = ((280, 350), (560, 350), (1000, 350))
 
 
 def build_tradeoff_chart(report: RunReport) -> Chart | None:
-    """Accuracy against p50 latency, with intervals both ways; None when no candidate has a latency."""
+    """Accuracy against p50 latency, with the intervals of both; None if no candidate has a latency."""
     entries = [n for n in summary.number_candidates(report) if n.candidate.p50_ms and n.candidate.p50_ms > 0]
     if not entries:
         return None
@@ -57,7 +57,13 @@ def build_tradeoff_chart(report: RunReport) -> Chart | None:
 
 @dataclass(frozen=True)
 class _AxisRanges:
-    """The ranges of both axes: milliseconds (log where they span much) and accuracy in percent."""
+    """The ranges of both axes.
+
+    Attributes:
+        x: Milliseconds.
+        y: Accuracy in percent.
+        log: Whether the x axis is logarithmic, which is the case if latencies differ by more than a factor of 5.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -74,17 +80,17 @@ class _AxisRanges:
         return cls(x, (math.floor(low - margin), math.ceil(high + 0.8 * margin)), log)
 
     def plot_position(self, ms: float, percent: float) -> tuple[float, float]:
-        """A point in 0..1 of the plot, x to the right and y down."""
+        """Position of a point in the plot, 0..1, x to the right and y down."""
         scale = math.log if self.log else float
         x = (scale(ms) - scale(self.x[0])) / (scale(self.x[1]) - scale(self.x[0]))
         return x, 1 - (percent - self.y[0]) / (self.y[1] - self.y[0])
 
     def axis_value(self, ms: float) -> float:
-        """A latency as ranges and annotations want it: on a log axis its logarithm (shapes take the plain value)."""
+        """A latency as Plotly expects it in ranges and annotations: on a log axis its logarithm (but not in shapes)."""
         return math.log10(ms) if self.log else ms
 
     def latency_ticks(self) -> list[float]:
-        """Round latencies within the range; on a log axis as many as a phone has room for."""
+        """Round latencies within the range: 1, 2 and 5 of each decade, few enough for a phone."""
         low, high = self.x
         decades = range(math.floor(math.log10(low or 1e-3)), math.ceil(math.log10(high)) + 1)
         return [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
@@ -117,7 +123,7 @@ def _make_candidate_traces(trained: Sequence[NumberedCandidate], marker_styles: 
         trace = _make_point_trace([n.candidate for n in matching]) | {
             "hovertext": [_format_hover_text(n.candidate, n.number) for n in matching]
         }
-        # Plotly draws the dot in the line's colour: on a filled shape it must be another one to be seen.
+        # Plotly draws the dot in the colour of the line; on a filled shape it needs another colour to be visible.
         bright = style.dotted and style.filled
         line = {"width": 1.4, "color": "var(--card)"} if bright else {"width": 2, "color": style.colour}
         trace["marker"] = {
@@ -158,7 +164,7 @@ def _make_point_trace(points: Sequence[CandidateReport]) -> Figure:
 def _make_point_labels(
     trained: Sequence[NumberedCandidate], baselines: Sequence[CandidateReport], ranges: _AxisRanges
 ) -> list[Figure]:
-    """A number at each candidate and a name at each baseline, placed for a telephone and for a desk at once."""
+    """Numbers of the candidates and names of the baselines, placed for phones and for large screens."""
     texts = [str(n.number) for n in trained] + [f.shorten_text(b.name, 14) for b in baselines]
     sizes = [_RING_SIZE if n.candidate.chosen else 13.0 for n in trained] + [15.0] * len(baselines)
     points = [(c.p50_ms or 0.0, 100 * (c.accuracy or 0.0)) for c in (*(n.candidate for n in trained), *baselines)]
@@ -171,7 +177,7 @@ def _make_point_labels(
 
 
 def _make_untrained_labels(untrained: Sequence[NumberedCandidate], ranges: _AxisRanges) -> list[Figure]:
-    """Numbers above the crosses at the axis: one text for crosses on one spot, higher where it would touch the last."""
+    """Numbers above the crosses of untrained candidates: crosses that nearly coincide share a text."""
     groups: list[tuple[float, list[str]]] = []
     for n in sorted(untrained, key=lambda n: n.candidate.p50_ms or 0.0):
         ms = n.candidate.p50_ms or 0.0
@@ -193,7 +199,7 @@ def _make_untrained_labels(untrained: Sequence[NumberedCandidate], ranges: _Axis
 
 
 def _make_text_annotation(x: float, y: float, text: str, colour: str) -> Figure:
-    """A text without an arrow; its ground hides the lines that pass behind it."""
+    """A text without an arrow, on a background that hides the lines behind it."""
     font = {"size": 12.5, "color": colour}
     return {"x": x, "y": y, "text": text, "showarrow": False, "font": font, "bgcolor": "var(--veil)", "borderpad": 0}
 
@@ -281,7 +287,7 @@ def _format_tradeoff_alt_text(report: RunReport) -> str:
         text += (
             f" Chosen: {chosen.name}, {f.format_percent(chosen.accuracy)} at {f.format_milliseconds(chosen.p50_ms)}."
         )
-    return text + " All numbers are in the table of candidates."
+    return text + " The table of candidates has all numbers."
 
 
 def _format_hover_text(c: CandidateReport, number: int | None) -> str:

@@ -1,1 +1,1 @@
-"""Several bundles, runs or measurements side by side, and the gate that a team's CI puts on them."""
+"""Compares several bundles, runs or measurements, and checks them against a baseline in CI."""

@@ -1,4 +1,4 @@
-"""The story of `skd-edge report A B C`: read the sources, refuse what does not compare, judge, and write it down."""
+"""The command `skd-edge report A B C`: reads sources, refuses different devices, evaluates rules, writes output."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from skd_bench.benchmark.measurements import check_same_device
 from skd_bench.bundle.manifest import MANIFEST_FILE
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic, write_json
-from skd_edge.version import VERSION
 from skd_edge.report.comparison import html as page
 from skd_edge.report.comparison import markdown as text
 from skd_edge.report.comparison.readers import LoadedSource, read_source
 from skd_edge.report.comparison.regression_gate import evaluate_rules, parse_rule
 from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonSource
 from skd_edge.report.schema import SweepPoint
+from skd_edge.version import VERSION
 
 
 @dataclass(frozen=True)
 class ComparisonReport:
-    """What a comparison says (Markdown or JSON), and whether a rule failed."""
+    """The output of a comparison (Markdown or JSON), and whether a rule failed."""
 
     text: str
     failed: bool
@@ -38,25 +38,29 @@ def compare_sources(
     table: Path | None = None,
     store: Path | None = None,
 ) -> ComparisonReport:
-    """Compare bundles, runs and measurements; one run folder alone has its own report written again.
+    """Compare bundles, runs and measurements. For a single run folder without options, write its own report again.
 
     Args:
-        paths: See `sources.read_source`.
-        baseline: What changes are counted from, of any of these kinds.
-        rules: See `gate.parse_rule`.
-        force: Put different devices side by side.
-        as_json: Say it as JSON instead of Markdown.
-        html: Where a page is written.
-        table: Where a CSV file is written.
-        store: Where the comparison is stored as JSON, to be a baseline.
+        paths: The sources, see `read_source`.
+        baseline: The source against which changes are computed, of any of these kinds.
+        rules: Rules, see `parse_rule`.
+        force: Show measurements of different devices side by side instead of refusing them.
+        as_json: Return JSON instead of Markdown.
+        html: File to write an HTML page to.
+        table: File to write a CSV table to.
+        store: File to write the comparison to as JSON, for use as a baseline.
+
+    Returns:
+        The output, and whether a rule failed.
 
     Raises:
-        UsageError: A rule is malformed, names an unknown metric or needs a baseline.
-        UserError: A source cannot be read, devices differ, or a file cannot be written.
+        UsageError: There is no source, one is given twice, or a rule is malformed, names an unknown metric or needs a
+            baseline.
+        UserError: A source cannot be read, devices differ, no row could be checked, or a file cannot be written.
     """
     parsed = [parse_rule(rule) for rule in rules]
     if not paths:
-        raise UsageError("nothing to report on: give a run folder, or several runs, bundles or measurements")
+        raise UsageError("there is nothing to report on; give a run folder, or several runs, bundles or measurements")
     plain = not any((baseline, rules, as_json, html, table, store))
     if len(paths) == 1 and plain and not _may_hold_measurements(paths[0]):
         from skd_edge.report.html import render_run
@@ -86,12 +90,12 @@ def compare_sources(
 
 
 def _may_hold_measurements(path: Path) -> bool:
-    """Whether a path may hold measurements: a file or a bundle; any other folder is taken for a run."""
+    """Whether a path may be a file of measurements or a bundle; any other folder is treated as a run."""
     return path.is_file() or (path / MANIFEST_FILE).exists()
 
 
 def join_sources(loaded: Sequence[LoadedSource]) -> Comparison:
-    """Every source's rows in one comparison.
+    """The rows of all sources in one comparison.
 
     Raises:
         UserError: No source has a measured file.
@@ -99,14 +103,14 @@ def join_sources(loaded: Sequence[LoadedSource]) -> Comparison:
     rows = [row for one in loaded for row in one.rows]
     sources = [source for one in loaded for source in one.sources]
     if not rows:
-        raise UserError(f"nothing was measured in {', '.join(s.path for s in sources)}")
+        raise UserError(f"{', '.join(s.path for s in sources)}: no measured file was found")
     return Comparison.model_validate(
         {"schema": SCHEMA_VERSION, "created_by": f"skd-edge {VERSION}", "sources": sources, "rows": rows}
     )
 
 
 def make_source_labels(paths: Sequence[Path]) -> list[str]:
-    """A short name for each path: its last part, or as many as tell it from the others.
+    """A short name for each path: its last part, or as many of its last parts as make all names different.
 
     Raises:
         UsageError: A path is given twice.
@@ -123,16 +127,16 @@ def make_source_labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _check_one_device(sources: Sequence[ComparisonSource], *, force: bool) -> None:
-    """Milliseconds of different devices are not compared unless that is forced.
+    """Refuse sources that were measured on different devices, unless ``force`` is set.
 
     Raises:
-        UserError: Two devices differ; says in what, where both cards are known.
+        UserError: Two devices differ. The message names the differences if the device info of both is known.
     """
     known = [s for s in sources if s.device_id]
     other = next((s for s in known if s.device_id != known[0].device_id), None)
     if other is None or force:
         return
-    hint = "; --force puts them side by side without comparing them"
+    hint = "; --force shows them side by side without comparing them"
     if known[0].card and other.card:
         try:
             check_same_device(known[0].card, other.card, f"{other.path} was measured")
@@ -147,7 +151,7 @@ def _check_one_device(sources: Sequence[ComparisonSource], *, force: bool) -> No
 def _merge_samples_and_sweeps(
     loaded: Sequence[LoadedSource],
 ) -> tuple[dict[str, list[float]], dict[str, list[SweepPoint]]]:
-    """Samples and sweeps of every source, named by file and source."""
+    """Latency samples and batch sweeps of all sources, by file, and by source if there are several."""
     many = len(loaded) > 1
     samples: dict[str, list[float]] = {}
     sweeps: dict[str, list[SweepPoint]] = {}

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that works offline, in the style of a run's report."""
+"""A comparison as one self-contained HTML file that works offline, in the style of the report of a run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ def render_comparison_html(
     samples: Mapping[str, Sequence[float]],
     sweeps: Mapping[str, Sequence[SweepPoint]],
 ) -> str:
-    """The page.
+    """The HTML page of a comparison.
 
     Args:
-        comparison: What is compared.
+        comparison: The comparison.
         baseline: The baseline, or None.
-        gate_result: What the gate said.
-        samples: Raw milliseconds by file and source, where they were kept.
-        sweeps: Batch sweeps likewise.
+        gate_result: The result of the rules.
+        samples: Latency samples in milliseconds by file and source, where they were stored.
+        sweeps: Batch sweeps by file and source, where they were measured.
+
+    Returns:
+        One HTML document that contains its style, scripts and figures.
 
     Raises:
-        UserError: jinja2 or plotly is missing.
+        UserError: jinja2 or plotly is not installed.
     """
     report = convert_to_run_report(comparison)
     charts_by_name = {
@@ -47,23 +50,23 @@ def render_comparison_html(
     others = [*(baseline.rows if baseline else []), *rows]
     number_by_name = {n.candidate.name: n.number for n in number_candidates(report)}
     context: dict[str, Any] = {
-        "now": comparison,
+        "comparison": comparison,
         "thin": f.THIN_SPACE,
-        "judged": gate_result,
+        "gate": gate_result,
         "titles": [text.COLUMNS[m][0] for m in shown],
         "rows": [
             {
-                "it": r,
+                "row": r,
                 "number": number_by_name[_unique_row_name(r)],
                 "cells": [text.format_cell(r, m) for m in shown],
-                "against": text.format_latency_ratio(r, others),
+                "latency_ratio": text.format_latency_ratio(r, others),
             }
             for r in rows
         ],
-        "signs": list(charts.assign_marker_styles(report.candidates).values()),
+        "legend_styles": list(charts.assign_marker_styles(report.candidates).values()),
         "sources": [*comparison.sources, *(baseline.sources if baseline else [])],
         "warnings": text.list_warnings([*comparison.sources, *(baseline.sources if baseline else [])]),
-        "card": f.flatten_to_rows,
+        "flatten_to_rows": f.flatten_to_rows,
         "plotly": load_plotly_js() if any(charts_by_name.values()) else None,
         **charts_by_name,
     }
@@ -71,7 +74,7 @@ def render_comparison_html(
 
 
 def convert_to_run_report(comparison: Comparison) -> RunReport:
-    """The rows as candidates, so that the chart of a run draws them: a source has one shape and colour."""
+    """The rows as candidates, for the charts of a run; each source is a student, with its own shape and colour."""
     candidates = [
         CandidateReport(
             name=_unique_row_name(r),

@@ -1,4 +1,4 @@
-"""The JSON schemas of what the report reads and writes, as they stand in docs/schemas."""
+"""The JSON schemas of `report.json` and of comparisons; docs/schemas holds their published copies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def format_json_schema(name: str) -> str:
         name: "run" (`report.json`) or "comparison" (`report --json`, `--store`).
 
     Raises:
-        UsageError: There is no such schema.
+        UsageError: The name is unknown.
     """
     if name not in SCHEMAS:
-        raise UsageError(f"there is no schema {name!r}; there are: {', '.join(SCHEMAS)}")
+        raise UsageError(f"unknown schema {name!r}; choose from {', '.join(SCHEMAS)}")
     schema = SCHEMAS[name].model_json_schema(by_alias=True)
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2)

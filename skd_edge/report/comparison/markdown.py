@@ -1,4 +1,4 @@
-"""A comparison as Markdown for a pull request, as CSV for a spreadsheet, and as JSON for a program."""
+"""A comparison as Markdown (for a pull request), as CSV (for a spreadsheet) and as JSON (for a program)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skd_edge.report.comparison.regression_gate import GateResult
 from skd_edge.report.comparison.schema import Comparison, ComparisonRow, ComparisonSource
 from skd_edge.report.markdown import escape_markdown, format_table, replace_thin_spaces
 
-# Columns for people: title, and the number as people read it.
+# The metrics that have a column in Markdown and HTML: its title, and the format of its numbers.
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", f.format_percent),
     "test_accuracy": ("test accuracy", f.format_percent),
@@ -31,21 +31,27 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def select_columns(comparison: Comparison) -> list[str]:
-    """The metrics that people are shown: those that some row has."""
+    """The metrics that get a column in Markdown and HTML: those of `COLUMNS` that at least one row has."""
     present = set(comparison.metric_names())
     return [m for m in COLUMNS if m in present]
 
 
 def group_rows_by_file(comparison: Comparison) -> list[ComparisonRow]:
-    """The rows, with those of one file beside each other, in the order in which files first come."""
+    """The rows, sorted so that those of one file are adjacent; files are in the order of their first row."""
     names = list(dict.fromkeys(row.name for row in comparison.rows))
     return sorted(comparison.rows, key=lambda row: names.index(row.name))
 
 
 def format_latency_ratio(row: ComparisonRow, others: Sequence[ComparisonRow]) -> str:
-    """p50 against the first row of the same file on the same device; empty where there is none.
+    """The p50 of a row relative to the first row of the same file.
 
-    No winner is named where the two 95 % intervals overlap, or where there are none.
+    Args:
+        row: The row.
+        others: All rows, those of the baseline first.
+
+    Returns:
+        A text such as "1.50 × a.json", or the reason why no ratio is given: "another device", "no interval", or
+        "intervals overlap" (of the two 95 % intervals). Empty if there is no other row with a p50.
     """
     first = next((o for o in others if o.name == row.name and "p50_ms" in o.metrics), None)
     if first is None or first is row or "p50_ms" not in row.metrics or not first.metrics["p50_ms"]:
@@ -62,22 +68,22 @@ def format_latency_ratio(row: ComparisonRow, others: Sequence[ComparisonRow]) ->
 
 
 def format_cell(row: ComparisonRow, metric: str) -> str:
-    """A metric with its interval, for people; n/a where it was not measured."""
+    """A metric of a row with its interval, for Markdown and HTML; "n/a" if it was not measured."""
     value = row.metrics.get(metric)
     if value is None:
         return f.UNKNOWN
     text = COLUMNS[metric][1](value)
     if metric not in row.intervals:
         return text
-    low, high = row.intervals[metric]
-    return f"{text} ({f.format_percent_range((low, high)) if metric == 'accuracy' else f.format_milliseconds_range((low, high))})"
+    format_range = f.format_percent_range if metric == "accuracy" else f.format_milliseconds_range
+    return f"{text} ({format_range(row.intervals[metric])})"
 
 
 def render_comparison_markdown(comparison: Comparison, baseline: Comparison | None, gate_result: GateResult) -> str:
-    """GitHub-flavoured Markdown: failures first, then the table, then where each source comes from."""
+    """The comparison as GitHub-flavoured Markdown: failed rules, the table, and the device of each source."""
     shown, rows = select_columns(comparison), group_rows_by_file(comparison)
     others = [*(baseline.rows if baseline else []), *rows]
-    head = ["file", "source", *(COLUMNS[m][0] for m in shown), "p50 against"]
+    head = ["file", "source", *(COLUMNS[m][0] for m in shown), "p50 relative to"]
     body = [
         [
             escape_markdown(r.name),
@@ -124,17 +130,19 @@ def _format_sources(comparison: Comparison, baseline: Comparison | None) -> str:
 
 
 def list_warnings(sources: Sequence[ComparisonSource]) -> list[str]:
-    """What must not be read into numbers that stand side by side."""
+    """Warnings about numbers of the sources that cannot be compared."""
     messages = []
     if len({s.device_id for s in sources if s.device_id}) > 1:
-        messages.append("Different devices: their milliseconds stand side by side and do not compare.")
+        messages.append("The sources were measured on different devices; do not compare their latencies.")
     if len({s.name for s in sources if s.name}) > 1:
-        messages.append("Different recipes: their accuracies are of different clips and do not compare.")
+        messages.append(
+            "The sources are from different recipes; do not compare their accuracies, which are of different clips."
+        )
     return messages
 
 
 def render_comparison_csv(comparison: Comparison) -> str:
-    """Every row with every metric and its interval; text from outside never starts a formula."""
+    """The comparison as CSV: every row with all its metrics and intervals; texts cannot start a spreadsheet formula."""
     metrics = comparison.metric_names()
     with_interval = [m for m in metrics if any(m in row.intervals for row in comparison.rows)]
     head = ["source", "name", "student", "precision", "device_id", *metrics]
@@ -151,13 +159,13 @@ def render_comparison_csv(comparison: Comparison) -> str:
 
 
 def escape_csv_cell(text: str) -> str:
-    """Text that a spreadsheet takes as text: a cell that would start a formula starts with an apostrophe (OWASP)."""
+    """A text for a CSV cell; if it would start a formula in a spreadsheet, it gets an apostrophe in front (OWASP)."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     return f"'{plain}" if plain.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠") else plain
 
 
 def render_comparison_json(comparison: Comparison, gate_result: GateResult) -> str:
-    """The comparison, and `gate`: rules judged, failures and notes."""
+    """The comparison as JSON, with the key `gate`: number of checks, failures and notes."""
     failures = [
         {"rule": x.rule.text, "name": x.row.name, "source": x.row.source, "why": x.why} for x in gate_result.failures
     ]

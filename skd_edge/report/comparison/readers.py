@@ -1,4 +1,4 @@
-"""A bundle, a run folder or a JSON file with measurements, read as rows of a comparison."""
+"""Reads the sources of a comparison: a bundle, a run folder, or a JSON file with measurements."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MAX_JSON_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """What was found in one place.
+    """The content of one path.
 
     Attributes:
-        sources: Usually one; a stored comparison has several.
-        rows: Their files.
-        samples: Raw milliseconds by row name, where they were kept.
-        sweeps: Batch sweeps by row name.
+        sources: Usually one source; a stored comparison may have several.
+        rows: The rows of the sources, one for each file.
+        samples: Latency samples in milliseconds by row name, where they were stored.
+        sweeps: Batch sweeps by row name, where they were measured.
     """
 
     sources: list[ComparisonSource]
@@ -40,21 +40,26 @@ class LoadedSource:
 
 
 def read_source(path: Path, label: str) -> LoadedSource:
-    """Read whatever it is.
+    """Read a source; its kind is recognised from its content.
 
     Args:
         path: A bundle, a run folder, or a JSON file of `bench --json`, `accuracy --json`, a pack, or `report --json`.
-        label: What it is called in the comparison.
+        label: Name of the source in the comparison.
+
+    Returns:
+        The content.
 
     Raises:
-        UserError: It is none of these, or is broken.
+        UserError: It is not of any of these kinds, or it is damaged.
     """
     if path.is_dir():
         if (path / MANIFEST_FILE).is_file():
             return _load_bundle(path, label)
         if (path / REPORT_FILE).is_file():
             return _load_run(path, label)
-        raise UserError(f"{path} is neither a bundle (no {MANIFEST_FILE}) nor a finished run (no {REPORT_FILE})")
+        raise UserError(
+            f"{path} is neither a bundle (it has no {MANIFEST_FILE}) nor a finished run (it has no {REPORT_FILE})"
+        )
     data = _load_json(path)
     if data.get("kind") == "comparison":
         return _parse_comparison(data, path)
@@ -73,14 +78,16 @@ def read_source(path: Path, label: str) -> LoadedSource:
 def _load_json(path: Path) -> Json:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB; no measurements are")
+            raise UserError(
+                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, the most that a file of measurements may have"
+            )
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds no measurements but a {type(data).__name__}")
+        raise UserError(f"{path} holds a {type(data).__name__}, not measurements")
     return data
 
 
@@ -151,7 +158,7 @@ def _parse_benchmark(data: Json, path: Path, label: str, kind: Any) -> LoadedSou
 
 
 def _load_archived_samples(path: Path) -> Mapping[str, Any]:
-    """The raw samples beside a result; a result that came without its archive is compared without them."""
+    """The latency samples stored next to a result; empty if the archive is missing, since only charts need them."""
     try:
         return load_samples(path)
     except (OSError, ValueError, KeyError, AttributeError):
@@ -200,17 +207,21 @@ def _parse_pack(data: Json, path: Path, label: str) -> LoadedSource:
 def _parse_comparison(data: Json, path: Path) -> LoadedSource:
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
-        raise UserError(f"{path} has schema {schema} and this skd-edge reads up to {SCHEMA_VERSION}; upgrade it")
+        raise UserError(
+            f"{path} has schema {schema}, and this version of skd-edge reads schemas up to {SCHEMA_VERSION}; update it"
+        )
     try:
         stored = Comparison.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path} is no comparison of skd-edge: {error.errors()[0]['msg']}; store it again") from error
+        raise UserError(
+            f"{path} is not a comparison of skd-edge: {error.errors()[0]['msg']}; store it again"
+        ) from error
     return LoadedSource(stored.sources, stored.rows)
 
 
-# ------------------------------------------------------------------------------------------------------- the pieces
+# ----------------------------------------------------------------------------------------------- rows and metrics
 def format_candidate_name(path: Iterable[str], student: str, precision: str) -> str:
-    """A file's name as a run gives it: the cascade and the precision."""
+    """The name of a candidate as a run gives it: path and precision, such as "teacher>small int8"."""
     return f"{'>'.join(path) or student} {precision}".strip()
 
 
@@ -257,7 +268,7 @@ _NON_METRIC_KEYS = {"n", "processes", "trained", "eligible", "on_front", "chosen
 
 
 def _select_metrics(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is a number: a metric that nobody measured stays absent."""
+    """The entries that are metrics: numbers except NaN, without the keys in `_NON_METRIC_KEYS`."""
     return {
         k: float(v)
         for k, v in values.items()
@@ -266,7 +277,7 @@ def _select_metrics(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _parse_intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """`p50_interval` belongs to `p50_ms`, and a plain `interval` to the accuracy."""
+    """Intervals by metric: the key `p50_interval` is that of `p50_ms`, and `interval` that of `accuracy`."""
     named = {k.replace("_interval", "_ms") if k != "interval" else "accuracy": v for k, v in values.items()}
     return {
         k: (float(v[0]), float(v[1]))
@@ -276,7 +287,7 @@ def _parse_intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]
 
 
 def _add_runtime_to_duplicate_names(rows: list[ComparisonRow], runtimes: list[str]) -> list[ComparisonRow]:
-    """Files that differ in the runtime alone get its name too."""
+    """Rows with equal names, which differ in the runtime only, get its name appended."""
     names = [row.name for row in rows]
     return [
         row.model_copy(update={"name": f"{row.name} {runtime}"}) if names.count(row.name) > 1 else row

@@ -1,11 +1,11 @@
-"""The gate of a team's CI: rules such as `p90_ms>+10%`, judged row by row against a stored baseline.
+"""Rules for CI, such as `p90_ms>+10%`, which are checked for every row, against a baseline if necessary.
 
-A rule is one metric, one comparison and one number. It is read by a regular expression and nothing else: nothing in
-it is ever evaluated as code.
+A rule is one metric, one comparison and one number. It is parsed by a regular expression, and no part of it is
+evaluated as code.
 
-    p90_ms>+10%      fails where p90 is more than 10 % above the baseline's
-    accuracy<-0.01   fails where accuracy is more than 0.01 below the baseline's
-    p99_ms>8         fails where p99 is above 8; needs no baseline
+    p90_ms>+10%      fails if p90 is more than 10 % above that of the baseline
+    accuracy<-0.01   fails if the accuracy is more than 0.01 below that of the baseline
+    p99_ms>8         fails if p99 is above 8 ms; needs no baseline
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": opera
 
 @dataclass(frozen=True)
 class Rule:
-    """When a row fails.
+    """The condition under which a row fails.
 
     Attributes:
-        text: As given.
-        metric: Its name.
-        compare: One of `<`, `<=`, `>`, `>=`.
-        number: The limit, signed: of the change where `change`, else of the level.
-        change: Whether the change against the baseline is judged.
-        percent: Whether the change is in percent of the baseline.
+        text: The rule as given.
+        metric: Name of the metric.
+        compare: `<`, `<=`, `>` or `>=`.
+        number: The limit, with its sign: of the change if `change` is set, otherwise of the value.
+        change: Whether the rule is on the change against the baseline.
+        percent: Whether the change is in percent of the value of the baseline.
     """
 
     text: str
@@ -45,13 +45,13 @@ class Rule:
     percent: bool
 
     def is_broken_by(self, value: float) -> bool:
-        """Whether a level, or a change, is beyond the limit."""
+        """Whether a value (or a change, if `change` is set) is beyond the limit, so that the row fails."""
         return bool(_OPERATORS[self.compare](value, self.number))
 
 
 @dataclass(frozen=True)
 class RuleFailure:
-    """A row that a rule fails, and why, in words."""
+    """A row that does not meet a rule, and the reason as a sentence."""
 
     rule: Rule
     row: ComparisonRow
@@ -60,7 +60,13 @@ class RuleFailure:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate found: failures, how many rows each rule judged, and what could not be judged."""
+    """The result of all rules.
+
+    Attributes:
+        failures: The rows that failed.
+        check_count: Number of checks: pairs of a rule and a row that could be checked.
+        notes: Rows that could not be checked, with the reason, and files that are in the baseline only.
+    """
 
     failures: list[RuleFailure]
     check_count: int
@@ -68,46 +74,50 @@ class GateResult:
 
 
 def parse_rule(text: str) -> Rule:
-    """Read one rule.
+    """Parse a rule.
+
+    Args:
+        text: The rule, such as "p90_ms>+10%".
 
     Raises:
-        UsageError: It is none; says how one looks.
+        UsageError: It is not a rule; the message explains the format.
     """
     match = _RULE_PATTERN.fullmatch(text)
     if match is None:
         raise UsageError(
-            f"--fail-if {text!r} is no rule; a rule is METRIC, one of < <= > >=, and a number: 'p90_ms>+10%' (against "
-            "the baseline), 'accuracy<-0.01' (against the baseline) or 'p99_ms>8' (the level itself)"
+            f"--fail-if {text!r} is not a rule; a rule is a metric, one of < <= > >=, and a number: 'p90_ms>+10%' or "
+            "'accuracy<-0.01' (change against the baseline), or 'p99_ms>8' (the value itself)"
         )
     metric, compare, sign, number, percent = match.groups()
     if percent and not sign:
         raise UsageError(
-            f"--fail-if {text!r}: a percentage is a change, so it needs a sign: {metric}{compare}+{number}%"
+            f"--fail-if {text!r}: a percentage is a change, so it needs a sign; write {metric}{compare}+{number}%"
         )
     value = float(number) * (-1 if sign in ("-", "−") else 1)
     return Rule(text.strip(), metric, compare, value, bool(sign), bool(percent))
 
 
 def evaluate_rules(comparison: Comparison, rules: Sequence[Rule], baseline: Comparison | None) -> GateResult:
-    """Judge every row by every rule.
+    """Check every row against every rule.
 
     Args:
-        comparison: What is judged.
-        rules: See `parse_rule`.
-        baseline: What changes are counted from; needed by a rule with a sign.
+        comparison: The rows to check.
+        rules: The rules, see `parse_rule`.
+        baseline: The rows against which changes are computed; needed if a rule is on a change.
+
+    Returns:
+        The failures, the number of checks, and notes.
 
     Raises:
-        UsageError: A rule needs a baseline and there is none, or names a metric that no row has.
-        UserError: A rule found no row that it could judge: a gate that judges nothing must not pass.
+        UsageError: A rule needs a baseline and there is none, or it names a metric that no row has.
+        UserError: No row could be checked against a rule; a rule without effect must not pass.
     """
     known = comparison.metric_names()
     for rule in rules:
         if rule.metric not in known:
-            raise UsageError(
-                f"--fail-if {rule.text!r}: there is no metric {rule.metric!r}; there are: {', '.join(known)}"
-            )
+            raise UsageError(f"--fail-if {rule.text!r}: unknown metric {rule.metric!r}; choose from {', '.join(known)}")
         if rule.change and baseline is None:
-            raise UsageError(f"--fail-if {rule.text!r} judges a change, so it needs --baseline FILE")
+            raise UsageError(f"--fail-if {rule.text!r} is on a change, so it needs --baseline FILE")
     baseline_rows = {row.name: row for row in baseline.rows} if baseline else {}
     failures: list[RuleFailure] = []
     notes: list[str] = []
@@ -120,31 +130,33 @@ def evaluate_rules(comparison: Comparison, rules: Sequence[Rule], baseline: Comp
             if broken:
                 failures.append(RuleFailure(rule, row, reason))
             elif broken is None:
-                notes.append(f"{rule.text}: {row.name} ({row.source}) not judged: {reason}")
+                notes.append(f"{rule.text}: {row.name} ({row.source}) not checked: {reason}")
         if not evaluated_rows:
-            raise UserError(f"--fail-if {rule.text!r} judged nothing: {'; '.join(notes[-len(comparison.rows) :])}")
+            raise UserError(
+                f"--fail-if {rule.text!r} could not be checked on any row: {'; '.join(notes[-len(comparison.rows) :])}"
+            )
         check_count += evaluated_rows
     missing = sorted(set(baseline_rows) - {row.name for row in comparison.rows})
-    notes += [f"in the baseline and not here: {', '.join(missing)}"] if missing else []
+    notes += [f"in the baseline only: {', '.join(missing)}"] if missing else []
     return GateResult(failures, check_count, notes)
 
 
 def _evaluate_row(rule: Rule, row: ComparisonRow, baseline_row: ComparisonRow | None) -> tuple[str, bool | None]:
-    """The reason in words, and whether the row fails; None where it cannot be judged."""
+    """The reason as a sentence, and whether the row fails; None if the rule cannot be checked on this row."""
     value = row.metrics.get(rule.metric)
     if not rule.change:
         if value is None:
             return f"{rule.metric} was not measured", None
         return f"{rule.metric} is {value:.4g}", rule.is_broken_by(value)
     if baseline_row is None:
-        return "the baseline has no such file", None
+        return "the baseline does not have this file", None
     old = baseline_row.metrics.get(rule.metric)
     if old is None:
         return f"the baseline has no {rule.metric}", None
-    if value is None:  # what was known once and is not any more must not pass in silence
-        return f"{rule.metric} was {old:.4g} and is not measured any more", True
+    if value is None:  # fails, so that dropping a measurement does not make the check pass
+        return f"{rule.metric} was {old:.4g} in the baseline and is not measured any more", True
     if rule.percent and old == 0:
-        return f"{rule.metric} was 0: there is no percentage of it", None
+        return f"{rule.metric} is 0 in the baseline, so a change in percent is not defined", None
     change = 100 * (value - old) / abs(old) if rule.percent else value - old
     unit = " %" if rule.percent else ""
     reason = f"{rule.metric} {old:.4g} -> {value:.4g} ({change:+.3g}{unit})"
@@ -155,4 +167,6 @@ def _format_interval_overlap(metric: str, row: ComparisonRow, baseline_row: Comp
     a, b = row.intervals.get(metric), baseline_row.intervals.get(metric)
     if a is None or b is None:
         return ""
-    return "; their 95 % intervals overlap" if a[0] <= b[1] and b[0] <= a[1] else "; their 95 % intervals are apart"
+    return (
+        "; their 95 % intervals overlap" if a[0] <= b[1] and b[0] <= a[1] else "; their 95 % intervals do not overlap"
+    )

@@ -1,4 +1,7 @@
-"""What a comparison holds: plain, versioned objects whose JSON schema is published (docs/schemas)."""
+"""The pydantic models of a comparison; their JSON schema is published (docs/schemas/comparison.schema.json).
+
+The docstrings of the models are the descriptions in that schema.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
-# The order of columns; what else was measured follows by name.
+# In the order of the columns; metrics that are not listed here follow, sorted by name.
 METRIC_DESCRIPTIONS = {
     "accuracy": "accuracy of the file, 0..1",
     "test_accuracy": "accuracy of the file on the test set, 0..1",
@@ -16,13 +19,13 @@ METRIC_DESCRIPTIONS = {
     "ece": "expected calibration error, 0..1",
     "agreement": "share of clips with the top class of the FP32 file, 0..1",
     "p50_ms": "median latency of a query, batch 1, milliseconds",
-    "p90_ms": "90th percentile, milliseconds",
-    "p99_ms": "99th percentile, milliseconds",
-    "load_ms": "from the file to a session, milliseconds",
-    "first_ms": "the first query, milliseconds",
-    "peak_mb": "most memory of a process that holds the file alone, MiB",
-    "bytes": "size of the file",
-    "joules_per_clip": "energy of a query above the idle machine's, joules",
+    "p90_ms": "90th percentile of the latency, milliseconds",
+    "p99_ms": "99th percentile of the latency, milliseconds",
+    "load_ms": "time to load the file into a session of the runtime, milliseconds",
+    "first_ms": "latency of the first query, milliseconds",
+    "peak_mb": "peak memory of a process that has loaded only this file, MiB",
+    "bytes": "size of the file, bytes",
+    "joules_per_clip": "energy for one clip above that of the idle machine, joules",
 }
 
 
@@ -31,16 +34,16 @@ class _FrozenModel(BaseModel):
 
 
 class ComparisonSource(_FrozenModel):
-    """One thing that was compared.
+    """One source of a comparison.
 
     Attributes:
-        label: Short, unlike every other's.
-        path: As given.
-        kind: What it was read from.
-        name: Of the recipe that made it; empty where unknown.
-        device_id: What must be equal for milliseconds to be compared; empty where unknown.
-        device: The device in words.
-        card: The device card, where the source has one.
+        label: Short name, different for each source.
+        path: Path of the source as given.
+        kind: Kind of the source.
+        name: Name of the recipe; empty if unknown.
+        device_id: Identifies the device; latencies are compared only if it is equal. Empty if unknown.
+        device: Processor and GPUs of the device.
+        card: The device info; empty if unknown.
     """
 
     label: str
@@ -56,12 +59,12 @@ class ComparisonRow(_FrozenModel):
     """One file of one source.
 
     Attributes:
-        source: The label of its source.
-        name: The same in every source for the same file: cascade and precision.
-        student: The network.
-        precision: What its numbers are.
-        device_id: Where its milliseconds were measured.
-        metrics: Numbers by name (see `METRICS` for units); what was not measured is absent.
+        source: Label of its source.
+        name: Path and precision, such as "teacher>small int8"; equal names are the same file in different sources.
+        student: Name of the network.
+        precision: "fp32", "fp16", "int8" or "int8-trt".
+        device_id: Device on which its latency was measured.
+        metrics: Values by metric (`METRIC_DESCRIPTIONS` has the units); metrics that were not measured are absent.
         intervals: 95 % intervals by metric.
     """
 
@@ -75,7 +78,15 @@ class ComparisonRow(_FrozenModel):
 
 
 class Comparison(_FrozenModel):
-    """Sources side by side: the content of a comparison's JSON, and what serves as a baseline later."""
+    """A comparison of sources, as it is written to JSON; it can be used as a baseline later.
+
+    Attributes:
+        schema_version: Version of this layout (the key "schema"); see `SCHEMA_VERSION`.
+        kind: Always "comparison".
+        created_by: Program and version that wrote it.
+        sources: The sources.
+        rows: The rows of all sources.
+    """
 
     schema_version: int = Field(SCHEMA_VERSION, alias="schema", ge=1)
     kind: Literal["comparison"] = "comparison"
@@ -84,6 +95,6 @@ class Comparison(_FrozenModel):
     rows: list[ComparisonRow]
 
     def metric_names(self) -> list[str]:
-        """Every metric that some row has, in the order of columns."""
+        """The metrics that at least one row has, in the order of the columns."""
         present = {m for row in self.rows for m in row.metrics}
         return [m for m in METRIC_DESCRIPTIONS if m in present] + sorted(present - set(METRIC_DESCRIPTIONS))

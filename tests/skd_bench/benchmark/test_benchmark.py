@@ -1,13 +1,11 @@
+"""A benchmark of a whole bundle."""
+
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-import skd_bench
 from skd_bench.__main__ import main
-from skd_bench.benchmark import targets as rows
+from skd_bench.benchmark import targets
 from skd_bench.benchmark.benchmark import benchmark_bundle
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UserError
@@ -17,20 +15,8 @@ from skd_bench.runtimes.tensorrt.builder import build_engine
 from skd_bench.runtimes.tensorrt.library import find_flavour, find_installed_modules
 from skd_bench.text_tables import format_benchmark_table
 
-HOME = os.path.dirname(os.path.dirname(skd_bench.__file__))
 
-
-def command(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "skd_bench", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": HOME},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_a_bundle_is_weighed_and_the_clips_too(bundle_with_samples):
+def test_a_bundle_and_its_sample_clips_are_measured(bundle_with_samples):
     result = benchmark_bundle(bundle_with_samples, processes=2, queries=40)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     [row] = result["artefacts"]
@@ -51,17 +37,6 @@ def test_a_bundle_is_weighed_and_the_clips_too(bundle_with_samples):
     assert "decoding" in text
 
 
-def test_the_command_prints_a_table_or_json(bundle):
-    done = command(bundle, "--processes", 1, "--queries", 12)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "artefacts/other.onnx" in done.stdout
-    done = command(bundle, "--json", "--processes", 1, "--queries", 12, "--threads", 2)
-    result = json.loads(done.stdout)
-    assert result["threads"] == 2
-    assert [a["file"] for a in result["artefacts"]] == ["artefacts/fp32.onnx", "artefacts/other.onnx"]
-    assert result["clips"] is None
-
-
 def test_a_changed_bundle_is_not_measured(bundle, capsys):
     path = bundle / "artefacts" / "other.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
@@ -74,34 +49,18 @@ def test_a_changed_bundle_is_not_measured(bundle, capsys):
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["x", "--processes", "0"], ["x", "--queries", "many"], ["x", "--what"]])
-def test_a_wrong_command_line_is_exit_code_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert "usage" in capsys.readouterr().err
-
-
-def test_what_is_no_bundle_is_exit_code_1(tmp_path):
-    for path in (tmp_path, tmp_path / "missing"):
-        done = command(path)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: ")
-        assert "Traceback" not in done.stderr
-
-
-def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
+def test_further_runtimes_and_loads_are_measured_and_rows_that_cannot_run_are_listed(
     bundle_with_samples, tmp_path, monkeypatch
 ):
     if why_runtime_unavailable("openvino"):
-        pytest.skip("not installed is openvino here")
+        pytest.skip("openvino is not installed here")
     extra = LoadScenarios(["multi-stream"], [1, 3], 1e6, ["openvino", "tensorrt-rtx", "tensorrt"])
-    monkeypatch.setattr(rows, "_REPEATS", 3)
+    monkeypatch.setattr(targets, "_REPEATS", 3)
     engine = tmp_path / "net.engine"
     if find_installed_modules(find_flavour("tensorrt-rtx")) and why_cuda_unavailable():
         build_engine(
             next(bundle_with_samples.glob("artefacts/*.onnx")), engine, runtime="tensorrt-rtx", sms=[86]
-        )  # what a GPU would run
+        )  # a GPU could run it
     engines = [engine] if engine.exists() else []
     result = benchmark_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
     own, other = result["artefacts"]
@@ -128,8 +87,8 @@ def test_further_runtimes_and_loads_are_measured_and_what_cannot_run_is_listed(
     assert "within p90_ms <= 1000000" in text
 
 
-def test_answers_that_are_no_numbers_are_named(broken_bundle):
+def test_logits_that_are_not_finite_are_reported(broken_bundle):
     result = benchmark_bundle(broken_bundle, processes=1, queries=12)
-    assert any("answers NaN or an infinity to random clips" in note for note in result["notes"])
+    assert any("the logits of random clips contain NaN or an infinity" in note for note in result["notes"])
     assert any("0.mp4" in note and "NaN" in note for note in result["notes"])
     assert result["artefacts"][0]["latency"]["finite"] is False

@@ -1,4 +1,4 @@
-"""Scenarios, batches and the bound: what is asked, what is made of the samples."""
+"""Load scenarios: their settings, and the throughput, percentiles and bound computed from samples."""
 
 import numpy as np
 import pytest
@@ -25,17 +25,17 @@ def latency(name: str, *processes: list[float]) -> LatencyResult:
     )
 
 
-def recorder(asked: list):
-    """Measures as a machine would that takes 1 ms a query and 1 ms for each two clips of it."""
+def recorder(requested: list):
+    """A machine where a query takes 1 ms, and 1 ms more for every two clips."""
 
     def measure(targets):
-        asked.append(targets)
+        requested.append(targets)
         return {t.name: latency(t.name, [1 + t.batch / 2] * 400, [1 + t.batch / 2] * 400) for t in targets}
 
     return measure
 
 
-def test_what_is_asked_is_checked():
+def test_load_settings_are_checked_and_completed():
     assert LoadScenarios().check_and_complete() == LoadScenarios()
     assert LoadScenarios(bound_ms=5).check_and_complete().batches == list(BATCHES)
     assert LoadScenarios(["offline", "offline"], [4, 1, 4]).check_and_complete() == LoadScenarios(["offline"], [1, 4])
@@ -45,17 +45,17 @@ def test_what_is_asked_is_checked():
         LoadScenarios(batches=[5000]),
         LoadScenarios(bound_ms=0.0),
     ):
-        with pytest.raises(UsageError, match="offline" if wrong.scenarios else "cannot be"):
+        with pytest.raises(UsageError, match="choose from single-stream" if wrong.scenarios else "must be"):
             wrong.check_and_complete()
 
 
-def test_every_load_is_measured_and_offline_at_the_batch_that_was_best_before():
-    asked: list = []
+def test_every_load_is_measured_and_offline_uses_the_best_batch_size():
+    requested: list = []
     targets = [LatencyTarget("a", "a.onnx"), LatencyTarget("b", "b.onnx", "openvino")]
     single = {t.name: latency(t.name, [1.5] * 400, [1.5] * 400) for t in targets}
     extra = LoadScenarios(["single-stream", "multi-stream", "offline"], [1, 4, 8], bound_ms=3.5).check_and_complete()
-    facts, found = measure_loads(targets, extra, single, recorder(asked))
-    in_turns, stretches = asked
+    facts, found = measure_loads(targets, extra, single, recorder(requested))
+    in_turns, stretches = requested
     assert sorted((t.path, t.batch) for t in in_turns) == sorted(
         2 * [("a.onnx", 8), ("b.onnx", 8)] + [(f"{n}.onnx", b) for n in "ab" for b in (1, 4)]
     )
@@ -78,14 +78,14 @@ def test_every_load_is_measured_and_offline_at_the_batch_that_was_best_before():
     assert not any(s["mlperf_floor_met"] for s in scenarios.values())
 
 
-def test_nothing_more_is_measured_than_asked():
-    asked: list = []
+def test_only_requested_loads_are_measured():
+    requested: list = []
     single = {"a": latency("a", [1.0] * 20)}
-    assert measure_loads([LatencyTarget("a", "a.onnx")], LoadScenarios(), single, recorder(asked))[1] == {}
-    assert asked == []
+    assert measure_loads([LatencyTarget("a", "a.onnx")], LoadScenarios(), single, recorder(requested))[1] == {}
+    assert requested == []
 
 
-def test_throughput_counts_clips_over_time_and_spreads_over_processes():
+def test_throughput_is_clips_per_second_with_an_interval_over_processes():
     speed = compute_throughput(latency("a", [2.0] * 10, [4.0] * 10), 8)
     assert speed.value == pytest.approx((4000 + 2000) / 2)
     assert 2000 <= speed.low <= speed.value <= speed.high <= 4000
@@ -101,14 +101,14 @@ rows = st.lists(
 
 
 @given(rows, st.floats(0.1, 100))
-def test_the_bound_is_kept_and_nothing_within_it_is_faster(swept, bound):
+def test_the_best_batch_is_within_the_bound_and_the_fastest_there(swept, bound):
     best = find_batch_within_bound(swept, bound)
-    kept = [row["clips_per_second"] for row in swept if row["p99_ms"] <= bound]
-    assert best["clips_per_second"] == max(kept, default=None)
-    assert ("reason" in best) == (not kept)
+    within = [row["clips_per_second"] for row in swept if row["p99_ms"] <= bound]
+    assert best["clips_per_second"] == max(within, default=None)
+    assert ("reason" in best) == (not within)
 
 
-def test_too_few_queries_carry_no_bound():
+def test_a_bound_needs_enough_queries():
     few = {"batch": 1, "p90_ms": None, "p99_ms": None, "clips_per_second": 5.0, "interval": [5.0, 5.0]}
     assert "64" in find_batch_within_bound([few], 10)["reason"]
     some = few | {"p90_ms": 3.0}

@@ -12,7 +12,7 @@ from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.video.clip import decode_clip, normalise
 
 
-def test_videos_get_classes_and_a_bad_one_an_error(tmp_path, bundle, video):
+def test_videos_get_classes_and_an_unreadable_one_an_error(tmp_path, bundle, video):
     dark, bright = video(tmp_path / "dunkel ü 1.mp4", 20), video(tmp_path / "bright.mp4", 240)
     text = tmp_path / "text.mp4"
     text.write_text("no video")
@@ -30,7 +30,7 @@ def test_videos_get_classes_and_a_bad_one_an_error(tmp_path, bundle, video):
         assert min(entry["milliseconds"].values()) > 0
 
 
-def test_it_is_the_network_on_the_decoded_clip(tmp_path, bundle, video):
+def test_probabilities_are_those_of_the_network_on_the_decoded_clip(tmp_path, bundle, video):
     path = video(tmp_path / "v.mp4", 90)
     manifest = Manifest.load(bundle)
     clip = normalise(decode_clip(path, manifest.sampling, manifest.preprocess)[np.newaxis], manifest.preprocess)
@@ -40,24 +40,24 @@ def test_it_is_the_network_on_the_decoded_clip(tmp_path, bundle, video):
     assert dict(entry["top"]) == pytest.approx(want)
 
 
-def test_another_artefact_can_be_asked_for(tmp_path, bundle, video):
+def test_another_artefact_can_be_chosen(tmp_path, bundle, video):
     path = video(tmp_path / "v.mp4", 90)
     assert predict(bundle, [path], artefact="artefacts/other.onnx")[0]["top"]
     with pytest.raises(UserError, match=r"no artefact 'x\.onnx'"):
         predict(bundle, [path], artefact="x.onnx")
 
 
-def test_an_artefact_that_was_changed_is_not_run(bundle):
+def test_a_changed_or_missing_artefact_is_not_run(bundle):
     path = bundle / "artefacts" / "fp32.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(UserError, match="other sha256"):
+    with pytest.raises(UserError, match="its sha256 differs"):
         predict(bundle, [])
     path.unlink()
     with pytest.raises(UserError, match="cannot read"):
         predict(bundle, [])
 
 
-def test_a_manifest_that_does_not_fit_its_network_is_refused(bundle):
+def test_a_manifest_that_does_not_match_its_network_is_refused(bundle):
     path = bundle / "manifest.json"
     data = json.loads(path.read_text())
     data["sampling"]["frames"] = 8
@@ -67,22 +67,22 @@ def test_a_manifest_that_does_not_fit_its_network_is_refused(bundle):
     data["sampling"]["frames"] = 4
     data["classes"].append("fourth")
     path.write_text(json.dumps(data))
-    with pytest.raises(UserError, match="3 classes and the manifest 4"):
+    with pytest.raises(UserError, match="3 classes, but the manifest has 4"):
         predict(bundle, [])
 
 
-def test_no_videos_give_nothing_and_no_classes_are_refused(bundle):
+def test_no_videos_give_an_empty_list_and_top_0_is_refused(bundle):
     assert predict(bundle, []) == []
-    with pytest.raises(UserError, match="at least 1 class"):
+    with pytest.raises(UserError, match="top must be at least 1"):
         predict(bundle, [], top=0)
 
 
-def test_a_folder_that_is_no_bundle_is_told(tmp_path):
-    with pytest.raises(UserError):
+def test_a_folder_that_is_not_a_bundle_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no bundle found"):
         predict(tmp_path, [])
 
 
-def test_a_bundle_may_be_for_openvino(bundle, tmp_path, video):
+def test_a_bundle_for_openvino_gives_the_same_probabilities(bundle, tmp_path, video):
     if reason := registered_runtimes()["openvino"].why_unavailable():
         pytest.skip(f"not installed is openvino here: {reason}")
     path = video(tmp_path / "v.mp4", 200)

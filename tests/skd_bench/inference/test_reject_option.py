@@ -1,4 +1,4 @@
-"""When to keep silent: the lowest threshold at which answers are right often enough, and how predict obeys it."""
+"""The lowest threshold that reaches a required accuracy, and its effect on `predict`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def logits_at(confidence):
     return np.stack([np.log(c), np.log(1 - c)], 1)
 
 
-def test_by_hand():
+def test_thresholds_computed_by_hand():
     logits = logits_at([0.99, 0.95, 0.9, 0.8, 0.7])
     labels = [0, 0, 1, 0, 1]  # right, right, wrong, right, wrong
     threshold, answered, accuracy = choose_threshold(logits, labels, 0.75)
@@ -32,12 +32,12 @@ def test_by_hand():
     assert answered == 0.8
     assert accuracy.value == 0.75
     assert choose_threshold(logits, labels, 0.9)[0] == pytest.approx(0.95)
-    assert choose_threshold(logits, labels, 0.6)[0] == 0.0  # every answer may be given
+    assert choose_threshold(logits, labels, 0.6)[0] == 0.0  # every prediction is accepted
     assert choose_threshold(logits_at([0.9, 0.8]), [1, 0], 0.9) is None
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1), st.integers(1, 60))
-def test_it_is_the_best_of_all_thresholds(seed, goal, n):
+def test_no_other_threshold_accepts_more_clips(seed, goal, n):
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(size=(n, 3)).round(1), rng.integers(0, 3, n)
     sure, right = softmax(logits).max(1), logits.argmax(1) == labels
@@ -51,14 +51,14 @@ def test_it_is_the_best_of_all_thresholds(seed, goal, n):
 
 
 @pytest.mark.parametrize(
-    "said", [{"threshold": 2}, {"threshold": True}, {"threshold": 0.5, "background": "c"}, 0.5, {}]
+    "entry", [{"threshold": 2}, {"threshold": True}, {"threshold": 0.5, "background": "c"}, 0.5, {}]
 )
-def test_a_malformed_one_is_refused(said):
+def test_a_malformed_entry_is_refused(entry):
     with pytest.raises(UserError, match="artefact"):
-        RejectOption.from_options({"reject": said}, CLASSES)
+        RejectOption.from_options({"reject": entry}, CLASSES)
 
 
-def test_predict_obeys_it(tmp_path, bundle, video):
+def test_predict_applies_the_threshold_and_the_background_class(tmp_path, bundle, video):
     path = video(tmp_path / "v.mp4", 90)
     manifest = Manifest.load(bundle)
     [plain] = predict(bundle, [path])

@@ -22,7 +22,7 @@ def one_hot(answers) -> np.ndarray:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
-def test_the_scores_are_scikit_learns(pairs):
+def test_the_metrics_equal_those_of_scikit_learn(pairs):
     labels, answers = map(np.array, zip(*pairs, strict=True))
     got = compute_accuracy(one_hot(answers), labels, NAMES)
     assert got.n == len(pairs)
@@ -43,7 +43,7 @@ def test_the_scores_are_scikit_learns(pairs):
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
-    # Always 80 % sure and right in 6 of 10: the gap is 0.2.
+    # Confidence is always 80 % and 6 of 10 are right: the gap is 0.2.
     sure = np.log(np.array([[0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3]])).repeat(10, axis=0)
     assert compute_accuracy(sure, [0] * 6 + [1] * 4, NAMES).ece == pytest.approx(0.2)
     certain = one_hot([0, 1, 2]) * 100
@@ -53,7 +53,18 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     assert compute_accuracy(mixed, [1, 0], ["x", "y"]).ece == pytest.approx((0.9 + 0.4) / 2)
 
 
-def test_groups_reach_the_interval():
+def test_the_reliability_diagram_covers_every_clip():
+    logits = np.log(np.array([[1 - share, share] for share in (0.55, 0.55, 0.95, 0.95)]))
+    got = compute_accuracy(logits, [0, 1, 1, 1], ["a", "b"])
+    assert [(p["n"], round(p["confidence"], 2), p["accuracy"]) for p in got.reliability] == [
+        (2, 0.55, 0.5),
+        (2, 0.95, 1),
+    ]
+    gap = sum(p["n"] * abs(p["confidence"] - p["accuracy"]) for p in got.reliability) / 4
+    assert gap == pytest.approx(got.ece)
+
+
+def test_groups_widen_the_interval():
     labels = np.zeros(200, int)
     answers = np.repeat(np.arange(10) % 2, 20)
     alone = compute_accuracy(one_hot(answers), labels, NAMES)
@@ -71,12 +82,12 @@ def test_groups_reach_the_interval():
         (np.zeros((2, 4)), [0.0, 1.0]),
     ],
 )
-def test_what_does_not_fit_is_refused(logits, labels):
+def test_logits_and_labels_that_do_not_match_are_refused(logits, labels):
     with pytest.raises(ValueError, match=r"logits|labels"):
         compute_accuracy(logits, labels, NAMES)
 
 
-def test_nothing_to_score_is_told():
+def test_no_labels_are_refused():
     with pytest.raises(UserError, match="no clip"):
         compute_accuracy(np.zeros((0, 4)), [], NAMES)
 
@@ -91,7 +102,7 @@ def clips(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 4, 16, 16, 3), dtype=np.uint8)
 
 
-def test_logits_come_in_order_whatever_the_batches(tmp_path, network):
+def test_logits_are_in_order_for_any_batches(tmp_path, network):
     session = find_runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
     data = clips(10)
     whole = compute_logits(session, [data], SIZE)
@@ -103,7 +114,7 @@ def test_logits_come_in_order_whatever_the_batches(tmp_path, network):
     np.testing.assert_allclose(whole[:, 1], mean, atol=1e-4)
 
 
-def test_a_network_of_batch_one_is_fed_one_by_one(tmp_path, network):
+def test_a_network_with_a_fixed_batch_of_one_gets_single_clips(tmp_path, network):
     import onnx
 
     path = network(tmp_path / "n.onnx")
@@ -116,12 +127,12 @@ def test_a_network_of_batch_one_is_fed_one_by_one(tmp_path, network):
     np.testing.assert_allclose(fixed, free, atol=1e-5)
 
 
-def test_an_answer_that_is_no_number_names_its_clip(tmp_path, network):
+def test_the_error_for_nan_or_infinity_gives_the_clip(tmp_path, network):
     session = find_runtime("ort").load(network(tmp_path / "n.onnx", bias=float("nan")), threads=1)
-    with pytest.raises(UserError, match="clip 0 holds NaN"):
+    with pytest.raises(UserError, match="clip 0 contains NaN"):
         compute_logits(session, [clips(3)], SIZE)
 
-    class Spoiled:
+    class SessionWithInfinity:
         input, output = session.input, session.output
 
         def run(self, x):
@@ -132,10 +143,10 @@ def test_an_answer_that_is_no_number_names_its_clip(tmp_path, network):
     data = np.zeros((6, 4, 16, 16, 3), np.uint8)
     data[4] = 255
     with pytest.raises(UserError, match="clip 4 "):
-        compute_logits(Spoiled(), [data[:3], data[3:]], SIZE)
+        compute_logits(SessionWithInfinity(), [data[:3], data[3:]], SIZE)
 
 
-def test_no_clips_at_all_is_told(tmp_path, network):
+def test_no_clips_are_refused(tmp_path, network):
     session = find_runtime("ort").load(network(tmp_path / "n.onnx"), threads=1)
     with pytest.raises(UserError, match="no clip"):
         compute_logits(session, [], SIZE)

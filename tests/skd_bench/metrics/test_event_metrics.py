@@ -7,11 +7,11 @@ from skd_bench.errors import UserError
 from skd_bench.metrics.event_metrics import VideoEvent, match_events, poisson_interval, read_events
 
 
-def test_reports_and_events_meet_in_video_class_and_time():
+def test_a_report_matches_an_event_of_the_same_video_class_and_time():
     truth = [VideoEvent("a", 10, 12, "fall"), VideoEvent("a", 50, 51, "fall"), VideoEvent("a", 60, 61, "run")]
     reports = [
         VideoEvent("a", 11, 14, "fall"),
-        VideoEvent("a", 12, 13, "fall"),  # begins when the event has ended
+        VideoEvent("a", 12, 13, "fall"),  # starts when the event has ended
         VideoEvent("b", 10, 12, "fall"),
         VideoEvent("a", 60, 61, "fall"),
     ]
@@ -25,7 +25,7 @@ def test_reports_and_events_meet_in_video_class_and_time():
     ]
 
 
-def test_silence_has_an_upper_bound():
+def test_no_reports_give_an_upper_bound_of_the_false_alarm_rate():
     got = match_events([], [], 10.0)
     assert got["false_alarms_per_hour"] == 0
     assert got["interval"] == [0, pytest.approx(0.3689, abs=1e-4)]
@@ -33,25 +33,25 @@ def test_silence_has_an_upper_bound():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 3000))
-def test_the_poisson_interval_is_garwoods(count):
+def test_the_poisson_interval_is_that_of_garwood(count):
     low, high = poisson_interval(count)
     assert low == pytest.approx(chi2.ppf(0.025, 2 * count) / 2 if count else 0, rel=1e-6)
     assert high == pytest.approx(chi2.ppf(0.975, 2 * count + 2) / 2, rel=1e-6)
 
 
-def test_events_are_read_and_wrong_ones_named(tmp_path):
+def test_events_are_read_and_errors_give_the_row(tmp_path):
     table = tmp_path / "events.csv"
     table.write_text("video,start,end,class\nfolder/a.mp4,1.5,2,fall\n")
     assert read_events(table, ["fall"]) == [VideoEvent("a.mp4", 1.5, 2.0, "fall")]
-    for row, said in (
-        ("a,2,1,fall", "before it ends"),
+    for row, words in (
+        ("a,2,1,fall", "needs 0 <= start < end"),
         ("a,x,1,fall", "row 2"),
-        ("a,0,1,cat", "no class 'cat'"),
-        ("a,0", "needs video"),
-        ("a,nan,1,fall", "before it ends"),
+        ("a,0,1,cat", "unknown class 'cat'"),
+        ("a,0", "an event needs video"),
+        ("a,nan,1,fall", "needs 0 <= start < end"),
     ):
         table.write_text(f"video,start,end,class\n{row}\n")
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=words):
             read_events(table, ["fall"])
     with pytest.raises(UserError, match="cannot read"):
         read_events(tmp_path / "none.csv", [])

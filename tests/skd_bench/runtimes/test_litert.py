@@ -1,4 +1,4 @@
-"""A bundle with a file for LiteRT beside its ONNX file; what happens where LiteRT is not."""
+"""A bundle with a .tflite file beside its ONNX file, with and without LiteRT."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def with_tflite(bundle) -> Path:
-    """The tiny bundle, and the same network once more, one clip at a time."""
+    """The tiny bundle with a .tflite file of the same network, which takes one clip at a time."""
     manifest = Manifest.load(bundle)
     session = find_runtime("ort").load(resolve_bundle_path(bundle, manifest.default), threads=1)
     shape = tuple(n for n in session.input.shape[1:] if n)
@@ -36,13 +36,13 @@ def with_tflite(bundle) -> Path:
     return bundle
 
 
-def test_it_answers_as_the_onnx_file_does(with_tflite, tmp_path, video):
+def test_it_predicts_like_the_onnx_file(with_tflite, tmp_path, video):
     path = video(tmp_path / "v.mp4", 200)
     [before], [after] = (predict(with_tflite, [path], artefact=file) for file in (None, "artefacts/one.tflite"))
     assert dict(after["top"]) == pytest.approx(dict(before["top"]), abs=1e-5)
 
 
-def test_a_bench_measures_it_and_does_not_mix_formats(with_tflite):
+def test_a_benchmark_measures_it_and_does_not_mix_formats(with_tflite):
     manifest = Manifest.load(with_tflite)
     rows, not_run = find_benchmark_targets(with_tflite, manifest, ["litert", "ort"], [], threads=1)
     [row] = [r for r in rows if r.file_info["runtime"] == "litert"]
@@ -52,7 +52,7 @@ def test_a_bench_measures_it_and_does_not_mix_formats(with_tflite):
     assert all("LiteRT runs .tflite files" in r["reason"] for r in not_run)
 
 
-def test_a_batch_that_is_fixed_is_part_of_the_contract(with_tflite):
+def test_a_fixed_batch_size_is_part_of_the_input(with_tflite):
     session = find_runtime("litert").load(with_tflite / "artefacts/one.tflite", threads=1)
     assert session.input.shape[0] == 1
     x = np.zeros((2, *(n or 1 for n in session.input.shape[1:])), np.float32)
@@ -66,10 +66,10 @@ def test_where_litert_is_missing_the_other_files_are_measured(with_tflite, monke
     rows, not_run = find_benchmark_targets(with_tflite, manifest, [], [], threads=1)
     assert {r.file_info["runtime"] for r in rows} == {"ort"}
     assert [(r["name"], r["reason"]) for r in not_run] == [("artefacts/one.tflite", "ai-edge-litert is not installed")]
-    assert why_runtime_unavailable("nothing") == "there is no runtime 'nothing'"
+    assert why_runtime_unavailable("nothing") == "unknown runtime 'nothing'"
 
 
-def test_a_file_that_breaks_off_anywhere_is_refused(with_tflite, tmp_path):
+def test_a_truncated_file_is_refused(with_tflite, tmp_path):
     content = (with_tflite / "artefacts/one.tflite").read_bytes()
     for end in range(16, len(content), len(content) // 12):
         (tmp_path / "cut.tflite").write_bytes(content[:end])

@@ -1,4 +1,4 @@
-"""Metadata that is not UTF-8 stops nobody, on any PyAV; every reader opens files through this one door."""
+"""Files whose metadata is not UTF-8 can be read, and all code opens files with `open_container`."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ VIEW = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 @pytest.fixture(params=["mp4", "mkv", "avi"])
 def latin_1_video(request, tmp_path) -> Path:
-    """A video with the title 'Überfall', written by a camera that knows only Latin-1."""
+    """A video with the title 'Überfall', as written by a camera that uses Latin-1."""
     path = tmp_path / f"v.{request.param}"
     with av.open(str(path), "w") as container:
         container.metadata["title"] = "@berfall"
@@ -36,7 +36,7 @@ def latin_1_video(request, tmp_path) -> Path:
     return path
 
 
-def test_it_opens(latin_1_video):
+def test_the_file_is_opened_and_its_title_is_read(latin_1_video):
     with open_container(latin_1_video) as container:
         assert "berfall" in container.metadata["title"]
         assert len(list(container.decode(video=0))) == 12
@@ -46,19 +46,19 @@ def test_a_clip_is_decoded(latin_1_video):
     assert decode_clip(latin_1_video, Sampling(4), VIEW).shape == (4, 16, 16, 3)
 
 
-def test_a_long_video_is_watched(latin_1_video):
+def test_sliding_windows_are_decoded(latin_1_video):
     seconds, rate = _read_duration_and_rate(latin_1_video)
     assert (round(seconds, 1), round(rate)) == (0.8, 15)
     windows = SlidingWindows(latin_1_video, Sampling(4), VIEW, window=0.4, hop=0.4, stopwatch=Stopwatch())
     assert len(list(windows)) == 2
 
 
-def test_a_stream_is_read_frame_by_frame(latin_1_video):
+def test_single_frames_are_decoded(latin_1_video):
     assert len(list(iter_frames(latin_1_video, VIEW, 1))) == 12
 
 
-def test_no_reader_has_a_door_of_its_own(root, tree):
-    """Suites that time a bare decoder are outsiders on purpose."""
+def test_no_other_module_opens_videos(root, tree):
+    """Suites are exempt: some of them time a bare decoder."""
     reads = re.compile(r"\bav\.open\((?![^)]*[\"']w[\"'])")
     sources = [f for f in tree if f.suffix == ".py" and f.parts[0] in ("skd_edge", "export", "bench")]
     found = [f.as_posix() for f in sources if "suites" not in f.parts and reads.search((root / f).read_text())]

@@ -20,7 +20,7 @@ def test_newer_is_by_number_and_without_the_build(version, newer):
 
 
 def test_what_is_newer_is_told_with_what_was_tested():
-    told = report(av="20.0.2", torch="2.13.0+cu130", rich="14.0", plotly_symbol="9")
+    told = report(av="20.0.2", torch="2.13.0+cu130", rich="14.0", plotly="9")
     assert told.format_newer() == "av 20.0.2 (tested: 18.1.0)"
     assert told.to_text().splitlines() == [
         "Python 3.12.1",

@@ -1,4 +1,4 @@
-"""Small jobs: one on weak labels, one distilled from a teacher; also run as a program by tests."""
+"""Small jobs for tests: one on weak labels, one distilled from a teacher. As a program, it is killed while training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 import skd_edge.distill.trainer as trainer_module
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.sources.synthetic import render_clip
-from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.checkpoint import Checkpoint
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
@@ -50,26 +50,28 @@ STAGED = replace(WEAK, teacher="t", role="student", weak=False, staged=True, tra
 
 
 def some_clips() -> ClipDataset:
+    """48 training, 20 validation and 20 test clips of four motions, 16 pixels, 4 frames."""
+
     def split(first: int, count: int, name: str) -> ClipSplit:
         ids = np.arange(first, first + count)
         clips = np.stack([render_clip(MOTIONS[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
         return ClipSplit(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
 
-    return ClipDataset(MOTIONS, split(0, 48, "train"), split(48, 20, "val"), split(68, 20, "test"), (), "in memory")
+    return ClipDataset(MOTIONS, split(0, 48, "train"), split(48, 20, "val"), SealedSplit(split(68, 20, "test")), (), "in memory")
 
 
 def train(
     job: JobSpec, folder: Path, report: Callable[[dict[str, Any]], None] = lambda row: None, **kw: Any
 ) -> TrainResult:
-    """Train ``job`` with a checkpoint after every epoch, on one thread."""
+    """Train ``job`` on one thread, with a checkpoint after every epoch."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     clips, teacher = some_clips(), None
     if job.teacher:
         spec = NetworkSpec(name="t", family="resnet", width=4, depths=job.learner.depths)
         network = build_tsm(spec, classes=4, frames=4, size=16, seed=9).eval().requires_grad_(False)
-        look = lambda index, view: training_view(clips.train, index, view, job, PREPROCESS)  # noqa: E731
-        teacher = TeacherOutputCache(network, look, len(clips.train), folder / "teacher")
+        make_view = lambda index, view: training_view(clips.train, index, view, job, PREPROCESS)  # noqa: E731
+        teacher = TeacherOutputCache(network, make_view, len(clips.train), folder / "teacher")
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
     before = trainer_module.Checkpoint
     trainer_module.Checkpoint = lambda path: Checkpoint(path, interval_seconds=0.0)  # type: ignore[misc,assignment]
@@ -80,14 +82,14 @@ def train(
 
 
 def training(job: JobSpec, folder: Path) -> Any:
-    """The state of a job without a teacher, at its first step."""
+    """The `Trainer` of a job without a teacher, before its first step."""
     clips = some_clips()
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
     return trainer_module.Trainer(job, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
 
 
 class Tools:
-    """The above for tests."""
+    """What tests use of this file."""
 
     file, weak, staged, train = Path(__file__), WEAK, STAGED, staticmethod(train)
     everything = EVERYTHING
@@ -100,10 +102,10 @@ def tools() -> type[Tools]:
     return Tools
 
 
-def die_in_epoch_four(row: dict[str, Any]) -> None:
+def kill_in_epoch_four(row: dict[str, Any]) -> None:
     if row["epoch"] == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    train({"weak": WEAK, "staged": STAGED}[sys.argv[1]], Path(sys.argv[2]), die_in_epoch_four)
+    train({"weak": WEAK, "staged": STAGED}[sys.argv[1]], Path(sys.argv[2]), kill_in_epoch_four)

@@ -1,4 +1,4 @@
-"""A program for torchrun: steps of a staged job with batch normalisation frozen; the first process writes the losses.
+"""A program for torchrun: trains a staged job with batch norm in evaluation mode; the first process writes the losses.
 
 python distributed_steps.py FOLDER
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import PREPROCESS, STAGED, some_clips  # the folder's own, beside this file
+from conftest import PREPROCESS, STAGED, some_clips  # the conftest.py in the folder of this file
 
 from skd_edge.distill.distributed import make_process_group
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
@@ -23,24 +23,26 @@ from skd_edge.recipe.schema import NetworkSpec
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    team, clips = make_process_group(), some_clips()
+    process_group, clips = make_process_group(), some_clips()
     job = replace(STAGED, epochs=3)
     network = build_tsm(
         NetworkSpec(name="t", family="resnet", width=4, depths=(1, 1)), classes=4, frames=4, size=16, seed=9
     )
-    look = lambda index, view: training_view(clips.train, index, view, job, PREPROCESS)  # noqa: E731
-    teacher = TeacherOutputCache(network.eval().requires_grad_(False), look, len(clips.train), folder / f"t{team.rank}")
+    make_view = lambda index, view: training_view(clips.train, index, view, job, PREPROCESS)  # noqa: E731
+    teacher = TeacherOutputCache(
+        network.eval().requires_grad_(False), make_view, len(clips.train), folder / f"t{process_group.rank}"
+    )
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    of = Trainer(job, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, team)
-    of.learner.eval()  # batch normalisation as it is
+    trainer = Trainer(job, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, process_group)
+    trainer.learner.eval()  # batch norm would normalise by the shard of each process
     losses = []
     for epoch in range(job.epochs):
-        for index in of._iter_batches(epoch):
-            terms = of._train_step(index, 0, teacher.outputs_for_view(0))
+        for index in trainer._iter_batches(epoch):
+            terms = trainer._train_step(index, 0, teacher.outputs_for_view(0))
             losses.append({name: float(term) for name, term in terms.items()})
-    weights = float(sum(p.double().abs().sum() for p in of.learner.parameters()))
-    if team.rank == 0:
-        (folder / f"{team.size}.json").write_text(json.dumps({"losses": losses, "weights": weights}))
+    weights = float(sum(p.double().abs().sum() for p in trainer.learner.parameters()))
+    if process_group.rank == 0:
+        (folder / f"{process_group.size}.json").write_text(json.dumps({"losses": losses, "weights": weights}))
 
 
 if __name__ == "__main__":

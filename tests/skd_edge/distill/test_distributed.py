@@ -1,4 +1,4 @@
-"""Two processes train one job as one does: the same loss at every step, those over the whole batch included."""
+"""Training in two processes: losses equal to those of one process, a whole run, and the division of batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skd_edge.run_folder import read_journal
 STEPS = Path(__file__).parent / "distributed_steps.py"
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path):
+def test_two_processes_compute_the_losses_of_one(tmp_path):
     run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for words in ([], run):
         done = subprocess.run(
@@ -77,21 +77,21 @@ def test_a_whole_run_under_torchrun(tmp_path):
     assert {job["processes"] for job in jobs} == {2}
     assert json.loads((out / "report.json").read_text())["chosen"]["path"] == ["teacher", "small"]
     events = [e["event"] for e in read_journal(out)]
-    assert events.count("started") == events.count("finished") == 1  # one process keeps the journal
+    assert events.count("started") == events.count("finished") == 1  # only one process writes the journal
     assert events.count("job_finished") == 3
 
 
-def test_a_batch_that_cannot_be_divided(monkeypatch):
-    class Two:
+def test_a_batch_that_cannot_be_divided_evenly_is_an_error():
+    class TwoProcesses:
         global_rank, world_size = 1, 2
 
-    team = FabricProcessGroup(Two())
-    assert team.shard(np.arange(6)).tolist() == [3, 4, 5]
+    group = FabricProcessGroup(TwoProcesses())
+    assert group.shard(np.arange(6)).tolist() == [3, 4, 5]
     with pytest.raises(UserError, match="a batch of 5 clips cannot be divided evenly among 2 processes"):
-        team.shard(np.arange(5))
+        group.shard(np.arange(5))
 
 
-def test_without_torchrun_a_team_of_one(monkeypatch):
+def test_without_torchrun_there_is_a_single_process(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "8")  # some cluster's, not torchrun's
+    monkeypatch.setenv("WORLD_SIZE", "8")  # set by a cluster scheduler, not by torchrun
     assert type(make_process_group()) is ProcessGroup

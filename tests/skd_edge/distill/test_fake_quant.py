@@ -1,3 +1,5 @@
+"""Fake quantisation: the grids of weights and inputs, and a network that is trained with it."""
+
 import numpy as np
 import pytest
 import torch
@@ -8,28 +10,28 @@ from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import NetworkSpec
 
 
-@pytest.mark.parametrize(("most", "steps"), [(127, 255), (64, 129)])
-def test_weights_lie_on_a_grid_of_their_channel(most, steps):
+@pytest.mark.parametrize(("quant_max", "steps"), [(127, 255), (64, 129)])
+def test_weights_lie_on_the_grid_of_their_channel(quant_max, steps):
     weight = (
         torch.randn(4, 300, 3, generator=torch.Generator().manual_seed(0))
         * torch.tensor([1e-3, 1, 50, 0])[:, None, None]
     )
-    rounded = fake_quantize_weight(weight, most)
+    rounded = fake_quantize_weight(weight, quant_max)
     for channel, row in zip(weight, rounded, strict=True):
         assert len(row.unique()) <= steps
-        assert (row - channel).abs().max() <= channel.abs().max() / most / 2 * 1.001
+        assert (row - channel).abs().max() <= channel.abs().max() / quant_max / 2 * 1.001
     assert (rounded[3] == 0).all()
 
 
 @pytest.mark.parametrize("x", [torch.linspace(-1, 3, 9999), torch.linspace(2, 3, 9999), torch.zeros(5)])
-def test_inputs_lie_on_256_steps_and_keep_zero(x):
+def test_inputs_have_256_values_and_zero_is_one_of_them(x):
     rounded = fake_quantize_input(torch.cat((x, torch.zeros(1))))
     assert len(rounded.unique()) <= 256
     assert rounded[-1] == 0
     assert (rounded[:-1] - x).abs().max() <= (max(float(x.max()), 0) - min(float(x.min()), 0)) / 255 * 0.501 + 1e-9
 
 
-def test_a_rounded_network_learns_and_keeps_the_names_of_its_weights():
+def test_a_rounding_network_has_gradients_and_the_same_names_of_weights():
     net = build_tsm(
         NetworkSpec(name="n", depths=(1, 1), width=8, temporal="shift"), classes=3, frames=2, size=16, seed=0
     )

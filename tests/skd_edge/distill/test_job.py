@@ -1,4 +1,4 @@
-"""A job's hash: every setting that decides the result changes it, names and roles do not."""
+"""The hash of a job: every setting that affects the result changes it; names and roles do not."""
 
 from __future__ import annotations
 
@@ -60,23 +60,23 @@ OTHER = {
 
 
 @pytest.mark.parametrize("field", MATTERS)
-def test_what_matters(field):
+def test_every_field_that_affects_the_result_changes_the_hash(field):
     assert replace(JOB, **{field: MATTERS[field]}).hash != JOB.hash
 
 
 @pytest.mark.parametrize(
     ("part", "field"), [(p, f) for p, model in OTHER.items() for f in model.model_fields_set - {"name"}]
 )
-def test_every_setting_of_a_section_matters(part, field):
-    job = replace(JOB, weak=True)  # a job that reads them all
+def test_every_setting_of_a_section_changes_the_hash(part, field):
+    job = replace(JOB, weak=True)  # a job that is affected by all settings
     changed = getattr(job, part).model_copy(update={field: getattr(OTHER[part], field)})
     assert replace(job, **{part: changed}).hash != job.hash
 
 
-def test_what_a_job_does_not_read_does_not_matter():
-    """Without a teacher nothing about teaching counts, without weak labels no early learning: nothing is retrained."""
+def test_settings_without_effect_on_a_job_do_not_change_its_hash():
+    """Without a teacher, settings of distillation have no effect; without weak labels, that of early learning."""
     alone = replace(JOB, teacher=None)
-    about = TrainingSettings(
+    distillation = TrainingSettings(
         prefix=0.1,
         match=(1,),
         dense=0.3,
@@ -85,13 +85,13 @@ def test_what_a_job_does_not_read_does_not_matter():
         elr=9.0,
         losses=LossSettings(logits=5.0, correlation=0.0, logits_kind="dkd"),
     )
-    assert replace(alone, training=about).hash == alone.hash
-    assert replace(alone, weak=True, training=about).hash != replace(alone, weak=True).hash
+    assert replace(alone, training=distillation).hash == alone.hash
+    assert replace(alone, weak=True, training=distillation).hash != replace(alone, weak=True).hash
     assert replace(alone, training=TrainingSettings(losses=LossSettings(labels=2.0))).hash != alone.hash
 
 
 @pytest.mark.parametrize("field", LossSettings.model_fields)
-def test_every_loss_weight_matters(field):
+def test_every_loss_setting_changes_the_hash(field):
     losses = LossSettings()
     kinds = {"logits_kind": "dkd", "correlation_kind": "pearson", "distribution_kind": "mmd"}
     value = kinds[field] if field in kinds else getattr(losses, field) + 1
@@ -99,16 +99,16 @@ def test_every_loss_weight_matters(field):
     assert replace(JOB, training=training).hash != JOB.hash
 
 
-def test_names_do_not_matter():
-    assert replace(JOB, path=("boss", "pupil"), role="assistant").hash == JOB.hash
+def test_names_and_roles_do_not_change_the_hash():
+    assert replace(JOB, path=("large", "small"), role="assistant").hash == JOB.hash
     assert replace(JOB, learner=NetworkSpec(name="other", width=8)).hash == JOB.hash
     teacher = Teacher(name="n", family="mobile", width=8, floor=0.5, checkpoint=Path("weights"))
     assert replace(JOB, learner=teacher).hash == JOB.hash
-    # The job's own epochs count, not those that other roles have.
+    # The epochs of the job affect its result, those of other roles do not.
     assert replace(JOB, training=TrainingSettings(epochs=99, teacher_epochs=99, rounds=9, refine=0.9)).hash == JOB.hash
 
 
-def test_a_hash_is_short_stable_and_blind_to_the_order_of_keys():
+def test_a_hash_is_short_stable_and_independent_of_the_order_of_keys():
     assert json_digest({"a": 1, "b": [2, 3]}) == json_digest({"b": [2, 3], "a": 1}) == "efbd0040190fb087"
     assert json_digest({"a": 1}) != json_digest({"a": 2})
     assert len(JOB.hash) == 16

@@ -1,4 +1,4 @@
-"""What a teacher says, kept: bit for bit what it says when asked."""
+"""Stored teacher outputs: equal to those that the network computes, and recomputed if they are damaged."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ def network():
 
 
 def view_of(clips):
-    """The clips, a little brighter in each view; counts how often it is asked."""
-    asked = []
+    """A function that returns the clips, brighter by 0.1 in each view, and the list of views it was called with."""
+    calls = []
 
     def _view(index, view):
-        asked.append(view)
+        calls.append(view)
         x = torch.from_numpy(clips.clips[index]).permute(0, 4, 1, 2, 3).float() / 255
         return x + 0.1 * view
 
-    return _view, asked
+    return _view, calls
 
 
-def test_the_cache_says_what_the_teacher_says(network, tiny_clips, tmp_path):
-    view, asked = view_of(tiny_clips.train)
+def test_stored_outputs_equal_those_of_the_network(network, tiny_clips, tmp_path):
+    view, calls = view_of(tiny_clips.train)
     cache = TeacherOutputCache(network, view, 48, tmp_path / "t")
     for v in (0, 2):
-        said, direct = cache.outputs_for_view(v), network(view(np.arange(48), v))
-        assert np.array_equal(said.logits, direct.logits.numpy())
-        assert all(np.array_equal(a, b.numpy()) for a, b in zip(said.features, direct.features, strict=True))
+        stored, direct = cache.outputs_for_view(v), network(view(np.arange(48), v))
+        assert np.array_equal(stored.logits, direct.logits.numpy())
+        assert all(np.array_equal(a, b.numpy()) for a, b in zip(stored.features, direct.features, strict=True))
     index = np.array([7, 3, 40])
     rows = cache.outputs_for_view(2).take_rows(index, torch.device("cpu"))
     assert torch.equal(rows.logits, direct.logits[index])
     assert all(torch.equal(a, b[index]) for a, b in zip(rows.features, direct.features, strict=True))
-    # Another process finds the answers and does not ask again.
-    asked.clear()
+    # Another process reads the stored outputs and does not compute them again.
+    calls.clear()
     again = TeacherOutputCache(network, view, 48, tmp_path / "t")
-    assert np.array_equal(again.outputs_for_view(2).logits, said.logits)
-    assert asked == []
+    assert np.array_equal(again.outputs_for_view(2).logits, stored.logits)
+    assert calls == []
     assert not list((tmp_path / "t").rglob("*.part"))
 
 
-def test_half_precision_rounds_by_as_much_as_it_says(network, tiny_clips, tmp_path):
+def test_half_precision_rounds_by_at_most_a_2048th(network, tiny_clips, tmp_path):
     view, _ = view_of(tiny_clips.train)
     whole, half = (TeacherOutputCache(network, view, 48, tmp_path / "t", half_precision=h) for h in (False, True))
     rows, exact = (c.outputs_for_view(1).take_rows(np.arange(48), torch.device("cpu")) for c in (half, whole))
@@ -61,20 +61,20 @@ def test_half_precision_rounds_by_as_much_as_it_says(network, tiny_clips, tmp_pa
     assert sizes[0] < 0.6 * sizes[1]
 
 
-def test_answers_that_broke_off_are_asked_for_again(network, tiny_clips, tmp_path):
-    view, asked = view_of(tiny_clips.train)
+def test_incomplete_outputs_are_computed_again(network, tiny_clips, tmp_path):
+    view, calls = view_of(tiny_clips.train)
     whole = TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0)
     expected = whole.logits.copy()
     (tmp_path / "t" / "view0" / "logits.npy").unlink()
-    asked.clear()
+    calls.clear()
     assert np.array_equal(TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits, expected)
-    assert asked == [0]
+    assert calls == [0]
 
 
 @pytest.mark.parametrize("name", ["logits.npy", "features0.npy"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "no array", "too few"])
-def test_answers_that_are_damaged_are_asked_for_again(network, tiny_clips, tmp_path, name, damage):
-    view, asked = view_of(tiny_clips.train)
+def test_damaged_outputs_are_computed_again(network, tiny_clips, tmp_path, name, damage):
+    view, calls = view_of(tiny_clips.train)
     expected = TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits.copy()
     file = tmp_path / "t" / "view0" / name
     whole = file.read_bytes()
@@ -82,9 +82,9 @@ def test_answers_that_are_damaged_are_asked_for_again(network, tiny_clips, tmp_p
         np.save(file, np.load(file)[:5])
     else:
         file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "no array": b"x" * 200}[damage])
-    asked.clear()
+    calls.clear()
     assert np.array_equal(TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits, expected)
-    assert asked == [0]
+    assert calls == [0]
     assert file.read_bytes() == whole
 
 

@@ -21,6 +21,7 @@ from skd_edge.execution.job_graph import build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.compress import compress
+from skd_edge.pipeline.context import RunOptions
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import Run, read_journal
 
@@ -116,7 +117,7 @@ def jobs(folder: Path, event: str) -> Counter[str]:
 def test_the_same_as_the_local_engine(cluster, finished, tmp_path):
     theirs = {f.parent.name: json.loads(f.read_text()) for f in (finished.folder / "jobs").glob("*/job.json")}
     (threads,) = {job["threads"] for job in theirs.values()}
-    folder = compress(load_recipe(finished.recipe), tmp_path / "over ray", engine="ray", threads=threads)
+    folder = compress(load_recipe(finished.recipe), tmp_path / "over ray", RunOptions(engine="ray", threads=threads))
     report = json.loads((folder / "report.json").read_text())
     ours = {f.parent.name: json.loads(f.read_text()) for f in (folder / "jobs").glob("*/job.json")}
     assert ours.keys() == theirs.keys()
@@ -146,7 +147,7 @@ def test_a_search_asks_for_the_same_jobs(cluster, tmp_path, monkeypatch):
     recipe, asked, chosen = load_recipe(tmp_path / "recipe.yaml", sets), {}, {}
     for engine in ("local", "ray"):
         monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / f"cache of {engine}"))
-        folder = compress(recipe, tmp_path / engine, engine=engine, threads=1)
+        folder = compress(recipe, tmp_path / engine, RunOptions(engine=engine, threads=1))
         report = json.loads((folder / "report.json").read_text())
         asked[engine], chosen[engine] = jobs(folder, "job_finished"), report["chosen"]["path"]
     assert asked["local"] == asked["ray"]
@@ -166,8 +167,7 @@ def test_a_worker_that_is_killed_and_a_stop_on_the_way(cluster, small, tmp_path)
     folder = tmp_path / "run"
     with Run(folder, "x: 1") as run:
         engine = ray_engine(recipe, run, material)
-        engine.on_progress = kill_once
-        with closing(engine.train_all(tree)) as training:
+        with closing(engine.train_all(tree, kill_once)) as training:
             scout = next(training)
         # Stopped there: what is finished is kept, the rest is trained by the next run.
         assert scout.job is tree[0]

@@ -28,7 +28,7 @@ def tree(facts=FACTS, **kw) -> list[TrainingJob]:
 
 
 def names(nodes, *roles):
-    return [n.job.name for n in nodes if n.job.role in roles]
+    return [n.spec.name for n in nodes if n.spec.role in roles]
 
 
 PATHS = {"paths": [[], ["a1"], ["a1", "a2"], ["a2"]], "controls": ["alone", "kd"]}
@@ -80,7 +80,7 @@ def test_one_network_may_be_taught_in_several_ways():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"teacher": {"width": 32, "training": {"dense": 0.5}}}, "the teacher is none"),
+        ({"teacher": {"width": 32, "training": {"dense": 0.5}}}, "not a teacher"),
         ({"students": [{"name": "s", "training": {"match": [5]}}]}, "1 to 4 here"),
         ({"students": [{"name": "s", "frames": 4, "training": {"combination": "graft"}}]}, "same frames and size"),
         ({"students": [{"name": "s", "training": {"epochs": 3}}]}, "epochs"),

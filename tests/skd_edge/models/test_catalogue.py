@@ -1,4 +1,4 @@
-"""The list of networks: numbers against what their authors print, and against the networks themselves."""
+"""The catalogue of networks: its numbers are those of the networks, and those that their authors report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import ClipSettings
 
 
-def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):
+def test_entries_of_a_recipe_have_the_numbers_of_the_built_networks(tmp_path, capsys):
     students = [{"name": "small", "width": 8}, {"name": "lite", "family": "efficientnet-lite0", "temporal": "none"}]
     recipe = {"name": "r", "data": {"kind": "generated"}, "teacher": {"width": 8}, "students": students}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
@@ -30,11 +30,11 @@ def test_numbers_of_a_recipes_networks_are_the_networks(tmp_path, capsys):
         features = net(torch.zeros(1, 3, 1, 224, 224)).features
     assert small["substages"] == [[f.shape[2], f.shape[1]] for f in features]
     assert teacher["substages"] == [[8, 1], [16, 1], [32, 1], [64, 1]]
-    assert lite["macs"] == pytest.approx(407e6, rel=0.07)  # the authors' figure, with 1,000 classes
+    assert lite["macs"] == pytest.approx(407e6, rel=0.07)  # the number of the authors, with 1,000 classes
 
 
-def test_macs_are_counted_by_hand():
-    """Twice the width, about four times the MACs of the 3x3 blocks; the stem's grow twofold."""
+def test_macs_grow_with_the_square_of_the_width():
+    """Twice the width gives about four times the MACs in the 3x3 blocks, and twice the MACs in the stem."""
     clip = ClipSettings(frames=4, size=32)
     narrow, wide = (
         describe_network("n", NetworkSpec(name="n", family="resnet", width=w, temporal="none"), clip) for w in (16, 32)
@@ -43,7 +43,7 @@ def test_macs_are_counted_by_hand():
     assert narrow.clip == (4, 32, 32)
 
 
-def test_the_text_is_a_table_and_code_needs_leave(tmp_path, capsys):
+def test_the_text_is_a_table_and_code_needs_permission(tmp_path, capsys):
     recipe = {"name": "r", "data": {"kind": "generated"}, "students": [{"name": "small", "width": 8}]}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
     assert run(["models", str(tmp_path / "r.yaml")]) == 0
@@ -55,17 +55,17 @@ def test_the_text_is_a_table_and_code_needs_leave(tmp_path, capsys):
         list(iter_catalogue(Recipe.model_validate(recipe | {"teacher": code})))
 
 
-def test_everything_that_is_ready_is_listed_or_says_what_it_needs():
+def test_every_available_network_is_listed_or_names_the_missing_package():
     entries = {entry.name: entry for entry in iter_catalogue()}
     for entry in entries.values():
         assert entry.missing or (
             entry.parameters > 1000 and entry.macs > entry.parameters and len(entry.substages) == 4
         )
     printed = {"torchvision: r3d_18": 33.4, "torchvision: mvit_v2_s": 34.5, "timm: resnet50": 25.6}
-    for name, millions in printed.items():  # theirs count a head of 400 or 1,000 classes
+    for name, millions in printed.items():  # the reported numbers include a head for 400 or 1,000 classes
         if not entries[name].missing:
             assert entries[name].parameters / 1e6 == pytest.approx(millions, rel=0.09)
     videomae = entries["hub: (a VideoMAE, base size)"]
     if not videomae.missing:
         assert videomae.parameters / 1e6 == pytest.approx(86.2, rel=0.02)
-        assert videomae.macs / 1e9 == pytest.approx(180, rel=0.03)  # the paper's 180 GFLOPs are MACs
+        assert videomae.macs / 1e9 == pytest.approx(180, rel=0.03)  # what the paper calls 180 GFLOPs are MACs

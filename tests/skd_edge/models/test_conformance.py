@@ -1,4 +1,4 @@
-"""What every staged network must be, the own family at each temporal operator and adapters around others' networks."""
+"""Properties of every staged network: the built-in families with each temporal operator, and adapters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from skd_edge.recipe.sections import ClipSettings
 from skd_export.exporter import make_artefacts
 
 HERE, CLASSES, CLIP = Path(__file__).parent / "external", 5, ClipSettings(frames=4, size=16)
-OWN = {
+BUILT_IN = {
     f"{family} {temporal}": NetworkSpec(name="n", family=family, temporal=temporal, width=4, depths=(1, 1))
     for family in ("resnet", "mobile")
     for temporal in ("none", "shift", "conv")
 }
-MADE = {
+EXTERNAL = {
     "per frame": {"factory": "foreign_networks:per_frame", "substages": ("layer1", "layer2"), "input": "frames"},
     "cubes": {"factory": "foreign_networks:cubes", "substages": ("layers.0", "layers.1")},
     "tokens": {
@@ -40,9 +40,9 @@ MADE = {
         "clip": {"frames": 8, "size": 24, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
     },
 }
-SPECS = OWN | {name: Teacher(code=HERE, **kw) for name, kw in MADE.items()}
-# Widths and time steps of the substages' features.
-SHAPES = {name: ((4, 4), (8, 4)) for name in OWN} | {
+SPECS = BUILT_IN | {name: Teacher(code=HERE, **kw) for name, kw in EXTERNAL.items()}
+# Width and time steps of each substage's features.
+SHAPES = {name: ((4, 4), (8, 4)) for name in BUILT_IN} | {
     "per frame": ((7, 4), (12, 4)),
     "cubes": ((8, 4), (12, 2)),
     "tokens": ((10, 2), (10, 2)),
@@ -59,7 +59,7 @@ def network(name, seed=0):
 
 
 def settled(name, seed=0):
-    """In evaluation mode, its batch norms having seen clips."""
+    """A network in evaluation mode whose batch norms have the statistics of some clips."""
     net = network(name, seed)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
@@ -78,15 +78,15 @@ def clips(count=3, seed=0):
 def test_shapes(name, count):
     net = settled(name)
     with torch.no_grad():
-        said = net(clips(count))
+        output = net(clips(count))
     assert net.widths == tuple(width for width, _ in SHAPES[name])
-    assert [tuple(f.shape) for f in said.features] == [(count, steps, width) for width, steps in SHAPES[name]]
-    assert said.logits.shape == (count, CLASSES)
-    assert all(torch.isfinite(x).all() for x in (*said.features, said.logits))
+    assert [tuple(f.shape) for f in output.features] == [(count, steps, width) for width, steps in SHAPES[name]]
+    assert output.logits.shape == (count, CLASSES)
+    assert all(torch.isfinite(x).all() for x in (*output.features, output.logits))
 
 
 @each
-def test_a_prefix_says_the_same_and_no_logits(name):
+def test_a_prefix_gives_the_same_features_and_no_logits(name):
     net, x = settled(name), clips()
     with torch.no_grad():
         whole, first = net(x), net(x, 1)
@@ -96,8 +96,8 @@ def test_a_prefix_says_the_same_and_no_logits(name):
 
 
 @each
-def test_clips_of_a_batch_do_not_see_each_other(name):
-    """Also where the batch is larger than what an adapter gives its network at once."""
+def test_clips_of_a_batch_do_not_influence_each_other(name):
+    """Also for a batch that an adapter divides into several passes."""
     net, x = settled(name), clips(18)
     with torch.no_grad():
         together, alone = net(x), [net(x[i : i + 1]) for i in range(18)]
@@ -107,16 +107,16 @@ def test_clips_of_a_batch_do_not_see_each_other(name):
 
 
 @each
-def test_every_weight_learns_and_a_prefix_teaches_its_own_only(name):
+def test_every_weight_gets_a_gradient_and_a_prefix_only_its_own(name):
     net = network(name).train()
     net(clips()).logits.square().sum().backward()
-    # A bias before a batch norm has no gradient, nor has that of attention's keys; their weights have.
+    # Biases before a batch norm and biases of attention keys have no gradient, so only weights are checked.
     assert [n for n, p in net.named_parameters() if p.grad is None or (p.ndim > 1 and not p.grad.any())] == []
     net.zero_grad(set_to_none=True)
     net(clips(), 1).features[0].square().sum().backward()
-    learnt = [n for n, p in net.named_parameters() if p.grad is not None]
-    assert learnt
-    assert len(learnt) < len(list(net.parameters()))
+    trained = [n for n, p in net.named_parameters() if p.grad is not None]
+    assert trained
+    assert len(trained) < len(list(net.parameters()))
 
 
 @each
@@ -125,7 +125,7 @@ def test_the_seed_alone_decides_the_weights(name):
     expected = torch.rand(3)
     torch.manual_seed(11)
     one = network(name, seed=1).state_dict()
-    assert torch.equal(torch.rand(3), expected)  # the caller's random state is untouched
+    assert torch.equal(torch.rand(3), expected)  # the caller's random state is not changed
     two, other = network(name, seed=1).state_dict(), network(name, seed=2).state_dict()
     assert one.keys() == two.keys()
     assert all(torch.equal(a, b) for a, b in zip(one.values(), two.values(), strict=True))
@@ -133,7 +133,7 @@ def test_the_seed_alone_decides_the_weights(name):
 
 
 @each
-def test_weights_go_to_a_twin_and_a_copy_says_the_same(name):
+def test_loaded_weights_and_copies_give_the_same_output(name):
     net, twin, x = settled(name, 1), settled(name, 2), clips()
     twin.load_state_dict(net.state_dict())
     with torch.no_grad():
@@ -141,8 +141,8 @@ def test_weights_go_to_a_twin_and_a_copy_says_the_same(name):
         assert torch.equal(copy.deepcopy(net)(x).logits, net(x).logits)
 
 
-@pytest.mark.parametrize("name", ["per frame", "tokens, another clip"])  # test_tsm.py has the own family
-def test_the_exported_file_says_the_same(name, tmp_path):
+@pytest.mark.parametrize("name", ["per frame", "tokens, another clip"])  # test_tsm.py tests the built-in families
+def test_the_exported_file_gives_the_same_logits(name, tmp_path):
     net, classes = settled(name), [f"c{i}" for i in range(CLASSES)]
     made = make_artefacts(LogitsOnly(net).eval(), ("fp32",), tmp_path, clip_shape=(4, 16, 16), classes=classes)
     session = onnxruntime.InferenceSession(made["fp32"], providers=["CPUExecutionProvider"])

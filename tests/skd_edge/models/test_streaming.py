@@ -10,7 +10,7 @@ from skd_bench.inference.frame_stream import FrameClassifier
 from skd_bench.video.types import Preprocessing
 from skd_edge.models.streaming import StreamingNetwork
 from skd_edge.models.tsm import build_tsm
-from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_edge.recipe.schema import NetworkSpec
 from skd_export.graph.streaming_export import export_stream
 from skd_export.graph.uint8_input import Uint8Input, preprocess_frames
 
@@ -18,7 +18,7 @@ FRAMES, SIZE, CLASSES = 5, 16, ["a", "b", "c"]
 
 
 def network(**what):
-    """A network whose batch norms and head have signal."""
+    """A causal network whose batch norms and head give clearly different logits for different clips."""
     net = build_tsm(
         NetworkSpec(name="n", causal=True, width=8, depths=(1, 2), **what), classes=3, frames=FRAMES, size=SIZE, seed=0
     )
@@ -34,9 +34,9 @@ def network(**what):
 
 def offline(net, clips):
     with torch.no_grad():
-        said = net(torch.from_numpy(clips))
-        frames = net.head(said.features[-1])
-    np.testing.assert_allclose(frames.mean(1), said.logits, rtol=1e-4, atol=1e-4)  # a clip is the mean of its frames
+        output = net(torch.from_numpy(clips))
+        frames = net.head(output.features[-1])
+    np.testing.assert_allclose(frames.mean(1), output.logits, rtol=1e-4, atol=1e-4)  # a clip's logits are the mean of its frames' logits
     return frames.numpy()
 
 
@@ -46,7 +46,7 @@ def noise(n, seed=0):
 
 @pytest.mark.parametrize("family", ["mobile", "resnet"])
 @pytest.mark.parametrize("temporal", ["shift", "conv", "none"])
-def test_frame_by_frame_is_the_causal_network_on_every_frame(family, temporal):
+def test_streaming_equals_the_causal_network_on_every_frame(family, temporal):
     net, clips = network(family=family, temporal=temporal), noise(4)
     step = StreamingNetwork(net).eval()
     state = torch.zeros(4, step.state_size)
@@ -60,7 +60,7 @@ def test_frame_by_frame_is_the_causal_network_on_every_frame(family, temporal):
 
 
 @pytest.mark.parametrize("temporal", ["shift", "conv"])
-def test_a_causal_network_sees_no_frame_that_comes_later(temporal):
+def test_a_causal_network_does_not_use_later_frames(temporal):
     net, clips = network(temporal=temporal), noise(2)
     later = clips.copy()
     later[:, :, 3:] += 1
@@ -69,11 +69,11 @@ def test_a_causal_network_sees_no_frame_that_comes_later(temporal):
     assert np.abs(before[:, 3:] - after[:, 3:]).max() > 0.1
     earlier = clips.copy()
     earlier[:, :, 0] += 1
-    assert np.abs(offline(net, earlier)[:, 1] - before[:, 1]).max() > 1e-3  # and does look back
+    assert np.abs(offline(net, earlier)[:, 1] - before[:, 1]).max() > 1e-3  # it uses earlier frames
 
 
 @pytest.mark.parametrize(("temporal", "size"), [("shift", None), ("conv", (24, 20))])
-def test_the_file_is_the_network_on_every_frame(tmp_path, temporal, size):
+def test_the_exported_file_equals_the_network_on_every_frame(tmp_path, temporal, size):
     net = network(temporal=temporal)
     step = StreamingNetwork(net).eval()
     how = Preprocessing(SIZE, SIZE, "crop", (0.45,) * 3, (0.225,) * 3)
@@ -89,7 +89,7 @@ def test_the_file_is_the_network_on_every_frame(tmp_path, temporal, size):
     stream = FrameClassifier(tmp_path / "s.onnx")
     assert (stream.dtype, stream.state_size) == ("uint8", step.state_size)
     truth = offline(net, preprocess_frames(pixels, how))
-    for _ in range(2):  # a second time from the beginning: nothing is left of the first
+    for _ in range(2):  # the second pass must not depend on the first one
         stream.reset_state(3)
         for t in range(FRAMES):
             np.testing.assert_allclose(stream.step(pixels[:, t]), truth[:, t], rtol=1e-3, atol=1e-3)
@@ -98,16 +98,9 @@ def test_the_file_is_the_network_on_every_frame(tmp_path, temporal, size):
     assert b"/wt/" not in (tmp_path / "s.onnx").read_bytes()
 
 
-def test_what_cannot_stream_is_refused():
+def test_networks_that_cannot_stream_are_refused():
     net = build_tsm(NetworkSpec(name="n", depths=(1,), width=8), classes=3, frames=4, size=16, seed=0)
     with pytest.raises(ValueError, match="causal"):
         StreamingNetwork(net)
     with pytest.raises(UserError, match="train mode"):
         export_stream(net.train(), "x", size=(16, 16), state_size=1, classes=CLASSES)
-
-
-def test_only_a_causal_network_renames_its_job():
-    for kind in (NetworkSpec, Teacher):
-        plain = kind(name="n")
-        assert "causal" not in plain.architecture
-        assert kind(name="n", causal=True).architecture == plain.architecture | {"causal": True}

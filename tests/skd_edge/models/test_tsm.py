@@ -1,4 +1,4 @@
-"""What every network of the own family must be: family x temporal operator x size."""
+"""Properties of the families resnet and mobile, for each temporal operator and several sizes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def network(family="mobile", temporal="conv", *, size=16, seed=0, frames=FRAMES,
 
 
 def settled(net, x):
-    """Batch norms that have seen clips: otherwise a deep network says the same of everything."""
+    """Give the batch norms statistics of some clips; without them, a deep network has the same output for all clips."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -47,15 +47,15 @@ def test_shapes(family, temporal, size, depths):
     net, x = network(family, temporal, size=size, depths=depths), clip(size=size)
     assert net.widths == tuple(4 * 2**k for k in range(len(depths)))
     with torch.no_grad():
-        said = net(x)
-        assert said.logits.shape == (3, CLASSES)
-        assert [f.shape for f in said.features] == [(3, FRAMES, w) for w in net.widths]
-        assert all(torch.isfinite(f).all() for f in (*said.features, said.logits))
+        output = net(x)
+        assert output.logits.shape == (3, CLASSES)
+        assert [f.shape for f in output.features] == [(3, FRAMES, w) for w in net.widths]
+        assert all(torch.isfinite(f).all() for f in (*output.features, output.logits))
         for upto in range(1, len(depths) + 1):
             part = net(x, upto)
             assert part.logits is None
             assert len(part.features) == upto
-            assert all(torch.equal(a, b) for a, b in zip(part.features, said.features, strict=False))
+            assert all(torch.equal(a, b) for a, b in zip(part.features, output.features, strict=False))
 
 
 @kinds
@@ -63,13 +63,13 @@ def test_pooled_features_are_means_of_the_maps(family, temporal):
     net, x, maps = network(family, temporal), clip(), []
     net.substages[1].register_forward_hook(lambda module, given, out: maps.append(out))
     with torch.no_grad():
-        said = net(x)
+        output = net(x)
     pooled = maps[0].reshape(3, FRAMES, *maps[0].shape[1:]).mean((3, 4))
-    assert torch.allclose(said.features[1], pooled, atol=1e-6)
+    assert torch.allclose(output.features[1], pooled, atol=1e-6)
 
 
 @kinds
-def test_clips_of_a_batch_do_not_see_each_other(family, temporal):
+def test_clips_of_a_batch_do_not_influence_each_other(family, temporal):
     net, x = network(family, temporal), clip()
     with torch.no_grad():
         together = net(x).logits
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_weights(family, temporal):
     expected = torch.rand(3)
     torch.manual_seed(11)
     one = network(family, temporal, seed=1)
-    assert torch.equal(torch.rand(3), expected)  # the caller's random state is untouched
+    assert torch.equal(torch.rand(3), expected)  # the caller's random state is not changed
     two, other = network(family, temporal, seed=1), network(family, temporal, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     assert not torch.equal(one.head.weight, other.head.weight)
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_weights(family, temporal):
 
 @kinds
 def test_the_order_of_frames(family, temporal):
-    """A temporal operator sees the order of frames; without one it cannot."""
+    """The order of frames changes the output with a temporal operator, and does not without one."""
     net, x = network(family, temporal), clip()
     with torch.no_grad():
         plain, mixed = net(x).logits, net(x[:, :, [2, 0, 3, 1]]).logits
@@ -102,7 +102,7 @@ def test_the_order_of_frames(family, temporal):
 
 
 @kinds
-def test_every_weight_learns(family, temporal):
+def test_every_weight_gets_a_gradient(family, temporal):
     net = network(family, temporal).train()
     net(clip()).logits.square().sum().backward()
     silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
@@ -115,14 +115,14 @@ def test_one_frame(temporal):
         assert network(temporal=temporal, frames=1)(clip(frames=1)).logits.shape == (3, CLASSES)
 
 
-def test_width_and_depth_cost_weights():
+def test_width_and_depth_add_parameters():
     assert count_parameters(network(width=8)) > count_parameters(network(width=4))
     assert count_parameters(network(depths=(2, 1, 1, 1))) > count_parameters(network())
     assert count_parameters(network()) == sum(p.numel() for p in network().parameters())
 
 
 @kinds
-def test_the_exported_file_says_the_same(family, temporal, tmp_path):
+def test_the_exported_file_gives_the_same_logits(family, temporal, tmp_path):
     net = network(family, temporal)
     classes = [f"c{i}" for i in range(CLASSES)]
     path = make_artefacts(LogitsOnly(net).eval(), ("fp32",), tmp_path, clip_shape=(FRAMES, 16, 16), classes=classes)[

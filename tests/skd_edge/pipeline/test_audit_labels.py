@@ -13,6 +13,7 @@ from skd_edge.execution.job_graph import build_recipe_job_graph, fingerprint_of
 from skd_edge.labels.csv_files import read_sheet, write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.audit_labels import audit_labels
+from skd_edge.pipeline.context import RunOptions
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import open_cache, read_journal
 
@@ -72,7 +73,7 @@ def test_the_whole_way(recipe, tmp_path, capsys):
     rows[3]["trusted"] = "spin_cw"
     write_sheet(out / "audit" / "audit.csv", list(rows[0]), [list(row.values()) for row in rows])
     checked = load_recipe(str(recipe), [f"labels.trusted={tmp_path / 't.csv'}"])
-    audit_labels(checked, out, top=5, pictures=False, threads=1)
+    audit_labels(checked, out, RunOptions(threads=1), top=5, pictures=False)
     again = json.loads((out / "audit" / "audit.json").read_text())
     assert again["trusted"] == 3
     assert not {row["clip"] for row in rows[:3]} & {s["clip"] for s in again["suspects"]}

@@ -17,6 +17,7 @@ from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.external import factory
 from skd_edge.pipeline.compress import compress
+from skd_edge.pipeline.context import RunOptions
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.run_folder import Run, read_journal
 
@@ -131,19 +132,19 @@ def test_what_validate_refuses(teacher, message, tmp_path, capsys):
 )
 def test_what_is_refused_before_a_clip_is_read(teacher, message, tmp_path, own_places):
     with pytest.raises(UserError, match=message):
-        compress(load_recipe(write(tmp_path, "beside_early", **teacher)), tmp_path / "run", allow_code=True)
+        compress(load_recipe(write(tmp_path, "beside_early", **teacher)), tmp_path / "run", RunOptions(allow_code=True))
     assert not list(own_places.rglob("*.mp4"))
 
 
 def test_a_relative_budget_needs_its_file(tmp_path):
     recipe = load_recipe(write(tmp_path, "beside_relative"), ["choice.budget=0.5 x teacher"])
     with pytest.raises(UserError, match=r"'0.5 x teacher' needs the teacher's milliseconds.*budget in milliseconds"):
-        compress(recipe, tmp_path / "run", allow_code=True)
+        compress(recipe, tmp_path / "run", RunOptions(allow_code=True))
 
 
 def test_compress_with_one_that_learns_here_and_cannot_be_exported_then_with_its_weights(tmp_path, own_places):
     path = write(tmp_path, "beside_whole")
-    out = compress(load_recipe(path), tmp_path / "run", allow_code=True)
+    out = compress(load_recipe(path), tmp_path / "run", RunOptions(allow_code=True))
     report = json.loads((out / "report.json").read_text())
     assert report["chosen"]["student"] == "small"
     assert report["baselines"] == []

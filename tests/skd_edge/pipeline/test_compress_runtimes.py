@@ -18,7 +18,7 @@ from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.device.energy.meter import EnergyMeter, open_energy_meter
 from skd_bench.errors import UserError
 from skd_edge.evaluation.devices import make_device
-from skd_edge.evaluation.evaluator import CandidateEvaluator
+from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.pipeline.compress import compress
 from skd_edge.pipeline.plan import _estimate_measurement_seconds, plan
 from skd_edge.pipeline.reselect import reselect
@@ -50,12 +50,12 @@ REASON = "openvino cannot run it: (as if)"
 @pytest.fixture
 def without_half(monkeypatch):
     """OpenVINO refuses FP16 files: it takes all of ours, so that a refusal has to be made up."""
-    real = CandidateEvaluator.why_unrunnable
+    real = FileScorer.why_unrunnable
 
     def refusal(self, path, runtime):
         return REASON if (path.stem, runtime) == ("fp16", "openvino") else real(self, path, runtime)
 
-    monkeypatch.setattr(CandidateEvaluator, "why_unrunnable", refusal)
+    monkeypatch.setattr(FileScorer, "why_unrunnable", refusal)
 
 
 class Lamp:
@@ -78,7 +78,7 @@ def with_a_meter(monkeypatch):
         )
 
     monkeypatch.setattr(latency, "run_in_fresh_process", run)
-    monkeypatch.setattr("skd_edge.pipeline.compress.open_energy_meter", lambda: EnergyMeter([Lamp()]))
+    monkeypatch.setattr("skd_edge.pipeline.stages.preflight.open_energy_meter", lambda: EnergyMeter([Lamp()]))
 
 
 def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with_a_meter):
@@ -136,8 +136,7 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
 
 def test_joules_that_were_never_measured_are_missed(tmp_path):
     (tmp_path / "a.onnx").write_text("a")
-    device = make_device(BenchmarkSettings(), tmp_path, energy=True)
-    device.cache_only = True
+    device = make_device(BenchmarkSettings(), tmp_path, energy=True, cache_only=True)
     with pytest.raises(UserError, match="holds no joules of all 1 files"):
         device.measure_latency([LatencyTarget("a", tmp_path / "a.onnx")])
 

@@ -1,4 +1,4 @@
-"""Whatever is in a recipe file, reading it ends in a recipe or in one message."""
+"""Any recipe file, valid or not, gives a recipe or one message; and unknown keys with their suggestions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ BASE = {
 
 @st.composite
 def damaged(draw: st.DrawFn) -> object:
-    """A good recipe with up to three places changed, removed or added to."""
+    """A valid recipe with up to three values changed, removed or added."""
     recipe = copy.deepcopy(BASE)
     for _ in range(draw(st.integers(0, 3))):
         here: object = recipe
@@ -81,10 +81,10 @@ def damaged(draw: st.DrawFn) -> object:
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
+def check(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
 
-    def _judge(data: bytes, overrides: tuple[str, ...] = ()) -> bool:
+    def _check(data: bytes, overrides: tuple[str, ...] = ()) -> bool:
         (folder / "r.yaml").write_bytes(data)
         recipe = None
         try:
@@ -100,50 +100,50 @@ def judge(tmp_path_factory):
         assert load_recipe(folder / "again.yaml", env={}) == recipe
         return True
 
-    return _judge
+    return _check
 
 
 def text_of(value: object, **options: object) -> bytes:
     return yaml.safe_dump(value, **options).encode("utf-8", "surrogatepass")
 
 
-def test_the_undamaged_recipe_loads(judge):
-    assert judge(text_of(BASE))
+def test_the_undamaged_recipe_loads(check):
+    assert check(text_of(BASE))
 
 
 @FUZZ
 @given(damaged(), st.booleans())
-def test_damaged_recipes(judge, value, flow):
-    judge(text_of(value, default_flow_style=flow))
+def test_damaged_recipes_end_in_a_recipe_or_one_message(check, value, flow):
+    check(text_of(value, default_flow_style=flow))
 
 
 @FUZZ
 @given(trees)
-def test_any_structure(judge, value):
-    judge(text_of(value))
+def test_any_structure(check, value):
+    check(text_of(value))
 
 
 @FUZZ
 @given(st.binary(max_size=200))
-def test_random_bytes(judge, data):
-    judge(data)
+def test_random_bytes(check, data):
+    check(data)
 
 
 @FUZZ
 @given(st.text(alphabet="abk:-?,[]{}#&*!|>'\"%@`~<=.0123456789eE+_ \n\t\\uUx\r\u0085\u2028\ufeff", max_size=120))
-def test_text_of_yaml_signs(judge, text):
-    judge(text.encode())
+def test_text_of_yaml_signs(check, text):
+    check(text.encode())
 
 
 @FUZZ
 @given(st.sampled_from(sorted(iter_setting_paths(Recipe))) | st.text(max_size=12), leaves | st.text(max_size=30))
-def test_overrides(judge, key, value):
-    judge(text_of(BASE), (f"{key}={value}",))
+def test_overrides(check, key, value):
+    check(text_of(BASE), (f"{key}={value}",))
 
 
 @FUZZ
 @given(
     st.integers(0, 500), st.sampled_from(["[", "{a: ", "- ", "? ", "{? ", "&a [", "'", '"', "a:\n ", "|\n", "!!seq ["])
 )
-def test_nesting_at_any_depth(judge, depth, opening):
-    assert not judge(b"name: x\nstudents: " + opening.encode() * depth)
+def test_nesting_at_any_depth(check, depth, opening):
+    assert not check(b"name: x\nstudents: " + opening.encode() * depth)

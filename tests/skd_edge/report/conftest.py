@@ -1,4 +1,4 @@
-"""The sample results as fixtures; `sample.py` is loaded by its path, because tests/ is no package."""
+"""Sample reports as fixtures. `sample.py` is loaded by its path, because tests/ is not a package."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import pytest
 
 @pytest.fixture(scope="session")
 def sample() -> ModuleType:
-    return _loaded("sample.py")
+    """The module `sample.py`: functions that return the content of a `report.json`."""
+    return _load_module("sample.py")
 
 
 @pytest.fixture(scope="session")
 def page_of() -> Any:
-    """`Page`: what a browser would see of a page."""
-    return _loaded("html_page.py").Page
+    """The class `Page`: an HTML document as a browser parses it."""
+    return _load_module("html_page.py").Page
 
 
-def _loaded(file: str) -> ModuleType:
+def _load_module(file: str) -> ModuleType:
     name = f"skd_edge_report_{file.removesuffix('.py')}"
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
     assert spec

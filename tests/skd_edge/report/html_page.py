@@ -1,4 +1,4 @@
-"""A page as a browser would see it."""
+"""Parses an HTML document, for tests of its content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, their resources, the visible text, and whether tags are balanced."""
+    """An HTML document: its elements, resources, event handlers, visible text and JSON; checks that tags are balanced."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

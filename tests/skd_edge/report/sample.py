@@ -1,4 +1,7 @@
-"""A realistic result, made from a seed: `python tests/skd_edge/report/sample.py FOLDER` writes and renders all four."""
+"""Four sample reports, from a full one to a minimal one; all numbers are made up.
+
+`python tests/skd_edge/report/sample.py FOLDER` writes them to run folders and renders them.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,21 @@ ACCURACY = {
 }
 WHY = {
     "chosen": "fastest of those not worse than the best by more than 1.0 point",
-    "best": "most accurate, yet 1.7 times slower for 0.4 points the validation set cannot resolve",
-    "slower": "dominated: another candidate is both faster and more accurate",
+    "best": "most accurate, but 1.7 times slower for 0.4 points, which may be chance",
+    "slower": "another candidate is both faster and more accurate",
     "small": "11.3 points below the best candidate",
-    "budget": "over the budget: 11.8 ms against 8.42 ms, so it was never trained",
+    "budget": "over the budget: 11.8 ms against 8.42 ms, so it was not trained",
 }
 
 
 def around(share: float, n: int = 300) -> list[float]:
-    """A normal 95 % interval of a share over n clips."""
+    """The 95 % interval of a share of n clips, by the normal approximation."""
     half = 1.96 * (share * (1 - share) / n) ** 0.5
     return [round(max(0.0, share - half), 4), round(min(1.0, share + half), 4)]
 
 
 def candidate(student: str, path: str, precision: str) -> dict[str, Any]:
-    """One candidate; `broad` is over budget and untrained."""
+    """One candidate; those of the student `broad` are over the budget and not trained."""
     p50, size = STUDENTS[student]
     if precision == "int8":
         p50, size = p50 * (0.76 if student == "broad" else 0.63), size * 28 // 100
@@ -64,7 +67,7 @@ def candidate(student: str, path: str, precision: str) -> dict[str, Any]:
         "eligible": trained,
         "on_front": trained and (path == "assistant" or precision == "int8"),
         "chosen": chosen,
-        "reason": WHY[why] if trained else f"over the budget: {p50:.1f} ms against 8.42 ms, so it was never trained",
+        "reason": WHY[why] if trained else f"over the budget: {p50:.1f} ms against 8.42 ms, so it was not trained",
         "parity": None
         if not trained
         else {
@@ -112,7 +115,7 @@ def job(path: list[str], role: str, accuracy: float | None, **more: Any) -> dict
 
 
 def jobs() -> list[dict[str, Any]]:
-    """Two cascades to each of two students, a third student over budget, and the controls."""
+    """Two cascades to each of two students, a third student over the budget, and the controls."""
     pruned = {"state": "pruned", "epochs": None, "seconds": None, "reason": WHY["budget"]}
     return [
         job(["teacher"], "teacher", 0.881, state="cached", reason="found in the cache, trained 2026-11-20"),
@@ -130,7 +133,7 @@ def jobs() -> list[dict[str, Any]]:
 
 
 def confusion(n: int = 40) -> list[list[int]]:
-    """Mistakes between neighbours and opposites mostly."""
+    """A confusion matrix with mistakes mostly between opposite motions."""
     dice = np.random.default_rng(3)
     matrix = np.zeros((len(CLASSES), len(CLASSES)), dtype=int)
     for i in range(len(CLASSES)):
@@ -174,7 +177,7 @@ def labels() -> dict[str, Any]:
                 "weak": "left",
                 "pseudo": "orbit",
                 "confidence": 0.94,
-                "why": "three of four views and its nearest prototype say orbit",
+                "why": "three of four views and the nearest prototype are orbit",
             },
             {
                 "clip": "train/grow/clip-00021.mp4",
@@ -188,14 +191,14 @@ def labels() -> dict[str, Any]:
                 "weak": "clockwise",
                 "pseudo": "counter-clockwise",
                 "confidence": 0.71,
-                "why": "margin small; kept soft",
+                "why": "the margin is small, so the label stays soft",
             },
         ],
     }
 
 
 def device() -> dict[str, Any]:
-    """A device card as skd_bench writes one."""
+    """Device info as skd_bench writes it."""
     return {
         "cpu": {"model": "Intel(R) Xeon(R) Processor @ 2.80GHz", "cores": 2, "flags": ["avx2", "fma"], "vnni": False},
         "governor": None,
@@ -213,7 +216,7 @@ def device() -> dict[str, Any]:
 
 
 def full_result() -> dict[str, Any]:
-    """Everything a run can say."""
+    """The report of a run with every part."""
     dice = np.random.default_rng(7)
     paths = ("direct", "assistant")
     candidates = [candidate(s, p, q) for s in STUDENTS for p in paths for q in ("fp32", "int8")]
@@ -240,8 +243,8 @@ def full_result() -> dict[str, Any]:
         | {
             "p99_ms": chosen["p99_ms"],
             "bytes": chosen["bytes"],
-            "why": "Its FP32 twin is 0.4 points more accurate, within the margin of 1.0 point, and 1.6 times slower; "
-            "everything faster loses more than 6 points.",
+            "why": "The FP32 file is 0.4 points more accurate, within the margin of 1.0 point, but 1.6 times slower; "
+            "all faster candidates lose more than 6 points.",
         },
         "budget": {"text": "0.5 x teacher", "ms": 8.42},
         "candidates": candidates,
@@ -305,7 +308,7 @@ def full_result() -> dict[str, Any]:
         "resolution": {
             "n": 300,
             "points": 4.0,
-            "text": "300 validation clips at 86 % resolve differences of about ±4.0 points; smaller ones are noise.",
+            "text": "With 300 validation clips, an accuracy of 86 % is known to about ±4.0 points.",
         },
         "latency_samples": samples,
         "batch_sweep": sweep(),
@@ -317,7 +320,7 @@ def full_result() -> dict[str, Any]:
 
 
 def sweep() -> dict[str, Any]:
-    """Two files at growing batches: throughput rises and levels out."""
+    """Two files at growing batch sizes: the throughput rises and levels out."""
     return {
         f"assistant>wide {precision}": [
             {
@@ -333,19 +336,19 @@ def sweep() -> dict[str, Any]:
 
 
 def minimal_result() -> dict[str, Any]:
-    """The least a result can be."""
+    """The smallest valid report."""
     return {"schema": 1, "name": "least"}
 
 
 def unlucky_result() -> dict[str, Any]:
-    """Nothing meets the budget, nothing was tested, and the truth of the labels is unknown."""
+    """No candidate meets the budget, the test set was not evaluated, and the true labels are unknown."""
     result = full_result()
     for one in result["candidates"]:
         one |= {"chosen": False, "eligible": False, "reason": "over the budget of 0.50 ms"}
     labels_ = result["labels"] | {"accuracy_before": None, "accuracy_after": None}
     return result | {
         "chosen": None,
-        "headline": "Nothing to ship: no candidate answers within 0.50 ms.",
+        "headline": "Nothing to ship: no candidate takes at most 0.50 ms.",
         "budget": {"text": "0.5 ms", "ms": 0.5},
         "test": None,
         "labels": labels_,
@@ -355,18 +358,18 @@ def unlucky_result() -> dict[str, Any]:
 
 
 def hostile_result() -> dict[str, Any]:
-    """Every text is an attack or a nuisance, and there are sixty classes."""
+    """Every text contains HTML, and there are sixty classes."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>|`x`</script>"
     names = [f'{evil}{i} $x$ %{{y}} <a href="http://evil.example">a</a>' for i in range(60)]
 
-    def poison(value: Any) -> Any:
+    def inject(value: Any) -> Any:
         if isinstance(value, str):
             return value if value in {"fp32", "int8", "control", "pruned", "cached"} else f"{value} {evil} \ud800"
         if isinstance(value, list):
-            return [poison(item) for item in value]
-        return {key: poison(item) for key, item in value.items()} if isinstance(value, dict) else value
+            return [inject(item) for item in value]
+        return {key: inject(item) for key, item in value.items()} if isinstance(value, dict) else value
 
-    result: dict[str, Any] = poison(full_result())
+    result: dict[str, Any] = inject(full_result())
     size = len(names)
     matrix = [[9 if i == j else int((i + j) % 7 == 0) for j in range(size)] for i in range(size)]
     rows = [{"class": name, "support": 9, "precision": 0.5, "recall": float("nan"), "f1": None} for name in names]

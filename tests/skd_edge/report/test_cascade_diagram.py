@@ -1,4 +1,4 @@
-"""The tree of jobs: its shape, its two layouts, and what stands apart."""
+"""The cascade diagram: the tree of jobs, its two layouts, and the controls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skd_edge.report import cascade_diagram as cascade
 from skd_edge.report.schema import JobReport, RunReport, parse_report
 
 
-def result_of(*paths: list[str]) -> RunReport:
+def report_of(*paths: list[str]) -> RunReport:
     return parse_report(
         {"schema": 1, "name": "n", "jobs": [{"learner": p[-1], "path": p, "job": "-".join(p)} for p in paths]}
     )
@@ -28,8 +28,8 @@ def test_the_sample_is_one_tree_with_the_chosen_path_marked(sample: ModuleType) 
     assert [c.how for c in cascade.list_controls(result)][1:] == ["alone, on the weak labels", "plain KD from teacher"]
 
 
-def test_a_teacher_that_was_given_stands_in() -> None:
-    drawing = cascade.build_wide_diagram(result_of(["teacher", "a", "s"], ["teacher", "s"]))
+def test_a_teacher_without_a_job_gets_a_box() -> None:
+    drawing = cascade.build_wide_diagram(report_of(["teacher", "a", "s"], ["teacher", "s"]))
     assert drawing
     assert sorted((b.title, b.state) for b in drawing.boxes) == [
         ("a", "given"),
@@ -39,7 +39,7 @@ def test_a_teacher_that_was_given_stands_in() -> None:
     ]
 
 
-def test_jobs_of_one_path_hang_under_the_job_that_taught_them() -> None:
+def test_the_parent_is_the_job_of_the_teacher() -> None:
     jobs = [
         {"learner": "t", "path": ["t"], "job": "one"},
         {"learner": "t", "path": ["t"], "job": "two"},
@@ -49,7 +49,7 @@ def test_jobs_of_one_path_hang_under_the_job_that_taught_them() -> None:
     assert [len(root.children) for root in roots] == [0, 1]
 
 
-def test_no_jobs_is_no_drawing(sample: ModuleType) -> None:
+def test_without_jobs_there_is_no_diagram(sample: ModuleType) -> None:
     result = parse_report(sample.minimal_result())
     assert cascade.build_wide_diagram(result) is None
     assert cascade.build_narrow_diagram(result) is None
@@ -60,8 +60,8 @@ names = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4)
 
 
 @given(st.lists(names, min_size=1, max_size=9))
-def test_boxes_lie_inside_the_drawing_and_apart(paths: list[list[str]]) -> None:
-    for drawing in (cascade.build_wide_diagram(result_of(*paths)), cascade.build_narrow_diagram(result_of(*paths))):
+def test_boxes_are_inside_the_diagram_and_do_not_overlap(paths: list[list[str]]) -> None:
+    for drawing in (cascade.build_wide_diagram(report_of(*paths)), cascade.build_narrow_diagram(report_of(*paths))):
         assert drawing
         assert len(drawing.boxes) >= len(paths)
         for i, a in enumerate(drawing.boxes):

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and nested information as people read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skd_edge.report import formatting as f
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("formatted", "expected"),
     [
         (f.format_percent(0.8621), "86.2 %"),
         (f.format_percent(None), "n/a"),
@@ -33,11 +33,11 @@ from skd_edge.report import formatting as f
         (f.shorten_text("counter-clockwise", 10), "counte…ise"),
     ],
 )
-def test_reads_well(given: str, said: str) -> None:
-    assert given.replace(f.THIN_SPACE, " ") == said
+def test_numbers_are_easy_to_read(formatted: str, expected: str) -> None:
+    assert formatted.replace(f.THIN_SPACE, " ") == expected
 
 
-def test_a_card_becomes_rows_without_what_is_unknown() -> None:
+def test_device_info_becomes_rows_without_unknown_values() -> None:
     card = {"cpu": {"model_name": "x", "flags": ["a", "b"]}, "gpu": None, "vnni": False, "load": 0.123456, "none": []}
     rows = [("cpu · model name", "x"), ("cpu · flags", "a, b"), ("vnni", "no"), ("load", "0.1235")]
     assert f.flatten_to_rows(card) == rows

@@ -1,4 +1,4 @@
-"""The page: self-contained, harmless whatever the names are, and whole whatever is missing."""
+"""The HTML report: self-contained, safe with any names, and complete if parts of the report are missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def full(sample: ModuleType) -> str:
     return render_html(sample.full_result())
 
 
-def test_first_line_says_what_to_ship_and_why(full: str, sample: ModuleType, page_of: Any) -> None:
+def test_the_page_starts_with_what_to_ship_and_why(full: str, sample: ModuleType, page_of: Any) -> None:
     raw = sample.full_result()
     page = page_of(full)
     head = page.text.index(raw["headline"])
@@ -29,7 +29,7 @@ def test_first_line_says_what_to_ship_and_why(full: str, sample: ModuleType, pag
     assert page.tags.count("h1") == 1
 
 
-def test_page_is_one_file_that_asks_for_nothing(full: str, page_of: Any) -> None:
+def test_the_page_is_one_file_that_fetches_nothing(full: str, page_of: Any) -> None:
     page = page_of(full)
     assert page.resources
     assert all(r.startswith(("#", "data:")) for r in page.resources), page.resources
@@ -40,22 +40,22 @@ def test_page_is_one_file_that_asks_for_nothing(full: str, page_of: Any) -> None
     assert full.count("plotly.js v") == 1
 
 
-def test_every_part_is_there_in_order(full: str, page_of: Any) -> None:
+def test_all_sections_are_present_in_order(full: str, page_of: Any) -> None:
     page = page_of(full)
     wanted = ["candidates", "cascade", "test", "labels", "classes", "calibration", "latency"]
     wanted += ["sweep", "parity", "operators", "data", "device", "licences", "notes", "recipe"]
     assert [i for i in page.ids if i in wanted] == wanted
     assert len(page.json) == 7
     assert {r[1:] for r in page.resources if r.startswith("#")} <= set(page.ids)
-    for said in ("4.5× faster", "2.6 points lost", "looked at once", "zero bytes", "QLinearConv", "CC0", "98.7"):
-        assert said in page.text
+    for text in ("4.5× faster", "2.6 points lost", "evaluated once", "zero bytes", "QLinearConv", "CC0", "98.7"):
+        assert text in page.text
 
 
-def test_same_result_same_bytes(full: str, sample: ModuleType) -> None:
+def test_equal_reports_give_equal_pages(full: str, sample: ModuleType) -> None:
     assert render_html(sample.full_result()) == full
 
 
-def test_hostile_names_stay_text(sample: ModuleType, page_of: Any) -> None:
+def test_html_in_names_stays_text(sample: ModuleType, page_of: Any) -> None:
     html = render_html(sample.hostile_result())
     page = page_of(html)
     benign = page_of(render_html(sample.full_result()))
@@ -67,20 +67,25 @@ def test_hostile_names_stay_text(sample: ModuleType, page_of: Any) -> None:
     assert "<" not in re.sub(r"</?b>|<br>|<extra></extra>", "", json.dumps(page.json))
 
 
-def test_nothing_to_ship_is_said(sample: ModuleType, page_of: Any) -> None:
+def test_a_run_without_a_chosen_candidate_explains_why(sample: ModuleType, page_of: Any) -> None:
     page = page_of(render_html(sample.unlucky_result()))
-    for said in ("Nothing to ship", "over the budget of 0.50 ms", "was not looked at", "How many labels were right is"):
-        assert said in page.text
-    assert "Against the teacher" not in page.text
+    for text in (
+        "Nothing to ship",
+        "over the budget of 0.50 ms",
+        "was not evaluated",
+        "How many labels are correct is",
+    ):
+        assert text in page.text
+    assert "Compared with the teacher" not in page.text
 
 
-def test_minimal_result_needs_no_plotly(sample: ModuleType, page_of: Any) -> None:
+def test_a_page_without_charts_has_no_plotly(sample: ModuleType, page_of: Any) -> None:
     html = render_html(sample.minimal_result())
     assert "Nothing to ship" in page_of(html).text
     assert len(html) < 30_000
 
 
-def test_run_folder_gets_both_files(sample: ModuleType, tmp_path: Path) -> None:
+def test_both_files_are_written_to_the_run_folder(sample: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(sample.full_result()))
     written = render_run(tmp_path)
     assert written == [tmp_path / "report.html", tmp_path / "report.md"]
@@ -88,14 +93,14 @@ def test_run_folder_gets_both_files(sample: ModuleType, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
 
 
-def test_run_folder_without_result_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run of skd-edge"):
+def test_nothing_is_written_to_a_folder_without_a_report(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run folder of skd-edge"):
         render_run(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def without(value: Any, dropped: set[int], nulls: bool) -> Any:
-    """The object with the numbered fields missing or null; names and schema stay."""
+    """The object with the fields of these numbers removed or null; names and schema stay."""
     count = 0
 
     def walk(item: Any) -> Any:
@@ -104,21 +109,21 @@ def without(value: Any, dropped: set[int], nulls: bool) -> Any:
             return [walk(i) for i in item]
         if not isinstance(item, dict):
             return item
-        kept: dict[str, Any] = {}
+        copied: dict[str, Any] = {}
         for key, part in item.items():
             count += 1
             if key in {"schema", "name", "learner"} or count % 97 not in dropped:
-                kept[key] = walk(part)
+                copied[key] = walk(part)
             elif nulls:
-                kept[key] = None
-        return kept
+                copied[key] = None
+        return copied
 
     return walk(value)
 
 
 @settings(max_examples=25, deadline=None)
 @given(dropped=st.sets(st.integers(0, 96), max_size=60), nulls=st.booleans())
-def test_whatever_is_missing_the_page_is_whole(
+def test_the_page_is_complete_without_any_fields(
     sample: ModuleType, dropped: set[int], nulls: bool, page_of: Any
 ) -> None:
     raw = without(small(sample), dropped, nulls)
@@ -133,7 +138,7 @@ TOP = ["chosen", "budget", "candidates", "baselines", "jobs", "labels", "data", 
 
 @settings(max_examples=20, deadline=None)
 @given(dropped=st.sets(st.sampled_from(TOP)))
-def test_whole_parts_may_be_missing(sample: ModuleType, dropped: set[str], page_of: Any) -> None:
+def test_the_page_is_complete_without_whole_parts(sample: ModuleType, dropped: set[str], page_of: Any) -> None:
     raw = {key: value for key, value in small(sample).items() if key not in dropped}
     page = page_of(without_plotly(render_html(raw)))
     assert ("candidates" in page.ids) == ("candidates" not in dropped)
@@ -147,6 +152,6 @@ def small(sample: ModuleType) -> dict[str, Any]:
 
 
 def without_plotly(html: str) -> str:
-    """The page without the bundle, which takes the parser a second."""
+    """The page without plotly.js, which takes the parser a second."""
     start = html.find("<script>/**")
     return html if start < 0 else html[:start] + html[html.index("</script>", start) + len("</script>") :]

@@ -1,4 +1,4 @@
-"""The Markdown report."""
+"""The Markdown report: its order, its tables, and escaping."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def test_starts_with_the_headline_and_stays_short(sample: ModuleType) -> None:
     assert text.endswith("</sub>\n")
 
 
-def test_tables_have_a_row_each(sample: ModuleType) -> None:
+def test_tables_have_a_row_for_each_entry(sample: ModuleType) -> None:
     raw = sample.full_result()
     found = tokens(render_markdown(raw))
     rows = sum(t.type == "tr_open" for t in found)
     assert rows == 1 + len(raw["candidates"]) + len(raw["baselines"]) + 1 + len(raw["test"]["rows"])
 
 
-def test_hostile_text_is_text(sample: ModuleType) -> None:
+def test_html_in_names_stays_text(sample: ModuleType) -> None:
     inline = [t for t in tokens(render_markdown(sample.hostile_result())) if t.type == "inline"]
     kinds = {child.type for t in inline for child in t.children if child.content not in {"<sub>", "</sub>"}}
     assert kinds <= {"text", "text_special", "strong_open", "strong_close", "em_open", "em_close"}
     assert any("<script>" in "".join(c.content for c in t.children) for t in inline)
 
 
-def test_little_known_little_said(sample: ModuleType) -> None:
+def test_missing_parts_are_left_out(sample: ModuleType) -> None:
     assert render_markdown(sample.minimal_result()).startswith("# Nothing to ship")
-    assert "was not looked at" in render_markdown(sample.unlucky_result())
+    assert "was not evaluated" in render_markdown(sample.unlucky_result())
 
 
 @given(st.text(max_size=40))
-def test_any_candidate_name_keeps_the_table(name: str) -> None:
+def test_no_candidate_name_breaks_the_table(name: str) -> None:
     raw = {"schema": 1, "name": "n", "candidates": [{"name": name}, {"name": "other"}]}
     assert sum(t.type == "tr_open" for t in tokens(render_markdown(raw))) == 3

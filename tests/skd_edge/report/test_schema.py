@@ -1,4 +1,4 @@
-"""Reading report.json: what is absent gets a default, what is wrong gets one clear message."""
+"""Reading report.json: absent fields get a default, wrong fields a clear message."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_null_means_absent(sample: ModuleType) -> None:
     assert empty == parse_report(sample.minimal_result() | {"name": "n"})
 
 
-def test_numbers_that_are_none_become_unknown() -> None:
+def test_numbers_that_are_not_finite_become_unknown() -> None:
     raw = {"name": "a", "accuracy": float("nan"), "interval": [0.1, float("inf")], "path": "teacher > wide"}
     one = parse_report({"schema": 1, "name": "n", "candidates": [raw], "latency_samples": {"a": [1.0, None]}})
     assert one.candidates[0].accuracy is None
@@ -39,41 +39,41 @@ def test_numbers_that_are_none_become_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
-        ([], "no result object but list"),
+        ([], "holds a list, not the object"),
         ({"name": "n"}, "schema: Field required"),
         ({"schema": SCHEMA_VERSION + 1, "name": "n", "version": "9.9"}, "written by a newer version (9.9)"),
         ({"schema": 1, "name": "n", "candidates": [{"name": "c", "p50_ms": "fast"}]}, "candidates.0.p50_ms"),
         ({"schema": 1, "name": "n", "jobs": 3}, "jobs: Input should be a valid list"),
     ],
 )
-def test_wrong_objects_are_named(raw: Any, said: str) -> None:
+def test_errors_name_the_file_and_the_field(raw: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_report(raw, source="x/report.json")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "x/report.json" in str(caught.value)
 
 
-def test_a_folder_without_a_result_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_a_report_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no report\.json.*run `skd-edge compress`"):
         load_report(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 1', "[" * 100_000, "\x00"])
-def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_json_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
-    with pytest.raises(UserError, match=r"report\.json is broken"):
+    with pytest.raises(UserError, match=r"report\.json is not valid JSON"):
         load_report(tmp_path)
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError, match=r"cannot read .*report\.json"):
         load_report(tmp_path)
 
 
-def test_deep_nesting_is_refused() -> None:
+def test_deep_nesting_is_an_error() -> None:
     deep: dict[str, Any] = {}
     for _ in range(5000):
         deep = {"a": deep}
@@ -81,6 +81,6 @@ def test_deep_nesting_is_refused() -> None:
         parse_report({"schema": 1, "name": "n", "device": deep})
 
 
-def test_json_of_the_sample_survives_the_file(sample: ModuleType, tmp_path: Path) -> None:
+def test_a_report_read_from_its_file_equals_the_original(sample: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(sample.full_result()))
     assert load_report(tmp_path) == parse_report(sample.full_result())

@@ -124,7 +124,7 @@ def test_the_bare_ratio_does_not_choose():
         ({"max_megabytes": 2.0}, {"megabytes": 2.01}, "max_megabytes"),
         ({"max_joules": 0.02}, {"joules": 0.021}, "0.021 J a clip is over max_joules 0.02"),
         ({"max_joules": 0.02}, {"joules": None}, "joules were not measured"),
-        ({}, {"refused": "agreement 0.5 with FP32"}, "agreement 0.5"),
+        ({}, {"rejection_reason": "agreement 0.5 with FP32"}, "agreement 0.5"),
     ],
 )
 @pytest.mark.parametrize("budget", [None, 10.0])

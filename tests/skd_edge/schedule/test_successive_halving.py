@@ -44,31 +44,28 @@ def run(recipe, accuracy, *, seconds=1.0):
         np.arange(400),
         lambda event, **f: events.append({"event": event, **f}),
     )
-    trained, steps = [], search.iter_job_batches()
-    tree = next(steps)
-    while True:
+    trained = []
+    while tree := search.ask():
         seen = {n.hash for n in trained}
         for node in tree:
             assert all(n.hash in seen for n in node.required_jobs), "teachers first"
             seen.add(node.hash)
         trained += tree
-        done = {}
+        done = []
         for node in tree:
             right = np.random.default_rng(int(node.hash, 16)).random(400) < accuracy(node)
             curve = [{}] * node.spec.epochs
-            done[node.hash] = JobResult(node, Path(), accuracy(node), seconds * node.spec.epochs, False, curve, right)
-        try:
-            tree = steps.send(done)
-        except StopIteration:
-            return search, trained, events
+            done.append(JobResult(node, Path(), accuracy(node), seconds * node.spec.epochs, False, curve, right))
+        search.tell(done)
+    return search, trained, events
 
 
 def by_width(node):
-    return 0.5 + 0.001 * node.job.learner.width if node.job.role in ("student", "rung") else 0.9
+    return 0.5 + 0.001 * node.spec.learner.width if node.spec.role in ("student", "rung") else 0.9
 
 
 def finals(trained):
-    return {n.job.path for n in trained if n.job.role == "student"}
+    return {n.spec.path for n in trained if n.spec.role == "student"}
 
 
 def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
@@ -104,8 +101,8 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
     assert {tuple(e["cascade"].split(">")) for e in events if e["event"] == "pruned"} == set(search.pruned)
     # What is trained to the end is the very job that training everything would train.
     every = {n.hash for n in build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)}
-    assert {n.hash for n in trained if n.job.role != "rung"} <= every
-    assert len({(n.hash, n.job.path, n.job.role) for n in trained}) == len(trained)  # nothing twice
+    assert {n.hash for n in trained if n.spec.role != "rung"} <= every
+    assert len({(n.hash, n.spec.path, n.spec.role) for n in trained}) == len(trained)  # nothing twice
     left = {p[-1] for p in finals(trained)}
     assert len(left) >= min(keep, len(NAMES))
     assert {("teacher", s) for s in left} <= finals(trained)
@@ -113,7 +110,7 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
 
 def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
     def accuracy(node):
-        return 0.9 if node.job.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.job.path else 0.8
+        return 0.9 if node.spec.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.spec.path else 0.8
 
     search, trained, events = run(make(), accuracy)
     (best,) = [e for e in events if e["event"] == "predecessor"]
@@ -131,7 +128,7 @@ def test_stop_rules_hold_and_are_named(rule):
     key, limit = next(iter(rule.items()))
     assert any(f"schedule.{key}" in why for why in search.pruned.values())
     spent, everything = (
-        sum(n.job.epochs for n in trained),
+        sum(n.spec.epochs for n in trained),
         build_recipe_job_graph(make(), DatasetFingerprint("d", "w", 10), make().students),
     )
     if key == "share":
@@ -144,7 +141,7 @@ def test_stop_rules_hold_and_are_named(rule):
 def test_paths_written_by_hand_are_gone_in_their_own_order():
     _, trained, _ = run(make(paths=[[], ["a2", "a1"]]), by_width)
     assert ("teacher", "a2", "a1", "s24") in finals(trained)
-    assert {n.job.path for n in trained if n.job.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
+    assert {n.spec.path for n in trained if n.spec.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
 
 
 def test_the_direct_cascade_is_tried_though_the_paths_leave_it_out():

@@ -1,1 +1,1 @@
-"""Energy."""
+"""Energy counters of processors, GPUs and boards."""

@@ -1,6 +1,7 @@
-"""The power rails of a Jetson board: Texas Instruments' INA3221, through Linux' hwmon.
+"""The power rails of a Jetson board, measured by its INA3221 sensor and read through Linux's hwmon.
 
-The sensor gives volts and amperes, not joules: a thread reads them at a fixed pace and adds up power times time.
+The sensor measures voltage and current, not energy. A thread therefore reads them at a fixed interval and integrates
+power over time.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import time
 from pathlib import Path
 
 HWMON = Path("/sys/class/hwmon")
-# The rail that feeds the whole module, by the names that JetPack has given it; where it is there, it is all.
+# The names that versions of JetPack give to the rail that supplies the whole module. It includes all other rails.
 _BOARD_INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VIN_SYS_5V0", "VDD_5V_IN")
 _PERIOD_S = 0.02
 
 
 class Ina3221Counter:
-    """One rail: power is read every 20 ms and added up (trapezoids).
+    """The energy of one rail: power is read every 20 ms and integrated by the trapezoidal rule.
 
     Args:
-        voltage: The file with millivolts.
-        current: The file with milliamperes.
-        name: The rail's own name.
-        period: Seconds between two readings; 0 reads only when asked.
+        voltage: The file that contains millivolts.
+        current: The file that contains milliamperes.
+        name: The rail's name.
+        period: Seconds between two readings; 0: power is read only when `read_joules_delta` is called.
     """
 
     def __init__(self, voltage: Path, current: Path, name: str, period: float = _PERIOD_S) -> None:
@@ -62,11 +63,14 @@ class Ina3221Counter:
 
 
 def find_ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD_S) -> list[Ina3221Counter] | str:
-    """A counter for the board's input, else for each rail, or the reason why there is none.
+    """Find the counter of the board's input rail or, where there is no such rail, those of all rails.
 
     Args:
-        root: Where Linux lists its sensors.
+        root: The folder where Linux lists its sensors.
         period: Seconds between two readings.
+
+    Returns:
+        The counters, or the reason why there are none.
     """
     rails: dict[str, tuple[Path, Path]] = {}
     try:
@@ -77,12 +81,12 @@ def find_ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD_S) -> l
         chosen = {board_rail: rails[board_rail]} if board_rail else rails
         counters = [Ina3221Counter(*files, name, period) for name, files in chosen.items()]
     except (OSError, ValueError) as error:
-        return f"the INA3221 gives no power ({error})"
+        return f"the INA3221 sensor cannot be read ({error})"
     return counters or f"no INA3221 under {root}"
 
 
 def _find_rail_files(sensor: Path) -> dict[str, tuple[Path, Path]]:
-    """The files with volts and amperes of each of the three channels that is wired."""
+    """The voltage and current files of each of the three channels that is connected."""
     found = {}
     for label in sorted(sensor.glob("in[123]_label")):
         number = label.name[2]

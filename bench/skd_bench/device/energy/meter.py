@@ -1,7 +1,7 @@
-"""Joules for each clip, where the machine counts them: processor (RAPL), NVIDIA GPU (NVML) and Jetson (INA3221).
+"""Energy per clip from the machine's own counters: processor (RAPL), NVIDIA GPU (NVML) and Jetson (INA3221).
 
-Every counter names its rail, and rails that count the same joules twice are not added up: on a board whose INA3221
-sees the whole input, that rail alone is read.
+Each counter has the name of its rail. Rails that would count the same energy twice are not added: on a board whose
+INA3221 measures the input of the whole module, only that rail is read.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from skd_bench.device.energy.rapl import POWERCAP, find_rapl_counters
 from skd_bench.stats import mean_interval
 
 _WINDOWS = 5
-_MIN_UPDATES = 100
+_MIN_UPDATES = 100  # a counter that changed less often during a measurement is too coarse for it
 
 
 class EnergyCounter(Protocol):
-    """One rail's energy.
+    """The energy counter of one rail.
 
     Attributes:
-        rail: What it counts, in words.
+        rail: What it measures, in words.
     """
 
     rail: str
 
     def read_joules_delta(self) -> float:
-        """Joules since the last call (the first counts from the opening)."""
+        """Joules since the last call; the first call counts from the opening of the counter."""
 
 
 class EnergyMeter:
-    """Counts the joules of several rails together.
+    """The sum of the energy counters of several rails.
+
+    Args:
+        counters: The counters, each of another rail.
 
     Attributes:
-        rail: What is counted, in words: what no rail sees is not.
+        rail: The rails that are measured, in words. Parts of the machine on no such rail are not measured.
     """
 
     def __init__(self, counters: Sequence[EnergyCounter]) -> None:
@@ -46,17 +49,17 @@ class EnergyMeter:
         self.rail = "; ".join(c.rail for c in counters)
 
     def total_joules(self) -> float:
-        """Joules since the meter was opened; ask at least once a minute, or a wrapped counter is missed."""
+        """Joules since the meter was opened. Call it at least once a minute: a counter may wrap around unnoticed."""
         return sum(self.joules_by_rail().values())
 
     def joules_by_rail(self) -> dict[str, float]:
-        """The same, rail by rail."""
+        """Joules of each rail since the meter was opened."""
         for i, counter in enumerate(self._counters):
             self._joules[i] += counter.read_joules_delta()
         return {c.rail: joules for c, joules in zip(self._counters, self._joules, strict=True)}
 
     def close(self) -> None:
-        """Stop what reads in the background."""
+        """Stop the threads that read counters in the background."""
         for counter in self._counters:
             if close := getattr(counter, "close", None):
                 close()
@@ -68,9 +71,9 @@ def open_energy_meter(
     """The machine's energy meter, or the reason why there is none.
 
     Args:
-        root: Where Linux lists its powercap zones (RAPL).
-        hwmon: Where Linux lists its sensors (INA3221).
-        nvml: NVIDIA's management library; None: do not look for GPUs.
+        root: The folder where Linux lists its powercap zones (RAPL).
+        hwmon: The folder where Linux lists its sensors (INA3221).
+        nvml: NVIDIA's management library; None: do not search for GPUs.
 
     Returns:
         A meter, or a sentence that begins with "not measurable here".
@@ -80,7 +83,7 @@ def open_energy_meter(
         return EnergyMeter(board)
     found: list[EnergyCounter] = []
     reasons = []
-    for counters in (find_rapl_counters(root), find_nvml_counters(nvml) if nvml else "GPUs were not looked for"):
+    for counters in (find_rapl_counters(root), find_nvml_counters(nvml) if nvml else "GPUs were not searched for"):
         if isinstance(counters, str):
             reasons.append(counters)
         else:
@@ -93,18 +96,18 @@ def open_energy_meter(
 def measure_joules_per_query(
     meter: EnergyMeter, query: Callable[[], object], *, seconds: float = 10.0, idle_seconds: float = 2.0
 ) -> dict[str, Any]:
-    """The energy of one query above the idle machine's.
+    """Measure the energy of one query above the energy of the idle machine.
 
     Args:
-        meter: From `open_meter`.
-        query: Answers one clip; called again and again.
-        seconds: How long, in five windows; at least 10 for a figure to report.
-        idle_seconds: How long the idle machine is watched first.
+        meter: A meter that `open_energy_meter` returned.
+        query: Runs the network on one clip; it is called repeatedly.
+        seconds: Duration of the queries, divided into five windows; use at least 10 for a result to report.
+        idle_seconds: Duration of the idle measurement before them.
 
     Returns:
         `joules_per_clip`, `interval` (95 %, over the windows), `idle_watts`, `clips`, `seconds`, `rail`, `rails`
-        (joules a clip above idle, rail by rail), `updates` (how often the counter was seen to move), `enough`
-        (whether that was 100 times, as a figure to report needs).
+        (joules per clip above idle, for each rail), `updates` (changes of the counter during the queries, counted up to
+        100) and `enough` (whether there were 100 changes, which a result to report needs).
     """
     idle = _measure_idle_watts(meter, idle_seconds)
     idle_watts = sum(idle.values())

@@ -1,4 +1,4 @@
-"""The GPUs' total-energy counters, through NVIDIA's management library (NVML); the library comes with the driver."""
+"""The energy counters of NVIDIA GPUs, read through the management library (NVML) that comes with the driver."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class NvmlCounter:
-    """One GPU's counter: millijoules since the driver was loaded (Volta and newer); its board's, memory included.
+    """The energy counter of one GPU: millijoules of its whole board since the driver was loaded (Volta and newer).
 
     Args:
         library: The loaded and initialised library.
-        index: Of the GPU, from 0.
+        index: The GPU's index, from 0.
 
     Raises:
-        OSError: The GPU has no such counter.
+        OSError: The GPU has no energy counter.
     """
 
     def __init__(self, library: Any, index: int) -> None:
@@ -41,23 +41,26 @@ class NvmlCounter:
 
 
 def find_nvml_counters(library: str = "libnvidia-ml.so.1") -> list[NvmlCounter] | str:
-    """A counter for each GPU, or the reason why there is none.
+    """Find the energy counter of each GPU.
 
     Args:
         library: The library's name or path.
+
+    Returns:
+        The counters, or the reason why there are none.
     """
     try:
         nvml = ctypes.CDLL(library)
         _check_nvml_status(nvml, nvml.nvmlInit_v2())
         count = ctypes.c_uint()
         _check_nvml_status(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)))
-        return [NvmlCounter(nvml, i) for i in range(count.value)] or "NVML sees no GPU"
+        return [NvmlCounter(nvml, i) for i in range(count.value)] or "NVML finds no GPU"
     except (OSError, AttributeError) as error:
         return f"no GPU energy counter (NVML: {error})"
 
 
 def _check_nvml_status(library: Any, code: int) -> None:
-    """An NVML return code that is not 0 as an OSError with NVML's own words."""
+    """Raise an OSError with NVML's error message where a return code is not 0."""
     if code:
         library.nvmlErrorString.restype = ctypes.c_char_p
         raise OSError((library.nvmlErrorString(code) or b"unknown error").decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""The processor packages' energy counters (RAPL), through Linux' powercap."""
+"""The energy counters of processor packages (RAPL), read through Linux's powercap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 @dataclass
 class RaplCounter:
-    """One package's counter: microjoules, which start again at 0 after `wraps_at`."""
+    """The energy counter of one package: microjoules that start again at 0 after `wraps_at`."""
 
     path: Path
     rail: str
@@ -27,23 +27,26 @@ class RaplCounter:
 
 
 def find_rapl_counters(root: Path = POWERCAP) -> list[RaplCounter] | str:
-    """A counter for each processor package, or the reason why there is none.
+    """Find the energy counter of each processor package.
 
     Args:
-        root: Where Linux lists its powercap zones.
+        root: The folder where Linux lists its powercap zones.
+
+    Returns:
+        The counters, or the reason why there are none.
     """
     zones = [z for z in sorted(root.glob("intel-rapl:*")) if re.fullmatch(r"intel-rapl:\d+", z.name)]
     counters = []
     for zone in zones:
         try:
             name = (zone / "name").read_text().strip()
-            if not name.startswith("package"):  # "psys" counts the packages once more
+            if not name.startswith("package"):  # "psys" includes the packages, which would count twice
                 continue
             energy = zone / "energy_uj"
             wraps_at = int((zone / "max_energy_range_uj").read_text())
             counters.append(RaplCounter(energy, f"processor package (RAPL) {name}", wraps_at, int(energy.read_text())))
         except PermissionError:
-            return f"{zone / 'energy_uj'} may be read by root only"
+            return f"only root may read {zone / 'energy_uj'}"
         except (OSError, ValueError) as error:
-            return f"{zone} gives no energy ({error})"
+            return f"{zone} cannot be read ({error})"
     return counters or f"no processor package counter (RAPL) under {root}"

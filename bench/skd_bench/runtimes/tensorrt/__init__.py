@@ -1,1 +1,1 @@
-"""Tensorrt."""
+"""TensorRT and TensorRT-RTX: building engines, their metadata, and running them."""

@@ -1,8 +1,8 @@
-"""An ONNX file in, a TensorRT engine out, with a note of what was built.
+"""Builds a TensorRT engine from an ONNX file and writes the engine's metadata beside it.
 
-Networks are strongly typed (all that TensorRT 11 offers): the precision is the ONNX file's own, so FP16 is built from
-an FP16 file. TensorRT-RTX builds for any of its GPU generations on a machine that has none; TensorRT builds for the GPU
-of the machine it runs on.
+Networks are strongly typed, because TensorRT 11 supports nothing else: the precision is that of the ONNX file, so an
+FP16 engine is built from an FP16 file. TensorRT-RTX can build for each of its GPU generations on a machine without a
+GPU. TensorRT builds for the GPU of the machine that it runs on.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ SUPPORTED_SMS = (75, 80, 86, 89, 120)  # Turing, Ampere, Ampere (RTX 30, A-serie
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the builder may do.
+    """Options of the builder.
 
     Attributes:
-        batches: Smallest, best and largest batch; used where the file's batch is dynamic.
-        workspace_bytes: Scratch memory that a layer may take on the GPU.
-        version_compatible: Loads under other versions too, by embedding host code; refused on load unless allowed.
-        tf32: Products of FP32 numbers with 10 bits of mantissa. Off: an FP32 file is then FP32, within parity's 1e-4;
-            who wants the speed of fewer bits builds from an FP16 file.
-        timing_cache: A file that keeps the builder's timings between builds; TensorRT-RTX has none.
-        ampere_plus: Runs on every GPU from Ampere on, at some cost in speed; TensorRT only (TensorRT-RTX takes several
-            generations in one build instead).
+        batches: The smallest batch size, the one to optimise for and the largest; used where the file's batch axis is
+            dynamic.
+        workspace_bytes: Scratch memory on the GPU that a layer may use, at least 1 MiB.
+        version_compatible: Whether the engine also loads under other versions. It then contains host code, and loading
+            it must be allowed explicitly.
+        tf32: Whether FP32 products may use 10 bits of mantissa. It is off by default, so that an FP32 file agrees with
+            other runtimes within 1e-4; for more speed, build from an FP16 file.
+        timing_cache: A file that stores the builder's timings between builds; TensorRT only.
+        ampere_plus: Whether the engine runs on every GPU from Ampere on, a little slower; TensorRT only. (TensorRT-RTX
+            can build one engine for several generations instead.)
     """
 
     batches: tuple[int, int, int] = (1, 1, 8)
@@ -57,23 +59,23 @@ def build_engine(
     options: BuildOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> EngineMetadata:
-    """Build one engine, and write its note beside it.
+    """Build one engine and write its metadata beside it.
 
     Args:
-        onnx: A self-contained file with one clip in and float32 logits out.
-        engine: Where the engine goes; written atomically.
+        onnx: A self-contained ONNX file with one clip as input and float32 logits as output.
+        engine: The engine file to write; it is written atomically.
         runtime: "tensorrt" or "tensorrt-rtx".
-        sms: Compute capabilities times ten the engine is for; empty: the GPU of this machine.
-        options: The default ones when None.
-        progress: Called with (steps done, steps known so far), equal at the end only; what it raises stops the build
-            and is raised here.
+        sms: The compute capabilities (times ten) to build for; empty: the GPU of this machine.
+        options: The builder's options; None: the defaults.
+        progress: Called with (steps finished, steps known so far); the two are equal only at the end. An exception that
+            it raises stops the build and is raised here.
 
     Returns:
-        The note. Its state is "built, not run".
+        The metadata. Its state is "built, not run".
 
     Raises:
-        UserError: The library is missing, the file is no network it takes (names operator and node), it cannot build
-            for such a GPU, or the builder fails.
+        UserError: The library is not installed, cannot read the file (the message contains the operator and the node),
+            cannot build for these GPUs, or the builder fails; or an option is out of range.
     """
     options = options or BuildOptions()
     _check_options(options)
@@ -89,7 +91,7 @@ def build_engine(
     clip, logits = find_clip_and_logits(lib, network, onnx)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # for `tensorrt_layers`: what became of each layer
+    config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # `inspect_layers` needs the details
     _set_build_targets(lib, config, targets)
     if options.ampere_plus:
         config.hardware_compatibility_level = lib.trt.HardwareCompatibilityLevel.AMPERE_PLUS
@@ -106,7 +108,7 @@ def build_engine(
     if monitor.raised is not None:
         raise monitor.raised
     if plan is None:
-        reason = first_error(lib.log, "it does not say why")
+        reason = first_error(lib.log, "no reason given")
         hint = "; build for this generation with --precision fp16" if "Turing" in reason and "FP32" in reason else ""
         raise UserError(f"{lib.title} cannot build {onnx} for {_format_sms(targets)}: {reason}{hint}")
     if progress is not None:
@@ -146,45 +148,48 @@ def build_engine(
 def _check_options(options: BuildOptions) -> None:
     low, best, high = options.batches
     if not 1 <= low <= best <= high:
-        raise UserError(f"batches {options.batches} are not smallest, best and largest, from 1 up; such as 1, 1, 8")
+        raise UserError(
+            f"batches {options.batches} must be the smallest, best and largest batch size, "
+            "each at least 1, such as 1, 1, 8"
+        )
     if options.workspace_bytes < 1 << 20:
         raise UserError(f"a workspace of {options.workspace_bytes} bytes is below 1 MiB; the default is 1 GiB")
 
 
 def _check_flavour(lib: TensorRTLibrary, options: BuildOptions) -> None:
-    """Refuse what this TensorRT would leave out without a word."""
+    """Refuse options that TensorRT-RTX would silently ignore."""
     if lib.flavour.name != "tensorrt-rtx":
         return
     if options.ampere_plus:
         raise UserError(
-            f"{lib.title} has no engines for all GPUs from Ampere on; name each generation: --sm 80 --sm 86"
+            f"{lib.title} cannot build one engine for all GPUs from Ampere on; list the generations: --sm 80 --sm 86"
         )
     if options.timing_cache is not None:
-        raise UserError(f"{lib.title} keeps no timings between builds; leave --timing-cache out, or use TensorRT")
+        raise UserError(f"{lib.title} does not support a timing cache; omit --timing-cache, or use TensorRT")
 
 
 def _choose_targets(lib: TensorRTLibrary, sms: Sequence[int], local_gpu: Gpu | None) -> list[int]:
-    """What to build for: what was asked for where the library can, else the GPU that is here."""
+    """The compute capabilities to build for: the requested ones or, where none is requested, this machine's GPU."""
     buildable = _list_buildable_sms(lib.trt)
     requested = sorted(set(sms))
     if local_gpu is not None and requested in ([], [local_gpu.sm]):
         return [local_gpu.sm]
     if not buildable:
         raise UserError(
-            f"{lib.title} builds for the GPU of the machine it runs on ({local_gpu or 'there is none here'}); run this on "
-            "the device, or build with --runtime tensorrt-rtx"
+            f"{lib.title} can only build for the GPU of this machine ({local_gpu or 'it has none'}); "
+            "run this on the device, or build with --runtime tensorrt-rtx"
         )
     if not requested:
         raise UserError(
-            f"there is no GPU here to build for; say which one it is for: --sm {' or '.join(map(str, buildable))}"
+            f"this machine has no GPU to build for; give the target with --sm {' or '.join(map(str, buildable))}"
         )
     if unsupported := [sm for sm in requested if sm not in buildable]:
-        raise UserError(f"{lib.title} builds for {_format_sms(buildable)}, not for {_format_sms(unsupported)}")
+        raise UserError(f"{lib.title} builds for {_format_sms(buildable)}, but not for {_format_sms(unsupported)}")
     return requested
 
 
 def _list_buildable_sms(trt: Any) -> list[int]:
-    """Compute capabilities times ten the library can build for without such a GPU."""
+    """The compute capabilities (times ten) that the library can build for on a machine without such a GPU."""
     names = trt.ComputeCapability.__members__ if hasattr(trt, "ComputeCapability") else ()
     return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"SM(\d+)", name)))
 
@@ -194,7 +199,7 @@ def _set_build_targets(lib: TensorRTLibrary, config: Any, targets: list[int]) ->
         return
     config.num_compute_capabilities = len(targets)
     for i, sm in enumerate(targets):
-        # A GPU of a generation that has no name of its own is built for as what it is: the one that is here.
+        # A generation without a name in this version can only be that of the local GPU (see `_choose_targets`).
         capability = getattr(lib.trt.ComputeCapability, f"SM{sm}", lib.trt.ComputeCapability.CURRENT)
         config.set_compute_capability(capability, i)
 
@@ -202,20 +207,20 @@ def _set_build_targets(lib: TensorRTLibrary, config: Any, targets: list[int]) ->
 def _make_builder(lib: TensorRTLibrary) -> Any:
     try:
         builder = lib.trt.Builder(lib.log)
-    except (TypeError, RuntimeError):  # pybind's word for: the factory returned nothing
+    except (TypeError, RuntimeError):  # what pybind raises where the factory returned a null pointer
         builder = None
     if builder is None:
-        raise UserError(f"{lib.title} gives no builder here: {first_error(lib.log, 'it needs a GPU and its driver')}")
+        raise UserError(f"{lib.title} cannot create a builder: {first_error(lib.log, 'it needs a GPU and its driver')}")
     return builder
 
 
 def _strongly_typed_flag(trt: Any) -> int:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)  # where the flag is gone, networks are never anything else
+    return 0 if flag is None else 1 << int(flag)  # newer versions have no flag: always strongly typed
 
 
 def _add_batch_profile(builder: Any, config: Any, clip: Any, options: BuildOptions) -> list[int]:
-    """Tell the builder which batches to expect; the batches that the engine will take."""
+    """Add the profile for a dynamic batch axis; return the smallest, best and largest batch size of the engine."""
     batch, *rest = clip.shape
     if batch > 0:
         return [int(batch)] * 3
@@ -226,19 +231,19 @@ def _add_batch_profile(builder: Any, config: Any, clip: Any, options: BuildOptio
 
 
 def _use_timing_cache(lib: TensorRTLibrary, config: Any, path: Path | None) -> Any:
-    """TensorRT's own, filled from the file where it is there and of this GPU and version; else a new one."""
+    """Set the timing cache: from the file where that exists and fits the GPU and the version, else an empty one."""
     if path is None:
         return None
     for content in (path.read_bytes() if path.is_file() else b"", b""):
         cache = config.create_timing_cache(content)
-        if cache is not None and config.set_timing_cache(cache, False):  # one of another GPU is not mixed in
+        if cache is not None and config.set_timing_cache(cache, False):  # False: refuse another GPU's
             return cache
-    raise UserError(f"{lib.title} takes no timing cache here: {first_error(lib.log, 'it does not say why')}")
+    raise UserError(f"{lib.title} accepts no timing cache: {first_error(lib.log, 'no reason given')}")
 
 
 def _make_progress_monitor(trt: Any, progress: ProgressCallback | None) -> Any:
     class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc]  # TensorRT is untyped
-        """Counts the builder's steps; its phases nest and become known on the way."""
+        """Counts the builder's steps. Phases are nested, and the builder announces them during the build."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -250,7 +255,7 @@ def _make_progress_monitor(trt: Any, progress: ProgressCallback | None) -> Any:
 
         def step_complete(self, phase: str, step: int) -> bool:
             self.done += 1
-            try:  # an exception (Ctrl-C is one) must not cross the builder's C++; False stops it in order
+            try:  # an exception, such as Ctrl-C, must not pass through the builder's C++; False stops the build
                 if progress is not None:
                     progress(self.done, max(self.known_steps, self.done + 1))
             except BaseException as error:
@@ -258,7 +263,7 @@ def _make_progress_monitor(trt: Any, progress: ProgressCallback | None) -> Any:
             return self.raised is None
 
         def phase_finish(self, phase: str) -> None:
-            """Nothing: a phase may end with fewer steps than it announced."""
+            """Do nothing: a phase may finish with fewer steps than it announced."""
 
     return ProgressMonitor()
 

@@ -1,7 +1,7 @@
-"""What a TensorRT engine's layers really are, from its inspector: kind, precision, format of each.
+"""The kind, precision and format of each layer of a TensorRT engine, from TensorRT's engine inspector.
 
-The inspector wants a deserialised engine, and that wants a GPU: no GPU has run :func:`inspect` here. What it reads is
-documented by NVIDIA (TensorRT's developer guide, "Engine Inspector"), and :func:`layers_of` is held to that.
+The inspector needs a loaded engine and therefore a GPU; `inspect_layers` has not been run on a GPU yet. The tests of
+`summarise_layers` use the JSON layout that NVIDIA documents (TensorRT's developer guide, "Engine Inspector").
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ _DATA_MOVEMENT_WORDS = ("reformat", "shuffle", "slice", "concat", "noop", "copy"
 
 
 def inspect_layers(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
-    """The layers of an engine on this machine's GPU, see :func:`layers_of`; empty where the library tells none.
+    """The layers of an engine on this machine's GPU: see `summarise_layers`.
 
     Args:
-        trt: The imported module.
-        engine: Deserialised.
-        context: Of the engine, its input's shape set: formats depend on it.
+        trt: The imported TensorRT module.
+        engine: The loaded engine.
+        context: An execution context of the engine with the input's shape set: the formats depend on it.
+
+    Returns:
+        The rows; an empty list where the library has no inspector.
     """
     inspector = engine.create_engine_inspector()
     if inspector is None:
@@ -38,11 +41,15 @@ def inspect_layers(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
 
 
 def summarise_layers(inspector_json: str) -> list[dict[str, Any]]:
-    """Layers of one kind, precision and format together: ``op``, ``ran``, ``format``, ``nodes``; the most first.
+    """Count layers by kind, precision and format.
 
     Args:
-        inspector_json: What the inspector says as JSON. An engine that was built without ``DETAILED`` verbosity has names alone:
-            ``op`` is then "unknown".
+        inspector_json: The inspector's JSON text. An engine that was built without ``DETAILED`` verbosity contains only
+            the names of its layers; their kind, precision and format are then "unknown".
+
+    Returns:
+        Rows with ``op``, ``ran`` (the precision), ``format`` and ``nodes`` (the number of layers), the largest number
+        first.
     """
     layers = json.loads(inspector_json or "{}").get("Layers", [])
     counted = Counter(_classify_layer(layer) for layer in layers)
@@ -60,6 +67,6 @@ def _classify_layer(layer: Any) -> tuple[str, str, str]:
     if any(word in kind.lower() for word in _DATA_MOVEMENT_WORDS):
         return kind, "reformatted", output_format
     input_format = next((str(x.get("Format/Datatype", "")) for x in layer.get("Inputs", [])), "")
-    # A layer computes in the type that it reads: an INT8 convolution may write floats.
+    # The input's type is the type of the computation: an INT8 convolution may write floats.
     precisions = (name for text in (input_format, output_format) for word, name in _PRECISIONS if word in text.upper())
     return kind, next(precisions, "other"), output_format

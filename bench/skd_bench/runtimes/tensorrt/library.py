@@ -1,4 +1,4 @@
-"""Finding, importing and hearing `tensorrt` or `tensorrt_rtx`: the same Python API under two names."""
+"""Finds and imports `tensorrt` or `tensorrt_rtx`, which have the same Python API, and collects their error messages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from skd_bench.errors import UserError
 
 @dataclass(frozen=True)
 class Flavour:
-    """One of the two TensorRTs.
+    """TensorRT or TensorRT-RTX.
 
     Attributes:
-        name: As recipes, manifests and the command line call it.
-        title: As people call it.
-        modules: What to import, the first that is installed; a tuple where one package preloads another's libraries.
-        packages: Distributions whose version is the library's.
-        pip: The line that installs it.
+        name: Its name in recipes, in manifests and on the command line.
+        title: Its name in messages.
+        modules: Alternatives to import; the first that is installed is used. Each is a tuple of modules to import in
+            order, because one package may load the shared libraries of the next.
+        packages: The distributions that have the library's version.
+        pip: The command that installs it.
     """
 
     name: str
@@ -45,7 +46,7 @@ FLAVOURS = {
     "tensorrt-rtx": Flavour(
         "tensorrt-rtx",
         "TensorRT-RTX",
-        # NVIDIA's own package, or its bindings with the libraries that lie in the ONNX Runtime plugin's wheel.
+        # NVIDIA's own package, or its bindings with the shared libraries from the wheel of the ONNX Runtime plugin.
         (("tensorrt_rtx",), ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_rtx_bindings")),
         ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
         "pip install 'skd-edge[tensorrt-rtx]'",
@@ -55,12 +56,14 @@ FLAVOURS = {
 
 @dataclass(frozen=True)
 class TensorRTLibrary:
-    """An imported TensorRT.
+    """An imported TensorRT library.
 
     Attributes:
-        trt: The module.
-        version: Such as "1.7.1.116".
-        log: What it said; given to everything that takes a logger, because TensorRT keeps the first for all.
+        flavour: Which of the two libraries it is.
+        trt: The imported module.
+        version: Its version, such as "1.7.1.116".
+        log: Its logger, which stores error messages. Every object must get this one, because TensorRT uses the first
+            logger of a process for all objects.
     """
 
     flavour: Flavour
@@ -70,23 +73,23 @@ class TensorRTLibrary:
 
     @property
     def title(self) -> str:
-        """Name and version, for messages."""
+        """Its name and version, for messages."""
         return f"{self.flavour.title} {self.version}"
 
 
 def find_flavour(name: str) -> Flavour:
-    """The TensorRT of that name.
+    """The flavour with this name.
 
     Raises:
-        UserError: There is none.
+        UserError: The name is unknown.
     """
     if name not in FLAVOURS:
-        raise UserError(f"there is no TensorRT called {name!r}; engines are built with {' or '.join(FLAVOURS)}")
+        raise UserError(f"{name!r} is not a TensorRT runtime; choose from {', '.join(FLAVOURS)}")
     return FLAVOURS[name]
 
 
 def find_installed_modules(which: Flavour) -> tuple[str, ...] | None:
-    """The modules to import, or None where none is installed. Imports nothing."""
+    """The modules to import; None where the library is not installed. Imports nothing."""
     for modules in which.modules:
         if all(importlib.util.find_spec(m) is not None for m in modules):
             return modules
@@ -94,7 +97,7 @@ def find_installed_modules(which: Flavour) -> tuple[str, ...] | None:
 
 
 def read_installed_version(which: Flavour) -> str | None:
-    """The version from the package's metadata: nothing is imported. None when it is not installed."""
+    """The version from the package's metadata; None where the library is not installed. Imports nothing."""
     if find_installed_modules(which) is None:
         return None
     for package in which.packages:
@@ -105,10 +108,13 @@ def read_installed_version(which: Flavour) -> str | None:
 
 @functools.cache
 def import_library(name: str) -> TensorRTLibrary:
-    """Import one, once.
+    """Import a TensorRT library; later calls return the same one.
+
+    Args:
+        name: "tensorrt" or "tensorrt-rtx".
 
     Raises:
-        UserError: It is not installed, or does not load (says why).
+        UserError: The name is unknown, or the library is not installed or cannot be imported.
     """
     which = find_flavour(name)
     modules = find_installed_modules(which)
@@ -118,20 +124,25 @@ def import_library(name: str) -> TensorRTLibrary:
         with _silence_plugin_logging():
             trt = [importlib.import_module(module) for module in modules][-1]
             return TensorRTLibrary(which, trt, str(trt.__version__), _make_error_log(trt))
-    except Exception as error:  # a missing or unfit shared library: ImportError, OSError, FileNotFoundError, ...
+    except Exception as error:  # a shared library is missing or does not fit: ImportError, OSError, ...
         raise UserError(
             f"{which.title} is installed and does not load: {' '.join(str(error).split())[:300]}; {which.pip}"
         ) from error
 
 
 def first_error(log: Any, otherwise: str) -> str:
-    """The first thing that went wrong since `log.clear()`, without TensorRT's own source lines."""
+    """The first error message since `log.clear()`, without TensorRT's source location.
+
+    Args:
+        log: The library's logger.
+        otherwise: The text to return where there is no error message.
+    """
     text = next((line for line in log.errors), otherwise)
     return strip_source_location(text)
 
 
 def strip_source_location(text: str) -> str:
-    """One line of TensorRT without where in its own sources it was written."""
+    """Remove the function, error code and source location from a message of TensorRT; make it one line."""
     text = re.sub(r"\s*\(?\bIn \w+ at /_src/\S+", "", " ".join(text.split()))
     text = re.sub(r"^I?\w+::\w+: ", "", text)
     text = re.sub(r"Error Code \d+: (API Usage Error |Internal Error )?", "", text).strip(" .")
@@ -140,7 +151,7 @@ def strip_source_location(text: str) -> str:
 
 def _make_error_log(trt: Any) -> Any:
     class ErrorLog(trt.ILogger):  # type: ignore[misc]  # TensorRT is untyped
-        """Keeps errors and says nothing: what is wrong becomes one `UserError`."""
+        """Stores error messages instead of printing them; they become the message of one `UserError`."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -158,7 +169,7 @@ def _make_error_log(trt: Any) -> Any:
 
 @contextlib.contextmanager
 def _silence_plugin_logging() -> Any:
-    """The plugin's package warns through logging about links that only its ONNX Runtime side needs."""
+    """Hide the plugin's warnings about links that only ONNX Runtime needs."""
     logger = logging.getLogger("onnxruntime_ep_nv_tensorrt_rtx")
     before = logger.level
     logger.setLevel(logging.ERROR)

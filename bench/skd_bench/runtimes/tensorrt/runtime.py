@@ -1,7 +1,8 @@
-"""TensorRT and TensorRT-RTX as runtimes: engines that were built for this GPU and this version, and nothing else.
+"""TensorRT and TensorRT-RTX as runtimes, for engines that were built for this GPU and this version.
 
-Building needs no GPU with TensorRT-RTX (`tensorrt_build`); running does. No GPU has run an engine here: what `load`
-refuses is tested, what a loaded session does is held to the conformance suite only where a GPU is.
+TensorRT-RTX builds engines without a GPU (`skd_bench.runtimes.tensorrt.builder`), but running one needs a GPU. No
+engine has been run yet. The tests check what `load` refuses; the conformance suite tests sessions on machines with a
+GPU.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ from skd_bench.runtimes.tensorrt.session import TensorRTSession
 
 
 class TensorRTRuntime:
-    """Engines on NVIDIA's GPUs.
+    """TensorRT engines on NVIDIA GPUs.
 
     Args:
         name: "tensorrt" or "tensorrt-rtx".
-        graphs: Replay each query as a CUDA graph; without, the runtime's name ends in "-nograph".
-        allow_host_code: Load version-compatible engines too, which embed code that runs on this machine's CPU.
-        cache: A folder that keeps the kernels TensorRT-RTX compiles when an engine first runs; None: each session
-            compiles them, and a cold start is cold.
+        graphs: Whether to replay each query as a CUDA graph. Without, the runtime's name ends in "-nograph".
+        allow_host_code: Whether to load version-compatible engines, which contain code for this machine's CPU.
+        cache: A folder for the kernels that TensorRT-RTX compiles when an engine runs for the first time; None: every
+            session compiles them again.
+
+    Raises:
+        UserError: The name is unknown.
     """
 
     def __init__(
@@ -56,25 +60,26 @@ class TensorRTRuntime:
         )
 
     def version(self) -> str | None:
-        """The installed version, from its metadata; None where it is not installed or has no GPU to run on."""
+        """The installed version, from its metadata; None where engines cannot run here."""
         return None if self.why_unavailable() else read_installed_version(self._flavour)
 
     def import_libraries(self) -> None:
-        """Import TensorRT and CUDA's bindings."""
+        """Import TensorRT and the CUDA bindings."""
         import_library(self._flavour.name)
         find_gpu()
 
     def load(self, path: Path, *, threads: int) -> TensorRTSession:
-        """Load an engine whose note fits this machine: see `base.Runtime.load`.
+        """Load an engine whose metadata fits this machine: see `Runtime.load`.
 
         Raises:
-            UserError: As there; or the engine's bytes, version or GPU are others than here, or it embeds host code, or
-                there is no GPU. Says which, and the command that builds one that fits.
+            UserError: See `Runtime.load`; or the engine file was changed, was built for another version or GPU, or
+                contains host code; or there is no GPU. The message contains the command that builds an engine that
+                fits.
         """
         path = check_load_arguments(path, threads)
         metadata = read_engine_metadata(path)
         lib = import_library(self._flavour.name)
-        # What the note alone tells is told first: it holds on a machine without a GPU too.
+        # The first check needs only the metadata, so that its error is also reported on a machine without a GPU.
         machine_as_built = TargetMachine(self._flavour.name, lib.version, metadata.sms[0] if metadata.sms else 0)
         if reason := why_incompatible(metadata, path, machine_as_built, allow_host_code=self._host_code):
             raise UserError(reason)
@@ -82,8 +87,8 @@ class TensorRTRuntime:
             local_gpu = find_gpu()
         except UserError as error:
             raise UserError(
-                f"{path} is {metadata.state}, and cannot run here: {error}; copy it to a machine with such a GPU, or build "
-                f"it there: {format_rebuild_command(metadata)}"
+                f"{path} is {metadata.state}, and cannot run here: {error}; copy it to a machine with such a GPU, "
+                f"or build it there: {format_rebuild_command(metadata)}"
             ) from error
         machine = TargetMachine(self._flavour.name, lib.version, local_gpu.sm, local_gpu.driver)
         if reason := why_incompatible(metadata, path, machine, allow_host_code=self._host_code):

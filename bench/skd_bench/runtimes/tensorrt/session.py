@@ -1,7 +1,7 @@
-"""An engine on the GPU, answering clips: its buffers, its stream, with or without a CUDA graph.
+"""A session of a TensorRT engine: its GPU memory, its stream, and queries with or without a CUDA graph.
 
-No GPU has run this module here. It is written from the interface's documentation, held to the conformance suite of
-`tests/skd_bench/runtimes/test_conformance.py` wherever a GPU is, and skipped there, with the reason, where none is.
+This module has not been run on a GPU yet; it was written from the documentation of the interface. On machines with a
+GPU, the conformance suite `tests/skd_bench/runtimes/test_conformance.py` tests it; elsewhere those tests are skipped.
 """
 
 from __future__ import annotations
@@ -26,15 +26,25 @@ from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error
 
 
 class TensorRTSession:
-    """One engine, loaded. A clip goes through pinned memory to the GPU, the logits come back the same way.
+    """One engine, loaded. Clips are copied to the GPU, and logits back, through pinned memory.
 
-    With CUDA graphs, TensorRT's launch and both copies are replayed as one graph, captured anew when the batch changes;
-    TensorRT-RTX, which compiles kernels while it runs, captures by itself and is told to. Given a cache file,
-    TensorRT-RTX reads the kernels of earlier sessions from it and writes them back on close; it checks by itself that
-    GPU, driver and version are those of the cache.
+    With CUDA graphs, TensorRT's launch and both copies are replayed as one graph, which is captured again when the
+    batch size changes. TensorRT-RTX compiles kernels while it runs, so it captures graphs itself. With a cache file,
+    TensorRT-RTX reads the kernels of earlier sessions and writes them back on close; it checks that GPU, driver and
+    version fit the cache.
+
+    Args:
+        lib: The TensorRT library.
+        path: The engine file.
+        metadata: The engine's metadata.
+        gpu: The GPU in use.
+        threads: Only reported by `runtime_info`; queries run on the GPU.
+        graphs: Whether to use CUDA graphs.
+        host_code: Whether the engine may run host code.
+        cache: The kernel cache of TensorRT-RTX; None: no cache.
 
     Raises:
-        UserError: The library refuses the engine, or the GPU has no memory for it.
+        UserError: The library cannot load the engine, or the GPU has too little memory for it.
     """
 
     def __init__(
@@ -59,7 +69,7 @@ class TensorRTSession:
         self._cache: Any = None
         self._cache_path, self._cache_used = cache, False
         self._batch = 0
-        self._resources: list[tuple[Any, Any]] = []  # what was taken, and what gives it back
+        self._resources: list[tuple[Any, Any]] = []  # each with the function that frees it
         try:
             self._runtime, self._engine, self._context = self._load_engine(host_code)
             cuda = import_cuda_bindings()
@@ -90,7 +100,7 @@ class TensorRTSession:
         elif engine is not None:
             context = engine.create_execution_context()
         if context is None:
-            raise UserError(f"{lib.title} cannot load {self._path}: {first_error(lib.log, 'it does not say why')}")
+            raise UserError(f"{lib.title} cannot load {self._path}: {first_error(lib.log, 'no reason given')}")
         return runtime, engine, context
 
     def _register_resource(self, resource: Any, free: Any) -> Any:
@@ -98,7 +108,7 @@ class TensorRTSession:
         return resource
 
     def _allocate_buffers(self, shape: tuple[int, ...], dtype: str) -> tuple[int, npt.NDArray[Any]]:
-        """Memory on the GPU (its address) and pinned memory here (as an array) for the largest batch."""
+        """GPU memory (its address) and pinned host memory (as an array) for the largest batch."""
         cuda = import_cuda_bindings()
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         device = self._register_resource(int(call_cuda(cuda.cudaMalloc, size)), cuda.cudaFree)
@@ -107,7 +117,7 @@ class TensorRTSession:
         return device, np.ctypeslib.as_array(raw).view(dtype).reshape(shape)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Answer one batch: see `base.Session.run`. The GPU is waited for."""
+        """Compute the logits of one batch and wait for the GPU: see `InferenceSession.run`."""
         if self._context is None:
             raise UserError(f"the session of {self._path} is closed")
         self._check_batch(x)
@@ -126,10 +136,12 @@ class TensorRTSession:
         low, _, high = self._metadata.batches
         check_clip(self._path, TensorSpec(self.input.name, (None, *self._metadata.shape), self.input.dtype), x)
         if not low <= len(x) <= high:
-            raise UserError(f"{self._path} was built for batches of {low} to {high}, not {len(x)}; build it for more")
+            raise UserError(
+                f"{self._path} was built for batches of {low} to {high} clips, not {len(x)}; build it for other batches"
+            )
 
     def _prepare_batch(self, batch: int) -> None:
-        """Tell the engine the batch; capture the graph of one query of it, where the capture is ours."""
+        """Set the batch size; with TensorRT and CUDA graphs, also capture the graph of one query."""
         metadata, cuda = self._metadata, import_cuda_bindings()
         self._drop_graph()
         self._batch = 0
@@ -138,7 +150,7 @@ class TensorRTSession:
         if not (done and self._context.set_tensor_address(metadata.output, self._device_out)):
             raise self._make_run_error()
         if self._graphs and not self._compiles:
-            self._enqueue_query(batch)  # the first launch after a change of shape does work that cannot be captured
+            self._enqueue_query(batch)  # the first launch with a new shape does work that cannot be captured
             call_cuda(cuda.cudaStreamSynchronize, self._stream)
             mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
             call_cuda(cuda.cudaStreamBeginCapture, self._stream, mode)
@@ -155,7 +167,7 @@ class TensorRTSession:
             step()
 
     def _list_query_steps(self, batch: int) -> tuple[Callable[[], object], ...]:
-        """The way there, the engine, and the way back, each to be put on the stream."""
+        """The three steps of a query to put on the stream: copy to the GPU, run the engine, copy back."""
         cuda = import_cuda_bindings()
         kind, clips, logits = cuda.cudaMemcpyKind, self._host_in[:batch], self._host_out[:batch]
         to, back = kind.cudaMemcpyHostToDevice, kind.cudaMemcpyDeviceToHost
@@ -171,8 +183,8 @@ class TensorRTSession:
             raise self._make_run_error()
 
     def time_breakdown(self, x: npt.NDArray[Any]) -> dict[str, float]:
-        """Copy, compute, copy, each between two CUDA events and without a graph: see `base.Staged.stages`."""
-        self.run(x)  # checks the clip, and tells the engine the batch
+        """Measure the three steps with CUDA events and without a graph: see `TimedSession.time_breakdown`."""
+        self.run(x)  # checks the clip and sets the batch size
         cuda, batch = import_cuda_bindings(), len(x)
         events = [call_cuda(cuda.cudaEventCreate) for _ in range(4)]
         try:
@@ -192,9 +204,9 @@ class TensorRTSession:
         return UserError(f"{self._lib.title} failed on {self._path}: {first_error(self._lib.log, 'no reason given')}")
 
     def runtime_info(self) -> dict[str, object]:
-        """Runtime, version, GPU, driver's CUDA, CUDA graphs, and the engine's hash: answers belong to that file.
+        """Runtime, version, GPU, CUDA version of the driver, CUDA graphs, and the sha256 of the engine.
 
-        Once it has run: what became of its layers, see `tensorrt_layers`.
+        After the first query also its layers (see `inspect_layers`).
         """
         return {
             "runtime": self._lib.flavour.name,
@@ -217,12 +229,12 @@ class TensorRTSession:
             self._graph = None
 
     def close(self) -> None:
-        """Free the engine and its memory; the session answers no more. Keeps the compiled kernels where asked to."""
+        """Free the engine and its memory, and write the kernel cache where there is one."""
         ran = self._cache is not None and self._batch > 0
         kernels = bytes(memoryview(self._cache.serialize())) if ran else None
         self._drop_graph()
         self._context = self._engine = self._runtime = self._cache = None  # an engine must outlive its context
-        self._host_in = self._host_out = np.empty((0,), np.float32)  # views of memory that is about to go
+        self._host_in = self._host_out = np.empty((0,), np.float32)  # views of memory that is freed next
         while self._resources:
             resource, free = self._resources.pop()
             free(resource)

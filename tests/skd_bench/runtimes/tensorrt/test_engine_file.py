@@ -1,4 +1,4 @@
-"""The note beside an engine, and what it refuses: no TensorRT and no GPU is needed to say no."""
+"""The metadata beside an engine, and the engines that it refuses; neither TensorRT nor a GPU is needed."""
 
 import json
 from dataclasses import replace
@@ -20,7 +20,7 @@ from skd_bench.runtimes.tensorrt.engine_file import (
     why_incompatible,
 )
 
-NOTE = EngineMetadata(
+METADATA = EngineMetadata(
     schema=SCHEMA,
     state=STATE_BUILT,
     runtime="tensorrt-rtx",
@@ -43,30 +43,32 @@ NOTE = EngineMetadata(
     build_seconds=0.5,
     gpu=None,
 )
-FITTING = TargetMachine("tensorrt-rtx", "1.7.1.116", 89)
+MACHINE = TargetMachine("tensorrt-rtx", "1.7.1.116", 89)
 
 
 @pytest.fixture
 def engine(tmp_path):
     path = tmp_path / "ein Netz.engine"
     path.write_bytes(b"engine")
-    replace(NOTE, sha256=sha256_file(path)).save(path)
+    replace(METADATA, sha256=sha256_file(path)).save(path)
     return path
 
 
-def test_a_note_comes_back_as_it_was_written(engine):
-    assert read_engine_metadata(engine) == replace(NOTE, sha256=sha256_file(engine))
+def test_metadata_is_read_as_it_was_written(engine):
+    assert read_engine_metadata(engine) == replace(METADATA, sha256=sha256_file(engine))
 
 
-def test_an_engine_with_other_bytes_is_refused(engine):
+def test_a_changed_engine_is_refused(engine):
     engine.write_bytes(b"engina")
-    with pytest.raises(UserError, match=r"other bytes than were built.*skd-edge build 'my net.onnx'.*--sm 86 --sm 89"):
+    with pytest.raises(
+        UserError, match=r"was changed or only partly copied.*skd-edge build 'my net.onnx'.*--sm 86 --sm 89"
+    ):
         read_engine_metadata(engine)
 
 
-def test_an_engine_without_a_note_is_refused(engine):
+def test_an_engine_without_metadata_is_refused(engine):
     metadata_path(engine).unlink()
-    with pytest.raises(UserError, match=r"ein Netz\.engine has no note.*skd-edge build"):
+    with pytest.raises(UserError, match=r"ein Netz\.engine has no metadata file.*skd-edge build"):
         read_engine_metadata(engine)
 
 
@@ -79,7 +81,7 @@ def test_an_engine_without_a_note_is_refused(engine):
         ({"surprise": 1}, "'surprise' is not known"),
     ],
 )
-def test_a_note_of_another_form_is_refused(engine, change, word):
+def test_metadata_of_another_layout_is_refused(engine, change, word):
     path = metadata_path(engine)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=word):
@@ -87,7 +89,7 @@ def test_a_note_of_another_form_is_refused(engine, change, word):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff"])
-def test_a_note_that_is_no_json_object_is_refused(engine, text):
+def test_metadata_that_is_not_a_json_object_is_refused(engine, text):
     metadata_path(engine).write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"ein Netz\.engine"):
         read_engine_metadata(engine)
@@ -96,22 +98,22 @@ def test_a_note_that_is_no_json_object_is_refused(engine, text):
 @pytest.mark.parametrize(
     ("here", "why"),
     [
-        (replace(FITTING, sm=75), "built for SM86, SM89 and this GPU is SM75"),
-        (replace(FITTING, version="1.8.0.1"), "built by tensorrt-rtx 1.7.1.116 and this machine has 1.8.0.1"),
-        (replace(FITTING, runtime="tensorrt"), "an engine of tensorrt-rtx, not of tensorrt"),
+        (replace(MACHINE, sm=75), "built for SM86, SM89, and this GPU is SM75"),
+        (replace(MACHINE, version="1.8.0.1"), "built by tensorrt-rtx 1.7.1.116, and this machine has 1.8.0.1"),
+        (replace(MACHINE, runtime="tensorrt"), "built for tensorrt-rtx, not for tensorrt"),
     ],
 )
-def test_a_misfit_is_refused_with_the_command_that_fits(engine, here, why):
-    said = why_incompatible(NOTE, engine, here)
-    assert why in said
-    assert said.endswith(f"skd-edge build 'my net.onnx' --runtime {here.runtime} --sm {here.sm}")
+def test_an_engine_for_another_machine_is_refused_with_the_build_command(engine, here, why):
+    reason = why_incompatible(METADATA, engine, here)
+    assert why in reason
+    assert reason.endswith(f"skd-edge build 'my net.onnx' --runtime {here.runtime} --sm {here.sm}")
 
 
 def test_host_code_is_refused_unless_allowed(engine):
-    embedding = replace(NOTE, version_compatible=True)
-    assert "embeds host code" in why_incompatible(embedding, engine, FITTING)
-    assert why_incompatible(embedding, engine, replace(FITTING, version="1.9"), allow_host_code=True) is None
-    assert why_incompatible(NOTE, engine, FITTING, allow_host_code=True) is None
+    embedding = replace(METADATA, version_compatible=True)
+    assert "contains host code" in why_incompatible(embedding, engine, MACHINE)
+    assert why_incompatible(embedding, engine, replace(MACHINE, version="1.9"), allow_host_code=True) is None
+    assert why_incompatible(METADATA, engine, MACHINE, allow_host_code=True) is None
 
 
 @given(
@@ -125,27 +127,27 @@ def test_host_code_is_refused_unless_allowed(engine):
     st.booleans(),
     st.booleans(),
 )
-def test_only_what_fits_in_everything_is_let_in(here, sms, compatible, allowed):
-    note = replace(NOTE, version="1.7", sms=sms, version_compatible=compatible)
-    fits = here.runtime == note.runtime and here.sm in sms and (allowed if compatible else here.version == "1.7")
-    said = why_incompatible(note, metadata_path, here, allow_host_code=allowed)
-    assert (said is None) == fits
+def test_only_an_engine_that_fits_in_everything_is_accepted(here, sms, compatible, allowed):
+    metadata = replace(METADATA, version="1.7", sms=sms, version_compatible=compatible)
+    fits = here.runtime == metadata.runtime and here.sm in sms and (allowed if compatible else here.version == "1.7")
+    reason = why_incompatible(metadata, metadata_path, here, allow_host_code=allowed)
+    assert (reason is None) == fits
 
 
-def test_a_name_cannot_become_an_option_or_a_second_command():
-    assert format_rebuild_command(replace(NOTE, source="a; rm -rf b.onnx")).startswith(
+def test_a_file_name_is_quoted_in_the_build_command():
+    assert format_rebuild_command(replace(METADATA, source="a; rm -rf b.onnx")).startswith(
         "skd-edge build 'a; rm -rf b.onnx' "
     )
 
 
-def test_engines_for_ampere_and_newer_are_taken_there_and_not_before(engine):
-    wide = replace(NOTE, ampere_plus=True)
-    assert why_incompatible(wide, engine, replace(FITTING, sm=120)) is None
-    assert "this GPU is SM75" in str(why_incompatible(wide, engine, replace(FITTING, sm=75)))
+def test_an_ampere_plus_engine_is_accepted_from_ampere_on(engine):
+    wide = replace(METADATA, ampere_plus=True)
+    assert why_incompatible(wide, engine, replace(MACHINE, sm=120)) is None
+    assert "this GPU is SM75" in str(why_incompatible(wide, engine, replace(MACHINE, sm=75)))
 
 
 @pytest.mark.parametrize(("built", "here", "fits"), [(13020, 13000, True), (13020, 12080, False), (None, 12000, True)])
-def test_a_driver_of_an_older_cuda_is_told(engine, built, here, fits):
-    reason = why_incompatible(replace(NOTE, driver=built), engine, replace(FITTING, driver=here))
+def test_a_driver_for_an_older_cuda_is_refused(engine, built, here, fits):
+    reason = why_incompatible(replace(METADATA, driver=built), engine, replace(MACHINE, driver=here))
     assert (reason is None) == fits
     assert fits or "update the driver" in str(reason)

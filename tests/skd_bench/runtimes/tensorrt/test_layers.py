@@ -1,4 +1,4 @@
-"""What the inspector of TensorRT says, in the layout that NVIDIA documents, counted by kind and precision."""
+"""JSON of TensorRT's inspector, in the layout that NVIDIA documents, counted by kind and precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def layer(kind: str, read: str, wrote: str) -> dict[str, object]:
 
 def test_layers_by_kind_and_precision():
     wide, half = "Thirty-two wide channel vectorized row major Int8 format", "Row major linear FP16 format"
-    said = {
+    inspected = {
         "Layers": [
             layer("Reformat", "Row major linear FP32", wide),
             layer("CaskConvolution", wide, wide),
@@ -27,7 +27,7 @@ def test_layers_by_kind_and_precision():
         ],
         "Bindings": ["clip", "logits"],
     }
-    rows = summarise_layers(json.dumps(said))
+    rows = summarise_layers(json.dumps(inspected))
     assert rows[0] == {"op": "CaskConvolution", "ran": "int8", "format": wide, "nodes": 2}
     assert {(r["op"], r["ran"], r["nodes"]) for r in rows[1:]} == {
         ("CaskConvolution", "int8", 1),
@@ -36,7 +36,7 @@ def test_layers_by_kind_and_precision():
     }
 
 
-def test_an_engine_that_tells_names_alone():
+def test_an_engine_with_only_layer_names():
     assert summarise_layers(json.dumps({"Layers": ["conv1", "conv2"]})) == [
         {"op": "unknown", "ran": "unknown", "format": "unknown", "nodes": 2}
     ]

@@ -1,4 +1,4 @@
-"""Learning from labels: cross-entropy against the formula, and the pull of early learning."""
+"""Losses on labels: cross-entropy against its formula, and properties of early-learning regularisation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_cross_entropy_formula(seed, batch, classes, scale):
     assert loss.item() == pytest.approx(-(targets * log_p).sum(1).mean(), rel=1e-6, abs=1e-9)
 
 
-def test_hard_targets_are_the_usual_cross_entropy():
+def test_one_hot_targets_give_the_usual_cross_entropy():
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     expected = torch.nn.functional.cross_entropy(logits, labels)
@@ -44,7 +44,7 @@ def test_early_learning_is_at_most_zero_and_lowest_at_agreement(seed, batch, cla
     assert agreeing <= loss + 1e-9
 
 
-def test_an_empty_memory_says_nothing():
+def test_mean_predictions_of_zero_have_no_effect():
     logits = torch.randn(3, 4, requires_grad=True)
     loss = early_learning_loss(logits, torch.zeros(3, 4))
     loss.backward()
@@ -52,7 +52,7 @@ def test_an_empty_memory_says_nothing():
     assert not logits.grad.any()
 
 
-def test_full_agreement_is_finite():
+def test_equal_predictions_give_a_finite_loss():
     logits = 100 * torch.eye(3)
     loss = early_learning_loss(logits.requires_grad_(), torch.eye(3))
     assert loss.item() == pytest.approx(np.log(1e-4), rel=1e-3)

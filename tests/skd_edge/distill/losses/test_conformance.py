@@ -1,4 +1,4 @@
-"""What every loss must be: scalar, finite, right in its gradient, safe at the edges; a new loss joins with one line."""
+"""Properties of all losses: scalar, finite, correct gradient, safe at extreme inputs. A new loss needs one line here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from skd_edge.distill.losses.wasserstein import gaussian_w2
 B, T, C = 5, 3, 4
 HELPERS = {"__init__", "precision", "frames"}
 
-# What becomes of f when learner and teacher are both multiplied by s > 0.
+# How a loss changes if learner and teacher are both multiplied by s > 0: not at all, by s**2, or in another way.
 Scale = Literal["same", "square", "other"]
 
 
 def _projected(kind: DistributionKind, x: Tensor, y: Tensor) -> Tensor:
-    """The distribution loss of one substage, its projector the identity."""
+    """The distribution loss of one substage, with the identity as projector."""
     loss = DistributionLoss((x.shape[2],), (y.shape[2],), kind=kind)
     loss = loss.to(torch.promote_types(x.dtype, torch.float32)).eval()
     with torch.no_grad():
@@ -41,13 +41,23 @@ def _projected(kind: DistributionKind, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _of_two(kind: str, x: Tensor, y: Tensor) -> Tensor:
-    """Two substages, the second of another width."""
+    """The correlation loss of two substages, the second of another width."""
     return correlation_loss([x, x[..., :2] * x[..., 1:3]], [y, y[..., :2] * y[..., 1:3]], kind=kind)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One loss as ``f(learner, teacher)``; shape without the batch; whether it is 0 where the two are equal."""
+    """One loss.
+
+    Attributes:
+        name: Id of the test case.
+        module: File of the loss, without ".py".
+        call: ``f(learner, teacher)``.
+        shape: Shape of the input without the batch.
+        zero_at_equality: Whether the loss is 0 where both are equal.
+        at_least_zero: Whether the loss cannot be negative.
+        scale: How the loss changes if both sides are scaled.
+    """
 
     name: str
     module: str
@@ -59,7 +69,7 @@ class Case:
 
 
 SCALE_OF_LOGIT_LOSS: dict[str, Scale] = {"kd": "other", "kd-standardised": "same", "dist": "other", "dkd": "other"}
-FILE_OF_LOGIT_LOSS = {"kd": "logits", "kd-standardised": "logits"}
+FILE_OF_LOGIT_LOSS = {"kd-standardised": "kd"}
 SCALE_OF_KIND: dict[str, Scale] = {"gaussian": "same", "mmd": "same", "pkt": "same"}
 CASES = [
     *(
@@ -72,12 +82,12 @@ CASES = [
         Case(f"distribution, {kind}", "distribution", partial(_projected, kind), (T, C), scale=SCALE_OF_KIND[kind])
         for kind in get_args(DistributionKind)
     ),
-    Case("labels", "labels", lambda x, y: soft_cross_entropy(x, y.softmax(1)), (C,), False, scale="other"),
-    Case("elr", "labels", lambda x, y: early_learning_loss(x, 0.7 * y.softmax(1)), (C,), False, False, scale="other"),
+    Case("labels", "classification", lambda x, y: soft_cross_entropy(x, y.softmax(1)), (C,), False, scale="other"),
+    Case("elr", "classification", lambda x, y: early_learning_loss(x, 0.7 * y.softmax(1)), (C,), False, False, "other"),
     Case("correlation", "correlation", lambda x, y: correlation_loss([x], [y]), (T, C)),
     Case("correlation of two", "correlation", partial(_of_two, "gram"), (T, C)),
     Case("correlation, pearson", "correlation", partial(_of_two, "pearson"), (T, C)),
-    Case("w2", "gaussian", gaussian_w2, (C,), scale="square"),
+    Case("w2", "wasserstein", gaussian_w2, (C,), scale="square"),
     Case("mmd", "mmd", mmd_loss, (C,)),
     Case("mmd, gaussian", "mmd", partial(mmd_loss, kernel="gaussian"), (C,)),
     Case("pkt", "pkt", pkt_loss, (C,)),
@@ -85,13 +95,13 @@ CASES = [
 every = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
 
-def drawn(case: Case, batch: int = B, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def draw_inputs(case: Case, batch: int = B, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(batch, *case.shape, generator=g, dtype=torch.float64).to(dtype) for _ in range(2))
     return x.requires_grad_(), y
 
 
-def test_every_loss_is_here():
+def test_every_file_of_losses_has_a_case():
     files = {p.stem for p in Path(losses.__file__).parent.glob("*.py")} - HELPERS
     assert {c.module for c in CASES} == files
 
@@ -100,7 +110,7 @@ def test_every_loss_is_here():
 @pytest.mark.parametrize("batch", [1, 2, B])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_scalar_finite_and_wide_enough(case, batch, dtype):
-    x, y = drawn(case, batch, dtype=dtype)
+    x, y = draw_inputs(case, batch, dtype=dtype)
     loss = case.call(x, y)
     assert loss.shape == ()
     assert loss.dtype == torch.promote_types(dtype, torch.float32)
@@ -112,21 +122,21 @@ def test_scalar_finite_and_wide_enough(case, batch, dtype):
 
 
 @every
-def test_half_precision_costs_rounding_of_the_input_only(case):
-    x, y = drawn(case, dtype=torch.float16)
+def test_half_precision_rounds_only_the_input(case):
+    x, y = draw_inputs(case, dtype=torch.float16)
     wide = case.call(x.detach().double(), y.double())
     assert case.call(x, y).item() == pytest.approx(wide.item(), rel=2e-3, abs=1e-4)
 
 
 @every
 def test_gradient(case):
-    x, y = drawn(case)
+    x, y = draw_inputs(case)
     assert torch.autograd.gradcheck(lambda x: case.call(x, y), x)
 
 
 @every
-def test_descent_brings_the_learner_closer(case):
-    x, y = drawn(case)
+def test_a_step_against_the_gradient_lowers_the_loss(case):
+    x, y = draw_inputs(case)
     loss = case.call(x, y)
     (gradient,) = torch.autograd.grad(loss, x)
     assert gradient.norm() > 0
@@ -135,17 +145,17 @@ def test_descent_brings_the_learner_closer(case):
 
 @every
 def test_equality(case):
-    x, y = drawn(case)
+    x, y = draw_inputs(case)
     if case.zero_at_equality:
         assert case.call(y, y).item() == pytest.approx(0, abs=1e-7)
         assert case.call(x, y) > 1e-3
-    else:  # lowest where the learner says what it is told
+    else:  # lowest where learner and teacher are equal
         assert case.call(y, y) < case.call(x, y)
 
 
 @every
-def test_nothing_flows_back_into_the_teacher(case):
-    x, y = drawn(case)
+def test_no_gradient_flows_into_the_teacher(case):
+    x, y = draw_inputs(case)
     (gradient,) = torch.autograd.grad(case.call(x, y.requires_grad_()), y, allow_unused=True)
     assert gradient is None
 
@@ -153,8 +163,8 @@ def test_nothing_flows_back_into_the_teacher(case):
 @every
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_scale(case, factor):
-    """Each loss does what its line in CASES says when both sides are scaled."""
-    x, y = drawn(case)
+    """If both sides are scaled, each loss changes as its line in CASES says."""
+    x, y = draw_inputs(case)
     before, after = case.call(x, y).item(), case.call(factor * x, factor * y).item()
     if case.scale == "other":
         assert after != pytest.approx(before, rel=1e-3)
@@ -165,8 +175,8 @@ def test_scale(case, factor):
 
 @pytest.mark.parametrize("name", [n for n, scale in SCALE_OF_LOGIT_LOSS.items() if scale == "other"])
 def test_scaled_logits_at_the_scaled_temperature_are_the_square(name):
-    """T**2 stands in one place, and each of these losses goes through it."""
-    x, y = (z.detach() for z in drawn(CASES[0]))
+    """Every logit loss gets the factor T**2 from `temperature_scaled_loss`, exactly once."""
+    x, y = (z.detach() for z in draw_inputs(CASES[0]))
     loss = LOGIT_LOSSES[name](x, y, temperature=2.0).item()
     assert LOGIT_LOSSES[name](3 * x, 3 * y, temperature=6.0).item() == pytest.approx(9 * loss, rel=1e-9)
 
@@ -174,8 +184,8 @@ def test_scaled_logits_at_the_scaled_temperature_are_the_square(name):
 @every
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_under_autocast(case, dtype):
-    """Large features: their products overflow float16, so a loss that takes them in half is found out."""
-    x, y = drawn(case, dtype=torch.float32)
+    """The products of large features overflow float16, so a loss that computes them in half precision fails here."""
+    x, y = draw_inputs(case, dtype=torch.float32)
     plain = case.call(300 * x, 300 * y)
     with torch.autocast("cpu", dtype=dtype):
         loss = case.call(300 * x, 300 * y)
@@ -188,7 +198,7 @@ def test_under_autocast(case, dtype):
 @every
 @pytest.mark.parametrize("size", [1e-4, 1e4])
 def test_tiny_and_huge_input(case, size):
-    x, y = drawn(case, dtype=torch.float32)
+    x, y = draw_inputs(case, dtype=torch.float32)
     loss = case.call(size * x, size * y)
     (gradient,) = torch.autograd.grad(loss, x)
     assert math.isfinite(loss.item())
@@ -208,6 +218,6 @@ def test_no_variance(case, value, batch):
 
 @every
 def test_the_order_of_clips_does_not_matter(case):
-    x, y = drawn(case)
+    x, y = draw_inputs(case)
     order = torch.tensor([3, 0, 4, 1, 2])
     assert case.call(x[order], y[order]).item() == pytest.approx(case.call(x, y).item(), rel=1e-9)

@@ -1,4 +1,4 @@
-"""Correlation of substages: who resembles whom, whatever the width, scale or basis of the features."""
+"""The correlation loss: against its formula, and independent of width, scale and basis of the features."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cosines(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_several_substages():
-    """The mean over substages of the relations' differences, plus how relations change from one to the next."""
+    """The difference of relations plus the difference of their changes between substages, mean over substages."""
     ours, theirs = [features(i, 5, 2 + i) for i in range(3)], [features(10 + i, 5, 4 + i) for i in range(3)]
     a, b = [cosines(f) for f in ours], [cosines(f) for f in theirs]
     same = sum(((x - y) ** 2).mean() for x, y in zip(a, b, strict=True))
@@ -48,7 +48,7 @@ def test_several_substages():
     assert correlation_loss(ours, theirs).item() == pytest.approx(((same + steps) / 3).item(), rel=1e-9)
 
 
-def test_unequal_counts_are_an_error():
+def test_different_numbers_of_substages_are_an_error():
     with pytest.raises(ValueError, match="argument 2 is"):
         correlation_loss([features(0, 4, 3)], [features(0, 4, 3), features(1, 4, 3)])
 
@@ -57,34 +57,36 @@ def off_diagonal(r: np.ndarray) -> np.ndarray:
     return r[~np.eye(len(r), dtype=bool)].reshape(len(r), -1)
 
 
-def uncorrelated(a: np.ndarray, b: np.ndarray) -> float:
-    """1 - Pearson of each row without its diagonal, by numpy."""
+def pearson_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """1 - Pearson correlation of the rows without the diagonal, mean over rows, computed by numpy."""
     rows = zip(off_diagonal(a), off_diagonal(b), strict=True)
     return float(np.mean([1 - np.corrcoef(x, y)[0, 1] for x, y in rows]))
 
 
 def test_pearson_of_clips_and_of_frames():
-    """Inter: each clip's relations to the others; intra: each frame's to the others of its clip."""
+    """Inter: relations of each clip with the others. Intra: relations of each frame with the others of its clip."""
     ours, theirs = [[torch.randn(5, 4, w, dtype=torch.float64) for w in ws] for ws in ((2, 3), (6, 7))]
     a, b = [[cosines(f).numpy() for f in side] for side in (ours, theirs)]
-    inter = sum(uncorrelated(x, y) for x, y in zip(a, b, strict=True)) + uncorrelated(a[1] - a[0], b[1] - b[0])
+    inter = sum(pearson_distance(x, y) for x, y in zip(a, b, strict=True)) + pearson_distance(a[1] - a[0], b[1] - b[0])
     intra = 0.0
     for clip in range(5):
         p, q = [[cosines(f[clip]).numpy() for f in side] for side in (ours, theirs)]
-        intra += sum(uncorrelated(x, y) for x, y in zip(p, q, strict=True)) + uncorrelated(p[1] - p[0], q[1] - q[0])
+        intra += sum(pearson_distance(x, y) for x, y in zip(p, q, strict=True)) + pearson_distance(
+            p[1] - p[0], q[1] - q[0]
+        )
     loss = correlation_loss(ours, theirs, kind="pearson").item()
     assert loss == pytest.approx((inter + intra / 5) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["gram", "pearson"])
-def test_longer_clips_are_compared_by_segments(kind):
+def test_more_frames_are_averaged_by_segments(kind):
     ours, theirs = features(0, 6, 4), features(1, 6, 7)
     loss = correlation_loss([ours], [theirs], kind=kind).item()
     assert correlation_loss([ours], [theirs.repeat_interleave(2, 1)], kind=kind).item() == pytest.approx(loss, rel=1e-9)
 
 
 def test_features_far_from_zero_keep_their_relations():
-    """Float32: centring before the products, or they drown in what all clips share."""
+    """In float32, features must be centred before the products; otherwise rounding removes the differences of clips."""
     ours, theirs = features(0, 6, 4), features(1, 6, 7)
     far = correlation_loss([(ours + 1000).float()], [theirs.float()])
     assert far.item() == pytest.approx(correlation_loss([ours], [theirs]).item(), rel=1e-3)

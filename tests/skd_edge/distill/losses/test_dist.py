@@ -1,4 +1,4 @@
-"""DIST, against the formula written out, and what it does not see."""
+"""DIST: against its formula, and what does not change it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ def softmax(z: np.ndarray) -> np.ndarray:
 def formula(learner: np.ndarray, teacher: np.ndarray, t: float, beta: float, gamma: float) -> float:
     p, q = softmax(learner / t), softmax(teacher / t)
 
-    def apart(a: np.ndarray, b: np.ndarray, eps: float = 1e-12) -> float:  # the docstring's agreement of every pair
+    def distance(
+        a: np.ndarray, b: np.ndarray, eps: float = 1e-12
+    ) -> float:  # eps as in the docstring of pearson_correlation
         a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
         norms = np.sqrt(((a**2).sum(1) + eps) * ((b**2).sum(1) + eps))
         return float((1 - ((a * b).sum(1) + eps) / norms).mean())
 
-    return t**2 * (beta * apart(p, q) + gamma * apart(p.T, q.T))
+    return t**2 * (beta * distance(p, q) + gamma * distance(p.T, q.T))
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,7 +51,7 @@ def test_a_batch_of_one_has_no_relation_between_clips():
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), scale=st.floats(0.1, 10), shift=st.floats(-10, 10))
-def test_pearson_does_not_see_shift_and_scale(seed, scale, shift):
+def test_shift_and_scale_do_not_change_pearson(seed, scale, shift):
     a, b = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     expected = [np.corrcoef(x, y)[0, 1] for x, y in zip(a.numpy(), b.numpy(), strict=True)]
     assert pearson_correlation(a, b).numpy() == pytest.approx(np.array(expected), abs=1e-9)

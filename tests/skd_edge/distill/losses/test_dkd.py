@@ -1,4 +1,4 @@
-"""Decoupled distillation, against the formula, and its identity with plain distillation."""
+"""Decoupled distillation: against its formula, and the settings for which it equals plain distillation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 def formula(learner: np.ndarray, teacher: np.ndarray, target: np.ndarray, t: float, alpha: float, beta: float) -> float:
-    """Target-class and non-target-class parts of the paper's equation 7, clip by clip."""
+    """The parts on the target class and on the other classes of equation 7 of the paper, computed for each clip."""
     total = 0.0
     for z, g, y in zip(learner, teacher, target, strict=True):
         q, p = softmax(z / t), softmax(g / t)

@@ -1,4 +1,4 @@
-"""Clips of different lengths: segments of the longer are averaged."""
+"""Features with different numbers of frames: segments of the longer one are averaged."""
 
 from __future__ import annotations
 

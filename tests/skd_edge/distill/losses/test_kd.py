@@ -1,4 +1,4 @@
-"""Distillation on the logits, against the formula in float64 and what its docstring promises."""
+"""Distillation on logits: against the formula in float64, and the properties that the docstrings state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skd_edge.distill.losses.kd import kd_loss, standardise_logits, standardised
 
 
 def formula(learner: np.ndarray, teacher: np.ndarray, t: float, standardise: bool) -> float:
-    """``T^2 * mean_b sum_c p log(p / q)``, written out."""
+    """``T^2 * mean_b sum_c p log(p / q)``."""
     if standardise:
         learner, teacher = ((z - z.mean(1, keepdims=True)) / z.std(1, keepdims=True) for z in (learner, teacher))
 

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy, against the sum over pairs."""
+"""Maximum mean discrepancy: against the mean over all pairs."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def test_formula(seed, n, m, c, kernel):
 
 
 @pytest.mark.parametrize("kernel", ["polynomial", "gaussian"])
-def test_groups_are_compared_one_by_one_and_order_within_does_not_matter(kernel):
+def test_groups_are_compared_one_by_one_and_the_order_within_them_does_not_matter(kernel):
     a, b = torch.randn(2, 4, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert mmd_loss(a, a.flip(1), kernel=kernel).item() == pytest.approx(0, abs=1e-12)
     assert mmd_loss(a, a.flip(0), kernel=kernel) > 1e-3
-    if kernel == "polynomial":  # the Gaussian's width is of all groups together
+    if kernel == "polynomial":  # the width of the Gaussian kernel depends on all groups
         one_by_one = torch.stack([mmd_loss(x, y) for x, y in zip(a, b, strict=True)]).mean()
         assert mmd_loss(a, b).item() == pytest.approx(one_by_one.item(), rel=1e-9)
 
 
-def test_a_sign_is_seen():
+def test_the_sign_of_samples_matters():
     a = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) + 1
     assert mmd_loss(a, -a) > 0.1

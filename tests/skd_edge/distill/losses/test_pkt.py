@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer, against the formula written out."""
+"""Probabilistic knowledge transfer: against its formula, and what does not change it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_scale_and_rotation_do_not_matter(seed, scale):
     assert pkt_loss(scale * b @ basis, b).item() == pytest.approx(0, abs=1e-9)
 
 
-def test_opposites_stay_finite():
+def test_opposite_samples_give_a_finite_loss():
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
     loss = pkt_loss(x, torch.tensor([[1.0, 0.0], [1.0, 0.1]]))
     loss.backward()

@@ -1,4 +1,4 @@
-"""Networks as other people write them, found by the real factory mechanism: ``foreign_networks:per_frame``."""
+"""Networks as other libraries write them, for ``teacher.factory``: ``foreign_networks:per_frame`` and others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class PerFrame(nn.Module):
-    """A 2-D network that knows nothing of time: ``(B*T, 3, H, W)`` in, logits for each frame; ReLUs in place."""
+    """A 2-D network without time: ``(B*T, 3, H, W)`` in, logits for each frame out; its ReLUs work in place."""
 
     def __init__(self, classes: int, width: int = 6) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.layer1 = nn.Sequential(nn.Conv2d(width, width + 1, 3, 1, 1), nn.BatchNorm2d(width + 1))
-        self.act = nn.ReLU(inplace=True)  # changes what layer1 handed on
+        self.act = nn.ReLU(inplace=True)  # changes the output of layer1
         self.layer2 = nn.Sequential(nn.Conv2d(width + 1, 2 * width, 3, 2, 1), nn.ReLU(inplace=True))
         self.fc = nn.Linear(2 * width, classes)
 
@@ -26,7 +26,7 @@ class PerFrame(nn.Module):
 
 
 class Cubes(nn.Module):
-    """A 3-D network: ``(B, 3, T, H, W)`` in, half the frames after its second part."""
+    """A 3-D network: ``(B, 3, T, H, W)`` in; its second layer halves the number of frames."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Cubes(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer's block that returns a tuple, as those of large libraries do."""
+    """A transformer block that returns a tuple, as in large libraries."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -80,20 +80,8 @@ class Tokens(nn.Module):
         return SimpleNamespace(loss=None, logits=self.head(x[:, 0]), hidden=x)
 
 
-class Undecided(nn.Module):
-    """Its path depends on the data, so no exporter can follow it."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.inner, self.calm = Cubes(classes), nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x if x.mean().item() > 5 else self.calm(x))
-        return out
-
-
 class Tied(nn.Module):
-    """Two names for one weight, dropout, and a part that runs twice."""
+    """A network with a shared weight, dropout, a module that runs twice and a module that never runs."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -122,13 +110,5 @@ def tokens(classes: int = 5, frames: int = 4, size: int = 16) -> nn.Module:
     return Tokens(classes, frames, size)
 
 
-def undecided(classes: int = 5) -> nn.Module:
-    return Undecided(classes)
-
-
 def tied(classes: int = 5) -> nn.Module:
     return Tied(classes)
-
-
-def no_network() -> str:
-    return "a network, honestly"

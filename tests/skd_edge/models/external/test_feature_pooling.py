@@ -1,4 +1,4 @@
-"""Every layout is told from its shape or refused, and pools to the mean over space, frame by frame."""
+"""Layouts are found from shapes, and every layout is pooled to the mean over space for each frame."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ B, T = 3, 8
         ((B, 4, 64, 7, 7), "BTCHW", (B, 4, 64)),
         ((B, 4, 14, 14, 96), "BTHWC", (B, 4, 96)),
         ((B * T, 24, 7, 7), "FCHW", (B, T, 24)),
-        ((B * 2, 24, 7, 7), "FCHW", (B, 2, 24)),  # frames were left out on the way
-        ((B, 24, 7, 7), "FCHW", (B, 1, 24)),  # one map a clip
+        ((B * 2, 24, 7, 7), "FCHW", (B, 2, 24)),  # the network has reduced the frames
+        ((B, 24, 7, 7), "FCHW", (B, 1, 24)),  # one map for each clip
         ((B * T, 7, 7, 24), "FHWC", (B, T, 24)),
         ((B, T, 50, 32), "BTNC", (B, T, 32)),
         ((B, 4 * 49, 32), "BNC", (B, 4, 32)),
@@ -35,7 +35,7 @@ B, T = 3, 8
         ((B, 31, T), "BCT", (B, T, 31)),
     ],
 )
-def test_shapes_that_can_be_told(shape, layout, pooled):
+def test_a_layout_is_found_from_its_shape(shape, layout, pooled):
     assert find_layouts(shape, batch=B, frames=T) == [layout]
     assert pool_over_space(torch.zeros(shape), layout, batch=B, frames=T).shape == pooled
 
@@ -49,12 +49,12 @@ def test_shapes_that_can_be_told(shape, layout, pooled):
         ((B + 1, 32, 8, 14, 14), False),
         ((B, 32, 8, 14, 7), False),
         ((B * T + 1, 24, 7, 7), False),
-        ((B, 7, 32), False),  # seven tokens are no square for any number of frames
+        ((B, 7, 32), False),  # for no number of frames do seven tokens form squares
         ((B,), False),
         ((), False),
     ],
 )
-def test_shapes_that_cannot(shape, many):
+def test_a_shape_with_several_layouts_or_none(shape, many):
     assert (len(find_layouts(shape, batch=B, frames=T)) > 1) == many
     assert len(find_layouts(shape, batch=B, frames=T)) != 1
 
@@ -94,7 +94,7 @@ def test_one_map_in_every_layout_pools_to_the_same(steps, side, token, seed):
         (3137, 32, None, (16, 1)),  # ViViT: 32 frames, tubelets of 2, one class token
         (8192, 64, None, (32, 0)),  # V-JEPA 2: 64 frames of 256 pixels
         (64, 16, None, (16, 0)),
-        (64, 16, 4, (4, 0)),  # only the recipe can know
+        (64, 16, 4, (4, 0)),  # only the recipe can say this
         (0, 8, None, None),
         (7, 8, None, None),
     ],

@@ -1,4 +1,4 @@
-"""Files of logits: what is read, matched and refused."""
+"""Files of logits: reading, matching of classes, and invalid files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LOGITS = np.array([[1.0, 2.0], [0.5, -0.5], [3.0, 0.0]])
 
 def test_rows_by_clip_and_columns_by_class(tmp_path):
     np.savez(tmp_path / "t.npz", clips=CLIPS, logits=LOGITS, classes=CLASSES)
-    told = read_logits_file(tmp_path / "t.npz")
-    assert told.logits_for(("c/3.mp4", "a/1.mp4"), ("jump high", "run")).tolist() == [[0.0, 3.0], [2.0, 1.0]]
+    table = read_logits_file(tmp_path / "t.npz")
+    assert table.logits_for(("c/3.mp4", "a/1.mp4"), ("jump high", "run")).tolist() == [[0.0, 3.0], [2.0, 1.0]]
     assert read_logits_file(tmp_path / "t.npz", ("x", "y")).logits_for(("a/1.mp4",), ("y", "x")).tolist() == [
         [2.0, 1.0]
     ]
@@ -49,28 +49,28 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"clips": CLIPS}, "it must hold 'clips'"),
-        ({"clips": CLIPS[:2], "logits": LOGITS}, "one row a clip"),
-        ({"clips": CLIPS[[0, 0, 1]], "logits": LOGITS}, "names a clip twice, a/1.mp4"),
-        ({"clips": CLIPS, "logits": LOGITS * [[1, np.nan]]}, "value for a/1.mp4 that is not finite"),
+        ({"clips": CLIPS}, "it must contain 'clips'"),
+        ({"clips": CLIPS[:2], "logits": LOGITS}, "one row for each clip"),
+        ({"clips": CLIPS[[0, 0, 1]], "logits": LOGITS}, "names the clip a/1.mp4 twice"),
+        ({"clips": CLIPS, "logits": LOGITS * [[1, np.nan]]}, "value for a/1.mp4 that is not a finite number"),
         ({"clips": CLIPS, "probabilities": LOGITS}, "do not sum to 1"),
-        ({"clips": CLIPS, "logits": LOGITS, "classes": CLASSES[:1]}, "2 columns and 1 class names"),
+        ({"clips": CLIPS, "logits": LOGITS, "classes": CLASSES[:1]}, "2 columns, but 1 class names"),
         ({"clips": np.array([{"a": 1}] * 3, dtype=object), "logits": LOGITS}, "cannot be read as .npz"),
     ],
 )
-def test_files_that_cannot_be(arrays, message, tmp_path):
+def test_invalid_files_are_refused(arrays, message, tmp_path):
     np.savez(tmp_path / "t.npz", **arrays)
     with pytest.raises(UserError, match=message):
         read_logits_file(tmp_path / "t.npz")
 
 
-def test_clips_and_classes_that_the_file_does_not_know(tmp_path):
+def test_unknown_clips_and_classes_are_refused(tmp_path):
     np.savez(tmp_path / "t.npz", clips=CLIPS, logits=LOGITS)
-    told = read_logits_file(tmp_path / "t.npz")
-    with pytest.raises(UserError, match=r"says nothing of 1 of 2 clips \(first: d/4.mp4\).*names clips like a/1.mp4"):
-        told.logits_for(("a/1.mp4", "d/4.mp4"), ("x", "y"))
-    with pytest.raises(UserError, match="tells 2 classes apart and the data has 3"):
-        told.logits_for(("a/1.mp4",), ("x", "y", "z"))
+    table = read_logits_file(tmp_path / "t.npz")
+    with pytest.raises(UserError, match=r"has no row for 1 of 2 clips \(first: d/4.mp4\).*first name in the file is a/1.mp4"):
+        table.logits_for(("a/1.mp4", "d/4.mp4"), ("x", "y"))
+    with pytest.raises(UserError, match="has 2 classes, but the dataset has 3"):
+        table.logits_for(("a/1.mp4",), ("x", "y", "z"))
     for name in ("text.npz", "gone.npz"):
         (tmp_path / "text.npz").write_text("no archive")
         with pytest.raises(UserError, match="cannot be read"):

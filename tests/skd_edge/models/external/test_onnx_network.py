@@ -1,4 +1,4 @@
-"""An ONNX file as a teacher: the same answers as the network it came from; what is refused."""
+"""ONNX files as teachers: their logits and features, and the files that are refused."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def clips(count=3):
 
 
 def small(path, *, batch="B", axes=(4, 3, 16, 16), domain="", op="Relu", extra=()):
-    """``(B, *axes)`` to ``relu``, its mean over space, and three logits."""
+    """Write a network that maps ``(B, *axes)`` to the mean of a ReLU over space and three logits; returns its weight."""
     flat = 3 * 4 if len(axes) == 4 else 3
     weight = np.random.default_rng(0).standard_normal((flat, 3)).astype(np.float32)
     nodes = [
         helper.make_node(op, ["x"], ["inner"], domain=domain),
         helper.make_node("ReduceMean", ["inner", "axes"], ["mean"], keepdims=0),
         helper.make_node("Flatten", ["mean"], ["flat"], axis=1),
-        helper.make_node("MatMul", ["flat", "w"], ["said"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
     ]
     tensors = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array([-2, -1]), "axes")]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *axes])]
-    outputs = [helper.make_tensor_value_info("said", TensorProto.FLOAT, [batch, 3])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3])]
     imports = [helper.make_opsetid("", 18), *(helper.make_opsetid(d, 1) for d in extra)]
     graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=9), path)
@@ -46,7 +46,7 @@ def small(path, *, batch="B", axes=(4, 3, 16, 16), domain="", op="Relu", extra=(
 
 @pytest.fixture
 def named(tmp_path):
-    """A file that carries its class names, as those of skd-edge do; and its last weights."""
+    """A file with class names, as skd-edge exports them, and the weight of its last layer."""
     weight = small(tmp_path / "named.onnx")
     model = onnx.load(tmp_path / "named.onnx")
     helper.set_model_props(model, {CLASSES_KEY: json.dumps(NAMES)})
@@ -55,36 +55,36 @@ def named(tmp_path):
 
 
 @torch.no_grad()
-def test_its_classes_are_matched_by_name_and_a_copy_says_the_same(named):
+def test_classes_are_matched_by_name_and_a_copy_gives_the_same(named):
     path, weight = named
-    made, x = adapt_external(Teacher(onnx=path), classes=3, clip=CLIP, seed=0, names=("c", "a", "b")).eval(), clips(18)
-    said = made(x)
+    adapter, x = adapt_external(Teacher(onnx=path), classes=3, clip=CLIP, seed=0, names=("c", "a", "b")).eval(), clips(18)
+    output = adapter(x)
     expected = x.transpose(1, 2).relu().mean((3, 4)).flatten(1) @ weight
-    assert torch.allclose(said.logits, expected[:, [2, 0, 1]], atol=1e-5)
-    assert torch.equal(copy.deepcopy(made)(x).logits, said.logits)
-    assert made.widths == ()
-    assert said.features == []
+    assert torch.allclose(output.logits, expected[:, [2, 0, 1]], atol=1e-5)
+    assert torch.equal(copy.deepcopy(adapter)(x).logits, output.logits)
+    assert adapter.widths == ()
+    assert output.features == []
 
 
 @pytest.mark.parametrize("batch", ["B", 1, 4])
 @torch.no_grad()
 def test_frames_first_and_a_batch_of_a_fixed_size(batch, tmp_path):
     weight = small(tmp_path / "t.onnx", batch=batch)
-    made = adapt_external(
+    adapter = adapt_external(
         Teacher(onnx=tmp_path / "t.onnx", substages=("inner",), layout="BTCHW"), classes=3, clip=CLIP, seed=0
     )
     x = clips(6)
     inner = x.transpose(1, 2).relu()
-    assert made.input_layout == "frames-first"
-    assert torch.allclose(made(x).features[0], inner.mean((3, 4)), atol=1e-6)
-    assert torch.allclose(made(x).logits, inner.mean((3, 4)).flatten(1) @ torch.from_numpy(weight), atol=1e-5)
+    assert adapter.input_layout == "frames-first"
+    assert torch.allclose(adapter(x).features[0], inner.mean((3, 4)), atol=1e-6)
+    assert torch.allclose(adapter(x).logits, inner.mean((3, 4)).flatten(1) @ torch.from_numpy(weight), atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_file_of_single_frames(tmp_path):
     weight = small(tmp_path / "t.onnx", axes=(3, 16, 16))
-    made, x = adapt_external(Teacher(onnx=tmp_path / "t.onnx"), classes=3, clip=CLIP, seed=0), clips(2)
-    assert torch.allclose(made(x).logits, x.relu().mean((3, 4)).mean(2) @ torch.from_numpy(weight), atol=1e-5)
+    adapter, x = adapt_external(Teacher(onnx=tmp_path / "t.onnx"), classes=3, clip=CLIP, seed=0), clips(2)
+    assert torch.allclose(adapter(x).logits, x.relu().mean((3, 4)).mean(2) @ torch.from_numpy(weight), atol=1e-5)
 
 
 def test_tensors_beside_the_file_are_read_and_hashed_and_none_outside_its_folder(tmp_path):
@@ -110,29 +110,29 @@ def test_tensors_beside_the_file_are_read_and_hashed_and_none_outside_its_folder
             entry.value = "../secret" if entry.key == "location" else entry.value
     (tmp_path / "secret").write_bytes(bytes(data))
     onnx.save(bare, home / "evil.onnx")
-    with pytest.raises(UserError, match="is no ONNX file that can be used"):
+    with pytest.raises(UserError, match="is not a valid ONNX file"):
         adapt_external(Teacher(onnx=home / "evil.onnx"), classes=3, clip=CLIP, seed=0)
 
 
-def test_what_is_refused(tmp_path, named):
+def test_invalid_files_and_settings_are_refused(tmp_path, named):
     small(tmp_path / "custom.onnx", domain="my.ops", op="Secret", extra=("my.ops",))
     with pytest.raises(UserError, match=r"operators that are neither .* \(my.ops.Secret\)"):
         OnnxNetwork(tmp_path / "custom.onnx")
     (tmp_path / "broken.onnx").write_bytes(named[0].read_bytes()[:-40])
     (tmp_path / "text.onnx").write_text("no graph")
     for name in ("broken", "text"):
-        with pytest.raises(UserError, match=r"is no ONNX file that can be used|no output"):
+        with pytest.raises(UserError, match=r"is not a valid ONNX file|no output"):
             OnnxNetwork(tmp_path / f"{name}.onnx")
     with pytest.raises(UserError, match="cannot be read: No such file"):
         OnnxNetwork(tmp_path / "gone.onnx")
     small(tmp_path / "t.onnx")
-    with pytest.raises(UserError, match=r"substages names 'inne', which is no tensor of .*; there are: inner"):
+    with pytest.raises(UserError, match=r"substages names 'inne', which is not a tensor of .*; choose from: inner"):
         OnnxNetwork(tmp_path / "t.onnx", ("inne",))
-    with pytest.raises(UserError, match="tells 3 classes apart and the data has 4; name its logits"):
+    with pytest.raises(UserError, match="has 3 classes, but the dataset has 4; name its logits"):
         adapt_external(Teacher(onnx=tmp_path / "t.onnx"), classes=4, clip=CLIP, seed=0)
-    with pytest.raises(UserError, match=r"does not know 1 of the data's 2 classes \(d\)"):
+    with pytest.raises(UserError, match=r"does not have 1 of the dataset's 2 classes \(d\)"):
         adapt_external(Teacher(onnx=named[0]), classes=2, clip=CLIP, seed=0, names=("a", "d"))
-    with pytest.raises(UserError, match="does not take clips"):
+    with pytest.raises(UserError, match="does not accept clips"):
         adapt_external(Teacher(onnx=named[0]), classes=3, clip=ClipSettings(frames=8, size=24), seed=0)
 
 
@@ -145,7 +145,7 @@ def test_an_int_input_is_refused(tmp_path):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 3])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "u.onnx")
-    with pytest.raises(UserError, match=r"takes \(x: tensor\(uint8\)\); a teacher takes one tensor of floats"):
+    with pytest.raises(UserError, match=r"has the inputs \(x: tensor\(uint8\)\); it must have one input of floats"):
         OnnxNetwork(tmp_path / "u.onnx")
 
 

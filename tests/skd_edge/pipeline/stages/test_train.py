@@ -8,15 +8,13 @@ import torch
 
 import skd_edge.execution.local_executor as engines
 from skd_bench.errors import UserError
-from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
-from skd_edge.execution.local_executor import LocalExecutor
+from skd_edge.execution.job_graph import build_recipe_job_graph, fingerprint_of
 from skd_edge.labels.dataset import load_training_data
-from skd_edge.pipeline.console import RunConsole
+from skd_edge.pipeline.context import RunOptions, open_run
+from skd_edge.pipeline.results import UntrainedBenchmark
 from skd_edge.pipeline.stages.train import train
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, open_cache, read_journal
-from skd_edge.schedule.successive_halving import Search
+from skd_edge.run_folder import open_cache, read_journal
 
 RECIPE = Recipe.model_validate(
     {
@@ -51,13 +49,11 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engines, "train_job", too_large)
     material = load_training_data(RECIPE, open_cache())
+    benchmark = UntrainedBenchmark(RECIPE, {}, {}, {}, None, RECIPE.students, {})
 
     def run_it(name):
-        with Run(tmp_path / name, "x: 1") as run:
-            engine = LocalExecutor(run, material, RECIPE.labels, inference_preprocessing(RECIPE.clip)[1])
-            jobs = JobFactory(RECIPE, fingerprint_of(material))
-            search = Search(jobs, RECIPE.students, {"small": 1.0}, material.clips.val.groups)
-            return train(RECIPE, run, search, engine, RunConsole())
+        with open_run(RECIPE, tmp_path / name, RunOptions()) as ctx:
+            return train(ctx, benchmark, material).job_results
 
     finished = run_it("run")
     (student,) = [f for f in finished if f.job.spec.role == "student"]

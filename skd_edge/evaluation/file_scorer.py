@@ -1,0 +1,230 @@
+"""Files are scored: their logits on clips, accuracy, and how far they are from the network that they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skd_bench.benchmark.latency import LatencyResult
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file, write_atomic
+from skd_bench.metrics.accuracy import AccuracyMetrics, compute_accuracy, compute_logits
+from skd_bench.runtimes import find_runtime
+from skd_bench.runtimes.base import make_random_clip
+from skd_bench.stats import ratio_of_medians
+from skd_bench.video.clip import decode_clip, normalise
+from skd_bench.video.types import Preprocessing
+from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.data.store.clip_store import ClipSplit
+from skd_edge.models.builder import AnyNetwork
+from skd_edge.models.substages import LogitsOnly
+from skd_edge.recipe.schema import Recipe
+from skd_edge.recipe.sections import Runtime
+from skd_edge.schedule.candidates import Deployment
+from skd_export.analysis.openvino_profile import profile_with_openvino
+from skd_export.analysis.parity import ParityBounds, compute_torch_logits
+from skd_export.exporter import read_metadata
+from skd_export.graph.uint8_input import preprocess_frames
+from skd_export.verified_export import FileVerifier
+
+_BATCH, _DECODE_BATCH = 50, 8
+Batches = Iterator[NDArray[np.uint8]]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """One file, measured and scored.
+
+    Attributes:
+        path: the file.
+        latency: single-stream, on the device.
+        accuracy: on the validation clips.
+        correct: ``(N,)`` whether it is right, clip by clip.
+        parity: against the trained network, on the same clips.
+        rejection_reason: why the file is outside its bounds, or None.
+        metadata: operators as they run there, calibration.
+        not_faster_reason: why its precision gains nothing here, or None: it is no faster than FP32 of the same network.
+        runtime: what ran it.
+    """
+
+    path: Path
+    latency: LatencyResult
+    accuracy: AccuracyMetrics
+    correct: NDArray[np.bool_]
+    parity: dict[str, Any]
+    rejection_reason: str | None
+    metadata: dict[str, Any]
+    not_faster_reason: str | None = None
+    runtime: Runtime = "ort"
+
+
+class FileScorer:
+    """Runs files on clips. Logits are stored in the run by the hash of file and clips, and read again.
+
+    Args:
+        recipe: clip, contract, bounds and threads.
+        classes: names, in the order of the logits.
+        folder: the run's folder of files: logits go into ``logits`` below it.
+    """
+
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path) -> None:
+        self.recipe, self.classes, self.folder = recipe, classes, folder
+        _, self.preprocess = inference_preprocessing(recipe.clip)
+
+    def why_unrunnable(self, path: Path, runtime: Runtime) -> str | None:
+        """Why a runtime cannot run a file, tried here with one clip of noise; None where it can.
+
+        ONNX Runtime is not tried: what it cannot run was not exported (`make_artefacts`).
+        """
+        if runtime == "ort":
+            return None
+        try:
+            session = find_runtime(runtime).load(path, threads=self.recipe.bench.threads)
+            try:
+                session.run(make_random_clip(session))
+            finally:
+                session.close()
+        except UserError as error:
+            return f"{runtime} cannot run it: {error}"
+        return None
+
+    def compute_logits(self, path: Path, clips: ClipSplit, runtime: str) -> Logits:
+        """Logits of a file on clips ``(N, C)``, through the runtime that ships."""
+        return self._load_or_compute_logits(
+            runtime, path, clips, lambda: self._run_file(path, self._iter_pixels(clips), runtime)
+        )
+
+    def score_file(self, path: Path, clips: ClipSplit, runtime: Runtime) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
+        """Accuracy of a file on clips through a runtime, and which of them it got right ``(N,)``."""
+        return self._score_logits(self.compute_logits(path, clips, runtime), clips)
+
+    def evaluate_network(
+        self,
+        network: AnyNetwork,
+        files: Mapping[Deployment, Path],
+        latency: Mapping[Deployment, LatencyResult],
+        clips: ClipSplit,
+    ) -> dict[Deployment, CandidateResult]:
+        """Score one trained network in each of its deployments: the file at that precision, through that runtime."""
+        first_path = next(iter(files.values()))  # it stands for the network's weights
+        deployed = LogitsOnly(network).eval()
+        verifier = FileVerifier(
+            lambda: self._load_or_compute_logits(
+                "torch", first_path, clips, lambda: compute_torch_logits(deployed, self.iter_network_inputs(clips))
+            ),
+            lambda path, runtime: self.compute_logits(path, clips, runtime),
+            clips.labels,
+            self._parity_bounds,
+        )
+        results = {}
+        for deployment, path in files.items():
+            verified = verifier.verify(path, deployment.precision, deployment.runtime)
+            accuracy, correct = self._score_logits(verified.logits, clips)
+            profile = profile_with_openvino(path) if deployment.runtime == "openvino" else {}
+            results[deployment] = CandidateResult(
+                path=path,
+                latency=latency[deployment],
+                accuracy=accuracy,
+                correct=correct,
+                parity=verified.parity,
+                rejection_reason=verified.rejection_reason,
+                metadata=read_metadata(path) | profile,
+                not_faster_reason=_why_not_faster(deployment, latency),
+                runtime=deployment.runtime,
+            )
+        return results
+
+    def make_float_verifier(self, network: AnyNetwork, clips: ClipSplit) -> FileVerifier:
+        """Compares files of float clips with a network, while they are quantised and may still change."""
+        deployed = LogitsOnly(network).eval()
+        return FileVerifier(
+            lambda: compute_torch_logits(deployed, (normalise(b, self.preprocess) for b in iter_clip_batches(clips))),
+            lambda path, runtime: self._run_file(path, iter_clip_batches(clips), runtime),
+            clips.labels,
+            self._parity_bounds,
+        )
+
+    def iter_first_clips(self, clips: ClipSplit, count: int) -> Batches:
+        """The first ``count`` clips, as the files take them: uint8 ``(b, T, H, W, 3)``."""
+        first = ClipSplit(
+            clips.ids[:count],
+            clips.clips[:count],
+            clips.labels[:count],
+            clips.groups[:count],
+            clips.names[:count],
+            clips.hash,
+            clips.files[:count],
+            clips.spans[:count],
+        )
+        return self._iter_pixels(first)
+
+    def iter_network_inputs(self, clips: ClipSplit) -> Iterator[NDArray[np.float32]]:
+        """The same clips as a network takes them: normalised batches ``(b, 3, T, H, W)``."""
+        return (preprocess_frames(batch, self.preprocess) for batch in self._iter_pixels(clips))
+
+    @property
+    def _parity_bounds(self) -> ParityBounds:
+        return ParityBounds(int8_agreement=self.recipe.export.int8_agreement, int8_drop=self.recipe.export.int8_drop)
+
+    def _run_file(self, path: Path, batches: Batches, runtime: str) -> Logits:
+        session = find_runtime(runtime).load(path, threads=self.recipe.bench.threads)
+        try:
+            return compute_logits(session, batches, self.preprocess)
+        finally:
+            session.close()
+
+    def _iter_pixels(self, clips: ClipSplit) -> Batches:
+        """The clips as the files take them: from the store, or decoded anew where files take frames of another size."""
+        if (size := self.recipe.export.frame_size) is None:
+            return iter_clip_batches(clips)
+        sampling, _ = inference_preprocessing(self.recipe.clip)
+        camera = Preprocessing(*size, self.preprocess.fit, self.preprocess.mean, self.preprocess.std)
+        sources = list(zip(clips.files, clips.spans, strict=True))
+        batches = (sources[i : i + _DECODE_BATCH] for i in range(0, len(clips), _DECODE_BATCH))
+        return (np.stack([decode_clip(file, sampling, camera, span) for file, span in batch]) for batch in batches)
+
+    def _load_or_compute_logits(
+        self, source: str, path: Path, clips: ClipSplit, compute: Callable[[], Logits]
+    ) -> Logits:
+        key = f"{source}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
+        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        try:
+            logits: Logits = np.load(cache_file)
+        except (OSError, ValueError, EOFError):
+            logits = compute()
+            buffer = io.BytesIO()
+            np.save(buffer, logits)
+            write_atomic(cache_file, buffer.getvalue())
+        return logits
+
+    def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
+        accuracy = compute_accuracy(logits, clips.labels, list(self.classes), clips.groups.tolist())
+        return accuracy, logits.argmax(1) == clips.labels
+
+
+def iter_clip_batches(clips: ClipSplit) -> Batches:
+    """The clips as the store has them, uint8 ``(b, T, H, W, 3)``."""
+    return (np.asarray(clips.clips[i : i + _BATCH]) for i in range(0, len(clips), _BATCH))
+
+
+def _why_not_faster(deployment: Deployment, latency: Mapping[Deployment, LatencyResult]) -> str | None:
+    """Why a precision gains nothing on the device: it is not shown to be faster than FP32 on the same runtime."""
+    same_runtime = (
+        one for other, one in latency.items() if (other.precision, other.runtime) == ("fp32", deployment.runtime)
+    )
+    own, fp32 = latency[deployment], next(same_runtime, None)
+    if deployment.precision == "fp32" or fp32 is None or not own.samples_ms:
+        return None
+    ratio = ratio_of_medians(own.samples_ms, fp32.samples_ms)
+    if ratio is None or ratio.high < 1:
+        return None
+    ratio_text = f"{ratio.value:.2f} times FP32's milliseconds [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{deployment.precision.upper()} is rejected: {ratio_text}, not shown to be faster here"

@@ -1,0 +1,53 @@
+"""The power sensor of a Jetson board, as files in the layout of hwmon."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from skd_bench.device.energy.ina3221 import find_ina3221_counters
+from skd_bench.device.energy.meter import open_energy_meter
+
+
+def sensor(root: Path, number: int, channels: dict[int, tuple[str, int, int]]) -> Path:
+    folder = root / f"hwmon{number}"
+    folder.mkdir(parents=True)
+    (folder / "name").write_text("ina3221\n")
+    for n, (label, millivolts, milliamperes) in channels.items():
+        (folder / f"in{n}_label").write_text(label + "\n")
+        (folder / f"in{n}_input").write_text(f"{millivolts}\n")
+        (folder / f"curr{n}_input").write_text(f"{milliamperes}\n")
+    return folder
+
+
+def test_only_the_input_rail_of_a_board_is_read(tmp_path):
+    (tmp_path / "hwmon0").mkdir()
+    (tmp_path / "hwmon0/name").write_text("cpu_thermal\n")
+    folder = sensor(tmp_path, 1, {1: ("VDD_IN", 5000, 2000), 2: ("VDD_CPU_GPU_CV", 5000, 700), 3: ("NC", 0, 0)})
+    (folder / "in7_label").write_text("sum of shunt voltages\n")
+    meter = open_energy_meter(tmp_path, hwmon=tmp_path, nvml=None)
+    assert meter.rail == "VDD_IN (INA3221)"
+    begin = time.perf_counter()
+    time.sleep(0.1)
+    joules, spent = meter.total_joules(), time.perf_counter() - begin
+    meter.close()
+    assert 0.9 <= joules <= 10 * (spent + 0.05)
+
+
+def test_without_an_input_rail_all_connected_rails_are_read(tmp_path):
+    folder = sensor(tmp_path, 0, {1: ("GPU", 5000, 100), 2: ("CPU", 5000, 200), 3: ("SOC", 5000, 300)})
+    (folder / "in3_enable").write_text("0\n")
+    counters = find_ina3221_counters(tmp_path, period=0)
+    assert [c.rail for c in counters] == ["GPU (INA3221)", "CPU (INA3221)"]
+    (folder / "curr1_input").write_text("")
+    assert "no power" in find_ina3221_counters(tmp_path, period=0)
+
+
+def test_changing_power_is_averaged(tmp_path):
+    folder = sensor(tmp_path, 0, {1: ("VDD_IN", 5000, 0)})
+    [counter] = find_ina3221_counters(tmp_path, period=0)
+    begin = time.perf_counter()
+    (folder / "curr1_input").write_text("4000\n")
+    time.sleep(0.05)
+    joules = counter.read_joules_delta()
+    assert joules == pytest.approx(10 * (time.perf_counter() - begin), rel=0.5)

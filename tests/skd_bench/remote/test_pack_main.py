@@ -1,0 +1,58 @@
+"""The main program of a pack on a device: interrupted runs, damaged packs and the device's lock."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.measurements import DeviceMeasurements
+from skd_bench.remote.device_lock import EXIT_BUSY, DeviceLock
+from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, write_pack
+
+FEW = MeasurementSettings(threads=1, processes=2, queries=20)
+
+
+def test_an_interrupted_run_continues(network, there, tmp_path, device_python, run_pack_file):
+    targets = [LatencyTarget("a", network(tmp_path / "a.onnx"))]
+    pack = write_pack(there / "a.pyz", pack_files(targets, MeasurementSettings(1, 4, 20)))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([device_python, pack], cwd=there, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (kept := list(there.glob("*.work/kept/[!s]*.json"))):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # like a power failure
+    process.wait()
+    before = {p: p.read_bytes() for p in kept}
+    samples = [row["samples_ns"] for p in kept for row in json.loads(before[p])["targets"]]
+    done = run_pack_file(device_python, pack, "--json", "out.json", tmp=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = DeviceMeasurements.load(there / "out.json")
+    assert found.session_count == 2
+    [one] = found.measured
+    assert one.latency.n == 80
+    assert [ns / 1e6 for ns in samples[0]] in one.latency.samples_ms
+    assert {p.name for p in there.iterdir()} == {"a.pyz", "out.json"}
+
+
+def test_a_damaged_pack_is_reported(bundle, there, tmp_path, device_python, run_pack_file):
+    data = bytearray(pack_bundle(bundle, FEW))
+    at = data.index(b"parcel/bundle/artefacts/fp32.onnx") + 60
+    data[at : at + 40] = bytes(40)
+    pack = write_pack(there / "tiny.pyz", bytes(data))
+    done = run_pack_file(device_python, pack, tmp=tmp_path)
+    assert done.returncode == 1
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_one_benchmark_runs_on_a_device(bundle, there, tmp_path, device_python, run_pack_file):
+    pack = write_pack(there / "tiny.pyz", pack_bundle(bundle, FEW))
+    with DeviceLock("fred@lab", folder=tmp_path):
+        done = run_pack_file(device_python, pack, tmp=tmp_path)
+    assert done.returncode == EXIT_BUSY
+    assert f"started by fred@lab (pid {os.getpid()})" in done.stderr
+    assert not list(tmp_path.glob("*.lock"))

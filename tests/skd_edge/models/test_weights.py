@@ -1,0 +1,58 @@
+"""Weights from files of unknown origin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from skd_bench.errors import UserError
+from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.loader import adapt_external
+from skd_edge.models.weights import load_weights
+from skd_edge.recipe.schema import Teacher
+from skd_edge.recipe.sections import ClipSettings
+
+HERE, CLIP = Path(__file__).parent / "external", ClipSettings(frames=4, size=16)
+
+
+def adapter():
+    spec = Teacher(factory="foreign_networks:cubes", code=HERE, substages=("layers.0", "layers.1"))
+    allow_factory_code(spec, allow_code=True)
+    return adapt_external(spec, classes=5, clip=CLIP, seed=0).eval()
+
+
+@pytest.mark.parametrize("wrapped", ["bare", "module.", "inside a checkpoint"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_are_loaded_from_every_file_format(wrapped, suffix, tmp_path):
+    one, two, path = adapter().network, adapter().network, tmp_path / f"w{suffix}"
+    nn.init.normal_(one.fc.weight)
+    state = {("module." if wrapped == "module." else "") + k: v for k, v in one.state_dict().items()}
+    if suffix == ".pt":
+        torch.save({"epoch": 3, "state_dict": state} if wrapped == "inside a checkpoint" else state, path)
+    else:
+        save_file(state, path)
+    load_weights(two, path)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_files_that_do_not_hold_the_weights_of_the_network_are_refused(tmp_path):
+    network = adapter().network
+    torch.save({"w": torch.zeros(3)}, tmp_path / "other.pt")
+    torch.save(network, tmp_path / "whole.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "broken.pt").write_bytes(b"no weights at all")
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
+    for name, message in {
+        "other.pt": "does not fit the network: Missing key",
+        "whole.pt": "could run code",
+        "list.pt": "contains no state_dict",
+        "broken.pt": "could run code|cannot be read",
+        "broken.safetensors": "cannot be read",
+        "gone.pt": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_weights(network, tmp_path / name)
