@@ -57,7 +57,7 @@ def _parse_fields(kind: Any, value: Any, where: str) -> Any:
         raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be an object")
     known_fields = {f.name: f for f in fields(kind) if f.init}
     if unknown := sorted(set(value) - set(known_fields)):
-        raise ValueError(f"'{dot}{unknown[0]}' is not known")
+        raise ValueError(f"'{dot}{unknown[0]}' is not a known key")
     needed = (n for n, f in known_fields.items() if f.default is MISSING and f.default_factory is MISSING)
     if absent := [n for n in needed if n not in value]:
         raise ValueError(f"'{dot}{absent[0]}' is missing")

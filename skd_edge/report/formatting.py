@@ -93,18 +93,18 @@ def format_times(value: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(value, f"{value} times")
 
 
-def flatten_to_rows(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten_to_rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested information, such as device info, as flat rows.
 
     Args:
-        card: The information; None and empty values are left out.
+        values: The information; None and empty values are left out.
         prefix: Prepended to every label.
 
     Returns:
         (label, value) pairs; the labels of nested values are joined by " · ".
     """
     rows: list[tuple[str, str]] = []
-    for key, value in card.items():
+    for key, value in values.items():
         label = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
             rows += flatten_to_rows(value, f"{label} · ")

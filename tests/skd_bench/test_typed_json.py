@@ -62,7 +62,7 @@ SHAPE = {"kind": "open", "points": [{"x": 1.5}], "size": [1, 2.5]}
         ({"kind": "round"}, "'kind' is 'round'; it must be one of 'open', 'closed'"),
         ({"points": [{"x": 1}, {"x": "1"}]}, r"'points\[1\].x' is '1'; it must be float"),
         ({"points": [{"y": 1}]}, r"'points\[0\].x' is missing"),
-        ({"points": [{"x": 1, "z": 1}]}, r"'points\[0\].z' is not known"),
+        ({"points": [{"x": 1, "z": 1}]}, r"'points\[0\].z' is not a known key"),
         ({"points": [3]}, r"'points\[0\]' is 3; it must be an object"),
         ({"points": {}}, "'points' is {}"),
         ({"points": [{"x": True}]}, r"'points\[0\].x' is True"),

@@ -1,4 +1,4 @@
-"""A small network of the shape the house uses, its weights with signal, and clips of moving blobs."""
+"""A small network with the operators that skd-edge uses and realistic weights, and clips of moving blobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAMES, SIZE, CLASSES = 4, 16, ["left", "right", "up", "down", "still"]
 
 
 class Shift(nn.Module):
-    """Slices and concats, as a temporal shift exports."""
+    """Slices and concatenations, like an exported temporal shift."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Shift(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """A convolution over time as Conv2d (3, 1) on (B, C, T, H*W)."""
+    """A convolution over time, as Conv2d (3, 1) on (B, C, T, H*W)."""
 
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Small(nn.Module):
 
 
 def make_clips(n: int, seed: int) -> np.ndarray:
-    """Blobs that move, float32 (n, 3, T, H, W), about zero."""
+    """Clips of moving blobs, float32 (n, 3, T, H, W), around zero."""
     g = np.random.default_rng(seed)
     start, step = g.uniform(4, 12, (n, 2, 1)), g.uniform(-2, 2, (n, 2, 1))
     path = start + step * np.arange(FRAMES)
@@ -78,7 +78,7 @@ def make_clips(n: int, seed: int) -> np.ndarray:
 
 
 def make_network(seed: int = 0) -> Small:
-    """Weights with signal: batch norms that saw clips, and a head whose logits differ from clip to clip."""
+    """A network with batch norms calibrated on clips, and a head whose logits differ between clips."""
     torch.manual_seed(seed)
     network = Small()
     with torch.no_grad():
@@ -94,13 +94,13 @@ def make_network(seed: int = 0) -> Small:
 
 @pytest.fixture(scope="session")
 def _trained() -> Small:
-    torch.set_num_threads(1)  # tiny networks: a second thread only waits
+    torch.set_num_threads(1)  # the networks are tiny: a second thread makes nothing faster
     return make_network()
 
 
 @pytest.fixture
 def network(_trained: Small) -> Small:
-    """The tests' own copy, in eval mode."""
+    """A copy of the network for one test, in eval mode."""
     return copy.deepcopy(_trained)
 
 
@@ -111,13 +111,13 @@ def clips() -> Callable[[int, int], np.ndarray]:
 
 @pytest.fixture
 def batches() -> Callable[[], Iterator[np.ndarray]]:
-    """48 calibration clips, anew at each call."""
+    """Returns 48 calibration clips in three batches; each call returns a new iterator."""
     return lambda: (make_clips(16, seed) for seed in (1, 2, 3))
 
 
 @pytest.fixture(scope="session")
 def fp32(_trained: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network as a file."""
+    """The network as an FP32 file."""
     path = tmp_path_factory.mktemp("fp32") / "small.onnx"
     export_onnx(_trained, path, clip_shape=(FRAMES, SIZE, SIZE), classes=CLASSES)
     return path

@@ -26,7 +26,7 @@ from typing import Any
 
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
-from skd_edge.pipeline.compress import plan
+from skd_edge.pipeline.plan import plan
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import read_journal
 

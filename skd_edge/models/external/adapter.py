@@ -159,7 +159,7 @@ class Adapter(nn.Module):
                 + (
                     ""
                     if self.input_layout == "frames"
-                    else "; if it gives logits for each frame, set teacher.input: frames"
+                    else "; if they are logits for each frame, set 'teacher.input: frames'"
                 )
             )
         self.layouts = tuple(self._resolve_layout(name, tuple(shapes[name])) for name in self.substages)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skd_bench.errors import UsageError
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.pipeline.export_model.export_report import ExportedFile, VerifiedExport
+from skd_edge.pipeline.export_model.export_report import ExportedFile, ModelExport
 from skd_edge.pipeline.export_model.request import ExportRequest
 from skd_edge.pipeline.export_model.sources import (
     DecodedVideos,
@@ -107,12 +107,12 @@ def export_model(
     )
     classes, labels = _match_classes(request, class_count, videos)
     with tempfile.TemporaryDirectory(prefix="skd-export-") as folder:
-        verified_export = VerifiedExport(request, network, classes, labels, videos, Path(folder))
-        models, files = verified_export.export_and_compare(report_stage)
+        export = ModelExport(request, network, classes, labels, videos, Path(folder))
+        models, files = export.export_and_compare(report_stage)
         report_stage("writing the bundle")
         _write_export_bundle(request, bundle, classes, models)
         return ExportResult(
-            bundle, summary, files, [*verified_export.notes, f"wrote {bundle}; next: skd-edge bench {bundle}"]
+            bundle, summary, files, [*export.notes, f"wrote {bundle}; next: skd-edge bench {bundle}"]
         )
 
 

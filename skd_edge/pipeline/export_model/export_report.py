@@ -1,4 +1,4 @@
-"""The files of a network that was not made here: written, compared with it clip by clip, kept where within bounds."""
+"""The files of a network that was not made here: written, compared with it clip by clip, bundled where within bounds."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from skd_edge.pipeline.export_model.request import ExportRequest
     from skd_export.bundle.writer import ModelFile
+    from skd_export.verified_export import FileVerifier
 
 _BATCH_SIZE, _MIN_COMPARED_CLIPS, _MIN_LOGIT_VARIATION = 32, 200, 1e-3
 Pixels = NDArray[np.uint8]
@@ -40,8 +41,17 @@ class ExportedFile:
     runtime: RuntimeName = "ort"
 
 
-class VerifiedExport:
-    """The files of one network, made and compared."""
+class ModelExport:
+    """Exports one network, and compares its files with it on real clips.
+
+    Args:
+        request: what to export.
+        network: in evaluation mode.
+        classes: names in the order of the logits.
+        labels: ``(N,)`` class of each clip; None where the clips' folders are not the classes.
+        videos: the clips; None where none were given: then nothing is compared.
+        folder: where files are written.
+    """
 
     def __init__(
         self,
@@ -55,24 +65,24 @@ class VerifiedExport:
         self.request, self.network, self.classes, self.folder = request, network, classes, folder
         self.preprocess: Preprocessing = inference_preprocessing(request.clip)[1]
         clips = videos.clips if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
-        # One clip is never in both: a range that calibration saw is no proof that others fit it.
+        # No clip is in both: a range that calibration saw does not prove that other clips fit it.
         calibration_count = min(request.calibration, len(clips) // 2) if "int8" in "".join(request.precisions) else 0
         self.calibration_clips, self.comparison_clips = clips[:calibration_count], clips[calibration_count:]
         self.labels = labels[calibration_count:] if labels is not None else None
         self.notes = _build_notes(videos, labels, calibration_count, len(self.comparison_clips))
-        self._cached_reference_logits: Floats | None = None
 
     def export_and_compare(self, on_stage: Callable[[str], None]) -> tuple[list[ModelFile], list[ExportedFile]]:
-        """Every file that was asked for, and those among them that may travel.
+        """Every file that was requested, and those among them that may travel.
 
         Raises:
             UserError: The FP32 file does not answer as the network does, or a file cannot be made.
         """
         on_stage(f"writing {', '.join(self.request.precisions)}")
+        verifier = self._make_verifier()
         models, files = [], []
-        for runtime_name, precision, path in self._export_files(on_stage):
+        for runtime_name, precision, path in self._export_files(verifier, on_stage):
             on_stage(f"comparing {path.name} on {len(self.comparison_clips)} clips")
-            file, measured = self._compare_file(runtime_name, precision, path)
+            file, measured = self._compare_file(verifier, runtime_name, precision, path)
             files.append(file)
             if file.rejection_reason is None:
                 models.append(self._make_model_file(file, path, measured))
@@ -82,30 +92,34 @@ class VerifiedExport:
                 )
         return models, files
 
-    def _export_files(self, on_stage: Callable[[str], None]) -> list[tuple[RuntimeName, str, Path]]:
-        from skd_export.exporter import QuantizationConfig, make_artefacts
+    def _make_verifier(self) -> FileVerifier:
+        from skd_export.analysis.parity import ParityBounds, compute_torch_logits
+        from skd_export.verified_export import FileVerifier
+
+        return FileVerifier(
+            lambda: compute_torch_logits(self.network, self._iter_normalised_batches(self.comparison_clips)),
+            self._compute_file_logits,
+            self.labels,
+            ParityBounds(int8_agreement=self.request.int8_agreement, int8_drop=self.request.int8_drop),
+        )
+
+    def _export_files(
+        self, verifier: FileVerifier, on_stage: Callable[[str], None]
+    ) -> list[tuple[RuntimeName, str, Path]]:
         from skd_export.graph.uint8_input import Uint8Input
+        from skd_export.verified_export import Calibration, ExportTarget, export_verified
 
         clip, request = self.request.clip, self.request
         shape = (clip.frames, clip.size, clip.size)
-        key = f"{self._compute_clips_hash(self.calibration_clips)}:{self._compute_clips_hash(self.comparison_clips)}:{request.int8_agreement}:{request.int8_drop}"
-        onnx_files = make_artefacts(
-            self.network,
-            request.precisions,
-            self.folder,
-            clip_shape=shape,
-            classes=self.classes,
-            quantization=QuantizationConfig(
-                lambda: self._iter_normalised_batches(self.calibration_clips),
-                key,
-                find_violation=self._find_violated_bound,
-                log=on_stage,
-            ),
-            uint8_input=Uint8Input(self.preprocess) if request.contract == "frames" else None,
+        hashes = [self._compute_clips_hash(clips) for clips in (self.calibration_clips, self.comparison_clips)]
+        calibration = Calibration(
+            lambda: self._iter_normalised_batches(self.calibration_clips),
+            f"{hashes[0]}:{hashes[1]}:{request.int8_agreement}:{request.int8_drop}",
         )
-        files: list[tuple[RuntimeName, str, Path]] = [
-            ("ort", precision, path) for precision, path in onnx_files.items()
-        ]
+        uint8_input = Uint8Input(self.preprocess) if request.contract == "frames" else None
+        target = ExportTarget(self.folder, shape, self.classes, uint8_input=uint8_input)
+        onnx_files = export_verified(self.network, request.precisions, target, calibration, verifier, on_stage)
+        files: list[tuple[RuntimeName, str, Path]] = [("ort", name, path) for name, path in onnx_files.items()]
         if request.litert:
             from skd_export.targets.litert import export_litert
 
@@ -128,66 +142,33 @@ class VerifiedExport:
             options |= {"calibration": calibration, **quantization_metadata}
             if quantization_metadata["excluded"]:
                 layers = ", ".join(quantization_metadata["excluded"])
-                self.notes.append(f"{file.precision}: kept in FP32 to stay within the bounds: {layers}")
+                self.notes.append(f"{file.precision}: stay in FP32 to be within the bounds: {layers}")
         parity = {k: v for k, v in file.parity.items() if k != "flips"}
         name = self.request.name
         return ModelFile(path, file.precision, name, [name], options, parity, measured, file.runtime)  # type: ignore[arg-type]
 
-    def _find_violated_bound(self, path: Path, precision: str) -> str | None:
-        """Why an INT8 file of float clips is outside the bounds on the clips that are compared, or None."""
-        from skd_export.analysis.parity import compute_parity, find_violated_bound
-
-        return find_violated_bound(
-            compute_parity(self._reference_logits, self._compute_file_logits("ort", path), self.labels),
-            precision,
-            self._parity_bounds,
-        )
-
     def _compare_file(
-        self, runtime_name: RuntimeName, precision: str, path: Path
+        self, verifier: FileVerifier, runtime_name: RuntimeName, precision: str, path: Path
     ) -> tuple[ExportedFile, dict[str, Any]]:
         from skd_bench.metrics.accuracy import compute_accuracy
-        from skd_export.analysis.parity import compute_parity, find_violated_bound
 
+        size = path.stat().st_size
         if not len(self.comparison_clips):
-            return ExportedFile(precision, path.stat().st_size, {}, None, runtime_name), {}
-        logits = self._compute_file_logits(runtime_name, path)
-        comparison = compute_parity(self._reference_logits, logits, self.labels)
-        if precision == "fp32" and runtime_name == "ort" and comparison["spread"] < _MIN_LOGIT_VARIATION:
+            return ExportedFile(precision, size, {}, None, runtime_name), {}
+        verified = verifier.verify(path, precision, runtime_name)
+        variation = verified.parity["spread"]
+        if precision == "fp32" and runtime_name == "ort" and variation < _MIN_LOGIT_VARIATION:
             self.notes.append(
-                f"the logits hardly move from clip to clip (by {comparison['spread']:.1e} of the largest): the comparison "
-                "proves nothing; are these the trained weights, and these its clips?"
+                f"the logits hardly move from clip to clip (by {variation:.1e} of the largest): the comparison proves "
+                "nothing; are these the trained weights, and these its clips?"
             )
         measured: dict[str, Any] = {}
         if self.labels is not None:
-            top1 = compute_accuracy(logits, self.labels, self.classes).top1
+            top1 = compute_accuracy(verified.logits, self.labels, self.classes).top1
             measured = {"accuracy": top1.value, "interval": [top1.low, top1.high]}
-        return ExportedFile(
-            precision,
-            path.stat().st_size,
-            comparison,
-            find_violated_bound(comparison, precision, self._parity_bounds),
-            runtime_name,
-        ), measured
+        return ExportedFile(precision, size, verified.parity, verified.rejection_reason, runtime_name), measured
 
-    @property
-    def _parity_bounds(self) -> Any:
-        from skd_export.analysis.parity import ParityBounds
-
-        return ParityBounds(int8_agreement=self.request.int8_agreement, int8_drop=self.request.int8_drop)
-
-    @property
-    def _reference_logits(self) -> Floats:
-        """What the network itself says of the clips that are compared; computed once."""
-        from skd_export.analysis.parity import compute_torch_logits
-
-        if self._cached_reference_logits is None:
-            self._cached_reference_logits = compute_torch_logits(
-                self.network, self._iter_normalised_batches(self.comparison_clips)
-            )
-        return self._cached_reference_logits
-
-    def _compute_file_logits(self, runtime_name: RuntimeName, path: Path) -> Floats:
+    def _compute_file_logits(self, path: Path, runtime_name: str) -> Floats:
         from skd_bench.metrics.accuracy import compute_logits
         from skd_bench.runtimes import find_runtime
 

@@ -144,7 +144,7 @@ def _check_one_device(sources: Sequence[ComparisonSource], *, force: bool) -> No
             raise UserError(f"{error}{hint}") from None
     raise UserError(
         f"{known[0].path} was measured on {known[0].device} (device {known[0].device_id}) and {other.path} on "
-        f"{other.device} (device {other.device_id}): milliseconds of different devices are not compared{hint}"
+        f"{other.device} (device {other.device_id}): latencies of different devices cannot be compared{hint}"
     )
 
 

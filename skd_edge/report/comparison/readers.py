@@ -93,8 +93,8 @@ def _load_json(path: Path) -> Json:
 
 def _load_run(path: Path, label: str) -> LoadedSource:
     report = load_report(path)
-    card = {k: v for k, v in report.device.items() if k != "id"}
-    source = _make_source(label, path, "run", card, str(report.device.get("id") or ""), name=report.name)
+    device_info = {k: v for k, v in report.device.items() if k != "id"}
+    source = _make_source(label, path, "run", device_info, str(report.device.get("id") or ""), name=report.name)
     rows = [
         _make_row(source, c.name, c, _select_metrics(c.model_dump()), _candidate_intervals(c))
         for c in report.candidates
@@ -226,11 +226,11 @@ def format_candidate_name(path: Iterable[str], student: str, precision: str) -> 
 
 
 def _make_source(
-    label: str, path: Path, kind: Any, card: Mapping[str, Any], known_device_id: str = "", *, name: str = ""
+    label: str, path: Path, kind: Any, device_info: Mapping[str, Any], known_device_id: str = "", *, name: str = ""
 ) -> ComparisonSource:
-    gpus = [str(g.get("name")) for g in card.get("gpus") or [] if isinstance(g, dict)]
-    device_text = ", ".join([str(card.get("cpu") or card.get("cpu_model") or "unknown device"), *gpus])
-    resolved_device_id = known_device_id or (device_id(dict(card)) if card else "")
+    gpus = [str(g.get("name")) for g in device_info.get("gpus") or [] if isinstance(g, dict)]
+    device_text = ", ".join([str(device_info.get("cpu") or device_info.get("cpu_model") or "unknown device"), *gpus])
+    resolved_device_id = known_device_id or (device_id(dict(device_info)) if device_info else "")
     return ComparisonSource(
         label=label,
         path=str(path),
@@ -238,7 +238,7 @@ def _make_source(
         name=name,
         device_id=resolved_device_id,
         device=device_text,
-        card=dict(card),
+        card=dict(device_info),
     )
 
 

@@ -76,7 +76,7 @@ def test_a_network_with_a_dynamic_clip_length_is_refused(tmp_path, network):
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "time"
     onnx.save(model, path)
-    with pytest.raises(UserError, match="fixed frames and size"):
+    with pytest.raises(UserError, match="fixed number of frames and a fixed size"):
         measure_latency([LatencyTarget("open", path)], threads=1, processes=1, queries=5)
 
 

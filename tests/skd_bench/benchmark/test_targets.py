@@ -39,7 +39,7 @@ def test_an_engine_without_metadata_stops_the_benchmark(bundle, tmp_path):
 
 def test_the_default_file_must_run(bundle):
     (bundle / "artefacts/fp32.onnx").write_bytes(b"not a model")
-    with pytest.raises(UserError, match=r"cannot load .*fp32\.onnx"):
+    with pytest.raises(UserError, match=r"fp32\.onnx"):
         find_benchmark_targets(bundle, Manifest.load(bundle), [], [], threads=1)
 
 

@@ -85,7 +85,7 @@ def test_an_incomplete_bundle_is_refused(small_bundle, damage):
     ("change", "words"),
     [
         (lambda d: d.pop("classes"), "'classes' is missing"),
-        (lambda d: d.update(extra=1), "'extra' is not known"),
+        (lambda d: d.update(extra=1), "'extra' is not a known key"),
         (lambda d: d["sampling"].update(frames="8"), r"'sampling.frames' is '8'; it must be int"),
         (lambda d: d["sampling"].update(frames=0), "frames >= 1"),
         (lambda d: d["sampling"].update(frames=True), "'sampling.frames'"),

@@ -22,19 +22,6 @@ from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.loader import load_recipe
 
 
-@pytest.fixture
-def recipe(film, tmp_path):
-    """Two classes of twelve clips; one video, copied and given a byte of its own."""
-    one = film(tmp_path / "one.mp4", frames=6, size=16).read_bytes()
-    for label in "ab":
-        (tmp_path / "videos" / label).mkdir(parents=True)
-        for i in range(12):
-            (tmp_path / "videos" / label / f"{i}.mp4").write_bytes(one)
-    file = tmp_path / "recipe.yaml"
-    data = {"kind": "folder", "root": "videos", "val": 0.25, "test": 0.25}
-    clip = {"frames": 2, "size": 16}
-    file.write_text(yaml.safe_dump({"name": "r", "data": data, "clip": clip, "students": [{"name": "s"}]}))
-    return file
 
 
 def test_the_command(recipe, tmp_path, capsys, own_places):
@@ -86,29 +73,8 @@ def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monke
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_file_that_never_ends_is_set_aside(recipe, own_places, tmp_path, monkeypatch):
-    """Stopped decoders stand for one that hangs: the clip is tried twice, then named."""
-    entries = [ClipEntry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
-    monkeypatch.setattr(building, "make_clip_decoder", slow)
-    from skd_edge.data.preprocessing import inference_preprocessing
-
-    view = inference_preprocessing(load_recipe(str(recipe), ()).clip)
-    building.build_store(tmp_path / "store", entries, *view, processes=1, timeout=1.0)
-    card = yaml.safe_load((tmp_path / "store/store.json").read_text())
-    assert card["bad"] == [1]
-    assert "did not end within 1 s" in card["quarantined"][0]["reason"]
-    assert np.load(tmp_path / "store/clips.npy", mmap_mode="r")[:2].any(axis=(1, 2, 3, 4)).all()
 
 
-def slow(*arguments):
-    decode = building.make_clip_decoder(*arguments)  # in a worker, nothing is patched
-
-    def do(number, what):
-        if number == 1:
-            time.sleep(600)
-        return decode(number, what)
-
-    return do
 
 
 def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):

@@ -22,44 +22,12 @@ from skd_edge.recipe.schema import Recipe
 from skd_edge.report.schema import LabelReport
 from skd_edge.run_folder import Run
 
-CLASSES = ("blink", "grow", "spin_cw")
-BASE = {
-    "name": "g",
-    "clip": {"frames": 4, "size": 16},
-    "teacher": {"width": 4, "depths": [1]},
-    "students": [{"name": "s", "width": 4, "depths": [1]}],
-    "training": {"epochs": 1, "teacher_epochs": 1, "batch": 8},
-}
 
 
-@pytest.fixture(scope="module")
-def videos(film, tmp_path_factory):
-    """Real files and a table: three annotators (the last one guesses), two clips nobody knows, one broken file."""
-    root, rng = tmp_path_factory.mktemp("voted"), np.random.default_rng(0)
-    rows = []
-    for i in range(36):
-        name, split = CLASSES[i % 3], ("train", "val", "test")[max(i // 6 - 2, 0)] if i < 30 else "train"
-        film(root / f"{i}.mp4", name, seed=i, frames=4, size=16)
-        votes = [name if rng.random() < 0.9 else "", name if rng.random() < 0.9 else "grow", CLASSES[rng.integers(3)]]
-        rows.append([f"{i}.mp4", name if split != "train" else "", *votes, split, name])
-    for i in (0, 4):
-        rows[i][2:5] = ["", "", " "]
-    (root / "2.mp4").write_bytes(b"no video")
-    with (root / "index.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["path", "label", "anna", "ben", "guess", "split", "truth"], *rows])
-    return root
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """The files are decoded once for all tests here."""
-    return tmp_path_factory.mktemp("cache")
 
 
-def recipe(root, **kw):
-    data = {"kind": "csv", "root": root, "votes": ["anna", "ben", "guess"]}
-    data |= {s: {"split": [s]} for s in ("train", "val", "test")}
-    return Recipe.model_validate(BASE | {"data": data} | kw)
 
 
 def test_votes_become_weak_labels(videos, cache):
@@ -84,29 +52,6 @@ def test_votes_become_weak_labels(videos, cache):
     assert by_majority.votes.consensus.confusion is None
 
 
-def test_what_the_report_and_the_labels_table_say(videos, cache, tmp_path):
-    material = load_training_data(recipe(videos), cache)
-    n, weak = len(material.weak_labels), material.weak_labels
-    targets = np.eye(3, dtype=np.float32)[np.where(weak < 0, 1, weak)]
-    why = np.where(weak < 0, "unlabelled", "kept")
-    pseudo = PseudoLabels(targets, (weak < 0).astype(np.float32), weak, why, 0.1)
-    facts = json.loads(json.dumps(build_label_report(pseudo, material)))
-    LabelReport.model_validate(facts)
-    assert (facts["unlabelled"], facts["changed"], facts["kept"], facts["n"]) == (2, 0, n - 2, n)
-    assert facts["accuracy_before"] is None
-    assert sum(facts["class_shares_before"].values()) == pytest.approx((n - 2) / n)
-    assert sum(facts["class_shares_after"].values()) == pytest.approx(1)
-    assert all(e["weak"] in CLASSES for e in facts["examples"])
-    quality = {a["name"]: a for a in facts["annotators"]}
-    assert quality["anna"]["accuracy"] > 0.85 > quality["guess"]["accuracy"]
-    assert quality["guess"]["votes"] == 22  # judged on every listed clip, the broken one too
-    _write_pseudo_label_sheet(tmp_path / "labels.csv", pseudo, material)
-    rows = list(csv.DictReader((tmp_path / "labels.csv").read_text().splitlines()))
-    assert [r["clip"] for r in rows if r["weak"] == ""] == ["0.mp4", "4.mp4"]
-    assert {r["pseudo"] for r in rows if r["weak"] == ""} == {"grow"}
-    for row, given, sure in zip(rows, material.votes.given, material.votes.consensus.probabilities, strict=True):
-        assert [row[f"vote of {a}"] for a in ("anna", "ben", "guess")] == [CLASSES[v] if v >= 0 else "" for v in given]
-        assert float(row["agreed"]) == pytest.approx(sure.max(), abs=1e-4)
 
 
 def test_an_unlabelled_clip_has_no_target_of_its_own(videos, cache, tmp_path):

@@ -59,3 +59,42 @@ def test_parameter_counts_are_those_of_the_paper():
             for k in range(3)
         ]
     assert [round(sum(p.numel() for p in net.parameters()) / 1e6, 1) for net in nets] == [4.7, 5.4, 6.1]
+
+
+def clips(count=2, frames=3, size=32):
+    return torch.randn(count, 3, frames, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("size", "strides"), [(96, (4, 8, 16, 32)), (64, (2, 4, 8, 16))])
+@torch.no_grad()
+def test_small_clips_lose_one_stride(size, strides):
+    net = build_efficientnet_lite(lite(), classes=5, clip=ClipSettings(frames=2, size=size), seed=0).eval()
+    for upto, stride in enumerate(strides, 1):
+        output = net(clips(1, 2, size), upto)
+        assert output.logits is None
+        assert output.last_feature_map.shape[2:] == (size // stride, size // stride)
+        assert output.features[-1].shape == (1, 2, net.widths[upto - 1])
+
+
+@torch.no_grad()
+def test_a_new_temporal_convolution_changes_nothing_and_a_trained_one_uses_its_neighbours():
+    layer, x = TimeResidual(6, 3), torch.randn(2 * 3, 6, 4, 4)
+    assert torch.equal(layer(x), x)
+    layer.conv.weight[:, :, 0] = 1.0  # the previous frame
+    clip, out = x.unflatten(0, (2, 3)), layer(x).unflatten(0, (2, 3))
+    assert torch.allclose(out[:, 1:], clip[:, 1:] + clip[:, :-1], atol=1e-6)
+    assert torch.allclose(out[:, 0], clip[:, 0], atol=1e-6)
+
+
+@torch.no_grad()
+def test_all_temporal_operators_start_from_the_same_weights_except_their_own():
+    clip = ClipSettings(frames=3, size=32)
+    nets = {
+        t: build_efficientnet_lite(lite(temporal=t), classes=5, clip=clip, seed=0) for t in ("none", "shift", "conv")
+    }
+    shapes = {t: {name: p.shape for name, p in net.named_parameters()} for t, net in nets.items()}
+    assert shapes["none"] == shapes["shift"]
+    extra = shapes["conv"].keys() - shapes["none"].keys()
+    assert extra
+    assert all(name.endswith("time.conv.weight") for name in extra)
+    assert not any(nets["conv"].state_dict()[name].any() for name in extra)

@@ -36,7 +36,9 @@ def offline(net, clips):
     with torch.no_grad():
         output = net(torch.from_numpy(clips))
         frames = net.head(output.features[-1])
-    np.testing.assert_allclose(frames.mean(1), output.logits, rtol=1e-4, atol=1e-4)  # a clip's logits are the mean of its frames' logits
+    np.testing.assert_allclose(
+        frames.mean(1), output.logits, rtol=1e-4, atol=1e-4
+    )  # a clip's logits are the mean of its frames' logits
     return frames.numpy()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from skd_bench.errors import UserError
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.external.loader import adapt_external
-from skd_edge.models.weights import load_weights
+from skd_edge.models.weights import load_matching_weights, load_weights
 from skd_edge.recipe.schema import Teacher
 from skd_edge.recipe.sections import ClipSettings
 
@@ -56,3 +56,19 @@ def test_files_that_do_not_hold_the_weights_of_the_network_are_refused(tmp_path)
     }.items():
         with pytest.raises(UserError, match=message):
             load_weights(network, tmp_path / name)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_matching_weights_are_loaded_and_the_others_are_named(prefix, tmp_path):
+    one, two = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(9)), nn.Linear(4, classes)) for classes in (7, 5))
+    torch.save({f"{prefix}{name}": tensor for name, tensor in one.state_dict().items()}, tmp_path / "w.pt")
+    before = two.state_dict()["9.weight"].clone()
+    assert load_matching_weights(two, tmp_path / "w.pt", "the network") == ["9.weight", "9.bias"]
+    assert torch.equal(two.state_dict()["9.weight"], before)
+    assert all(torch.equal(two.state_dict()[f"{k}.weight"], one.state_dict()[f"{k}.weight"]) for k in range(9))
+
+
+def test_weights_of_which_less_than_nine_in_ten_match_are_refused(tmp_path):
+    torch.save(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 7)).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match="does not fit the teacher: 2 of its 4 tensors are in the file"):
+        load_matching_weights(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 5)), tmp_path / "w.pt", "the teacher")

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.pipeline.compress import compress, plan
+from skd_edge.pipeline.compress import compress
+from skd_edge.pipeline.plan import plan
 from skd_edge.pipeline.reselect import reselect
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import read_journal

@@ -11,7 +11,7 @@ VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """An HTML document: its elements, resources, event handlers, visible text and JSON; checks that tags are balanced."""
+    """Elements, resources, event handlers, visible text and JSON of a document; asserts that its tags are balanced."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

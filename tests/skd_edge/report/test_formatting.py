@@ -38,6 +38,6 @@ def test_numbers_are_easy_to_read(formatted: str, expected: str) -> None:
 
 
 def test_device_info_becomes_rows_without_unknown_values() -> None:
-    card = {"cpu": {"model_name": "x", "flags": ["a", "b"]}, "gpu": None, "vnni": False, "load": 0.123456, "none": []}
+    info = {"cpu": {"model_name": "x", "flags": ["a", "b"]}, "gpu": None, "vnni": False, "load": 0.123456, "none": []}
     rows = [("cpu · model name", "x"), ("cpu · flags", "a, b"), ("vnni", "no"), ("load", "0.1235")]
-    assert f.flatten_to_rows(card) == rows
+    assert f.flatten_to_rows(info) == rows

@@ -1,4 +1,4 @@
-"""What OpenVINO runs is told from its own graph: an INT8 file computes in integers there, an FP32 file does not."""
+"""Operator profiles on OpenVINO: an INT8 file computes in integers, an FP32 file does not."""
 
 import json
 
@@ -14,7 +14,7 @@ from skd_export.analysis.openvino_profile import profile_with_openvino
 
 
 def test_an_fp32_file_computes_in_fp32(fp32, tmp_path):
-    path = tmp_path / "copy.onnx"  # what is found is kept beside the file
+    path = tmp_path / "copy.onnx"  # the profile is cached beside the file
     path.write_bytes(fp32.read_bytes())
     known = profile_with_openvino(path)
     assert known["operators"]["Convolution f32"] == 4
@@ -31,25 +31,25 @@ def test_an_int8_file_computes_in_integers(fp32, batches, tmp_path):
     assert "Convolution f32" not in known["operators"]
     rows = group_by_operator(known["fates"])
     assert ("Convolution", "int8", 4) in {(row["op"], row["ran"], row["nodes"]) for row in rows}
-    assert any(row["ran"] == "converted" for row in rows)  # the clip is quantised at the entrance
+    assert any(row["ran"] == "converted" for row in rows)  # the input clip is quantised first
     assert sum(row["share"] for row in rows) == pytest.approx(1)
 
 
-def test_it_is_found_once_and_again_for_another_file(fp32, tmp_path):
+def test_a_profile_is_cached_and_measured_again_for_another_file(fp32, tmp_path):
     path = tmp_path / "copy.onnx"
     path.write_bytes(fp32.read_bytes())
     first = profile_with_openvino(path)
-    note = path.with_suffix(".openvino.json")
-    kept = json.loads(note.read_text())
-    note.write_text(json.dumps(kept | {"facts": {"operators": {"as kept": 1}, "fates": []}}))
-    assert profile_with_openvino(path)["operators"] == {"as kept": 1}
-    for broken in (json.dumps(kept | {"key": "of another file"}), "{", "[]"):
-        note.write_text(broken)
+    cache_file = path.with_suffix(".openvino.json")
+    content = json.loads(cache_file.read_text())
+    cache_file.write_text(json.dumps(content | {"facts": {"operators": {"from the cache": 1}, "fates": []}}))
+    assert profile_with_openvino(path)["operators"] == {"from the cache": 1}
+    for broken in (json.dumps(content | {"key": "of another file"}), "{", "[]"):
+        cache_file.write_text(broken)
         assert profile_with_openvino(path)["operators"] == first["operators"]
 
 
-def test_what_is_no_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     path = tmp_path / "bad.onnx"
-    path.write_text("no model")
+    path.write_text("not a model")
     with pytest.raises(UserError, match=r"OpenVINO .* cannot load"):
         profile_with_openvino(path)

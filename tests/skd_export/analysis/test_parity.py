@@ -1,3 +1,5 @@
+"""Parity of logits, and the bounds for each precision."""
+
 import json
 
 import numpy as np
@@ -33,7 +35,7 @@ def test_identical_logits_are_perfect(pair):
 
 
 @given(pairs())
-def test_bounds_and_bookkeeping(pair):
+def test_every_number_is_consistent(pair):
     a, b, labels = pair
     found = compute_parity(a, b, labels)
     json.dumps(found, allow_nan=False)
@@ -44,12 +46,12 @@ def test_bounds_and_bookkeeping(pair):
     assert abs(found["accuracy_drop"]) <= 100 * changed / found["n"] + 1e-9
     margins = [flip["margin"] for flip in found["flips"]]
     assert margins == sorted(margins, reverse=True)
-    # The reference can only prefer its own class by as much as the two differ, twice.
+    # The top class changes only if the difference is larger than half of the margin.
     assert all(0 <= margin <= 2 * found["max_abs"] + 1e-6 for margin in margins)
 
 
 @given(pairs())
-def test_swapping_the_two_turns_the_drop_around(pair):
+def test_swapping_reference_and_candidate_negates_the_drop(pair):
     a, b, labels = pair
     there, back = compute_parity(a, b, labels), compute_parity(b, a, labels)
     assert there["agreement"] == back["agreement"]
@@ -57,19 +59,19 @@ def test_swapping_the_two_turns_the_drop_around(pair):
 
 
 @given(st.floats(0, 1), st.floats(-100, 100), st.floats(0, 1), st.floats(0, 100))
-def test_int8_needs_one_of_its_two_bounds(agreement, drop, least, most):
+def test_int8_must_meet_one_of_its_two_bounds(agreement, drop, least, most):
     found = {"n": 100, "agreement": agreement, "accuracy_drop": drop, "relative": 0.5}
     reason = find_violated_bound(found, "int8", ParityBounds(int8_agreement=least, int8_drop=most))
     assert (reason is None) == (agreement >= least or drop <= most + 1e-9)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_fp32_needs_both_of_its_bounds(agreement, relative):
+def test_fp32_must_meet_both_of_its_bounds(agreement, relative):
     found = {"n": 100, "agreement": agreement, "accuracy_drop": 0.0, "relative": relative}
     assert (find_violated_bound(found, "fp32") is None) == (agreement == 1 and relative <= 1e-4)
 
 
-def test_flips_carry_margin_and_label():
+def test_flips_have_margin_and_label():
     reference = [[3.0, 1.0, 0.0], [0.0, 1.0, 0.9], [2.0, 0.0, 0.0]]
     candidate = [[1.0, 3.0, 0.0], [0.0, 0.9, 1.0], [2.0, 0.0, 0.0]]
     found = compute_parity(reference, candidate, [0, 2, 0])
@@ -79,10 +81,10 @@ def test_flips_carry_margin_and_label():
     ]
     assert [f["margin"] for f in found["flips"]] == pytest.approx([2.0, 0.1])
     assert found["agreement"] == pytest.approx(1 / 3)
-    assert found["accuracy_drop"] == 0  # one clip lost, one won
+    assert found["accuracy_drop"] == 0  # one more error and one less
 
 
-def test_int8_without_labels_must_agree():
+def test_int8_without_labels_must_meet_the_agreement():
     found = compute_parity([[1.0, 0.0]] * 2, [[1.0, 0.0], [0.0, 1.0]])
     assert found["accuracy_drop"] is None
     assert "unknown" in find_violated_bound(found, "int8")
@@ -99,27 +101,27 @@ def test_int8_without_labels_must_agree():
         (np.zeros((2, 3)), np.zeros((2, 3)), [0], "2 labels"),
     ],
 )
-def test_what_cannot_be_compared(a, b, labels, words):
+def test_logits_that_cannot_be_compared_are_refused(a, b, labels, words):
     with pytest.raises(UserError, match=words):
         compute_parity(a, b, labels)
 
 
-def test_unknown_precision_is_a_mistake_of_ours():
-    with pytest.raises(ValueError, match="bf16"):
+def test_an_unknown_precision_is_a_programming_error():
+    with pytest.raises(ValueError, match="unknown precision 'bf16'"):
         find_violated_bound(compute_parity([[1.0]], [[1.0]]), "bf16")
 
 
 @pytest.mark.parametrize(("flips", "within"), [(0, True), (1, True), (2, False)])
-def test_fp16_may_flip_one_clip_in_two_hundred(flips, within):
+def test_fp16_may_change_the_class_of_one_clip_in_two_hundred(flips, within):
     reference = np.tile([[1.0, 0.0]], (200, 1))
     candidate = reference.copy()
     candidate[:flips] = candidate[:flips, ::-1]
-    said = find_violated_bound(compute_parity(reference, candidate), "fp16")
-    assert (said is None) == within
-    assert within or "99.0 % of 200 clips, below 99.5 %" in said
+    reason = find_violated_bound(compute_parity(reference, candidate), "fp16")
+    assert (reason is None) == within
+    assert within or "99.0 % of 200 clips, below 99.5 %" in reason
 
 
-def test_torch_logits_join_batches_and_refuse_train_mode(network, clips):
+def test_torch_logits_concatenate_batches_and_refuse_train_mode(network, clips):
     every = clips(5, 0)
     whole = compute_torch_logits(network, [every])
     assert np.allclose(compute_torch_logits(network, [every[:2], every[2:]]), whole, atol=1e-4)

@@ -1,3 +1,5 @@
+"""Files that take uint8 frames give the logits of files that take normalised clips."""
+
 import av
 import numpy as np
 import onnxruntime as ort
@@ -16,7 +18,7 @@ PLAIN = Preprocessing(16, 16, "crop", (0.45, 0.4, 0.5), (0.225, 0.2, 0.25))
 
 @pytest.fixture
 def video(tmp_path):
-    """Renders a slowly moving gradient, height x width."""
+    """Writes a video of a slowly moving gradient with the given height and width."""
 
     def render(height, width):
         y, x = np.mgrid[:height, :width]
@@ -36,54 +38,58 @@ def frames(shape=(5, 4, 16, 16, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def answers(path, x):
+def compute_logits(path, x):
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_frames_give_the_very_logits_of_their_clips(fp32, batches, tmp_path, precision):
+def test_frames_give_the_logits_of_their_clips(fp32, batches, tmp_path, precision):
     clip_file = fp32
     if precision == "int8":
         clip_file = tmp_path / "int8.onnx"
         quantize_for_ort(fp32, clip_file, batches())
     add_preprocessing(clip_file, tmp_path / "frames.onnx", PLAIN)
     x = frames()
-    expected = answers(clip_file, normalise(x, PLAIN))
-    assert np.ptp(expected, axis=0).max() > 0.01  # the clips differ, and so do their answers
-    # Folded transposes may change the order of sums: the last bits, no more.
-    np.testing.assert_allclose(answers(tmp_path / "frames.onnx", x), expected, rtol=1e-5, atol=1e-5)
+    expected = compute_logits(clip_file, normalise(x, PLAIN))
+    assert np.ptp(expected, axis=0).max() > 0.01  # the clips have different logits
+    # Folded transposes may change the order of sums, which affects the last bits only.
+    np.testing.assert_allclose(compute_logits(tmp_path / "frames.onnx", x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_runner_takes_frames_and_keeps_the_classes(fp32, tmp_path):
+def test_the_runtime_takes_frames_and_the_file_keeps_its_classes(fp32, tmp_path):
     add_preprocessing(fp32, tmp_path / "frames.onnx", PLAIN)
     session = find_runtime("ort").load(tmp_path / "frames.onnx", threads=1)
     assert (session.input.dtype, session.input.shape) == ("uint8", (None, 4, 16, 16, 3))
     x = frames()
     assert prepare_input(x, PLAIN, session.input.dtype) is x
-    np.testing.assert_allclose(session.run(x), answers(fp32, normalise(x, PLAIN)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(session.run(x), compute_logits(fp32, normalise(x, PLAIN)), rtol=1e-5, atol=1e-5)
     assert [p.key for p in load_onnx(tmp_path / "frames.onnx").metadata_props] == [CLASSES_KEY]
 
 
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 @pytest.mark.parametrize("size", [(24, 40), (40, 24), (9, 30), (31, 31)])
-def test_frames_of_another_size_are_fitted_inside_as_numpy_fits_them(fp32, tmp_path, fit, size):
+def test_frames_of_another_size_are_resized_as_in_numpy(fp32, tmp_path, fit, size):
     how = Preprocessing(16, 16, fit, PLAIN.mean, PLAIN.std)
     add_preprocessing(fp32, tmp_path / "frames.onnx", how, size)
     x = frames((3, 4, *size, 3))
     clip = preprocess_frames(x, how)
     assert clip.shape == (3, 3, 4, 16, 16)
-    np.testing.assert_allclose(answers(tmp_path / "frames.onnx", x), answers(fp32, clip), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        compute_logits(tmp_path / "frames.onnx", x), compute_logits(fp32, clip), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
-def test_fitting_inside_is_nearly_what_the_decoder_does(video, fit):
+def test_resizing_in_the_file_is_close_to_the_decoder(video, fit):
     how = Preprocessing(16, 16, fit, PLAIN.mean, PLAIN.std)
     path = video(48, 32)
     decoded = normalise(decode_clip(path, Sampling(4), how)[None], how)
     raw = decode_clip(path, Sampling(4), Preprocessing(48, 32, "stretch", PLAIN.mean, PLAIN.std))
-    apart = np.abs(preprocess_frames(raw[None], how) - decoded) * 255 * np.reshape(how.std, (3, 1, 1, 1))  # grey levels
-    assert apart.mean() < 2
+    difference = (
+        np.abs(preprocess_frames(raw[None], how) - decoded) * 255 * np.reshape(how.std, (3, 1, 1, 1))
+    )  # grey levels
+    assert difference.mean() < 2
 
 
 def test_padding_is_the_mean_colour():
@@ -99,7 +105,7 @@ def test_equal_files_give_equal_bytes(fp32, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_what_takes_no_clip_is_refused(fp32, tmp_path):
+def test_a_file_that_takes_other_inputs_is_refused(fp32, tmp_path):
     with pytest.raises(UserError, match="not float clips of 32x32"):
         add_preprocessing(fp32, tmp_path / "x", Preprocessing(32, 32, "crop", PLAIN.mean, PLAIN.std))
     add_preprocessing(fp32, tmp_path / "once.onnx", PLAIN)

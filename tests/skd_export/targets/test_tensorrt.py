@@ -1,4 +1,4 @@
-"""Which file of a bundle becomes an engine; engines are built for real with TensorRT-RTX."""
+"""Engines: which file of a bundle they are built from, and what is reported. TensorRT-RTX really builds them."""
 
 import json
 import shutil
@@ -19,9 +19,7 @@ from skd_export.quantization.quantize import quantize_for_ort, quantize_for_tens
 from skd_export.targets.tensorrt import build_engines
 
 RTX = "tensorrt-rtx"
-pytestmark = pytest.mark.skipif(
-    find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX does not install on this machine"
-)
+pytestmark = pytest.mark.skipif(find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX is not installed")
 
 
 def write(folder, *models):
@@ -37,7 +35,7 @@ def write(folder, *models):
     )
 
 
-def test_a_bundle_becomes_engines_beside_it(fp32, tmp_path):
+def test_engines_are_written_beside_the_bundle(fp32, tmp_path):
     bundle = write(tmp_path / "bundle", ModelFile(fp32, "fp32", "wide", ["teacher", "wide"]))
     before = sorted(p.name for p in bundle.rglob("*"))
     made = build_engines(bundle, runtime=RTX, sms=[86, 86])
@@ -55,9 +53,9 @@ def test_the_command_builds_fp16_for_turing(fp32, tmp_path, capsys):
     shutil.copy(fp32, source)
     command = ["build", str(source), "--sm", "75", "--precision", "fp16", "--out", str(tmp_path / "e")]
     assert run(command) == 0
-    said = capsys.readouterr().out
-    assert "built, not run" in said
-    assert "(fp16)" in said
+    output = capsys.readouterr().out
+    assert "built, not run" in output
+    assert "(fp16)" in output
     note = read_engine_metadata(tmp_path / "e" / "mein Netz.fp16.tensorrt-rtx.sm75.engine")
     assert note.source_sha256 == sha256_file(tmp_path / "e" / "mein Netz.fp16.onnx") != sha256_file(source)
     assert note.dtype == "float32"
@@ -65,7 +63,7 @@ def test_the_command_builds_fp16_for_turing(fp32, tmp_path, capsys):
     assert "not for SM90" in capsys.readouterr().err
 
 
-def test_several_builds_tell_their_spread(fp32, tmp_path, capsys):
+def test_several_builds_report_their_variation(fp32, tmp_path, capsys):
     words = ["build", str(fp32), "--sm", "86", "--builds", "2", "--out", str(tmp_path / "e")]
     assert run([*words, "--json"]) == 0
     [row] = json.loads(capsys.readouterr().out)["engines"]
@@ -78,41 +76,41 @@ def test_several_builds_tell_their_spread(fp32, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", ["--ampere-plus", "--timing-cache=t.cache"])
-def test_what_rtx_would_leave_out_without_a_word_is_refused(fp32, tmp_path, capsys, option):
+def test_an_option_that_rtx_would_ignore_is_refused(fp32, tmp_path, capsys, option):
     assert run(["build", str(fp32), "--sm", "86", option, "--out", str(tmp_path / "e")]) == 1
     assert "TensorRT-RTX 1" in capsys.readouterr().err
     assert not (tmp_path / "e").exists()
 
 
-def test_a_bundle_without_an_fp32_file_is_told(fp32, batches, tmp_path):
+def test_a_bundle_without_an_fp32_file_is_refused(fp32, batches, tmp_path):
     quantize_for_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     bundle = write(tmp_path / "bundle", ModelFile(tmp_path / "q.onnx", "int8", "wide", ["teacher", "wide"]))
     with pytest.raises(UserError, match="no FP32 file"):
         build_engines(bundle, runtime=RTX, sms=[86])
 
 
-def test_the_int8_file_for_cpus_is_told_by_operator_and_node(fp32, batches, tmp_path):
+def test_for_the_int8_file_for_cpus_the_error_names_operator_and_node(fp32, batches, tmp_path):
     quantize_for_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     with pytest.raises(UserError, match=r"operator (De)?[qQ]uantizeLinear at the node '.+'.*another runtime"):
         build_engines(tmp_path / "q.onnx", runtime=RTX, sms=[86])
 
 
-def test_what_is_not_there_or_not_known_is_told(fp32, tmp_path):
-    with pytest.raises(UserError, match="no bundle or ONNX file"):
+def test_a_missing_source_and_an_unknown_precision_are_refused(fp32, tmp_path):
+    with pytest.raises(UserError, match="none does not exist; give the folder of a bundle or an ONNX file"):
         build_engines(tmp_path / "none", runtime=RTX, sms=[86])
-    with pytest.raises(UserError, match="'int8' is not known"):
+    with pytest.raises(UserError, match="unknown precision 'int8' for engines; choose from fp32, fp16"):
         build_engines(fp32, tmp_path, runtime=RTX, sms=[86], precision="int8")
 
 
-def test_a_changed_bundle_is_not_built_from(fp32, tmp_path):
+def test_a_changed_bundle_is_refused(fp32, tmp_path):
     bundle = write(tmp_path / "bundle", ModelFile(fp32, "fp32", "wide", ["teacher", "wide"]))
     file = bundle / "wide.fp32.onnx"
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(UserError, match="not as it was made"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         build_engines(bundle, runtime=RTX, sms=[86])
 
 
-def test_the_symmetric_int8_file_with_frames_in_front_is_built(fp32, batches, tmp_path):
+def test_an_engine_is_built_from_the_symmetric_int8_file_with_uint8_input(fp32, batches, tmp_path):
     quantize_for_tensorrt(fp32, tmp_path / "clip.onnx", batches())
     how = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
     add_preprocessing(tmp_path / "clip.onnx", tmp_path / "int8.onnx", how, (24, 20))

@@ -1,4 +1,4 @@
-"""The Triton layout: read by protobuf's own parser of the text format, against the fields of model_config.proto."""
+"""The Triton layout: protobuf's text parser reads the configs with the fields of model_config.proto."""
 
 import json
 
@@ -17,7 +17,7 @@ from skd_export.targets.triton import write_triton_repository
 CLASSES = ["left", 'a "quoted" \\ name', "up\ndown", "é", "still"]
 Field = descriptor_pb2.FieldDescriptorProto
 ENUMS = {"DataType": {"TYPE_UINT8": 2, "TYPE_FP32": 11}, "Kind": {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2}}
-# The fields in use, with the numbers and types they have in triton-inference-server/common's model_config.proto.
+# The fields that we write, with the numbers and types they have in triton-inference-server/common's model_config.proto.
 MESSAGES = {
     "ModelInput": {"name": (1, "string"), "data_type": (2, "DataType"), "dims": (4, "int64*")},
     "ModelOutput": {
@@ -98,17 +98,17 @@ def test_every_file_is_a_model_whose_config_parses_and_fits_the_network(bundle, 
         assert np.isfinite(answer).all()
         labels = (folder / logits.label_filename).read_text().splitlines()
         assert labels == ["left", 'a "quoted" \\ name', "up down", "é", "still"]
-        told = {p.key: p.value.string_value for p in config.parameters}
-        assert told["skd_edge.payload_sha256"] == sha256_file(bundle / "manifest.json")
-        assert json.loads(told["skd_edge.preprocess"])["height"] == manifest.preprocess.height
+        parameters = {p.key: p.value.string_value for p in config.parameters}
+        assert parameters["skd_edge.payload_sha256"] == sha256_file(bundle / "manifest.json")
+        assert json.loads(parameters["skd_edge.preprocess"])["height"] == manifest.preprocess.height
         assert [g.kind for g in config.instance_group] == ([2] if name.endswith("int8") else [])
 
 
-def test_what_cannot_be_served_is_refused_and_nothing_is_left(bundle, tmp_path):
+def test_an_existing_folder_and_a_changed_bundle_are_refused_and_nothing_is_written(bundle, tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="there already exists"):
         write_triton_repository(bundle, tmp_path / "there")
     (bundle / "wide_net.fp32.onnx").write_bytes(b"tampered")
-    with pytest.raises(UserError, match="not as it was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         write_triton_repository(bundle, tmp_path / "new")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "there"]

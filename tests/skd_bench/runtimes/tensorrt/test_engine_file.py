@@ -78,7 +78,7 @@ def test_an_engine_without_metadata_is_refused(engine):
         ({"schema": SCHEMA + 1}, f"schema {SCHEMA + 1}"),
         ({"sms": "86"}, "'sms'"),
         ({"sms": [True]}, "'sms"),
-        ({"surprise": 1}, "'surprise' is not known"),
+        ({"surprise": 1}, "'surprise' is not a known key"),
     ],
 )
 def test_metadata_of_another_layout_is_refused(engine, change, word):

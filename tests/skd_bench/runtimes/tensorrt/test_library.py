@@ -55,7 +55,5 @@ def test_an_imported_library_has_the_version_of_its_package(name):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(
-        UserError, match="'tensorrt-lean' is not a TensorRT runtime; choose from tensorrt, tensorrt-rtx"
-    ):
+    with pytest.raises(UserError, match=r"'tensorrt-lean' is not .*; choose from tensorrt, tensorrt-rtx"):
         find_flavour("tensorrt-lean")

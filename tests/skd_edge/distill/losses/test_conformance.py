@@ -1,4 +1,4 @@
-"""Properties of all losses: scalar, finite, correct gradient, safe at extreme inputs. A new loss needs one line here."""
+"""Properties of all losses: scalar, finite, correct gradient, safe at extreme inputs. A new loss needs a line here."""
 
 from __future__ import annotations
 

@@ -76,13 +76,3 @@ def test_support_counts_every_class():
     assert all(0 <= r["wrong"] <= r["labelled"] and r["trusted"] == 0 for r in rows)
 
 
-def test_class_names_with_parents():
-    names, of = find_parent_classes(("punch/left", "wave", "punch/right"))
-    assert names == ("punch", "wave")
-    assert of.tolist() == [0, 1, 0]
-    up = collapse_confusion([[5, 1, 4], [1, 8, 1], [3, 0, 7]], ("punch/left", "wave", "punch/right"))
-    assert up.confusion == ((19, 1), (2, 8))
-    assert up.support == (20, 10)
-    assert up.accuracy == 27 / 30
-    assert find_parent_classes(("a", "b")) is None
-    assert find_parent_classes(("a/1", "a/2")) is None

@@ -114,7 +114,9 @@ def test_an_output_without_a_known_layout_is_refused():
 
 
 def test_an_input_that_the_network_does_not_accept_is_refused():
-    with pytest.raises(UserError, match=r"does not accept clips \(12, 3, 16, 16\), the shape that teacher.input 'frames'.*input"):
+    with pytest.raises(
+        UserError, match=r"does not accept clips \(12, 3, 16, 16\), the shape that teacher.input 'frames'.*input"
+    ):
         adapter(input="frames")
     with pytest.raises(UserError, match=r"\(12, 5\); it must be logits .*'teacher.input: frames'"):
         Adapter(nn.Sequential(Folding(), adapter("per_frame", ("fc",), input="frames").network), ("0",), clip=CLIP)
@@ -123,4 +125,3 @@ def test_an_input_that_the_network_does_not_accept_is_refused():
 class Folding(nn.Module):
     def forward(self, x):
         return x.transpose(1, 2).flatten(0, 1)
-

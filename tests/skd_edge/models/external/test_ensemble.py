@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from skd_edge.models.builder import build_network
+from skd_edge.models.external.ensemble import Ensemble
+from skd_edge.models.substages import SubstageOutput
 from skd_edge.recipe.schema import SingleTeacher, Teacher
 from skd_edge.recipe.sections import ClipSettings
 
@@ -34,3 +36,21 @@ def test_an_ensemble_gives_mean_logits_and_the_features_of_its_first_member(tmp_
         assert torch.allclose(output.logits, expected, atol=1e-6)
         assert all(torch.equal(a, b) for a, b in zip(output.features, one.features, strict=True))
     assert build_network(teacher, classes=4, clip=CLIP, seed=7)(x, 2).logits is None
+
+
+@torch.no_grad()
+def test_mean_probabilities_are_finite_for_very_confident_members():
+    class Confident(torch.nn.Module):
+        widths = (3,)
+
+        def __init__(self, logits):
+            super().__init__()
+            self.logits = torch.tensor(logits)
+
+        def forward(self, clip, upto=None):
+            return SubstageOutput([], self.logits.expand(len(clip), -1) if upto is None else None)
+
+    members = [Confident([200.0, 0.0]), Confident([0.0, 200.0])]
+    output = Ensemble(members, "probabilities")(clips(2))
+    assert torch.allclose(output.logits.softmax(1), torch.full((2, 2), 0.5))
+    assert torch.isfinite(output.logits).all()

@@ -67,7 +67,9 @@ def test_invalid_files_are_refused(arrays, message, tmp_path):
 def test_unknown_clips_and_classes_are_refused(tmp_path):
     np.savez(tmp_path / "t.npz", clips=CLIPS, logits=LOGITS)
     table = read_logits_file(tmp_path / "t.npz")
-    with pytest.raises(UserError, match=r"has no row for 1 of 2 clips \(first: d/4.mp4\).*first name in the file is a/1.mp4"):
+    with pytest.raises(
+        UserError, match=r"has no row for 1 of 2 clips \(first: d/4.mp4\).*first name in the file is a/1.mp4"
+    ):
         table.logits_for(("a/1.mp4", "d/4.mp4"), ("x", "y"))
     with pytest.raises(UserError, match="has 2 classes, but the dataset has 3"):
         table.logits_for(("a/1.mp4",), ("x", "y", "z"))

@@ -57,7 +57,10 @@ def named(tmp_path):
 @torch.no_grad()
 def test_classes_are_matched_by_name_and_a_copy_gives_the_same(named):
     path, weight = named
-    adapter, x = adapt_external(Teacher(onnx=path), classes=3, clip=CLIP, seed=0, names=("c", "a", "b")).eval(), clips(18)
+    adapter, x = (
+        adapt_external(Teacher(onnx=path), classes=3, clip=CLIP, seed=0, names=("c", "a", "b")).eval(),
+        clips(18),
+    )
     output = adapter(x)
     expected = x.transpose(1, 2).relu().mean((3, 4)).flatten(1) @ weight
     assert torch.allclose(output.logits, expected[:, [2, 0, 1]], atol=1e-5)

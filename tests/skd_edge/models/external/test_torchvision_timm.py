@@ -7,7 +7,8 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_edge.models.external.loader import adapt_external, weights_fingerprint
-from skd_edge.models.external.torchvision_timm import import_torchvision
+from skd_edge.models.external.torchvision_timm import import_torchvision, insert_temporal_shifts
+from skd_edge.models.temporal import TemporalShift
 from skd_edge.recipe.schema import Teacher
 from skd_edge.recipe.sections import ClipSettings
 
@@ -85,5 +86,37 @@ def test_unknown_networks_of_a_library_are_refused(timm):
         adapt_external(Teacher(torchvision="r3d_19"), classes=4, clip=CLIP, seed=0)
     with pytest.raises(UserError, match="'resnet19' is not a known network of timm"):
         adapt_external(Teacher(timm="resnet19"), classes=4, clip=CLIP, seed=0)
-    with torch.device("meta"), pytest.raises(UserError, match="has no residual blocks where a temporal shift can be inserted"):
+    with (
+        torch.device("meta"),
+        pytest.raises(UserError, match="has no residual blocks where a temporal shift can be inserted"),
+    ):
         adapt_external(Teacher(timm="vgg11"), classes=4, clip=CLIP, seed=0)
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv2(self.conv1(x))
+
+
+def test_shifts_are_inserted_once_into_each_residual_block():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), Block(), Block())
+    plain = network.state_dict()["1.conv1.weight"]
+    assert insert_temporal_shifts(network, 4) == 2
+    shifts = [module for module in network.modules() if isinstance(module, TemporalShift)]
+    assert [(shift.frames, shift.fold) for shift in shifts] == [(4, 1), (4, 1)]
+    assert network[1].conv1[1].weight is not None
+    assert torch.equal(network[1].conv1[1].weight, plain)
+
+
+def test_a_network_without_residual_blocks_gets_no_shift():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU())
+    assert insert_temporal_shifts(network, 4) == 0
+
+
+def test_a_package_that_is_not_installed_is_an_import_error():
+    with pytest.raises(ImportError, match="not_a_package"):
+        import_torchvision("not_a_package")

@@ -47,7 +47,7 @@ def test_plotly_accepts_layout_and_legend() -> None:
     ("text", "expected"),
     [
         ("<b>bold</b>", "&lt;b&gt;bold&lt;/b&gt;"),
-        ('<a href="http://evil.example">', '&lt;a href=…example"&gt;'),
+        ('<a href="http://evil.example">', '&lt;a href="http…mple"&gt;'),
         ("a \n  b", "a b"),
     ],
 )

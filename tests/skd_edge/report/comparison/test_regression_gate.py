@@ -1,4 +1,4 @@
-"""Rules of the gate: what they mean, and that nothing else is taken for one."""
+"""Rules: their meaning, texts that are not rules, and rows that cannot be checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from skd_edge.report.comparison.regression_gate import GateResult, evaluate_rule
 from skd_edge.report.comparison.schema import Comparison
 
 
-def comparison(**rows: dict[str, float]) -> Comparison:
+def make_comparison(**rows: dict[str, float]) -> Comparison:
     made = [{"source": "s", "name": name, "metrics": metrics} for name, metrics in rows.items()]
     return Comparison.model_validate(
         {"schema": 1, "sources": [{"label": "s", "path": "p", "kind": "bench"}], "rows": made}
     )
 
 
-def judged(rule: str, now: float, before: float) -> GateResult:
-    return evaluate_rules(comparison(a={"x": now}), [parse_rule(rule)], comparison(a={"x": before}))
+def evaluate(rule: str, now: float, before: float) -> GateResult:
+    return evaluate_rules(make_comparison(a={"x": now}), [parse_rule(rule)], make_comparison(a={"x": before}))
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def judged(rule: str, now: float, before: float) -> GateResult:
         ("x<=2", 3.0, 3.0, False),
     ],
 )
-def test_a_rule_means_what_it_says(rule: str, now: float, before: float, fails: bool) -> None:
-    found = judged(rule, now, before)
+def test_a_rule_fails_beyond_its_limit(rule: str, now: float, before: float, fails: bool) -> None:
+    found = evaluate(rule, now, before)
     assert bool(found.failures) is fails
     assert found.check_count == 1
 
@@ -48,13 +48,13 @@ def test_a_rule_means_what_it_says(rule: str, now: float, before: float, fails: 
 def test_percentages_are_of_the_baseline(now: float, before: float, percent: int) -> None:
     change = 100 * (now - before) / before
     if abs(change - percent) > 1e-6:
-        assert bool(judged(f"x>+{percent}%", now, before).failures) is (change > percent)
+        assert bool(evaluate(f"x>+{percent}%", now, before).failures) is (change > percent)
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "x>", ">1", "x>10%", "x==1", "x>1 or 1", "__import__('os')>1", "x>1e999", "x>+nan", "x>1;y>2"]
 )
-def test_what_is_no_rule_is_refused(text: str) -> None:
+def test_text_that_is_not_a_rule_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="--fail-if"):
         parse_rule(text)
 
@@ -65,26 +65,28 @@ def test_any_text_is_a_rule_or_a_usage_error(text: str) -> None:
         assert parse_rule(text).metric.isidentifier()
 
 
-def test_what_was_known_and_is_not_any_more_fails() -> None:
-    now = comparison(a={"y": 1.0}, b={"x": 1.0})
-    found = evaluate_rules(now, [parse_rule("x>+10%")], comparison(a={"x": 1.0}, b={"x": 1.0}))
+def test_a_metric_that_only_the_baseline_has_fails() -> None:
+    now = make_comparison(a={"y": 1.0}, b={"x": 1.0})
+    found = evaluate_rules(now, [parse_rule("x>+10%")], make_comparison(a={"x": 1.0}, b={"x": 1.0}))
     assert [f.row.name for f in found.failures] == ["a"]
     assert "not measured any more" in found.failures[0].why
 
 
-def test_a_new_file_is_noted_and_a_gone_one_too() -> None:
+def test_new_and_missing_files_are_notes() -> None:
     found = evaluate_rules(
-        comparison(a={"x": 1.0}, new={"x": 9.0}), [parse_rule("x>+1%")], comparison(a={"x": 1}, gone={"x": 1})
+        make_comparison(a={"x": 1.0}, new={"x": 9.0}),
+        [parse_rule("x>+1%")],
+        make_comparison(a={"x": 1}, gone={"x": 1}),
     )
     assert not found.failures
-    assert any("new" in note and "no such file" in note for note in found.notes)
+    assert any("new" in note and "does not have this file" in note for note in found.notes)
     assert any("gone" in note for note in found.notes)
 
 
-def test_a_gate_that_judges_nothing_does_not_pass() -> None:
-    with pytest.raises(UserError, match="judged nothing"):
-        evaluate_rules(comparison(new={"x": 1.0}), [parse_rule("x>+1%")], comparison(a={"x": 1.0}))
+def test_a_rule_that_cannot_be_checked_is_an_error() -> None:
+    with pytest.raises(UserError, match="could not be checked on any row"):
+        evaluate_rules(make_comparison(new={"x": 1.0}), [parse_rule("x>+1%")], make_comparison(a={"x": 1.0}))
     with pytest.raises(UsageError, match="needs --baseline"):
-        evaluate_rules(comparison(a={"x": 1.0}), [parse_rule("x>+1%")], None)
-    with pytest.raises(UsageError, match="there are: x"):
-        evaluate_rules(comparison(a={"x": 1.0}), [parse_rule("y>1")], None)
+        evaluate_rules(make_comparison(a={"x": 1.0}), [parse_rule("x>+1%")], None)
+    with pytest.raises(UsageError, match="choose from x"):
+        evaluate_rules(make_comparison(a={"x": 1.0}), [parse_rule("y>1")], None)

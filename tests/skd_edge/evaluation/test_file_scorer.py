@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skd_bench.benchmark.latency import LatencyResult
-from skd_edge.evaluation.evaluator import _why_not_faster
+from skd_edge.evaluation.file_scorer import _why_not_faster
 from skd_edge.schedule.candidates import Deployment
 
 FP32, INT8 = Deployment("fp32", "ort", "fp32"), Deployment("int8", "ort", "int8")
