@@ -93,4 +93,5 @@ def test_every_note_describes_an_existing_key_without_a_description(reference):
     for name in reference["NOTES"]:
         section, key = name.split(".")
         assert key in defs[section]["properties"], name
-        assert "description" not in defs[section]["properties"][key], f"{name} has a description in skd_edge/recipe now; remove the note"
+        reason = f"{name} has a description in skd_edge/recipe now; remove the note"
+        assert "description" not in defs[section]["properties"][key], reason

@@ -72,6 +72,15 @@ class _ReportSection(BaseModel):
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
+def make_report(fields: Mapping[str, Any]) -> RunReport:
+    """The report of a run, to be written: a field that the schema does not name, at any depth, is an error of ours.
+
+    Raises:
+        pydantic.ValidationError: A field is unknown, or of a wrong type.
+    """
+    return RunReport.model_validate(_clean_json_value(fields), extra="forbid")
+
+
 class Parity(_ReportSection):
     """How an exported file's logits differ from those of the PyTorch network, on the same clips.
 
@@ -82,6 +91,9 @@ class Parity(_ReportSection):
         accuracy_drop: Accuracy lost against the PyTorch network, in points; negative when the file is more accurate.
         n: Number of clips compared.
         flips: Clips whose top class changed: their number, or a list of at most 20 of them.
+        mean_abs: Mean absolute difference between two logits.
+        relative: Largest absolute difference, as a share of the largest logit.
+        spread: How far the network's own logits vary from clip to clip, as a share of the largest.
     """
 
     agreement: float | None = None
@@ -90,6 +102,9 @@ class Parity(_ReportSection):
     accuracy_drop: float | None = None
     n: int | None = None
     flips: int | list[Any] | None = None
+    mean_abs: float | None = None
+    relative: float | None = None
+    spread: float | None = None
 
 
 class OperatorKindProfile(_ReportSection):
@@ -138,6 +153,11 @@ class CandidateReport(_ReportSection):
         fates: The operator profile: how each operator ran in the runtime, and its share of the time.
         left_out: Layers of an INT8 file that remain in FP32, because quantising them cost too much accuracy.
         job: Hash of the job that trained its weights.
+        queries: Number of measured queries.
+        steady: Whether the latency settled during warm-up; where not, the machine was busy.
+        load_ms: Time to load the file, milliseconds.
+        first_ms: Latency of the first query, milliseconds.
+        ece: Expected calibration error on the validation clips, 0..1.
     """
 
     name: str
@@ -166,22 +186,16 @@ class CandidateReport(_ReportSection):
     fates: list[OperatorKindProfile] = []
     left_out: list[str] = []
     job: str | None = None
+    queries: int | None = None
+    steady: bool | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    ece: float | None = None
 
 
-class ChosenCandidate(_ReportSection):
-    """The candidate to ship. The fields are those of `CandidateReport`; `why` is the reason, as a sentence."""
+class ChosenCandidate(CandidateReport):
+    """The candidate to ship; `why` is the reason, as a sentence."""
 
-    name: str
-    path: NetworkPath = []
-    student: str = ""
-    precision: str = ""
-    runtime: str = ""
-    accuracy: float | None = None
-    interval: Interval = None
-    p50_ms: float | None = None
-    p90_ms: float | None = None
-    p99_ms: float | None = None
-    bytes: int | None = None
     why: str = ""
 
 
@@ -225,7 +239,10 @@ class JobReport(_ReportSection):
             (trained for fewer epochs, to decide whether to train the cascade in full).
         accuracy: Validation accuracy of the PyTorch network, 0..1.
         interval: 95 % interval of the accuracy, 0..1.
+        kind: What the job is for, as the journal names it: "scout", "teacher", "assistant", "student", "alone", "kd" or
+            "rung".
         gain: Accuracy gained over the network that `gain_over` names, in points.
+        gain_interval: 95 % interval of the gain, in points.
         gain_over: What `gain` is measured against, such as "the same network alone".
         seconds: Wall time of the training; of the original training, where the weights came from the cache.
         epochs: Number of epochs.
@@ -241,7 +258,9 @@ class JobReport(_ReportSection):
     role: str = "student"
     accuracy: float | None = None
     interval: Interval = None
+    kind: str = ""
     gain: float | None = None
+    gain_interval: Interval = None
     gain_over: str = ""
     seconds: float | None = None
     epochs: int | None = None
@@ -420,11 +439,23 @@ class SweepPoint(_ReportSection):
 
 
 class TestRow(_ReportSection):
-    """One network on the test set: its name, its accuracy (0..1) and the 95 % interval of the accuracy."""
+    """One network on the test set.
+
+    Attributes:
+        name: What it is.
+        accuracy: 0..1.
+        interval: 95 % interval of the accuracy, 0..1.
+        macro_f1: Mean F1 over classes, 0..1.
+        behind: By how many points the chosen file is more accurate, clip by clip.
+        behind_interval: 95 % interval of that difference, in points.
+    """
 
     name: str = ""
     accuracy: float | None = None
     interval: Interval = None
+    macro_f1: float | None = None
+    behind: float | None = None
+    behind_interval: Interval = None
 
 
 class TestReport(_ReportSection):

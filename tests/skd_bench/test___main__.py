@@ -34,7 +34,9 @@ def test_the_command_prints_a_table_or_json(bundle):
     assert result["clips"] is None
 
 
-@pytest.mark.parametrize("arguments", [[], ["x", "--processes", "0"], ["x", "--queries", "many"], ["x", "--what"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["x", "--processes", "0"], ["x", "--queries", "many"], ["x", "--batches", "1,a"], ["x", "--what"]]
+)
 def test_a_wrong_command_line_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -1,4 +1,4 @@
-"""The suites of the foundry say what their numbers say, and the published pages are of the published numbers."""
+"""Latency suites: ratios, goals and pages, and that the published pages belong to the published results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skd_bench.stats import percentile_interval
 
 @pytest.fixture
 def suites(root, monkeypatch):
-    """Where their modules are found."""
+    """The repository; the suites' modules are removed after the test, so that each test imports them again."""
     yield root
     for name in [n for n in sys.modules if n.startswith("bench.suites")]:
         sys.modules.pop(name, None)
@@ -42,12 +42,12 @@ def test_ratios_goals_and_the_fastest_runtime(suites):
     assert found["met"] == {"eager": True, "int8": True}
     slow = compare_with_eager(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.8, litert__fp32=1.5))
     assert (slow["best"], slow["met"]) == ("litert fp32", {"eager": False, "int8": False})
-    # LiteRT's file is FP32 alone: the fastest runtime that takes both precisions is asked.
+    # LiteRT has an FP32 file only: the goal for INT8 applies to the fastest runtime that supports both precisions.
     both = compare_with_eager(measured(torch_eager__fp32=6.0, ort__fp32=2.0, ort__int8=1.2, litert__fp32=1.0))
     assert (both["best"], both["met"]) == ("litert fp32", {"eager": True, "int8": True})
 
 
-def test_the_speed_page_prints_what_was_measured(suites):
+def test_the_speed_page_shows_the_results(suites):
     from bench.suites.latency.runtimes import compare_with_eager
     from bench.suites.latency.runtimes_page import page
 
@@ -75,7 +75,7 @@ def test_the_speed_page_prints_what_was_measured(suites):
     assert "1 of 1 rows" in text
 
 
-def test_every_student_of_the_speed_suite_is_a_recipe_s(suites):
+def test_the_students_of_the_speed_suite_come_from_recipes(suites):
     from bench.suites.latency.runtimes import students
 
     found = students()
@@ -83,16 +83,16 @@ def test_every_student_of_the_speed_suite_is_a_recipe_s(suites):
     assert {s.trained for s in found} == {True, False}
 
 
-def test_the_pages_are_those_of_the_published_numbers(suites):
+def test_the_pages_belong_to_the_published_results(suites):
     for name, page in (("latency.runtimes", "latency.runtimes_page"), ("export.qat", "export.qat")):
         suite = importlib.import_module(f"bench.suites.{name}")
-        if suite.RESULTS.is_file():  # published by a run of the suite
+        if suite.RESULTS.is_file():  # a run of the suite writes it
             written = importlib.import_module(f"bench.suites.{page}").page(json.loads(suite.RESULTS.read_text("utf-8")))
             assert suite.PAGE.read_text("utf-8") == written
 
 
-def test_fading_hues_need_the_order_of_frames(suites):
-    """Both halves of the classes have the same frames, in another order: the mean over time tells hues alone."""
+def test_fading_hues_depend_on_the_order_of_frames(suites):
+    """A class of the second half has the frames of one of the first half in reverse: only the order differs."""
     from bench.suites.fixtures import render_tints
 
     clips, labels = render_tints(40, 0, frames=8, size=16, fading=True)

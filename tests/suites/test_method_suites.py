@@ -1,4 +1,4 @@
-"""The method's study, without its training: rows are what they are called, statistics do what they say."""
+"""The suites of the method and of benchmarks, without training: rows, counts and statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def suites(root, monkeypatch):
-    """The suites' modules, importable as scripts see them, and ours put back as they were."""
+    """Undoes what the suites change in our modules: the registered losses and the distribution loss."""
     import skd_edge.distill.trainer as trainer
     from skd_edge.distill.losses import LOGIT_LOSSES
 
@@ -24,7 +24,7 @@ def suites(root, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_the_a_a_suite_counts_what_it_says(suites):
+def test_the_a_a_suite_counts_claims_and_overlaps(suites):
     from bench.suites.latency.aa_test import intervals_overlap, verdicts
 
     def repeated(aa, ba, p50, gate=True):
@@ -36,7 +36,7 @@ def test_the_a_a_suite_counts_what_it_says(suites):
     found = verdicts([calm, claims, calm, misses])
     assert (found["A/A claims"]["count"], found["A/A claims"]["met"]) == (1, False)
     assert (found["B found"]["count"], found["B found"]["met"]) == (3, False)
-    assert found["ratios overlap"]["count"] == 2  # the last is compared with the first
+    assert found["ratios overlap"]["count"] == 2  # the last repeat is compared with the first
     absolute = found["absolute repeats overlap"]
     assert (absolute["count"], absolute["n"], absolute["held back by the load gate"]) == (2, 2, 2)
     assert not intervals_overlap([1.0, 0.9, 1.1], [2.0, 1.2, 3.0])
@@ -58,7 +58,7 @@ def test_three_ways_of_timing_run_the_same_file(suites, tmp_path):
     assert not found["polygraphy"]["met"]
 
 
-def grown(row, noise=()):
+def build_job(row, noise=()):
     from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory
     from skd_edge.recipe.loader import load_recipe
 
@@ -66,37 +66,37 @@ def grown(row, noise=()):
     return row.build_job(JobFactory(recipe, DatasetFingerprint("data", "weak", 10)), recipe.students[0])
 
 
-def test_every_row_is_another_job_of_the_same_student(suites):
+def test_every_row_is_a_different_job_of_the_same_student(suites):
     from bench.suites.method.rows import ROWS, THESIS
 
-    nodes = {row.name: grown(row) for row in (*ROWS, *THESIS)}
-    other = {r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}}  # other labels, other epochs
-    hashes = {name: node.hash for name, node in nodes.items() if name not in other}
+    jobs = {row.name: build_job(row) for row in (*ROWS, *THESIS)}
+    other = {r.name for r in ROWS if r.clean or {r.stretch, r.student, r.teacher} != {1}}
+    hashes = {name: job.hash for name, job in jobs.items() if name not in other}
     assert len(set(hashes.values())) == len(hashes)
-    epochs = {node.spec.epochs for name, node in nodes.items() if not name.startswith("teacher")}
+    epochs = {job.spec.epochs for name, job in jobs.items() if not name.startswith("teacher")}
     assert len(epochs) == 1  # equal student epochs
-    widths = {node.spec.learner.width for name, node in nodes.items() if name in {r.name for r in ROWS}}
+    widths = {job.spec.learner.width for name, job in jobs.items() if name in {r.name for r in ROWS}}
     assert len(widths) == 2  # the student, the teacher
 
 
-def test_baselines_see_weak_labels_and_no_substages(suites):
+def test_baselines_train_on_weak_labels_without_substages(suites):
     from bench.suites.method.rows import ROWS
 
     for row in ROWS:
-        job = grown(row).spec
+        job = build_job(row).spec
         if row.name in ("no KD", "KD", "KD + LS", "DIST", "TAKD", "FitNet", "ELR alone"):
             assert job.targets == "weak"
             assert job.staged == (row.name == "FitNet")
         if row.name.startswith(("full", "all four ideas")):
             assert job.staged
-    without = grown(next(r for r in ROWS if r.name == "full - (c) pseudo-labels"))
+    without = build_job(next(r for r in ROWS if r.name == "full - (c) pseudo-labels"))
     assert without.spec.targets == "weak"
     assert without.labels is None
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
 def test_torchdistills_losses_agree_with_ours(suites, temperature):
-    """Where torchdistill is installed: the same function up to what its eps and its deviation do; DIST at tau = 1."""
+    """The functions differ only by torchdistill's eps and its standard deviation; DIST has tau = 1."""
     pytest.importorskip("torchdistill", reason="torchdistill is not installed")
     import torch
 
@@ -105,13 +105,13 @@ def test_torchdistills_losses_agree_with_ours(suites, temperature):
     torch.manual_seed(0)
     a, b = torch.randn(16, 10), torch.randn(16, 10)
     for theirs, ours, bound in (("td-kd", "kd", 1e-5), ("td-ls", "kd-standardised", 0.12), ("td-dist", "dist", 1e-4)):
-        said = LOGIT_LOSSES[theirs](a, b, temperature=temperature).item()
-        wanted = LOGIT_LOSSES[ours](a, b, temperature=1.0 if ours == "dist" else temperature).item()
-        assert said == pytest.approx(wanted, rel=bound), theirs
+        theirs_value = LOGIT_LOSSES[theirs](a, b, temperature=temperature).item()
+        expected = LOGIT_LOSSES[ours](a, b, temperature=1.0 if ours == "dist" else temperature).item()
+        assert theirs_value == pytest.approx(expected, rel=bound), theirs
 
 
 def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
-    """Rows of two methods on the same clips; the second is right more often by ``better``."""
+    """Rows of several methods on the same clips; ``better`` is added to the accuracy of full."""
     rows = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -120,12 +120,12 @@ def some_rows(suites_rows, better: float, n: int = 200, seeds: int = 5):
             correct = luck < rate + (better if name == "full" else 0)
             bits = np.packbits(correct).tobytes().hex()
             where = {"data": "generated", "noise": "sym40", "row": name, "seed": seed}
-            said = {"clips": n, "correct": bits, "test": float(correct.mean())}
-            rows.append(where | said | {"seconds": 1.0, "device": "d", "threads": 1, "torch": "t"})
+            result = {"clips": n, "correct": bits, "test": float(correct.mean())}
+            rows.append(where | result | {"seconds": 1.0, "device": "d", "threads": 1, "torch": "t"})
     return rows
 
 
-def test_the_tables_statistics(suites, tmp_path):
+def test_the_statistics_of_the_tables(suites, tmp_path):
     from bench.suites.method.tables import (
         Column,
         format_leads,
@@ -145,7 +145,7 @@ def test_the_tables_statistics(suites, tmp_path):
     columns = {("generated", "sym40"): column, ("generated", "sym20"): column}
     assert format_pooled_lead(columns, "KD").endswith(" (10)")
     assert float(format_pooled_lead(columns, "KD").split(" ")[0]) == pytest.approx(10, abs=0.6)
-    once = format_pooled_lead({("generated", "sym40"): column}, "KD")  # the same seeds seen twice are no more evidence
+    once = format_pooled_lead({("generated", "sym40"): column}, "KD")  # the same seeds twice are not more evidence
     width = [
         np.ptp([float(x) for x in text[text.index("[") + 1 : text.index("]")].split(",")])
         for text in (once, format_pooled_lead(columns, "KD"))
@@ -162,16 +162,16 @@ def test_the_tables_statistics(suites, tmp_path):
     assert "generated, 40 % symmetric noise" in text
 
 
-def test_an_interval_knows_how_few_the_seeds_are_and_whether_they_share_clips(suites):
-    """Against the variance of a mean: of five seeds' means that spread by chance; of clips that all seeds share."""
+def test_intervals_depend_on_the_number_of_seeds_and_on_shared_clips(suites):
+    """Compared with the variance of a mean: of five seeds' means, and of clips that all seeds share."""
     from bench.suites.method.tables import bootstrap_accuracy
 
     rng = np.random.default_rng(0)
     levels = np.array([0.3, 0.4, 0.5, 0.6, 0.7])[:, None]
-    by_seed = (rng.random((5, 4000)) < levels).astype(float)  # so many clips that seeds alone matter
+    by_seed = (rng.random((5, 4000)) < levels).astype(float)  # so many clips that only the seeds matter
     assert bootstrap_accuracy(by_seed).std() == pytest.approx(by_seed.mean(1).std(ddof=1) / 5**0.5, rel=0.1)
     one = (rng.random((1, 400)) < 0.5).astype(float)
-    alike = np.repeat(one, 5, axis=0)  # all seeds are right on the same clips: no more is known than from one
+    alike = np.repeat(one, 5, axis=0)  # all seeds are correct on the same clips: they give no more evidence than one
     assert bootstrap_accuracy(alike, same_clips=True).std() == pytest.approx(
         (5 / 4) ** 0.5 * bootstrap_accuracy(one).std(), rel=0.1
     )

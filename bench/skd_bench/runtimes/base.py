@@ -98,8 +98,7 @@ class InferenceSession(Protocol):
         """Compute the logits of one batch.
 
         Args:
-            x: Clips with the shape and dtype of the input. A runtime on the CPU reads a contiguous array without a
-                copy.
+            x: Clips with the shape and dtype of the input. A contiguous array may be read without a copy.
 
         Returns:
             float32 logits (B, C). Later queries do not overwrite this array.

@@ -70,7 +70,7 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
         One profile for each executed node.
 
     Raises:
-        UserError: ONNX Runtime cannot load or run the file.
+        UserError: ONNX Runtime raises a RuntimeError or ValueError for the file.
     """
     with tempfile.TemporaryDirectory(prefix="skd-profile-") as folder:
         options = ort.SessionOptions()
@@ -85,7 +85,7 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
             for _ in range(_WARMUP_RUNS + _PROFILED_RUNS):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        except (RuntimeError, ValueError) as error:  # the base classes of onnxruntime's errors
+        except (RuntimeError, ValueError) as error:
             raise UserError(f"ONNX Runtime cannot run {path}: {str(error).splitlines()[0]}") from error
     return _parse_profiler_events(events)
 

@@ -160,7 +160,12 @@ def open_store(
     if len(sets["test"]) == 0:
         raise UserError("no test clip is readable; repair or replace the clips that skd-edge data scan lists")
     return ClipDataset(
-        listing.classes, sets["train"], sets["val"], SealedSplit(sets["test"]), tuple(store_info["quarantined"]), listing.note
+        listing.classes,
+        sets["train"],
+        sets["val"],
+        SealedSplit(sets["test"]),
+        tuple(store_info["quarantined"]),
+        listing.note,
     )
 
 

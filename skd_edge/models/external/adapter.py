@@ -153,14 +153,11 @@ class Adapter(nn.Module):
             for module in training:
                 module.training = True
         if logits.ndim != 2 or len(logits) != _PROBE_CLIPS:
+            per_frame = self.input_layout == "frames"
+            hint = "" if per_frame else "; if they are logits for each frame, set 'teacher.input: frames'"
             raise UserError(
                 f"the teacher's output for {_PROBE_CLIPS} clips has the shape {tuple(logits.shape)}; it must be logits "
-                "(clips, classes)"
-                + (
-                    ""
-                    if self.input_layout == "frames"
-                    else "; if they are logits for each frame, set 'teacher.input: frames'"
-                )
+                f"(clips, classes){hint}"
             )
         self.layouts = tuple(self._resolve_layout(name, tuple(shapes[name])) for name in self.substages)
         axes = zip(self.substages, self.layouts, strict=True)

@@ -134,8 +134,8 @@ def unwrap_adapter(network: nn.Module) -> nn.Module:
 def _hash_file(path: Path, what: str) -> str:
     try:
         return sha256_file(path)
-    except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror or error}") from error
+    except UserError as error:
+        raise UserError(f"{what}: {error}; give a file that can be read") from error
 
 
 def _resolve_clip_settings(teacher: SingleTeacher, spec: AdapterSpec, clip: ClipSettings) -> ClipSettings:

@@ -111,9 +111,7 @@ def export_model(
         models, files = export.export_and_compare(report_stage)
         report_stage("writing the bundle")
         _write_export_bundle(request, bundle, classes, models)
-        return ExportResult(
-            bundle, summary, files, [*export.notes, f"wrote {bundle}; next: skd-edge bench {bundle}"]
-        )
+        return ExportResult(bundle, summary, files, [*export.notes, f"wrote {bundle}; next: skd-edge bench {bundle}"])
 
 
 def _load_network(request: ExportRequest) -> tuple[nn.Module, int]:

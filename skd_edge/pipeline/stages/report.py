@@ -20,6 +20,7 @@ from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report import builder
 from skd_edge.report.html import render_run
+from skd_edge.report.schema import REPORT_FILE, RunReport, make_report
 from skd_edge.schedule.candidates import TEACHER_KEY, Candidate, list_candidates, teacher_deployment
 
 Json = dict[str, Any]
@@ -29,22 +30,22 @@ def write_report(ctx: RunContext, result: RunResult) -> Path:
     """Write ``report.json``, ``latency.json``, and the pages made of them; returns the HTML page."""
     latency = {c.name: w.latency.samples_ms for c, w in result.evaluated.results.items()}
     write_json(ctx.run.folder / "latency.json", latency)
-    write_json(ctx.run.folder / "report.json", build_report(ctx, result))
+    write_json(ctx.run.folder / REPORT_FILE, build_report(ctx, result).model_dump(mode="json", by_alias=True))
     render_run(ctx.run.folder)
     page = ctx.run.folder / "report.html"
     ctx.console.log(f"report: {page}")
     return page
 
 
-def build_report(ctx: RunContext, result: RunResult) -> Json:
-    """The object of ``report.json``; `skd_edge.report.schema` describes its fields."""
+def build_report(ctx: RunContext, result: RunResult) -> RunReport:
+    """The content of ``report.json``; `skd_edge.report.schema` describes its fields and refuses others."""
     recipe, data, evaluated = result.benchmark.recipe, result.data, result.evaluated
     device_info = ctx.device.device_info
     rows = [_build_candidate_row(result, c) for c in list_candidates(recipe)]
     accuracy = max((w.accuracy.top1.value for w in evaluated.results.values()), default=0.5)
     test, budget_ms = result.test.report if result.test else None, result.benchmark.budget_ms
     groups = data.clips.val.groups
-    return builder.build_run_header(recipe, ctx.seconds) | {
+    fields = builder.build_run_header(recipe, ctx.seconds) | {
         "headline": _format_headline(result),
         "chosen": _find_chosen_row(result, rows),
         "candidates": rows,
@@ -60,6 +61,7 @@ def build_report(ctx: RunContext, result: RunResult) -> Json:
         "notes": _build_notes(ctx, result) + _build_parent_class_notes(test, data.clips.classes),
         "recipe": resolved_yaml(recipe),
     }
+    return make_report(fields)
 
 
 def _find_pseudo_labels(recipe: Recipe, result: RunResult) -> PseudoLabels | None:

@@ -1,4 +1,4 @@
-"""A view is a pure function of (clip id, view): the same pixels whatever the batch."""
+"""A view is a pure function of clip id and view number: equal pixels in every batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FULL = AugmentationSettings(shift=3, brightness=0.3, contrast=0.4, flip=True)
     contrast=st.floats(0, 1),
     flip=st.booleans(),
 )
-def test_same_pixels_whatever_the_batch(rows, view, shift, brightness, contrast, flip):
+def test_equal_pixels_in_every_batch(rows, view, shift, brightness, contrast, flip):
     augment = AugmentationSettings(shift=shift, brightness=brightness, contrast=contrast, flip=flip)
     together = augment_batch(CLIPS[rows], IDS[rows], view, augment, PREPROCESS)
     assert together.shape == (len(rows), 3, 3, 8, 8)
@@ -39,18 +39,18 @@ def test_same_pixels_whatever_the_batch(rows, view, shift, brightness, contrast,
 
 
 @pytest.mark.parametrize("view", [-1, -5])
-def test_a_negative_view_is_what_the_device_sees(view):
+def test_a_negative_view_is_not_augmented(view):
     expected = normalise(CLIPS, PREPROCESS)
     assert np.array_equal(augment_batch(CLIPS, IDS, view, FULL, PREPROCESS).numpy(), expected)
     assert np.array_equal(preprocess_batch(CLIPS, PREPROCESS).numpy(), expected)
 
 
-def test_nothing_to_change_is_the_plain_clip():
+def test_zero_augmentation_is_the_plain_clip():
     still = AugmentationSettings(shift=0, brightness=0, contrast=0, flip=False)
     assert torch.equal(augment_batch(CLIPS, IDS, 3, still, PREPROCESS), preprocess_batch(CLIPS, PREPROCESS))
 
 
-def test_the_clips_themselves_stay():
+def test_the_input_is_not_changed():
     before = CLIPS.copy()
     augment_batch(CLIPS, IDS, 0, FULL, PREPROCESS)
     assert np.array_equal(CLIPS, before)
@@ -74,21 +74,21 @@ def test_views_and_clips_differ(augment):
     assert len({clip.numpy().tobytes() for clip in one}) > 1
 
 
-def test_shift_moves_all_frames_alike_and_stays_in_reach():
+def test_shift_moves_all_frames_equally_and_within_its_range():
     clip = np.zeros((1, 4, 8, 8, 3), np.uint8)
     clip[:, :, 4, 4] = 255
-    seen = set()
+    shifts = set()
     for view in range(400):
         x = augment_batch(
             clip, np.array([7]), view, AugmentationSettings(shift=2, brightness=0, contrast=0), PREPROCESS
         )[0, 0]
         spots = [tuple((frame == frame.max()).nonzero()[0].tolist()) for frame in x]
         assert len(set(spots)) == 1
-        seen.add((spots[0][0] - 4, spots[0][1] - 4))
-    assert seen == {(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)}
+        shifts.add((spots[0][0] - 4, spots[0][1] - 4))
+    assert shifts == {(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)}
 
 
-def test_flip_is_half_of_the_clips_and_a_mirror():
+def test_flip_mirrors_half_of_the_clips():
     ids, clips = np.arange(2000), np.repeat(CLIPS[:1], 2000, axis=0)
     plain = preprocess_batch(CLIPS[:1], PREPROCESS)[0]
     views = augment_batch(clips, ids, 0, AugmentationSettings(shift=0, brightness=0, contrast=0, flip=True), PREPROCESS)

@@ -1,4 +1,4 @@
-"""A scan decodes once, goes on where it stopped, and lists what cannot be read; a run then leaves it out."""
+"""A scan decodes once, continues after an interruption, and lists unreadable clips; a run then leaves them out."""
 
 from __future__ import annotations
 
@@ -10,43 +10,37 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-import yaml
 
 from skd_edge.cli.main import run
 from skd_edge.data.scan import scan_clips
-from skd_edge.data.sources.listing import ClipEntry
-from skd_edge.data.store import builder as building
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.loader import load_recipe
 
 
-
-
-def test_the_command(recipe, tmp_path, capsys, own_places):
+def test_the_command_lists_unreadable_clips_and_a_run_leaves_them_out(recipe, tmp_path, capsys, own_places):
     (tmp_path / "videos/a/3.mp4").write_bytes(b"")
-    (tmp_path / "videos/b/=x.mp4").write_text("no video")
+    (tmp_path / "videos/b/=x.mp4").write_text("not a video")
     out = tmp_path / "list.csv"
     assert run(["data", "scan", str(recipe), "--out", str(out), "--processes", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "23 of 25 clips can be read" in said
-    assert "compress leaves them out" in said
+    output = capsys.readouterr().out
+    assert "23 of 25 clips can be read" in output
+    assert "compress leaves them out" in output
     rows = list(csv.DictReader(out.open()))
     assert [r["path"] for r in rows] == ["a/3.mp4", "b/=x.mp4"]
     assert "empty" in rows[0]["reason"]
     loaded = load_recipe(str(recipe), ())
-    # The run decodes nothing again, and leaves out what the scan could not read.
+    # The run does not decode again, and leaves out the unreadable clips.
     clips = load_training_data(loaded, own_places, decode_progress=lambda *_: pytest.fail("decoded again")).clips
     assert [q["path"] for q in clips.quarantined] == ["a/3.mp4", "b/=x.mp4"]
     assert len(clips.train) + len(clips.val) + len(clips.test) == 23
     (tmp_path / "videos/a/4.mp4").write_bytes(b"")
     (tmp_path / "videos/a/5.mp4").write_bytes(b"")
     text = scan_clips(loaded, own_places, out, processes=1).to_text()
-    assert "compress will refuse to start: min_clips asks for 90%" in text
+    assert "compress will refuse to start: min_clips requires 90%" in text
 
 
-def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monkeypatch):
+def test_an_interrupted_scan_continues(recipe, own_places, tmp_path, monkeypatch):
     (tmp_path / "videos/a/0.mp4").write_bytes(b"")
     loaded = load_recipe(str(recipe), ())
 
@@ -63,22 +57,18 @@ def test_killed_and_started_again_it_goes_on(recipe, own_places, tmp_path, monke
     result = scan_clips(
         loaded, own_places, tmp_path / "q.csv", processes=1, progress=lambda _: lambda done, total: decoded.append(done)
     )
-    assert decoded == list(range(11, 25))  # ten were kept
+    assert decoded == list(range(11, 25))  # ten were decoded before
     assert len(result.bad) == 1
-    whole = shutil.copytree(own_places, tmp_path / "kept")
+    interrupted = shutil.copytree(own_places, tmp_path / "kept")
     shutil.rmtree(own_places)
     scan_clips(loaded, own_places, tmp_path / "q.csv", processes=1)
     for file in ("clips.npy", "store.json"):
-        [one], [two] = whole.rglob(file), own_places.rglob(file)
+        [one], [two] = interrupted.rglob(file), own_places.rglob(file)
         assert one.read_bytes() == two.read_bytes()
 
 
-
-
-
-
 def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):
-    """SIGKILL of the parent: its workers end too, and the next scan is whole."""
+    """After SIGKILL of the parent its workers end too, and the next scan is complete."""
     words = [sys.executable, "-m", "skd_edge.cli", "data", "scan", str(recipe), "--out", str(tmp_path / "q.csv")]
     process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -87,13 +77,13 @@ def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert scan_clips(load_recipe(str(recipe), ()), own_places, tmp_path / "q.csv", processes=1).bad == ()
-    deadline = time.monotonic() + 60  # a worker notices when it next looks up from its task
-    while (left := alive(process.pid)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60  # the workers end with a delay
+    while (running := list_processes(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not left
+    assert not running
 
 
-def alive(session: int) -> list[str]:
-    """Processes of a session that run or wait; one that has ended may stay listed until somebody asks for it."""
-    asked = ["pgrep", "-r", "R,S,D", "-s", str(session)]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
+def list_processes(session: int) -> list[str]:
+    """Running or waiting processes of a session; a zombie, which is listed until its parent reads its status, is running out."""
+    command = ["pgrep", "-r", "R,S,D", "-s", str(session)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()

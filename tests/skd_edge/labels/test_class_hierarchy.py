@@ -37,7 +37,9 @@ def test_only_the_first_slash_separates():
     assert parents.tolist() == [0, 0, 1]
 
 
-@given(st.lists(st.sampled_from(["a/1", "a/2", "b/1", "b/2", "c", "d/1"]), min_size=2, max_size=6, unique=True), st.data())
+@given(
+    st.lists(st.sampled_from(["a/1", "a/2", "b/1", "b/2", "c", "d/1"]), min_size=2, max_size=6, unique=True), st.data()
+)
 def test_the_level_of_parents_counts_the_same_clips(classes, data):
     cell = st.integers(0, 50)
     confusion = [[data.draw(cell) for _ in classes] for _ in classes]

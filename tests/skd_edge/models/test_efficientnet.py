@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skd_edge.models.efficientnet import build_efficientnet_lite, find_imagenet_file
+from skd_edge.models.efficientnet import TimeResidual, build_efficientnet_lite, find_imagenet_file
 from skd_edge.recipe.schema import NetworkSpec
 from skd_edge.recipe.sections import ClipSettings
 
@@ -87,7 +87,7 @@ def test_a_new_temporal_convolution_changes_nothing_and_a_trained_one_uses_its_n
 
 
 @torch.no_grad()
-def test_all_temporal_operators_start_from_the_same_weights_except_their_own():
+def test_temporal_operators_add_only_zero_weights():
     clip = ClipSettings(frames=3, size=32)
     nets = {
         t: build_efficientnet_lite(lite(temporal=t), classes=5, clip=clip, seed=0) for t in ("none", "shift", "conv")

@@ -36,9 +36,8 @@ def offline(net, clips):
     with torch.no_grad():
         output = net(torch.from_numpy(clips))
         frames = net.head(output.features[-1])
-    np.testing.assert_allclose(
-        frames.mean(1), output.logits, rtol=1e-4, atol=1e-4
-    )  # a clip's logits are the mean of its frames' logits
+    # The logits of a clip are the mean of its frames' logits.
+    np.testing.assert_allclose(frames.mean(1), output.logits, rtol=1e-4, atol=1e-4)
     return frames.numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 from skd_bench.errors import UsageError
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
-from skd_edge.recipe.validation import iter_setting_paths
+from skd_edge.recipe.validation import (
+    _SYNONYMS,
+    escape_path,
+    expand_path,
+    format_dotted_path,
+    format_short_value,
+    iter_setting_paths,
+)
 
 FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 PARTS = {part for path in iter_setting_paths(Recipe) for part in path.split(".")}
@@ -147,3 +155,101 @@ def test_overrides(check, key, value):
 )
 def test_nesting_at_any_depth(check, depth, opening):
     assert not check(b"name: x\nstudents: " + opening.encode() * depth)
+
+
+# ------------------------------------------------------------------------------------------ unknown keys
+def suggestion(tmp_path, *overrides: str) -> str:
+    (tmp_path / "r.yaml").write_bytes(text_of(BASE))
+    with pytest.raises(UsageError) as caught:
+        load_recipe(tmp_path / "r.yaml", overrides, env={})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("training.lr", "rate"),
+        ("training.bs", "batch"),
+        ("training.batch_size", "batch"),
+        ("training.wd", "weight_decay"),
+        ("training.n_epochs", "epochs"),
+        ("training.num_epochs", "epochs"),
+        ("clip.num_frames", "frames"),
+        ("clip.resolution", "size"),
+        ("clip.img_size", "size"),
+        ("clip.image_size", "size"),
+        ("teacher.clip.image_size", "size"),
+    ],
+)
+def test_a_synonym_suggests_the_setting_of_its_section(tmp_path, key, meant):
+    assert f"{key}: no such setting; did you mean {meant!r}? (known here: " in suggestion(tmp_path, f"{key}=1")
+
+
+def test_a_synonym_in_a_file_is_reported_at_its_line(tmp_path):
+    (tmp_path / "r.yaml").write_text("name: r\ndata: {kind: generated}\nstudents: [{name: s}]\ntraining:\n  lr: 0.1\n")
+    with pytest.raises(UsageError, match=r"r\.yaml:5: training\.lr: no such setting; did you mean 'rate'\?"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("augment.lr", "no such setting; remove it"),  # a synonym of another section
+        ("students.0.training.lr", "no such setting; remove it"),  # a student has no learning rate of its own
+        ("training.epoch", "no such setting; did you mean 'epochs'?"),
+        ("clip.epochs", "no such setting here; it exists as training.epochs"),
+    ],
+)
+def test_other_unknown_keys_suggest_the_closest_spelling_or_another_section(tmp_path, key, words):
+    assert f"{key}: {words}" in suggestion(tmp_path, f"{key}=1")
+
+
+def test_every_synonym_is_unknown_and_means_a_setting_of_its_section():
+    settings_by_section = {name: set(Recipe.model_fields[name].annotation.model_fields) for name in _SYNONYMS}
+    for section, synonyms in _SYNONYMS.items():
+        assert set(synonyms.values()) <= settings_by_section[section]
+        assert not synonyms.keys() & settings_by_section[section]
+
+
+# ------------------------------------------------------------------------------------------ paths and values
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a/b", "/base/a/b"),
+        ("../a", "/a"),
+        ("/a", "/a"),
+        ("${X}/a", "/x/a"),
+        ("$${X}/a", "/base/${X}/a"),
+        ("$X/a", "/base/$X/a"),
+        ("~/a", str(Path.home() / "a")),
+    ],
+)
+def test_paths_are_expanded(text, expected):
+    assert expand_path(text, Path("/base"), {"X": "/x"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "error"), [("", ValueError), ("  ", ValueError), ("${Y}", KeyError), ("${E}", KeyError)]
+)
+def test_paths_that_cannot_be_expanded(text, error):
+    with pytest.raises(error):
+        expand_path(text, Path("/base"), {"E": ""})
+
+
+@given(st.lists(st.sampled_from(["a", "/", "$", "{X}", "${X}", "${}", "}"]), min_size=1, max_size=6).map("".join))
+def test_an_escaped_path_is_expanded_to_itself(path):
+    assert expand_path(escape_path(path), None, {}) == path
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [(("students", 0, "width"), "students.0.width"), (("a b",), "'a b'"), (("x" * 99,), f"'{'x' * 27}...{'x' * 28}'")],
+)
+def test_a_path_of_settings_is_short(parts, text):
+    assert format_dotted_path(parts) == text
+
+
+def test_values_in_messages_are_short_and_printable():
+    assert format_short_value("a") == "'a'"
+    assert len(format_short_value("x" * 999)) <= 62
+    assert format_short_value("\udcff").isprintable()

@@ -1,4 +1,4 @@
-"""The page of the conformance matrix says what the numbers say, and the published one is of the published numbers."""
+"""The page of the export matrix: it shows the results, and the published page belongs to the published results."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def row(precision, **runtimes):
     }
 
 
-def test_cells_tell_parity_bounds_and_reasons(suite):
+def test_cells_show_parity_bounds_and_reasons(suite):
     worse = CELL | {"agreement": 0.9, "accuracy_drop": 3.0, "verdict": "too far"}
     text = suite.page(
         result(
@@ -51,13 +51,13 @@ def test_cells_tell_parity_bounds_and_reasons(suite):
     assert "- `tensorrt`: no GPU" in text
 
 
-def test_the_page_is_that_of_the_published_numbers(suite):
+def test_the_page_belongs_to_the_published_results(suite):
     published, others = (json.loads(path.read_text("utf-8")) for path in (suite.RESULTS, suite.OTHERS))
     assert suite.PAGE.read_text("utf-8") == suite.page(published, others)
 
 
-def test_the_matrix_is_whole_and_within_its_bounds(suite):
-    """Each family and operator at each precision, on every runtime that ran it."""
+def test_the_matrix_is_complete_and_within_its_bounds(suite):
+    """It has each family and operator at each precision, and parity on ONNX Runtime and OpenVINO."""
     rows = json.loads(suite.RESULTS.read_text("utf-8"))["rows"]
     names = {f"{family}, {operator}" for family in suite.FAMILIES for operator in suite.OPERATORS}
     assert {(r["network"], r["precision"]) for r in rows} == {(n, p) for n in names for p in PRECISIONS}

@@ -1,9 +1,9 @@
-"""Forty broken videos through scan and loader; bench/suites/robustness/fuzz_videos.py does a thousand."""
+"""Scans and loads forty broken videos; bench/suites/robustness/fuzz_videos.py does it with a thousand."""
 
 from __future__ import annotations
 
 
-def test_broken_videos_stop_nothing(root, tmp_path, monkeypatch):
+def test_broken_videos_are_decoded_or_set_aside(root, tmp_path, monkeypatch):
     from bench.suites.robustness import fuzz_videos
 
     found = fuzz_videos.run(tmp_path, 40, processes=1)

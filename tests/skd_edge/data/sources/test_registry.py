@@ -1,16 +1,15 @@
-"""Each kind of source becomes one list of clips; what is wrong with it is said in one message with a way out."""
+"""Listing the clips of a recipe: folders and the generated set; errors with a way out."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.data.sources.registry import SPLITS, list_clips
-from skd_edge.recipe.data import FolderData, GeneratedData, ListData, TableData
+from skd_edge.data.sources.registry import SPLITS, is_rendered, list_classes, list_clips
+from skd_edge.recipe.data import FolderData, GeneratedData
 
 
 def names(listing, split):
@@ -18,7 +17,7 @@ def names(listing, split):
 
 
 def touch(root: Path, **classes: int) -> Path:
-    """Files that look like videos: listing opens none."""
+    """Files with the names of videos; listing does not open them."""
     for label, count in classes.items():
         for i in range(count):
             (root / label).mkdir(parents=True, exist_ok=True)
@@ -47,10 +46,10 @@ def test_folder_splits_by_class_and_by_seed(tmp_path):
     assert [e.split for e in one.entries] == sorted((e.split for e in one.entries), key=SPLITS.index)
     assert listed(data, tmp_path) == one
     assert names(listed(data, tmp_path, seed=1), "val") != names(one, "val")
-    assert "trusted only if" in one.note
+    assert "as reliable as those of the folder" in one.note
 
 
-def test_folder_with_its_own_trusted_splits(tmp_path):
+def test_folders_for_validation_and_test(tmp_path):
     data = FolderData(
         kind="folder",
         root=touch(tmp_path / "t", a=3, b=3),
@@ -70,7 +69,7 @@ def test_folder_with_its_own_trusted_splits(tmp_path):
         ({"a": 9, "lonely": 1}, "'lonely' has"),
     ],
 )
-def test_folder_that_cannot_be_learned_from(tmp_path, classes, words):
+def test_folders_that_cannot_be_trained_on(tmp_path, classes, words):
     root = touch(tmp_path / "root", **classes)
     with pytest.raises(UserError, match=words):
         listed(FolderData(kind="folder", root=root, val=0.3, test=0.2), tmp_path)
@@ -83,40 +82,6 @@ def test_folder_that_is_missing_or_a_file(tmp_path):
             listed(FolderData(kind="folder", root=root), tmp_path)
 
 
-# ------------------------------------------------------------------------------------------ CSV
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-# ------------------------------------------------------------------------------------------ lists
-
-
-
-
-
-
-
-
-
-
 # ------------------------------------------------------------------------------------------ the generated set
 def test_generated(tmp_path):
     data = GeneratedData(kind="generated", train=20, val=10, test=10, frames=4, size=16)
@@ -124,3 +89,40 @@ def test_generated(tmp_path):
     assert Counter(e.split for e in listing.entries) == {"train": 20, "val": 10, "test": 10}
     assert all(e.path.is_file() for e in listing.entries)
     assert len(listing.classes) == 10
+
+
+def test_the_classes_of_the_generated_set_need_no_rendering(tmp_path):
+    data = GeneratedData(kind="generated", train=20, val=10, test=10, frames=4, size=16, nothing=2)
+    classes = list_classes(data, seed=0, cache=tmp_path)
+    assert len(classes) == 11
+    assert not is_rendered(data, 0, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert list_clips(data, seed=0, cache=tmp_path).classes == classes
+    assert is_rendered(data, 0, tmp_path)
+    assert not is_rendered(data, 1, tmp_path)
+    assert not is_rendered(data.model_copy(update={"difficulty": 0.5}), 0, tmp_path)
+
+
+def test_the_classes_of_folders(tmp_path):
+    data = FolderData(kind="folder", root=touch(tmp_path / "root", b=5, a=5), val=0.2, test=0.2)
+    assert list_classes(data, seed=0, cache=tmp_path) == ("a", "b")
+
+
+def test_unlabelled_videos_are_training_clips_only(tmp_path):
+    root, more = touch(tmp_path / "root", a=4, b=4), touch(tmp_path / "more", x=2, y=1)
+    listing = listed(FolderData(kind="folder", root=root, unlabelled=more, val=0.25, test=0.25), tmp_path)
+    unlabelled = [e for e in listing.entries if not e.label]
+    assert [e.name for e in unlabelled] == ["x/x 0.mp4", "x/x 1.mp4", "y/y 0.mp4"]
+    assert {e.split for e in unlabelled} == {"train"}
+    assert listing.classes == ("a", "b")
+
+
+def test_one_folder_of_checked_clips_is_shared_by_validation_and_test(tmp_path):
+    """No training clip has a label here; rules, models or trusted labels give one later."""
+    checked, videos = touch(tmp_path / "checked", a=10, b=10), touch(tmp_path / "videos", x=3)
+    data = FolderData(kind="folder", unlabelled=videos, val_root=checked, test=0.3)
+    listing = list_clips(data, seed=0, cache=tmp_path, external_labels=True)
+    assert Counter(e.split for e in listing.entries) == {"train": 3, "val": 14, "test": 6}
+    assert "test is a share of the validation folder" in listing.note
+    with pytest.raises(UserError, match="no training clip has a label"):
+        list_clips(data, seed=0, cache=tmp_path)

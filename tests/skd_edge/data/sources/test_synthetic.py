@@ -1,4 +1,4 @@
-"""The generated set: real files, the same for the same seed, and a class that only motion shows."""
+"""The generated set: real files, equal for equal seeds; only the motion reveals the class."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_render_is_a_function_of_its_arguments(motion):
     assert (one[0] != one[-1]).any()
 
 
-def test_the_motion_is_the_one_named():
+def test_each_class_has_its_motion():
     t = np.arange(8, dtype=np.float32) / 8
     drawn = {motion: draw_scene(motion, t, np.random.default_rng(0)) for motion in MOTION_CLASSES}
     assert (np.diff(drawn["move_right"].x) > 0).all()
@@ -67,8 +67,8 @@ def test_one_frame_has_the_same_distribution_in_every_class(quantity):
     assert np.abs(below - np.linspace(0.1, 0.9, 9)).max() < 5 * np.sqrt(0.25 / draws)  # five standard errors
 
 
-def test_a_class_in_which_nothing_happens_may_be_frequent(tmp_path):
-    """In training as often as the recipe says, elsewhere like any other; the other clips keep their pixels' recipe."""
+def test_the_class_without_motion_may_be_frequent(tmp_path):
+    """Among training clips as often as the recipe says, in other splits like every class; its clips do not move."""
     settings = SMALL.model_copy(update={"train": 60, "val": 22, "test": 22, "nothing": 20})
     rows = list(csv.DictReader(generate_dataset(tmp_path, settings, 0, processes=1).read_text().splitlines()))
     assert generated_classes(settings) == tuple(sorted((*MOTION_CLASSES, "nothing")))
@@ -87,7 +87,7 @@ def test_a_class_in_which_nothing_happens_may_be_frequent(tmp_path):
     )
 
 
-def test_generate_writes_what_it_lists(tmp_path):
+def test_the_files_equal_the_index(tmp_path):
     calls = []
     index = generate_dataset(tmp_path, SMALL, 0, processes=1, progress=lambda done, total: calls.append((done, total)))
     rows = list(csv.DictReader(index.read_text().splitlines()))
@@ -101,7 +101,7 @@ def test_generate_writes_what_it_lists(tmp_path):
     assert all(clip.shape == (4, 16, 16, 3) for clip in clips.values())
     assert len({clip.tobytes() for clip in clips.values()}) == len(rows)  # no clip is in two splits
 
-    # A whole set is left alone; one that broke off is completed with the very same bytes.
+    # A complete set is not rendered again; an interrupted one is completed with the same bytes.
     before = {r["path"]: (tmp_path / r["path"]).read_bytes() for r in rows}
     times = {r["path"]: (tmp_path / r["path"]).stat().st_mtime_ns for r in rows}
     assert generate_dataset(tmp_path, SMALL, 0, progress=lambda done, total: pytest.fail("rendered again")) == index
@@ -110,18 +110,18 @@ def test_generate_writes_what_it_lists(tmp_path):
         (tmp_path / row["path"]).unlink()
     generate_dataset(tmp_path, SMALL, 0, processes=1)
     assert {r["path"]: (tmp_path / r["path"]).read_bytes() for r in rows} == before
-    kept = [r["path"] for i, r in enumerate(rows) if i % 7]
-    assert all((tmp_path / p).stat().st_mtime_ns == times[p] for p in kept)
+    untouched = [r["path"] for i, r in enumerate(rows) if i % 7]
+    assert all((tmp_path / p).stat().st_mtime_ns == times[p] for p in untouched)
 
     # Another seed in the same folder would mix two sets.
     with pytest.raises(UserError, match="other settings"):
         generate_dataset(tmp_path, SMALL, 1, processes=1)
-    index.unlink()  # ... broken off or not
+    index.unlink()  # complete or not
     with pytest.raises(UserError, match="other settings"):
         generate_dataset(tmp_path, SMALL, 1, processes=1)
 
 
-def test_encode_leaves_no_half_file(tmp_path):
+def test_write_video_leaves_no_temporary_file(tmp_path):
     clip = render_clip("blink", frames=4, size=16, difficulty=0.1, seed=0)
     write_video(tmp_path / "a b" / "ü.mp4", clip)
     assert [p.name for p in (tmp_path / "a b").iterdir()] == ["ü.mp4"]

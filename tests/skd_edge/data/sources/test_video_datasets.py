@@ -49,7 +49,7 @@ def test_list_with_names(tmp_path):
     [
         (GOOD + "z.mp4 2\n", r"train.txt:6: label 2, but .*classes.txt names 2 classes"),
         (GOOD + "z.mp4 jump\n", r"train.txt:6: class 'jump' is not in .*classes.txt"),
-        ("alone.mp4\n" + GOOD, r"train.txt:1: a line reads 'path label', not 'alone.mp4'"),
+        ("alone.mp4\n" + GOOD, r"train.txt:1: the line must have the form 'path label'; it is 'alone.mp4'"),
         ("", "gives no train clips"),
     ],
 )
@@ -127,11 +127,11 @@ def test_ucf101_lines_of_another_form(tmp_path, line):
         listed(data, tmp_path)
 
 
-def test_ucf_lists_that_disagree_are_refused(tmp_path):
+def test_ucf101_lists_that_contradict_the_class_index(tmp_path):
     (tmp_path / "classInd.txt").write_text("1 A\n2 B\n")
     (tmp_path / "trainlist01.txt").write_text("A/v_A_g01_c01.avi 2\n")
     data = OfficialData(kind="ucf101", root=tmp_path, splits=Path("."))
-    with pytest.raises(UserError, match=r"trainlist01.txt:1: A is number 2 here, 1 in .*classInd.txt"):
+    with pytest.raises(UserError, match=r"trainlist01.txt:1: class A has number 2 here and 1 in .*classInd.txt"):
         list_clips(data, seed=0, cache=tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_official_splits_that_are_missing(tmp_path, kind):
 
 # ------------------------------------------------------------------------------------------ Kinetics
 def write_kinetics(root: Path) -> KineticsData:
-    """One CSV for all splits but with other videos: each class has a video that was cut and one that was not."""
+    """One CSV and one folder for each split; each class has a video that was cut already and one that was not."""
     for split in SPLITS:
         rows = [(label, f"{split}{label}{i}", 10 * i, 10 * i + 10) for label in ("dive", "surf") for i in (0, 1)]
         (root / f"{split}.csv").write_text(
@@ -151,7 +151,7 @@ def write_kinetics(root: Path) -> KineticsData:
             + "".join(f"{label},{video},{start},{end},{split}\n" for label, video, start, end in rows)
         )
         (root / split).mkdir()
-        for label, video, start, end in rows:
+        for _, video, start, end in rows:
             name = f"{video}_{start:06d}_{end:06d}.mp4" if start else f"{video}.mkv"
             (root / split / name).write_bytes(b"x")
     return KineticsData(kind="kinetics", root=root, **{split: Path(f"{split}.csv") for split in SPLITS})

@@ -104,7 +104,9 @@ def test_a_store_without_readable_clips(entries, tmp_path):
 
 def test_a_folder_that_cannot_be_written(entries, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"cannot build the clip store .*the store needs 0 MB.*SKD_EDGE_CACHE") as caught:
+    with pytest.raises(
+        UserError, match=r"cannot build the clip store .*the store needs 0 MB.*SKD_EDGE_CACHE"
+    ) as caught:
         build(tmp_path / "file" / "store", entries)
     assert caught.value.exit_code == 1
 

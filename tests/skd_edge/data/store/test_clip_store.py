@@ -1,4 +1,4 @@
-"""The clip store: every file decoded once; what cannot be read is set aside and counted, and shifts no label."""
+"""The clip store: every file is decoded once; unreadable clips are listed and do not shift labels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(root, tmp_path, **kw):
 
 
 def check_every_clip(clips, listing):
-    """Each clip's pixels and label are those of the file that bears its name and split."""
+    """Each clip's pixels and label are those of the file with its name and split."""
     for split in ("train", "val", "test"):
         subset = getattr(clips, split)
         entries = {e.name: e for e in listing.entries if e.split == split}
@@ -54,7 +54,7 @@ def check_every_clip(clips, listing):
             assert np.array_equal(pixels, decode_clip(entry.path, SAMPLING, PREPROCESS))
 
 
-def test_clips_are_what_the_device_decodes(root, tmp_path):
+def test_clips_equal_those_that_the_device_decodes(root, tmp_path):
     listing, seen = folder(root, tmp_path), []
     assert not is_store_built(listing, SAMPLING, PREPROCESS, tmp_path)
     clips = opened(listing, tmp_path, progress=lambda done, total: seen.append((done, total)))
@@ -67,7 +67,7 @@ def test_clips_are_what_the_device_decodes(root, tmp_path):
     check_every_clip(clips, listing)
 
 
-def test_the_second_time_nothing_is_decoded(root, tmp_path):
+def test_an_existing_store_is_not_decoded_again(root, tmp_path):
     listing = folder(root, tmp_path)
     first = opened(listing, tmp_path)
     again = opened(listing, tmp_path, progress=lambda done, total: pytest.fail("decoded again"))
@@ -75,7 +75,7 @@ def test_the_second_time_nothing_is_decoded(root, tmp_path):
     assert np.array_equal(first.val.clips, again.val.clips)
 
 
-def test_the_hash_is_of_pixels_and_labels_not_of_places(root, tmp_path):
+def test_the_hash_depends_on_pixels_and_labels_not_on_paths(root, tmp_path):
     other = shutil.copytree(root, tmp_path / "elsewhere")
     one, two = opened(folder(root, tmp_path), tmp_path), opened(folder(other, tmp_path), tmp_path)
     assert one.train.hash == two.train.hash
@@ -99,11 +99,11 @@ def test_a_changed_file_is_decoded_again(root, tmp_path, film):
     check_every_clip(after, listing)
 
 
-def test_bad_files_are_set_aside_and_the_rest_goes_on(root, tmp_path):
+def test_unreadable_files_are_listed_and_the_others_are_used(root, tmp_path):
     listing = folder(root, tmp_path)
     train = [e for e in listing.entries if e.split == "train"]
     train[0].path.write_bytes(b"")
-    train[2].path.write_text("this is no video at all")
+    train[2].path.write_text("this is not a video")
     whole = train[4].path.read_bytes()
     train[4].path.write_bytes(whole[: len(whole) // 3])
     train[5].path.unlink()
@@ -115,46 +115,46 @@ def test_bad_files_are_set_aside_and_the_rest_goes_on(root, tmp_path):
     assert all(reasons.values())
     assert len(clips.train) == 8
     check_every_clip(clips, listing)
-    # Kept clips keep their reasons when the store is opened again.
+    # The reasons are stored, and are there when the store is opened again.
     assert opened(listing, tmp_path).quarantined == clips.quarantined
 
 
-def test_below_min_clips_is_one_message(root, tmp_path):
+def test_too_few_readable_clips(root, tmp_path):
     listing = folder(root, tmp_path)
     for entry in listing.entries[:5]:
         entry.path.write_bytes(b"")
     with pytest.raises(UserError) as caught:
         opened(listing, tmp_path, min_clips=0.9)
-    said = str(caught.value)
-    assert "5 of 24 clips cannot be read" in said
-    assert listing.entries[0].name in said
-    assert "min_clips asks for 90%" in said
+    message = str(caught.value)
+    assert "5 of 24 clips cannot be read" in message
+    assert listing.entries[0].name in message
+    assert "min_clips requires 90%" in message
     assert len(opened(listing, tmp_path, min_clips=0.7).train) == 7
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_class_that_lost_its_last_clip(root, tmp_path, split):
+def test_a_class_without_readable_clips(root, tmp_path, split):
     listing = folder(root, tmp_path)
     for entry in listing.entries:
         if entry.split == split and entry.label == "blink":
             entry.path.write_bytes(b"")
-    with pytest.raises(UserError, match="class 'blink' has no readable clip left"):
+    with pytest.raises(UserError, match="class 'blink' has no readable training clip or no readable validation clip"):
         opened(listing, tmp_path)
 
 
-def test_a_test_split_that_lost_its_last_clip(root, tmp_path):
+def test_a_test_split_without_readable_clips(root, tmp_path):
     listing = folder(root, tmp_path)
     for entry in listing.entries:
         if entry.split == "test":
             entry.path.write_bytes(b"")
-    with pytest.raises(UserError, match="no readable test clip"):
+    with pytest.raises(UserError, match="no test clip is readable"):
         opened(listing, tmp_path)
 
 
-def test_files_of_one_name_in_two_splits(root, videos, tmp_path):
-    """``val/blink/x.mp4`` and ``train/blink/x.mp4`` are two clips: a bad one must not shift the others' labels."""
-    trusted = shutil.copytree(videos, tmp_path / "val")
-    listing = folder(root, tmp_path, val_root=trusted, test_root=shutil.copytree(videos, tmp_path / "test"))
+def test_equal_names_in_two_splits(root, videos, tmp_path):
+    """``val/blink/x.mp4`` and ``train/blink/x.mp4`` are two clips: an unreadable one must not shift the labels of others."""
+    checked = shutil.copytree(videos, tmp_path / "val")
+    listing = folder(root, tmp_path, val_root=checked, test_root=shutil.copytree(videos, tmp_path / "test"))
     (root / "blink" / "clip 0 ü.mp4").write_bytes(b"")
     clips = opened(listing, tmp_path)
     assert (len(clips.train), len(clips.val), len(clips.test)) == (23, 24, 24)
@@ -170,7 +170,7 @@ def test_more_frames_than_the_video_has(root, tmp_path):
 
 
 def test_scattered_splits(root, tmp_path):
-    """A list whose splits do not stand together gives the same clips."""
+    """The splits of a listing may be mixed: the clips are the same."""
     listing = folder(root, tmp_path)
     mixed = ClipListing(listing.classes, tuple(sorted(listing.entries, key=lambda e: e.name)), "")
     check_every_clip(opened(mixed, tmp_path), mixed)
@@ -183,7 +183,7 @@ def test_groups_number_the_source_videos(root, tmp_path):
     assert groups.tolist() == [i // 2 for i in range(12)]
 
 
-def test_gather_hides_the_truth_and_names_the_noise(root, tmp_path):
+def test_label_noise_changes_weak_labels_but_not_the_clips(root, tmp_path):
     base = {
         "name": "g",
         "data": {"kind": "folder", "root": root, "val": 0.25, "test": 0.25},
@@ -216,5 +216,5 @@ def test_real_camera_clips(tmp_path, shared):
     clips = opened(listing, tmp_path)
     assert clips.quarantined == ()
     assert clips.train.clips.shape == (4, 4, 16, 16, 3)
-    assert clips.train.clips.std() > 10  # a picture, not a grey
+    assert clips.train.clips.std() > 10  # not a uniform grey
     check_every_clip(clips, listing)

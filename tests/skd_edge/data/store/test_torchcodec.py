@@ -1,6 +1,6 @@
-"""torchcodec gives the frames that PyAV gives, and what it cannot read goes to PyAV.
+"""torchcodec yields the same frames as PyAV; files that it cannot decode go to PyAV.
 
-It runs on PyAV's own FFmpeg, whose libraries lie in PyAV's wheel under other names, in a process of its own.
+The tests run torchcodec in a separate process with the FFmpeg libraries of PyAV's wheel, which have other names there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BY_PYAV = {"no timestamps", "in a tar", "a span"}
 
 @pytest.fixture(scope="module")
 def ffmpeg(tmp_path_factory) -> str:
-    """Folders for the loader: PyAV's libraries by their usual names (libavcodec.so.62), and what these need."""
+    """Folders for the loader: PyAV's libraries under their usual names (libavcodec.so.62), and their dependencies."""
     if importlib.util.find_spec("torchcodec") is None:
         pytest.skip("torchcodec is not installed")
     import av
@@ -39,7 +39,7 @@ def ffmpeg(tmp_path_factory) -> str:
     return f"{names}:{theirs}"
 
 
-def test_it_gives_the_documented_frames(ffmpeg, tmp_path):
+def test_frames_equal_those_of_pyav(ffmpeg, tmp_path):
     cases = subprocess.run(
         [sys.executable, str(HERE / "torchcodec_cases.py"), str(tmp_path)],
         text=True,
@@ -52,32 +52,32 @@ def test_it_gives_the_documented_frames(ffmpeg, tmp_path):
     assert len(rows) == 16
     for name, who, _, mean in rows:
         assert who == ("PyAV" if name in BY_PYAV else "torchcodec"), name
-        assert float(mean) < 3, name  # its neighbours differ by 8; chroma is scaled twice
+        assert float(mean) < 3, name  # neighbouring frames differ by 8; the colour planes are scaled twice
 
 
-def test_without_ffmpeg_it_is_refused_in_one_line(ffmpeg, tmp_path):
+def test_a_missing_ffmpeg_is_reported_in_one_line(ffmpeg, tmp_path):
     for version in range(56, 61):
-        (tmp_path / f"libavutil.so.{version}").touch()  # found first, and no library
+        (tmp_path / f"libavutil.so.{version}").touch()  # found first, but not a library
     code = "from skd_edge.data.store.torchcodec import require_torchcodec as r; r()"
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
         text=True,
         capture_output=True,
         check=False,
     )
-    last = said.stderr.strip().splitlines()[-1]
+    last = process.stderr.strip().splitlines()[-1]
     assert "UserError: clip.decoder: torchcodec cannot be loaded" in last
     assert len(last) < 400
 
 
-def test_a_missing_torchcodec_is_said(monkeypatch):
+def test_a_missing_torchcodec_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     with pytest.raises(UserError, match=r"skd-edge\[torchcodec\]"):
         torchcodec.require_torchcodec()
 
 
-def test_the_default_names_no_other_store():
+def test_the_default_decoder_does_not_change_the_recipes_hash():
     assert "decoder" not in ClipSettings().model_dump()
     assert ClipSettings(decoder="torchcodec").model_dump()["decoder"] == "torchcodec"

@@ -1,4 +1,4 @@
-"""No task can stop the crew: not one that hangs, not one that kills its process."""
+"""No task can stop the pool: neither one that hangs nor one that kills its process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from skd_bench.errors import UserError
 from skd_edge.data.store.worker_pool import WorkerPool
 
 
-def maker(folder: Path):
-    def do(number: int, what: str) -> str | None:
+def make_task(folder: Path):
+    def run_task(number: int, what: str) -> str | None:
         with (folder / f"{number}").open("a") as log:
             log.write("x")
         if what == "hang":
@@ -32,50 +32,52 @@ def maker(folder: Path):
             raise OSError(28, "No space left on device")
         return "bad" if what == "bad" else None
 
-    return do
+    return run_task
 
 
-def crew(folder, processes=2, patience=60.0):
+def make_pool(folder, processes=2, timeout=60.0):
     return WorkerPool(
-        maker, (folder,), processes=processes, task_timeout=lambda what: 1.5 if what == "hang" else patience
+        make_task, (folder,), processes=processes, task_timeout=lambda what: 1.5 if what == "hang" else timeout
     )
 
 
-def test_every_task_is_answered_once(tmp_path):
-    wants = ["", "bad", "die", "once", "greedy", "hang", *[""] * 30]
-    answers = list(crew(tmp_path).run(enumerate(wants)))
-    assert sorted(n for n, _ in answers) == list(range(len(wants)))
-    said = dict(answers)
-    assert "SIGSEGV" in said[2]
-    assert said[1] == "bad"
-    assert said[3] is None  # the second time it worked
-    assert said[4] == "too much"
-    assert "did not end within 2 s" in said[5]
-    assert all(said[n] is None for n in range(6, len(wants)))
-    tries = {n: len((tmp_path / str(n)).read_text()) for n in range(len(wants))}
+def test_every_task_has_one_result(tmp_path):
+    payloads = ["", "bad", "die", "once", "greedy", "hang", *[""] * 30]
+    results = list(make_pool(tmp_path).run(enumerate(payloads)))
+    assert sorted(n for n, _ in results) == list(range(len(payloads)))
+    reasons = dict(results)
+    assert "SIGSEGV" in reasons[2]
+    assert reasons[1] == "bad"
+    assert reasons[3] is None  # the second attempt succeeded
+    assert reasons[4] == "too much"
+    assert "did not end within 2 s" in reasons[5]
+    assert all(reasons[n] is None for n in range(6, len(payloads)))
+    tries = {n: len((tmp_path / str(n)).read_text()) for n in range(len(payloads))}
     assert (tries[2], tries[3], tries[5]) == (2, 2, 2)
-    assert all(tries[n] == 1 for n in range(6, len(wants)))
+    assert all(tries[n] == 1 for n in range(6, len(payloads)))
 
 
-def test_what_is_no_tasks_fault_ends_the_work(tmp_path):
+def test_an_error_that_no_task_caused_ends_the_run(tmp_path):
     with pytest.raises(UserError, match="No space left"):
-        list(crew(tmp_path, 1).run(enumerate(["", "full", ""])))
+        list(make_pool(tmp_path, 1).run(enumerate(["", "full", ""])))
 
 
-def stillborn(folder: Path):
+def exit_at_once(folder: Path):
     os._exit(3)
 
 
-def test_workers_that_never_start_end_the_work(tmp_path):
-    """A script without a main guard: each worker would start the script anew, and each task be tried twice."""
-    with pytest.raises(UserError, match=r"no process for decoding starts \(exit code 3"):
-        list(WorkerPool(stillborn, (tmp_path,), processes=2, task_timeout=lambda what: 60.0).run(enumerate([""] * 99)))
+def test_workers_that_do_not_start_end_the_run(tmp_path):
+    """As in a script without a main guard, where each worker would run the script again."""
+    with pytest.raises(UserError, match=r"the decoding processes do not start \(exit code 3"):
+        list(
+            WorkerPool(exit_at_once, (tmp_path,), processes=2, task_timeout=lambda what: 60.0).run(enumerate([""] * 99))
+        )
 
 
-def test_nobody_is_left_behind(tmp_path):
+def test_no_process_is_left_running(tmp_path):
     import multiprocessing
 
-    running = crew(tmp_path, 2).run(enumerate([""] * 100))
+    running = make_pool(tmp_path, 2).run(enumerate([""] * 100))
     next(running)
     running.close()
     assert not multiprocessing.active_children()

@@ -1,6 +1,6 @@
-"""Odd videos through torchcodec and through PyAV; run by test_torchcodec.py in a process that finds FFmpeg.
+"""Decodes unusual videos with torchcodec and with PyAV; test_torchcodec.py runs it in a process that finds FFmpeg.
 
-Each line of the output: a name, who decoded, the largest difference of a pixel and the mean one in grey levels.
+Each line of the output: a name, the decoder, the largest and the mean difference of a pixel in grey levels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAMPLINGS = (Sampling(5), Sampling(3, "dense", 2), Sampling(6, "segment", 1, 3))
 
 
 def write(path: Path, count: int = 20, *, codec="libx264", pix_fmt="yuv420p", pts=None, size=(48, 64), **more) -> Path:
-    """A bright square moves over a slope; frame i's grey rises with i."""
+    """A bright square moves over a grey gradient, which becomes brighter with every frame."""
     options = {"crf": "8", "preset": "ultrafast"} if codec == "libx264" else {}
     with av.open(str(path), "w", format=more.get("format")) as container:
         video = container.add_stream(codec, rate=10, options=options)
@@ -46,7 +46,7 @@ def write(path: Path, count: int = 20, *, codec="libx264", pix_fmt="yuv420p", pt
 
 
 def videos(folder: Path) -> dict[str, tuple[Path, ClipSpan]]:
-    """The odd files by name."""
+    """The unusual files and their spans, by name."""
     uneven = np.cumsum([0, *([40, 200, 90, 10] * 5)])[:20].tolist()
     found = {
         "plain": write(folder / "plain.mp4"),
@@ -65,7 +65,7 @@ def videos(folder: Path) -> dict[str, tuple[Path, ClipSpan]]:
         "no timestamps": write(folder / "raw.h264", format="h264"),
     }
     data = found["no duration"].read_bytes()
-    at = data.index(b"\x44\x89\x88")  # EBML: Duration, 8 bytes; made a Void of the same length
+    at = data.index(b"\x44\x89\x88")  # EBML Duration, 8 bytes; replaced by a Void of the same length
     found["no duration"].write_bytes(data[:at] + b"\xec\x89\x88" + data[at + 3 :])
     with tarfile.open(folder / "shard.tar", "w") as tar:
         tar.add(found["plain"], "plain.mp4")
@@ -78,36 +78,36 @@ def videos(folder: Path) -> dict[str, tuple[Path, ClipSpan]]:
     return parts
 
 
-def refusals(folder: Path) -> dict[str, Path]:
-    """What is no video, or half of one."""
+def write_unreadable(folder: Path) -> dict[str, Path]:
+    """Files that are not videos, or truncated ones."""
     whole = (folder / "plain.mp4").read_bytes()
-    files = {"empty": b"", "text": b"no video" * 99, "cut off": whole[: len(whole) // 2]}
+    files = {"empty": b"", "text": b"not a video" * 99, "cut off": whole[: len(whole) // 2]}
     for name, data in files.items():
         (folder / f"{name}.mp4").write_bytes(data)
     return {name: folder / f"{name}.mp4" for name in [*files, "missing"]}
 
 
 def main() -> None:
-    """Decode everything twice."""
+    """Decode every file with both."""
     torchcodec.require_torchcodec()
     folder = Path(sys.argv[1])
     for name, (path, part) in videos(folder).items():
         most, mean = 0, 0.0
         for sampling in SAMPLINGS:
-            ours = torchcodec.decode_with_torchcodec(path, sampling, SIZE, part)
-            off = np.abs(ours.astype(int) - decode_clip(path, sampling, SIZE, part))
+            decoded = torchcodec.decode_with_torchcodec(path, sampling, SIZE, part)
+            off = np.abs(decoded.astype(int) - decode_clip(path, sampling, SIZE, part))
             most, mean = max(most, int(off.max())), max(mean, float(off.mean()))
         own = part == WHOLE_FILE and torchcodec._try_decode(path, SAMPLINGS[0], SIZE) is not None
         print(name, "torchcodec" if own else "PyAV", most, round(mean, 3), sep="\t")
-    for name, path in refusals(folder).items():
-        said = []
+    for name, path in write_unreadable(folder).items():
+        reasons = []
         for decode in (decode_clip, torchcodec.decode_with_torchcodec):
             try:
                 decode(path, SAMPLINGS[0], SIZE)
-                said.append("decoded")
+                reasons.append("decoded")
             except ClipError as error:
-                said.append(error.reason)
-        assert said[0] == said[1] != "decoded", (name, said)
+                reasons.append(error.reason)
+        assert reasons[0] == reasons[1] != "decoded", (name, reasons)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an audit finds of planted noise: the wrong labels first, the rate, the matrix, the support of each class."""
+"""The audit of planted noise: wrong labels rank first; rate, matrix and counts of each class are right."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from skd_edge.labels.audit.label_errors import count_class_support, estimate_noise, rank_label_errors
-from skd_edge.labels.class_hierarchy import collapse_confusion, find_parent_classes
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
 from skd_edge.labels.sources.noise_simulation import corrupt_labels
 from skd_edge.recipe.labels import LabelSettings, NoiseSettings
@@ -18,9 +17,9 @@ def planted(kind="symmetric", rate=0.4, n=1500, classes=6, seed=0):
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(n) % classes)
     weak = corrupt_labels(truth, classes, NoiseSettings(kind=kind, rate=rate), seed)
-    said = np.where(rng.random(n) < 0.85, truth, rng.integers(0, classes, n))
+    predicted = np.where(rng.random(n) < 0.85, truth, rng.integers(0, classes, n))
     q = rng.dirichlet(np.ones(classes), n) * 0.3
-    q[np.arange(n), said] += 0.7
+    q[np.arange(n), predicted] += 0.7
     features = np.eye(classes)[truth] + 0.35 * rng.normal(size=(n, classes))
     return truth, weak, estimate_pseudo_labels(weak, q.astype(np.float32), features.astype(np.float32), LabelSettings())
 
@@ -45,14 +44,14 @@ def test_planted_noise_is_found(kind, rate):
         assert (noise.matrix[np.arange(6), (np.arange(6) + 1) % 6] > 0.7 * rate).all()
 
 
-def test_what_a_person_checked_is_neither_doubted_nor_counted():
+def test_checked_labels_are_neither_ranked_nor_counted_as_noise():
     truth, weak, pseudo = planted()
     trusted = np.zeros(len(weak), bool)
     trusted[: len(weak) // 2] = True
     assert {s.clip for s in rank_label_errors(weak, pseudo.evidence, trusted)} == set(range(len(weak) // 2, len(weak)))
     clean = np.where(trusted, truth, weak)
     half = estimate_noise(clean, pseudo.evidence.class_probabilities, np.arange(len(weak)), trusted, resamples=5)
-    assert abs(half.rate.value - 0.4) < 0.05  # not a fifth: it is that of the labels nobody checked
+    assert abs(half.rate.value - 0.4) < 0.05  # not 0.2: only unchecked labels count
     nothing = estimate_noise(clean, pseudo.evidence.class_probabilities, np.arange(len(weak)), np.ones(len(weak), bool))
     assert nothing.rate.value == 0
 
@@ -74,5 +73,3 @@ def test_support_counts_every_class():
     assert sum(r["labelled"] for r in rows) == 570
     assert sum(r["after"] for r in rows) == 600
     assert all(0 <= r["wrong"] <= r["labelled"] and r["trusted"] == 0 for r in rows)
-
-

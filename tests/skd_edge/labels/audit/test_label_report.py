@@ -9,8 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from skd_bench.stats import Interval
 from skd_edge.execution.local_executor import _write_pseudo_label_sheet
-from skd_edge.labels.audit.label_report import audit_summary, build_label_report, count_per_class, describe_annotators
+from skd_edge.labels.audit.label_errors import NoiseEstimate
+from skd_edge.labels.audit.label_report import (
+    _compute_sibling_share,
+    audit_summary,
+    build_label_report,
+    count_per_class,
+    describe_annotators,
+)
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, estimate_pseudo_labels
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.labels import LabelSettings
@@ -78,19 +86,18 @@ def test_trusted_labels_are_counted_apart(audited):
     assert [c["trusted"] for c in count_per_class(pseudo, data)] == [0, 2, 0]
 
 
-def test_wrong_labels_within_a_parent(audited):
-    """Every wrong label names the sibling: then the whole noise is within parents."""
-    data, _ = audited
-    classes = ("turn/left", "turn/right", "wave")
-    n = len(data.weak_labels)
-    truth = np.arange(n) % 3
-    weak = np.where((truth < 2) & (np.arange(n) % 5 == 0), 1 - truth, truth)
-    q = np.full((n, 3), 0.01, np.float32)
-    q[np.arange(n), truth] = 0.98
-    pseudo = estimate_pseudo_labels(weak, q, np.eye(3, dtype=np.float32)[truth], LabelSettings())
-    data = replace(data, weak_labels=weak, clips=replace(data.clips, classes=classes))
-    share = audit_summary(pseudo, data)["noise"]["within_parent"]
-    assert 0.8 < share <= 1
+@pytest.mark.parametrize(("sibling", "other", "share"), [(0.2, 0.0, 1.0), (0.0, 0.2, 0.0), (0.3, 0.1, 0.75)])
+def test_the_share_of_wrong_labels_within_a_parent(sibling, other, share):
+    right = 1 - sibling - other
+    matrix = np.array([[right, sibling, other], [sibling, right, other], [0.0, 0.0, 1.0]])
+    noise = NoiseEstimate(Interval(0.2, 0.1, 0.3, 0.95), matrix, matrix, matrix)
+    assert _compute_sibling_share(noise, ("turn/left", "turn/right", "wave")) == pytest.approx(share)
+    assert _compute_sibling_share(noise, ("left", "right", "wave")) is None
+
+
+def test_labels_without_noise_have_no_wrong_labels_within_a_parent():
+    noise = NoiseEstimate(Interval(0.0, 0.0, 0.0, 0.95), np.eye(3), np.eye(3), np.eye(3))
+    assert _compute_sibling_share(noise, ("turn/left", "turn/right", "wave")) == 0
 
 
 def test_without_pseudo_labels_only_the_weak_labels_are_described(audited):

@@ -17,13 +17,13 @@ N, CLASSES = 1000, 8
 
 
 def planted(kind: str, rate: float, *, right=0.8, spread=0.6, seed=0):
-    """Truth, weak labels, a network that is right as often as ``right`` says, and features that overlap."""
+    """True labels, weak labels, predictions with accuracy ``right``, and features of overlapping classes."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(N) % CLASSES)
     weak = corrupt_labels(truth, CLASSES, NoiseSettings(kind=kind, rate=rate), seed)
-    said = np.where(rng.random(N) < right, truth, rng.integers(0, CLASSES, N))
+    predicted = np.where(rng.random(N) < right, truth, rng.integers(0, CLASSES, N))
     q = 0.5 * rng.dirichlet(np.ones(CLASSES), N)
-    q[np.arange(N), said] += 0.5
+    q[np.arange(N), predicted] += 0.5
     features = rng.normal(size=(CLASSES, 16))[truth] + spread * rng.normal(size=(N, 16))
     return truth, weak, q.astype(np.float32), features.astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Neighbours as witnesses: planted noise of both kinds is repaired; a clip's own label is no witness of it."""
+"""Evidence from neighbours: planted noise of both kinds is repaired; a clip's own label is not used as evidence."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ N, CLASSES = 1000, 8
 
 
 def planted(kind: str, rate: float, *, right=0.8, spread=0.6, seed=0):
-    """Truth, weak labels, a network that is right as often as ``right`` says, and features that overlap."""
+    """True labels, weak labels, predictions with accuracy ``right``, and features of overlapping classes."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(N) % CLASSES)
     weak = corrupt_labels(truth, CLASSES, NoiseSettings(kind=kind, rate=rate), seed)
-    said = np.where(rng.random(N) < right, truth, rng.integers(0, CLASSES, N))
+    predicted = np.where(rng.random(N) < right, truth, rng.integers(0, CLASSES, N))
     q = 0.5 * rng.dirichlet(np.ones(CLASSES), N)
-    q[np.arange(N), said] += 0.5
+    q[np.arange(N), predicted] += 0.5
     features = rng.normal(size=(CLASSES, 16))[truth] + spread * rng.normal(size=(N, 16))
     return truth, weak, q.astype(np.float32), features.astype(np.float32)
 
@@ -37,7 +37,7 @@ def test_planted_noise_is_repaired(kind, rate):
     assert pseudo.noise_rate == pytest.approx(rate, abs=0.04)
 
 
-def test_it_is_better_than_the_network_and_than_the_labels():
+def test_pseudo_labels_are_better_than_the_network_and_than_the_labels():
     truth, weak, q, features = planted("symmetric", 0.4, right=0.6, spread=1.2)
     right = (estimate_pseudo_labels(weak, q, features, LabelSettings()).hard == truth).mean()
     assert right > (q.argmax(1) == truth).mean() + 0.1
@@ -53,16 +53,16 @@ def test_the_noise_matrix_is_found(kind, rate):
     assert np.abs(np.diagonal(matrix).mean() - (1 - rate)) < 0.05
 
 
-def test_a_clips_own_label_is_no_witness_of_it():
+def test_a_clips_own_label_is_not_evidence():
     _, weak, q, features = planted("symmetric", 0.4)
     other = weak.copy()
     other[0] = (weak[0] + 1) % CLASSES
     mine, theirs = (knn_class_probabilities(w, q, features)[0] for w in (weak, other))
-    assert mine == pytest.approx(theirs, abs=0.01)  # by way of the noise matrix alone
+    assert mine == pytest.approx(theirs, abs=0.01)  # the label has a small effect through the noise matrix only
 
 
-def test_unlabelled_clips_take_part():
-    """A third of the clips without a label get one from the network and their neighbours; they are said to be so."""
+def test_unlabelled_clips_get_pseudo_labels():
+    """A third of the clips have no label; network and neighbours give them one, marked as unlabelled."""
     truth, weak, q, features = planted("symmetric", 0.2)
     weak = np.where(np.arange(N) % 3 == 0, -1, weak)
     pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings())
@@ -86,7 +86,7 @@ def test_folds_and_neighbours_respect_groups():
     weak, q = rng.integers(0, 2, 40), np.full((40, 2), 0.5, np.float32)
     single = knn_class_probabilities(weak, q, features, groups=np.arange(40))
     assert np.array_equal(single, knn_class_probabilities(weak, q, features))
-    # Two equal clips, both labelled wrong: as separate groups each confirms the other's label, as one group it does not.
+    # Two equal clips, both labelled wrong: each confirms the other's label, unless they are in one group.
     features[:20, 0] += 20
     features[20:, 0] -= 20
     weak = np.repeat([0, 1], 20)
@@ -103,8 +103,8 @@ def test_folds_and_neighbours_respect_groups():
 @pytest.mark.parametrize("method", ["neighbours", "mixture", "confident", "soft"])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), n=st.integers(1, 60), classes=st.integers(2, 5), missing=st.floats(0, 1))
-def test_whatever_is_said(method, seed, n, classes, missing):
-    """Rows are probabilities, whatever part of the labels is missing and whatever the features are."""
+def test_targets_are_probabilities_for_any_input(method, seed, n, classes, missing):
+    """For any share of missing labels and any features."""
     rng = np.random.default_rng(seed)
     weak = np.where(rng.random(n) < missing, -1, rng.integers(0, classes, n))
     q = rng.dirichlet(np.full(classes, rng.choice([0.05, 1.0, 50.0])), n).astype(np.float32)
@@ -117,7 +117,7 @@ def test_whatever_is_said(method, seed, n, classes, missing):
     assert 0 <= pseudo.noise_rate <= 1
 
 
-def test_soft_trusts_no_label():
+def test_the_method_soft_ignores_all_labels():
     _, weak, q, features = planted("symmetric", 0.4)
     pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(method="soft"))
     assert np.allclose(pseudo.targets, q, atol=1e-6)
@@ -125,7 +125,7 @@ def test_soft_trusts_no_label():
 
 
 def test_bayes_rule():
-    """Two witnesses of known quality, by hand."""
+    """Class probabilities and a label with known noise, computed by hand."""
     matrix = np.array([[0.8, 0.2], [0.4, 0.6]])
-    said = compute_posterior(np.array([0, 1, -1]), np.array([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7]]), matrix)
-    assert said == pytest.approx(np.array([[2 / 3, 1 / 3], [0.75, 0.25], [0.3, 0.7]]))
+    predicted = compute_posterior(np.array([0, 1, -1]), np.array([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7]]), matrix)
+    assert predicted == pytest.approx(np.array([[2 / 3, 1 / 3], [0.75, 0.25], [0.3, 0.7]]))

@@ -1,4 +1,4 @@
-"""Pseudo-labels: planted noise is repaired, clean labels are left alone, and no class is emptied."""
+"""Pseudo-labels: planted noise is repaired, clean labels stay, and no class loses all clips."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ SETTINGS = LabelSettings()
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """The mixture's fit may warn about few distinct values; nobody sees that in a run."""
+    """The fit of the mixture may warn about few distinct values; a run does not show such warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def voice(said: np.ndarray, classes: int, confidence: float, rng: np.random.Generator) -> np.ndarray:
-    """Probabilities whose largest is at ``said``, about as high as ``confidence``."""
-    q = rng.dirichlet(np.ones(classes), len(said)) * (1 - confidence)
-    q[np.arange(len(said)), said] += confidence
+def predict(predicted: np.ndarray, classes: int, confidence: float, rng: np.random.Generator) -> np.ndarray:
+    """Probabilities whose largest is at ``predicted``, with about the value ``confidence``."""
+    q = rng.dirichlet(np.ones(classes), len(predicted)) * (1 - confidence)
+    q[np.arange(len(predicted)), predicted] += confidence
     return (q / q.sum(1, keepdims=True)).astype(np.float32)
 
 
-def seen(truth: np.ndarray, classes: int, rng: np.random.Generator, spread: float = 0.3) -> np.ndarray:
-    """Features that lie about a centre for each class."""
+def make_features(truth: np.ndarray, classes: int, rng: np.random.Generator, spread: float = 0.3) -> np.ndarray:
+    """Features scattered around a centre for each class."""
     centres = rng.normal(size=(classes, 16))
     return (centres[truth] + spread * rng.normal(size=(len(truth), 16))).astype(np.float32)
 
 
 def planted(rate: float, *, n=800, classes=8, right=0.9, seed=0):
-    """Truth, weak labels with symmetric noise, what a good network says, and its features."""
+    """True labels, weak labels with symmetric noise, predictions of a good network, and its features."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(n) % classes)
     weak = corrupt_labels(truth, classes, NoiseSettings(kind="symmetric", rate=rate), seed)
-    said = np.where(rng.random(n) < right, truth, rng.integers(0, classes, n))
-    return truth, weak, voice(said, classes, 0.7, rng), seen(truth, classes, rng)
+    predicted = np.where(rng.random(n) < right, truth, rng.integers(0, classes, n))
+    return truth, weak, predict(predicted, classes, 0.7, rng), make_features(truth, classes, rng)
 
 
 def check(pseudo: PseudoLabels, n: int, classes: int) -> None:
@@ -80,20 +80,20 @@ def test_prototypes_help_where_the_network_errs():
     assert (sharpened.hard == truth).mean() >= (plain.hard == truth).mean()
 
 
-def test_clean_labels_with_a_confident_right_network_are_left_alone():
+def test_clean_labels_with_a_confident_right_network_stay():
     rng = np.random.default_rng(0)
     weak = rng.permutation(np.arange(400) % 5)
-    pseudo = estimate_pseudo_labels(weak, voice(weak, 5, 0.95, rng), seen(weak, 5, rng), SETTINGS)
+    pseudo = estimate_pseudo_labels(weak, predict(weak, 5, 0.95, rng), make_features(weak, 5, rng), SETTINGS)
     assert np.array_equal(pseudo.hard, weak)
     assert set(pseudo.why) == {"kept"}
     assert pseudo.noise_rate < 0.02
     assert pseudo.targets[np.arange(400), weak].min() > 0.9
 
 
-def test_a_network_that_knows_nothing_changes_nothing_much():
+def test_uniform_predictions_change_no_label():
     rng = np.random.default_rng(0)
     weak = rng.integers(0, 4, 200)
-    pseudo = estimate_pseudo_labels(weak, np.full((200, 4), 0.25, np.float32), seen(weak, 4, rng), SETTINGS)
+    pseudo = estimate_pseudo_labels(weak, np.full((200, 4), 0.25, np.float32), make_features(weak, 4, rng), SETTINGS)
     assert np.array_equal(pseudo.hard, weak)
 
 
@@ -106,8 +106,8 @@ def test_a_network_that_knows_nothing_changes_nothing_much():
     sharpness=st.floats(0.05, 5),
     prototypes=st.booleans(),
 )
-def test_whatever_the_network_says(seed, n, classes, share, sharpness, prototypes):
-    """Rows sum to 1, and a class keeps its share of clips with at least half of the weight on the weak label."""
+def test_a_class_retains_its_share_for_any_predictions(seed, n, classes, share, sharpness, prototypes):
+    """Rows sum to 1, and each class retains its share of clips with at least half of the weight on the weak label."""
     rng = np.random.default_rng(seed)
     weak = rng.integers(0, classes, n)
     q = rng.dirichlet(np.full(classes, sharpness), n).astype(np.float32)
@@ -126,25 +126,27 @@ def test_whatever_the_network_says(seed, n, classes, share, sharpness, prototype
     assert np.array_equal(pseudo.targets, again.targets)
 
 
-def test_the_guard_holds_where_everything_speaks_against_a_class():
-    """A network that calls everything class 0: the others keep their share, and say why."""
+def test_a_class_that_the_network_never_predicts_retains_its_share():
+    """The network predicts class 0 for every clip; the other classes retain their share."""
     rng = np.random.default_rng(0)
     weak = np.arange(300) % 3
-    q = voice(np.zeros(300, np.int64), 3, 0.97, rng)
-    pseudo = estimate_pseudo_labels(weak, q, seen(np.zeros(300, np.int64), 3, rng), LabelSettings(min_class_share=0.3))
+    q = predict(np.zeros(300, np.int64), 3, 0.97, rng)
+    pseudo = estimate_pseudo_labels(
+        weak, q, make_features(np.zeros(300, np.int64), 3, rng), LabelSettings(min_class_share=0.3)
+    )
     for c in (1, 2):
         assert (pseudo.hard[weak == c] == c).sum() >= 30
 
 
-def test_a_class_that_keeps_all_its_clips():
+def test_a_class_share_of_1_retains_every_label():
     _, weak, q, features = planted(0.4)
     pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(min_class_share=1.0))
     assert np.array_equal(pseudo.hard, weak)
     assert (pseudo.why == "guarded").sum() > 200
 
 
-def test_a_rare_class_is_not_emptied():
-    """Six clips of a ninth class among eight hundred, which the network never names."""
+def test_a_rare_class_retains_clips():
+    """Six of 800 clips are of a ninth class that the network never predicts."""
     truth, weak, q, features = planted(0.4)
     rng = np.random.default_rng(1)
     rare = rng.permutation(800)[:6]
@@ -156,8 +158,8 @@ def test_a_rare_class_is_not_emptied():
     assert (pseudo.hard[rare] == 8).sum() >= 2
 
 
-def test_a_clip_that_was_never_looked_at_keeps_its_weak_label():
-    """A row of zeros is no opinion: batches leave out the last few clips of an epoch."""
+def test_a_clip_without_a_prediction_retains_its_weak_label():
+    """A row of zeros is not a prediction: batches leave out the last few clips of an epoch."""
     _, weak, q, features = planted(0.4)
     q[::10] = 0
     pseudo = estimate_pseudo_labels(weak, q, features, SETTINGS)

@@ -1,4 +1,4 @@
-"""Votes become one label: the model as Dawid and Skene wrote it, and what must hold whatever is voted."""
+"""Aggregated votes: the equations of Dawid and Skene, a peer library, and properties that hold for any votes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from skd_edge.labels.sources.label_model import aggregate_votes, dawid_skene, ma
 from skd_edge.labels.sources.noise_simulation import simulate_votes
 from skd_edge.recipe.labels import NoiseSettings
 
-WAYS = ("majority", "dawid-skene")
+METHODS = ("majority", "dawid-skene")
 
 
 def planted(n=600, classes=5, errors=(0.05, 0.2, 0.5, 0.6, 0.65), abstain=0.2, seed=0):
-    """Truth, and votes of annotators who err evenly, each at his own rate."""
+    """True labels, and votes of annotators whose errors are spread evenly, each with an error rate of their own."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, n)
     wrong = [np.where(rng.random(n) < e, (truth + rng.integers(1, classes, n)) % classes, truth) for e in errors]
@@ -27,7 +27,7 @@ def planted(n=600, classes=5, errors=(0.05, 0.2, 0.5, 0.6, 0.65), abstain=0.2, s
 
 
 @st.composite
-def ballots(draw):
+def random_votes(draw):
     """Any votes: ``(N, A)`` with abstentions, and the number of classes."""
     n, annotators, classes = draw(st.integers(1, 25)), draw(st.integers(1, 5)), draw(st.integers(1, 4))
     seed = draw(st.integers(0, 2**32 - 1))
@@ -35,7 +35,7 @@ def ballots(draw):
 
 
 # ------------------------------------------------------------------------------- against the equations, and a library
-def directly(votes, classes, smoothing, rounds):
+def solve_equations(votes, classes, smoothing, rounds):
     """Dawid-Skene EM, clip by clip and vote by vote, in plain Python floats and without logarithms."""
     people = range(len(votes[0]))
 
@@ -46,8 +46,8 @@ def directly(votes, classes, smoothing, rounds):
     belief = [scaled([sum(v == c for v in row) for c in range(classes)]) for row in votes]
     extra = []
     for a in people:
-        said = [belief[i][row[a]] for i, row in enumerate(votes) if row[a] >= 0]
-        right = (math.fsum(said) + 1) / (len(said) + 2)
+        result = [belief[i][row[a]] for i, row in enumerate(votes) if row[a] >= 0]
+        right = (math.fsum(result) + 1) / (len(result) + 2)
         extra.append(
             [[right if c == k else (1 - right) / (classes - 1) for k in range(classes)] for c in range(classes)]
         )
@@ -71,19 +71,19 @@ def directly(votes, classes, smoothing, rounds):
 
 
 @pytest.mark.parametrize("smoothing", [0.3, 10.0])
-def test_dawid_skene_is_what_the_equations_say(smoothing):
+def test_dawid_skene_equals_the_equations(smoothing):
     _, votes = planted(n=80, classes=3, seed=4)
     votes = votes[(votes >= 0).any(1)]
     for rounds in (1, 2, 7):
-        said = dawid_skene(votes, 3, smoothing=smoothing, rounds=rounds)
-        belief, prior, confusion = directly(votes.tolist(), 3, smoothing, rounds)
-        assert said.rounds == rounds
-        assert np.abs(said.probabilities - belief).max() < 1e-12
-        assert np.abs(said.prior - prior).max() < 1e-12
-        assert np.abs(said.confusion - confusion).max() < 1e-12
+        result = dawid_skene(votes, 3, smoothing=smoothing, rounds=rounds)
+        belief, prior, confusion = solve_equations(votes.tolist(), 3, smoothing, rounds)
+        assert result.rounds == rounds
+        assert np.abs(result.probabilities - belief).max() < 1e-12
+        assert np.abs(result.prior - prior).max() < 1e-12
+        assert np.abs(result.confusion - confusion).max() < 1e-12
 
 
-# What crowd-kit 1.4.2 (Apache-2.0) answers, DawidSkene(n_iter=2, tol=-1), to these votes; it has no smoothing.
+# Votes, and the result of crowd-kit 1.4.2 (Apache-2.0), DawidSkene(n_iter=2, tol=-1), which has no smoothing.
 CROWD_VOTES = np.array(
     [
         [2, 2, 0, 2],
@@ -147,7 +147,7 @@ CROWD_VOTES = np.array(
         [1, 1, 0, 0],
     ]
 )
-CROWD_SAYS = np.array(
+CROWD_KIT_PROBABILITIES = np.array(
     [
         [0.1348578, 0.0062062, 0.8589360],
         [0.3189856, 0.5785775, 0.1024369],
@@ -212,130 +212,130 @@ CROWD_SAYS = np.array(
 )
 
 
-def test_dawid_skene_is_what_crowd_kit_says():
-    said = dawid_skene(CROWD_VOTES, 3, smoothing=0, rounds=2)
-    assert np.abs(said.probabilities - CROWD_SAYS).max() < 1e-6
+def test_dawid_skene_equals_crowd_kit():
+    result = dawid_skene(CROWD_VOTES, 3, smoothing=0, rounds=2)
+    assert np.abs(result.probabilities - CROWD_KIT_PROBABILITIES).max() < 1e-6
 
 
-# ------------------------------------------------------------------------------------------ whatever is voted
-@pytest.mark.parametrize("how", WAYS)
+# ------------------------------------------------------------------------------------------ properties for any votes
+@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25)
-@given(ballots())
-def test_the_form_of_a_consensus(how, ballot):
-    votes, classes = ballot
-    said = aggregate_votes(votes, classes, how)
+@given(random_votes())
+def test_shapes_and_sums_of_the_result(method, case):
+    votes, classes = case
+    result = aggregate_votes(votes, classes, method)
     voted = (votes >= 0).any(1)
-    assert np.allclose(said.probabilities.sum(1), 1)
-    assert np.allclose(said.prior.sum(), 1)
-    assert np.array_equal(said.hard >= 0, voted)
-    own = np.take_along_axis(said.probabilities, np.maximum(said.hard, 0)[:, None], 1)[:, 0]
-    assert (own[voted] >= said.probabilities[voted].max(1) - 1e-8).all()
-    assert np.allclose(said.probabilities[~voted], said.prior)
-    assert np.array_equal(said.vote_counts, (votes >= 0).sum(0))
-    assert np.array_equal(np.isnan(said.accuracy), said.vote_counts == 0)
-    assert ((said.accuracy >= 0) & (said.accuracy <= 1 + 1e-9) | np.isnan(said.accuracy)).all()
-    if how == "dawid-skene":
-        assert said.confusion.shape == (votes.shape[1], classes, classes)
-        assert np.allclose(said.confusion.sum(2), 1)
-        assert said.rounds <= 100
+    assert np.allclose(result.probabilities.sum(1), 1)
+    assert np.allclose(result.prior.sum(), 1)
+    assert np.array_equal(result.hard >= 0, voted)
+    own = np.take_along_axis(result.probabilities, np.maximum(result.hard, 0)[:, None], 1)[:, 0]
+    assert (own[voted] >= result.probabilities[voted].max(1) - 1e-8).all()
+    assert np.allclose(result.probabilities[~voted], result.prior)
+    assert np.array_equal(result.vote_counts, (votes >= 0).sum(0))
+    assert np.array_equal(np.isnan(result.accuracy), result.vote_counts == 0)
+    assert ((result.accuracy >= 0) & (result.accuracy <= 1 + 1e-9) | np.isnan(result.accuracy)).all()
+    if method == "dawid-skene":
+        assert result.confusion.shape == (votes.shape[1], classes, classes)
+        assert np.allclose(result.confusion.sum(2), 1)
+        assert result.rounds <= 100
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25)
-@given(ballots(), st.randoms(use_true_random=False))
-def test_names_and_order_do_not_matter(how, ballot, random):
-    """Annotators, classes and clips under other numbers: the same answer under these numbers."""
-    votes, classes = ballot
+@given(random_votes(), st.randoms(use_true_random=False))
+def test_names_and_order_do_not_matter(method, case, random):
+    """Permuting annotators, classes or clips permutes the result in the same way."""
+    votes, classes = case
     n, annotators = votes.shape
     people, names, clips = (np.array(random.sample(range(k), k)) for k in (annotators, classes, n))
-    said = aggregate_votes(votes, classes, how)
-    other = aggregate_votes(votes[clips][:, people], classes, how)
-    assert np.allclose(other.probabilities, said.probabilities[clips], atol=1e-6)
-    assert np.array_equal(other.hard, said.hard[clips])
-    assert np.allclose(other.accuracy, said.accuracy[people], atol=1e-6, equal_nan=True)
-    renamed = aggregate_votes(np.append(names, -1)[votes], classes, how)
-    assert np.allclose(renamed.probabilities[:, names], said.probabilities, atol=1e-6)
-    assert np.allclose(renamed.prior[names], said.prior, atol=1e-6)
+    result = aggregate_votes(votes, classes, method)
+    other = aggregate_votes(votes[clips][:, people], classes, method)
+    assert np.allclose(other.probabilities, result.probabilities[clips], atol=1e-6)
+    assert np.array_equal(other.hard, result.hard[clips])
+    assert np.allclose(other.accuracy, result.accuracy[people], atol=1e-6, equal_nan=True)
+    renamed = aggregate_votes(np.append(names, -1)[votes], classes, method)
+    assert np.allclose(renamed.probabilities[:, names], result.probabilities, atol=1e-6)
+    assert np.allclose(renamed.prior[names], result.prior, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25)
-@given(ballots(), st.integers(0, 3), st.integers(0, 3))
-def test_abstentions_never_matter(how, ballot, silent, empty):
+@given(random_votes(), st.integers(0, 3), st.integers(0, 3))
+def test_abstentions_never_matter(method, case, silent, empty):
     """Annotators who never vote and clips that nobody voted on change nothing for the others."""
-    votes, classes = ballot
-    said = aggregate_votes(votes, classes, how)
-    more = aggregate_votes(np.pad(votes, ((0, empty), (0, silent)), constant_values=-1), classes, how)
+    votes, classes = case
+    result = aggregate_votes(votes, classes, method)
+    more = aggregate_votes(np.pad(votes, ((0, empty), (0, silent)), constant_values=-1), classes, method)
     n, annotators = votes.shape
-    assert np.allclose(more.probabilities[:n], said.probabilities, atol=1e-9)
-    assert np.array_equal(more.hard, [*said.hard, *[-1] * empty])
-    assert np.allclose(more.accuracy[:annotators], said.accuracy, equal_nan=True)
+    assert np.allclose(more.probabilities[:n], result.probabilities, atol=1e-9)
+    assert np.array_equal(more.hard, [*result.hard, *[-1] * empty])
+    assert np.allclose(more.accuracy[:annotators], result.accuracy, equal_nan=True)
     assert np.isnan(more.accuracy[annotators:]).all()
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25)
-@given(ballots(), st.integers(0, 2**32 - 1))
-def test_where_all_agree_that_is_the_label(how, ballot, seed):
-    """Every voter says the same of every clip (another class each), whoever abstains."""
-    pattern, classes = ballot
+@given(random_votes(), st.integers(0, 2**32 - 1))
+def test_unanimous_votes_are_the_label(method, case, seed):
+    """All votes on a clip are equal, the true label; any of them may be missing."""
+    pattern, classes = case
     truth = np.random.default_rng(seed).integers(0, classes, len(pattern))
     votes = np.where(pattern >= 0, truth[:, None], -1)
-    said = aggregate_votes(votes, classes, how)
-    assert np.array_equal(said.hard, np.where((pattern >= 0).any(1), truth, -1))
+    result = aggregate_votes(votes, classes, method)
+    assert np.array_equal(result.hard, np.where((pattern >= 0).any(1), truth, -1))
 
 
-def test_unanimous_clips_keep_their_label_among_quarrels():
+def test_unanimous_clips_retain_their_label_among_disputed_ones():
     _, votes = planted()
     agreed = np.array([len(set(row[row >= 0])) == 1 and (row >= 0).sum() > 1 for row in votes])
     assert agreed.sum() > 20
-    for how in WAYS:
-        assert np.array_equal(aggregate_votes(votes, 5, how).hard[agreed], votes[agreed].max(1))
+    for method in METHODS:
+        assert np.array_equal(aggregate_votes(votes, 5, method).hard[agreed], votes[agreed].max(1))
 
 
 def test_a_tie_goes_to_the_lowest_class():
     votes = np.array([[2, 1], [1, 2], [0, 0], [2, 0], [-1, 2]])
     assert majority_vote(votes, 3).hard.tolist() == [1, 1, 0, 0, 2]
-    even = np.array([[0, 1], [1, 0]])  # nothing tells the two apart
+    even = np.array([[0, 1], [1, 0]])  # both classes are equally probable
     assert dawid_skene(even, 2).hard.tolist() == [0, 0]
 
 
-# ------------------------------------------------------------------------------------------ what it is good for
+# ------------------------------------------------------------------------------------------ better than a majority
 @pytest.mark.parametrize("seed", range(3))
-def test_it_finds_the_good_annotators_and_beats_the_majority(seed):
+def test_good_annotators_are_found_and_labels_are_better_than_by_majority(seed):
     truth, votes = planted(seed=seed)
     voted = (votes >= 0).any(1)
-    said, counted = dawid_skene(votes, 5), majority_vote(votes, 5)
-    right, by_majority = ((x.hard == truth)[voted].mean() for x in (said, counted))
+    result, counted = dawid_skene(votes, 5), majority_vote(votes, 5)
+    right, by_majority = ((x.hard == truth)[voted].mean() for x in (result, counted))
     assert right > by_majority + 0.03
-    assert np.abs(said.accuracy - (1 - np.array([0.05, 0.2, 0.5, 0.6, 0.65]))).max() < 0.12
-    assert said.accuracy.argmax() == 0
+    assert np.abs(result.accuracy - (1 - np.array([0.05, 0.2, 0.5, 0.6, 0.65]))).max() < 0.12
+    assert result.accuracy.argmax() == 0
 
 
-def test_an_annotator_who_mixes_two_classes_up_is_understood():
-    """Two classes swapped by one of three: his votes become evidence for the other class."""
+def test_an_annotator_who_swaps_two_classes_still_gives_evidence():
+    """One of three annotators swaps two classes: their votes become evidence for the other class."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 900)
     swapped = np.array([1, 0, 2])[truth]
     fair = [np.where(rng.random(900) < 0.35, (truth + rng.integers(1, 3, 900)) % 3, truth) for _ in range(2)]
     votes = np.stack([swapped, *fair], 1)
-    said = dawid_skene(votes, 3)
-    assert said.confusion[0].round().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
-    assert (said.hard == truth).mean() > 0.95
+    result = dawid_skene(votes, 3)
+    assert result.confusion[0].round().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert (result.hard == truth).mean() > 0.95
 
 
-def test_simulated_voters_with_habits():
+def test_simulated_annotators_with_habits():
     truth = np.random.default_rng(1).integers(0, 10, 1500)
     votes = simulate_votes(truth, 10, NoiseSettings(kind="voters", rate=0.4), 0)
     assert (dawid_skene(votes, 10).hard == truth).mean() > (majority_vote(votes, 10).hard == truth).mean() + 0.02
 
 
-def test_a_known_prior_settles_what_votes_leave_open():
+def test_a_known_prior_decides_between_equal_votes():
     votes = np.array([[0, 1]] * 10 + [[0, 0], [1, 1]])
     assert dawid_skene(votes, 2, prior=np.array([0.1, 0.9])).hard[:10].tolist() == [1] * 10
-    said = dawid_skene(votes, 2, prior=np.array([0.0, 3.0]))
-    assert said.hard.tolist() == [1] * 12
-    assert said.prior.tolist() == [0, 1]
+    result = dawid_skene(votes, 2, prior=np.array([0.0, 3.0]))
+    assert result.hard.tolist() == [1] * 12
+    assert result.prior.tolist() == [0, 1]
 
 
 def test_many_clips_do_not_underflow():
@@ -343,17 +343,17 @@ def test_many_clips_do_not_underflow():
     rng = np.random.default_rng(0)
     votes = rng.integers(0, 2, (20, 1000))
     votes[:, :600] = np.arange(20)[:, None] % 2
-    said = dawid_skene(votes, 2)
-    assert np.isfinite(said.probabilities).all()
-    assert np.array_equal(said.hard, np.arange(20) % 2)
+    result = dawid_skene(votes, 2)
+    assert np.isfinite(result.probabilities).all()
+    assert np.array_equal(result.hard, np.arange(20) % 2)
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(4, 3), (0, 3), (4, 0)])
-def test_nobody_votes(how, shape):
-    said = aggregate_votes(np.full(shape, -1), 3, how)
-    assert said.hard.tolist() == [-1] * shape[0]
-    assert np.allclose(said.probabilities, 1 / 3)
+def test_without_votes_every_clip_is_unlabelled(method, shape):
+    result = aggregate_votes(np.full(shape, -1), 3, method)
+    assert result.hard.tolist() == [-1] * shape[0]
+    assert np.allclose(result.probabilities, 1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -373,5 +373,5 @@ def test_votes_of_another_form(votes, words):
 
 @pytest.mark.parametrize("prior", [[1.0, 1.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0], [np.nan, 1.0, 1.0]])
 def test_priors_of_another_form(prior):
-    with pytest.raises(ValueError, match="a prior has one share"):
+    with pytest.raises(ValueError, match="prior must give each of the 3 classes a share"):
         dawid_skene(np.array([[0, 1]]), 3, prior=np.array(prior))

@@ -1,4 +1,4 @@
-"""Label noise made by a recipe: exactly as much as asked, the same for the same seed."""
+"""Simulated label noise: exactly the requested rate, equal for equal seeds."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def test_exactly_the_rate_is_wrong(n, classes, rate, kind, seed):
         assert np.array_equal(noisy[wrong], (labels[wrong] + 1) % classes)
 
 
-def test_symmetric_noise_reaches_every_other_class_alike():
+def test_symmetric_noise_is_uniform_over_the_other_classes():
     labels = np.zeros(6000, np.int64)
     counts = np.bincount(corrupt_labels(labels, 4, NoiseSettings(kind="symmetric", rate=0.5), 0), minlength=4)
     assert counts[0] == 3000
     assert np.abs(counts[1:] - 1000).max() < 5 * np.sqrt(1000)
 
 
-def test_the_seed_says_which():
+def test_the_seed_decides_which_labels_are_wrong():
     labels, noise = np.zeros(100, np.int64), NoiseSettings(kind="symmetric", rate=0.4)
     assert not np.array_equal(corrupt_labels(labels, 3, noise, 0), corrupt_labels(labels, 3, noise, 1))
 
 
 def test_no_noise_is_a_copy():
     labels = np.arange(5)
-    kept = corrupt_labels(labels, 5, NoiseSettings(kind="none", rate=0.9), 0)
-    assert np.array_equal(kept, labels)
-    assert kept is not labels
+    copied = corrupt_labels(labels, 5, NoiseSettings(kind="none", rate=0.9), 0)
+    assert np.array_equal(copied, labels)
+    assert copied is not labels
 
 
 def test_unlabelled_clips_stay_unlabelled():
@@ -75,7 +75,7 @@ def test_unlabelled_clips_stay_unlabelled():
     voters=st.integers(1, 7),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_voters_err_and_abstain_exactly_as_often_as_asked(n, classes, rate, abstain, voters, seed):
+def test_annotators_err_and_abstain_exactly_at_their_rates(n, classes, rate, abstain, voters, seed):
     labels = np.random.default_rng(seed).integers(0, classes, n)
     noise = NoiseSettings(kind="voters", rate=rate, abstain=abstain, voters=voters)
     votes, rates = simulate_votes(labels, classes, noise, seed), compute_voter_error_rates(noise)
@@ -91,19 +91,19 @@ def test_voters_err_and_abstain_exactly_as_often_as_asked(n, classes, rate, abst
     assert np.array_equal(votes, simulate_votes(labels, classes, noise, seed))
 
 
-def test_voters_differ_and_have_habits():
+def test_annotators_differ_and_have_habitual_errors():
     labels = np.zeros(4000, np.int64)
     votes = simulate_votes(labels, 5, NoiseSettings(kind="voters", rate=0.4, abstain=0.0), 3)
     shares = [np.bincount(v, minlength=5) / 4000 for v in votes.T]
     assert np.allclose([1 - s[0] for s in shares], [0.1, 0.25, 0.4, 0.55, 0.7])
-    for share in shares:  # half of the errors go to one class, the rest to all four alike
+    for share in shares:  # half of the errors go to one class, the rest to all four equally
         assert np.allclose(np.sort(share[1:])[::-1] / share[1:].sum(), [0.625, 0.125, 0.125, 0.125], atol=0.06)
 
 
-# ------------------------------------------------------------------------------------------ noise by the clip
+# ------------------------------------------------------------------------------------------ noise that depends on the clip
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 200), classes=st.integers(2, 8), rate=st.floats(0, 1), seed=st.integers(0, 2**31 - 1))
-def test_noise_by_the_clip_is_exactly_the_rate(n, classes, rate, seed):
+def test_noise_that_depends_on_the_clip_has_exactly_the_rate(n, classes, rate, seed):
     rng = np.random.default_rng(seed)
     labels, confusion = rng.integers(-1, classes, n), rng.dirichlet(np.ones(classes), n)
     noise = NoiseSettings(kind="instances", rate=rate)
@@ -114,7 +114,7 @@ def test_noise_by_the_clip_is_exactly_the_rate(n, classes, rate, seed):
     assert np.array_equal(noisy, corrupt_instances(labels, confusion, noise, seed))
 
 
-def test_what_is_confused_is_mislabelled_and_by_what_it_is_confused_with():
+def test_confusable_clips_get_the_class_they_are_confused_with():
     n = 3000
     labels = np.zeros(n, np.int64)
     confusion = np.tile([0.98, 0.01, 0.01], (n, 1))
@@ -125,13 +125,13 @@ def test_what_is_confused_is_mislabelled_and_by_what_it_is_confused_with():
     assert (noisy[wrong] == 1).mean() > 0.65
 
 
-def test_a_weak_model_knows_a_little(tiny_clips):
+def test_the_weak_model_is_better_than_chance(tiny_clips):
     train = tiny_clips.train
     labels = train.labels.copy()
     labels[0] = -1
-    said = estimate_confusions(train.clips, labels, 4, 0)
-    assert said.shape == (48, 4)
-    assert np.allclose(said.sum(1), 1)
-    assert np.allclose(said[0], 0.25)
-    assert (said.argmax(1) == train.labels)[1:].mean() > 0.4
-    assert np.array_equal(said, estimate_confusions(train.clips, labels, 4, 0))
+    probabilities = estimate_confusions(train.clips, labels, 4, 0)
+    assert probabilities.shape == (48, 4)
+    assert np.allclose(probabilities.sum(1), 1)
+    assert np.allclose(probabilities[0], 0.25)
+    assert (probabilities.argmax(1) == train.labels)[1:].mean() > 0.4
+    assert np.array_equal(probabilities, estimate_confusions(train.clips, labels, 4, 0))

@@ -26,7 +26,7 @@ def clips(count=3):
 
 
 def small(path, *, batch="B", axes=(4, 3, 16, 16), domain="", op="Relu", extra=()):
-    """Write a network that maps ``(B, *axes)`` to the mean of a ReLU over space and three logits; returns its weight."""
+    """Write a network: ReLU of ``(B, *axes)``, mean over space, a matrix to three logits; return the matrix."""
     flat = 3 * 4 if len(axes) == 4 else 3
     weight = np.random.default_rng(0).standard_normal((flat, 3)).astype(np.float32)
     nodes = [

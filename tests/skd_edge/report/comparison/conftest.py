@@ -16,7 +16,7 @@ class BenchJson:
         "cpu": "Test CPU",
         "cores_usable": 2,
         "isa": ["avx2"],
-        "runtimes": {"ort": "1"},
+        "runtimes": {"ort": "1.30"},
         "gpus": None,
     }
 
