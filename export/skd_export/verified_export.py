@@ -1,8 +1,7 @@
-"""Export, calibrate, compare, verdict: a network's files, each compared with the network on the same clips.
+"""Exports the files of a network, and compares each file with the network on the same clips.
 
-This is the one way from a trained network to a file that may travel. The pipeline, quantisation-aware training, LiteRT
-and ``skd-edge export`` differ in where their clips come from and in what keeps their logits; that is what a
-`FileVerifier` is given.
+Every file that goes into a bundle is verified here. The pipeline, quantisation-aware training, LiteRT and
+``skd-edge export`` use other clips and store logits in other ways; they pass these differences to a `FileVerifier`.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """One file beside the network that it was made from.
+    """A file, compared with the network that it was made from.
 
     Attributes:
-        path: the file.
+        path: The file.
         precision: ``fp32``, ``fp16``, ``int8`` or ``int8-trt``.
-        runtime: what ran it.
-        logits: ``(N, C)`` of the compared clips.
-        parity: agreement, accuracy drop and distances; see `compute_parity`.
-        rejection_reason: the bound that it violates, as a sentence; None where it is within all.
+        runtime: The name of the runtime that computed the logits.
+        logits: ``(N, C)`` for the compared clips.
+        parity: Agreement, accuracy drop and differences; see `skd_export.analysis.parity.compute_parity`.
+        rejection_reason: The bound that the file violates, as a sentence; None if it is within all bounds.
     """
 
     path: Path
@@ -50,10 +49,12 @@ class FileVerifier:
     """Compares files with the network that they were made from.
 
     Args:
-        compute_reference: returns the network's own logits ``(N, C)`` of the compared clips; called once.
-        compute_file_logits: ``(path, runtime)`` to the file's logits ``(N, C)`` of the same clips.
-        labels: ``(N,)`` classes of these clips; None where they are unknown: then no drop of accuracy is known.
-        bounds: how far a file may be from the network.
+        compute_reference: Returns the network's logits ``(N, C)`` for the compared clips. Called at most once, when
+            the first file is verified.
+        compute_file_logits: Called with a file and the name of a runtime; returns the file's logits ``(N, C)`` for the
+            same clips.
+        labels: Class indices ``(N,)`` of these clips; None if they are unknown (there is no accuracy drop then).
+        bounds: How far a file may be from the network.
     """
 
     def __init__(
@@ -71,10 +72,15 @@ class FileVerifier:
         return self._compute_reference()
 
     def verify(self, path: Path, precision: str, runtime: str = "ort") -> VerifiedFile:
-        """Run a file on the clips, and compare.
+        """Run a file on the clips, and compare it with the network.
+
+        Args:
+            path: The file.
+            precision: Decides which bounds apply.
+            runtime: The name of the runtime to use.
 
         Raises:
-            UserError: The runtime cannot run it.
+            UserError: The runtime cannot run the file, or its logits cannot be compared.
         """
         logits = self._compute_file_logits(path, runtime)
         parity = compute_parity(self._reference, logits, self._labels)
@@ -82,20 +88,20 @@ class FileVerifier:
         return VerifiedFile(path, precision, runtime, logits, parity, reason)
 
     def find_violation(self, path: Path, precision: str) -> str | None:
-        """The bound that a file violates in ONNX Runtime, or None: what keeps costly layers in FP32 while quantising."""
+        """The bound that a file violates on ONNX Runtime, or None; see `QuantizationConfig.find_violation`."""
         return self.verify(path, precision).rejection_reason
 
 
 @dataclass(frozen=True)
 class ExportTarget:
-    """What the files of a network are, whatever their precision.
+    """What the files of a network have in common at all precisions.
 
     Attributes:
-        folder: where they are written, as ``<precision>.onnx``.
+        folder: Where they are written, as ``<precision>.onnx``.
         clip_shape: ``(T, H, W)``.
-        classes: names in the order of the logits.
-        graph_cache: folder where traced graphs are shared between runs; None: every network is traced.
-        uint8_input: the files take uint8 frames of this contract; None: they take normalised float clips.
+        classes: Class names in the order of the logits.
+        graph_cache: Folder where traced graphs are shared between runs; None: each process traces once.
+        uint8_input: The files take uint8 frames of this contract; None: they take normalised float clips.
     """
 
     folder: Path
@@ -107,12 +113,13 @@ class ExportTarget:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Clips that set the ranges of INT8 files.
+    """The clips that determine the ranges of INT8 files.
 
     Attributes:
-        iter_batches: returns batches of normalised clips, float32 ``(b, 3, T, H, W)``.
-        key: a hash of these clips and of what decides which layers stay in FP32: a file of another key is made again.
-        reduce_range: whether weights have 7 bits; None: whatever this machine needs.
+        iter_batches: Returns batches of normalised clips, float32 ``(b, 3, T, H, W)``.
+        key: A hash of these clips and of everything that decides which layers stay in FP32. A file with another key is
+            written again.
+        reduce_range: Whether weights have 7 bits; None: whatever this machine needs.
     """
 
     iter_batches: Callable[[], Any]
@@ -128,16 +135,16 @@ def export_verified(
     verifier: FileVerifier | None,
     log: LogFunction = lambda line: None,
 ) -> dict[str, Path]:
-    """The files of a network; INT8 files are calibrated, and their costliest layers stay in FP32 while they violate a bound.
+    """Export the files of a network; while an INT8 file violates a bound, its most sensitive layers stay in FP32.
 
     Args:
-        network: in eval mode, ``forward(clip) -> logits``.
-        precisions: see `make_artefacts`.
-        target: where the files go, and what they take.
-        calibration: for INT8.
-        verifier: compares INT8 files while they are made; None for a network whose answers do not matter (random
+        network: In eval mode, ``forward(clip) -> logits``.
+        precisions: See `make_artefacts`.
+        target: Where the files go, and what input they take.
+        calibration: Calibration clips for INT8; not read if no INT8 file has to be written.
+        verifier: Compares INT8 files while they are made; None for a network whose logits do not matter (random
             weights).
-        log: called with a line that states how much memory the calibration needs.
+        log: Called with a line that states how much memory the calibration needs.
 
     Returns:
         The path of each precision, in the requested order.

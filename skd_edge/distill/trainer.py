@@ -28,7 +28,7 @@ from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.fake_quant import enable_fake_quant
 from skd_edge.distill.grafting import GraftedTeacher
 from skd_edge.distill.job import JobSpec
-from skd_edge.distill.losses.distribution import DistributionLoss
+from skd_edge.distill.losses.distribution import DistributionLoss, make_distribution_loss
 from skd_edge.distill.objective import (
     FULL_NETWORK,
     TrainingPhase,
@@ -359,9 +359,8 @@ class Trainer:
             matched_indices = [k - 1 for k in matched_substages(self.spec)]
             learner_widths = tuple(self.learner.widths[k] for k in matched_indices)
             kind = self.spec.training.losses.distribution_kind
-            distribution_loss = DistributionLoss(
-                learner_widths, tuple(teacher_widths[k] for k in matched_indices), kind=kind
-            ).to(self.device)
+            matched_widths = tuple(teacher_widths[k] for k in matched_indices)
+            distribution_loss = make_distribution_loss(kind, learner_widths, matched_widths).to(self.device)
             grafted_teacher = None
             if self.spec.training.combination == "graft":
                 assert isinstance(self.teacher.network, TSM)

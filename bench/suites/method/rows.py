@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import skd_edge.distill.trainer as trainer_module
-from skd_edge.distill.losses import LOGIT_LOSSES
-from skd_edge.distill.losses.distribution import DistributionLoss
+from skd_edge.distill.losses import register_logit_loss
+from skd_edge.distill.losses.distribution import DistributionLoss, register_distribution_loss
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, topological_order
 from skd_edge.recipe.schema import NetworkSpec
 
@@ -75,15 +74,13 @@ def _wrap_torchdistill_loss(name: str) -> Callable[..., Tensor]:
 
 
 for _our_name, _torchdistill_name in (("td-kd", "KDLoss"), ("td-ls", "LogitStdKDLoss"), ("td-dist", "DISTLoss")):
-    LOGIT_LOSSES[_our_name] = _wrap_torchdistill_loss(_torchdistill_name)
+    register_logit_loss(_our_name, _wrap_torchdistill_loss(_torchdistill_name))
 
 
-class _DistributionOrHintLoss(DistributionLoss):
-    """Our loss with one more kind, FitNet's hint (arXiv 1412.6550): mean squared error of regressed pooled features."""
+class _HintLoss(DistributionLoss):
+    """FitNet's hint (arXiv 1412.6550): mean squared error of regressed pooled features."""
 
     def forward(self, learner: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        if self.kind != "hint":
-            return super().forward(learner, teacher)
         pairs = zip(self.projectors, learner, teacher, strict=False)
         return torch.stack(
             [
@@ -93,7 +90,7 @@ class _DistributionOrHintLoss(DistributionLoss):
         ).mean()
 
 
-trainer_module.DistributionLoss = _DistributionOrHintLoss  # type: ignore[misc]  # only this study has the kind
+register_distribution_loss("hint", _HintLoss)
 
 
 def _make_kd_builder(kind: str, path: bool = False, **losses: float) -> JobBuilder:

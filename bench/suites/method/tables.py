@@ -188,8 +188,8 @@ def section(data: str, noise: str, column: Column) -> list[str]:
         if any(name in column.rows_by_name for name in names):
             shown = dict.fromkeys((*names, champion))
             others = set().union(*(column.rows_by_name.get(name, {}) for name in names if name != champion))
-            seen = column.limit_seeds(champion, others) if others else column
-            lines += [f"### {title}", "", *table(noise, seen, list(shown), champion)]
+            limited = column.limit_seeds(champion, others) if others else column
+            lines += [f"### {title}", "", *table(noise, limited, list(shown), champion)]
     return lines
 
 

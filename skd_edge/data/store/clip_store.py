@@ -57,10 +57,13 @@ class ClipSplit:
 
 @dataclass(frozen=True)
 class SealedSplit:
-    """Test clips before anything was decided: their number, classes and hash are known; pixels cannot be read.
+    """The test clips before the choice of a candidate: number, labels and hash are readable, pixels are not.
 
-    A stage that scored them by mistake would not pass mypy: it needs a `ClipSplit`. The pipeline unseals them in one
-    place, ``open_test_set``, from a decision.
+    Code that evaluates clips needs a ``ClipSplit``, so mypy reports a stage that would use the test clips too early.
+    The pipeline unseals them in one place, ``open_test_set``.
+
+    Attributes:
+        sealed: the clips; read them with ``unseal`` only.
     """
 
     sealed: ClipSplit
@@ -70,12 +73,12 @@ class SealedSplit:
 
     @property
     def hash(self) -> str:
-        """Names the test set in the ledger of this machine."""
+        """Hash of the clips; names the test set in the ledger of this machine."""
         return self.sealed.hash
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """``(N,)`` class index: how many clips of each class there are is no secret."""
+        """``(N,)`` class indices; the number of clips of each class may be shown before the choice."""
         return self.sealed.labels
 
     @property
@@ -84,7 +87,7 @@ class SealedSplit:
         return self.sealed.names
 
     def unseal(self) -> ClipSplit:
-        """The clips themselves, to confirm what was decided without them."""
+        """The clips, to confirm a choice that was made without them."""
         return self.sealed
 
 
@@ -96,7 +99,7 @@ class ClipDataset:
         classes: class names; labels are indices into them.
         train: the training clips.
         val: the validation clips.
-        test: the test clips, sealed until something is decided.
+        test: the test clips, sealed until a candidate is chosen.
         quarantined: the unreadable clips, each with ``path`` and ``reason``.
         note: the remarks of the listing.
     """

@@ -29,3 +29,14 @@ LOGIT_LOSSES: dict[str, LogitLoss] = {
     "dist": dist_loss,
     "dkd": dkd_loss,
 }
+
+
+def register_logit_loss(name: str, loss: LogitLoss) -> None:
+    """Make a loss known under a name of ``logits_kind``, for a study that compares with losses of others.
+
+    Raises:
+        ValueError: Another loss has that name.
+    """
+    if name in LOGIT_LOSSES:
+        raise ValueError(f"a loss called {name!r} is registered already; choose another name")
+    LOGIT_LOSSES[name] = loss

@@ -6,7 +6,7 @@ weight of a substage is inverse to its measured discrepancy, so that a substage 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,33 @@ class DistributionLoss(nn.Module):
     def _update_discrepancy(self, distances: Tensor) -> None:
         old = self.discrepancy[: len(distances)]
         old.copy_(torch.where(old == 0, distances, torch.lerp(distances.to(old.dtype), old, self.momentum)))
+
+
+# By kind; a study may register further ones.
+DISTRIBUTION_LOSSES: dict[str, type[DistributionLoss]] = dict.fromkeys(get_args(DistributionKind), DistributionLoss)
+
+
+def register_distribution_loss(kind: str, loss: type[DistributionLoss]) -> None:
+    """Make a distance of feature distributions known under a name of ``distribution_kind``.
+
+    Raises:
+        ValueError: Another one has that name.
+    """
+    if kind in DISTRIBUTION_LOSSES:
+        raise ValueError(f"a distribution loss called {kind!r} is registered already; choose another name")
+    DISTRIBUTION_LOSSES[kind] = loss
+
+
+def make_distribution_loss(
+    kind: DistributionKind, learner_widths: tuple[int, ...], teacher_widths: tuple[int, ...]
+) -> DistributionLoss:
+    """The loss of a kind, see `DistributionLoss`.
+
+    Raises:
+        KeyError: The kind is unknown.
+        ValueError: Learner and teacher have different numbers of substages.
+    """
+    return DISTRIBUTION_LOSSES[kind](learner_widths, teacher_widths, kind=kind)
 
 
 def gaussian_distances(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:

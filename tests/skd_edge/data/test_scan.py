@@ -40,7 +40,7 @@ def test_the_command_lists_unreadable_clips_and_a_run_leaves_them_out(recipe, tm
     assert "compress will refuse to start: min_clips requires 90%" in text
 
 
-def test_an_interrupted_scan_continues(recipe, own_places, tmp_path, monkeypatch):
+def test_an_interrupted_scan_continues(recipe, own_places, tmp_path):
     (tmp_path / "videos/a/0.mp4").write_bytes(b"")
     loaded = load_recipe(str(recipe), ())
 
@@ -59,11 +59,11 @@ def test_an_interrupted_scan_continues(recipe, own_places, tmp_path, monkeypatch
     )
     assert decoded == list(range(11, 25))  # ten were decoded before
     assert len(result.bad) == 1
-    interrupted = shutil.copytree(own_places, tmp_path / "kept")
+    resumed = shutil.copytree(own_places, tmp_path / "resumed")
     shutil.rmtree(own_places)
     scan_clips(loaded, own_places, tmp_path / "q.csv", processes=1)
     for file in ("clips.npy", "store.json"):
-        [one], [two] = interrupted.rglob(file), own_places.rglob(file)
+        [one], [two] = resumed.rglob(file), own_places.rglob(file)
         assert one.read_bytes() == two.read_bytes()
 
 
@@ -84,6 +84,6 @@ def test_a_killed_scan_leaves_no_process(recipe, own_places, tmp_path):
 
 
 def list_processes(session: int) -> list[str]:
-    """Running or waiting processes of a session; a zombie, which is listed until its parent reads its status, is running out."""
+    """Running or waiting processes of a session; zombies, which have ended already, are left out."""
     command = ["pgrep", "-r", "R,S,D", "-s", str(session)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()

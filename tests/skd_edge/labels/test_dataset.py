@@ -60,7 +60,7 @@ def test_an_unlabelled_clip_has_no_target_of_its_own(voted_videos, voted_cache, 
 
 @pytest.fixture
 def labelled_recipe(voted_recipe):
-    """A function to a voted_recipe with the same clips, each with its true label, for noise that the voted_recipe adds."""
+    """Makes a recipe of the same clips with their true labels, for noise that the recipe adds."""
 
     def make(root, **labels):
         data = {"kind": "csv", "root": root, "label": "truth"} | {s: {"split": [s]} for s in ("train", "val", "test")}

@@ -113,8 +113,8 @@ def test_its_recipe_reads_back_and_its_jobs_are_named_by_all_that_makes_it(tmp_p
         ({"substages": ["low"]}, "small has 2 substages and teacher has 1"),
         ({"substages": []}, "teacher.substages is missing"),
         ({"substages": ["low", "low"]}, "names 'low' twice"),
-        ({"width": 48}, "teacher.width describes the own family"),
-        ({"factory": None}, "teacher.substages is for a network made by a factory"),
+        ({"width": 48}, "teacher.width is for the built-in families"),
+        ({"factory": None}, "teacher.substages is for external teachers"),
         ({"factory": "os.system"}, "package.module:callable"),
     ],
 )
@@ -126,8 +126,8 @@ def test_what_validate_refuses(teacher, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ({"substages": ["low", "hihg"]}, "'hihg', which is no module of the network; there are: high"),
-        ({"arguments": {"classes": 7}}, "tells 7 classes apart and the data has 10"),
+        ({"substages": ["low", "hihg"]}, "'hihg', which is not a module of the network; choose from: high"),
+        ({"arguments": {"classes": 7}}, "has 7 classes, but the dataset has 10"),
     ],
 )
 def test_what_is_refused_before_a_clip_is_read(teacher, message, tmp_path, own_places):

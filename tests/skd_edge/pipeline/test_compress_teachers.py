@@ -154,7 +154,7 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     assert "logits" in curves["teacher>small"]
 
     np.savez(tmp_path / "said.npz", clips=names[1:], probabilities=right[1:], classes=material.clips.classes)
-    with pytest.raises(UserError, match="says nothing of 1 of 40 clips"):
+    with pytest.raises(UserError, match="has no row for 1 of 40 clips"):
         compress(recipe, tmp_path / "again")
 
 
@@ -162,12 +162,12 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     ("teacher", "more", "message"),
     [
         ({"hub": "x", "onnx": "t.onnx"}, {}, "teacher.hub and teacher.onnx are two teachers"),
-        ({"hub": "x", "width": 48}, {}, "teacher.width describes the own family"),
-        ({"onnx": "t.onnx", "arguments": {"a": 1}}, {}, "teacher.arguments is for a network made by a factory"),
+        ({"hub": "x", "width": 48}, {}, "teacher.width is for the built-in families"),
+        ({"onnx": "t.onnx", "arguments": {"a": 1}}, {}, "teacher.arguments is for external teachers"),
         ({"torchvision": "r3d_18", "trained": True}, {}, "teacher.trained is for"),
-        ({"hub": "x", "classes": ["a", "b"]}, {}, "one that learns here has the data's"),
+        ({"hub": "x", "classes": ["a", "b"]}, {}, "this one is trained here and gets the dataset's classes"),
         ({"logits": "t.npz"}, {"augment": {"mixup": 0.4}}, "augment.mixup mixes clips"),
-        ({"logits": "t.npz"}, {"choice": {"budget": "0.5 x teacher"}}, "teacher.logits is no network"),
+        ({"logits": "t.npz"}, {"choice": {"budget": "0.5 x teacher"}}, "teacher.logits is not a network"),
         ({"onnx": "t.onnx"}, {"training": {"combination": "graft"}}, "graft runs .* comes from onnx cannot do"),
         ({"ensemble": [{"onnx": "t.onnx"}]}, {}, "has one member"),
         ({"ensemble": [{"onnx": "t.onnx"}, {"hub": "x"}]}, {}, "ensemble.1 would have to be trained first"),

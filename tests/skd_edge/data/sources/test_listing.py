@@ -129,7 +129,7 @@ def test_class_names_and_indices():
 def test_lines_are_numbered_and_stripped(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf one \n\n\ttwo\r\n")
     assert list(read_lines(tmp_path / "a.txt")) == [(1, "one"), (3, "two")]
-    with pytest.raises(UserError, match="does not exist; check data.root"):
+    with pytest.raises(UserError, match=r"does not exist; check data\.root"):
         list(read_lines(tmp_path / "b.txt"))
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UserError, match="cannot read"):

@@ -92,7 +92,7 @@ def test_generated(tmp_path):
 
 
 def test_the_classes_of_the_generated_set_need_no_rendering(tmp_path):
-    data = GeneratedData(kind="generated", train=20, val=10, test=10, frames=4, size=16, nothing=2)
+    data = GeneratedData(kind="generated", train=24, val=11, test=11, frames=4, size=16, nothing=2)
     classes = list_classes(data, seed=0, cache=tmp_path)
     assert len(classes) == 11
     assert not is_rendered(data, 0, tmp_path)

@@ -1,4 +1,4 @@
-"""Building a store: order and hash of the clips, interrupted builds, hanging decoders, a folder without space."""
+"""Building a store: order and hash of the clips, interrupted builds, hanging decoders, unwritable folders."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ def test_a_clip_whose_decoder_hangs_is_unreadable(recipe, own_places, tmp_path, 
     """The clip is tried twice and then listed with the reason."""
     entries = [ClipEntry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
     monkeypatch.setattr(builder, "make_clip_decoder", make_hanging_decoder)
-    device_view = inference_preprocessing(load_recipe(str(recipe), ()).clip)
-    builder.build_store(tmp_path / "store", entries, *device_view, processes=1, timeout=1.0)
-    card = yaml.safe_load((tmp_path / "store/store.json").read_text())
-    assert card["bad"] == [1]
-    assert "did not end within 1 s" in card["quarantined"][0]["reason"]
+    preprocessing = inference_preprocessing(load_recipe(str(recipe), ()).clip)
+    builder.build_store(tmp_path / "store", entries, *preprocessing, processes=1, timeout=1.0)
+    info = yaml.safe_load((tmp_path / "store/store.json").read_text())
+    assert info["bad"] == [1]
+    assert "did not end within 1 s" in info["quarantined"][0]["reason"]
     assert np.load(tmp_path / "store/clips.npy", mmap_mode="r")[:2].any(axis=(1, 2, 3, 4)).all()
 
 

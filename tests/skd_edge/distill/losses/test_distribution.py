@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skd_edge.distill.losses import distribution
 from skd_edge.distill.losses.distribution import DistributionLoss, gaussian_distances
 
 
@@ -129,3 +130,18 @@ def test_a_dead_substage_of_the_teacher_does_not_change_the_weight_of_others():
 def test_the_teacher_must_have_as_many_substages():
     with pytest.raises(ValueError, match="argument 2 is"):
         DistributionLoss((3,), (5,))(staged(0, (3,)), staged(0, (5, 5)))
+
+
+def test_a_registered_kind_is_made_and_a_name_is_given_once(monkeypatch):
+    class Constant(DistributionLoss):
+        """A distance that is always 1."""
+
+        def forward(self, learner, teacher):
+            return torch.ones(())
+
+    monkeypatch.setattr(distribution, "DISTRIBUTION_LOSSES", dict(distribution.DISTRIBUTION_LOSSES))
+    distribution.register_distribution_loss("constant", Constant)
+    assert distribution.make_distribution_loss("constant", (3,), (5,))([], []) == 1
+    assert type(distribution.make_distribution_loss("mmd", (3,), (5,))) is DistributionLoss
+    with pytest.raises(ValueError, match="'constant' is registered already"):
+        distribution.register_distribution_loss("constant", Constant)

@@ -14,8 +14,6 @@ from skd_edge.labels.sources.annotators import read_trusted_labels, resolve_clas
 from skd_edge.recipe.labels import LabelSettings
 
 CLASSES = ("blink", "grow", "spin_cw")
-
-
 RULES = [{"label": c, "any": [c.replace("_", " ")], "within": ["title"]} for c in CLASSES]
 
 

@@ -100,7 +100,7 @@ def test_annotators_differ_and_have_habitual_errors():
         assert np.allclose(np.sort(share[1:])[::-1] / share[1:].sum(), [0.625, 0.125, 0.125, 0.125], atol=0.06)
 
 
-# ------------------------------------------------------------------------------------------ noise that depends on the clip
+# ------------------------------------------------------------------------------------------ clip-dependent noise
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 200), classes=st.integers(2, 8), rate=st.floats(0, 1), seed=st.integers(0, 2**31 - 1))
 def test_noise_that_depends_on_the_clip_has_exactly_the_rate(n, classes, rate, seed):
