@@ -1,6 +1,6 @@
 """What can be counted about the house: files by folder, circles, names, mirrors. tests/test_house.py holds the bounds.
 
-    python .ci/house.py          (prints the table)
+python .ci/house.py          (prints the table)
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"skd_edge": ROOT / "skd_edge", "skd_export": ROOT / "export/skd_export", "skd_bench": ROOT / "bench/skd_bench"}
+PACKAGES = {
+    "skd_edge": ROOT / "skd_edge",
+    "skd_export": ROOT / "export/skd_export",
+    "skd_bench": ROOT / "bench/skd_bench",
+}
 # A private language: people say, tell, ask, keep, teach and hear; code prints, reports, requests, stores, trains.
 BANNED_WORDS = frozenset({"said", "told", "asked", "kept", "taught", "heard"})
 
@@ -96,6 +100,50 @@ def import_circles() -> list[list[str]]:
     return [sorted(left)] if left else []
 
 
+# Objects of other libraries are configured by assigning to them: what they are called where that happens.
+FOREIGN_OBJECTS = frozenset(
+    {"codec", "codec_context", "config", "context", "environment", "info", "inspector", "library", "module", "norm0"}
+    | {"nvmlErrorString", "options", "runtime", "short", "stem", "stream", "tar", "tempfile", "template_environment"}
+)
+
+
+def assigned_from_outside() -> list[str]:
+    """Assignments to an attribute of an object other than ``self``, outside its class: nobody writes into another's object."""
+    found = []
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AugAssign | ast.AnnAssign) else targets
+            stores = [n for t in targets for n in ast.walk(t) if isinstance(n, ast.Attribute)]
+            for store in stores:
+                if not isinstance(store.ctx, ast.Store):
+                    continue
+                owner = store.value
+                name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+                if name not in FOREIGN_OBJECTS | {"self", "cls"}:
+                    found.append(f"{file.relative_to(ROOT)}:{store.lineno}: {ast.unparse(store)}")
+    return found
+
+
+def many_parameters(limit: int = 6) -> list[str]:
+    """Functions with more parameters than ``limit``; commands of click, whose parameters are options, do not count."""
+    found = []
+    for file, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and not any("command" in ast.unparse(d) for d in node.decorator_list):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                names = [a.arg for a in arguments if a.arg not in ("self", "cls")]
+                if len(names) > limit:
+                    found.append(f"{file.relative_to(ROOT)}: {node.name} has {len(names)}")
+    return found
+
+
+def untyped_dicts() -> int:
+    """How often ``dict[str, Any]`` stands in the packages."""
+    files = (file for home in PACKAGES.values() for file in home.rglob("*.py"))
+    return sum(file.read_text(encoding="utf-8").count("dict[str, Any]") for file in files)
+
+
 def main() -> None:
     """Print the table."""
     mirrors = len(modules()) - len(unmirrored())
@@ -106,6 +154,9 @@ def main() -> None:
         "import circles": len(import_circles()),
         "one-word function names": f"{one_word_share():.0%}",
         "said, told, asked, kept, taught, heard as identifiers": len(banned_identifiers()),
+        "attributes assigned from outside": len(assigned_from_outside()),
+        "functions with more than 6 parameters": len(many_parameters()),
+        "dict[str, Any]": untyped_dicts(),
         "modules with a test of the same name and place": f"{mirrors} of {len(modules())} ({mirrors / len(modules()):.0%})",
     }
     print("\n".join(f"{name:55} {value}" for name, value in rows.items()))
