@@ -13,6 +13,7 @@ from skd_bench.files import write_atomic
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import SPLITS, ClipEntry
 from skd_edge.data.sources.registry import list_clips
+from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import ensure_store
 from skd_edge.recipe.schema import Recipe
 
@@ -79,16 +80,10 @@ def scan_clips(
     listing = list_clips(
         recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), external_labels=external_labels
     )
-    preprocessing = inference_preprocessing(recipe.clip)
-    _, store_info = ensure_store(
-        listing,
-        *preprocessing,
-        cache,
-        decoder=recipe.clip.decoder,
-        processes=processes,
-        timeout=timeout,
-        progress=progress("decoded"),
+    decoding = Decoding(
+        *inference_preprocessing(recipe.clip), recipe.clip.decoder, processes, timeout, progress("decoded")
     )
+    _, store_info = ensure_store(listing, decoding, cache)
     reasons = [q["reason"] for q in store_info["quarantined"]]
     bad = tuple((listing.entries[i], reason) for i, reason in zip(store_info["bad"], reasons, strict=True))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)

@@ -15,7 +15,7 @@ from skd_bench.video.types import Preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import Trainer, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
 from skd_edge.models.builder import AnyNetwork
 
 _MAX_STEPS, _MAX_SECONDS = 20, 2.0
@@ -53,17 +53,8 @@ def measure_step_times(
         if teacher is not None:
             make_view = lambda index, view: training_view(clips.train, index, view, spec, preprocess)  # noqa: E731
             output_source = TeacherOutputCache(teacher.eval(), make_view, len(clips.train), Path(folder))
-        trainer = Trainer(
-            replace(spec, others=()),
-            clips,
-            targets,
-            output_source,
-            (),
-            preprocess,
-            Path(folder),
-            None,
-            lambda row: None,
-        )
+        inputs = TrainingInputs(clips, targets, preprocess, output_source)
+        trainer = Trainer(replace(spec, others=()), inputs, Path(folder))
         trainer.total_steps = steps
         trainer.learner.train()
         teacher_outputs = output_source.outputs_for_view(0) if output_source else None

@@ -81,16 +81,32 @@ class DivergenceError(ArithmeticError):
         self.term, self.step = term, step
 
 
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a job learns from.
+
+    Attributes:
+        clips: The training clips, and the validation clips that select the epoch.
+        targets: ``(N, C)`` label distributions of the training clips; a row of zeros is a clip without a label.
+        preprocess: How pixels become input.
+        teacher: The teacher outputs, or None.
+        other_teachers: The outputs of teachers further up the cascade, where guidance is dense.
+        start: State dict that the learner starts from; None: the initial weights of the seed.
+    """
+
+    clips: ClipDataset
+    targets: NDArray[np.float32]
+    preprocess: Preprocessing
+    teacher: TeacherOutputSource | None = None
+    other_teachers: tuple[TeacherOutputSource, ...] = ()
+    start: dict[str, Tensor] | None = None
+
+
 def train_job(
     spec: JobSpec,
-    clips: ClipDataset,
-    targets: NDArray[np.float32],
-    teacher: TeacherOutputSource | None,
-    preprocess: Preprocessing,
+    inputs: TrainingInputs,
     folder: Path,
     *,
-    other_teachers: tuple[TeacherOutputSource, ...] = (),
-    start: dict[str, Tensor] | None = None,
     on_progress: ProgressCallback = lambda row: None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainResult:
@@ -98,13 +114,8 @@ def train_job(
 
     Args:
         spec: The job.
-        clips: The training clips, and the validation clips that select the epoch.
-        targets: ``(N, C)`` label distributions of the training clips; a row of zeros is a clip without a label.
-        teacher: The teacher outputs, or None.
-        preprocess: How pixels become input.
+        inputs: What it learns from.
         folder: The job's folder. Checkpoints are written to it, and the checkpoint of an interrupted run is resumed.
-        other_teachers: The outputs of teachers further up the cascade, where guidance is dense.
-        start: State dict that the learner starts from; None: the initial weights of the seed.
         on_progress: Called with a row for display after each epoch, and every few steps within it.
         process_group: The processes that train the job together.
 
@@ -114,9 +125,7 @@ def train_job(
     Raises:
         UserError: A loss term is not finite, again after the learning rate was halved.
     """
-    return Trainer(
-        spec, clips, targets, teacher, other_teachers, preprocess, folder, start, on_progress, process_group
-    ).run()
+    return Trainer(spec, inputs, folder, on_progress, process_group).run()
 
 
 class Trainer:
@@ -125,23 +134,19 @@ class Trainer:
     def __init__(
         self,
         spec: JobSpec,
-        clips: ClipDataset,
-        targets: NDArray[np.float32],
-        teacher: TeacherOutputSource | None,
-        other_teachers: tuple[TeacherOutputSource, ...],
-        preprocess: Preprocessing,
+        inputs: TrainingInputs,
         folder: Path,
-        start: dict[str, Tensor] | None,
-        on_progress: ProgressCallback,
+        on_progress: ProgressCallback = lambda row: None,
         process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.process_group = process_group
-        self.spec, self.clips, self.teacher, self.other_teachers = spec, clips, teacher, other_teachers
-        self.preprocess, self.on_progress = preprocess, on_progress
+        self.spec, self.clips, self.preprocess = spec, inputs.clips, inputs.preprocess
+        self.teacher, self.other_teachers = inputs.teacher, inputs.other_teachers
+        self.on_progress = on_progress
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.learner = process_group.convert_batch_norm(build_learner(spec)).to(self.device)
-        if start is not None:
-            self.learner.load_state_dict(start)
+        if inputs.start is not None:
+            self.learner.load_state_dict(inputs.start)
         self.ema_network = build_learner(spec).to(self.device).eval().requires_grad_(False)
         self.ema_network.load_state_dict(self.learner.state_dict())
         if spec.rounded:
@@ -153,9 +158,9 @@ class Trainer:
             [v for v in n.state_dict().values() if v.is_floating_point()] for n in (self.ema_network, self.learner)
         ]
         self.distribution_loss, self.grafted_teacher = self._build_auxiliary_modules()
-        self.targets = torch.from_numpy(targets).to(self.device)
+        self.targets = torch.from_numpy(inputs.targets).to(self.device)
         self.ema_predictions = torch.zeros_like(self.targets) if spec.weak and spec.training.elr else None
-        self.rows = training_rows(spec, clips.train)
+        self.rows = training_rows(spec, inputs.clips.train)
         self.batches_per_epoch = max(len(self.rows) // spec.training.batch, 1)
         self.total_steps = spec.epochs * self.batches_per_epoch
         self.optimizer = torch.optim.AdamW(

@@ -26,6 +26,7 @@ from skd_edge.distill.job import JobSpec, json_digest
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
 from skd_edge.distill.trainer import (
     SINGLE_PROCESS,
+    TrainingInputs,
     TrainResult,
     assign_folds,
     build_learner,
@@ -237,15 +238,18 @@ class LocalExecutor:
         began = time.perf_counter()
         targets = self._compute_targets(job)
         label_seconds = time.perf_counter() - began
-        trained = train_job(
-            job.spec,
+        inputs = TrainingInputs(
             self.training_data.clips,
             targets,
-            self._make_teacher_outputs(job.teacher, job.spec) if job.teacher else None,
             self.preprocess,
+            self._make_teacher_outputs(job.teacher, job.spec) if job.teacher else None,
+            tuple(self._make_teacher_outputs(other, job.spec) for other in job.others),
+            self.load_network(job.start).state_dict() if job.start else None,
+        )
+        trained = train_job(
+            job.spec,
+            inputs,
             self.run.job_folder(job.hash),
-            other_teachers=tuple(self._make_teacher_outputs(other, job.spec) for other in job.others),
-            start=self.load_network(job.start).state_dict() if job.start else None,
             on_progress=lambda row: self._record_progress(job, row, on_progress),
             process_group=self.process_group,
         )

@@ -31,6 +31,7 @@ from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import ClipListing, list_clips
+from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, open_store
 from skd_edge.labels.sources.annotators import add_annotators, read_trusted_labels, resolve_class_prior
 from skd_edge.labels.sources.label_model import LabelModelResult, aggregate_votes
@@ -126,15 +127,8 @@ def load_training_data(
     sampling, preprocess = inference_preprocessing(recipe.clip)
     listing = add_annotators(listing, recipe, (sampling, preprocess), cache, progress=model_progress)
     listing, votes = aggregate_labels(listing, recipe.labels)
-    clips = open_store(
-        listing,
-        sampling,
-        preprocess,
-        cache,
-        min_clips=recipe.min_clips,
-        decoder=recipe.clip.decoder,
-        progress=decode_progress,
-    )
+    decoding = Decoding(sampling, preprocess, recipe.clip.decoder, progress=decode_progress)
+    clips = open_store(listing, decoding, cache, min_clips=recipe.min_clips)
     truth, noise = clips.train.labels, recipe.labels.noise
     if votes is not None:
         votes = _select_readable_votes(votes, listing, clips)

@@ -22,7 +22,7 @@ from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
-from skd_edge.distill.trainer import predict, train_job
+from skd_edge.distill.trainer import TrainingInputs, predict, train_job
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import GeneratedData
@@ -60,7 +60,7 @@ def measure_accuracy(recipe: Recipe, learner: str, clips: ClipDataset) -> float:
     targets = np.eye(len(clips.classes), dtype=np.float32)[clips.train.labels]
     preprocess = inference_preprocessing(recipe.clip)[1]
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_job(job.spec, clips, targets, None, preprocess, Path(folder))
+        trained = train_job(job.spec, TrainingInputs(clips, targets, preprocess), Path(folder))
     return float((predict(trained.network, clips.test.unseal(), preprocess).argmax(1) == clips.test.labels).mean())
 
 

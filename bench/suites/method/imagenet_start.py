@@ -25,7 +25,7 @@ from scipy.stats import t
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.distill.trainer import predict, train_job
+from skd_edge.distill.trainer import TrainingInputs, predict, train_job
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.models.catalogue import describe_network
@@ -62,7 +62,7 @@ def train_arm(teacher: str, seed: int, sets: list[str]) -> dict[str, object]:
     targets = np.eye(len(clips.classes), dtype=np.float32)[clips.train.labels]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_job(spec, clips, targets, None, preprocess, Path(folder))
+        trained = train_job(spec, TrainingInputs(clips, targets, preprocess), Path(folder))
     assert trained.network is not None
     predictions = predict(trained.network, clips.test.unseal(), preprocess).argmax(1)
     network_summary = describe_network("", recipe.teacher, recipe.clip)

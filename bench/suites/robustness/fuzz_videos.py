@@ -30,6 +30,7 @@ from skd_bench.files import write_json
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.listing import ClipEntry, Split, make_listing
 from skd_edge.data.sources.synthetic import render_clip, write_video
+from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import ensure_store, open_store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results/fuzz_videos.json"
@@ -152,9 +153,9 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
         entries.append(ClipEntry(sound, f"sound {i}.mp4", label, split, f"{i}"))
     listed, cache = make_listing(entries), folder / "cache"
     began, before = time.monotonic(), _private_mib()
-    _, card = ensure_store(listed, SAMPLING, PREPROCESS, cache, processes=processes, timeout=patience)
+    _, card = ensure_store(listed, Decoding(SAMPLING, PREPROCESS, processes=processes, timeout=patience), cache)
     seconds = time.monotonic() - began
-    clips = open_store(listed, SAMPLING, PREPROCESS, cache, min_clips=0.0)
+    clips = open_store(listed, Decoding(SAMPLING, PREPROCESS), cache, min_clips=0.0)
     reasons = {q["path"]: q["reason"] for q in card["quarantined"]}
     assert all(reasons.values())
     assert len(reasons) + card["clips"] == len(entries)

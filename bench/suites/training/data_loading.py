@@ -115,13 +115,14 @@ def private_mib() -> float:
 
 def compare_scan(listed: ClipListing, sampling: Sampling, preprocess: Preprocessing, folder: Path) -> dict[str, Any]:
     """The time of the bare loop divided by that of scan and store; 1 means equally fast."""
+    from skd_edge.data.store.builder import Decoding
     from skd_edge.data.store.clip_store import ensure_store
 
     paths = [e.path for e in listed.entries]
 
     def store() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        ensure_store(listed, sampling, preprocess, folder)
+        ensure_store(listed, Decoding(sampling, preprocess), folder)
 
     return compare_times(
         "scan + store, bare loop:", store, lambda: decode_bare_on_all_cores(paths, sampling.frames, preprocess.width)
@@ -245,6 +246,7 @@ def main() -> None:
     from skd_bench.device.info import read_device_info
     from skd_bench.files import write_atomic, write_json
     from skd_bench.video.types import Preprocessing, Sampling
+    from skd_edge.data.store.builder import Decoding
     from skd_edge.data.store.clip_store import _make_clip_split, ensure_store
 
     sampling, preprocess = Sampling(8), Preprocessing(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)
@@ -254,7 +256,7 @@ def main() -> None:
         found: dict[str, Any] = {"device": read_device_info(), "cores": CORES, "load": os.getloadavg()[0]}
         found |= {"clips": len(listed.entries), "videos": str(options.root.name if options.root else "generated")}
         found["scan"] = compare_scan(listed, sampling, preprocess, folder / "cache")
-        store, store_info = ensure_store(listed, sampling, preprocess, folder / "cache")
+        store, store_info = ensure_store(listed, Decoding(sampling, preprocess), folder / "cache")
         pixels = np.load(store / "clips.npy", mmap_mode="r")
         clips = _make_clip_split("train", list(listed.entries), pixels, store_info["hash"], ("a",))
         found["epoch"] = compare_epoch(clips, [e.path for e in listed.entries], sampling, preprocess)

@@ -27,7 +27,7 @@ from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import Trainer, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
 from skd_edge.execution.threads import configure_threads
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
@@ -86,7 +86,7 @@ def build_timed_parts(recipe: Recipe, student: NetworkSpec, folder: Path) -> dic
     index = np.arange(recipe.training.batch)
 
     def make_trainer(spec: JobSpec, teacher: TeacherOutputCache | None) -> Trainer:
-        trainer = Trainer(spec, clips, targets, teacher, (), preprocess, folder / spec.hash, None, lambda row: None)
+        trainer = Trainer(spec, TrainingInputs(clips, targets, preprocess, teacher), folder / spec.hash)
         trainer.learner.train()
         return trainer
 

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,28 @@ _TODO, _GOOD, _BAD = 0, 1, 2  # the bytes of state.part
 _HASH_BLOCK_BYTES = 64 << 20  # bytes that are hashed at a time
 
 
-def build_store(
-    folder: Path,
-    entries: Sequence[ClipEntry],
-    sampling: Sampling,
-    preprocess: Preprocessing,
-    *,
-    decoder: DecoderName = "pyav",
-    processes: int | None = None,
-    timeout: float = CLIP_TIMEOUT_S,
-    progress: Progress | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Decoding:
+    """How clips are decoded; none of it but the first three changes a pixel.
+
+    Attributes:
+        sampling: which frames of a clip are decoded.
+        preprocess: size in pixels, and how frames are fitted to it.
+        decoder: the library that decodes.
+        processes: number of decoding processes; None: one for each core.
+        timeout: seconds that a clip may take; large files get more time.
+        progress: called with (done, total).
+    """
+
+    sampling: Sampling
+    preprocess: Preprocessing
+    decoder: DecoderName = "pyav"
+    processes: int | None = None
+    timeout: float = CLIP_TIMEOUT_S
+    progress: Progress | None = None
+
+
+def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) -> None:
     """Build the store of some clips in a folder, or finish an interrupted build; a complete store is left unchanged.
 
     Writes ``clips.npy``, the readable clips ``(N, T, H, W, 3)`` uint8 in the order of their entries, and then
@@ -56,24 +68,19 @@ def build_store(
     Args:
         folder: folder of the store; created if it does not exist.
         entries: the clips.
-        sampling: which frames of a clip are decoded.
-        preprocess: size in pixels, and how frames are fitted to it.
-        decoder: the library that decodes.
-        processes: number of decoding processes; None: one for each core.
-        timeout: seconds that a clip may take; large files get more time.
-        progress: called with (done, total).
+        decoding: how they are decoded.
 
     Raises:
         UserError: The disk is full, the folder cannot be written, or the decoder is not installed.
     """
-    if decoder == "torchcodec":
+    if decoding.decoder == "torchcodec":
         require_torchcodec()
-    size_mb = count_row_bytes(sampling, preprocess) * len(entries) / 1e6
+    size_mb = count_row_bytes(decoding.sampling, decoding.preprocess) * len(entries) / 1e6
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock_store(folder, len(entries), progress):
+        with _lock_store(folder, len(entries), decoding.progress):
             if not (folder / "store.json").exists():
-                _StoreBuilder(folder, entries, sampling, preprocess, decoder).run(processes, timeout, progress)
+                _StoreBuilder(folder, entries, decoding).run()
     except OSError as error:
         raise UserError(
             f"cannot build the clip store {folder}: {error.strerror or error}; the store needs "
@@ -85,19 +92,12 @@ def build_store(
 class _StoreBuilder:
     """A store while it is built; continues from the files of an interrupted build."""
 
-    def __init__(
-        self,
-        folder: Path,
-        entries: Sequence[ClipEntry],
-        sampling: Sampling,
-        preprocess: Preprocessing,
-        decoder: DecoderName,
-    ) -> None:
-        self.folder, self.entries, self.decoder = folder, entries, decoder
-        self.sampling, self.preprocess = sampling, preprocess
+    def __init__(self, folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) -> None:
+        self.folder, self.entries, self.decoding = folder, entries, decoding
+        self.sampling, self.preprocess, self.decoder = decoding.sampling, decoding.preprocess, decoding.decoder
         self.partial_file, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
         state = folder / "state.part"
-        shape = (len(entries), sampling.frames, preprocess.height, preprocess.width, 3)
+        shape = (len(entries), self.sampling.frames, self.preprocess.height, self.preprocess.width, 3)
         if not (self.partial_file.exists() and state.exists() and state.stat().st_size == len(entries)):
             state.unlink(missing_ok=True)
             self.reasons_file.unlink(missing_ok=True)
@@ -109,20 +109,21 @@ class _StoreBuilder:
         without_reason = [i for i in np.flatnonzero(self.state == _BAD).tolist() if i not in self.reasons]
         self.state[without_reason] = _TODO  # the line with the reason was truncated: try the clip again
 
-    def run(self, processes: int | None, timeout: float, progress: Progress | None) -> None:
+    def run(self) -> None:
         """Decode the remaining clips, then finish the store."""
         todo = np.flatnonzero(self.state == _TODO)
         if len(todo):
-            self._decode_clips(todo, processes or _choose_process_count(len(todo)), timeout, progress)
+            self._decode_clips(todo)
         self._finish_store()
 
-    def _decode_clips(self, todo: NDArray[np.int64], processes: int, timeout: float, progress: Progress | None) -> None:
+    def _decode_clips(self, todo: NDArray[np.int64]) -> None:
+        progress, timeout = self.decoding.progress, self.decoding.timeout
         done, total = len(self.state) - len(todo), len(self.state)
         tasks = ((i, (str(self.entries[i].path), self.entries[i].span)) for i in todo.tolist())
         pool = WorkerPool(
             make_clip_decoder,
             (self.partial_file, self.sampling, self.preprocess, self.decoder),
-            processes=processes,
+            processes=self.decoding.processes or _choose_process_count(len(todo)),
             task_timeout=lambda task: timeout + _count_source_bytes(*task) / _BYTES_PER_EXTRA_SECOND,
         )
         unsynced: dict[int, int] = {}  # states of clips that are decoded since the last sync

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
-from skd_edge.data.store.builder import CLIP_TIMEOUT_S, build_store
+from skd_edge.data.store.builder import Decoding, build_store
 from skd_edge.data.store.decode_task import DecoderName
 
 _LAYOUT_VERSION = 2  # of the files of a store: raise it when their layout changes
@@ -112,38 +111,20 @@ class ClipDataset:
     note: str
 
 
-def open_store(
-    listing: ClipListing,
-    sampling: Sampling,
-    preprocess: Preprocessing,
-    cache: Path,
-    *,
-    min_clips: float,
-    decoder: DecoderName = "pyav",
-    processes: int | None = None,
-    timeout: float = CLIP_TIMEOUT_S,
-    progress: Callable[[int, int], None] | None = None,
-) -> ClipDataset:
+def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_clips: float) -> ClipDataset:
     """Open the store of the listed clips; builds it first if it does not exist.
 
     Args:
         listing: the clips.
-        sampling: which frames of a clip are decoded.
-        preprocess: size in pixels, and how frames are fitted to it.
+        decoding: how they are decoded.
         cache: the cache folder, which holds the stores.
         min_clips: share of the clips that must be readable, in [0, 1].
-        decoder: the library that decodes.
-        processes: number of decoding processes; None: one for each core.
-        timeout: seconds that a clip may take.
-        progress: called with (done, total) while clips are decoded.
 
     Raises:
         UserError: Too few clips are readable, a class has no readable clip in training or validation, no test clip is
             readable, or the store cannot be built (see ``build_store``).
     """
-    folder, store_info = ensure_store(
-        listing, sampling, preprocess, cache, decoder=decoder, processes=processes, timeout=timeout, progress=progress
-    )
+    folder, store_info = ensure_store(listing, decoding, cache)
     bad = set(store_info["bad"])  # by position: two splits may have files of the same name
     good = [e for i, e in enumerate(listing.entries) if i not in bad]
     if len(good) < min_clips * len(listing.entries):
@@ -172,17 +153,7 @@ def open_store(
     )
 
 
-def ensure_store(
-    listing: ClipListing,
-    sampling: Sampling,
-    preprocess: Preprocessing,
-    cache: Path,
-    *,
-    decoder: DecoderName = "pyav",
-    processes: int | None = None,
-    timeout: float = CLIP_TIMEOUT_S,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Path, dict[str, Any]]:
+def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple[Path, dict[str, Any]]:
     """Build the store of the listed clips if it does not exist; any number of clips may be unreadable.
 
     Arguments are those of ``open_store``.
@@ -194,18 +165,10 @@ def ensure_store(
     Raises:
         UserError: See ``build_store``.
     """
-    folder = cache / "stores" / _compute_store_key(listing.entries, sampling, preprocess, decoder)
+    key = _compute_store_key(listing.entries, decoding.sampling, decoding.preprocess, decoding.decoder)
+    folder = cache / "stores" / key
     if not (folder / "store.json").exists():
-        build_store(
-            folder,
-            listing.entries,
-            sampling,
-            preprocess,
-            decoder=decoder,
-            processes=processes,
-            timeout=timeout,
-            progress=progress,
-        )
+        build_store(folder, listing.entries, decoding)
     return folder, json.loads((folder / "store.json").read_text())
 
 

@@ -78,7 +78,8 @@ def train(
     before = trainer_module.Checkpoint
     trainer_module.Checkpoint = lambda path: Checkpoint(path, interval_seconds=0.0)  # type: ignore[misc,assignment]
     try:
-        return train_job(job, clips, targets, teacher, PREPROCESS, folder, on_progress=report, **kw)
+        inputs = trainer_module.TrainingInputs(clips, targets, PREPROCESS, teacher, **kw)
+        return train_job(job, inputs, folder, on_progress=report)
     finally:
         trainer_module.Checkpoint = before  # type: ignore[misc]
 
@@ -87,7 +88,7 @@ def training(job: JobSpec, folder: Path) -> Any:
     """The `Trainer` of a job without a teacher, before its first step."""
     clips = some_clips()
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    return trainer_module.Trainer(job, clips, targets, None, (), PREPROCESS, folder, None, lambda row: None)
+    return trainer_module.Trainer(job, trainer_module.TrainingInputs(clips, targets, PREPROCESS), folder)
 
 
 class Tools:

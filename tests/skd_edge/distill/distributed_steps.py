@@ -16,7 +16,7 @@ from conftest import PREPROCESS, STAGED, some_clips  # the conftest.py in the fo
 
 from skd_edge.distill.distributed import make_process_group
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import Trainer, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import NetworkSpec
 
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
         network.eval().requires_grad_(False), make_view, len(clips.train), folder / f"t{process_group.rank}"
     )
     targets = np.eye(4, dtype=np.float32)[clips.train.labels]
-    trainer = Trainer(job, clips, targets, teacher, (), PREPROCESS, folder, None, lambda row: None, process_group)
+    trainer = Trainer(job, TrainingInputs(clips, targets, PREPROCESS, teacher), folder, process_group=process_group)
     trainer.learner.eval()  # batch norm would normalise by the shard of each process
     losses = []
     for epoch in range(job.epochs):

@@ -17,7 +17,7 @@ from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import ClipEntry
 from skd_edge.data.store import builder
-from skd_edge.data.store.builder import build_store
+from skd_edge.data.store.builder import Decoding, build_store
 from skd_edge.recipe.loader import load_recipe
 
 SAMPLING, PREPROCESS = Sampling(3), Preprocessing(16, 16, "crop", (0.5,) * 3, (0.25,) * 3)
@@ -33,7 +33,7 @@ def entries(film, tmp_path) -> list[ClipEntry]:
 
 
 def build(folder: Path, entries, **kw):
-    build_store(folder, entries, SAMPLING, PREPROCESS, processes=1, **kw)
+    build_store(folder, entries, Decoding(SAMPLING, PREPROCESS, processes=1, **kw))
     return np.load(folder / "clips.npy"), json.loads((folder / "store.json").read_text())
 
 
@@ -116,7 +116,8 @@ def test_a_clip_whose_decoder_hangs_is_unreadable(recipe, own_places, tmp_path, 
     entries = [ClipEntry(p, p.name, "a", "train", p.name) for p in sorted((tmp_path / "videos/a").iterdir())[:3]]
     monkeypatch.setattr(builder, "make_clip_decoder", make_hanging_decoder)
     preprocessing = inference_preprocessing(load_recipe(str(recipe), ()).clip)
-    builder.build_store(tmp_path / "store", entries, *preprocessing, processes=1, timeout=1.0)
+    decoding = builder.Decoding(*preprocessing, processes=1, timeout=1.0)
+    builder.build_store(tmp_path / "store", entries, decoding)
     info = yaml.safe_load((tmp_path / "store/store.json").read_text())
     assert info["bad"] == [1]
     assert "did not end within 1 s" in info["quarantined"][0]["reason"]

@@ -12,6 +12,7 @@ from skd_bench.errors import UserError
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.registry import ClipEntry, ClipListing, list_clips
+from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import is_store_built, open_store
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import FolderData, TableData
@@ -36,7 +37,7 @@ def root(videos, tmp_path) -> Path:
 
 
 def opened(listing, cache, min_clips=0.5, sampling=SAMPLING, **kw):
-    return open_store(listing, sampling, PREPROCESS, cache, min_clips=min_clips, processes=1, **kw)
+    return open_store(listing, Decoding(sampling, PREPROCESS, processes=1, **kw), cache, min_clips=min_clips)
 
 
 def folder(root, tmp_path, **kw):
