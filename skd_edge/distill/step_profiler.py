@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,19 +56,17 @@ def measure_step_times(
             output_source = TeacherOutputCache(teacher.eval(), make_view, len(clips.train), Path(folder))
         inputs = TrainingInputs(clips, targets, preprocess, output_source)
         trainer = Trainer(replace(spec, others=()), inputs, Path(folder))
-        trainer.total_steps = steps
         trainer.learner.train()
         teacher_outputs = output_source.outputs_for_view(0) if output_source else None
         index = np.arange(len(clips.train))
         if spec.epochs:
-            trainer._train_step(index, 0, teacher_outputs)  # not timed: the first step is slower
+            trainer.train_step_at(0, steps, index, teacher_outputs)  # not timed: the first step is slower
         spent: list[list[float]] = [[], [], [], []]  # by quarter of the job
-        for step in sorted(
-            range(steps), key=lambda i: 7 * i % steps
-        ):  # spread over the job, since slow steps end the loop early
+        # Spread over the job, since slow steps end the loop early.
+        for step in sorted(range(steps), key=lambda i: 7 * i % steps):
             if spec.epochs and sum(map(sum, spent)) < _MAX_SECONDS:
-                trainer.step = step
-                spent[4 * step // steps].append(_time_call(lambda: trainer._train_step(index, 0, teacher_outputs)))
+                run_step = partial(trainer.train_step_at, step, steps, index, teacher_outputs)
+                spent[4 * step // steps].append(_time_call(run_step))
         trainer.learner.eval()
         x = training_view(clips.train, index[:32], 0, spec, preprocess).to(trainer.device)
         with torch.no_grad():

@@ -209,7 +209,7 @@ class Trainer:
         view, sums, counts = epoch % self.spec.augment.views, dict[str, Tensor](), dict[str, int]()
         teacher_outputs = self.teacher.outputs_for_view(view) if self.teacher else None
         for number, index in enumerate(self._iter_batches(epoch)):
-            for name, term in self._train_step(index, view, teacher_outputs).items():
+            for name, term in self.train_step(index, view, teacher_outputs).items():
                 sums[name] = sums.get(name, torch.zeros((), device=self.device)) + term
                 counts[name] = counts.get(name, 0) + 1
             if number % 8 == 0:
@@ -219,9 +219,26 @@ class Trainer:
             raise DivergenceError("total", self.step)
         return {name: float(total) / counts[name] for name, total in sums.items()}
 
-    def _train_step(
+    def train_step_at(
+        self, step: int, total_steps: int, index: NDArray[np.int64], teacher_outputs: TeacherOutputs | None
+    ) -> dict[str, Tensor]:
+        """One step on view 0 as it would be at this place of a job of so many steps; for measurements."""
+        self.step, self.total_steps = step, total_steps
+        return self.train_step(index, 0, teacher_outputs)
+
+    def train_step(
         self, index: NDArray[np.int64], view: int, teacher_outputs: TeacherOutputs | None
     ) -> dict[str, Tensor]:
+        """One step of the optimiser.
+
+        Args:
+            index: ``(B,)`` rows of the training clips.
+            view: Number of the augmented view.
+            teacher_outputs: The teacher outputs of that view; None for a job without a teacher.
+
+        Returns:
+            The terms of the loss by name, scalars.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_scale * self.spec.training.rate * _one_cycle_rate(self.step / self.total_steps)
         self.optimizer.zero_grad(set_to_none=True)

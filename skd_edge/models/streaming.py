@@ -52,8 +52,7 @@ class StreamingNetwork(nn.Module):
             Logits ``(B, classes)`` of this frame, and the next state.
         """
         parts = state.split([math.prod(shape) for shape in self.state_shapes], dim=1) if self.state_shapes else ()
-        self._state_buffer.incoming = [p.reshape(-1, *shape) for p, shape in zip(parts, self.state_shapes, strict=True)]
-        self._state_buffer.outgoing = []
+        self._state_buffer.begin([p.reshape(-1, *shape) for p, shape in zip(parts, self.state_shapes, strict=True)])
         x = self.network.stem(frame)
         for stage in self.network.substages:
             x = stage(x)
@@ -75,7 +74,7 @@ class StreamingNetwork(nn.Module):
             for m in self.network.modules()
             if isinstance(m, _StatefulOperator)
         ]
-        self._state_buffer.incoming = None
+        self._state_buffer.begin(None)
         x = self.network.stem(torch.zeros(1, 3, self.network.size, self.network.size))
         for stage in self.network.substages:
             x = stage(x)
@@ -90,8 +89,13 @@ class _StateBuffer:
     The operators are deep inside the network, whose blocks take one tensor only. So states are passed to them here.
     """
 
-    incoming: list[Tensor] | None = None
-    outgoing: list[Tensor]
+    def __init__(self) -> None:
+        self.begin(None)
+
+    def begin(self, incoming: list[Tensor] | None) -> None:
+        """Start a forward pass from these states; None: only the shapes are wanted."""
+        self.incoming: list[Tensor] | None = incoming
+        self.outgoing: list[Tensor] = []
 
 
 class _StatefulOperator(nn.Module):

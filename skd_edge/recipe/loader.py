@@ -200,7 +200,7 @@ def _resolve_paths_beside_recipe(tree: YamlNode) -> None:
         if hub and isinstance(hub.value, str) and hub.value.strip():
             folder = os.path.abspath(hub.location.base / os.path.expanduser(hub.value))
             if os.path.isdir(folder) or hub.value[0] in "./~":
-                hub.value = folder
+                hub.set_value(folder)
 
 
 # --------------------------------------------------------------------------------------------- --set
@@ -232,7 +232,7 @@ def _set_node(tree: YamlNode, parts: list[str], node: YamlNode, location: Source
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if here.value is None:
-            here.value = {}
+            here.set_value({})
         if isinstance(here.value, dict):
             if last:
                 here.value[part] = node

@@ -67,6 +67,14 @@ class YamlNode:
     location: SourceLocation
     raw: str | None = None
 
+    def set_value(self, value: Scalar | dict[str, YamlNode] | list[YamlNode]) -> None:
+        """Give the node another value; it stays where it was written."""
+        self.value = value
+
+    def move_to(self, location: SourceLocation) -> None:
+        """Say that the node was written elsewhere: the value of a key counts as written where its key is."""
+        self.location = location
+
     def child(self, part: str | int) -> YamlNode | None:
         """The entry with a key or an index; None if it does not exist."""
         if isinstance(self.value, dict):
@@ -191,6 +199,15 @@ class _OpenCollection:
     node: YamlNode
     pending_key: tuple[str, SourceLocation] | None = None
 
+    def begin_key(self, key: str, location: SourceLocation) -> None:
+        """A key was read; its value comes next."""
+        self.pending_key = (key, location)
+
+    def take_key(self) -> tuple[str, SourceLocation] | None:
+        """The key whose value was read; none is pending afterwards."""
+        key, self.pending_key = self.pending_key, None
+        return key
+
 
 @dataclass
 class _TreeBuilder:
@@ -259,16 +276,17 @@ class _TreeBuilder:
         if isinstance(top.node.value, list):
             top.node.value.append(node)
         elif isinstance(top.node.value, dict):
-            if top.pending_key is None:
+            pending = top.take_key()
+            if pending is None:
                 self.start_key(top, node)
             else:
-                key, node.location = top.pending_key
+                key, location = pending
+                node.move_to(location)
                 top.node.value[key] = node
-                top.pending_key = None
 
     def start_key(self, top: _OpenCollection, node: YamlNode) -> None:
         key = node.raw or ""
         assert isinstance(top.node.value, dict)
         if key in top.node.value:
             self.raise_error(f"{key[:60]!r} is given twice (first at {top.node.value[key].location}); remove one")
-        top.pending_key = (key, node.location)
+        top.begin_key(key, node.location)

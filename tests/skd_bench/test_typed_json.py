@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pytest
 from hypothesis import given
@@ -87,3 +87,15 @@ def test_the_message_starts_with_the_given_path_and_shortens_long_values():
     with pytest.raises(ValueError, match="'a' is") as caught:
         parse_typed_json(int, "x" * 1000, "a")
     assert len(str(caught.value)) < 120
+
+
+def test_an_object_for_a_typed_dict_is_returned_as_it_is():
+    """Another version may have stored it with other keys."""
+
+    class Info(TypedDict):
+        cpu: str
+
+    assert parse_typed_json(Info, {"gpu": 3}, "info") == {"gpu": 3}
+    assert parse_typed_json(Info | None, None, "info") is None
+    with pytest.raises(ValueError, match="'info' is 3; it must be an object"):
+        parse_typed_json(Info, 3, "info")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.device.info import read_device_info, read_device_state
 from skd_bench.files import write_atomic, write_json
 from skd_bench.metrics.accuracy import compute_logits
@@ -161,7 +161,7 @@ def _measure_rows(scorer: StudentScorer, paths: dict[str, Path]) -> Json:
     right = {way: file_logits.argmax(1) == test.labels for way, file_logits in logits.items()}
     available = [r for r in ("ort", "openvino") if registered_runtimes()[r].why_unavailable() is None]
     targets = [LatencyTarget(f"{way} @ {r}", path, r) for way, path in paths.items() for r in available]
-    found = measure_latency(targets, threads=1, processes=3, queries=80, memory=False)
+    found = measure_latency(targets, MeasurementSettings(processes=3, queries=80), memory=False)
     rows = {}
     for way, path in paths.items():
         lost = paired_difference(right[way], right["FP32"], test.groups.tolist())

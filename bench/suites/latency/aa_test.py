@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.suites.latency.cross_check import write_conv_chain
-from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.files import write_json
 from skd_bench.stats import ratio_of_medians, wilson_interval
@@ -40,7 +40,8 @@ def measure_repeat(files: dict[str, Path], processes: int, queries: int, seed: i
     """Measure the three files alternately, once; ``seed`` is the number of the repeat."""
     load = (read_device_state()["load"] or [0.0])[0]
     targets = [LatencyTarget(name, path) for name, path in files.items()]
-    found = measure_latency(targets, threads=1, processes=processes, queries=queries, seed=1000 * seed, memory=False)
+    settings = MeasurementSettings(processes=processes, queries=queries)
+    found = measure_latency(targets, settings, seed=1000 * seed, memory=False)
     samples = {name: latency.samples_ms for name, latency in found.items()}
     aa, ba = ratio_of_medians(samples["A'"], samples["A"]), ratio_of_medians(samples["B"], samples["A"])
     p50 = found["A"].p50

@@ -64,8 +64,14 @@ def write_conv_chain(path: Path, layers: int, *, channels: int = 32, size: int =
 def time_with_worker(model: str, queries: int) -> list[float]:
     """Milliseconds of each query, measured as `skd-edge bench` does."""
     from skd_bench.benchmark.worker import run_job
+    from skd_bench.benchmark.worker_job import WorkerJob
 
-    job = {"targets": [{"name": "m", "path": model, "runtime": "ort"}], "threads": 1, "queries": queries, "seed": 0}
+    job: WorkerJob = {
+        "targets": [{"name": "m", "path": model, "runtime": "ort"}],
+        "threads": 1,
+        "queries": queries,
+        "seed": 0,
+    }
     return [ns / 1e6 for ns in run_job(job)["targets"][0]["samples_ns"]]
 
 

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from skd_bench.benchmark import worker
-from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.device.info import device_id, read_device_info
 from skd_bench.files import write_json
-from skd_bench.remote.pack import MeasurementSettings, pack_files
+from skd_bench.remote.pack import pack_files
 from skd_bench.runtimes import find_runtime, registered_runtimes
 from skd_bench.stats import ratio_of_medians
 

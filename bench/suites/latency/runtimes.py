@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.suites.fixtures import make_preprocess, render_motions, train_network
 from bench.suites.latency.torch_runtime import register_torch_runtimes, run_in_torch_process
-from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.files import write_atomic, write_json
 from skd_bench.metrics.accuracy import compute_logits
@@ -223,9 +223,7 @@ def measure(options: argparse.Namespace) -> Json:
                 wanted = targets(paths, work_file(student, options.work, ".tflite"))
                 found = measure_latency(
                     wanted,
-                    threads=threads,
-                    processes=options.processes,
-                    queries=options.queries,
+                    MeasurementSettings(threads, options.processes, options.queries),
                     memory=False,
                     run_job=run_in_torch_process,
                 )
@@ -263,9 +261,7 @@ def prepare(options: argparse.Namespace) -> None:
             for threads in [] if options.no_compile else options.threads:
                 measure_latency(
                     [LatencyTarget("c", file, COMPILED)],
-                    threads=threads,
-                    processes=1,
-                    queries=1,
+                    MeasurementSettings(threads, processes=1, queries=1),
                     memory=False,
                     run_job=run_in_torch_process,
                 )

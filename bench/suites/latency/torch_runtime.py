@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from bench.suites.latency.torch_graph import build_torch_module
 from skd_bench.benchmark.latency import run_in_fresh_process
+from skd_bench.benchmark.worker_job import WorkerJob, WorkerResult
 from skd_bench.errors import UserError
 from skd_bench.runtimes import register_runtime, registered_runtimes
 from skd_bench.runtimes.base import check_clip, check_load_arguments, check_logits, first_error_line
@@ -125,6 +126,6 @@ def register_torch_runtimes() -> None:
         register_runtime(TorchRuntime(name))
 
 
-def run_in_torch_process(job: dict[str, Any]) -> dict[str, Any]:
+def run_in_torch_process(job: WorkerJob) -> WorkerResult:
     """The ``run_job`` argument of `measure_latency`: run in a fresh process that also has PyTorch's runtimes."""
     return run_in_fresh_process(job, worker="bench.suites.latency.torch_worker", import_path=[str(ROOT)])

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from bench.suites.fixtures import make_preprocess, render_motions, train_network
-from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.device.info import device_id, read_device_info, read_device_state
 from skd_bench.files import write_json
 from skd_bench.stats import ratio_of_medians
@@ -90,7 +90,7 @@ def main() -> None:
         for title, (spec, frames, size) in NETWORKS.items():
             variants = list(targets(title, spec, frames, size, Path(folder)))
             found = measure_latency(
-                variants, threads=1, processes=options.processes, queries=options.queries, memory=False
+                variants, MeasurementSettings(processes=options.processes, queries=options.queries), memory=False
             )
             for target in variants:
                 name, precision, runtime, kind = target.name.split("|")

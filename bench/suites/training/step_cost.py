@@ -110,7 +110,7 @@ def build_timed_parts(recipe: Recipe, student: NetworkSpec, folder: Path) -> dic
         trainer.step = (
             trainer.total_steps - 1
         )  # after the curriculum: all substages, the head and the logits are trained
-        trainer._train_step(index, 0, teacher_out if with_teacher else None)
+        trainer.train_step(index, 0, teacher_out if with_teacher else None)
         _wait()
 
     return {

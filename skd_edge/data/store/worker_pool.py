@@ -37,6 +37,16 @@ class _WorkerHandle:
     busy_since: float = 0.0  # start of its current task, on the monotonic clock
     ready: bool = False
 
+    def assign(self, task: Task) -> None:
+        """Queue a task; the clock starts where the worker has nothing else to do."""
+        if self.ready and not self.assigned:
+            self.busy_since = time.monotonic()
+        self.assigned.append(task)
+
+    def begin_next_task(self) -> None:
+        """The worker is up, and reported its last task, if any: the clock of the next one starts."""
+        self.busy_since, self.ready = time.monotonic(), True
+
 
 class WorkerPool:
     """A pool of processes that run tasks; see ``run``.
@@ -125,9 +135,7 @@ class WorkerPool:
         return worker
 
     def _send_task(self, worker: _WorkerHandle, task: Task) -> None:
-        if worker.ready and not worker.assigned:
-            worker.busy_since = time.monotonic()
-        worker.assigned.append(task)
+        worker.assign(task)
         with suppress(OSError):  # the process has ended; _receive_results notices and requeues its tasks
             worker.link.send(task)
 
@@ -138,11 +146,11 @@ class WorkerPool:
                 number, reason, fatal = worker.link.recv()
                 if fatal:
                     raise UserError(fatal)
-                worker.busy_since = time.monotonic()
-                if worker.ready:
+                was_ready = worker.ready
+                worker.begin_next_task()
+                if was_ready:
                     worker.assigned.popleft()
                     yield number, reason
-                worker.ready = True
                 has_more = bool(worker.assigned) and worker.link.poll()
         except (EOFError, OSError):
             worker.process.join(1)

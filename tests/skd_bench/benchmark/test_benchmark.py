@@ -7,6 +7,8 @@ import pytest
 from skd_bench.__main__ import main
 from skd_bench.benchmark import targets
 from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.latency import MeasurementSettings
+from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UserError
 from skd_bench.runtimes import why_runtime_unavailable
@@ -17,7 +19,7 @@ from skd_bench.text_tables import format_benchmark_table
 
 
 def test_a_bundle_and_its_sample_clips_are_measured(bundle_with_samples):
-    result = benchmark_bundle(bundle_with_samples, processes=2, queries=40)
+    result = benchmark_bundle(BenchmarkRequest(bundle_with_samples, MeasurementSettings(processes=2, queries=40)))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     [row] = result["artefacts"]
     assert row["file"] == "artefacts/fp32.onnx"
@@ -41,7 +43,7 @@ def test_a_changed_bundle_is_not_measured(bundle, capsys):
     path = bundle / "artefacts" / "other.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     with pytest.raises(UserError, match=r"other\.onnx has other bytes"):
-        benchmark_bundle(bundle, processes=1, queries=5)
+        benchmark_bundle(BenchmarkRequest(bundle, MeasurementSettings(processes=1, queries=5)))
     assert main([str(bundle)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -62,7 +64,8 @@ def test_further_runtimes_and_loads_are_measured_and_rows_that_cannot_run_are_li
             next(bundle_with_samples.glob("artefacts/*.onnx")), engine, runtime="tensorrt-rtx", sms=[86]
         )  # a GPU could run it
     engines = [engine] if engine.exists() else []
-    result = benchmark_bundle(bundle_with_samples, processes=1, queries=70, extra=extra, engines=engines)
+    settings = MeasurementSettings(processes=1, queries=70)
+    result = benchmark_bundle(BenchmarkRequest(bundle_with_samples, settings, extra, engines))
     own, other = result["artefacts"]
     assert (own["name"], other["name"]) == ("artefacts/fp32.onnx", "artefacts/fp32.onnx @ openvino")
     assert (own["default"], other["default"]) == (True, False)
@@ -88,7 +91,7 @@ def test_further_runtimes_and_loads_are_measured_and_rows_that_cannot_run_are_li
 
 
 def test_logits_that_are_not_finite_are_reported(broken_bundle):
-    result = benchmark_bundle(broken_bundle, processes=1, queries=12)
+    result = benchmark_bundle(BenchmarkRequest(broken_bundle, MeasurementSettings(processes=1, queries=12)))
     assert any("the logits of random clips contain NaN or an infinity" in note for note in result["notes"])
     assert any("0.mp4" in note and "NaN" in note for note in result["notes"])
     assert result["artefacts"][0]["latency"]["finite"] is False

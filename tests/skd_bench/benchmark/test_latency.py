@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from skd_bench.benchmark import worker
-from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.device.energy.meter import EnergyMeter, open_energy_meter
 from skd_bench.errors import UserError
 from skd_bench.runtimes.ort import OrtSession
@@ -22,9 +22,7 @@ def test_every_target_is_measured_in_fresh_processes(tmp_path, network, monkeypa
     steps = []
     got = measure_latency(
         [LatencyTarget("small", "small ü.onnx"), LatencyTarget("large", large, "ort")],
-        threads=1,
-        processes=2,
-        queries=35,
+        MeasurementSettings(processes=2, queries=35),
         progress=lambda done, total: steps.append((done, total)),
     )
     assert steps == [(i, 4) for i in range(5)]
@@ -49,7 +47,7 @@ def test_every_target_is_measured_in_fresh_processes(tmp_path, network, monkeypa
 
 def test_memory_is_optional(tmp_path, network):
     target = LatencyTarget("a", network(tmp_path / "a.onnx"))
-    got = measure_latency([target], threads=1, processes=1, queries=9, memory=False)
+    got = measure_latency([target], MeasurementSettings(processes=1, queries=9), memory=False)
     assert got["a"].peak_mb is None
     assert got["a"].p50 is None  # nine samples are too few for a median
 
@@ -59,16 +57,18 @@ def test_targets_that_cannot_be_measured_are_reported(tmp_path, network):
     bad = tmp_path / "bad.onnx"
     bad.write_text("no model")
     with pytest.raises(UserError, match=r"cannot load .*bad\.onnx"):
-        measure_latency([LatencyTarget("good", good), LatencyTarget("bad", bad)], threads=1, processes=1, queries=5)
+        measure_latency(
+            [LatencyTarget("good", good), LatencyTarget("bad", bad)], MeasurementSettings(processes=1, queries=5)
+        )
     with pytest.raises(UserError, match=r"the artefact .*gone\.onnx does not exist"):
-        measure_latency([LatencyTarget("gone", tmp_path / "gone.onnx")], threads=1, processes=1, queries=5)
+        measure_latency([LatencyTarget("gone", tmp_path / "gone.onnx")], MeasurementSettings(processes=1, queries=5))
     with pytest.raises(UserError, match="unknown runtime 'abacus'"):
-        measure_latency([LatencyTarget("odd", good, "abacus")], threads=1, processes=1, queries=5)
+        measure_latency([LatencyTarget("odd", good, "abacus")], MeasurementSettings(processes=1, queries=5))
     with pytest.raises(UserError, match="two targets are called 'x'"):
-        measure_latency([LatencyTarget("x", good), LatencyTarget("x", good)], threads=1)
+        measure_latency([LatencyTarget("x", good), LatencyTarget("x", good)], MeasurementSettings())
     with pytest.raises(UserError, match="must be at least 1"):
-        measure_latency([LatencyTarget("x", good)], threads=1, queries=0)
-    assert measure_latency([], threads=1) == {}
+        measure_latency([LatencyTarget("x", good)], MeasurementSettings(queries=0))
+    assert measure_latency([], MeasurementSettings()) == {}
 
 
 def test_a_network_with_a_dynamic_clip_length_is_refused(tmp_path, network):
@@ -77,7 +77,7 @@ def test_a_network_with_a_dynamic_clip_length_is_refused(tmp_path, network):
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "time"
     onnx.save(model, path)
     with pytest.raises(UserError, match="fixed number of frames and a fixed size"):
-        measure_latency([LatencyTarget("open", path)], threads=1, processes=1, queries=5)
+        measure_latency([LatencyTarget("open", path)], MeasurementSettings(processes=1, queries=5))
 
 
 def test_a_killed_worker_is_reported(tmp_path, network, monkeypatch):
@@ -86,7 +86,7 @@ def test_a_killed_worker_is_reported(tmp_path, network, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(UserError, match=r"killed by signal 9.*shutting down"):
-        measure_latency([LatencyTarget("a", network(tmp_path / "a.onnx"))], threads=1, processes=1, queries=5)
+        measure_latency([LatencyTarget("a", network(tmp_path / "a.onnx"))], MeasurementSettings(processes=1, queries=5))
 
 
 class FakeRail:
@@ -119,14 +119,14 @@ def test_energy_is_measured_first_and_only_where_requested(tmp_path, network, mo
         return real(self, x)
 
     monkeypatch.setattr(OrtSession, "run", counted)
-    got = measure_latency(targets, threads=1, processes=2, queries=12, memory=False, energy=True, run_job=run)
+    got = measure_latency(targets, MeasurementSettings(processes=2, queries=12, energy=True), memory=False, run_job=run)
     assert jobs == [(1, 10.0), (1, 10.0), (2, None), (2, None)]
     for latency in got.values():
         assert latency.joules.value == pytest.approx(0.5, rel=0.2)  # half a joule per query above the idle power
         assert latency.joules.low <= latency.joules.value <= latency.joules.high
         assert latency.n == 24
         assert latency.to_json()["joules_per_clip"] == latency.joules.value
-    plain = measure_latency(targets, threads=1, processes=1, queries=12, memory=False, run_job=run)
+    plain = measure_latency(targets, MeasurementSettings(processes=1, queries=12), memory=False, run_job=run)
     assert all(latency.joules is None for latency in plain.values())
     assert "joules_per_clip" not in plain["a"].to_json()
 
@@ -139,5 +139,7 @@ def test_a_missing_energy_meter_is_reported_before_measuring(tmp_path, network):
         return worker.run_job(job, lambda: open_energy_meter(tmp_path, hwmon=tmp_path, nvml=None))
 
     with pytest.raises(UserError, match="energy: not measurable here: no processor package counter"):
-        measure_latency([LatencyTarget("a", network(tmp_path / "a.onnx"))], threads=1, energy=True, run_job=run)
+        measure_latency(
+            [LatencyTarget("a", network(tmp_path / "a.onnx"))], MeasurementSettings(energy=True), run_job=run
+        )
     assert len(jobs) == 1

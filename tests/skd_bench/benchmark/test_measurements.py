@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.benchmark.measurements import DeviceMeasurements, check_same_device
 from skd_bench.errors import UserError
 
 
 def test_measurements_survive_json_and_other_json_is_refused(network, tmp_path):
-    got = measure_latency([LatencyTarget("a", network(tmp_path / "a.onnx"))], threads=1, processes=2, queries=20)["a"]
+    got = measure_latency(
+        [LatencyTarget("a", network(tmp_path / "a.onnx"))], MeasurementSettings(processes=2, queries=20)
+    )["a"]
     data = {
         "schema": 1,
         "pack": "0" * 12,

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.results import load_samples, save_result
 from skd_bench.errors import UsageError
 from skd_bench.files import sha256_file
@@ -28,4 +29,4 @@ def test_a_wrong_output_path_is_refused_before_measuring(tmp_path, bundle):
     with pytest.raises(UsageError, match=r"\.json"):
         save_result({"samples_ms": {}}, tmp_path / "x.txt")
     with pytest.raises(UsageError, match=r"\.json"):
-        bench_command(bundle, out=tmp_path / "x.csv", processes=50, queries=100_000, threads=1)
+        bench_command(BenchmarkRequest(bundle), out=tmp_path / "x.csv")

@@ -18,7 +18,7 @@ def test_each_file_of_a_bundle_is_a_row_on_its_runtime(bundle):
     assert [row.file_info["default"] for row in rows] == [True, False]
     assert not_run == []
     assert {row.runtime_info["runtime"] for row in rows} == {"ort"}
-    data = rows[0].to_json()
+    data = rows[0].file_info
     assert (data["file"], data["bytes"]) == ("artefacts/fp32.onnx", (bundle / "artefacts/fp32.onnx").stat().st_size)
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from skd_bench.benchmark import worker
-from skd_bench.benchmark.latency import LatencyTarget, measure_latency
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.errors import UserError
 
 
@@ -104,9 +104,7 @@ def test_batch_sizes_share_a_session_and_a_target_without_turns_is_not_interrupt
     assert "".join(map(str, turns)).count("4" * 25) == 1
     got = measure_latency(
         [LatencyTarget("x", path, batch=4), LatencyTarget("y", path, batch=4, without_turns=True)],
-        threads=1,
-        processes=1,
-        queries=12,
+        MeasurementSettings(processes=1, queries=12),
         memory=False,
     )
     assert [got[n].n for n in "xy"] == [12, 12]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.evaluation.evaluate import evaluate
+from skd_bench.evaluation.evaluate import EvaluationSettings, evaluate
 from skd_bench.text_tables import format_accuracy_table
 
 
@@ -12,7 +12,7 @@ def test_every_file_is_evaluated_with_one_view_and_with_several(bundle, clips):
     progress = []
     got = json.loads(
         json.dumps(
-            evaluate(bundle, clips, views=(1, 3), reject=0.5, named=["dark"], progress=lambda *p: progress.append(p)),
+            evaluate(bundle, clips, EvaluationSettings((1, 3), 0.5, ["dark"]), progress=lambda *p: progress.append(p)),
             allow_nan=False,
         )
     )
@@ -54,7 +54,7 @@ def test_missing_videos_and_unknown_classes_are_refused(tmp_path, bundle, clips)
     with pytest.raises(UserError, match="cannot read"):
         evaluate(bundle, tmp_path / "nothing.csv")
     with pytest.raises(UserError, match="unknown class 'cat'"):
-        evaluate(bundle, clips, reject=0.5, named=["cat"])
+        evaluate(bundle, clips, EvaluationSettings(reject=0.5, named=["cat"]))
     for path in clips.rglob("*.mp4"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="no video in"):

@@ -6,17 +6,18 @@ import zipfile
 
 import pytest
 
-from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import DeviceMeasurements
+from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.errors import UsageError, UserError
-from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, write_pack
-from skd_bench.remote.runner import run_benchmark
+from skd_bench.remote.pack import pack_bundle, pack_files, write_pack
+from skd_bench.remote.runner import SshTarget, run_benchmark
 
 FEW = MeasurementSettings(threads=1, processes=2, queries=20)
 
 
 def test_a_packed_bundle_is_measured_on_a_device(bundle, there, tmp_path, device_python, run_pack_file):
-    assert run_benchmark(bundle, pack=there / "tiny.pyz", **vars(FEW)) is None
+    assert run_benchmark(BenchmarkRequest(bundle, FEW), pack=there / "tiny.pyz") is None
     pack = there / "tiny.pyz"
     imported = subprocess.run([device_python, "-c", "import skd_bench"], capture_output=True, check=False)
     assert imported.returncode != 0  # the package is only in the pack
@@ -47,14 +48,14 @@ def test_equal_content_gives_equal_bytes_and_a_small_pack(bundle, tmp_path):
 
 def test_a_pack_that_cannot_be_made_is_reported(bundle, tmp_path):
     with pytest.raises(UsageError, match="is inside the bundle"):
-        run_benchmark(bundle, pack=bundle / "artefacts" / "x.pyz")
+        run_benchmark(BenchmarkRequest(bundle), pack=bundle / "artefacts" / "x.pyz")
     with pytest.raises(UsageError, match="give one of them"):
-        run_benchmark(bundle, pack=tmp_path / "x.pyz", host="device")
+        run_benchmark(BenchmarkRequest(bundle), pack=tmp_path / "x.pyz", ssh=SshTarget("device"))
     with pytest.raises(UserError, match=r"cannot read .*gone\.onnx"):
         pack_files([LatencyTarget("gone", tmp_path / "gone.onnx")], FEW)
     (bundle / "artefacts" / "other.onnx").write_bytes(b"changed")
     with pytest.raises(UserError, match="was changed after it was written"):
-        run_benchmark(bundle, pack=tmp_path / "x.pyz")
+        run_benchmark(BenchmarkRequest(bundle), pack=tmp_path / "x.pyz")
     assert not list(tmp_path.rglob("*.pyz"))
 
 

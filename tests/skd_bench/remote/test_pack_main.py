@@ -6,10 +6,10 @@ import signal
 import subprocess
 import time
 
-from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import DeviceMeasurements
 from skd_bench.remote.device_lock import EXIT_BUSY, DeviceLock
-from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, write_pack
+from skd_bench.remote.pack import pack_bundle, pack_files, write_pack
 
 FEW = MeasurementSettings(threads=1, processes=2, queries=20)
 

@@ -2,22 +2,24 @@
 
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
+from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.device.energy.meter import open_energy_meter
 from skd_bench.errors import UsageError, UserError
 from skd_bench.remote import runner as remote
 from skd_bench.remote.device_lock import EXIT_BUSY, DeviceLock
-from skd_bench.remote.pack import MeasurementSettings, pack_bundle
+from skd_bench.remote.pack import pack_bundle
 from skd_bench.remote.ssh import LinkLost, SshLink
 
 FEW = MeasurementSettings(threads=1, processes=2, queries=20)
 
 
-def run_on(device, pack, **options):
-    return remote.run_pack(pack, device.name, python=str(device.python), **options)
+def run_on(device, pack, *, keep=False, progress=None):
+    return remote.run_pack(pack, remote.SshTarget(device.name, str(device.python), keep), progress=progress)
 
 
 def test_a_bundle_is_measured_remotely_and_no_file_remains(ssh_device, bundle_with_samples, monkeypatch):
@@ -25,11 +27,9 @@ def test_a_bundle_is_measured_remotely_and_no_file_remains(ssh_device, bundle_wi
     monkeypatch.setattr(remote, "_RUN", login_output + remote._RUN)
     steps = []
     result = remote.run_benchmark(
-        bundle_with_samples,
-        host="device",
-        python=str(ssh_device.python),
+        BenchmarkRequest(bundle_with_samples, FEW),
+        ssh=remote.SshTarget("device", str(ssh_device.python)),
         progress=lambda *s: steps.append(s),
-        **vars(FEW),
     )
     [row] = result["artefacts"]
     assert row["file"] == "artefacts/fp32.onnx"
@@ -48,7 +48,7 @@ def test_files_are_measured_remotely(ssh_device, tmp_path, network):
         LatencyTarget("same bytes", one),
         LatencyTarget("two", network(tmp_path / "2.onnx", bias=1.0)),
     ]
-    got, device_info = remote.measure_remote_latency(targets, host="device", python=str(ssh_device.python), **vars(FEW))
+    got, device_info = remote.measure_remote_latency(targets, remote.SshTarget("device", str(ssh_device.python)), FEW)
     assert [(name, latency.name, latency.n) for name, latency in got.items()] == [(t.name, t.name, 40) for t in targets]
     assert got["one"].samples_ms == got["same bytes"].samples_ms != got["two"].samples_ms
     assert got["one"].p50.low <= got["one"].p50.value
@@ -58,16 +58,16 @@ def test_files_are_measured_remotely(ssh_device, tmp_path, network):
 
 def test_a_missing_runtime_or_energy_meter_of_a_device_is_reported(ssh_device, tmp_path, network):
     path = network(tmp_path / "a.onnx")
-    options = {"host": "device", "python": str(ssh_device.python), **vars(FEW)}
+    ssh, with_energy = remote.SshTarget("device", str(ssh_device.python)), replace(FEW, energy=True)
     with pytest.raises(UserError, match=r"openvino is not installed; pip install 'skd-edge\[openvino\]'"):
         remote.measure_remote_latency(
-            [LatencyTarget("a", path), LatencyTarget("a on openvino", path, "openvino")], **options
+            [LatencyTarget("a", path), LatencyTarget("a on openvino", path, "openvino")], ssh, FEW
         )
     if isinstance(open_energy_meter(), str):
         with pytest.raises(UserError, match="energy: not measurable here: "):
-            remote.measure_remote_latency([LatencyTarget("a", path)], **options | {"energy": True})
+            remote.measure_remote_latency([LatencyTarget("a", path)], ssh, with_energy)
     else:
-        assert remote.measure_remote_latency([LatencyTarget("a", path)], **options | {"energy": True})[0]["a"].joules
+        assert remote.measure_remote_latency([LatencyTarget("a", path)], ssh, with_energy)[0]["a"].joules
     assert list(ssh_device.tmp.iterdir()) == []
 
 
@@ -150,17 +150,17 @@ def test_a_second_benchmark_is_refused_with_the_owner_of_the_first(ssh_device, b
 )
 def test_an_unreachable_host_is_reported_with_what_to_try(ssh_device, host, message):
     with pytest.raises(UserError, match=message):
-        remote.run_pack(b"", host)
+        remote.run_pack(b"", remote.SshTarget(host))
 
 
 def test_a_missing_package_of_a_device_is_reported_with_the_pip_command(ssh_device, bundle, tmp_path, lean):
     pack = pack_bundle(bundle, FEW)
     with pytest.raises(UserError, match=r"python9 was not found on device;.*pip install numpy onnxruntime.*--python"):
-        remote.run_pack(pack, "device", python="python9")
+        remote.run_pack(pack, remote.SshTarget("device", "python9"))
     with pytest.raises(UserError, match=r"device: .*onnxruntime is not installed; pip install"):
-        remote.run_pack(pack, "device", python=str(lean(tmp_path / "half", "numpy")))
+        remote.run_pack(pack, remote.SshTarget("device", str(lean(tmp_path / "half", "numpy"))))
     with pytest.raises(UsageError, match="device's Python cannot be '-c'"):
-        remote.run_pack(pack, "device", python="-c")
+        remote.run_pack(pack, remote.SshTarget("device", "-c"))
     assert list(ssh_device.tmp.iterdir()) == []
 
 

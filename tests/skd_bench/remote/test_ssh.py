@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.errors import UsageError
 from skd_bench.remote import runner as remote
 from skd_bench.remote.ssh import SshLink, check_host
@@ -38,7 +39,7 @@ HOSTILE = [
 def test_a_text_that_is_not_only_a_host_is_refused(host, monkeypatch, bundle):
     monkeypatch.setattr(subprocess, "Popen", None)  # no process may be started
     with pytest.raises(UsageError, match=r"the host is|give one of them"):
-        remote.run_benchmark(bundle, host=host)
+        remote.run_benchmark(BenchmarkRequest(bundle), ssh=remote.SshTarget(host))
 
 
 @pytest.mark.parametrize("host", ["device", "me@device", "10.0.0.7", "me.x@d-1.example.org", "fe80::1%eth0", "u@::1"])

@@ -11,7 +11,7 @@ from skd_bench.inference.frame_stream import iter_frames
 from skd_bench.inference.long_video import _read_duration_and_rate
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.container import open_container
-from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
+from skd_bench.video.sliding_window import SlidingWindows, Stopwatch, WindowSpacing
 from skd_bench.video.types import Preprocessing, Sampling
 
 VIEW = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -49,7 +49,7 @@ def test_a_clip_is_decoded(latin_1_video):
 def test_sliding_windows_are_decoded(latin_1_video):
     seconds, rate = _read_duration_and_rate(latin_1_video)
     assert (round(seconds, 1), round(rate)) == (0.8, 15)
-    windows = SlidingWindows(latin_1_video, Sampling(4), VIEW, window=0.4, hop=0.4, stopwatch=Stopwatch())
+    windows = SlidingWindows(latin_1_video, Sampling(4), VIEW, WindowSpacing(0.4, 0.4), stopwatch=Stopwatch())
     assert len(list(windows)) == 2
 
 

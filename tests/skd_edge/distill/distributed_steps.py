@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
     losses = []
     for epoch in range(job.epochs):
         for index in trainer._iter_batches(epoch):
-            terms = trainer._train_step(index, 0, teacher.outputs_for_view(0))
+            terms = trainer.train_step(index, 0, teacher.outputs_for_view(0))
             losses.append({name: float(term) for name, term in terms.items()})
     weights = float(sum(p.double().abs().sum() for p in trainer.learner.parameters()))
     if process_group.rank == 0:

@@ -84,7 +84,7 @@ def test_accumulating_over_parts_of_a_batch_is_another_job_with_the_same_gradien
     one, two = (tools.training(job, tmp_path) for job in (tools.weak, halves))
     for each in (one, two):
         each.learner.eval()  # batch norm would normalise by half a batch
-        each._train_step(np.arange(16), 0, None)
+        each.train_step(np.arange(16), 0, None)
     for a, b in zip(one.learner.parameters(), two.learner.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
@@ -253,7 +253,7 @@ def test_the_decay_of_the_averaged_weights_grows_to_ema(tools: Any, tmp_path: Pa
     state = tools.training(replace(tools.weak, training=TrainingSettings(batch=16, ema=ema)), tmp_path)
     expected = {k: v.clone() for k, v in state.learner.state_dict().items() if v.is_floating_point()}
     for step in range(1, 13):
-        state._train_step(np.arange(16), 0, None)
+        state.train_step(np.arange(16), 0, None)
         decay, now = min(ema, (1 + step) / (10 + step)), state.learner.state_dict()
         expected = {k: decay * v + (1 - decay) * now[k] for k, v in expected.items()}
     found = state.ema_network.state_dict()

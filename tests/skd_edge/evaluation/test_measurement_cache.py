@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
 from skd_bench.device.info import device_id, read_device_info
-from skd_bench.remote.pack import MeasurementSettings
 from skd_bench.stats import Interval
 from skd_edge.evaluation.measurement_cache import MeasurementCache
 

@@ -15,10 +15,10 @@ import pytest
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_bench.benchmark.measurements import DeviceMeasurements, MeasuredFile
 from skd_bench.device.info import device_id
-from skd_bench.errors import UsageError, UserError
+from skd_bench.errors import EXIT_PAUSED, UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
-from skd_edge.evaluation.devices import PAUSED, Device, OfflineDevice, SshDevice, make_device
+from skd_edge.evaluation.devices import Device, OfflineDevice, SshDevice, make_device
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.run_folder import read_journal
 
@@ -38,7 +38,7 @@ def test_a_run_chooses_again_by_what_was_carried_home(finished, copied, tmp_path
     words = [sys.executable, "-m", "skd_edge.cli", "compress", finished.recipe, "--out", copied]
     words += ["--measurements", result]
     done = subprocess.run(words, capture_output=True, text=True, env=finished.environment, check=False)
-    assert done.returncode == PAUSED, done.stderr
+    assert done.returncode == EXIT_PAUSED, done.stderr
     assert f"{result} is not there yet" in done.stderr
     assert f"Carry {copied / 'carry.pyz'} there" in done.stderr
     there = {**finished.environment, "TMPDIR": str(tmp_path)}
@@ -100,7 +100,7 @@ def test_only_what_was_not_measured_is_carried(tmp_path):
     device = make_device(BenchmarkSettings(), tmp_path, measurements=[tmp_path / "later.json"])
     with pytest.raises(UserError, match=r"1 of 1 files .*later\.json is not there yet") as stopped:
         device.measure_latency([LatencyTarget("the one", files[0])])
-    assert stopped.value.exit_code == PAUSED
+    assert stopped.value.exit_code == EXIT_PAUSED
     with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
         job = json.loads(pack.read("parcel/job.json"))
         assert {pack.read(f["file"]).decode() for f in job["files"]} == {"fp32.onnx", "int8.onnx"}
@@ -189,7 +189,7 @@ def test_results_without_joules_are_not_enough_where_they_are_limited(tmp_path):
         if joules is None:
             with pytest.raises(UserError, match="1 of 1 files have no measurement") as stopped:
                 frugal.measure_latency([LatencyTarget("x", file)])
-            assert stopped.value.exit_code == PAUSED
+            assert stopped.value.exit_code == EXIT_PAUSED
             with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
                 assert json.loads(pack.read("parcel/job.json"))["settings"]["energy"] is True
         else:

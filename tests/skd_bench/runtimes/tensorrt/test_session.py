@@ -6,7 +6,7 @@ from skd_bench.errors import UserError
 from skd_bench.runtimes.cuda import Gpu, why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
 from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules, import_library
-from skd_bench.runtimes.tensorrt.session import TensorRTSession
+from skd_bench.runtimes.tensorrt.session import SessionOptions, TensorRTSession
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(
@@ -25,7 +25,6 @@ def test_a_loading_error_of_the_library_is_reported(built_engine):
             built_engine,
             read_engine_metadata(built_engine),
             Gpu("none", 86, 0),
+            SessionOptions(),
             threads=1,
-            graphs=True,
-            host_code=False,
         )
