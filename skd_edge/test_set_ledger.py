@@ -1,6 +1,7 @@
-"""How often a test set has been looked at: a ledger outside the run, keyed by the test set's hash.
+"""Counts how many files were scored on a test set, in a ledger outside the run.
 
-A test set that is looked at again and again becomes a validation set; the report says how often it was.
+If many files are scored on a test set and the best is chosen, the result is too optimistic. The report therefore shows
+this number.
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ from pathlib import Path
 
 
 def ledger_path() -> Path:
-    """``SKD_EDGE_LEDGER``, or ``~/.local/state/skd-edge/test-looks.jsonl``."""
+    """The ledger: ``SKD_EDGE_LEDGER``, or ``skd-edge/test-looks.jsonl`` in ``XDG_STATE_HOME`` (``~/.local/state``)."""
     given = os.environ.get("SKD_EDGE_LEDGER")
     state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state"))
     return Path(given) if given else state / "skd-edge" / "test-looks.jsonl"
 
 
 def record_test_access(test_hash: str, *, run: Path, artefact: str) -> int:
-    """Note that a file (``artefact``, its hash) is scored on a test set; how many different files were so far.
+    """Record that a file is scored on a test set.
 
-    Scoring the very same file again tells nothing new and does not count as another look.
+    A file that was scored before is not recorded again, because its result is already known.
+
+    Args:
+        test_hash: hash of the test set.
+        run: the run folder.
+        artefact: hash of the file.
+
+    Returns:
+        The number of different files scored on this test set so far, this one included.
     """
     path = ledger_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,14 +45,16 @@ def record_test_access(test_hash: str, *, run: Path, artefact: str) -> int:
             "artefact": artefact,
             "run": str(run),
         }
-        end = "" if before.endswith(b"\n") or not before else "\n"  # a line that a full disk or a kill cut short
+        end = (
+            "" if before.endswith(b"\n") or not before else "\n"
+        )  # ends a line that is incomplete after a full disk or a kill
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{end}{json.dumps(row)}\n")
     return len(scored_artefacts | {artefact})
 
 
 def _parse_ledger_row(line: bytes) -> dict[str, str]:
-    """One look; empty where the line is none."""
+    """One row of the ledger; empty if the line is not a valid row."""
     try:
         row = json.loads(line)
     except ValueError:

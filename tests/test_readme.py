@@ -109,6 +109,20 @@ def test_the_run_folder_holds_what_the_readme_says(played, clone, run):
     ] == []
 
 
+def test_the_python_block_runs(played, clone, shell):
+    """In the run folder of the commands above and with their settings, so that nothing is trained again."""
+    [block] = fences(README, "python")
+    call = 'load_recipe("my_recipe.yaml")'
+    assert call in block
+    assert len(block.splitlines()) <= 12
+    small = block.replace(call, f'load_recipe("my_recipe.yaml", {TINY.split()!r})')
+    (clone / "example.py").write_text(small, encoding="utf-8")
+    printed = shell("python example.py").splitlines()
+    assert re.fullmatch(r"\d+ s to go", printed[0])
+    assert len(printed) == 1 + len(list(clone.glob("my_videos/clips/test/*/*.mp4")))
+    assert all(line.endswith("))") for line in printed[1:])
+
+
 def test_the_last_blocks_run(played, shell):
     for block in BLOCKS[DEVICE + 1 :]:
         assert shell(block)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.latency import MeasurementSettings
+from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.results import format_plan, save_result, without_samples
 from skd_bench.benchmark.scenarios import SCENARIOS, LoadScenarios
 from skd_bench.errors import UserError
@@ -29,13 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _build_parser().parse_args(arguments)
     try:
-        measure_options = {name: getattr(options, name) for name in ("processes", "queries", "threads", "engines")}
-        extra = LoadScenarios(options.scenarios, options.batches, options.bound, options.runtimes)
+        request = BenchmarkRequest(
+            Path(options.bundle),
+            MeasurementSettings(options.threads, options.processes, options.queries),
+            LoadScenarios(options.scenarios, options.batches, options.bound, options.runtimes),
+            options.engines,
+        )
         if options.dry_run:
-            print(format_plan(options.bundle, extra, **measure_options))
+            print(format_plan(request))
             return 0
         progress = _print_progress if sys.stderr.isatty() else None
-        result = benchmark_bundle(options.bundle, **measure_options, extra=extra, progress=progress)
+        result = benchmark_bundle(request, progress=progress)
         if options.out:
             save_result(result, options.out)
     except UserError as error:

@@ -1,5 +1,7 @@
 """The exceptions whose message is shown to the user: what was given, why it is wrong, and what to do."""
 
+EXIT_PAUSED = 75  # exit code of a command that stopped and can be resumed (sysexits.h: EX_TEMPFAIL)
+
 
 class UserError(Exception):
     """A problem that the user can solve; the command line prints its message without a traceback.

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from skd_bench.benchmark.results import BenchmarkResult, BenchmarkRow
+    from skd_bench.evaluation.evaluate import EvaluatedFile, EvaluationResult
+    from skd_bench.inference.long_video import AnalysisResult
+    from skd_bench.metrics.event_metrics import EventMetrics
+    from skd_bench.metrics.reject_metrics import RejectMetrics
 
 
-def format_accuracy_table(result: Json) -> str:
+def format_accuracy_table(result: EvaluationResult) -> str:
     """Format a result of `skd_bench.evaluation.evaluate.evaluate` as an aligned text table."""
     lines = [f"{result['name']}: {result['videos']} videos, {len(result['classes'])} classes", ""]
     head = ("file", "views", "top-1 [95 %]", "macro-F1", "calib. error", "agrees with FP32", "decode+infer ms")
     lines += align_columns([head, *(_format_accuracy_row(r) for r in result["rows"])])
     lines += ["", "* the bundle's default file; the last column shows what further views cost"]
     for r in result["rows"]:
-        for name, key in (("FP32", "against_fp32"), ("one view", "against_one_view")):
-            if (a := r[key]) is not None:
+        for name, a in (("FP32", r["against_fp32"]), ("one view", r["against_one_view"])):
+            if a is not None:
                 low, high = (100 * v for v in a["difference_interval"])
                 points = f"{100 * a['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
                 lines.append(f"{_format_title(r)} against {name}: {points}, McNemar p = {a['mcnemar']:.2g}")
@@ -38,11 +43,11 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(s(c, w) for s, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _format_title(row: Json) -> str:
-    return f"{row['file']}, {row['views']} views" if row["views"] > 1 else str(row["file"])
+def _format_title(row: EvaluatedFile) -> str:
+    return f"{row['file']}, {row['views']} views" if row["views"] > 1 else row["file"]
 
 
-def _format_accuracy_row(row: Json) -> tuple[str, ...]:
+def _format_accuracy_row(row: EvaluatedFile) -> tuple[str, ...]:
     accuracy, cost, fp32 = row["accuracy"], row["cost"], row["against_fp32"]
     top1 = accuracy["top1"]
     return (
@@ -56,13 +61,15 @@ def _format_accuracy_row(row: Json) -> tuple[str, ...]:
     )
 
 
-def _format_reject_metrics(row: Json, metrics: Json) -> list[str]:
+def _format_reject_metrics(row: EvaluatedFile, metrics: RejectMetrics) -> list[str]:
     correct = "n/a" if metrics["right"] is None else f"{metrics['right']:.1%}"
     share = f"{metrics['answered']:.1%} answered, {correct} of these correct"
     lines = [f"{_format_title(row)} from probability {metrics['threshold']:g}: {share}"]
     cells = [("  class", "clips", "recall [95 %]", "false reports")]
     for r in metrics["recall"]:
-        recall = "n/a" if r["recall"] is None else "{:.1%} [{:.1%}, {:.1%}]".format(r["recall"], *r["interval"])
+        recall = "n/a"
+        if r["recall"] is not None and r["interval"] is not None:
+            recall = "{:.1%} [{:.1%}, {:.1%}]".format(r["recall"], *r["interval"])
         cells.append((f"  {r['class']}", str(r["support"]), recall, str(r["false_reports"])))
     return lines + align_columns(cells)
 
@@ -70,7 +77,7 @@ def _format_reject_metrics(row: Json, metrics: Json) -> list[str]:
 _MAX_EVENTS = 20  # events printed for each video
 
 
-def format_analysis_table(result: dict[str, Any]) -> str:
+def format_analysis_table(result: AnalysisResult) -> str:
     """Format a result of `skd_bench.inference.long_video.analyse_videos` as an aligned text table."""
     readable = [row for row in result["videos"] if "error" not in row]
     stages = list(result["total"]["stages"])
@@ -102,7 +109,7 @@ def format_analysis_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _format_alarms(alarms: dict[str, Any]) -> list[str]:
+def _format_alarms(alarms: EventMetrics) -> list[str]:
     low, high = alarms["interval"]
     summary = f"{alarms['false_alarms']} of {alarms['reported']} reports are false alarms: "
     summary += f"{alarms['false_alarms_per_hour']:.3g} an hour [{low:.3g}, {high:.3g}] over {alarms['hours']:.3g} h"
@@ -113,7 +120,7 @@ def _format_alarms(alarms: dict[str, Any]) -> list[str]:
     return [summary, *(["events found:", *align_columns(rows)] if rows else [])]
 
 
-def format_benchmark_table(result: dict[str, Any]) -> str:
+def format_benchmark_table(result: BenchmarkResult) -> str:
     """Format a result of `skd_bench.benchmark.benchmark.benchmark_bundle` as an aligned text table."""
     device, contract = result["device"], result["contract"]
     lines = [
@@ -142,7 +149,7 @@ def format_benchmark_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _format_load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
+def _format_load_lines(artefacts: list[BenchmarkRow]) -> list[str]:
     """Format the scenarios, the batches and the latency bound of every row that has them."""
     lines = []
     for artefact in artefacts:
@@ -167,8 +174,8 @@ def _format_load_lines(artefacts: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _format_artefact_row(artefact: dict[str, Any]) -> tuple[str, ...]:
-    latency = artefact["latency"]
+def _format_artefact_row(artefact: BenchmarkRow) -> tuple[str, ...]:
+    latency, energy = artefact["latency"], artefact["energy"]
     p50 = _format_number(latency["p50_ms"])
     if latency["p50_interval"]:
         p50 += " [{}, {}]".format(*map(_format_number, latency["p50_interval"]))
@@ -182,7 +189,7 @@ def _format_artefact_row(artefact: dict[str, Any]) -> tuple[str, ...]:
         _format_number(latency["first_ms"]),
         _format_number(latency["peak_mb"]),
         _format_number(artefact["bytes"] / 1000),
-        _format_number(artefact["energy"].get("joules_per_clip")),
+        _format_number(None if "reason" in energy else energy["joules_per_clip"]),
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import types
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 
 def parse_typed_json(kind: Any, value: Any, where: str) -> Any:
     """Convert a JSON value to an annotated type.
 
-    Supported: dataclasses, list, tuple, dict, Literal, Optional, str, int, float, bool and Any.
+    Supported: dataclasses, list, tuple, dict, Literal, Optional, str, int, float, bool, Any and TypedDict. An object
+    for a TypedDict is returned as it is: its keys are not checked, because another version may have stored it.
 
     Args:
         kind: The annotation.
@@ -29,6 +30,10 @@ def parse_typed_json(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _parse_fields(kind, value, where)
     if kind is Any:
+        return value
+    if is_typeddict(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be an object")
         return value
     if origin is Literal:
         if value in args and isinstance(value, str):

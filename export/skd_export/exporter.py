@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import onnx
 import onnxruntime as ort
@@ -27,13 +27,14 @@ from skd_export.graph.source_map import append_source_line
 from skd_export.graph.uint8_input import Uint8Input, add_preprocessing
 from skd_export.quantization.calibration import CalibrationRanges, Floats, LogFunction
 from skd_export.quantization.quantize import (
+    FileMetadata,
     convert_fp16,
     count_executed_operators,
     needs_reduced_range,
     quantize_for_ort,
     quantize_for_tensorrt,
 )
-from skd_export.quantization.sensitivity import quantize_within_bounds
+from skd_export.quantization.sensitivity import QuantizeFunction, quantize_within_bounds
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
 INT8 = ("int8", "int8-trt")
@@ -112,6 +113,14 @@ def make_artefacts(
     return {precision: maker.artefact_file(precision) for precision in precisions}
 
 
+class _MetadataFile(TypedDict):
+    """Content of the JSON file beside an artefact: what the artefact was made from, its SHA-256, and its metadata."""
+
+    key: str
+    sha256: str
+    facts: FileMetadata
+
+
 class _ArtefactMaker:
     """Writes the files of one network into one folder; a file is written again only when its inputs have changed."""
 
@@ -126,7 +135,7 @@ class _ArtefactMaker:
         return self.artefact_file(precision) if self.uint8_input is None else self.folder / f"{precision}.clip"
 
     def export_fp32(self, export: Callable[[Path], dict[str, str]]) -> None:
-        def export_and_count_operators(path: Path) -> dict[str, Any]:
+        def export_and_count_operators(path: Path) -> FileMetadata:
             sources = export(path)
             try:
                 return {"operators": count_executed_operators(path)}
@@ -135,7 +144,7 @@ class _ArtefactMaker:
 
         self.make_if_outdated("fp32", "", export_and_count_operators)
 
-    def make_if_outdated(self, precision: str, key: str, write_file: Callable[[Path], dict[str, Any]]) -> None:
+    def make_if_outdated(self, precision: str, key: str, write_file: Callable[[Path], FileMetadata]) -> None:
         """Write the file of a precision unless it is up to date.
 
         Args:
@@ -153,7 +162,7 @@ class _ArtefactMaker:
         if self.uint8_input is not None:
             add_preprocessing(float_clip_file, file, self.uint8_input.preprocess, self.uint8_input.size)
         # "fates" is the JSON key of the operator profiles.
-        _write_metadata(file, full_key, metadata | {"fates": [vars(f) for f in profile_operators(file)]})
+        _write_metadata(file, full_key, metadata | {"fates": profile_operators(file)})
 
     def make_int8_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
         reduced = needs_reduced_range() if config.reduce_range is None else config.reduce_range
@@ -164,11 +173,13 @@ class _ArtefactMaker:
                 ranges.append(CalibrationRanges(self.float_clip_file("fp32"), config.clips(), log=config.log))
             return ranges[0]
 
-        quantizers: dict[str, Callable[..., dict[str, Any]]] = {}
-        quantizers |= {"int8": partial(quantize_for_ort, reduce_range=reduced), "int8-trt": quantize_for_tensorrt}
+        quantizers: dict[str, QuantizeFunction] = {
+            "int8": partial(quantize_for_ort, reduce_range=reduced),
+            "int8-trt": quantize_for_tensorrt,
+        }
         for precision in precisions:
 
-            def quantize_file(path: Path, precision: str = precision) -> dict[str, Any]:
+            def quantize_file(path: Path, precision: str = precision) -> FileMetadata:
                 fp32, quantize = self.float_clip_file("fp32"), quantizers[precision]
                 return quantize_within_bounds(
                     fp32, path, calibrate_once(), quantize, lambda file: config.find_violation(file, precision)
@@ -177,12 +188,8 @@ class _ArtefactMaker:
             self.make_if_outdated(precision, f"{config.key}:{reduced}", quantize_file)
 
 
-def read_metadata(path: Path | str) -> dict[str, Any]:
+def read_metadata(path: Path | str) -> FileMetadata:
     """Read the metadata of a file that `make_artefacts` wrote.
-
-    Returns:
-        ``operators`` (how often each kind of operator occurs), ``fates`` (the operator profiles, see
-        `skd_export.analysis.operator_profile.OperatorProfile`), and for INT8 how the file was calibrated.
 
     Raises:
         UserError: There is no readable metadata file beside the file.
@@ -191,8 +198,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     if content is None:
         metadata_file = Path(path).with_suffix(".json")
         raise UserError(f"{metadata_file}, the metadata of {path}, is missing or unreadable; make the artefacts again")
-    metadata: dict[str, Any] = content["facts"]
-    return metadata
+    return content["facts"]
 
 
 def _fingerprint_network(network: nn.Module, clip_shape: tuple[int, int, int], classes: list[str]) -> str:
@@ -209,16 +215,18 @@ def _fingerprint_network(network: nn.Module, clip_shape: tuple[int, int, int], c
     return digest.hexdigest()
 
 
-def _write_metadata(path: Path, key: str, metadata: dict[str, Any]) -> None:
-    write_json(path.with_suffix(".json"), {"key": key, "sha256": sha256_file(path), "facts": metadata})
+def _write_metadata(path: Path, key: str, metadata: FileMetadata) -> None:
+    content: _MetadataFile = {"key": key, "sha256": sha256_file(path), "facts": metadata}
+    write_json(path.with_suffix(".json"), content)
 
 
-def _read_metadata_file(path: Path) -> dict[str, Any] | None:
+def _read_metadata_file(path: Path) -> _MetadataFile | None:
     try:
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and {"key", "sha256", "facts"} <= set(content) else None
+    is_complete = isinstance(content, dict) and {"key", "sha256", "facts"} <= set(content)
+    return cast(_MetadataFile, content) if is_complete else None
 
 
 def _is_up_to_date(path: Path, key: str) -> bool:

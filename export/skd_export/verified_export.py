@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from skd_export.analysis.parity import ParityBounds, compute_parity, find_violated_bound
+from skd_export.analysis.parity import ParityBounds, ParityMetrics, compute_parity, find_violated_bound
 from skd_export.exporter import QuantizationConfig, make_artefacts
 from skd_export.graph.uint8_input import Uint8Input
 from skd_export.quantization.calibration import Floats, LogFunction
@@ -33,7 +33,7 @@ class VerifiedFile:
         precision: ``fp32``, ``fp16``, ``int8`` or ``int8-trt``.
         runtime: The name of the runtime that computed the logits.
         logits: ``(N, C)`` for the compared clips.
-        parity: Agreement, accuracy drop and differences; see `skd_export.analysis.parity.compute_parity`.
+        parity: Agreement, accuracy drop and differences.
         rejection_reason: The bound that the file violates, as a sentence; None if it is within all bounds.
     """
 
@@ -41,7 +41,7 @@ class VerifiedFile:
     precision: str
     runtime: str
     logits: Floats
-    parity: dict[str, Any]
+    parity: ParityMetrics
     rejection_reason: str | None
 
 

@@ -1,4 +1,4 @@
-"""``python -m skd_edge.cli`` is ``skd-edge``; torchrun needs a module."""
+"""``python -m skd_edge.cli`` runs ``skd-edge``; torchrun starts a module and not a console script."""
 
 from skd_edge.cli.main import main
 

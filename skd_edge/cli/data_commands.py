@@ -12,16 +12,18 @@ from skd_edge.cli.options import AnyPath, code_option, make_progress_counter, se
 
 @click.group()
 def labels() -> None:
-    """Look at weak labels."""
+    """Check weak labels."""
 
 
 @labels.command("audit")
 @click.argument("recipe")
-@click.option("--out", type=AnyPath, help="The run folder; compress may go on in it.  [default: runs/NAME]")
+@click.option("--out", type=AnyPath, help="The run folder; compress can continue in it.  [default: runs/NAME]")
 @set_option
 @code_option
-@click.option("--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Clips on the page.")
-@click.option("--no-pictures", is_flag=True, help="Write no frame of any video.")
+@click.option(
+    "--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Number of clips on the page."
+)
+@click.option("--no-pictures", is_flag=True, help="Write no frames of videos into the page.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train.  [default: torch's choice]")
 @click.pass_obj
 def audit_command(
@@ -34,9 +36,10 @@ def audit_command(
     no_pictures: bool,
     **options: Any,
 ) -> None:
-    """Rank a RECIPE's training clips by how wrong their labels look; trains the teacher, which compress reuses.
+    """Rank a RECIPE's training clips by how probably their label is wrong.
 
-    Edit audit/audit.csv (or decide on the page), then: --set labels.trusted=FILE
+    The teacher is trained for this, and compress reuses it. Correct labels in audit/audit.csv or on the page, then
+    run compress with --set labels.trusted=FILE
     """
     from skd_edge.recipe.loader import load_recipe
 
@@ -53,19 +56,21 @@ def audit_command(
 
 @click.group()
 def data() -> None:
-    """Look at a recipe's clips, or make some."""
+    """Check a recipe's clips, or generate clips."""
 
 
 @data.command("scan")
 @click.argument("recipe")
-@click.option("--out", type=AnyPath, default=Path("quarantine.csv"), show_default=True, help="The list of what failed.")
-@click.option("--timeout", type=click.FloatRange(1), default=60, show_default=True, help="Seconds a clip.")
-@click.option("--processes", type=click.IntRange(1, 1024), help="How many decode.  [default: one for each core]")
+@click.option(
+    "--out", type=AnyPath, default=Path("quarantine.csv"), show_default=True, help="The list of unreadable clips."
+)
+@click.option("--timeout", type=click.FloatRange(1), default=60, show_default=True, help="Seconds for each clip.")
+@click.option("--processes", type=click.IntRange(1, 1024), help="Number of processes.  [default: one for each core]")
 @set_option
 def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) -> None:
-    """Decode every clip of a RECIPE once, and list those that cannot be read; compress leaves them out.
+    """Decode every clip of a RECIPE once, and list those that cannot be read; compress skips them.
 
-    Stopped on the way, the same command goes on. What is decoded is kept: compress does not decode it again.
+    After an interruption, the same command continues. Decoded clips are stored: compress does not decode them again.
     """
     from skd_edge.data.scan import scan_clips
     from skd_edge.recipe.loader import load_recipe
@@ -78,14 +83,14 @@ def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) 
 @data.command()
 @click.option("--out", type=AnyPath, required=True, help="The folder to fill.")
 @click.option("--train", type=int, help="Training clips.")
-@click.option("--val", type=int, help="Trusted validation clips.")
-@click.option("--test", type=int, help="Untouched test clips.")
+@click.option("--val", type=int, help="Validation clips.")
+@click.option("--test", type=int, help="Test clips.")
 @click.option("--frames", type=int, help="Frames in each video.")
 @click.option("--size", type=int, help="Height and width, pixels.")
 @click.option("--difficulty", type=float, help="0 easy, 1 hard.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def generate(out: Path, seed: int, **settings: float | None) -> None:
-    """Render clips whose class is a motion, as H.264 files."""
+    """Generate H.264 videos in which each class is a kind of motion."""
     from skd_edge.recipe.data import GeneratedData
     from skd_edge.recipe.loader import make_section_from_options
 

@@ -1,4 +1,4 @@
-"""What this machine can train on, export to and run: each thing with its reason and, where missing, its pip line."""
+"""``skd-edge doctor``: what this machine can train, export and run, and the pip command for what is missing."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         area: ``machine``, ``train``, ``export`` or ``run``.
-        name: what was looked at.
-        ok: it is there and loads; for the machine: it is enough.
-        detail: what was found, or the reason why it is missing.
-        fix: the line that brings it; None where nothing is missing or no line can.
+        name: what was checked.
+        ok: whether it is installed and loads; in the area ``machine``, whether it is sufficient.
+        detail: what was found, or why it is missing.
+        fix: the command that installs it; None where nothing is missing or no command can install it.
     """
 
     area: str
@@ -43,12 +43,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class DiagnosticReport:
-    """Everything that was found, in the order it is shown."""
+    """All findings, in the order in which they are printed."""
 
     findings: tuple[Finding, ...] = field(default_factory=tuple)
 
     def capabilities(self) -> dict[str, bool]:
-        """Whether this machine can train, export and run: by at least the core of each."""
+        """Whether this machine has the minimum to train, to export and to run, by area."""
         ok = {f.name for f in self.findings if f.ok}
         ready = "torch" in ok
         return {
@@ -62,7 +62,7 @@ class DiagnosticReport:
         return {"can": self.capabilities(), "findings": [asdict(f) for f in self.findings]}
 
     def to_text(self) -> str:
-        """A line for each finding, by area."""
+        """A line for each finding, grouped by area."""
         lines: list[str] = []
         capabilities = self.capabilities()
         for area, title in AREA_TITLES.items():
@@ -79,10 +79,10 @@ class DiagnosticReport:
 
 
 def run_diagnostics(folder: Path | None = None) -> DiagnosticReport:
-    """Look at this machine; what cannot be found out is said, never raised.
+    """Check this machine. A check that fails becomes a finding; nothing is raised.
 
     Args:
-        folder: where runs would be written; its disk is looked at (default: the working directory).
+        folder: where runs would be written; its free disk space is checked (default: the working directory).
     """
     from skd_bench.device.info import read_device_info
 
@@ -117,13 +117,11 @@ def _inspect_python(versions: VersionReport) -> Finding:
 
 
 def _inspect_packages(versions: VersionReport) -> Finding:
-    """Newer than tested is no fault, but the first thing to look at where something fails."""
+    """Packages newer than tested are not an error, but a likely cause where something fails."""
     if not versions.tested:
-        return Finding("machine", "packages", True, "no versions were tested together on this Python")
+        return Finding("machine", "packages", True, "no package versions were tested on this Python")
     newer = versions.format_newer()
-    return Finding(
-        "machine", "packages", True, f"newer than tested: {newer}" if newer else "none is newer than what was tested"
-    )
+    return Finding("machine", "packages", True, f"newer than tested: {newer}" if newer else "none is newer than tested")
 
 
 def _inspect_cores(device_info: Mapping[str, Any]) -> Finding:
@@ -137,14 +135,14 @@ def _inspect_cores(device_info: Mapping[str, Any]) -> Finding:
 
 
 def _inspect_memory(device_info: Mapping[str, Any]) -> Finding:
-    """The smaller of what the machine and the control group give; the quickstart stays under 2 GiB."""
+    """The smaller of the machine's memory and the limit of the control group; the quickstart needs up to 2 GiB."""
     limits = [device_info["memory_mb"] / 1024] if device_info["memory_mb"] else []
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
             limits.append(int(Path(file).read_text(encoding="ascii")) / GIB)
     if not limits:
-        return Finding("machine", "memory", True, "not known on this system; the quickstart takes up to 2 GiB")
-    note = "" if min(limits) >= 2 else ": less than the 2 GiB that the quickstart may take"
+        return Finding("machine", "memory", True, "not known on this system; the quickstart needs up to 2 GiB")
+    note = "" if min(limits) >= 2 else ": less than the 2 GiB that the quickstart may need"
     return Finding("machine", "memory", not note, f"{min(limits):.1f} GiB{note}")
 
 
@@ -160,16 +158,20 @@ def _inspect_disk(folder: Path) -> Finding:
 def _inspect_cpu_features(device_info: Mapping[str, Any]) -> Finding:
     found: list[str] = device_info["isa"]
     dot = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & set(found)
-    note = "" if dot else " (no INT8 dot product: INT8 files use a reduced range and may be no faster)"
+    note = "" if dot else " (no INT8 dot product: INT8 files use a reduced range and may not be faster)"
     return Finding("machine", "ISA", True, (", ".join(found) or "flags not known on this system") + note)
 
 
 def _inspect_gpu(device_info: Mapping[str, Any]) -> Finding:
-    """NVIDIA's tool is asked; other GPUs are not used by anything here."""
+    """GPUs that nvidia-smi lists; skd-edge uses no other GPUs."""
     if device_info["gpus"]:
         names = "; ".join(f"{gpu.get('name')}, driver {gpu.get('driver')}" for gpu in device_info["gpus"])
         return Finding("machine", "GPU", True, names)
-    reason = "nvidia-smi lists none, or fails" if shutil.which("nvidia-smi") else "no nvidia-smi, so no NVIDIA driver"
+    reason = (
+        "nvidia-smi lists no GPU, or fails"
+        if shutil.which("nvidia-smi")
+        else "nvidia-smi is not installed, so there is no NVIDIA driver"
+    )
     return Finding("machine", "GPU", False, f"{reason} (a GPU is not needed)")
 
 
@@ -179,22 +181,22 @@ def _format_error(error: BaseException) -> str:
 
 
 def _inspect_module(area: str, module: str, name: str, fix: str | None) -> Finding:
-    """Import it for real: a package that is installed and does not load is missing, with its reason."""
+    """Import a module: a package that is installed but does not load counts as missing, with the reason."""
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name == module.split(".")[0]:
             return Finding(area, name, False, "not installed", fix)
         return Finding(area, name, False, f"installed, but needs {error.name}", fix)
-    except Exception as error:  # a broken install may raise anything; that is what doctor is for
-        return Finding(area, name, False, f"installed, and does not load: {_format_error(error)}", fix)
+    except Exception as error:  # a broken installation can raise any exception
+        return Finding(area, name, False, f"installed, but does not load: {_format_error(error)}", fix)
     return Finding(
         area, name, True, _find_installed_version(module) or str(getattr(loaded, "__version__", "version unknown"))
     )
 
 
 def _inspect_tensorrt() -> Finding:
-    """Building engines is not running them: this needs no GPU."""
+    """Whether TensorRT engines can be built; unlike running them, this needs no GPU."""
     from skd_bench.errors import UserError
     from skd_bench.runtimes.tensorrt.library import FLAVOURS, import_library
 
@@ -203,7 +205,9 @@ def _inspect_tensorrt() -> Finding:
         loaded = import_library(rtx.name)
     except UserError as error:
         return Finding("export", "engines", False, str(error).partition("; ")[0], rtx.pip)
-    return Finding("export", "engines", True, f"{loaded.title} builds them for GPUs that are not here, too")
+    return Finding(
+        "export", "engines", True, f"{loaded.title} builds them, also for GPUs that this machine does not have"
+    )
 
 
 def _find_installed_version(module: str) -> str | None:
@@ -225,14 +229,14 @@ def _inspect_torch_cuda() -> Finding:
 
 
 def _inspect_runtimes() -> list[Finding]:
-    """The runtimes of the scale, each with its own reason."""
+    """A finding for each runtime that skd_bench knows."""
     from skd_bench.runtimes import registered_runtimes
 
     return [_inspect_runtime(name, runtime) for name, runtime in registered_runtimes().items()]
 
 
 def _inspect_runtime(name: str, runtime: Runtime) -> Finding:
-    """The scale's word for it, and a real import: being installed is not yet loading."""
+    """Whether the runtime is installed, and whether it also loads."""
     missing = runtime.why_unavailable()
     if missing is not None:
         return Finding("run", name, False, missing, "pip install 'skd-edge[ort]'" if name == "ort" else None)
@@ -241,6 +245,6 @@ def _inspect_runtime(name: str, runtime: Runtime) -> Finding:
         return replace(loads, detail=f"onnxruntime {loads.detail}")
     try:
         runtime.import_libraries()
-    except Exception as error:  # as above
-        return Finding("run", name, False, f"installed, and does not load: {_format_error(error)}")
+    except Exception as error:  # a broken installation can raise any exception
+        return Finding("run", name, False, f"installed, but does not load: {_format_error(error)}")
     return Finding("run", name, True, f"usable ({runtime.version()})")

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, one line on the terminal, and never a traceback there."""
+"""Exit codes and error messages: every error becomes one line on stderr, and never a traceback."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from types import FrameType
 
 import click
 
-from skd_bench.errors import UserError
+from skd_bench.errors import EXIT_PAUSED, UserError
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_PAUSED = 0, 1, 2, 75
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
-# Which extra brings a module; a command that needs one that is missing says so with the pip line.
+# The modules that each extra installs: an error about a missing module names the pip command.
 MODULES_BY_EXTRA = {
     "train": {"torch", "onnx", "onnxscript", "safetensors", "sklearn", "scipy"} | {"jinja2", "plotly", "threadpoolctl"},
     "ort": {"onnxruntime"},
@@ -33,14 +33,14 @@ MODULES_BY_EXTRA = {
 
 
 def run_command_line(group: click.Group, args: Sequence[str]) -> int:
-    """One command line, from its words to its exit code.
+    """Run one command line and convert every exception into a message and an exit code.
 
     Args:
-        group: the commands; one that has a run folder puts it into the dictionary ``obj`` as ``run``.
+        group: the commands. A command with a run folder stores it in click's ``obj`` dictionary under ``run``.
         args: the words after ``skd-edge``.
 
     Returns:
-        0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused.
+        0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused (the same command continues).
     """
     state: dict[str, Path] = {}
     try:
@@ -50,7 +50,9 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
     except UserError as error:
         return _print_message(f"error: {error}", error.exit_code)
     except click.Abort:
-        return _print_message(f"paused; the same command goes on: {shlex.join(['skd-edge', *args])}", EXIT_PAUSED)
+        return _print_message(
+            f"paused; to continue, run the same command: {shlex.join(['skd-edge', *args])}", EXIT_PAUSED
+        )
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"\n{context.get_usage()}\ntry: {context.command_path} --help" if context else ""
@@ -65,21 +67,22 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             same_command = shlex.join(["skd-edge", *args])
             return _print_message(
-                f"paused: {error.strerror}; what is finished is whole. Make room, then: {same_command}", EXIT_PAUSED
+                f"paused: {error.strerror}; finished work is stored. Free disk space, then run: {same_command}",
+                EXIT_PAUSED,
             )
         return _write_crash_report(error, state)
 
 
 @contextmanager
 def _treat_sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C: what runs is stopped in order, and can go on later."""
+    """Treat SIGTERM as Ctrl-C: the command stops in an orderly way and can be continued later."""
 
     def raise_interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     try:
         previous_handler = signal.signal(signal.SIGTERM, raise_interrupt)
-    except ValueError:  # not the main thread: the program around us minds its signals
+    except ValueError:  # not the main thread: the calling program handles signals
         yield
         return
     try:
@@ -95,15 +98,14 @@ def _print_message(message: str, code: int) -> int:
 
 
 def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
-    """One line for the user; traceback and versions in a file: in the run folder if there is one."""
+    """Print one line; write the traceback and package versions to a file, in the run folder if there is one."""
     from skd_edge.cli.tested_versions import version_report
 
     versions = version_report()
     text = f"{''.join(traceback.format_exception(error))}\n{versions.to_text()}\n"
     name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-    is_run_folder = (
-        "run" in state and (state["run"] / "journal.jsonl").exists()
-    )  # anything else is not ours to write in
+    # Only a folder with a journal is a run; a crash report does not belong in any other folder.
+    is_run_folder = "run" in state and (state["run"] / "journal.jsonl").exists()
     folders = [state["run"]] if is_run_folder else []
     for folder in (*folders, Path(tempfile.gettempdir())):
         with suppress(OSError):
@@ -111,9 +113,10 @@ def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
             break
     else:
         return _print_message(
-            f"error: unexpected {type(error).__name__}, and no place for its traceback:\n{text}", EXIT_FAILED
+            f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:\n{text}",
+            EXIT_FAILED,
         )
     reason = " ".join(str(error).split())[:300]
     newer = f"; newer than tested: {versions.format_newer()}" if versions.newer_than_tested else ""
-    where = f"the traceback and the versions of packages are in {folder / name}; please report it{newer}"
+    where = f"the traceback and the package versions are in {folder / name}; please report it{newer}"
     return _print_message(f"error: unexpected {type(error).__name__}: {reason} ({where})", EXIT_FAILED)

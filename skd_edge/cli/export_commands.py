@@ -1,4 +1,4 @@
-"""Commands that write files of a network: ``export``, ``build``, ``bundle``."""
+"""Commands that convert a network or a bundle: ``export``, ``build``, ``bundle``."""
 
 from __future__ import annotations
 
@@ -21,45 +21,49 @@ from skd_edge.cli.options import (
     spec_options,
 )
 
-_SPEC_OPTION_NAMES, _CLIP_OPTION_NAMES = (
-    ("family", "width", "depths", "temporal", "expand"),
-    ("frames", "size", "sampling", "stride", "fit", "mean", "std"),
-)
+_SPEC_OPTION_NAMES = ("family", "width", "depths", "temporal", "expand")
+_CLIP_OPTION_NAMES = ("frames", "size", "sampling", "stride", "fit", "mean", "std")
 
 
 @click.command("export")
 @click.argument("source")
 @click.option("--out", type=AnyPath, help="The bundle's folder.  [default: NAME-bundle]")
-@click.option("--name", help="Of the network.  [default: SOURCE's]")
-@click.option("--recipe", help="Take spec, clip and licences from this recipe ...")
-@click.option("--network", "member", help="... where the network has this name.")
+@click.option("--name", help="Name of the network.  [default: from SOURCE]")
+@click.option("--recipe", help="Take spec, clip and licences from this recipe, ...")
+@click.option("--network", "member", help="... from its network with this name.")
 @spec_options
 @clip_options
 @click.option(
     "--classes",
     type=parse_list,
     metavar="A,B,...",
-    help="Names in the order of the logits, or a file with one a line.",
+    help="Names in the order of the logits, or a file with one name per line.",
 )
-@click.option("--clips", type=ExistingFolder, help="Real videos, best one folder a class: to compare and to calibrate.")
+@click.option(
+    "--clips", type=ExistingFolder, help="Real videos to compare and calibrate on; best with one folder per class."
+)
 @click.option("--precisions", type=parse_list, metavar="A,B,...", help="[default: fp32]")
-@click.option("--contract", type=click.Choice(["clip", "frames"]), help="Normalised clips, or uint8.  [default: clip]")
+@click.option(
+    "--contract",
+    type=click.Choice(["clip", "frames"]),
+    help="Input: normalised clips, or uint8 frames.  [default: clip]",
+)
 @click.option("--litert", is_flag=True, help="Also a .tflite file for LiteRT.")
-@click.option("--calibration", type=click.IntRange(1), help="Clips that INT8 calibration sees.  [default: 128]")
-@click.option("--most", type=click.IntRange(2), help="Clips read in all.  [default: 1024]")
-@click.option("--arguments", type=parse_json_object, metavar="JSON", help="Of the factory.")
+@click.option("--calibration", type=click.IntRange(1), help="Clips for INT8 calibration.  [default: 128]")
+@click.option("--most", type=click.IntRange(2), help="Largest number of clips to read.  [default: 1024]")
+@click.option("--arguments", type=parse_json_object, metavar="JSON", help="Arguments of the factory.")
 @click.option("--input", "takes", type=click.Choice(["clip", "frames-first", "frames"]), help="[default: clip]")
 @click.option("--weights", type=AnyPath, help="Tensors for the factory's network.")
-@click.option("--allow-code", is_flag=True, help="Let the factory run: somebody's code.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
+@click.option("--allow-code", is_flag=True, help="Allow the factory to run; it is third-party code.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @json_option
 def export_command(
     source: str, out: Path | None, recipe: str | None, as_json: bool, dry_run: bool, **options: Any
 ) -> None:
-    """Export a network that was not made here into a bundle, compared with it on real clips.
+    """Export a network from elsewhere into a bundle, and compare its files with the network on real clips.
 
-    SOURCE is a checkpoint of the own family (its spec by options or from a recipe), or a factory,
-    package.module:callable.
+    SOURCE is a checkpoint of a built-in family (with its spec from options or a recipe), or a factory
+    (package.module:callable).
     """
     from skd_edge.pipeline.export_model.export_model import export_model
     from skd_edge.pipeline.export_model.request import make_export_request
@@ -80,13 +84,21 @@ def export_command(
 @click.command("build")
 @click.argument("source", type=AnyPath)
 @click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
-@click.option("--sm", "sms", multiple=True, type=int, help="For GPUs of this compute capability, e.g. 86; repeatable.")
+@click.option("--sm", "sms", multiple=True, type=int, help="Compute capability of the target GPU, e.g. 86; repeatable.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
-@click.option("--workspace", type=click.IntRange(1), default=1024, show_default=True, help="MiB a layer may take.")
-@click.option("--timing-cache", type=AnyPath, metavar="FILE", help="Keep the builder's timings there (tensorrt).")
-@click.option("--ampere-plus", is_flag=True, help="One engine for every GPU from Ampere on, slower (tensorrt).")
-@click.option("--builds", type=click.IntRange(1, 20), default=1, show_default=True, help="Build each so often: spread.")
+@click.option(
+    "--workspace", type=click.IntRange(1), default=1024, show_default=True, help="Largest workspace of a layer, MiB."
+)
+@click.option("--timing-cache", type=AnyPath, metavar="FILE", help="Store the builder's timings in FILE (tensorrt).")
+@click.option("--ampere-plus", is_flag=True, help="One engine for all GPUs since Ampere; slower (tensorrt).")
+@click.option(
+    "--builds",
+    type=click.IntRange(1, 20),
+    default=1,
+    show_default=True,
+    help="Build each engine n times, to show the variation.",
+)
 @click.option("--out", type=AnyPath, help="The folder for the engines.  [default: SOURCE-engines]")
 @json_option
 def build_command(
@@ -99,9 +111,10 @@ def build_command(
     as_json: bool,
     **builder_options: Any,
 ) -> None:
-    """Build TensorRT engines from a bundle or an ONNX file (SOURCE); a GPU is not needed with --sm.
+    """Build TensorRT engines from SOURCE, a bundle or an ONNX file. With --sm no GPU is needed.
 
-    An engine that no GPU has run is "built, not run": nothing is known of its answers. Without --sm: for the GPU here.
+    Without --sm, engines are built for the GPU of this machine. An engine that no GPU has run is reported as "built,
+    not run": its predictions were not checked.
     """
     from skd_bench.runtimes.tensorrt.builder import BuildOptions
     from skd_export.targets.tensorrt import build_engines
@@ -116,9 +129,9 @@ def build_command(
 @click.command("bundle")
 @click.argument("bundle", type=ExistingFolder)
 @click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
-@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Clips in one query.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Largest batch of a query.")
 def bundle_command(bundle: Path, triton: Path, batch: int) -> None:
-    """Write a BUNDLE in the layout that a server wants; the bundle stays as it is."""
+    """Write a BUNDLE in the layout of a server; the bundle itself is not changed."""
     from skd_export.targets.triton import write_triton_repository
 
     names = write_triton_repository(bundle, triton, largest_batch=batch)

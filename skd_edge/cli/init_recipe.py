@@ -1,4 +1,4 @@
-"""A first recipe for a folder of videos: look at what is there, write about 25 commented lines that validate."""
+"""``skd-edge init``: inspect a folder of videos and write a commented recipe for it, about 25 lines."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class FolderSurvey:
 
     Attributes:
         root: the folder.
-        data: the ``data`` section that describes it, values as YAML text; roots as folder names beneath ``root``.
-        clips: clips a class, all splits together.
-        width: smallest width of the videos that were looked at, pixels.
-        height: smallest height of them, pixels.
-        frames: fewest and most frames of them.
-        warnings: what the user should know before training.
+        data: the section ``data`` of the recipe, values as YAML text; roots are names of folders in ``root``.
+        clips: number of clips of each class, in all splits.
+        width: smallest width of the probed videos, pixels.
+        height: smallest height of the probed videos, pixels.
+        frames: smallest and largest number of frames of the probed videos.
+        warnings: problems that the user should solve before training.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class FolderSurvey:
     warnings: tuple[str, ...] = field(default_factory=tuple)
 
     def to_text(self) -> str:
-        """The clips of each class, and the warnings."""
+        """The number of clips of each class, and the warnings."""
         lines = [f"{format_short_value(str(self.root))[1:-1]}: {self.format_summary()}"]
         names = sorted(self.clips)
         lines += [f"  {self.clips[name]:>6}  {name}" for name in names[:20]]
@@ -65,19 +65,19 @@ class FolderSurvey:
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
 
     def format_summary(self) -> str:
-        """One line: clips, classes, pixels, frames."""
+        """One line: number of clips and classes, size and frames of the probed videos."""
         low, high = self.frames
         return (
-            f"{sum(self.clips.values())} clips in {len(self.clips)} classes; those looked at: "
+            f"{sum(self.clips.values())} clips in {len(self.clips)} classes; probed videos: "
             f"{self.width}x{self.height}, {low} to {high} frames"
         )
 
 
 def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurvey:
-    """Look at a folder of videos and write a commented recipe for it.
+    """Inspect a folder of videos and write a commented recipe for it.
 
     Args:
-        folder: one folder a class, or ``train``/``val``/``test`` folders of these, or videos with a CSV index.
+        folder: a folder for each class, or ``train``/``val``/``test`` folders of these, or videos with a CSV index.
         out: the recipe to write.
         force: overwrite a file that is there.
 
@@ -85,28 +85,30 @@ def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurve
         What was found.
 
     Raises:
-        UsageError: the folder is no such folder, or ``out`` is there already.
+        UsageError: the folder has none of these layouts, or ``out`` exists and ``force`` is False.
     """
     if out.exists() and (out.is_dir() or not force):
-        raise UsageError(f"{out} is there already; give another --out{'' if out.is_dir() else ', or --force'}")
+        raise UsageError(
+            f"{out} exists already; give another --out{'' if out.is_dir() else ', or --force to overwrite it'}"
+        )
     folder_survey = survey_folder(folder)
     write_atomic(out, format_recipe(folder_survey, out))
     return folder_survey
 
 
-# ------------------------------------------------------------------------------------------ looking
+# ------------------------------------------------------------------------------------------ inspecting
 def survey_folder(folder: Path) -> FolderSurvey:
-    """What kind of data set a folder holds, its classes and clips, and how its videos look.
+    """Find the layout of a folder, its classes and clips, and the size of some of its videos.
 
     Raises:
-        UsageError: nothing that a recipe could train on: no folder, no videos, no classes, one class.
+        UsageError: a recipe cannot train on it: not a folder, no readable videos, no labels, or only one class.
     """
     try:
         str(folder.absolute()).encode()
         entries = sorted(folder.iterdir())
     except UnicodeEncodeError:
         raise UsageError(
-            f"{format_short_value(str(folder))}: a name that is not UTF-8, which a recipe cannot hold; rename"
+            f"{format_short_value(str(folder))}: not UTF-8, so a recipe cannot contain this name; rename it"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -131,25 +133,25 @@ def _is_video(path: Path) -> bool:
 
 
 def _find_videos_by_class(root: Path) -> dict[str, list[Path]]:
-    """Videos of each class folder, at any depth in it; folders without videos are no classes."""
+    """Videos by class: the files at any depth below each folder. A folder without videos is not a class."""
     folders = (d for d in sorted(root.iterdir()) if d.is_dir() and not d.name.startswith("."))
     found = {d.name: [v for v in sorted(d.rglob("*")) if _is_video(v)] for d in folders}
     return {name: videos for name, videos in found.items() if videos}
 
 
 def _find_split_folder(entries: Iterable[Path], names: tuple[str, ...]) -> Path | None:
-    """The folder of a split: called like one, and holding class folders itself."""
+    """The folder of a split: it has one of these names, and contains class folders."""
     return next((e for e in entries if e.name.lower() in names and e.is_dir() and _find_videos_by_class(e)), None)
 
 
 def _raise_unlabelled_folder(folder: Path, videos: list[Path]) -> None:
     if videos:
         raise UsageError(
-            f"{folder}: {len(videos)} videos, and nothing that says their classes; move them into one folder a class "
-            f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split; "
-            "rules and models can label them too, beside a few trusted clips (data.unlabelled, docs/labels.md)"
+            f"{folder}: {len(videos)} videos without labels; move them into one folder for each class "
+            f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split. Rules "
+            "and models can label them too, if you have a few labelled clips (data.unlabelled, docs/labels.md)"
         )
-    raise UsageError(f"{folder}: no videos in it, nor in the folders in it ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    raise UsageError(f"{folder}: no videos in this folder or in its subfolders ({', '.join(sorted(VIDEO_SUFFIXES))})")
 
 
 def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSurvey:
@@ -173,7 +175,7 @@ def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSur
 
 
 def _survey_table(folder: Path, table: Path) -> FolderSurvey:
-    """A CSV with columns for path, label and split, by their usual names."""
+    """Survey a CSV with columns for path, label and split, recognised by their usual names."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -188,7 +190,7 @@ def _survey_table(folder: Path, table: Path) -> FolderSurvey:
     if path is None or label is None or split is None:
         lacking = [want for want in ("path", "label", "split") if column_by_role[want] is None]
         raise UsageError(
-            f"{table}: no column for {', '.join(lacking)} (there are: {', '.join(header) or 'none'}); "
+            f"{table}: no column for {', '.join(lacking)} (its columns: {', '.join(header) or 'none'}); "
             "a recipe needs path, label, and split with the values train, val and test"
         )
     data = {
@@ -204,7 +206,7 @@ def _survey_table(folder: Path, table: Path) -> FolderSurvey:
     for name, usual in _SPLIT_NAMES.items():
         if not (matching := sorted(v for v in values if v.strip().lower() in usual)):
             raise UsageError(
-                f"{table}: no row whose {split!r} is {name!r} (there are: {', '.join(sorted(values)[:9])})"
+                f"{table}: no row whose {split!r} is {name!r} (its values: {', '.join(sorted(values)[:9])})"
             )
         data[name] = f"{{{_format_scalar(split)}: [{', '.join(map(_format_scalar, matching))}]}}"
     videos: dict[str, list[Path]] = {}
@@ -219,31 +221,30 @@ def _make_survey(
 ) -> FolderSurvey:
     if len(videos) < 2:
         only = f"one class ({next(iter(videos))!r})" if videos else "no labelled videos"
-        raise UsageError(f"{folder}: {only}; a classifier needs two or more")
+        raise UsageError(f"{folder}: {only}; a classifier needs at least two classes")
     for name, found in sorted(videos.items()):
         if len(found) < 3:
             warnings.append(
-                f"class {name!r} has {len(found)} clip(s): too few for train, val and test; add or remove it"
+                f"class {name!r} has {len(found)} clip(s): too few for train, val and test; add some or remove it"
             )
         elif len(found) < FEW_CLIPS:
-            warnings.append(f"class {name!r} has {len(found)} clips: too few to learn or to measure it well")
+            warnings.append(f"class {name!r} has {len(found)} clips: too few to train and to measure this class well")
     probes: list[tuple[int, int, int]] = []
     for path in _pick_sample_videos(videos):
         try:
             probes.append(_probe_video(path))
-        except Exception as error:  # PyAV raises many kinds; any of them means that this file is no good video
+        except Exception as error:  # PyAV raises many types; each means that the file is not usable
             warnings.append(f"{path}: cannot be read as a video: {' '.join(str(error).split())[:160]}")
     if not probes:
-        raise UsageError(
-            f"{folder}: none of the {len(_pick_sample_videos(videos))} videos looked at can be read; {warnings[-1]}"
-        )
+        probed = len(_pick_sample_videos(videos))
+        raise UsageError(f"{folder}: none of the {probed} videos that were probed can be read; {warnings[-1]}")
     widths, heights, frames = zip(*probes, strict=True)
     clips = Counter({name: len(found) for name, found in videos.items()})
     return FolderSurvey(folder, data, clips, min(widths), min(heights), (min(frames), max(frames)), tuple(warnings))
 
 
 def _pick_sample_videos(videos: Mapping[str, list[Path]]) -> list[Path]:
-    """A few videos, of as many classes as can be."""
+    """Up to `MAX_PROBED_VIDEOS` videos, from as many classes as possible."""
     ranked = sorted(
         (rank, name, path) for name, found in videos.items() for rank, path in enumerate(found[:MAX_PROBED_VIDEOS])
     )
@@ -251,7 +252,7 @@ def _pick_sample_videos(videos: Mapping[str, list[Path]]) -> list[Path]:
 
 
 def _probe_video(path: Path) -> tuple[int, int, int]:
-    """Width, height and frames of a video; the frames are counted by its packets, nothing but one is decoded."""
+    """Width, height and number of frames of a video. Packets are counted; only the first frame is decoded."""
     with open_container(path) as container:
         if not container.streams.video:
             raise ValueError("no video stream")
@@ -260,55 +261,55 @@ def _probe_video(path: Path) -> tuple[int, int, int]:
         container.seek(0)
         first = next(container.decode(stream), None)
         if first is None:
-            raise ValueError("no frame in it")
+            raise ValueError("no frame in the video stream")
         return first.width, first.height, frames
 
 
 # ------------------------------------------------------------------------------------------ writing
 def format_recipe(folder_survey: FolderSurvey, out: Path) -> str:
-    """A commented recipe for what was found; ``out`` is where it will be, for paths relative to it."""
+    """A commented recipe for a survey; ``out`` is the recipe's file, which its paths are relative to."""
     clips = sum(folder_survey.clips.values())
     data = "\n".join(f"  {line}" for line in _format_data_lines(folder_survey, out))
     return f"""\
-# Written by 'skd-edge init'. What is left out has a default; 'skd-edge schema' lists every setting.
+# Written by 'skd-edge init'. Every other setting has a default; 'skd-edge schema' lists them all.
 # {folder_survey.format_summary()}
 name: {_make_recipe_name(folder_survey.root)}
 seed: 0
 data:
 {data}
 clip:
-  frames: {max(1, min(8, folder_survey.frames[0]))}  # frames the network sees of each clip, spread over its length
+  frames: {max(1, min(8, folder_survey.frames[0]))}  # input frames of the network, sampled evenly from each clip
   size: {_choose_input_size(folder_survey)}  # height and width of the network's input; smaller is faster
 labels:
-  optimise: true  # estimate better labels from the weak ones before distilling
+  optimise: true  # estimate better labels from the weak ones before students are trained
 teacher: {{family: resnet, width: 32}}  # trained here on the weak labels
-assistants:  # stepping stones between teacher and student; [] to leave them out
+assistants:  # networks of intermediate size, trained between teacher and student; [] for none
   - {{name: assistant, family: mobile, width: 24}}
-students:  # what could be deployed; width is what their speed depends on
+students:  # the candidates for deployment; a smaller width is faster
   - {{name: wide, family: mobile, width: 16}}
   - {{name: narrow, family: mobile, width: 8}}
 training:
   teacher_epochs: 14
-  epochs: 12  # of every assistant and student; in our study more of them were the cheapest gain
+  epochs: 12  # of every assistant and student; in our study, more epochs were the cheapest improvement
   batch: {next((b for b in (64, 32, 16) if clips >= 8 * b), 8)}
 export:
   precisions: [fp32, int8]
-  calibration_clips: {max(1, min(128, clips // 2))}  # training clips that set the ranges of int8
+  calibration_clips: {max(1, min(128, clips // 2))}  # training clips for INT8 calibration
 choice:
-  budget: 0.5 x teacher  # the latency to stay within, or e.g. 8 ms; remove it to weigh accuracy per millisecond
-licences: {{data: not stated, weights: not stated}}  # goes into the bundle's manifest
+  budget: 0.5 x teacher  # the latency limit, or e.g. 8 ms; remove it to trade accuracy against latency
+licences: {{data: not stated, weights: not stated}}  # written into the bundle's manifest
 """
 
 
 def _format_data_lines(folder_survey: FolderSurvey, out: Path) -> list[str]:
     notes = {
-        "kind": "one folder a class; the folder's name is the weak label"
+        "kind": "one folder for each class; its name is the weak label"
         if folder_survey.data["kind"] == "folder"
         else "",
         "root": "relative to this file",
-        "val": "share of the clips kept for validation",
-        "test": "share of the clips kept for one final test",
-        "group": "rows that share a value stay in one split",
+        "val": "share of the clips for validation",
+        "test": "share of the clips for the final test",
+        "group": "rows with the same value stay in the same split",
     }
     roots = {"root", "val_root", "test_root"}
     lines = []
@@ -322,7 +323,7 @@ def _format_data_lines(folder_survey: FolderSurvey, out: Path) -> list[str]:
 
 
 def _format_path(path: Path, out: Path) -> str:
-    """Relative to the recipe where the videos lie beside or beneath it, else absolute; quoted."""
+    """A quoted path: relative to the recipe where it is in the recipe's folder, else absolute."""
     near = os.path.relpath(path.absolute(), out.absolute().parent)
     text = str(path.absolute()) if near.startswith("..") else near
     return _quote_text(escape_path(f"./{text}" if text.startswith("~") else text))
@@ -333,7 +334,7 @@ def _quote_text(value: object) -> str:
 
 
 def _format_scalar(text: str) -> str:
-    """Bare where YAML reads the same text, else quoted."""
+    """The text unquoted where YAML reads it back as the same text, else quoted."""
     return (
         text
         if re.fullmatch(r"[A-Za-z][\w.-]{0,63}", text, re.ASCII) and parse_plain_scalar(text) == text

@@ -1,6 +1,6 @@
-"""The command line: each command reads its options and calls one library function.
+"""The program ``skd-edge``: each command reads its options and calls one library function.
 
-Nothing heavy is imported before a command runs, so that ``--help`` is quick and needs no torch.
+No large package is imported before a command runs, so that ``--help`` is quick and works without torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from skd_edge.cli.exit_codes import run_command_line
 
 EPILOG = """\b
 Exit codes: 0 done, 1 failed, 2 the recipe or the command line is wrong,
-75 paused (Ctrl-C or SIGTERM): the same command goes on where it stopped.
+75 paused (Ctrl-C or SIGTERM): run the same command again to continue.
 
 \b
 Shell completion, for bash (zsh and fish likewise):
@@ -29,8 +29,8 @@ Shell completion, for bash (zsh and fish likewise):
 def cli() -> None:
     """Small video classifiers for edge devices, distilled from weak labels and measured on the target.
 
-    A recipe goes in; a folder of engines that were measured, and a report that says which one to ship and why, comes
-    out. Start with: skd-edge init FOLDER_OF_VIDEOS, then: skd-edge compress recipe.yaml
+    From a recipe, skd-edge trains and exports networks, measures their files, and writes a report that says which file
+    to ship and why. Start with: skd-edge init FOLDER_OF_VIDEOS, then: skd-edge compress recipe.yaml
     """
 
 
@@ -60,10 +60,10 @@ for _command in (
 
 
 def main() -> NoReturn:
-    """The ``skd-edge`` program."""
+    """Run the program ``skd-edge`` and exit with its exit code."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(args: Sequence[str]) -> int:
-    """One command line, from its words (after ``skd-edge``) to its exit code; never an exception."""
+    """Run one command line (the words after ``skd-edge``) and return its exit code; raises no exception."""
     return run_command_line(cli, args)

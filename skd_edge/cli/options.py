@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their callbacks need."""
+"""Options that several commands share, and functions that parse and combine options."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ AnyPath = click.Path(path_type=Path)
 set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. seed=1.")
 
 
-code_option = click.option("--allow-code", is_flag=True, help="Let the recipe's teacher.factory run: somebody's code.")
+code_option = click.option(
+    "--allow-code", is_flag=True, help="Allow the recipe's teacher.factory to run; it is third-party code."
+)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """A,B,C, or the lines of a file."""
+    """The items of ``A,B,C``, or the lines of the file with this name; empty items are dropped."""
     with suppress(OSError, ValueError):
         if Path(text).is_file():
             return tuple(line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip())
@@ -39,15 +41,22 @@ def parse_list(text: str) -> tuple[str, ...]:
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
+    """A JSON object from the command line.
+
+    Raises:
+        BadParameter: The text is not a JSON object.
+    """
     with suppress(ValueError):
         if isinstance(found := json.loads(text), dict):
             return found
-    raise click.BadParameter(f'{text!r} is no JSON object, such as {{"classes": 5}}')
+    raise click.BadParameter(f'{text!r} is not a JSON object, such as {{"classes": 5}}')
 
 
 def combine_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator that adds several click options, listed by ``--help`` in this order."""
+
     def apply_options(command: Any) -> Any:
-        for option in reversed(options):
+        for option in reversed(options):  # click lists the option that is applied last first
             command = option(command)
         return command
 
@@ -55,27 +64,29 @@ def combine_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 clip_options = combine_options(
-    click.option("--frames", type=int, help="Frames that the network takes.  [default: 8]"),
-    click.option("--size", type=int, help="Height and width that it takes.  [default: 32]"),
+    click.option("--frames", type=int, help="Frames of the network's input.  [default: 8]"),
+    click.option("--size", type=int, help="Height and width of the input.  [default: 32]"),
     click.option("--sampling", type=click.Choice(["uniform", "dense"])),
     click.option("--stride", type=int, help="Frames between two samples (dense)."),
     click.option("--fit", type=click.Choice(["crop", "stretch", "pad"])),
     click.option("--mean", type=float, nargs=3, help="Subtracted from red, green, blue (0 to 1)."),
-    click.option("--std", type=float, nargs=3, help="What they are divided by."),
+    click.option("--std", type=float, nargs=3, help="Divisors of red, green, blue."),
 )
 
 
 spec_options = combine_options(
-    click.option("--family", type=click.Choice(["resnet", "mobile"]), help="Of a checkpoint.  [default: mobile]"),
-    click.option("--width", type=int, help="Channels of its first substage.  [default: 16]"),
-    click.option("--depths", type=parse_list, metavar="A,B,...", help="Blocks of its substages.  [default: 1,1,1,1]"),
+    click.option(
+        "--family", type=click.Choice(["resnet", "mobile"]), help="Family of the checkpoint.  [default: mobile]"
+    ),
+    click.option("--width", type=int, help="Channels of the first substage.  [default: 16]"),
+    click.option("--depths", type=parse_list, metavar="A,B,...", help="Blocks of each substage.  [default: 1,1,1,1]"),
     click.option("--temporal", type=click.Choice(["none", "shift", "conv"]), help="[default: conv]"),
-    click.option("--expand", type=int, help="Expansion of the mobile family.  [default: 2]"),
+    click.option("--expand", type=int, help="Expansion factor of the mobile family.  [default: 2]"),
 )
 
 
 def make_progress_counter(label: str) -> Callable[[int, int], None] | None:
-    """Shows (done, total) on one line of a terminal, at most thirty times a second; None where nobody watches."""
+    """A callback that shows (done, total) on one line, at most 30 times a second; None unless stderr is a terminal."""
     if not sys.stderr.isatty():
         return None
     last_shown = 0.0
@@ -90,5 +101,6 @@ def make_progress_counter(label: str) -> Callable[[int, int], None] | None:
 
 
 def exit_with(code: int) -> None:
+    """End the current command with this exit code; 0 returns normally."""
     if code:
         click.get_current_context().exit(code)

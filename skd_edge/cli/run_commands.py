@@ -1,8 +1,9 @@
-"""Commands about recipes and runs, from ``init`` to ``report``; ``doctor``, ``models``, ``schema``."""
+"""Commands for recipes and runs: from ``init`` to ``report``, and ``doctor``, ``models`` and ``schema``."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from skd_edge.cli.options import AnyPath, ExistingFolder, ExistingPath, code_option, exit_with, json_option, set_option
 
 
+def _print_loading_message(command: str, recipe: str) -> None:
+    """Print the first line of a command, before torch is imported: on a cold disk that takes many seconds."""
+    # torchrun starts the same command in several processes; one line is enough.
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
+        click.echo(f"{command} {recipe}: loading torch, a few seconds (longer the first time)", err=True)
+
+
 @click.command()
 @click.argument("folder", type=AnyPath)
-@click.option("--out", type=AnyPath, default=Path("recipe.yaml"), show_default=True, help="Where the recipe goes.")
-@click.option("--force", is_flag=True, help="Overwrite a recipe that is there.")
+@click.option("--out", type=AnyPath, default=Path("recipe.yaml"), show_default=True, help="The recipe to write.")
+@click.option("--force", is_flag=True, help="Overwrite an existing recipe.")
 def init(folder: Path, out: Path, force: bool) -> None:
     """Write a commented recipe for a FOLDER of videos."""
     from skd_edge.cli.init_recipe import write_recipe
@@ -29,7 +37,7 @@ def init(folder: Path, out: Path, force: bool) -> None:
 @click.argument("recipe")
 @set_option
 def validate(recipe: str, sets: tuple[str, ...]) -> None:
-    """Check a RECIPE without reading any data: every mistake, with its line."""
+    """Check a RECIPE without reading any data; print every error with its line."""
     from skd_edge.recipe.loader import load_recipe
 
     checked = load_recipe(recipe, sets)
@@ -38,12 +46,13 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("recipe")
-@click.option("--out", type=AnyPath, help="The run folder whose cached jobs count.  [default: runs/NAME]")
+@click.option("--out", type=AnyPath, help="The run folder whose finished jobs count as cached.  [default: runs/NAME]")
 @set_option
 @code_option
-@click.option("--hourly", type=click.FloatRange(0), metavar="PRICE", help="What an hour of this machine costs.")
+@click.option("--hourly", type=click.FloatRange(0), metavar="PRICE", help="Price of an hour of this machine.")
 def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool, hourly: float | None) -> None:
-    """Show what compress would do: the tree of jobs, what is cached, time, disk and cost."""
+    """Show what compress would do: its jobs, which of them are cached, time, disk space and cost."""
+    _print_loading_message("plan", recipe)
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, sets)
@@ -54,7 +63,7 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
 
 @click.command()
 @click.argument("recipe")
-@click.option("--out", type=AnyPath, help="The run folder; a run that is there goes on.  [default: runs/NAME]")
+@click.option("--out", type=AnyPath, help="The run folder; an existing run is continued.  [default: runs/NAME]")
 @set_option
 @code_option
 @click.option(
@@ -62,7 +71,7 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="Where jobs are trained: here, or on the Ray cluster of RAY_ADDRESS (without: one started here).",
+    help="Where jobs are trained: in this process, or on a Ray cluster (RAY_ADDRESS, or one started here).",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train one job.  [default: torch's choice]")
 @click.option(
@@ -70,7 +79,7 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
     multiple=True,
     type=AnyPath,
     metavar="RESULT.json",
-    help="What a pack found on a device without a link, instead of measuring; may be given again.",
+    help="Result of a pack from a device without a link; used instead of measuring. Repeatable.",
 )
 @click.option("--python", default="python3", show_default=True, help="The Python of the recipe's bench.host.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -78,21 +87,22 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
 def compress(
     state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], dry_run: bool, **options: Any
 ) -> None:
-    """Weak labels and a teacher in, measured engines and a report out.
+    """Run a RECIPE: train students, export and measure them, and write a report and a bundle.
 
-    RECIPE is a YAML file, or the name of a recipe that ships (quickstart). Stopped on the way, the same command goes
-    on where it stopped.
+    RECIPE is a YAML file, or the name of a recipe that is included (quickstart). After an interruption, the same
+    command continues where it stopped.
     """
+    _print_loading_message("compress", recipe)
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, sets)
     state["run"] = out or Path("runs", loaded.name)
-    from rich.console import Console
-
     if dry_run:
         from skd_edge.pipeline.plan import plan as make_plan
 
         return click.echo(make_plan(loaded, state["run"], allow_code=options["allow_code"]).to_text())
+    from rich.console import Console
+
     from skd_edge.pipeline.compress import compress as run_recipe
     from skd_edge.pipeline.context import RunOptions
 
@@ -104,11 +114,13 @@ def compress(
 @click.argument("run", type=ExistingFolder)
 @set_option
 @code_option
-@click.option("--confirm", is_flag=True, help="Make it the run's choice: bundle, report, a look at the test set.")
+@click.option(
+    "--confirm", is_flag=True, help="Store the choice in the run: score it on the test set, rewrite bundle and report."
+)
 def choose(run: Path, sets: tuple[str, ...], confirm: bool, allow_code: bool) -> None:
-    """Choose again among what a RUN measured, e.g. --set "choice.budget=3 ms"; nothing is trained or measured.
+    """Choose again among a RUN's candidates, e.g. --set "choice.budget=3 ms". Nothing is trained or measured.
 
-    The test set is left alone, unless the new choice is confirmed.
+    The test set is not used unless --confirm is given.
     """
     from rich.console import Console
 
@@ -122,20 +134,18 @@ def choose(run: Path, sets: tuple[str, ...], confirm: bool, allow_code: bool) ->
 
 @click.command()
 @click.argument("sources", nargs=-1, type=ExistingPath)
-@click.option(
-    "--baseline", type=ExistingPath, help="What changes are counted from: a stored comparison, a run, a bundle."
-)
+@click.option("--baseline", type=ExistingPath, help="Compare with this: a stored comparison, a run or a bundle.")
 @click.option("--fail-if", "rules", multiple=True, metavar="RULE", help="e.g. 'p90_ms>+10%'; repeatable; exit code 1.")
-@click.option("--force", is_flag=True, help="Put different devices side by side.")
+@click.option("--force", is_flag=True, help="Compare results of different devices.")
 @click.option("--html", type=AnyPath, help="Also write a page with charts.")
 @click.option("--csv", "table", type=AnyPath, help="Also write a CSV file.")
-@click.option("--store", type=AnyPath, help="Also store the comparison, to be a baseline.")
+@click.option("--store", type=AnyPath, help="Also store the comparison, as a later --baseline.")
 @click.option("--schema", type=click.Choice(["run", "comparison"]), help="Print a JSON schema and stop.")
 @json_option
 def report(sources: tuple[Path, ...], schema: str | None, **options: Any) -> None:
-    """Compare SOURCES side by side, as Markdown; one RUN folder alone: write its report again.
+    """Compare SOURCES in a Markdown table. Given a single run folder, write its report again.
 
-    A source is a bundle, a run folder, or the JSON of bench, accuracy, a pack, or of report itself.
+    A source is a bundle, a run folder, or a JSON file of bench, accuracy, a pack or report.
     """
     from skd_edge.report.comparison.compare import compare_sources as compare
     from skd_edge.report.comparison.json_schemas import format_json_schema
@@ -150,7 +160,7 @@ def report(sources: tuple[Path, ...], schema: str | None, **options: Any) -> Non
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """What this machine can train on, export to and run; each missing thing with its reason and its pip line."""
+    """Show what this machine can train, export and run, and how to install what is missing."""
     from skd_edge.cli.doctor import run_diagnostics
 
     examined = run_diagnostics()
@@ -163,7 +173,7 @@ def doctor(as_json: bool) -> None:
 @code_option
 @json_option
 def models_command(recipe: str | None, sets: tuple[str, ...], allow_code: bool, as_json: bool) -> None:
-    """All networks that a recipe can name, or those of a RECIPE: parameters, MACs and substage shapes."""
+    """List the networks of a RECIPE, or all that a recipe can name: parameters, MACs and substage shapes."""
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, sets) if recipe else None

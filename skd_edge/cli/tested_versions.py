@@ -1,4 +1,4 @@
-"""Which versions of our requirements are installed here, and which were tested together (the folder constraints/)."""
+"""The installed versions of skd-edge's requirements, compared with those that were tested (``constraints/``)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from importlib import metadata, resources
 
 @dataclass(frozen=True)
 class VersionReport:
-    """What is installed beside what was tested.
+    """Installed and tested versions.
 
     Attributes:
         python: version of this Python.
-        tested_pythons: versions (major.minor) of Python for which versions are written down, oldest first.
-        installed: version of each requirement of ours that is installed, by name.
-        tested: version of each distribution that was tested on this Python, by name; empty where none was.
+        tested_pythons: versions (major.minor) of Python that have a constraints file, oldest first.
+        installed: installed version of each requirement of skd-edge, by name.
+        tested: tested version of each distribution on this Python, by name; empty where this Python was not tested.
     """
 
     python: str
@@ -28,7 +28,7 @@ class VersionReport:
 
     @property
     def newer_than_tested(self) -> dict[str, str]:
-        """What is newer here than what was tested: the installed version, by name."""
+        """Installed versions that are newer than the tested ones, by name."""
         return {
             name: version
             for name, version in self.installed.items()
@@ -37,11 +37,11 @@ class VersionReport:
 
     @property
     def is_python_tested(self) -> bool:
-        """Whether versions were tested on a Python of this major and minor version."""
+        """Whether this Python (major.minor) was tested."""
         return ".".join(self.python.split(".")[:2]) in self.tested_pythons
 
     def format_tested_note(self, name: str, version: str) -> str:
-        """What to say behind a version: ``(tested)``, ``(newer than the tested 19.0.2)``, or nothing where none was."""
+        """The note behind a version: ``(tested)``, ``(newer than the tested 19.0.2)``, or nothing if not tested."""
         if name not in self.tested:
             return ""
         here, tested = _parse_version(version), _parse_version(self.tested[name])
@@ -50,13 +50,13 @@ class VersionReport:
         return f" ({'newer' if here > tested else 'older'} than the tested {self.tested[name]})"
 
     def format_newer(self) -> str:
-        """For a message: ``av 20.0.0 (tested: 19.0.2)``, several with a comma; empty where nothing is newer."""
+        """Newer versions for a message, separated by commas: ``av 20.0.0 (tested: 19.0.2)``; empty if none is newer."""
         return ", ".join(
             f"{name} {version} (tested: {self.tested[name]})" for name, version in self.newer_than_tested.items()
         )
 
     def to_text(self) -> str:
-        """Every version, a line each."""
+        """A line for Python and for each installed version."""
         lines = [f"Python {self.python}{'' if self.is_python_tested else ' (not tested)'}"]
         for name, version in self.installed.items():
             lines.append(f"{name} {version}{self.format_tested_note(name, version)}")
@@ -65,7 +65,7 @@ class VersionReport:
 
 @cache
 def version_report() -> VersionReport:
-    """Look at what is installed; nothing is imported for it."""
+    """Read the installed versions from package metadata; no package is imported."""
     files = {name: text for name, text in _read_constraint_files()}
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     pythons = tuple(sorted(files, key=_parse_version))
@@ -81,7 +81,7 @@ def _read_constraint_files() -> list[tuple[str, str]]:
 
 
 def _find_installed_versions() -> dict[str, str]:
-    """Versions of what our distribution requires, extras included; empty where it runs without being installed."""
+    """Installed versions of skd-edge's requirements, extras included; empty where skd-edge is not installed."""
     try:
         needs = metadata.requires("skd-edge") or []
     except metadata.PackageNotFoundError:
@@ -107,5 +107,5 @@ def _normalise_package_name(name: str) -> str:
 
 
 def _parse_version(version: str) -> tuple[int, ...]:
-    """The numbers of a version; a build's local label (``+cpu``) does not count."""
+    """The numbers of a version, without the local label of a build (``+cpu``)."""
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0]))

@@ -6,11 +6,62 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
+from torch import Tensor
+from torch.optim.optimizer import StateDict
 
 from skd_bench.files import write_atomic
+
+
+class EpochMetrics(TypedDict):
+    """The metrics of one epoch, as ``job.json`` stores them.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        loss: Sum of the terms.
+        terms: Mean of each term of the loss.
+        accuracy: Validation accuracy, 0..1; None in epochs without validation.
+        pace: Factor of the learning rate; only where it was halved.
+    """
+
+    epoch: int
+    loss: float
+    terms: dict[str, float]
+    accuracy: float | None
+    pace: NotRequired[float]
+
+
+TrainingCurve = list[EpochMetrics]
+
+
+class TrainingState(TypedDict):
+    """What a checkpoint stores.
+
+    Attributes:
+        modules: State dict of each trained module, by name.
+        averaged: State dict of the averaged network.
+        best: Averaged weights of the epoch that validated best.
+        best_accuracy: Its validation accuracy, 0..1; -1 before the first validation.
+        optimizer: State dict of the optimiser.
+        step: Number of steps done.
+        seconds: Wall time of the training so far.
+        pace: Factor of the learning rate.
+        curve: The metrics of the epochs done.
+        memory: Running mean of the predictions on the training clips, where labels are weak.
+    """
+
+    modules: dict[str, dict[str, Tensor]]
+    averaged: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_accuracy: float
+    optimizer: StateDict
+    step: int
+    seconds: float
+    pace: float
+    curve: TrainingCurve
+    memory: Tensor | None
 
 
 class Checkpoint:
@@ -24,7 +75,7 @@ class Checkpoint:
     def __init__(self, path: Path, interval_seconds: float = 15.0) -> None:
         self.path, self.interval_seconds, self.last_saved = path, interval_seconds, time.monotonic()
 
-    def save(self, get_state: Callable[[], dict[str, Any]], *, last: bool, now: bool = False) -> None:
+    def save(self, get_state: Callable[[], TrainingState], *, last: bool, now: bool = False) -> None:
         """Write the state if the last write is long enough ago.
 
         Args:
@@ -40,10 +91,10 @@ class Checkpoint:
         write_atomic(self.path, buffer.getvalue())
         self.last_saved = time.monotonic()
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> TrainingState | None:
         """The stored state, or None if the file is missing or unreadable; the job then starts from the beginning."""
         try:
-            state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+            state: TrainingState = torch.load(self.path, weights_only=True, map_location="cpu")
         except Exception:  # a damaged file can raise almost any error
             return None
         return state

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from skd_bench.video.types import Preprocessing
 from skd_edge.data.augmentation import augment_batch, choose_mixup_partners, preprocess_batch
 from skd_edge.data.sampling import draw_balanced_rows
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
-from skd_edge.distill.checkpoint import Checkpoint
+from skd_edge.distill.checkpoint import Checkpoint, EpochMetrics, TrainingCurve, TrainingState
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.fake_quant import enable_fake_quant
 from skd_edge.distill.grafting import GraftedTeacher
@@ -42,13 +42,36 @@ from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.substages import SubstageOutput
 from skd_edge.models.tsm import TSM
 
-TrainingCurve = list[dict[str, Any]]
 SINGLE_PROCESS = ProcessGroup()
-ProgressCallback = Callable[[dict[str, Any]], None]
 _SETTING_OF_TERM = {
     "early learning": "training.elr",
     "graft": "training.losses.logits",
 }  # of other terms: training.losses.<term>
+
+
+class TrainingProgress(TypedDict, total=False):
+    """How far a job is, for display; empty when it begins.
+
+    Attributes:
+        epoch: Number of the current epoch, from 1.
+        epochs: Number of epochs of the job.
+        share: Share of the current epoch that is done, 0..1.
+        seconds: Wall time of the training so far.
+        terms: Mean of each term of the loss, at the end of an epoch.
+        accuracy: Validation accuracy, 0..1, at the end of an epoch; None in epochs without validation.
+        note: What the user should know, as a sentence.
+    """
+
+    epoch: int
+    epochs: int
+    share: float
+    seconds: float
+    terms: dict[str, float]
+    accuracy: float | None
+    note: str
+
+
+ProgressCallback = Callable[[TrainingProgress], None]
 
 
 @dataclass
@@ -59,8 +82,7 @@ class TrainResult:
         network: The learner with the averaged weights of the epoch that validated best; None where a file of logits
             takes the place of a network.
         accuracy: Validation accuracy of these weights, 0..1.
-        curve: One entry for each epoch: ``epoch``, ``loss``, ``terms``, ``accuracy``, and ``pace`` if the learning rate
-            was halved.
+        curve: The metrics of each epoch.
         seconds: Wall time of the training.
         ema_predictions: ``(N, C)`` running mean of the learner's predictions on the training clips, rows of clips that
             were not trained on are 0; None where labels are not weak.
@@ -196,9 +218,20 @@ class Trainer:
         terms = self._train_epoch(epoch, began)
         accuracy = self._validate_ema_network() if epoch >= self.spec.epochs // 2 else None
         self.seconds += time.perf_counter() - began
-        row = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
-        self.curve.append(row | ({"pace": self.rate_scale} if self.rate_scale < 1 else {}))
-        self.on_progress({**self.curve[-1], "epochs": self.spec.epochs, "seconds": self.seconds, "share": 1.0})
+        row: EpochMetrics = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
+        if self.rate_scale < 1:
+            row["pace"] = self.rate_scale
+        self.curve.append(row)
+        self.on_progress(
+            {
+                "epoch": epoch + 1,
+                "epochs": self.spec.epochs,
+                "share": 1.0,
+                "seconds": self.seconds,
+                "terms": terms,
+                "accuracy": accuracy,
+            }
+        )
         self.checkpoint.save(self._checkpoint_state, last=epoch + 1 == self.spec.epochs or self.process_group.rank > 0)
 
     def _train_epoch(self, epoch: int, began: float) -> dict[str, float]:
@@ -334,7 +367,7 @@ class Trainer:
         torch._foreach_lerp_(self.ema_and_learner_tensors[0], self.ema_and_learner_tensors[1], 1 - decay)
 
     # ------------------------------------------------------------------------------------------ state and set-up
-    def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: dict[str, Any]) -> None:
+    def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: TrainingState) -> None:
         """Return to the state before the epoch and halve the learning rate; if that was done before, give up.
 
         The hash of the job stays valid: the same settings diverge at the same step and are handled by the same rule.
@@ -397,7 +430,7 @@ class Trainer:
         modules = {"learner": self.learner, "spread": self.distribution_loss, "graft": self.grafted_teacher}
         return {name: module for name, module in modules.items() if module is not None}
 
-    def _checkpoint_state(self) -> dict[str, Any]:
+    def _checkpoint_state(self) -> TrainingState:
         return {
             "modules": {name: module.state_dict() for name, module in self._trainable_modules().items()},
             "averaged": self.ema_network.state_dict(),
@@ -411,7 +444,7 @@ class Trainer:
             "memory": self.ema_predictions,
         }
 
-    def _restore_state(self, state: dict[str, Any] | None) -> None:
+    def _restore_state(self, state: TrainingState | None) -> None:
         if state is None:
             return
         for name, module in self._trainable_modules().items():

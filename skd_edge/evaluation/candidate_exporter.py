@@ -1,4 +1,4 @@
-"""Networks of a recipe become files, with random weights before there are clips, and trained."""
+"""Exports the networks of a recipe: with random weights for early benchmarks, and later with trained weights."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ LogFunction = Callable[[str], None]
 
 
 class CandidateExporter:
-    """Writes the files of a recipe's networks.
+    """Exports the networks of a recipe to files.
 
-    Networks with random weights are exported before there are clips: milliseconds depend neither on weights nor on the
-    ranges that calibration finds, so noise calibrates their INT8 files.
+    Networks with random weights are exported before any clips are decoded. Their INT8 files are calibrated with noise,
+    because latency depends neither on the weights nor on the calibrated ranges.
 
     Args:
-        recipe: precisions, clip and contract.
-        classes: names, in the order of the logits.
-        folder: where the files go.
-        int8_saturates: whether the device multiplies 8-bit weights wrongly, so that they get 7 bits.
-        log: called with a line that states how much memory calibrating takes.
+        recipe: its clip, seed and export settings are used.
+        classes: class names, in the order of the logits.
+        folder: the files of a network are written to a folder below this one, named after the network.
+        int8_saturates: returns whether 8-bit weights can saturate on the device; INT8 files then get 7-bit weights.
+        log: called with a line that states how much memory the calibration needs.
     """
 
     def __init__(
@@ -57,17 +57,25 @@ class CandidateExporter:
         _, self._preprocess = inference_preprocessing(recipe.clip)
 
     def build_untrained_network(self, network: NetworkSpec) -> AnyNetwork:
-        """A network with random weights: as fast as a trained one."""
+        """Build a network of the recipe with random weights, in eval mode; it is as fast as a trained one."""
         r, names = self.recipe, self.classes
         return build_network(network, classes=len(names), clip=r.clip, seed=r.seed, names=names).eval()
 
     def trace_ahead(self, networks: Sequence[AnyNetwork]) -> None:
-        """Trace the networks for ONNX on two cores, before they are exported one by one."""
+        """Trace several networks for ONNX in parallel, so that exporting them one by one finds finished graphs."""
         deployed = [LogitsOnly(n).eval() for n in networks if isinstance(n, TSM)]
         trace_ahead(deployed, self._clip_shape, self._graph_cache)
 
     def export_untrained(self, network: AnyNetwork, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
-        """The files of a network with random weights, by precision, as fast as trained ones; no clip is read.
+        """Export a network with random weights; no clips are read.
+
+        Args:
+            network: in eval mode.
+            name: name of the folder for its files.
+            precisions: see `make_artefacts`.
+
+        Returns:
+            The file of each precision.
 
         Raises:
             UserError: See `make_artefacts`.
@@ -83,7 +91,17 @@ class CandidateExporter:
         calibration: CalibrationClips,
         verifier: FileVerifier,
     ) -> dict[str, Path]:
-        """The files of a trained network, by precision.
+        """Export a trained network; INT8 is calibrated on clips.
+
+        Args:
+            network: in eval mode.
+            name: name of the folder for its files.
+            precisions: see `make_artefacts`.
+            calibration: the clips that determine the ranges of INT8.
+            verifier: compares INT8 files with the network while they are made.
+
+        Returns:
+            The file of each precision.
 
         Raises:
             UserError: See `make_artefacts`.
@@ -98,7 +116,7 @@ class CandidateExporter:
 
     @property
     def _reduce_range(self) -> bool | None:
-        # None leaves it to what this machine needs; the device's need is known once it has measured something.
+        # None: whatever this machine needs. What the device needs is unknown until it has measured something.
         return True if self._int8_saturates() else None
 
     def _target(self, network: AnyNetwork, name: str) -> ExportTarget:
@@ -107,7 +125,8 @@ class CandidateExporter:
             self.folder / name.replace(">", "+"),
             self._clip_shape,
             self.classes,
-            # What a factory calls may stand anywhere: such a graph is not shared between runs.
+            # The key of a cached graph covers our own code only. A factory may call any code, so the graphs of its
+            # networks are not shared between runs.
             graph_cache=self._graph_cache if isinstance(network, TSM) else None,
             uint8_input=Uint8Input(self._preprocess, export.frame_size) if export.contract == "frames" else None,
         )
@@ -121,11 +140,11 @@ class CandidateExporter:
 
 @dataclass(frozen=True)
 class CalibrationClips:
-    """The training clips that set the ranges of INT8 files, drawn by the recipe's seed.
+    """The training clips that determine the ranges of INT8 files; the recipe's seed selects them.
 
     Attributes:
-        recipe: how many, and the bounds that decide which layers stay in FP32.
-        data: the clips.
+        recipe: gives the number of clips, and the bounds that decide which layers stay in FP32.
+        data: the clips and their weak labels.
     """
 
     recipe: Recipe
@@ -133,43 +152,49 @@ class CalibrationClips:
 
     @property
     def count(self) -> int:
-        """How many clips."""
+        """Number of clips."""
         return min(self.recipe.export.calibration_clips, len(self.data.clips.train))
 
     @property
     def key(self) -> str:
-        """A file of another key is made again."""
+        """Identifies the clips and the bounds; a file that was made with another key is written again."""
         clips, export = self.data.clips, self.recipe.export
         bounds = f"{clips.val.hash}:{export.int8_agreement}:{export.int8_drop}"
         return f"{clips.train.hash}:{self.count}:{bounds}"
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """Their rows among the training clips ``(count,)``, sorted."""
+        """Indices of the clips among the training clips, ``(count,)``, sorted."""
         rows = np.random.default_rng(self.recipe.seed).permutation(len(self.data.clips.train))
         return np.sort(rows[: self.count])
 
     def iter_batches(self, preprocess: Preprocessing) -> Iterator[NDArray[np.float32]]:
-        """Normalised batches ``(b, 3, T, H, W)``."""
+        """The clips in normalised batches, float32 ``(b, 3, T, H, W)``."""
         rows = self.rows
         for i in range(0, self.count, _CALIBRATION_BATCH):
             yield normalise(self.data.clips.train.clips[rows[i : i + _CALIBRATION_BATCH]], preprocess)
 
     def single_class_warning(self) -> str | None:
-        """What is wrong where all of them are of one class: ranges that were seen on one class fit that class alone."""
+        """A warning if all labelled calibration clips have the same class: INT8 ranges then fit only that class."""
         weak, classes = self.data.weak_labels[self.rows], self.data.clips.classes
         present = np.unique(weak[weak >= 0])
         if len(present) != 1 or len(classes) < 2:
             return None
         return (
-            f"all {self.count} calibration clips are of class {classes[present[0]]!r}: INT8 ranges fit that class "
-            "alone; raise export.calibration_clips"
+            f"all {self.count} calibration clips are of class {classes[present[0]]!r}, so the INT8 ranges fit only "
+            "that class; raise export.calibration_clips"
         )
 
 
 @dataclass(frozen=True)
 class TrainedExporter:
-    """Exports trained networks: INT8 is calibrated on training clips and compared on validation clips."""
+    """Exports trained networks: INT8 is calibrated on training clips and compared on validation clips.
+
+    Attributes:
+        exporter: writes the files.
+        scorer: runs them on the validation clips.
+        calibration: the calibration clips.
+    """
 
     exporter: CandidateExporter
     scorer: FileScorer
@@ -178,13 +203,16 @@ class TrainedExporter:
     def export(
         self, network: AnyNetwork, name: str, precisions: tuple[str, ...], reference: AnyNetwork | None = None
     ) -> dict[str, Path]:
-        """The files of one trained network, by precision.
+        """Export one trained network.
 
         Args:
             network: in eval mode.
-            name: the folder of its files.
+            name: name of the folder for its files.
             precisions: see `make_artefacts`.
             reference: the network that INT8 files are compared with; None: ``network`` itself.
+
+        Returns:
+            The file of each precision.
 
         Raises:
             UserError: See `make_artefacts`.

@@ -1,6 +1,6 @@
-"""Where candidates are measured: on this machine, on one that ssh reaches, or on one that files are carried to.
+"""The device that candidates are measured on: this machine, one behind ssh, or one without a network connection.
 
-Whatever the way, one choice compares the milliseconds of one device only.
+A choice only compares latencies that were measured on the same device.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from skd_bench.benchmark import latency
-from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import DeviceMeasurements, check_same_device
-from skd_bench.device.info import device_id, read_device_info
-from skd_bench.errors import UserError
+from skd_bench.device.info import DeviceInfo, device_id, read_device_info
+from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.remote import runner as remote
-from skd_bench.remote.pack import MeasurementSettings, pack_files
+from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
 from skd_edge.evaluation.measurement_cache import MeasurementCache
 from skd_edge.recipe.sections import BenchmarkSettings
@@ -26,21 +25,19 @@ from skd_edge.recipe.sections import BenchmarkSettings
 Progress = Callable[[int, int], None]
 Latencies = dict[str, LatencyResult]
 
-PAUSED = 75
-
 
 class Device:
     """This machine.
 
     Attributes:
-        name: As messages call it.
+        name: The device's name in messages.
         is_local: Whether it is the machine that this process runs on.
 
     Args:
-        bench: The recipe's section.
-        cache_folder: The folder of sessions that are read again (`MeasurementCache`); None: everything is measured.
-        energy: Whether joules are measured as well.
-        cache_only: Whether nothing may be measured: only what a stored session holds is known.
+        bench: The recipe's section ``bench``.
+        cache_folder: Folder of the stored sessions (see `MeasurementCache`); None: everything is measured again.
+        energy: Whether energy is measured as well.
+        cache_only: Whether only stored sessions may be used; nothing is measured then.
     """
 
     name, is_local = "this machine", True
@@ -55,25 +52,31 @@ class Device:
     ) -> None:
         self.bench, self.energy, self.cache_only = bench, energy, cache_only
         self.measurement_cache = MeasurementCache(cache_folder, self._benchmark_settings) if cache_folder else None
-        self._device_info: dict[str, Any] | None = None
+        self._device_info: DeviceInfo | None = None
 
     @property
-    def device_info(self) -> dict[str, Any]:
-        """The card of the device (`skd_bench.device.info`); of this machine before a measurement."""
+    def device_info(self) -> DeviceInfo:
+        """The device info (see `skd_bench.device.info`); that of this machine as long as nothing was measured."""
         return self._device_info or read_device_info()
 
     @property
     def int8_saturates(self) -> bool:
-        """Whether 8-bit weights are known to be wrong there: x86 without VNNI (`skd_export.quantization`)."""
-        card = self._device_info or {}
-        x86 = str(card.get("machine", "")).lower() in {"x86_64", "amd64", "i386", "i686"}
-        return x86 and not {"avx_vnni", "avx512_vnni"} & set(card.get("isa", ()))
+        """Whether 8-bit weights saturate on the device: x86 without VNNI. False as long as nothing was measured."""
+        info = self._device_info
+        if info is None:
+            return False
+        x86 = str(info.get("machine", "")).lower() in {"x86_64", "amd64", "i386", "i686"}
+        return x86 and not {"avx_vnni", "avx512_vnni"} & set(info.get("isa", ()))
 
     def measure_latency(self, targets: Sequence[LatencyTarget], progress: Progress | None = None) -> Latencies:
-        """Latency of each target by its name, all of them side by side: measured, or from a sitting that had them all.
+        """The latency of each target by its name, all from one session: a new one, or a stored one with all targets.
+
+        Args:
+            targets: The files to measure, and the runtime of each.
+            progress: Called with the numbers of finished and of all steps.
 
         Raises:
-            UserError: It cannot be measured, or the device is another one than before.
+            UserError: The targets cannot be measured, or the device is not the one of the earlier measurements.
         """
         cached = (
             self.measurement_cache.find_session(targets, device_id(read_device_info()) if self.is_local else None)
@@ -83,8 +86,8 @@ class Device:
         if cached is None and self.cache_only:
             what = "joules" if self.energy else "measurement"
             raise UserError(
-                f"the run holds no {what} of all {len(targets)} files side by side on {self.name}; run skd-edge "
-                "compress once more (it trains nothing that is finished), then choose"
+                f"the run holds no {what} of all {len(targets)} files in one session on {self.name}; repeat the "
+                "skd-edge compress command (finished jobs are not trained again), then choose"
             )
         found, info = cached or self._measure_uncached(targets, progress)
         if self.measurement_cache and cached is None:
@@ -95,10 +98,10 @@ class Device:
 
     def _measure_uncached(
         self, targets: Sequence[LatencyTarget], progress: Progress | None
-    ) -> tuple[Latencies, dict[str, Any]]:
+    ) -> tuple[Latencies, DeviceInfo]:
         info = read_device_info()
-        # No report of a run shows peak memory: it costs a process for each target, and `skd-edge bench` measures it.
-        return latency.measure_latency(targets, memory=False, progress=progress, **vars(self._benchmark_settings)), info
+        # Peak memory needs a process for each target, and the report of a run does not show it (`skd-edge bench` does).
+        return latency.measure_latency(targets, self._benchmark_settings, memory=False, progress=progress), info
 
     @property
     def _benchmark_settings(self) -> MeasurementSettings:
@@ -106,7 +109,19 @@ class Device:
 
 
 class SshDevice(Device):
-    """A machine that ssh reaches: `bench.host` of the recipe."""
+    """A machine that ssh can reach: ``bench.host`` of the recipe.
+
+    Args:
+        bench: The recipe's section ``bench``.
+        host: The host as ssh accepts it.
+        python: The Python to run on the host.
+        cache_folder: See `Device`.
+        energy: See `Device`.
+        cache_only: See `Device`.
+
+    Raises:
+        UsageError: ``host`` is not a valid host name.
+    """
 
     is_local = False
 
@@ -125,19 +140,23 @@ class SshDevice(Device):
 
     def _measure_uncached(
         self, targets: Sequence[LatencyTarget], progress: Progress | None
-    ) -> tuple[Latencies, dict[str, Any]]:
-        connection: dict[str, Any] = {"host": self.name, "python": self.python, "progress": progress}
-        return remote.measure_remote_latency(targets, **connection, **vars(self._benchmark_settings))
+    ) -> tuple[Latencies, DeviceInfo]:
+        ssh = remote.SshTarget(self.name, self.python)
+        return remote.measure_remote_latency(targets, ssh, self._benchmark_settings, progress=progress)
 
 
 class OfflineDevice(Device):
-    """A machine without a link: what packs measured there is read from their results, file by file.
+    """A machine without a connection: a person copies a pack to it, runs the pack, and brings back its results.
 
     Args:
-        bench: The recipe's section.
-        results: What packs wrote on the device; one that is not there yet counts as empty.
-        folder: The run folder: the pack with what is still to be measured goes there.
-        energy: Whether results without joules are no results.
+        bench: The recipe's section ``bench``.
+        results: Result files of packs that ran on the device; a file that does not exist yet counts as empty.
+        folder: The run folder; a pack of the files that are not measured yet is written there.
+        energy: Whether results without energy are ignored.
+
+    Raises:
+        UserError: A result file cannot be read, was measured with other threads than the recipe's, or on another
+            device.
     """
 
     name, is_local = "the device of --measurements", False
@@ -152,25 +171,28 @@ class OfflineDevice(Device):
             check_same_device(self.loaded_results[0][1].device, one.device, f"{path} was measured")
             if one.threads != bench.threads:
                 raise UserError(
-                    f"{path} was measured with {one.threads} threads and the recipe says bench.threads: "
-                    f"{bench.threads}; make the recipe say what was measured, or measure again"
+                    f"{path} was measured with {one.threads} threads, but the recipe has bench.threads: "
+                    f"{bench.threads}; change bench.threads, or measure again"
                 )
 
     def _measure_uncached(
         self, targets: Sequence[LatencyTarget], progress: Progress | None
-    ) -> tuple[Latencies, dict[str, Any]]:
+    ) -> tuple[Latencies, DeviceInfo]:
         measured = (m for _, one in self.loaded_results for m in one.measured if m.latency.joules or not self.energy)
         known = {(m.sha256, m.runtime): m.latency for m in measured}
         found = {t.name: known.get((sha256_file(t.path), t.runtime)) for t in targets}
         available = {name: replace(one, name=name) for name, one in found.items() if one is not None}
         if len(available) < len(found):
             raise UserError(
-                self._write_offline_pack(targets, set(known), len(found) - len(available)), exit_code=PAUSED
+                self._write_offline_pack(targets, set(known), len(found) - len(available)), exit_code=EXIT_PAUSED
             )
         return available, self.loaded_results[0][1].device if self.loaded_results else read_device_info()
 
     def _write_offline_pack(self, targets: Sequence[LatencyTarget], known: set[tuple[str, str]], missing: int) -> str:
-        """Pack every file of the run that was not measured yet, so that one way there is enough; what to do with it."""
+        """Pack every file of the run that was not measured yet; returns a message that says what to do with the pack.
+
+        The pack also has files that are not needed yet, so that one trip to the device is enough.
+        """
         targets_by_path = {Path(t.path): t for t in targets}
         others = [
             p for p in sorted(self.folder.glob("artefacts/**/*")) if {f.suffix for f in targets_by_path} >= {p.suffix}
@@ -188,8 +210,9 @@ class OfflineDevice(Device):
         absent = "".join(f" ({path} is not there yet)" for path in self.results if not path.exists())
         return (
             f"{missing} of {len(targets)} files have no measurement from the device{absent}. Carry {pack} there, run "
-            f"`python3 {pack.name} --json RESULT.json`, bring RESULT.json back, and give it with --measurements "
-            "RESULT.json (beside those of earlier ways): the same command goes on from here, and trains nothing twice"
+            f"`python3 {pack.name} --json RESULT.json`, bring RESULT.json back, and repeat the command with "
+            "--measurements RESULT.json (in addition to those of earlier trips); it continues from here, and finished "
+            "jobs are not trained again"
         )
 
 
@@ -202,19 +225,19 @@ def make_device(
     energy: bool = False,
     cache_only: bool = False,
 ) -> Device:
-    """Where a recipe's candidates are measured.
+    """The device that a recipe's candidates are measured on.
 
     Args:
-        bench: The recipe's section; its `host` is not asked where there are measurements.
+        bench: The recipe's section ``bench``; its ``host`` is ignored if there are ``measurements``.
         folder: The run folder.
-        measurements: Results that packs wrote on the device.
-        python: The Python of `bench.host`.
-        energy: Whether joules are measured as well.
-        cache_only: Whether nothing may be measured.
+        measurements: Result files of packs that ran on the device.
+        python: The Python to run on ``bench.host``.
+        energy: Whether energy is measured as well.
+        cache_only: Whether only stored sessions may be used.
 
     Raises:
-        UsageError: The host is not a host's name.
-        UserError: A result cannot be read, or they come from different devices.
+        UsageError: ``bench.host`` is not a valid host name.
+        UserError: A result file cannot be used; see `OfflineDevice`.
     """
     if measurements:
         return OfflineDevice(bench, measurements, folder, energy=energy)

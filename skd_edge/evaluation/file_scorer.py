@@ -1,4 +1,4 @@
-"""Files are scored: their logits on clips, accuracy, and how far they are from the network that they were made from."""
+"""Scores files on clips: logits, accuracy, and the difference from the network that they were made from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +28,10 @@ from skd_edge.recipe.schema import Recipe
 from skd_edge.recipe.sections import Runtime
 from skd_edge.schedule.candidates import Deployment
 from skd_export.analysis.openvino_profile import profile_with_openvino
-from skd_export.analysis.parity import ParityBounds, compute_torch_logits
+from skd_export.analysis.parity import ParityBounds, ParityMetrics, compute_torch_logits
 from skd_export.exporter import read_metadata
 from skd_export.graph.uint8_input import preprocess_frames
+from skd_export.quantization.quantize import FileMetadata
 from skd_export.verified_export import FileVerifier
 
 _BATCH, _DECODE_BATCH = 50, 8
@@ -41,38 +41,38 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """One file, measured and scored.
+    """The latency and accuracy of one file.
 
     Attributes:
         path: the file.
-        latency: single-stream, on the device.
-        accuracy: on the validation clips.
-        correct: ``(N,)`` whether it is right, clip by clip.
-        parity: against the trained network, on the same clips.
-        rejection_reason: why the file is outside its bounds, or None.
-        metadata: operators as they run there, calibration.
-        not_faster_reason: why its precision gains nothing here, or None: it is no faster than FP32 of the same network.
-        runtime: what ran it.
+        latency: single-stream latency on the device.
+        accuracy: accuracy on the N validation clips.
+        correct: ``(N,)`` whether the file classifies each clip correctly.
+        parity: comparison with the trained network on the same clips.
+        rejection_reason: the bound that the file violates, as a sentence; None if it is within all bounds.
+        metadata: operators and calibration, see `read_metadata`; with OpenVINO, the operators that it runs.
+        not_faster_reason: a sentence if the file is not shown to be faster than FP32 of the same network; else None.
+        runtime: the runtime that ran the file.
     """
 
     path: Path
     latency: LatencyResult
     accuracy: AccuracyMetrics
     correct: NDArray[np.bool_]
-    parity: dict[str, Any]
+    parity: ParityMetrics
     rejection_reason: str | None
-    metadata: dict[str, Any]
+    metadata: FileMetadata
     not_faster_reason: str | None = None
     runtime: Runtime = "ort"
 
 
 class FileScorer:
-    """Runs files on clips. Logits are stored in the run by the hash of file and clips, and read again.
+    """Runs files on clips. Logits are stored in the run under a hash of file and clips, and are computed only once.
 
     Args:
-        recipe: clip, contract, bounds and threads.
-        classes: names, in the order of the logits.
-        folder: the run's folder of files: logits go into ``logits`` below it.
+        recipe: its clip, export and bench settings are used.
+        classes: class names, in the order of the logits.
+        folder: the run's folder of exported files; logits are stored in ``logits`` below it.
     """
 
     def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path) -> None:
@@ -80,9 +80,9 @@ class FileScorer:
         _, self.preprocess = inference_preprocessing(recipe.clip)
 
     def why_unrunnable(self, path: Path, runtime: Runtime) -> str | None:
-        """Why a runtime cannot run a file, tried here with one clip of noise; None where it can.
+        """Why a runtime cannot run a file, found by running one random clip; None if it can.
 
-        ONNX Runtime is not tried: what it cannot run was not exported (`make_artefacts`).
+        ONNX Runtime is not tested, because `make_artefacts` only writes files that it can run.
         """
         if runtime == "ort":
             return None
@@ -97,13 +97,21 @@ class FileScorer:
         return None
 
     def compute_logits(self, path: Path, clips: ClipSplit, runtime: str) -> Logits:
-        """Logits of a file on clips ``(N, C)``, through the runtime that ships."""
+        """Logits of a file on clips, ``(N, C)``.
+
+        Raises:
+            UserError: The runtime cannot run the file.
+        """
         return self._load_or_compute_logits(
             runtime, path, clips, lambda: self._run_file(path, self._iter_pixels(clips), runtime)
         )
 
     def score_file(self, path: Path, clips: ClipSplit, runtime: Runtime) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
-        """Accuracy of a file on clips through a runtime, and which of them it got right ``(N,)``."""
+        """Accuracy of a file on clips, and whether each clip is classified correctly, ``(N,)``.
+
+        Raises:
+            UserError: The runtime cannot run the file.
+        """
         return self._score_logits(self.compute_logits(path, clips, runtime), clips)
 
     def evaluate_network(
@@ -113,8 +121,18 @@ class FileScorer:
         latency: Mapping[Deployment, LatencyResult],
         clips: ClipSplit,
     ) -> dict[Deployment, CandidateResult]:
-        """Score one trained network in each of its deployments: the file at that precision, through that runtime."""
-        first_path = next(iter(files.values()))  # it stands for the network's weights
+        """Score one trained network in each of its deployments.
+
+        Args:
+            network: in eval mode.
+            files: the file of each deployment.
+            latency: the measured latency of each deployment.
+            clips: the validation clips.
+
+        Raises:
+            UserError: A runtime cannot run a file, or its logits cannot be compared with the network's.
+        """
+        first_path = next(iter(files.values()))  # identifies the weights in the key of the network's stored logits
         deployed = LogitsOnly(network).eval()
         verifier = FileVerifier(
             lambda: self._load_or_compute_logits(
@@ -128,7 +146,10 @@ class FileScorer:
         for deployment, path in files.items():
             verified = verifier.verify(path, deployment.precision, deployment.runtime)
             accuracy, correct = self._score_logits(verified.logits, clips)
-            profile = profile_with_openvino(path) if deployment.runtime == "openvino" else {}
+            metadata = read_metadata(path)
+            if deployment.runtime == "openvino":
+                profile = profile_with_openvino(path)
+                metadata |= {"operators": profile["operators"], "fates": profile["fates"]}
             results[deployment] = CandidateResult(
                 path=path,
                 latency=latency[deployment],
@@ -136,14 +157,14 @@ class FileScorer:
                 correct=correct,
                 parity=verified.parity,
                 rejection_reason=verified.rejection_reason,
-                metadata=read_metadata(path) | profile,
+                metadata=metadata,
                 not_faster_reason=_why_not_faster(deployment, latency),
                 runtime=deployment.runtime,
             )
         return results
 
     def make_float_verifier(self, network: AnyNetwork, clips: ClipSplit) -> FileVerifier:
-        """Compares files of float clips with a network, while they are quantised and may still change."""
+        """A verifier for files that take float clips and are still being quantised: their logits are not stored."""
         deployed = LogitsOnly(network).eval()
         return FileVerifier(
             lambda: compute_torch_logits(deployed, (normalise(b, self.preprocess) for b in iter_clip_batches(clips))),
@@ -153,7 +174,7 @@ class FileScorer:
         )
 
     def iter_first_clips(self, clips: ClipSplit, count: int) -> Batches:
-        """The first ``count`` clips, as the files take them: uint8 ``(b, T, H, W, 3)``."""
+        """The first ``count`` clips in batches of uint8 frames ``(b, T, H, W, 3)``, of the size that the files take."""
         first = ClipSplit(
             clips.ids[:count],
             clips.clips[:count],
@@ -167,7 +188,7 @@ class FileScorer:
         return self._iter_pixels(first)
 
     def iter_network_inputs(self, clips: ClipSplit) -> Iterator[NDArray[np.float32]]:
-        """The same clips as a network takes them: normalised batches ``(b, 3, T, H, W)``."""
+        """The clips as a network takes them: normalised batches, float32 ``(b, 3, T, H, W)``."""
         return (preprocess_frames(batch, self.preprocess) for batch in self._iter_pixels(clips))
 
     @property
@@ -182,7 +203,7 @@ class FileScorer:
             session.close()
 
     def _iter_pixels(self, clips: ClipSplit) -> Batches:
-        """The clips as the files take them: from the store, or decoded anew where files take frames of another size."""
+        """The clips as the files take them: from the store, or decoded again if files take frames of another size."""
         if (size := self.recipe.export.frame_size) is None:
             return iter_clip_batches(clips)
         sampling, _ = inference_preprocessing(self.recipe.clip)
@@ -211,12 +232,16 @@ class FileScorer:
 
 
 def iter_clip_batches(clips: ClipSplit) -> Batches:
-    """The clips as the store has them, uint8 ``(b, T, H, W, 3)``."""
+    """The clips of the store in batches, uint8 ``(b, T, H, W, 3)``."""
     return (np.asarray(clips.clips[i : i + _BATCH]) for i in range(0, len(clips), _BATCH))
 
 
 def _why_not_faster(deployment: Deployment, latency: Mapping[Deployment, LatencyResult]) -> str | None:
-    """Why a precision gains nothing on the device: it is not shown to be faster than FP32 on the same runtime."""
+    """A sentence if a deployment is not shown to be faster than FP32 on the same runtime; else None.
+
+    The ratio of medians is compared with a confidence interval over processes. There is no sentence if the interval
+    cannot be computed (one process), or if there is no FP32 file to compare with.
+    """
     same_runtime = (
         one for other, one in latency.items() if (other.precision, other.runtime) == ("fp32", deployment.runtime)
     )

@@ -1,7 +1,8 @@
-"""What was measured in a run, kept so that it is not measured twice: one file for each sitting.
+"""Stores the benchmark sessions of a run, one file for each, so that nothing is measured twice.
 
-A sitting is files that were measured side by side. It serves again only as a whole, for files that were all in it:
-milliseconds of two sittings are not mixed, because the machine may have been busier in one of them.
+The files of one session were measured at the same time, in turns. Latencies of different sessions are never combined,
+because the machine may have been busier in one of them. A stored session is therefore used only if it has all files
+that are needed.
 """
 
 from __future__ import annotations
@@ -10,22 +11,21 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
-from skd_bench.device.info import device_id
+from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_bench.remote.pack import MeasurementSettings
 
 
 class MeasurementCache:
-    """The sittings of a run on one device. Delete the folder to have everything measured anew.
+    """The stored sessions of a run on one device. Delete the folder to measure everything again.
 
     Args:
-        folder: where they lie.
-        settings: threads, processes, queries; other ones are another measurement. With energy, one without is none.
+        folder: the folder of the sessions.
+        settings: threads, processes and queries; sessions with other settings are ignored. If they include energy,
+            sessions without energy are ignored too.
     """
 
     def __init__(self, folder: Path, settings: MeasurementSettings) -> None:
@@ -33,18 +33,21 @@ class MeasurementCache:
 
     def find_session(
         self, targets: Sequence[LatencyTarget], device: str | None
-    ) -> tuple[dict[str, LatencyResult], dict[str, Any]] | None:
-        """Latencies of all targets from one sitting, and its device's card; None where no sitting has all of them.
+    ) -> tuple[dict[str, LatencyResult], DeviceInfo] | None:
+        """The newest stored session that has all targets.
 
         Args:
-            targets: what is wanted.
-            device: the id of the device it must have been; None: whichever it was.
+            targets: the files and the runtime of each; a file is recognised by its hash, whatever its name.
+            device: id of the device that the session must come from; None: any device.
+
+        Returns:
+            The latency of each target by its name, and the device info; None if no session has all targets.
         """
         keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
         for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True):
             try:
                 session = DeviceMeasurements.load(path)
-            except UserError:  # cut off, or of another version: it is measured again
+            except UserError:  # incomplete, or of another version: measured again
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
             same_settings = replace(self.settings, energy=False) == MeasurementSettings(
@@ -56,9 +59,15 @@ class MeasurementCache:
         return None
 
     def save_session(
-        self, targets: Sequence[LatencyTarget], latencies: dict[str, LatencyResult], info: dict[str, Any]
+        self, targets: Sequence[LatencyTarget], latencies: dict[str, LatencyResult], info: DeviceInfo
     ) -> None:
-        """Keep a sitting."""
+        """Store a session; a stored session of the same files on the same device is replaced.
+
+        Args:
+            targets: the measured files.
+            latencies: the latency of each target by its name.
+            info: the device info.
+        """
         measured = [MeasuredFile(sha256_file(t.path), t.runtime, latencies[t.name]) for t in targets]
         what = [device_id(info), self.settings.energy, sorted({(m.sha256, m.runtime) for m in measured})]
         name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]

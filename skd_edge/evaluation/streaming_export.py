@@ -1,4 +1,4 @@
-"""The per-frame file of a causal student: written, compared with the network on every frame, and timed."""
+"""Exports the per-frame file of a causal student, compares it with the network on every frame, and times it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skd_edge.data.store.clip_store import ClipSplit
 from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.models.streaming import StreamingNetwork
 from skd_edge.models.tsm import TSM
-from skd_export.bundle.writer import StreamModel
+from skd_export.bundle.writer import StreamModel, StreamParity
 from skd_export.graph.streaming_export import export_stream
 from skd_export.graph.uint8_input import Uint8Input, preprocess_frames
 
@@ -27,12 +27,12 @@ _COMPARED_CLIPS, _MAX_RELATIVE_ERROR = 200, 1e-4
 
 @dataclass(frozen=True)
 class ExportedStream:
-    """A per-frame file.
+    """A per-frame file that was compared with its network.
 
     Attributes:
-        model: For the bundle.
-        milliseconds: Median of a frame, batch 1, on the machine that wrote it.
-        frames: Frames that were compared.
+        model: The file's entry in a bundle.
+        milliseconds: Median time of a frame at batch 1, on this machine.
+        frames: Number of frames that were compared and timed.
     """
 
     model: StreamModel
@@ -40,19 +40,25 @@ class ExportedStream:
     frames: int
 
     def to_text(self) -> str:
-        """What it costs, in a sentence."""
+        """Latency, size of the state and accuracy of the file in one sentence, for the report."""
         return (
-            f"Frame by frame (`predict --stream`): {self.milliseconds:.2f} ms a frame (median of {self.frames}, on the "
-            f"machine that trained), {4 * self.model.state / 1000:.1f} kB of state; logits within "
-            f"{self.model.parity['relative']:.1e} of the clip network's on every frame."
+            f"Frame by frame (`predict --stream`): {self.milliseconds:.2f} ms per frame (median of {self.frames}, "
+            f"on the machine that trained), {4 * self.model.state / 1000:.1f} kB of state; its logits differ from the "
+            f"clip network's by at most {self.model.parity['relative']:.1e} of the largest logit on every frame."
         )
 
 
 def write_stream(scorer: FileScorer, network: TSM, path: Path, clips: ClipSplit) -> ExportedStream:
-    """Export a causal network frame by frame, and run the file on clips, frame after frame.
+    """Export a causal network as a file that takes one frame at a time, and compare the file on validation clips.
+
+    Args:
+        scorer: provides the clips in the form that the file takes.
+        network: a trained causal network.
+        path: the file to write.
+        clips: the validation clips; the first 200 are compared.
 
     Raises:
-        UserError: It cannot be exported, or its logits are not those of the clip network.
+        UserError: The network cannot be exported, or the logits of the file differ from those of the network.
     """
     export, clip = scorer.recipe.export, scorer.recipe.clip
     frames = Uint8Input(scorer.preprocess, export.frame_size) if export.contract == "frames" else None
@@ -73,11 +79,11 @@ def write_stream(scorer: FileScorer, network: TSM, path: Path, clips: ClipSplit)
     relative = float(np.abs(stream_logits - clip_logits).max() / (np.abs(clip_logits).max() or 1.0))
     if not relative <= _MAX_RELATIVE_ERROR:
         raise UserError(
-            f"the per-frame file's logits are off by {relative:.1e} of the largest, above {_MAX_RELATIVE_ERROR:.0e}: it is "
-            "left out"
+            f"the logits of the per-frame file differ from the network's by {relative:.1e} of the largest logit, more "
+            f"than {_MAX_RELATIVE_ERROR:.0e}; please report it, and set the student's `causal: false` to skip it"
         )
     agreement = float((stream_logits.argmax(2) == clip_logits.argmax(2)).mean())
-    comparison = {
+    comparison: StreamParity = {
         "clips": len(pixels),
         "frames": stream_logits.shape[0] * stream_logits.shape[1],
         "relative": float(f"{relative:.2e}"),
@@ -91,7 +97,7 @@ def write_stream(scorer: FileScorer, network: TSM, path: Path, clips: ClipSplit)
 def _run_frame_by_frame(
     stream: FrameClassifier, clips: NDArray[np.uint8], preprocess: Preprocessing
 ) -> tuple[NDArray[np.float32], list[float]]:
-    """Logits ``(N, T, C)`` of every frame, each clip a stream of its own from its first frame; and milliseconds."""
+    """Run each clip as a stream of its own; returns the logits of every frame ``(N, T, C)`` and its milliseconds."""
     rows, times = [], []
     for clip in clips:
         stream.reset_state()

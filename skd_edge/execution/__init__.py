@@ -1,1 +1,1 @@
-"""Execution."""
+"""Trains jobs: the job graph of a recipe, and the executors that train it."""

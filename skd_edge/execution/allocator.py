@@ -1,7 +1,7 @@
-"""Keep freed memory: the pages of one training step serve the next, instead of going back to the system.
+"""Makes the C library reuse freed memory in the next training step instead of returning it to the system.
 
-glibc returns every block above a threshold to the kernel as soon as it is freed, so that each step of a network maps
-and clears its activations anew.
+By default, glibc returns each freed block above a threshold to the kernel. Every training step then has to map and
+clear the memory of its activations again.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# malloc.h: M_MMAP_THRESHOLD (glibc's greatest), M_TRIM_THRESHOLD, M_ARENA_MAX (autograd has threads of its own)
+# malloc.h: M_MMAP_THRESHOLD (the largest that glibc allows), M_TRIM_THRESHOLD, M_ARENA_MAX (one arena, because the
+# threads of autograd would each have their own)
 _MALLOPT_OPTIONS = {-3: 32 << 20, -1: 2_000_000_000, -8: 1}
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library's allocator; at most 2 GB of freed memory stay with the process.
+    """Configure the allocator of the C library; at most 2 GB of freed memory stay with the process.
 
     Returns:
-        Whether this C library knows these options (glibc does; elsewhere nothing changes).
+        Whether the C library supports these options. glibc does; with others nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

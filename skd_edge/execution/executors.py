@@ -1,4 +1,4 @@
-"""Which engine trains the jobs, and with how many threads."""
+"""Chooses the executor that trains the jobs of a run (``--engine``)."""
 
 from __future__ import annotations
 
@@ -27,32 +27,41 @@ def make_executor_factory(
     allow_code: bool = False,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> ExecutorFactory:
-    """What makes the engine of a run, once its clips are known; a package that is missing is missed here.
+    """Return the function that makes the executor of a run, called when the training data are loaded.
+
+    The arguments are checked, and missing packages are found, before any data are loaded. The threads of this process
+    are configured.
 
     Args:
-        name: ``local``: one job after the other in this process; ``ray``: jobs are Ray tasks, as many at a time as the
-            cluster has room for.
-        threads: of one job, >= 1; None leaves torch's own choice. Equal jobs at equal threads have equal weights.
-        allow_code: whether a named factory may run in Ray's workers (in this process: see ``permit``).
+        name: ``local``: one job after the other in this process; ``ray``: jobs are Ray tasks, as many in parallel as
+            the cluster has room for.
+        threads: threads of one job, at least 1; None: torch's default. Equal jobs with equal threads have equal
+            weights.
+        allow_code: whether the recipe's factory may run in Ray's workers; in this process, `allow_factory_code`
+            decides.
         process_group: the processes that train one job together.
 
     Raises:
-        UsageError: There is no such engine, or fewer than one thread.
+        UsageError: The engine is unknown or cannot be combined with torchrun, or ``threads`` is less than 1.
         ImportError: Ray is not installed.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; a job needs at least 1")
     if name not in ("local", "ray"):
-        raise UsageError(f"there is no engine {name!r}; there are local and ray")
+        raise UsageError(f"unknown engine {name!r}; choose from local, ray")
     threads = configure_threads(threads)
     if process_group.size > 1:
         if name != "local":
-            raise UsageError("torchrun divides a job among processes and --engine ray gives each job to one; use one")
-        return lambda recipe, run, material: TorchrunExecutor(recipe, run, material, process_group)
+            raise UsageError(
+                "torchrun and --engine ray cannot be combined; start skd-edge without torchrun, or use --engine local"
+            )
+        return lambda recipe, run, training_data: TorchrunExecutor(recipe, run, training_data, process_group)
     if name == "local":
-        return lambda recipe, run, material: LocalExecutor(
-            run, material, recipe.labels, inference_preprocessing(recipe.clip)[1]
+        return lambda recipe, run, training_data: LocalExecutor(
+            run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1]
         )
     from skd_edge.execution.ray_executor import RayExecutor
 
-    return lambda recipe, run, material: RayExecutor(recipe, run, material, threads=threads, allow_code=allow_code)
+    return lambda recipe, run, training_data: RayExecutor(
+        recipe, run, training_data, threads=threads, allow_code=allow_code
+    )

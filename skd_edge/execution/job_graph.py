@@ -1,6 +1,7 @@
-"""The tree of cascades: every job a recipe asks for, once, teachers before learners.
+"""The job graph of a recipe: each job of its cascades once, teachers before learners.
 
-Paths that begin alike share their first jobs, because a job is named by what it is and not by who asked for it.
+Cascades that begin with the same networks share their first jobs, because a job is identified by a hash of everything
+that determines its result.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher, TrainingSetting
 
 @dataclass(frozen=True)
 class DatasetFingerprint:
-    """What the data contributes to the names of jobs.
+    """Hashes and classes of the data, as far as they are part of the hashes of jobs.
 
     Attributes:
-        clips_hash: hash of training pixels and of the validation clips.
+        clips_hash: hash of the training clips and of the validation clips.
         weak_labels_hash: hash of the weak labels.
         class_count: number of classes.
-        class_names: their names, for a teacher with a class list of its own.
+        class_names: names of the classes, for a teacher with its own list of classes.
     """
 
     clips_hash: str
@@ -38,15 +39,16 @@ class DatasetFingerprint:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A job and the jobs it needs first.
+    """A job and the jobs that it requires.
 
     Attributes:
-        spec: what is trained.
-        teacher: whose network teaches, or None.
-        start: whose weights the learner begins from, or None.
-        labels: whose network the pseudo-labels are estimated with; None for weak labels as they are.
-        others: whose networks teach as well where guidance is dense: those further up the cascade.
-        folds: whose networks, each on the clips that it never saw, give the opinions behind ``labels``.
+        spec: the specification of the job.
+        teacher: the job that trains the teacher, or None.
+        start: the job whose weights the learner starts from, or None.
+        labels: the job whose network estimates the pseudo-labels; None if the job uses the weak labels.
+        others: the jobs of the teachers further up the cascade, where guidance is dense.
+        folds: jobs that each leave out a part of the training clips; their predictions for these clips are used for
+            the pseudo-labels instead of those of ``labels``.
     """
 
     spec: JobSpec
@@ -58,25 +60,31 @@ class TrainingJob:
 
     @property
     def required_jobs(self) -> tuple[TrainingJob, ...]:
-        """What must be trained first."""
+        """The jobs that must be finished before this one starts."""
         first = (self.start, *self.folds, self.labels, *self.others, self.teacher)
         return tuple(job for job in first if job is not None)
 
     @property
     def hash(self) -> str:
-        """The job's hash."""
+        """The hash of ``spec``; it identifies the job."""
         return self.spec.hash
 
 
 def build_recipe_job_graph(
     recipe: Recipe, fingerprint: DatasetFingerprint, students: Iterable[NetworkSpec]
 ) -> list[TrainingJob]:
-    """Every job of the recipe for these students, each once, in an order in which it can be trained."""
+    """All jobs of a recipe for some of its students, each once, teachers before learners.
+
+    Args:
+        recipe: the recipe.
+        fingerprint: describes the data.
+        students: the students to train.
+    """
     return build_job_graph(JobFactory(recipe, fingerprint), students)
 
 
 def build_job_graph(factory: JobFactory, students: Iterable[NetworkSpec]) -> list[TrainingJob]:
-    """Every job that a factory makes for these students, each once, in an order in which it can be trained."""
+    """All jobs that a factory makes for these students, each once, teachers before learners."""
     jobs: dict[tuple[str, tuple[str, ...]], TrainingJob] = {}
     for student in students:
         for path in factory.recipe.cascade_paths:
@@ -90,7 +98,7 @@ def build_job_graph(factory: JobFactory, students: Iterable[NetworkSpec]) -> lis
 
 
 def topological_order(wanted: Iterable[TrainingJob]) -> list[TrainingJob]:
-    """These nodes and all that they need, each once, teachers before learners."""
+    """These jobs and all that they require, each once, teachers before learners."""
     jobs: dict[tuple[str, tuple[str, ...]], TrainingJob] = {}
     for job in wanted:
         _add_with_required(jobs, job)
@@ -98,9 +106,9 @@ def topological_order(wanted: Iterable[TrainingJob]) -> list[TrainingJob]:
 
 
 def _add_with_required(jobs: dict[tuple[str, tuple[str, ...]], TrainingJob], job: TrainingJob) -> None:
-    # Two networks of one shape are one job under two names: trained once, found by either.
+    # Networks of equal architecture can have equal jobs. Both are listed, so that results are found by either name.
     key = (job.hash, job.spec.path)
-    if key in jobs:  # and so are all that it needs: without this, shared needs would be walked again and again
+    if key in jobs:  # so are its required jobs; visiting them again would take exponential time
         return
     for required in job.required_jobs:
         _add_with_required(jobs, required)
@@ -111,10 +119,10 @@ class JobFactory:
     """Makes the jobs of a recipe.
 
     Args:
-        recipe: networks, training, label settings.
-        fingerprint: what the data contributes.
-        half_batch_networks: names of networks whose batches did not fit into memory: they are trained in twice as many
-            parts.
+        recipe: the recipe.
+        fingerprint: describes the data.
+        half_batch_networks: names of networks whose batches did not fit into memory; each of their batches is divided
+            into twice as many parts.
     """
 
     def __init__(
@@ -123,7 +131,11 @@ class JobFactory:
         self.recipe, self.fingerprint, self.half_batch_networks = recipe, fingerprint, half_batch_networks
 
     def make_teacher_job(self) -> TrainingJob:
-        """The teacher: given, or a scout learns from the weak labels and goes on with the pseudo-labels it allows."""
+        """The job of the recipe's teacher.
+
+        If labels are optimised, the teacher first trains on the weak labels (the scout) and then continues with
+        pseudo-labels. A teacher that was trained elsewhere has a job without epochs.
+        """
         network, optimise = self.recipe.teacher, self.recipe.labels.optimise
         name = [network.name]
         if not network.is_trained_here:
@@ -134,7 +146,7 @@ class JobFactory:
         return self._make_refined_teacher_job(scout, self._make_fold_jobs(network)) if optimise else scout
 
     def _make_refined_teacher_job(self, scout: TrainingJob, folds: tuple[TrainingJob, ...]) -> TrainingJob:
-        """The scout goes on, round by round, with labels that the round before estimated."""
+        """The rounds after the scout: each continues the one before, with pseudo-labels estimated by it."""
         training, network, last = self.recipe.training, self.recipe.teacher, scout
         epochs = max(round(training.teacher_epochs * training.refine), 1)
         for rounds_left in reversed(range(training.rounds)):
@@ -152,7 +164,12 @@ class JobFactory:
         return last
 
     def make_cascade_job(self, student: NetworkSpec, path: Iterable[str]) -> TrainingJob:
-        """The student at the end of a path through these assistants, each job distilled with the full method."""
+        """The job of a student at the end of a cascade, in which every job uses the full method.
+
+        Args:
+            student: the student.
+            path: names of the assistants between the teacher and the student.
+        """
         last, above, names = self.make_teacher_job(), tuple[TrainingJob, ...](), [self.recipe.teacher.name]
         for name in path:
             names.append(name)
@@ -168,7 +185,15 @@ class JobFactory:
         teacher: TrainingJob,
         above: tuple[TrainingJob, ...] = (),
     ) -> TrainingJob:
-        """A learner distilled from ``teacher`` with the full method; ``above`` also teach where guidance is dense."""
+        """The job of a learner that is distilled with the full method.
+
+        Args:
+            learner: the network to train.
+            role: purpose of the job.
+            path: names of the networks from the teacher to the learner.
+            teacher: the job of the teacher.
+            above: the jobs further up the cascade; they also teach if the learner's guidance is dense.
+        """
         labels = teacher if self.recipe.labels.optimise else None
         targets = self.hash_targets(teacher) if labels else self.fingerprint.weak_labels_hash
         training = self.recipe.training_of(learner)
@@ -186,23 +211,23 @@ class JobFactory:
         return TrainingJob(spec, teacher=teacher, labels=labels, others=others)
 
     def make_labels_only_job(self, student: NetworkSpec) -> TrainingJob:
-        """Control: the student learns from the weak labels, without a teacher."""
+        """Control: the student is trained on the weak labels, without a teacher."""
         return TrainingJob(self._make_spec(student, "alone", [student.name]))
 
     def make_plain_teacher_job(self) -> TrainingJob:
-        """The controls' teacher: given, or cross-entropy on the weak labels for as many epochs as the scout has."""
+        """The teacher of the controls: a given one, or one trained on the weak labels with cross-entropy only."""
         if (given := self.make_teacher_job()).spec.given is not None:
             return given
         network, epochs = self.recipe.teacher, self.recipe.training.teacher_epochs
         return TrainingJob(self._make_spec(network, "kd", [network.name], epochs=epochs))
 
     def make_plain_kd_job(self, student: NetworkSpec, path: Iterable[str] = (), **losses: object) -> TrainingJob:
-        """Control: textbook distillation of a teacher that learned from the weak labels, or of the one that is given.
+        """Control: plain knowledge distillation from the teacher of `make_plain_teacher_job`.
 
         Args:
-            student: who learns.
-            path: assistants on the way (TAKD, 1902.03393).
-            losses: other settings of ``training.losses`` than plain KD's.
+            student: the student.
+            path: names of the assistants between teacher and student (TAKD, arXiv 1902.03393).
+            losses: settings of ``training.losses`` that differ from plain KD.
         """
         changed = self.recipe.training.losses.model_copy(update={"logits_kind": "kd"} | losses)
         plain = self.recipe.training.model_copy(update={"losses": changed})
@@ -213,7 +238,7 @@ class JobFactory:
         return last
 
     def hash_targets(self, labels: TrainingJob, folds: tuple[TrainingJob, ...] = ()) -> str:
-        """The hash of pseudo-labels: of the networks that gave them and of how they were estimated."""
+        """The hash of pseudo-labels, from the jobs and the settings that they are estimated with."""
         how = self.recipe.labels.pseudo_label_settings
         by = [labels.hash, *(f.hash for f in folds)]
         return json_digest({"by": by, "weak": self.fingerprint.weak_labels_hash, "how": how})
@@ -248,7 +273,7 @@ class JobFactory:
         )
 
     def _matched_class_names(self, learner: NetworkSpec) -> tuple[str, ...]:
-        """The data's classes where they decide which of the learner's logits are read."""
+        """The class names of the data if they determine which of the learner's logits are used; else empty."""
         if not isinstance(learner, Teacher) or learner.is_trained_here:
             return ()
         return (
@@ -258,7 +283,7 @@ class JobFactory:
         )
 
     def _make_fold_jobs(self, network: NetworkSpec) -> tuple[TrainingJob, ...]:
-        """Networks that each leave out another part of the clips, where opinions are to be out-of-fold."""
+        """Jobs that each leave out another part of the clips, if ``labels.folds`` asks for out-of-fold predictions."""
         parts = self.recipe.labels.folds
         return tuple(
             TrainingJob(
@@ -271,7 +296,7 @@ class JobFactory:
 
 
 def _hash_external_source(network: NetworkSpec, seed: int) -> str | None:
-    """What a network is beyond the recipe's words: a factory's own file and weights, or what given files hold."""
+    """A hash of everything outside the recipe that determines a network: its factory's file, and its given weights."""
     if isinstance(network, Teacher) and network.ensemble:
         files = [sha256_file(m.checkpoint) if m.checkpoint else None for m in network.ensemble]
         return json_digest([files, [_hash_external_source(m, seed) for m in network.ensemble]])
@@ -284,7 +309,7 @@ def _hash_external_source(network: NetworkSpec, seed: int) -> str | None:
 
 
 def fingerprint_of(training_data: TrainingData) -> DatasetFingerprint:
-    """What the data contributes to the names of jobs."""
+    """The fingerprint of loaded training data."""
     clips = training_data.clips
     return DatasetFingerprint(
         f"{clips.train.hash}:{clips.val.hash}", training_data.weak_hash, len(clips.classes), clips.classes

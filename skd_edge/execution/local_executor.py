@@ -1,6 +1,6 @@
-"""Where jobs are trained. Here: one after the other in this process (``ray_engine`` trains them on a cluster).
+"""Trains jobs one after the other in this process. `RayExecutor` and `TorchrunExecutor` are based on it.
 
-A job that is finished, in this run or in the cache that runs share, is never trained again.
+A job that is finished in this run, or in the cache that runs share, is not trained again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from safetensors.torch import load_file, save
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import Preprocessing
+from skd_edge.distill.checkpoint import TrainingCurve
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.job import JobSpec, json_digest
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
 from skd_edge.distill.trainer import (
     SINGLE_PROCESS,
     TrainingInputs,
+    TrainingProgress,
     TrainResult,
     assign_folds,
     build_learner,
@@ -48,31 +50,45 @@ from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
 from skd_edge.run_folder import RunFolder
 
-_AVERAGED_VIEWS = 4  # views that a teacher's opinion about a training clip is averaged over
+_AVERAGED_VIEWS = 4  # number of augmented views over which a teacher's predictions for a training clip are averaged
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job that is trained: its facts, and where its weights lie."""
+    """A finished job.
+
+    Attributes:
+        job: the job.
+        folder: the folder with its weights and logits.
+        accuracy: top-1 accuracy on the N validation clips, in 0..1.
+        seconds: duration of the training, including its labels if it was the first to need them.
+        cached: whether the job was finished before.
+        curve: one row of metrics for each epoch; empty for a teacher that was trained elsewhere.
+        correct: ``(N,)`` whether each validation clip is classified correctly.
+    """
 
     job: TrainingJob
     folder: Path
     accuracy: float
     seconds: float
     cached: bool
-    curve: list[dict[str, Any]]
+    curve: TrainingCurve
     correct: NDArray[np.bool_]
 
 
-ProgressListener = Callable[[TrainingJob, dict[str, Any]], None]
+ProgressListener = Callable[[TrainingJob, TrainingProgress], None]
 
 
-def ignore_progress(job: TrainingJob, row: dict[str, Any]) -> None:
+def ignore_progress(job: TrainingJob, row: TrainingProgress) -> None:
     """A `ProgressListener` that does nothing."""
 
 
 class OutOfMemory(UserError):
-    """A job does not fit into memory; ``learner`` is the name of its network."""
+    """A job does not fit into memory.
+
+    Attributes:
+        learner: name of the network that was trained.
+    """
 
     def __init__(self, message: str, learner: str = "") -> None:
         super().__init__(message)
@@ -80,7 +96,7 @@ class OutOfMemory(UserError):
 
     @classmethod
     def for_job(cls, job: TrainingJob, error: BaseException) -> OutOfMemory:
-        """The error of a job, from what was raised while it trained."""
+        """The error for a job, from the exception that was raised while it was trained."""
         training, reason = job.spec.training, " ".join(str(error).split())[:120]
         return cls(
             f"job {job.spec.name} does not fit into memory, with a batch of {training.batch} in {training.accumulate} "
@@ -90,14 +106,17 @@ class OutOfMemory(UserError):
 
 
 class LocalExecutor:
-    """Trains the nodes of a tree in order, on this machine.
+    """Trains jobs in order, on this machine.
 
     Args:
         run: the run folder.
         training_data: clips and weak labels.
-        labels: settings of the label optimiser.
-        preprocess: how pixels become input.
+        labels: the recipe's section ``labels``.
+        preprocess: how pixels are normalised.
         process_group: the processes that train one job together.
+
+    Attributes:
+        pseudo_labels_by_name: pseudo-labels that were estimated or read so far, by their hash.
     """
 
     def __init__(
@@ -115,48 +134,54 @@ class LocalExecutor:
     def train_all(
         self, jobs: list[TrainingJob], on_progress: ProgressListener = ignore_progress
     ) -> Generator[JobResult]:
-        """Train every job of a graph, teachers first; closing the generator stops the training.
+        """Train all jobs; closing the generator stops the training.
 
         Args:
-            jobs: in an order in which they can be trained.
-            on_progress: called with a job and a row while it trains, with an empty row when it begins.
+            jobs: the jobs, teachers before learners.
+            on_progress: called with a job and an empty row before the job starts, then with each row of its progress.
 
         Yields:
-            Jobs as they are finished.
+            The result of each job when it is finished.
 
         Raises:
-            UserError: See ``train_job``.
+            UserError: See `train_job`.
         """
         for job in jobs:
             on_progress(job, {})
             yield self.train_job(job, on_progress)
 
     def train_job(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> JobResult:
-        """Train one job whose teachers are finished, unless it is finished already.
+        """Train one job, unless it is finished already.
+
+        Args:
+            job: the job; the jobs that it requires are finished.
+            on_progress: called with the job and each row of its progress.
 
         Raises:
-            UserError: See ``train_job``.
+            OutOfMemory: The job does not fit into memory.
+            UserError: The training diverges (see `skd_edge.distill.trainer.train_job`), a given teacher cannot be
+                loaded, or the files of a finished job cannot be read.
         """
         cached = self.run.fetch_job(job.hash)
         if cached:
-            self.run.publish_job(job.hash)  # a kill may have come between its last file and this
+            self.run.publish_job(job.hash)  # an earlier process may have been killed before it published the job
             self.run.record_event("job_cached", job=job.hash, name=job.spec.name, role=job.spec.role)
         else:
             self._train_and_save(job, on_progress)
         return self._load_result(job, cached)
 
     def load_network(self, job: TrainingJob) -> AnyNetwork:
-        """The trained network of a finished node, in evaluation mode."""
+        """The trained network of a finished job, in eval mode and without gradients."""
         model = build_learner(job.spec)
         model.load_state_dict(load_file(self.run.job_folder(job.hash) / "weights.safetensors"))
         return model.eval().requires_grad_(False)
 
     def pseudo_labels(self, job: TrainingJob, folds: tuple[TrainingJob, ...] = ()) -> PseudoLabels:
-        """Pseudo-labels by a finished node's network, kept in the run with the reason for every clip.
+        """Pseudo-labels estimated by the network of a finished job; stored in the run with the reason for each clip.
 
         Args:
-            job: whose network looks at the clips, and whose opinions count.
-            folds: whose opinions count instead, each about the clips it never saw.
+            job: the job whose network computes features, and predictions unless there are ``folds``.
+            folds: finished jobs that each left out a part of the clips; each predicts the clips that it left out.
         """
         job_hashes = [job.hash, *(f.hash for f in folds)]
         name = json_digest(
@@ -168,7 +193,7 @@ class LocalExecutor:
             if pseudo is None:
                 pseudo = self._estimate_pseudo_labels(job, folds)
                 _write_pseudo_label_sheet(labels_file.with_name(f"{job.hash}.csv"), pseudo, self.training_data)
-                write_pseudo_labels(labels_file, pseudo)  # last: says that both are there
+                write_pseudo_labels(labels_file, pseudo)  # last: if this file exists, so does the sheet
             self.pseudo_labels_by_name[name] = pseudo
         return self.pseudo_labels_by_name[name]
 
@@ -204,7 +229,7 @@ class LocalExecutor:
                 raise OutOfMemory.for_job(job, error) from error
             assert trained.network is not None
             val_logits = predict(trained.network, self.training_data.clips.val, self.preprocess)
-            # Cloned: networks made elsewhere may share a tensor under two names, which the file format refuses.
+            # Cloned: an external network may have one tensor under two names, which the file format does not allow.
             weights = {name: tensor.cpu().contiguous().clone() for name, tensor in trained.network.state_dict().items()}
             write_atomic(folder / "weights.safetensors", save(weights))
         if trained.ema_predictions is not None:
@@ -234,7 +259,15 @@ class LocalExecutor:
         )
 
     def train_network(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> TrainResult:
-        """Train a job's network, whatever is finished; nothing is written but its checkpoints and pseudo-labels."""
+        """Train the network of a job, also if the job is finished; only checkpoints and pseudo-labels are written.
+
+        Args:
+            job: the job; the jobs that it requires are finished.
+            on_progress: called with the job and each row of its progress.
+
+        Raises:
+            UserError: See `skd_edge.distill.trainer.train_job`.
+        """
         began = time.perf_counter()
         targets = self._compute_targets(job)
         label_seconds = time.perf_counter() - began
@@ -253,16 +286,20 @@ class LocalExecutor:
             on_progress=lambda row: self._record_progress(job, row, on_progress),
             process_group=self.process_group,
         )
-        # What a job costs includes its labels, where it is the first to need them.
+        # The first job that needs some pseudo-labels also estimates them; this is part of its duration.
         return replace(trained, seconds=trained.seconds + label_seconds)
 
-    def _record_progress(self, job: TrainingJob, row: dict[str, Any], on_progress: ProgressListener) -> None:
-        if "note" in row:  # the job was slowed down
+    def _record_progress(self, job: TrainingJob, row: TrainingProgress, on_progress: ProgressListener) -> None:
+        if "note" in row:  # the trainer lowered the learning rate, because the loss was not finite
             self.run.record_event("slowed_down", job=job.hash, name=job.spec.name, reason=row["note"])
         on_progress(job, row)
 
     def _load_given_network(self, job: TrainingJob) -> TrainResult:
-        """A network trained elsewhere: its weights are read, checked against its shape, and scored."""
+        """Load a teacher that was trained elsewhere, and score it on the validation clips.
+
+        Raises:
+            UserError: The weights do not fit the network that the recipe describes.
+        """
         teacher, model = job.spec.learner, build_learner(job.spec)
         assert isinstance(teacher, Teacher)
         if teacher.checkpoint is not None:
@@ -285,7 +322,7 @@ class LocalExecutor:
         )
 
     def _read_logits_file(self, job: TrainingJob, split: Literal["train", "val"]) -> NDArray[np.float32] | None:
-        """Logits of a split's clips ``(N, C)`` from the teacher's file, where that is all there is of it."""
+        """Logits of a split's clips ``(N, C)`` for a teacher given by a file of logits; None for other networks."""
         teacher, clips = job.spec.learner, self.training_data.clips
         if not isinstance(teacher, Teacher) or teacher.logits is None:
             return None
@@ -295,11 +332,15 @@ class LocalExecutor:
         if job.labels is not None:
             return self.pseudo_labels(job.labels, job.folds).targets
         weak = self.training_data.weak_labels
-        # An unlabelled clip has a row of zeros: cross-entropy learns nothing from it.
+        # An unlabelled clip has a row of zeros, so it adds nothing to the cross-entropy.
         return np.eye(job.spec.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
 
     def _predict_training_probabilities(self, job: TrainingJob, folds: tuple[TrainingJob, ...]) -> NDArray[np.float32]:
-        """What networks say of each training clip that have not memorised its label ``(N, C)``; rows sum to 1."""
+        """Class probabilities of the training clips ``(N, C)``, with as little memorised label noise as possible.
+
+        Fold jobs predict the clips that they left out. Otherwise the mean of the predictions during training is used,
+        if the job has stored it, and else the predictions of the trained network. Rows sum to 1.
+        """
         clips, predictions_file = self.training_data.clips.train, self.run.job_folder(job.hash) / "memory.npy"
         if folds:
             held_out_fold = assign_folds(clips.groups, len(folds))
@@ -307,14 +348,14 @@ class LocalExecutor:
                 self._make_teacher_outputs(f, _without_mixup(f.spec)).mean_probabilities(_AVERAGED_VIEWS) for f in folds
             ]
             q = np.stack(fold_probabilities)[held_out_fold, np.arange(len(clips))]
-        elif predictions_file.exists() and not job.spec.augment.mixup:  # a memory of mixed clips is no opinion of any
-            q = np.load(predictions_file)
+        elif predictions_file.exists() and not job.spec.augment.mixup:
+            q = np.load(predictions_file)  # with mixup, they are predictions for mixtures of two clips
         else:
             q = self._make_teacher_outputs(job, _without_mixup(job.spec)).mean_probabilities(_AVERAGED_VIEWS)
         return np.asarray(q / np.maximum(q.sum(1, keepdims=True), 1e-6), np.float32)
 
     def _make_teacher_outputs(self, job: TrainingJob, spec: JobSpec) -> TeacherOutputSource:
-        """What a finished node's network, or its file, says of the views that ``spec`` sees."""
+        """The outputs of a finished job's network (or of its file of logits) for the training views of ``spec``."""
         if (file_logits := self._read_logits_file(job, "train")) is not None:
             return FixedTeacherOutputs(file_logits)
         clips = self.training_data.clips.train
@@ -344,15 +385,15 @@ class LocalExecutor:
 
 
 def check_teacher_floor(teacher: Teacher, result: JobResult) -> None:
-    """Nothing learns from a teacher that is below the recipe's floor.
+    """Check that the teacher reaches the accuracy ``teacher.floor`` of the recipe.
 
     Raises:
-        UserError: The job is a teacher and below the floor.
+        UserError: The job is a teacher's and its accuracy is below the floor.
     """
     if result.job.spec.role == "teacher" and result.accuracy < teacher.floor:
         raise UserError(
-            f"the teacher reaches {result.accuracy:.1%} on validation, below teacher.floor {teacher.floor:.1%}; train it "
-            "longer, give better labels, or lower the floor"
+            f"the teacher has {result.accuracy:.1%} accuracy on the validation clips, below teacher.floor "
+            f"{teacher.floor:.1%}; train it longer, improve the labels, or lower the floor"
         )
 
 
@@ -361,7 +402,7 @@ def _compute_accuracy(logits: NDArray[np.float32], training_data: TrainingData) 
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or numpy could not allocate: on the CPU, torch says so in a plain RuntimeError."""
+    """Whether torch or numpy could not allocate memory; on the CPU, torch raises a plain RuntimeError for this."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
@@ -377,11 +418,12 @@ def _save_array(path: Path, array: NDArray[np.float32]) -> None:
 
 
 def _write_pseudo_label_sheet(path: Path, pseudo: PseudoLabels, training_data: TrainingData) -> None:
-    """For each clip: weak label, pseudo-label, its confidence, the posterior that the weak one is wrong, why.
+    """Write a row for each clip: weak label, pseudo-label, its confidence, probability of a wrong weak label, reason.
 
-    The weak label of an unlabelled clip is empty. Where it came from votes: how sure they were of it, and each vote.
+    The weak label of an unlabelled clip is empty. If weak labels come from votes, further columns have the probability
+    of the aggregated label, and the vote of each annotator.
     """
-    classes, votes = (*training_data.clips.classes, ""), training_data.votes  # -1, no label, reads the last: ""
+    classes, votes = (*training_data.clips.classes, ""), training_data.votes  # index -1 (no label) is the empty string
     columns = ["clip", "weak", "pseudo", "confidence", "wrong", "why"]
     if votes:
         columns += ["agreed", *(f"vote of {a}" for a in votes.annotators)]

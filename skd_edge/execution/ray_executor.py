@@ -1,8 +1,8 @@
-"""The tree of jobs over Ray: every job a task, ordered and retried by Ray, on one machine or on a cluster.
+"""Trains jobs with Ray, on one machine or on a cluster: each job is a task, which Ray schedules and retries.
 
-A worker finds the run folder, the cache and the recipe's data by the same paths as this process (one machine, or a
-shared file system). It opens the clips itself and trains just as the local engine does; a worker that dies leaves the
-job's checkpoint in the run folder, and the next one goes on from there. The journal has one writer, this process.
+Workers use the same paths as this process for the run folder, the cache and the data (one machine, or a shared file
+system). A worker opens the clips itself and trains the job with a `LocalExecutor`. If a worker dies, its checkpoint
+stays in the run folder, and the next worker continues from there. Only this process writes the journal.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from skd_bench.errors import UserError
 from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.distill.trainer import TrainingProgress
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.local_executor import (
     JobResult,
@@ -42,14 +43,29 @@ from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder
 
-_RETRIES = 3  # deaths of a job's worker that are forgiven
-_POLL_SECONDS = 0.5  # seconds between two looks at the workers' news
-_OBJECT_STORE_BYTES = 200 << 20  # bytes of Ray's own store on a cluster that we start: clips do not travel through it
+_RETRIES = 3  # how often a job is restarted after its worker died
+_POLL_SECONDS = 0.5  # time between two reads of the workers' events
+_OBJECT_STORE_BYTES = (
+    200 << 20
+)  # Ray's object store on a cluster that we start; small, because clips are not sent through it
 
 
 @dataclass(frozen=True)
 class _WorkerContext:
-    """What a worker is told of a run; two jobs of one key see the same clips."""
+    """Describes a run to a worker.
+
+    Contexts with equal ``key``, ``folder`` and ``cache`` are equal and have the same clips. A worker therefore loads
+    the clips of a run only once (see `_load_worker_data`).
+
+    Attributes:
+        key: the resolved recipe as YAML.
+        folder: the run folder.
+        cache: the cache that runs share.
+        recipe: the recipe.
+        data_fingerprint: hashes of the clips and weak labels that the worker must find.
+        threads: torch's threads in each job.
+        allow_code: whether the teacher's factory may run in workers.
+    """
 
     key: str
     folder: Path
@@ -61,15 +77,15 @@ class _WorkerContext:
 
 
 class RayExecutor(LocalExecutor):
-    """Trains the nodes of a tree as Ray tasks; networks and labels are read from the run folder as they are locally.
+    """Trains jobs as Ray tasks; finished networks and labels are read from the run folder, as by `LocalExecutor`.
 
-    The cluster is the one that ``RAY_ADDRESS`` names, else one that is started on this machine for the time of the
-    training. A job takes as many of its CPUs as it has threads, and one GPU where the cluster has any.
+    The cluster is the one at ``RAY_ADDRESS``; without it, a cluster on this machine is started for the training. A job
+    uses as many CPUs as it has threads, and one GPU if the cluster has any.
 
     Args:
         recipe: the recipe.
         run: the run folder, on a file system that all workers share.
-        training_data: its clips and weak labels, as this process sees them.
+        training_data: clips and weak labels, as loaded by this process.
         threads: torch's threads in each job.
         allow_code: whether the teacher's factory may run in workers.
     """
@@ -91,15 +107,16 @@ class RayExecutor(LocalExecutor):
     def train_all(
         self, jobs: list[TrainingJob], on_progress: ProgressListener = ignore_progress
     ) -> Generator[JobResult]:
-        """Train every job, as many at a time as there is room for; see `LocalExecutor.train_all`.
+        """Train all jobs, as many in parallel as the cluster has room for; see `LocalExecutor.train_all`.
 
         Yields:
-            Jobs as they are finished: those that are finished already, then the others as their workers end.
+            The results of jobs that were finished before, then those of the others as their workers finish.
 
         Raises:
-            UserError: See ``train_job``; Ray does not start, has no room for one job, or lost a job's worker too often.
+            UserError: See `train_job`. Also: Ray does not start, no machine has enough CPUs for a job, or the worker
+                of a job died too often.
         """
-        remaining: dict[str, list[TrainingJob]] = {}  # by hash: two networks of one shape are one job under two names
+        remaining: dict[str, list[TrainingJob]] = {}  # by hash; networks of equal architecture can have the same job
         for job in jobs:
             if self.run.fetch_job(job.hash):
                 yield self.train_job(job, on_progress)
@@ -119,7 +136,7 @@ class RayExecutor(LocalExecutor):
         try:
             while running:
                 done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
-                # Before the results: a worker sends its events before its job is finished.
+                # Read before the results: a worker sends its events before its job is finished.
                 self._read_events(events, remaining, on_progress)
                 for result in done:
                     job_hash = running.pop(result)
@@ -130,33 +147,32 @@ class RayExecutor(LocalExecutor):
         except RayTaskError as error:
             if "failed to import on the worker" in str(error.cause):
                 raise UserError(
-                    "a worker of the Ray cluster cannot import skd-edge or something that it needs "
+                    "a worker of the Ray cluster cannot import skd-edge or one of its dependencies "
                     f"({_find_missing_module(str(error.cause))}); install the same skd-edge[ray] on every machine "
                     "of the cluster"
                 ) from error
-            raise error.cause from error  # as if it had been raised here; the worker's traceback goes with it
+            raise error.cause from error  # the original error; the worker's traceback is attached
         except RayError as error:
             raise UserError(
-                f"Ray lost the worker of a job {_RETRIES + 1} times, or the cluster itself ({_format_error(error)}); "
-                "finished jobs and checkpoints are kept: the same command goes on"
+                f"the worker of a job died {_RETRIES + 1} times, or the Ray cluster is gone ({_format_error(error)}); "
+                "finished jobs and checkpoints are kept; repeat the command to continue"
             ) from error
         finally:
-            with suppress(RayError):  # where Ray itself is gone, so is the rest of the news
+            with suppress(RayError):  # if the cluster is gone, so are the remaining events
                 self._read_events(events, remaining, on_progress)
             for result, job_hash in running.items():
                 if job_hash in self._started:
-                    ray.cancel(result, force=True)  # what it wrote is whole, so it may die at once
-            # The others find nobody to tell that they begin, and end. Not cancelled: Ray 2.60 ends this very process
-            # where a task is cancelled while it is on its way to a worker.
+                    ray.cancel(result, force=True)  # safe: its files are written atomically
+            # The other tasks fail when they send their first event to the closed queue. They are not cancelled, because
+            # Ray 2.60 ends this process if a task is cancelled while it is being sent to a worker.
             events.shutdown(force=True)
 
     def _submit_jobs(self, remaining: dict[str, list[TrainingJob]], events: Queue) -> dict[ray.ObjectRef[None], str]:
-        """Hand all jobs to Ray; a job's task takes the results of those it needs: that is how Ray knows their order."""
+        """Submit all jobs to Ray. A task takes the results of the jobs that it requires, so Ray runs them in order."""
         threads = self._worker_context.threads
         if not any(node["Alive"] and node["Resources"].get("CPU", 0) >= threads for node in ray.nodes()):
             raise UserError(
-                f"a job takes {threads} threads, and no machine of the Ray cluster has that many CPUs; "
-                "give fewer with --threads"
+                f"a job uses {threads} threads, but no machine of the Ray cluster has so many CPUs; lower --threads"
             )
         task = _train_job.options(num_cpus=threads, num_gpus=1 if ray.cluster_resources().get("GPU") else 0)
         results: dict[str, ray.ObjectRef[None]] = {}
@@ -178,7 +194,7 @@ class RayExecutor(LocalExecutor):
 
 # ------------------------------------------------------------------------------------------------ in a worker
 class _WorkerRunFolder(RunFolder):
-    """A run that another process holds: what belongs in the journal is told to that process."""
+    """The run folder in a worker; events for the journal are sent to the process that holds the run."""
 
     def __init__(self, context: _WorkerContext, job_hash: str, events: Queue) -> None:
         super().__init__(context.folder, context.cache)
@@ -187,14 +203,14 @@ class _WorkerRunFolder(RunFolder):
     def record_event(self, event: str, **details: Any) -> None:
         self._events.put((self._job_hash, event, details))
 
-    def send_progress(self, job: TrainingJob, row: dict[str, Any]) -> None:
-        """News of the job for the screen."""
+    def send_progress(self, job: TrainingJob, row: TrainingProgress) -> None:
+        """Send a row of the job's progress; see `ProgressListener`."""
         self._events.put((self._job_hash, None, row))
 
 
 @ray.remote(max_retries=_RETRIES)
 def _train_job(context: _WorkerContext, job: TrainingJob, events: Queue, *required: None) -> None:
-    """Train one job into the run folder; ``required`` are the jobs before it, finished when Ray calls this."""
+    """Train one job into the run folder. ``required`` makes Ray wait for the jobs that it depends on."""
     configure_threads(context.threads)
     allow_factory_code(context.recipe.teacher, context.allow_code)
     run_folder = _WorkerRunFolder(context, job.hash, events)
@@ -205,17 +221,23 @@ def _train_job(context: _WorkerContext, job: TrainingJob, events: Queue, *requir
         inference_preprocessing(context.recipe.clip)[1],
     )
     (result,) = executor.train_all([job], run_folder.send_progress)
-    check_teacher_floor(context.recipe.teacher, result)  # fails the tasks of all that would learn from it
+    check_teacher_floor(
+        context.recipe.teacher, result
+    )  # raises, so that Ray does not start the tasks that depend on this one
 
 
 @lru_cache(maxsize=1)
 def _load_worker_data(context: _WorkerContext) -> TrainingData:
-    """The job's clips, opened once by each worker and never decoded anew."""
+    """The clips of the run; each worker loads them once.
+
+    Raises:
+        UserError: The worker finds other clips or labels than the process that started the run.
+    """
     training_data = load_training_data(context.recipe, context.cache)
     if _fingerprint_data(training_data) != context.data_fingerprint:
         raise UserError(
-            f"the Ray worker on {socket.gethostname()} sees other clips than the machine that started the run; the "
-            "recipe's data, SKD_EDGE_CACHE and the run folder must lie on a file system that all machines share"
+            f"the Ray worker on {socket.gethostname()} finds other clips than the machine that started the run; put "
+            "the recipe's data, SKD_EDGE_CACHE and the run folder on a file system that all machines share"
         )
     return training_data
 
@@ -227,7 +249,11 @@ def _fingerprint_data(training_data: TrainingData) -> str:
 # ------------------------------------------------------------------------------------------------ the cluster
 @contextmanager
 def _connect_to_cluster() -> Iterator[None]:
-    """A connection to Ray: the caller's where there is one, else to ``RAY_ADDRESS``, else to a cluster of our own."""
+    """Connect to Ray: an existing connection, or the cluster at ``RAY_ADDRESS``, or a new cluster on this machine.
+
+    Raises:
+        UserError: Ray does not start, or does not answer.
+    """
     if ray.is_initialized():
         yield
         return
@@ -243,7 +269,7 @@ def _connect_to_cluster() -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except Exception as error:  # Ray raises bare ones here
+    except Exception as error:  # Ray raises plain exceptions here
         raise UserError(
             f"Ray does not {f'answer at RAY_ADDRESS {address}' if address else 'start on this machine'}: "
             f"{_format_error(error)}; try again, or train with --engine local"
@@ -256,7 +282,7 @@ def _connect_to_cluster() -> Iterator[None]:
 
 @contextmanager
 def _preserve_sigterm_handler() -> Iterator[None]:
-    """Ray takes SIGTERM for itself and exits; here it means a pause, as the command line has it."""
+    """Keep our handler of SIGTERM, which pauses the run; Ray would replace it by one that exits."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -266,7 +292,7 @@ def _preserve_sigterm_handler() -> Iterator[None]:
 
 
 def _find_missing_module(traceback_text: str) -> str:
-    """Of a worker's traceback, the one line that helps."""
+    """The line of a worker's traceback that names the missing module."""
     found = re.search(r"No module named '[^']+'", traceback_text)
     return found.group() if found else " ".join(traceback_text.split())[:200]
 

@@ -1,4 +1,4 @@
-"""How many threads train a job."""
+"""Sets the number of threads that train a job."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from skd_edge.execution.allocator import keep_freed_memory
 
 
 def configure_threads(count: int | None) -> int:
-    """Make this process ready to train: threads of torch and of the linear algebra behind numpy; returns torch's.
+    """Prepare this process for training: set the threads of torch and numpy, and keep freed memory.
 
-    Freed memory is kept for the next step.
-    The number of threads decides the order in which floats are added, so it is part of how a job was made, and is
-    written beside it.
+    The number of threads determines the order in which floats are added, and so the exact weights. It is therefore
+    stored with each job.
+
+    Args:
+        count: number of threads, at least 1; None: the default of torch and numpy.
+
+    Returns:
+        The number of threads of torch.
     """
     keep_freed_memory()
     if count is not None:

@@ -1,8 +1,8 @@
-"""One job over several processes: ``torchrun --nproc-per-node 2 -m skd_edge.cli compress recipe.yaml``.
+"""Trains each job in several processes: ``torchrun --nproc-per-node 2 -m skd_edge.cli compress recipe.yaml``.
 
-The first process does all that a run does, and tells the others of each job that is to be learnt; they open the same
-clips, teachers and labels (one file system) and train their part of every batch. A run that stops takes them along:
-torchrun ends every process when one fails.
+The first process runs the command and broadcasts each job that has to be trained. The others load the same clips,
+teachers and labels from a shared file system, and train their part of every batch. If one process fails, torchrun ends
+all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from skd_edge.run_folder import Run, RunFolder, open_cache
 
 
 class TorchrunExecutor(LocalExecutor):
-    """Trains jobs in order, each with all processes of a group; runs in the first of them.
+    """Trains jobs in order, each with all processes of a group; used in the first of these processes.
 
     Args:
         recipe: the recipe.
@@ -34,23 +34,35 @@ class TorchrunExecutor(LocalExecutor):
         super().__init__(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1], process_group)
 
     def train_network(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> TrainResult:
-        """Train a job's network together with the other processes, which learn of it here."""
+        """Train the network of a job in all processes; see `LocalExecutor.train_network`.
+
+        The job is broadcast to `run_worker_rank` in the other processes.
+        """
         self.process_group.broadcast(job)
         return super().train_network(job, on_progress)
 
 
 class _WorkerRunFolder(RunFolder):
-    """A run that the first process holds and keeps the journal of."""
+    """The run folder in a process other than the first, which alone writes the journal."""
 
     def record_event(self, event: str, **details: Any) -> None:
-        """The first process writes it."""
+        """Does nothing: the first process records the event."""
 
 
 def run_worker_rank(process_group: ProcessGroup, recipe: Recipe, folder: Path) -> None:
-    """What every process but the first does: it trains its part of each job that the first one broadcasts, until None."""
+    """Train this process's part of each job that the first process broadcasts, until it broadcasts None.
+
+    Args:
+        process_group: the processes; this one is not the first.
+        recipe: the recipe.
+        folder: the run folder, on a file system that all processes share.
+
+    Raises:
+        UserError: The data cannot be loaded, or the training fails; torchrun then ends all processes.
+    """
     executor: LocalExecutor | None = None
     while (job := process_group.broadcast(None)) is not None:
-        if executor is None:  # the clips are decoded when the first process speaks of a job
+        if executor is None:  # only now: the first process has decoded the clips by the time it broadcasts a job
             run_folder = _WorkerRunFolder(folder, open_cache())
             executor = LocalExecutor(
                 run_folder,

@@ -19,10 +19,13 @@ from skd_edge.models.builder import build_network
 from skd_edge.models.external.adapter import Adapter
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.external.torchvision_timm import TORCHVISION_SPECS
+from skd_edge.recipe.networks import Family
 from skd_edge.recipe.schema import NetworkSpec, Recipe, SingleTeacher, Teacher
 from skd_edge.recipe.sections import ClipSettings
 
 CLASS_COUNT = 10
+_WIDTHS: dict[Family, tuple[int, ...]] = {"mobile": (8, 16, 24), "resnet": (16, 32, 64)}
+_EFFICIENTNETS: tuple[Family, ...] = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 _TIMM_NAMES = ("resnet18", "resnet50", "regnety_008", "mobilenetv2_100", "mobilenetv3_large_100", "convnext_tiny")
 _HUB_CONFIGS = {
     "VideoMAE": ("VideoMAEConfig", {}),
@@ -92,13 +95,12 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
             yield describe_network(network.name, network, recipe.clip)
         return
     small, large = ClipSettings(frames=8, size=112), ClipSettings(frames=16, size=224)
-    for family, widths in (("mobile", (8, 16, 24)), ("resnet", (16, 32, 64))):
+    for family, widths in _WIDTHS.items():
         for width in widths:
             spec = NetworkSpec(name="n", family=family, width=width)
             yield describe_network(f"family: {family}, width: {width}", spec, small)
-    for size in range(3):
-        spec = NetworkSpec(name="n", family=f"efficientnet-lite{size}")
-        yield describe_network(f"family: efficientnet-lite{size}", spec, small)
+    for family in _EFFICIENTNETS:
+        yield describe_network(f"family: {family}", NetworkSpec(name="n", family=family), small)
     for name in TORCHVISION_SPECS:
         clip = large.model_copy(update={"size": 112})
         yield describe_network(f"torchvision: {name}", Teacher(torchvision=name), clip)

@@ -1,13 +1,13 @@
-"""``skd-edge labels audit``: which training labels are probably wrong, to look at, to correct, and to go on with.
+"""``skd-edge labels audit``: list the training labels that are probably wrong, so that a person can correct them.
 
-clips -> the teacher's jobs (the same that ``compress`` trains, in the cache that runs share) -> findings
--> ``audit/index.html`` to look at, ``audit/audit.csv`` to edit, ``audit/audit.json``
+The teacher is trained by the same jobs that ``compress`` uses, in the cache that runs share. Its outputs rank the
+labels. The results are ``audit/index.html`` (a page to look at), ``audit/audit.csv`` (a table to edit) and
+``audit/audit.json`` in the run folder.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import WHOLE_FILE
@@ -16,7 +16,7 @@ from skd_edge.data.sources.registry import list_clips
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.audit.label_errors import SuspectLabel, rank_label_errors
-from skd_edge.labels.audit.label_report import audit_summary
+from skd_edge.labels.audit.label_report import AuditReport, AuditSummary, SuspectClip, audit_summary
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
 from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
@@ -42,21 +42,21 @@ def audit_labels(
     top: int = 100,
     pictures: bool = True,
 ) -> Path:
-    """Audit a recipe's training labels; trains the teacher where it is not in the cache, and nothing else.
+    """Audit a recipe's training labels. The teacher is trained where it is not in the cache; no student is.
 
     Args:
-        recipe: whose labels are looked at.
-        out: the run folder; ``compress`` may go on in it.
-        options: how; None: silently, with every default.
-        top: how many clips the page shows; the table holds every clip that is labelled.
-        pictures: show frames of those clips; else nothing of a video is written.
+        recipe: the recipe whose training labels are audited.
+        out: the run folder; ``compress`` can continue in it.
+        options: how to run it; None: the defaults, without output.
+        top: number of clips on the page; the table has a row for every labelled clip.
+        pictures: show frames of these clips. False: the page contains no frame of any video.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         UsageError: The run folder cannot be used, or the recipe names code and ``allow_code`` is False.
-        UserError: Something that the recipe names is missing, or cannot be.
+        UserError: Something that the recipe names is missing or not usable.
     """
     labels = recipe.labels.model_copy(update={"optimise": True})
     recipe = recipe.model_copy(update={"labels": labels})
@@ -78,20 +78,23 @@ def audit_labels(
 def estimate_labels_with_teacher(
     recipe: Recipe, training_data: TrainingData, executor: LocalExecutor, console: RunConsole
 ) -> tuple[PseudoLabels, float]:
-    """Pseudo-labels by the recipe's teacher, trained first where it is not in the cache; its accuracy on validation."""
+    """Compute pseudo-labels with the recipe's teacher, which is trained first where it is not in the cache.
+
+    Returns:
+        The pseudo-labels, and the teacher's accuracy on the validation clips (0 to 1).
+    """
     job = JobFactory(recipe, fingerprint_of(training_data)).make_teacher_job()
     job_results = train_jobs(recipe.teacher, topological_order([job]), executor, console)
     with console.progress_bar("running the teacher on every clip"):
-        return executor.pseudo_labels(job), next(
-            job_result.accuracy for job_result in job_results if job_result.job.hash == job.hash
-        )
+        pseudo_labels = executor.pseudo_labels(job)
+    return pseudo_labels, next(result.accuracy for result in job_results if result.job.hash == job.hash)
 
 
 def _write_audit(
     ctx: RunContext,
     training_data: TrainingData,
     pseudo_labels: PseudoLabels,
-    summary: dict[str, Any],
+    summary: AuditSummary,
     top: int,
     pictures: bool,
 ) -> Path:
@@ -103,9 +106,9 @@ def _write_audit(
     write_sheet(
         folder / AUDIT_SHEET,
         ["rank", "clip", "label", "proposed", "wrong", "confidence", "trusted"],
-        _format_sheet_rows(training_data, ranked, dict(decisions)),
+        _format_sheet_rows(training_data, ranked, decisions),
     )
-    suspect_rows = [
+    suspects: list[SuspectClip] = [
         {
             "rank": rank,
             "clip": names[s.clip],
@@ -118,16 +121,23 @@ def _write_audit(
         }
         for rank, s in enumerate(ranked[:top], 1)
     ]
-    summary |= {"name": recipe.name, "seed": recipe.seed, "ranked": len(ranked), "suspects": suspect_rows}
-    write_json(folder / "audit.json", summary)
+    audit: AuditReport = {
+        **summary,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "ranked": len(ranked),
+        "suspects": suspects,
+    }
+    write_json(folder / "audit.json", audit)
     sheets = _make_contact_sheets(recipe, training_data, ranked[:top], ctx.console) if pictures else {}
-    return write_atomic(folder / "index.html", render_audit_html(summary, sheets))
+    return write_atomic(folder / "index.html", render_audit_html(audit, sheets))
 
 
 def _format_sheet_rows(
     training_data: TrainingData, ranked: list[SuspectLabel], decisions: dict[str, str]
 ) -> list[list[str]]:
-    """Every clip that is labelled: those in doubt first, then those that are trusted already."""
+    """A row for every labelled clip: first those that may be wrong, then those that a person checked before."""
+    decisions = dict(decisions)
     classes, names = training_data.clips.classes, training_data.clips.train.names
     rows = [
         [
@@ -145,7 +155,8 @@ def _format_sheet_rows(
 
 
 def _read_all_decisions(recipe: Recipe, sheet: Path) -> dict[str, str]:
-    """What was decided before, by clip: in the recipe's file, and in the sheet that is about to be written anew."""
+    """Labels that a person decided earlier, by clip: from the recipe's file, and from the sheet of the last audit."""
+    # The sheet is overwritten below; without this, decisions in it that are not in the recipe yet would be lost.
     recipe_decisions = read_decisions(recipe.labels.trusted) if recipe.labels.trusted else {}
     return recipe_decisions | (read_decisions(sheet) if sheet.is_file() else {})
 
@@ -153,12 +164,12 @@ def _read_all_decisions(recipe: Recipe, sheet: Path) -> dict[str, str]:
 def _make_contact_sheets(
     recipe: Recipe, training_data: TrainingData, ranked: list[SuspectLabel], console: RunConsole
 ) -> dict[str, str]:
-    """A contact sheet for each of these clips, by name."""
+    """A contact sheet (a picture of a few frames, as a data URL) for each of these clips, by clip name."""
     train, preprocess = training_data.clips.train, inference_preprocessing(recipe.clip)[1]
     listing = list_clips(
         recipe.data, seed=recipe.seed, cache=open_cache(), external_labels=recipe.labels.has_external_sources
     )
-    # Of a part of a file (a span of time, a place in a shard) the stored frames are shown.
+    # No path for clips that are a part of a file (a span of time, an entry of a shard): their decoded frames are shown.
     paths = {e.name: e.path for e in listing.entries if e.split == "train" and e.span == WHOLE_FILE}
     sheets = {}
     with console.progress_bar("contact sheets") as bar:

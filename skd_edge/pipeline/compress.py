@@ -1,4 +1,4 @@
-"""The story, top to bottom: weak labels and a teacher in, measured engines and a report out."""
+"""`compress`: a recipe is run from its clips to its report, stage by stage (`skd_edge.pipeline.stages`)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from skd_edge.recipe.schema import Recipe
 
 
 def compress(recipe: Recipe, out: Path, options: RunOptions | None = None) -> Path:
-    """Run a recipe from its clips to its report; what is finished already is not done again.
+    """Run a recipe from its clips to its report. Work that an earlier start finished is not repeated.
 
     Args:
-        recipe: what to do.
+        recipe: what to run.
         out: the run folder, new or of an earlier run.
-        options: how; nothing there changes a result. None: silently, with every default.
+        options: how to run it; no option changes a result. None: the defaults, without output.
 
     Returns:
         The run folder, with ``report.html``, ``report.json``, ``report.md`` and ``bundle/``.
 
     Raises:
         UsageError: The run folder cannot be used, or the recipe names code and ``allow_code`` is False.
-        UserError: Something that the recipe names is missing, or cannot be; no candidate is within the budget.
+        UserError: Something that the recipe names is missing or not usable, or no candidate is within the budget.
     """
     options, process_group = options or RunOptions(), make_process_group()
     check_training_needs(recipe, allow_code=options.allow_code)
@@ -56,5 +56,5 @@ def compress(recipe: Recipe, out: Path, options: RunOptions | None = None) -> Pa
         bundle = write_run_bundle(ctx, data, trained, evaluated, decision, test)
         write_report(ctx, RunResult(benchmark, data, trained, evaluated, decision, test, bundle))
         ctx.run.record_event("finished", seconds=round(ctx.seconds, 1))
-    process_group.broadcast(None)  # there is no further job
+    process_group.broadcast(None)  # the other processes wait for the next job; None ends them
     return out

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one line a stage on the page, one live line for what is going on now."""
+"""Progress output of a run: a line for every finished step, and one live line for the current work."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from skd_edge.distill.trainer import TrainingProgress
     from skd_edge.execution.job_graph import TrainingJob
     from skd_edge.execution.local_executor import JobResult
 
 
 class RunConsole:
-    """Progress on a rich console; where that is no terminal (a log file), finished stages only.
+    """Progress on a rich console. Where that is not a terminal (a log file), only finished steps are printed.
 
     Args:
-        console: where to write; None is silent.
+        console: where to write; None writes nothing.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -27,13 +28,13 @@ class RunConsole:
         self.started = time.monotonic()
 
     def log(self, text: str) -> None:
-        """A finished step, kept on the page with the time since the start."""
+        """Print a finished step, with the time since the start in front of it."""
         spent = time.monotonic() - self.started
         self.console.print(f"[dim]{_format_elapsed(spent):>6}[/dim]  {text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def progress_bar(self, title: str, total: float = 1.0) -> Iterator[ProgressBar]:
-        """A live bar for work that takes a while."""
+        """A live progress bar, removed at the end. ``total`` is the amount of work, in the unit of its updates."""
         columns = (
             TextColumn("        {task.description}"),
             BarColumn(24),
@@ -45,29 +46,30 @@ class RunConsole:
 
 
 class ProgressBar:
-    """One live line."""
+    """One live line of progress."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
     def update(self, done: int, total: int) -> None:
-        """``done`` of ``total`` things are finished."""
+        """Show that ``done`` of ``total`` items are finished."""
         self._progress.update(self._task, completed=done, total=total, note=f"{done}/{total}")
 
     def update_all(self, title: str, done: float, total: float, note: str) -> None:
-        """Change everything about the line at once."""
+        """Set title, progress and note of the line at once."""
         self._progress.update(self._task, description=title, completed=done, total=total, note=note)
 
 
 class JobProgress:
-    """The live line of the tree's jobs: the one with the latest news, its epoch, loss terms, accuracy; time left.
+    """The live line while jobs are trained: the job that reported last, its epoch, loss terms and accuracy; time left.
 
-    Several jobs may be trained at a time. Time left is that of all jobs, and counts epochs, whatever their network.
+    Several jobs may be trained at the same time. The time left is that of all jobs; every epoch counts the same,
+    whatever the network.
     """
 
     def __init__(self, console: RunConsole, jobs: list[TrainingJob]) -> None:
         self.console, self.jobs = console, jobs
-        self._total = sum(n.spec.epochs for n in jobs)
+        self._total = sum(job.spec.epochs for job in jobs)
         self._bar_context = console.progress_bar("training", total=self._total)
         self._finished_epochs, self._epochs_by_job, self._notes_by_job = 0, dict[str, float](), dict[str, str]()
 
@@ -78,8 +80,8 @@ class JobProgress:
     def __exit__(self, *error: Any) -> None:
         self._bar_context.__exit__(*error)
 
-    def update_job(self, job: TrainingJob, row: dict[str, Any]) -> None:
-        """News of a job that is being trained; an empty row when it begins."""
+    def update_job(self, job: TrainingJob, row: TrainingProgress) -> None:
+        """Show the progress of a job that is being trained; ``row`` is empty when the job begins."""
         self._epochs_by_job.setdefault(job.hash, 0.0)
         note, prefix = self._notes_by_job.get(job.hash, "starting"), ""
         if "note" in row:
@@ -96,7 +98,7 @@ class JobProgress:
         self._bar.update_all(self._format_job_title(job) + others, at, self._total, prefix + note)
 
     def finish_job(self, job_result: JobResult) -> None:
-        """A job is finished: it stays on the page."""
+        """Print a line for a finished job, and count its epochs as done."""
         self._epochs_by_job.pop(job_result.job.hash, None)
         self._finished_epochs += job_result.job.spec.epochs
         how = "cached" if job_result.cached else f"{job_result.seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""What every stage of a run is given: where it works, what measures and trains, and who is informed."""
+"""`RunContext`, which every stage of a run takes: the run folder, the device, the executor and the console."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from skd_edge.run_folder import Run
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a recipe is run; nothing here changes its results.
+    """How a recipe is run; no option changes a result.
 
     Attributes:
-        console: where progress is shown; None is silent.
+        console: where progress is shown; None shows nothing.
         engine: where jobs are trained, see `make_executor_factory`.
-        threads: of one job; None leaves torch's own choice.
-        allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
-        measurements: results of packs that measured on a device without a link, instead of measuring; see
-            `OfflineDevice`.
-        python: the Python of ``bench.host``.
+        threads: threads that train one job; None leaves the choice to torch.
+        allow_code: whether the recipe's ``teacher.factory``, which is a third party's code, may run.
+        measurements: result files of packs that ran on a device without a link. They are read and nothing is measured;
+            see `OfflineDevice`.
+        python: the Python command on ``bench.host``.
     """
 
     console: Console | None = None
@@ -48,13 +48,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run folder that this process holds, and what its stages work with.
+    """A run folder that this process has locked, and what the stages need besides it.
 
     Attributes:
-        recipe: as it was given; `UntrainedBenchmark.recipe` has the proposed networks written out.
+        recipe: the recipe as the user wrote it. Where it says ``auto``, `UntrainedBenchmark.recipe` lists the networks
+            that were proposed.
         run: the run folder, locked.
         device: where files are measured.
-        make_executor: makes what trains, once there are clips.
+        make_executor: makes the executor of the jobs; it needs the clips, which do not exist yet.
         console: where progress is shown.
         began: `time.monotonic` at the start, seconds.
     """
@@ -68,7 +69,7 @@ class RunContext:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the logits; no clip is decoded for them.
+        """Class names in the order of the logits. No clip is decoded to find them.
 
         Raises:
             UserError: The data cannot be listed.
@@ -78,7 +79,7 @@ class RunContext:
 
     @cached_property
     def exporter(self) -> CandidateExporter:
-        """Writes the files of networks."""
+        """Exports networks into files of the run folder."""
         return CandidateExporter(
             self.recipe,
             self.classes,
@@ -89,12 +90,12 @@ class RunContext:
 
     @cached_property
     def scorer(self) -> FileScorer:
-        """Runs files on clips."""
+        """Computes what exported files answer on clips, and their accuracy."""
         return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts")
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self.began
 
 
@@ -108,19 +109,19 @@ def open_run(
     device: Device | None = None,
     make_executor: ExecutorFactory | None = None,
 ) -> Iterator[RunContext]:
-    """Hold a run folder while its stages work.
+    """Lock a run folder and yield the context of its stages; the lock is released at the end.
 
     Args:
-        recipe: what is done.
+        recipe: what to run.
         out: the run folder, new or of an earlier run.
-        options: how.
-        stored_recipe: what is written into the folder as its recipe; None: ``recipe``.
-        device: where files are measured; None: where recipe and options say.
-        make_executor: makes what trains; None: as the options say, in this process alone.
+        options: how to run it.
+        stored_recipe: the recipe that is written into the folder; None: ``recipe``.
+        device: where files are measured; None: the device that recipe and options name.
+        make_executor: makes the executor of the jobs; None: the one that the options name, in a single process.
 
     Raises:
-        UsageError: The run folder cannot be used, or the options do not go together.
-        UserError: Another process works in it; measurements cannot be read.
+        UsageError: The run folder cannot be used, or the options contradict each other.
+        UserError: Another process uses the run folder, or the measurements cannot be read.
     """
     console, began = RunConsole(options.console), time.monotonic()
     make_executor = make_executor or make_run_executor(options, SINGLE_PROCESS)
@@ -130,10 +131,10 @@ def open_run(
 
 
 def make_run_executor(options: RunOptions, process_group: ProcessGroup) -> ExecutorFactory:
-    """What trains a run's jobs; torch's threads are set here.
+    """The factory of the executor that trains a run's jobs. As a side effect it sets torch's number of threads.
 
     Raises:
-        UsageError: The engine is unknown, or does not go with torchrun.
+        UsageError: The engine is unknown, or cannot be combined with torchrun.
         ImportError: Ray is not installed.
     """
     return make_executor_factory(
@@ -142,11 +143,11 @@ def make_run_executor(options: RunOptions, process_group: ProcessGroup) -> Execu
 
 
 def make_run_device(recipe: Recipe, out: Path, options: RunOptions, *, cache_only: bool = False) -> Device:
-    """Where a run measures.
+    """The device on which a run measures its files.
 
     Raises:
-        UsageError: The host is not a host's name.
-        UserError: Measurements cannot be read, or come from different devices.
+        UsageError: ``bench.host`` is not the name of a host.
+        UserError: The measurements cannot be read, or come from different devices.
     """
     return make_device(
         recipe.bench,

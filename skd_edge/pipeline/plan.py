@@ -1,4 +1,4 @@
-"""What a run would do before it does it: the tree of jobs, what is cached, estimated time and disk."""
+"""``skd-edge plan``: the jobs of a run, which of them are cached, and the estimated time and disk space."""
 
 from __future__ import annotations
 
@@ -28,15 +28,29 @@ from skd_edge.run_folder import open_cache
 from skd_edge.schedule.candidates import list_candidates, list_deployments
 from skd_edge.schedule.search_space import build_network_grid, resolve_auto, shortlist_networks
 
-# Seconds, from the journals of quickstart runs on two cores: a clip to decode and to render, a network to trace for
-# ONNX (two at a time), a file to write. Then how much slower than its share of the teacher a student may look in
-# PyTorch before it counts as too slow, the views that an opinion is averaged over, and what a file's query takes in ms.
-_DECODE_S, _RENDER_S, _TRACE_S, _FILE_S, _BUDGET_SLACK, _AVERAGED_VIEWS, _QUERY_MS = 0.002, 0.003, 3.0, 0.3, 1.5, 4, 1.0
+# Costs in seconds, from the journals of quickstart runs on two cores: decode a clip, render a clip, trace a network for
+# ONNX (two are traced at a time), write a file.
+_DECODE_S, _RENDER_S, _TRACE_S, _FILE_S = 0.002, 0.003, 3.0, 0.3
+# A student is shown as over the budget where PyTorch is slower than the budget by more than this factor: the ratio of
+# two networks in PyTorch is only roughly that of their exported files.
+_BUDGET_SLACK = 1.5
+_AVERAGED_VIEWS = 4  # pseudo-labels average the teacher's predictions over this many views
+_QUERY_MS = 1.0  # assumed latency of one query of an exported file
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job: what it is, whether it is there already, seconds, bytes."""
+    """One job of a plan.
+
+    Attributes:
+        hash: the job's hash; None where the clips are not decoded yet, because the hash depends on them.
+        name: path of networks from the teacher to the trained one.
+        role: ``teacher``, ``student``, ``assistant``, or a kind of control.
+        cached: the job is finished already, in this run or in the cache.
+        seconds: estimated time to train it.
+        megabytes: size of the network's weights.
+        pruned: the network looks slower than the budget, so that the run probably drops it.
+    """
 
     hash: str | None
     name: str
@@ -49,7 +63,19 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tree of jobs with its price on this machine."""
+    """The jobs of a run and what they cost on this machine.
+
+    Attributes:
+        recipe: name of the recipe.
+        clips: number of clips in all splits.
+        is_decoded: whether the clips are decoded already.
+        jobs: in the order of training.
+        data_seconds: estimated time to render and decode the clips.
+        measurement_seconds: estimated time to export and measure the files.
+        megabytes: estimated disk space.
+        uses_successive_halving: whether the run trains only a part of the jobs.
+        share: upper limit of successive halving, as a share of the seconds of all jobs; 0 for no limit.
+    """
 
     recipe: str
     clips: int
@@ -63,25 +89,23 @@ class Plan:
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of training that are left to do; where the search halves, no more than its share of all jobs."""
+        """Seconds of training that are left; with successive halving at most ``share`` of the seconds of all jobs."""
         jobs = [job for job in self.jobs if not job.pruned]
         remaining = sum(job.seconds for job in jobs if not job.cached)
-        return (
-            min(remaining, self.share * sum(job.seconds for job in jobs))
-            if self.uses_successive_halving and self.share
-            else remaining
-        )
+        if not (self.uses_successive_halving and self.share):
+            return remaining
+        return min(remaining, self.share * sum(job.seconds for job in jobs))
 
     @property
     def seconds(self) -> float:
-        """Seconds that are left to do."""
+        """Seconds that are left for the whole run."""
         return self.data_seconds + self.measurement_seconds + self.training_seconds
 
     def to_text(self, hourly: float | None = None) -> str:
-        """For the screen.
+        """The plan as text for a terminal.
 
         Args:
-            hourly: what an hour of this machine costs, in whatever money: the costs of jobs are told too.
+            hourly: price of an hour of this machine, in any currency; the costs of the jobs are shown then.
         """
 
         def format_cost(seconds: float) -> str:
@@ -102,11 +126,11 @@ class Plan:
             lines += ["", "  The clips are not decoded yet, so jobs have no names and nothing counts as cached."]
         if self.uses_successive_halving:
             share = f"at most {self.share:.0%} of their seconds (schedule.share)"
-            most = share if self.share else "the time is that of all"
-            lines += ["", f"  Successive halving trains a part of these, and rungs: {most}."]
+            most = share if self.share else "the estimate counts all of them"
+            lines += ["", f"  Successive halving trains a part of these jobs, and short ones (rungs): {most}."]
         lines += [
             "",
-            "  'over budget?': slower than the budget in PyTorch; the run weighs the exported file before it decides.",
+            "  'over budget?': slower than the budget in PyTorch; the run decides by the latency of the exported file.",
             f"  estimated: {self.data_seconds:.0f} s data, {self.measurement_seconds:.0f} s export and measurement, "
             f"{self.seconds / 60:.1f} min in all; about {self.megabytes:.0f} MB of disk",
         ]
@@ -116,16 +140,16 @@ class Plan:
 
 
 def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -> Plan:
-    """Plan a run without decoding, training or writing anything; networks are probed for a few steps.
+    """Plan a run without decoding, training or writing anything. Each kind of job is timed for a few steps.
 
     Args:
-        recipe: what would be done.
+        recipe: the recipe to plan.
         out: the run folder, whose finished jobs count as cached.
-        allow_code: whether the recipe's ``teacher.factory``, somebody's code, may run.
+        allow_code: whether the recipe's ``teacher.factory``, which is a third party's code, may run.
 
     Raises:
         UsageError: The recipe names code and ``allow_code`` is False.
-        UserError: See ``list_clips`` and ``adapt``.
+        UserError: The data cannot be listed (see `list_clips`), or a network cannot be built (see `build_network`).
     """
     allow_factory_code(recipe.teacher, allow_code)
     configure_threads(None)
@@ -162,11 +186,12 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
     pixels = count * recipe.clip.frames * recipe.clip.size**2 * 3
     teachers = (built[n.name] for n in (recipe.teacher, *recipe.assistants) if n.name in built)
     widths = sum(sum(network.widths) for network in teachers)
-    teacher_output_bytes = splits["train"] * recipe.augment.views * recipe.clip.frames * 4 * widths  # they are kept
+    # Teacher outputs stay in the cache, as float32.
+    teacher_output_bytes = splits["train"] * recipe.augment.views * recipe.clip.frames * 4 * widths
     megabytes = (pixels + teacher_output_bytes) / 1e6 + sum(planned_job.megabytes for planned_job in planned_jobs)
-    measurement_seconds = _estimate_measurement_seconds(recipe) + (
-        _estimate_grid_seconds(original_recipe) if "students" in original_recipe.auto else 0.0
-    )
+    measurement_seconds = _estimate_measurement_seconds(recipe)
+    if "students" in original_recipe.auto:
+        measurement_seconds += _estimate_grid_seconds(original_recipe)
     return Plan(
         recipe.name,
         count,
@@ -181,7 +206,7 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
 
 
 def _propose_networks(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
-    """Students and assistants where the recipe says auto, by PyTorch's milliseconds instead of the device's."""
+    """The recipe with proposed networks where it says ``auto``; selected by latency in PyTorch, not on the device."""
     students = recipe.students
     if "students" in recipe.auto:
         student_networks = {n.name: n for n in build_network_grid(recipe)}
@@ -207,12 +232,12 @@ def _build_network(recipe: Recipe, spec: NetworkSpec, names: tuple[str, ...]) ->
 
 
 def _is_logits_file(spec: NetworkSpec) -> bool:
-    """Whether it is a file of answers and no network."""
+    """Whether the teacher is a file of logits, which has no network."""
     return isinstance(spec, Teacher) and spec.logits is not None
 
 
 def _timing_key(job: TrainingJob) -> tuple[object, ...]:
-    """Jobs of one kind take equally long a step."""
+    """Jobs with the same key take equally long for a step, so one of them is timed."""
     spec = job.spec
     return (
         str(spec.learner.architecture),
@@ -227,7 +252,7 @@ def _timing_key(job: TrainingJob) -> tuple[object, ...]:
 def _measure_step_times(
     recipe: Recipe, jobs: list[TrainingJob], names: tuple[str, ...]
 ) -> dict[tuple[object, ...], StepTimes]:
-    """A probe of each kind of job."""
+    """Time a few steps of each kind of job; the result is by `_timing_key`."""
     step_times: dict[tuple[object, ...], StepTimes] = {}
     for job in jobs:
         if _is_logits_file(job.spec.learner):
@@ -252,26 +277,37 @@ def _estimate_job_seconds(
     splits: dict[str, int],
     computed_outputs: set[tuple[str, int]],
 ) -> float:
-    """Steps, validation, and what a teacher or labels are asked that nobody asked before (``computed_outputs``, by view)."""
+    """Seconds for steps, validation, and the teacher outputs and label predictions that no earlier job computed.
+
+    Args:
+        job: the job to estimate.
+        step_times: by `_timing_key`.
+        times_by_network: by the network's name.
+        splits: number of clips, by split.
+        computed_outputs: (job hash, view) of the outputs that earlier jobs computed; those of this job are added.
+    """
     spec, times = job.spec, step_times[_timing_key(job)]
     seconds = times.seconds_per_step * max(splits["train"] // spec.training.batch, 1) * spec.epochs
     seconds += times.seconds_per_clip * splits["val"] * (spec.epochs - spec.epochs // 2)
-    views = {(n.hash, v) for n in (job.teacher, *job.others) if n for v in range(min(spec.augment.views, spec.epochs))}
-    if job.labels is not None and (job.labels.hash, -1) not in computed_outputs:
-        by = job.folds or (job.labels,)
-        views |= {(job.labels.hash, -1)} | (
-            {(n.hash, v) for n in by for v in range(_AVERAGED_VIEWS)} if not spec.weak else set()
-        )
-    clips = {
-        n.hash: times_by_network[n.spec.learner.name].seconds_per_clip * splits["train"] for n in job.required_jobs
+    view_count = min(spec.augment.views, spec.epochs)
+    teachers = [teacher for teacher in (job.teacher, *job.others) if teacher]
+    views = {(teacher.hash, view) for teacher in teachers for view in range(view_count)}
+    if job.labels is not None and (job.labels.hash, -1) not in computed_outputs:  # -1 stands for the labels themselves
+        views.add((job.labels.hash, -1))
+        if not spec.weak:
+            labellers = job.folds or (job.labels,)
+            views |= {(labeller.hash, view) for labeller in labellers for view in range(_AVERAGED_VIEWS)}
+    seconds_per_view = {
+        required.hash: times_by_network[required.spec.learner.name].seconds_per_clip * splits["train"]
+        for required in job.required_jobs
     }
-    seconds += sum(clips.get(by, 0.0) for by, view in views - computed_outputs)
+    seconds += sum(seconds_per_view.get(job_hash, 0.0) for job_hash, _ in views - computed_outputs)
     computed_outputs |= views
     return seconds
 
 
 def _estimate_measurement_seconds(recipe: Recipe) -> float:
-    """Tracing once, then files written and measured twice: with random weights, and trained."""
+    """Seconds to trace each network once, and to write and measure its files twice: with random weights and trained."""
     files = (len(recipe.students) + len(recipe.students) * len(recipe.cascade_paths)) * len(
         recipe.export.precisions
     ) + 2
@@ -285,13 +321,13 @@ def _estimate_grid_seconds(recipe: Recipe) -> float:
 
 
 def _estimate_seconds_per_file(recipe: Recipe) -> float:
-    """Seconds that one file on one runtime is measured for."""
+    """Seconds to measure one file on one runtime."""
     queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
     return queries + (ENERGY_S if recipe.choice.max_joules else 0.0)
 
 
 def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepTimes]) -> set[str]:
-    """Students that look too slow. PyTorch's milliseconds say something only beside the teacher's own."""
+    """Students that look too slow. Latency in PyTorch is only comparable with that of the teacher in PyTorch."""
     if not recipe.choice.has_relative_budget:
         return set()
     limit = recipe.choice.budget_ms(times_by_network[recipe.teacher.name].seconds_per_clip) or 0.0
@@ -299,7 +335,7 @@ def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepT
 
 
 def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], DatasetFingerprint | None]:
-    """Clips, clips by split, classes, and the facts that name jobs where the clips are decoded already."""
+    """Number of clips, the same by split, class names, and the data's fingerprint; None where clips are not decoded."""
     cache = open_cache()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
@@ -324,7 +360,7 @@ def _is_finished(job: TrainingJob, out: Path | None) -> bool:
 
 
 def _measure_fastest(work: Callable[[], object], times: int) -> float:
-    """The quickest of some runs, in seconds, after one that does not count."""
+    """Seconds of the fastest of ``times`` calls, after a warm-up call."""
     work()
     spent = []
     for _ in range(times):

@@ -1,7 +1,7 @@
-"""Choose again among what a run measured, by another rule; nothing is trained or measured.
+"""``skd-edge choose``: choose again among a run's candidates, by another rule. Nothing is trained or measured.
 
-The rule may be changed as often as one likes, because it looks at the validation clips only. ``confirm`` makes the new
-choice the run's: its file is scored on the test clips, which counts as another look where it is another file.
+The rule may be changed any number of times, because it uses the validation clips only. ``confirm`` stores the new
+choice in the run. Its file is then scored on the test clips, and the ledger counts it unless it was scored before.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def reselect(
 
     Args:
         folder: the run folder.
-        sets: changes of ``choice``, each ``choice.key=value``.
-        confirm: make it the run's choice: recipe, report and bundle are written anew, and the test clips are scored.
+        sets: changes of the recipe's section ``choice``, each ``choice.key=value``.
+        confirm: store the choice in the run: score the file on the test clips, rewrite recipe, report and bundle.
         allow_code: whether the teacher's factory may run.
-        console: where the candidates are shown.
+        console: where the candidates are shown; None shows nothing.
 
     Raises:
-        UsageError: It is not a run, or something other than ``choice`` is changed.
-        UserError: The run trained no student yet, or holds no measurements.
+        UsageError: The folder is not a run, or something other than ``choice`` is changed.
+        UserError: The run has no trained student yet, or a measurement is missing.
     """
     recipe, original = _load_changed_and_original_recipe(folder, sets)
     allow_factory_code(recipe.teacher, allow_code)
@@ -75,16 +75,16 @@ def reselect(
 
 
 def load_trained(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData) -> TrainedCascade:
-    """The jobs that this run trained, in place of training them.
+    """Load the jobs that this run trained, in place of the stage `train`.
 
     Raises:
-        UserError: No student is among them.
+        UserError: The run trained no student.
     """
     recipe = benchmark.recipe
     executor = ctx.make_executor(recipe, ctx.run, data)
     factory = JobFactory(recipe, fingerprint_of(data), read_halved_networks(ctx.run, recipe))
     jobs = build_job_graph(factory, recipe.students)
-    # This run's own jobs: what other runs put into the cache was not measured beside them.
+    # Only this run's own jobs: files of other runs in the cache were not measured in the same session.
     own = {e["job"] for e in read_journal(ctx.run.folder) if e["event"] in ("job_finished", "job_cached")}
     results = [executor.train_job(job) for job in jobs if job.hash in own and ctx.run.fetch_job(job.hash)]
     if not any(result.job.spec.role == "student" for result in results):
@@ -95,10 +95,10 @@ def load_trained(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingD
 
 
 def _restore_proposed_networks(ctx: RunContext) -> Recipe:
-    """The recipe with the networks that the run proposed, where its recipe left them to it.
+    """The recipe with the networks that the run proposed, where it says ``auto``.
 
     Raises:
-        UserError: It did not get that far.
+        UserError: The run ended before it proposed networks.
     """
     proposals = [e["students"] for e in read_journal(ctx.run.folder) if e["event"] == "proposed"]
     if ctx.recipe.auto and not proposals:
@@ -107,10 +107,10 @@ def _restore_proposed_networks(ctx: RunContext) -> Recipe:
 
 
 def _load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tuple[Recipe, Recipe]:
-    """The run's recipe with its choice changed, and as it was.
+    """The run's recipe with ``sets`` applied, and without.
 
     Raises:
-        UsageError: It is not a run, or something other than ``choice`` is changed.
+        UsageError: The folder is not a run, or something other than ``choice`` is changed.
     """
     if not (folder / JOURNAL_FILE).exists():
         raise UsageError(f"{folder} is not a run of skd-edge; give the folder that compress wrote")
@@ -120,6 +120,6 @@ def _load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tupl
         wrong = next(one for one in sets if not one.startswith("choice."))
         raise UsageError(
             f"--set {wrong}: only choice.* may change here, because nothing is trained or measured again; "
-            "for anything else: skd-edge compress"
+            "for other changes run skd-edge compress"
         )
     return after, before

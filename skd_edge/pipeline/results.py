@@ -1,11 +1,10 @@
-"""What each stage of a run found, handed to the stages after it; nothing here changes afterwards."""
+"""The frozen results of a run's stages. Each stage takes the results of earlier stages and returns its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +14,25 @@ from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.execution.local_executor import JobResult, LocalExecutor
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.report.schema import TestReport
 from skd_edge.schedule.candidates import TEACHER_KEY, Candidate, median_ms
 from skd_edge.schedule.selection import Decision
 
 CascadePath = tuple[str, ...]
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class UntrainedBenchmark:
-    """Every candidate measured with random weights, and what the budget leaves.
+    """Latency of every candidate with random weights, and the students that are within the budget.
 
     Attributes:
-        recipe: the recipe, its proposed networks written out.
+        recipe: the recipe; where it said ``auto``, with the networks that were proposed.
         latency: by deployment key (``"small int8"``), and the teacher's under `TEACHER_KEY` where it could be exported.
-        megabytes: of the files, by the same keys; trained ones are as large.
-        unrunnable: why a runtime cannot run a file, by the same keys.
-        budget_ms: the latency budget; None where the recipe has none.
-        students: those that may be trained.
-        dropped: why each other student is never trained, by name.
+        megabytes: size of each file, by the same keys; trained files have the same size.
+        unrunnable: why a runtime cannot run a file, by deployment key.
+        budget_ms: the latency budget, milliseconds; None where the recipe has none.
+        students: the students within the budget; only these are trained.
+        dropped: why each other student is not trained, by name.
     """
 
     recipe: Recipe
@@ -46,12 +45,12 @@ class UntrainedBenchmark:
 
     @property
     def p50_ms(self) -> dict[str, float]:
-        """Median milliseconds by the keys of ``latency``."""
+        """Median latency in milliseconds, by the keys of ``latency``."""
         return {name: median_ms(one) for name, one in self.latency.items()}
 
     @property
     def teacher_exported(self) -> bool:
-        """Whether the teacher has a file, to compare with."""
+        """Whether the teacher has a file to compare students with."""
         return TEACHER_KEY in self.latency
 
 
@@ -61,8 +60,8 @@ class TrainedCascade:
 
     Attributes:
         job_results: in the order of training.
-        pruned: why a cascade was not trained to the end, by its path from the teacher.
-        executor: where networks and pseudo-labels of these jobs are read.
+        pruned: why a cascade was not trained to the end, by its path from the teacher to the student.
+        executor: reads the networks and pseudo-labels of these jobs.
     """
 
     job_results: tuple[JobResult, ...]
@@ -70,19 +69,19 @@ class TrainedCascade:
     executor: LocalExecutor
 
     def find(self, path: CascadePath) -> JobResult | None:
-        """The finished job at the end of a path."""
+        """The finished job at the end of a path; None where that cascade was not trained."""
         cascade_results = (f for f in self.job_results if f.job.spec.role in ("student", "teacher"))
         return next((f for f in cascade_results if f.job.spec.path == path), None)
 
 
 @dataclass(frozen=True)
 class EvaluatedCandidates:
-    """Every trained student's files, measured and scored.
+    """Latency and accuracy of every trained student's files.
 
     Attributes:
         results: by candidate.
-        teacher: the teacher's FP32 file; None where it has none.
-        warnings: what the report must say about the files.
+        teacher: the teacher's FP32 file; None where the teacher could not be exported.
+        warnings: sentences for the report about these files.
     """
 
     results: Mapping[Candidate, CandidateResult]
@@ -90,22 +89,22 @@ class EvaluatedCandidates:
     warnings: tuple[str, ...]
 
     def find(self, name: str | None) -> Candidate | None:
-        """The candidate of a name."""
+        """The candidate with this name; None where there is none, or ``name`` is None."""
         return next((c for c in self.results if c.name == name), None)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """Everything that a run found.
+    """The results of all stages, from which the report is built.
 
     Attributes:
-        benchmark: candidates with random weights, and what the budget leaves.
-        data: training and validation clips, and labels.
-        trained: the jobs.
-        evaluated: the files.
-        decision: what to ship.
+        benchmark: latency with random weights, and the students within the budget.
+        data: training and validation clips, and their labels.
+        trained: the finished jobs.
+        evaluated: latency and accuracy of the trained files.
+        decision: which candidate to ship, and why.
         test: the chosen file on the test clips; None where nothing was chosen.
-        bundle: what travels.
+        bundle: the folder that goes to the device.
     """
 
     benchmark: UntrainedBenchmark
@@ -118,12 +117,12 @@ class RunResult:
 
     @property
     def chosen(self) -> Candidate | None:
-        """The candidate to ship."""
+        """The candidate to ship; None where nothing was chosen."""
         return self.evaluated.find(self.decision.chosen)
 
     @property
     def untrained_reasons(self) -> dict[CascadePath, str]:
-        """The cascades that were not trained to the end, and why; one for each student that was never trained."""
+        """Why cascades were not trained to the end, by path. A student that was dropped by the budget has one path."""
         teacher = self.benchmark.recipe.teacher.name
         reasons: dict[CascadePath, str] = {(teacher, student): why for student, why in self.benchmark.dropped.items()}
         return reasons | dict(self.trained.pruned)
@@ -134,12 +133,12 @@ class TestResult:
     """The chosen file on the test clips.
 
     Attributes:
-        report: the part ``test`` of the report.
-        logits: of the chosen file ``(N, C)``.
-        labels: of the test clips ``(N,)``.
+        report: the section ``test`` of the report.
+        logits: ``(N, C)`` logits of the chosen file.
+        labels: ``(N,)`` classes of the test clips.
     """
 
-    report: Json
+    report: TestReport
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
 
@@ -149,8 +148,8 @@ class WrittenBundle:
     """The bundle of a run.
 
     Attributes:
-        folder: where it is; None: nothing was chosen, and a bundle of an earlier choice is gone.
-        warnings: what the report must say about its further files.
+        folder: where it was written; None: nothing was chosen, and the bundle of an earlier choice was deleted.
+        warnings: sentences for the report about the bundle's additional files.
     """
 
     folder: Path | None

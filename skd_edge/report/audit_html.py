@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from skd_bench.errors import UserError
+from skd_edge.labels.audit.label_report import AuditReport, NoiseSummary
 from skd_edge.report import formatting as f
 
 
-def render_audit_html(audit: Mapping[str, Any], sheets: Mapping[str, str]) -> str:
+def render_audit_html(audit: AuditReport, sheets: Mapping[str, str]) -> str:
     """The page of a label audit.
 
     Args:
@@ -40,25 +41,42 @@ def render_audit_html(audit: Mapping[str, Any], sheets: Mapping[str, str]) -> st
     )
 
 
-def _build_noise_cells(noise: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """The cells of the noise matrix: probability, interval, and for errors the strength of the colour, 0..100."""
+@dataclass(frozen=True)
+class _NoiseCell:
+    """A cell of the noise matrix.
+
+    Attributes:
+        p: Probability of the label given the true class.
+        range: Its interval.
+        own: Whether the label is the true class.
+        heat: Strength of the colour, 0..100; 0 if the label is the true class.
+    """
+
+    p: float
+    range: tuple[float, float]
+    own: bool
+    heat: int
+
+
+def _build_noise_cells(noise: NoiseSummary) -> list[list[_NoiseCell]]:
+    """The cells of the noise matrix."""
     matrix = noise["matrix"]
     largest = max((p for i, row in enumerate(matrix) for j, p in enumerate(row) if i != j), default=0.0) or 1.0
     return [
         [
-            {
-                "p": p,
-                "range": (noise["low"][i][j], noise["high"][i][j]),
-                "own": i == j,
-                "heat": 0 if i == j else round(100 * min(p / largest, 1)),
-            }
+            _NoiseCell(
+                p,
+                (noise["low"][i][j], noise["high"][i][j]),
+                i == j,
+                0 if i == j else round(100 * min(p / largest, 1)),
+            )
             for j, p in enumerate(row)
         ]
         for i, row in enumerate(matrix)
     ]
 
 
-def _format_worst_mistakes(audit: Mapping[str, Any], limit: int = 3) -> list[str]:
+def _format_worst_mistakes(audit: AuditReport, limit: int = 3) -> list[str]:
     """The most frequent mistakes as sentences, if they are more frequent than with uniform noise of the same rate."""
     noise, classes = audit["noise"], audit["noise"]["classes"]
     uniform_share = noise["rate"]["value"] / max(len(classes) - 1, 1)

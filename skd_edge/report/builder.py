@@ -1,13 +1,11 @@
 """Builds the parts of ``report.json`` from the results of a run.
 
-Each function returns one part as plain JSON; `skd_edge.report.schema` describes their fields.
+Each function returns a model of `skd_edge.report.schema`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +16,27 @@ from skd_bench.stats import Interval, mean_interval, paired_difference, resolvab
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.execution.local_executor import JobResult
 from skd_edge.labels.dataset import TrainingData
-from skd_edge.recipe.schema import Recipe
+from skd_edge.report.schema import (
+    AccuracyResolution,
+    CandidateReport,
+    ClassMetrics,
+    ConfidenceBin,
+    DataReport,
+    EpochMetrics,
+    JobReport,
+    OperatorKindProfile,
+    Parity,
+    QuarantinedClip,
+    TestReport,
+    TestRow,
+)
 from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.selection import Decision
-from skd_edge.version import VERSION
 from skd_export.analysis.operator_profile import group_by_operator
+from skd_export.quantization.quantize import FileMetadata
 
 _MAX_SAMPLES = 1200  # latency samples of one candidate in the report: enough for a chart, and the file stays small
 FIRST_TEACHER_NAME = "first teacher"  # the teacher as it is trained on the weak labels, before they are optimised
-Json = dict[str, Any]
 
 
 def build_candidate_row(
@@ -36,7 +46,7 @@ def build_candidate_row(
     decision: Decision,
     reason: str,
     job_hash: str | None,
-) -> Json:
+) -> CandidateReport:
     """One row of ``candidates``.
 
     Args:
@@ -48,66 +58,57 @@ def build_candidate_row(
         reason: Why the candidate was or was not chosen, as a sentence.
         job_hash: Hash of the job that trained its weights, or None.
     """
-    latency, deployment = candidate_result.latency if candidate_result else untrained_latency, candidate.deployment
-    p50 = latency.p50 if latency else None
-    row: Json = {
-        "name": candidate.name,
-        "path": list(candidate.path),
-        "student": candidate.student,
-        "precision": deployment.precision,
-        "runtime": deployment.runtime,
-        "job": job_hash,
-        "trained": candidate_result is not None,
-        "reason": reason,
-        "chosen": candidate.name == decision.chosen,
-        "on_front": candidate.name in decision.pareto_front,
-        **(build_latency_fields(latency) if latency else {"p50_ms": None}),
-    }
-    if candidate_result is None:
-        return row | {"accuracy": None, "interval": None, "eligible": False}
-    accuracy = candidate_result.accuracy
-    return row | {
-        "accuracy": accuracy.top1.value,
-        "interval": [accuracy.top1.low, accuracy.top1.high],
-        "macro_f1": accuracy.macro_f1,
-        "bytes": candidate_result.path.stat().st_size,
-        "accuracy_per_ms": accuracy.top1.value / p50.value if p50 else None,
-        "eligible": candidate_result.rejection_reason is None,
-        "parity": candidate_result.parity,
-        "operators": candidate_result.metadata.get("operators"),
-        "ece": accuracy.ece,
-        "fates": group_by_operator(candidate_result.metadata.get("fates", [])),
-        "left_out": candidate_result.metadata.get("excluded", []),
-    }
+    result, deployment = candidate_result, candidate.deployment
+    latency = result.latency if result else untrained_latency
+    accuracy = result.accuracy if result else None
+    metadata: FileMetadata = result.metadata if result else {}
+    p50, joules = (latency.p50, latency.joules) if latency else (None, None)
+    return CandidateReport(
+        name=candidate.name,
+        path=list(candidate.path),
+        student=candidate.student,
+        precision=deployment.precision,
+        runtime=deployment.runtime,
+        job=job_hash,
+        trained=result is not None,
+        eligible=result is not None and result.rejection_reason is None,
+        reason=reason,
+        chosen=candidate.name == decision.chosen,
+        on_front=candidate.name in decision.pareto_front,
+        p50_ms=_value_of(p50),
+        p50_interval=_ends_of(p50),
+        p90_ms=_value_of(latency.p90) if latency else None,
+        p99_ms=_value_of(latency.p99) if latency else None,
+        queries=latency.n if latency else None,
+        steady=latency.steady if latency else None,
+        load_ms=latency.load_ms if latency else None,
+        first_ms=latency.first_ms if latency else None,
+        joules_per_clip=_value_of(joules),
+        joules_interval=_ends_of(joules),
+        accuracy=accuracy.top1.value if accuracy else None,
+        interval=_ends_of(accuracy.top1) if accuracy else None,
+        macro_f1=accuracy.macro_f1 if accuracy else None,
+        ece=accuracy.ece if accuracy else None,
+        accuracy_per_ms=accuracy.top1.value / p50.value if accuracy and p50 else None,
+        bytes=result.path.stat().st_size if result else None,
+        parity=Parity.model_validate(result.parity, extra="forbid") if result else None,
+        operators=metadata.get("operators", {}),
+        fates=[OperatorKindProfile(**group) for group in group_by_operator(metadata.get("fates", []))],
+        left_out=metadata.get("excluded", []),
+    )
 
 
-def build_latency_fields(latency: LatencyResult) -> Json:
-    """The latency fields of a candidate: percentiles, loading time and first query, in milliseconds.
+def _value_of(interval: Interval | None) -> float | None:
+    return None if interval is None else interval.value
 
-    A percentile is None where there are too few queries to estimate it. The energy fields are present only where energy
-    was measured.
-    """
 
-    def value_or_none(interval: Interval | None) -> float | None:
-        return None if interval is None else interval.value
-
-    p50 = latency.p50
-    return {
-        "p50_ms": value_or_none(p50),
-        "p50_interval": [p50.low, p50.high] if p50 else None,
-        "p90_ms": value_or_none(latency.p90),
-        "p99_ms": value_or_none(latency.p99),
-        "queries": latency.n,
-        "steady": latency.steady,
-        "load_ms": latency.load_ms,
-        "first_ms": latency.first_ms,
-        **({"joules_per_clip": j.value, "joules_interval": [j.low, j.high]} if (j := latency.joules) else {}),
-    }
+def _ends_of(interval: Interval | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval.low, interval.high)
 
 
 def build_job_rows(
     job_results: Sequence[JobResult], groups: NDArray[np.int64], pruned: Mapping[tuple[str, ...], str]
-) -> list[Json]:
+) -> list[JobReport]:
     """The rows of ``jobs``: one for each job, then one for each pruned cascade.
 
     Args:
@@ -132,26 +133,23 @@ def build_job_rows(
     return rows + [_build_pruned_row(path, why, truncated_jobs.get(path)) for path, why in pruned.items()]
 
 
-def _build_pruned_row(path: tuple[str, ...], why: str, truncated_job: JobResult | None) -> Json:
-    row: Json = {
-        "job": f"pruned-{path[-1]}" if len(path) == 2 else f"pruned-{'>'.join(path[1:])}",
-        "learner": path[-1],
-        "teacher": None,
-        "path": list(path),
-        "role": "student",
-        "state": "pruned",
-        "reason": why,
-    }
-    if truncated_job is None:
-        return row
-    return row | {
-        "teacher": truncated_job.job.spec.teacher,
-        "accuracy": truncated_job.accuracy,
-        "epochs": truncated_job.job.spec.epochs,
-    }
+def _build_pruned_row(path: tuple[str, ...], why: str, truncated_job: JobResult | None) -> JobReport:
+    return JobReport(
+        job=f"pruned-{path[-1]}" if len(path) == 2 else f"pruned-{'>'.join(path[1:])}",
+        learner=path[-1],
+        teacher=truncated_job.job.spec.teacher if truncated_job else None,
+        path=list(path),
+        role="student",
+        state="pruned",
+        reason=why,
+        accuracy=truncated_job.accuracy if truncated_job else None,
+        epochs=truncated_job.job.spec.epochs if truncated_job else None,
+    )
 
 
-def _build_job_row(job_result: JobResult, trained_alone: Mapping[str, JobResult], groups: NDArray[np.int64]) -> Json:
+def _build_job_row(
+    job_result: JobResult, trained_alone: Mapping[str, JobResult], groups: NDArray[np.int64]
+) -> JobReport:
     job = job_result.job.spec
     accuracy = mean_interval(job_result.correct.astype(float), groups.tolist())
     control = trained_alone.get(job.learner.name) if job.role in ("student", "kd") else None
@@ -163,50 +161,53 @@ def _build_job_row(job_result: JobResult, trained_alone: Mapping[str, JobResult]
     )
     is_first_pass = job.role == "scout"  # the cascade diagram shows the teacher's first pass as a root of its own
     name = FIRST_TEACHER_NAME if is_first_pass and not (job.start or job.fold) else job.path[-1]
-    return {
-        "job": job_result.job.hash,
-        "learner": name if is_first_pass else job.learner.name,
-        "teacher": job.teacher or job.start,
-        "path": [name] if is_first_pass else list(job.path),
-        "kind": job.role,
-        "role": "control" if job.role in ("alone", "kd") else "teacher" if is_first_pass else job.role,
-        "accuracy": accuracy.value,
-        "interval": [accuracy.low, accuracy.high],
-        "gain": None if gain is None else 100 * gain.value,
-        "gain_interval": None if gain is None else [100 * gain.low, 100 * gain.high],
-        "gain_over": None if gain is None else "the same network alone",
-        "seconds": job_result.seconds,
-        "epochs": job.epochs,
-        "state": state,
-        "reason": state_reason,
-        "curve": job_result.curve,
-    }
+    return JobReport(
+        job=job_result.job.hash,
+        learner=name if is_first_pass else job.learner.name,
+        teacher=job.teacher or job.start,
+        path=[name] if is_first_pass else list(job.path),
+        kind=job.role,
+        role="control" if job.role in ("alone", "kd") else "teacher" if is_first_pass else job.role,
+        accuracy=accuracy.value,
+        interval=_ends_of(accuracy),
+        gain=None if gain is None else 100 * gain.value,
+        gain_interval=None if gain is None else (100 * gain.low, 100 * gain.high),
+        gain_over="" if gain is None else "the same network alone",
+        seconds=job_result.seconds,
+        epochs=job.epochs,
+        state=state,
+        reason=state_reason,
+        curve=[
+            EpochMetrics(epoch=row["epoch"], loss=row["loss"], accuracy=row["accuracy"], terms=dict(row["terms"]))
+            for row in job_result.curve
+        ],
+    )
 
 
-def build_test_report(accuracy: AccuracyMetrics, rows: list[Json], access_count: int, test_hash: str) -> Json:
+def build_test_report(accuracy: AccuracyMetrics, rows: list[TestRow], access_count: int, test_hash: str) -> TestReport:
     """The part ``test``: the chosen file on the test clips, next to the networks it is compared with.
 
     Args:
         accuracy: Metrics of the chosen file on the test clips.
-        rows: Name, accuracy and interval of each network compared.
+        rows: The networks compared.
         access_count: How often this test set has been evaluated on this machine.
         test_hash: Hash of the test set.
     """
-    return {
-        "accuracy": accuracy.top1.value,
-        "interval": [accuracy.top1.low, accuracy.top1.high],
-        "macro_f1": accuracy.macro_f1,
-        "per_class": accuracy.per_class,
-        "confusion": accuracy.confusion,
-        "ece": accuracy.ece,
-        "reliability": accuracy.reliability,
-        "looks": access_count,
-        "hash": test_hash,
-        "rows": rows,
-    }
+    return TestReport(
+        accuracy=accuracy.top1.value,
+        interval=_ends_of(accuracy.top1),
+        macro_f1=accuracy.macro_f1,
+        per_class=[ClassMetrics.model_validate(row, extra="forbid") for row in accuracy.per_class],
+        confusion=accuracy.confusion,
+        ece=accuracy.ece,
+        reliability=[ConfidenceBin.model_validate(point, extra="forbid") for point in accuracy.reliability],
+        looks=access_count,
+        hash=test_hash,
+        rows=rows,
+    )
 
 
-def build_resolution(n: int, accuracy: float) -> Json:
+def build_resolution(n: int, accuracy: float) -> AccuracyResolution:
     """The part ``resolution``: the smallest difference in accuracy that ``n`` validation clips can show.
 
     Args:
@@ -219,20 +220,20 @@ def build_resolution(n: int, accuracy: float) -> Json:
         "A smaller difference between two candidates may be chance, unless the interval of their paired difference "
         "excludes 0."
     )
-    return {"n": n, "points": points, "text": text}
+    return AccuracyResolution(n=n, points=points, text=text)
 
 
-def build_data_report(training_data: TrainingData) -> Json:
+def build_data_report(training_data: TrainingData) -> DataReport:
     """The part ``data``: number of clips in each split, classes, and the files that could not be read."""
     clips = training_data.clips
-    return {
-        "train": len(clips.train),
-        "val": len(clips.val),
-        "test": len(clips.test),
-        "classes": list(clips.classes),
-        "quarantined": list(clips.quarantined),
-        "split_note": clips.note,
-    }
+    return DataReport(
+        train=len(clips.train),
+        val=len(clips.val),
+        test=len(clips.test),
+        classes=list(clips.classes),
+        quarantined=[QuarantinedClip(**clip) for clip in clips.quarantined],
+        split_note=clips.note,
+    )
 
 
 def thin_samples(latency: LatencyResult) -> list[float]:
@@ -240,17 +241,3 @@ def thin_samples(latency: LatencyResult) -> list[float]:
     samples = [s for process in latency.samples_ms for s in process]
     step = max(len(samples) // _MAX_SAMPLES, 1)
     return [round(s, 5) for s in samples[::step]]
-
-
-def build_run_header(recipe: Recipe, seconds: float) -> Json:
-    """The keys at the top of ``report.json``: schema, name, time, version, seed, duration in seconds, licences."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {
-        "schema": 1,
-        "name": recipe.name,
-        "created": now,
-        "version": VERSION,
-        "seed": recipe.seed,
-        "seconds": round(seconds, 1),
-        "licences": recipe.licences.model_dump(),
-    }

@@ -209,7 +209,11 @@ def _count_label_decisions(report: RunReport) -> list[_LabelDecisionCount]:
     labels = report.labels
     if labels is None:
         return []
-    parts = (("unchanged", labels.kept, "k"), ("changed", labels.changed, "c"), ("uncertain", labels.uncertain, "u"))
+    parts = (
+        ("unchanged", labels.unchanged, "k"),
+        ("changed", labels.changed, "c"),
+        ("uncertain", labels.uncertain, "u"),
+    )
     return [_LabelDecisionCount(label, count, style) for label, count, style in parts if count is not None]
 
 

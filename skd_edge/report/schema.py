@@ -62,23 +62,19 @@ Counts = Annotated[dict[str, int], BeforeValidator(_drop_null_entries)]
 
 
 class _ReportSection(BaseModel):
-    """Base class of the models: null means the same as absent, and unknown keys are ignored."""
+    """Base class of the models: null means the same as absent, and unknown keys are ignored.
+
+    NaN and infinities, which JSON does not allow, are null; lone surrogates are "?".
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _drop_null_fields(cls, value: Any) -> Any:
-        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-
-
-def make_report(fields: Mapping[str, Any]) -> RunReport:
-    """The report of a run, to be written: a field that the schema does not name, at any depth, is an error of ours.
-
-    Raises:
-        pydantic.ValidationError: A field is unknown, or of a wrong type.
-    """
-    return RunReport.model_validate(_clean_json_value(fields), extra="forbid")
+        if not isinstance(value, Mapping):
+            return value
+        return {k: v for k, v in _clean_json_value(value).items() if v is not None}
 
 
 class Parity(_ReportSection):
@@ -337,7 +333,7 @@ class LabelReport(_ReportSection):
         accuracy_before: Share of correct weak labels, 0..1; None when the true labels are unknown.
         accuracy_after: Share of correct labels after optimisation, 0..1; None when the true labels are unknown.
         changed: Clips whose most likely class changed.
-        kept: Clips whose most likely class stayed the same.
+        unchanged: Clips whose most likely class stayed the same.
         uncertain: Clips for which neither is clear.
         class_shares_before: Share of the clips by class before optimisation, 0..1.
         class_shares_after: Share of the clips by class after optimisation, 0..1.
@@ -354,7 +350,7 @@ class LabelReport(_ReportSection):
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     changed: int | None = None
-    kept: int | None = None
+    unchanged: int | None = None
     uncertain: int | None = None
     class_shares_before: dict[str, float | None] = {}
     class_shares_after: dict[str, float | None] = {}
@@ -578,7 +574,7 @@ def parse_report(raw: object, *, source: str = "the result") -> RunReport:
             f"written by a newer version ({_clean_json_value(raw.get('version')) or 'unknown'}); update skd-edge"
         )
     try:
-        return RunReport.model_validate(_clean_json_value(raw))
+        return RunReport.model_validate(raw)
     except RecursionError as error:
         raise UserError(f"{source} is nested too deeply; skd-edge does not write such a file") from error
     except ValidationError as error:

@@ -1,1 +1,1 @@
-"""The tree of cascades, what to train next, the choice."""
+"""Decides what to train and what to ship: candidates, search over cascades, estimated durations, selection."""

@@ -1,6 +1,7 @@
-"""What to train: every candidate is weighed with random weights first, and one over the budget is never trained.
+"""The candidates of a recipe, and which students are worth training within the budget.
 
-Latency does not depend on weights; accuracy does. So milliseconds come first, and cost nothing but an export.
+Latency does not depend on weights, so each network is benchmarked with random weights first. A student that is over the
+budget at every deployment is never trained.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ TEACHER_KEY = "teacher fp32"
 
 @dataclass(frozen=True)
 class Deployment:
-    """How a network is deployed: at a precision, on a runtime.
+    """How a network is deployed: the precision of its file, and the runtime.
 
     Attributes:
-        name: Unique in a recipe: "int8", and where the recipe lists several runtimes "int8 on openvino".
+        precision: the precision of the file.
+        runtime: the runtime that runs the file.
+        name: unique in a recipe: "int8", or "int8 on openvino" if the recipe lists several runtimes.
     """
 
     precision: Precision
@@ -31,12 +34,12 @@ class Deployment:
 
 
 def list_deployments(recipe: Recipe) -> list[Deployment]:
-    """Every form of a student: {precision} x {runtime}."""
+    """All deployments of a student: {precision} x {runtime}."""
     return [_make_deployment(recipe, p, r) for p in recipe.export.precisions for r in recipe.bench.runtime]
 
 
 def teacher_deployment(recipe: Recipe) -> Deployment:
-    """The teacher's FP32 file on the first runtime: what budgets are multiples of."""
+    """FP32 on the recipe's first runtime: the deployment of the teacher that relative budgets refer to."""
     return Deployment("fp32", recipe.bench.runtime[0], "fp32")
 
 
@@ -46,10 +49,13 @@ def _make_deployment(recipe: Recipe, precision: Precision, runtime: Runtime) -> 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One thing that could be deployed: a student by a path, in a form.
+    """One file that could ship: a student, trained by one cascade, at one deployment.
 
     Attributes:
-        architecture: the first student of the recipe that is the same network: both take equally long.
+        path: names of the networks of the cascade, from the teacher to the student.
+        student: name of the student.
+        deployment: precision and runtime.
+        architecture: name of the recipe's first student with the same architecture; both have the same latency.
     """
 
     path: tuple[str, ...]
@@ -59,12 +65,12 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Unique in a run, as the report prints it."""
+        """Name in reports, unique in a run."""
         return f"{'>'.join(self.path)} {self.deployment.name}"
 
     @property
     def deployment_key(self) -> str:
-        """What the student's file with random weights is called in this form: cascades and equal networks share it."""
+        """Name of the untrained student at this deployment; equal for all cascades, and for equal architectures."""
         return f"{self.architecture} {self.deployment.name}"
 
 
@@ -81,10 +87,13 @@ def list_candidates(recipe: Recipe) -> list[Candidate]:
 
 
 def pool_latency_by_deployment(p50_ms: Mapping[Candidate, float]) -> dict[Candidate, float]:
-    """The milliseconds by which candidates are chosen: a student's in one form, whatever cascade taught it.
+    """One latency for each deployment of a student: the median over all cascades that trained it.
 
-    Files that differ in their weights alone take equally long; their medians differ by chance, and chance must not
-    choose between two cascades. So each gets the median over all of its kind.
+    Files that differ only in their weights are equally fast. Their measured latencies differ by chance, which must not
+    decide between two cascades.
+
+    Args:
+        p50_ms: measured median milliseconds of each candidate.
     """
     ms_by_key: dict[str, list[float]] = {}
     for candidate, ms in p50_ms.items():
@@ -99,14 +108,18 @@ def filter_by_budget(
     megabytes: Mapping[str, float] | None = None,
     joules: Mapping[str, float] | None = None,
 ) -> tuple[list[NetworkSpec], dict[str, str]]:
-    """Students with at least one form that may ship, and why the others are left out.
+    """The students with at least one deployment within all limits, and why the others are never trained.
 
     Args:
-        recipe: the recipe.
-        p50_ms: median milliseconds of ``"<student> <form>"`` with random weights; of a form that cannot run, none.
-        budget_ms: the budget, or None.
-        megabytes: of the same files, where they are known; no more than ``choice.max_megabytes`` may be trained.
-        joules: of a clip, where they were measured; no more than ``choice.max_joules`` may be trained.
+        recipe: the recipe; its section ``choice`` has the limits other than the budget.
+        p50_ms: median milliseconds with random weights, by `Candidate.deployment_key`; a deployment that cannot run is
+            missing.
+        budget_ms: the latency budget in milliseconds, or None.
+        megabytes: sizes of the same files, where ``choice.max_megabytes`` is set.
+        joules: energy per clip of the same files, where ``choice.max_joules`` is set.
+
+    Returns:
+        The students within the limits; and for each other student the reason, by name.
     """
     within, reasons, rule = [], {}, recipe.choice
     limits = (
@@ -125,15 +138,22 @@ def filter_by_budget(
             cheapest = min(names, key=lambda n: costs.get(n, 0.0))
             names = {n: name for n, name in names.items() if costs.get(n, 0.0) <= most}
             if not names:
-                what = f"{cost_format.format(costs[cheapest])} ({cheapest.removeprefix(architecture + ' ')}, random weights)"
-                reasons[student.name] = f"never trained: {what} is over {limit_format.format(most)}"
+                cost, name = cost_format.format(costs[cheapest]), cheapest.removeprefix(f"{architecture} ")
+                reasons[student.name] = (
+                    f"never trained: {cost} ({name}, random weights) is over {limit_format.format(most)}"
+                )
         if student.name not in reasons:
             within.append(student)
     return within, reasons
 
 
 def find_fastest_latencies(recipe: Recipe, p50_ms: Mapping[str, float]) -> dict[str, float]:
-    """Each student's milliseconds in its fastest form, by name; one that cannot run anywhere is left out."""
+    """Each student's milliseconds at its fastest deployment, by name; a student that cannot run anywhere is missing.
+
+    Args:
+        recipe: the recipe.
+        p50_ms: see `filter_by_budget`.
+    """
     found = {}
     for student in recipe.students:
         names = (
@@ -145,11 +165,11 @@ def find_fastest_latencies(recipe: Recipe, p50_ms: Mapping[str, float]) -> dict[
 
 
 def median_ms(latency: LatencyResult) -> float:
-    """Median milliseconds.
+    """The median in milliseconds.
 
     Raises:
-        UserError: It was not measured.
+        UserError: No query finished, so there is no median.
     """
     if latency.p50 is None:
-        raise UserError(f"{latency.name} was not measured: no query came back; raise bench.queries")
+        raise UserError(f"{latency.name} has no latency: no query finished; raise bench.queries")
     return latency.p50.value

@@ -1,4 +1,4 @@
-"""How long a job will take, as told by the jobs that are finished."""
+"""Estimates how long a job will take, from the jobs that are finished."""
 
 from __future__ import annotations
 
@@ -15,32 +15,40 @@ from skd_edge.recipe.sections import ClipSettings
 
 
 class DurationModel:
-    """Seconds of an epoch of each network: its own, once one of its jobs is finished, else by its work.
+    """Estimates the seconds of an epoch of each network.
+
+    A network's own finished jobs are used if there are any. Otherwise its epochs are estimated from those of other
+    networks and the multiply-accumulates (MACs) of each.
 
     Args:
-        clip: what the networks are given.
+        clip: the clips that the networks are trained on.
+
+    Attributes:
+        epoch_seconds: seconds per epoch of each finished job, by name of the network.
+        networks: the networks with finished jobs whose MACs can be counted, by name.
+        macs: MACs for one clip, by name of the network; filled when needed.
     """
 
     def __init__(self, clip: ClipSettings) -> None:
         self.clip = clip
-        self.epoch_seconds: defaultdict[str, list[float]] = defaultdict(list)  # seconds an epoch, by name
+        self.epoch_seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.networks: dict[str, NetworkSpec] = {}
         self.macs: dict[str, int] = {}
 
     def add_result(self, result: JobResult) -> None:
-        """Take a finished job into account; one without epochs says nothing."""
+        """Take a finished job into account; a job without epochs (a teacher trained elsewhere) is ignored."""
         if result.curve:
             learner = result.job.spec.learner
             self.epoch_seconds[learner.name].append(result.seconds / len(result.curve))
-            if not isinstance(learner, Teacher) or learner.is_scalable:  # of one made elsewhere, no family is known
+            if not isinstance(learner, Teacher) or learner.is_scalable:  # others have no family
                 self.networks[learner.name] = learner
 
     def estimate_seconds(self, job: TrainingJob) -> float:
-        """Of training ``job``: 0.0 while nothing is finished.
+        """Estimated seconds of training ``job``; 0.0 as long as no job is finished.
 
-        A network without a job of its own takes what lies, by multiply-accumulates, between those of its family that
-        have one (layers of another kind have another rate); without any of its family, between all that have; where
-        only a teacher made elsewhere has one, as long as that.
+        Without a finished job of the same network, the seconds per epoch are interpolated over MACs between the
+        networks of the same family (other families have other kinds of layers, with another speed). If the family has
+        no finished job, all networks are used. If only a teacher without a known family has one, its epochs are used.
         """
         learner = job.spec.learner
         if learner.name in self.epoch_seconds:
@@ -56,7 +64,7 @@ class DurationModel:
         )
 
     def _count_macs(self, network: NetworkSpec) -> int:
-        """Multiply-accumulates of one clip."""
+        """MACs for one clip."""
         if network.name not in self.macs:
             self.macs[network.name] = describe_network(network.name, network, self.clip).macs
         return self.macs[network.name]

@@ -1,8 +1,8 @@
-"""``students: auto``: which networks could be worth training, from the teacher, the target and nothing else.
+"""``students: auto`` and ``assistants: auto``: proposes networks from the teacher, the budget and the search space.
 
-Nobody knows the accuracy of an untrained network, but its milliseconds on the target are known before training. So a
-grid of networks is weighed with random weights; those over the budget are dropped, and of the others a handful is kept
-that lies spread along the milliseconds and over the kinds of network. Training then tells them apart.
+The accuracy of a network is unknown before training, but its latency on the target is not. A grid of networks is
+benchmarked with random weights. Networks over the budget are dropped, and of the others a few are kept that differ in
+latency and in architecture. Training then shows which of them is best.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ArchitectureKind = tuple[object, ...]
 
 
 def build_network_grid(recipe: Recipe) -> list[NetworkSpec]:
-    """The networks that are weighed: every width of every family, and one thing at a time changed from the first kind.
+    """The networks to benchmark: every width of every family, plus variants that differ in one setting at a time.
 
-    Everything changed together would be many times as many, each of which takes seconds to trace.
+    All combinations would be many times as many networks, and tracing each of them takes seconds.
     """
     space, clip, teacher = recipe.space, recipe.clip, recipe.teacher
     depths = space.depths or ((1,) * (teacher.substage_count or 4),)
@@ -39,7 +39,7 @@ def build_network_grid(recipe: Recipe) -> list[NetworkSpec]:
 
 
 def student_widths(space: SearchSpace, teacher: NetworkSpec) -> tuple[int, ...]:
-    """Widths of students: as the space lists them, else the teacher's and five smaller ones, each 0.71 of the next."""
+    """Widths of students, ascending: those of the space, or the teacher's and five smaller ones in steps of 0.71."""
     if space.widths is not None:
         return tuple(sorted(set(space.widths)))
     return tuple(sorted({max(round(teacher.width / math.sqrt(2) ** step / 2) * 2, 4) for step in range(6)}))
@@ -48,23 +48,23 @@ def student_widths(space: SearchSpace, teacher: NetworkSpec) -> tuple[int, ...]:
 def shortlist_networks(
     networks: Mapping[str, NetworkSpec], p50_ms: Mapping[str, float], budget_ms: float | None, keep: int
 ) -> list[NetworkSpec]:
-    """The handful: spread along the milliseconds, and over kinds where several lie near one another.
+    """Select a few networks, spread evenly over latency, and over architectures where latencies are similar.
 
     Args:
-        networks: the grid by name.
-        p50_ms: of each, with random weights, at its fastest precision.
-        budget_ms: what none may pass; None: no limit.
-        keep: how many.
+        networks: the grid, by name.
+        p50_ms: median milliseconds of each network with random weights, at its fastest deployment.
+        budget_ms: networks slower than this are dropped; None: no limit.
+        keep: number of networks to select.
 
     Returns:
-        Fastest first; empty where none is within the budget.
+        The selected networks, fastest first; empty if none is within the budget.
     """
     within_budget = sorted(
         (n for n in networks if budget_ms is None or p50_ms[n] <= budget_ms), key=lambda n: p50_ms[n]
     )
     if len(within_budget) <= keep:
         return [networks[n] for n in within_budget]
-    # From the slowest down: near the budget is where the most accurate one is likely to be.
+    # From the slowest down, because slow networks are likely to be the most accurate.
     top, low = math.log(p50_ms[within_budget[-1]]), math.log(p50_ms[within_budget[0]])
     selected: list[str] = []
     seen: Counter[ArchitectureKind] = Counter()
@@ -80,10 +80,13 @@ def shortlist_networks(
 
 
 def propose_assistants(recipe: Recipe, students: list[NetworkSpec]) -> tuple[NetworkSpec, ...]:
-    """Networks of the first family between the teacher's width and the middle student's, in equal ratios, widest first.
+    """Propose assistants with widths between those of the teacher and of the middle student, in equal ratios.
 
-    Without a width of the teacher's (made elsewhere), the widest student stands for it. None where the gap is less
-    than a factor of two for each.
+    A teacher that was made elsewhere has no width; the widest student's is used instead. There is at most one assistant
+    for each factor of two between the two widths, so there may be none.
+
+    Returns:
+        The assistants, widest first.
     """
     middle = sorted(s.width for s in students)[len(students) // 2]
     own = recipe.teacher.is_scalable
@@ -103,10 +106,14 @@ def propose_assistants(recipe: Recipe, students: list[NetworkSpec]) -> tuple[Net
 
 
 def resolve_auto(recipe: Recipe, students: Sequence[NetworkSpec]) -> Recipe:
-    """The recipe with these students, assistants where it says auto, and nothing left to propose.
+    """The recipe with these students, and with proposed assistants if it has ``assistants: auto``.
+
+    Args:
+        recipe: returned unchanged if nothing in it is ``auto``.
+        students: the selected students.
 
     Raises:
-        UserError: What is proposed does not go with the rest of the recipe: two networks of one name, for example.
+        UserError: The proposed networks conflict with the rest of the recipe, for example two have the same name.
     """
     if not recipe.auto:
         return recipe
@@ -120,13 +127,15 @@ def resolve_auto(recipe: Recipe, students: Sequence[NetworkSpec]) -> Recipe:
     try:
         return Recipe.model_validate(recipe.model_copy(update=update).model_dump())
     except ValidationError as error:
+        prefix = "Value error, "  # added by pydantic
         raise UserError(
-            f"what auto proposes is no recipe: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+            f"the networks proposed for `auto` do not fit the recipe: {error.errors()[0]['msg'].removeprefix(prefix)}; "
+            "list the students and assistants instead"
         ) from None
 
 
 def _make_training_variants(space: SearchSpace, students: Sequence[NetworkSpec]) -> list[NetworkSpec]:
-    """The same networks, distilled in each of the space's ways; without a graft where frames or size are its own."""
+    """The networks again for each training variant of ``space.ways``; grafting needs the teacher's frames and size."""
     return [
         s.model_copy(update={"name": f"{s.name}-{way}", "training": how})
         for s in students
@@ -136,7 +145,12 @@ def _make_training_variants(space: SearchSpace, students: Sequence[NetworkSpec])
 
 
 def restore_proposal(recipe: Recipe, students: Sequence[str]) -> Recipe:
-    """The recipe as an earlier proposal settled it: with the students of these names, whatever the budget is now."""
+    """The recipe with the students of an earlier proposal, also if the budget has changed since.
+
+    Args:
+        recipe: the recipe as written, with ``auto``.
+        students: names of the students that were proposed.
+    """
     if not recipe.auto:
         return recipe
     nets = {n.name: n for n in (build_network_grid(recipe) if "students" in recipe.auto else recipe.students)}

@@ -1,6 +1,6 @@
-"""The choice by accuracy per millisecond (design.md): constraints, then budget or exchange rate.
+"""Chooses the candidate to ship: constraints first, then the budget or the exchange rate of the recipe.
 
-The bare ratio accuracy / ms crowns the tiniest network, so it is printed and never chosen by.
+The plain ratio of accuracy to latency always favours the smallest network. Reports print it, but it decides nothing.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from skd_edge.recipe.sections import SelectionRule
 
 @dataclass(frozen=True)
 class CandidateMetrics:
-    """One candidate as the choice sees it.
+    """The metrics of a candidate that the choice depends on.
 
     Attributes:
-        name: unique.
-        p50_ms: median single-stream latency on the target, the same for all cascades of a student in one form.
-        accuracy: top-1 of the file on the trusted validation clips, 0 to 1.
-        correct: ``(N,)`` which validation clips it got right, the same clips for all.
-        macro_f1: 0 to 1.
+        name: unique name.
+        p50_ms: median single-stream latency on the target; equal for all cascades of a student at one deployment.
+        accuracy: top-1 accuracy of the file on the N validation clips, in 0..1.
+        correct: ``(N,)`` whether each validation clip is classified correctly; the same clips for all candidates.
+        macro_f1: in 0..1.
         megabytes: size of the file.
-        rejection_reason: why it is out before any comparison (parity, a precision that is not faster), or None.
-        joules: of a clip, above the idle machine's; None where they were not measured.
+        rejection_reason: why the candidate cannot be chosen (its parity, or a precision that is not faster), or None.
+        joules: energy per clip above the idle machine's; None if it was not measured.
     """
 
     name: str
@@ -43,7 +43,14 @@ class CandidateMetrics:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen, or None, and for every candidate the reason in words."""
+    """The result of a choice.
+
+    Attributes:
+        chosen: name of the chosen candidate, or None.
+        why: the reason for the choice, or why there is none.
+        reasons: why each candidate was or was not chosen, by name.
+        pareto_front: names of the candidates on the front of accuracy against latency, fastest first.
+    """
 
     chosen: str | None
     why: str
@@ -57,8 +64,8 @@ def select_candidate(
     """Choose among measured candidates.
 
     Args:
-        candidates: all of them, measured.
-        rule: the recipe's rule.
+        candidates: all measured candidates.
+        rule: the recipe's section ``choice``.
         budget_ms: the latency budget in milliseconds, or None.
         groups: ``(N,)`` the source video of each validation clip, for the paired interval.
     """
@@ -79,7 +86,7 @@ def select_candidate(
 
 
 def find_pareto_front(candidates: Sequence[CandidateMetrics]) -> tuple[str, ...]:
-    """Names on the front of accuracy against milliseconds, fastest first."""
+    """Names of the candidates on the front of accuracy against latency, fastest first."""
     front: list[CandidateMetrics] = []
     for c in sorted(candidates, key=lambda c: (c.p50_ms, -c.accuracy)):
         if not front or c.accuracy > front[-1].accuracy:
@@ -88,7 +95,7 @@ def find_pareto_front(candidates: Sequence[CandidateMetrics]) -> tuple[str, ...]
 
 
 def _violated_constraint(c: CandidateMetrics, rule: SelectionRule, budget_ms: float | None) -> str | None:
-    """The first constraint that a candidate breaks, in words."""
+    """The first constraint that a candidate violates, as a sentence; None if it meets all."""
     if c.rejection_reason:
         return c.rejection_reason
     if budget_ms is not None and c.p50_ms > budget_ms:
@@ -109,10 +116,10 @@ def _violated_constraint(c: CandidateMetrics, rule: SelectionRule, budget_ms: fl
 def _select_within_budget(
     eligible: list[CandidateMetrics], rule: SelectionRule, groups: NDArray[np.int64], reasons: dict[str, str]
 ) -> tuple[CandidateMetrics, str]:
-    """The most accurate within the budget, unless a faster one is shown to be no worse than the margin.
+    """The most accurate candidate, unless a faster one is shown to be worse by at most the margin.
 
-    Only the front is looked at: what is shown of a candidate depends on whom it errs with, and one that is slower and
-    less accurate than another must not win by that.
+    Only candidates on the front are compared. The paired interval is narrow for a candidate that errs on the same clips
+    as the best one. Without the front, such a candidate could win against one that is both faster and more accurate.
     """
     best = max(eligible, key=lambda c: (c.accuracy, -c.p50_ms))
     front, as_good = _filter_pareto_front(eligible, reasons), [best]
@@ -140,7 +147,7 @@ def _select_within_budget(
 
 
 def _filter_pareto_front(eligible: list[CandidateMetrics], reasons: dict[str, str]) -> list[CandidateMetrics]:
-    """The front of these, fastest first; every other one gets its reason."""
+    """The candidates on the front, fastest first; the reason of each other one is added to ``reasons``."""
     by_name = {c.name: c for c in eligible}
     front = [by_name[name] for name in find_pareto_front(eligible)]
     for c in eligible:
@@ -156,20 +163,19 @@ def _compute_accuracy_gap(best: CandidateMetrics, other: CandidateMetrics, group
 def _select_by_exchange_rate(
     eligible: list[CandidateMetrics], rule: SelectionRule, reasons: dict[str, str]
 ) -> tuple[CandidateMetrics, str]:
-    """Walk the front from the fastest, and step up while a step earns its milliseconds."""
+    """Start with the fastest on the front; move to a slower one if its accuracy gain is worth the added latency."""
     front = _filter_pareto_front(eligible, reasons)
     current = front[0]
-    why = "the fastest on the front; no step up earns its milliseconds"
+    why = "the fastest on the front; no slower candidate gains enough accuracy for its latency"
     for step in front[1:]:
         points = 100 * (step.accuracy - current.accuracy)
         ten_percent_steps = max(math.log(step.p50_ms / current.p50_ms) / math.log(1.1), 1e-9)
         points_per_step = points / ten_percent_steps
+        gain = f"gains {points_per_step:.2f} points per +10 % ms over"
         if points_per_step < rule.exchange:
-            reasons[step.name] = (
-                f"earns {points_per_step:.2f} points per +10 % ms over {current.name}; the recipe asks {rule.exchange:g}"
-            )
+            reasons[step.name] = f"{gain} {current.name}; the recipe requires {rule.exchange:g}"
             continue
-        reasons[current.name] = f"{step.name} earns {points_per_step:.2f} points per +10 % ms over it"
-        why = f"earns {points_per_step:.2f} points per +10 % ms over {current.name} (the recipe asks {rule.exchange:g})"
+        reasons[current.name] = f"{step.name} {gain} it"
+        why = f"{gain} {current.name} (the recipe requires {rule.exchange:g})"
         current = step
     return current, why

@@ -1,15 +1,19 @@
-"""What to train next: all cascades, or successive halving of the students and the best predecessors of those left.
+"""Decides which jobs to train next: all cascades at once, or successive halving of the students.
 
-A rung is a student's job with fewer epochs: a job of its own, with its own whole learning-rate cycle and its own hash.
-What goes on after a rung begins anew, so the jobs at the end are the very jobs that an exhaustive search would train
-(same hashes, same weights), and either finds the other's in the cache.
+A rung is a student's job with fewer epochs. It is a job of its own, with a complete learning-rate cycle and its own
+hash. A student that passes a rung starts again from the beginning. The final jobs are therefore exactly those of an
+exhaustive search (same hashes, same weights), and each search finds the jobs of the other in the cache.
 
-Milliseconds are known before training, so a rung compares what the choice compares: accuracy, or accuracy at the
-recipe's exchange rate where there is no budget. The leader of the rungs comes first: the cascade without assistants to
-the end, then each assistant, in order, by each of its predecessors to the end (the best-predecessor programme: all
-students share these jobs, and an assistant's accuracy at the end foretold what it teaches, where a rung did not), then
-the leader by the two most accurate of them, since a stronger teacher is not always the better one. The other students
-that are left follow in the same way, while the stop rules let them.
+Latency is known before training, so a rung compares students by the same criterion as the final choice: accuracy, or
+without a budget accuracy at the recipe's exchange rate. The best student of the rungs comes first:
+
+1. It is trained without assistants.
+2. Each assistant, in the order of the paths, is trained in full by each of its possible predecessors, and the best
+   predecessor is kept. All students share these jobs. Rungs are not used here: an assistant's final accuracy predicted
+   how well it teaches, its accuracy at a rung did not.
+3. The student is trained by the two most accurate predecessors, because the most accurate teacher is not always best.
+
+The other remaining students follow in the same path, as far as the stop rules allow.
 """
 
 from __future__ import annotations
@@ -34,23 +38,21 @@ CascadePath = tuple[str, ...]
 JobResults = Mapping[str, JobResult]  # by hash
 JobBatches = Generator[list[TrainingJob], JobResults, None]
 RecordEvent = Callable[..., None]
-_BEST_PREDECESSORS = 2  # predecessors that a student tries to the end
+_BEST_PREDECESSORS = 2  # number of predecessors by which a student is trained in full
 
 
 class Search:
-    """Which jobs are trained, step by step: `ask` for the next ones, `tell` their results.
-
-    ``pruned`` has the reason of every cascade that is not trained to the end.
+    """Decides step by step which jobs are trained: `ask` returns the next jobs, `tell` takes their results.
 
     Args:
-        job_factory: makes the jobs.
-        students: those within the budget.
-        p50_ms: of each student at its fastest precision, by name.
-        groups: ``(N,)`` source videos of the validation clips, for paired intervals.
-        record_event: ``(event, **facts)``: where decisions go with their reasons.
+        job_factory: makes the jobs of the recipe.
+        students: the students within the budget.
+        p50_ms: median milliseconds of each student at its fastest deployment, by name.
+        groups: ``(N,)`` source video of each validation clip, for paired intervals.
+        record_event: called with ``(event, **details)`` for each decision and its reason.
 
     Attributes:
-        pruned: the reason of every cascade that was given up, by its path from the teacher.
+        pruned: why a cascade is not trained in full, by its path from the teacher to the student.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Search:
         students: Sequence[NetworkSpec],
         p50_ms: Mapping[str, float],
         groups: NDArray[np.int64],
-        record_event: RecordEvent = lambda event, **facts: None,
+        record_event: RecordEvent = lambda event, **details: None,
     ) -> None:
         self.job_factory, self.students, self.p50_ms = job_factory, students, p50_ms
         self.groups, self.record_event = groups, record_event
@@ -69,13 +71,14 @@ class Search:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, its proposals written out."""
+        """The recipe of the job factory."""
         return self.job_factory.recipe
 
     def ask(self) -> list[TrainingJob]:
-        """The jobs to train next, teachers first; none where the search is finished.
+        """The jobs to train next, teachers before learners; an empty list if the search is finished.
 
-        What is finished already is found by its hash, so a search may be begun again.
+        A search keeps no state between processes. Repeated from the beginning, it asks for the same jobs, and the
+        executor finds the finished ones by their hashes.
         """
         results, self._results = self._results, None
         try:
@@ -84,7 +87,7 @@ class Search:
             return []
 
     def tell(self, results: Iterable[JobResult]) -> None:
-        """The results of the jobs that `ask` returned last; they decide what comes next."""
+        """Take the results of the jobs that `ask` returned last."""
         self._results = {result.job.hash: result for result in results}
 
     def _iter_job_batches(self) -> JobBatches:
@@ -95,7 +98,15 @@ class Search:
 
 
 def run_search(search: Search, train: Callable[[list[TrainingJob]], list[JobResult]]) -> list[JobResult]:
-    """Train what a search asks for, until it asks for nothing more; the results in the order of training."""
+    """Train all jobs that a search asks for.
+
+    Args:
+        search: decides which jobs are trained.
+        train: trains the given jobs and returns their results.
+
+    Returns:
+        All results, in the order of training.
+    """
     results: list[JobResult] = []
     while jobs := search.ask():
         new_results = train(jobs)
@@ -105,18 +116,18 @@ def run_search(search: Search, train: Callable[[list[TrainingJob]], list[JobResu
 
 
 class _SuccessiveHalving:
-    """The state of one search by halving: what is finished, and what it says of what is not."""
+    """The state of one search by successive halving."""
 
     def __init__(self, search: Search) -> None:
         self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
         self.results: dict[str, JobResult] = {}
         self.duration_model = DurationModel(self.recipe.clip)
         self.yielded: set[tuple[str, CascadePath, str]] = set()
-        self.reserved: list[TrainingJob] = []  # the direct cascades of the students that are kept whatever they cost
-        self.best_paths: dict[str, CascadePath] = {}  # of each assistant, the best path that ends in it
-        self.paths = [
-            p for p in self.recipe.cascade_paths if p
-        ]  # through assistants: the direct one is every student's first
+        # Direct jobs of the best students; they are trained whatever the stop rules say.
+        self.reserved: list[TrainingJob] = []
+        self.best_paths: dict[str, CascadePath] = {}  # the best path that ends in each assistant, by its name
+        # Paths through assistants. The direct cascade is trained for every student first.
+        self.paths = [p for p in self.recipe.cascade_paths if p]
         self.stop_reason = ""
         self.student_jobs: dict[CascadePath, TrainingJob] = {}
         self.all_jobs: dict[str, TrainingJob] = {}
@@ -131,12 +142,13 @@ class _SuccessiveHalving:
                 remaining = self._select_better_students(
                     remaining, {name: self.results[job.hash] for name, job in rungs.items()}, share
                 )
-        if len(remaining) == len(self.search.students):  # nothing has said yet who is ahead
+        if len(remaining) == len(self.search.students):  # no rung took place: the direct jobs rank the students
             yield from self._train_jobs(self._student_job(s) for s in remaining)
             remaining.sort(key=lambda s: -self._job_accuracy(self._student_job(s)))
         self.reserved = [self._student_job(s) for s in remaining[: self.rule.keep]]
         trained = []
-        for student in remaining:  # the leader first, with its cascades: what is spent on the others may come too late
+        # The best student with all its cascades first, because the stop rules may prevent later jobs.
+        for student in remaining:
             student_job = self._student_job(student)
             if (
                 student_job in self.reserved
@@ -154,7 +166,7 @@ class _SuccessiveHalving:
         yield from self._train_jobs(make_control[kind](s) for s in trained for kind in self.rule.controls)
 
     def _train_cascades(self, student: NetworkSpec) -> JobBatches:
-        """Each assistant by its best predecessor, as far as it can still pay; then the student by its best two."""
+        """Train the assistants by their best predecessors, within the stop rules; then the student by its best two."""
         for assistant in _sort_by_rank(self.recipe.assistants, self.paths):
             before = {path[: path.index(assistant.name)] for path in self.paths if assistant.name in path}
             if assistant.name in self.best_paths:
@@ -164,23 +176,22 @@ class _SuccessiveHalving:
             if options:
                 best = yield from self._find_best_predecessor(assistant, options)
                 self.best_paths[assistant.name] = (*best, assistant.name)
-        yield from self._train_student(student, [way for way in self.best_paths.values() if way in self.paths])
+        yield from self._train_student(student, [path for path in self.best_paths.values() if path in self.paths])
         for path in self.paths:
             if path not in self.best_paths.values():
                 cut_off = self.stop_reason and any(n not in self.best_paths for n in path)
-                self._prune_cascade(
-                    student, path, self.stop_reason if cut_off else "another way to one of its assistants was better"
-                )
+                reason = self.stop_reason if cut_off else "one of its assistants is better with another predecessor"
+                self._prune_cascade(student, path, reason)
 
     def _filter_affordable(
         self, student: NetworkSpec, assistant: NetworkSpec, options: list[CascadePath]
     ) -> list[CascadePath]:
-        """The predecessors that may be compared, so that the student's own job is still within the stop rules.
+        """The predecessors that can be compared so that the student's own job is still within the stop rules.
 
-        Where that is too much, the first one alone; where even that is, none.
+        All of them if possible, otherwise the first, otherwise none.
         """
         for some in (options, options[:1]):
-            costs = [self._assistant_job(assistant, way) for way in some]
+            costs = [self._assistant_job(assistant, path) for path in some]
             if some and self._is_within_stop_rules([*costs, self._student_job(student, *some[0], assistant.name)]):
                 return some
         return []
@@ -188,37 +199,37 @@ class _SuccessiveHalving:
     def _find_best_predecessor(
         self, assistant: NetworkSpec, options: list[CascadePath]
     ) -> Generator[list[TrainingJob], JobResults, CascadePath]:
-        """Train an assistant by each of these paths; returns the one that it is most accurate by."""
-        yield from self._train_jobs(self._assistant_job(assistant, way) for way in options)
-        accuracy = {way: self._job_accuracy(self._assistant_job(assistant, way)) for way in options}
-        best = max(options, key=lambda way: accuracy[way])
+        """Train an assistant by each of these paths, and return the path with the highest accuracy."""
+        yield from self._train_jobs(self._assistant_job(assistant, path) for path in options)
+        accuracy = {path: self._job_accuracy(self._assistant_job(assistant, path)) for path in options}
+        best = max(options, key=lambda path: accuracy[path])
         if len(options) > 1:
-            accuracy_by_path = {">".join(way) or "direct": a for way, a in accuracy.items()}
+            accuracy_by_path = {">".join(path) or "direct": a for path, a in accuracy.items()}
             self.search.record_event(
                 "predecessor", learner=assistant.name, chosen=">".join(best) or "direct", accuracy=accuracy_by_path
             )
         return best
 
     def _train_student(self, student: NetworkSpec, options: list[CascadePath]) -> JobBatches:
-        """The student by its best two predecessors, but by none that is worse than the student itself."""
+        """Train a student by its two best predecessors, except those that are less accurate than the student itself."""
         direct = self._student_job(student)
-        teachers = {way: self._assistant_job(self.recipe.networks[way[-1]], way[:-1]) for way in options}
-        order = sorted(options, key=lambda way: -self._job_accuracy(teachers[way]))
-        for place, way in enumerate(order):
-            ahead = self._compare_jobs(teachers[way], direct)
+        teachers = {path: self._assistant_job(self.recipe.networks[path[-1]], path[:-1]) for path in options}
+        order = sorted(options, key=lambda path: -self._job_accuracy(teachers[path]))
+        for place, path in enumerate(order):
+            ahead = self._compare_jobs(teachers[path], direct)
             if ahead.high < 0:
-                gap = f"{_format_points(ahead)} against what the student is without it"
-                self._prune_cascade(student, way, f"cannot win any more: {way[-1]} has {gap}")
+                gap = f"{_format_points(ahead)} against the student trained without it"
+                self._prune_cascade(student, path, f"cannot win any more: {path[-1]} has {gap}")
             elif place >= _BEST_PREDECESSORS:
-                self._prune_cascade(student, way, f"not among the best {_BEST_PREDECESSORS} predecessors")
-            elif self._is_within_stop_rules([self._student_job(student, *way)]):
-                yield from self._train_jobs([self._student_job(student, *way)])
+                self._prune_cascade(student, path, f"not among the best {_BEST_PREDECESSORS} predecessors")
+            elif self._is_within_stop_rules([self._student_job(student, *path)]):
+                yield from self._train_jobs([self._student_job(student, *path)])
             else:
-                self._prune_cascade(student, way, self.stop_reason)
+                self._prune_cascade(student, path, self.stop_reason)
 
     def _train_jobs(self, jobs: Iterable[TrainingJob]) -> JobBatches:
-        """Have these trained, and what they need; what is finished is not asked for again."""
-        # By role as well: a rung of all epochs is the very job at the end, and both must be told of.
+        """Ask for these jobs and those they require, except jobs that were asked for before."""
+        # The role is part of the key: a rung with all epochs equals the final job, and results are needed for both.
         new = [n for n in topological_order(jobs) if (n.hash, n.spec.path, n.spec.role) not in self.yielded]
         if new:
             results = yield new
@@ -231,7 +242,7 @@ class _SuccessiveHalving:
     def _select_better_students(
         self, students: list[NetworkSpec], results: Mapping[str, JobResult], share: float
     ) -> list[NetworkSpec]:
-        """The better part of the students by what the choice goes by; every other one is pruned with its reason."""
+        """The better students by the criterion of the choice; the cascades of the others are pruned."""
         order = sorted(students, key=lambda s: -self._compute_utility(s, results[s.name]))
         leader, remaining = order[0], order[:1]
         count = max(self.rule.keep, math.ceil(len(students) / self.rule.eta))
@@ -241,37 +252,34 @@ class _SuccessiveHalving:
             if place < count and not (hopeless and place >= self.rule.keep):
                 remaining.append(student)
                 continue
-            why = "cannot win any more" if hopeless else f"the better {count} of {len(students)} go on"
+            why = "cannot win any more" if hopeless else f"only the best {count} of {len(students)} students continue"
             for path in ((), *self.paths):
-                self._prune_cascade(
-                    student,
-                    path,
-                    f"{why}: {_format_points(ahead)} against {leader.name} after {share:.0%} of the epochs",
-                )
+                gap = f"{_format_points(ahead)} against {leader.name} after {share:.0%} of the epochs"
+                self._prune_cascade(student, path, f"{why}: {gap}")
         self.search.record_event(
             "rung",
             share=share,
-            kept=[s.name for s in remaining],
+            survivors=[s.name for s in remaining],
             accuracy={s.name: results[s.name].accuracy for s in order},
         )
         return remaining
 
     def _compute_utility(self, student: NetworkSpec, result: JobResult) -> float:
-        """Accuracy points; without a budget, less what the student's milliseconds must earn."""
+        """Accuracy in points; without a budget, minus the points that the exchange rate demands for the latency."""
         if self.recipe.choice.budget is not None:
             return 100 * result.accuracy
         ten_percent_steps = math.log(self.search.p50_ms[student.name]) / math.log(1.1)
         return 100 * result.accuracy - self.recipe.choice.exchange * ten_percent_steps
 
     def _cannot_win(self, student: NetworkSpec, leader: NetworkSpec, ahead: Interval) -> bool:
-        """Whether even the upper end of its interval loses: a faster student may be behind by the margin."""
+        """Whether even the upper end of the interval is too low; a faster student may be behind by the margin."""
         if self.recipe.choice.budget is None:
             return False
         faster = self.search.p50_ms[student.name] < self.search.p50_ms[leader.name]
         return 100 * ahead.high < (-self.recipe.choice.margin if faster else 0.0)
 
     def _is_within_stop_rules(self, jobs: Iterable[TrainingJob]) -> bool:
-        """Whether these as well, and what is owed, are within the stop rules; if not, ``stopped`` says which one."""
+        """Whether these jobs and the reserved ones are within the stop rules; if not, ``stop_reason`` says why."""
         new = {n.hash: n for n in topological_order([*jobs, *self.reserved]) if n.hash not in self.results}
         job_count, rule = len(self.results) + len(new), self.rule
         seconds = sum(f.seconds for f in self.results.values()) + sum(
@@ -292,7 +300,7 @@ class _SuccessiveHalving:
 
     @property
     def _exhaustive_seconds(self) -> float:
-        """Seconds of training every cascade of every student, beginnings shared, as far as can be told now."""
+        """Seconds of an exhaustive search (jobs of shared path beginnings count once): measured, or else estimated."""
         if not self.all_jobs:
             student_jobs = (self._student_job(s, *path) for s in self.search.students for path in ((), *self.paths))
             self.all_jobs = {n.hash: n for n in topological_order(student_jobs)}
@@ -301,10 +309,10 @@ class _SuccessiveHalving:
             for h, n in self.all_jobs.items()
         )
 
-    # -------------------------------------------------------------------------------------------- small words
+    # -------------------------------------------------------------------------------------------- jobs and results
     def _student_job(self, student: NetworkSpec, *path: str) -> TrainingJob:
         key = (*path, student.name)
-        if key not in self.student_jobs:  # a given teacher is hashed, a factory called, for every leaf
+        if key not in self.student_jobs:  # expensive: hashes the file of a given teacher, or calls its factory
             self.student_jobs[key] = self.search.job_factory.make_cascade_job(student, path)
         return self.student_jobs[key]
 
@@ -330,13 +338,18 @@ class _SuccessiveHalving:
 
 
 def truncate_job(job: TrainingJob, share: float) -> TrainingJob:
-    """The same job with this share of its epochs, from the beginning to its own end."""
+    """The rung of a job: the same training with fewer epochs.
+
+    Args:
+        job: a student's job.
+        share: share of its epochs, in 0..1; at least one epoch remains.
+    """
     spec = replace(job.spec, epochs=max(round(share * job.spec.epochs), 1), role="rung")
     return replace(job, spec=spec)
 
 
 def _sort_by_rank(assistants: Sequence[NetworkSpec], paths: Iterable[CascadePath]) -> list[NetworkSpec]:
-    """Assistants, those first that come before others on the paths; as listed, where the paths go in circles."""
+    """Assistants in the order in which they occur on the paths; in the listed order if the paths form a cycle."""
     before: dict[str, set[str]] = {a.name: set() for a in assistants}
     for path in paths:
         for first, then in pairwise(path):

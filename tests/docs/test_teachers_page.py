@@ -53,8 +53,8 @@ def prepare(folder: Path, text: str) -> None:
         own = SingleTeacher(width=8)
         clip = load_recipe_from(folder, "teacher: {width: 8}").clip
         torch.save(build_network(own, classes=10, clip=clip, seed=0).state_dict(), folder / "own.pt")
-    if "said.npz" in text:
-        np.savez(folder / "said.npz", clips=np.array(["a.mp4"]), logits=np.ones((1, 10)))
+    if "logits.npz" in text:
+        np.savez(folder / "logits.npz", clips=np.array(["a.mp4"]), logits=np.ones((1, 10)))
 
 
 def load_recipe_from(folder: Path, text: str):

@@ -31,6 +31,8 @@ def test_the_version_is_there_and_another_name_is_not():
 
 @pytest.mark.parametrize("name", ["load_recipe", "Bundle", "UserError"])
 def test_what_needs_no_torch_brings_none(name):
-    code = f"import sys; from skd_edge import {name}; print([m for m in ('torch', 'onnx', 'plotly') if m in sys.modules])"
+    code = (
+        f"import sys; from skd_edge import {name}; print([m for m in ('torch', 'onnx', 'plotly') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

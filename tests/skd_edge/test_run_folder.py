@@ -1,4 +1,4 @@
-"""The run folder: ours or refused, held by one process, its journal whole, finished jobs shared with other runs."""
+"""The run folder: foreign folders are rejected, one process holds it, its journal is complete, jobs are shared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ with Run(Path(sys.argv[1]), "name: held\\n") as run:
 """
 
 
-def test_a_new_folder_and_a_run_of_ours(tmp_path):
+def test_a_new_folder_and_an_earlier_run_can_be_used(tmp_path):
     folder = tmp_path / "a b" / "läufe"
     with Run(folder, "name: one\n") as run:
         run.record_event("started", seed=1)
@@ -35,26 +35,26 @@ def test_a_new_folder_and_a_run_of_ours(tmp_path):
     assert all(e["time"].startswith("20") for e in read_journal(folder))
 
 
-def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
+def test_a_foreign_folder_is_rejected_and_not_changed(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(UsageError, match=f"{tmp_path} is not empty and is not a run of skd-edge"):
         Run(tmp_path, "")
     assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path):
+def test_a_file_at_the_path_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match=r"cannot use .*choose another with --out"):
+        with pytest.raises(UsageError, match=r"cannot use .*choose another folder with --out"):
             Run(folder, "")
 
 
-def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
+def test_a_run_folder_is_locked_until_its_process_ends(tmp_path):
     folder = tmp_path / "run"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) works in"):
+        with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is using"):
             Run(folder, "name: second\n")
         assert (folder / "recipe.yaml").read_text() == "name: held\n"
     finally:
@@ -65,13 +65,13 @@ def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
     assert len(read_journal(folder)) == 2
 
 
-def test_a_line_that_was_cut_off(tmp_path):
+def test_an_incomplete_line_of_the_journal_is_skipped(tmp_path):
     with Run(tmp_path / "run", "") as run:
         run.record_event("one", text="zwei\nZeilen ü")
     with (tmp_path / "run" / "journal.jsonl").open("a") as file:
         file.write('{"event": "hal')
     assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one"]
-    # What is written after it stands on a line of its own.
+    # The next event is written to a new line.
     with Run(tmp_path / "run", "") as run:
         run.record_event("two")
     assert [e["event"] for e in read_journal(tmp_path / "run")] == ["one", "two"]
@@ -85,7 +85,7 @@ def finish(run: Run, job: str, text: str = "weights") -> Path:
     return folder
 
 
-def test_finished_jobs_are_shared_by_links(tmp_path):
+def test_finished_jobs_are_shared_between_runs_as_links(tmp_path):
     with Run(tmp_path / "one", "") as one:
         assert not one.fetch_job("abc")
         made = finish(one, "abc")
@@ -97,10 +97,10 @@ def test_finished_jobs_are_shared_by_links(tmp_path):
         linked = two.job_folder("abc")
         assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "job.json"}
         assert (linked / "weights.safetensors").samefile(made / "weights.safetensors")
-        assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # nothing half-made beside it
+        assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # no temporary folder is left
 
 
-def test_an_unfinished_job_is_neither_published_nor_taken(tmp_path):
+def test_an_unfinished_job_is_not_used(tmp_path):
     with Run(tmp_path / "one", "") as one:
         one.job_folder("abc").mkdir(parents=True)
         (one.job_folder("abc") / "state.pt").write_bytes(b"half")
@@ -109,13 +109,13 @@ def test_an_unfinished_job_is_neither_published_nor_taken(tmp_path):
         there.mkdir(parents=True)
         (there / "weights.safetensors").write_text("half")
         assert not one.fetch_job("abc")
-        # Once it is finished elsewhere, the finished one takes the place of the half one.
+        # Once it is finished in the cache, it replaces the unfinished one.
         (there / "job.json").write_text("{}")
         assert one.fetch_job("abc")
         assert not (one.job_folder("abc") / "state.pt").exists()
 
 
-def test_publishing_twice_keeps_the_first(tmp_path):
+def test_a_published_job_is_not_replaced(tmp_path):
     with Run(tmp_path / "one", "") as one, Run(tmp_path / "two", "") as two:
         finish(one, "abc", "first")
         finish(two, "abc", "second")
@@ -124,7 +124,7 @@ def test_publishing_twice_keeps_the_first(tmp_path):
     assert (open_cache() / "jobs" / "abc" / "weights.safetensors").read_text() == "first"
 
 
-def test_where_the_cache_lies(monkeypatch, tmp_path, own_places):
+def test_the_place_of_the_cache(monkeypatch, tmp_path, own_places):
     assert open_cache() == own_places
     monkeypatch.delenv("SKD_EDGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -133,7 +133,7 @@ def test_where_the_cache_lies(monkeypatch, tmp_path, own_places):
     assert open_cache() == Path.home() / ".cache" / "skd-edge"
 
 
-def test_a_cache_of_another_layout_is_refused_with_what_to_delete(own_places):
+def test_a_cache_of_another_layout_is_an_error_that_says_what_to_delete(own_places):
     (own_places / "legs" / "abc").mkdir(parents=True)
     with pytest.raises(
         UserError, match=rf"{own_places} has no layout version, .* needs version \d+; delete the folder"
@@ -144,23 +144,23 @@ def test_a_cache_of_another_layout_is_refused_with_what_to_delete(own_places):
         open_cache()
 
 
-def test_a_new_cache_says_which_layout_it_has(own_places):
+def test_a_new_cache_records_its_layout(own_places):
     assert open_cache() == own_places
     (own_places / "jobs").mkdir()
     assert open_cache() == own_places
     assert int((own_places / "layout_version").read_text()) == LAYOUT_VERSION
 
 
-def test_a_run_folder_of_another_layout_is_refused_and_left_alone(own_places, tmp_path):
+def test_a_run_folder_of_another_layout_is_an_error_and_is_not_changed(own_places, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "journal.jsonl").write_text('{"event": "started"}\n')
-    with pytest.raises(UsageError, match="has no layout version, .* choose another with --out"):
+    with pytest.raises(UsageError, match=r"has no layout version, .* choose another folder with --out"):
         Run(folder, "name: x\n")
     assert [path.name for path in folder.iterdir()] == ["journal.jsonl"]
 
 
-def test_a_run_that_was_killed_before_its_journal_goes_on(own_places, tmp_path):
+def test_a_run_that_was_killed_before_its_journal_can_continue(own_places, tmp_path):
     with Run(tmp_path / "run", "name: x\n"):
         pass
     (tmp_path / "run" / "journal.jsonl").unlink()

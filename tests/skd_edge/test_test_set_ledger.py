@@ -1,4 +1,4 @@
-"""How often a test set was looked at: different files count, the same file again does not."""
+"""The ledger counts the different files that were scored on a test set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from skd_edge.test_set_ledger import ledger_path, record_test_access
 
 
-def test_different_files_count(tmp_path):
+def test_a_file_is_counted_once_for_each_test_set(tmp_path):
     assert record_test_access("set", run=tmp_path, artefact="one") == 1
     assert record_test_access("set", run=tmp_path, artefact="one") == 1
     assert record_test_access("set", run=tmp_path / "other run", artefact="one") == 1
@@ -20,7 +20,7 @@ def test_different_files_count(tmp_path):
     assert all(r["run"] == str(tmp_path) and r["time"] for r in rows)
 
 
-def test_a_line_that_was_cut_short_costs_one_look_and_no_run(tmp_path):
+def test_incomplete_lines_are_skipped(tmp_path):
     assert record_test_access("set", run=tmp_path, artefact="one") == 1
     with ledger_path().open("a") as file:
         file.write('[1]\n{"time": "2026-')
@@ -29,7 +29,7 @@ def test_a_line_that_was_cut_short_costs_one_look_and_no_run(tmp_path):
     assert len(ledger_path().read_text().splitlines()) == 4
 
 
-def test_where_it_lies(monkeypatch, tmp_path):
+def test_the_place_of_the_ledger(monkeypatch, tmp_path):
     monkeypatch.setenv("SKD_EDGE_LEDGER", str(tmp_path / "deep" / "er" / "l.jsonl"))
     assert record_test_access("set", run=tmp_path, artefact="one") == 1
     assert (tmp_path / "deep" / "er" / "l.jsonl").exists()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from skd_bench.benchmark.latency import LatencyResult, ProgressCallback, measure_latency
-from skd_bench.benchmark.scenarios import LoadScenarios, measure_loads
+from skd_bench.benchmark.request import BenchmarkRequest
+from skd_bench.benchmark.results import BenchmarkResult, BenchmarkRow, ClipTimes, UnmeasuredEnergy
+from skd_bench.benchmark.scenarios import LoadResult, measure_loads
 from skd_bench.benchmark.targets import BenchmarkTarget, find_benchmark_targets
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.bundle.verify import find_bundle_problems
-from skd_bench.device.energy.meter import EnergyMeter, measure_joules_per_query, open_energy_meter
-from skd_bench.device.info import device_id, read_device_info, read_device_state
+from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
+from skd_bench.device.info import DeviceInfo, device_id, read_device_info, read_device_state
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import predict
 from skd_bench.runtimes.base import make_random_clip
@@ -28,53 +30,33 @@ _DECODE_REPEATS = 5
 
 
 def benchmark_bundle(
-    bundle: Path | str,
+    request: BenchmarkRequest,
     *,
-    processes: int = 5,
-    queries: int = 240,
-    threads: int = 1,
     progress: ProgressCallback | None = None,
     measure: Callable[..., dict[str, LatencyResult]] = measure_latency,
-    extra: LoadScenarios | None = None,
-    engines: Sequence[Path] = (),
-) -> dict[str, Any]:
+) -> BenchmarkResult:
     """Check a bundle's hashes, then measure each of its artefacts on this machine.
 
     Args:
-        bundle: The bundle's folder.
-        processes: Number of fresh processes, at least 1.
-        queries: Timed queries of each artefact in each process, at least 1.
-        threads: Threads that a query may use, at least 1.
+        request: What to measure. Its setting `energy` is not used: energy is always measured where that is possible.
         progress: Called with (processes finished, all processes), for each of the one to three passes.
         measure: Has the interface of `measure_latency`. A wrapper of it can store each measurement.
-        extra: Further scenarios, batch sizes and runtimes.
-        engines: Engines built by `skd-edge build`. They are measured beside the bundle's files, with CUDA graphs and
-            without.
-
-    Returns:
-        A JSON object: `schema`, `bundle`, `name`, `created_by`, `device` (the device info), `device_id`, `after` (the
-        device state at the end), `threads`, `queries`, `contract` (frames, size), `artefacts`, `not_run` (requested
-        rows that cannot run here: `name`, `runtime`, `reason`), `clips` (median milliseconds of decoding and
-        preprocessing the sample clips, or None), `samples_ms` (all samples by row name, one list for each process) and
-        `notes`. Each row of `artefacts` has `name`, `file`, `default`, `student`, `path`, `precision`, `runtime`,
-        `bytes`, `facts` (what the session reports), `latency`, `split` (the parts of a query's time), `energy`,
-        `claimed` (the manifest's own measurements), `same_device` (whether these are of this device) and, where
-        requested, `scenarios`, `batches` and `bound`.
 
     Raises:
         UserError: A file of the bundle was changed or is missing, or the bundle cannot run here.
-        UsageError: `extra` names an unknown scenario or runtime, or a number out of range.
+        UsageError: The request names an unknown scenario or runtime, or a number out of range.
     """
-    bundle, extra = Path(bundle), (extra or LoadScenarios()).check_and_complete()
+    bundle, extra, threads = request.bundle, request.extra.check_and_complete(), request.settings.threads
     manifest = Manifest.load(bundle)
     if problems := find_bundle_problems(bundle):
         raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
-    rows, not_run = find_benchmark_targets(bundle, manifest, extra.runtimes, engines, threads)
+    rows, not_run = find_benchmark_targets(bundle, manifest, extra.runtimes, request.engines, threads)
     device_info = read_device_info()
     targets = [row.latency_target for row in rows]
-    measure_options = {"threads": threads, "processes": processes, "queries": queries, "progress": progress}
-    latency = measure(targets, **measure_options)
-    loads, load_latencies = measure_loads(targets, extra, latency, partial(measure, **measure_options, memory=False))
+    settings = replace(request.settings, energy=False)
+    latency = measure(targets, settings, progress=progress)
+    measure_load = partial(measure, settings=settings, progress=progress, memory=False)
+    loads, load_latencies = measure_loads(targets, extra, latency, measure_load)
     meter = open_energy_meter()
     size = manifest.preprocess
     return {
@@ -86,17 +68,17 @@ def benchmark_bundle(
         "device_id": device_id(device_info),
         "after": read_device_state(),
         "threads": threads,
-        "queries": queries,
+        "queries": settings.queries,
         "contract": {"frames": manifest.sampling.frames, "height": size.height, "width": size.width, "batch": 1},
         "artefacts": [
-            {
-                **row.to_json(),
-                "latency": latency[row.latency_target.name].to_json(),
-                "split": row.measure_breakdown(threads),
-                "energy": _measure_energy(row, meter, threads),
-                "same_device": row.manifest_metrics.get("device") == device_id(device_info),
-                **(loads[row.latency_target.name] if extra.load_count or extra.scenarios else {}),
-            }
+            _measure_row(
+                row,
+                latency[row.latency_target.name],
+                loads[row.latency_target.name] if extra.load_count or extra.scenarios else None,
+                meter,
+                threads,
+                device_id(device_info),
+            )
             for row in rows
         ],
         "not_run": not_run,
@@ -108,7 +90,37 @@ def benchmark_bundle(
     }
 
 
-def _measure_energy(row: BenchmarkTarget, meter: EnergyMeter | str, threads: int) -> dict[str, Any]:
+def _measure_row(
+    target: BenchmarkTarget,
+    latency: LatencyResult,
+    load: LoadResult | None,
+    meter: EnergyMeter | str,
+    threads: int,
+    this_device: str,
+) -> BenchmarkRow:
+    info = target.file_info
+    row: BenchmarkRow = {
+        "name": target.latency_target.name,
+        "file": info["file"],
+        "default": info["default"],
+        "student": info["student"],
+        "path": info["path"],
+        "precision": info["precision"],
+        "runtime": info["runtime"],
+        "bytes": info["bytes"],
+        "facts": target.runtime_info,
+        "claimed": target.manifest_metrics,
+        "latency": latency.to_json(),
+        "split": target.measure_breakdown(threads),
+        "energy": _measure_energy(target, meter, threads),
+        "same_device": target.manifest_metrics.get("device") == this_device,
+    }
+    if load is not None:
+        row["scenarios"], row["batches"], row["bound"] = load["scenarios"], load["batches"], load["bound"]
+    return row
+
+
+def _measure_energy(row: BenchmarkTarget, meter: EnergyMeter | str, threads: int) -> QueryEnergy | UnmeasuredEnergy:
     """Joules per clip, or the reason why this machine cannot measure them."""
     if isinstance(meter, str):
         return {"reason": meter}
@@ -118,7 +130,7 @@ def _measure_energy(row: BenchmarkTarget, meter: EnergyMeter | str, threads: int
         return measure_joules_per_query(meter, lambda: session.run(x))
 
 
-def _measure_clip_times(bundle: Path, manifest: Manifest) -> dict[str, Any] | None:
+def _measure_clip_times(bundle: Path, manifest: Manifest) -> ClipTimes | None:
     """Median milliseconds of decoding and of preprocessing a sample clip; None without sample clips or without av."""
     if not manifest.samples or find_spec("av") is None:
         return None
@@ -156,7 +168,7 @@ def _find_broken_answers(bundle: Path, manifest: Manifest, threads: int) -> list
     return [answer["error"] for answer in answers if "error" in answer]
 
 
-def _build_notes(device_info: dict[str, Any], latency: dict[str, LatencyResult]) -> list[str]:
+def _build_notes(device_info: DeviceInfo, latency: dict[str, LatencyResult]) -> list[str]:
     """Warnings about conditions that make the measurements unreliable."""
     notes = []
     cores, load = device_info["cores_usable"], device_info["load"]

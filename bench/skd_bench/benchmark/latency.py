@@ -10,16 +10,34 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
+from skd_bench.device.energy.meter import QueryEnergy
 from skd_bench.errors import UserError
 from skd_bench.stats import Interval, percentile_interval
 
 ProgressCallback = Callable[[int, int], None]
-WorkerJob = dict[str, Any]
 ENERGY_S = 10.0  # seconds of queries for one energy measurement, after two idle seconds
+
+
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """The settings of a measurement.
+
+    Attributes:
+        threads: Threads that a query may use, at least 1.
+        processes: Number of fresh processes, at least 1; they run one after the other.
+        queries: Timed queries of each target in each process, at least 1.
+        energy: Whether to also measure the energy of each target.
+    """
+
+    threads: int = 1
+    processes: int = 5
+    queries: int = 240
+    energy: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,31 @@ class LatencyTarget:
     runtime: str = "ort"
     batch: int = 1
     without_turns: bool = False
+
+
+class LatencyFigures(TypedDict):
+    """A `LatencyResult` without its samples, as a JSON object.
+
+    A percentile and its interval are None where there are too few samples. `finite` is present only where it is False,
+    `joules_per_clip` and its interval only where energy was requested.
+    """
+
+    name: str
+    n: int
+    processes: int
+    p50_ms: float | None
+    p50_interval: list[float] | None
+    p90_ms: float | None
+    p90_interval: list[float] | None
+    p99_ms: float | None
+    p99_interval: list[float] | None
+    load_ms: float
+    first_ms: float
+    steady: bool
+    peak_mb: float | None
+    joules_per_clip: NotRequired[float]
+    joules_interval: NotRequired[list[float]]
+    finite: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -74,34 +117,39 @@ class LatencyResult:
     finite: bool = True
     joules: Interval | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object of all values except the samples.
-
-        Percentiles are `p50_ms` and `p50_interval` (None where there are too few samples), and so on. `finite` is
-        present only where it is False, `joules_per_clip` only where energy was requested.
-        """
-        figures: dict[str, Any] = {"name": self.name, "n": self.n, "processes": len(self.samples_ms)}
-        for label, p in (("p50", self.p50), ("p90", self.p90), ("p99", self.p99)):
-            figures[f"{label}_ms"] = None if p is None else p.value
-            figures[f"{label}_interval"] = None if p is None else [p.low, p.high]
-        rest: dict[str, Any] = {"load_ms": self.load_ms, "first_ms": self.first_ms}
-        rest |= {"steady": self.steady, "peak_mb": self.peak_mb}
+    def to_json(self) -> LatencyFigures:
+        """A JSON object of all values except the samples."""
+        figures: LatencyFigures = {
+            "name": self.name,
+            "n": self.n,
+            "processes": len(self.samples_ms),
+            "p50_ms": None if self.p50 is None else self.p50.value,
+            "p50_interval": None if self.p50 is None else [self.p50.low, self.p50.high],
+            "p90_ms": None if self.p90 is None else self.p90.value,
+            "p90_interval": None if self.p90 is None else [self.p90.low, self.p90.high],
+            "p99_ms": None if self.p99 is None else self.p99.value,
+            "p99_interval": None if self.p99 is None else [self.p99.low, self.p99.high],
+            "load_ms": self.load_ms,
+            "first_ms": self.first_ms,
+            "steady": self.steady,
+            "peak_mb": self.peak_mb,
+        }
         if self.joules is not None:
-            rest |= {"joules_per_clip": self.joules.value, "joules_interval": [self.joules.low, self.joules.high]}
-        return figures | rest | ({} if self.finite else {"finite": False})
+            figures["joules_per_clip"] = self.joules.value
+            figures["joules_interval"] = [self.joules.low, self.joules.high]
+        if not self.finite:
+            figures["finite"] = False
+        return figures
 
 
 def measure_latency(
     targets: Sequence[LatencyTarget],
+    settings: MeasurementSettings,
     *,
-    threads: int,
-    processes: int = 5,
-    queries: int = 240,
     seed: int = 0,
     memory: bool = True,
-    energy: bool = False,
     progress: ProgressCallback | None = None,
-    run_job: Callable[[WorkerJob], dict[str, Any]] | None = None,
+    run_job: Callable[[WorkerJob], WorkerResult] | None = None,
 ) -> dict[str, LatencyResult]:
     """Measure the latency of targets in the same fresh processes.
 
@@ -109,13 +157,11 @@ def measure_latency(
 
     Args:
         targets: What to measure; their names must differ.
-        threads: Threads that a query may use, at least 1.
-        processes: Number of fresh processes, at least 1; they run one after the other.
-        queries: Timed queries of each target in each process, at least 1.
+        settings: Threads, processes, queries, and whether to also start one process for each target that measures its
+            energy for `ENERGY_S` seconds. These processes run first, so that a machine without an energy meter is
+            reported at once.
         seed: Seed of the random clips and of the order of turns.
         memory: Whether to also start one process for each target alone, to measure `peak_mb`.
-        energy: Whether to also start one process for each target that measures its energy for `ENERGY_S` seconds. These
-            processes run first, so that a machine without an energy meter is reported at once.
         progress: Called with (processes finished, all processes), first with 0.
         run_job: Runs the job of one process and returns its result; None: `run_in_fresh_process`. A wrapper of it can
             store the results.
@@ -130,12 +176,15 @@ def measure_latency(
     names = [t.name for t in targets]
     if duplicates := sorted({n for n in names if names.count(n) > 1}):
         raise UserError(f"two targets are called {duplicates[0]!r}; give each target its own name")
+    threads, processes, queries = settings.threads, settings.processes, settings.queries
     if min(threads, processes, queries) < 1:
         raise UserError(f"threads, processes and queries must be at least 1, not {threads}, {processes} and {queries}")
     if not targets:
         return {}
-    alone, counted = list(targets) if memory else [], list(targets) if energy else []
-    jobs = [_make_worker_job([target], threads, 0, seed) | {"energy_s": ENERGY_S} for target in counted]
+    alone, counted = list(targets) if memory else [], list(targets) if settings.energy else []
+    jobs: list[WorkerJob] = [
+        {**_make_worker_job([target], threads, 0, seed), "energy_s": ENERGY_S} for target in counted
+    ]
     jobs += [_make_worker_job(targets, threads, queries, seed + i) for i in range(processes)]
     jobs += [_make_worker_job([target], threads, 0, seed) for target in alone]
     results = []
@@ -159,23 +208,32 @@ def measure_latency(
     }
 
 
-def _parse_joules_interval(energy: dict[str, Any]) -> Interval:
-    return Interval(energy["joules_per_clip"], *energy["interval"])
+def _parse_joules_interval(energy: QueryEnergy) -> Interval:
+    low, high = energy["interval"]
+    return Interval(energy["joules_per_clip"], low, high)
 
 
 def _make_worker_job(targets: Sequence[LatencyTarget], threads: int, queries: int, seed: int) -> WorkerJob:
-    rows = [
-        {"name": t.name, "path": str(Path(t.path).absolute()), "runtime": t.runtime}
-        | ({"batch": t.batch} if t.batch != 1 else {})
-        | ({"stretch": True} if t.without_turns else {})
-        for t in targets
-    ]
+    rows = [_make_job_target(target) for target in targets]
     return {"targets": rows, "threads": threads, "queries": queries, "seed": seed}
+
+
+def _make_job_target(target: LatencyTarget) -> JobTarget:
+    row: JobTarget = {
+        "name": target.name,
+        "path": str(Path(target.path).absolute()),
+        "runtime": target.runtime,
+    }
+    if target.batch != 1:
+        row["batch"] = target.batch
+    if target.without_turns:
+        row["stretch"] = True
+    return row
 
 
 def run_in_fresh_process(
     job: WorkerJob, *, worker: str = "skd_bench.benchmark.worker", import_path: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> WorkerResult:
     """Run one job of `measure_latency` in a fresh process.
 
     This package need not be installed. It may also be imported from a folder or from a zip.
@@ -203,7 +261,7 @@ def run_in_fresh_process(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             raise UserError(_format_failure(done))
-        result: dict[str, Any] = json.loads(Path(files[1]).read_text("utf-8"))
+        result: WorkerResult = json.loads(Path(files[1]).read_text("utf-8"))
         return result
 
 
@@ -214,7 +272,7 @@ def _format_failure(done: subprocess.CompletedProcess[str]) -> str:
     return last
 
 
-def _summarise_latency(rows: list[dict[str, Any]], peak_mb: float | None) -> LatencyResult:
+def _summarise_latency(rows: list[TargetSamples], peak_mb: float | None) -> LatencyResult:
     """The latency of one target from its row in the result of every process."""
     samples = [np.asarray(row["samples_ns"], np.float64) / 1e6 for row in rows]
     return LatencyResult(

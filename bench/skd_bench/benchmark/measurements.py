@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from skd_bench.benchmark.latency import LatencyResult
-from skd_bench.device.info import device_id
+from skd_bench.benchmark.results import BenchmarkResult
+from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.typed_json import parse_typed_json
 
 SCHEMA = 1
 _MAX_BYTES = 1 << 28
-
-# The interface of `measure_latency`: (targets, threads=, processes=, queries=, progress=) to latencies by name.
-MeasureFunction = Callable[..., dict[str, LatencyResult]]
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,13 @@ class DeviceMeasurements:
 
     schema: int
     pack: str
-    device: dict[str, Any]
+    device: DeviceInfo
     threads: int
     processes: int
     queries: int
     session_count: int
     measured: list[MeasuredFile]
-    bench: dict[str, Any] | None = None
+    bench: BenchmarkResult | None = None
     energy: bool = False
 
     @property
@@ -127,11 +125,11 @@ class DeviceMeasurements:
         return cls.from_json(data, str(path))
 
 
-def check_same_device(reference: dict[str, Any], other: dict[str, Any], added: str) -> None:
+def check_same_device(reference: Mapping[str, Any], other: Mapping[str, Any], added: str) -> None:
     """Check that two device infos are of the same device, so that their latencies may be compared.
 
     Args:
-        reference: The device info of the measurements that exist.
+        reference: The device info of the measurements that exist; like the other one, it may have been stored as JSON.
         other: The device info of the measurements to add.
         added: The start of the error message, such as "FILE was measured".
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,6 +24,63 @@ BATCHES = (1, 2, 4, 8, 16)
 _STREAMS = 8
 _MLPERF_SECONDS, _MLPERF_OFFLINE_CLIPS = 600, 24_576
 _MAX_BATCH = 4096
+
+
+class ScenarioResult(TypedDict):
+    """The metric of one scenario with its interval, as a JSON object; None where too few queries were timed.
+
+    `mlperf_floor_met` is whether the run is as long as MLPerf requires. Only streams have `clips_per_query` and
+    `queries`, and only offline has `batch`.
+    """
+
+    metric: str
+    value: float | None
+    interval: list[float] | None
+    clips: int
+    seconds: float
+    mlperf_floor_met: bool
+    clips_per_query: NotRequired[int]
+    queries: NotRequired[int]
+    batch: NotRequired[int]
+
+
+class BatchRow(TypedDict):
+    """One batch size of a sweep, as a JSON object; `interval` is that of `clips_per_second`."""
+
+    batch: int
+    n: int
+    p50_ms: float | None
+    p50_interval: list[float] | None
+    p90_ms: float | None
+    p90_interval: list[float] | None
+    p99_ms: float | None
+    p99_interval: list[float] | None
+    clips_per_second: float
+    interval: list[float]
+    steady: bool
+
+
+class BoundResult(TypedDict):
+    """The batch size with the highest throughput within a latency bound, as a JSON object.
+
+    Where no batch size is within the bound, `batch`, `clips_per_second` and its `interval` are None, and `reason` says
+    why.
+    """
+
+    bound_ms: float
+    metric: str
+    batch: int | None
+    clips_per_second: float | None
+    interval: list[float] | None
+    reason: NotRequired[str]
+
+
+class LoadResult(TypedDict):
+    """The results of one target under all requested loads, as a JSON object; `scenarios` is by scenario."""
+
+    scenarios: dict[str, ScenarioResult]
+    batches: list[BatchRow]
+    bound: BoundResult | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +130,8 @@ def measure_loads(
     targets: Sequence[LatencyTarget],
     extra: LoadScenarios,
     single: dict[str, LatencyResult],
-    measure: Callable[..., dict[str, LatencyResult]],
-) -> tuple[dict[str, dict[str, Any]], dict[str, LatencyResult]]:
+    measure: Callable[[Sequence[LatencyTarget]], dict[str, LatencyResult]],
+) -> tuple[dict[str, LoadResult], dict[str, LatencyResult]]:
     """Measure every target under every requested load.
 
     Args:
@@ -84,10 +141,7 @@ def measure_loads(
         measure: `measure_latency` with all options bound; it is called with the targets only.
 
     Returns:
-        Two dictionaries. The first has for each target's name `scenarios` (by scenario; each with `metric`, `value`,
-        `interval`, and its number of clips and seconds), `batches` (a row for each batch size: `batch`, percentiles,
-        `clips_per_second` with its interval) and `bound`. The second has the measured latencies by the name of target
-        and load.
+        The results by the target's name, and the measured latencies by the name of target and load.
     """
     swept = [_make_load_target(t, b) for t in targets for b in extra.batches]
     multi_stream = [
@@ -102,9 +156,9 @@ def measure_loads(
         best = {t.name: max(rows[t.name], key=lambda row: row["clips_per_second"])["batch"] for t in targets}
         offline = {t.name: replace(_make_load_target(t, best[t.name], "offline"), without_turns=True) for t in targets}
         latencies |= measure(list(offline.values()))
-    figures = {}
+    figures: dict[str, LoadResult] = {}
     for target in targets:
-        scenarios = {}
+        scenarios: dict[str, ScenarioResult] = {}
         if "single-stream" in extra.scenarios:
             scenarios["single-stream"] = _summarise_stream(single[target.name], 1, "p90")
         if "multi-stream" in extra.scenarios:
@@ -119,28 +173,36 @@ def measure_loads(
     return figures, latencies
 
 
-def find_batch_within_bound(rows: Sequence[dict[str, Any]], bound_ms: float) -> dict[str, Any]:
+def find_batch_within_bound(rows: Sequence[BatchRow], bound_ms: float) -> BoundResult:
     """The batch size with the highest throughput whose p99 (p90 where too few queries were timed) is within a bound.
 
     Args:
         rows: The rows of a sweep over batch sizes.
         bound_ms: Milliseconds that a query may take.
-
-    Returns:
-        `bound_ms`, `metric`, `batch`, `clips_per_second`, `interval`. Where no batch size is within the bound, the last
-        three are None and `reason` says why.
     """
-    metric = "p99_ms" if all(row["p99_ms"] is not None for row in rows) else "p90_ms"
-    head = {"bound_ms": bound_ms, "metric": metric}
-    timed_rows = [row for row in rows if row[metric] is not None]
-    rows_within = [row for row in timed_rows if row[metric] <= bound_ms]
+    metric: Literal["p99_ms", "p90_ms"] = "p99_ms" if all(row["p99_ms"] is not None for row in rows) else "p90_ms"
+    timed_rows = [(latency_ms, row) for row in rows if (latency_ms := row[metric]) is not None]
+    rows_within = [row for latency_ms, row in timed_rows if latency_ms <= bound_ms]
     if not rows_within:
-        least = min((row[metric] for row in timed_rows), default=None)
+        least = min((latency_ms for latency_ms, _ in timed_rows), default=None)
         too_few = "too few queries for p90; measure at least 64"
         reason = too_few if least is None else f"the lowest {metric} is {least:.3g}"
-        return head | {"batch": None, "clips_per_second": None, "interval": None, "reason": reason}
+        return {
+            "bound_ms": bound_ms,
+            "metric": metric,
+            "batch": None,
+            "clips_per_second": None,
+            "interval": None,
+            "reason": reason,
+        }
     best = max(rows_within, key=lambda row: row["clips_per_second"])
-    return head | {key: best[key] for key in ("batch", "clips_per_second", "interval")}
+    return {
+        "bound_ms": bound_ms,
+        "metric": metric,
+        "batch": best["batch"],
+        "clips_per_second": best["clips_per_second"],
+        "interval": best["interval"],
+    }
 
 
 def _make_load_target(target: LatencyTarget, batch: int, scenario: str = "") -> LatencyTarget:
@@ -148,13 +210,17 @@ def _make_load_target(target: LatencyTarget, batch: int, scenario: str = "") -> 
     return replace(target, name=f"{target.name} [{scenario or 'batch'} {batch}]", batch=batch)
 
 
-def _make_batch_row(batch: int, latency: LatencyResult) -> dict[str, Any]:
-    figures = {k: v for k, v in latency.to_json().items() if k.startswith("p") and k not in ("peak_mb", "processes")}
-    speed = compute_throughput(latency, batch)
+def _make_batch_row(batch: int, latency: LatencyResult) -> BatchRow:
+    figures, speed = latency.to_json(), compute_throughput(latency, batch)
     return {
         "batch": batch,
         "n": latency.n,
-        **figures,
+        "p50_ms": figures["p50_ms"],
+        "p50_interval": figures["p50_interval"],
+        "p90_ms": figures["p90_ms"],
+        "p90_interval": figures["p90_interval"],
+        "p99_ms": figures["p99_ms"],
+        "p99_interval": figures["p99_interval"],
         "clips_per_second": speed.value,
         "interval": [speed.low, speed.high],
         "steady": latency.steady,
@@ -174,34 +240,34 @@ def compute_throughput(latency: LatencyResult, batch: int) -> Interval:
     return mean_interval([1000 * batch * len(s) / sum(s) for s in latency.samples_ms if s])
 
 
-def _summarise_stream(latency: LatencyResult, clips: int, percentile: str) -> dict[str, Any]:
-    interval: Interval | None = getattr(latency, percentile)
+def _summarise_stream(latency: LatencyResult, clips: int, percentile: Literal["p90", "p99"]) -> ScenarioResult:
+    interval = latency.p90 if percentile == "p90" else latency.p99
+    seconds = _sum_seconds(latency)
     return {
         "metric": f"{percentile}_ms",
-        "value": interval and interval.value,
-        "interval": interval and [interval.low, interval.high],
+        "value": None if interval is None else interval.value,
+        "interval": None if interval is None else [interval.low, interval.high],
         "clips_per_query": clips,
         "queries": latency.n,
-        **_summarise_run_length(latency, latency.n * clips, 0),
+        "clips": latency.n * clips,
+        "seconds": seconds,
+        "mlperf_floor_met": seconds >= _MLPERF_SECONDS,
     }
 
 
-def _summarise_offline(latency: LatencyResult, batch: int) -> dict[str, Any]:
-    speed = compute_throughput(latency, batch)
+def _summarise_offline(latency: LatencyResult, batch: int) -> ScenarioResult:
+    speed, clips, seconds = compute_throughput(latency, batch), latency.n * batch, _sum_seconds(latency)
     return {
         "metric": "clips_per_second",
         "value": speed.value,
         "interval": [speed.low, speed.high],
         "batch": batch,
-        **_summarise_run_length(latency, latency.n * batch, _MLPERF_OFFLINE_CLIPS),
-    }
-
-
-def _summarise_run_length(latency: LatencyResult, clips: int, clips_floor: int) -> dict[str, Any]:
-    """Clips, seconds, and whether the run is as long as MLPerf requires."""
-    seconds = float(np.sum([np.sum(s) for s in latency.samples_ms])) / 1000
-    return {
         "clips": clips,
         "seconds": seconds,
-        "mlperf_floor_met": seconds >= _MLPERF_SECONDS and clips >= clips_floor,
+        "mlperf_floor_met": seconds >= _MLPERF_SECONDS and clips >= _MLPERF_OFFLINE_CLIPS,
     }
+
+
+def _sum_seconds(latency: LatencyResult) -> float:
+    """Seconds of all queries."""
+    return float(np.sum([np.sum(s) for s in latency.samples_ms])) / 1000

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,39 @@ from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
 _REPEATS = 30  # queries of one breakdown; the first third is warm-up
 
 
+class FileInfo(TypedDict):
+    """The file of a row, as a JSON object; `path` is the cascade of the artefact, and empty for an engine."""
+
+    file: str
+    default: bool
+    student: str
+    path: list[str]
+    precision: str
+    runtime: str
+    bytes: int
+
+
+class SkippedTarget(TypedDict):
+    """A row that cannot be measured on this machine, as a JSON object."""
+
+    name: str
+    runtime: str
+    reason: str
+
+
+class QueryBreakdown(TypedDict):
+    """Milliseconds of the parts of a query, as a JSON object.
+
+    Both transfers are None for a runtime that does not copy the clip to a device. `post_ms` is from the logits to the
+    five best classes.
+    """
+
+    to_device_ms: float | None
+    compute_ms: float
+    from_device_ms: float | None
+    post_ms: float
+
+
 @dataclass(frozen=True)
 class BenchmarkTarget:
     """One file on one runtime.
@@ -31,55 +64,45 @@ class BenchmarkTarget:
     Attributes:
         latency_target: What is measured. Its name is the file's; on another runtime than the file's own it is
             "FILE @ RUNTIME".
-        file_info: `file`, `default`, `student`, `path`, `precision`, `runtime`, `bytes`.
-        manifest_metrics: The measurements in the manifest; empty on another runtime than the file's own.
+        file_info: The file.
+        manifest_metrics: The measurements in the manifest (`Artefact.measured`); empty on another runtime than the
+            file's own.
         runtime_info: What the session reports (`InferenceSession.runtime_info`).
     """
 
     latency_target: LatencyTarget
-    file_info: dict[str, Any]
+    file_info: FileInfo
     manifest_metrics: dict[str, Any]
     runtime_info: dict[str, object]
-
-    def to_json(self) -> dict[str, Any]:
-        """The row's description without measurements, as a JSON object."""
-        return {
-            "name": self.latency_target.name,
-            **self.file_info,
-            "facts": self.runtime_info,
-            "claimed": self.manifest_metrics,
-        }
 
     @contextmanager
     def open_session(self, threads: int) -> Iterator[InferenceSession]:
         """Load the file on its runtime; the session is closed at the end of the `with` block."""
-        session = find_runtime(self.latency_target.runtime).load(Path(self.latency_target.path), threads=threads)
-        try:
+        with _open_session(self.latency_target, threads) as session:
             yield session
-        finally:
-            session.close()
 
-    def measure_breakdown(self, threads: int) -> dict[str, Any]:
+    def measure_breakdown(self, threads: int) -> QueryBreakdown:
         """Median milliseconds of the parts of a query.
 
         It runs in this process, which is not a fresh one: use the shares of the parts, not their sum.
 
         Args:
             threads: Threads that a query may use.
-
-        Returns:
-            `to_device_ms`, `compute_ms`, `from_device_ms` (both transfers are None for a runtime that does not copy the
-            clip to a device) and `post_ms` (from the logits to the five best classes).
         """
         with self.open_session(threads) as session:
             x = make_random_clip(session)
             parts = [_time_query_parts(session, x) for _ in range(_REPEATS)][_REPEATS // 3 :]
-        return {key: None if parts[0][key] is None else float(np.median([p[key] for p in parts])) for key in parts[0]}
+        return {
+            "to_device_ms": _median_or_none([p["to_device_ms"] for p in parts]),
+            "compute_ms": float(np.median([p["compute_ms"] for p in parts])),
+            "from_device_ms": _median_or_none([p["from_device_ms"] for p in parts]),
+            "post_ms": float(np.median([p["post_ms"] for p in parts])),
+        }
 
 
 def find_benchmark_targets(
     bundle: Path, manifest: Manifest, runtimes: Sequence[str], engines: Sequence[Path], threads: int
-) -> tuple[list[BenchmarkTarget], list[dict[str, str]]]:
+) -> tuple[list[BenchmarkTarget], list[SkippedTarget]]:
     """Find the rows that can be measured on this machine.
 
     The bundle's default file must run on its runtime. Another file whose runtime is not installed, and an additional
@@ -93,13 +116,14 @@ def find_benchmark_targets(
         threads: Threads that a query may use.
 
     Returns:
-        The rows, and for each row that cannot be measured an object with `name`, `runtime` and `reason`.
+        The rows, and those that cannot be measured.
 
     Raises:
         UserError: The default file, or a file whose runtime is available, cannot be loaded; or its session does not fit
             the manifest.
     """
-    runnable, not_run = [], []
+    runnable: list[Artefact] = []
+    not_run: list[SkippedTarget] = []
     for a in manifest.artefacts:
         reason = None if a.file == manifest.default else why_runtime_unavailable(a.runtime)
         if reason is None:
@@ -134,9 +158,16 @@ def _make_bundle_target(bundle: Path, manifest: Manifest, artefact: Artefact, th
     return BenchmarkTarget(target, _describe_artefact(artefact, manifest), artefact.measured, runtime_info)
 
 
-def _describe_artefact(artefact: Artefact, manifest: Manifest) -> dict[str, Any]:
-    copied = {key: getattr(artefact, key) for key in ("student", "path", "precision", "runtime", "bytes")}
-    return {"file": artefact.file, "default": artefact.file == manifest.default, **copied}
+def _describe_artefact(artefact: Artefact, manifest: Manifest) -> FileInfo:
+    return {
+        "file": artefact.file,
+        "default": artefact.file == manifest.default,
+        "student": artefact.student,
+        "path": artefact.path,
+        "precision": artefact.precision,
+        "runtime": artefact.runtime,
+        "bytes": artefact.bytes,
+    }
 
 
 def _make_extra_target(
@@ -153,22 +184,29 @@ def _make_extra_target(
             raise UserError(
                 f"{name} cannot run {path.name}: LiteRT runs .tflite files, and the other runtimes run ONNX files"
             )
-        file_info = _describe_artefact(artefact, manifest) | {"default": False, "runtime": name}
-    else:
-        file_info = {
-            "file": path.name,
-            "default": False,
-            "student": "",
-            "path": [],
-            "precision": "engine",
-            "runtime": name,
-        }
-    row = BenchmarkTarget(LatencyTarget(f"{file_info['file']} @ {name}", path, name), file_info, {}, {})
-    with row.open_session(threads) as session:
+    target = LatencyTarget(f"{artefact.file if artefact else path.name} @ {name}", path, name)
+    with _open_session(target, threads) as session:
         check_matches_manifest(manifest, session)
-        return BenchmarkTarget(
-            row.latency_target, file_info | {"bytes": path.stat().st_size}, {}, session.runtime_info()
-        )
+        runtime_info = session.runtime_info()
+    file_info: FileInfo = {
+        "file": artefact.file if artefact else path.name,
+        "default": False,
+        "student": artefact.student if artefact else "",
+        "path": artefact.path if artefact else [],
+        "precision": artefact.precision if artefact else "engine",
+        "runtime": name,
+        "bytes": path.stat().st_size,
+    }
+    return BenchmarkTarget(target, file_info, {}, runtime_info)
+
+
+@contextmanager
+def _open_session(target: LatencyTarget, threads: int) -> Iterator[InferenceSession]:
+    session = find_runtime(target.runtime).load(Path(target.path), threads=threads)
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 def _list_engine_runtimes(path: Path) -> list[str]:
@@ -177,13 +215,24 @@ def _list_engine_runtimes(path: Path) -> list[str]:
     return [name, f"{name}-nograph"]
 
 
-def _time_query_parts(session: InferenceSession, x: npt.NDArray[Any]) -> dict[str, float | None]:
-    parts: dict[str, float | None] = {"to_device_ms": None, "compute_ms": 0.0, "from_device_ms": None}
+def _time_query_parts(session: InferenceSession, x: npt.NDArray[Any]) -> QueryBreakdown:
     begin = time.perf_counter()
     logits = session.run(x)
-    parts["compute_ms"] = 1000 * (time.perf_counter() - begin)
+    compute_ms = 1000 * (time.perf_counter() - begin)
+    to_device_ms = from_device_ms = None
     if isinstance(session, TimedSession):
-        parts |= session.time_breakdown(x)
+        times = session.time_breakdown(x)
+        to_device_ms, compute_ms, from_device_ms = times["to_device_ms"], times["compute_ms"], times["from_device_ms"]
     begin = time.perf_counter()
     np.argsort(-softmax(logits)[0], kind="stable")[:5]
-    return parts | {"post_ms": 1000 * (time.perf_counter() - begin)}
+    return {
+        "to_device_ms": to_device_ms,
+        "compute_ms": compute_ms,
+        "from_device_ms": from_device_ms,
+        "post_ms": 1000 * (time.perf_counter() - begin),
+    }
+
+
+def _median_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.device.energy.meter import EnergyMeter, measure_joules_per_query, open_energy_meter
+from skd_bench.benchmark.worker_job import JobTarget, WorkerJob, WorkerResult
+from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
 from skd_bench.runtimes import InferenceSession, find_runtime
@@ -49,6 +50,16 @@ class _LoadedTarget:
     block: int = _BLOCK
     finite: bool = True
 
+    def mark_steady(self, steady: bool) -> None:
+        """Note whether its times settled during warm-up."""
+        self.steady = steady
+
+    def next_block(self) -> npt.NDArray[np.int64]:
+        """The place of the next samples; they count as measured."""
+        block = self.samples[self.done : self.done + self.block]
+        self.done += len(block)
+        return block
+
 
 def main(arguments: list[str]) -> int:
     """Run the job and write the result; a `UserError` is printed as one line on standard error.
@@ -68,19 +79,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def run_job(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_energy_meter) -> dict[str, Any]:
+def run_job(job: WorkerJob, meter: Callable[[], EnergyMeter | str] = open_energy_meter) -> WorkerResult:
     """Load every target, warm it up, and time the targets in turns; or measure the energy of one target.
 
     Args:
-        job: `targets` (each with `name`, `path`, `runtime` and optionally `batch` (clips in a query, default 1) and
-            `stretch` (True: all its queries run without a break)), `threads`, `queries` (timed queries of each target),
-            `seed`, and optionally `energy_s` (seconds during which the first target's energy is measured).
+        job: What to measure.
         meter: Opens the machine's energy meter, or returns the reason why there is none.
-
-    Returns:
-        `targets` (each with `name`, `samples_ns`, `load_ns`, `first_ns`, `steady`, `finite` (whether the logits of the
-        random clips are finite)) and `peak_mb` (the peak memory of this process in MiB; None where the system does not
-        report it). With `energy_s` also `energy` (see `measure_joules_per_query`).
 
     Raises:
         UserError: A target cannot be loaded or run, the clock went backwards, or energy is requested and there is no
@@ -96,13 +100,13 @@ def run_job(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_e
     gc.disable()
     if job["queries"]:
         for target in loaded:
-            target.steady = _warm_up_target(target)
+            target.mark_steady(_warm_up_target(target))
         _time_in_turns(loaded, job["queries"], rng)
-    counted = {"energy": _count_joules(loaded[0], energy_meter, job["energy_s"])} if energy_meter else {}
+    energy = _count_joules(loaded[0], energy_meter, job["energy_s"]) if energy_meter else None
     for target in loaded:
         target.session.close()
         _check_clock(target)
-    return {
+    result: WorkerResult = {
         "targets": [
             {
                 "name": t.name,
@@ -115,12 +119,12 @@ def run_job(job: dict[str, Any], meter: Callable[[], EnergyMeter | str] = open_e
             for t in loaded
         ],
         "peak_mb": _read_peak_mb(),
-        **counted,
     }
+    return result if energy is None else result | {"energy": energy}
 
 
 def _load_target(
-    target: dict[str, Any],
+    target: JobTarget,
     threads: int,
     queries: int,
     rng: np.random.Generator,
@@ -213,9 +217,7 @@ def _time_in_turns(loaded: list[_LoadedTarget], queries: int, rng: np.random.Gen
             if target.done == queries:  # a target without turns is finished after its first block
                 continue
             target.session.run(target.clip)
-            block = target.samples[target.done : target.done + target.block]
-            _time_queries(target, block)
-            target.done += len(block)
+            _time_queries(target, target.next_block())
 
 
 def _time_queries(target: _LoadedTarget, into: npt.NDArray[np.int64]) -> None:
@@ -227,7 +229,7 @@ def _time_queries(target: _LoadedTarget, into: npt.NDArray[np.int64]) -> None:
         into[i] = clock() - begin
 
 
-def _count_joules(target: _LoadedTarget, meter: EnergyMeter, seconds: float) -> dict[str, Any]:
+def _count_joules(target: _LoadedTarget, meter: EnergyMeter, seconds: float) -> QueryEnergy:
     _warm_up_target(target)
     try:
         query = partial(target.session.run, target.clip)

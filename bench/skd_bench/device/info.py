@@ -10,13 +10,14 @@ import json
 import os
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from skd_bench.device.nvidia_smi import read_gpu_info, select_gpu_states
-from skd_bench.device.throttling import read_power_mode, read_throttling
+from skd_bench.device.nvidia_smi import GpuInfo, GpuState, read_gpu_info, select_gpu_states
+from skd_bench.device.throttling import Throttling, read_power_mode, read_throttling
 from skd_bench.runtimes import registered_runtimes
 
 # The instruction sets by which a runtime chooses its kernels (names on x86, then on Arm).
@@ -31,18 +32,52 @@ _DEVICE_RUNTIMES = ("ort", "tensorrt", "tensorrt-rtx")
 _GPU_IDENTITY_KEYS = ("name", "uuid", "driver", "power_limit_w")
 
 
-def read_device_info() -> dict[str, Any]:
-    """Describe this machine, as far as that is readable without administrator rights.
+class DeviceState(TypedDict):
+    """The values of a machine that change during a benchmark, as a JSON object; None where one cannot be read.
 
-    Returns:
-        A JSON object; a value is None where it cannot be read. Keys: `cpu`, `cores` (all of the machine),
-        `cores_usable` (those that this process may use), `cpu_quota` (processor time of a container, in cores), `isa`,
-        `governor`, `clock_mhz`, `clock_max_mhz`, `memory_mb`, `load` (averages over 1, 5 and 15 minutes),
-        `temperature_c` (the warmest sensor), `throttle` (`skd_bench.device.throttling.read_throttling`), `gpu_state`,
-        `power_cap_w` (of the processor package), `power_mode` (of a Jetson), `boost`, `smt`, `virtual` (whether the
-        machine is a virtual one), `os`, `kernel`, `machine`, `python`, `numpy`, `runtimes` (name to version, or None),
-        `gpus` (`skd_bench.device.nvidia_smi.read_gpu_info`).
+    `load` contains averages over 1, 5 and 15 minutes; `temperature_c` is that of the warmest sensor.
     """
+
+    load: list[float] | None
+    temperature_c: float | None
+    throttle: Throttling
+    gpu_state: list[GpuState] | None
+
+
+class DeviceInfo(DeviceState):
+    """The device info, as a JSON object; a value is None where it cannot be read.
+
+    `cores` are all of the machine, `cores_usable` those that the process may use; `cpu_quota` is the processor time of
+    a container, in cores; `isa` lists instruction sets; clocks are those of the first core; `memory_mb` is in MiB;
+    `power_cap_w` is that of the processor package, `power_mode` that of a Jetson; `virtual` is whether the machine is a
+    virtual one; `runtimes` maps names to versions. A device info that another version stored may lack keys.
+    """
+
+    cpu: str
+    cores: int | None
+    cores_usable: int | None
+    cpu_quota: float | None
+    isa: list[str]
+    governor: str | None
+    clock_mhz: float | None
+    clock_max_mhz: float | None
+    memory_mb: int | None
+    power_mode: str | None
+    boost: bool | None
+    smt: bool | None
+    virtual: bool | None
+    power_cap_w: float | None
+    os: str
+    kernel: str
+    machine: str
+    python: str
+    numpy: str
+    runtimes: dict[str, str | None]
+    gpus: list[GpuInfo] | None
+
+
+def read_device_info() -> DeviceInfo:
+    """Describe this machine, as far as that is readable without administrator rights."""
     cpuinfo, gpus = _read_cpuinfo(), read_gpu_info()
     return {
         "cpu": _format_cpu_name(cpuinfo),
@@ -70,17 +105,12 @@ def read_device_info() -> dict[str, Any]:
     }
 
 
-def read_device_state() -> dict[str, Any]:
-    """The values that change during a benchmark, to be read before and after it.
-
-    Returns:
-        `load`, `temperature_c`, `throttle` (its `events` is a counter) and `gpu_state` (for each GPU temperature,
-        clock, power and the reasons for reduced clocks; None without a GPU).
-    """
+def read_device_state() -> DeviceState:
+    """The values that change during a benchmark, to be read before and after it."""
     return _read_state(read_gpu_info())
 
 
-def _read_state(gpus: list[dict[str, Any]] | None) -> dict[str, Any]:
+def _read_state(gpus: list[GpuInfo] | None) -> DeviceState:
     return {
         "load": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "temperature_c": _read_temperature(),
@@ -89,7 +119,7 @@ def _read_state(gpus: list[dict[str, Any]] | None) -> dict[str, Any]:
     }
 
 
-def device_id(device_info: dict[str, Any]) -> str:
+def device_id(device_info: Mapping[str, Any]) -> str:
     """A short hash of the properties that must be equal for two latencies to be compared.
 
     These are the processor, the cores and the processor time of a process, the instruction sets, the governor, the
@@ -97,13 +127,13 @@ def device_id(device_info: dict[str, Any]) -> str:
     and Python are not among them.
 
     Args:
-        device_info: A result of `read_device_info`, which may have been stored as JSON.
+        device_info: A `DeviceInfo`, which may have been stored as JSON, also by another version.
 
     Returns:
         12 hexadecimal digits.
     """
     keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes")
-    identity: dict[str, Any] = {key: device_info.get(key) for key in keys}
+    identity = {key: device_info.get(key) for key in keys}
     # Only some runtimes count, and only where they are available. Otherwise a runtime that is installed later, or one
     # that only a newer skd-edge lists, would make this another device. The `facts` of a row contain the runtime and its
     # version anyway.

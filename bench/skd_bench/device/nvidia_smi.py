@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from typing import Any
+from typing import TypedDict, cast
 
 # Field of nvidia-smi, key in the device info, type.
 _NVIDIA_SMI_FIELDS = (
@@ -36,18 +36,37 @@ _THROTTLE_BITS = {
     0x80: "hardware power brake",
     0x100: "display clocks",
 }
-_STATE_KEYS = ("temperature_c", "clock_mhz", "power_w", "throttle")
 
 
-def read_gpu_info() -> list[dict[str, Any]] | None:
-    """Describe each GPU.
+class GpuState(TypedDict):
+    """The values of a GPU that change during a benchmark, as a JSON object; None where nvidia-smi does not report one.
 
-    Returns:
-        None where there is no nvidia-smi or no GPU. Else an object for each GPU with the keys `name`, `uuid`, `driver`,
-        `power_limit_w`, `temperature_c`, `clock_mhz`, `clock_max_mhz`, `memory_clock_mhz`, `power_w`, `pstate`,
-        `persistence`, `compute_mode`, `memory_mb` and `throttle` (the present reasons for reduced clocks, in words; an
-        empty list where there are none). A value is None where nvidia-smi does not report it.
+    `throttle` contains the present reasons for reduced clocks in words, and is empty where there are none.
     """
+
+    temperature_c: float | None
+    clock_mhz: float | None
+    power_w: float | None
+    throttle: list[str] | None
+
+
+class GpuInfo(GpuState):
+    """A GPU as a JSON object; a value is None where nvidia-smi does not report it."""
+
+    name: str | None
+    uuid: str | None
+    driver: str | None
+    power_limit_w: float | None
+    clock_max_mhz: float | None
+    memory_clock_mhz: float | None
+    pstate: str | None
+    persistence: str | None
+    compute_mode: str | None
+    memory_mb: float | None
+
+
+def read_gpu_info() -> list[GpuInfo] | None:
+    """Describe each GPU; None where there is no nvidia-smi or no GPU."""
     for reasons in _THROTTLE_FIELDS:
         rows = _query_nvidia_smi([field for field, _, _ in _NVIDIA_SMI_FIELDS] + [reasons])
         if rows is not None:
@@ -55,9 +74,19 @@ def read_gpu_info() -> list[dict[str, Any]] | None:
     return None
 
 
-def select_gpu_states(gpus: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+def select_gpu_states(gpus: list[GpuInfo] | None) -> list[GpuState] | None:
     """The values of each GPU that change during a benchmark: temperature, clock, power and throttle reasons."""
-    return [{key: gpu.get(key) for key in _STATE_KEYS} for gpu in gpus] if gpus else None
+    if not gpus:
+        return None
+    return [
+        {
+            "temperature_c": gpu.get("temperature_c"),
+            "clock_mhz": gpu.get("clock_mhz"),
+            "power_w": gpu.get("power_w"),
+            "throttle": gpu.get("throttle"),
+        }
+        for gpu in gpus
+    ]
 
 
 def parse_throttle_reasons(mask: str) -> list[str] | None:
@@ -84,12 +113,12 @@ def _query_nvidia_smi(fields: list[str]) -> list[str] | None:
     return [line for line in done.stdout.splitlines() if line.strip()]
 
 
-def _parse_gpu_row(line: str) -> dict[str, Any]:
+def _parse_gpu_row(line: str) -> GpuInfo:
     *texts, mask = [text.strip() for text in line.split(",")]
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for (_, name, kind), text in zip(_NVIDIA_SMI_FIELDS, texts, strict=False):
         try:
             values[name] = None if text.startswith("[") else kind(text)
         except ValueError:
             values[name] = None
-    return values | {"throttle": parse_throttle_reasons(mask)}
+    return cast(GpuInfo, values | {"throttle": parse_throttle_reasons(mask)})

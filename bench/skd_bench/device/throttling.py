@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 # The firmware flags of a Raspberry Pi: the present state in bits 0 to 3, the state since boot in bits 16 to 19.
 _RASPBERRY_PI_FLAGS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 
 
-def read_throttling(root: Path = Path("/sys")) -> dict[str, Any]:
+class Throttling(TypedDict):
+    """Throttling of a machine, as a JSON object.
+
+    `events` is the number of events since boot (thermal throttling of cores and packages on x86, over-current on a
+    Jetson); None where the machine has no such counter. `now` contains the present reasons in words (Raspberry Pi);
+    None where the machine does not report them.
+    """
+
+    events: int | None
+    now: list[str] | None
+
+
+def read_throttling(root: Path = Path("/sys")) -> Throttling:
     """Read throttling events and their present reasons.
 
     Args:
         root: The root of sysfs.
-
-    Returns:
-        `events`: the number of events since boot (thermal throttling of cores and packages on x86, over-current on a
-        Jetson); None where the machine has no such counter. `now`: reasons in words (Raspberry Pi); None where the
-        machine does not report them.
     """
     return {"events": _count_throttle_events(root), "now": _read_raspberry_pi_flags(root)}
 

@@ -6,26 +6,97 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.device.info import device_id, read_device_info
+from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import UserError
 from skd_bench.evaluation.labelled_videos import LabelledVideo, load_labelled_videos
 from skd_bench.inference.predict import check_matches_manifest, load_artefact
-from skd_bench.metrics.accuracy import compute_accuracy, softmax
-from skd_bench.metrics.agreement import compute_agreement
-from skd_bench.metrics.reject_metrics import compute_reject_metrics
+from skd_bench.metrics.accuracy import AccuracyFigures, compute_accuracy, softmax
+from skd_bench.metrics.agreement import Agreement, compute_agreement
+from skd_bench.metrics.reject_metrics import RejectMetrics, compute_reject_metrics
 from skd_bench.runtimes import InferenceSession, why_runtime_unavailable
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.multi_view import average_view_logits, decode_views
 from skd_bench.video.types import ClipError
 
 SCHEMA = 1
-Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings for an evaluation.
+
+    Attributes:
+        views: Numbers of views to average over, with a row for each; 1 is the deployed sampling.
+        reject: Probability below which no class is reported; None: without reject metrics.
+        named: Classes whose recall is reported at `reject`; empty: all classes.
+        threads: Number of threads for one query.
+    """
+
+    views: Sequence[int] = (1,)
+    reject: float | None = None
+    named: Sequence[str] = ()
+    threads: int = 1
+
+
+class VideoCost(TypedDict):
+    """Median milliseconds for one video, all views together."""
+
+    decode_ms: float
+    preprocess_ms: float
+    infer_ms: float
+
+
+class EvaluatedFile(TypedDict):
+    """One file with one number of views, as a JSON object.
+
+    `against_fp32` is None for an FP32 file, or if the student has no FP32 file; `against_one_view` is None for one
+    view; `rejecting` is None without reject metrics.
+    """
+
+    file: str
+    default: bool
+    precision: str
+    student: str
+    path: list[str]
+    views: int
+    accuracy: AccuracyFigures
+    against_fp32: Agreement | None
+    against_one_view: Agreement | None
+    rejecting: RejectMetrics | None
+    cost: VideoCost
+
+
+class UnreadableVideo(TypedDict):
+    """A video that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+class EvaluationResult(TypedDict):
+    """The accuracy of a bundle's files, as a JSON object.
+
+    `kind` is "accuracy"; `videos` is the number of evaluated videos; `not_run` has the files whose runtime is not
+    available, with the reason.
+    """
+
+    schema: int
+    kind: str
+    bundle: str
+    name: str
+    classes: list[str]
+    device: DeviceInfo
+    device_id: str
+    videos: int
+    unreadable: list[UnreadableVideo]
+    not_run: dict[str, str | None]
+    rows: list[EvaluatedFile]
 
 
 @dataclass
@@ -56,43 +127,31 @@ class _EvaluationRow:
 def evaluate(
     bundle: Path | str,
     videos: Path | str,
+    settings: EvaluationSettings | None = None,
     *,
-    views: Sequence[int] = (1,),
-    reject: float | None = None,
-    named: Sequence[str] = (),
-    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Json:
+) -> EvaluationResult:
     """Evaluate every file of a bundle on labelled videos, with the decoder and the runtime of the deployment.
 
     Args:
         bundle: The bundle's folder.
         videos: A folder or a CSV file, see `load_labelled_videos`.
-        views: Numbers of views to average over, with a row for each; 1 is the deployed sampling.
-        reject: Probability below which no class is reported; None: without reject metrics.
-        named: Classes whose recall is reported at `reject`; empty: all classes.
-        threads: Number of threads for one query.
+        settings: Views, reject option and threads; None for the defaults.
         progress: Called with (number of videos done, number of videos).
-
-    Returns:
-        A JSON object: `schema`, `kind` ("accuracy"), `bundle`, `name`, `classes`, `device`, `device_id`, `videos`
-        (number of evaluated videos), `unreadable` (a list of `path` and `reason`), `not_run` (files whose runtime is
-        not available, with the reason), and `rows`: each with `file`, `precision`, `student`, `path`, `views`,
-        `default`, `accuracy` (see `AccuracyMetrics`), `against_fp32` (see `compute_agreement`; None for an FP32 file,
-        or if the student has no FP32 file), `against_one_view`, `rejecting` (see `compute_reject_metrics`) and `cost`
-        (medians `decode_ms`, `preprocess_ms` and `infer_ms` for one video, all views together).
 
     Raises:
         UserError: The bundle or the list of videos cannot be used, or no video can be read.
     """
+    settings = settings or EvaluationSettings()
     manifest = Manifest.load(bundle)
-    if reject is not None:  # refuse a wrong threshold or class before the long measurement
-        compute_reject_metrics(np.zeros((1, len(manifest.classes))), [0], manifest.classes, reject, named=named)
+    if settings.reject is not None:  # refuse a wrong threshold or class before the long measurement
+        logits = np.zeros((1, len(manifest.classes)))
+        compute_reject_metrics(logits, [0], manifest.classes, settings.reject, named=settings.named)
     labelled = load_labelled_videos(videos, manifest.classes)
-    counts = sorted(set(views))
+    counts = sorted(set(settings.views))
     default = manifest.default
     runnable = [a for a in manifest.artefacts if a.file == default or why_runtime_unavailable(a.runtime) is None]
-    sessions = {a.file: load_artefact(bundle, a, threads=threads) for a in runnable}
+    sessions = {a.file: load_artefact(bundle, a, threads=settings.threads) for a in runnable}
     try:
         for session in sessions.values():
             check_matches_manifest(manifest, session)
@@ -119,7 +178,7 @@ def evaluate(
         "videos": len(read),
         "unreadable": unreadable,
         "not_run": {a.file: why_runtime_unavailable(a.runtime) for a in manifest.artefacts if a not in runnable},
-        "rows": [_score_row(row, rows, read, manifest, times_ms[row.views], reject, named) for row in rows],
+        "rows": [_score_row(row, rows, read, manifest, times_ms[row.views], settings) for row in rows],
     }
 
 
@@ -129,7 +188,7 @@ def _predict_videos(
     manifest: Manifest,
     counts: Sequence[int],
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[LabelledVideo], list[Json], dict[int, list[tuple[float, float]]]]:
+) -> tuple[list[LabelledVideo], list[UnreadableVideo], dict[int, list[tuple[float, float]]]]:
     """Run every file on every video; a video is decoded once for each number of views.
 
     Returns:
@@ -137,7 +196,7 @@ def _predict_videos(
         each video.
     """
     read: list[LabelledVideo] = []
-    unreadable: list[Json] = []
+    unreadable: list[UnreadableVideo] = []
     times_ms: dict[int, list[tuple[float, float]]] = {v: [] for v in counts}
     clock = time.perf_counter
     for done, video in enumerate(videos):
@@ -177,9 +236,8 @@ def _score_row(
     videos: Sequence[LabelledVideo],
     manifest: Manifest,
     times_ms: Sequence[tuple[float, float]],
-    reject: float | None,
-    named: Sequence[str],
-) -> Json:
+    settings: EvaluationSettings,
+) -> EvaluatedFile:
     labels, groups = [v.label for v in videos], [v.group for v in videos]
     logits = np.stack(row.answers)
     same_student = [r for r in rows if r.student == row.student]
@@ -189,8 +247,10 @@ def _score_row(
     against_fp32 = compute_agreement(logits, np.stack(reference.answers), labels, groups) if reference else None
     against_one_view = compute_agreement(logits, np.stack(single.answers), labels, groups) if single else None
     rejecting = None
-    if reject is not None:
-        rejecting = compute_reject_metrics(logits, labels, manifest.classes, reject, named=named, groups=groups)
+    if settings.reject is not None:
+        rejecting = compute_reject_metrics(
+            logits, labels, manifest.classes, settings.reject, named=settings.named, groups=groups
+        )
     decode, prepare = np.median(np.asarray(times_ms), axis=0).tolist()
     return {
         "file": row.file,

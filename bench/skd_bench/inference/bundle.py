@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.bundle.verify import find_bundle_problems
-from skd_bench.inference.predict import predict
+from skd_bench.inference.predict import Prediction, VideoError, predict
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,7 @@ class Bundle:
         Raises:
             UserError: The file was changed, or its runtime cannot be used. No video is classified then.
         """
-        return [
-            VideoPrediction(
-                video=entry["video"],
-                top=tuple(entry.get("top", ())),
-                milliseconds=entry.get("milliseconds", {}),
-                answer=entry["answer"] if "answer" in entry else entry["top"][0][0] if "top" in entry else None,
-                error=entry.get("error"),
-            )
-            for entry in predict(self.folder, videos, top=top)
-        ]
+        return [_make_video_prediction(entry) for entry in predict(self.folder, videos, top=top)]
 
     def verify(self) -> list[str]:
         """Compare every file with its hash in the manifest; nothing is loaded or run.
@@ -100,3 +91,10 @@ class Bundle:
             UserError: The manifest cannot be read.
         """
         return find_bundle_problems(self.folder)
+
+
+def _make_video_prediction(entry: Prediction | VideoError) -> VideoPrediction:
+    if "error" in entry:
+        return VideoPrediction(entry["video"], (), {}, None, entry["error"])
+    answer = entry["answer"] if "answer" in entry else entry["top"][0][0]
+    return VideoPrediction(entry["video"], tuple(entry["top"]), entry["milliseconds"], answer, None)

@@ -195,7 +195,7 @@ def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> It
             resizer = FrameResizer(1, preprocess, video.sample_aspect_ratio)
             for frame in _iter_decoded_frames(container, video):
                 if shown % every == 0:
-                    resizer.done = 0
+                    resizer.rewind()
                     resizer.write_frame(frame)
                     # Without timestamps (a raw H.264 stream), 25 frames per second are assumed.
                     yield frame.time if frame.time is not None else shown / 25, resizer.out[0].copy()

@@ -7,26 +7,80 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
 
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
-from skd_bench.device.info import device_id, read_device_info, read_device_state
+from skd_bench.device.info import DeviceInfo, DeviceState, device_id, read_device_info, read_device_state
 from skd_bench.errors import UserError
-from skd_bench.inference.predict import check_matches_manifest, load_artefact
+from skd_bench.inference.predict import VideoError, check_matches_manifest, load_artefact
 from skd_bench.metrics.accuracy import softmax
-from skd_bench.metrics.event_metrics import VideoEvent, match_events, read_events
+from skd_bench.metrics.event_metrics import EventMetrics, VideoEvent, match_events, read_events
 from skd_bench.runtimes import InferenceSession
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_container
-from skd_bench.video.sliding_window import SlidingWindows, Stopwatch
+from skd_bench.video.sliding_window import SlidingWindows, Stopwatch, WindowSpacing
 from skd_bench.video.types import ClipError
 
 SCHEMA = 1
 STAGES = ("decode", "sample", "preprocess", "infer", "smooth")
-Json = dict[str, Any]
+
+DetectedEvent = TypedDict("DetectedEvent", {"class": str, "start": float, "end": float, "probability": float})
+
+
+class StageTimes(TypedDict):
+    """The work on a number of seconds of video.
+
+    `stages` has the seconds of work by stage, `shares` their shares (sum 1), and `real_time_factor` is seconds of work
+    per second of video; below 1 is fast enough for a camera.
+    """
+
+    seconds: float
+    stages: dict[str, float]
+    shares: dict[str, float]
+    real_time_factor: float
+
+
+@final
+class VideoAnalysis(StageTimes):
+    """The analysis of one video, as a JSON object.
+
+    `answers` is the number of predictions, `window` the length of a window in seconds, and `answer_ms` the median time
+    from the sampled frames to the smoothed prediction.
+    """
+
+    video: str
+    frames: int
+    answers: int
+    window: float
+    answer_ms: float
+    events: list[DetectedEvent]
+
+
+class AnalysisResult(TypedDict):
+    """The analysis of videos, as a JSON object.
+
+    `kind` is "watch"; `after` is the state of the device after the analysis; `total` sums over all videos; `alarms` is
+    None where there are no true events to compare with.
+    """
+
+    schema: int
+    kind: str
+    bundle: str
+    name: str
+    file: str
+    device: DeviceInfo
+    device_id: str
+    after: DeviceState
+    threads: int
+    hop: float
+    smooth: int
+    threshold: float
+    videos: list[VideoAnalysis | VideoError]
+    total: StageTimes
+    alarms: EventMetrics | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +120,7 @@ def analyse_videos(
     events: Path | str | None = None,
     artefact: str | None = None,
     threads: int = 1,
-) -> Json:
+) -> AnalysisResult:
     """Analyse videos with a bundle, one after the other, as fast as this machine can.
 
     Args:
@@ -76,17 +130,6 @@ def analyse_videos(
         events: CSV file with the true events (see `read_events`); None: reports are not compared with events.
         artefact: File of the artefact to use; None for the bundle's default.
         threads: Number of threads for decoding, and for one query.
-
-    Returns:
-        A JSON object: `schema`, `kind` ("watch"), `bundle`, `name`, `file`, `device`, `device_id`, `after` (state of
-        the device after the analysis), `threads`, `hop`, `smooth`, `threshold`, `videos`, `total` and `alarms`.
-
-        Each entry of `videos` has `video` and either `error` or `frames`, `answers` (number of predictions), `window`,
-        `seconds` (of video), `stages` (seconds of work by stage), `shares` (of the work, sum 1), `real_time_factor`
-        (seconds of work per second of video; below 1 is fast enough for a camera), `answer_ms` (median time from the
-        sampled frames to the smoothed prediction) and `events` (`class`, `start`, `end`, `probability`).
-
-        `total` has the same sums over all videos. `alarms` is the result of `match_events`, or None without `events`.
 
     Raises:
         UserError: The bundle or the settings cannot be used, or no video can be read.
@@ -106,7 +149,7 @@ def analyse_videos(
         session.close()
     readable = [row for row in rows if "error" not in row]
     if not readable:
-        raise UserError(rows[0]["error"] if rows else "no video was given")
+        raise UserError(next((row["error"] for row in rows if "error" in row), "no video was given"))
     total = _summarise_stages(
         {stage: sum(r["stages"].get(stage, 0.0) for r in readable) for stage in STAGES},
         sum(r["seconds"] for r in readable),
@@ -137,7 +180,7 @@ def _analyse_video(
     video: Path,
     settings: VideoAnalysisSettings,
     threads: int,
-) -> Json:
+) -> VideoAnalysis | VideoError:
     stopwatch, answers, answer_ms = Stopwatch(), [], []
     recent: deque[npt.NDArray[np.float64]] = deque(maxlen=settings.smooth)
     try:
@@ -146,8 +189,7 @@ def _analyse_video(
             video,
             manifest.sampling,
             manifest.preprocess,
-            window=window,
-            hop=settings.hop,
+            WindowSpacing(window, settings.hop),
             threads=threads,
             stopwatch=stopwatch,
         )
@@ -164,19 +206,22 @@ def _analyse_video(
             answer_ms.append(1000 * (stopwatch.add_elapsed("smooth", begin) - first))
     except ClipError as error:
         return {"video": str(video), "error": str(error)}
-    events = [
+    events: list[DetectedEvent] = [
         {"class": manifest.classes[c], "start": start, "end": end, "probability": share}
         for c, start, end, share in _iter_events(answers, settings, manifest.classes)
     ]
-    counts = {"video": str(video), "frames": windows.frames, "answers": len(answers), "window": window}
-    return (
-        counts
-        | _summarise_stages(stopwatch.seconds, windows.seconds)
-        | {"answer_ms": float(np.median(answer_ms)), "events": events}
-    )
+    return {
+        "video": str(video),
+        "frames": windows.frames,
+        "answers": len(answers),
+        "window": window,
+        **_summarise_stages(stopwatch.seconds, windows.seconds),
+        "answer_ms": float(np.median(answer_ms)),
+        "events": events,
+    }
 
 
-def _summarise_stages(stages: dict[str, float], seconds: float) -> Json:
+def _summarise_stages(stages: dict[str, float], seconds: float) -> StageTimes:
     work = sum(stages.values())
     return {
         "seconds": seconds,
@@ -207,7 +252,7 @@ def _iter_events(
         yield current
 
 
-def _match_reported_events(rows: Sequence[Json], truth: Sequence[VideoEvent]) -> Json:
+def _match_reported_events(rows: Sequence[VideoAnalysis], truth: Sequence[VideoEvent]) -> EventMetrics:
     names = {Path(row["video"]).name for row in rows}
     if unknown := sorted({t.video for t in truth} - names):
         analysed = ", ".join(sorted(names))

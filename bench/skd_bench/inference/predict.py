@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,29 @@ from skd_bench.runtimes import InferenceSession, find_runtime
 from skd_bench.video.clip import decode_clip, prepare_input
 
 
+@final
+class Prediction(TypedDict):
+    """The classes of one video, as a JSON object.
+
+    `video` is the path as given; `top` lists (class, probability), most likely first. `milliseconds` has `decode` (from
+    the file to sampled and resized frames), `preprocess` and `infer`. If the artefact has a reject
+    threshold, `answer` is the class, or for a rejected clip the background class (None if there is none).
+    """
+
+    video: str
+    top: list[tuple[str, float]]
+    milliseconds: dict[str, float]
+    answer: NotRequired[str | None]
+
+
+@final
+class VideoError(TypedDict):
+    """A video that could not be used, and the reason in one sentence."""
+
+    video: str
+    error: str
+
+
 def predict(
     bundle: Path | str,
     videos: Iterable[Path | str],
@@ -26,7 +49,7 @@ def predict(
     top: int = 5,
     artefact: str | None = None,
     threads: int = 1,
-) -> list[dict[str, Any]]:
+) -> list[Prediction | VideoError]:
     """Classify videos. A video that cannot be read gets an error entry; the other videos are still classified.
 
     Args:
@@ -37,10 +60,7 @@ def predict(
         threads: Number of threads for one query.
 
     Returns:
-        An entry for each video, in order: `video` (the path as given), and either `top` (a list of (class,
-        probability)) with `milliseconds` (`decode`: from the file to sampled and resized frames, `preprocess`,
-        `infer`), or `error` (one sentence). If the artefact has a reject threshold, also `answer`: the class, or for a
-        rejected clip the background class (None if there is none).
+        An entry for each video, in order.
 
     Raises:
         UserError: The bundle, the artefact or the runtime cannot be used. No video is classified then.
@@ -96,7 +116,7 @@ def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> Non
 
 def _classify_video(
     session: InferenceSession, manifest: Manifest, video: Path | str, top: int, reject: RejectOption | None
-) -> dict[str, Any]:
+) -> Prediction | VideoError:
     clock = time.perf_counter
     times = [clock()]
     try:
@@ -113,12 +133,14 @@ def _classify_video(
     shares = softmax(logits)[0]
     best = np.argsort(-shares, kind="stable")[:top]
     spent = (1000 * np.diff(times)).round(3).tolist()
-    return {
+    prediction: Prediction = {
         "video": str(video),
         "top": [(manifest.classes[i], float(shares[i])) for i in best],
         "milliseconds": dict(zip(("decode", "preprocess", "infer"), spent, strict=True)),
-        **({} if reject is None else {"answer": _choose_answer(shares, manifest.classes, reject)}),
     }
+    if reject is not None:
+        prediction["answer"] = _choose_answer(shares, manifest.classes, reject)
+    return prediction
 
 
 def _choose_answer(shares: NDArray[np.float64], classes: list[str], reject: RejectOption) -> str | None:

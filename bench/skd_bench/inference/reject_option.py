@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,13 @@ import numpy.typing as npt
 from skd_bench.errors import UserError
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.stats import Interval, mean_interval
+
+
+class RejectEntry(TypedDict):
+    """A `RejectOption` as an artefact's options store it."""
+
+    threshold: float
+    background: str | None
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class RejectOption:
     threshold: float
     background: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RejectEntry:
         """The form in which an artefact's options store it."""
         return {"threshold": self.threshold, "background": self.background}
 

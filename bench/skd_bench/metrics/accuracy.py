@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,32 @@ from skd_bench.video.types import Preprocessing
 
 _ECE_BINS = 15
 
+# The metrics of one class; 0 where undefined. `support` is its number of clips.
+ClassAccuracy = TypedDict(
+    "ClassAccuracy", {"class": str, "support": int, "precision": float, "recall": float, "f1": float}
+)
+
+
+class ReliabilityPoint(TypedDict):
+    """A bin of the reliability diagram: `n` clips, their mean confidence, and their accuracy with its interval."""
+
+    n: int
+    confidence: float
+    accuracy: float
+    interval: list[float]
+
+
+class AccuracyFigures(TypedDict):
+    """`AccuracyMetrics` as a JSON object; `top1` has `value`, `low`, `high` and `level`."""
+
+    n: int
+    top1: dict[str, float]
+    macro_f1: float
+    per_class: list[ClassAccuracy]
+    confusion: list[list[int]]
+    ece: float
+    reliability: list[ReliabilityPoint]
+
 
 @dataclass(frozen=True)
 class AccuracyMetrics:
@@ -26,23 +52,31 @@ class AccuracyMetrics:
         n: Number of clips.
         top1: Share of clips whose largest logit is at the label, in 0..1, with its interval.
         macro_f1: Mean F1 over the classes that occur among labels or predictions, in 0..1.
-        per_class: For each class in order: `class`, `support` (clips), `precision`, `recall`, `f1` (0 where undefined).
+        per_class: The metrics of each class, in order.
         confusion: Number of clips by label (row) and prediction (column), shape (C, C).
         ece: Expected calibration error over 15 bins of confidence, in 0..1; 0: confidence equals accuracy in each bin.
-        reliability: For each bin with clips: `n`, mean `confidence`, `accuracy` (both 0..1) and its `interval`.
+        reliability: The bins that contain clips.
     """
 
     n: int
     top1: Interval
     macro_f1: float
-    per_class: list[dict[str, Any]]
+    per_class: list[ClassAccuracy]
     confusion: list[list[int]]
     ece: float
-    reliability: list[dict[str, Any]]
+    reliability: list[ReliabilityPoint]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AccuracyFigures:
         """The attributes by name, as plain JSON types."""
-        return {**asdict(self), "top1": self.top1.to_json()}
+        return {
+            "n": self.n,
+            "top1": self.top1.to_json(),
+            "macro_f1": self.macro_f1,
+            "per_class": self.per_class,
+            "confusion": self.confusion,
+            "ece": self.ece,
+            "reliability": self.reliability,
+        }
 
 
 def compute_logits(
@@ -153,10 +187,10 @@ def _compute_calibration_error(confidence: npt.NDArray[np.float64], correct: npt
 
 def _compute_reliability_points(
     confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]
-) -> list[dict[str, Any]]:
+) -> list[ReliabilityPoint]:
     """Points of the reliability diagram (Niculescu-Mizil and Caruana, 2005), with Wilson intervals."""
     bins = _assign_confidence_bins(confidence)
-    points = []
+    points: list[ReliabilityPoint] = []
     for b in np.unique(bins):
         in_bin = bins == b
         n, hits = int(in_bin.sum()), int(correct[in_bin].sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,27 @@ from skd_bench.stats import mcnemar_p_value, mean_interval, paired_difference
 Logits = npt.NDArray[np.floating[Any]]
 
 
+class Agreement(TypedDict):
+    """A file compared with a reference on the same clips, as a JSON object.
+
+    `agreement` is the share of clips with the same top class, 0..1. `difference` is the top-1 accuracy of the file
+    minus that of the reference, -1..1, with its paired interval. `mcnemar` is the exact two-sided p-value. `only_this`
+    and `only_reference` count the clips that only one of them classifies correctly; `n` counts all clips.
+    """
+
+    agreement: float
+    agreement_interval: list[float]
+    difference: float
+    difference_interval: list[float]
+    mcnemar: float
+    only_this: int
+    only_reference: int
+    n: int
+
+
 def compute_agreement(
     logits: Logits, reference: Logits, labels: npt.ArrayLike, groups: Sequence[Hashable] | None = None
-) -> dict[str, Any]:
+) -> Agreement:
     """Compare the predictions of a file with those of a reference (usually the FP32 file of the same network).
 
     Args:
@@ -23,11 +41,6 @@ def compute_agreement(
         reference: (N, C) of the reference, for the same clips in the same order.
         labels: (N,) true labels, whole numbers.
         groups: A group label for each clip; clips of one group (a source video) are resampled together.
-
-    Returns:
-        `agreement` (share of clips with the same top class, 0..1) and `agreement_interval`; `difference` (top-1 of
-        the file minus top-1 of the reference, -1..1) and its paired `difference_interval`; `mcnemar` (exact two-sided
-        p-value); `only_this` and `only_reference` (clips that only one of them classifies correctly); `n` (clips).
 
     Raises:
         UserError: There are no clips.

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from skd_bench.errors import UserError
 from skd_bench.stats import wilson_interval
+
+EventRecall = TypedDict(
+    "EventRecall", {"class": str, "events": int, "found": int, "recall": float, "interval": list[float]}
+)
+
+
+class EventMetrics(TypedDict):
+    """Reported events compared with the true events, as a JSON object.
+
+    `interval` is the exact Poisson 95 % interval of `false_alarms_per_hour` (Garwood, 1936). `recall` has a row for
+    each class of the true events, with the Wilson interval.
+    """
+
+    hours: float
+    reported: int
+    false_alarms: int
+    false_alarms_per_hour: float
+    interval: list[float]
+    recall: list[EventRecall]
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,7 @@ def read_events(table: Path | str, classes: Sequence[str]) -> list[VideoEvent]:
     return [_parse_event(row, f"{table}, row {number}", classes) for number, row in enumerate(rows, 2)]
 
 
-def _parse_event(row: dict[str, Any], where: str, classes: Sequence[str]) -> VideoEvent:
+def _parse_event(row: Mapping[str, str], where: str, classes: Sequence[str]) -> VideoEvent:
     try:
         event = VideoEvent(Path(row["video"]).name, float(row["start"]), float(row["end"]), row["class"])
     except (KeyError, TypeError, ValueError) as error:
@@ -68,7 +87,7 @@ def _parse_event(row: dict[str, Any], where: str, classes: Sequence[str]) -> Vid
     return event
 
 
-def match_events(reported: Sequence[VideoEvent], truth: Sequence[VideoEvent], hours: float) -> dict[str, Any]:
+def match_events(reported: Sequence[VideoEvent], truth: Sequence[VideoEvent], hours: float) -> EventMetrics:
     """Compare reported events with the true events.
 
     A report is correct if it overlaps a true event of its class; any other report is a false alarm. A true event is
@@ -78,20 +97,22 @@ def match_events(reported: Sequence[VideoEvent], truth: Sequence[VideoEvent], ho
         reported: Events that the model reported.
         truth: Events that really happened.
         hours: Duration of the analysed video, above 0.
-
-    Returns:
-        `hours`, `reported`, `false_alarms`, `false_alarms_per_hour` with its exact Poisson 95 % `interval` (Garwood,
-        1936), and `recall`: a list with `class`, `events`, `found`, `recall` and `interval` for each class in `truth`.
     """
     false = sum(not any(r.is_match(t) for t in truth) for r in reported)
     low, high = poisson_interval(false)
-    recall = []
+    recall: list[EventRecall] = []
     for name in sorted({t.name for t in truth}):
         class_events = [t for t in truth if t.name == name]
         found = sum(any(r.is_match(t) for r in reported) for t in class_events)
-        share = found / len(class_events)
-        row = {"class": name, "events": len(class_events), "found": found, "recall": share}
-        recall.append(row | {"interval": list(wilson_interval(found, len(class_events)))})
+        recall.append(
+            {
+                "class": name,
+                "events": len(class_events),
+                "found": found,
+                "recall": found / len(class_events),
+                "interval": list(wilson_interval(found, len(class_events))),
+            }
+        )
     return {
         "hours": hours,
         "reported": len(reported),

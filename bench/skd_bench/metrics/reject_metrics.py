@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,26 @@ import numpy.typing as npt
 from skd_bench.errors import UserError
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.stats import mean_interval
+
+ClassRecall = TypedDict(
+    "ClassRecall",
+    {"class": str, "support": int, "recall": float | None, "interval": list[float] | None, "false_reports": int},
+)
+
+
+class RejectMetrics(TypedDict):
+    """Metrics when predictions below `threshold` are not reported, as a JSON object.
+
+    `answered` is the share of clips with a report; `right` is the share of the reports that are correct, and None
+    without reports. `recall` has a row for each class: `support` (its clips), `recall` (share of its clips that are
+    reported as this class; None without clips) with its interval, and `false_reports` (clips of other classes reported
+    as this class).
+    """
+
+    threshold: float
+    answered: float
+    right: float | None
+    recall: list[ClassRecall]
 
 
 def compute_reject_metrics(
@@ -21,7 +41,7 @@ def compute_reject_metrics(
     *,
     named: Sequence[str] = (),
     groups: Sequence[Hashable] | None = None,
-) -> dict[str, Any]:
+) -> RejectMetrics:
     """Compute metrics when predictions below a confidence threshold are not reported.
 
     Args:
@@ -31,12 +51,6 @@ def compute_reject_metrics(
         threshold: The probability, in 0..1, that the top class must reach to be reported.
         named: Classes in the list `recall`; empty: all classes.
         groups: A group label for each clip; clips of one group (a source video) are resampled together.
-
-    Returns:
-        `threshold`; `answered` (share of clips with a report); `right` (share of the reports that are correct; None
-        without reports); `recall`: for each class `class`, `support` (its clips), `recall` (share of its clips that are
-        reported as this class; None without clips) with `interval`, and `false_reports` (clips of other classes
-        reported as this class).
 
     Raises:
         UserError: A class in `named` is unknown, the threshold is not in 0..1, or there are no clips.
@@ -50,7 +64,7 @@ def compute_reject_metrics(
         raise UserError("accuracy needs at least one clip, but no clip was given")
     shares = softmax(logits)
     predictions, confident = shares.argmax(axis=1), shares.max(axis=1) >= threshold
-    rows = []
+    rows: list[ClassRecall] = []
     for name in named or classes:
         index = list(classes).index(name)
         is_class, reported = truth == index, confident & (predictions == index)

@@ -5,71 +5,53 @@ from __future__ import annotations
 import getpass
 import shlex
 import socket
-from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from skd_bench.benchmark.latency import ProgressCallback
-from skd_bench.benchmark.results import format_plan, save_result, without_samples
-from skd_bench.benchmark.scenarios import LoadScenarios
+from skd_bench.benchmark.request import BenchmarkRequest
+from skd_bench.benchmark.results import BenchmarkResult, format_plan, save_result, without_samples
 from skd_bench.errors import UsageError
 from skd_bench.remote.device_lock import DeviceLock
-from skd_bench.remote.runner import run_benchmark
+from skd_bench.remote.runner import SshTarget, run_benchmark
 
 
 def bench_command(
-    bundle: Path,
+    request: BenchmarkRequest,
     *,
-    runtimes: Sequence[str] = (),
-    scenarios: Sequence[str] = (),
-    batches: str = "",
-    bound: float | None = None,
-    engines: Sequence[Path] = (),
+    ssh: SshTarget | None = None,
+    pack: Path | None = None,
     out: Path | None = None,
     dry_run: bool = False,
-    host: str | None = None,
-    pack: Path | None = None,
-    python: str = "python3",
-    keep: bool = False,
     progress: ProgressCallback | None = None,
-    **settings: int,
-) -> dict[str, Any] | str:
+) -> BenchmarkResult | str:
     """Measure a bundle, write a pack, or describe the plan.
 
     Args:
-        bundle: The bundle's folder.
-        runtimes: See `LoadScenarios`.
-        scenarios: See `LoadScenarios`.
-        batches: Batch sizes such as "1,2,8"; empty: none.
-        bound: See `LoadScenarios.bound_ms`.
-        engines: See `skd_bench.benchmark.benchmark.benchmark_bundle`.
+        request: What to measure.
+        ssh: See `run_benchmark`.
+        pack: See `run_benchmark`.
         out: The .json file to write the result to; None: the result is only returned.
         dry_run: Whether to measure nothing and return the plan.
-        host: See `run_benchmark`.
-        pack: See `run_benchmark`.
-        python: See `run_benchmark`.
-        keep: See `run_benchmark`.
         progress: Called with (processes finished, all processes).
-        settings: `threads`, `processes`, `queries`.
 
     Returns:
         The result of `benchmark_bundle` without its samples. For a dry run the plan, and for a pack a sentence that
         says how to run it.
 
     Raises:
-        UsageError: An option is unknown, out of range, or contradicts another one.
+        UsageError: A value is unknown, out of range, or contradicts another one.
         UserError: See `run_benchmark`; or another benchmark runs on this machine.
     """
-    extra = LoadScenarios(list(scenarios), parse_batches(batches), bound, list(runtimes)).check_and_complete()
+    request = replace(request, extra=request.extra.check_and_complete())
     if out is not None and out.suffix != ".json":  # checked before minutes of measuring
         raise UsageError(f"{out} must end in .json; the samples are written beside it as an .npz file")
     if dry_run:
-        return format_plan(bundle, extra, engines=engines, **settings)
-    run_options: dict[str, Any] = {"python": python, "keep": keep, "progress": progress, **settings}
-    is_local = host is None and pack is None  # another machine's lock is taken there
+        return format_plan(request)
+    is_local = ssh is None and pack is None  # another machine's lock is taken there
     with DeviceLock(f"{getpass.getuser()}@{socket.gethostname()}") if is_local else nullcontext():
-        result = run_benchmark(bundle, host=host, pack=pack, extra=extra, engines=engines, **run_options)
+        result = run_benchmark(request, ssh=ssh, pack=pack, progress=progress)
     if result is None:
         return f"wrote {pack}; run it on the device with: python3 {shlex.quote(pack.name if pack else '')}"
     if out is not None:

@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ class DeviceLock:
         return record if isinstance(record, dict) else {}
 
 
-def _format_refusal(holder: dict[str, Any]) -> str:
+def _format_refusal(holder: Mapping[str, object]) -> str:
     owner, pid, since = ("".join(filter(str.isprintable, str(holder.get(k, "?")))) for k in ("who", "pid", "since"))
     return (
         f"another benchmark runs on this device, started by {owner[:100]} (pid {pid[:20]}) at {since[:40]}; "

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from skd_bench.benchmark.latency import LatencyTarget
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.bundle.verify import find_bundle_problems
@@ -37,16 +37,6 @@ from skd_bench.remote.pack_main import main
 
 sys.exit(main(os.path.dirname(os.path.abspath(__file__))))
 """
-
-
-@dataclass(frozen=True)
-class MeasurementSettings:
-    """The settings of a measurement: see `skd_bench.benchmark.latency.measure_latency`."""
-
-    threads: int = 1
-    processes: int = 5
-    queries: int = 240
-    energy: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,21 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
 from skd_bench.benchmark.latency import (
     LatencyResult,
     LatencyTarget,
+    MeasurementSettings,
     ProgressCallback,
     measure_latency,
     run_in_fresh_process,
 )
 from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
-from skd_bench.device.info import device_id, read_device_info
+from skd_bench.benchmark.request import BenchmarkRequest
+from skd_bench.benchmark.worker_job import WorkerJob, WorkerResult
+from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.remote.device_lock import DeviceLock
@@ -110,27 +113,27 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
     resumable_jobs = ResumableJobs(work / "kept", device_info)
     latencies: dict[str, LatencyResult] = {}
 
-    def measure_resumably(*args: Any, **options: Any) -> dict[str, LatencyResult]:
-        measured = measure_latency(*args, **options, run_job=resumable_jobs)
+    def measure_resumably(
+        targets: Sequence[LatencyTarget],
+        settings: MeasurementSettings,
+        *,
+        memory: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> dict[str, LatencyResult]:
+        measured = measure_latency(targets, settings, memory=memory, progress=progress, run_job=resumable_jobs)
         latencies.update(measured)
         return measured
 
-    settings = job.settings
-    measure_options: dict[str, Any] = {key: value for key, value in vars(settings).items() if key != "energy"}
-    measure_options["progress"] = progress
-    bench = None
+    settings, bench = job.settings, None
     if (work / BUNDLE_PATH).is_dir():
-        bench = benchmark_bundle(work / BUNDLE_PATH, **measure_options, measure=measure_resumably, extra=job.extra) | {
-            "bundle": BUNDLE_PATH.rpartition("/")[2]
-        }
+        request = BenchmarkRequest(work / BUNDLE_PATH, settings, job.extra)
+        bench = benchmark_bundle(request, progress=progress, measure=measure_resumably)
+        bench["bundle"] = BUNDLE_PATH.rpartition("/")[2]
         if resumable_jobs.session_count > 1:
             bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run was interrupted")
     else:
-        measure_resumably(
-            [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files],
-            **measure_options,
-            energy=settings.energy,
-        )
+        targets = [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files]
+        measure_resumably(targets, settings, progress=progress)
     return DeviceMeasurements(
         schema=SCHEMA,
         pack=sha256_file(pack)[:12],
@@ -153,7 +156,7 @@ class ResumableJobs:
         session_count: The number of sessions that used this folder, including this one.
     """
 
-    def __init__(self, folder: Path, device_info: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, device_info: DeviceInfo) -> None:
         self.folder = folder
         previous = _read_json_or_empty(folder / "sessions.json")
         if previous.get("device") != device_id(device_info):
@@ -162,13 +165,14 @@ class ResumableJobs:
         self.session_count = int(previous.get("session_count", 0)) + 1
         write_json(folder / "sessions.json", {"device": device_id(device_info), "session_count": self.session_count})
 
-    def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, job: WorkerJob) -> WorkerResult:
         """The stored result of a job or, where there is none, the result of a fresh process."""
         name = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
-        if not (result := _read_json_or_empty(path)):
-            result = run_in_fresh_process(job)
-            write_json(path, result)
+        if stored := _read_json_or_empty(path):
+            return cast(WorkerResult, stored)
+        result = run_in_fresh_process(job)
+        write_json(path, result)
         return result
 
 

@@ -14,19 +14,20 @@ import re
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from uuid import uuid4
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
-from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, ProgressCallback
+from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings, ProgressCallback
 from skd_bench.benchmark.measurements import DeviceMeasurements
-from skd_bench.benchmark.scenarios import LoadScenarios
+from skd_bench.benchmark.request import BenchmarkRequest
+from skd_bench.benchmark.results import BenchmarkResult
+from skd_bench.device.info import DeviceInfo
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.remote.device_lock import EXIT_BUSY
-from skd_bench.remote.pack import MeasurementSettings, pack_bundle, pack_files, write_pack
+from skd_bench.remote.pack import pack_bundle, pack_files, write_pack
 from skd_bench.remote.pack_main import LINE_PREFIX
 from skd_bench.remote.ssh import LinkLost, SshLink, check_host
 
@@ -56,16 +57,27 @@ _RUN = 'folder=$1 python=$2; shift 2; "$python" "$folder/pack.pyz" --tether "$@"
 _REMOVE = 'rm -rf -- "$1"'
 
 
-def run_pack(
-    pack: bytes, host: str, *, python: str = "python3", keep: bool = False, progress: ProgressCallback | None = None
-) -> DeviceMeasurements:
+@dataclass(frozen=True)
+class SshTarget:
+    """The machine that a pack runs on.
+
+    Attributes:
+        host: The machine's name for ssh (see `check_host`).
+        python: The Python on that machine: a name in its PATH, or a path.
+        keep: Whether to keep the temporary folder there.
+    """
+
+    host: str
+    python: str = "python3"
+    keep: bool = False
+
+
+def run_pack(pack: bytes, ssh: SshTarget, *, progress: ProgressCallback | None = None) -> DeviceMeasurements:
     """Run a pack on another machine; after a lost connection, connect again and continue the run.
 
     Args:
         pack: The bytes from `pack_bundle` or `pack_files`.
-        host: The machine's name for ssh (see `check_host`).
-        python: The Python on that machine: a name in its PATH, or a path.
-        keep: Whether to keep the temporary folder there.
+        ssh: The machine.
         progress: Called with (processes finished, all processes).
 
     Returns:
@@ -75,86 +87,71 @@ def run_pack(
         UsageError: The host or the Python contains characters that are not allowed.
         UserError: The machine cannot be reached, lacks a package, is in use, or the connection was lost for too long.
     """
-    if not _PYTHON.fullmatch(python):
+    if not _PYTHON.fullmatch(ssh.python):
         raise UsageError(
-            f"the device's Python cannot be {python!r}; give a name or a path, such as python3 or ~/venv/bin/python"
+            f"the device's Python cannot be {ssh.python!r}; give a name or a path, such as python3 or ~/venv/bin/python"
         )
-    return _RemoteRun(SshLink(host), python, pack, progress).run(keep)
+    return _RemoteRun(SshLink(ssh.host), ssh.python, pack, progress).run(ssh.keep)
 
 
 def run_benchmark(
-    bundle: Path,
+    request: BenchmarkRequest,
     *,
-    host: str | None = None,
+    ssh: SshTarget | None = None,
     pack: Path | None = None,
-    python: str = "python3",
-    keep: bool = False,
     progress: ProgressCallback | None = None,
-    extra: LoadScenarios | None = None,
-    engines: Sequence[Path] = (),
-    **settings: Any,
-) -> dict[str, Any] | None:
+) -> BenchmarkResult | None:
     """Measure a bundle on this machine or on another one, or write a pack.
 
     Args:
-        bundle: The bundle's folder.
-        host: The other machine's name for ssh; None: this machine.
+        request: What to measure; engines are only possible on this machine.
+        ssh: The other machine; None: this machine.
         pack: The file to write a pack to, instead of measuring.
-        python: See `run_pack`.
-        keep: See `run_pack`.
         progress: Called with (processes finished, all processes).
-        extra: See `skd_bench.benchmark.benchmark.benchmark_bundle`.
-        engines: See `skd_bench.benchmark.benchmark.benchmark_bundle`; only possible on this machine.
-        settings: `threads`, `processes`, `queries`.
 
     Returns:
         The result of `benchmark_bundle`, with `host` for another machine; None where a pack was written.
 
     Raises:
-        UsageError: Both host and pack are given, one of them is not allowed, or engines are given with one of them.
+        UsageError: Both a machine and a pack are given, one of them is not allowed, or engines are given with one of
+            them.
         UserError: See `benchmark_bundle` and `run_pack`.
     """
-    if host and pack:
+    if ssh and pack:
         raise UsageError("--host measures on that machine now and --pack writes a file to run later; give one of them")
-    if host is None and pack is None:
-        measure_options: dict[str, Any] = {**settings, "progress": progress, "extra": extra, "engines": engines}
-        return benchmark_bundle(bundle, **measure_options)
-    if engines:
+    if ssh is None and pack is None:
+        return benchmark_bundle(request, progress=progress)
+    if request.engines:
         raise UsageError(
             "an engine runs only on the kind of GPU and the version that it was built for; "
             "build it on the device and run bench --engine there"
         )
-    if host is not None:
-        check_host(host)
-    data = pack_bundle(bundle, MeasurementSettings(**settings), extra)
-    if pack is not None:
-        write_pack(pack, data, outside=bundle)
+    if ssh is not None:
+        check_host(ssh.host)
+    data = pack_bundle(request.bundle, request.settings, request.extra)
+    if ssh is None:
+        if pack is not None:
+            write_pack(pack, data, outside=request.bundle)
         return None
-    measurements = run_pack(data, host or "", python=python, keep=keep, progress=progress)
-    return (measurements.bench or {}) | {"bundle": str(bundle), "host": host}
+    measurements = run_pack(data, ssh, progress=progress)
+    if measurements.bench is None:
+        raise UserError(f"the result from {ssh.host} does not contain the benchmark of a bundle; measure again")
+    return {**measurements.bench, "bundle": str(request.bundle), "host": ssh.host}
 
 
 def measure_remote_latency(
     targets: Sequence[LatencyTarget],
+    ssh: SshTarget,
+    settings: MeasurementSettings,
     *,
-    host: str,
-    python: str = "python3",
-    threads: int,
-    processes: int = 5,
-    queries: int = 240,
-    energy: bool = False,
     progress: ProgressCallback | None = None,
-) -> tuple[dict[str, LatencyResult], dict[str, Any]]:
+) -> tuple[dict[str, LatencyResult], DeviceInfo]:
     """Measure the latency of targets on another machine.
 
     Args:
-        targets: See `skd_bench.benchmark.latency.measure_latency`, like the arguments that are not listed here.
-        host: See `run_pack`.
-        python: See `run_pack`.
-        threads: Threads that a query may use.
-        processes: Number of fresh processes.
-        queries: Timed queries of each target in each process.
-        energy: Whether to also measure the energy of each target.
+        targets: See `skd_bench.benchmark.latency.measure_latency`.
+        ssh: The machine.
+        settings: Threads, processes, queries and energy.
         progress: Called with (processes finished, all processes).
 
     Returns:
@@ -164,8 +161,7 @@ def measure_remote_latency(
         UsageError: See `run_pack`.
         UserError: See `run_pack`.
     """
-    pack = pack_files(targets, MeasurementSettings(threads, processes, queries, energy))
-    measurements = run_pack(pack, host, python=python, progress=progress)
+    measurements = run_pack(pack_files(targets, settings), ssh, progress=progress)
     by_file = {(m.sha256, m.runtime): m.latency for m in measurements.measured}
     latencies = {t.name: by_file[sha256_file(t.path), t.runtime] for t in targets}
     return {name: replace(latency, name=name) for name, latency in latencies.items()}, measurements.device

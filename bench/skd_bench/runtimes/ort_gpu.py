@@ -45,7 +45,7 @@ class OrtGpuRuntime(OrtRuntime):
         """The version of onnxruntime-gpu; None where it cannot be used."""
         return None if self.why_unavailable() else importlib.metadata.version(_GPU_PACKAGE)
 
-    def configure_providers(self, options: Any) -> dict[str, Any]:
+    def configure_providers(self, options: Any) -> dict[str, list[str]]:
         """This provider, then CUDA's, then the CPU's for operators that neither can run."""
         import onnxruntime as ort
 
@@ -72,7 +72,7 @@ class OrtPluginRuntime(OrtRuntime):
             return None
         return f"{super().version()} with plugin {importlib.metadata.version(f'{_PLUGIN}_cu13'.replace('_', '-'))}"
 
-    def configure_providers(self, options: Any) -> dict[str, Any]:
+    def configure_providers(self, options: Any) -> dict[str, list[str]]:
         """Register the plugin once per process, and add its first GPU to the session options."""
         import onnxruntime as ort
 

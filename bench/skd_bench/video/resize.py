@@ -42,6 +42,10 @@ class FrameResizer:
         self._sizes: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._last: VideoFrame | None = None
 
+    def rewind(self) -> None:
+        """Write the next frame into the first place again."""
+        self.done = 0
+
     def write_frame(self, frame: VideoFrame) -> None:
         """Write a frame at the next position; if it is the previous frame again, its pixels are copied."""
         if frame is self._last:

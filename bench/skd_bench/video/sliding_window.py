@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 
+@dataclass(frozen=True)
+class WindowSpacing:
+    """Where the windows of a long video lie, in seconds.
+
+    Attributes:
+        window: Length of a window.
+        hop: Time between the starts of two windows.
+    """
+
+    window: float
+    hop: float
+
+
 @dataclass
 class Stopwatch:
     """Seconds spent in each stage.
@@ -61,8 +74,7 @@ class SlidingWindows:
         path: A video that FFmpeg can read.
         sampling: Which frames of a window are taken.
         preprocess: The size of the frames and how they are fitted to it.
-        window: Length of a window, in seconds.
-        hop: Time between the starts of two windows, in seconds.
+        spacing: Length of the windows and time between them.
         threads: Number of decoder threads.
         stopwatch: Receives the seconds of the stages `decode` and `sample` (which includes resizing).
 
@@ -79,14 +91,13 @@ class SlidingWindows:
         path: Path | str,
         sampling: Sampling,
         preprocess: Preprocessing,
+        spacing: WindowSpacing,
         *,
-        window: float,
-        hop: float,
         threads: int = 1,
         stopwatch: Stopwatch | None = None,
     ) -> None:
         self._path, self._sampling, self._preprocess = Path(path), sampling, preprocess
-        self._window, self._hop, self._threads = window, hop, threads
+        self._window, self._hop, self._threads = spacing.window, spacing.hop, threads
         self._stopwatch = stopwatch or Stopwatch()
         self._resizer: FrameResizer | None = None
         self.seconds, self.frames = 0.0, 0
@@ -143,7 +154,7 @@ class SlidingWindows:
 
     def _resize_frame(self, frame: VideoFrame) -> Pixels:
         assert self._resizer is not None
-        self._resizer.done = 0
+        self._resizer.rewind()
         self._resizer.write_frame(frame)
         pixels: Pixels = self._resizer.out[0].copy()
         return pixels

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from skd_bench.files import sha256_file, write_json
 from skd_bench.runtimes.base import make_random_clip
@@ -39,17 +39,24 @@ _TYPES = {"u8": "int8", "i8": "int8", "f16": "fp16", "bf16": "bf16", "f32": "fp3
 _CACHE_VERSION = 1  # raise it when the content of the cache file changes
 
 
-def profile_with_openvino(path: Path | str) -> dict[str, Any]:
+class OpenVinoProfile(TypedDict):
+    """What OpenVINO executes, as it is written to the cache file.
+
+    Attributes:
+        operators: How often each operator computes in each type ("Convolution u8"), most frequent first. Operators
+            that only move bytes are not counted, because the graph does not show whether they run in place.
+        fates: The profiles of these operators, and of moves that took time.
+    """
+
+    operators: dict[str, int]
+    fates: list[OperatorProfile]
+
+
+def profile_with_openvino(path: Path | str) -> OpenVinoProfile:
     """Profile a file on OpenVINO; the result is cached beside the file.
 
     Args:
         path: An ONNX file; the cache file is ``<stem>.openvino.json``.
-
-    Returns:
-        ``operators``: how often each operator computes in each type ("Convolution u8"), most frequent first. Operators
-        that only move bytes are not counted, because the graph does not show whether they run in place. ``fates``: the
-        profiles of these operators and of moves that took time, as plain mappings (see
-        `skd_export.analysis.operator_profile.OperatorProfile`).
 
     Raises:
         UserError: OpenVINO is missing, or cannot load or run the file.
@@ -69,7 +76,12 @@ def profile_with_openvino(path: Path | str) -> dict[str, Any]:
         profile = {
             "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
             "fates": [
-                vars(OperatorProfile(node.name, node.kind, _classify_computation(node), node.microseconds))
+                {
+                    "node": node.name,
+                    "op": node.kind,
+                    "ran": _classify_computation(node),
+                    "microseconds": node.microseconds,
+                }
                 for node in executed
             ],
         }
@@ -109,10 +121,10 @@ def _classify_computation(node: ExecutedLayer) -> str:
     return "reformatted" if node.kind in _DATA_MOVEMENT_OPERATORS else compute_type or "other"
 
 
-def _read_cached_profile(cache_file: Path, key: str) -> dict[str, Any] | None:
+def _read_cached_profile(cache_file: Path, key: str) -> OpenVinoProfile | None:
     try:
         content = json.loads(cache_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     profile = content.get("facts") if isinstance(content, dict) and content.get("key") == key else None
-    return profile if isinstance(profile, dict) else None
+    return cast(OpenVinoProfile, profile) if isinstance(profile, dict) else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import onnxruntime as ort
@@ -39,9 +38,8 @@ _CONVERSION_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _TYPES = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8", "double": "fp64"}
 
 
-@dataclass(frozen=True)
-class OperatorProfile:
-    """One executed node.
+class OperatorProfile(TypedDict):
+    """One executed node, as it is written to JSON.
 
     Attributes:
         node: Its name in the optimised graph.
@@ -55,6 +53,39 @@ class OperatorProfile:
     op: str
     ran: str
     microseconds: float
+
+
+class OperatorGroup(TypedDict):
+    """The executed nodes with the same operator and the same ``ran``.
+
+    Attributes:
+        op: Their operator.
+        ran: See `OperatorProfile`.
+        nodes: How many they are.
+        share: Their share of the total time, in 0..1.
+    """
+
+    op: str
+    ran: str
+    nodes: int
+    share: float
+
+
+class _KernelArguments(TypedDict):
+    """What the profiler stores of a kernel: its operator, and type and shape of each input and output."""
+
+    op_name: str
+    input_type_shape: list[dict[str, list[int]]]
+    output_type_shape: list[dict[str, list[int]]]
+
+
+class _ProfilerEvent(TypedDict):
+    """An event in the profiler's file; ``dur`` is in microseconds. Events of other categories have other arguments."""
+
+    cat: str
+    name: str
+    dur: int
+    args: _KernelArguments
 
 
 def profile_operators(path: Path | str) -> list[OperatorProfile]:
@@ -90,44 +121,39 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
     return _parse_profiler_events(events)
 
 
-def group_by_operator(profiles: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Group profiles with the same operator and the same ``ran``.
-
-    Args:
-        profiles: `OperatorProfile` as plain mappings.
-
-    Returns:
-        For each group ``op``, ``ran``, ``nodes`` (how many) and ``share`` of the total time in 0..1; the largest share
-        first.
-    """
+def group_by_operator(profiles: Iterable[OperatorProfile]) -> list[OperatorGroup]:
+    """Group profiles with the same operator and the same ``ran``; the group with the largest share of time is first."""
     groups: dict[tuple[str, str], list[float]] = {}
     for profile in profiles:
         groups.setdefault((profile["op"], profile["ran"]), []).append(profile["microseconds"])
     total = sum(map(sum, groups.values())) or 1.0
-    rows = [
+    rows: list[OperatorGroup] = [
         {"op": op, "ran": ran, "nodes": len(times), "share": sum(times) / total} for (op, ran), times in groups.items()
     ]
     return sorted(rows, key=lambda row: (-row["share"], row["op"], row["ran"]))
 
 
-def _parse_profiler_events(events: list[dict[str, Any]]) -> list[OperatorProfile]:
+def _parse_profiler_events(events: list[_ProfilerEvent]) -> list[OperatorProfile]:
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    events_by_node: dict[str, list[dict[str, Any]]] = {}
+    events_by_node: dict[str, list[_ProfilerEvent]] = {}
     for event in kernels:
         events_by_node.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
-    profiles = []
+    profiles: list[OperatorProfile] = []
     for name, node_events in events_by_node.items():
         arguments = node_events[0]["args"]
         times = sorted(e["dur"] for e in node_events[_WARMUP_RUNS:])
         profiles.append(
-            OperatorProfile(
-                name, arguments["op_name"], _classify_computation(arguments), float(np.median(times)) if times else 0.0
-            )
+            {
+                "node": name,
+                "op": arguments["op_name"],
+                "ran": _classify_computation(arguments),
+                "microseconds": float(np.median(times)) if times else 0.0,
+            }
         )
     return profiles
 
 
-def _classify_computation(arguments: dict[str, Any]) -> str:
+def _classify_computation(arguments: _KernelArguments) -> str:
     op = arguments["op_name"]
     if op in _CONVERSION_OPERATORS:
         return "converted"

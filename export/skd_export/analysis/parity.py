@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,59 @@ class ParityBounds:
     int8_drop: float = 1.0
 
 
+class Flip(TypedDict):
+    """A clip whose top class changed.
+
+    Attributes:
+        clip: Index of the clip.
+        reference: Top class of the reference.
+        candidate: Top class of the candidate.
+        margin: The reference's logit of its own class minus that of the candidate's class.
+        label: The true class; None if it is unknown.
+    """
+
+    clip: int
+    reference: int
+    candidate: int
+    margin: float
+    label: int | None
+
+
+class ParitySummary(TypedDict):
+    """How a candidate's logits differ from the reference's, as it is written to JSON.
+
+    Attributes:
+        n: Number of clips.
+        max_abs: Largest difference of two logits.
+        mean_abs: Mean difference of two logits.
+        relative: ``max_abs`` divided by the reference's largest logit.
+        cosine: Cosine of the logits, mean over clips; 1 is the same direction.
+        spread: How much the reference's logits vary between clips, divided by its largest logit. Near 0 the network
+            ignores its input, and parity proves nothing.
+        agreement: Share of clips with the same top class, in 0..1.
+        accuracy_drop: Loss of accuracy in percentage points, negative if the candidate is better; None without labels.
+    """
+
+    n: int
+    max_abs: float
+    mean_abs: float
+    relative: float
+    cosine: float
+    spread: float
+    agreement: float
+    accuracy_drop: float | None
+
+
+class ParityMetrics(ParitySummary):
+    """A `ParitySummary` with the clips whose top class changed.
+
+    Attributes:
+        flips: At most 20 of them, the largest margin first.
+    """
+
+    flips: list[Flip]
+
+
 def compute_torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Floats:
     """Logits ``(N, C)`` of a network for batches of normalised clips ``(b, 3, T, H, W)``, on the network's device.
 
@@ -52,22 +105,13 @@ def compute_torch_logits(network: nn.Module, batches: Iterable[Floats]) -> Float
 
 def compute_parity(
     reference_logits: npt.ArrayLike, candidate_logits: npt.ArrayLike, labels: npt.ArrayLike | None = None
-) -> dict[str, Any]:
+) -> ParityMetrics:
     """Compare a candidate's logits with the reference's, clip by clip.
 
     Args:
         reference_logits: ``(N, C)``, N >= 1: the trained network.
         candidate_logits: ``(N, C)``: the exported file, on the same clips in the same order.
         labels: N class indices, or None if the true classes are unknown.
-
-    Returns:
-        A mapping of JSON types: ``n``; ``max_abs`` and ``mean_abs`` difference; ``relative`` (``max_abs`` divided by
-        the reference's largest logit); ``cosine`` (mean over clips; 1 is the same direction); ``spread`` (how much the
-        reference's logits vary between clips, divided by its largest logit; near 0 the network ignores its input, and
-        parity proves nothing); ``agreement`` of top classes in 0..1; ``flips``, at most 20, largest margin first, each
-        with ``clip``, ``reference``, ``candidate``, ``margin`` (the reference's logit of its own class minus that of
-        the candidate's class) and ``label``; ``accuracy_drop`` in percentage points, negative if the candidate is
-        better, None without labels.
 
     Raises:
         UserError: Shapes differ, there are no clips, or a logit is NaN or infinite (the message names the clip).
@@ -100,7 +144,12 @@ def compute_parity(
     }
 
 
-def find_violated_bound(parity: Mapping[str, Any], precision: str, bounds: ParityBounds | None = None) -> str | None:
+def summarize_parity(parity: ParityMetrics) -> ParitySummary:
+    """The metrics without the single clips: what a bundle stores."""
+    return cast(ParitySummary, {key: value for key, value in parity.items() if key != "flips"})
+
+
+def find_violated_bound(parity: ParitySummary, precision: str, bounds: ParityBounds | None = None) -> str | None:
     """Check a file against the bounds of its precision.
 
     Args:
@@ -166,7 +215,7 @@ def _list_flips(
     reference_classes: npt.NDArray[np.int64],
     candidate_classes: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64] | None,
-) -> list[dict[str, Any]]:
+) -> list[Flip]:
     clips = np.flatnonzero(reference_classes != candidate_classes)
     margins = reference[clips, reference_classes[clips]] - reference[clips, candidate_classes[clips]]
     surest = np.argsort(-margins, kind="stable")[:_MAX_FLIPS]

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from uuid import uuid4
 
 from skd_bench.bundle.manifest import (
@@ -28,11 +28,89 @@ from skd_bench.bundle.manifest import (
 from skd_bench.errors import UserError
 from skd_bench.evaluation.replay import ANSWERS_FILE, compute_sample_logits
 from skd_bench.files import sha256_file, write_atomic, write_json
+from skd_bench.inference.reject_option import RejectEntry
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.readme import format_measured_page, format_readme
 
 _ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
+
+
+class CalibrationClips(TypedDict):
+    """The clips that determined the ranges of an INT8 file: their number, and a SHA-256 that identifies them."""
+
+    clips: int
+    sha256: str
+
+
+class ModelOptions(TypedDict, total=False):
+    """How a model file is run and was made, as the manifest stores it.
+
+    Attributes:
+        optimisation: The runtime's level of graph optimisation.
+        reject: The reject option.
+        batch: The fixed batch size of a .tflite file.
+        converter: Name and version of the converter of a .tflite file.
+        calibration: The calibration clips of an INT8 file.
+        reduce_range: Whether the weights of an INT8 file have 7 bits.
+        per_channel: Whether each output channel of an INT8 weight has its own scale.
+        excluded: Names of the nodes of an INT8 file that stay in FP32.
+    """
+
+    optimisation: str
+    reject: RejectEntry
+    batch: int
+    converter: str
+    calibration: CalibrationClips
+    reduce_range: bool
+    per_channel: bool
+    excluded: list[str]
+
+
+class MeasuredValues(TypedDict, total=False):
+    """Measurements of a model file, as ``measured.json`` stores them.
+
+    Attributes:
+        accuracy: Accuracy on the validation clips, in 0..1.
+        interval: 95 % interval of the accuracy.
+        test_accuracy: Accuracy on the test clips, in 0..1; None if the file was not the chosen one.
+        device: Identifies the device that measured the latency.
+        device_name: Its processor.
+        p50_ms: Median latency in milliseconds.
+        p50_interval: 95 % interval of the median.
+        p90_ms: 90th percentile of the latency; None with too few queries.
+        p99_ms: 99th percentile of the latency; None with too few queries.
+        name: Name of the candidate, where path and precision are not enough.
+        joules_per_clip: Energy for one clip above that of the idle machine.
+    """
+
+    accuracy: float
+    interval: list[float]
+    test_accuracy: float | None
+    device: str
+    device_name: str
+    p50_ms: float | None
+    p50_interval: list[float] | None
+    p90_ms: float | None
+    p99_ms: float | None
+    name: str
+    joules_per_clip: float
+
+
+class StreamParity(TypedDict):
+    """How far a streaming file's logits, frame by frame, are from the clip network's.
+
+    Attributes:
+        clips: Number of clips compared.
+        frames: Number of frames compared.
+        relative: Largest difference of two logits, divided by the network's largest logit.
+        agreement: Share of frames with the same top class, in 0..1.
+    """
+
+    clips: int
+    frames: int
+    relative: float
+    agreement: float
 
 
 @dataclass(frozen=True)
@@ -43,15 +121,16 @@ class ModelFile:
         source: Where the file is now. In the bundle its name is ``<student>.<precision>`` with the ending of its
             runtime (.onnx, .tflite).
         path: The cascade that trained it: names from the teacher to the student.
+        parity: Written as it is (`skd_export.analysis.parity.ParitySummary`); empty if the file was not compared.
     """
 
     source: Path
     precision: Precision
     student: str
     path: list[str]
-    options: dict[str, Any] = field(default_factory=dict)
-    parity: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
+    options: ModelOptions = field(default_factory=ModelOptions)
+    parity: Mapping[str, object] = field(default_factory=dict)
+    measured: MeasuredValues = field(default_factory=MeasuredValues)
     runtime: Literal["ort", "openvino", "litert"] = "ort"
 
 
@@ -67,7 +146,7 @@ class StreamModel:
 
     source: Path
     state: int
-    parity: dict[str, Any] = field(default_factory=dict)
+    parity: StreamParity
 
 
 def write_bundle(
@@ -176,15 +255,15 @@ def _add_model(building: Path, model: ModelFile) -> Artefact:
         runtime=model.runtime,
         student=model.student,
         path=list(model.path),
-        options=model.options,
-        parity=model.parity,
-        measured=model.measured,
+        options=dict(model.options),
+        parity=dict(model.parity),
+        measured=dict(model.measured),
     )
 
 
 def _add_stream(building: Path, stream: StreamModel, student: str) -> StreamFile:
     target = _copy_file(stream.source, building / f"{_sanitize_name(student)}.stream.onnx")
-    return StreamFile(target.name, sha256_file(target), target.stat().st_size, stream.state, stream.parity)
+    return StreamFile(target.name, sha256_file(target), target.stat().st_size, stream.state, dict(stream.parity))
 
 
 def _add_sample(building: Path, index: int, source: Path, label: str) -> SampleClip:

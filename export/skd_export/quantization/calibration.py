@@ -13,7 +13,6 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -189,7 +188,7 @@ class _CalibrationClipReader(CalibrationDataReader):  # type: ignore[misc]
         self.sample_clips: list[Floats] = []
         self.chunks = self._iter_chunks(batches)
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, Floats] | None:
         chunk = next(self.chunks, None)
         return None if chunk is None else {self.name: chunk}
 

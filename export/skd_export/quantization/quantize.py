@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from onnxruntime.quantization import QuantType
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_export.analysis.operator_profile import OperatorProfile
 from skd_export.graph.onnx_export import load_onnx
 from skd_export.quantization.calibration import LAYER_OPERATORS, CalibrationRanges, LogFunction
 
@@ -33,6 +34,65 @@ _FP16_MAX = 65504.0
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avxvnni"})
 _INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
+
+
+class LayerSensitivity(TypedDict):
+    """How quantising only this layer changes the logits.
+
+    Attributes:
+        layer: The node's name.
+        op: The node's operator.
+        error: Mean absolute difference of the logits from FP32, over their standard deviation.
+        flips: Share of clips whose top class changes, in 0..1.
+    """
+
+    layer: str
+    op: str
+    error: float
+    flips: float
+
+
+class FileMetadata(TypedDict, total=False):
+    """How a file was made and what it executes, as it is written beside the file.
+
+    Which keys there are depends on the precision.
+
+    Attributes:
+        operators: How often each operator occurs, most frequent first (see `count_executed_operators`; for FP16: in the
+            file).
+        fates: The operator profiles; in the metadata that `skd_export.exporter.make_artefacts` writes.
+        io: Type of input and logits (FP16).
+        onnxruntime: Version of the converter (FP16, INT8).
+        weights: Type of the weights.
+        calibration: Method of the calibration.
+        calibration_clips: Number of clips that determined the ranges.
+        per_channel: Whether each output channel of a weight has its own scale.
+        reduce_range: Whether weights have 7 bits.
+        excluded: Names of the nodes that stay in FP32.
+        activations: Type of the activations.
+        vnni: Whether the CPU that made the file has VNNI; None if it is unknown (``int8``).
+        convolutions: Number of convolutions.
+        convolutions_fused: How many of them run as integer kernels (``int8``).
+        sensitivity: Sensitivity of each layer, the most sensitive first; empty if the first file was within its bounds.
+        tried: The reason for each file that was outside its bounds.
+    """
+
+    operators: dict[str, int]
+    fates: list[OperatorProfile]
+    io: str
+    onnxruntime: str
+    weights: str
+    calibration: str
+    calibration_clips: int
+    per_channel: bool
+    reduce_range: bool
+    excluded: list[str]
+    activations: str
+    vnni: bool | None
+    convolutions: int
+    convolutions_fused: int
+    sensitivity: list[LayerSensitivity]
+    tried: list[str]
 
 
 def isa_has_vnni(cpuinfo: Path | str = "/proc/cpuinfo") -> bool | None:
@@ -66,7 +126,7 @@ def quantize_for_ort(
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     log: LogFunction = lambda line: None,
-) -> dict[str, Any]:
+) -> FileMetadata:
     """Quantise an FP32 file to INT8 for ONNX Runtime on CPUs.
 
     Args:
@@ -80,10 +140,6 @@ def quantize_for_ort(
         exclude: Names of nodes that stay in FP32.
         only: Names of the nodes to quantise; empty: all nodes that can be quantised.
         log: Called with a line that states how much memory the calibration needs.
-
-    Returns:
-        Metadata: ``calibration_clips``, ``reduce_range``, ``vnni``, ``operators`` (from `count_executed_operators`),
-        ``convolutions``, how many of them run as integer kernels (``convolutions_fused``), and other settings.
 
     Raises:
         UserError: The file is not an ONNX file, there are no calibration clips, or a batch has the wrong shape or
@@ -100,14 +156,14 @@ def quantize_for_ort(
         only=only,
     )
     operators = count_executed_operators(int8_path)
-    return {
-        **_quantization_metadata(ranges, reduced, per_channel, exclude),
+    metadata: FileMetadata = {
         "activations": "uint8",
         "vnni": isa_has_vnni(),
         "operators": operators,
         "convolutions": sum(op == "Conv" for _, op in ranges.layers),
         "convolutions_fused": sum(n for op, n in operators.items() if op in _INTEGER_CONVOLUTIONS),
     }
+    return _quantization_metadata(ranges, reduced, per_channel, exclude) | metadata
 
 
 def quantize_for_tensorrt(
@@ -118,7 +174,7 @@ def quantize_for_tensorrt(
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     log: LogFunction = lambda line: None,
-) -> dict[str, Any]:
+) -> FileMetadata:
     """Quantise an FP32 file to INT8 for TensorRT: symmetric int8 activations and weights, biases in FP32.
 
     ONNX Runtime can run this file too, with the same rounding but fewer integer kernels. Parity is therefore checked on
@@ -141,17 +197,17 @@ def quantize_for_tensorrt(
         WeightSymmetric=True,
         QuantizeBias=False,
     )
-    return {
-        **_quantization_metadata(ranges, False, True, exclude),
+    metadata: FileMetadata = {
         "activations": "int8, symmetric",
         "operators": count_executed_operators(int8_path),
         "convolutions": sum(op == "Conv" for _, op in ranges.layers),
     }
+    return _quantization_metadata(ranges, False, True, exclude) | metadata
 
 
 def _quantization_metadata(
     ranges: CalibrationRanges, reduced: bool, per_channel: bool, exclude: Sequence[str]
-) -> dict[str, Any]:
+) -> FileMetadata:
     return {
         "weights": "int8",
         "calibration": "minmax",
@@ -163,16 +219,12 @@ def _quantization_metadata(
     }
 
 
-def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> dict[str, Any]:
+def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> FileMetadata:
     """Convert an FP32 file to FP16: weights and operators in half precision, input and logits in float32.
 
     Args:
         fp32_path: A file that `export_onnx` wrote.
         fp16_path: Where the FP16 file goes; written atomically.
-
-    Returns:
-        Metadata: ``io`` (float32), ``operators`` (the operators in the file, most frequent first), and the converter's
-        version.
 
     Raises:
         UserError: The file is not an ONNX file, or a weight is larger than FP16 can hold (65504) or NaN.

@@ -7,36 +7,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from skd_export.quantization.calibration import CalibrationRanges
+from skd_export.quantization.quantize import FileMetadata, LayerSensitivity
 
 Floats = npt.NDArray[np.float32]
-QuantizeFunction = Callable[..., dict[str, Any]]
+QuantizeFunction = Callable[..., FileMetadata]
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """How quantising only this layer changes the logits.
-
-    Attributes:
-        layer: The node's name.
-        op: The node's operator.
-        error: Mean absolute difference of the logits from FP32, over their standard deviation.
-        flips: Share of clips whose top class changes, in 0..1.
-    """
-
-    layer: str
-    op: str
-    error: float
-    flips: float
 
 
 def measure_layer_sensitivities(
@@ -54,17 +36,16 @@ def measure_layer_sensitivities(
     """
     reference = compute_onnx_logits(fp32, ranges.sample_clips)
     scale = float(reference.std()) or 1.0
-    results = []
+    results: list[LayerSensitivity] = []
     with tempfile.TemporaryDirectory(prefix="skd-layers-") as folder:
         for name, op in ranges.layers:
             single_layer_file = Path(folder) / "alone.onnx"
             quantize(ranges, single_layer_file, only=[name])
             quantized_logits = compute_onnx_logits(single_layer_file, ranges.sample_clips)
+            error = float(np.abs(quantized_logits - reference).mean()) / scale
             flips = float((quantized_logits.argmax(1) != reference.argmax(1)).mean())
-            results.append(
-                LayerSensitivity(name, op, float(np.abs(quantized_logits - reference).mean()) / scale, flips)
-            )
-    return sorted(results, key=lambda s: (-s.error, s.layer))
+            results.append({"layer": name, "op": op, "error": error, "flips": flips})
+    return sorted(results, key=lambda s: (-s["error"], s["layer"]))
 
 
 def quantize_within_bounds(
@@ -73,7 +54,7 @@ def quantize_within_bounds(
     ranges: CalibrationRanges,
     quantize: QuantizeFunction,
     find_violation: Callable[[Path], str | None],
-) -> dict[str, Any]:
+) -> FileMetadata:
     """Write an INT8 file that is within its bounds, with as few layers in FP32 as possible.
 
     First all layers are quantised. While the file is outside its bounds, the next most sensitive layer stays in FP32,
@@ -88,21 +69,18 @@ def quantize_within_bounds(
         find_violation: Returns the reason why a file is outside its bounds, or None.
 
     Returns:
-        The metadata that ``quantize`` returned for the final file, with ``sensitivity`` (`LayerSensitivity` of each
-        layer as a mapping, most sensitive first; empty if the first file was within its bounds) and ``tried`` (for each
-        file that was outside its bounds, the reason).
+        The metadata that ``quantize`` returned for the final file, with ``sensitivity`` and ``tried``.
     """
     metadata = quantize(ranges, int8)
     if (reason := find_violation(int8)) is None:
         return metadata | {"sensitivity": [], "tried": []}
     order, tried = measure_layer_sensitivities(fp32, ranges, quantize), [reason]
-    rows = [asdict(s) for s in order]
     for count in range(1, len(order) // 2 + 1):
-        metadata = quantize(ranges, int8, exclude=[s.layer for s in order[:count]])
+        metadata = quantize(ranges, int8, exclude=[s["layer"] for s in order[:count]])
         if (reason := find_violation(int8)) is None:
-            return metadata | {"sensitivity": rows, "tried": tried}
+            return metadata | {"sensitivity": order, "tried": tried}
         tried.append(reason)
-    return quantize(ranges, int8) | {"sensitivity": rows, "tried": tried}
+    return quantize(ranges, int8) | {"sensitivity": order, "tried": tried}
 
 
 def compute_onnx_logits(path: Path, clips: Floats) -> Floats:

@@ -15,7 +15,7 @@ import io
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -34,7 +34,19 @@ def explain_missing_converter() -> str | None:
     return LiteRtRuntime().why_unavailable()
 
 
-def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, int, int]) -> dict[str, Any]:
+class TfliteMetadata(TypedDict):
+    """How a .tflite file was made.
+
+    Attributes:
+        batch: The fixed batch size, always 1.
+        converter: Name and version of the converter.
+    """
+
+    batch: int
+    converter: str
+
+
+def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int, int, int]) -> TfliteMetadata:
     """Write a network as one .tflite file: ``clip`` float32 ``(1, 3, T, H, W)`` in, logits float32 ``(1, C)`` out.
 
     The batch is fixed at one clip: the network folds frames into the batch, and the converter writes fixed shapes.
@@ -43,9 +55,6 @@ def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int
         network: A plain module in eval mode, ``forward(clip) -> logits``, on the CPU.
         path: Where the file goes; written atomically.
         clip_shape: ``(T, H, W)``.
-
-    Returns:
-        ``batch`` (always 1) and ``converter`` (name and version).
 
     Raises:
         UserError: The converter is missing, the network is in train mode, or the converter cannot convert it.

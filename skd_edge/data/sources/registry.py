@@ -69,8 +69,9 @@ def _list_source(data: RecipeSection, *, seed: int, cache: Path, progress: Any) 
 def _(data: GeneratedData, *, seed: int, cache: Path, progress: Any) -> ClipListing:
     folder = _generated_folder(data, seed, cache)
     generate_dataset(folder, data, seed, progress=progress)
-    rules: dict[str, dict[str, list[str]]] = {split: {"split": [split]} for split in SPLITS}
-    return read_clip_table(TableData(kind="csv", root=folder, **rules), "rendered by skd-edge; splits by seed")
+    rules = {split: {"split": [split]} for split in SPLITS}
+    table = TableData.model_validate({"kind": "csv", "root": folder, **rules})
+    return read_clip_table(table, "rendered by skd-edge; splits by seed")
 
 
 def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,29 @@ class Decoding:
     processes: int | None = None
     timeout: float = CLIP_TIMEOUT_S
     progress: Progress | None = None
+
+
+class QuarantinedClip(TypedDict):
+    """An unreadable clip: its path relative to the data's root, and the reason."""
+
+    path: str
+    reason: str
+
+
+class StoreInfo(TypedDict):
+    """Content of ``store.json``.
+
+    Attributes:
+        hash: SHA-256 of the pixels.
+        clips: Number of readable clips.
+        bad: Positions of the unreadable clips among the entries.
+        quarantined: The unreadable clips, in the order of ``bad``.
+    """
+
+    hash: str
+    clips: int
+    bad: list[int]
+    quarantined: list[QuarantinedClip]
 
 
 def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) -> None:
@@ -167,8 +190,8 @@ class _StoreBuilder:
         for first in range(0, len(good), rows):
             digest.update(np.ascontiguousarray(pixels[first : min(first + rows, len(good))]).data)
         self.partial_file.replace(self.folder / "clips.npy")
-        quarantined = [{"path": self.entries[i].name, "reason": self.reasons[i]} for i in bad]
-        store_info = {"hash": digest.hexdigest(), "clips": len(good), "bad": bad, "quarantined": quarantined}
+        quarantined: list[QuarantinedClip] = [{"path": self.entries[i].name, "reason": self.reasons[i]} for i in bad]
+        store_info: StoreInfo = {"hash": digest.hexdigest(), "clips": len(good), "bad": bad, "quarantined": quarantined}
         write_json(self.folder / "store.json", store_info)
         for name in ("state.part", "bad.part.jsonl"):
             (self.folder / name).unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
-from skd_edge.data.store.builder import Decoding, build_store
+from skd_edge.data.store.builder import Decoding, QuarantinedClip, StoreInfo, build_store
 from skd_edge.data.store.decode_task import DecoderName
 
 _LAYOUT_VERSION = 2  # of the files of a store: raise it when their layout changes
@@ -99,7 +98,7 @@ class ClipDataset:
         train: the training clips.
         val: the validation clips.
         test: the test clips, sealed until a candidate is chosen.
-        quarantined: the unreadable clips, each with ``path`` and ``reason``.
+        quarantined: the unreadable clips.
         note: the remarks of the listing.
     """
 
@@ -107,7 +106,7 @@ class ClipDataset:
     train: ClipSplit
     val: ClipSplit
     test: SealedSplit
-    quarantined: tuple[dict[str, str], ...]
+    quarantined: tuple[QuarantinedClip, ...]
     note: str
 
 
@@ -153,14 +152,13 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
     )
 
 
-def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple[Path, dict[str, Any]]:
+def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple[Path, StoreInfo]:
     """Build the store of the listed clips if it does not exist; any number of clips may be unreadable.
 
     Arguments are those of ``open_store``.
 
     Returns:
-        The folder of the store, and the content of its ``store.json``: ``hash`` of the pixels, number of readable
-        ``clips``, positions of the unreadable ones in the listing (``bad``), and their ``quarantined`` reasons.
+        The folder of the store, and the content of its ``store.json``.
 
     Raises:
         UserError: See ``build_store``.
@@ -169,7 +167,8 @@ def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple
     folder = cache / "stores" / key
     if not (folder / "store.json").exists():
         build_store(folder, listing.entries, decoding)
-    return folder, json.loads((folder / "store.json").read_text())
+    store_info: StoreInfo = json.loads((folder / "store.json").read_text())
+    return folder, store_info
 
 
 def is_store_built(

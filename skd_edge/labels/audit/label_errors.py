@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,22 @@ class SuspectLabel:
     proposed: int
     p_wrong: float
     confidence: float
+
+
+class ClassSupport(TypedDict):
+    """The clips of one class before and after pseudo-labelling.
+
+    Attributes:
+        labelled: Number of clips with this weak label.
+        wrong: Expected number of these whose label is wrong.
+        after: Number of clips with this pseudo-label.
+        trusted: Number of clips with this weak label that a person checked.
+    """
+
+    labelled: int
+    wrong: float
+    after: int
+    trusted: int
 
 
 def rank_label_errors(weak: Ints, evidence: Evidence, trusted: NDArray[np.bool_] | None = None) -> list[SuspectLabel]:
@@ -123,7 +140,7 @@ def estimate_noise(
 
 def count_class_support(
     weak: Ints, evidence: Evidence, pseudo: Ints, trusted: NDArray[np.bool_] | None
-) -> list[dict[str, float]]:
+) -> list[ClassSupport]:
     """Count the clips of each class before and after pseudo-labelling.
 
     Args:
@@ -133,8 +150,7 @@ def count_class_support(
         trusted: ``(N,)`` whether a person checked the label; None: no label was checked.
 
     Returns:
-        C rows with numbers of clips: ``labelled`` (weak label), ``wrong`` (expected number of these that are wrong),
-        ``after`` (pseudo-label), ``trusted`` (weak label that a person checked).
+        The numbers of each of the C classes.
     """
     classes, has = evidence.class_probabilities.shape[1], weak >= 0
     checked = np.zeros(len(weak), bool) if trusted is None else trusted

@@ -1,35 +1,169 @@
-"""Label facts for the run's report and for the audit, as JSON: accuracies, changes, noise, annotators, examples."""
+"""What is known of the labels, as JSON for the report of a run and for the audit: accuracies, noise, annotators."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_edge.labels.audit.label_errors import NoiseEstimate, count_class_support, estimate_noise
+from skd_edge.labels.audit.label_errors import ClassSupport, NoiseEstimate, count_class_support, estimate_noise
 from skd_edge.labels.class_hierarchy import find_parent_classes
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
 from skd_edge.labels.dataset import TrainingData
 
 _EXAMPLES = 12  # clips that the report shows
-Json = dict[str, Any]
+_ClassName = TypedDict("_ClassName", {"class": str})
 
 
-def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Json:
-    """Collect the label facts of a run's report (``LabelReport``).
+class ClassCounts(_ClassName, ClassSupport):
+    """The name of a class, its `ClassSupport`, and its numbers of validation and test clips."""
 
-    Accuracies are null if the true labels are unknown. An unlabelled clip counts as wrong in ``accuracy_before``, and
-    neither as ``changed`` nor as ``kept``.
+    val: int
+    test: int
+
+
+class AnnotatorAccuracy(TypedDict):
+    """An annotator: name, estimated accuracy in [0, 1] (None without a vote) and number of votes."""
+
+    name: str
+    accuracy: float | None
+    votes: int
+
+
+class LabelDecision(TypedDict):
+    """A clip with its weak label and its pseudo-label, whose probability in [0, 1] is ``confidence``."""
+
+    clip: str
+    weak: str
+    pseudo: str
+    confidence: float
+    why: str
+
+
+class WeakLabelStatistics(TypedDict):
+    """The weak labels of a run; ``accuracy_before`` is None if the true labels are unknown.
+
+    An unlabelled clip counts as wrong in ``accuracy_before``.
+    """
+
+    n: int
+    classes: list[str]
+    unlabelled: int
+    accuracy_before: float | None
+    class_shares_before: dict[str, float]
+    annotators: list[AnnotatorAccuracy]
+
+
+class LabelStatistics(WeakLabelStatistics, total=False):
+    """The labels of a run, as ``LabelReport`` describes them; the keys of this class are absent without pseudo-labels.
+
+    An unlabelled clip counts neither as ``changed`` nor as ``unchanged``.
+    """
+
+    per_class: list[ClassCounts]
+    trusted: int
+    noise_estimate: float
+    accuracy_after: float | None
+    changed: int
+    unchanged: int
+    uncertain: int
+    class_shares_after: dict[str, float]
+    examples: list[LabelDecision]
+
+
+class NoiseSummary(TypedDict):
+    """A `NoiseEstimate` with the names of the classes.
+
+    Attributes:
+        rate: Share of wrong labels in [0, 1], with its interval.
+        classes: Class names, in the order of the matrices.
+        matrix: Probability of each label (column) given the true class (row).
+        low: Lower end of the interval of each entry.
+        high: Upper end of the interval of each entry.
+        within_parent: Share of the wrong labels whose class has the same parent; None if classes have no parents.
+    """
+
+    rate: dict[str, float]
+    classes: list[str]
+    matrix: list[list[float]]
+    low: list[list[float]]
+    high: list[list[float]]
+    within_parent: float | None
+
+
+class AuditSummary(TypedDict):
+    """The findings of an audit.
+
+    Attributes:
+        schema: Version of the layout.
+        clips: Number of training clips.
+        unlabelled: Number of clips without a label.
+        trusted: Number of labels that a person checked.
+        doubtful: Number of labels that are more probably wrong than right.
+        noise: Noise of the labels that no person has checked.
+        known_rate: Share of wrong labels, where the recipe made them wrong.
+        classes: The clips of each class.
+        annotators: The annotators, where labels come from votes.
+        teacher: The teacher's accuracy on the validation clips.
+    """
+
+    schema: int
+    clips: int
+    unlabelled: int
+    trusted: int
+    doubtful: int
+    noise: NoiseSummary
+    known_rate: float | None
+    classes: list[ClassCounts]
+    annotators: list[AnnotatorAccuracy]
+    teacher: NotRequired[float]
+
+
+class SuspectClip(TypedDict):
+    """A clip whose label is probably wrong; its numbers are those of ``SuspectLabel``.
+
+    Attributes:
+        rank: 1 for the most probable error.
+        clip: Name of the clip.
+        label: Its weak label.
+        proposed: The most probable class, given that the label is wrong.
+        wrong: Posterior that the label is wrong, in [0, 1].
+        confidence: Probability that the label is wrong and the proposed class is right, in [0, 1].
+        why: What became of the label.
+        trusted: The label that a person decided; empty if none did.
+    """
+
+    rank: int
+    clip: str
+    label: str
+    proposed: str
+    wrong: float
+    confidence: float
+    why: str
+    trusted: str
+
+
+class AuditReport(AuditSummary):
+    """The content of ``audit.json``: the summary, the recipe's name and seed, and the suspects of ``ranked`` labels."""
+
+    name: str
+    seed: int
+    ranked: int
+    suspects: list[SuspectClip]
+
+
+def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> LabelStatistics:
+    """Collect what a run's report says about labels.
 
     Args:
-        pseudo: the pseudo-labels; None if training used the weak labels: then facts about changes are absent.
+        pseudo: the pseudo-labels; None if training used the weak labels: then the keys about changes are absent.
         data: the clips and their weak labels.
     """
     classes, weak, truth = data.clips.classes, data.weak_labels, data.truth
-    report: Json = {
+    report: LabelStatistics = {
         "n": len(weak),
         "classes": list(classes),
         "unlabelled": data.unlabelled_count,
@@ -48,7 +182,7 @@ def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Json:
         "noise_estimate": pseudo.noise_rate,
         "accuracy_after": _compute_accuracy(hard, truth),
         "changed": int((hard != weak)[labelled].sum()),
-        "kept": int((hard == weak).sum()),
+        "unchanged": int((hard == weak).sum()),
         "uncertain": why["uncertain"],
         "class_shares_after": _compute_class_shares(hard, classes),
         "examples": [
@@ -65,8 +199,8 @@ def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Json:
     }
 
 
-def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> Json:
-    """Collect the findings of an audit as JSON: noise with intervals, counts by class, annotators.
+def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> AuditSummary:
+    """Collect the findings of an audit: noise with intervals, counts by class, annotators.
 
     Args:
         pseudo: the pseudo-labels, with evidence.
@@ -96,7 +230,7 @@ def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> Json:
     }
 
 
-def count_per_class(pseudo: PseudoLabels, data: TrainingData) -> list[Json]:
+def count_per_class(pseudo: PseudoLabels, data: TrainingData) -> list[ClassCounts]:
     """For each class: the counts of ``count_class_support``, and its numbers of validation and test clips."""
     assert pseudo.evidence is not None
     rows = count_class_support(data.weak_labels, pseudo.evidence, pseudo.hard, data.trusted)
@@ -116,7 +250,7 @@ def _compute_sibling_share(noise: NoiseEstimate, classes: Sequence[str]) -> floa
     return float((wrong * same_parent).sum() / max(wrong.sum(), 1e-12))
 
 
-def describe_annotators(data: TrainingData) -> list[Json]:
+def describe_annotators(data: TrainingData) -> list[AnnotatorAccuracy]:
     """List each annotator's name, estimated accuracy in [0, 1] (null without a vote) and number of votes."""
     if data.votes is None:
         return []

@@ -12,7 +12,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import nn
@@ -25,7 +25,27 @@ from skd_edge.recipe.networks import DEFAULT_SUBSTAGE_COUNT, SingleTeacher
 from skd_edge.recipe.schema import TeacherClip
 
 _FILE_PATTERNS = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
-_SAFE_LOAD_OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+_SAFE_LOAD_OPTIONS = {"trust_remote_code": False, "local_files_only": True}
+
+
+class ProcessorConfig(TypedDict, total=False):
+    """What is read of a ``preprocessor_config.json``.
+
+    Attributes:
+        image_mean: Subtracted from each channel.
+        image_std: Each channel is divided by it.
+        rescale_factor: Pixels from 0 to 255 are multiplied by it; 1/255 if it is absent.
+        do_rescale: Whether pixels are multiplied; True if it is absent.
+        do_normalize: Whether mean and std are used; True if it is absent.
+        offset: Whether pixels are scaled to the range -1 to 1 first.
+    """
+
+    image_mean: list[float]
+    image_std: list[float]
+    rescale_factor: float
+    do_rescale: bool
+    do_normalize: bool
+    offset: bool
 
 
 def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> ExternalNetwork:
@@ -44,7 +64,7 @@ def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> 
     transformers = import_transformers()
     folder = resolve_hub_folder(teacher)
     config = _load_config(folder, teacher)
-    head_options: dict[str, Any] = {}
+    head_options: dict[str, int] = {}
     if not (teacher.trained or teacher.checkpoint) and classes is not None:
         head_options = {"num_labels": classes, "ignore_mismatched_sizes": True}
     with torch.random.fork_rng(devices=[]):
@@ -95,7 +115,7 @@ def find_class_names(config: Any) -> tuple[str, ...]:
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else tuple(names)
 
 
-def make_adapter_spec(network: nn.Module, config: Any, processor: dict[str, Any]) -> AdapterSpec:
+def make_adapter_spec(network: nn.Module, config: Any, processor: ProcessorConfig) -> AdapterSpec:
     """Describe a model: substages end after four equal runs of the encoder's layers; clips are as in its processor.
 
     Args:
@@ -197,15 +217,15 @@ def _load_config(folder: Path, teacher: SingleTeacher) -> Any:
         ) from error
 
 
-def _read_processor_config(folder: Path) -> dict[str, Any]:
+def _read_processor_config(folder: Path) -> ProcessorConfig:
     try:
         found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast(ProcessorConfig, found) if isinstance(found, dict) else {}
 
 
-def _compute_normalisation(processor: dict[str, Any]) -> dict[str, list[float]]:
+def _compute_normalisation(processor: ProcessorConfig) -> dict[str, list[float]]:
     """Convert a processor's steps on pixels from 0 to 255 to one mean and std for pixels from 0 to 1.
 
     A processor may scale pixels to the range -1 to 1 (``offset``) before it subtracts a mean, or instead of that.

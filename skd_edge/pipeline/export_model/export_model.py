@@ -1,6 +1,6 @@
-"""`skd-edge export`: a network that was not made here becomes a bundle, held to the same bounds as one that was.
+"""`export_model`: export a network that no run of skd-edge trained into a bundle, within the bounds that runs use.
 
-A checkpoint is of the own family, with its spec; anything else comes from a factory, which is somebody's code.
+The network is a checkpoint of a built-in family, described by its spec, or comes from a factory (third-party code).
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ StageCallback = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The bundle, or with ``dry_run`` what would be in it."""
+    """What was exported.
+
+    Attributes:
+        bundle: the bundle's folder; with ``dry_run`` it was not written.
+        summary: one line about the network, its files and the clips.
+        files: one for each requested precision and runtime; empty with ``dry_run``.
+        notes: what the user should know about the export.
+    """
 
     bundle: Path
     summary: str
@@ -46,12 +53,12 @@ class ExportResult:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The same by name."""
-        files = [
+        """For ``--json``: ``{"bundle", "summary", "files", "notes"}``."""
+        files: list[dict[str, object]] = [
             {
                 "precision": f.precision,
                 "bytes": f.bytes,
-                "parity": f.parity,
+                "parity": f.parity or {},
                 "refused": f.rejection_reason,
                 "runtime": f.runtime,
             }
@@ -60,7 +67,7 @@ class ExportResult:
         return {"bundle": str(self.bundle), "summary": self.summary, "files": files, "notes": self.notes}
 
     def to_text(self) -> str:
-        """A line for each file and note."""
+        """The summary, and a line for each file and each note."""
         return "\n".join([self.summary, *map(_format_file_line, self.files), *(f"note: {note}" for note in self.notes)])
 
 
@@ -72,29 +79,29 @@ def export_model(
     on_stage: StageCallback | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExportResult:
-    """Make the network, write its files, compare them with it on real clips, and bundle those within their bounds.
+    """Build the network, export it, compare the files with it on real clips, and bundle those within their bounds.
 
     Args:
         request: What to export.
-        bundle: The folder to write; a bundle that is there is replaced.
-        dry_run: Only make the network and say what would be done.
-        on_stage: Told what is done now.
+        bundle: The folder to write; an existing bundle is replaced.
+        dry_run: Only build the network and summarise what would be done.
+        on_stage: Called with a short text when a step begins.
         progress: Called with (videos decoded, videos in all).
 
     Raises:
-        UserError: The network cannot be made or written as ONNX, INT8 is asked for without clips, or the FP32 file does
-            not answer as the network does.
+        UsageError: The options do not fit each other, e.g. INT8 without clips to calibrate on.
+        UserError: The network cannot be built or exported, or the logits of the FP32 file differ from the network's.
     """
     report_stage = on_stage or (lambda text: None)
     if "int8" in "".join(request.precisions) and request.clips is None:
-        raise UsageError("INT8 needs real clips to calibrate on: give --clips FOLDER, or leave int8 out")
+        raise UsageError("INT8 needs real clips to calibrate on: add --clips FOLDER, or remove int8 from --precisions")
     if request.litert:
         from skd_edge.evaluation.litert_export import check_litert_available
 
         if request.contract != "clip":
-            raise UsageError("a .tflite file takes normalised clips: leave --contract frames or --litert out")
+            raise UsageError("a .tflite file takes normalised clips: remove --contract frames or --litert")
         check_litert_available()
-    report_stage("making the network")
+    report_stage("building the network")
     network, class_count = _load_network(request)
     video_count = len(find_videos(request.clips)) if request.clips else 0
     summary = _format_summary(request, network, class_count, video_count, bundle)
@@ -130,15 +137,15 @@ def _load_network(request: ExportRequest) -> tuple[nn.Module, int]:
 def _match_classes(
     request: ExportRequest, class_count: int, videos: DecodedVideos | None
 ) -> tuple[list[str], NDArray[np.int64] | None]:
-    """Class names, and each clip's class where every clip lies in a folder of that name."""
+    """Class names, and ``(N,)`` classes of the clips; None where the names of the clips' folders are not classes."""
     folders = videos.folders if videos else ()
     names = request.classes or (
         folders if len(folders) == class_count else tuple(f"class {i}" for i in range(class_count))
     )
     if len(names) != class_count:
-        raise UsageError(f"the network has {class_count} classes, and --classes names {len(names)}")
+        raise UsageError(f"the network has {class_count} classes, but --classes lists {len(names)} names")
     if len(set(names)) != class_count:
-        raise UsageError("--classes names a class twice")
+        raise UsageError("--classes lists a name twice")
     if videos is None or (videos.labels < 0).any() or not set(folders) <= set(names):
         return list(names), None
     order = np.array([names.index(folder) for folder in folders], np.int64)
@@ -150,12 +157,13 @@ def _format_summary(
 ) -> str:
     weights = sum(p.numel() for p in network.parameters())
     clip, kind = request.clip, "factory" if is_factory(request.source) else f"{request.network.family} checkpoint"
+    shape = f"{clip.frames}x{clip.size}x{clip.size}"
     clips = (
         f"{min(video_count, request.most)} of {video_count} clips in {request.clips}" if request.clips else "no clips"
     )
     memory = min(video_count, request.most) * clip.frames * clip.size**2 * 3
     return (
-        f"{request.name}: {kind}, {weights} weights, {class_count} classes, clips of {clip.frames}x{clip.size}x{clip.size}; "
+        f"{request.name}: {kind}, {weights} weights, {class_count} classes, clips of {shape}; "
         f"{', '.join(request.precisions)}; {clips} ({format_size(memory)} in memory); to {bundle}"
     )
 

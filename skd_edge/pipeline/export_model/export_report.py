@@ -1,12 +1,12 @@
-"""The files of a network that was not made here: written, compared with it clip by clip, bundled where within bounds."""
+"""Export the files of a network, compare them with it clip by clip, and select those that are within their bounds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from skd_edge.pipeline.export_model.request import ExportRequest
-    from skd_export.bundle.writer import ModelFile
+    from skd_export.analysis.parity import ParityMetrics
+    from skd_export.bundle.writer import MeasuredValues, ModelFile, ModelOptions
     from skd_export.verified_export import FileVerifier
 
-_BATCH_SIZE, _MIN_COMPARED_CLIPS, _MIN_LOGIT_VARIATION = 32, 200, 1e-3
+_BATCH_SIZE, _MIN_COMPARED_CLIPS = 32, 200
+_MIN_LOGIT_VARIATION = 1e-3  # relative to the largest logit; below it every file looks equal to the network
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 RuntimeName = Literal["ort", "litert"]
@@ -32,11 +34,19 @@ RuntimeName = Literal["ort", "litert"]
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """What became of one precision: within its bounds (``rejection_reason`` is None) or not, and by how much."""
+    """One exported file and its comparison with the network.
+
+    Attributes:
+        precision: e.g. ``fp32`` or ``int8``.
+        bytes: size of the file.
+        parity: how far its answers differ from the network's; None where there were no clips to compare on.
+        rejection_reason: why the file is out of its bounds and not bundled; None where it is within them.
+        runtime: the runtime that the file was compared on.
+    """
 
     precision: str
     bytes: int
-    parity: dict[str, Any]
+    parity: ParityMetrics | None
     rejection_reason: str | None
     runtime: RuntimeName = "ort"
 
@@ -46,10 +56,10 @@ class ModelExport:
 
     Args:
         request: what to export.
-        network: in evaluation mode.
-        classes: names in the order of the logits.
-        labels: ``(N,)`` class of each clip; None where the clips' folders are not the classes.
-        videos: the clips; None where none were given: then nothing is compared.
+        network: the network, in eval mode.
+        classes: class names in the order of the logits.
+        labels: ``(N,)`` class of each clip; None where the names of the clips' folders are not classes.
+        videos: the clips; None: nothing is compared.
         folder: where files are written.
     """
 
@@ -65,17 +75,23 @@ class ModelExport:
         self.request, self.network, self.classes, self.folder = request, network, classes, folder
         self.preprocess: Preprocessing = inference_preprocessing(request.clip)[1]
         clips = videos.clips if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
-        # No clip is in both: a range that calibration saw does not prove that other clips fit it.
+        # No clip is used for both: INT8 looks better on the clips that set its ranges.
         calibration_count = min(request.calibration, len(clips) // 2) if "int8" in "".join(request.precisions) else 0
         self.calibration_clips, self.comparison_clips = clips[:calibration_count], clips[calibration_count:]
         self.labels = labels[calibration_count:] if labels is not None else None
         self.notes = _build_notes(videos, labels, calibration_count, len(self.comparison_clips))
 
     def export_and_compare(self, on_stage: Callable[[str], None]) -> tuple[list[ModelFile], list[ExportedFile]]:
-        """Every file that was requested, and those among them that may travel.
+        """Export and compare every requested file.
+
+        Args:
+            on_stage: called with a short text when a step begins.
+
+        Returns:
+            The files for the bundle (those within their bounds), and all files with their comparison.
 
         Raises:
-            UserError: The FP32 file does not answer as the network does, or a file cannot be made.
+            UserError: The logits of the FP32 file differ from the network's, or a file cannot be exported.
         """
         on_stage(f"writing {', '.join(self.request.precisions)}")
         verifier = self._make_verifier()
@@ -88,7 +104,7 @@ class ModelExport:
                 models.append(self._make_model_file(file, path, measured))
             elif precision == "fp32" and runtime_name == "ort":
                 raise UserError(
-                    f"{file.rejection_reason}: it is not exported; report this with the network's operators"
+                    f"{file.rejection_reason}: nothing is exported; please report this with the network's operators"
                 )
         return models, files
 
@@ -128,41 +144,46 @@ class ModelExport:
             files.append(("litert", "fp32", self.folder / "fp32.tflite"))
         return files
 
-    def _make_model_file(self, file: ExportedFile, path: Path, measured: dict[str, Any]) -> ModelFile:
+    def _make_model_file(self, file: ExportedFile, path: Path, measured: MeasuredValues) -> ModelFile:
+        from skd_export.analysis.parity import summarize_parity
         from skd_export.bundle.writer import ModelFile
         from skd_export.exporter import read_metadata
 
-        options: dict[str, Any] = {"batch": 1} if file.runtime == "litert" else {"optimisation": "all"}
+        options: ModelOptions = {"batch": 1} if file.runtime == "litert" else {"optimisation": "all"}
         if file.precision.startswith("int8"):
-            quantization_metadata = {k: read_metadata(path).get(k) for k in ("reduce_range", "per_channel", "excluded")}
-            calibration = {
-                "clips": len(self.calibration_clips),
-                "sha256": self._compute_clips_hash(self.calibration_clips),
+            metadata = read_metadata(path)
+            options |= {
+                "calibration": {
+                    "clips": len(self.calibration_clips),
+                    "sha256": self._compute_clips_hash(self.calibration_clips),
+                },
+                "reduce_range": metadata["reduce_range"],
+                "per_channel": metadata["per_channel"],
+                "excluded": metadata["excluded"],
             }
-            options |= {"calibration": calibration, **quantization_metadata}
-            if quantization_metadata["excluded"]:
-                layers = ", ".join(quantization_metadata["excluded"])
-                self.notes.append(f"{file.precision}: stay in FP32 to be within the bounds: {layers}")
-        parity = {k: v for k, v in file.parity.items() if k != "flips"}
+            if metadata["excluded"]:
+                layers = ", ".join(metadata["excluded"])
+                self.notes.append(f"{file.precision}: layers kept in FP32 to stay within the bounds: {layers}")
+        parity: Mapping[str, object] = summarize_parity(file.parity) if file.parity else {}
         name = self.request.name
         return ModelFile(path, file.precision, name, [name], options, parity, measured, file.runtime)  # type: ignore[arg-type]
 
     def _compare_file(
         self, verifier: FileVerifier, runtime_name: RuntimeName, precision: str, path: Path
-    ) -> tuple[ExportedFile, dict[str, Any]]:
+    ) -> tuple[ExportedFile, MeasuredValues]:
         from skd_bench.metrics.accuracy import compute_accuracy
 
         size = path.stat().st_size
         if not len(self.comparison_clips):
-            return ExportedFile(precision, size, {}, None, runtime_name), {}
+            return ExportedFile(precision, size, None, None, runtime_name), {}
         verified = verifier.verify(path, precision, runtime_name)
         variation = verified.parity["spread"]
         if precision == "fp32" and runtime_name == "ort" and variation < _MIN_LOGIT_VARIATION:
             self.notes.append(
-                f"the logits hardly move from clip to clip (by {variation:.1e} of the largest): the comparison proves "
-                "nothing; are these the trained weights, and these its clips?"
+                f"the logits hardly differ between clips (by {variation:.1e} of the largest logit), so the comparison "
+                "proves nothing; check that these are the trained weights and clips of the network's classes"
             )
-        measured: dict[str, Any] = {}
+        measured: MeasuredValues = {}
         if self.labels is not None:
             top1 = compute_accuracy(verified.logits, self.labels, self.classes).top1
             measured = {"accuracy": top1.value, "interval": [top1.low, top1.high]}
@@ -193,16 +214,18 @@ def _build_notes(
     videos: DecodedVideos | None, labels: NDArray[np.int64] | None, calibration_count: int, comparison_count: int
 ) -> list[str]:
     if videos is None:
-        return ["nothing was compared: no real clips were given (--clips); the files are checked as ONNX only"]
+        return ["nothing was compared: no real clips were given (--clips); the files were only checked as valid ONNX"]
     notes = (
         [f"{len(videos.decode_errors)} videos could not be read, the first: {videos.decode_errors[0]}"]
         if videos.decode_errors
         else []
     )
     if comparison_count < _MIN_COMPARED_CLIPS:
-        notes.append(f"{comparison_count} clips were compared; {_MIN_COMPARED_CLIPS} tell 98 % from 99.5 %")
+        notes.append(
+            f"{comparison_count} clips were compared; {_MIN_COMPARED_CLIPS} are needed to tell 98 % from 99.5 %"
+        )
     if calibration_count and len(set(videos.labels[:calibration_count].tolist())) == 1 and len(videos.folders) > 0:
-        notes.append("INT8 was calibrated on clips of one class only: others may fall outside its ranges")
+        notes.append("INT8 was calibrated on clips of one class only; clips of other classes may exceed its ranges")
     if labels is None:
-        notes.append("the clips' folders are not the classes, so that no accuracy is known")
+        notes.append("the names of the clips' folders are not classes, so the accuracy is not known")
     return notes

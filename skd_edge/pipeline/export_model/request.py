@@ -1,21 +1,15 @@
-"""What ``skd-edge export`` was given, checked and completed."""
+"""`ExportRequest`: the validated options of ``skd-edge export``, with defaults from a recipe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from skd_bench.errors import UsageError
-from skd_edge.pipeline.export_model.sources import (
-    is_factory,
-    parse_recipe_section,
-)
+from skd_edge.pipeline.export_model.sources import is_factory, parse_recipe_section
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import ClipSettings, Licences
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -23,24 +17,25 @@ class ExportRequest:
     """What to export.
 
     Attributes:
-        source: A checkpoint of the own family, or ``package.module:callable``.
-        network: The checkpoint's spec; a factory needs none.
-        clip: What the network is given.
-        name: Of the bundle and of its files.
-        classes: Class names in the order of the logits; empty: the clips' folders where they fit, else numbers.
-        precisions: Of the files.
-        clips: A folder of real videos; without one nothing is compared and nothing is calibrated.
-        calibration: How many of them INT8 calibration sees; the others are compared.
-        most: How many of them are read.
+        source: A checkpoint of a built-in family, or a factory, ``package.module:callable``.
+        network: The checkpoint's spec; not used for a factory.
+        clip: Frames, size and sampling of the network's input.
+        name: Name of the bundle, and stem of its files.
+        classes: Class names in the order of the logits. Empty: the names of the clips' folders where their number fits,
+            else ``class 0``, ``class 1`` ...
+        precisions: Precisions to export, e.g. ``fp32`` and ``int8``.
+        clips: A folder of real videos; without it nothing is compared, and INT8 cannot be calibrated.
+        calibration: How many of these clips calibrate INT8; the others are compared.
+        most: How many of these videos are read at most.
         allow_code: Whether the factory may run.
-        arguments: Of the factory.
-        takes: What the factory's network takes.
-        weights: A file of tensors for the factory's network.
-        licences: For the manifest.
-        contract: What a file takes: ``clip`` (normalised, float32) or ``frames`` (uint8), as in a recipe.
-        int8_agreement: Agreement with the network that an INT8 file must reach ...
-        int8_drop: ... or points of accuracy that it may cost; else its costliest layers stay in FP32.
-        litert: Whether a .tflite file (FP32, float clips, one at a time) is made as well.
+        arguments: Keyword arguments of the factory.
+        takes: Input layout of the factory's network, see `Adapter`.
+        weights: A file of tensors that is loaded into the factory's network.
+        licences: Licences for the manifest.
+        contract: Input of a file: ``clip`` (normalised, float32) or ``frames`` (uint8), as in a recipe.
+        int8_agreement: Share of clips (0 to 1) for which an INT8 file must give the same class as the network, ...
+        int8_drop: ... or else the accuracy points that it may lose. Otherwise, layers with large errors stay in FP32.
+        litert: Whether a .tflite file (FP32, float clips, batch 1) is exported as well.
     """
 
     source: str
@@ -72,16 +67,24 @@ def make_export_request(
     member: str | None,
     **options: Any,
 ) -> ExportRequest:
-    """A request from command-line options; a recipe gives the defaults of clip, spec, contract, INT8 bounds, licences.
+    """Build a request from command-line options; None means that an option was not given.
+
+    Args:
+        source: see `ExportRequest`.
+        recipe: gives defaults for the clip, spec, contract, INT8 bounds and licences.
+        network: options of the spec, by name.
+        clip: options of the clip, by name.
+        member: name of the network in ``recipe``.
+        options: further fields of `ExportRequest`, by name.
 
     Raises:
-        UsageError: A value cannot be, or the recipe has no network of that name.
+        UsageError: A value is not valid, or the recipe has no network of that name.
     """
     spec: dict[str, Any] = {"name": "network"}
     if recipe is not None:
         names = recipe.networks
         if member not in names:
-            raise UsageError(f"--network names one of the recipe's networks ({', '.join(names)}), not {member!r}")
+            raise UsageError(f"--network {member!r} is not a network of the recipe; choose from {', '.join(names)}")
         spec = {k: v for k, v in names[member].model_dump().items() if k in NetworkSpec.model_fields}
         clip = recipe.clip.model_dump() | {k: v for k, v in clip.items() if v is not None}
         recipe_defaults = {k: getattr(recipe.export, k) for k in ("contract", "int8_agreement", "int8_drop", "litert")}

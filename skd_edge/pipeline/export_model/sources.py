@@ -1,4 +1,4 @@
-"""What `skd-edge export` is given: a network that was not trained by a recipe here, and real clips to compare on."""
+"""Input of ``skd-edge export``: load a network from a checkpoint or a factory, and decode real clips to compare on."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ ProgressCallback = Callable[[int, int], None]
 
 
 def parse_recipe_section(model: type[Section], options: Mapping[str, Any], **more: Any) -> Section:
-    """A section of a recipe from command-line options; one that is None keeps its default.
+    """A section of a recipe from command-line options; an option that is None keeps its default.
 
     Raises:
-        UsageError: An option's value cannot be.
+        UsageError: The value of an option is not valid.
     """
     try:
         return model(**more, **{name: value for name, value in options.items() if value is not None})
@@ -42,15 +42,16 @@ def parse_recipe_section(model: type[Section], options: Mapping[str, Any], **mor
 
 
 def is_factory(source: str) -> bool:
-    """Whether a source names code (``package.module:callable``) and no file."""
+    """Whether a source is a callable (``package.module:callable``) rather than a file."""
     return bool(FACTORY_PATTERN.match(source)) and not Path(source).exists()
 
 
 def load_checkpoint_network(source: Path, network: NetworkSpec, clip: ClipSettings) -> tuple[nn.Module, int]:
-    """A network of the own family with the weights of a file, in eval mode, and its number of classes.
+    """A network of a built-in family with the weights of a file, in eval mode, and its number of classes.
 
     Raises:
-        UserError: The file cannot be read without running code, or is of another network.
+        UsageError: ``source`` is neither a checkpoint file nor a factory.
+        UserError: Reading the file would run code, or its tensors do not fit the spec.
     """
     from skd_edge.models.builder import build_network
     from skd_edge.models.substages import LogitsOnly
@@ -58,12 +59,14 @@ def load_checkpoint_network(source: Path, network: NetworkSpec, clip: ClipSettin
 
     if source.suffix not in _CHECKPOINT_SUFFIXES or not source.is_file():
         raise UsageError(
-            f"{source} is neither a checkpoint that is there ({' '.join(_CHECKPOINT_SUFFIXES)}) nor a factory "
+            f"{source} is neither a checkpoint (an existing file: {' '.join(_CHECKPOINT_SUFFIXES)}) nor a factory "
             "(package.module:callable)"
         )
     heads = [t.shape[0] for name, t in read_weights(source).items() if name.split(".")[-2:] == ["head", "weight"]]
     if len(heads) != 1:
-        raise UserError(f"{source} holds no weights of the own family (no head.weight); export it through a factory")
+        raise UserError(
+            f"{source} is not a checkpoint of a built-in family (no head.weight); export it through a factory"
+        )
     built = build_network(network, classes=heads[0], clip=clip, seed=0)
     load_weights(
         built,
@@ -79,35 +82,36 @@ def load_factory_network(
     """The network that a callable returns, in eval mode, and its number of classes.
 
     Args:
-        source: ``package.module:callable``, found on Python's path or in the current folder.
-        clip: What the network will be given.
-        allow_code: Whether the user lets that code run.
-        arguments: Of the callable.
-        takes: What its forward takes (`models.adapters.Adapter`).
-        weights: A file whose tensors are put into it; None: it comes with its own.
+        source: ``package.module:callable``, imported from Python's path or from the current folder.
+        clip: Frames, size and sampling of the network's input.
+        allow_code: Whether the user allows this code to run.
+        arguments: Keyword arguments of the callable.
+        takes: Input layout of the network's forward method, see `Adapter`.
+        weights: A file whose tensors are loaded into the network; None: the callable returns it with its weights.
 
     Raises:
-        UsageError: Code was not allowed to run.
-        UserError: See `models.factory.make` and `models.adapters.Adapter`; or the network is in train mode.
+        UsageError: ``allow_code`` is False.
+        UserError: The network cannot be built (see `build_from_factory` and `Adapter`), or it is in train mode.
     """
     from skd_edge.models.external.adapter import Adapter
     from skd_edge.models.external.factory import allow_factory_code, build_from_factory
     from skd_edge.models.substages import LogitsOnly
     from skd_edge.models.weights import load_weights
 
-    # Not validated as a recipe's teacher is: a network that teaches nobody needs no substages.
+    # Not validated as a recipe's teacher: that requires substages, which an exported network does not need.
     teacher = Teacher.model_construct(factory=source, arguments=arguments, code=Path.cwd())
     try:
         allow_factory_code(teacher, allow_code)
         network = build_from_factory(teacher, seed=0)
         if network.training:
             raise UserError(
-                f"{source} returns a network in train mode, whose answers depend on the batch it is in; return "
+                f"{source} returns a network in train mode, whose output depends on the other clips of a batch; return "
                 "network.eval()"
             )
         if weights is not None:
             load_weights(network, weights, f"the network of {source}")
-        adapted = Adapter(network, (), clip=clip, input_layout=takes)  # type: ignore[arg-type]  # click offers these alone
+        # click accepts only the valid input layouts.
+        adapted = Adapter(network, (), clip=clip, input_layout=takes)  # type: ignore[arg-type]
     except UserError as error:
         message = str(error).replace("teacher.factory ", "the factory ").replace("the teacher", "the network")
         message = message.replace("teacher.arguments", "--arguments").replace("teacher.input", "--input")
@@ -117,11 +121,11 @@ def load_factory_network(
 
 @dataclass(frozen=True)
 class DecodedVideos:
-    """Real clips, decoded as on the device.
+    """Real clips, decoded in the same way as on the device.
 
     Attributes:
-        clips: ``(N, T, H, W, 3)`` uint8, in an order that mixes the folders.
-        labels: ``(N,)`` the index of each clip's folder among ``folders``, -1 where it lies in none.
+        clips: ``(N, T, H, W, 3)`` uint8, in random order, so that classes are mixed.
+        labels: ``(N,)`` index of each clip's folder in ``folders``; -1 for a clip directly below the root.
         folders: Names of the folders directly below the root, sorted.
         decode_errors: Files that could not be decoded, with the reason.
     """
@@ -136,23 +140,29 @@ def find_videos(root: Path) -> list[Path]:
     """Every video file below a folder, sorted.
 
     Raises:
-        UserError: There is none.
+        UserError: The folder has no videos.
     """
     from skd_edge.data.sources.registry import VIDEO_SUFFIXES
 
     found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
     if not found:
-        raise UserError(f"{root} holds no videos; --clips names a folder of them, best one folder a class")
+        raise UserError(f"{root} holds no videos; give --clips a folder of videos, best with one folder for each class")
     return found
 
 
 def decode_videos(
     root: Path, clip: ClipSettings, *, max_videos: int, progress: ProgressCallback | None = None
 ) -> DecodedVideos:
-    """Decode up to ``max_videos`` videos below a folder, drawn evenly.
+    """Decode up to ``max_videos`` videos below a folder, drawn at random with a fixed seed.
+
+    Args:
+        root: the folder.
+        clip: frames, size and sampling of the clips.
+        max_videos: how many videos to decode at most.
+        progress: called with (videos decoded, videos to decode).
 
     Raises:
-        UserError: There are none, or none can be decoded.
+        UserError: The folder has no videos, or none of them can be decoded.
     """
     paths = find_videos(root)
     chosen = np.random.default_rng(0).permutation(len(paths))[:max_videos]

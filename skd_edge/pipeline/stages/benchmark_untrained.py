@@ -1,6 +1,6 @@
-"""Before anything is trained: every candidate is measured with random weights, and students are proposed.
+"""Stage 2: measure every candidate with random weights, and propose students where the recipe says ``auto``.
 
-Latency does not depend on weights, so a student over the budget is found before a second is spent on training it.
+Latency does not depend on the weights. A student over the budget is therefore found before it is trained.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def benchmark_untrained(ctx: RunContext) -> UntrainedBenchmark:
 
 
 def apply_budget(recipe: Recipe, measured: UntrainedMeasurements) -> UntrainedBenchmark:
-    """What the recipe's budget leaves of its students."""
+    """Split the students into those within the budget and those over it; nothing is measured."""
     p50_ms = {name: median_ms(one) for name, one in measured.latency.items()}
     budget_ms = recipe.choice.budget_ms(p50_ms.get(TEACHER_KEY, math.nan))
     joules = {name: one.joules.value for name, one in measured.latency.items() if one.joules}
@@ -55,12 +55,12 @@ def apply_budget(recipe: Recipe, measured: UntrainedMeasurements) -> UntrainedBe
 
 @dataclass(frozen=True)
 class UntrainedMeasurements:
-    """Files with random weights, measured.
+    """Latency and size of the files with random weights.
 
     Attributes:
         latency: by deployment key (``"small int8"``), and the teacher's under `TEACHER_KEY` where it could be exported.
-        megabytes: of the files, by the same keys.
-        unrunnable: why a runtime cannot run a file, by the same keys.
+        megabytes: size of each file, by the same keys.
+        unrunnable: why a runtime cannot run a file, by deployment key.
     """
 
     latency: dict[str, LatencyResult]
@@ -103,7 +103,7 @@ def measure_untrained(ctx: RunContext, recipe: Recipe) -> UntrainedMeasurements:
 
 @dataclass
 class _Targets:
-    """What is to be measured, and what cannot be, as it is collected."""
+    """Files to measure, and files that no runtime can run, while they are collected."""
 
     latency_targets: list[LatencyTarget] = field(default_factory=list)
     unrunnable: dict[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class _Targets:
 def _add_runnable_targets(
     ctx: RunContext, recipe: Recipe, network: NetworkSpec, files: Mapping[str, Path], found: _Targets
 ) -> None:
-    """A student's files on each runtime that can run them; the others with their reason."""
+    """Collect a student's file for each deployment, or the reason why the runtime cannot run it."""
     for deployment in list_deployments(recipe):
         name = f"{network.name} {deployment.name}"
         if why := ctx.scorer.why_unrunnable(files[deployment.precision], deployment.runtime):
@@ -124,7 +124,10 @@ def _add_runnable_targets(
 
 
 def _export_teacher(ctx: RunContext, recipe: Recipe, network: AnyNetwork) -> dict[str, Path]:
-    """The teacher's file, to compare. One made elsewhere may have none, unless the budget is a multiple of it."""
+    """Export the teacher's FP32 file, which students are compared with.
+
+    An external teacher that cannot be exported is left out, unless the budget is relative to its latency.
+    """
     try:
         return ctx.exporter.export_untrained(network, f"random/{recipe.teacher.name}", ("fp32",))
     except UserError as error:
@@ -132,7 +135,7 @@ def _export_teacher(ctx: RunContext, recipe: Recipe, network: AnyNetwork) -> dic
             raise
         if recipe.choice.has_relative_budget:
             raise UserError(
-                f"choice.budget {recipe.choice.budget!r} needs the teacher's milliseconds, and its file cannot be made "
+                f"choice.budget {recipe.choice.budget!r} needs the teacher's milliseconds, but its file cannot be made "
                 f"({error}); give the budget in milliseconds ('8 ms')"
             ) from error
         ctx.run.record_event("teacher_not_exported", reason=str(error))
@@ -142,10 +145,10 @@ def _export_teacher(ctx: RunContext, recipe: Recipe, network: AnyNetwork) -> dic
 
 # ------------------------------------------------------------------------------------------ students: auto
 def _propose_networks(ctx: RunContext) -> Recipe:
-    """The recipe with students and assistants where it says ``auto``; another is returned as it is.
+    """The recipe with proposed students and assistants where it says ``auto``; otherwise the recipe itself.
 
     Raises:
-        UserError: No network of the space is within the budget; names the fastest and its milliseconds.
+        UserError: No network of the search space is within the budget; the message names the fastest.
     """
     recipe = ctx.recipe
     if not recipe.auto:
@@ -162,7 +165,8 @@ def _propose_networks(ctx: RunContext) -> Recipe:
 def _shortlist_students(ctx: RunContext) -> list[NetworkSpec]:
     recipe, grid = ctx.recipe, search_space.build_network_grid(ctx.recipe)
     grid_recipe = recipe.model_copy(update={"students": tuple(grid), "auto": ()})
-    ctx.console.log(f"auto: {len(grid)} networks are measured with random weights; {recipe.space.keep} are proposed")
+    keep = recipe.space.keep
+    ctx.console.log(f"auto: {len(grid)} networks are measured with random weights; {keep} of them are proposed")
     measured = measure_untrained(ctx, grid_recipe)
     p50_ms = {name: median_ms(one) for name, one in measured.latency.items()}
     times = find_fastest_latencies(grid_recipe, p50_ms)
@@ -184,7 +188,7 @@ def _shortlist_students(ctx: RunContext) -> list[NetworkSpec]:
 def _record_proposals(
     ctx: RunContext, times: Mapping[str, float], budget_ms: float | None, selected: Sequence[NetworkSpec]
 ) -> None:
-    """Every network of the grid with its milliseconds, and why it is proposed or not."""
+    """Write every network of the grid into the journal: its latency, and why it is proposed or not."""
     names = {network.name for network in selected}
     for name, ms in sorted(times.items(), key=lambda item: item[1]):
         over = ms > (budget_ms or math.inf)
@@ -192,12 +196,12 @@ def _record_proposals(
         ctx.run.record_event("proposal", student=name, p50_ms=ms, reason=reason)
 
 
-# ------------------------------------------------------------------------------------------ what the user is shown
+# ------------------------------------------------------------------------------------------ messages
 def _report_budget(ctx: RunContext, benchmark: UntrainedBenchmark) -> None:
-    """What each candidate costs, and which are dropped.
+    """Print the latency of each candidate and the students over the budget.
 
     Raises:
-        UserError: No candidate is left.
+        UserError: No student is within the budget.
     """
     budget_ms = benchmark.budget_ms
     for name, ms in sorted(benchmark.p50_ms.items(), key=lambda item: item[1]):
@@ -216,11 +220,11 @@ def _report_budget(ctx: RunContext, benchmark: UntrainedBenchmark) -> None:
         )
     if len(benchmark.dropped) == len(benchmark.recipe.students):
         reasons = "; ".join(f"{name}: {why}" for name, why in benchmark.dropped.items())
-        raise UserError(f"no student may be trained: {reasons}")
+        raise UserError(f"no student can be trained: {reasons}")
 
 
 def _warn_larger_than_teacher(ctx: RunContext, benchmark: UntrainedBenchmark) -> None:
-    """Warn of every job whose learner has more weights than its teacher: it can be done, and is seldom meant."""
+    """Warn where a network has more weights than its teacher: this is possible, but rarely intended."""
     recipe = benchmark.recipe
     without_weights = {recipe.teacher.name} if recipe.teacher.logits else set()  # a file of logits has no weights
     with_weights = {name: network for name, network in recipe.networks.items() if name not in without_weights}
@@ -230,6 +234,6 @@ def _warn_larger_than_teacher(ctx: RunContext, benchmark: UntrainedBenchmark) ->
     for teacher, learner in sorted(pairs):
         ctx.console.log(
             f"warning: {learner} ({size[learner]:,} weights) is larger than {teacher} ({size[teacher]:,}), "
-            "which teaches it; put the larger one first, or leave it out of schedule.paths"
+            "its teacher; list the larger one first, or leave it out of schedule.paths"
         )
         ctx.run.record_event("larger", learner=learner, teacher=teacher, weights=[size[learner], size[teacher]])

@@ -1,4 +1,4 @@
-"""The bundle: the folder that travels to the device."""
+"""Stage 8: write the bundle, the folder that goes to the device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from skd_bench.device.info import device_id
 from skd_bench.inference.reject_option import RejectOption
@@ -21,13 +20,19 @@ from skd_edge.pipeline.context import RunContext
 from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCascade, WrittenBundle
 from skd_edge.pipeline.stages.reject_threshold import compute_reject_option
 from skd_edge.recipe.schema import Recipe
-from skd_edge.report import builder
+from skd_edge.report.schema import TestReport
 from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.selection import Decision
 from skd_edge.version import VERSION
-from skd_export.bundle.writer import ModelFile, StreamModel, write_bundle
-
-Json = dict[str, Any]
+from skd_export.analysis.parity import summarize_parity
+from skd_export.bundle.writer import (
+    CalibrationClips,
+    MeasuredValues,
+    ModelFile,
+    ModelOptions,
+    StreamModel,
+    write_bundle,
+)
 
 
 def write_run_bundle(
@@ -38,17 +43,19 @@ def write_run_bundle(
     decision: Decision,
     test: TestResult | None,
 ) -> WrittenBundle:
-    """Write the chosen file first, its other precisions behind it where they are within bounds.
+    """Write the chosen file, and the chosen network's other precisions that are within their bounds.
+
+    Where nothing was chosen, a bundle of an earlier choice is deleted.
 
     Raises:
-        UserError: A further file (LiteRT, frame by frame) cannot be made.
+        UserError: An additional file (LiteRT, streaming) cannot be exported.
     """
     chosen = evaluated.find(decision.chosen)
-    if chosen is None:  # a bundle of an earlier choice breaks the rule that holds now
+    if chosen is None:  # a bundle of an earlier choice would not satisfy the current rule
         shutil.rmtree(ctx.run.folder / "bundle", ignore_errors=True)
         return WrittenBundle(None)
     recipe, job = ctx.recipe, trained.find(chosen.path)
-    more = _FurtherFiles(ctx, data, trained, chosen, job)
+    additional = _AdditionalFiles(ctx, data, trained, chosen, job)
     models = [
         _make_model_file(ctx, data, c, evaluated.results[c], test.report if test and c == chosen else None)
         for c in _one_per_precision(evaluated.results, chosen)
@@ -63,7 +70,7 @@ def write_run_bundle(
         classes=list(data.clips.classes),
         sampling=sampling,
         preprocess=preprocess,
-        models=models + more.export_tflite(),
+        models=models + additional.export_tflite(),
         licences=recipe.licences.model_dump(),
         created_by=f"skd-edge {VERSION}",
         provenance={
@@ -73,16 +80,16 @@ def write_run_bundle(
             "calibration": _fingerprint_calibration(recipe, data),
         },
         samples=list(data.sample_files[:count]) if count else [],
-        stream=more.export_stream(),
+        stream=additional.export_stream(),
         contract="float_clip" if recipe.export.contract == "clip" else "uint8_frames",
     )
-    return WrittenBundle(folder, tuple(more.warnings))
+    return WrittenBundle(folder, tuple(additional.warnings))
 
 
 def _one_per_precision(results: Mapping[Candidate, CandidateResult], chosen: Candidate) -> list[Candidate]:
-    """The chosen network's files that are within bounds, the chosen one first, each precision once.
+    """The chosen network's candidates that are within their bounds: each precision once, the chosen one first.
 
-    A file is there for the chosen runtime, or where it is outside its bounds on that one for another.
+    The chosen runtime is preferred. Another runtime is used where the file is out of its bounds on the chosen one.
     """
     within_bounds = [c for c in results if c.path == chosen.path and not results[c].rejection_reason]
     found: list[Candidate] = []
@@ -92,16 +99,16 @@ def _one_per_precision(results: Mapping[Candidate, CandidateResult], chosen: Can
     return found
 
 
-def _fingerprint_calibration(recipe: Recipe, data: TrainingData) -> Json:
-    """Which training clips INT8 calibration saw: how many, and a hash of the data, their number and their draw."""
+def _fingerprint_calibration(recipe: Recipe, data: TrainingData) -> CalibrationClips:
+    """Identify the clips of INT8 calibration: their number, and a hash of training data, number and seed."""
     train = data.clips.train
     count = min(recipe.export.calibration_clips, len(train))
     key = hashlib.sha256(f"{train.hash}:{count}:{recipe.seed}".encode()).hexdigest()
     return {"clips": count, "sha256": key}
 
 
-class _FurtherFiles:
-    """Files of the chosen student beside its candidates, and what the report must say about them."""
+class _AdditionalFiles:
+    """Exports files of the chosen student that are not candidates, and collects warnings about them for the report."""
 
     def __init__(
         self, ctx: RunContext, data: TrainingData, trained: TrainedCascade, chosen: Candidate, job: JobResult | None
@@ -110,7 +117,7 @@ class _FurtherFiles:
         self.warnings: list[str] = []
 
     def export_tflite(self) -> list[ModelFile]:
-        """The chosen student for LiteRT, where the recipe asks for it and the file is within its bounds."""
+        """The chosen student as a LiteRT file, where the recipe wants one and the file is within its bounds."""
         if not self.ctx.recipe.export.litert or self.job is None:
             return []
         path = self.ctx.run.folder / "artefacts" / self.job.job.hash / "fp32.tflite"
@@ -123,7 +130,7 @@ class _FurtherFiles:
         return [tflite.to_model_file(self.chosen.student, self.chosen.path)] if accepted else []
 
     def export_stream(self) -> StreamModel | None:
-        """The chosen student frame by frame, where it is causal."""
+        """The chosen student as a streaming model, which takes one frame at a time; None where it is not causal."""
         if self.job is None or not self.job.job.spec.learner.causal:
             return None
         network = self.trained.executor.load_network(self.job.job)
@@ -138,32 +145,36 @@ class _FurtherFiles:
 
 
 def _make_model_file(
-    ctx: RunContext, data: TrainingData, c: Candidate, w: CandidateResult, test: Json | None
+    ctx: RunContext, data: TrainingData, c: Candidate, result: CandidateResult, test: TestReport | None
 ) -> ModelFile:
-    device_info, reject = ctx.device.device_info, compute_reject_option(ctx.scorer, data, w)
-    measured = {
-        "accuracy": w.accuracy.top1.value,
-        "interval": [w.accuracy.top1.low, w.accuracy.top1.high],
-        "test_accuracy": test["accuracy"] if test else None,
+    device_info, reject = ctx.device.device_info, compute_reject_option(ctx.scorer, data, result)
+    figures = result.latency.to_json()
+    measured: MeasuredValues = {
+        "accuracy": result.accuracy.top1.value,
+        "interval": [result.accuracy.top1.low, result.accuracy.top1.high],
+        "test_accuracy": test.accuracy if test else None,
         "device": device_id(device_info),
         "device_name": device_info.get("cpu"),
-        **{k: v for k, v in builder.build_latency_fields(w.latency).items() if k.startswith("p")},
+        "p50_ms": figures["p50_ms"],
+        "p50_interval": figures["p50_interval"],
+        "p90_ms": figures["p90_ms"],
+        "p99_ms": figures["p99_ms"],
     }
-    if c.deployment.name != c.deployment.precision:  # else path and precision say it
+    if c.deployment.name != c.deployment.precision:  # else path and precision are the name
         measured["name"] = c.name
-    if w.latency.joules:
-        measured["joules_per_clip"] = w.latency.joules.value
+    if result.latency.joules:
+        measured["joules_per_clip"] = result.latency.joules.value
     return ModelFile(
-        w.path,
+        result.path,
         c.deployment.precision,
         c.student,
         list(c.path),
         options=_model_options(reject),
-        parity={k: v for k, v in w.parity.items() if k != "flips"},
+        parity=summarize_parity(result.parity),
         measured=measured,
         runtime=c.deployment.runtime,
     )
 
 
-def _model_options(reject: RejectOption | None) -> Json:
-    return {"optimisation": "all"} | ({"reject": reject.to_json()} if reject else {})
+def _model_options(reject: RejectOption | None) -> ModelOptions:
+    return {"optimisation": "all", "reject": reject.to_json()} if reject else {"optimisation": "all"}

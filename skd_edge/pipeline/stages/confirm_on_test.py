@@ -1,10 +1,9 @@
-"""The chosen file is scored on the test clips, once, beside teacher and controls."""
+"""Stage 7: score the chosen file on the test clips, together with the teacher and the controls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +18,23 @@ from skd_edge.pipeline.context import RunContext
 from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCascade
 from skd_edge.pipeline.stages.evaluate import export_control
 from skd_edge.report import builder
+from skd_edge.report.schema import TestRow
 from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.selection import Decision
 from skd_edge.test_set_ledger import record_test_access
 
 Bools = NDArray[np.bool_]
-Json = dict[str, Any]
 _CONTROLS = (("alone", "student alone, weak labels"), ("kd", "student with plain KD"))
 
 
 @dataclass(frozen=True)
 class TestClips:
-    """The test clips, opened for one decision; only `open_test_set` makes it.
+    """The test clips, opened for one decision. Only `open_test_set` makes it, so every access is counted.
 
     Attributes:
-        clips: the clips.
-        chosen: the candidate that they confirm.
-        result: its measured file.
+        clips: the test clips.
+        chosen: the candidate to score on them.
+        result: its file, with latency and validation accuracy.
         access_count: how many different files these clips have scored on this machine so far.
     """
 
@@ -48,7 +47,11 @@ class TestClips:
 def open_test_set(
     ctx: RunContext, data: TrainingData, evaluated: EvaluatedCandidates, decision: Decision
 ) -> TestClips | None:
-    """Open the test clips for what was decided; it is counted in the ledger of this machine. None: nothing was chosen."""
+    """Open the test clips for a decision, and count this access in the ledger of this machine.
+
+    Returns:
+        The clips; None where nothing was chosen, in which case nothing is counted.
+    """
     chosen = evaluated.find(decision.chosen)
     if chosen is None:
         return None
@@ -65,7 +68,7 @@ def confirm_on_test(
     evaluated: EvaluatedCandidates,
     test: TestClips | None,
 ) -> TestResult | None:
-    """Score the chosen file on the test clips, beside teacher and controls, all on the chosen one's runtime."""
+    """Score the chosen file, the teacher and the controls on the test clips, all on the runtime of the chosen file."""
     if test is None:
         return None
     files = _files_to_compare(ctx, data, trained, evaluated, test.chosen)
@@ -82,7 +85,7 @@ def confirm_on_test(
 def _files_to_compare(
     ctx: RunContext, data: TrainingData, trained: TrainedCascade, evaluated: EvaluatedCandidates, chosen: Candidate
 ) -> dict[str, Path]:
-    """FP32 files of the teacher and of the chosen student's controls, by the name of their row."""
+    """FP32 files of the teacher and of the chosen student's controls, by the name of their row in the test table."""
     files = {"teacher (FP32 file)": evaluated.teacher.path} if evaluated.teacher else {}
     for role, name in _CONTROLS:
         for control in trained.job_results:
@@ -91,14 +94,16 @@ def _files_to_compare(
     return files
 
 
-def _build_test_row(name: str, accuracy: AccuracyMetrics, right: Bools, chosen_right: Bools, groups: list[int]) -> Json:
-    """One network on the test clips; ``behind`` is by how many points the chosen file leads it, clip by clip."""
+def _build_test_row(
+    name: str, accuracy: AccuracyMetrics, right: Bools, chosen_right: Bools, groups: list[int]
+) -> TestRow:
+    """A row of the test table; ``behind`` is the paired difference to the chosen file, in accuracy points."""
     lead = paired_difference(chosen_right.astype(float), right.astype(float), groups)
-    return {
-        "name": name,
-        "accuracy": accuracy.top1.value,
-        "interval": [accuracy.top1.low, accuracy.top1.high],
-        "macro_f1": accuracy.macro_f1,
-        "behind": 100 * lead.value,
-        "behind_interval": [100 * lead.low, 100 * lead.high],
-    }
+    return TestRow(
+        name=name,
+        accuracy=accuracy.top1.value,
+        interval=(accuracy.top1.low, accuracy.top1.high),
+        macro_f1=accuracy.macro_f1,
+        behind=100 * lead.value,
+        behind_interval=(100 * lead.low, 100 * lead.high),
+    )

@@ -1,4 +1,4 @@
-"""Every trained student is exported, measured and scored."""
+"""Stage 5: export every trained student, and measure the latency and accuracy of its files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ CascadePath = tuple[str, ...]
 def evaluate(
     ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData, trained: TrainedCascade
 ) -> EvaluatedCandidates:
-    """Export every trained student, measure all files side by side, score each; and the teacher's, where it has one.
+    """Export every trained student, measure the latency of all files in one session, and score each file.
+
+    The teacher's FP32 file is included where the teacher could be exported.
 
     Raises:
-        UserError: A network cannot be exported, or the device cannot measure.
+        UserError: A network cannot be exported, or the device cannot measure its files.
     """
     recipe = benchmark.recipe
     roles = ("student", "teacher") if benchmark.teacher_exported else ("student",)
@@ -58,20 +60,20 @@ def evaluate(
 
 
 def export_control(ctx: RunContext, data: TrainingData, trained: TrainedCascade, control: JobResult) -> Path:
-    """The FP32 file of a control (a student without the method), which the test table compares with."""
+    """Export the FP32 file of a control (the student trained without the method), for the test table."""
     exporter = TrainedExporter(ctx.exporter, ctx.scorer, CalibrationClips(ctx.recipe, data))
     return exporter.export(trained.executor.load_network(control.job), control.job.hash, ("fp32",))["fp32"]
 
 
 class _Exports:
-    """Exports the networks of a run one by one, and collects what the report must say about the files."""
+    """Exports the networks of a run one by one, and collects warnings about their files for the report."""
 
     def __init__(self, ctx: RunContext, recipe: Recipe, exporter: TrainedExporter, trained: TrainedCascade) -> None:
         self.ctx, self.recipe, self.exporter, self.trained = ctx, recipe, exporter, trained
         self.warnings: list[str] = []
 
     def export(self, result: JobResult, network: AnyNetwork) -> dict[str, Path]:
-        """The files of one network by precision; INT8 by quantisation-aware training where it is out of bounds."""
+        """The files of one network by precision. An INT8 file out of its bounds is fine-tuned (quantisation-aware)."""
         path, job = result.job.spec.path, result.job
         precisions = self.recipe.export.precisions if len(path) > 1 else ("fp32",)
         if {*INT8} & {*precisions}:

@@ -1,4 +1,4 @@
-"""Before anything costs time: what a recipe asks of this machine, of its device and of its classes."""
+"""Stage 1: check that this machine, the device and the data have what the recipe needs, before any long work."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from skd_edge.version import VERSION
 
 
 def check_training_needs(recipe: Recipe, *, allow_code: bool) -> None:
-    """Fail before a run folder is made where training needs what is not here.
+    """Check what training needs, before the run folder is made.
 
     Raises:
         UsageError: The recipe names code and ``allow_code`` is False.
-        UserError: The teacher cannot be made, or a package is missing.
+        UserError: The teacher cannot be built, or a package is missing.
     """
     validate_teacher(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
     if recipe.labels.method == "confident":
@@ -29,35 +29,35 @@ def check_training_needs(recipe: Recipe, *, allow_code: bool) -> None:
 
 
 def check_export_needs(recipe: Recipe) -> None:
-    """Fail before a run folder is made where a file that the recipe wants cannot be written here.
+    """Check that every kind of file that the recipe wants can be exported here, before the run folder is made.
 
     Raises:
-        UserError: The converter to LiteRT is missing.
+        UserError: The recipe wants a LiteRT file and the converter is missing.
     """
     if recipe.export.litert:
         check_litert_available()
 
 
 def check_measurable(recipe: Recipe, device: Device) -> None:
-    """Fail before anything is made where a runtime does not load, or joules cannot be counted.
+    """Check that the recipe's runtimes load and, where it limits energy, that energy can be measured.
 
     Raises:
-        UserError: With the runtime's or the meter's own reason.
+        UserError: A runtime does not load, or this machine has no energy meter; with the reason.
     """
-    for name in recipe.bench.runtime:  # also where another machine measures: accuracies are computed on this one
+    for name in recipe.bench.runtime:  # also with bench.host: accuracies are computed here
         find_runtime(name).import_libraries()
     if not device.energy or not device.is_local or device.cache_only:
         return
     if isinstance(meter := open_energy_meter(), str):
         raise UserError(
-            f"choice.max_joules {recipe.choice.max_joules:g}: {meter}. Remove it, or let a device with an energy meter "
-            "measure (bench.host)"
+            f"choice.max_joules {recipe.choice.max_joules:g}: {meter}. Remove it, or measure on a device with an "
+            "energy meter (bench.host)"
         )
     meter.close()
 
 
 def preflight(ctx: RunContext) -> None:
-    """Begin the run in its journal; check what is known as soon as the classes are.
+    """Write the start of the run into its journal, and check the recipe against the classes of the data.
 
     Raises:
         UserError: The data cannot be listed, or the recipe's background class is not a class of the data.
@@ -75,10 +75,10 @@ def preflight(ctx: RunContext) -> None:
 
 
 def _warn_method_changed(ctx: RunContext) -> None:
-    """Jobs of another version of the method have other hashes: they are not found again."""
+    """Warn where another version of the method started the run: its jobs have other hashes and are not reused."""
     begun = [e for e in read_journal(ctx.run.folder) if e["event"] == "started"]
     if begun and (before := begun[-1].get("method", METHOD_VERSION)) != METHOD_VERSION:
         ctx.console.log(
-            f"this run was begun with version {before} of the method and goes on with version {METHOD_VERSION}: its "
-            "jobs are trained anew, the old ones stay in jobs/ and can be deleted"
+            f"this run was started with version {before} of the method and continues with version {METHOD_VERSION}: "
+            "its jobs are trained again; the old ones stay in jobs/ and can be deleted"
         )

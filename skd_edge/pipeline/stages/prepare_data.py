@@ -1,4 +1,4 @@
-"""Clips are listed, decoded and labelled."""
+"""Stage 3: list, decode and label the clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skd_edge.recipe.schema import Recipe
 
 
 def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
-    """The clips, decoded once, and the labels that training may see.
+    """Decode the clips (only once; later runs read the cache), and load or compute the training labels.
 
     Raises:
         UserError: The data cannot be listed or decoded, or its labels cannot be read.

@@ -1,4 +1,4 @@
-"""The confidence below which a file answers nothing: set on the validation clips, where the recipe asks for it."""
+"""The reject option (``choice.reject``): a confidence threshold below which a file gives no class."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from skd_edge.pipeline.results import TestResult
 
 
 def compute_reject_option(scorer: FileScorer, data: TrainingData, result: CandidateResult) -> RejectOption | None:
-    """The threshold below which a file gives no answer, set on the validation clips; None where none is wanted.
+    """The threshold of a file, set on the validation clips; None where the recipe has no ``choice.reject``.
 
-    It is 1 where not even the surest answers are right as often as ``choice.reject`` demands.
+    The threshold is 1 where no threshold reaches the accuracy that ``choice.reject`` demands.
     """
     wanted, val = scorer.recipe.choice.reject, data.clips.val
     if wanted is None:
@@ -28,7 +28,7 @@ def compute_reject_option(scorer: FileScorer, data: TrainingData, result: Candid
 def format_reject_note(
     scorer: FileScorer, data: TrainingData, result: CandidateResult, test: TestResult | None
 ) -> str | None:
-    """What the threshold of the chosen file does, on validation and on the test clips, as a sentence."""
+    """Report note: how many validation and test clips the chosen file classifies; None without a threshold."""
     reject = compute_reject_option(scorer, data, result)
     if reject is None or test is None:
         return None
@@ -38,10 +38,10 @@ def format_reject_note(
         _format_answered("validation", val_logits, val.labels, reject.threshold),
         _format_answered("test", test.logits, test.labels, reject.threshold),
     ]
-    replacement = f"called {reject.background!r}" if reject.background else "left unsure"
+    replacement = f"reported as {reject.background!r}" if reject.background else "not classified"
     return (
-        f"Below a confidence of {reject.threshold:.3f} a clip is {replacement} (choice.reject, set on validation): the "
-        f"chosen file answers {' and '.join(shares)}. The accuracies above count every answer."
+        f"A clip with a confidence below {reject.threshold:.3f} is {replacement} (choice.reject; set on the validation "
+        f"clips). The chosen file classifies {' and '.join(shares)}. The accuracies above count every clip."
     )
 
 
@@ -49,4 +49,5 @@ def _format_answered(name: str, logits: NDArray[np.float32], labels: NDArray[np.
     probabilities = softmax(logits)
     answered = probabilities.max(axis=1) >= threshold
     right = (probabilities.argmax(axis=1) == labels)[answered]
-    return f"{answered.mean():.1%} of the {name} clips" + (f" ({right.mean():.1%} right)" if len(right) else "")
+    accuracy = f" ({right.mean():.1%} of them correctly)" if len(right) else ""
+    return f"{answered.mean():.1%} of the {name} clips{accuracy}"

@@ -1,4 +1,4 @@
-"""The candidate to ship is chosen on the validation clips."""
+"""Stage 6: choose the candidate to ship, on the validation clips."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from skd_edge.schedule.selection import CandidateMetrics, Decision, select_candi
 def select(
     ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData, evaluated: EvaluatedCandidates
 ) -> Decision:
-    """Choose by the recipe's rule, on the validation clips."""
+    """Choose by the recipe's section ``choice``; only latency and accuracy on the validation clips are used."""
     choice = benchmark.recipe.choice
-    # A precision that is no faster than FP32 may still be wanted where megabytes or joules are limited.
+    # A precision that is not faster than FP32 can still be useful where megabytes or joules are limited.
     speed_alone = not (choice.max_megabytes or choice.max_joules)
-    latency_ms = pool_latency_by_deployment({c: median_ms(w.latency) for c, w in evaluated.results.items()})
+    latency_ms = pool_latency_by_deployment({c: median_ms(result.latency) for c, result in evaluated.results.items()})
     metrics = [
         CandidateMetrics(
             c.name,
             latency_ms[c],
-            w.accuracy.top1.value,
-            w.correct,
-            w.accuracy.macro_f1,
-            w.path.stat().st_size / 1e6,
-            w.rejection_reason or (w.not_faster_reason if speed_alone else None),
-            w.latency.joules.value if w.latency.joules else None,
+            result.accuracy.top1.value,
+            result.correct,
+            result.accuracy.macro_f1,
+            result.path.stat().st_size / 1e6,
+            result.rejection_reason or (result.not_faster_reason if speed_alone else None),
+            result.latency.joules.value if result.latency.joules else None,
         )
-        for c, w in evaluated.results.items()
+        for c, result in evaluated.results.items()
     ]
     decision = select_candidate(metrics, choice, benchmark.budget_ms, data.clips.val.groups)
     ctx.run.record_event("chosen", name=decision.chosen, why=decision.why, reasons=decision.reasons)

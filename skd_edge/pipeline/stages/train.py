@@ -1,4 +1,4 @@
-"""The jobs of the cascade are trained, all of them or as a search asks for them."""
+"""Stage 4: train the jobs of the cascade, either all of them or those that successive halving selects."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from skd_edge.schedule.successive_halving import Search, run_search
 
 
 def train(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData) -> TrainedCascade:
-    """Train what the search asks for; a network that does not fit into memory goes on in half batches, as other jobs.
+    """Train the jobs that the search requests. A network that runs out of memory is trained again in half batches.
 
     Raises:
-        UserError: A network does not fit into memory in half batches either, or a teacher is below the recipe's floor.
+        UserError: A network does not fit into memory even in half batches, or a teacher is below ``teacher.floor``.
     """
     recipe = benchmark.recipe
     executor = ctx.make_executor(recipe, ctx.run, data)
@@ -41,7 +41,7 @@ def train(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingData) ->
 
 
 def read_halved_networks(run: Run, recipe: Recipe) -> Set[str]:
-    """Names of the networks whose batches of this size did not fit into memory in this run."""
+    """Names of the networks whose batches (of the recipe's size) did not fit into memory earlier in this run."""
     events = (e for e in read_journal(run.folder) if e["event"] == "halved")
     return frozenset(e["learner"] for e in events if e["batch"] == recipe.training.batch)
 
@@ -49,10 +49,13 @@ def read_halved_networks(run: Run, recipe: Recipe) -> Set[str]:
 def train_jobs(
     teacher: Teacher, jobs: list[TrainingJob], executor: LocalExecutor, console: RunConsole
 ) -> list[JobResult]:
-    """These jobs, teachers first; a teacher below the recipe's floor stops it before anything learns from it.
+    """Train jobs, teachers first. A teacher below ``teacher.floor`` stops the training before a student uses it.
+
+    Returns:
+        The results in the order of ``jobs``.
 
     Raises:
-        UserError: A job cannot be trained, or the teacher is below its floor.
+        UserError: A job cannot be trained, or the teacher is below ``teacher.floor``.
     """
     results = []
     with (
@@ -79,8 +82,8 @@ def _make_search(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingD
 
 def _record_halved(ctx: RunContext, executor: LocalExecutor, batch: int, error: OutOfMemory) -> None:
     ctx.run.record_event("halved", learner=error.learner, batch=batch, reason=str(error))
-    if executor.process_group.size > 1:  # the other processes still wait in the step that this one left
+    if executor.process_group.size > 1:  # the other processes wait in the step that failed here
         raise UserError(
-            f"{error}; start the same command again: {error.learner}'s batches of {batch} will go through in half parts"
+            f"{error}; start the same command again: {error.learner} will be trained in half batches then"
         ) from error
-    ctx.console.log(f"{error.learner}: out of memory; its batches of {batch} go through in half parts from now on")
+    ctx.console.log(f"{error.learner}: out of memory; from now on its batches of {batch} are computed in two halves")

@@ -18,7 +18,6 @@ from skd_bench.errors import UserError
 from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonRow, ComparisonSource
 from skd_edge.report.schema import REPORT_FILE, CandidateReport, SweepPoint, load_report
 
-Json = dict[str, Any]
 _MAX_JSON_BYTES = 1 << 28
 
 
@@ -75,7 +74,7 @@ def read_source(path: Path, label: str) -> LoadedSource:
     )
 
 
-def _load_json(path: Path) -> Json:
+def _load_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise UserError(
@@ -130,7 +129,7 @@ def _load_bundle(path: Path, label: str) -> LoadedSource:
     return LoadedSource([source], _add_runtime_to_duplicate_names(rows, [a.runtime for a in manifest.artefacts]))
 
 
-def _parse_benchmark(data: Json, path: Path, label: str, kind: Any) -> LoadedSource:
+def _parse_benchmark(data: Mapping[str, Any], path: Path, label: str, kind: Any) -> LoadedSource:
     source = _make_source(label, path, kind, data["device"], name=str(data.get("name") or ""))
     rows, sweeps, names = [], {}, {}
     for a in data["artefacts"]:
@@ -172,7 +171,7 @@ def _parse_sweep(points: Any) -> list[SweepPoint]:
         return []
 
 
-def _parse_accuracy(data: Json, path: Path, label: str) -> LoadedSource:
+def _parse_accuracy(data: Mapping[str, Any], path: Path, label: str) -> LoadedSource:
     source = _make_source(label, path, "accuracy", data["device"], name=str(data.get("name") or ""))
     rows = []
     for r in data["rows"]:
@@ -185,7 +184,7 @@ def _parse_accuracy(data: Json, path: Path, label: str) -> LoadedSource:
     return LoadedSource([source], rows)
 
 
-def _parse_pack(data: Json, path: Path, label: str) -> LoadedSource:
+def _parse_pack(data: Mapping[str, Any], path: Path, label: str) -> LoadedSource:
     measurements = DeviceMeasurements.from_json(data, str(path))
     if measurements.bench is not None:
         return _parse_benchmark(measurements.bench, path, label, "pack")
@@ -204,7 +203,7 @@ def _parse_pack(data: Json, path: Path, label: str) -> LoadedSource:
     return LoadedSource([source], rows, samples)
 
 
-def _parse_comparison(data: Json, path: Path) -> LoadedSource:
+def _parse_comparison(data: Mapping[str, Any], path: Path) -> LoadedSource:
     schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The commands that a device needs, on a real bundle: a tiny ONNX file that tells bright videos from dark ones."""
+"""The commands for a bundle, on a real one: its ONNX file distinguishes bright videos from dark ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import onnx
-import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest
-from skd_bench.files import sha256_file
-from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.cli.main import run
 
 
@@ -29,37 +23,6 @@ def film(path: Path, level: int) -> None:
         container.mux(stream.encode())
 
 
-def network(path: Path) -> None:
-    """Mean over the clip, times (1, -1): logits of "bright" and "dark"."""
-    axes = numpy_helper.from_array(np.array([1, 2, 3, 4]), "axes")
-    sign = numpy_helper.from_array(np.array([[1.0, -1.0]], np.float32), "sign")
-    shape = numpy_helper.from_array(np.array([-1, 1]), "shape")
-    nodes = [
-        helper.make_node("ReduceMean", ["clip", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Reshape", ["mean", "shape"], ["column"]),
-        helper.make_node("MatMul", ["column", "sign"], ["logits"]),
-    ]
-    clip = helper.make_tensor_value_info("clip", TensorProto.FLOAT, ["batch", 3, 4, 16, 16])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
-    graph = helper.make_graph(nodes, "tiny", [clip], [logits], [axes, sign, shape])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
-
-
-@pytest.fixture
-def bundle(tmp_path) -> Path:
-    folder = tmp_path / "bundle ü"
-    folder.mkdir()
-    network(folder / "tiny.onnx")
-    file = folder / "tiny.onnx"
-    artefact = Artefact("tiny.onnx", sha256_file(file), file.stat().st_size, "fp32", "ort", "tiny", ["teacher", "tiny"])
-    preprocess = Preprocessing(16, 16, "crop", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    manifest = Manifest(
-        SCHEMA, "tiny", "test", ["bright", "dark"], "float_clip", Sampling(4), preprocess, "tiny.onnx", [artefact]
-    )
-    manifest.save(folder)
-    return folder
-
-
 def test_predict(bundle, tmp_path, capsys):
     videos = [tmp_path / "light clip.mp4", tmp_path / "night.mp4"]
     film(videos[0], 230)
@@ -70,7 +33,7 @@ def test_predict(bundle, tmp_path, capsys):
     assert dark.startswith(f"{videos[1]}: dark 9")
 
 
-def test_predict_goes_on_after_a_bad_video(bundle, tmp_path, capsys):
+def test_predict_continues_after_an_unreadable_video(bundle, tmp_path, capsys):
     film(tmp_path / "a.mp4", 230)
     (tmp_path / "text.mp4").write_text("no video")
     assert run(["predict", str(bundle), str(tmp_path / "text.mp4"), str(tmp_path / "a.mp4"), "--json"]) == 1
@@ -113,7 +76,7 @@ def test_bench(bundle, capsys):
     assert artefact["latency"]["n"] >= 70
 
 
-def test_none_of_these_needs_torch(bundle, tmp_path):
+def test_verify_and_predict_work_without_torch(bundle, tmp_path):
     film(tmp_path / "a.mp4", 230)
     block = "import sys\nfor m in ('torch', 'onnx', 'sklearn', 'pydantic'): sys.modules[m] = None\n"
     code = block + "from skd_edge.cli.main import main; main()"
@@ -122,3 +85,8 @@ def test_none_of_these_needs_torch(bundle, tmp_path):
             [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_verify_of_a_folder_that_is_not_a_bundle(tmp_path, capsys):
+    assert run(["verify", str(tmp_path)]) == 1
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A sitting serves again as a whole, on the same device, with the same settings, or not at all."""
+"""A stored session is used as a whole, on the same device and with the same settings, or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skd_bench.stats import Interval
 from skd_edge.evaluation.measurement_cache import MeasurementCache
 
 
-def some(tmp_path, *names):
+def make_targets(tmp_path, *names):
     targets = []
     for name in names:
         (tmp_path / name).write_text(name)
@@ -19,55 +19,55 @@ def some(tmp_path, *names):
     return targets, found
 
 
-def test_found_again_under_other_names_and_never_in_part(tmp_path):
-    sittings, card = MeasurementCache(tmp_path / "kept", MeasurementSettings(1, 2, 30)), read_device_info()
-    targets, found = some(tmp_path, "a", "b")
-    assert sittings.find_session(targets, device_id(card)) is None
-    sittings.save_session(targets, found, card)
-    again, there = sittings.find_session([LatencyTarget("other name", tmp_path / "a")], device_id(card))
+def test_a_session_is_found_by_its_files_and_only_as_a_whole(tmp_path):
+    cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
+    targets, found = make_targets(tmp_path, "a", "b")
+    assert cache.find_session(targets, device_id(info)) is None
+    cache.save_session(targets, found, info)
+    again, there = cache.find_session([LatencyTarget("other name", tmp_path / "a")], device_id(info))
     assert again["other name"].samples_ms == [[1.0, 2.0]]
     assert again["other name"].name == "other name"
-    assert device_id(there) == device_id(card)
-    more, _ = some(tmp_path, "a", "c")
-    assert sittings.find_session(more, device_id(card)) is None
-    assert sittings.find_session(targets, "another device") is None
-    assert sittings.find_session(targets, None) is not None
+    assert device_id(there) == device_id(info)
+    more, _ = make_targets(tmp_path, "a", "c")
+    assert cache.find_session(more, device_id(info)) is None
+    assert cache.find_session(targets, "another device") is None
+    assert cache.find_session(targets, None) is not None
     assert (
-        MeasurementCache(tmp_path / "kept", MeasurementSettings(1, 2, 31)).find_session(targets, device_id(card))
+        MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 31)).find_session(targets, device_id(info))
         is None
     )
     (tmp_path / "a").write_text("other bytes")
-    assert sittings.find_session(targets[:1], device_id(card)) is None
+    assert cache.find_session(targets[:1], device_id(info)) is None
 
 
-def test_a_file_that_was_cut_off_is_measured_again(tmp_path):
-    sittings, card = MeasurementCache(tmp_path / "kept", MeasurementSettings(1, 2, 30)), read_device_info()
-    targets, found = some(tmp_path, "a")
-    sittings.save_session(targets, found, card)
-    (file,) = (tmp_path / "kept").iterdir()
+def test_an_incomplete_session_is_ignored(tmp_path):
+    cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
+    targets, found = make_targets(tmp_path, "a")
+    cache.save_session(targets, found, info)
+    (file,) = (tmp_path / "sessions").iterdir()
     file.write_text(file.read_text()[:100])
-    assert sittings.find_session(targets, None) is None
+    assert cache.find_session(targets, None) is None
 
 
 def test_one_file_on_two_runtimes_is_two_measurements(tmp_path):
-    sittings, card = MeasurementCache(tmp_path / "kept", MeasurementSettings(1, 2, 30)), read_device_info()
-    (on_ort,), found = some(tmp_path, "a")
+    cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
+    (on_ort,), found = make_targets(tmp_path, "a")
     on_openvino = LatencyTarget("a", on_ort.path, "openvino")
-    sittings.save_session([on_ort], found, card)
-    assert sittings.find_session([on_openvino], None) is None
-    sittings.save_session([on_openvino], {"a": LatencyResult("a", [[9.0]], *[None] * 3, 1, 0.1, 0.2, True, None)}, card)
-    assert sittings.find_session([on_openvino], None)[0]["a"].samples_ms == [[9.0]]
-    assert sittings.find_session([on_ort], None)[0]["a"].samples_ms == [[1.0, 2.0]]
+    cache.save_session([on_ort], found, info)
+    assert cache.find_session([on_openvino], None) is None
+    cache.save_session([on_openvino], {"a": LatencyResult("a", [[9.0]], *[None] * 3, 1, 0.1, 0.2, True, None)}, info)
+    assert cache.find_session([on_openvino], None)[0]["a"].samples_ms == [[9.0]]
+    assert cache.find_session([on_ort], None)[0]["a"].samples_ms == [[1.0, 2.0]]
 
 
-def test_joules_serve_without_and_nothing_without_serves_for_joules(tmp_path):
-    card, (targets, found) = read_device_info(), some(tmp_path, "a")
-    plain, frugal = (
-        MeasurementCache(tmp_path / "kept", MeasurementSettings(1, 2, 30, energy)) for energy in (False, True)
+def test_a_session_with_energy_can_replace_one_without_but_not_the_reverse(tmp_path):
+    info, (targets, found) = read_device_info(), make_targets(tmp_path, "a")
+    without_energy, with_energy = (
+        MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30, energy)) for energy in (False, True)
     )
-    plain.save_session(targets, found, card)
-    assert frugal.find_session(targets, None) is None
+    without_energy.save_session(targets, found, info)
+    assert with_energy.find_session(targets, None) is None
     joules = Interval(0.02, 0.01, 0.03)
-    frugal.save_session(targets, {"a": replace(found["a"], joules=joules)}, card)
-    assert frugal.find_session(targets, None)[0]["a"].joules == joules
-    assert plain.find_session(targets, None) is not None
+    with_energy.save_session(targets, {"a": replace(found["a"], joules=joules)}, info)
+    assert with_energy.find_session(targets, None)[0]["a"].joules == joules
+    assert without_energy.find_session(targets, None) is not None

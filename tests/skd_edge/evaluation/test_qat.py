@@ -1,4 +1,4 @@
-"""The job that fine-tunes a student rounded as INT8: named by what it is, and no other job is renamed."""
+"""The job of quantisation-aware training has a hash of its own, and does not change the hashes of other jobs."""
 
 from dataclasses import asdict
 
@@ -14,18 +14,18 @@ def student():
     return build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)[-1]
 
 
-def test_it_goes_on_from_the_student_with_the_same_teacher_and_losses():
-    node = student()
-    after = make_qat_job(node, 2, 7)
-    assert (after.start, after.teacher, after.labels) == (node, node.teacher, node.labels)
-    assert (after.spec.start, after.spec.epochs, after.spec.rounded) == (node.hash, 2, 7)
-    assert after.spec.training.losses == node.spec.training.losses
-    assert after.spec.training.rate < node.spec.training.rate
-    assert len({node.hash, after.hash, make_qat_job(node, 2, 8).hash, make_qat_job(node, 3, 7).hash}) == 4
+def test_it_continues_the_student_with_the_same_teacher_and_losses():
+    job = student()
+    after = make_qat_job(job, 2, 7)
+    assert (after.start, after.teacher, after.labels) == (job, job.teacher, job.labels)
+    assert (after.spec.start, after.spec.epochs, after.spec.rounded) == (job.hash, 2, 7)
+    assert after.spec.training.losses == job.spec.training.losses
+    assert after.spec.training.rate < job.spec.training.rate
+    assert len({job.hash, after.hash, make_qat_job(job, 2, 8).hash, make_qat_job(job, 3, 7).hash}) == 4
 
 
-def test_jobs_that_are_not_rounded_keep_their_names():
-    job = student().spec
-    assert job.rounded is None
-    assert "rounded" in asdict(job)
-    assert job.hash == "5c5d510510566ab2"
+def test_jobs_without_rounding_keep_their_hashes():
+    spec = student().spec
+    assert spec.rounded is None
+    assert "rounded" in asdict(spec)
+    assert spec.hash == "5c5d510510566ab2"

@@ -1,4 +1,4 @@
-"""The local engine: a teacher that was trained elsewhere, one job under two names, opinions that are out-of-fold."""
+"""The local executor: teachers that were trained elsewhere, equal jobs, diverging jobs, out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -44,49 +44,49 @@ def recipe(tmp_path):
     return recipe
 
 
-def test_a_given_teacher_is_not_trained_and_teaches(recipe, tmp_path):
-    material = load_training_data(recipe, open_cache())
-    nodes = build_recipe_job_graph(recipe, fingerprint_of(material), recipe.students)
-    assert [n.spec.role for n in nodes][:2] == ["teacher", "student"]
+def test_a_given_teacher_is_loaded_and_equal_jobs_are_trained_once(recipe, tmp_path):
+    training_data = load_training_data(recipe, open_cache())
+    jobs = build_recipe_job_graph(recipe, fingerprint_of(training_data), recipe.students)
+    assert [job.spec.role for job in jobs][:2] == ["teacher", "student"]
     with Run(tmp_path / "run", "x: 1") as run:
-        engine = LocalExecutor(run, material, recipe.labels, inference_preprocessing(recipe.clip)[1])
-        done = [engine.train_job(node) for node in nodes]
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        done = [executor.train_job(job) for job in jobs]
         given = build_tsm(recipe.teacher, classes=10, frames=4, size=16, seed=5).state_dict()
-        assert all((engine.load_network(nodes[0]).state_dict()[k] == v).all() for k, v in given.items())
+        assert all((executor.load_network(jobs[0]).state_dict()[k] == v).all() for k, v in given.items())
     assert done[0].curve == []
     assert all(len(d.curve) == 1 for d in done[1:])
-    # The twin by the direct path has the assistant's shape: one job, trained once, found under both names.
+    # The student twin has the assistant's architecture: its direct job equals the assistant's, and is trained once.
     names = {d.job.spec.path[-1]: d.job.hash for d in done if len(d.job.spec.path) == 2}
     assert names["twin"] == names["assistant"] != names["small"]
     finished = [e["job"] for e in read_journal(tmp_path / "run") if e["event"] == "job_finished"]
-    assert len(finished) == len(set(finished)) == len({n.hash for n in nodes})
+    assert len(finished) == len(set(finished)) == len({n.hash for n in jobs})
 
 
-def test_a_teacher_of_another_shape_is_refused(recipe, tmp_path):
+def test_a_teacher_of_another_shape_is_an_error(recipe, tmp_path):
     other = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"width": 12})})
-    material = load_training_data(other, open_cache())
-    node = build_recipe_job_graph(other, fingerprint_of(material), other.students)[0]
+    training_data = load_training_data(other, open_cache())
+    job = build_recipe_job_graph(other, fingerprint_of(training_data), other.students)[0]
     with Run(tmp_path / "run", "x: 1") as run:
-        engine = LocalExecutor(run, material, other.labels, inference_preprocessing(other.clip)[1])
+        executor = LocalExecutor(run, training_data, other.labels, inference_preprocessing(other.clip)[1])
         with pytest.raises(UserError, match=r"teacher\.checkpoint .* does not fit the teacher"):
-            engine.train_job(node)
+            executor.train_job(job)
 
 
-def test_a_job_that_diverges_twice_stops_and_the_journal_says_why(recipe, tmp_path, monkeypatch):
+def test_a_job_that_diverges_twice_stops_and_the_journal_has_the_reason(recipe, tmp_path, monkeypatch):
     import skd_edge.distill.trainer as module
 
     whole = module.compute_loss_terms
     monkeypatch.setattr(
         module, "compute_loss_terms", lambda *x: whole(*x) | {"correlation": torch.tensor(float("nan"))}
     )
-    material = load_training_data(recipe, open_cache())
-    teacher, student, *_ = build_recipe_job_graph(recipe, fingerprint_of(material), recipe.students)
+    training_data = load_training_data(recipe, open_cache())
+    teacher, student, *_ = build_recipe_job_graph(recipe, fingerprint_of(training_data), recipe.students)
 
     def train() -> None:
         with Run(tmp_path / "run", "x: 1") as run:
-            engine = LocalExecutor(run, material, recipe.labels, inference_preprocessing(recipe.clip)[1])
-            engine.train_job(teacher)
-            engine.train_job(student)
+            executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+            executor.train_job(teacher)
+            executor.train_job(student)
 
     with pytest.raises(UserError, match="correlation"):
         train()
@@ -96,10 +96,10 @@ def test_a_job_that_diverges_twice_stops_and_the_journal_says_why(recipe, tmp_pa
     assert "also at half the rate; lower training.rate" in stopped["reason"]
 
 
-def test_the_opinion_of_a_clip_is_that_of_the_network_that_never_saw_it(
+def test_each_clip_is_predicted_by_the_network_that_was_not_trained_on_it(
     tiny_clips: ClipDataset, tmp_path: Path
 ) -> None:
-    """Three networks that say their own number of whatever they see; clips come in pairs of one source video."""
+    """Three networks predict their own number for every clip; clips come in pairs of one source video."""
     shape = {"width": 4, "depths": [1, 1]}
     recipe = Recipe.model_validate(
         {
@@ -113,18 +113,18 @@ def test_the_opinion_of_a_clip_is_that_of_the_network_that_never_saw_it(
         }
     )
     train = replace(tiny_clips.train, groups=np.arange(48) // 2)
-    material = TrainingData(replace(tiny_clips, train=train), train.labels, None, "weak", ())
-    teacher = JobFactory(recipe, fingerprint_of(material)).make_teacher_job()
+    training_data = TrainingData(replace(tiny_clips, train=train), train.labels, None, "weak", ())
+    teacher = JobFactory(recipe, fingerprint_of(training_data)).make_teacher_job()
     assert teacher.labels is not None
     with Run(tmp_path / "run", "x: 1") as run:
-        for number, node in enumerate((*teacher.folds, teacher.labels)):
-            weights = {k: v.contiguous() for k, v in build_learner(node.spec).state_dict().items()}
+        for number, job in enumerate((*teacher.folds, teacher.labels)):
+            weights = {k: v.contiguous() for k, v in build_learner(job.spec).state_dict().items()}
             weights["head.weight"].zero_()
             weights["head.bias"][:] = 9 * torch.eye(4)[number]
-            run.job_folder(node.hash).mkdir(parents=True)
-            save_file(weights, run.job_folder(node.hash) / "weights.safetensors")
-        engine = LocalExecutor(run, material, recipe.labels, inference_preprocessing(recipe.clip)[1])
-        said = engine.pseudo_labels(teacher.labels, teacher.folds).targets.argmax(1)
-    assert set(said) == {0, 1, 2}
+            run.job_folder(job.hash).mkdir(parents=True)
+            save_file(weights, run.job_folder(job.hash) / "weights.safetensors")
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        predicted = executor.pseudo_labels(teacher.labels, teacher.folds).targets.argmax(1)
+    assert set(predicted) == {0, 1, 2}
     for number, fold in enumerate(teacher.folds):
-        assert not set(np.flatnonzero(said == number)) & set(training_rows(fold.spec, train))
+        assert not set(np.flatnonzero(predicted == number)) & set(training_rows(fold.spec, train))

@@ -123,7 +123,7 @@ def test_pseudo_labels_are_whole(finished):
         assert all(float(r["confidence"]) >= 0.1 - 1e-4 for r in rows)  # the largest of ten shares that sum to 1
     labels = finished.report["labels"]
     assert labels["accuracy_before"] == 0.6
-    assert labels["kept"] + labels["changed"] == labels["n"] == 120
+    assert labels["unchanged"] + labels["changed"] == labels["n"] == 120
 
 
 def test_the_bundle(finished, tmp_path):

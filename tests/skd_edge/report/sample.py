@@ -167,7 +167,7 @@ def labels() -> dict[str, Any]:
         "accuracy_before": 0.6,
         "accuracy_after": 0.837,
         "changed": 341,
-        "kept": 762,
+        "unchanged": 762,
         "uncertain": 97,
         "class_shares_before": dict(zip(CLASSES, before.tolist(), strict=True)),
         "class_shares_after": dict(zip(CLASSES, after.tolist(), strict=True)),

@@ -1,4 +1,4 @@
-"""What could be deployed, and what is dropped before any training."""
+"""The candidates of a recipe, and the students that are dropped before any training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECIPE = Recipe.model_validate(
 )
 
 
-def test_every_path_of_every_student_at_every_precision():
+def test_there_is_a_candidate_for_each_path_student_and_precision():
     found = list_candidates(RECIPE)
     assert len({c.name for c in found}) == len(found) == 8
     assert {c.name for c in found if c.student == "s1"} == {
@@ -42,7 +42,7 @@ def with_runtimes(*names):
     return RECIPE.model_copy(update={"bench": RECIPE.bench.model_copy(update={"runtime": names})})
 
 
-def test_every_file_on_every_runtime_and_names_that_stay_readable():
+def test_names_include_the_runtime_if_there_are_several():
     assert [f.name for f in list_deployments(with_runtimes("openvino"))] == ["fp32", "int8"]
     several = with_runtimes("ort", "openvino")
     assert [f.name for f in list_deployments(several)] == [
@@ -56,7 +56,7 @@ def test_every_file_on_every_runtime_and_names_that_stay_readable():
     assert {c.deployment_key for c in found if c.student == "s1"} == {f"s1 {f.name}" for f in list_deployments(several)}
 
 
-def test_one_network_taught_in_two_ways_is_weighed_once_and_has_one_latency():
+def test_students_of_equal_architecture_share_one_latency():
     students = [{"name": "s1", "width": 8}, {"name": "s1-graft", "width": 8, "training": {"combination": "graft"}}]
     recipe = Recipe.model_validate(RECIPE.model_dump() | {"students": students})
     assert recipe.same_architecture == {"s1": "s1", "s1-graft": "s1"}
@@ -70,7 +70,7 @@ def test_one_network_taught_in_two_ways_is_weighed_once_and_has_one_latency():
     assert [s.name for s in filter_by_budget(recipe, p50, 1.5)[0]] == ["s1", "s1-graft"]
 
 
-def test_a_student_is_within_the_budget_on_one_runtime():
+def test_a_student_within_the_budget_on_one_runtime_is_kept():
     several = with_runtimes("ort", "openvino")
     p50 = {f"{s} {f.name}": 3.0 for s in ("s1", "s2") for f in list_deployments(several)} | {"s1 int8 on openvino": 1.0}
     keep, out = filter_by_budget(several, p50, 2.0)
@@ -79,7 +79,7 @@ def test_a_student_is_within_the_budget_on_one_runtime():
     assert find_fastest_latencies(several, p50) == {"s1": 1.0, "s2": 3.0}
 
 
-def test_what_cannot_run_anywhere_is_never_trained():
+def test_a_student_that_no_runtime_can_run_is_never_trained():
     p50 = {"s1 fp32": 1.0}
     keep, out = filter_by_budget(RECIPE, p50, None)
     assert [s.name for s in keep] == ["s1"]
@@ -87,7 +87,7 @@ def test_what_cannot_run_anywhere_is_never_trained():
     assert find_fastest_latencies(RECIPE, p50) == {"s1": 1.0}
 
 
-def test_one_form_must_meet_all_limits_together():
+def test_one_deployment_must_meet_all_limits():
     rule = RECIPE.choice.model_copy(update={"max_joules": 0.5, "max_megabytes": 2.0})
     recipe = RECIPE.model_copy(update={"choice": rule})
     names = ("s1 fp32", "s1 int8", "s2 fp32", "s2 int8")
@@ -96,14 +96,16 @@ def test_one_form_must_meet_all_limits_together():
     keep, out = filter_by_budget(recipe, p50, None, sizes, joules)
     assert [s.name for s in keep] == ["s1"]
     assert "0.8 J a clip (int8, random weights) is over choice.max_joules 0.5" in out["s2"]
-    keep, out = filter_by_budget(recipe, p50, None, sizes | {"s1 int8": 3.0}, joules)  # small enough or frugal enough
+    keep, out = filter_by_budget(
+        recipe, p50, None, sizes | {"s1 int8": 3.0}, joules
+    )  # each file is within one limit only
     assert keep == []
     assert "0.6 J a clip (fp32" in out["s1"]
 
 
 @settings(max_examples=40, deadline=None)
 @given(times=st.lists(st.floats(0.1, 10), min_size=4, max_size=4), budget=st.none() | st.floats(0.1, 10))
-def test_a_student_stays_with_one_precision_within_the_budget(times, budget):
+def test_a_student_is_kept_if_one_precision_is_within_the_budget(times, budget):
     p50 = dict(zip(("s1 fp32", "s1 int8", "s2 fp32", "s2 int8"), times, strict=True))
     keep, out = filter_by_budget(RECIPE, p50, budget)
     for student in RECIPE.students:
@@ -113,7 +115,7 @@ def test_a_student_stays_with_one_precision_within_the_budget(times, budget):
     assert all("never trained" in reason and "over the budget" in reason for reason in out.values())
 
 
-def test_chance_in_the_milliseconds_does_not_choose_between_cascades():
+def test_all_cascades_of_a_deployment_get_the_same_latency():
     found = list_candidates(RECIPE)
     one = [c for c in found if c.deployment_key == found[0].deployment_key]
     assert len(one) > 1

@@ -1,4 +1,4 @@
-"""What is told of the seconds of jobs that nobody has trained yet."""
+"""The duration of a job is estimated from finished jobs of the same or of similar networks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from skd_edge.schedule.duration_model import DurationModel
 CLIP = ClipSettings(frames=8, size=32)
 
 
-def a_job(network: NetworkSpec) -> TrainingJob:
-    """Nine epochs of it."""
+def make_job(network: NetworkSpec) -> TrainingJob:
+    """A job of nine epochs."""
     recipe = {"name": "r", "data": {"kind": "generated"}, "students": [network], "training": {"epochs": 9}}
     return JobFactory(Recipe.model_validate(recipe), DatasetFingerprint("data", "weak", 10)).make_cascade_job(
         network, ()
@@ -26,55 +26,55 @@ def a_job(network: NetworkSpec) -> TrainingJob:
 
 
 def finished(network: NetworkSpec, seconds: float) -> JobResult:
-    """A job of three epochs."""
-    return JobResult(a_job(network), Path(), 0.5, 3 * seconds, False, [{}] * 3, np.zeros(4, bool))
+    """The result of a job of three epochs, each of which took so many seconds."""
+    return JobResult(make_job(network), Path(), 0.5, 3 * seconds, False, [{}] * 3, np.zeros(4, bool))
 
 
 def network(width: int, family: str = "mobile") -> NetworkSpec:
     return NetworkSpec(name=f"{family}{width}", family=family, width=width)
 
 
-def test_nothing_is_told_before_anything_is_finished():
-    assert DurationModel(CLIP).estimate_seconds(a_job(network(8))) == 0.0
+def test_the_estimate_is_zero_before_any_job_is_finished():
+    assert DurationModel(CLIP).estimate_seconds(make_job(network(8))) == 0.0
 
 
-def test_its_own_epochs_come_first_and_one_slow_one_decides_nothing():
-    pace = DurationModel(CLIP)
+def test_the_median_of_the_networks_own_epochs_is_used_first():
+    model = DurationModel(CLIP)
     for seconds in (2.0, 2.1, 60.0):
-        pace.add_result(finished(network(8), seconds))
-    pace.add_result(finished(network(16), 5.0))
-    assert pace.estimate_seconds(a_job(network(8))) == pytest.approx(9 * 2.1)
+        model.add_result(finished(network(8), seconds))
+    model.add_result(finished(network(16), 5.0))
+    assert model.estimate_seconds(make_job(network(8))) == pytest.approx(9 * 2.1)
 
 
-def test_an_unknown_network_lies_between_those_of_its_family_by_its_work():
-    pace = DurationModel(CLIP)
-    pace.add_result(finished(network(8), 2.0))
-    pace.add_result(finished(network(16), 6.0))
-    pace.add_result(finished(network(12, "resnet"), 100.0))
-    told = [pace.estimate_seconds(a_job(network(w))) / 9 for w in (4, 10, 14, 32)]
-    assert told[0] == 2.0  # nothing smaller is known
-    assert 2.0 < told[1] < told[2] < 6.0
-    assert told[3] == 6.0
+def test_an_unknown_network_is_interpolated_between_those_of_its_family():
+    model = DurationModel(CLIP)
+    model.add_result(finished(network(8), 2.0))
+    model.add_result(finished(network(16), 6.0))
+    model.add_result(finished(network(12, "resnet"), 100.0))
+    estimates = [model.estimate_seconds(make_job(network(w))) / 9 for w in (4, 10, 14, 32)]
+    assert estimates[0] == 2.0  # the smallest known network
+    assert 2.0 < estimates[1] < estimates[2] < 6.0
+    assert estimates[3] == 6.0
 
 
-def test_without_any_of_its_family_all_are_asked():
-    pace = DurationModel(CLIP)
-    pace.add_result(finished(network(8), 2.0))
-    assert pace.estimate_seconds(a_job(network(16, "resnet"))) == 9 * 2.0
+def test_without_a_network_of_the_family_all_networks_are_used():
+    model = DurationModel(CLIP)
+    model.add_result(finished(network(8), 2.0))
+    assert model.estimate_seconds(make_job(network(16, "resnet"))) == 9 * 2.0
 
 
-def test_a_teacher_made_elsewhere_is_not_measured_by_its_work():
-    pace, factory = DurationModel(CLIP), Teacher(factory="mynet:net", substages=("a",))
-    pace.add_result(
+def test_a_teacher_without_a_family_is_used_if_there_is_nothing_else():
+    model, factory = DurationModel(CLIP), Teacher(factory="mynet:net", substages=("a",))
+    model.add_result(
         replace(
             finished(network(8), 7.0),
-            job=replace(a_job(network(8)), spec=replace(a_job(network(8)).spec, learner=factory)),
+            job=replace(make_job(network(8)), spec=replace(make_job(network(8)).spec, learner=factory)),
         )
     )
-    assert pace.estimate_seconds(a_job(network(8, "resnet"))) == 9 * 7.0
+    assert model.estimate_seconds(make_job(network(8, "resnet"))) == 9 * 7.0
 
 
-def test_a_job_without_epochs_says_nothing():
-    pace = DurationModel(CLIP)
-    pace.add_result(JobResult(a_job(network(8)), Path(), 0.5, 3.0, False, [], np.zeros(4, bool)))
-    assert pace.estimate_seconds(a_job(network(8))) == 0.0
+def test_a_job_without_epochs_is_ignored():
+    model = DurationModel(CLIP)
+    model.add_result(JobResult(make_job(network(8)), Path(), 0.5, 3.0, False, [], np.zeros(4, bool)))
+    assert model.estimate_seconds(make_job(network(8))) == 0.0

@@ -1,4 +1,4 @@
-"""The choice by accuracy per millisecond: constraints, then a budget with non-inferiority, or an exchange rate."""
+"""The choice of a candidate: constraints, then a budget with non-inferiority, or an exchange rate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def choose(candidates, budget=None, **rule) -> Decision:
 
 
 # ------------------------------------------------------------------------------------------ with a budget
-def test_the_most_accurate_within_the_budget():
+def test_the_most_accurate_within_the_budget_is_chosen():
     small, mid, big = measured("small", 1, 200), measured("mid", 4, 300), measured("big", 9, 380)
     decision = choose([small, mid, big], budget=5.0)
     assert decision.chosen == "mid"
@@ -41,7 +41,7 @@ def test_the_most_accurate_within_the_budget():
     assert choose([small, mid, big], budget=9.0).chosen == "big"
 
 
-def test_one_that_is_shown_to_be_as_good_and_faster_wins():
+def test_a_faster_candidate_that_is_shown_to_be_as_good_is_chosen():
     best, twin = measured("best", 4, 300), measured("twin", 2, 299)
     decision = choose([best, twin], budget=5.0, margin=1.0)
     assert decision.chosen == "twin"
@@ -51,13 +51,13 @@ def test_one_that_is_shown_to_be_as_good_and_faster_wins():
 
 
 def test_equal_accuracy_on_other_clips_is_not_shown_to_be_as_good():
-    """One point behind, but on other clips: the paired interval is wide, so it does not pass for as good."""
+    """It is one point behind, but it errs on other clips, so the paired interval is wide."""
     best, other = measured("best", 4, 300), measured("other", 2, 299, first=150)
     assert choose([best, other], budget=5.0, margin=1.0).chosen == "best"
     assert choose([best, other], budget=5.0, margin=30.0).chosen == "other"
 
 
-def test_slower_and_less_accurate_than_another_does_not_win_by_its_company():
+def test_a_candidate_that_is_slower_and_less_accurate_than_another_is_not_chosen():
     """``close`` is shown to be as good as ``best``, ``quick`` is not; but ``quick`` is faster and more accurate."""
     best, quick, close = measured("best", 4, 300), measured("quick", 1, 299, first=150), measured("close", 2, 298)
     assert choose([best, quick], budget=5.0).chosen == choose([best, quick, close], budget=5.0).chosen == "best"
@@ -65,7 +65,7 @@ def test_slower_and_less_accurate_than_another_does_not_win_by_its_company():
 
 
 def test_groups_widen_the_interval():
-    """Clips of one source video count once: what forty clips show, four videos do not."""
+    """Clips of the same source video are not independent, so few videos give a wide interval."""
     rng = np.random.default_rng(0)
     best = measured("best", 4, 300)
     miss = best.correct.copy()
@@ -78,7 +78,7 @@ def test_groups_widen_the_interval():
     assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, grouped).chosen == "best"
 
 
-def test_nothing_within_the_budget():
+def test_nothing_is_chosen_if_nothing_is_within_the_budget():
     decision = choose([measured("a", 3, 300), measured("b", 2, 200)], budget=1.0)
     assert decision.chosen is None
     assert decision.why == "no candidate meets the constraints; the fastest is b with 2.00 ms"
@@ -87,9 +87,9 @@ def test_nothing_within_the_budget():
     assert choose([]).chosen is None
 
 
-# ------------------------------------------------------------------------------------------ without one
-def test_a_step_must_earn_its_milliseconds():
-    """Doubling the time is 7.3 steps of 10 %; at half a point each that must earn 3.64 points."""
+# ------------------------------------------------------------------------------------------ without a budget
+def test_a_slower_candidate_must_gain_enough_accuracy():
+    """Twice the latency is 7.3 steps of 10 %; at half a point for each step, it must gain 3.64 points."""
     slow = 2 * 1.0
     tenths = math.log(2) / math.log(1.1)
     enough, short = math.ceil(0.5 * tenths / 100 * N), math.floor(0.5 * tenths / 100 * N)
@@ -97,18 +97,18 @@ def test_a_step_must_earn_its_milliseconds():
     assert choose([base, measured("up", slow, 200 + enough)]).chosen == "up"
     decision = choose([base, measured("up", slow, 200 + short)])
     assert decision.chosen == "base"
-    assert "the recipe asks 0.5" in decision.reasons["up"]
+    assert "the recipe requires 0.5" in decision.reasons["up"]
     assert choose([base, measured("up", slow, 200 + short)], exchange=0.1).chosen == "up"
 
 
-def test_a_poor_step_may_be_jumped_over():
+def test_a_poor_candidate_is_skipped():
     base, poor, good = measured("base", 1, 200), measured("poor", 2, 204), measured("good", 2.2, 300)
     decision = choose([base, poor, good])
     assert decision.chosen == "good"
     assert "over base" in decision.why
 
 
-def test_the_bare_ratio_does_not_choose():
+def test_the_ratio_of_accuracy_to_latency_is_not_the_criterion():
     tiny, good = measured("tiny", 1, 280), measured("good", 3, 340)
     assert tiny.accuracy / tiny.p50_ms > good.accuracy / good.p50_ms
     assert choose([tiny, good]).chosen == "good"
@@ -128,7 +128,7 @@ def test_the_bare_ratio_does_not_choose():
     ],
 )
 @pytest.mark.parametrize("budget", [None, 10.0])
-def test_constraints_come_first(rule, change, word, budget):
+def test_a_candidate_that_violates_a_constraint_is_never_chosen(rule, change, word, budget):
     good = measured("good", 5, 330, joules=0.012)
     out = replace(measured("out", 1, 390), **change)
     decision = choose([good, out], budget, **rule)
@@ -144,17 +144,19 @@ def test_constraints_come_first(rule, change, word, budget):
 # ------------------------------------------------------------------------------------------ properties
 @st.composite
 def problems(draw):
-    """Candidates of about equal worth, so that every branch of the rule is taken; and a rule."""
+    """Similar candidates, so that every branch of the rule is reached; a rule, a budget and groups."""
     n, rng = draw(st.sampled_from([20, 60])), np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     base = rng.random(n)
     candidates = []
     for i in range(draw(st.integers(1, 5))):
         correct = base + rng.normal(0, draw(st.sampled_from([0.0, 0.05, 0.3])), n) < draw(st.floats(0.3, 0.9))
         ms, f1 = draw(st.sampled_from([0.5, 1.0, 1.1, 2.0, 4.0])), draw(st.floats(0, 1))
-        refused = draw(st.sampled_from([None, None, None, "bad"]))
+        rejected = draw(st.sampled_from([None, None, None, "bad"]))
         joules = draw(st.sampled_from([None, 0.01, 0.03]))
         megabytes = draw(st.floats(0.1, 5))
-        candidates.append(CandidateMetrics(f"c{i}", ms, float(correct.mean()), correct, f1, megabytes, refused, joules))
+        candidates.append(
+            CandidateMetrics(f"c{i}", ms, float(correct.mean()), correct, f1, megabytes, rejected, joules)
+        )
     rule = SelectionRule(
         margin=draw(st.sampled_from([0.0, 1.0, 5.0, 20.0])),
         exchange=draw(st.sampled_from([0.0, 0.5, 3.0])),
@@ -177,7 +179,7 @@ def allowed(c: CandidateMetrics, rule: SelectionRule, budget: float | None) -> b
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
-def test_whatever_there_is_to_choose_from(problem):
+def test_the_choice_is_allowed_on_the_front_and_has_a_reason_for_every_candidate(problem):
     candidates, rule, budget, groups = problem
     decision = select_candidate(candidates, rule, budget, groups)
     left = {c.name: c for c in candidates if allowed(c, rule, budget)}
@@ -216,7 +218,7 @@ def test_a_dominated_candidate_never_changes_the_choice(problem, data):
 
 @settings(max_examples=40, deadline=None)
 @given(problems())
-def test_the_front(problem):
+def test_no_candidate_is_faster_and_more_accurate_than_the_front(problem):
     candidates = problem[0]
     front = find_pareto_front(candidates)
     by_name = {c.name: c for c in candidates}

@@ -1,4 +1,4 @@
-"""What is trained next: rungs, cascades, stop rules, and the reason for everything that is given up."""
+"""The search: rungs, cascades, stop rules, and a reason for every cascade that is pruned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make(epochs=9, **schedule) -> Recipe:
 
 
 def run(recipe, accuracy, *, seconds=1.0):
-    """Run a search over made-up accuracies: ``accuracy(node)`` in [0, 1]; returns it, and what was trained in order."""
+    """Run a search with the accuracies ``accuracy(job)``; returns it, the trained jobs in order, and the events."""
     facts, events = DatasetFingerprint("data", "weak", 10), []
     search = Search(
         JobFactory(recipe, facts),
@@ -45,35 +45,35 @@ def run(recipe, accuracy, *, seconds=1.0):
         lambda event, **f: events.append({"event": event, **f}),
     )
     trained = []
-    while tree := search.ask():
+    while batch := search.ask():
         seen = {n.hash for n in trained}
-        for node in tree:
-            assert all(n.hash in seen for n in node.required_jobs), "teachers first"
-            seen.add(node.hash)
-        trained += tree
+        for job in batch:
+            assert all(n.hash in seen for n in job.required_jobs), "teachers come first"
+            seen.add(job.hash)
+        trained += batch
         done = []
-        for node in tree:
-            right = np.random.default_rng(int(node.hash, 16)).random(400) < accuracy(node)
-            curve = [{}] * node.spec.epochs
-            done.append(JobResult(node, Path(), accuracy(node), seconds * node.spec.epochs, False, curve, right))
+        for job in batch:
+            right = np.random.default_rng(int(job.hash, 16)).random(400) < accuracy(job)
+            curve = [{}] * job.spec.epochs
+            done.append(JobResult(job, Path(), accuracy(job), seconds * job.spec.epochs, False, curve, right))
         search.tell(done)
     return search, trained, events
 
 
-def by_width(node):
-    return 0.5 + 0.001 * node.spec.learner.width if node.spec.role in ("student", "rung") else 0.9
+def by_width(job):
+    return 0.5 + 0.001 * job.spec.learner.width if job.spec.role in ("student", "rung") else 0.9
 
 
 def finals(trained):
     return {n.spec.path for n in trained if n.spec.role == "student"}
 
 
-def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
+def test_the_better_half_continues_and_is_trained_without_assistants():
     _, trained, events = run(make(), by_width)
     assert {p[-1] for p in finals(trained)} == {"s12", "s16", "s24"}
     assert {("teacher", s) for s in ("s12", "s16", "s24")} <= finals(trained)
     (first, *_) = [e for e in events if e["event"] == "rung"]
-    assert first["kept"] == ["s24", "s16", "s12"]
+    assert first["survivors"] == ["s24", "s16", "s12"]
     assert set(first["accuracy"]) == set(NAMES)
 
 
@@ -84,7 +84,7 @@ def test_the_better_half_goes_on_and_the_direct_arm_to_the_end():
     rungs=st.sampled_from([(), (0.34,), (0.2, 0.5)]),
     share=st.sampled_from([0, 0.3, 0.7]),
     jobs=st.none() | st.integers(1, 40),
-    epochs=st.integers(1, 9),  # with few, a rung is the whole job
+    epochs=st.integers(1, 9),  # with few epochs, a rung has all of them
     paths=st.sampled_from([None, [["a1"]], [[], ["a2", "a1"]], [["a1", "a2"], ["a2", "a1"], []]]),
 )
 def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exhaustive_jobs(
@@ -99,18 +99,18 @@ def test_every_cascade_is_trained_or_pruned_with_a_reason_and_finals_are_the_exh
     assert not finals(trained) & set(search.pruned)
     assert all(search.pruned.values())
     assert {tuple(e["cascade"].split(">")) for e in events if e["event"] == "pruned"} == set(search.pruned)
-    # What is trained to the end is the very job that training everything would train.
+    # The final jobs are those of an exhaustive search.
     every = {n.hash for n in build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)}
     assert {n.hash for n in trained if n.spec.role != "rung"} <= every
-    assert len({(n.hash, n.spec.path, n.spec.role) for n in trained}) == len(trained)  # nothing twice
-    left = {p[-1] for p in finals(trained)}
-    assert len(left) >= min(keep, len(NAMES))
-    assert {("teacher", s) for s in left} <= finals(trained)
+    assert len({(n.hash, n.spec.path, n.spec.role) for n in trained}) == len(trained)  # no job is trained twice
+    remaining = {p[-1] for p in finals(trained)}
+    assert len(remaining) >= min(keep, len(NAMES))
+    assert {("teacher", s) for s in remaining} <= finals(trained)
 
 
-def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
-    def accuracy(node):
-        return 0.9 if node.spec.path[-2:-1] == ("a2",) else 0.5 if "a1" in node.spec.path else 0.8
+def test_the_best_predecessor_is_found_and_a_worse_one_is_pruned():
+    def accuracy(job):
+        return 0.9 if job.spec.path[-2:-1] == ("a2",) else 0.5 if "a1" in job.spec.path else 0.8
 
     search, trained, events = run(make(), accuracy)
     (best,) = [e for e in events if e["event"] == "predecessor"]
@@ -123,7 +123,7 @@ def test_a_better_predecessor_is_found_and_a_worse_one_dropped():
 
 
 @pytest.mark.parametrize("rule", [{"share": 0.3}, {"max_seconds": 100}, {"max_jobs": 14}])
-def test_stop_rules_hold_and_are_named(rule):
+def test_stop_rules_are_obeyed_and_named_in_the_reasons(rule):
     search, trained, _ = run(make(**rule), by_width)
     key, limit = next(iter(rule.items()))
     assert any(f"schedule.{key}" in why for why in search.pruned.values())
@@ -134,29 +134,29 @@ def test_stop_rules_hold_and_are_named(rule):
     if key == "share":
         assert (
             spent <= limit * sum(n.spec.epochs for n in everything) + 4 * 9
-        )  # rungs and direct arms are never cut off
+        )  # rungs and direct jobs are exempt from the stop rules
     assert finals(trained)
 
 
-def test_paths_written_by_hand_are_gone_in_their_own_order():
+def test_paths_of_the_recipe_are_followed_in_their_own_order():
     _, trained, _ = run(make(paths=[[], ["a2", "a1"]]), by_width)
     assert ("teacher", "a2", "a1", "s24") in finals(trained)
     assert {n.spec.path for n in trained if n.spec.role == "assistant"} == {("teacher", "a2"), ("teacher", "a2", "a1")}
 
 
-def test_the_direct_cascade_is_tried_though_the_paths_leave_it_out():
+def test_the_direct_cascade_is_trained_although_the_paths_omit_it():
     _, trained, _ = run(make(paths=[["a1"]]), by_width)
     assert {("teacher", "s24"), ("teacher", "a1", "s24")} <= finals(trained)
 
 
-def test_without_a_budget_milliseconds_are_taxed():
+def test_without_a_budget_the_exchange_rate_applies_to_rungs():
     recipe = make()
     recipe = recipe.model_copy(update={"choice": recipe.choice.model_copy(update={"budget": None, "exchange": 5.0})})
-    _, trained, _ = run(recipe, lambda n: 0.8)  # all as good: the faster go on
+    _, trained, _ = run(recipe, lambda n: 0.8)  # all are equally accurate: the faster ones continue
     assert {p[-1] for p in finals(trained)} == {"s4", "s6", "s8"}
 
 
-def test_lists_without_halving_train_everything_at_once():
+def test_an_exhaustive_search_asks_for_all_jobs_at_once():
     recipe = make(search="exhaustive", paths=[[], ["a1"]])
     search, trained, events = run(recipe, by_width)
     assert trained == build_recipe_job_graph(recipe, DatasetFingerprint("data", "weak", 10), recipe.students)
@@ -164,9 +164,9 @@ def test_lists_without_halving_train_everything_at_once():
     assert not events
 
 
-def test_a_rung_is_a_job_of_its_own():
-    node = JobFactory(make(), DatasetFingerprint("data", "weak", 10)).make_cascade_job(make().students[0], ())
-    short = truncate_job(node, 1 / 3)
+def test_a_rung_has_a_hash_of_its_own():
+    job = JobFactory(make(), DatasetFingerprint("data", "weak", 10)).make_cascade_job(make().students[0], ())
+    short = truncate_job(job, 1 / 3)
     assert short.spec.epochs == 3
-    assert short.hash != node.hash
-    assert short.required_jobs == node.required_jobs
+    assert short.hash != job.hash
+    assert short.required_jobs == job.required_jobs

@@ -7,17 +7,17 @@ from skd_export.quantization.quantize import convert_fp16, count_executed_operat
 
 
 def list_types(path, op):
-    return {profile.ran for profile in profile_operators(path) if profile.op == op}
+    return {profile["ran"] for profile in profile_operators(path) if profile["op"] == op}
 
 
 def test_an_fp32_file_computes_in_fp32(fp32):
     profiles = profile_operators(fp32)
-    convolutions = [p for p in profiles if "Conv" in p.op]
+    convolutions = [p for p in profiles if "Conv" in p["op"]]
     assert len(convolutions) == sum(n for op, n in count_executed_operators(fp32).items() if "Conv" in op)
-    assert {p.ran for p in convolutions} == {"fp32"}
-    assert {p.ran for p in profiles} <= {"fp32", "reformatted", "other"}
-    assert len({p.node for p in profiles}) == len(profiles)
-    assert all(p.microseconds >= 0 for p in profiles)
+    assert {p["ran"] for p in convolutions} == {"fp32"}
+    assert {p["ran"] for p in profiles} <= {"fp32", "reformatted", "other"}
+    assert len({p["node"] for p in profiles}) == len(profiles)
+    assert all(p["microseconds"] >= 0 for p in profiles)
 
 
 def test_an_int8_file_computes_in_int8_and_converts_its_input(fp32, batches, tmp_path):
@@ -29,13 +29,13 @@ def test_an_int8_file_computes_in_int8_and_converts_its_input(fp32, batches, tmp
 def test_fp16_convolutions_run_in_fp32_on_a_cpu(fp32, tmp_path):
     convert_fp16(fp32, tmp_path / "fp16.onnx")
     profiles = profile_operators(tmp_path / "fp16.onnx")
-    assert {p.ran for p in profiles if "Conv" in p.op} == {"fp32"}
-    assert any(p.op == "Cast" and p.ran == "reformatted" for p in profiles)
+    assert {p["ran"] for p in profiles if "Conv" in p["op"]} == {"fp32"}
+    assert any(p["op"] == "Cast" and p["ran"] == "reformatted" for p in profiles)
 
 
 def test_a_file_that_takes_uint8_frames_is_profiled_too(fp32, tmp_path):
     add_preprocessing(fp32, tmp_path / "frames.onnx", Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3))
-    assert any("Conv" in p.op for p in profile_operators(tmp_path / "frames.onnx"))
+    assert any("Conv" in p["op"] for p in profile_operators(tmp_path / "frames.onnx"))
 
 
 def test_profiles_are_grouped_by_operator_and_type():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict, final
 
 from skd_bench.device.energy.ina3221 import HWMON, find_ina3221_counters
 from skd_bench.device.energy.nvml import find_nvml_counters
@@ -18,6 +18,26 @@ from skd_bench.stats import mean_interval
 
 _WINDOWS = 5
 _MIN_UPDATES = 100  # a counter that changed less often during a measurement is too coarse for it
+
+
+@final
+class QueryEnergy(TypedDict):
+    """The energy of one query above that of the idle machine, as a JSON object.
+
+    `interval` is the 95 % interval of `joules_per_clip` over the windows; `seconds` is the duration of the queries;
+    `rails` contains joules per clip above idle for each rail; `updates` counts the changes of the counter during the
+    queries, up to 100; `enough` is whether there were 100, which a result to report needs.
+    """
+
+    joules_per_clip: float
+    interval: list[float]
+    idle_watts: float
+    clips: int
+    seconds: float
+    rail: str
+    rails: dict[str, float]
+    updates: int
+    enough: bool
 
 
 class EnergyCounter(Protocol):
@@ -95,7 +115,7 @@ def open_energy_meter(
 
 def measure_joules_per_query(
     meter: EnergyMeter, query: Callable[[], object], *, seconds: float = 10.0, idle_seconds: float = 2.0
-) -> dict[str, Any]:
+) -> QueryEnergy:
     """Measure the energy of one query above the energy of the idle machine.
 
     Args:
@@ -103,11 +123,6 @@ def measure_joules_per_query(
         query: Runs the network on one clip; it is called repeatedly.
         seconds: Duration of the queries, divided into five windows; use at least 10 for a result to report.
         idle_seconds: Duration of the idle measurement before them.
-
-    Returns:
-        `joules_per_clip`, `interval` (95 %, over the windows), `idle_watts`, `clips`, `seconds`, `rail`, `rails`
-        (joules per clip above idle, for each rail), `updates` (changes of the counter during the queries, counted up to
-        100) and `enough` (whether there were 100 changes, which a result to report needs).
     """
     idle = _measure_idle_watts(meter, idle_seconds)
     idle_watts = sum(idle.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, TypedDict
 
 _PRECISIONS = (
     ("INT8", "int8"),
@@ -22,7 +22,16 @@ _PRECISIONS = (
 _DATA_MOVEMENT_WORDS = ("reformat", "shuffle", "slice", "concat", "noop", "copy", "cast", "reorg")
 
 
-def inspect_layers(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
+class LayerCount(TypedDict):
+    """Layers of one kind, as a JSON object: `ran` is their precision, `nodes` their number."""
+
+    op: str
+    ran: str
+    format: str
+    nodes: int
+
+
+def inspect_layers(trt: Any, engine: Any, context: Any) -> list[LayerCount]:
     """The layers of an engine on this machine's GPU: see `summarise_layers`.
 
     Args:
@@ -40,7 +49,7 @@ def inspect_layers(trt: Any, engine: Any, context: Any) -> list[dict[str, Any]]:
     return summarise_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def summarise_layers(inspector_json: str) -> list[dict[str, Any]]:
+def summarise_layers(inspector_json: str) -> list[LayerCount]:
     """Count layers by kind, precision and format.
 
     Args:
@@ -48,12 +57,11 @@ def summarise_layers(inspector_json: str) -> list[dict[str, Any]]:
             the names of its layers; their kind, precision and format are then "unknown".
 
     Returns:
-        Rows with ``op``, ``ran`` (the precision), ``format`` and ``nodes`` (the number of layers), the largest number
-        first.
+        The rows, the largest number of layers first.
     """
     layers = json.loads(inspector_json or "{}").get("Layers", [])
     counted = Counter(_classify_layer(layer) for layer in layers)
-    rows = [
+    rows: list[LayerCount] = [
         {"op": op, "ran": ran, "format": tensor_format, "nodes": n} for (op, ran, tensor_format), n in counted.items()
     ]
     return sorted(rows, key=lambda row: (-row["nodes"], row["op"], row["ran"], row["format"]))

@@ -24,7 +24,7 @@ from skd_bench.runtimes.tensorrt.library import (
     import_library,
     read_installed_version,
 )
-from skd_bench.runtimes.tensorrt.session import TensorRTSession
+from skd_bench.runtimes.tensorrt.session import SessionOptions, TensorRTSession
 
 
 class TensorRTRuntime:
@@ -94,13 +94,5 @@ class TensorRTRuntime:
         if reason := why_incompatible(metadata, path, machine, allow_host_code=self._host_code):
             raise UserError(reason)
         kernel_cache = self._cache / f"{metadata.sha256}.kernels" if self._cache is not None else None
-        return TensorRTSession(
-            lib,
-            path,
-            metadata,
-            local_gpu,
-            threads=threads,
-            graphs=self._graphs,
-            host_code=self._host_code,
-            cache=kernel_cache,
-        )
+        options = SessionOptions(self._graphs, self._host_code, kernel_cache)
+        return TensorRTSession(lib, path, metadata, local_gpu, options, threads=threads)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ from skd_bench.runtimes.tensorrt.layers import inspect_layers
 from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error
 
 
+@dataclass(frozen=True)
+class SessionOptions:
+    """How an engine runs.
+
+    Attributes:
+        cuda_graphs: Whether to replay each query as a CUDA graph.
+        allow_host_code: Whether the engine may run code on this machine's CPU, as version-compatible engines do.
+        kernel_cache: The file for the kernels that TensorRT-RTX compiles; None: every session compiles them again.
+    """
+
+    cuda_graphs: bool = True
+    allow_host_code: bool = False
+    kernel_cache: Path | None = None
+
+
 class TensorRTSession:
     """One engine, loaded. Clips are copied to the GPU, and logits back, through pinned memory.
 
@@ -38,10 +54,8 @@ class TensorRTSession:
         path: The engine file.
         metadata: The engine's metadata.
         gpu: The GPU in use.
+        options: CUDA graphs, host code and the kernel cache.
         threads: Only reported by `runtime_info`; queries run on the GPU.
-        graphs: Whether to use CUDA graphs.
-        host_code: Whether the engine may run host code.
-        cache: The kernel cache of TensorRT-RTX; None: no cache.
 
     Raises:
         UserError: The library cannot load the engine, or the GPU has too little memory for it.
@@ -53,25 +67,23 @@ class TensorRTSession:
         path: Path,
         metadata: EngineMetadata,
         gpu: Gpu,
+        options: SessionOptions,
         *,
         threads: int,
-        graphs: bool,
-        host_code: bool,
-        cache: Path | None = None,
     ) -> None:
         self._lib, self._path, self._metadata, self._gpu = lib, path, metadata, gpu
-        self._threads, self._graphs = threads, graphs
+        self._threads, self._graphs = threads, options.cuda_graphs
         low, _, high = metadata.batches
         self.input = TensorSpec(metadata.input, (None if low < high else high, *metadata.shape), metadata.dtype)
         self.output = TensorSpec(metadata.output, (self.input.shape[0], metadata.classes), "float32")
         self._compiles = lib.flavour.name == "tensorrt-rtx"
         self._graph: Any = None
         self._cache: Any = None
-        self._cache_path, self._cache_used = cache, False
+        self._cache_path, self._cache_used = options.kernel_cache, False
         self._batch = 0
         self._resources: list[tuple[Any, Any]] = []  # each with the function that frees it
         try:
-            self._runtime, self._engine, self._context = self._load_engine(host_code)
+            self._runtime, self._engine, self._context = self._load_engine(options.allow_host_code)
             cuda = import_cuda_bindings()
             self._stream = self._register_resource(call_cuda(cuda.cudaStreamCreate), cuda.cudaStreamDestroy)
             self._device_in, self._host_in = self._allocate_buffers((high, *metadata.shape), metadata.dtype)

@@ -35,7 +35,7 @@ def test_label_facts_and_the_sheet_of_pseudo_labels(voted_videos, voted_cache, v
     pseudo = PseudoLabels(targets, (weak < 0).astype(np.float32), weak, why, 0.1)
     facts = json.loads(json.dumps(build_label_report(pseudo, data)))
     LabelReport.model_validate(facts)
-    assert (facts["unlabelled"], facts["changed"], facts["kept"], facts["n"]) == (2, 0, n - 2, n)
+    assert (facts["unlabelled"], facts["changed"], facts["unchanged"], facts["n"]) == (2, 0, n - 2, n)
     assert facts["accuracy_before"] is None
     assert sum(facts["class_shares_before"].values()) == pytest.approx((n - 2) / n)
     assert sum(facts["class_shares_after"].values()) == pytest.approx(1)

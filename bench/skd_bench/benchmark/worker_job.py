@@ -1,0 +1,61 @@
+"""The job of a measuring process and its result, as JSON objects that a worker reads and writes."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from skd_bench.device.energy.meter import QueryEnergy
+
+
+class JobTarget(TypedDict):
+    """One target of a job.
+
+    `batch` is the number of clips in a query, by default 1; `stretch` is True where all its queries run without a
+    break.
+    """
+
+    name: str
+    path: str
+    runtime: str
+    batch: NotRequired[int]
+    stretch: NotRequired[bool]
+
+
+class WorkerJob(TypedDict):
+    """What one process measures.
+
+    `queries` is the number of timed queries of each target; `seed` is that of the random clips and of the order of
+    turns; with `energy_s`, the energy of the first target is measured for that many seconds.
+    """
+
+    targets: list[JobTarget]
+    threads: int
+    queries: int
+    seed: int
+    energy_s: NotRequired[float]
+
+
+class TargetSamples(TypedDict):
+    """The samples of one target in nanoseconds, in the order of the queries.
+
+    `steady` is whether the warm-up settled; `finite` is whether the logits of the random clips are finite.
+    """
+
+    name: str
+    samples_ns: list[int]
+    load_ns: int
+    first_ns: int
+    steady: bool
+    finite: NotRequired[bool]
+
+
+class WorkerResult(TypedDict):
+    """What one process measured.
+
+    `peak_mb` is the peak memory of the process in MiB, and None where the system does not report it; `energy` is that
+    of the first target where the job has `energy_s`.
+    """
+
+    targets: list[TargetSamples]
+    peak_mb: float | None
+    energy: NotRequired[QueryEnergy]

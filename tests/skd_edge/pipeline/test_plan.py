@@ -1,0 +1,104 @@
+"""Plans: which jobs a run has, what is left to do, and how this is printed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from skd_bench.benchmark import latency
+from skd_edge.pipeline.plan import Plan, PlannedJob, _estimate_measurement_seconds, plan
+from skd_edge.recipe.loader import load_recipe
+from skd_edge.recipe.schema import Recipe
+from skd_edge.schedule.candidates import list_candidates
+
+TWO = {
+    "name": "two",
+    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
+    "clip": {"frames": 4, "size": 16},
+    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
+    "students": [{"name": "small", "width": 4, "depths": [1]}],
+    "labels": {"optimise": False},
+    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
+    "schedule": {"controls": []},
+    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
+    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
+    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
+}
+PLAIN = TWO | {"choice": {}}
+
+
+def test_plan_counts_every_runtime(own_places):
+    one = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {"runtime": "ort"}})
+    two = Recipe.model_validate(PLAIN)
+    assert [c.name for c in list_candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
+    told_one, told_two = plan(one), plan(two)
+    assert told_two.measurement_seconds > told_one.measurement_seconds
+    assert [job.name for job in told_two.jobs] == [job.name for job in told_one.jobs]
+    assert (
+        _estimate_measurement_seconds(Recipe.model_validate(TWO)) > told_two.measurement_seconds + 10 * latency.ENERGY_S
+    )
+
+
+JOBS = (
+    PlannedJob("0123456789abcdef", "teacher", "teacher", True, 10.0, 1.0),
+    PlannedJob("fedcba9876543210", "teacher>small", "student", False, 20.0, 0.5),
+    PlannedJob(None, "teacher>large", "student", False, 70.0, 2.0, pruned=True),
+)
+PLAN = Plan("some", 100, True, JOBS, 1.0, 2.0, 30.0)
+
+
+def test_cached_jobs_and_jobs_over_the_budget_cost_nothing():
+    assert PLAN.training_seconds == 20.0
+    assert PLAN.seconds == 23.0
+
+
+def test_successive_halving_is_limited_by_its_share_of_all_jobs():
+    halving = replace(PLAN, uses_successive_halving=True, share=0.5)
+    assert halving.training_seconds == 0.5 * (10.0 + 20.0)
+    assert replace(halving, share=0.0).training_seconds == 20.0
+    assert replace(halving, share=0.9).training_seconds == 20.0  # no more than what is left
+    assert "at most 50% of their seconds" in halving.to_text()
+    assert "the estimate counts all of them" in replace(halving, share=0.0).to_text()
+
+
+def test_the_text_shows_the_state_of_every_job():
+    header, _, teacher, small, large, *_ = PLAN.to_text().splitlines()
+    assert header == "some: 100 clips, 3 jobs (1 cached)"
+    assert "cached" in teacher
+    assert "~20 s" in small
+    assert "over budget?" in large
+    assert "not named yet" in large
+    assert "cost" not in PLAN.to_text()
+
+
+def test_the_cost_is_that_of_the_seconds_that_are_left():
+    text = PLAN.to_text(hourly=3600.0)
+    assert text.splitlines()[-1].split() == ["cost:", "23.000", "at", "3600", "an", "hour"]
+    assert "20.000" in text
+
+
+def test_jobs_of_a_finished_run_are_cached(finished, monkeypatch):
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(finished.cache))
+    planned = plan(load_recipe(str(finished.recipe)), finished.folder)
+    assert planned.is_decoded
+    assert planned.data_seconds == 0.0
+    trained = {row["job"] for row in finished.report["jobs"] if row["state"] != "pruned"}
+    assert {job.hash for job in planned.jobs if job.cached} == trained
+    assert {job.name.split(">")[-1] for job in planned.jobs if job.pruned} <= {"large"}
+
+
+def test_without_clips_jobs_have_no_hash(finished):
+    planned = plan(load_recipe(str(finished.recipe)), finished.folder)
+    assert not planned.is_decoded
+    assert planned.data_seconds > 0
+    assert {job.hash for job in planned.jobs} == {None}
+    assert not any(job.cached for job in planned.jobs)
+    assert "The clips are not decoded yet" in planned.to_text()
+
+
+@pytest.mark.parametrize(("key", "larger"), [("queries", 2000), ("processes", 5)])
+def test_more_queries_take_longer(key, larger):
+    few = Recipe.model_validate(PLAIN)
+    many = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {key: larger}})
+    assert _estimate_measurement_seconds(many) > _estimate_measurement_seconds(few)
