@@ -20,8 +20,8 @@ from pathlib import Path
 PICTURES = Path(__file__).resolve().parent / "pictures"
 MAX_BYTES = 300_000
 # Width and height of the window, CSS pixels.
-REPORT_WINDOW = (1180, 590)
-PLOT_WINDOW = (980, 590)
+REPORT_WINDOW = (1180, 600)
+PLOT_WINDOW = (980, 600)
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -37,7 +37,8 @@ FLAGS = (
 # Leaves only the figure of the plot on the page.
 PLOT_STYLE = """<style>
 header.top, footer, main > section:not(#candidates), #candidates > :not(figure) { display: none !important; }
-section, figure { margin: 0 !important; padding-top: 0 !important; border: 0 !important; }
+section { margin: 0 !important; padding-top: 0 !important; border: 0 !important; }
+figure { margin: 0 !important; border: 0 !important; }
 main { padding-top: 22px !important; }
 </style></head>"""
 

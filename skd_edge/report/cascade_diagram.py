@@ -32,7 +32,7 @@ class JobBox:
         height: Pixels.
         title: First line: the network.
         number: Second line: its accuracy with the half-width of the interval.
-        detail: Third line: state, time and epochs.
+        detail: Third line: time or state, and epochs.
         state: "trained", "cached", "pruned" or "given".
         on_path: Whether it is on the path of the chosen candidate.
         hint: Text of the tooltip.
@@ -198,10 +198,11 @@ def _make_job_box(
 def _format_job_detail(job: JobReport | None) -> str:
     if job is None:
         return "given"
-    parts = [job.state]
-    if job.state != "pruned":
-        parts += [f.format_duration(job.seconds)] if job.seconds is not None else []
-        parts += [f"{job.epochs} epochs"] if job.epochs else []
+    # The frame's line style shows that a job was trained here; state, duration and epochs do not fit in one line.
+    is_timed = job.state == "trained" and job.seconds is not None
+    parts = [f.format_duration(job.seconds) if is_timed else job.state]
+    if job.epochs and job.state != "pruned":
+        parts.append(f"{job.epochs} epochs")
     return f.shorten_text(" · ".join(parts), 30)
 
 

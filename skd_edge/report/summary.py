@@ -130,7 +130,7 @@ def build_key_numbers(report: RunReport) -> list[KeyNumber]:
     ]
     ratio, lost = compare_with_teacher(report)
     if ratio is not None or lost is not None:
-        band.append(KeyNumber("Compared with the teacher", _format_speed_ratio(ratio), (format_points_lost(lost),)))
+        band.append(KeyNumber("Versus the teacher", _format_speed_ratio(ratio), (format_points_lost(lost),)))
     return band
 
 

@@ -127,4 +127,6 @@ def tiny_clips() -> Any:
         clips = np.stack([render_clip(motions[i % 4], frames=4, size=16, difficulty=0.0, seed=int(i)) for i in ids])
         return ClipSplit(ids, clips, ids % 4, ids.copy(), tuple(f"{i}.mp4" for i in ids), name)
 
-    return ClipDataset(motions, split(0, 48, "train"), split(48, 20, "val"), SealedSplit(split(68, 20, "test")), (), "in memory")
+    return ClipDataset(
+        motions, split(0, 48, "train"), split(48, 20, "val"), SealedSplit(split(68, 20, "test")), (), "in memory"
+    )

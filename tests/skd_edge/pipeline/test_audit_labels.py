@@ -1,4 +1,4 @@
-"""``skd-edge labels audit``: the page, the table, the way back in; the only training is one that compress reuses."""
+"""``skd-edge labels audit``: the page, the table, and using the table; compress reuses the jobs that it trains."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def recipe(tmp_path):
     return tmp_path / "r.yaml"
 
 
-def test_the_whole_way(recipe, tmp_path, capsys):
+def test_from_the_recipe_to_the_page_and_back_with_checked_labels(recipe, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(["labels", "audit", str(recipe), "--out", str(out), "--top", "7", "--threads", "1"]) == 0
     assert capsys.readouterr().out.strip() == str(out / "audit" / "index.html")
@@ -49,9 +49,9 @@ def test_the_whole_way(recipe, tmp_path, capsys):
     assert sum(c["val"] for c in found["classes"]) == 20
     accuracies = [e["accuracy"] for e in read_journal(out) if e["event"] == "job_finished"]
     assert found["teacher"] == accuracies[-1]
-    assert f"The teacher is right on {100 * found['teacher']:.0f}" in page
+    assert f"The teacher classifies {100 * found['teacher']:.0f}" in page
 
-    # Only the teacher was trained, and they are the very jobs that compress would train first.
+    # Only the teacher was trained, by the same jobs that compress would train first.
     loaded = load_recipe(str(recipe))
     material = load_training_data(loaded, open_cache())
     wanted = {
@@ -63,7 +63,7 @@ def test_the_whole_way(recipe, tmp_path, capsys):
     assert set(trained) == wanted
     assert len(trained) == 2
 
-    # The table comes back as trusted labels, and another audit neither doubts them nor forgets a decision.
+    # The table is read as trusted labels. Another audit does not suspect them, and keeps every decision in the table.
     rows = [row for _, row in read_sheet(out / "audit" / "audit.csv")]
     assert len(rows) == 80
     assert [row["clip"] for row in rows[:7]] == [s["clip"] for s in found["suspects"]]
@@ -86,7 +86,7 @@ def test_the_whole_way(recipe, tmp_path, capsys):
     assert {why[row["clip"]] for row in rows[:3]} == {"trusted"}
 
 
-def test_names_from_outside_are_text_on_the_page():
+def test_names_of_clips_and_classes_are_escaped_on_the_page():
     from skd_edge.report.audit_html import render_audit_html
 
     evil = '<script>alert(1)</script>"'

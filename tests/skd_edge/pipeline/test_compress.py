@@ -1,4 +1,4 @@
-"""The main job, end to end, on a tiny recipe: killed, resumed, finished; its report, bundle and second thoughts."""
+"""``compress`` end to end on a tiny recipe: killed, resumed, finished; its report, its bundle, and later starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def events(done, *names):
     return [e for e in read_journal(done.folder) if e["event"] in names]
 
 
-def test_the_names_that_scripts_rely_on(finished):
+def test_the_keys_that_scripts_read(finished):
     report = finished.report
     assert {
         "chosen",
@@ -43,7 +43,7 @@ def test_the_names_that_scripts_rely_on(finished):
         assert wanted | {"trained", "reason"} <= row.keys()
         assert row["p50_ms"] > 0
         assert row["reason"]
-        assert row["p99_ms"] is None  # 70 queries do not carry it
+        assert row["p99_ms"] is None  # 70 queries are too few to estimate it
     assert len(report["candidates"]) == 8
     assert report["seed"] == 0
     assert report["device"]["id"]
@@ -53,7 +53,7 @@ def test_the_names_that_scripts_rely_on(finished):
         assert not event["event"].startswith("job_") or len(event["job"]) == 16
 
 
-def test_the_one_over_the_budget_is_weighed_and_never_trained(finished):
+def test_a_student_over_the_budget_is_measured_and_never_trained(finished):
     large = [r for r in finished.report["candidates"] if r["student"] == "large"]
     assert len(large) == 4
     assert all(not r["trained"] and r["accuracy"] is None and "over the budget" in r["reason"] for r in large)
@@ -65,7 +65,7 @@ def test_the_one_over_the_budget_is_weighed_and_never_trained(finished):
     assert {r["precision"] for r in trained} == {"fp32", "int8"}
 
 
-def test_the_killed_run_went_on_where_it_stopped(finished):
+def test_the_killed_run_continued_where_it_stopped(finished):
     """No job that was finished before the kill was trained again, and every job was finished once."""
     assert len(finished.jobs_before_kill) >= 2
     finishes = Counter(e["job"] for e in events(finished, "job_finished"))
@@ -78,7 +78,7 @@ def test_the_killed_run_went_on_where_it_stopped(finished):
     assert len(finishes) == 8
 
 
-def test_the_test_clips_are_looked_at_after_the_choice_and_once(finished):
+def test_the_test_clips_are_scored_once_and_after_the_choice(finished):
     order = [e["event"] for e in read_journal(finished.folder)]
     assert order.count("confirmed") == order.count("chosen") == 1
     assert order.index("chosen") < order.index("confirmed")
@@ -114,7 +114,7 @@ def test_the_run_folder(finished):
     assert str(finished.folder) in finished.stdout
 
 
-def test_pseudo_labels_are_whole(finished):
+def test_pseudo_labels_have_a_row_for_every_clip(finished):
     tables = list((finished.folder / "labels").glob("*.csv"))
     assert len(tables) >= 2
     for table in tables:
@@ -158,7 +158,7 @@ def test_again_trains_nothing_and_chooses_the_same(finished):
     accuracies = [{r["name"]: r["accuracy"] for r in report["candidates"]} for report in (finished.report, again)]
     assert accuracies[0] == accuracies[1]
     top, names = best(again)
-    # The margin is 0: nothing but the most accurate may win, and milliseconds decide between equals only.
+    # The margin is 0: the most accurate is chosen, and latency only decides between equals.
     assert again["chosen"]["accuracy"] == finished.report["chosen"]["accuracy"] == top
     assert {again["chosen"]["name"], finished.report["chosen"]["name"]} <= set(names)
     assert again["test"]["looks"] <= len(names)
@@ -174,11 +174,13 @@ def test_another_rule_of_choice_trains_nothing_even_in_a_new_folder(finished, tm
     }
     rows = [r for r in report["candidates"] if r["trained"]]
     on_front = [r for r in rows if r["on_front"]]
-    assert report["chosen"]["p50_ms"] == min(r["p50_ms"] for r in on_front)  # all are as good: the fastest
+    assert report["chosen"]["p50_ms"] == min(
+        r["p50_ms"] for r in on_front
+    )  # all accuracies are within the margin, so the fastest
     assert len(rows) == 2
 
 
-def test_nothing_learns_from_a_teacher_below_the_floor(finished, tmp_path):
+def test_a_teacher_below_its_floor_stops_the_run_before_a_student_is_trained(finished, tmp_path):
     done = finished.command("--set", "teacher.floor=0.999", out=tmp_path / "run")
     assert done.returncode == 1
     assert "below teacher.floor 99.9%" in done.stderr
@@ -190,7 +192,7 @@ def test_nothing_learns_from_a_teacher_below_the_floor(finished, tmp_path):
     assert journal[-1]["reason"] in done.stderr.replace("\n", " ")
 
 
-def test_a_run_of_another_version_and_a_larger_student_are_told(finished, tmp_path):
+def test_warnings_of_another_version_of_the_method_and_of_a_larger_student(finished, tmp_path):
     out = tmp_path / "run"
     larger = (
         "--set",
@@ -206,7 +208,7 @@ def test_a_run_of_another_version_and_a_larger_student_are_told(finished, tmp_pa
     assert [(e["learner"], e["teacher"]) for e in read_journal(out) if e["event"] == "larger"] == [("wide", "tiny")]
     journal = (out / "journal.jsonl").read_text()
     (out / "journal.jsonl").write_text(journal.replace(f'"method": {METHOD_VERSION}', '"method": 0'))
-    assert "this run was begun with version 0 of the method" in finished.command(*larger, out=out).stderr
+    assert "this run was started with version 0 of the method" in finished.command(*larger, out=out).stderr
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""``students: auto``, end to end: proposed, halved, chosen; the report says of every cascade what became of it."""
+"""``students: auto``, end to end: proposed, halved, chosen; the report has the state of every cascade."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_proposed_halved_and_chosen_again(recipe, tmp_path, own_places):
     assert len([e for e in read_journal(tmp_path / "run") if e["event"] == "proposed"]) == proposals
 
 
-def test_a_budget_that_no_network_of_the_space_meets(recipe, tmp_path):
+def test_a_budget_that_no_network_of_the_search_space_meets(recipe, tmp_path):
     tight = load_recipe(tmp_path / "recipe.yaml", ["choice.budget=0.0001 ms", "space.widths=[4]"])
     with pytest.raises(UserError, match=r"no network of the space is within .* the fastest, mobile-4, takes \d"):
         compress(tight, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Compress where the milliseconds are a device's: one that ssh reaches, and one that files are carried to."""
+"""``compress`` where another device measures: one that ssh reaches, and one that a pack is carried to."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trained_since(folder: Path, events: int) -> list[str]:
     return [e["event"] for e in read_journal(folder)[events:] if e["event"] in ("job_started", "job_finished")]
 
 
-def test_a_run_chooses_again_by_what_was_carried_home(finished, copied, tmp_path, device_python):
+def test_a_run_chooses_again_by_the_measurements_of_a_pack(finished, copied, tmp_path, device_python):
     result, events = tmp_path / "RESULT.json", len(read_journal(copied))
     words = [sys.executable, "-m", "skd_edge.cli", "compress", finished.recipe, "--out", copied]
     words += ["--measurements", result]
@@ -54,11 +54,11 @@ def test_a_run_chooses_again_by_what_was_carried_home(finished, copied, tmp_path
     assert report["chosen"]
 
 
-def test_a_recipe_that_names_a_host_is_weighed_there(finished, copied, ssh_device):
+def test_a_recipe_that_names_a_host_is_measured_there(finished, copied, ssh_device):
     events = len(read_journal(copied))
     report = finished.again("--set", "bench.host=device", "--python", str(ssh_device.python), out=copied)
     assert trained_since(copied, events) == []
-    assert any("Milliseconds are of device" in note for note in report["notes"])
+    assert any("Latencies were measured on device" in note for note in report["notes"])
     version = [ssh_device.python, "-c", "import numpy; print(numpy.__version__)"]
     there = subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()
     assert report["device"]["numpy"] == there
@@ -77,7 +77,7 @@ def test_results_of_two_devices_or_other_threads_are_refused(tmp_path):
         OfflineDevice(BenchmarkSettings(threads=2), [first], tmp_path)
 
 
-def test_a_device_that_changes_on_the_way_is_refused():
+def test_a_device_that_changes_during_a_run_is_refused():
     class Changing(Device):
         cards = iter([{"cpu": "A"}, {"cpu": "A", "load": [1]}, {"cpu": "B"}])
 
@@ -92,7 +92,7 @@ def test_a_device_that_changes_on_the_way_is_refused():
         device.measure_latency([])
 
 
-def test_only_what_was_not_measured_is_carried(tmp_path):
+def test_a_pack_contains_only_files_that_were_not_measured(tmp_path):
     (tmp_path / "artefacts" / "job").mkdir(parents=True)
     files = [tmp_path / "artefacts" / "job" / name for name in ("fp32.onnx", "int8.onnx")]
     for file in files:
@@ -116,14 +116,14 @@ def test_only_what_was_not_measured_is_carried(tmp_path):
         (None, False),
     ],
 )
-def test_eight_bits_on_a_processor_without_vnni(card, saturates):
+def test_int8_saturates_on_a_processor_without_vnni(card, saturates):
     device = Device(BenchmarkSettings())
     device._device_info = card
     assert device.int8_saturates is saturates
     assert card is None or device_id(device.device_info) == device_id(card)
 
 
-def test_where_candidates_are_measured(tmp_path):
+def test_the_device_is_that_of_recipe_and_options(tmp_path):
     assert make_device(BenchmarkSettings(), tmp_path).is_local
     linked = make_device(BenchmarkSettings(host="me@board"), tmp_path, python="~/venv/bin/python")
     assert isinstance(linked, SshDevice)
@@ -143,7 +143,7 @@ def test_a_recipe_passes_no_options_to_ssh(host):
         BenchmarkSettings(host=host)
 
 
-def test_a_file_is_carried_once_for_every_runtime(tmp_path):
+def test_a_pack_contains_a_file_once_for_all_runtimes(tmp_path):
     (tmp_path / "artefacts" / "job").mkdir(parents=True)
     files = [tmp_path / "artefacts" / "job" / name for name in ("fp32.onnx", "int8.onnx")]
     for file in files:

@@ -1,4 +1,4 @@
-"""A disk that fills up again and again on the way: nothing is lost, nothing is half there, and the run ends as ever."""
+"""A disk that fills up twice during a run: no finished job is lost, no file is incomplete, and the run finishes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from skd_edge.run_folder import read_journal
 
-# Mounts a small file system that only this process sees; each line: how large it is for the next try, and the try.
+# Mounts a small file system that only this process sees, and starts the run once for each size of it.
 SCRIPT = """
 set -u
 disk=$1; shift
@@ -24,7 +24,7 @@ cp -r "$disk/run" "$disk.run"
 """
 
 
-def test_a_full_disk_pauses_the_run_and_more_room_ends_it(finished, tmp_path):
+def test_a_full_disk_pauses_the_run_and_more_space_finishes_it(finished, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     compress = [
@@ -47,11 +47,11 @@ def test_a_full_disk_pauses_the_run_and_more_room_ends_it(finished, tmp_path):
     )
     if done.returncode or "unmountable" in done.stdout:
         pytest.skip("this user may not mount a file system")
-    said = [line for line in done.stdout.splitlines() if line.startswith(("2800k", "4500k", "200m", "skd-edge:"))]
-    assert [line for line in said if not line.startswith("skd-edge:")] == ["2800k 75", "4500k 75", "200m 0"], (
+    printed = [line for line in done.stdout.splitlines() if line.startswith(("2800k", "4500k", "200m", "skd-edge:"))]
+    assert [line for line in printed if not line.startswith("skd-edge:")] == ["2800k 75", "4500k 75", "200m 0"], (
         done.stdout
     )
-    assert [line for line in said if "No space left on device" in line] == said[1:4:2]
+    assert [line for line in printed if "No space left on device" in line] == printed[1:4:2]
     run = tmp_path / "disk.run"
     report = json.loads((run / "report.json").read_text())
     jobs = {job["job"]: job["accuracy"] for job in report["jobs"] if job["state"] != "pruned"}

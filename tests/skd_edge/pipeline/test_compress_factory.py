@@ -1,4 +1,4 @@
-"""A teacher made elsewhere, end to end: refused without leave, learning here, given with its weights, not exported."""
+"""An external teacher, end to end: refused without --allow-code, trained here, given with weights, not exported."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def write(folder: Path, module: str, source: str = SOURCE, **teacher: object) ->
 
 
 @pytest.mark.parametrize("command", ["compress", "plan"])
-def test_refused_without_leave_and_nothing_is_run(command, tmp_path, monkeypatch, capsys):
+def test_refused_without_permission_and_no_code_runs(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(factory, "_allowed_factories", set())
     recipe = write(tmp_path, "beside_refused", "import pathlib\npathlib.Path(__file__).with_name('ran').touch()")
     assert run(["validate", str(recipe)]) == 0  # reads the recipe only
     assert run([command, str(recipe), "--out", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert "'beside_refused:net' runs somebody's code" in said
-    assert "--allow-code" in said
+    printed = capsys.readouterr().err
+    assert "'beside_refused:net' runs somebody's code" in printed
+    assert "--allow-code" in printed
     assert {p.name for p in tmp_path.iterdir()} == {"beside_refused.py", "recipe.yaml"}
 
 
-def test_plan_counts_the_jobs_of_a_teacher_that_learns_here_or_is_given(tmp_path, capsys):
+def test_plan_counts_the_jobs_of_a_teacher_that_is_trained_here_or_given(tmp_path, capsys):
     recipe = write(tmp_path, "beside_planned")
     assert run(["plan", str(recipe), "--allow-code"]) == 0
     assert "scout" in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_plan_counts_the_jobs_of_a_teacher_that_learns_here_or_is_given(tmp_path
     assert "scout" not in capsys.readouterr().out
 
 
-def test_its_recipe_reads_back_and_its_jobs_are_named_by_all_that_makes_it(tmp_path):
+def test_its_recipe_reads_back_and_its_job_hashes_depend_on_all_of_its_settings(tmp_path):
     recipe = load_recipe(write(tmp_path, "beside_named", arguments={"width": 12, "undecided": False}))
     assert recipe.teacher.code == tmp_path
     (tmp_path / "elsewhere").mkdir()
@@ -136,13 +136,13 @@ def test_what_is_refused_before_a_clip_is_read(teacher, message, tmp_path, own_p
     assert not list(own_places.rglob("*.mp4"))
 
 
-def test_a_relative_budget_needs_its_file(tmp_path):
+def test_a_relative_budget_needs_the_teachers_file(tmp_path):
     recipe = load_recipe(write(tmp_path, "beside_relative"), ["choice.budget=0.5 x teacher"])
     with pytest.raises(UserError, match=r"'0.5 x teacher' needs the teacher's milliseconds.*budget in milliseconds"):
         compress(recipe, tmp_path / "run", RunOptions(allow_code=True))
 
 
-def test_compress_with_one_that_learns_here_and_cannot_be_exported_then_with_its_weights(tmp_path, own_places):
+def test_compress_with_a_teacher_that_cannot_be_exported_then_with_its_weights(tmp_path, own_places):
     path = write(tmp_path, "beside_whole")
     out = compress(load_recipe(path), tmp_path / "run", RunOptions(allow_code=True))
     report = json.loads((out / "report.json").read_text())

@@ -1,4 +1,4 @@
-"""Two runtimes in one recipe: every file is a candidate on each; and what cannot be measured is refused at once."""
+"""Two runtimes in one recipe: every file is a candidate on each of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REASON = "openvino cannot run it: (as if)"
 
 @pytest.fixture
 def without_half(monkeypatch):
-    """OpenVINO refuses FP16 files: it takes all of ours, so that a refusal has to be made up."""
+    """OpenVINO rejects FP16 files. In truth it runs all of ours, so that the rejection is simulated."""
     real = FileScorer.why_unrunnable
 
     def refusal(self, path, runtime):
@@ -64,7 +64,7 @@ class Lamp:
 
 @pytest.fixture
 def with_a_meter(monkeypatch):
-    """A machine that counts joules: this one does not. All but the counting is done as ever, in fresh processes."""
+    """A simulated energy meter, as this machine has none. All else is measured as usual, in fresh processes."""
 
     def run(job, fresh=latency.run_in_fresh_process):
         return (
@@ -93,8 +93,10 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
         assert row["joules_interval"][0] <= row["joules_per_clip"] <= row["joules_interval"][1]
     assert "Conv" in rows["fp32 on ort"]["operators"]
     assert {op for op in rows["int8 on openvino"]["operators"] if op.startswith("Convolution")} == {"Convolution u8"}
-    weighed = {e["name"] for e in read_journal(folder) if e["event"] == "measured" and e.get("weights") == "random"}
-    assert weighed == {"teacher fp32", *(f"small {form}" for form in rows)}
+    measured_untrained = {
+        e["name"] for e in read_journal(folder) if e["event"] == "measured" and e.get("weights") == "random"
+    }
+    assert measured_untrained == {"teacher fp32", *(f"small {form}" for form in rows)}
     assert [e["name"] for e in read_journal(folder) if e["event"] == "cannot_run"] == ["small fp16 on openvino"]
 
     chosen = report["chosen"]
@@ -128,7 +130,7 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
     assert frugal.reasons.keys() == {row["name"] for row in rows.values()}
 
 
-def test_joules_that_were_never_measured_are_missed(tmp_path):
+def test_joules_that_were_never_measured_are_an_error(tmp_path):
     (tmp_path / "a.onnx").write_text("a")
     device = make_device(BenchmarkSettings(), tmp_path, energy=True, cache_only=True)
     with pytest.raises(UserError, match="holds no joules of all 1 files"):

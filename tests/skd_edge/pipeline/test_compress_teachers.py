@@ -1,4 +1,4 @@
-"""Teachers made elsewhere, end to end: each teaches a small student through ``compress`` on a tiny generated set."""
+"""External teachers, end to end: with each, ``compress`` trains a small student on a tiny generated set."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def jobs(out: Path) -> dict[str, dict[str, object]]:
     return {e["role"]: e for e in read_journal(out) if e["event"] == "job_finished"}
 
 
-def test_a_videomae_of_transformers_learns_here_and_teaches(tmp_path):
+def test_a_videomae_of_transformers_is_trained_here_and_teaches(tmp_path):
     videomae(tmp_path / "model")
     recipe = load_recipe(write(tmp_path, {"hub": "model"}))
     assert recipe.teacher.hub == str(tmp_path / "model")
@@ -109,7 +109,7 @@ def test_a_videomae_of_transformers_learns_here_and_teaches(tmp_path):
     assert report["chosen"]["student"] == "small"
     assert jobs(out).keys() == {"scout", "teacher", "student"}
     curve = json.loads((out / "jobs" / str(jobs(out)["student"]["job"]) / "job.json").read_text())["curve"]
-    assert {"correlation", "distribution"} <= curve[0]["terms"].keys()  # its substages teach
+    assert {"correlation", "distribution"} <= curve[0]["terms"].keys()  # its substages are teacher outputs
 
 
 def test_an_onnx_file_teaches(tmp_path):
@@ -123,13 +123,13 @@ def test_an_onnx_file_teaches(tmp_path):
         "teacher.classes=[" + ", ".join(reversed(generated_classes(load_recipe(tmp_path / "recipe.yaml").data))) + "]"
     ]
     turned = compress(load_recipe(tmp_path / "recipe.yaml", other), tmp_path / "turned")
-    said = [np.load(o / "jobs" / str(jobs(o)["teacher"]["job"]) / "val_logits.npy") for o in (out, turned)]
-    assert np.array_equal(said[0][:, ::-1], said[1])
-    assert not np.array_equal(said[0], said[1])
+    logits = [np.load(o / "jobs" / str(jobs(o)["teacher"]["job"]) / "val_logits.npy") for o in (out, turned)]
+    assert np.array_equal(logits[0][:, ::-1], logits[1])
+    assert not np.array_equal(logits[0], logits[1])
 
 
 def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
-    path = write(tmp_path, {"logits": "said.npz"}, assistants=[{"name": "between", "width": 6}])
+    path = write(tmp_path, {"logits": "outputs.npz"}, assistants=[{"name": "between", "width": 6}])
     recipe = load_recipe(path)
     material = load_training_data(recipe, shared_cache)
     train, val = material.clips.train, material.clips.val
@@ -137,7 +137,7 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     right = np.eye(10)[np.concatenate([train.labels, val.labels])] * 0.91 + 0.009
     order = np.random.default_rng(0).permutation(10)
     classes = np.array(material.clips.classes)[order]
-    np.savez(tmp_path / "said.npz", clips=names, probabilities=right[:, order], classes=classes)
+    np.savez(tmp_path / "outputs.npz", clips=names, probabilities=right[:, order], classes=classes)
     assert run(["plan", str(path)]) == 0
     assert "scout" not in capsys.readouterr().out
     out = compress(recipe, tmp_path / "run")
@@ -153,7 +153,7 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
     assert {"correlation", "distribution"} <= curves["teacher>between>small"]  # the assistant has
     assert "logits" in curves["teacher>small"]
 
-    np.savez(tmp_path / "said.npz", clips=names[1:], probabilities=right[1:], classes=material.clips.classes)
+    np.savez(tmp_path / "outputs.npz", clips=names[1:], probabilities=right[1:], classes=material.clips.classes)
     with pytest.raises(UserError, match="has no row for 1 of 40 clips"):
         compress(recipe, tmp_path / "again")
 
@@ -182,7 +182,7 @@ def test_what_validate_refuses(teacher, more, message, tmp_path, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_an_ensembles_factory_needs_leave(tmp_path, capsys):
+def test_an_ensembles_factory_needs_permission(tmp_path, capsys):
     onnx_file(tmp_path / "t.onnx")
     member = {"factory": "beside:net", "substages": ["a"], "trained": True}
     path = write(tmp_path, {"ensemble": [{"onnx": "t.onnx"}, member]})
@@ -191,7 +191,7 @@ def test_an_ensembles_factory_needs_leave(tmp_path, capsys):
     assert load_recipe(path).teacher.ensemble[1].code == tmp_path
 
 
-def test_jobs_are_named_by_what_the_files_hold(tmp_path):
+def test_job_hashes_depend_on_the_content_of_the_files(tmp_path):
     onnx_file(tmp_path / "t.onnx")
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / "u.onnx").write_bytes((tmp_path / "t.onnx").read_bytes())

@@ -32,11 +32,12 @@ def test_plan_counts_every_runtime(own_places):
     one = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {"runtime": "ort"}})
     two = Recipe.model_validate(PLAIN)
     assert [c.name for c in list_candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
-    told_one, told_two = plan(one), plan(two)
-    assert told_two.measurement_seconds > told_one.measurement_seconds
-    assert [job.name for job in told_two.jobs] == [job.name for job in told_one.jobs]
+    plan_for_one, plan_for_two = plan(one), plan(two)
+    assert plan_for_two.measurement_seconds > plan_for_one.measurement_seconds
+    assert [job.name for job in plan_for_two.jobs] == [job.name for job in plan_for_one.jobs]
     assert (
-        _estimate_measurement_seconds(Recipe.model_validate(TWO)) > told_two.measurement_seconds + 10 * latency.ENERGY_S
+        _estimate_measurement_seconds(Recipe.model_validate(TWO))
+        > plan_for_two.measurement_seconds + 10 * latency.ENERGY_S
     )
 
 

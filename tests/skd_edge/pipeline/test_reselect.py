@@ -1,4 +1,4 @@
-"""Second thoughts: another rule over what a run measured, without training, measuring or the test set."""
+"""Choosing again among a run's candidates: without training, without measuring, and without the test set."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def run(finished, tmp_path, monkeypatch):
     return shutil.copytree(finished.folder, tmp_path / "run")
 
 
-def test_another_rule_chooses_another_without_looking_at_the_test_set(finished, run, tmp_path):
+def test_another_rule_chooses_another_file_without_the_test_set(finished, run, tmp_path):
     before = read_journal(run)
     recipe, report = (run / "recipe.yaml").read_text(), (run / "report.json").read_text()
     decision = reselect(run, ["choice.margin=100"])
     rows = [r for r in finished.report["candidates"] if r["on_front"]]
-    assert decision.chosen == min(rows, key=lambda r: r["p50_ms"])["name"]  # all are as good: the fastest
+    assert (
+        decision.chosen == min(rows, key=lambda r: r["p50_ms"])["name"]
+    )  # all accuracies are within the margin, so the fastest
     news = {e["event"] for e in read_journal(run)[len(before) :]}
     assert "chosen" in news
     assert not news & {"job_started", "job_finished", "confirmed"}
@@ -33,7 +35,7 @@ def test_another_rule_chooses_another_without_looking_at_the_test_set(finished, 
     assert ((run / "recipe.yaml").read_text(), (run / "report.json").read_text()) == (recipe, report)
 
 
-def test_a_confirmed_choice_is_the_runs_and_one_look(finished, run, tmp_path):
+def test_a_confirmed_choice_is_stored_in_the_run_and_counted_once(finished, run, tmp_path):
     decision = reselect(run, ["choice.margin=100"], confirm=True)
     report = json.loads((run / "report.json").read_text())
     assert report["chosen"]["name"] == decision.chosen
@@ -45,8 +47,8 @@ def test_a_confirmed_choice_is_the_runs_and_one_look(finished, run, tmp_path):
     assert any(job["state"] == "pruned" and "not trained" in job["reason"] for job in report["jobs"])
 
 
-def test_jobs_of_other_runs_in_the_cache_are_none_of_this_one(finished, run):
-    """Another run trained more cascades of the same recipe; this one's files are still side by side."""
+def test_jobs_of_other_runs_in_the_cache_are_not_candidates(finished, run):
+    """Another run trained more cascades of the same recipe; only files of one session are compared."""
     events = read_journal(run)
     mine = next(e["job"] for e in events if e["event"] == "job_finished" and e["role"] == "student")
     kept = [e for e in events if e.get("job") != mine]
@@ -72,12 +74,12 @@ def test_nothing_but_the_choice_may_change(run):
         reselect(run, ["choice.margin=2", "training.epochs=3"])
 
 
-def test_a_folder_that_is_no_run(tmp_path):
+def test_a_folder_that_is_not_a_run(tmp_path):
     with pytest.raises(UsageError, match="is not a run"):
         reselect(tmp_path)
 
 
-def test_what_was_never_measured_is_not_measured_now(run):
+def test_a_missing_measurement_is_an_error(run):
     shutil.rmtree(run / "measurements")
     with pytest.raises(Exception, match="holds no measurement of all"):
         reselect(run)

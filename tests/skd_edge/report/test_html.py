@@ -76,7 +76,7 @@ def test_a_run_without_a_chosen_candidate_explains_why(sample: ModuleType, page_
         "How many labels are correct is",
     ):
         assert text in page.text
-    assert "Compared with the teacher" not in page.text
+    assert "Versus the teacher" not in page.text
 
 
 def test_a_page_without_charts_has_no_plotly(sample: ModuleType, page_of: Any) -> None:

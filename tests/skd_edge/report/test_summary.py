@@ -68,13 +68,13 @@ def test_the_chosen_candidate_is_compared_with_the_teacher(
         chosen={"name": "c", "accuracy": accuracy, "p50_ms": p50_ms},
     )
     last = summary.build_key_numbers(report)[-1]
-    assert (last.label, last.value, last.notes) == ("Compared with the teacher", speed, (points,))
+    assert (last.label, last.value, last.notes) == ("Versus the teacher", speed, (points,))
 
 
 def test_key_numbers_need_a_chosen_candidate(sample: ModuleType) -> None:
     assert summary.build_key_numbers(parse_report(sample.unlucky_result())) == []
     labels = [n.label for n in summary.build_key_numbers(parse_report(sample.full_result()))]
-    assert labels == ["Accuracy, validation", "Accuracy, test", "Latency, p50", "Size", "Compared with the teacher"]
+    assert labels == ["Accuracy, validation", "Accuracy, test", "Latency, p50", "Size", "Versus the teacher"]
 
 
 def test_the_headline_is_made_from_the_chosen_candidate_if_the_report_has_none() -> None:

@@ -46,20 +46,21 @@ def test_a_file_is_counted_once(stage_results):
 def test_the_table_has_a_row_for_every_network(stage_results):
     test_clips = open_for(stage_results, stage_results.decision)
     result = confirm(stage_results, test_clips)
-    names = [row["name"] for row in result.report["rows"]]
+    report = result.report.model_dump()
+    names = [row["name"] for row in report["rows"]]
     assert names == [
         "teacher (FP32 file)",
         "student alone, weak labels (FP32 file)",
         "student with plain KD (FP32 file)",
         f"skd-edge: {test_clips.chosen.name}",
     ]
-    chosen = result.report["rows"][-1]
+    chosen = report["rows"][-1]
     assert chosen["behind"] == 0.0
     assert chosen["behind_interval"] == [0.0, 0.0]
-    assert chosen["accuracy"] == result.report["accuracy"]
+    assert chosen["accuracy"] == report["accuracy"]
     assert result.logits.shape == (40, 10)
     assert (result.logits.argmax(axis=1) == result.labels).mean() == pytest.approx(chosen["accuracy"])
-    for row in result.report["rows"]:
+    for row in report["rows"]:
         low, high = row["behind_interval"]
         assert low <= row["behind"] <= high
         assert row["behind"] == pytest.approx(100 * (chosen["accuracy"] - row["accuracy"]))

@@ -1,4 +1,4 @@
-"""Out of memory: the network's batches are halved once, as another job; the second time is an error."""
+"""Out of memory: the network's batches are halved once, which is another job; the second time is an error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECIPE = Recipe.model_validate(
 
 
 @pytest.mark.parametrize("make", [lambda: torch.empty(1 << 60), lambda: np.empty(1 << 55, np.uint8)])
-def test_real_failures_to_allocate_are_known(make):
+def test_failed_allocations_are_recognised(make):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         make()
     assert engines._is_out_of_memory(caught.value)
@@ -64,7 +64,7 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
     assert student.job.teacher.spec.training.accumulate == 1
     (event,) = [e for e in read_journal(tmp_path / "run") if e["event"] == "halved"]
     assert event["learner"] == "small"
-    # The same run again: no second try of what did not fit.
+    # The same run again: the whole batches are not tried a second time.
     before = len(read_journal(tmp_path / "run"))
     assert [f.job.hash for f in run_it("run")] == [f.job.hash for f in finished]
     assert {e["event"] for e in read_journal(tmp_path / "run")[before:]} == {"job_cached"}
