@@ -59,10 +59,8 @@ def identifiers(tree: ast.Module) -> Iterator[str]:
             yield node.id
         elif isinstance(node, ast.Attribute):
             yield node.attr
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.keyword) and node.arg:
-            yield node.arg
+        elif isinstance(node, ast.arg) or (isinstance(node, ast.keyword) and node.arg):
+            yield node.arg or ""
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
 
@@ -108,7 +106,7 @@ FOREIGN_OBJECTS = frozenset(
 
 
 def assigned_from_outside() -> list[str]:
-    """Assignments to an attribute of an object other than ``self``, outside its class: nobody writes into another's object."""
+    """Assignments to an attribute of an object other than ``self``: nobody writes into another's object."""
     found = []
     for file, tree in trees():
         for node in ast.walk(tree):
@@ -146,7 +144,8 @@ def untyped_dicts() -> int:
 
 def main() -> None:
     """Print the table."""
-    mirrors = len(modules()) - len(unmirrored())
+    total = len(modules())
+    mirrors = total - len(unmirrored())
     folder, most = files_by_folder().most_common(1)[0]
     rows = {
         "files in the root of skd_edge / skd_bench": f"{files_in_root('skd_edge')} / {files_in_root('skd_bench')}",
@@ -157,7 +156,7 @@ def main() -> None:
         "attributes assigned from outside": len(assigned_from_outside()),
         "functions with more than 6 parameters": len(many_parameters()),
         "dict[str, Any]": untyped_dicts(),
-        "modules with a test of the same name and place": f"{mirrors} of {len(modules())} ({mirrors / len(modules()):.0%})",
+        "modules with a test of the same name and place": f"{mirrors} of {total} ({mirrors / total:.0%})",
     }
     print("\n".join(f"{name:55} {value}" for name, value in rows.items()))
     if "--unmirrored" in sys.argv:
