@@ -1,6 +1,7 @@
 # Two commands: make quickstart, make test. Each makes .venv where it is missing, installs what it needs, and runs.
 # No root, no apt, no stdin. Another Python: make test PYTHON=python3.12 (3.11 to 3.13 were tried).
 # What is installed are the versions that were tested together (constraints/); NEWEST=1 takes the newest instead.
+# make test-fast: what neither trains nor starts a cluster, while one edits.
 # make constraints: install the newest, run the tests, and write down what passed.
 
 PYTHON ?= python3
@@ -20,7 +21,11 @@ NOT_HERE = { echo "the tested versions do not install here; make NEWEST=1 takes 
 TRAIN := $(VENV)/.installed-train
 TEST := $(VENV)/.installed-test
 
-.PHONY: quickstart test constraints
+# A file of tests goes to one of two processes whole, since its fixtures are dear; one thread each, or they would wait for
+# each other on two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+.PHONY: quickstart test test-fast constraints
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(TRAIN)
@@ -28,7 +33,10 @@ quickstart: $(TRAIN)
 	@echo "the report: $$(cd "$(OUT)" && pwd)/report.html"
 
 test: $(TEST)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
+
+test-fast: $(TEST)
+	@$(PYTEST) -m "not slow"
 
 constraints:
 	@rm -rf $(VENV)

@@ -73,7 +73,7 @@ def test_results_of_two_devices_or_other_threads_are_refused(tmp_path):
     second = DeviceMeasurements(**vars(one) | {"device": card | {"cpu": "B"}}).save(tmp_path / "second.json")
     with pytest.raises(UserError, match=r"second\.json was measured on device .*cpu: A and B"):
         OfflineDevice(BenchmarkSettings(), [first, second], tmp_path)
-    with pytest.raises(UserError, match=r"with 1 threads and the recipe says bench\.threads: 2"):
+    with pytest.raises(UserError, match=r"with 1 threads, but the recipe has bench\.threads: 2"):
         OfflineDevice(BenchmarkSettings(threads=2), [first], tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_the_table_has_a_row_for_every_network(stage_results):
     ]
     chosen = report["rows"][-1]
     assert chosen["behind"] == 0.0
-    assert chosen["behind_interval"] == [0.0, 0.0]
+    assert tuple(chosen["behind_interval"]) == (0.0, 0.0)
     assert chosen["accuracy"] == report["accuracy"]
     assert result.logits.shape == (40, 10)
     assert (result.logits.argmax(axis=1) == result.labels).mean() == pytest.approx(chosen["accuracy"])
