@@ -24,7 +24,33 @@ SHARED = ROOT.parent / "shared" / "data"
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
+# What trains or exports networks, or starts clusters: `make test-fast` leaves these out.
+SLOW = (
+    "tests/skd_edge/cli/test_run_commands.py",
+    "tests/skd_edge/distill/test_distributed.py",
+    "tests/skd_edge/distill/test_trainer.py",
+    "tests/skd_edge/evaluation/test_candidate_exporter.py",
+    "tests/skd_edge/evaluation/test_streaming_export.py",
+    "tests/skd_edge/execution/test_local_executor.py",
+    "tests/skd_edge/execution/test_ray_executor.py",
+    "tests/skd_edge/models/test_conformance.py",
+    "tests/skd_edge/models/test_streaming.py",
+    "tests/skd_edge/models/test_tsm.py",
+    "tests/skd_edge/pipeline/",
+    "tests/skd_export/graph/",
+    "tests/suites/",
+    "tests/test_readme.py",
+)
+
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests: by their place, or because they read a run that is trained for the session."""
+    for item in items:
+        place = item.path.relative_to(ROOT).as_posix()
+        if place.startswith(SLOW) or "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
