@@ -36,7 +36,7 @@ _MAX_WARM_UP_NS = 3_000_000_000
 
 
 @dataclass
-class _LoadedTarget:
+class LoadedTarget:
     """One target, loaded in this process, with its clips and its samples in nanoseconds."""
 
     name: str
@@ -129,7 +129,7 @@ def _load_target(
     queries: int,
     rng: np.random.Generator,
     sessions: dict[tuple[str, str], tuple[InferenceSession, int]] | None = None,
-) -> _LoadedTarget:
+) -> LoadedTarget:
     """Load a target and run one query; targets that differ only in their batch size share a session."""
     key = target["path"], target["runtime"]
     sessions = {} if sessions is None else sessions
@@ -148,7 +148,7 @@ def _load_target(
     first_ns = time.perf_counter_ns() - begin
     samples, block = np.zeros(queries, np.int64), queries if target.get("stretch") else _BLOCK
     finite = bool(np.isfinite(logits).all())
-    return _LoadedTarget(target["name"], batch_session, clips, load_ns, first_ns, samples, block=block, finite=finite)
+    return LoadedTarget(target["name"], batch_session, clips, load_ns, first_ns, samples, block=block, finite=finite)
 
 
 class _SplitBatchSession:
@@ -196,20 +196,20 @@ def _random_clips(session: InferenceSession, path: str, batch: int, rng: np.rand
     return rng.standard_normal((batch, *shape), dtype=np.float32).astype(session.input.dtype, copy=False)
 
 
-def _warm_up_target(target: _LoadedTarget) -> bool:
+def _warm_up_target(target: LoadedTarget) -> bool:
     """Run queries until the medians of three windows in a row are within 10 %; False where that does not happen."""
     medians: list[float] = []
     begin = time.perf_counter_ns()
     window = np.zeros(_WINDOW, np.int64)
     while len(medians) < _MAX_WINDOWS and time.perf_counter_ns() - begin < _MAX_WARM_UP_NS:
-        _time_queries(target, window)
+        time_queries(target, window)
         medians.append(float(np.median(window)))
         if len(medians) >= 3 and max(medians[-3:]) <= _STEADY_RATIO * min(medians[-3:]):
             return True
     return False
 
 
-def _time_in_turns(loaded: list[_LoadedTarget], queries: int, rng: np.random.Generator) -> None:
+def _time_in_turns(loaded: list[LoadedTarget], queries: int, rng: np.random.Generator) -> None:
     """Measure every target's samples in blocks; each round has another random order of targets."""
     while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
@@ -217,10 +217,10 @@ def _time_in_turns(loaded: list[_LoadedTarget], queries: int, rng: np.random.Gen
             if target.done == queries:  # a target without turns is finished after its first block
                 continue
             target.session.run(target.clip)
-            _time_queries(target, target.next_block())
+            time_queries(target, target.next_block())
 
 
-def _time_queries(target: _LoadedTarget, into: npt.NDArray[np.int64]) -> None:
+def time_queries(target: LoadedTarget, into: npt.NDArray[np.int64]) -> None:
     """Fill an array with nanoseconds per query; each query starts when the one before has finished."""
     run, clip, clock = target.session.run, target.clip, time.perf_counter_ns
     for i in range(len(into)):
@@ -229,7 +229,7 @@ def _time_queries(target: _LoadedTarget, into: npt.NDArray[np.int64]) -> None:
         into[i] = clock() - begin
 
 
-def _count_joules(target: _LoadedTarget, meter: EnergyMeter, seconds: float) -> QueryEnergy:
+def _count_joules(target: LoadedTarget, meter: EnergyMeter, seconds: float) -> QueryEnergy:
     _warm_up_target(target)
     try:
         query = partial(target.session.run, target.clip)
@@ -238,7 +238,7 @@ def _count_joules(target: _LoadedTarget, meter: EnergyMeter, seconds: float) -> 
         meter.close()
 
 
-def _check_clock(target: _LoadedTarget) -> None:
+def _check_clock(target: LoadedTarget) -> None:
     if target.samples.size and target.samples.min() <= 0:
         raise UserError(
             f"this machine's clock stood still or went backwards during a query of {target.name} "

@@ -59,7 +59,7 @@ class _Timeline:
     packets: list[Packet[VideoStream]] | None
 
 
-def _find_video_stream(container: Any) -> VideoStream:
+def find_video_stream(container: Any) -> VideoStream:
     from av.stream import Disposition
 
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no album covers
@@ -111,7 +111,7 @@ def _iter_span_packets(
     return takewhile(lambda packet: packet.dts is None or packet.dts < end, packets)
 
 
-def _scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool) -> _Timeline:
+def scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool) -> _Timeline:
     """Read every packet's timestamp; decode nothing.
 
     Raises:
@@ -191,7 +191,7 @@ def _restrict_to_span(
 
 
 # ------------------------------------------------------------------------------------------------------- choosing
-def _choose_stamps(timeline: _Timeline, sampling: Sampling) -> Ticks:
+def choose_stamps(timeline: _Timeline, sampling: Sampling) -> Ticks:
     """The stamps of the T sampled frames, ascending; a frame that is sampled several times is repeated."""
     shown = np.sort(timeline.stamps[timeline.shown])
     count, frames, duration = len(shown), sampling.frames, timeline.duration
@@ -268,18 +268,18 @@ def _decode_frames(
     path: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan, *, seek_first: bool
 ) -> Pixels:
     with open_container(path, offset=span.offset, size=span.size) as container:
-        stream = _find_video_stream(container)
-        timeline = _scan_timeline(container, stream, span, seek_first)
+        stream = find_video_stream(container)
+        timeline = scan_timeline(container, stream, span, seek_first)
         if not timeline.shown.any():
             raise ValueError("it contains no frames (cut off, or not a video)")
         if 2 * len(timeline.stamps) < timeline.announced:
             raise ValueError(f"it is cut off: it has only {len(timeline.stamps)} of {timeline.announced} frames")
         resizer = FrameResizer(sampling.frames, preprocess, stream.sample_aspect_ratio)
-        chosen = _choose_stamps(timeline, sampling)
+        chosen = choose_stamps(timeline, sampling)
         if timeline.packets is not None:
             return _decode_chosen_frames(stream, iter(timeline.packets), timeline, chosen, resizer)
     with open_container(path, offset=span.offset, size=span.size) as container:
-        stream = _find_video_stream(container)
+        stream = find_video_stream(container)
         packets = _iter_span_packets(container, stream, span, seek_first)
         return _decode_chosen_frames(stream, packets, timeline, chosen, resizer)
 

@@ -55,11 +55,11 @@ class NoOpNetwork:
 def measure_harness() -> dict[str, float]:
     """Microseconds of the harness for each query: in total, and the part that is counted as the query's latency."""
     clip, samples = np.zeros(1), np.zeros(QUERIES, np.int64)
-    target = worker._LoadedTarget("nothing", NoOpNetwork(), clip, 0, 0, samples)  # type: ignore[arg-type]
+    target = worker.LoadedTarget("nothing", NoOpNetwork(), clip, 0, 0, samples)  # type: ignore[arg-type]
     took = []
     for _ in range(11):
         begin = time.perf_counter_ns()
-        worker._time_queries(target, target.samples)
+        worker.time_queries(target, target.samples)
         took.append((time.perf_counter_ns() - begin) / QUERIES / 1000)
     return {"us_per_query": float(np.median(took)), "us_in_the_sample": float(np.median(target.samples)) / 1000}
 

@@ -247,7 +247,7 @@ def main() -> None:
     from skd_bench.files import write_atomic, write_json
     from skd_bench.video.types import Preprocessing, Sampling
     from skd_edge.data.store.builder import Decoding
-    from skd_edge.data.store.clip_store import _make_clip_split, ensure_store
+    from skd_edge.data.store.clip_store import make_clip_split, ensure_store
 
     sampling, preprocess = Sampling(8), Preprocessing(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)
     with tempfile.TemporaryDirectory() as name:
@@ -258,7 +258,7 @@ def main() -> None:
         found["scan"] = compare_scan(listed, sampling, preprocess, folder / "cache")
         store, store_info = ensure_store(listed, Decoding(sampling, preprocess), folder / "cache")
         pixels = np.load(store / "clips.npy", mmap_mode="r")
-        clips = _make_clip_split("train", list(listed.entries), pixels, store_info["hash"], ("a",))
+        clips = make_clip_split("train", list(listed.entries), pixels, store_info["hash"], ("a",))
         found["epoch"] = compare_epoch(clips, [e.path for e in listed.entries], sampling, preprocess)
         found["memory"] = measure_memory(clips, preprocess)
         found["torchcodec"] = compare_decoders([e.path for e in listed.entries[::2]], sampling, preprocess)

@@ -133,7 +133,7 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
             f"min_clips requires {min_clips:.0%}: repair or remove these clips, or lower min_clips"
         )
     pixels = np.load(folder / "clips.npy", mmap_mode="r")
-    sets = {split: _make_clip_split(split, good, pixels, store_info["hash"], listing.classes) for split in SPLITS}
+    sets = {split: make_clip_split(split, good, pixels, store_info["hash"], listing.classes) for split in SPLITS}
     for name, index in ((n, i) for i, n in enumerate(listing.classes)):
         if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
             raise UserError(
@@ -208,7 +208,7 @@ def _format_file_stamp(path: Path) -> str:
     return f"{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def _make_clip_split(
+def make_clip_split(
     split: Split, good: list[ClipEntry], pixels: NDArray[np.uint8], digest: str, classes: tuple[str, ...]
 ) -> ClipSplit:
     """The clips of one split.

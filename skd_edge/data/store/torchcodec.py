@@ -69,14 +69,14 @@ def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], l
         ValueError: torchcodec cannot be used for this file: it is empty, truncated or without timestamps.
     """
     from skd_bench.video.container import open_container
-    from skd_bench.video.decoder import _choose_stamps, _find_video_stream, _scan_timeline
+    from skd_bench.video.decoder import choose_stamps, find_video_stream, scan_timeline
 
     with open_container(path) as container:
-        stream = _find_video_stream(container)
-        timeline = _scan_timeline(container, stream, WHOLE_FILE, seek_first=False)
+        stream = find_video_stream(container)
+        timeline = scan_timeline(container, stream, WHOLE_FILE, seek_first=False)
         if not timeline.timed or not timeline.shown.any() or len(timeline.stamps) < timeline.announced:
             raise ValueError("empty, truncated or without timestamps")
-        chosen, tick = _choose_stamps(timeline, sampling), float(stream.time_base or 0)
+        chosen, tick = choose_stamps(timeline, sampling), float(stream.time_base or 0)
         places = np.searchsorted(np.sort(timeline.stamps[timeline.shown]), chosen)
         return places.tolist(), (chosen * tick).tolist(), tick, stream.sample_aspect_ratio
 

@@ -56,7 +56,7 @@ def test_a_warm_up_that_does_not_settle_is_reported(monkeypatch):
             self.calls += 1
 
     slowing, settling = (
-        worker._LoadedTarget("x", s, np.zeros(1), 0, 0, np.zeros(0, np.int64)) for s in (Slowing(), Settling())
+        worker.LoadedTarget("x", s, np.zeros(1), 0, 0, np.zeros(0, np.int64)) for s in (Slowing(), Settling())
     )
     assert worker._warm_up_target(slowing) is False
     assert worker._warm_up_target(settling) is True
