@@ -60,6 +60,11 @@ class _Timeline:
 
 
 def find_video_stream(container: Any) -> VideoStream:
+    """The first video stream of an open container that is not the cover picture of a sound file.
+
+    Raises:
+        ValueError: There is none, it has no decoder here, or its frames are too large.
+    """
     from av.stream import Disposition
 
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no album covers

@@ -247,7 +247,7 @@ def main() -> None:
     from skd_bench.files import write_atomic, write_json
     from skd_bench.video.types import Preprocessing, Sampling
     from skd_edge.data.store.builder import Decoding
-    from skd_edge.data.store.clip_store import make_clip_split, ensure_store
+    from skd_edge.data.store.clip_store import ensure_store, make_clip_split
 
     sampling, preprocess = Sampling(8), Preprocessing(112, 112, "stretch", (0.45,) * 3, (0.225,) * 3)
     with tempfile.TemporaryDirectory() as name:
