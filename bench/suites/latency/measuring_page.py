@@ -2,7 +2,7 @@
 
     python -m bench.suites.latency.measuring_page
 
-The numbers are the results of cross_check.py, aa_test.py, overhead.py and weight_dependence.py.
+The numbers are the results of cross_check.py, aa_test.py, overhead.py, and of weight_dependence.py, a suite that is gone.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def table(cross: Json, aa: Json, overhead: Json, weights: Json) -> str:
         *(
             (
                 f"a file with {kind} weights compared with one with random weights",
-                "`bench/suites/latency/weight_dependence.py`",
+                "`weight_dependence.py` of commit 8d2443b",
                 _format_ratios_to_random(weights, kind),
             )
             for kind in ("other random", "trained", "zero")
