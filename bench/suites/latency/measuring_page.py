@@ -2,7 +2,7 @@
 
     python -m bench.suites.latency.measuring_page
 
-The numbers are the results of cross_check.py, aa_test.py, overhead.py, and of weight_dependence.py, a suite that is gone.
+The numbers are the results of cross_check.py, aa_test.py and overhead.py, and of weight_dependence.py, which is gone.
 """
 
 from __future__ import annotations
