@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from threadpoolctl import threadpool_limits
 
-from skd_edge.execution.allocator import keep_freed_memory
+from skd_edge.execution.malloc_settings import keep_freed_memory
 
 
 def configure_threads(count: int | None) -> int:

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from skd_edge.execution import allocator
-from skd_edge.execution.allocator import keep_freed_memory
+from skd_edge.execution import malloc_settings
+from skd_edge.execution.malloc_settings import keep_freed_memory
 
 RESIDENT_AFTER_FREE = """
 import sys
 from pathlib import Path
 import numpy as np
-from skd_edge.execution.allocator import keep_freed_memory
+from skd_edge.execution.malloc_settings import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 blocks = [np.ones(1 << 20) for _ in range(32)]  # 8 MiB each
@@ -34,11 +34,11 @@ def test_freed_blocks_stay_with_the_process():
 
 
 def test_other_systems_are_left_alone(monkeypatch):
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    monkeypatch.setattr(malloc_settings.sys, "platform", "darwin")
     assert keep_freed_memory() is False
 
 
 def test_a_c_library_without_these_options_is_left_alone(monkeypatch):
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(malloc_settings.sys, "platform", "linux")
+    monkeypatch.setattr(malloc_settings.ctypes, "CDLL", lambda name: object())
     assert keep_freed_memory() is False
