@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,6 +24,12 @@ SHARED = ROOT.parent / "shared" / "data"
 # A busy machine is no bug: no example is judged by how long it took.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# One benchmark at a time runs on a device, by a lock in the temporary folder; two processes of tests are two devices.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    _folder = Path(tempfile.gettempdir(), f"skd-{worker}-{os.getuid()}")
+    _folder.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_folder)
 
 # What trains or exports networks, or starts clusters: `make test-fast` leaves these out.
 SLOW = (
