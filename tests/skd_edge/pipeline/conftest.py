@@ -1,4 +1,4 @@
-"""The results of all stages of a finished run, read back without training or measuring."""
+"""Fixtures of the pipeline: a small recipe for two runtimes, and the results of all stages of a finished run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,38 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+TWO_RUNTIMES = {
+    "name": "two",
+    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
+    "clip": {"frames": 4, "size": 16},
+    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
+    "students": [{"name": "small", "width": 4, "depths": [1]}],
+    "labels": {"optimise": False},
+    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
+    "schedule": {"controls": []},
+    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
+    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
+    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
+}
+
+
+@pytest.fixture
+def two_runtimes() -> dict[str, Any]:
+    """A recipe whose files are benchmarked on two runtimes, with an energy limit and the reject option."""
+    return deepcopy(TWO_RUNTIMES)
+
+
+@pytest.fixture
+def without_choice(two_runtimes: dict[str, Any]) -> dict[str, Any]:
+    """`two_runtimes` without its limits."""
+    return two_runtimes | {"choice": {}}
 
 
 @dataclass(frozen=True)

@@ -23,20 +23,6 @@ from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.report.comparison.readers import read_source
 from skd_edge.run_folder import read_journal
 
-TWO = {
-    "name": "two",
-    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
-    "clip": {"frames": 4, "size": 16},
-    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
-    "students": [{"name": "small", "width": 4, "depths": [1]}],
-    "labels": {"optimise": False},
-    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
-    "schedule": {"controls": []},
-    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
-    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
-    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
-}
-PLAIN = TWO | {"choice": {}}
 FORMS = ["fp32 on ort", "fp32 on openvino", "fp16 on ort", "fp16 on openvino", "int8 on ort", "int8 on openvino"]
 REASON = "openvino cannot run it: (as if)"
 
@@ -75,9 +61,9 @@ def with_a_meter(monkeypatch):
     monkeypatch.setattr("skd_edge.pipeline.stages.preflight.open_energy_meter", lambda: EnergyMeter([Lamp()]))
 
 
-def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with_a_meter):
+def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with_a_meter, two_runtimes):
     pytest.importorskip("openvino", reason="openvino is not installed")
-    folder = compress(Recipe.model_validate(TWO), tmp_path / "run")
+    folder = compress(Recipe.model_validate(two_runtimes), tmp_path / "run")
     report = json.loads((folder / "report.json").read_text())
     rows = {row["name"].removeprefix("teacher>small "): row for row in report["candidates"]}
     assert list(rows) == FORMS

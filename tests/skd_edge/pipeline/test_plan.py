@@ -12,31 +12,16 @@ from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
 from skd_edge.schedule.candidates import list_candidates
 
-TWO = {
-    "name": "two",
-    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
-    "clip": {"frames": 4, "size": 16},
-    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
-    "students": [{"name": "small", "width": 4, "depths": [1]}],
-    "labels": {"optimise": False},
-    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
-    "schedule": {"controls": []},
-    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
-    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
-    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
-}
-PLAIN = TWO | {"choice": {}}
 
-
-def test_plan_counts_every_runtime(own_places):
-    one = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {"runtime": "ort"}})
-    two = Recipe.model_validate(PLAIN)
+def test_plan_counts_every_runtime(own_places, two_runtimes, without_choice):
+    one = Recipe.model_validate(without_choice | {"bench": two_runtimes["bench"] | {"runtime": "ort"}})
+    two = Recipe.model_validate(without_choice)
     assert [c.name for c in list_candidates(one)] == [f"teacher>small {p}" for p in ("fp32", "fp16", "int8")]
     plan_for_one, plan_for_two = plan(one), plan(two)
     assert plan_for_two.measurement_seconds > plan_for_one.measurement_seconds
     assert [job.name for job in plan_for_two.jobs] == [job.name for job in plan_for_one.jobs]
     assert (
-        _estimate_measurement_seconds(Recipe.model_validate(TWO))
+        _estimate_measurement_seconds(Recipe.model_validate(two_runtimes))
         > plan_for_two.measurement_seconds + 10 * latency.ENERGY_S
     )
 
@@ -99,7 +84,7 @@ def test_without_clips_jobs_have_no_hash(finished):
 
 
 @pytest.mark.parametrize(("key", "larger"), [("queries", 2000), ("processes", 5)])
-def test_more_queries_take_longer(key, larger):
-    few = Recipe.model_validate(PLAIN)
-    many = Recipe.model_validate(PLAIN | {"bench": TWO["bench"] | {key: larger}})
+def test_more_queries_take_longer(key, larger, two_runtimes, without_choice):
+    few = Recipe.model_validate(without_choice)
+    many = Recipe.model_validate(without_choice | {"bench": two_runtimes["bench"] | {key: larger}})
     assert _estimate_measurement_seconds(many) > _estimate_measurement_seconds(few)

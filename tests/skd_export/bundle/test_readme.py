@@ -17,17 +17,6 @@ from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
 from skd_export.bundle.writer import ModelFile
 from skd_export.targets.triton import write_triton_repository
 
-CLASSES = ["left", "right", "up", "down", "still"]
-MEASURED = {
-    "accuracy": 0.871,
-    "interval": [0.83, 0.9],
-    "p50_ms": 1.234,
-    "p90_ms": 1.5,
-    "p99_ms": None,
-    "device": "ab12",
-}
-PATH = ["teacher", "assistant", "wide"]
-
 
 def find_examples(bundle):
     """The README's Python examples, by the module that they use."""
@@ -60,17 +49,17 @@ def test_class_names_cannot_change_the_markup_of_the_readme(write, fp32, tmp_pat
     assert Manifest.load(bundle).classes[1] == "c\n\n# d"
 
 
-def test_the_onnx_runtime_example_runs(write, fp32, tmp_path):
+def test_the_onnx_runtime_example_runs(write, fp32, tmp_path, class_names):
     bundle = write(tmp_path / "b", fp32)
     example = find_examples(bundle)["onnxruntime"]
     done = subprocess.run([sys.executable, "-I", "-c", example], cwd=bundle, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() in CLASSES
+    assert done.stdout.strip() in class_names
     assert len(example.strip().splitlines()) <= 12
 
 
-def test_the_openvino_example_runs(write, fp32, tmp_path):
+def test_the_openvino_example_runs(write, fp32, tmp_path, class_names, measured, cascade_path):
     pytest.importorskip("openvino", reason="openvino is not installed")
-    model = ModelFile(fp32, "fp32", "wide", PATH, measured=MEASURED, runtime="openvino")
+    model = ModelFile(fp32, "fp32", "wide", cascade_path, measured=measured, runtime="openvino")
     bundle = write(tmp_path / "b", fp32, models=[model])
     readme = (bundle / "README.md").read_text()
     assert "(FP32 on OpenVINO, " in readme
@@ -79,17 +68,20 @@ def test_the_openvino_example_runs(write, fp32, tmp_path):
     assert "`wide.fp32.onnx` on OpenVINO" in (bundle / "MEASURED.md").read_text()
     words = [sys.executable, "-I", "-c", find_examples(bundle)["openvino"]]
     done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() in CLASSES
+    assert done.stdout.strip() in class_names
 
 
-def test_a_bundle_can_contain_a_litert_file_and_its_example_runs(write, fp32, tmp_path):
+def test_a_bundle_can_contain_a_litert_file_and_its_example_runs(write, fp32, tmp_path, class_names, cascade_path):
     if reason := registered_runtimes()["litert"].why_unavailable():
         pytest.skip(f"LiteRT cannot be used here: {reason}")
     write_tflite = runpy.run_path(str(Path(__file__).parents[2] / "skd_bench" / "tiny_tflite.py"))["linear_tflite"]
     rng, shape = np.random.default_rng(0), (3, 4, 16, 16)
     weights, bias = rng.normal(size=(3 * 4 * 16 * 16, 5)).astype(np.float32), np.zeros(5, np.float32)
     tflite = write_tflite(tmp_path / "fp32.tflite", weights, bias, shape, 1)
-    models = [ModelFile(fp32, "fp32", "wide", PATH), ModelFile(tflite, "fp32", "wide", PATH, runtime="litert")]
+    models = [
+        ModelFile(fp32, "fp32", "wide", cascade_path),
+        ModelFile(tflite, "fp32", "wide", cascade_path, runtime="litert"),
+    ]
     bundle = write(tmp_path / "b", fp32, models=models)
     assert [a.file for a in Manifest.load(bundle).artefacts] == ["wide.fp32.onnx", "wide.fp32.tflite"]
     [example] = [
@@ -97,7 +89,7 @@ def test_a_bundle_can_contain_a_litert_file_and_its_example_runs(write, fp32, tm
     ]
     words = [sys.executable, "-I", "-c", example]
     done = subprocess.run(words, cwd=bundle, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() in CLASSES
+    assert done.stdout.strip() in class_names
     assert write_triton_repository(bundle, tmp_path / "models") == ["wide_fp32"]
 
 

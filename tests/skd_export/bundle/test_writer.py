@@ -12,17 +12,6 @@ from skd_bench.errors import UserError
 from skd_export.bundle.writer import ModelFile
 from skd_export.quantization.quantize import quantize_for_ort
 
-CLASSES = ["left", "right", "up", "down", "still"]
-MEASURED = {
-    "accuracy": 0.871,
-    "interval": [0.83, 0.9],
-    "p50_ms": 1.234,
-    "p90_ms": 1.5,
-    "p99_ms": None,
-    "device": "ab12",
-}
-PATH = ["teacher", "assistant", "wide"]
-
 
 def write_film(path, count=8):
     with av.open(str(path), "w", format="mp4") as container:
@@ -47,11 +36,13 @@ def video(tmp_path):
     return path
 
 
-def test_a_whole_bundle_with_both_precisions_and_a_sample(write, fp32, batches, video, tmp_path):
+def test_a_whole_bundle_with_both_precisions_and_a_sample(
+    write, fp32, batches, video, tmp_path, measured, cascade_path
+):
     facts = quantize_for_ort(fp32, tmp_path / "q.onnx", batches(), reduce_range=False)
     models = [
-        ModelFile(tmp_path / "q.onnx", "int8", "wide", PATH, options={"reduce_range": facts["reduce_range"]}),
-        ModelFile(fp32, "fp32", "wide", PATH, measured=MEASURED),
+        ModelFile(tmp_path / "q.onnx", "int8", "wide", cascade_path, options={"reduce_range": facts["reduce_range"]}),
+        ModelFile(fp32, "fp32", "wide", cascade_path, measured=measured),
     ]
     bundle = write(tmp_path / "bundle", fp32, models=models, samples=[(video, "left")])
     assert set(read_files(bundle)) == {
@@ -116,31 +107,36 @@ def test_contradicting_arguments_are_refused(write, fp32, tmp_path, more, words)
     assert not list(tmp_path.iterdir())
 
 
-def test_two_models_with_one_name_and_a_sample_of_an_unknown_class_are_refused(write, fp32, video, tmp_path):
+def test_two_models_with_one_name_and_a_sample_of_an_unknown_class_are_refused(
+    write, fp32, video, tmp_path, cascade_path
+):
     with pytest.raises(UserError, match=r"two files.*wide.fp32.onnx"):
-        write(tmp_path / "b", fp32, models=[ModelFile(fp32, "fp32", "wide", PATH)] * 2)
+        write(tmp_path / "b", fp32, models=[ModelFile(fp32, "fp32", "wide", cascade_path)] * 2)
     with pytest.raises(UserError, match="'jump'"):
         write(tmp_path / "b", fp32, samples=[(video, "jump")])
 
 
-def test_names_with_path_separators_become_plain_names(write, fp32, tmp_path):
-    bundle = write(tmp_path / "b", fp32, models=[ModelFile(fp32, "fp32", "../../wide net", PATH)])
+def test_names_with_path_separators_become_plain_names(write, fp32, tmp_path, cascade_path):
+    bundle = write(tmp_path / "b", fp32, models=[ModelFile(fp32, "fp32", "../../wide net", cascade_path)])
     assert Manifest.load(bundle).default == "_.._wide_net.fp32.onnx"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
-def test_measurements_do_not_change_the_payload(write, fp32, video, tmp_path):
-    slow = MEASURED | {"p50_ms": 99.0, "device": "elsewhere"}
+def test_measurements_do_not_change_the_payload(write, fp32, video, tmp_path, measured, cascade_path):
+    slow = measured | {"p50_ms": 99.0, "device": "elsewhere"}
     made = [
         write(
-            tmp_path / name, fp32, models=[ModelFile(fp32, "fp32", "wide", PATH, measured=m)], samples=[(video, "up")]
+            tmp_path / name,
+            fp32,
+            models=[ModelFile(fp32, "fp32", "wide", cascade_path, measured=m)],
+            samples=[(video, "up")],
         )
-        for name, m in (("a", MEASURED), ("b", slow), ("c", {}))
+        for name, m in (("a", measured), ("b", slow), ("c", {}))
     ]
     first, *others = [read_files(folder) for folder in made]
     for other in others:
         assert {n for n in first if first[n] != other.get(n)} == {"measured.json", "MEASURED.md"}
-    assert [Manifest.load(folder).find_artefact().measured for folder in made] == [MEASURED, slow, {}]
+    assert [Manifest.load(folder).find_artefact().measured for folder in made] == [measured, slow, {}]
 
 
 def test_measurements_of_another_file_are_ignored(write, fp32, tmp_path):
@@ -154,9 +150,9 @@ def test_measurements_of_another_file_are_ignored(write, fp32, tmp_path):
             Manifest.load(bundle)
 
 
-def test_manifest_is_readable_json_of_schema_1(write, fp32, tmp_path):
+def test_manifest_is_readable_json_of_schema_1(write, fp32, tmp_path, class_names):
     data = json.loads((write(tmp_path / "b", fp32) / "manifest.json").read_text())
     assert data["schema"] == 1
     assert data["contract"] == "float_clip"
     assert "measured" not in data["artefacts"][0]
-    assert (tmp_path / "b" / "labels.txt").read_text().split() == CLASSES
+    assert (tmp_path / "b" / "labels.txt").read_text().split() == class_names

@@ -10,60 +10,47 @@ from hypothesis import strategies as st
 from skd_edge.distill.trainer import assign_folds
 from skd_edge.labels.cleaning.knn_posterior import compute_posterior, estimate_noise_matrix, knn_class_probabilities
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
-from skd_edge.labels.sources.noise_simulation import corrupt_labels
-from skd_edge.recipe.labels import LabelSettings, NoiseSettings
+from skd_edge.recipe.labels import LabelSettings
 
 N, CLASSES = 1000, 8
 
 
-def planted(kind: str, rate: float, *, right=0.8, spread=0.6, seed=0):
-    """True labels, weak labels, predictions with accuracy ``right``, and features of overlapping classes."""
-    rng = np.random.default_rng(seed)
-    truth = rng.permutation(np.arange(N) % CLASSES)
-    weak = corrupt_labels(truth, CLASSES, NoiseSettings(kind=kind, rate=rate), seed)
-    predicted = np.where(rng.random(N) < right, truth, rng.integers(0, CLASSES, N))
-    q = 0.5 * rng.dirichlet(np.ones(CLASSES), N)
-    q[np.arange(N), predicted] += 0.5
-    features = rng.normal(size=(CLASSES, 16))[truth] + spread * rng.normal(size=(N, 16))
-    return truth, weak, q.astype(np.float32), features.astype(np.float32)
-
-
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.2), ("symmetric", 0.4), ("classes", 0.4)])
-def test_planted_noise_is_repaired(kind, rate):
-    truth, weak, q, features = planted(kind, rate)
+def test_planted_noise_is_repaired(kind, rate, plant_noise):
+    truth, weak, q, features = plant_noise(kind, rate)
     pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings())
     assert (weak == truth).mean() == pytest.approx(1 - rate)
     assert (pseudo.hard == truth).mean() > 0.97
     assert pseudo.noise_rate == pytest.approx(rate, abs=0.04)
 
 
-def test_pseudo_labels_are_better_than_the_network_and_than_the_labels():
-    truth, weak, q, features = planted("symmetric", 0.4, right=0.6, spread=1.2)
+def test_pseudo_labels_are_better_than_the_network_and_than_the_labels(plant_noise):
+    truth, weak, q, features = plant_noise("symmetric", 0.4, right=0.6, spread=1.2)
     right = (estimate_pseudo_labels(weak, q, features, LabelSettings()).hard == truth).mean()
     assert right > (q.argmax(1) == truth).mean() + 0.1
     assert right > (weak == truth).mean() + 0.1
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("symmetric", 0.0), ("symmetric", 0.4), ("classes", 0.4)])
-def test_the_noise_matrix_is_found(kind, rate):
-    truth, weak, q, features = planted(kind, rate)
+def test_the_noise_matrix_is_found(kind, rate, plant_noise):
+    truth, weak, q, features = plant_noise(kind, rate)
     matrix = estimate_noise_matrix(weak, knn_class_probabilities(weak, q, features))
     counted = np.array([[((truth == a) & (weak == b)).sum() for b in range(CLASSES)] for a in range(CLASSES)])
     assert np.abs(matrix - counted / counted.sum(1, keepdims=True)).max() < 0.12
     assert np.abs(np.diagonal(matrix).mean() - (1 - rate)) < 0.05
 
 
-def test_a_clips_own_label_is_not_evidence():
-    _, weak, q, features = planted("symmetric", 0.4)
+def test_a_clips_own_label_is_not_evidence(plant_noise):
+    _, weak, q, features = plant_noise("symmetric", 0.4)
     other = weak.copy()
     other[0] = (weak[0] + 1) % CLASSES
     mine, theirs = (knn_class_probabilities(w, q, features)[0] for w in (weak, other))
     assert mine == pytest.approx(theirs, abs=0.01)  # the label has a small effect through the noise matrix only
 
 
-def test_unlabelled_clips_get_pseudo_labels():
+def test_unlabelled_clips_get_pseudo_labels(plant_noise):
     """A third of the clips have no label; network and neighbours give them one, marked as unlabelled."""
-    truth, weak, q, features = planted("symmetric", 0.2)
+    truth, weak, q, features = plant_noise("symmetric", 0.2)
     weak = np.where(np.arange(N) % 3 == 0, -1, weak)
     pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings())
     none = weak < 0
@@ -117,8 +104,8 @@ def test_targets_are_probabilities_for_any_input(method, seed, n, classes, missi
     assert 0 <= pseudo.noise_rate <= 1
 
 
-def test_the_method_soft_ignores_all_labels():
-    _, weak, q, features = planted("symmetric", 0.4)
+def test_the_method_soft_ignores_all_labels(plant_noise):
+    _, weak, q, features = plant_noise("symmetric", 0.4)
     pseudo = estimate_pseudo_labels(weak, q, features, LabelSettings(method="soft"))
     assert np.allclose(pseudo.targets, q, atol=1e-6)
     assert set(pseudo.why) == {"replaced"}

@@ -20,27 +20,12 @@ from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import read_journal
 from skd_export.targets.litert import explain_missing_converter
 
-TWO = {
-    "name": "two",
-    "data": {"kind": "generated", "train": 40, "val": 20, "test": 20, "frames": 4, "size": 16},
-    "clip": {"frames": 4, "size": 16},
-    "teacher": {"family": "resnet", "width": 4, "depths": [1]},
-    "students": [{"name": "small", "width": 4, "depths": [1]}],
-    "labels": {"optimise": False},
-    "training": {"teacher_epochs": 1, "epochs": 1, "batch": 16, "rounds": 1},
-    "schedule": {"controls": []},
-    "export": {"precisions": ["fp32", "fp16", "int8"], "calibration_clips": 16, "int8_agreement": 0.0},
-    "bench": {"processes": 1, "queries": 20, "runtime": ["ort", "openvino"]},
-    "choice": {"reject": {"accuracy": 0.0}, "max_joules": 1000},
-}
-PLAIN = TWO | {"choice": {}}
 
-
-def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_path):
+def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_path, without_choice):
     (tmp_path / "openvino").mkdir()
     (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
     recipe = tmp_path / "two.yaml"
-    recipe.write_text(json.dumps(PLAIN))
+    recipe.write_text(json.dumps(without_choice))
     path = os.pathsep.join(p for p in (str(tmp_path), os.environ.get("PYTHONPATH")) if p)
     words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
@@ -51,8 +36,8 @@ def test_a_runtime_that_does_not_load_is_refused_before_anything_is_made(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_joules_are_refused_where_nothing_counts_them(tmp_path):
-    recipe = Recipe.model_validate(TWO | {"choice": {"max_joules": 0.5}, "bench": {"runtime": "ort"}})
+def test_joules_are_refused_where_nothing_counts_them(tmp_path, two_runtimes):
+    recipe = Recipe.model_validate(two_runtimes | {"choice": {"max_joules": 0.5}, "bench": {"runtime": "ort"}})
     device = make_device(recipe.bench, tmp_path, energy=True)
     if isinstance(meter := open_energy_meter(), str):
         with pytest.raises(UserError, match=r"choice\.max_joules 0\.5: not measurable here: .*bench\.host"):
@@ -65,18 +50,18 @@ def test_joules_are_refused_where_nothing_counts_them(tmp_path):
     check_measurable(recipe, elsewhere)  # the other machine says whether it has a meter
 
 
-def test_a_factory_needs_leave(monkeypatch):
+def test_a_factory_needs_leave(monkeypatch, without_choice):
     monkeypatch.setattr(factory, "_allowed_factories", set())
     teacher = {"factory": "somewhere:net", "substages": ["a"]}
-    recipe = Recipe.model_validate(PLAIN | {"teacher": teacher, "bench": {"runtime": "ort"}})
+    recipe = Recipe.model_validate(without_choice | {"teacher": teacher, "bench": {"runtime": "ort"}})
     with pytest.raises(UsageError, match="--allow-code"):
         check_training_needs(recipe, allow_code=False)
 
 
-def test_a_litert_file_needs_the_converter():
-    wants_litert = TWO["export"] | {"litert": True}
-    check_export_needs(Recipe.model_validate(PLAIN))
-    recipe = Recipe.model_validate(PLAIN | {"export": wants_litert})
+def test_a_litert_file_needs_the_converter(two_runtimes, without_choice):
+    wants_litert = two_runtimes["export"] | {"litert": True}
+    check_export_needs(Recipe.model_validate(without_choice))
+    recipe = Recipe.model_validate(without_choice | {"export": wants_litert})
     if explain_missing_converter() is None:
         check_export_needs(recipe)
     else:
@@ -84,14 +69,14 @@ def test_a_litert_file_needs_the_converter():
             check_export_needs(recipe)
 
 
-def test_the_background_class_must_be_a_class_of_the_data(tmp_path):
+def test_the_background_class_must_be_a_class_of_the_data(tmp_path, without_choice):
     choice = {"reject": {"accuracy": 0.5, "background": "elephant"}}
-    recipe = Recipe.model_validate(PLAIN | {"choice": choice, "bench": {"runtime": "ort"}})
+    recipe = Recipe.model_validate(without_choice | {"choice": choice, "bench": {"runtime": "ort"}})
     with open_run(recipe, tmp_path / "run", RunOptions()) as ctx:
         with pytest.raises(UserError, match=r"'elephant' is not a class of the data; choose from .*blink"):
             preflight(ctx)
         choice["reject"]["background"] = ctx.classes[0]
-    known = Recipe.model_validate(PLAIN | {"choice": choice, "bench": {"runtime": "ort"}})
+    known = Recipe.model_validate(without_choice | {"choice": choice, "bench": {"runtime": "ort"}})
     with open_run(known, tmp_path / "known", RunOptions()) as ctx:
         preflight(ctx)
     (started,) = [e for e in read_journal(tmp_path / "known") if e["event"] == "started"]
