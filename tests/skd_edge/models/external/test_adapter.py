@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from skd_bench.errors import UserError
 from skd_edge.models.external.adapter import Adapter, ClipConverter
-from skd_edge.models.external.factory import allow_factory_code
-from skd_edge.models.external.loader import adapt_external
-from skd_edge.recipe.schema import Teacher
 from skd_edge.recipe.sections import ClipSettings
 
-HERE, CLIP = Path(__file__).parent, ClipSettings(frames=4, size=16)
-
-
-def teacher(name="cubes", substages=("layers.0", "layers.1"), allow=True, **kw):
-    made = Teacher(factory=f"foreign_networks:{name}", code=HERE, substages=substages, **kw)
-    if allow:
-        allow_factory_code(made, allow_code=True)
-    return made
-
-
-def adapter(name="cubes", substages=("layers.0", "layers.1"), classes=5, **kw):
-    return adapt_external(teacher(name, substages, **kw), classes=classes, clip=CLIP, seed=0).eval()
+CLIP = ClipSettings(frames=4, size=16)
 
 
 def clips(count=3, frames=4, size=16):
@@ -34,8 +18,8 @@ def clips(count=3, frames=4, size=16):
 
 
 @torch.no_grad()
-def test_features_are_module_outputs_even_if_the_next_module_works_in_place():
-    net, x = adapter("per_frame", ("layer1", "layer2"), input="frames"), clips()
+def test_features_are_module_outputs_even_if_the_next_module_works_in_place(make_adapter):
+    net, x = make_adapter("per_frame", ("layer1", "layer2"), input="frames"), clips()
     inner, folded = net.network, x.transpose(1, 2).flatten(0, 1)
     expected = inner.layer1(inner.stem(folded)).mean((2, 3)).unflatten(0, (3, 4))
     assert (expected < 0).any()  # before the ReLU
@@ -45,15 +29,15 @@ def test_features_are_module_outputs_even_if_the_next_module_works_in_place():
 
 
 @torch.no_grad()
-def test_tokens_are_averaged_tubelet_by_tubelet_without_the_class_token():
-    net, x = adapter("tokens", ("blocks.0", "blocks.1"), input="frames-first"), clips()
+def test_tokens_are_averaged_tubelet_by_tubelet_without_the_class_token(make_adapter):
+    net, x = make_adapter("tokens", ("blocks.0", "blocks.1"), input="frames-first"), clips()
     output, hidden = net(x), net.network(x.transpose(1, 2)).hidden
     assert torch.allclose(output.features[1], hidden[:, 1:].unflatten(1, (2, 4)).mean(2), atol=1e-6)
     assert net.layouts == ("BNC", "BNC")
 
 
-def test_no_hook_is_left_behind():
-    net = adapter()
+def test_no_hook_is_left_behind(make_adapter):
+    net = make_adapter()
     net(clips())
     assert not any(module._forward_hooks for module in net.modules())
 
@@ -74,15 +58,15 @@ def test_clips_are_converted_to_the_expected_clip():
 
 
 # ------------------------------------------------------------------------------------------ errors
-def test_an_unknown_module_name_lists_the_closest_names_first():
+def test_an_unknown_module_name_lists_the_closest_names_first(make_adapter):
     with pytest.raises(UserError, match=r"names 'layer.1', .* choose from: layers.1, "):
-        adapter(substages=("layers.0", "layer.1"))
+        make_adapter(substages=("layers.0", "layer.1"))
 
 
 @pytest.mark.parametrize(("part", "times"), [("twice", 2), ("never", 0)])
-def test_a_module_that_does_not_run_exactly_once_is_refused(part, times):
+def test_a_module_that_does_not_run_exactly_once_is_refused(part, times, make_adapter):
     with pytest.raises(UserError, match=f"substage {part} ran {times} times"):
-        adapter("tied", (part,))
+        make_adapter("tied", (part,))
 
 
 def test_an_ambiguous_output_needs_a_layout():
@@ -113,13 +97,13 @@ def test_an_output_without_a_known_layout_is_refused():
         Adapter(Net(), ("part",), clip=CLIP)
 
 
-def test_an_input_that_the_network_does_not_accept_is_refused():
+def test_an_input_that_the_network_does_not_accept_is_refused(make_adapter):
     with pytest.raises(
         UserError, match=r"does not accept clips \(12, 3, 16, 16\), .* teacher.input 'frames' gives: .*input"
     ):
-        adapter(input="frames")
+        make_adapter(input="frames")
     with pytest.raises(UserError, match=r"\(12, 5\); it must be logits .*'teacher.input: frames'"):
-        Adapter(nn.Sequential(Folding(), adapter("per_frame", ("fc",), input="frames").network), ("0",), clip=CLIP)
+        Adapter(nn.Sequential(Folding(), make_adapter("per_frame", ("fc",), input="frames").network), ("0",), clip=CLIP)
 
 
 class Folding(nn.Module):
