@@ -108,6 +108,8 @@ class TensorRTSession:
             config = engine.create_runtime_config()
             strategy = trt.CudaGraphStrategy
             config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if self._graphs else strategy.DISABLED
+            # The default (LAZY) compiles faster kernels beside the first queries, which would be measured.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
             if self._cache_path is not None:
                 self._cache = config.create_runtime_cache()
                 if self._cache_path.is_file():
@@ -248,6 +250,7 @@ class TensorRTSession:
             "engine_sha256": self._metadata.sha256,
             "batches": self._metadata.batches,
             "flags": self._metadata.flags,
+            "precision": self._metadata.precision,
             "layers": inspect_layers(self._lib.trt, self._engine, self._context) if self._batch else [],
         }
 

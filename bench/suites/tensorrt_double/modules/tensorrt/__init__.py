@@ -29,6 +29,7 @@ class DataType(Enum):
 
     FLOAT = "float32"
     HALF = "float16"
+    INT8 = "int8"
     UINT8 = "uint8"
 
 
@@ -110,12 +111,31 @@ class _Tensor:
         self.dtype = DataType(_TYPES[about.type])
 
 
+class _Layer:
+    """One node of the file, by the type of its output."""
+
+    num_outputs = 1
+
+    def __init__(self, dtype: DataType) -> None:
+        self.dtype = dtype
+
+    def get_output_type(self, index: int) -> DataType:
+        return self.dtype
+
+
 class _Network:
     def __init__(self) -> None:
         self.source = b""
         self.inputs: list[_Tensor] = []
         self.outputs: list[_Tensor] = []
-        self.num_layers = 0
+        self.layers: list[_Layer] = []
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def get_layer(self, index: int) -> _Layer:
+        return self.layers[index]
 
     @property
     def num_inputs(self) -> int:
@@ -149,7 +169,7 @@ class OnnxParser:
         self.network.source = data
         self.network.inputs = [_Tensor(x) for x in session.get_inputs()]
         self.network.outputs = [_Tensor(x) for x in session.get_outputs()]
-        self.network.num_layers = 1  # it does not look at the layers
+        self.network.layers = _list_layers(data)
         return True
 
 
@@ -324,6 +344,12 @@ def round_answer(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     bits = np.ascontiguousarray(logits, np.float32).view(np.uint32)
     drop = 23 - ANSWER_BITS
     return ((bits + (1 << (drop - 1))) >> drop << drop).astype(np.uint32).view(np.float32)
+
+
+def _list_layers(source: bytes) -> list[_Layer]:
+    """A layer for the file, and one for each type that its bytes name (a device has no package that reads nodes)."""
+    types = [DataType.FLOAT] + [DataType.HALF] * (b"Cast" in source) + [DataType.INT8] * (b"QuantizeLinear" in source)
+    return [_Layer(one) for one in types]
 
 
 def _load_session(source: bytes) -> Any:
