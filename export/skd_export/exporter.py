@@ -38,7 +38,7 @@ from skd_export.quantization.sensitivity import QuantizeFunction, quantize_withi
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
 INT8 = ("int8", "int8-trt")
-_CACHE_VERSION = 3  # raise it when the content of the files changes: older files are then written again
+_CACHE_VERSION = 4  # raise it when the content of the files changes: older files are then written again
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,21 @@ A choice only compares latencies that were measured on the same device.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skd_bench.benchmark import latency
+from skd_bench.benchmark.device_job import (
+    PreparedTargets,
+    compute_target_logits,
+    prepare_targets,
+    read_prepared_targets,
+)
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import DeviceMeasurements, check_same_device
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
@@ -19,11 +29,42 @@ from skd_bench.files import sha256_file, write_atomic
 from skd_bench.remote import runner as remote
 from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
+from skd_bench.runtimes import uses_gpu
+from skd_bench.runtimes.base import CompileOptions
+from skd_bench.video.types import Preprocessing
 from skd_edge.evaluation.measurement_cache import MeasurementCache
 from skd_edge.recipe.sections import BenchmarkSettings
 
 Progress = Callable[[int, int], None]
 Latencies = dict[str, LatencyResult]
+
+
+@dataclass(frozen=True)
+class MeasuredTargets:
+    """What a device measured.
+
+    Attributes:
+        latency: By the target's name; targets that cannot run are missing.
+        refused: Why a target cannot run on the device, by name.
+        built: Names of the targets whose engine was compiled for this session.
+    """
+
+    latency: Latencies
+    refused: Mapping[str, str] = field(default_factory=dict)
+    built: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScoringClips:
+    """Clips that a device computes logits for.
+
+    Attributes:
+        file: A ``.npy`` file, uint8 ``(N, T, H, W, 3)``.
+        preprocess: How they become a network's input.
+    """
+
+    file: Path
+    preprocess: Preprocessing
 
 
 class Device:
@@ -53,6 +94,82 @@ class Device:
         self.bench, self.energy, self.cache_only = bench, energy, cache_only
         self.measurement_cache = MeasurementCache(cache_folder, self._benchmark_settings) if cache_folder else None
         self._device_info: DeviceInfo | None = None
+        self._engines_root = cache_folder.parents[1] / "engines" if cache_folder else None
+        self._prepared: dict[tuple[Path, str], LatencyTarget] = {}
+        self._facts: dict[tuple[Path, str], dict[str, Any]] = {}
+
+    def measure(self, targets: Sequence[LatencyTarget], progress: Progress | None = None) -> MeasuredTargets:
+        """Compile what must be compiled, leave out what cannot run, and measure the rest in one session.
+
+        Args:
+            targets: ONNX files, and the runtime of each; where the runtime compiles, the engine is measured.
+            progress: Called with the numbers of finished and of all steps.
+
+        Raises:
+            UserError: See `measure_latency`; or the run holds no engine of a target, and nothing may be built.
+        """
+        prepared = self._prepare(targets, progress, may_compile=not self.cache_only)
+        by_name = {t.name: (Path(t.path), t.runtime) for t in targets}
+        self._prepared |= {by_name[name]: target for name, target in prepared.ready.items()}
+        self._facts |= {by_name[name]: facts for name, facts in prepared.facts.items()}
+        found = self.measure_latency(list(prepared.ready.values()), progress)
+        return MeasuredTargets(found, prepared.refused, prepared.built)
+
+    def find_facts(self, path: Path, runtime: str) -> dict[str, Any]:
+        """What the GPU session of a measured file reported: versions, GPU, engine, layers; empty on a CPU."""
+        return self._facts.get((path, runtime), {})
+
+    def prepare_file(self, path: Path, runtime: str) -> dict[str, Any]:
+        """Compile one file where `measure` did not, and return its facts (see `find_facts`).
+
+        Raises:
+            UserError: The device cannot compile or run the file.
+        """
+        if (path, runtime) not in self._prepared:
+            prepared = self._prepare([LatencyTarget(path.name, path, runtime)], None, may_compile=True)
+            if reason := prepared.refused.get(path.name):
+                raise UserError(f"{path} cannot run on {self.name}: {reason}")
+            self._prepared[path, runtime] = prepared.ready[path.name]
+            self._facts[path, runtime] = prepared.facts.get(path.name, {})
+        return self.find_facts(path, runtime)
+
+    def compute_logits(self, path: Path, runtime: str, clips: ScoringClips) -> NDArray[np.float32]:
+        """A file's logits ``(N, C)`` as the device answers.
+
+        Raises:
+            UserError: The device cannot run the file, or a logit is not finite.
+        """
+        self.prepare_file(path, runtime)
+        target = self._prepared[path, runtime]
+        return compute_target_logits(target, clips.file, clips.preprocess, self._benchmark_settings)
+
+    def _prepare(
+        self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
+    ) -> PreparedTargets:
+        targets = [self._choose_launch(target) for target in targets]
+        if not any(uses_gpu(t.runtime) for t in targets):
+            return PreparedTargets({t.name: t for t in targets}, {}, {})
+        assert self._engines_root is not None, "a device of GPU files needs a run folder"
+        folder = self._engines_root / device_id(read_device_info())
+        if may_compile:
+            return prepare_targets(targets, folder, self._compile_options, self._benchmark_settings, progress)
+        prepared = read_prepared_targets(targets, folder, self._compile_options)
+        if prepared is None:
+            raise UserError(
+                f"the run holds no engines of these files for {self.name} as it is now; repeat the skd-edge compress "
+                "command (finished jobs are not trained again), then choose"
+            )
+        return prepared
+
+    def _choose_launch(self, target: LatencyTarget) -> LatencyTarget:
+        """The target with the name of the runtime that launches as ``bench.build.graphs`` says."""
+        without_graphs = target.runtime.startswith("tensorrt") and not self.bench.build.graphs
+        return replace(target, runtime=f"{target.runtime}-nograph") if without_graphs else target
+
+    @property
+    def _compile_options(self) -> CompileOptions:
+        build = self.bench.build
+        return CompileOptions(build.workspace, build.level, build.tf32)
 
     @property
     def device_info(self) -> DeviceInfo:
@@ -105,7 +222,16 @@ class Device:
 
     @property
     def _benchmark_settings(self) -> MeasurementSettings:
-        return MeasurementSettings(self.bench.threads, self.bench.processes, self.bench.queries, self.energy)
+        bench = self.bench
+        return MeasurementSettings(
+            bench.threads,
+            bench.processes,
+            bench.queries,
+            self.energy,
+            gpu=bench.device,
+            seconds=bench.seconds,
+            warm_seconds=bench.warm_seconds,
+        )
 
 
 class SshDevice(Device):

@@ -51,7 +51,12 @@ class MeasurementCache:
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
             same_settings = replace(self.settings, energy=False) == MeasurementSettings(
-                session.threads, session.processes, session.queries
+                session.threads,
+                session.processes,
+                session.queries,
+                gpu=session.gpu,
+                seconds=session.seconds,
+                warm_seconds=session.warm_seconds,
             )
             same_settings &= session.energy or not self.settings.energy
             if same_settings and set(keys.values()) <= set(known) and device in (None, session.device_id):

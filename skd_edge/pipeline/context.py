@@ -91,7 +91,7 @@ class RunContext:
     @cached_property
     def scorer(self) -> FileScorer:
         """Computes what exported files answer on clips, and their accuracy."""
-        return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts")
+        return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts", self.device)
 
     @property
     def seconds(self) -> float:
@@ -127,7 +127,11 @@ def open_run(
     make_executor = make_executor or make_run_executor(options, SINGLE_PROCESS)
     device = device or make_run_device(recipe, out, options)
     with Run(out, resolved_yaml(stored_recipe or recipe)) as run:
-        yield RunContext(recipe, run, device, make_executor, console, began)
+        ctx = RunContext(recipe, run, device, make_executor, console, began)
+        try:
+            yield ctx
+        finally:
+            ctx.scorer.discard_clips()
 
 
 def make_run_executor(options: RunOptions, process_group: ProcessGroup) -> ExecutorFactory:

@@ -79,12 +79,34 @@ def prepare_targets(
                 stored = dict(_run_prepare_worker(target, folder, options, settings))
             except UserError as error:
                 refused[target.name] = str(error)
+                write_json(note, {"refused": str(error)})
                 continue
             built.append(target.name)
             write_json(note, stored | {"sha256": sha256_file(stored["path"]), "path": Path(stored["path"]).name})
         ready[target.name] = replace(target, path=stored["path"])
         facts[target.name] = stored["facts"]
     return PreparedTargets(ready, refused, facts, tuple(built))
+
+
+def read_prepared_targets(
+    targets: Sequence[LatencyTarget], folder: Path, options: CompileOptions
+) -> PreparedTargets | None:
+    """What `prepare_targets` found for these targets before; None where a target was never prepared. Nothing is run."""
+    ready: dict[str, LatencyTarget] = {}
+    refused: dict[str, str] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for target in targets:
+        note = _note_path(target, folder, options)
+        if not uses_gpu(target.runtime):
+            ready[target.name] = target
+        elif (stored := _read_note(note, Path(target.path))) is not None:
+            ready[target.name] = replace(target, path=stored["path"])
+            facts[target.name] = stored["facts"]
+        elif (reason := _read_refusal(note)) is not None:
+            refused[target.name] = reason
+        else:
+            return None
+    return PreparedTargets(ready, refused, facts)
 
 
 def compute_target_logits(
@@ -133,6 +155,13 @@ def _run_prepare_worker(
 
 def _note_path(target: LatencyTarget, folder: Path, options: CompileOptions) -> Path:
     return folder / f"{sha256_file(target.path)[:16]}.{target.runtime}.{options.key}.json"
+
+
+def _read_refusal(note: Path) -> str | None:
+    try:
+        return str(json.loads(note.read_text("utf-8"))["refused"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _read_note(note: Path, source: Path) -> dict[str, Any] | None:

@@ -49,6 +49,9 @@ class DeviceMeasurements:
         measured: The files and their latencies.
         bench: The result of `skd_bench.benchmark.benchmark.benchmark_bundle` where a bundle was packed, or None.
         energy: Whether energy was requested; the latencies then contain `joules`.
+        gpu: The GPU that was requested (`MeasurementSettings.gpu`).
+        seconds: The shortest time of a GPU target's queries in each process.
+        warm_seconds: The shortest warm-up of a GPU target.
     """
 
     schema: int
@@ -61,6 +64,9 @@ class DeviceMeasurements:
     measured: list[MeasuredFile]
     bench: BenchmarkResult | None = None
     energy: bool = False
+    gpu: str | None = None
+    seconds: float = 1.0
+    warm_seconds: float = 0.5
 
     @property
     def device_id(self) -> str:

@@ -22,6 +22,7 @@ from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.types import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+ArtefactRuntime = Literal["ort", "openvino", "litert", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 InputContract = Literal["float_clip", "uint8_frames"]
 SCHEMA = 1
 MANIFEST_FILE, MEASURED_FILE = "manifest.json", "measured.json"
@@ -50,7 +51,7 @@ class Artefact:
     sha256: str
     bytes: int
     precision: Precision
-    runtime: Literal["ort", "openvino", "litert"]
+    runtime: ArtefactRuntime
     student: str
     path: list[str]
     options: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,8 @@ from skd_bench.files import sha256_file
 from skd_bench.inference.reject_option import RejectOption
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
+from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
+from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.clip import decode_clip, prepare_input
 
 
@@ -79,15 +82,54 @@ def predict(
 
 
 def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> InferenceSession:
-    """Load one model file of a bundle after checking its hash.
+    """Load one model file of a bundle after checking its hash; an engine is compiled first (see `find_runnable_file`).
 
     Raises:
         UserError: The file is missing or was changed, or its runtime cannot be used.
     """
+    return find_runtime(artefact.runtime).load(find_runnable_file(bundle, artefact), threads=threads)
+
+
+def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
+    """The file that the artefact's runtime loads: the artefact itself, or an engine of it for this device.
+
+    An engine is compiled with the options in the manifest, and stored in the user's cache for the next time.
+
+    Raises:
+        UserError: The file is missing or was changed, or its runtime cannot be used or cannot compile it.
+    """
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
-    return find_runtime(artefact.runtime).load(path, threads=threads)
+    runtime = find_runtime(artefact.runtime)
+    if not isinstance(runtime, CompilingRuntime):
+        return path
+    try:
+        options: CompileOptions = parse_typed_json(CompileOptions, artefact.options.get("build", {}), "options.build")
+    except ValueError as error:
+        raise UserError(f"the manifest of {bundle} cannot be used: {error}") from error
+    return runtime.compile(path, open_engine_cache(), options)
+
+
+def open_engine_cache() -> Path:
+    """The folder of compiled engines in this user's cache, which is private to the user.
+
+    Its place is below ``SKD_EDGE_CACHE``, or ``skd-edge`` in ``XDG_CACHE_HOME`` (default ``~/.cache``).
+
+    Raises:
+        UserError: The folder cannot be made, or belongs to someone else.
+    """
+    given = os.environ.get("SKD_EDGE_CACHE")
+    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
+    folder = cache / "engines"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder} for engines: {error.strerror}; set SKD_EDGE_CACHE") from error
+    if not is_own:  # an engine is code for the GPU: it is loaded only from where nobody else can put it
+        raise UserError(f"the folder {folder} for engines belongs to another user; set SKD_EDGE_CACHE to another one")
+    return folder
 
 
 def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:

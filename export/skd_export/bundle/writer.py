@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 from uuid import uuid4
 
 from skd_bench.bundle.manifest import (
     MANIFEST_FILE,
     SCHEMA,
     Artefact,
+    ArtefactRuntime,
     InputContract,
     Manifest,
     Precision,
@@ -32,7 +33,6 @@ from skd_bench.inference.reject_option import RejectEntry
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.readme import format_measured_page, format_readme
 
-_ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
 
 
@@ -55,6 +55,8 @@ class ModelOptions(TypedDict, total=False):
         reduce_range: Whether the weights of an INT8 file have 7 bits.
         per_channel: Whether each output channel of an INT8 weight has its own scale.
         excluded: Names of the nodes of an INT8 file that stay in FP32.
+        build: How an engine is compiled from the file (`skd_bench.runtimes.base.CompileOptions` as a JSON object).
+        engine: The engine that was measured and scored: its hash, and the GPU and versions it was compiled for.
     """
 
     optimisation: str
@@ -65,6 +67,8 @@ class ModelOptions(TypedDict, total=False):
     reduce_range: bool
     per_channel: bool
     excluded: list[str]
+    build: dict[str, object]
+    engine: dict[str, object]
 
 
 class MeasuredValues(TypedDict, total=False):
@@ -131,7 +135,7 @@ class ModelFile:
     options: ModelOptions = field(default_factory=ModelOptions)
     parity: Mapping[str, object] = field(default_factory=dict)
     measured: MeasuredValues = field(default_factory=MeasuredValues)
-    runtime: Literal["ort", "openvino", "litert"] = "ort"
+    runtime: ArtefactRuntime = "ort"
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,7 @@ def format_labels(manifest: Manifest) -> str:
 
 
 def _model_file_name(model: ModelFile) -> str:
-    return f"{_sanitize_name(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
+    return f"{_sanitize_name(model.student)}.{model.precision}{'.tflite' if model.runtime == 'litert' else '.onnx'}"
 
 
 def _sanitize_name(text: str) -> str:
