@@ -6,13 +6,14 @@ import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.benchmark.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
@@ -25,7 +26,7 @@ from skd_bench.video.clip import decode_clip, normalise
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipSplit
-from skd_edge.evaluation.devices import Device, ScoringClips
+from skd_edge.evaluation.devices import Device
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.recipe.schema import Recipe
@@ -126,8 +127,23 @@ class FileScorer:
             source,
             path,
             clips,
-            lambda: device.compute_logits(path, runtime, ScoringClips(self._write_clips(clips), self.preprocess)),
+            lambda: device.compute_logits(path, runtime, self.make_scoring_clips(clips)),
         )
+
+    def make_scoring_clips(self, clips: ClipSplit) -> ScoringClips:
+        """The clips in one file, as a device takes them."""
+        key = f"{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
+        return ScoringClips(key, self._write_clips(clips), self.preprocess)
+
+    def score_ahead(self, files: Sequence[tuple[Path, str]], clips: ClipSplit) -> None:
+        """Let the device score files on its GPU (path, runtime) together, so that clips travel to it once.
+
+        Raises:
+            UserError: The device cannot run a file.
+        """
+        on_gpu = [(path, runtime) for path, runtime in files if uses_gpu(runtime)]
+        if self._device is not None and not self._device.is_local and on_gpu:
+            self._device.score_files(on_gpu, self.make_scoring_clips(clips))
 
     def _write_clips(self, clips: ClipSplit) -> Path:
         """The clips as the files take them, in one file, until `discard_clips`."""

@@ -39,7 +39,7 @@ def list_deployments(recipe: Recipe) -> list[Deployment]:
     return [_make_deployment(recipe, p, r) for p in recipe.export.precisions for r in recipe.bench.runtime]
 
 
-def why_pair_impossible(precision: Precision, runtime: Runtime) -> str | None:
+def why_pair_impossible(precision: str, runtime: Runtime) -> str | None:
     """Why no device can run a precision on a runtime; None if it depends on the device."""
     if precision == "int8" and runtime.startswith("tensorrt"):
         return f"{runtime} runs symmetric INT8 only, and int8 is asymmetric; list int8-trt in export.precisions"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from skd_bench.benchmark.fresh_process import run_worker
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
+from skd_bench.benchmark.measurements import EncodedLogits, FileNote
 from skd_bench.benchmark.prepare_worker import PrepareJob
 from skd_bench.benchmark.score_worker import ScoreJob
 from skd_bench.errors import UserError
@@ -27,6 +28,21 @@ from skd_bench.runtimes.base import CompileOptions
 from skd_bench.video.types import Preprocessing
 
 ProgressCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ScoringClips:
+    """Clips that a device computes logits for.
+
+    Attributes:
+        key: Identifies the clips.
+        file: A ``.npy`` file, uint8 ``(N, T, H, W, 3)``.
+        preprocess: How they become a network's input.
+    """
+
+    key: str
+    file: Path
+    preprocess: Preprocessing
 
 
 @dataclass(frozen=True)
@@ -136,6 +152,29 @@ def compute_target_logits(
         run_worker("skd_bench.benchmark.score_worker", job, gpu=settings.gpu)
         scored: npt.NDArray[np.float32] = np.load(logits, allow_pickle=False)
         return scored
+
+
+def describe_files(
+    targets: Sequence[LatencyTarget],
+    prepared: PreparedTargets,
+    settings: MeasurementSettings,
+    clips: ScoringClips | None = None,
+) -> list[FileNote]:
+    """A note for each target on a GPU; with clips, the logits of those that can run."""
+    notes = []
+    for target in targets:
+        if not uses_gpu(target.runtime):
+            continue
+        name, logits, refused = target.name, None, prepared.refused.get(target.name)
+        if clips is not None and refused is None:
+            try:
+                scored = compute_target_logits(prepared.ready[name], clips.file, clips.preprocess, settings)
+                logits = EncodedLogits.encode(clips.key, scored)
+            except UserError as error:
+                refused = str(error)
+        facts = prepared.facts.get(name, {})
+        notes.append(FileNote(sha256_file(target.path), target.runtime, refused, facts, logits))
+    return notes
 
 
 def _run_prepare_worker(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.benchmark.results import BenchmarkResult
@@ -35,6 +39,57 @@ class MeasuredFile:
 
 
 @dataclass(frozen=True)
+class EncodedLogits:
+    """A file's logits for the clips of a pack.
+
+    Attributes:
+        clips: Identifies the clips.
+        shape: (N, C).
+        data: float32, little-endian, as base64.
+    """
+
+    clips: str
+    shape: list[int]
+    data: str
+
+    @classmethod
+    def encode(cls, clips: str, logits: npt.NDArray[np.float32]) -> EncodedLogits:
+        """The logits ``(N, C)`` of a file for the clips with this key."""
+        return cls(clips, list(logits.shape), base64.b64encode(np.asarray(logits, "<f4").tobytes()).decode())
+
+    def decode(self) -> npt.NDArray[np.float32]:
+        """The logits ``(N, C)``.
+
+        Raises:
+            UserError: The data is damaged.
+        """
+        try:
+            flat = np.frombuffer(base64.b64decode(self.data, validate=True), "<f4")
+            return flat.reshape(self.shape).astype(np.float32)
+        except ValueError as error:
+            raise UserError(f"the logits in a device's result are damaged ({error}); measure again") from error
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """What a device found out about a file on a GPU, besides its latency.
+
+    Attributes:
+        sha256: The sha256 of the file that was sent.
+        runtime: The name of the runtime.
+        refused: Why the file cannot run there; None where it can.
+        facts: What its session reported after one query: versions, GPU, engine, layers.
+        logits: Its logits, where clips were sent.
+    """
+
+    sha256: str
+    runtime: str
+    refused: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    logits: EncodedLogits | None = None
+
+
+@dataclass(frozen=True)
 class DeviceMeasurements:
     """Files measured in turns on one device.
 
@@ -52,6 +107,7 @@ class DeviceMeasurements:
         gpu: The GPU that was requested (`MeasurementSettings.gpu`).
         seconds: The shortest time of a GPU target's queries in each process.
         warm_seconds: The shortest warm-up of a GPU target.
+        notes: Of the files on a GPU.
     """
 
     schema: int
@@ -67,6 +123,7 @@ class DeviceMeasurements:
     gpu: str | None = None
     seconds: float = 1.0
     warm_seconds: float = 0.5
+    notes: list[FileNote] = field(default_factory=list)
 
     @property
     def device_id(self) -> str:

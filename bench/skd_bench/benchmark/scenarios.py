@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_bench.errors import UsageError
 from skd_bench.runtimes import registered_runtimes
 from skd_bench.stats import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 SCENARIOS = ("single-stream", "multi-stream", "offline")
 BATCHES = (1, 2, 4, 8, 16)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NotRequired, TypedDict, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from skd_bench.runtimes import InferenceSession, find_runtime
 from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
 from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.clip import decode_clip, prepare_input
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 
 @final

@@ -166,12 +166,17 @@ class CalibrationRanges:
         onnx.helper.set_model_props(quantised, self.properties)
         write_atomic(path, quantised.SerializeToString(deterministic=True))
 
+    def tensor_ranges(self) -> dict[str, tuple[float, float]]:
+        """The smallest and the largest value of each tensor on the calibration clips."""
+        return {
+            name: (float(np.squeeze(found.range_value[0])), float(np.squeeze(found.range_value[1])))
+            for name, found in self._ranges.data.items()
+        }
+
     def _find_symmetric_scale(self, tensor: str) -> float | None:
         """The scale of symmetric INT8 for a tensor of the FP32 file; None where it has no range, or is always 0."""
-        found = self._ranges.data.get(tensor)
-        if found is None:
-            return None
-        return max(abs(float(np.squeeze(end))) for end in found.range_value) / _INT8_MAX or None
+        low, high = self.tensor_ranges().get(tensor, (0.0, 0.0))
+        return max(abs(low), abs(high)) / _INT8_MAX or None
 
 
 def _shield_excluded_nodes(graph: onnx.GraphProto, excluded: set[str]) -> None:

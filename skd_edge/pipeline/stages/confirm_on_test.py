@@ -77,6 +77,7 @@ def confirm_on_test(
     files = _files_to_compare(ctx, data, trained, evaluated, test.chosen)
     files[f"skd-edge: {test.chosen.name}"] = test.result.path
     own_row = f"skd-edge: {test.chosen.name}"
+    ctx.scorer.score_ahead([(path, test.result.runtime) for path in files.values()], test.clips)
     scored = {}
     for name, path in files.items():
         try:

@@ -53,7 +53,7 @@ def evaluate(
             for path, files_by_deployment in files.items()
             for deployment, file in files_by_deployment.items()
         ]
-        measured = ctx.device.measure(targets, bar.update)
+        measured = ctx.device.measure(targets, bar.update, lambda: ctx.scorer.make_scoring_clips(data.clips.val))
     for name in measured.built:
         ctx.run.record_event("built", name=name)
     for name, reason in measured.refused.items():

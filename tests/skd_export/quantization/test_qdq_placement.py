@@ -74,6 +74,16 @@ def test_an_int8_file_does_not_depend_on_the_files_made_before(fp32, batches, tm
     assert written[0] == written[1] == written[2]
 
 
+def test_quantising_does_not_change_the_ranges(fp32, batches, tmp_path):
+    ranges = CalibrationRanges(fp32, batches())
+    tensors = [*ranges.tensor_ranges()]
+    before = ranges.tensor_ranges()
+    quantize_for_ort(ranges, tmp_path / "int8.onnx")
+    quantize_for_tensorrt(ranges, tmp_path / "trt.onnx")
+    assert tensors
+    assert ranges.tensor_ranges() == before
+
+
 def make_graph(nodes):
     tensor = helper.make_tensor_value_info
     weights = [numpy_helper.from_array(np.ones((2, 2, 1, 1), np.int8), "w")]
