@@ -201,7 +201,7 @@ def check_same_device(reference: Mapping[str, Any], other: Mapping[str, Any], ad
     """
     if device_id(reference) == device_id(other):
         return
-    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "gpus")
+    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "power_mode", "gpus")
     differ = [f"{k}: {reference.get(k)} and {other.get(k)}" for k in keys if reference.get(k) != other.get(k)]
     raise UserError(
         f"{added} on device {device_id(other)}, and the others on device {device_id(reference)}: "

@@ -75,6 +75,12 @@ class BenchmarkTarget:
     manifest_metrics: dict[str, Any]
     runtime_info: dict[str, object]
 
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest batch that an engine was compiled for; None where any batch can run."""
+        batches = self.runtime_info.get("batches")
+        return int(batches[2]) if isinstance(batches, list) else None
+
     @contextmanager
     def open_session(self, threads: int) -> Iterator[InferenceSession]:
         """Load the file on its runtime; the session is closed at the end of the `with` block."""

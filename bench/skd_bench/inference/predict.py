@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from skd_bench.inference.reject_option import RejectOption
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
 from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
+from skd_bench.runtimes.engine_cache import open_engine_cache
 from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.clip import decode_clip, prepare_input
 
@@ -112,27 +112,6 @@ def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
     except ValueError as error:
         raise UserError(f"the manifest of {bundle} cannot be used: {error}") from error
     return runtime.compile(path, open_engine_cache(), options)
-
-
-def open_engine_cache() -> Path:
-    """The folder of compiled engines in this user's cache, which is private to the user.
-
-    Its place is below ``SKD_EDGE_CACHE``, or ``skd-edge`` in ``XDG_CACHE_HOME`` (default ``~/.cache``).
-
-    Raises:
-        UserError: The folder cannot be made, or belongs to someone else.
-    """
-    given = os.environ.get("SKD_EDGE_CACHE")
-    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
-    folder = cache / "engines"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        is_own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder} for engines: {error.strerror}; set SKD_EDGE_CACHE") from error
-    if not is_own:  # an engine is code for the GPU: it is loaded only from where nobody else can put it
-        raise UserError(f"the folder {folder} for engines belongs to another user; set SKD_EDGE_CACHE to another one")
-    return folder
 
 
 def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:

@@ -39,10 +39,10 @@ from skd_bench.benchmark.worker_job import WorkerJob, WorkerResult
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.inference.predict import open_engine_cache
 from skd_bench.remote.device_lock import DeviceLock
 from skd_bench.remote.pack import BUNDLE_PATH, JOB_PATH, PackJob
 from skd_bench.runtimes import uses_gpu
+from skd_bench.runtimes.engine_cache import open_engine_cache
 from skd_bench.text_tables import format_benchmark_table
 from skd_bench.typed_json import parse_typed_json
 
