@@ -126,6 +126,11 @@ def _score_files(
         scored = ctx.scorer.evaluate_network(network, measured_files, by_deployment, data.clips.val)
         for deployment, result in scored.items():
             results[path, deployment] = result
+            if engine := result.facts.get("engine_sha256"):
+                name = _target_name(path, deployment)
+                ctx.run.record_event("scored", name=name, engine=engine, accuracy=result.accuracy.top1.value)
+                if not result.latency.steady:
+                    ctx.run.record_event("drift", name=name, p50_ms=median_ms(result.latency))
             ctx.run.record_event(
                 "measured",
                 name=_target_name(path, deployment),

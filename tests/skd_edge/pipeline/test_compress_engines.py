@@ -60,6 +60,11 @@ def test_engines_are_built_scored_chosen_and_shipped(tmp_path, recipe, tensorrt_
     sources = {sha256_file(p) for p in (tmp_path / "run" / "artefacts").glob("**/*.onnx")}
     assert {read_engine_metadata(e).source_sha256 for e in engines} <= sources
     assert {e["name"] for e in events("built")} >= measured
+    scored = {e["name"]: e["engine"] for e in events("scored")}
+    assert set(scored) >= measured
+    assert set(scored.values()) <= {sha256_file(e) for e in engines}
+    unsteady = {n for n in measured if not rows[n]["steady"]}
+    assert {e["name"] for e in events("drift")} >= unsteady
     logits = [np.load(p) for p in (tmp_path / "run" / "artefacts" / "logits").glob("*.npy")]
     assert sum((round_answer(one) == one).all() for one in logits) >= len(measured)
     assert not list((tmp_path / "run" / "artefacts").glob("clips-*"))
