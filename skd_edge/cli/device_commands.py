@@ -157,8 +157,9 @@ def watch(
     "--signers", type=AnyPath, metavar="FILE", help="Accepted signers, in the format of ssh-keygen's allowed_signers."
 )
 @click.option("--run/--no-run", default=True, show_default=True, help="Run the files on the sample clips.")
+@click.option("--strict", is_flag=True, help="Fail if the folder has files that are not part of the bundle.")
 @json_option
-def verify(bundle: Path, signers: Path | None, run: bool, as_json: bool) -> None:
+def verify(bundle: Path, signers: Path | None, run: bool, strict: bool, as_json: bool) -> None:
     """Check that a BUNDLE (or a zip of one) is unchanged: its signature, its files and their predictions.
 
     Where the bundle has sample clips, the predictions here must equal those stored in it. No file is run before all
@@ -166,7 +167,7 @@ def verify(bundle: Path, signers: Path | None, run: bool, as_json: bool) -> None
     """
     from skd_bench.evaluation.verify_bundle import verify_bundle
 
-    verification = verify_bundle(bundle, signers=signers, run=run)
+    verification = verify_bundle(bundle, signers=signers, run=run, strict=strict)
     if verification.problems and not as_json:
         raise UserError(f"{bundle} failed verification:\n  " + "\n  ".join(verification.problems))
     click.echo(json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text())

@@ -82,10 +82,14 @@ def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
     }
 
 
-def replay_samples(bundle: Path | str) -> list[ReplayResult]:
+def replay_samples(bundle: Path | str, manifest: Manifest | None = None) -> list[ReplayResult]:
     """Run every file of a bundle on its sample clips and compare the logits with the recorded ones.
 
     The hashes should have been checked before (`skd_bench.bundle.verify`).
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest, where that was read already; None: it is read now.
 
     Returns:
         A result for each artefact; empty for a bundle without recorded logits.
@@ -94,7 +98,7 @@ def replay_samples(bundle: Path | str) -> list[ReplayResult]:
         UserError: The recorded logits are malformed, or a sample clip or a model file cannot be read.
     """
     bundle = Path(bundle)
-    manifest = Manifest.load(bundle)
+    manifest = manifest or Manifest.load(bundle)
     if ANSWERS_FILE not in manifest.documents:
         return []
     try:

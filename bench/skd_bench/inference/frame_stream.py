@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
+from skd_bench.bundle.onnx_file import find_onnx_problem
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
@@ -123,6 +124,8 @@ def classify_stream(
     path = resolve_bundle_path(bundle, manifest.stream.file)
     if not path.is_file() or sha256_file(path) != manifest.stream.sha256:
         raise UserError(f"{path} is missing or differs from the sha256 in the manifest; copy the bundle again")
+    if problem := find_onnx_problem(path):
+        raise UserError(f"{path} {problem}")
     stream = FrameClassifier(path, threads=threads)
     sampling = manifest.sampling
     step = every or (sampling.stride if sampling.kind == "dense" else 1)

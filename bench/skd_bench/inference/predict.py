@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
+from skd_bench.bundle.onnx_file import find_onnx_problem
+from skd_bench.bundle.verify import ONNX_RUNTIMES
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.inference.reject_option import RejectOption
@@ -79,14 +81,16 @@ def predict(
 
 
 def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> InferenceSession:
-    """Load one model file of a bundle after checking its hash.
+    """Load one model file of a bundle after checking its hash, and that it is all that is read.
 
     Raises:
-        UserError: The file is missing or was changed, or its runtime cannot be used.
+        UserError: The file is missing, was changed or reads other files, or its runtime cannot be used.
     """
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
+    if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path)):
+        raise UserError(f"{path} {problem}")
     return find_runtime(artefact.runtime).load(path, threads=threads)
 
 
