@@ -7,12 +7,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from uuid import uuid4
 
 from skd_bench.errors import UserError
 
 _PRIVATE_SUFFIX = ".part"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
@@ -20,7 +22,8 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
     Args:
         path: The file to write. A missing folder is created; an existing file is replaced.
-        data: The content. Text is encoded as UTF-8; its newlines are not changed.
+        data: The content. Text is encoded as UTF-8; its newlines are not changed. A file's name that is not UTF-8, as
+            Python holds it (surrogateescape), gets its own bytes back.
 
     Returns:
         The path that was written.
@@ -30,7 +33,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
             full disk, `exit_code` is 75.
     """
     path = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    content = _encode_text(data) if isinstance(data, str) else data
     # Not mkstemp: it sets mode 0600, and other users must be able to read a bundle.
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
     try:
@@ -51,6 +54,13 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _encode_text(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, which only a JSON file can hold
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -78,7 +88,9 @@ def write_json(path: Path | str, obj: object) -> Path:
         ValueError: The object holds NaN or an infinity, which JSON cannot represent.
         TypeError: The object holds a type that JSON cannot represent.
     """
-    return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names that are not UTF-8: JSON holds them as escapes, so that reading gives the same text.
+    return write_atomic(path, _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
 def sha256_file(path: Path | str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from skd_bench.untrusted.text import print_text
 from skd_edge.cli.options import AnyPath, code_option, make_progress_counter, set_option
 
 
@@ -51,7 +52,7 @@ def audit_command(
     from skd_edge.pipeline.context import RunOptions
 
     run_options = RunOptions(console=Console(stderr=True), **options)
-    click.echo(audit_labels(loaded, state["run"], run_options, top=top, pictures=not no_pictures))
+    print_text(str(audit_labels(loaded, state["run"], run_options, top=top, pictures=not no_pictures)))
 
 
 @click.group()
@@ -77,7 +78,7 @@ def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) 
     from skd_edge.run_folder import open_cache
 
     loaded = load_recipe(recipe, sets)
-    click.echo(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
+    print_text(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
 
 
 @data.command()
@@ -97,4 +98,4 @@ def generate(out: Path, seed: int, **settings: float | None) -> None:
     checked = make_section_from_options(GeneratedData, {"kind": "generated", **settings})
     from skd_edge.data.sources.synthetic import generate_dataset as render
 
-    click.echo(render(out, checked, seed, progress=make_progress_counter("rendered")))
+    print_text(str(render(out, checked, seed, progress=make_progress_counter("rendered"))))

@@ -17,6 +17,7 @@ from types import FrameType
 import click
 
 from skd_bench.errors import EXIT_PAUSED, UserError
+from skd_bench.untrusted.text import print_error
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -56,7 +57,7 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"\n{context.get_usage()}\ntry: {context.command_path} --help" if context else ""
-        return _print_message(f"error: {error.format_message()}{hint}", error.exit_code)
+        return _print_message(f"error: {error.format_message()}", error.exit_code, hint)
     except ImportError as error:
         module = (error.name or "").split(".")[0]
         extra = next((e for e, modules in MODULES_BY_EXTRA.items() if module in modules), None)
@@ -91,9 +92,9 @@ def _treat_sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous_handler)
 
 
-def _print_message(message: str, code: int) -> int:
+def _print_message(message: str, code: int, hint: str = "") -> int:
     with suppress(BrokenPipeError):
-        click.echo(f"skd-edge: {message}", err=True)
+        print_error(f"skd-edge: {message}", hint)
     return code
 
 
@@ -112,10 +113,8 @@ def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
             (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
             break
     else:
-        return _print_message(
-            f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:\n{text}",
-            EXIT_FAILED,
-        )
+        reason = f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:"
+        return _print_message(reason, EXIT_FAILED, f"\n{text}")
     reason = " ".join(str(error).split())[:300]
     newer = f"; newer than tested: {versions.format_newer()}" if versions.newer_than_tested else ""
     where = f"the traceback and the package versions are in {folder / name}; please report it{newer}"

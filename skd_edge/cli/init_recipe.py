@@ -13,6 +13,7 @@ from pathlib import Path
 
 from skd_bench.errors import UsageError
 from skd_bench.files import write_atomic
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.container import open_container
 from skd_edge.data.sources.registry import VIDEO_SUFFIXES
 from skd_edge.recipe.validation import escape_path, format_short_value
@@ -60,9 +61,9 @@ class FolderSurvey:
         """The number of clips of each class, and the warnings."""
         lines = [f"{format_short_value(str(self.root))[1:-1]}: {self.format_summary()}"]
         names = sorted(self.clips)
-        lines += [f"  {self.clips[name]:>6}  {name}" for name in names[:20]]
+        lines += [f"  {self.clips[name]:>6}  {escape_name(name)}" for name in names[:20]]
         lines += [f"  ... and {len(names) - 20} more classes"] if len(names) > 20 else []
-        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
+        return "\n".join([*lines, *(escape_name(f"warning: {w}") for w in self.warnings)])
 
     def format_summary(self) -> str:
         """One line: number of clips and classes, size and frames of the probed videos."""

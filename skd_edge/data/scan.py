@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skd_bench.files import write_atomic
+from skd_bench.untrusted.text import escape_name
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import SPLITS, ClipEntry
 from skd_edge.data.sources.registry import list_clips
@@ -44,7 +43,7 @@ class ScanResult:
         good, total = sum(self.readable.values()), sum(self.readable.values()) + len(self.bad)
         splits = ", ".join(f"{count} {split}" for split, count in self.readable.items())
         lines = [f"{good} of {total} clips can be read ({splits})", f"data: {self.note}"]
-        lines += [f"  {entry.name}: {reason}" for entry, reason in self.bad[:_MAX_LISTED]]
+        lines += [f"  {escape_name(entry.name)}: {escape_name(reason)}" for entry, reason in self.bad[:_MAX_LISTED]]
         lines += [f"  and {len(self.bad) - _MAX_LISTED} more"] if len(self.bad) > _MAX_LISTED else []
         if good < self.required_share * total:
             lines.append(f"compress will refuse to start: min_clips requires {self.required_share:.0%}")
@@ -87,18 +86,5 @@ def scan_clips(
     reasons = [q["reason"] for q in store_info["quarantined"]]
     bad = tuple((listing.entries[i], reason) for i, reason in zip(store_info["bad"], reasons, strict=True))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)
-    write_atomic(out, _format_bad_clips(bad))
+    write_sheet(out, ("path", "label", "split", "reason"), [(e.name, e.label, e.split, reason) for e, reason in bad])
     return ScanResult({s: listed[s] - lost[s] for s in SPLITS}, bad, recipe.min_clips, listing.note, out)
-
-
-def _format_bad_clips(bad: tuple[tuple[ClipEntry, str], ...]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("path", "label", "split", "reason"))
-    rows.writerows([_escape_formula(cell) for cell in (e.name, e.label, e.split, reason)] for e, reason in bad)
-    return text.getvalue()
-
-
-def _escape_formula(cell: str) -> str:
-    """Prefix a cell that a spreadsheet would run as a formula with an apostrophe."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import Preprocessing
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.distill.checkpoint import TrainingCurve
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.job import JobSpec, json_digest
@@ -40,7 +41,6 @@ from skd_edge.distill.trainer import (
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, estimate_pseudo_labels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.external.loader import unwrap_adapter

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skd_bench.untrusted.text import escape_markdown
 from skd_edge.report import formatting as f
 from skd_edge.report import summary
 from skd_edge.report.schema import RunReport, parse_report
-
-_SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<|#~&]|^[>+-])")
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -145,11 +143,6 @@ def format_table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]])
 def append_note(value: str, note: str) -> str:
     """A value, followed by the note in brackets if there is one."""
     return f"{value} ({note})" if note else value
-
-
-def escape_markdown(text: str) -> str:
-    """A text on one line, with the special characters of Markdown and HTML escaped."""
-    return _SPECIAL_CHARACTERS.sub(r"\\\1", " ".join(text.split()))
 
 
 def replace_thin_spaces(text: str) -> str:

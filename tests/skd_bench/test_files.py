@@ -53,3 +53,11 @@ def test_the_hash_is_sha256(tmp_path):
     assert sha256_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
     with pytest.raises(UserError, match="missing"):
         sha256_file(tmp_path / "missing")
+
+
+def test_names_that_are_not_utf8_survive_in_json_and_in_text(tmp_path):
+    name = b"caf\xe9\n.mp4".decode("utf-8", "surrogateescape")
+    path = write_json(tmp_path / "a.json", {name: [name, "\ud800"]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {name: [name, "\ud800"]}
+    assert write_atomic(tmp_path / "a.html", f"<td>{name}</td>").read_bytes() == b"<td>caf\xe9\n.mp4</td>"
+    assert write_atomic(tmp_path / "b.html", "<td>\ud800</td>").read_bytes() == b"<td>\\ud800</td>"

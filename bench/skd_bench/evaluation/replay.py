@@ -18,6 +18,7 @@ from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import load_artefact
 from skd_bench.runtimes import why_runtime_unavailable
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import decode_clip, normalise
 
 ANSWERS_FILE = "answers.json"
@@ -62,8 +63,8 @@ class ReplayResult:
     def to_text(self) -> str:
         """The result in one line."""
         if self.skipped:
-            return f"{self.file}: not run: {self.skipped}"
-        return f"{self.file}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
+            return f"{escape_name(self.file)}: not run: {escape_name(self.skipped)}"
+        return f"{escape_name(self.file)}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
 
 
 def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:

@@ -11,6 +11,7 @@ from skd_bench.bundle.manifest import read_manifest_file
 from skd_bench.bundle.signing import verify_signature
 from skd_bench.bundle.verify import SIGNATURE_FILE, find_bundle_problems, find_stray_files
 from skd_bench.evaluation.replay import ReplayResult, replay_samples
+from skd_bench.untrusted.text import escape_name
 
 _MAX_LISTED = 20  # stray files in the text; the JSON has them all
 
@@ -44,14 +45,14 @@ class VerificationReport:
     def to_text(self) -> str:
         """The result as a few lines of text, for a bundle without problems."""
         if self.signer:
-            signature_text = f", signed by {self.signer}"
+            signature_text = f", signed by {escape_name(self.signer)}"
         else:
             signature_text = ", with a signature that was not checked (--signers FILE)" if self.signed else ""
-        lines = [f"{self.bundle}: ok (payload sha256 {self.payload[:16]}{signature_text})"]
+        lines = [f"{escape_name(self.bundle)}: ok (payload sha256 {self.payload[:16]}{signature_text})"]
         lines += [f"  {answer.to_text()}" for answer in self.answers]
         if self.strays:
             lines.append("  WARNING: these files are not part of the bundle, so nothing vouches for them (--strict):")
-            lines += [f"    {name}" for name in self.strays[:_MAX_LISTED]]
+            lines += [f"    {escape_name(name)}" for name in self.strays[:_MAX_LISTED]]
             more = len(self.strays) - _MAX_LISTED
             lines += [f"    and {more} more"] if more > 0 else []
         return "\n".join(lines)

@@ -18,6 +18,7 @@ from skd_bench.bundle.onnx_file import find_onnx_problem
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_camera, open_container
 from skd_bench.video.types import ClipError, Pixels, Preprocessing
@@ -159,16 +160,18 @@ def iter_stream_lines(
         UserError: See `classify_stream`.
     """
     for source in sources:
+        name = escape_name(source)
         current_label, times = "", list[float]()
         for prediction in classify_stream(bundle, source, **stream_options):
             times.append(prediction.milliseconds)
             if as_json:
                 yield json.dumps({"video": str(source), **asdict(prediction)})
             elif prediction.label != current_label:
-                yield f"{source}: {prediction.seconds:8.2f} s  {prediction.label} {prediction.probability:.1%}"
+                label = escape_name(prediction.label)
+                yield f"{name}: {prediction.seconds:8.2f} s  {label} {prediction.probability:.1%}"
             current_label = prediction.label
         if not as_json:
-            yield f"{source}: {len(times)} frames, {np.median(times):.2f} ms a frame (network alone, median)"
+            yield f"{name}: {len(times)} frames, {np.median(times):.2f} ms a frame (network alone, median)"
 
 
 def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> Iterator[tuple[float, Pixels]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skd_bench.bundle.manifest import Artefact, Manifest
+from skd_bench.untrusted.text import escape_markdown
 
 
 def format_readme(manifest: Manifest) -> str:
@@ -25,12 +26,13 @@ def format_readme(manifest: Manifest) -> str:
 
 def _format_introduction(m: Manifest) -> str:
     chosen = m.find_artefact()
-    trained = " → ".join(chosen.path) or chosen.student
+    trained = escape_markdown(" → ".join(chosen.path) or chosen.student)
     where = " on OpenVINO" if chosen.runtime == "openvino" else ""
+    author = escape_markdown(m.created_by)
     summary = f"{chosen.precision.upper()}{where}, {_format_file_size(chosen.bytes)}; trained along {trained}"
     return (
-        f"# {m.name}: a video classifier\n\n"
-        f"A network that classifies short clips into {len(m.classes)} classes, written by {m.created_by}. "
+        f"# {escape_markdown(m.name)}: a video classifier\n\n"
+        f"A network that classifies short clips into {len(m.classes)} classes, written by {author}. "
         f"**Use `{m.default}`** ({summary})."
         "\n\n"
         "This folder contains no programs. `manifest.json` has the information below in machine-readable form, with "
@@ -40,7 +42,7 @@ def _format_introduction(m: Manifest) -> str:
 
 
 def _format_class_table(m: Manifest) -> str:
-    rows = "\n".join(f"| {i} | {_escape_table_cell(name)} |" for i, name in enumerate(m.classes))
+    rows = "\n".join(f"| {i} | {escape_markdown(name)} |" for i, name in enumerate(m.classes))
     return f"## Classes\n\nIn the order of the logits:\n\n| index | class |\n|---:|---|\n{rows}"
 
 
@@ -206,7 +208,7 @@ def _format_file_table(m: Manifest) -> str:
     )
     rows = []
     for a in m.artefacts:
-        runtime, size = _escape_table_cell(a.runtime), _format_file_size(a.bytes)
+        runtime, size = escape_markdown(a.runtime), _format_file_size(a.bytes)
         rows.append(f"| `{a.file}` | {a.precision} | {runtime} | {size} | {_format_agreement(a)} |")
     explanation = (
         "Agreement is the share of clips for which the file predicts the same class as the network it was exported "
@@ -234,7 +236,7 @@ def _format_sample_outputs_note(m: Manifest) -> str:
 def format_measured_page(m: Manifest) -> str:
     """The measurements of a bundle's files as Markdown; the page is not part of the payload."""
     head = (
-        f"# Measurements of {m.name}\n\n"
+        f"# Measurements of {escape_markdown(m.name)}\n\n"
         "This page is not part of the payload whose hashes are in `manifest.json`, because latency differs between "
         "measurements.\n\n"
         "| file | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms | device |\n|---|---:|---:|---:|---:|---|\n"
@@ -243,7 +245,7 @@ def format_measured_page(m: Manifest) -> str:
     for a in m.artefacts:
         times = (_format_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
         names = (a.measured.get(k) for k in ("device", "device_name"))
-        device = _escape_table_cell(" ".join(str(name) for name in names if name)) or "–"
+        device = escape_markdown(" ".join(str(name) for name in names if name)) or "–"
         file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
         rows.append(f"| {' | '.join((file, _format_accuracy(a.measured), *times, device))} |")
     return (
@@ -268,7 +270,7 @@ def _format_limits_section(m: Manifest) -> str:
 
 
 def _format_licences_section(m: Manifest) -> str:
-    rows = [f"- {_escape_table_cell(subject)}: {_escape_table_cell(text)}" for subject, text in m.licences.items()] or [
+    rows = [f"- {escape_markdown(subject)}: {escape_markdown(text)}" for subject, text in m.licences.items()] or [
         "- not stated"
     ]
     samples = f"\n\n`samples/` holds {len(m.samples)} clips under the data's licence." if m.samples else ""
@@ -290,8 +292,3 @@ def _format_milliseconds(value: Any) -> str:
 
 def _format_file_size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _escape_table_cell(text: str) -> str:
-    """Escape a text so that it stays in its table cell and cannot add markup."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

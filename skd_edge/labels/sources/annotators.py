@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.video.types import Preprocessing, Sampling
+from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.listing import check_classes
 from skd_edge.data.sources.registry import ClipEntry, ClipListing
-from skd_edge.labels.csv_files import read_sheet
 from skd_edge.labels.sources.keyword_rules import list_metadata_columns, rule_votes
 from skd_edge.labels.sources.model_annotators import model_votes
 from skd_edge.recipe.data import TableData

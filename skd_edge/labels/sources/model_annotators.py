@@ -27,8 +27,8 @@ from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
 from skd_bench.video.clip import decode_clip, prepare_input
 from skd_bench.video.types import ClipError, Preprocessing, Sampling
+from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.registry import ClipEntry
-from skd_edge.labels.csv_files import read_sheet
 from skd_edge.recipe.labels import ModelAnnotator
 
 Floats = NDArray[np.float64]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UsageError
+from skd_bench.untrusted.text import escape_name
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.pipeline.export_model.export_report import ExportedFile, ModelExport
 from skd_edge.pipeline.export_model.request import ExportRequest
@@ -68,7 +69,9 @@ class ExportResult:
 
     def to_text(self) -> str:
         """The summary, and a line for each file and each note."""
-        return "\n".join([self.summary, *map(_format_file_line, self.files), *(f"note: {note}" for note in self.notes)])
+        return "\n".join(
+            [self.summary, *map(_format_file_line, self.files), *(escape_name(f"note: {note}") for note in self.notes)]
+        )
 
 
 def export_model(

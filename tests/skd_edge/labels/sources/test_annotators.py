@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.execution.job_graph import fingerprint_of
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.labels.sources.annotators import read_trusted_labels, resolve_class_prior
 from skd_edge.recipe.labels import LabelSettings
