@@ -169,6 +169,15 @@ def process_watch() -> Callable[[Path], ProcessWatch]:
     return make
 
 
+@pytest.fixture
+def tensorrt_double(monkeypatch) -> Iterator[Callable[..., None]]:
+    """A double of TensorRT and CUDA, here and in the processes that are started; call it with what shall fail."""
+    from bench.suites.tensorrt_double.double import environment, installed
+
+    with installed():
+        yield lambda *faults: [monkeypatch.setenv(*item) for item in environment(*faults).items()] and None
+
+
 # ------------------------------------------------------------------------------------------- a device behind ssh
 @dataclass
 class SshDevice:

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.latency import (
     LatencyResult,
     LatencyTarget,
     MeasurementSettings,
     ProgressCallback,
     measure_latency,
-    run_in_fresh_process,
 )
 from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
 from skd_bench.benchmark.request import BenchmarkRequest
