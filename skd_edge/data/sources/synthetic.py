@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.integrity.checked_files import (
@@ -264,10 +265,14 @@ def generate_dataset(
         return index
     rows = list(_iter_clip_rows(settings, seed))
     write = partial(_write_clip, folder, settings.frames, settings.size, settings.difficulty)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(write, rows, chunksize=32), 1):
-            if progress:
-                progress(done, len(rows))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        try:
+            for done, _ in enumerate(pool.map(write, rows, chunksize=32), 1):
+                if progress:
+                    progress(done, len(rows))
+        except BaseException:  # Ctrl-C: otherwise the pool would first render all other clips
+            pool.shutdown(cancel_futures=True)
+            raise
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
