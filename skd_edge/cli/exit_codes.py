@@ -45,12 +45,14 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
     """
     state: dict[str, Path] = {}
     try:
-        with _treat_sigterm_as_interrupt():
+        with _treat_signals_as_interrupt():
             code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
         return code if isinstance(code, int) else EXIT_DONE
     except UserError as error:
         return _print_message(f"error: {error}", error.exit_code)
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # click takes it for the end of the input, but no command has any
+            return _write_crash_report(abort.__cause__, state)
         return _print_message(
             f"paused; to continue, run the same command: {shlex.join(['skd-edge', *args])}", EXIT_PAUSED
         )
@@ -65,6 +67,8 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
             return _write_crash_report(error, state)
         return _print_message(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", EXIT_FAILED)
     except Exception as error:
+        if _ended_with_terminal(error):
+            return EXIT_PAUSED
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             same_command = shlex.join(["skd-edge", *args])
             return _print_message(
@@ -75,25 +79,35 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
 
 
 @contextmanager
-def _treat_sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: the command stops in an orderly way and can be continued later."""
+def _treat_signals_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP as Ctrl-C: the command stops in an orderly way and can be continued later.
+
+    SIGHUP stays ignored where it is (nohup).
+    """
 
     def raise_interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     try:
-        previous_handler = signal.signal(signal.SIGTERM, raise_interrupt)
+        previous_handlers = {number: signal.signal(number, raise_interrupt) for number in numbers}
     except ValueError:  # not the main thread: the calling program handles signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
+
+
+def _ended_with_terminal(error: BaseException) -> bool:
+    """Whether output failed while the command stopped, because SIGHUP said that the terminal is gone."""
+    return isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__context__, KeyboardInterrupt)
 
 
 def _print_message(message: str, code: int, hint: str = "") -> int:
-    with suppress(BrokenPipeError):
+    with suppress(OSError):  # a closed pipe, or a terminal that is gone
         print_error(f"skd-edge: {message}", hint)
     return code
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_atomic
+from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
 from skd_bench.metrics.accuracy import AccuracyMetrics, compute_accuracy, compute_logits
 from skd_bench.runtimes import find_runtime
 from skd_bench.runtimes.base import make_random_clip
@@ -216,14 +217,17 @@ class FileScorer:
         self, source: str, path: Path, clips: ClipSplit, compute: Callable[[], Logits]
     ) -> Logits:
         key = f"{source}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
-        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.logits"
         try:
-            logits: Logits = np.load(cache_file)
-        except (OSError, ValueError, EOFError):
-            logits = compute()
-            buffer = io.BytesIO()
-            np.save(buffer, logits)
-            write_atomic(cache_file, buffer.getvalue())
+            stored: Logits = np.load(io.BytesIO(read_checked(cache_file)), allow_pickle=False)
+            return stored
+        except FileNotFoundError:
+            pass
+        except DamagedFileError as error:
+            report_damage(error, "the logits are computed again")
+        logits, buffer = compute(), io.BytesIO()
+        np.save(buffer, logits)
+        write_checked(cache_file, buffer.getvalue())
         return logits
 
     def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:

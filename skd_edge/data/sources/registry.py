@@ -23,7 +23,7 @@ from skd_edge.data.sources.listing import (
     make_group_finder,
     make_listing,
 )
-from skd_edge.data.sources.synthetic import RENDERER_VERSION, generate_dataset, generated_classes
+from skd_edge.data.sources.synthetic import CHECKSUM_FILE, RENDERER_VERSION, generate_dataset, generated_classes
 from skd_edge.data.sources.tables import read_clip_table
 from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split, read_path_label_lists
 from skd_edge.data.sources.webdataset import read_shards
@@ -80,7 +80,7 @@ def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:
 
 def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     """Whether the generated set of this recipe and seed is complete in the cache."""
-    return (_generated_folder(data, seed, cache) / "index.csv").exists()
+    return (_generated_folder(data, seed, cache) / CHECKSUM_FILE).exists()
 
 
 def list_classes(data: RecipeSection, *, seed: int, cache: Path, external_labels: bool = False) -> tuple[str, ...]:

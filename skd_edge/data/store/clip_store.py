@@ -8,7 +8,6 @@ clips give the same jobs on another machine.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
-from skd_edge.data.store.builder import Decoding, QuarantinedClip, StoreInfo, build_store
+from skd_edge.data.store.builder import STORE_FILE, Decoding, QuarantinedClip, StoreInfo, build_store
 from skd_edge.data.store.decode_task import DecoderName
+from skd_edge.data.store.store_check import read_intact_store
 
-_LAYOUT_VERSION = 2  # of the files of a store: raise it when their layout changes
+_LAYOUT_VERSION = 3  # of the files of a store: raise it when their layout changes
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,9 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
 
 
 def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple[Path, StoreInfo]:
-    """Build the store of the listed clips if it does not exist; any number of clips may be unreadable.
+    """Build the store of the listed clips if it does not exist, or what is damaged of it; see `read_intact_store`.
+
+    Any number of clips may be unreadable.
 
     Arguments are those of ``open_store``.
 
@@ -165,9 +167,12 @@ def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple
     """
     key = _compute_store_key(listing.entries, decoding.sampling, decoding.preprocess, decoding.decoder)
     folder = cache / "stores" / key
-    if not (folder / "store.json").exists():
+    store_info = read_intact_store(folder)
+    if store_info is None:
         build_store(folder, listing.entries, decoding)
-    store_info: StoreInfo = json.loads((folder / "store.json").read_text())
+        store_info = read_intact_store(folder)
+    if store_info is None:
+        raise UserError(f"the clip store {folder} cannot be read back; is the disk in order? Delete it, and run again")
     return folder, store_info
 
 
@@ -176,7 +181,7 @@ def is_store_built(
 ) -> bool:
     """Whether the store of the listed clips is complete; arguments are those of ``open_store``."""
     key = _compute_store_key(listing.entries, sampling, preprocess, decoder)
-    return (cache / "stores" / key / "store.json").exists()
+    return (cache / "stores" / key / STORE_FILE).exists()
 
 
 def _compute_store_key(
