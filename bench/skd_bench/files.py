@@ -20,7 +20,8 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
     Args:
         path: The file to write. A missing folder is created; an existing file is replaced.
-        data: The content. Text is encoded as UTF-8; its newlines are not changed.
+        data: The content. Text is encoded as UTF-8; its newlines are not changed. A byte of a file name that is not
+            UTF-8 is written as an escape (backslash, u, dce9), which JSON reads back as the same name.
 
     Returns:
         The path that was written.
@@ -30,7 +31,7 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
             full disk, `exit_code` is 75.
     """
     path = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    content = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     # Not mkstemp: it sets mode 0600, and other users must be able to read a bundle.
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
     try:
