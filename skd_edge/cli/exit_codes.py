@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -44,6 +46,9 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
         0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused (the same command continues).
     """
     state: dict[str, Path] = {}
+    for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _treat_signals_as_interrupt():
             code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skd_edge.recipe.base import Name, RecipeSection, Share
+from skd_edge.recipe.base import ClassName, Name, RecipeSection, Share
 
 
 class NoiseSettings(RecipeSection):
@@ -35,7 +35,7 @@ class KeywordRule(RecipeSection):
     Regular expressions are not supported, so that the time of matching is proportional to the length of the text.
     """
 
-    label: str = Field(min_length=1, description="the class that is voted for")
+    label: ClassName = Field(min_length=1, description="the class that is voted for")
     any: tuple[str, ...] = Field((), description="at least one of these keywords must occur")
     all: tuple[str, ...] = Field((), description="each of these keywords must occur")
     none: tuple[str, ...] = Field((), description="none of these keywords may occur")
@@ -75,7 +75,7 @@ class ModelAnnotator(RecipeSection):
     onnx: Path | None = Field(
         None, description="ONNX file that maps clips, prepared as in the section `clip`, to logits (B, classes)"
     )
-    classes: tuple[str, ...] = Field((), description="onnx: its classes, in order; default: those of the dataset")
+    classes: tuple[ClassName, ...] = Field((), description="onnx: its classes, in order; default: those of the dataset")
     at_least: Share = Field(0.0, description="no vote for a clip if the highest probability is lower")
 
     @model_validator(mode="after")
@@ -103,7 +103,7 @@ class LabelSettings(RecipeSection):
     trusted: Path | None = Field(
         None, description="CSV with columns clip, trusted (an edited audit.csv): checked labels, which are not changed"
     )
-    prior: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    prior: dict[ClassName, Annotated[float, Field(ge=0)]] = Field(
         {}, description="share of each class, if it is known, for dawid-skene; default: estimated from the votes"
     )
     aggregate: Literal["dawid-skene", "majority"] = Field(

@@ -29,7 +29,7 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing,
     that is lost is replaced by the frame shown before it.
 
     Args:
-        path: A video that FFmpeg can read.
+        path: A video that FFmpeg can read, or a folder of numbered JPEG or PNG pictures.
         sampling: Which frames are taken.
         preprocess: The size and how frames are fitted to it; `mean` is the colour of the padding. Pixels are not
             normalised here.
@@ -49,9 +49,11 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing,
     from av.error import FFmpegError
 
     from skd_bench.video.decoder import decode_file
+    from skd_bench.video.frame_folder import decode_frame_folder
 
+    decode = decode_frame_folder if path.is_dir() else decode_file
     try:
-        return decode_file(path, sampling, preprocess, span)
+        return decode(path, sampling, preprocess, span)
     except FFmpegError as error:
         raise ClipError(path, f"FFmpeg (PyAV {av.__version__}) reports: {error.strerror or error}") from error
     except (OSError, ValueError, MemoryError) as error:
@@ -104,7 +106,7 @@ def _why_unreadable(path: Path) -> str | None:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            return "it is a folder; give a video file"
+            return None  # it may hold pictures
         if not stat.S_ISREG(status.st_mode):
             return "it is a pipe or a device; give a video file"  # reading one may never end
         if status.st_size == 0:

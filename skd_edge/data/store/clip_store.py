@@ -8,8 +8,10 @@ clips give the same jobs on another machine.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,18 +201,28 @@ def _compute_store_key(
     for entry in entries:
         if (path := str(entry.path)) not in stamps:
             stamps[path] = _format_file_stamp(entry.path)
-        where = "" if entry.span == WHOLE_FILE else f"\0{entry.span}"
+        where = "" if entry.span == WHOLE_FILE else f"\0{_format_span(entry.span)}"
         hasher.update(f"{path}\0{stamps[path]}{where}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()[:16]
 
 
+def _format_span(span: ClipSpan) -> str:
+    """A span as text; the default frame rate is left out, so that older stores keep their names."""
+    rate = "" if span.frame_rate == WHOLE_FILE.frame_rate else f" at {span.frame_rate!r}"
+    return f"ClipSpan(start={span.start!r}, end={span.end!r}, offset={span.offset!r}, size={span.size!r}){rate}"
+
+
 def _format_file_stamp(path: Path) -> str:
-    """Size and modification time of a file; a change gives the store another name."""
+    """Size and modification time of a file, or of every file in a folder; a change gives the store another name."""
     try:
-        stat = path.stat()
+        status = path.stat()
+        if not S_ISDIR(status.st_mode):
+            return f"{status.st_size}\0{status.st_mtime_ns}"
+        with os.scandir(path) as files:  # a picture that is written anew does not change its folder
+            found = sorted((f.name, s.st_size, s.st_mtime_ns) for f in files if (s := f.stat()))
     except OSError:
         return "missing"
-    return f"{stat.st_size}\0{stat.st_mtime_ns}"
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def make_clip_split(

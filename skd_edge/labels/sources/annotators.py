@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
+from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.listing import check_classes
@@ -135,7 +136,7 @@ def read_decisions(file: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for line, row in read_sheet(file, ["clip", "trusted"]):
-        clip, label = row["clip"], row["trusted"].strip()
+        clip, label = row["clip"], normalise_class_name(row["trusted"])
         if label and found.setdefault(clip, label) != label:
             raise UserError(f"{file}:{line}: {clip} is {label!r} here and {found[clip]!r} above; keep one of the rows")
     return found

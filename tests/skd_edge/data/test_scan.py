@@ -87,3 +87,19 @@ def list_processes(session: int) -> list[str]:
     """Running or waiting processes of a session; zombies, which have ended already, are left out."""
     command = ["pgrep", "-r", "R,S,D", "-s", str(session)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+def test_names_that_are_not_utf8_are_read_and_listed(recipe, tmp_path, capsys, own_places):
+    """Files of an old archive: one is a clip, one is broken; both have one name in the terminal, CSV and JSON."""
+    folder = os.fsencode(tmp_path / "videos/a")
+    shutil.copy(folder + b"/0.mp4", folder + b"/gar\xe7on.mp4")
+    with open(folder + b"/caf\xe9.mp4", "wb") as file:
+        file.write(b"x" * 99)
+    out = tmp_path / "list.csv"
+    assert run(["data", "scan", str(recipe), "--out", str(out), "--processes", "1"]) == 0
+    assert "25 of 26 clips can be read" in capsys.readouterr().out
+    (row,) = csv.DictReader(out.open(encoding="utf-8"))
+    assert row["path"] == "a/caf\\xe9.mp4"
+    clips = load_training_data(load_recipe(str(recipe), ()), own_places).clips
+    assert [q["path"] for q in clips.quarantined] == ["a/caf\\xe9.mp4"]
+    assert "a/gar\\xe7on.mp4" in {*clips.train.names, *clips.val.names, *clips.test.names}
