@@ -54,6 +54,13 @@ class ClipSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def select_rows(self, rows: NDArray[np.int64]) -> ClipSplit:
+        """The clips of these rows, in this order, as a split with another hash; their pixels are copied into memory."""
+        key = hashlib.sha256(f"{self.hash} rows".encode() + rows.astype(np.int64).tobytes()).hexdigest()
+        arrays = (self.ids[rows], self.clips[rows], self.labels[rows], self.groups[rows])
+        files, spans = (tuple(each[i] for i in rows) if each else () for each in (self.files, self.spans))
+        return ClipSplit(*arrays, tuple(self.names[i] for i in rows), key, files, spans)
+
 
 @dataclass(frozen=True)
 class SealedSplit:

@@ -156,13 +156,16 @@ def _build_label_notes(noise: NoiseSettings, recipe: Recipe, data: TrainingData)
     if noise.kind == "voters":
         notes.append(
             f"The recipe simulated {noise.voters} annotators. On average, {noise.rate:.0%} of an annotator's votes are "
-            f"wrong and they skip {noise.abstain:.0%} of the clips (seed {recipe.seed}). {injected:.0%} of the labels "
-            f"that result from their votes ({recipe.labels.aggregate}) are wrong."
+            f"wrong and they skip {noise.abstain_share:.0%} of the clips (seed {recipe.seed}). {injected:.0%} of the "
+            f"labels that result from their votes ({recipe.labels.aggregate}) are wrong."
+        )
+    elif noise.kind == "model":
+        notes.append(
+            f"The labels are the answers of a weak model, fitted on clips that are in no split (labels.noise.held_out "
+            f"{noise.held_out:.0%} of the training clips, seed {recipe.seed}); {injected:.0%} of them are wrong."
         )
     elif injected is not None:
-        notes.append(
-            f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}."
-        )
+        notes.append(f"The recipe made {injected:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}.")
     if data.trusted is not None:
         notes.append(
             f"{data.trusted.sum()} training labels were checked by a person and were not changed (labels.trusted)."
