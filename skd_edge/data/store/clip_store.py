@@ -21,7 +21,7 @@ from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
 from skd_edge.data.store.builder import Decoding, QuarantinedClip, StoreInfo, build_store
 from skd_edge.data.store.decode_task import DecoderName
 
-_LAYOUT_VERSION = 2  # of the files of a store: raise it when their layout changes
+_LAYOUT_VERSION = 3  # of a store: raise it when the layout of its files changes, or the pixels of equal videos
 
 
 @dataclass(frozen=True)
