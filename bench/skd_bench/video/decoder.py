@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from skd_bench.video.container import open_container
 from skd_bench.video.frame_choice import EMPTY_SPAN_MESSAGE, Ticks, Timetable, choose_positions
 from skd_bench.video.resize import FrameResizer
 from skd_bench.video.straight_decode import decode_straight
-from skd_bench.video.stream.clock import ClockRule, find_last_duration
+from skd_bench.video.stream.clock import ClockRule, find_last_duration, stores_presentation_times
 from skd_bench.video.stream.key_frames import KEY_PREFIX, KeyFrameTest, find_key_frame_test, shows_a_picture
 from skd_bench.video.stream.pictures import (
     DecodingCount,
@@ -129,7 +128,7 @@ def decode_file(path: Path, sampling: Sampling, preprocess: Preprocessing, span:
                 return _decode_runs(stream, table.packets, runs, chosen, resizer)
         with open_container(path, offset=span.offset, size=span.size) as container:
             stream = find_video_stream(container)
-            return _decode_runs(stream, _iter_span_packets(container, stream, span, seeks), runs, chosen, resizer)
+            return _decode_runs(stream, _iter_packets_from(container, stream, span, seeks=seeks), runs, chosen, resizer)
     except DoubtError:
         return decode_straight(path, sampling, preprocess, span, guess=guess)
 
@@ -165,22 +164,17 @@ def _to_ticks(stream: VideoStream, seconds: float) -> int:
     return round(seconds / float(stream.time_base)) + (stream.start_time or 0)
 
 
-def _iter_span_packets(
-    container: Any, stream: VideoStream, span: ClipSpan, seeks: bool
+def _iter_packets_from(
+    container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets up to the end of a span, in decoding order; if it `seeks`, from the key frame before it."""
+    """The packets in decoding order; if it `seeks`, from the key frame before the span."""
     if seeks:
         container.seek(_to_ticks(stream, span.start), stream=stream, backward=True)
-    packets = iter_packets(container, stream)
-    if span.end is None:
-        return packets
-    end = _to_ticks(stream, span.end)
-    # A frame is never shown before it is decoded, so a packet with dts >= end cannot belong to the span.
-    return takewhile(lambda packet: packet.dts is None or packet.dts < end, packets)
+    return iter_packets(container, stream)
 
 
 def scan_packets(container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool) -> PacketTable:
-    """Read what every packet states; decode nothing.
+    """Read what every packet states, up to the second key frame after the span; decode nothing.
 
     Raises:
         DoubtError: A packet casts doubt on the fast way.
@@ -193,17 +187,29 @@ def scan_packets(container: Any, stream: VideoStream, span: ClipSpan, *, seeks: 
     stamps: list[int] = []
     keys: list[bool] = []
     shown: list[bool] = []
-    doubtful = is_key is None
+    doubtful = is_key is None or not stores_presentation_times(container, stream)
     latest, duration, packet_bytes = -(1 << 62), 0, 0
     packets: list[Packet[VideoStream]] | None = []
-    for packet in _iter_span_packets(container, stream, span, seeks):
+    end = None if span.end is None else _to_ticks(stream, span.end)
+    complete, keys_after = True, 0
+    for packet in _iter_packets_from(container, stream, span, seeks=seeks):
         data, pts = memoryview(packet), packet.pts
+        keys.append(packet.is_keyframe and is_key is not None and is_key(bytes(data[:KEY_PREFIX])))
+        # A frame is never shown before it is decoded, so a packet with dts >= end cannot belong to the span.
+        # A single key frame after the span may have an odd timestamp; a second one shows that it has not.
+        if end is not None and keys[-1] and packet.dts is not None and packet.dts >= end and stamps:
+            keys_after += 1
+            if keys_after == 2:
+                complete = False
+                doubtful |= pts is None or pts <= latest
+                del keys[-1]
+                break
         shows = shows_a_picture(codec, data) if data else None
         # Another header for the decoder would be missing if this packet were skipped.
         if pts is None or shows is None or packet.is_corrupt or packet.has_sidedata("new_extradata"):
             doubtful = True
+        doubtful |= pts is not None and packet.dts is not None and pts < packet.dts
         stamps.append(pts or 0)
-        keys.append(packet.is_keyframe and is_key is not None and is_key(bytes(data[:KEY_PREFIX])))
         shown.append(bool(shows) and not packet.is_discard)
         if not packet.is_discard and stamps[-1] > latest:
             latest, duration = stamps[-1], packet.duration or 0
@@ -220,16 +226,13 @@ def scan_packets(container: Any, stream: VideoStream, span: ClipSpan, *, seeks: 
     if not span.is_timed and count_announced_frames(stream, len(stamps)) > len(stamps):
         raise DoubtError(len(stamps))
     ticks, visible = np.asarray(stamps, np.int64), np.asarray(shown, bool)
-    origin, complete = int(ticks[visible].min()), span.end is None
+    origin = int(ticks[visible].min())
     if seeks:
         # Pictures that are shown before the first key frame refer to a group that was not read.
         visible &= ticks >= ticks[0]
         origin = _check_seek(stream, span, start, found, is_key)
-    if span.end is not None:
-        end = _to_ticks(stream, span.end)
-        if origin != (stream.start_time or 0):
-            raise DoubtError(len(stamps))
-        complete = latest + duration < end
+    if end is not None and origin != (stream.start_time or 0):
+        raise DoubtError(len(stamps))
     return PacketTable(ticks, np.asarray(keys, bool), visible, origin, duration, complete, packets)
 
 

@@ -18,9 +18,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +32,21 @@ import numpy.typing as npt
 from av.filter import Graph
 
 from bench.suites.robustness import odd_videos as odd
-from bench.suites.robustness.odd_videos import CODECS, FRAMES, RATE, Codec, Look, NotMade
+from bench.suites.robustness.odd_videos import CODECS, FRAMES, PLAIN, RATE, Look, NotMade
 from skd_bench.files import write_json
 from skd_bench.inference.frame_stream import iter_frames
 from skd_bench.video import decoder
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.sliding_window import SlidingWindows, WindowSpacing
 from skd_bench.video.straight_decode import decode_straight
-from skd_bench.video.types import WHOLE_FILE, ClipError, ClipSpan, Preprocessing, Sampling
+from skd_bench.video.types import ClipError, ClipSpan, Preprocessing, Sampling
 
 RESULTS = Path(__file__).resolve().parents[2] / "results/decode_matrix.json"
 HEIGHT, WIDTH = 32, 40
 STRETCH = Preprocessing(HEIGHT, WIDTH, "stretch", (0.5,) * 3, (0.25,) * 3)
 CROP = Preprocessing(HEIGHT, WIDTH, "crop", (0.5,) * 3, (0.25,) * 3)
 AREA = 0x20 | 0x2000 | 0x40000 | 0x80000  # swscale's flags: area, full chroma, accurate rounding, bitexact
-TOLERANCE_S = 0.006  # an eighth of a frame, and the rounding of timestamps
+TOLERANCE_S = 0.006  # the rounding of timestamps, and an eighth of a frame where all are equally long
 Images = npt.NDArray[np.uint8]
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints its settings
@@ -69,7 +71,7 @@ class Oddity:
 
     containers: str = ""
     codecs: str = ""
-    look: Look = Look()
+    look: Look = PLAIN
     surgery: Callable[[bytearray], None] | None = None
     joined: float | None = None
     times: str = "regular"
@@ -87,24 +89,25 @@ ODDITIES = {
     "no cues": Oddity("mkv webm", surgery=odd.drop_cues),
     "no sync table": Oddity("mp4 mov", surgery=odd.drop_sync_table),
     "cut head": Oddity("ts mpg raw", surgery=odd.cut_head, times="stream", refused=_LOST),
-    "cut tail": Oddity("", surgery=odd.cut_tail, uncertain_end=True, refused=_LOST),
+    "cut tail": Oddity("", surgery=odd.cut_tail, times="stream", uncertain_end=True, refused=_LOST),
     "clock jumps forward": Oddity("ts mpg", joined=60.0),
     "clock jumps far": Oddity("ts mpg", joined=40_000.0),
     "clock starts anew": Oddity("ts mpg raw", joined=0.0),
     "no times": Oddity("ts mpg", surgery=partial(odd.drop_packet_times, every=1)),
     "missing times": Oddity("ts mpg", surgery=partial(odd.drop_packet_times, every=3), times="stream"),
     "one repeated time": Oddity("mp4 mov", surgery=partial(odd.shift_sample_time, frames=-1)),
-    "one odd time": Oddity("mp4 mov", surgery=partial(odd.shift_sample_time, frames=60)),
+    # FFmpeg leaves the picture out: it lies after the end of the edit list.
+    "one odd time": Oddity("mp4 mov", surgery=partial(odd.shift_sample_time, frames=60), times="stream"),
     "one repeated time ": Oddity("mkv webm", surgery=partial(odd.shift_block_time, milliseconds=-40)),
     "one odd time ": Oddity("mkv webm", surgery=partial(odd.shift_block_time, milliseconds=20_000)),
-    "one odd time  ": Oddity("ts mpg", surgery=partial(odd.shift_packet_time, frames=200)),
-    "one early time": Oddity("ts mpg", surgery=partial(odd.shift_packet_time, frames=-200)),
+    "one odd time  ": Oddity("ts", surgery=partial(odd.shift_packet_time, frames=200)),
+    "one early time": Oddity("ts", surgery=partial(odd.shift_packet_time, frames=-200)),
     "times start late": Oddity("mp4 mov mkv webm ts mpg", look=Look(first=1000)),
     "times start negative": Oddity("mp4 mov", look=Look(first=-10), times="stream"),
     "clock wraps": Oddity("ts", look=Look(first=((1 << 33) - 90_000) * RATE // 90_000)),
     "edit list": Oddity("mp4 mov", surgery=odd.cut_by_edit_list, times="stream"),
     "variable rate": Oddity("mp4 mov mkv webm avi ts flv gif", look=Look(pts=_VARIABLE), times="encoded"),
-    "hidden frames": Oddity("", "vp8 vp9", look=Look(hidden=True)),
+    "hidden frames": Oddity("webm mkv avi", "vp8", look=Look(hidden=True), times="encoded"),
     "one frame": Oddity(look=Look(pts=(0,))),
     "hflip": Oddity("mp4 mov", surgery=partial(odd.turn, matrix=(-1, 0, 0, 1)), shown=lambda z: z[:, ::-1]),
     "vflip": Oddity("mp4 mov", surgery=partial(odd.turn, matrix=(1, 0, 0, -1)), shown=lambda z: z[::-1]),
@@ -161,11 +164,19 @@ def make_file(cell: Cell, folder: Path) -> Path:
         NotMade: This FFmpeg cannot make it.
     """
     codec, oddity = CODECS[cell.codec], ODDITIES[cell.oddity]
+    if cell.container == "avi" and oddity.times == "encoded" and codec.encoder == "libx264":
+        raise NotMade("AVI does not store when reordered pictures are shown")
     path = odd.make_video(folder / f"v.{cell.container}", codec, oddity.look)
     if oddity.joined is not None:
         second = Look(first=round(oddity.joined * RATE) + (FRAMES if oddity.joined else 0))
         with path.open("ab") as file:
             file.write(odd.make_video(folder / f"w.{cell.container}", codec, second).read_bytes())
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        if cell.container == "ts" and container.format.name != "mpegts":
+            raise NotMade("FFmpeg takes so short a file for another format")
+        if oddity.look.aspect not in (1, video.sample_aspect_ratio):
+            raise NotMade("neither encoder nor container stores the aspect of pixels")
     if oddity.surgery is not None:
         try:
             odd.operate(path, oddity.surgery)
@@ -199,14 +210,21 @@ def decode_bare(path: Path) -> list[Any]:
     frames: list[Any] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        for packet in container.demux(stream):
-            if packet.size == 0 and packet.dts is not None:
-                continue
+        stream.thread_type, stream.thread_count = "NONE", 1
+        packets = container.demux(stream)
+        while True:
             try:
-                frames += packet.decode()
-            except av.error.FFmpegError:
+                packet = next(packets)
+            except (StopIteration, av.error.FFmpegError):
+                break
+            if packet.size == 0:  # at the end, or in an AVI between others: it would end the decoder's work
                 continue
+            if packet.is_corrupt and stream.codec_context.name in ("mjpeg", "prores"):
+                continue  # its missing part would be whatever lies in memory
+            with suppress(av.error.FFmpegError):
+                frames += packet.decode()
+        with suppress(av.error.FFmpegError):
+            frames += stream.codec_context.decode(None)
     return frames
 
 
@@ -221,10 +239,15 @@ def make_reference(path: Path, oddity: Oddity) -> Reference:
     images = np.stack([oddity.shown(resize(frame, height, width)) for frame in frames])
     numbers: Sequence[float] = range(len(frames))
     if oddity.times == "encoded":
-        numbers = oddity.look.pts[: len(frames)]
+        hides = oddity.look.hidden
+        numbers = [pts for number, pts in enumerate(oddity.look.pts) if not (hides and odd.is_hidden(number))]
+    with av.open(str(path)) as container:
+        tick = container.streams.video[0].time_base or 0
     if oddity.times == "stream" and all(frame.pts is not None for frame in frames):
-        numbers = [round((frame.time - frames[0].time) * RATE, 3) for frame in frames]
-    ends = [(numbers[-1] + 1 + more) / RATE for more in range(4 if oddity.uncertain_end else 1)]
+        stated = [round((frame.pts - frames[0].pts) * float(tick) * RATE, 3) for frame in frames]
+        numbers = stated if stated == sorted(set(stated)) else numbers
+    last = oddity.look.pts[-1] if oddity.times == "encoded" else numbers[-1]
+    ends = [(last + 1 + more) / RATE for more in range(4 if oddity.uncertain_end else 1)]
     timed = any(frame.pts is not None or frame.dts is not None for frame in frames)
     return Reference(images, [number / RATE for number in numbers], ends, timed, interlaced)
 
@@ -239,18 +262,19 @@ def resize(frame: Any, height: int, width: int) -> Images:
     flags = "area+full_chroma_int+accurate_rnd+bitexact"
     steps = [source, graph.add("scale", f"{width}:{height}:flags={flags}:interl=0"), graph.add("format", "rgb24")]
     steps.append(graph.add("buffersink"))
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         before.link_to(after)
     graph.configure()
     graph.push(frame)
-    image = graph.pull().to_ndarray()
-    return image
+    scaled: Images = graph.pull().to_ndarray()
+    return scaled
 
 
 def find_shown(reference: Reference, second: float) -> set[int]:
     """Positions of the pictures that may be shown at a time: two, if the time is between them."""
     found = set()
-    for moment in (second - TOLERANCE_S, second, second + TOLERANCE_S):
+    near = max(TOLERANCE_S, reference.ends[0] / (8 * len(reference.times)) + 0.001)
+    for moment in (second - near, second, second + near):
         before = [i for i, start in enumerate(reference.times) if start <= moment]
         found.add(before[-1] if before else 0)
     return found
@@ -330,7 +354,7 @@ def is_same(one: Images, other: Images, interlaced: bool) -> bool:
     """Whether two pictures are equal; two ways through FFmpeg round interlaced ones differently."""
     if not interlaced:
         return bool(np.array_equal(one, other))
-    return float(np.abs(one.astype(int) - other).mean()) < 0.6
+    return float(np.abs(one.astype(int) - other).mean()) < 1.0
 
 
 def explain_span(path: Path, reference: Reference) -> str:

@@ -61,7 +61,11 @@ CODECS = {
         _FIELDS,
     ),
     "h264 open": Codec(
-        "libx264", "yuv420p", "mp4 mkv ts", _X264 | {"bf": "2", "x264-params": "open-gop=1:scenecut=0"}, (".h264", "h264")
+        "libx264",
+        "yuv420p",
+        "mp4 mkv ts",
+        _X264 | {"bf": "2", "x264-params": "open-gop=1:scenecut=0"},
+        (".h264", "h264"),
     ),
     "hevc": Codec(
         "libx265",
@@ -72,7 +76,13 @@ CODECS = {
         {"ten bits": "yuv420p10le", "full range": "yuvj420p", "odd size": "yuv444p"},
     ),
     "mpeg2": Codec(
-        "mpeg2video", "yuv420p", "mp4 mov mkv avi ts mpg", {"bf": "2", "qscale": "2"}, (".m2v", "mpeg2video"), {}, _FIELDS
+        "mpeg2video",
+        "yuv420p",
+        "mp4 mov mkv avi ts mpg",
+        {"bf": "2", "qscale": "2"},
+        (".m2v", "mpeg2video"),
+        {},
+        _FIELDS,
     ),
     "mpeg4": Codec(
         "mpeg4",
@@ -84,7 +94,9 @@ CODECS = {
         _FIELDS,
     ),
     "msmpeg4": Codec("msmpeg4", "yuv420p", "mkv avi", {"qscale": "2"}, None, {"odd size": "yuv420p"}),
-    "vp8": Codec("libvpx", "yuv420p", "webm mkv avi", {"deadline": "realtime"}, (".ivf", "ivf"), {"odd size": "yuv420p"}),
+    "vp8": Codec(
+        "libvpx", "yuv420p", "webm mkv avi", {"deadline": "realtime"}, (".ivf", "ivf"), {"odd size": "yuv420p"}
+    ),
     "vp9": Codec(
         "libvpx-vp9",
         "yuv420p",
@@ -143,7 +155,7 @@ class Look:
         first: the time of the first one, in frames; added to all.
         top_first: whether the pictures are interlaced, and the upper field is the earlier one; None: progressive.
         aspect: width of a pixel over its height.
-        hidden: the encoder hides frames (VP8, VP9).
+        hidden: every third frame is decoded but not shown (VP8); see `is_hidden`.
         second_stream: the file has a second video, after the first one.
     """
 
@@ -154,6 +166,9 @@ class Look:
     aspect: Fraction = Fraction(1)
     hidden: bool = False
     second_stream: bool = False
+
+
+PLAIN = Look()
 
 
 class NotMade(Exception):
@@ -172,7 +187,7 @@ def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray
     return image.clip(0, 255).astype(np.uint8)
 
 
-def make_video(path: Path, codec: Codec, look: Look = Look()) -> Path:  # noqa: B008
+def make_video(path: Path, codec: Codec, look: Look = PLAIN) -> Path:
     """Encode the moving picture into a file; its ending names the container.
 
     Raises:
@@ -186,7 +201,7 @@ def make_video(path: Path, codec: Codec, look: Look = Look()) -> Path:  # noqa: 
     try:
         with av.open(str(path), "w", format=container_format, options=options) as container:
             streams = [_add_stream(container, codec, look)]
-            streams += [_add_stream(container, codec, Look())] if look.second_stream else []
+            streams += [_add_stream(container, codec, PLAIN)] if look.second_stream else []
             for number, stream in enumerate(streams):
                 _encode(container, stream, look, shift=7 * number)
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
@@ -202,8 +217,6 @@ def _add_stream(container: Any, codec: Codec, look: Look) -> Any:
         options |= codec.interlaced
         if codec.encoder == "libx264":
             options["x264-params"] = f"scenecut=0:{'tff' if look.top_first else 'bff'}=1"
-    if look.hidden:
-        options |= {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "good", "cpu-used": "4"}
     if look.name in ("ten bits", "alpha", "full range", "odd size") and look.name not in codec.formats:
         raise NotMade("the encoder has no such pixels")
     stream = container.add_stream(codec.encoder, rate=RATE, options=options)
@@ -229,8 +242,24 @@ def _encode(container: Any, stream: Any, look: Look, shift: int) -> None:
         if fields is not None:
             fields.push(frame)
             frame = fields.pull()
-        container.mux(stream.encode(frame))
+        packets = stream.encode(frame)
+        container.mux([hide(packet, stream) for packet in packets] if look.hidden and is_hidden(number) else packets)
     container.mux(stream.encode(None))
+
+
+def is_hidden(number: int) -> bool:
+    """Whether a frame is not shown, in a video with hidden frames."""
+    return number % 3 == 2
+
+
+def hide(packet: Any, stream: Any) -> Any:
+    """The packet of VP8, with the bit cleared that says that its frame is shown."""
+    data = bytearray(bytes(packet))
+    data[0] &= ~0x10 & 0xFF
+    hidden = av.Packet(bytes(data))
+    hidden.pts, hidden.dts, hidden.duration = packet.pts, packet.dts, packet.duration
+    hidden.time_base, hidden.is_keyframe, hidden.stream = packet.time_base, packet.is_keyframe, stream
+    return hidden
 
 
 def _make_field_graph(stream: Any, top_first: bool) -> Graph:
@@ -362,7 +391,7 @@ def shift_packet_time(data: bytearray, frames: int) -> None:
 
 
 def drop_packet_times(data: bytearray, every: int) -> None:
-    """MPEG-TS, MPEG-PS: every so-manieth packet has no time."""
+    """MPEG-TS, MPEG-PS: one packet in so many has no time."""
     for at in list(iter_pes(data))[every - 1 :: every]:
         data[at + 7] &= 0x3F
         data[at + 9 : at + 9 + data[at + 8]] = b"\xff" * data[at + 8]

@@ -58,27 +58,30 @@ class ClockRule:
         return cls(min(max(duration, 1), longest), longest, float(tick))
 
 
-def iter_stamps(frames: Iterable[VideoFrame]) -> Iterator[tuple[int | None, VideoFrame]]:
-    """Yield each frame with its timestamp in ticks, as FFmpeg guesses it (`best_effort_timestamp`).
+def stores_presentation_times(container: Any, stream: VideoStream) -> bool:
+    """Whether a container stores when pictures are shown, and not only when they are decoded.
 
-    That is the presentation time, or the decoding time where the former is missing or was more often out of order.
+    AVI does not. For codecs with a simple order FFmpeg finds it out from the kinds of pictures. For the others it hands
+    out presentation times in the order of decoding, which are wrong where pictures are reordered (B-frames).
     """
-    faulty_pts = faulty_dts = 0
-    last_pts = last_dts = -(1 << 63)
+    context = stream.codec_context
+    is_complex = context.codec.canonical_name in ("h264", "hevc", "vvc")
+    return not (container.format.name == "avi" and is_complex and context.has_b_frames)
+
+
+def iter_stamps(
+    frames: Iterable[VideoFrame], *, trusts_presentation: bool = True
+) -> Iterator[tuple[int | None, VideoFrame]]:
+    """Yield each frame with its timestamp in ticks; None if it has none.
+
+    That is its presentation time. As long as no frame has one, or if it is not trusted, the decoding time of the packet
+    with which the frame came is as good: it has the same order, and the same distances.
+    """
+    any_pts = False
     for frame in frames:
-        pts, dts = frame.pts, frame.dts
-        if dts is not None:
-            faulty_dts += dts <= last_dts
-            last_dts = dts
-        elif pts is not None:
-            last_dts = pts
-        if pts is not None:
-            faulty_pts += pts <= last_pts
-            last_pts = pts
-        elif dts is not None:
-            last_pts = dts
-        trusts_pts = pts is not None and (dts is None or faulty_pts <= faulty_dts)
-        yield (pts if trusts_pts else dts), frame
+        pts = frame.pts if trusts_presentation else None
+        any_pts |= pts is not None
+        yield (pts if any_pts else frame.dts), frame
 
 
 def iter_times(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 # Codecs in which every packet is a picture of its own.
-_ALL_KEY = frozenset(
+INDEPENDENT_PICTURES = frozenset(
     ("mjpeg", "prores", "dnxhd", "huffyuv", "ffvhuff", "rawvideo", "dvvideo", "jpeg2000", "v210", "utvideo")
 )
 KEY_PREFIX = 1 << 16  # parameter sets and the head of the first slice lie within so many bytes of a packet
@@ -31,7 +31,7 @@ def find_key_frame_test(codec: str, extradata: bytes | None) -> KeyFrameTest | N
         A function that gets the bytes of a packet (the first `KEY_PREFIX` are enough) and returns whether decoding can
         start at it; None if the pictures of this codec cannot be recognised.
     """
-    if codec in _ALL_KEY:
+    if codec in INDEPENDENT_PICTURES:
         return bool
     head = extradata or b""
     if codec == "h264":

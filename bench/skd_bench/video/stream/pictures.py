@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skd_bench.video.container import MAX_PIXELS
-from skd_bench.video.stream.clock import ClockRule, find_last_duration, iter_stamps, iter_times
+from skd_bench.video.stream.clock import (
+    ClockRule,
+    find_last_duration,
+    iter_stamps,
+    iter_times,
+    stores_presentation_times,
+)
+from skd_bench.video.stream.key_frames import INDEPENDENT_PICTURES
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -79,7 +86,7 @@ class DecodingCount:
     broken: int = 0
 
     def add_broken(self) -> None:
-        """Count a packet that could not be decoded."""
+        """Count a packet that cannot be decoded."""
         self.broken += 1
 
     def add_packet(self) -> None:
@@ -130,9 +137,12 @@ def iter_pictures(context: Any, packets: Iterable[Packet[VideoStream]], count: D
         count.add_pictures(frames)
         return frames
 
+    is_independent = context.codec.canonical_name in INDEPENDENT_PICTURES
     for packet in packets:
         count.add_packet()
-        if packet.size:  # to the decoder, an empty packet is the end of the stream
+        if packet.is_corrupt and is_independent:
+            count.add_broken()  # what is missing of such a picture would be whatever lies in memory
+        elif packet.size:  # to the decoder, an empty packet is the end of the stream
             yield from decode_packet(packet)
     yield from decode_packet(None)
 
@@ -169,10 +179,11 @@ class TimedPictures:
     def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
         context: Any = self.stream.codec_context
         context.thread_count = self._threads  # of slices: with threads for frames, they have other decoding times
-        stamped = iter_stamps(iter_pictures(context, self._iter_noted_packets(), self._count))
+        frames = iter_pictures(context, self._iter_noted_packets(), self._count)
+        stamped = iter_stamps(frames, trusts_presentation=stores_presentation_times(self._container, self.stream))
         together = ((stamp, (stamp, frame)) for stamp, frame in stamped)
         for time, (stamp, frame) in iter_times(together, self.rule, live=self._live):
-            self.has_timestamps |= stamp is not None
+            self.has_timestamps |= stamp is not None or frame.pts is not None
             self._times.append(time)
             self._last = (stamp, frame.duration)
             yield time, frame
