@@ -9,7 +9,7 @@ its place, without an error, and so must the first and the last of the video. Ot
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from skd_bench.video.frame_choice import EMPTY_SPAN_MESSAGE, Ticks, Timetable, c
 from skd_bench.video.resize import FrameResizer
 from skd_bench.video.straight_decode import decode_straight
 from skd_bench.video.stream.clock import ClockRule, find_last_duration, stores_presentation_times
-from skd_bench.video.stream.key_frames import KEY_PREFIX, KeyFrameTest, find_key_frame_test, shows_a_picture
+from skd_bench.video.stream.key_frames import KEY_PREFIX, find_key_frame_test, shows_a_picture
 from skd_bench.video.stream.pictures import (
     DecodingCount,
     count_announced_frames,
@@ -173,88 +173,112 @@ def _iter_packets_from(
     return iter_packets(container, stream)
 
 
+class _PacketScan:
+    """Takes notes of what packets state."""
+
+    def __init__(self, stream: VideoStream, *, is_doubtful: bool) -> None:
+        self._codec = stream.codec_context.codec.canonical_name
+        self._is_key = find_key_frame_test(self._codec, stream.codec_context.extradata)
+        self._stamps: list[int] = []
+        self._keys: list[bool] = []
+        self._shown: list[bool] = []
+        self._bytes = 0
+        self._packets: list[Packet[VideoStream]] | None = []
+        self.is_doubtful = is_doubtful or self._is_key is None
+        self.count = 0
+        self.first: Packet[VideoStream] | None = None
+        self.latest, self.duration = -(1 << 62), 0  # of the packet that is shown last
+
+    def is_key(self, packet: Packet[VideoStream]) -> bool:
+        """Whether decoding can start at a packet."""
+        return packet.is_keyframe and self._is_key is not None and self._is_key(bytes(memoryview(packet)[:KEY_PREFIX]))
+
+    def add(self, packet: Packet[VideoStream], *, is_key: bool) -> None:
+        """Note the next packet."""
+        data, pts, dts = memoryview(packet), packet.pts, packet.dts
+        shows = shows_a_picture(self._codec, data) if data else None
+        # Another header for the decoder would be missing if this packet were skipped.
+        changes_header = packet.is_keyframe and packet.has_sidedata("new_extradata")
+        if pts is None or (dts is not None and pts < dts) or shows is None or packet.is_corrupt or changes_header:
+            self.is_doubtful = True
+        stamp = pts or 0
+        if not packet.is_discard and stamp > self.latest:
+            self.latest, self.duration = stamp, packet.duration or 0
+        self.first = self.first or packet
+        self.count += 1
+        self._stamps.append(stamp)
+        self._keys.append(is_key)
+        self._shown.append(bool(shows) and not packet.is_discard)
+        self._bytes += len(data)
+        if self._packets is not None:
+            self._packets.append(packet)
+        if self._bytes > _KEEP_BYTES:
+            self._packets = None
+
+    def make_table(self, *, complete: bool) -> PacketTable:
+        """The notes of all packets.
+
+        Raises:
+            DoubtError: A packet casts doubt on the fast way.
+        """
+        ticks, visible = np.asarray(self._stamps, np.int64), np.asarray(self._shown, bool)
+        if self.is_doubtful or not visible.any() or not self._keys[0] or ticks[visible].max() < self.latest:
+            raise DoubtError(self.count)  # the last: packets without a picture follow the last one
+        origin = int(ticks[visible].min())
+        return PacketTable(ticks, np.asarray(self._keys, bool), visible, origin, self.duration, complete, self._packets)
+
+
 def scan_packets(container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool) -> PacketTable:
     """Read what every packet states, up to the second key frame after the span; decode nothing.
 
     Raises:
         DoubtError: A packet casts doubt on the fast way.
     """
-    context = stream.codec_context
-    codec = context.codec.canonical_name
-    is_key = find_key_frame_test(codec, context.extradata)
+    scan = _PacketScan(stream, is_doubtful=not stores_presentation_times(container, stream))
     start = next(iter_packets(container, stream), None) if seeks else None
-    found: Packet[VideoStream] | None = None
-    stamps: list[int] = []
-    keys: list[bool] = []
-    shown: list[bool] = []
-    doubtful = is_key is None or not stores_presentation_times(container, stream)
-    latest, duration, packet_bytes = -(1 << 62), 0, 0
-    packets: list[Packet[VideoStream]] | None = []
     end = None if span.end is None else _to_ticks(stream, span.end)
-    complete, keys_after = True, 0
+    keys_after = 0
     for packet in _iter_packets_from(container, stream, span, seeks=seeks):
-        data, pts = memoryview(packet), packet.pts
-        keys.append(packet.is_keyframe and is_key is not None and is_key(bytes(data[:KEY_PREFIX])))
+        is_key = scan.is_key(packet)
         # A frame is never shown before it is decoded, so a packet with dts >= end cannot belong to the span.
         # A single key frame after the span may have an odd timestamp; a second one shows that it has not.
-        if end is not None and keys[-1] and packet.dts is not None and packet.dts >= end and stamps:
-            keys_after += 1
-            if keys_after == 2:
-                complete = False
-                doubtful |= pts is None or pts <= latest
-                del keys[-1]
-                break
-        shows = shows_a_picture(codec, data) if data else None
-        # Another header for the decoder would be missing if this packet were skipped.
-        if pts is None or shows is None or packet.is_corrupt or packet.has_sidedata("new_extradata"):
-            doubtful = True
-        doubtful |= pts is not None and packet.dts is not None and pts < packet.dts
-        stamps.append(pts or 0)
-        shown.append(bool(shows) and not packet.is_discard)
-        if not packet.is_discard and stamps[-1] > latest:
-            latest, duration = stamps[-1], packet.duration or 0
-        packet_bytes += len(data)
-        if packets is not None:
-            packets.append(packet)
-            if packet_bytes > _KEEP_BYTES:
-                packets = None
-        found = found or packet
-    if doubtful or is_key is None or found is None or not any(shown) or not keys[0]:
-        raise DoubtError(len(stamps))
-    if max(stamp for stamp, is_shown in zip(stamps, shown, strict=True) if is_shown) < latest:
-        raise DoubtError(len(stamps))  # packets without a picture follow the last one
-    if not span.is_timed and count_announced_frames(stream, len(stamps)) > len(stamps):
-        raise DoubtError(len(stamps))
-    ticks, visible = np.asarray(stamps, np.int64), np.asarray(shown, bool)
-    origin = int(ticks[visible].min())
+        keys_after += is_key and end is not None and packet.dts is not None and packet.dts >= end
+        if keys_after == 2:
+            if packet.pts is None or packet.pts <= scan.latest:
+                raise DoubtError(0)
+            break
+        scan.add(packet, is_key=is_key)
+    if not span.is_timed and count_announced_frames(stream, scan.count) > scan.count:
+        raise DoubtError(scan.count)
+    table = scan.make_table(complete=keys_after < 2)
     if seeks:
         # Pictures that are shown before the first key frame refer to a group that was not read.
-        visible &= ticks >= ticks[0]
-        origin = _check_seek(stream, span, start, found, is_key)
-    if end is not None and origin != (stream.start_time or 0):
-        raise DoubtError(len(stamps))
-    return PacketTable(ticks, np.asarray(keys, bool), visible, origin, duration, complete, packets)
+        shown = table.shown & (table.stamps >= table.stamps[0])
+        table = replace(table, shown=shown, origin=_check_seek(stream, span, start, scan))
+    if end is not None and table.origin != (stream.start_time or 0):
+        raise DoubtError(scan.count)
+    return table
 
 
-def _check_seek(stream: VideoStream, span: ClipSpan, start: Any, found: Any, is_key: KeyFrameTest) -> int:
+def _check_seek(stream: VideoStream, span: ClipSpan, start: Any, scan: _PacketScan) -> int:
     """The presentation time of the first picture of the video, if seeking led to the span.
 
     Args:
         stream: The stream.
         span: The span.
         start: The first packet of the video; None if there is none.
-        found: The first packet after seeking.
-        is_key: Whether decoding can start at a packet.
+        scan: The packets after seeking.
 
     Raises:
         DoubtError: The index does not agree with the packets, or the video does not start as its header declares.
     """
-    entries, stamp = _index_of(stream), found.pts if found.dts is None else found.dts
-    entry = entries[max(entries.search_timestamp(stamp, backward=True), 0)]
-    agrees = entry.timestamp in (found.pts, found.dts) and found.pts <= _to_ticks(stream, span.start)
-    if not agrees or start is None or start.is_discard or start.pts != (stream.start_time or 0):
+    entries, found = _index_of(stream), scan.first
+    if found is None or found.pts is None or found.pts > _to_ticks(stream, span.start):
         raise DoubtError(0)
-    if not is_key(bytes(memoryview(start)[:KEY_PREFIX])):
+    place = entries.search_timestamp(found.pts if found.dts is None else found.dts, backward=True)
+    if entries[max(place, 0)].timestamp not in (found.pts, found.dts):
+        raise DoubtError(0)
+    if start is None or start.is_discard or start.pts != (stream.start_time or 0) or not scan.is_key(start):
         raise DoubtError(0)
     return int(start.pts)
 

@@ -108,7 +108,7 @@ ODDITIES = {
     "edit list": Oddity("mp4 mov", surgery=odd.cut_by_edit_list, times="stream"),
     "variable rate": Oddity("mp4 mov mkv webm avi ts flv gif", look=Look(pts=_VARIABLE), times="encoded"),
     "hidden frames": Oddity("webm mkv avi", "vp8", look=Look(hidden=True), times="encoded"),
-    "one frame": Oddity(look=Look(pts=(0,))),
+    "one frame": Oddity(look=Look(pts=(0,)), refused="pictures and sound are not videos"),  # a raw stream of JPEG
     "hflip": Oddity("mp4 mov", surgery=partial(odd.turn, matrix=(-1, 0, 0, 1)), shown=lambda z: z[:, ::-1]),
     "vflip": Oddity("mp4 mov", surgery=partial(odd.turn, matrix=(1, 0, 0, -1)), shown=lambda z: z[::-1]),
     "half a turn": Oddity("mp4 mov", surgery=partial(odd.turn, matrix=(-1, 0, 0, -1)), shown=lambda z: z[::-1, ::-1]),
