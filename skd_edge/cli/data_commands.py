@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from skd_bench.untrusted.text import print_text
-from skd_edge.cli.options import AnyPath, code_option, make_progress_counter, set_option
+from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
+from skd_edge.cli.options import AnyPath, code_option, exit_with, make_progress_counter, set_option
 
 
 @click.group()
@@ -67,8 +68,9 @@ def data() -> None:
 )
 @click.option("--timeout", type=click.FloatRange(1), default=60, show_default=True, help="Seconds for each clip.")
 @click.option("--processes", type=click.IntRange(1, 1024), help="Number of processes.  [default: one for each core]")
+@click.option("--verify", is_flag=True, help="Also decode every frame straight, and compare; takes long.")
 @set_option
-def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) -> None:
+def scan_command(recipe: str, out: Path, sets: tuple[str, ...], verify: bool, **options: Any) -> None:
     """Decode every clip of a RECIPE once, and list those that cannot be read; compress skips them.
 
     After an interruption, the same command continues. Decoded clips are stored: compress does not decode them again.
@@ -79,6 +81,12 @@ def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) 
 
     loaded = load_recipe(recipe, sets)
     print_text(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
+    if verify:
+        from skd_edge.data.verify import verify_decoding
+
+        compared = verify_decoding(loaded, open_cache(), progress=make_progress_counter("compared"), **options)
+        print_text(compared.to_text())
+        exit_with(EXIT_FAILED if compared.different else EXIT_DONE)
 
 
 @data.command()

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_camera, open_container
 from skd_bench.video.types import ClipError, Pixels, Preprocessing
-
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
 
 _CAMERA_PREFIX = "/dev/video"
 
@@ -175,7 +172,9 @@ def iter_stream_lines(
 
 
 def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> Iterator[tuple[float, Pixels]]:
-    """Yield the time in seconds and the pixels of every ``every``-th frame; one frame is in memory at a time.
+    """Yield the time in seconds and the pixels of every ``every``-th frame; two frames are in memory at a time.
+
+    The time is the one that `decode_clip` uses (``skd_bench.video.straight_decode``).
 
     Args:
         source: A video file, or a camera such as ``/dev/video0`` (Linux).
@@ -183,7 +182,7 @@ def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> It
         every: 1 for all frames.
 
     Yields:
-        Seconds, and uint8 RGB ``(H, W, 3)``, upright and resized.
+        Seconds since the first frame, and uint8 RGB ``(H, W, 3)``, upright and resized.
 
     Raises:
         ClipError: The source does not exist or is not a video, or no frame can be decoded.
@@ -191,46 +190,28 @@ def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> It
     from av.error import FFmpegError
 
     from skd_bench.video.resize import FrameResizer
+    from skd_bench.video.stream.pictures import TimedPictures
 
     shown = 0
     try:
         with _open_source(source) as container:
-            [video, *_] = container.streams.video or [None]
-            if video is None:
-                raise ClipError(source, "it contains no video")
-            resizer = FrameResizer(1, preprocess, video.sample_aspect_ratio)
-            for frame in _iter_decoded_frames(container, video):
+            pictures = TimedPictures(container, live=_is_camera(source))
+            resizer = FrameResizer(1, preprocess, pictures.stream.sample_aspect_ratio)
+            for ticks, frame in pictures:
                 if shown % every == 0:
                     resizer.rewind()
                     resizer.write_frame(frame)
-                    # Without timestamps (a raw H.264 stream), 25 frames per second are assumed.
-                    yield frame.time if frame.time is not None else shown / 25, resizer.out[0].copy()
+                    yield ticks * pictures.rule.tick, resizer.out[0].copy()
                 shown += 1
-    except (FFmpegError, OSError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise ClipError(source, str(getattr(error, "strerror", None) or error)) from error
     if not shown:
         raise ClipError(source, "no frame can be decoded")
 
 
-def _iter_decoded_frames(container: Any, video: Any) -> Iterator[VideoFrame]:
-    """Yield frames in the order in which they are shown; damaged packets are skipped."""
-    from av.error import EOFError as EndOfFile
-    from av.error import InvalidDataError
-
-    packets = container.demux(video)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (EndOfFile, InvalidDataError):
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except InvalidDataError:
-            continue
-        yield from frames
+def _is_camera(source: Path | str) -> bool:
+    return str(source).startswith(_CAMERA_PREFIX)
 
 
 def _open_source(source: Path | str) -> Any:
-    return open_camera(str(source)) if str(source).startswith(_CAMERA_PREFIX) else open_container(source)
+    return open_camera(str(source)) if _is_camera(source) else open_container(source)

@@ -22,6 +22,7 @@ from skd_bench.runtimes import InferenceSession
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_container
 from skd_bench.video.sliding_window import SlidingWindows, Stopwatch, WindowSpacing
+from skd_bench.video.stream.pictures import find_video_stream
 from skd_bench.video.types import ClipError
 
 SCHEMA = 1
@@ -289,7 +290,7 @@ def _read_duration_and_rate(video: Path) -> tuple[float, float]:
 
     try:
         with open_container(video) as container:
-            rate = float(container.streams.video[0].average_rate or 25)
+            rate = float(find_video_stream(container).average_rate or 25)
             return float((container.duration or 0) / av.time_base), rate
-    except (OSError, FFmpegError, IndexError) as error:
-        raise ClipError(video, getattr(error, "strerror", None) or "it contains no video") from error
+    except (OSError, FFmpegError, ValueError) as error:
+        raise ClipError(video, getattr(error, "strerror", None) or str(error)) from error

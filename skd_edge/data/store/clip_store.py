@@ -23,7 +23,7 @@ from skd_edge.data.store.builder import STORE_FILE, Decoding, QuarantinedClip, S
 from skd_edge.data.store.decode_task import DecoderName
 from skd_edge.data.store.store_check import read_intact_store
 
-_LAYOUT_VERSION = 3  # of the files of a store: raise it when their layout changes
+_LAYOUT_VERSION = 3  # of a store: raise it when the layout of its files changes, or the pixels of equal videos
 
 
 @dataclass(frozen=True)
