@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -141,14 +142,18 @@ class Run(RunFolder):
     Args:
         folder: created when missing; an existing folder must be empty or the folder of a run.
         recipe: the resolved recipe as YAML; written to ``recipe.yaml``, with a checksum in the last line.
+        hide_values: called with the details of each event; returns what may be written into the journal.
 
     Raises:
         UsageError: The folder has other content or another layout, contains a link, or is not writable.
         UserError: Another process has locked the folder, or the cache has another layout.
     """
 
-    def __init__(self, folder: Path, recipe: str) -> None:
+    def __init__(
+        self, folder: Path, recipe: str, *, hide_values: Callable[[Any], Any] = lambda details: details
+    ) -> None:
         super().__init__(folder, open_cache())
+        self._hide_values = hide_values
         try:
             folder.mkdir(parents=True, exist_ok=True)
             others = any(path.name not in {".lock", LAYOUT_FILE} for path in folder.iterdir())
@@ -201,7 +206,7 @@ class Run(RunFolder):
             event: name of the event.
             details: further values, as JSON.
         """
-        append_event(self.folder, event, details)
+        append_event(self.folder, event, self._hide_values(details))
 
 
 def read_run_recipe(folder: Path) -> str:

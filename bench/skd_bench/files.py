@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,13 +30,14 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         The path that was written.
 
     Raises:
-        UserError: The folder or the file cannot be written (permissions, full disk, a folder with that name). After a
-            full disk, `exit_code` is 75.
+        UserError: The folder or the file cannot be written (permissions, full disk, a folder, link, device or pipe with
+            that name). After a full disk, `exit_code` is 75.
     """
     path = Path(path)
     content = _encode_text(data) if isinstance(data, str) else data
     # Not mkstemp: it sets mode 0600, and other users must be able to read a bundle.
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
+    _refuse_special_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -61,6 +63,17 @@ def _encode_text(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half of a pair, which only a JSON file can hold
         return text.encode("utf-8", "backslashreplace")
+
+
+def _refuse_special_file(path: Path) -> None:
+    """Raise UserError where something other than a file or a folder has the name: a rename would replace /dev/null."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError):  # missing; other reasons are reported by the write itself
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a device, a pipe or a socket"
+        raise UserError(f"cannot write {path}: it is {kind}, which would be replaced; give the name of a file")
 
 
 def _sync_folder(folder: Path) -> None:

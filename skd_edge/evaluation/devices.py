@@ -12,6 +12,7 @@ from pathlib import Path
 
 from skd_bench.benchmark import latency
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
+from skd_bench.benchmark.measurement_checks import check_measurements
 from skd_bench.benchmark.measurements import DeviceMeasurements, check_same_device
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import EXIT_PAUSED, UserError
@@ -155,8 +156,8 @@ class OfflineDevice(Device):
         energy: Whether results without energy are ignored.
 
     Raises:
-        UserError: A result file cannot be read, was measured with other threads than the recipe's, or on another
-            device.
+        UserError: A result file cannot be read, contains an impossible value, was measured with other threads than the
+            recipe's, or on another device.
     """
 
     name, is_local = "the device of --measurements", False
@@ -168,6 +169,7 @@ class OfflineDevice(Device):
         self.results, self.folder = results, folder
         self.loaded_results = [(path, DeviceMeasurements.load(path)) for path in results if path.exists()]
         for path, one in self.loaded_results:
+            check_measurements(one, str(path))
             check_same_device(self.loaded_results[0][1].device, one.device, f"{path} was measured")
             if one.threads != bench.threads:
                 raise UserError(

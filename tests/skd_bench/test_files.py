@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import socket
 import stat
 
 import pytest
@@ -41,6 +42,23 @@ def test_a_path_through_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_atomic(tmp_path / "file" / "inside", "text")
+
+
+@pytest.mark.parametrize("kind", ["link", "broken link", "pipe", "socket"])
+def test_what_is_no_file_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "x.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    else:
+        (tmp_path / "target").write_text("mine")
+        path.symlink_to(tmp_path / ("target" if kind == "link" else "nowhere"))
+    before = path.lstat()
+    with pytest.raises(UserError, match=r"it is a (link|device, a pipe or a socket), which would be replaced"):
+        write_atomic(path, "text")
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_name_of_250_characters_can_be_written(tmp_path):

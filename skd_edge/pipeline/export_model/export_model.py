@@ -86,14 +86,15 @@ def export_model(
 
     Args:
         request: What to export.
-        bundle: The folder to write; an existing bundle is replaced.
+        bundle: The folder to write; an existing bundle is replaced if it holds nothing else.
         dry_run: Only build the network and summarise what would be done.
         on_stage: Called with a short text when a step begins.
         progress: Called with (videos decoded, videos in all).
 
     Raises:
         UsageError: The options do not fit each other, e.g. INT8 without clips to calibrate on.
-        UserError: The network cannot be built or exported, or the logits of the FP32 file differ from the network's.
+        UserError: The network cannot be built or exported, the logits of the FP32 file differ from the network's, or
+            the folder cannot be replaced (see `check_replaceable`).
     """
     report_stage = on_stage or (lambda text: None)
     if "int8" in "".join(request.precisions) and request.clips is None:
@@ -104,6 +105,9 @@ def export_model(
         if request.contract != "clip":
             raise UsageError("a .tflite file takes normalised clips: remove --contract frames or --litert")
         check_litert_available()
+    from skd_export.bundle.writer import check_replaceable
+
+    check_replaceable(bundle)
     report_stage("building the network")
     network, class_count = _load_network(request)
     video_count = len(find_videos(request.clips)) if request.clips else 0

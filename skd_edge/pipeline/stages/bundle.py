@@ -21,6 +21,7 @@ from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCa
 from skd_edge.pipeline.stages.reject_threshold import compute_reject_option
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.schema import TestReport
+from skd_edge.run_folder import read_journal
 from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.selection import Decision
 from skd_edge.version import VERSION
@@ -31,6 +32,7 @@ from skd_export.bundle.writer import (
     ModelFile,
     ModelOptions,
     StreamModel,
+    check_replaceable,
     write_bundle,
 )
 
@@ -48,11 +50,13 @@ def write_run_bundle(
     Where nothing was chosen, a bundle of an earlier choice is deleted.
 
     Raises:
-        UserError: An additional file (LiteRT, streaming) cannot be exported.
+        UserError: An additional file (LiteRT, streaming) cannot be exported, or the folder holds a file of the user.
     """
-    chosen = evaluated.find(decision.chosen)
+    chosen, target = evaluated.find(decision.chosen), ctx.run.folder / "bundle"
+    own_files = {name for e in read_journal(ctx.run.folder) if e["event"] == "bundle" for name in e["files"]}
+    check_replaceable(target, own_files)
     if chosen is None:  # a bundle of an earlier choice would not satisfy the current rule
-        shutil.rmtree(ctx.run.folder / "bundle", ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         return WrittenBundle(None)
     recipe, job = ctx.recipe, trained.find(chosen.path)
     additional = _AdditionalFiles(ctx, data, trained, chosen, job)
@@ -65,7 +69,8 @@ def write_run_bundle(
         preprocess = replace(preprocess, height=recipe.export.frame_size[0], width=recipe.export.frame_size[1])
     count = recipe.export.sample_clips
     folder = write_bundle(
-        ctx.run.folder / "bundle",
+        target,
+        own_files=own_files,
         name=recipe.name,
         classes=list(data.clips.classes),
         sampling=sampling,
@@ -83,6 +88,8 @@ def write_run_bundle(
         stream=additional.export_stream(),
         contract="float_clip" if recipe.export.contract == "clip" else "uint8_frames",
     )
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    ctx.run.record_event("bundle", files=files)
     return WrittenBundle(folder, tuple(additional.warnings))
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skd_bench.device.info import device_id
-from skd_bench.files import write_json
+from skd_bench.files import sha256_file, write_json
 from skd_edge.labels.audit.label_report import build_label_report
 from skd_edge.labels.class_hierarchy import collapse_confusion
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
@@ -38,7 +38,9 @@ def write_report(ctx: RunContext, result: RunResult) -> Path:
     """Write ``report.json``, ``latency.json`` and the pages; returns the path of the HTML page."""
     latency = {c.name: one.latency.samples_ms for c, one in result.evaluated.results.items()}
     write_json(ctx.run.folder / "latency.json", latency)
-    write_json(ctx.run.folder / REPORT_FILE, build_report(ctx, result).model_dump(mode="json", by_alias=True))
+    content = ctx.recipe.path_texts.hide_values(build_report(ctx, result).model_dump(mode="json", by_alias=True))
+    report = write_json(ctx.run.folder / REPORT_FILE, content)
+    ctx.run.record_event("report", sha256=sha256_file(report))
     render_run(ctx.run.folder)
     page = ctx.run.folder / "report.html"
     ctx.console.log(f"report: {page}")
