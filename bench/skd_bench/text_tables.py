@@ -29,7 +29,7 @@ def format_accuracy_table(result: EvaluationResult) -> str:
             lines += ["", *_format_reject_metrics(r, reject_metrics)]
     lines += [f"not read: {bad['path']}: {bad['reason']}" for bad in result["unreadable"]]
     lines += [f"not run: {file}: {reason}" for file, reason in result["not_run"].items()]
-    lines += [result["left_out"]] if result["left_out"] else []
+    lines += [left_out] if (left_out := result.get("left_out")) else []
     return "\n".join(lines)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from skd_edge.cli.options import AnyPath, code_option, make_progress_counter, set_option
+from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
+from skd_edge.cli.options import AnyPath, code_option, exit_with, make_progress_counter, set_option
 
 
 @click.group()
@@ -68,16 +69,19 @@ def data() -> None:
 @click.option("--processes", type=click.IntRange(1, 1024), help="Number of processes.  [default: one for each core]")
 @set_option
 def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) -> None:
-    """Decode every clip of a RECIPE once, and list those that cannot be read; compress skips them.
+    """Decode every clip of a RECIPE once; list those that cannot be read, and copies across splits.
 
-    After an interruption, the same command continues. Decoded clips are stored: compress does not decode them again.
+    The exit code is 1 if compress would refuse the clips. After an interruption, the same command continues. Decoded
+    clips are stored: compress does not decode them again.
     """
     from skd_edge.data.scan import scan_clips
     from skd_edge.recipe.loader import load_recipe
     from skd_edge.run_folder import open_cache
 
     loaded = load_recipe(recipe, sets)
-    click.echo(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
+    result = scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options)
+    click.echo(result.to_text())
+    exit_with(EXIT_FAILED if result.refusal else EXIT_DONE)
 
 
 @data.command()

@@ -106,6 +106,7 @@ def load_training_data(
     render_progress: Progress | None = None,
     decode_progress: Progress | None = None,
     model_progress: Progress | None = None,
+    compare_progress: Progress | None = None,
 ) -> TrainingData:
     """List the clips of a recipe, aggregate votes, open or build the clip store, and apply label noise.
 
@@ -115,6 +116,7 @@ def load_training_data(
         render_progress: called with (done, total) while the generated set is rendered.
         decode_progress: called with (done, total) while clips are decoded.
         model_progress: called with (done, total) while a model of ``labels.models`` runs.
+        compare_progress: called with (done, total) while clips are compared with those of other splits.
 
     Raises:
         UserError: See ``list_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the labelled
@@ -128,7 +130,14 @@ def load_training_data(
     listing = add_annotators(listing, recipe, (sampling, preprocess), cache, progress=model_progress)
     listing, votes = aggregate_labels(listing, recipe.labels)
     decoding = Decoding(sampling, preprocess, recipe.clip.decoder, progress=decode_progress)
-    clips = open_store(listing, decoding, cache, min_clips=recipe.min_clips)
+    clips = open_store(
+        listing,
+        decoding,
+        cache,
+        min_clips=recipe.min_clips,
+        allow_test_copies=recipe.allow_test_copies,
+        compare_progress=compare_progress,
+    )
     truth, noise = clips.train.labels, recipe.labels.noise
     if votes is not None:
         votes = _select_readable_votes(votes, listing, clips)
