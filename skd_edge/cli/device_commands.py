@@ -212,7 +212,9 @@ def accuracy(bundle: Path, videos: Path, as_json: bool, **options: Any) -> None:
 def _format_prediction(result: Prediction | VideoError) -> str:
     if "error" in result:
         return f"{result['video']}: error: {result['error']}"
-    top_classes = ", ".join(f"{name} {probability:.1%}" for name, probability in result["top"])
+    classes = ", ".join(f"{name} {probability:.1%}" for name, probability in result["top"])
+    if "confidence" in result:
+        classes += f"; right with a probability of {result['confidence']:.0%}"
     if "answer" not in result or result["answer"] == result["top"][0][0]:
-        return f"{result['video']}: {top_classes}"
-    return f"{result['video']}: {result['answer'] or 'unsure'} ({top_classes})"
+        return f"{result['video']}: {classes}"
+    return f"{result['video']}: {result['answer'] or 'none of these'} ({classes})"

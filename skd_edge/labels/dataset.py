@@ -150,9 +150,9 @@ def load_training_data(
     _check_two_classes(weak, clips.classes, recipe.labels)
     key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
-    # A sample clip is copied into a bundle as a file, so parts of files cannot be samples.
+    # A sample clip is copied into a bundle as a file, so parts of files and folders of pictures cannot be samples.
     whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.span == WHOLE_FILE)
-    samples = tuple((e.path, e.label) for e in whole)
+    samples = tuple((e.path, e.label) for e in whole if not e.path.is_dir())
     truth_known = truth if noise.kind != "none" else None
     return TrainingData(clips, weak, truth_known, key, samples, votes, trusted if trusted.any() else None)
 

@@ -49,6 +49,7 @@ class ModelOptions(TypedDict, total=False):
     Attributes:
         optimisation: The runtime's level of graph optimisation.
         reject: The reject option.
+        temperature: Divides the logits to give calibrated probabilities.
         batch: The fixed batch size of a .tflite file.
         converter: Name and version of the converter of a .tflite file.
         calibration: The calibration clips of an INT8 file.
@@ -59,6 +60,7 @@ class ModelOptions(TypedDict, total=False):
 
     optimisation: str
     reject: RejectEntry
+    temperature: float
     batch: int
     converter: str
     calibration: CalibrationClips
@@ -164,6 +166,7 @@ def write_bundle(
     readme: str | None = None,
     contract: InputContract = "float_clip",
     stream: StreamModel | None = None,
+    clip_seconds: float | None = None,
 ) -> Path:
     """Write a bundle.
 
@@ -188,6 +191,7 @@ def write_bundle(
         readme: Text of the README; None: generated from the manifest.
         contract: The type of input that the files take.
         stream: The streaming version of the first model, if its network has one.
+        clip_seconds: Median length of the training clips in seconds, if it is known.
 
     Returns:
         The folder.
@@ -216,6 +220,7 @@ def write_bundle(
             provenance=dict(provenance or {}),
             samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
             stream=_add_stream(building, stream, models[0].student) if stream else None,
+            clip_seconds=clip_seconds,
         )
         write_atomic(building / LABELS, format_labels(manifest))
         if manifest.samples:
