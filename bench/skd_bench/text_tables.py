@@ -31,7 +31,7 @@ def format_accuracy_table(result: EvaluationResult) -> str:
             lines += ["", *_format_reject_metrics(r, reject_metrics)]
     lines += [f"not read: {escape_name(bad['path'])}: {escape_name(bad['reason'])}" for bad in result["unreadable"]]
     lines += [f"not run: {escape_name(file)}: {escape_name(reason)}" for file, reason in result["not_run"].items()]
-    lines += [result["left_out"]] if result["left_out"] else []
+    lines += [left_out] if (left_out := result.get("left_out")) else []
     return "\n".join(lines)
 
 

@@ -71,22 +71,26 @@ def data() -> None:
 @click.option("--verify", is_flag=True, help="Also decode every frame straight, and compare; takes long.")
 @set_option
 def scan_command(recipe: str, out: Path, sets: tuple[str, ...], verify: bool, **options: Any) -> None:
-    """Decode every clip of a RECIPE once, and list those that cannot be read; compress skips them.
+    """Decode every clip of a RECIPE once; list those that cannot be read, and copies across splits.
 
-    After an interruption, the same command continues. Decoded clips are stored: compress does not decode them again.
+    The exit code is 1 if compress would refuse the clips. After an interruption, the same command continues. Decoded
+    clips are stored: compress does not decode them again.
     """
     from skd_edge.data.scan import scan_clips
     from skd_edge.recipe.loader import load_recipe
     from skd_edge.run_folder import open_cache
 
     loaded = load_recipe(recipe, sets)
-    print_text(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
+    result = scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options)
+    print_text(result.to_text())
+    different = 0
     if verify:
         from skd_edge.data.verify import verify_decoding
 
         compared = verify_decoding(loaded, open_cache(), progress=make_progress_counter("compared"), **options)
         print_text(compared.to_text())
-        exit_with(EXIT_FAILED if compared.different else EXIT_DONE)
+        different = len(compared.different)
+    exit_with(EXIT_FAILED if result.refusal or different else EXIT_DONE)
 
 
 @data.command()

@@ -216,7 +216,9 @@ def _format_prediction(result: Prediction | VideoError) -> str:
     video = escape_name(result["video"])
     if "error" in result:
         return f"{video}: error: {escape_name(result['error'])}"
-    top_classes = ", ".join(f"{escape_name(name)} {probability:.1%}" for name, probability in result["top"])
+    classes = ", ".join(f"{escape_name(name)} {probability:.1%}" for name, probability in result["top"])
+    if "confidence" in result:
+        classes += f"; right with a probability of {result['confidence']:.0%}"
     if "answer" not in result or result["answer"] == result["top"][0][0]:
-        return f"{video}: {top_classes}"
-    return f"{video}: {escape_name(result['answer'] or 'unsure')} ({top_classes})"
+        return f"{video}: {classes}"
+    return f"{video}: {escape_name(result['answer'] or 'none of these')} ({classes})"

@@ -103,6 +103,7 @@ def load_training_data(
     render_progress: Progress | None = None,
     decode_progress: Progress | None = None,
     model_progress: Progress | None = None,
+    compare_progress: Progress | None = None,
 ) -> TrainingData:
     """List the clips of a recipe, aggregate votes, open or build the clip store, and apply label noise.
 
@@ -112,6 +113,7 @@ def load_training_data(
         render_progress: called with (done, total) while the generated set is rendered.
         decode_progress: called with (done, total) while clips are decoded.
         model_progress: called with (done, total) while a model of ``labels.models`` runs.
+        compare_progress: called with (done, total) while clips are compared with those of other splits.
 
     Raises:
         UserError: See ``list_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the labelled
@@ -125,7 +127,14 @@ def load_training_data(
     listing = add_annotators(listing, recipe, (sampling, preprocess), cache, progress=model_progress)
     listing, votes = aggregate_labels(listing, recipe.labels)
     decoding = Decoding(sampling, preprocess, recipe.clip.decoder, progress=decode_progress)
-    clips = open_store(listing, decoding, cache, min_clips=recipe.min_clips)
+    clips = open_store(
+        listing,
+        decoding,
+        cache,
+        min_clips=recipe.min_clips,
+        allow_test_copies=recipe.allow_test_copies,
+        compare_progress=compare_progress,
+    )
     noise = recipe.labels.noise
     if noise.kind == "model":
         clips, weak = _label_with_weak_model(clips, noise, recipe.seed)
@@ -141,9 +150,9 @@ def load_training_data(
     _check_two_classes(weak, clips.classes, recipe.labels)
     key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
-    # A sample clip is copied into a bundle as a file, so parts of files cannot be samples.
+    # A sample clip is copied into a bundle as a file, so parts of files and folders of pictures cannot be samples.
     whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.span == WHOLE_FILE)
-    samples = tuple((e.path, e.label) for e in whole)
+    samples = tuple((e.path, e.label) for e in whole if not e.path.is_dir())
     truth_known = truth if noise.kind != "none" else None
     return TrainingData(clips, weak, truth_known, key, samples, votes, trusted if trusted.any() else None)
 

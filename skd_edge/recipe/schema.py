@@ -47,6 +47,11 @@ class Recipe(RecipeSection):
     min_clips: Share = Field(
         0.9, description="share of the listed clips that must be readable; otherwise the run stops"
     )
+    allow_test_copies: bool = Field(
+        False,
+        description="whether test clips may be copies, or nearly copies, of training or validation clips. Otherwise "
+        "the run stops, because such clips make the test accuracy too high",
+    )
     clip: ClipSettings = ClipSettings()
     augment: AugmentationSettings = AugmentationSettings()
     labels: LabelSettings = LabelSettings()

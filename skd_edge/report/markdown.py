@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,6 +117,13 @@ def _format_small_print(report: RunReport) -> str:
         count = len(report.data.quarantined)
         lines.append(
             f"{count} clip{'s' if count > 1 else ''} could not be read and {'were' if count > 1 else 'was'} left out."
+        )
+    if report.data and report.data.copies:
+        counts = Counter(copy.split for copy in report.data.copies)
+        numbers = " and ".join(f"{n} {escape_markdown(split)}" for split, n in counts.items())
+        lines.append(
+            f"{numbers} clips are copies of clips in another split "
+            "(listed in report.json), so accuracies on them are too high."
         )
     lines += [escape_markdown(note) for note in report.notes]
     cpu = report.device.get("cpu_model") or report.device.get("cpu")

@@ -366,6 +366,24 @@ class QuarantinedClip(_ReportSection):
     reason: str = ""
 
 
+class SplitCopyReport(_ReportSection):
+    """A validation or test clip that is a copy of a clip in another split.
+
+    Attributes:
+        clip: The clip.
+        split: Its split, "val" or "test".
+        original: The clip that it copies.
+        original_split: The split of that clip, "train" or "val".
+        kind: "equal" for the same pixels, "near" for nearly the same, such as the same video encoded again.
+    """
+
+    clip: str = ""
+    split: str = ""
+    original: str = ""
+    original_split: str = ""
+    kind: str = ""
+
+
 class DataReport(_ReportSection):
     """The clips of the run.
 
@@ -376,6 +394,7 @@ class DataReport(_ReportSection):
         classes: Names of the classes.
         quarantined: Clips that could not be read; they are in no split.
         split_note: How the clips were split.
+        copies: Validation and test clips that are copies of clips in other splits.
     """
 
     train: int | None = None
@@ -384,6 +403,7 @@ class DataReport(_ReportSection):
     classes: list[str] = []
     quarantined: list[QuarantinedClip] = []
     split_note: str = ""
+    copies: list[SplitCopyReport] = []
 
 
 class ClassMetrics(_ReportSection):

@@ -25,7 +25,7 @@ from skd_bench.video.types import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
 InputContract = Literal["float_clip", "uint8_frames"]
-SCHEMA = 1
+SCHEMA = 2  # 2: clip_seconds
 MANIFEST_FILE, MEASURED_FILE = "manifest.json", "measured.json"
 _MAX_BYTES = 32 * 2**20
 _MAX_FILES = 1000  # as in a zip file (`skd_bench.bundle.archive`)
@@ -120,6 +120,7 @@ class Manifest:
         samples: Sample clips; empty unless requested.
         documents: SHA-256 of each further file (for example the README), by its path.
         stream: The per-frame file; None unless the student is causal.
+        clip_seconds: Median length of the training clips in seconds, above 0; None if it is not known.
     """
 
     schema: int
@@ -136,6 +137,7 @@ class Manifest:
     samples: list[SampleClip] = field(default_factory=list)
     documents: dict[str, str] = field(default_factory=dict)
     stream: StreamFile | None = None
+    clip_seconds: float | None = None
 
     @classmethod
     def load(cls, bundle: Path | str) -> Manifest:
@@ -322,6 +324,8 @@ def _check_consistency(manifest: Manifest) -> None:
         raise ValueError("'classes' must be a list of different names")
     if unknown := sorted({s.label for s in manifest.samples} - set(manifest.classes)):
         raise ValueError(f"a sample clip has the class {shorten_repr(unknown[0])}, which is not in 'classes'")
+    if manifest.clip_seconds is not None and not manifest.clip_seconds > 0:
+        raise ValueError(f"'clip_seconds' is {manifest.clip_seconds}; it must be above 0")
     if reserved := {MANIFEST_FILE, MEASURED_FILE}.intersection(files):
         raise ValueError(f"{min(reserved)!r} is a reserved name and cannot be a file of the payload")
     hashes = {file: sha for file, (sha, _) in list_payload_files(manifest).items()}

@@ -90,7 +90,7 @@ class VideoAnalysisSettings:
 
     Attributes:
         window: Length of one window in seconds, above 0; None: the length of a dense clip at the frame rate of the
-            video, or the median length of the bundle's sample clips.
+            video, or the median length of the training clips, or of the bundle's sample clips.
         hop: Time between two predictions in seconds, above 0.
         smooth: Number of predictions whose probabilities are averaged, at least 1.
         threshold: Probability from which a class is reported, 0..1.
@@ -268,12 +268,14 @@ def _find_window_seconds(manifest: Manifest, bundle: Path | str, video: Path) ->
     """Length of a clip of this bundle, in seconds.
 
     Raises:
-        UserError: With uniform sampling the length is that of the training clips, and the bundle has no sample clip to
-            measure it.
+        UserError: With uniform sampling the length is that of the training clips, and the bundle neither states it nor
+            has a sample clip to measure it.
     """
     sampling = manifest.sampling
     if sampling.kind == "dense":
         return ((sampling.frames - 1) * sampling.stride + 1) / _read_duration_and_rate(video)[1]
+    if manifest.clip_seconds is not None:
+        return manifest.clip_seconds
     if not manifest.samples:
         raise UserError(
             "the bundle samples frames over a whole clip and has no sample clip, so the length of its clips is "

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections import Counter
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skd_bench.video.container import MAX_PIXELS
-from skd_bench.video.decoder import _Timeline, choose_stamps
+from skd_bench.video.frame_choice import Timetable, choose_positions
 from skd_bench.video.resize import FrameResizer
 
 if TYPE_CHECKING:
@@ -70,19 +68,11 @@ def decode_frame_folder(folder: Path, sampling: Sampling, preprocess: Preprocess
         OSError: A picture cannot be read.
     """
     files = list_frames(folder)
-    if span.is_timed:
-        rate = Fraction(span.frame_rate)
-        last = len(files) if span.end is None else min(math.ceil(Fraction(span.end) * rate), len(files))
-        files = files[math.floor(Fraction(span.start) * rate) : last]
-        if not files:
-            raise ValueError(f"the span from {span.start:g} s is empty, or starts after the last picture")
-    positions = np.arange(len(files), dtype=np.int64)
-    everything = np.ones(len(files), bool)
-    timeline = _Timeline(positions, everything, everything, 0, len(files), False, len(files), None)
+    table = Timetable(np.arange(len(files), dtype=np.int64), len(files), 1 / span.frame_rate)
     resizer = FrameResizer(sampling.frames, preprocess, None)
     shown: VideoFrame | None = None
     lost, waiting = 0, 0  # waiting: frames before the first picture that can be decoded
-    repeats = Counter(choose_stamps(timeline, sampling).tolist())  # ascending
+    repeats = Counter(choose_positions(table, sampling, span))  # ascending
     for position, count in repeats.items():
         picture = decode_picture(files[position])
         lost += picture is None

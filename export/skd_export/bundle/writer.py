@@ -52,6 +52,7 @@ class ModelOptions(TypedDict, total=False):
     Attributes:
         optimisation: The runtime's level of graph optimisation.
         reject: The reject option.
+        temperature: Divides the logits to give calibrated probabilities.
         batch: The fixed batch size of a .tflite file.
         converter: Name and version of the converter of a .tflite file.
         calibration: The calibration clips of an INT8 file.
@@ -62,6 +63,7 @@ class ModelOptions(TypedDict, total=False):
 
     optimisation: str
     reject: RejectEntry
+    temperature: float
     batch: int
     converter: str
     calibration: CalibrationClips
@@ -168,6 +170,7 @@ def write_bundle(
     contract: InputContract = "float_clip",
     stream: StreamModel | None = None,
     own_files: Collection[str] = (),
+    clip_seconds: float | None = None,
 ) -> Path:
     """Write a bundle.
 
@@ -193,6 +196,7 @@ def write_bundle(
         contract: The type of input that the files take.
         stream: The streaming version of the first model, if its network has one.
         own_files: See `check_replaceable`.
+        clip_seconds: Median length of the training clips in seconds, if it is known.
 
     Returns:
         The folder.
@@ -221,6 +225,7 @@ def write_bundle(
             provenance=dict(provenance or {}),
             samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
             stream=_add_stream(building, stream, models[0].student) if stream else None,
+            clip_seconds=clip_seconds,
         )
         write_atomic(building / LABELS, format_labels(manifest))
         if manifest.samples:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
-from skd_edge.data.store.builder import STORE_FILE, Decoding, QuarantinedClip, StoreInfo, build_store
+from skd_edge.data.store.builder import STORE_FILE, Decoding, Progress, QuarantinedClip, StoreInfo, build_store
+from skd_edge.data.store.copies import SplitCopy, explain_refused_copies, find_split_copies
 from skd_edge.data.store.decode_task import DecoderName
+from skd_edge.data.store.fingerprints import load_fingerprints
 from skd_edge.data.store.store_check import read_intact_store
 
 _LAYOUT_VERSION = 3  # of a store: raise it when the layout of its files changes, or the pixels of equal videos
@@ -109,6 +111,7 @@ class ClipDataset:
         test: the test clips, sealed until a candidate is chosen.
         quarantined: the unreadable clips.
         note: the remarks of the listing.
+        copies: validation and test clips that are copies of clips in other splits.
     """
 
     classes: tuple[str, ...]
@@ -117,9 +120,18 @@ class ClipDataset:
     test: SealedSplit
     quarantined: tuple[QuarantinedClip, ...]
     note: str
+    copies: tuple[SplitCopy, ...] = ()
 
 
-def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_clips: float) -> ClipDataset:
+def open_store(
+    listing: ClipListing,
+    decoding: Decoding,
+    cache: Path,
+    *,
+    min_clips: float,
+    allow_test_copies: bool = False,
+    compare_progress: Progress | None = None,
+) -> ClipDataset:
     """Open the store of the listed clips; builds it first if it does not exist.
 
     Args:
@@ -127,30 +139,19 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
         decoding: how they are decoded.
         cache: the cache folder, which holds the stores.
         min_clips: share of the clips that must be readable, in [0, 1].
+        allow_test_copies: whether test clips may be copies of clips in other splits.
+        compare_progress: called with (done, total) while clips are compared with those of other splits.
 
     Raises:
-        UserError: Too few clips are readable, a class has no readable clip in training or validation, no test clip is
-            readable, or the store cannot be built (see ``build_store``).
+        UserError: See ``check_readable_clips`` and ``build_store``; or test clips are copies, and that is not allowed.
     """
     folder, store_info = ensure_store(listing, decoding, cache)
-    bad = set(store_info["bad"])  # by position: two splits may have files of the same name
-    good = [e for i, e in enumerate(listing.entries) if i not in bad]
-    if len(good) < min_clips * len(listing.entries):
-        first = store_info["quarantined"][0]
-        raise UserError(
-            f"{len(bad)} of {len(listing.entries)} clips cannot be read (first: {first['path']}: {first['reason']}); "
-            f"min_clips requires {min_clips:.0%}: repair or remove these clips, or lower min_clips"
-        )
+    good = check_readable_clips(listing, store_info, min_clips=min_clips)
+    copies = find_split_copies(load_fingerprints(folder, compare_progress), good)
+    if not allow_test_copies and (reason := explain_refused_copies(copies)):
+        raise UserError(reason)
     pixels = np.load(folder / "clips.npy", mmap_mode="r")
     sets = {split: make_clip_split(split, good, pixels, store_info["hash"], listing.classes) for split in SPLITS}
-    for name, index in ((n, i) for i, n in enumerate(listing.classes)):
-        if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
-            raise UserError(
-                f"class {name!r} has no readable training clip or no readable validation clip; repair or replace the "
-                "clips that skd-edge data scan lists as unreadable"
-            )
-    if len(sets["test"]) == 0:
-        raise UserError("no test clip is readable; repair or replace the clips that skd-edge data scan lists")
     return ClipDataset(
         listing.classes,
         sets["train"],
@@ -158,7 +159,53 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
         SealedSplit(sets["test"]),
         tuple(store_info["quarantined"]),
         listing.note,
+        copies,
     )
+
+
+def list_readable_clips(listing: ClipListing, store_info: StoreInfo) -> list[ClipEntry]:
+    """The clips that a store holds, in its order."""
+    bad = set(store_info["bad"])  # by position: two splits may have files of the same name
+    return [e for i, e in enumerate(listing.entries) if i not in bad]
+
+
+def check_readable_clips(
+    listing: ClipListing, store_info: StoreInfo, *, min_clips: float, external_labels: bool = False
+) -> list[ClipEntry]:
+    """Check that enough clips are readable to train on.
+
+    Args:
+        listing: the clips.
+        store_info: which of them are unreadable.
+        min_clips: share of the clips that must be readable, in [0, 1].
+        external_labels: whether training clips get their labels later; then their classes are not checked.
+
+    Returns:
+        The readable clips.
+
+    Raises:
+        UserError: Too few clips are readable, a class has no readable clip in training or validation, or no test clip
+            is readable.
+    """
+    good = list_readable_clips(listing, store_info)
+    if len(good) < min_clips * len(listing.entries):
+        first = store_info["quarantined"][0]
+        raise UserError(
+            f"{len(listing.entries) - len(good)} of {len(listing.entries)} clips cannot be read (first: "
+            f"{first['path']}: {first['reason']}); min_clips requires {min_clips:.0%}: repair or remove these clips, "
+            "or lower min_clips"
+        )
+    validated = {e.label for e in good if e.split == "val"}
+    trained = {name for e in good if e.split == "train" for name in ((e.label,) if e.label else e.votes)}
+    for name in listing.classes:
+        if name not in validated or not (external_labels or name in trained):
+            raise UserError(
+                f"class {name!r} has no readable training clip or no readable validation clip; repair or replace the "
+                "clips that skd-edge data scan lists as unreadable"
+            )
+    if not any(e.split == "test" for e in good):
+        raise UserError("no test clip is readable; repair or replace the clips that skd-edge data scan lists")
+    return good
 
 
 def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple[Path, StoreInfo]:

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from skd_bench.device.info import device_id
 from skd_bench.inference.reject_option import RejectOption
+from skd_bench.video.types import WHOLE_FILE
+from skd_edge.data.clip_length import measure_clip_seconds
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.evaluation.litert_export import write_tflite
@@ -18,7 +20,7 @@ from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.tsm import TSM
 from skd_edge.pipeline.context import RunContext
 from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCascade, WrittenBundle
-from skd_edge.pipeline.stages.reject_threshold import compute_reject_option
+from skd_edge.pipeline.stages.reject_threshold import compute_reject_option, compute_temperature
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.schema import TestReport
 from skd_edge.run_folder import read_journal
@@ -87,6 +89,9 @@ def write_run_bundle(
         samples=list(data.sample_files[:count]) if count else [],
         stream=additional.export_stream(),
         contract="float_clip" if recipe.export.contract == "clip" else "uint8_frames",
+        clip_seconds=measure_clip_seconds(
+            data.clips.train.files, data.clips.train.spans, getattr(recipe.data, "frame_rate", WHOLE_FILE.frame_rate)
+        ),
     )
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     ctx.run.record_event("bundle", files=files)
@@ -176,12 +181,13 @@ def _make_model_file(
         c.deployment.precision,
         c.student,
         list(c.path),
-        options=_model_options(reject),
+        options=_model_options(reject, compute_temperature(ctx.scorer, data, result)),
         parity=summarize_parity(result.parity),
         measured=measured,
         runtime=c.deployment.runtime,
     )
 
 
-def _model_options(reject: RejectOption | None) -> ModelOptions:
-    return {"optimisation": "all", "reject": reject.to_json()} if reject else {"optimisation": "all"}
+def _model_options(reject: RejectOption | None, temperature: float) -> ModelOptions:
+    options: ModelOptions = {"optimisation": "all", "temperature": temperature}
+    return {**options, "reject": reject.to_json()} if reject else options

@@ -68,7 +68,7 @@ def test_a_span_of_time_counts_by_the_frame_rate(frames):
     folder = frames(20, "{}.png")
     clip = decode_clip(folder, Sampling(5), SMALL, ClipSpan(0.5, 1.0, frame_rate=10))
     assert clip[:, 0, -1, 0].tolist() == [60, 70, 80, 90, 100]
-    with pytest.raises(ClipError, match="starts after the last picture"):
+    with pytest.raises(ClipError, match="starts after the end of the video"):
         decode_clip(folder, Sampling(2), SMALL, ClipSpan(9, None, frame_rate=10))
 
 

@@ -10,12 +10,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import av
 import pytest
 import yaml
 
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
+from skd_bench.inference.long_video import analyse_videos
 from skd_bench.inference.predict import predict
 from skd_edge.pipeline.compress import compress
 from skd_edge.pipeline.reselect import reselect
@@ -146,6 +148,14 @@ def test_the_bundle(finished, tmp_path):
     for result in predict(moved, videos, top=3):
         assert [name in manifest.classes for name, _ in result["top"]] == [True] * 3
         assert result["top"][0][1] >= result["top"][1][1] > 0
+        assert 0.1 < result["confidence"] <= 1  # ten classes
+    assert manifest.clip_seconds == pytest.approx(length_of(videos[0]), abs=0.1)
+    assert analyse_videos(moved, videos[:1])["videos"][0]["window"] == manifest.clip_seconds
+
+
+def length_of(video):
+    with av.open(str(video)) as container:
+        return container.duration / av.time_base
 
 
 def best(report):

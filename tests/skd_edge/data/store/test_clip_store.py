@@ -36,8 +36,9 @@ def root(videos, tmp_path) -> Path:
     return shutil.copytree(videos, tmp_path / "my clips ß")
 
 
-def opened(listing, cache, min_clips=0.5, sampling=SAMPLING, **kw):
-    return open_store(listing, Decoding(sampling, PREPROCESS, processes=1, **kw), cache, min_clips=min_clips)
+def opened(listing, cache, min_clips=0.5, sampling=SAMPLING, allow_test_copies=False, **kw):
+    decoding = Decoding(sampling, PREPROCESS, processes=1, **kw)
+    return open_store(listing, decoding, cache, min_clips=min_clips, allow_test_copies=allow_test_copies)
 
 
 def folder(root, tmp_path, **kw):
@@ -157,8 +158,12 @@ def test_equal_names_in_two_splits(root, videos, tmp_path):
     checked = shutil.copytree(videos, tmp_path / "val")
     listing = folder(root, tmp_path, val_root=checked, test_root=shutil.copytree(videos, tmp_path / "test"))
     (root / "blink" / "clip 0 ü.mp4").write_bytes(b"")
-    clips = opened(listing, tmp_path)
+    with pytest.raises(UserError, match=r"24 test clips are copies of .* allow_test_copies: true"):
+        opened(listing, tmp_path)
+    clips = opened(listing, tmp_path, allow_test_copies=True)
     assert (len(clips.train), len(clips.val), len(clips.test)) == (23, 24, 24)
+    assert {copy.kind for copy in clips.copies} == {"equal"}
+    assert len(clips.copies) == 23 + 24
     assert clips.val.names[0] == "blink/clip 0 ü.mp4"
     check_every_clip(clips, listing)
 
