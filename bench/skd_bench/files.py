@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import stat
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +16,7 @@ from skd_bench.errors import UserError
 
 _PRIVATE_SUFFIX = ".part"
 _BLOCK_BYTES = 1 << 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
@@ -21,19 +24,21 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
     Args:
         path: The file to write. A missing folder is created; an existing file is replaced.
-        data: The content. Text is encoded as UTF-8; its newlines are not changed.
+        data: The content. Text is encoded as UTF-8; its newlines are not changed. A file's name that is not UTF-8, as
+            Python holds it (surrogateescape), gets its own bytes back.
 
     Returns:
         The path that was written.
 
     Raises:
-        UserError: The folder or the file cannot be written (permissions, full disk, a folder with that name). After a
-            full disk, `exit_code` is 75.
+        UserError: The folder or the file cannot be written (permissions, full disk, a folder, link, device or pipe with
+            that name). After a full disk, `exit_code` is 75.
     """
     path = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    content = _encode_text(data) if isinstance(data, str) else data
     # Not mkstemp: it sets mode 0600, and other users must be able to read a bundle.
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
+    _refuse_special_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -52,6 +57,24 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _encode_text(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, which only a JSON file can hold
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _refuse_special_file(path: Path) -> None:
+    """Raise UserError where something other than a file or a folder has the name: a rename would replace /dev/null."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError):  # missing; other reasons are reported by the write itself
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a device, a pipe or a socket"
+        raise UserError(f"cannot write {path}: it is {kind}, which would be replaced; give the name of a file")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -79,7 +102,9 @@ def write_json(path: Path | str, obj: object) -> Path:
         ValueError: The object holds NaN or an infinity, which JSON cannot represent.
         TypeError: The object holds a type that JSON cannot represent.
     """
-    return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names that are not UTF-8: JSON holds them as escapes, so that reading gives the same text.
+    return write_atomic(path, _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
 def sha256_file(path: Path | str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from skd_bench.untrusted.text import print_error, print_text
 from skd_edge.cli.options import (
     AnyPath,
     ExistingFolder,
@@ -73,12 +74,12 @@ def export_command(
     request = make_export_request(
         source, recipe=load_recipe(recipe) if recipe else None, network=spec, clip=clip, **options
     )
-    on_stage = (lambda text: click.echo(f"{text} ...", err=True)) if sys.stderr.isatty() else None
+    on_stage = (lambda text: print_error(f"{text} ...")) if sys.stderr.isatty() else None
     bundle_folder = out or Path(f"{request.name}-bundle")
     result = export_model(
         request, bundle_folder, dry_run=dry_run, on_stage=on_stage, progress=make_progress_counter("decoded")
     )
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
+    print_text(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
 
 
 @click.command("build")
@@ -123,7 +124,7 @@ def build_command(
     made = build_engines(
         source, out, options=options, progress=make_progress_counter("builder's step"), **builder_options
     )
-    click.echo(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
+    print_text(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
 
 
 @click.command("bundle")
@@ -136,4 +137,4 @@ def bundle_command(bundle: Path, triton: Path, batch: int, engines: tuple[Path, 
     from skd_export.targets.triton import write_triton_repository
 
     names = write_triton_repository(bundle, triton, largest_batch=batch, engines=engines)
-    click.echo(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")
+    print_text(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")

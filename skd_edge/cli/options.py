@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from skd_bench.untrusted.text import print_progress
+
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -95,7 +97,7 @@ def make_progress_counter(label: str) -> Callable[[int, int], None] | None:
         nonlocal last_shown
         if done == total or time.monotonic() - last_shown > 0.03:
             last_shown = time.monotonic()
-            click.echo(f"\r{label} {done} of {total}" + "\n" * (done == total), err=True, nl=False)
+            print_progress(f"{label} {done} of {total}", last=done == total)
 
     return show_progress
 

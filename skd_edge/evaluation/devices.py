@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.benchmark import latency
-from skd_bench.benchmark.device_job import (
+from skd_bench.benchmark.engines.device_job import (
     PreparedTargets,
     ScoringClips,
     compute_target_logits,
@@ -23,6 +23,7 @@ from skd_bench.benchmark.device_job import (
     read_prepared_targets,
 )
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
+from skd_bench.benchmark.measurement_checks import check_measurements
 from skd_bench.benchmark.measurements import DeviceMeasurements, FileNote, check_same_device
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import EXIT_PAUSED, UserError
@@ -32,6 +33,7 @@ from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
 from skd_bench.runtimes import uses_gpu
 from skd_bench.runtimes.base import CompileOptions
+from skd_bench.untrusted.text import escape_name
 from skd_edge.evaluation.measurement_cache import MeasuredSession, MeasurementCache
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.schedule.candidates import why_pair_impossible
@@ -126,7 +128,7 @@ class Device:
             if note.logits is not None:
                 self._logits[*key, note.logits.clips] = note.logits.decode()
             if note.refused is not None:
-                refused[target.name] = note.refused
+                refused[target.name] = escape_name(note.refused)
         return refused
 
     def find_facts(self, path: Path, runtime: str) -> dict[str, Any]:
@@ -361,8 +363,8 @@ class OfflineDevice(_DeviceElsewhere):
         energy: Whether results without energy are ignored.
 
     Raises:
-        UserError: A result file cannot be read, was measured with other threads than the recipe's, or on another
-            device.
+        UserError: A result file cannot be read, contains an impossible value, was measured with other threads than the
+            recipe's, or on another device.
     """
 
     name = "the device of --measurements"
@@ -374,6 +376,7 @@ class OfflineDevice(_DeviceElsewhere):
         self.results, self.folder = results, folder
         self.loaded_results = [(path, DeviceMeasurements.load(path)) for path in results if path.exists()]
         for path, one in self.loaded_results:
+            check_measurements(one, str(path))
             check_same_device(self.loaded_results[0][1].device, one.device, f"{path} was measured")
             if one.threads != bench.threads:
                 raise UserError(

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.benchmark.device_job import ScoringClips
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_atomic
+from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
 from skd_bench.metrics.accuracy import AccuracyMetrics, compute_accuracy, compute_logits
 from skd_bench.runtimes import find_runtime, uses_gpu
 from skd_bench.runtimes.base import make_random_clip
@@ -41,6 +42,7 @@ from skd_export.quantization.quantize import FileMetadata
 from skd_export.verified_export import FileVerifier
 
 _BATCH, _DECODE_BATCH = 50, 8
+_MOST_LAYERS = 10_000
 Batches = Iterator[NDArray[np.uint8]]
 Logits = NDArray[np.float32]
 
@@ -123,12 +125,18 @@ class FileScorer:
         """Logits of an engine: stored under the hash of the engine, because each build may answer differently."""
         facts = device.prepare_file(path, runtime)
         source = f"{runtime}:{facts.get('engine_sha256', device_id(device.device_info))}"
-        return self._load_or_compute_logits(
+        logits = self._load_or_compute_logits(
             source,
             path,
             clips,
             lambda: device.compute_logits(path, runtime, self.make_scoring_clips(clips)),
         )
+        if logits.shape != (len(clips), len(self.classes)) or not np.isfinite(logits).all():
+            raise UserError(
+                f"{device.name} answered with logits {logits.shape} for {len(clips)} clips and {len(self.classes)} "
+                f"classes, or with NaN, for {path.name} on {runtime}; measure again"
+            )
+        return logits
 
     def make_scoring_clips(self, clips: ClipSplit) -> ScoringClips:
         """The clips in one file, as a device takes them."""
@@ -282,14 +290,17 @@ class FileScorer:
         self, source: str, path: Path, clips: ClipSplit, compute: Callable[[], Logits]
     ) -> Logits:
         key = f"{source}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
-        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.logits"
         try:
-            logits: Logits = np.load(cache_file)
-        except (OSError, ValueError, EOFError):
-            logits = compute()
-            buffer = io.BytesIO()
-            np.save(buffer, logits)
-            write_atomic(cache_file, buffer.getvalue())
+            stored: Logits = np.load(io.BytesIO(read_checked(cache_file)), allow_pickle=False)
+            return stored
+        except FileNotFoundError:
+            pass
+        except DamagedFileError as error:
+            report_damage(error, "the logits are computed again")
+        logits, buffer = compute(), io.BytesIO()
+        np.save(buffer, logits)
+        write_checked(cache_file, buffer.getvalue())
         return logits
 
     def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
@@ -307,9 +318,10 @@ def _describe_layers(facts: Mapping[str, object]) -> FileMetadata:
     layers = facts.get("layers")
     operators: Counter[str] = Counter()
     fates: list[OperatorProfile] = []
-    for row in layers if isinstance(layers, list) else []:
-        operators[row["op"]] += row["nodes"]
-        fates += [{"node": "", "op": row["op"], "ran": row["ran"], "microseconds": 0.0}] * row["nodes"]
+    for row in layers if isinstance(layers, list) else []:  # they may come from another machine
+        op, ran, nodes = str(row["op"]), str(row["ran"]), min(int(row["nodes"]), _MOST_LAYERS)
+        operators[op] += nodes
+        fates += [{"node": "", "op": op, "ran": ran, "microseconds": 0.0}] * nodes
     return {"operators": dict(operators.most_common()), "fates": fates}
 
 

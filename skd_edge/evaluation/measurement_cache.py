@@ -17,6 +17,7 @@ from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, FileNot
 from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,12 @@ class MeasurementCache:
         keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
         for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True):
             try:
-                session = DeviceMeasurements.load(path)
-            except UserError:  # incomplete, or of another version: measured again
+                session = DeviceMeasurements.from_json(read_checked_json(path), str(path))
+            except DamagedFileError as error:
+                report_damage(error, "these files are measured again")
+                path.unlink()
+                continue
+            except UserError:  # of another version: measured again
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
             same_settings = replace(self.settings, energy=False) == MeasurementSettings(
@@ -96,4 +101,4 @@ class MeasurementCache:
         stored = DeviceMeasurements(
             SCHEMA, "", info, measured=measured, session_count=1, notes=notes, **vars(self.settings)
         )
-        stored.save(self.folder / f"{name}.json")
+        write_checked_json(self.folder / f"{name}.json", stored.to_json())

@@ -6,7 +6,6 @@ A job that is finished in this run, or in the cache that runs share, is not trai
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_atomic, write_json
+from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import describe_files, read_checked_json, write_checked_json
 from skd_bench.video.types import Preprocessing
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.distill.checkpoint import TrainingCurve
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.job import JobSpec, json_digest
@@ -40,7 +41,6 @@ from skd_edge.distill.trainer import (
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, estimate_pseudo_labels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.external.loader import unwrap_adapter
@@ -48,8 +48,9 @@ from skd_edge.models.external.logits_file import read_logits_file
 from skd_edge.models.weights import load_weights
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
-from skd_edge.run_folder import RunFolder
+from skd_edge.run_folder import JOB_FILE, RunFolder
 
+_JOB_FILES = {"weights.safetensors", "memory.npy", "val_logits.npy"}
 _AVERAGED_VIEWS = 4  # number of augmented views over which a teacher's predictions for a training clip are averaged
 
 
@@ -188,7 +189,7 @@ class LocalExecutor:
             {"by": job_hashes, "weak": self.training_data.weak_hash, "how": self.labels.pseudo_label_settings}
         )
         if name not in self.pseudo_labels_by_name:
-            labels_file = self.run.folder / "labels" / f"{name}.npz"
+            labels_file = self.run.folder / "labels" / f"{name}.pseudo"
             pseudo = read_pseudo_labels(labels_file)
             if pseudo is None:
                 pseudo = self._estimate_pseudo_labels(job, folds)
@@ -246,7 +247,9 @@ class LocalExecutor:
             "torch": torch.__version__,
             "processes": self.process_group.size,
         }
-        write_json(folder / "job.json", details)  # last: marks the job as finished
+        files = sorted(path.name for path in folder.iterdir() if path.name in _JOB_FILES)
+        # Last: it marks the job as finished, and has the checksums of its files.
+        write_checked_json(folder / JOB_FILE, {**details, "files": describe_files(folder, files)})
         (folder / "state.pt").unlink(missing_ok=True)
         self.run.publish_job(job.hash)
         self.run.record_event(
@@ -373,9 +376,9 @@ class LocalExecutor:
     def _load_result(self, job: TrainingJob, cached: bool) -> JobResult:
         folder = self.run.job_folder(job.hash)
         try:
-            facts = json.loads((folder / "job.json").read_text())
+            facts = read_checked_json(folder / JOB_FILE)
             logits = np.load(folder / "val_logits.npy")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, UserError) as error:
             raise UserError(
                 f"the finished job {folder} cannot be read ({error}); delete that folder and "
                 f"{self.run.cache / 'jobs' / job.hash}, which shares its files, and run again"

@@ -32,15 +32,12 @@ from skd_bench.video.types import WHOLE_FILE
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import ClipListing, list_clips
 from skd_edge.data.store.builder import Decoding
-from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, open_store
+from skd_edge.data.store.clip_store import ClipDataset, open_store
 from skd_edge.labels.sources.annotators import add_annotators, read_trusted_labels, resolve_class_prior
 from skd_edge.labels.sources.label_model import LabelModelResult, aggregate_votes
-from skd_edge.labels.sources.noise_simulation import (
-    corrupt_instances,
-    corrupt_labels,
-    estimate_confusions,
-    simulate_votes,
-)
+from skd_edge.labels.sources.made_up_titles import label_by_titles
+from skd_edge.labels.sources.noise_simulation import corrupt_labels, simulate_votes
+from skd_edge.labels.sources.weak_model import answer_as_weak_model, compute_motion_energy, draw_held_out_clips
 from skd_edge.recipe.labels import LabelSettings, NoiseSettings
 from skd_edge.recipe.schema import Recipe
 
@@ -106,6 +103,7 @@ def load_training_data(
     render_progress: Progress | None = None,
     decode_progress: Progress | None = None,
     model_progress: Progress | None = None,
+    compare_progress: Progress | None = None,
 ) -> TrainingData:
     """List the clips of a recipe, aggregate votes, open or build the clip store, and apply label noise.
 
@@ -115,6 +113,7 @@ def load_training_data(
         render_progress: called with (done, total) while the generated set is rendered.
         decode_progress: called with (done, total) while clips are decoded.
         model_progress: called with (done, total) while a model of ``labels.models`` runs.
+        compare_progress: called with (done, total) while clips are compared with those of other splits.
 
     Raises:
         UserError: See ``list_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the labelled
@@ -128,32 +127,59 @@ def load_training_data(
     listing = add_annotators(listing, recipe, (sampling, preprocess), cache, progress=model_progress)
     listing, votes = aggregate_labels(listing, recipe.labels)
     decoding = Decoding(sampling, preprocess, recipe.clip.decoder, progress=decode_progress)
-    clips = open_store(listing, decoding, cache, min_clips=recipe.min_clips)
-    truth, noise = clips.train.labels, recipe.labels.noise
-    if votes is not None:
-        votes = _select_readable_votes(votes, listing, clips)
-    elif noise.kind == "voters":
-        votes = _simulate_annotators(truth, len(clips.classes), recipe)
-    weak = votes.consensus.hard if votes else _make_noisy_labels(clips.train, len(clips.classes), noise, recipe.seed)
+    clips = open_store(
+        listing,
+        decoding,
+        cache,
+        min_clips=recipe.min_clips,
+        allow_test_copies=recipe.allow_test_copies,
+        compare_progress=compare_progress,
+    )
+    noise = recipe.labels.noise
+    if noise.kind == "model":
+        clips, weak = _label_with_weak_model(clips, noise, recipe.seed)
+    elif votes is not None or noise.kind == "voters":
+        votes = _select_readable_votes(votes, listing, clips) if votes else _simulate_annotators(clips, recipe)
+        weak = votes.consensus.hard
+    else:
+        weak = _make_noisy_labels(clips, noise, recipe.seed)
+    truth = clips.train.labels
     trusted_labels = read_trusted_labels(recipe.labels.trusted, clips.train.names, clips.classes)
     trusted = trusted_labels >= 0
     weak = np.where(trusted, trusted_labels, weak)
     _check_two_classes(weak, clips.classes, recipe.labels)
     key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
-    # A sample clip is copied into a bundle as a file, so parts of files cannot be samples.
+    # A sample clip is copied into a bundle as a file, so parts of files and folders of pictures cannot be samples.
     whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.span == WHOLE_FILE)
-    samples = tuple((e.path, e.label) for e in whole)
+    samples = tuple((e.path, e.label) for e in whole if not e.path.is_dir())
     truth_known = truth if noise.kind != "none" else None
     return TrainingData(clips, weak, truth_known, key, samples, votes, trusted if trusted.any() else None)
 
 
-def _make_noisy_labels(train: ClipSplit, classes: int, noise: NoiseSettings, seed: int) -> NDArray[np.int64]:
-    """The listed labels ``(N,)`` with the recipe's noise."""
-    if noise.kind == "instances" and noise.rate:
-        confusions = estimate_confusions(train.clips, train.labels, classes, seed)
-        return corrupt_instances(train.labels, confusions, noise, seed)
-    return corrupt_labels(train.labels, classes, noise, seed)
+def _make_noisy_labels(clips: ClipDataset, noise: NoiseSettings, seed: int) -> NDArray[np.int64]:
+    """The listed labels of the training clips ``(N,)`` with the recipe's noise."""
+    train = clips.train
+    if noise.kind == "keyword-rules":
+        return label_by_titles(train.names, train.labels, clips.classes, noise, seed)
+    return corrupt_labels(train.labels, len(clips.classes), noise, seed)
+
+
+def _label_with_weak_model(
+    clips: ClipDataset, noise: NoiseSettings, seed: int
+) -> tuple[ClipDataset, NDArray[np.int64]]:
+    """Take the clips that the weak model is fitted on out of the training clips, and let it label the others.
+
+    Returns:
+        The clips without those, and a label for each remaining training clip ``(N,)``: its listed label at rate 0.
+    """
+    held_out = draw_held_out_clips(clips.train.labels, noise, seed)
+    train, fitting = (clips.train.select_rows(np.flatnonzero(rows)) for rows in (~held_out, held_out))
+    remaining = replace(clips, train=train)
+    if noise.rate == 0:
+        return remaining, train.labels.copy()
+    features = compute_motion_energy(fitting.clips), compute_motion_energy(train.clips)
+    return remaining, answer_as_weak_model(features, (fitting.labels, train.labels), noise, seed).labels
 
 
 def aggregate_labels(listing: ClipListing, labels: LabelSettings) -> tuple[ClipListing, AnnotatorVotes | None]:
@@ -194,10 +220,10 @@ def _select_readable_votes(votes: AnnotatorVotes, listing: ClipListing, clips: C
     return replace(votes, given=votes.given[rows], consensus=votes.consensus.select_rows(rows))
 
 
-def _simulate_annotators(truth: NDArray[np.int64], classes: int, recipe: Recipe) -> AnnotatorVotes:
-    """Votes of simulated annotators on clips with known labels ``truth (N,)``, aggregated."""
-    noise = recipe.labels.noise
-    given = simulate_votes(truth, classes, noise, recipe.seed)
+def _simulate_annotators(clips: ClipDataset, recipe: Recipe) -> AnnotatorVotes:
+    """Votes of simulated annotators on the training clips, whose listed labels are taken as true, aggregated."""
+    noise, classes = recipe.labels.noise, len(clips.classes)
+    given = simulate_votes(clips.train.labels, classes, noise, recipe.seed)
     names = tuple(f"voter {i + 1}" for i in range(noise.voters))
     return AnnotatorVotes(names, given, aggregate_votes(given, classes, recipe.labels.aggregate))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import WHOLE_FILE
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of, topological_order
@@ -18,7 +19,6 @@ from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.audit.label_errors import SuspectLabel, rank_label_errors
 from skd_edge.labels.audit.label_report import AuditReport, AuditSummary, SuspectClip, audit_summary
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.labels.sources.annotators import read_decisions
 from skd_edge.pipeline.console import RunConsole

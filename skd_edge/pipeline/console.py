@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from skd_bench.untrusted.text import escape_name
 
 if TYPE_CHECKING:
     from skd_edge.distill.trainer import TrainingProgress
@@ -30,15 +33,17 @@ class RunConsole:
     def log(self, text: str) -> None:
         """Print a finished step, with the time since the start in front of it."""
         spent = time.monotonic() - self.started
-        self.console.print(f"[dim]{_format_elapsed(spent):>6}[/dim]  {text}", highlight=False, soft_wrap=True)
+        # As Text, and not as markup: a name such as "[red]" is only a name.
+        line = Text.assemble((f"{_format_elapsed(spent):>6}", "dim"), f"  {escape_name(text)}")
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     @contextmanager
     def progress_bar(self, title: str, total: float = 1.0) -> Iterator[ProgressBar]:
         """A live progress bar, removed at the end. ``total`` is the amount of work, in the unit of its updates."""
         columns = (
-            TextColumn("        {task.description}"),
+            TextColumn("        {task.description}", markup=False),
             BarColumn(24),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
@@ -57,6 +62,7 @@ class ProgressBar:
 
     def update_all(self, title: str, done: float, total: float, note: str) -> None:
         """Set title, progress and note of the line at once."""
+        title, note = escape_name(title), escape_name(note)
         self._progress.update(self._task, description=title, completed=done, total=total, note=note)
 
 

@@ -126,7 +126,8 @@ def open_run(
     console, began = RunConsole(options.console), time.monotonic()
     make_executor = make_executor or make_run_executor(options, SINGLE_PROCESS)
     device = device or make_run_device(recipe, out, options)
-    with Run(out, resolved_yaml(stored_recipe or recipe)) as run:
+    stored = stored_recipe or recipe
+    with Run(out, resolved_yaml(stored), hide_values=stored.path_texts.hide_values) as run:
         ctx = RunContext(recipe, run, device, make_executor, console, began)
         try:
             yield ctx

@@ -15,10 +15,11 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import is_rendered, list_clips
 from skd_edge.data.sources.synthetic import generated_classes
 from skd_edge.data.store.clip_store import is_store_built
+from skd_edge.data.store.copies import describe_copies
 from skd_edge.distill.step_profiler import StepTimes, measure_step_times
 from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.threads import configure_threads
-from skd_edge.labels.dataset import load_training_data
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.tsm import count_parameters
@@ -75,6 +76,7 @@ class Plan:
         megabytes: estimated disk space.
         uses_successive_halving: whether the run trains only a part of the jobs.
         share: upper limit of successive halving, as a share of the seconds of all jobs; 0 for no limit.
+        copies: sentences about clips that are copies of clips in another split; empty if the clips are not decoded.
     """
 
     recipe: str
@@ -86,6 +88,7 @@ class Plan:
     megabytes: float
     uses_successive_halving: bool = False
     share: float = 0.0
+    copies: tuple[str, ...] = ()
 
     @property
     def training_seconds(self) -> float:
@@ -124,6 +127,7 @@ class Plan:
             )
         if not self.is_decoded:
             lines += ["", "  The clips are not decoded yet, so jobs have no names and nothing counts as cached."]
+        lines += ["", *(f"  warning: {sentence}" for sentence in self.copies)] if self.copies else []
         if self.uses_successive_halving:
             share = f"at most {self.share:.0%} of their seconds (schedule.share)"
             most = share if self.share else "the estimate counts all of them"
@@ -153,7 +157,9 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
     """
     allow_factory_code(recipe.teacher, allow_code)
     configure_threads(None)
-    count, splits, names, fingerprint = _inspect_data(recipe)
+    count, splits, names, training_data = _inspect_data(recipe)
+    fingerprint = fingerprint_of(training_data) if training_data else None
+    copies = tuple(describe_copies(training_data.clips.copies)) if training_data else ()
     original_recipe, recipe = recipe, _propose_networks(recipe, names)
     jobs = build_recipe_job_graph(recipe, fingerprint or DatasetFingerprint("", "", len(names), names), recipe.students)
     step_times = _measure_step_times(recipe, jobs, names)
@@ -202,6 +208,7 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         megabytes,
         recipe.uses_successive_halving,
         recipe.schedule.share,
+        copies,
     )
 
 
@@ -334,8 +341,8 @@ def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepT
     return {s.name for s in recipe.students if times_by_network[s.name].seconds_per_clip > limit * _BUDGET_SLACK}
 
 
-def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], DatasetFingerprint | None]:
-    """Number of clips, the same by split, class names, and the data's fingerprint; None where clips are not decoded."""
+def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], TrainingData | None]:
+    """Number of clips, the same by split, class names, and the data itself; None where clips are not decoded."""
     cache = open_cache()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
@@ -345,7 +352,7 @@ def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...],
     splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
     if not is_store_built(listing, *inference_preprocessing(recipe.clip), cache, recipe.clip.decoder):
         return len(listing.entries), splits, listing.classes, None
-    return len(listing.entries), splits, listing.classes, fingerprint_of(load_training_data(recipe, cache))
+    return len(listing.entries), splits, listing.classes, load_training_data(recipe, cache)
 
 
 def _estimate_data_seconds(recipe: Recipe, count: int, fingerprint: DatasetFingerprint | None) -> float:

@@ -55,8 +55,34 @@ SECONDS_DESCRIPTION = (
 )
 
 
-class FolderData(RecipeSection):
-    """One folder for each class: ``root/<class>/<video>``; the folder's name is the weak label."""
+class _PictureData(RecipeSection):
+    """A kind of data whose clips may be folders of pictures."""
+
+    frame_rate: float = Field(
+        25.0,
+        gt=0,
+        le=1000,
+        exclude_if=exclude_when_default(25.0),
+        description="pictures per second of clips that are folders of numbered JPEG or PNG pictures. Frames are "
+        "sampled by their place in the folder; the rate is needed for times in seconds only",
+    )
+
+
+LabelReading = Annotated[
+    Literal["names", "indices"] | None,
+    Field(
+        exclude_if=exclude_when_default(None),
+        description="how labels are read where `classes` names classes by numbers: as names, or as indices (from 0). "
+        "Default: the reading that fits all labels; it is an error if both do and they differ",
+    ),
+]
+
+
+class FolderData(_PictureData):
+    """One folder for each class: ``root/<class>/<video>``; the folder's name is the weak label.
+
+    A clip is a video file, or a folder of numbered JPEG or PNG pictures.
+    """
 
     kind: Literal["folder"]
     root: Path | None = Field(
@@ -79,6 +105,12 @@ class FolderData(RecipeSection):
         0.15, description="share of root (or of val_root, without root) that is used for testing, without test_root"
     )
     group: GroupPattern = None
+    pictures: Literal["auto", "always"] = Field(
+        "auto",
+        exclude_if=exclude_when_default("auto"),
+        description="folders of pictures are clips: only where the folder holds no video (auto; beside videos they are "
+        "usually thumbnails), or always",
+    )
 
     @model_validator(mode="after")
     def _check_has_source(self) -> FolderData:
@@ -92,7 +124,7 @@ class FolderData(RecipeSection):
         return self
 
 
-class TableData(RecipeSection):
+class TableData(_PictureData):
     """A CSV with a header, or a Parquet file, with columns of paths and labels; column values decide a row's split.
 
     A training row with an empty label is an unlabelled clip, which gets a pseudo-label. Labels of several annotators
@@ -142,8 +174,11 @@ class TableData(RecipeSection):
         return self
 
 
-class ListData(RecipeSection):
-    """Lines of ``path label`` (the label is a name or an index), one file for each split, as in mmaction2."""
+class ListData(_PictureData):
+    """Lines of ``path label`` (the label is a name or an index), one file for each split, as in mmaction2.
+
+    Rows ``folder number label`` name a folder of pictures, and how many it holds (mmaction2's rawframes).
+    """
 
     kind: Literal["list"]
     root: Path
@@ -151,6 +186,7 @@ class ListData(RecipeSection):
     val: Path
     test: Path
     classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
+    labels_are: LabelReading = None
     group: GroupPattern = None
 
 
@@ -192,6 +228,7 @@ class ShardData(RecipeSection):
         description="file ending of the member with the class (name or index), or json.KEY for a key in the .json",
     )
     classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
+    labels_are: LabelReading = None
     group: GroupPattern = None
 
 

@@ -10,9 +10,9 @@ its quoted values, or its first word. So start the messages below with the setti
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from skd_edge.recipe.base import Name, Share
 from skd_edge.recipe.base import RecipeSection as RecipeSection
@@ -23,6 +23,7 @@ from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
 from skd_edge.recipe.networks import SingleTeacher as SingleTeacher
 from skd_edge.recipe.networks import Teacher as Teacher
 from skd_edge.recipe.networks import TeacherClip as TeacherClip
+from skd_edge.recipe.path_texts import PathTexts
 from skd_edge.recipe.sections import (
     AugmentationSettings,
     BenchmarkSettings,
@@ -46,6 +47,11 @@ class Recipe(RecipeSection):
     min_clips: Share = Field(
         0.9, description="share of the listed clips that must be readable; otherwise the run stops"
     )
+    allow_test_copies: bool = Field(
+        False,
+        description="whether test clips may be copies, or nearly copies, of training or validation clips. Otherwise "
+        "the run stops, because such clips make the test accuracy too high",
+    )
     clip: ClipSettings = ClipSettings()
     augment: AugmentationSettings = AugmentationSettings()
     labels: LabelSettings = LabelSettings()
@@ -64,6 +70,16 @@ class Recipe(RecipeSection):
     bench: BenchmarkSettings = BenchmarkSettings()
     choice: SelectionRule = SelectionRule()
     licences: Licences = Licences()
+    _path_texts: PathTexts = PrivateAttr(default_factory=PathTexts)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the texts of paths from the validation context; a recipe that was not read from a file has none."""
+        self._path_texts = (context or {}).get("path_texts", self._path_texts)
+
+    @property
+    def path_texts(self) -> PathTexts:
+        """How paths with environment variables are written; files of a run show this, not the values."""
+        return self._path_texts
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:

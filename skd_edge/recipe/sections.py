@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from skd_edge.recipe.base import Name, Share, exclude_when_default
+from skd_edge.recipe.base import ClassName, Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.networks import Layout as Layout
 from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
@@ -283,7 +283,7 @@ class RejectSettings(RecipeSection):
     accuracy: Share = Field(
         0.95, description="share of correct answers among the answers given, on the validation clips"
     )
-    background: str | None = Field(None, description="class for unsure predictions; default: no class")
+    background: ClassName | None = Field(None, description="class for unsure predictions; default: no class")
 
 
 _BUDGET_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")

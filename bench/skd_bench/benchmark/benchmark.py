@@ -48,7 +48,7 @@ def benchmark_bundle(
     """
     bundle, extra, threads = request.bundle, request.extra.check_and_complete(), request.settings.threads
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     rows, not_run = find_benchmark_targets(bundle, manifest, extra.runtimes, request.engines, threads)
     device_info = read_device_info()

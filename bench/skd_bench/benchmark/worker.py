@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.benchmark.worker_job import JobTarget, WorkerJob, WorkerResult
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
@@ -299,4 +300,5 @@ def _read_peak_mb() -> float | None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import load_artefact
 from skd_bench.runtimes import why_runtime_unavailable
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import decode_clip, normalise
 
 ANSWERS_FILE = "answers.json"
@@ -62,8 +63,8 @@ class ReplayResult:
     def to_text(self) -> str:
         """The result in one line."""
         if self.skipped:
-            return f"{self.file}: not run: {self.skipped}"
-        return f"{self.file}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
+            return f"{escape_name(self.file)}: not run: {escape_name(self.skipped)}"
+        return f"{escape_name(self.file)}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
 
 
 def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
@@ -82,10 +83,14 @@ def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
     }
 
 
-def replay_samples(bundle: Path | str) -> list[ReplayResult]:
+def replay_samples(bundle: Path | str, manifest: Manifest | None = None) -> list[ReplayResult]:
     """Run every file of a bundle on its sample clips and compare the logits with the recorded ones.
 
     The hashes should have been checked before (`skd_bench.bundle.verify`).
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest, where that was read already; None: it is read now.
 
     Returns:
         A result for each artefact; empty for a bundle without recorded logits.
@@ -94,7 +99,7 @@ def replay_samples(bundle: Path | str) -> list[ReplayResult]:
         UserError: The recorded logits are malformed, or a sample clip or a model file cannot be read.
     """
     bundle = Path(bundle)
-    manifest = Manifest.load(bundle)
+    manifest = manifest or Manifest.load(bundle)
     if ANSWERS_FILE not in manifest.documents:
         return []
     try:

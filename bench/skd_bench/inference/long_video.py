@@ -22,6 +22,7 @@ from skd_bench.runtimes import InferenceSession
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_container
 from skd_bench.video.sliding_window import SlidingWindows, Stopwatch, WindowSpacing
+from skd_bench.video.stream.pictures import find_video_stream
 from skd_bench.video.types import ClipError
 
 SCHEMA = 1
@@ -89,7 +90,7 @@ class VideoAnalysisSettings:
 
     Attributes:
         window: Length of one window in seconds, above 0; None: the length of a dense clip at the frame rate of the
-            video, or the median length of the bundle's sample clips.
+            video, or the median length of the training clips, or of the bundle's sample clips.
         hop: Time between two predictions in seconds, above 0.
         smooth: Number of predictions whose probabilities are averaged, at least 1.
         threshold: Probability from which a class is reported, 0..1.
@@ -267,12 +268,14 @@ def _find_window_seconds(manifest: Manifest, bundle: Path | str, video: Path) ->
     """Length of a clip of this bundle, in seconds.
 
     Raises:
-        UserError: With uniform sampling the length is that of the training clips, and the bundle has no sample clip to
-            measure it.
+        UserError: With uniform sampling the length is that of the training clips, and the bundle neither states it nor
+            has a sample clip to measure it.
     """
     sampling = manifest.sampling
     if sampling.kind == "dense":
         return ((sampling.frames - 1) * sampling.stride + 1) / _read_duration_and_rate(video)[1]
+    if manifest.clip_seconds is not None:
+        return manifest.clip_seconds
     if not manifest.samples:
         raise UserError(
             "the bundle samples frames over a whole clip and has no sample clip, so the length of its clips is "
@@ -289,7 +292,7 @@ def _read_duration_and_rate(video: Path) -> tuple[float, float]:
 
     try:
         with open_container(video) as container:
-            rate = float(container.streams.video[0].average_rate or 25)
+            rate = float(find_video_stream(container).average_rate or 25)
             return float((container.duration or 0) / av.time_base), rate
-    except (OSError, FFmpegError, IndexError) as error:
-        raise ClipError(video, getattr(error, "strerror", None) or "it contains no video") from error
+    except (OSError, FFmpegError, ValueError) as error:
+        raise ClipError(video, getattr(error, "strerror", None) or str(error)) from error

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from skd_bench.benchmark.device_job import ScoringClips
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import find_bundle_problems
+from skd_bench.bundle.verify import find_bundle_problems, find_stray_files
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.runtimes.base import CompileOptions
@@ -94,10 +94,11 @@ def pack_bundle(bundle: Path | str, settings: MeasurementSettings, extra: LoadSc
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     files = [PackedFile(a.file, f"{BUNDLE_PATH}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
-    inside = [p for p in bundle.rglob("*") if p.is_file()]
+    strays = set(find_stray_files(bundle, manifest))  # nobody vouches for them, so they do not travel
+    inside = [p for p in bundle.rglob("*") if p.is_file() and p.relative_to(bundle).as_posix() not in strays]
     job = PackJob(settings, files, (extra or LoadScenarios()).check_and_complete())
     return _build_zip(job, [(f"{BUNDLE_PATH}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
 

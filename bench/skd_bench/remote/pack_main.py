@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
-from skd_bench.benchmark.device_job import ScoringClips, describe_files, prepare_targets
+from skd_bench.benchmark.engines.device_job import ScoringClips, describe_files, prepare_targets
 from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.latency import (
     LatencyResult,
@@ -45,6 +45,7 @@ from skd_bench.runtimes import uses_gpu
 from skd_bench.runtimes.engine_cache import open_engine_cache
 from skd_bench.text_tables import format_benchmark_table
 from skd_bench.typed_json import parse_typed_json
+from skd_bench.untrusted.text import escape_name, print_error, print_text
 
 LINE_PREFIX = "skd-bench"  # the start of lines for the machine at the other end of the ssh connection
 
@@ -77,20 +78,20 @@ def main(pack: str, arguments: Sequence[str] | None = None) -> int:
                 result.save(options.json)
                 shutil.rmtree(work, ignore_errors=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(f"error: {error}")
         return error.exit_code
     except OSError as error:
-        print(f"error: {error.filename or path.parent}: {error.strerror or error}", file=sys.stderr)
+        print_error(f"error: {error.filename or path.parent}: {error.strerror or error}")
         return 1
     except (zipfile.BadZipFile, zlib.error) as error:
-        print(f"error: {path} is damaged ({error}); copy it again", file=sys.stderr)
+        print_error(f"error: {path} is damaged ({error}); copy it again")
         return 1
     except KeyboardInterrupt:
-        print("stopped; run the same command to continue", file=sys.stderr)
+        print_error("stopped; run the same command to continue")
         return 130
     if not options.tether:
-        print(format_benchmark_table(result.bench) if result.bench else _format_short_table(result))
-        print(f"wrote {options.json}; copy it back to the machine that made this pack")
+        print_text(format_benchmark_table(result.bench) if result.bench else _format_short_table(result))
+        print_text(f"wrote {options.json}; copy it back to the machine that made this pack")
     return 0
 
 
@@ -246,7 +247,11 @@ def _print_progress(done: int, total: int) -> None:
 
 def _format_short_table(result: DeviceMeasurements) -> str:
     width = max((len(m.latency.name) for m in result.measured), default=0)
-    rows = [f"{m.latency.name:{width}}  {m.latency.p50.value:9.3f} ms" for m in result.measured if m.latency.p50]
+    rows = [
+        f"{escape_name(m.latency.name):{width}}  {m.latency.p50.value:9.3f} ms"
+        for m in result.measured
+        if m.latency.p50
+    ]
     rows += [f"{n.sha256[:12]} cannot run on {n.runtime}: {n.refused}" for n in result.notes if n.refused]
     return "\n".join([f"p50 on {result.device['cpu']} (device {result.device_id})", *rows])
 

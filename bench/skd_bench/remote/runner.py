@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
-from skd_bench.benchmark.device_job import ScoringClips
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings, ProgressCallback
 from skd_bench.benchmark.measurements import DeviceMeasurements
 from skd_bench.benchmark.request import BenchmarkRequest

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from skd_bench.video.container import open_container
 from skd_bench.video.resize import FrameResizer
+from skd_bench.video.stream.pictures import TimedPictures
 from skd_bench.video.types import ClipError, Pixels, Preprocessing, Sampling
 
 if TYPE_CHECKING:
@@ -165,23 +165,19 @@ class SlidingWindows:
 
         try:
             with open_container(self._path) as container:
-                if not container.streams.video:
-                    raise ClipError(self._path, "it contains no video")
-                stream = container.streams.video[0]
-                stream.codec_context.thread_count = self._threads
-                self._resizer = FrameResizer(1, self._preprocess, stream.sample_aspect_ratio)
-                rate = float(stream.average_rate or Fraction(25))
-                first: float | None = None
+                pictures = TimedPictures(container, threads=self._threads)
+                self._resizer = FrameResizer(1, self._preprocess, pictures.stream.sample_aspect_ratio)
+                tick = pictures.rule.tick
                 begin = time.perf_counter()
-                for frame in container.decode(stream):
-                    now = self.frames / rate if frame.time is None else frame.time
-                    first = now if first is None else first
-                    self.seconds = max(self.seconds, now - first + 1 / rate)
+                for ticks, frame in pictures:
+                    self.seconds = ticks * tick
                     self.frames += 1
                     self._stopwatch.add_elapsed("decode", begin)
-                    yield now - first, frame
+                    yield self.seconds, frame
                     begin = time.perf_counter()
-        except (OSError, FFmpegError) as error:
+                if self.frames:
+                    self.seconds = pictures.find_end() * tick
+        except (OSError, ValueError, FFmpegError) as error:
             if self.frames:  # a truncated file: use the frames decoded so far
                 return
             raise ClipError(self._path, getattr(error, "strerror", None) or str(error)) from error

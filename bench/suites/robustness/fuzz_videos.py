@@ -165,7 +165,12 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     for first in range(0, len(clips.train), 32):
         assert np.asarray(clips.train.clips[first : first + 32]).shape[1:] == (8, 32, 32, 3)
     assert not multiprocessing.active_children()
-    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == ["clips.npy", "lock", "store.json"]
+    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == [
+        "clips.npy",
+        "fingerprints.npz",
+        "lock",
+        "store.json",
+    ]
     counts = Counter(kind for _, kind in made)
     failed = Counter(kind for path, kind in made if path.name in reasons)
     return {

@@ -128,7 +128,7 @@ def _find_exported_file(bundle: Path, precision: str) -> Path | None:
 
 def _find_fp32_file(bundle: Path) -> Path:
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(
             f"{bundle} has changed since it was written: {'; '.join(problems)}. Copy it again from its source"
         )

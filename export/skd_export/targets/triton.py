@@ -43,7 +43,7 @@ def write_triton_repository(
     """
     bundle, repository = Path(bundle), Path(repository)
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(
             f"{bundle} has changed since it was written: {'; '.join(problems)}. Copy it again from its source"
         )

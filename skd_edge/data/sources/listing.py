@@ -17,9 +17,6 @@ from skd_bench.video.types import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,27 +147,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
-def resolve_class_name(label: str, names: list[str], at: str, file: Path | None) -> str:
-    """Return the class name for a label that is a name or an index.
-
-    Args:
-        label: as listed.
-        names: the classes of the class file, in order; empty without a class file: then the label is the class name.
-        at: where the label is listed (``file:line``), for error messages.
-        file: the class file, for error messages.
-
-    Raises:
-        UserError: The class file does not contain this class.
-    """
-    if names and label.isdecimal():
-        if int(label) >= len(names):
-            raise UserError(f"{at}: label {label}, but {file} names {len(names)} classes (indices start at 0)")
-        return names[int(label)]
-    if names and label not in names:
-        raise UserError(f"{at}: class {label!r} is not in {file}{_suggest_class(label, names)}")
-    return label
-
-
 def hold_out(entries: list[ClipEntry], split: Split, count: float, rng: np.random.Generator) -> list[ClipEntry]:
     """Move about ``count`` training clips into ``split``: the same share of every class, whole groups only.
 
@@ -253,7 +229,7 @@ def check_validation_labels(listing: ClipListing) -> None:
     validated_classes = dict.fromkeys(e.label for e in listing.entries if e.split == "val")
     if poor := [c for c in listing.classes if c not in validated_classes]:
         raise UserError(
-            f"class {poor[0]!r} has no validation clip{_suggest_class(poor[0], validated_classes)}; add clips, or "
+            f"class {poor[0]!r} has no validation clip{suggest_class(poor[0], validated_classes)}; add clips, or "
             "leave the class out of the data"
         )
     if len(validated_classes) < 2:
@@ -284,14 +260,14 @@ def check_classes(listing: ClipListing) -> None:
     no_votes = f": none of {', '.join(annotators)} votes for it" if annotators else ""
     for split in ("val", "test"):
         if unknown := sorted({e.label for e in entries if e.split == split} - set(train)):
-            suggestion = _suggest_class(unknown[0], train)
+            suggestion = suggest_class(unknown[0], train)
             raise UserError(
                 f"class {unknown[0]!r} has {split} clips but no training clip{no_votes}{suggestion}; classes of the "
                 f"training clips: {', '.join(train)}"
             )
     if poor := [c for c in classes if train[c] == 1 or validation_counts[c] == 0]:
         what = "only one training clip" if train[poor[0]] == 1 else "no validation clip"
-        suggestion = _suggest_class(poor[0], [c for c in train if c != poor[0]])
+        suggestion = suggest_class(poor[0], [c for c in train if c != poor[0]])
         raise UserError(f"class {poor[0]!r} has {what}{suggestion}; add clips, or leave the class out of the data")
 
 
@@ -300,7 +276,8 @@ def _collect_named_classes(entry: ClipEntry) -> set[str]:
     return {entry.label, *entry.votes} - {""}
 
 
-def _suggest_class(word: str, known: Iterable[str]) -> str:
+def suggest_class(word: str, known: Iterable[str]) -> str:
+    """A question in brackets for an error message, if a known class is spelt almost like ``word``; else empty."""
     close = difflib.get_close_matches(word, list(known), 1, 0.75)
     return f" (a misspelling of {close[0]!r}?)" if close else ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_json
+from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
+from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.video.types import Preprocessing, Sampling
+from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.listing import check_classes
 from skd_edge.data.sources.registry import ClipEntry, ClipListing
-from skd_edge.labels.csv_files import read_sheet
 from skd_edge.labels.sources.keyword_rules import list_metadata_columns, rule_votes
 from skd_edge.labels.sources.model_annotators import model_votes
 from skd_edge.recipe.data import TableData
@@ -135,7 +136,7 @@ def read_decisions(file: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for line, row in read_sheet(file, ["clip", "trusted"]):
-        clip, label = row["clip"], row["trusted"].strip()
+        clip, label = row["clip"], normalise_class_name(row["trusted"])
         if label and found.setdefault(clip, label) != label:
             raise UserError(f"{file}:{line}: {clip} is {label!r} here and {found[clip]!r} above; keep one of the rows")
     return found
@@ -210,9 +211,15 @@ def _load_or_compute_votes(
         file_stamp = f"{entry.path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n"
         hasher.update(file_stamp.encode("utf-8", "surrogateescape"))
     file = cache / "voters" / f"{hasher.hexdigest()[:16]}.json"
-    if not file.is_file():
-        write_json(file, model_votes(annotator, train, classes, preprocessing, progress=progress))
-    votes: list[str] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        stored: list[str] = read_checked_json(file)["votes"]
+        return stored
+    except FileNotFoundError:
+        pass
+    except DamagedFileError as error:
+        report_damage(error, "the model's votes are computed again")
+    votes = model_votes(annotator, train, classes, preprocessing, progress=progress)
+    write_checked_json(file, {"votes": votes})
     return votes
 
 

@@ -258,7 +258,8 @@ def _warn_larger_than_teacher(ctx: RunContext, benchmark: UntrainedBenchmark) ->
     with_weights = {name: network for name, network in recipe.networks.items() if name not in without_weights}
     size = {name: count_parameters(ctx.exporter.build_untrained_network(n)) for name, n in with_weights.items()}
     paths = ((recipe.teacher.name, *path, s.name) for s in benchmark.students for path in recipe.cascade_paths)
-    pairs = {(a, b) for path in paths for a, b in pairwise(path) if a not in without_weights and size[b] > size[a]}
+    # Nothing can be stated about a teacher whose weights cannot be counted.
+    pairs = {(a, b) for path in paths for a, b in pairwise(path) if size.get(a) and size[b] > size[a]}
     for teacher, learner in sorted(pairs):
         ctx.console.log(
             f"warning: {learner} ({size[learner]:,} weights) is larger than {teacher} ({size[teacher]:,}), "

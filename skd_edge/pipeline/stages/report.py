@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skd_bench.device.info import device_id
-from skd_bench.files import write_json
+from skd_bench.files import sha256_file, write_json
 from skd_edge.labels.audit.label_report import build_label_report
 from skd_edge.labels.class_hierarchy import collapse_confusion
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
@@ -38,7 +38,9 @@ def write_report(ctx: RunContext, result: RunResult) -> Path:
     """Write ``report.json``, ``latency.json`` and the pages; returns the path of the HTML page."""
     latency = {c.name: one.latency.samples_ms for c, one in result.evaluated.results.items()}
     write_json(ctx.run.folder / "latency.json", latency)
-    write_json(ctx.run.folder / REPORT_FILE, build_report(ctx, result).model_dump(mode="json", by_alias=True))
+    content = ctx.recipe.path_texts.hide_values(build_report(ctx, result).model_dump(mode="json", by_alias=True))
+    report = write_json(ctx.run.folder / REPORT_FILE, content)
+    ctx.run.record_event("report", sha256=sha256_file(report))
     render_run(ctx.run.folder)
     page = ctx.run.folder / "report.html"
     ctx.console.log(f"report: {page}")
@@ -158,7 +160,8 @@ def _build_engine_notes(ctx: RunContext, recipe: Recipe, engines: Sequence[Mappi
     if not engines:
         return []
     bench = recipe.bench
-    builders = sorted({f"{e['runtime']} {e['version']} for {e['gpu']} (SM{e['sm']})" for e in engines if "sm" in e})
+    known = [e for e in engines if {"runtime", "version", "gpu", "sm"} <= set(e)]
+    builders = sorted({f"{e['runtime']} {e['version']} for {e['gpu']} (SM{e['sm']})" for e in known})
     notes = [
         f"{', '.join(builders)} IS A DOUBLE that answers by ONNX Runtime on the CPU: these milliseconds are of no GPU, "
         "and must not be published."
@@ -185,13 +188,16 @@ def _build_label_notes(noise: NoiseSettings, recipe: Recipe, data: TrainingData)
     if noise.kind == "voters":
         notes.append(
             f"The recipe simulated {noise.voters} annotators. On average, {noise.rate:.0%} of an annotator's votes are "
-            f"wrong and they skip {noise.abstain:.0%} of the clips (seed {recipe.seed}). {injected:.0%} of the labels "
-            f"that result from their votes ({recipe.labels.aggregate}) are wrong."
+            f"wrong and they skip {noise.abstain_share:.0%} of the clips (seed {recipe.seed}). {injected:.0%} of the "
+            f"labels that result from their votes ({recipe.labels.aggregate}) are wrong."
+        )
+    elif noise.kind == "model":
+        notes.append(
+            f"The labels are the answers of a weak model, fitted on clips that are in no split (labels.noise.held_out "
+            f"{noise.held_out:.0%} of the training clips, seed {recipe.seed}); {injected:.0%} of them are wrong."
         )
     elif injected is not None:
-        notes.append(
-            f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}."
-        )
+        notes.append(f"The recipe made {injected:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}.")
     if data.trusted is not None:
         notes.append(
             f"{data.trusted.sum()} training labels were checked by a person and were not changed (labels.trusted)."

@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 
+from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
 from skd_bench.inference.long_video import STAGES, VideoAnalysisSettings, analyse_videos
 from skd_bench.text_tables import format_analysis_table
@@ -53,3 +55,9 @@ def test_the_window_and_the_names_in_the_settings_are_checked(tmp_path, bundle, 
     for wrong in ({"hop": 0.0}, {"window": -1.0}, {"smooth": 0}, {"threshold": 2.0}):
         with pytest.raises(UserError):
             VideoAnalysisSettings(**wrong)
+
+
+def test_a_bundle_that_knows_the_length_of_its_clips_needs_no_window(bundle, ramp):
+    replace(Manifest.load(bundle), schema=2, clip_seconds=1.5).save(bundle)
+    assert analyse_videos(bundle, [ramp])["videos"][0]["window"] == 1.5
+    assert analyse_videos(bundle, [ramp], VideoAnalysisSettings(window=1.0))["videos"][0]["window"] == 1.0

@@ -47,6 +47,15 @@ def test_equal_content_gives_equal_bytes_and_a_small_pack(bundle, tmp_path):
     assert not any(".." in i.filename or i.filename.endswith(".pyc") for i in code)
 
 
+def test_files_outside_the_manifest_do_not_travel(bundle, tmp_path):
+    (bundle / "notes.txt").write_text("from a colleague")
+    with zipfile.ZipFile(write_pack(tmp_path / "a.pyz", pack_bundle(bundle, FEW))) as file:
+        names = {name for name in file.namelist() if name.startswith("parcel/bundle/")}
+    assert names == {
+        f"parcel/bundle/{name}" for name in ("manifest.json", "artefacts/fp32.onnx", "artefacts/other.onnx")
+    }
+
+
 def test_a_pack_that_cannot_be_made_is_reported(bundle, tmp_path):
     with pytest.raises(UsageError, match="is inside the bundle"):
         run_benchmark(BenchmarkRequest(bundle), pack=bundle / "artefacts" / "x.pyz")

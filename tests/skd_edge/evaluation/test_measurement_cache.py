@@ -41,6 +41,18 @@ def test_a_session_is_found_by_its_files_and_only_as_a_whole(tmp_path):
     assert cache.find_session(targets[:1], device_id(info)) is None
 
 
+def test_a_damaged_session_is_named_and_deleted(tmp_path, caplog):
+    """A changed sample would be a wrong latency; it is measured again."""
+    cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
+    targets, found = make_targets(tmp_path, "a")
+    cache.save_session(targets, MeasuredSession(found, info))
+    (file,) = (tmp_path / "sessions").iterdir()
+    file.write_text(file.read_text().replace("2.0", "0.2"))
+    assert cache.find_session(targets, None) is None
+    assert f"{file} is damaged: expected SHA-256 " in caplog.text
+    assert not file.exists()
+
+
 def test_an_incomplete_session_is_ignored(tmp_path):
     cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
     targets, found = make_targets(tmp_path, "a")

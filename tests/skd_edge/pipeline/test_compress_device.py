@@ -67,6 +67,18 @@ def test_a_recipe_that_names_a_host_is_measured_there(finished, copied, ssh_devi
     assert list(ssh_device.tmp.iterdir()) == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("1.0", "NaN"), ("1.0", "-1.0"), ("1.0", "Infinity"), ('"n": 1', '"n": 2')])
+def test_results_with_an_impossible_value_are_refused(tmp_path, old, new):
+    latency = LatencyResult("a", [[1.0]], *[None] * 3, 1, 0.1, 0.2, True, None)
+    measured = [MeasuredFile("a" * 64, "ort", latency)]
+    one = DeviceMeasurements(1, "0" * 12, {"cpu": "A"}, 1, 1, 20, session_count=1, measured=measured)
+    file = one.save(tmp_path / "RESULT.json")
+    OfflineDevice(BenchmarkSettings(), [file], tmp_path)
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"RESULT\.json"):
+        OfflineDevice(BenchmarkSettings(), [file], tmp_path)
+
+
 def test_results_of_two_devices_or_other_threads_are_refused(tmp_path):
     card = {"cpu": "A", "cores_usable": 4}
     one = DeviceMeasurements(1, "0" * 12, card, threads=1, processes=1, queries=20, session_count=1, measured=[])

@@ -88,3 +88,8 @@ def test_more_queries_take_longer(key, larger, two_runtimes, without_choice):
     few = Recipe.model_validate(without_choice)
     many = Recipe.model_validate(without_choice | {"bench": two_runtimes["bench"] | {key: larger}})
     assert _estimate_measurement_seconds(many) > _estimate_measurement_seconds(few)
+
+
+def test_copies_across_splits_are_printed():
+    assert "warning" not in PLAN.to_text()
+    assert "  warning: 1 val clips are copies" in replace(PLAN, copies=("1 val clips are copies",)).to_text()

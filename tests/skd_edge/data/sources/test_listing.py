@@ -20,7 +20,6 @@ from skd_edge.data.sources.listing import (
     make_group_finder,
     make_listing,
     read_lines,
-    resolve_class_name,
 )
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.recipe.data import TableData
@@ -113,17 +112,6 @@ def test_a_collector_counts_equal_entries_and_rejects_different_ones():
     message = r"other:9: y is listed again, in train without a label; list:y has it in train as 'a': remove one \(why\)"
     with pytest.raises(UserError, match=message):
         collector.add(entry("y", label=""), "other:9", " (why)")
-
-
-def test_class_names_and_indices():
-    file = Path("classes.txt")
-    assert resolve_class_name("anything", [], "f:1", None) == "anything"
-    assert resolve_class_name("1", ["walk", "run"], "f:1", file) == "run"
-    assert resolve_class_name("run", ["walk", "run"], "f:1", file) == "run"
-    with pytest.raises(UserError, match=r"f:1: label 2, but classes.txt names 2 classes \(indices start at 0\)"):
-        resolve_class_name("2", ["walk", "run"], "f:1", file)
-    with pytest.raises(UserError, match=r"class 'wlak' is not in classes.txt \(a misspelling of 'walk'\?\)"):
-        resolve_class_name("wlak", ["walk", "run"], "f:1", file)
 
 
 def test_lines_are_numbered_and_stripped(tmp_path):

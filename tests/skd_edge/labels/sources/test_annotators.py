@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.execution.job_graph import fingerprint_of
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.labels.sources.annotators import read_trusted_labels, resolve_class_prior
 from skd_edge.recipe.labels import LabelSettings
@@ -37,6 +37,19 @@ def test_label_rules_and_a_table_vote_together(videos, cache, recipe, tmp_path):
     alone = load_training_data(recipe(videos), cache)
     assert (data.weak_labels == truth).mean() > (alone.weak_labels == truth).mean()
     assert data.weak_hash != alone.weak_hash
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_damaged_votes_of_a_model_are_named_and_computed_again(videos, recipe, model, tmp_path, caplog, how):
+    loaded = recipe(videos, rules=RULES, models=[{"name": "net", "onnx": model}])
+    votes = load_training_data(loaded, tmp_path).votes.given
+    (file,) = (tmp_path / "voters").iterdir()
+    whole = file.read_bytes()
+    damaged = {"flip": whole.replace(b"spin_cw", b"blink", 1), "cut": whole[: len(whole) // 2], "empty": b""}[how]
+    file.write_bytes(damaged)
+    assert np.array_equal(load_training_data(loaded, tmp_path).votes.given, votes)
+    assert f"{file} is damaged: expected " in caplog.text
+    assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,17 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 def escape_formula(cell: str) -> str:
     """Prefix a text that a spreadsheet could run with an apostrophe; ``unescape_formula`` removes it."""
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
+    return f"'{cell}" if _may_run(cell) else cell
 
 
 def unescape_formula(cell: str) -> str:
     """Remove the apostrophe that ``escape_formula`` added; other text is returned unchanged."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
+    return cell[1:] if cell.startswith("'") and _may_run(cell) else cell
+
+
+def _may_run(cell: str) -> bool:
+    """Whether a spreadsheet could run a text; apostrophes in front do not change the result."""
+    return cell.lstrip("'").startswith(_FORMULA_STARTS) or cell.lstrip("' \t\r\n").startswith(_FORMULA_STARTS)
 
 
 def write_sheet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skd_bench.benchmark.engines.prepare_worker import PrepareJob
+from skd_bench.benchmark.engines.score_worker import ScoreJob
 from skd_bench.benchmark.fresh_process import run_worker
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import EncodedLogits, FileNote
-from skd_bench.benchmark.prepare_worker import PrepareJob
-from skd_bench.benchmark.score_worker import ScoreJob
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.runtimes import uses_gpu
@@ -149,7 +149,7 @@ def compute_target_logits(
             "preprocess": asdict(preprocess),
             "logits": str(logits),
         }
-        run_worker("skd_bench.benchmark.score_worker", job, gpu=settings.gpu)
+        run_worker("skd_bench.benchmark.engines.score_worker", job, gpu=settings.gpu)
         scored: npt.NDArray[np.float32] = np.load(logits, allow_pickle=False)
         return scored
 
@@ -189,7 +189,7 @@ def _run_prepare_worker(
         "level": options.level,
         "tf32": options.tf32,
     }
-    return run_worker("skd_bench.benchmark.prepare_worker", job, gpu=settings.gpu)
+    return run_worker("skd_bench.benchmark.engines.prepare_worker", job, gpu=settings.gpu)
 
 
 def _note_path(target: LatencyTarget, folder: Path, options: CompileOptions) -> Path:
