@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from skd_bench.benchmark.latency import ENERGY_S
+from skd_bench.runtimes import uses_gpu
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import is_rendered, list_clips
 from skd_edge.data.sources.synthetic import generated_classes
@@ -37,6 +38,7 @@ _DECODE_S, _RENDER_S, _TRACE_S, _FILE_S = 0.002, 0.003, 3.0, 0.3
 _BUDGET_SLACK = 1.5
 _AVERAGED_VIEWS = 4  # pseudo-labels average the teacher's predictions over this many views
 _QUERY_MS = 1.0  # assumed latency of one query of an exported file
+_COMPILE_S = 10.0  # assumed time to compile a file into an engine and to run it once
 
 
 @dataclass(frozen=True)
@@ -328,8 +330,12 @@ def _estimate_grid_seconds(recipe: Recipe) -> float:
 
 
 def _estimate_seconds_per_file(recipe: Recipe) -> float:
-    """Seconds to measure one file on one runtime."""
-    queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
+    """Seconds to measure one file on one runtime, on average over the runtimes; on a GPU also to compile it."""
+    bench = recipe.bench
+    queries = bench.processes * bench.queries * _QUERY_MS / 1e3
+    if on_gpu := [r for r in bench.runtime if uses_gpu(r)]:
+        each = max(queries, bench.processes * (bench.seconds + bench.warm_seconds)) + _COMPILE_S
+        queries = (len(on_gpu) * each + (len(bench.runtime) - len(on_gpu)) * queries) / len(bench.runtime)
     return queries + (ENERGY_S if recipe.choice.max_joules else 0.0)
 
 
