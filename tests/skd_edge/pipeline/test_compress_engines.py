@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from copy import deepcopy
 
@@ -13,6 +14,7 @@ from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.inference.predict import load_artefact
+from skd_bench.integrity.checked_files import read_checked
 from skd_bench.runtimes.tensorrt.engine_file import read_engine_metadata
 from skd_edge.pipeline.compress import compress
 from skd_edge.pipeline.context import RunOptions
@@ -65,7 +67,8 @@ def test_engines_are_built_scored_chosen_and_shipped(tmp_path, recipe, tensorrt_
     assert set(scored.values()) <= {sha256_file(e) for e in engines}
     unsteady = {n for n in measured if not rows[n]["steady"]}
     assert {e["name"] for e in events("drift")} >= unsteady
-    logits = [np.load(p) for p in (tmp_path / "run" / "artefacts" / "logits").glob("*.npy")]
+    stored = (tmp_path / "run" / "artefacts" / "logits").glob("*.logits")
+    logits = [np.load(io.BytesIO(read_checked(p))) for p in stored]
     assert sum((round_answer(one) == one).all() for one in logits) >= len(measured)
     assert not list((tmp_path / "run" / "artefacts").glob("clips-*"))
 
