@@ -14,12 +14,12 @@ from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, is_video_name
 from skd_bench.listing.paths import format_path_name
 from skd_bench.video.types import ClipSpan
 from skd_edge.data.sources.class_labels import ListedLabel, read_class_file, resolve_labels
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
     ClipEntry,
     ClipListing,
     EntryCollector,
-    make_group_finder,
     make_listing,
 )
 from skd_edge.recipe.data import ShardData
