@@ -175,7 +175,7 @@ def _make_network() -> torch.nn.Module:
 def _make_tables() -> dict[str, bytes]:
     rows = [
         f"{label}/{i}.mp4,{label},{split},{i},0:0{i}"
-        for i, split in enumerate(("train", "val", "test"))
+        for i, split in enumerate(("train", "train", "val", "test"))
         for label in "ab"
     ]
     lines = [f"train/{i} x.mp4 {label}" for i, label in enumerate("abab")]

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-FILES = 40
+FILES = 20
 
 
 @pytest.fixture(scope="module")
