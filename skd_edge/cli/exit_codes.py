@@ -50,6 +50,7 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_working_directory()
         with _treat_signals_as_interrupt():
             code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
         return code if isinstance(code, int) else EXIT_DONE
@@ -81,6 +82,15 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
                 EXIT_PAUSED,
             )
         return _write_crash_report(error, state)
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be used ({error.strerror}): it was deleted; cd to another"
+        ) from None
 
 
 @contextmanager

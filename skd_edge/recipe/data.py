@@ -34,7 +34,7 @@ def _check_regex(pattern: str | None) -> str | None:
     if pattern is not None:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{pattern!r} is not a valid regular expression: {error}; correct it") from None
     return pattern
 

@@ -103,7 +103,7 @@ def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> In
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
-    if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path)):
+    if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path, loops=artefact.runtime == "ort")):
         raise UserError(f"{path} {problem}")
     return find_runtime(artefact.runtime).load(path, threads=threads)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_text
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
@@ -106,27 +106,6 @@ def _format_split_and_label(entry: ClipEntry) -> str:
     return f"in {entry.split} " + (f"as {entry.label!r}" if entry.label else "without a label")
 
 
-def make_group_finder(pattern: str | None) -> Callable[[str], str]:
-    """Return a function from a clip's name to its group.
-
-    Args:
-        pattern: a regular expression that is searched in the name. The group of the clip is the match of its first
-            parenthesis, or the whole match if it has none. None: each clip is its own group.
-
-    Returns:
-        The function; it returns the name itself where the pattern does not match.
-    """
-    if pattern is None:
-        return lambda name: name
-    find = re.compile(pattern).search
-
-    def find_group(name: str) -> str:
-        found = find(name)
-        return name if found is None else (found[1] if found.re.groups else found[0]) or name
-
-    return find_group
-
-
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Read a text file line by line, without empty lines.
 
@@ -137,7 +116,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: The file does not exist, or is not UTF-8 text.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_regular_text(path, "utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line := line.strip():
                     yield number, line

@@ -13,6 +13,7 @@ import numpy as np
 from skd_bench.errors import UserError
 from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, LeftOut, find_clips
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
     ClipEntry,
@@ -21,7 +22,6 @@ from skd_edge.data.sources.listing import (
     check_classes,
     check_validation_labels,
     hold_out,
-    make_group_finder,
     make_listing,
 )
 from skd_edge.data.sources.path_lists import read_path_label_lists
