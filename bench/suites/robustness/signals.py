@@ -62,14 +62,34 @@ class Workplace:
     """Where the commands run.
 
     Attributes:
-        folder: has the recipe, a finished run in ``done``, and its cache.
+        folder: where the commands write.
+        recipe: the recipe.
+        done: its run folder, finished.
+        cache: the cache of that run.
     """
 
     folder: Path
+    recipe: Path
+    done: Path
+    cache: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Workplace:
+        """Write the recipe into an empty folder and run it once without interruption.
+
+        Raises:
+            SystemExit: The run failed.
+        """
+        place = cls(folder, folder / "recipe.yaml", folder / "done", folder / "cache")
+        place.recipe.write_text(RECIPE, encoding="utf-8")
+        words = place.list_commands()["compress"]
+        words[words.index("--out") + 1] = str(place.done)
+        place.finish(words, place.cache)
+        return place
 
     def list_commands(self) -> dict[str, list[str]]:
         """The words of each command."""
-        recipe, done = str(self.folder / "recipe.yaml"), str(self.folder / "done")
+        recipe, done = str(self.recipe), str(self.done)
         return {
             "compress": ["compress", recipe, "--out", str(self.folder / "new"), "--threads", "1"],
             "plan": ["plan", recipe, "--out", done],
@@ -79,9 +99,9 @@ class Workplace:
             "choose": ["choose", done],
         }
 
-    def start(self, words: list[str], cache: str) -> subprocess.Popen[str]:
-        """Start a command in its own process group, with a cache of this workplace."""
-        places = {"SKD_EDGE_CACHE": str(self.folder / cache), "SKD_EDGE_LEDGER": str(self.folder / "looks.jsonl")}
+    def start(self, words: list[str], cache: Path) -> subprocess.Popen[str]:
+        """Start a command in its own process group."""
+        places = {"SKD_EDGE_CACHE": str(cache), "SKD_EDGE_LEDGER": str(self.folder / "looks.jsonl")}
         return subprocess.Popen(
             [sys.executable, "-c", _START, *words],
             env={**os.environ, **places},
@@ -91,14 +111,7 @@ class Workplace:
             start_new_session=True,
         )
 
-    def prepare(self) -> None:
-        """Run the recipe once without interruption."""
-        (self.folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-        words = [*self.list_commands()["compress"]]
-        words[words.index("--out") + 1] = str(self.folder / "done")
-        self.finish(words, "cache")
-
-    def finish(self, words: list[str], cache: str) -> float:
+    def finish(self, words: list[str], cache: Path) -> float:
         """Run a command to its end; returns the seconds.
 
         Raises:
@@ -111,7 +124,7 @@ class Workplace:
             raise SystemExit(f"{' '.join(words)} failed with {process.returncode}: {stderr[-2000:]}")
         return time.monotonic() - began
 
-    def interrupt(self, command: str, number: signal.Signals, moment: float, cache: str) -> Interruption:
+    def interrupt(self, command: str, number: signal.Signals, moment: float, cache: Path) -> Interruption:
         """Start a command, send it a signal, and look at its end."""
         process = self.start(self.list_commands()[command], cache)
         try:
@@ -156,33 +169,32 @@ def _find_problem(code: int, stdout: str, stderr: str) -> str:
 
 def interrupt_command(place: Workplace, command: str, moments: int, draw: random.Random) -> list[Interruption]:
     """Interrupt one command at random moments, let it finish after each, and compare the outcome of ``compress``."""
-    cache = "new-cache" if command == "compress" else "cache"
+    cache = place.folder / "new-cache" if command == "compress" else place.cache
     words = place.list_commands()[command]
     seconds, found = place.finish(words, cache), list[Interruption]()
     while len(found) < moments:
         if command == "compress" and len(found) % 4 == 0:  # then nothing of it is finished
-            shutil.rmtree(place.folder / cache)
+            shutil.rmtree(cache)
             shutil.rmtree(place.folder / "new")
         one = place.interrupt(command, SIGNALS[len(found) % len(SIGNALS)], draw.uniform(0, seconds), cache)
         found.append(one)
         print(f"{command} {one.signal} after {one.moment:.1f} s: {one.code} {one.problem or 'clean'}", flush=True)
     place.finish(words, cache)
-    if command == "compress" and read_outcome(place.folder / "new") != read_outcome(place.folder / "done"):
+    if command == "compress" and read_outcome(place.folder / "new") != read_outcome(place.done):
         raise SystemExit("the interrupted compress has another outcome than the uninterrupted one")
     return found
 
 
 def study(folder: Path, commands: list[str], moments: int, seed: int) -> list[Interruption]:
     """Interrupt each command at random moments."""
-    place, draw = Workplace(folder), random.Random(seed)
-    place.prepare()
+    place, draw = Workplace.make(folder), random.Random(seed)
     return [one for command in commands for one in interrupt_command(place, command, moments, draw)]
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    names = list(Workplace(Path()).list_commands())
+    names = list(Workplace(*[Path()] * 4).list_commands())
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="+", choices=names, default=names)
