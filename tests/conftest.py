@@ -170,12 +170,12 @@ def process_watch() -> Callable[[Path], ProcessWatch]:
 
 
 @pytest.fixture
-def tensorrt_double(monkeypatch) -> Iterator[Callable[..., None]]:
+def tensorrt_double() -> Iterator[Callable[..., None]]:
     """A double of TensorRT and CUDA, here and in the processes that are started; call it with what shall fail."""
     from bench.suites.tensorrt_double.double import environment, installed
 
-    with installed():
-        yield lambda *faults: [monkeypatch.setenv(*item) for item in environment(*faults).items()] and None
+    with installed():  # it restores the environment at the end
+        yield lambda *faults: os.environ.update(environment(*faults))
 
 
 # ------------------------------------------------------------------------------------------- a device behind ssh

@@ -86,7 +86,7 @@ def export_command(
 @click.argument("source", type=AnyPath)
 @click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
 @click.option("--sm", "sms", multiple=True, type=int, help="Compute capability of the target GPU, e.g. 86; repeatable.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8-trt"]), default="fp32", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
 @click.option(
     "--workspace", type=click.IntRange(1), default=1024, show_default=True, help="Largest workspace of a layer, MiB."
@@ -131,9 +131,10 @@ def build_command(
 @click.argument("bundle", type=ExistingFolder)
 @click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Largest batch of a query.")
-def bundle_command(bundle: Path, triton: Path, batch: int) -> None:
+@click.option("--engine", "engines", type=AnyPath, multiple=True, help="Also a TensorRT engine of it; repeatable.")
+def bundle_command(bundle: Path, triton: Path, batch: int, engines: tuple[Path, ...]) -> None:
     """Write a BUNDLE in the layout of a server; the bundle itself is not changed."""
     from skd_export.targets.triton import write_triton_repository
 
-    names = write_triton_repository(bundle, triton, largest_batch=batch)
+    names = write_triton_repository(bundle, triton, largest_batch=batch, engines=engines)
     print_text(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")

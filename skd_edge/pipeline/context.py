@@ -91,7 +91,7 @@ class RunContext:
     @cached_property
     def scorer(self) -> FileScorer:
         """Computes what exported files answer on clips, and their accuracy."""
-        return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts")
+        return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts", self.device)
 
     @property
     def seconds(self) -> float:
@@ -128,7 +128,11 @@ def open_run(
     device = device or make_run_device(recipe, out, options)
     stored = stored_recipe or recipe
     with Run(out, resolved_yaml(stored), hide_values=stored.path_texts.hide_values) as run:
-        yield RunContext(recipe, run, device, make_executor, console, began)
+        ctx = RunContext(recipe, run, device, make_executor, console, began)
+        try:
+            yield ctx
+        finally:
+            ctx.scorer.discard_clips()
 
 
 def make_run_executor(options: RunOptions, process_group: ProcessGroup) -> ExecutorFactory:

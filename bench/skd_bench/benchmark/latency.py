@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from skd_bench.device.energy.meter import QueryEnergy
 from skd_bench.errors import UserError
 from skd_bench.runtimes import uses_gpu
 from skd_bench.stats import Interval, percentile_interval
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 ProgressCallback = Callable[[int, int], None]
 ENERGY_S = 10.0  # seconds of queries for one energy measurement, after two idle seconds

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.benchmark.results import BenchmarkResult
@@ -36,6 +40,57 @@ class MeasuredFile:
 
 
 @dataclass(frozen=True)
+class EncodedLogits:
+    """A file's logits for the clips of a pack.
+
+    Attributes:
+        clips: Identifies the clips.
+        shape: (N, C).
+        data: float32, little-endian, as base64.
+    """
+
+    clips: str
+    shape: list[int]
+    data: str
+
+    @classmethod
+    def encode(cls, clips: str, logits: npt.NDArray[np.float32]) -> EncodedLogits:
+        """The logits ``(N, C)`` of a file for the clips with this key."""
+        return cls(clips, list(logits.shape), base64.b64encode(np.asarray(logits, "<f4").tobytes()).decode())
+
+    def decode(self) -> npt.NDArray[np.float32]:
+        """The logits ``(N, C)``.
+
+        Raises:
+            UserError: The data is damaged.
+        """
+        try:
+            flat = np.frombuffer(base64.b64decode(self.data, validate=True), "<f4")
+            return flat.reshape(self.shape).astype(np.float32)
+        except ValueError as error:
+            raise UserError(f"the logits in a device's result are damaged ({error}); measure again") from error
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """What a device found out about a file on a GPU, besides its latency.
+
+    Attributes:
+        sha256: The sha256 of the file that was sent.
+        runtime: The name of the runtime.
+        refused: Why the file cannot run there; None where it can.
+        facts: What its session reported after one query: versions, GPU, engine, layers.
+        logits: Its logits, where clips were sent.
+    """
+
+    sha256: str
+    runtime: str
+    refused: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    logits: EncodedLogits | None = None
+
+
+@dataclass(frozen=True)
 class DeviceMeasurements:
     """Files measured in turns on one device.
 
@@ -50,6 +105,10 @@ class DeviceMeasurements:
         measured: The files and their latencies.
         bench: The result of `skd_bench.benchmark.benchmark.benchmark_bundle` where a bundle was packed, or None.
         energy: Whether energy was requested; the latencies then contain `joules`.
+        gpu: The GPU that was requested (`MeasurementSettings.gpu`).
+        seconds: The shortest time of a GPU target's queries in each process.
+        warm_seconds: The shortest warm-up of a GPU target.
+        notes: Of the files on a GPU.
     """
 
     schema: int
@@ -62,6 +121,10 @@ class DeviceMeasurements:
     measured: list[MeasuredFile]
     bench: BenchmarkResult | None = None
     energy: bool = False
+    gpu: str | None = None
+    seconds: float = 1.0
+    warm_seconds: float = 0.5
+    notes: list[FileNote] = field(default_factory=list)
 
     @property
     def device_id(self) -> str:
@@ -138,7 +201,7 @@ def check_same_device(reference: Mapping[str, Any], other: Mapping[str, Any], ad
     """
     if device_id(reference) == device_id(other):
         return
-    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "gpus")
+    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "power_mode", "gpus")
     differ = [f"{k}: {reference.get(k)} and {other.get(k)}" for k in keys if reference.get(k) != other.get(k)]
     raise UserError(
         f"{added} on device {device_id(other)}, and the others on device {device_id(reference)}: "

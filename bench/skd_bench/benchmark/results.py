@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from skd_bench.device.info import DeviceInfo, DeviceState
 from skd_bench.errors import UsageError
 from skd_bench.files import sha256_file, write_atomic, write_json
 from skd_bench.untrusted.text import escape_name
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 
 class ClipShape(TypedDict):

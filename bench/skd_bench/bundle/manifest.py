@@ -25,6 +25,7 @@ from skd_bench.untrusted.json_file import parse_json
 from skd_bench.video.types import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+ArtefactRuntime = Literal["ort", "openvino", "litert", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 InputContract = Literal["float_clip", "uint8_frames"]
 SCHEMA = 2  # 2: clip_seconds
 MANIFEST_FILE, MEASURED_FILE = "manifest.json", "measured.json"
@@ -55,7 +56,7 @@ class Artefact:
     sha256: str
     bytes: int
     precision: Precision
-    runtime: Literal["ort", "openvino", "litert"]
+    runtime: ArtefactRuntime
     student: str
     path: list[str]
     options: dict[str, Any] = field(default_factory=dict)

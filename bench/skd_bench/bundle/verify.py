@@ -33,7 +33,7 @@ _EXECUTABLE_HEADERS = (
 # Pickles of protocols 0 and 1 have no header: they are found by operations that call functions.
 _PICKLE_CALLS = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD"})
 _PICKLE_BYTES = 1 << 20  # read of each file; a pickle whose calls come later is not found
-ONNX_RUNTIMES = ("ort", "openvino")
+ONNX_RUNTIMES = ("ort", "openvino", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
 
 
 def find_bundle_problems(bundle: Path | str, manifest: Manifest | None = None) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,13 @@ from skd_bench.inference.calibrated_confidence import compute_confidence, read_t
 from skd_bench.inference.reject_option import RejectOption
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
+from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
+from skd_bench.runtimes.engine_cache import open_engine_cache
+from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.clip import decode_clip, prepare_input
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 
 @final
@@ -97,15 +103,35 @@ class _Certainty:
 def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> InferenceSession:
     """Load one model file of a bundle after checking its hash, and that it is all that is read.
 
+    An engine is compiled first (see `find_runnable_file`).
+
     Raises:
         UserError: The file is missing, was changed or reads other files, or its runtime cannot be used.
+    """
+    return find_runtime(artefact.runtime).load(find_runnable_file(bundle, artefact), threads=threads)
+
+
+def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
+    """The file that the artefact's runtime loads: the artefact itself, or an engine of it for this device.
+
+    An engine is compiled with the options in the manifest, and stored in the user's cache for the next time.
+
+    Raises:
+        UserError: The file is missing or was changed, or its runtime cannot be used or cannot compile it.
     """
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
     if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path, loops=artefact.runtime == "ort")):
         raise UserError(f"{path} {problem}")
-    return find_runtime(artefact.runtime).load(path, threads=threads)
+    runtime = find_runtime(artefact.runtime)
+    if not isinstance(runtime, CompilingRuntime):
+        return path
+    try:
+        options: CompileOptions = parse_typed_json(CompileOptions, artefact.options.get("build", {}), "options.build")
+    except ValueError as error:
+        raise UserError(f"the manifest of {bundle} cannot be used: {error}") from error
+    return runtime.compile(path, open_engine_cache(), options)
 
 
 def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:

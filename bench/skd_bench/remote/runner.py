@@ -18,17 +18,18 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings, ProgressCallback
 from skd_bench.benchmark.measurements import DeviceMeasurements
 from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.results import BenchmarkResult
-from skd_bench.device.info import DeviceInfo
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.remote.device_lock import EXIT_BUSY
 from skd_bench.remote.pack import pack_bundle, pack_files, write_pack
 from skd_bench.remote.pack_main import LINE_PREFIX
 from skd_bench.remote.ssh import LinkLost, SshLink, check_host
+from skd_bench.runtimes.base import CompileOptions
 from skd_bench.text_tables import format_benchmark_table
 from skd_bench.untrusted.json_file import parse_json
 
@@ -161,27 +162,34 @@ def measure_remote_latency(
     ssh: SshTarget,
     settings: MeasurementSettings,
     *,
+    build: CompileOptions | None = None,
+    clips: ScoringClips | None = None,
+    latency: bool = True,
     progress: ProgressCallback | None = None,
-) -> tuple[dict[str, LatencyResult], DeviceInfo]:
-    """Measure the latency of targets on another machine.
+) -> tuple[dict[str, LatencyResult], DeviceMeasurements]:
+    """Measure the latency of targets on another machine, and compute logits of those on its GPU.
 
     Args:
-        targets: See `skd_bench.benchmark.latency.measure_latency`.
+        targets: See `skd_bench.benchmark.latency.measure_latency`; a runtime may be one that compiles.
         ssh: The machine.
         settings: Threads, processes, queries and energy.
+        build: See `pack_files`.
+        clips: See `pack_files`.
+        latency: See `pack_files`.
         progress: Called with (processes finished, all processes).
 
     Returns:
-        The latency of each target by its name, and the device info of that machine.
+        The latency of each target by its name (targets that cannot run there are missing), and all that was measured.
 
     Raises:
         UsageError: See `run_pack`.
         UserError: See `run_pack`.
     """
-    measurements = run_pack(pack_files(targets, settings), ssh, progress=progress)
+    pack = pack_files(targets, settings, build=build, clips=clips, latency=latency)
+    measurements = run_pack(pack, ssh, progress=progress)
     by_file = {(m.sha256, m.runtime): m.latency for m in measurements.measured}
-    latencies = {t.name: by_file[sha256_file(t.path), t.runtime] for t in targets}
-    return {name: replace(latency, name=name) for name, latency in latencies.items()}, measurements.device
+    found = {t.name: by_file.get((sha256_file(t.path), t.runtime)) for t in targets}
+    return {name: replace(one, name=name) for name, one in found.items() if one is not None}, measurements
 
 
 class _RemoteRun:
@@ -235,7 +243,7 @@ class _RemoteRun:
             replies |= {word: rest} if line.startswith(f"{LINE_PREFIX} ") else {}
         if "no-python" in replies:
             raise UserError(
-                f"{self.python} was not found on {self.host}; install Python 3.11 or newer with numpy and onnxruntime "
+                f"{self.python} was not found on {self.host}; install Python 3.10 or newer with numpy and onnxruntime "
                 "there (python3 -m pip install numpy onnxruntime), or give another Python with --python"
             )
         folder = replies.get("folder", "")

@@ -53,7 +53,7 @@ class OrtRuntime:
             raise UserError(reason)
         return OrtSession(check_load_arguments(path, threads), threads, self)
 
-    def configure_providers(self, options: Any) -> dict[str, list[str]]:
+    def configure_providers(self, options: Any) -> dict[str, list[Any]]:
         """The provider arguments of `onnxruntime.InferenceSession`; may also change the session options."""
         return {"providers": [self.provider]}
 

@@ -8,6 +8,14 @@ from typing import Any
 from skd_bench.bundle.manifest import Artefact, Manifest
 from skd_bench.untrusted.text import escape_markdown
 
+_RUNTIME_TITLES = {
+    "openvino": "OpenVINO",
+    "ort-cuda": "ONNX Runtime with CUDA",
+    "ort-tensorrt": "ONNX Runtime with TensorRT",
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT-RTX",
+}
+
 
 def format_readme(manifest: Manifest) -> str:
     """The README of a bundle as Markdown, from its manifest only (equal manifests give equal text)."""
@@ -27,7 +35,7 @@ def format_readme(manifest: Manifest) -> str:
 def _format_introduction(m: Manifest) -> str:
     chosen = m.find_artefact()
     trained = escape_markdown(" → ".join(chosen.path) or chosen.student)
-    where = " on OpenVINO" if chosen.runtime == "openvino" else ""
+    where = f" on {_RUNTIME_TITLES[chosen.runtime]}" if chosen.runtime in _RUNTIME_TITLES else ""
     author = escape_markdown(m.created_by)
     summary = f"{chosen.precision.upper()}{where}, {_format_file_size(chosen.bytes)}; trained along {trained}"
     return (
@@ -77,13 +85,15 @@ def _format_input_values(m: Manifest) -> str:
 
 
 def _format_usage_section(m: Manifest) -> str:
-    onnx_examples = (
-        (_format_openvino_example(m), _format_onnxruntime_example(m))
-        if m.find_artefact().runtime == "openvino"
-        else (_format_onnxruntime_example(m), _format_openvino_example(m))
-    )
-    litert_examples = (_format_litert_example(m, a.file) for a in m.artefacts if a.runtime == "litert")
-    return "\n\n".join((*onnx_examples, *litert_examples, _format_tensorrt_example(m)))
+    chosen = m.find_artefact().runtime
+    onnx_examples = [_format_onnxruntime_example(m), _format_openvino_example(m)]
+    litert_examples = [_format_litert_example(m, a.file) for a in m.artefacts if a.runtime == "litert"]
+    if chosen == "openvino":
+        onnx_examples.reverse()
+    examples = [*onnx_examples, *litert_examples, _format_tensorrt_example(m)]
+    if chosen.startswith("tensorrt"):
+        examples = [examples[-1], *examples[:-1]]
+    return "\n\n".join(examples)
 
 
 def _format_clip_code(m: Manifest) -> str:
@@ -161,6 +171,9 @@ print(classes[network.get_tensor(network.get_output_details()[0]["index"])[0].ar
 
 
 def _format_tensorrt_example(m: Manifest) -> str:
+    chosen = m.find_artefact()
+    if chosen.runtime.startswith("tensorrt"):
+        return _format_chosen_engine(m, chosen)
     source = next((a.file for a in m.artefacts if a.precision == "fp32" and a.runtime != "litert"), None)
     if source is None:
         return "## TensorRT\n\nThis bundle has no FP32 file; engines cannot be built from it."
@@ -185,6 +198,35 @@ session = find_runtime("tensorrt").load(Path("../{engine}"), threads=1)
 {_format_clip_code(m)}
 logits = session.run(clip)[0]
 print(classes[logits.argmax()])
+```"""
+
+
+def _engine_fact(artefact: Artefact, name: str) -> str:
+    """What the manifest says about the measured engine of a file; empty where it says nothing."""
+    engine = artefact.options.get("engine")
+    return escape_markdown(str(engine.get(name, ""))) if isinstance(engine, dict) else ""
+
+
+def _format_chosen_engine(m: Manifest, chosen: Artefact) -> str:
+    built = f"{_engine_fact(chosen, 'version') or '?'} on {_engine_fact(chosen, 'gpu') or '?'}"
+    title = _RUNTIME_TITLES[chosen.runtime]
+    return f"""## {title}
+
+`{chosen.file}` was measured and chosen as an engine of {title} {built}. An engine works on one GPU model and one
+version only, so this folder has the portable file. `skd-edge predict bundle video.mp4` compiles it on the device, with
+the options in `manifest.json`, and stores the engine in your cache. From Python, inside this folder:
+
+```python
+import json
+from pathlib import Path
+import numpy as np
+from skd_bench.inference.predict import load_artefact
+from skd_bench.bundle.manifest import Manifest
+
+manifest = Manifest.load(Path("."))
+session = load_artefact(Path("."), manifest.find_artefact(), threads=1)
+{_format_clip_code(m)}
+print(manifest.classes[session.run(clip)[0].argmax()])
 ```"""
 
 
@@ -246,7 +288,9 @@ def format_measured_page(m: Manifest) -> str:
         times = (_format_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
         names = (a.measured.get(k) for k in ("device", "device_name"))
         device = escape_markdown(" ".join(str(name) for name in names if name)) or "–"
-        file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
+        version = _engine_fact(a, "version")  # also says where a double stood for TensorRT
+        title = f"{_RUNTIME_TITLES.get(a.runtime, '')} {version}".strip()
+        file = f"`{a.file}`" + (f" on {title}" if title else "")
         rows.append(f"| {' | '.join((file, _format_accuracy(a.measured), *times, device))} |")
     return (
         head + "\n".join(rows) + "\n\nAccuracy is that of the file itself on the validation clips, with one view per "

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 from uuid import uuid4
 
 from skd_bench.bundle.manifest import (
@@ -20,6 +20,7 @@ from skd_bench.bundle.manifest import (
     MEASURED_FILE,
     SCHEMA,
     Artefact,
+    ArtefactRuntime,
     InputContract,
     Manifest,
     Precision,
@@ -35,7 +36,6 @@ from skd_bench.inference.reject_option import RejectEntry
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.readme import format_measured_page, format_readme
 
-_ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
 
 
@@ -59,6 +59,8 @@ class ModelOptions(TypedDict, total=False):
         reduce_range: Whether the weights of an INT8 file have 7 bits.
         per_channel: Whether each output channel of an INT8 weight has its own scale.
         excluded: Names of the nodes of an INT8 file that stay in FP32.
+        build: How an engine is compiled from the file (`skd_bench.runtimes.base.CompileOptions` as a JSON object).
+        engine: The engine that was measured and scored: its hash, and the GPU and versions it was compiled for.
     """
 
     optimisation: str
@@ -70,6 +72,8 @@ class ModelOptions(TypedDict, total=False):
     reduce_range: bool
     per_channel: bool
     excluded: list[str]
+    build: dict[str, object]
+    engine: dict[str, object]
 
 
 class MeasuredValues(TypedDict, total=False):
@@ -136,7 +140,7 @@ class ModelFile:
     options: ModelOptions = field(default_factory=ModelOptions)
     parity: Mapping[str, object] = field(default_factory=dict)
     measured: MeasuredValues = field(default_factory=MeasuredValues)
-    runtime: Literal["ort", "openvino", "litert"] = "ort"
+    runtime: ArtefactRuntime = "ort"
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def format_labels(manifest: Manifest) -> str:
 
 
 def _model_file_name(model: ModelFile) -> str:
-    return f"{_sanitize_name(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
+    return f"{_sanitize_name(model.student)}.{model.precision}{'.tflite' if model.runtime == 'litert' else '.onnx'}"
 
 
 def _sanitize_name(text: str) -> str:

@@ -181,11 +181,25 @@ def _make_model_file(
         c.deployment.precision,
         c.student,
         list(c.path),
-        options=_model_options(reject, compute_temperature(ctx.scorer, data, result)),
+        options=_model_options(reject, compute_temperature(ctx.scorer, data, result)) | _engine_options(ctx, result),
         parity=summarize_parity(result.parity),
         measured=measured,
         runtime=c.deployment.runtime,
     )
+
+
+_ENGINE_FACTS = ("engine_sha256", "runtime", "version", "gpu", "sm", "driver_cuda", "precision", "batches", "flags")
+
+
+def _engine_options(ctx: RunContext, result: CandidateResult) -> ModelOptions:
+    """How to compile the engine again, and what was measured here; empty for a file that is not compiled."""
+    if "engine_sha256" not in result.facts:
+        return {}
+    build = ctx.recipe.bench.build
+    return {
+        "build": {"workspace_mib": build.workspace, "level": build.level, "tf32": build.tf32},
+        "engine": {name: result.facts[name] for name in _ENGINE_FACTS if name in result.facts},
+    }
 
 
 def _model_options(reject: RejectOption | None, temperature: float) -> ModelOptions:

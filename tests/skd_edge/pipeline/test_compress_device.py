@@ -19,6 +19,7 @@ from skd_bench.errors import EXIT_PAUSED, UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
 from skd_edge.evaluation.devices import Device, OfflineDevice, SshDevice, make_device
+from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.run_folder import read_journal
 
@@ -93,8 +94,8 @@ def test_a_device_that_changes_during_a_run_is_refused():
     class Changing(Device):
         cards = iter([{"cpu": "A"}, {"cpu": "A", "load": [1]}, {"cpu": "B"}])
 
-        def _measure_uncached(self, targets, progress):
-            return {}, next(self.cards)
+        def _measure_uncached(self, targets, progress, clips):
+            return MeasuredSession({}, next(self.cards))
 
     device = Changing(BenchmarkSettings())
     device.measure_latency([])

@@ -172,7 +172,7 @@ def test_a_file_that_is_no_recipe_is_not_quoted(write, tmp_path, kind):
         ("generated, train: 100", "generated, generated: 100", "r.yaml:3: data.generated", "no such setting"),
         ("students:", "students: []\nassistants:", "r.yaml:1", "students is an empty list"),
         ("choice:", "bench: {runtime: cuda}\nchoice:", "r.yaml:10: bench.runtime", "'cuda' is not one of ort, open"),
-        ("choice:", "bench: {runtime: [ort, tensorrt]}\nchoice:", "r.yaml:10: bench.runtime.1", "not one of ort"),
+        ("choice:", "bench: {runtime: [ort, tensorflow]}\nchoice:", "r.yaml:10: bench.runtime.1", "not one of ort"),
         ("choice:", "bench: {runtime: [ort, ort]}\nchoice:", "r.yaml:10: bench.runtime", "ort is listed twice"),
         ("choice:", "bench: {runtime: []}\nchoice:", "r.yaml:10: bench.runtime", "at least 1"),
         ("choice:", "choice:\n  max_joules: 0", "r.yaml:11: choice.max_joules", "greater than 0"),

@@ -26,6 +26,15 @@ from skd_bench.runtimes.tensorrt.layers import inspect_layers
 from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error
 
 
+def _read_free_mb() -> float | None:
+    """Free memory of the GPU in MiB, which other programs change too; None where CUDA does not report it."""
+    try:
+        free, _ = call_cuda(import_cuda_bindings().cudaMemGetInfo)
+    except UserError:
+        return None
+    return float(free) / 2**20
+
+
 @dataclass(frozen=True)
 class SessionOptions:
     """How an engine runs.
@@ -83,8 +92,12 @@ class TensorRTSession:
         self._cache_path, self._cache_used = options.kernel_cache, False
         self._batch = 0
         self._resources: list[tuple[Any, Any]] = []  # each with the function that frees it
+        self._gpu_mb: float | None = None
+        before = _read_free_mb()
         try:
             self._runtime, self._engine, self._context = self._load_engine(options.allow_host_code)
+            after = _read_free_mb()
+            self._gpu_mb = None if before is None or after is None else round(before - after, 1)
             cuda = import_cuda_bindings()
             self._stream = self._register_resource(call_cuda(cuda.cudaStreamCreate), cuda.cudaStreamDestroy)
             self._device_in, self._host_in = self._allocate_buffers((high, *metadata.shape), metadata.dtype)
@@ -235,6 +248,8 @@ class TensorRTSession:
     def runtime_info(self) -> dict[str, object]:
         """Runtime, version, GPU, CUDA version of the driver, CUDA graphs, and the sha256 of the engine.
 
+        `gpu_mb` is the GPU memory, in MiB, that loading the engine took (a benchmark's `peak_mb` is the host's).
+
         After the first query also its layers (see `inspect_layers`).
         """
         return {
@@ -251,6 +266,7 @@ class TensorRTSession:
             "batches": self._metadata.batches,
             "flags": self._metadata.flags,
             "precision": self._metadata.precision,
+            "gpu_mb": self._gpu_mb,
             "layers": inspect_layers(self._lib.trt, self._engine, self._context) if self._batch else [],
         }
 

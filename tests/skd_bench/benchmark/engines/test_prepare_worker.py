@@ -2,7 +2,7 @@
 
 import pytest
 
-from skd_bench.benchmark.prepare_worker import main, prepare_file
+from skd_bench.benchmark.engines.prepare_worker import main, prepare_file
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 

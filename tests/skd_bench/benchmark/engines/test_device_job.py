@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skd_bench.benchmark.device_job import compute_target_logits, prepare_targets
+from skd_bench.benchmark.engines.device_job import compute_target_logits, prepare_targets
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file

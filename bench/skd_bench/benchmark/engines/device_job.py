@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skd_bench.benchmark.engines.prepare_worker import PrepareJob
+from skd_bench.benchmark.engines.score_worker import ScoreJob
 from skd_bench.benchmark.fresh_process import run_worker
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
-from skd_bench.benchmark.prepare_worker import PrepareJob
-from skd_bench.benchmark.score_worker import ScoreJob
+from skd_bench.benchmark.measurements import EncodedLogits, FileNote
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.runtimes import uses_gpu
@@ -27,6 +28,21 @@ from skd_bench.runtimes.base import CompileOptions
 from skd_bench.video.types import Preprocessing
 
 ProgressCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ScoringClips:
+    """Clips that a device computes logits for.
+
+    Attributes:
+        key: Identifies the clips.
+        file: A ``.npy`` file, uint8 ``(N, T, H, W, 3)``.
+        preprocess: How they become a network's input.
+    """
+
+    key: str
+    file: Path
+    preprocess: Preprocessing
 
 
 @dataclass(frozen=True)
@@ -79,12 +95,34 @@ def prepare_targets(
                 stored = dict(_run_prepare_worker(target, folder, options, settings))
             except UserError as error:
                 refused[target.name] = str(error)
+                write_json(note, {"refused": str(error)})
                 continue
             built.append(target.name)
             write_json(note, stored | {"sha256": sha256_file(stored["path"]), "path": Path(stored["path"]).name})
         ready[target.name] = replace(target, path=stored["path"])
         facts[target.name] = stored["facts"]
     return PreparedTargets(ready, refused, facts, tuple(built))
+
+
+def read_prepared_targets(
+    targets: Sequence[LatencyTarget], folder: Path, options: CompileOptions
+) -> PreparedTargets | None:
+    """What `prepare_targets` found for these targets before; None where a target was never prepared. Nothing is run."""
+    ready: dict[str, LatencyTarget] = {}
+    refused: dict[str, str] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for target in targets:
+        note = _note_path(target, folder, options)
+        if not uses_gpu(target.runtime):
+            ready[target.name] = target
+        elif (stored := _read_note(note, Path(target.path))) is not None:
+            ready[target.name] = replace(target, path=stored["path"])
+            facts[target.name] = stored["facts"]
+        elif (reason := _read_refusal(note)) is not None:
+            refused[target.name] = reason
+        else:
+            return None
+    return PreparedTargets(ready, refused, facts)
 
 
 def compute_target_logits(
@@ -111,9 +149,32 @@ def compute_target_logits(
             "preprocess": asdict(preprocess),
             "logits": str(logits),
         }
-        run_worker("skd_bench.benchmark.score_worker", job, gpu=settings.gpu)
+        run_worker("skd_bench.benchmark.engines.score_worker", job, gpu=settings.gpu)
         scored: npt.NDArray[np.float32] = np.load(logits, allow_pickle=False)
         return scored
+
+
+def describe_files(
+    targets: Sequence[LatencyTarget],
+    prepared: PreparedTargets,
+    settings: MeasurementSettings,
+    clips: ScoringClips | None = None,
+) -> list[FileNote]:
+    """A note for each target on a GPU; with clips, the logits of those that can run."""
+    notes = []
+    for target in targets:
+        if not uses_gpu(target.runtime):
+            continue
+        name, logits, refused = target.name, None, prepared.refused.get(target.name)
+        if clips is not None and refused is None:
+            try:
+                scored = compute_target_logits(prepared.ready[name], clips.file, clips.preprocess, settings)
+                logits = EncodedLogits.encode(clips.key, scored)
+            except UserError as error:
+                refused = str(error)
+        facts = prepared.facts.get(name, {})
+        notes.append(FileNote(sha256_file(target.path), target.runtime, refused, facts, logits))
+    return notes
 
 
 def _run_prepare_worker(
@@ -128,11 +189,18 @@ def _run_prepare_worker(
         "level": options.level,
         "tf32": options.tf32,
     }
-    return run_worker("skd_bench.benchmark.prepare_worker", job, gpu=settings.gpu)
+    return run_worker("skd_bench.benchmark.engines.prepare_worker", job, gpu=settings.gpu)
 
 
 def _note_path(target: LatencyTarget, folder: Path, options: CompileOptions) -> Path:
     return folder / f"{sha256_file(target.path)[:16]}.{target.runtime}.{options.key}.json"
+
+
+def _read_refusal(note: Path) -> str | None:
+    try:
+        return str(json.loads(note.read_text("utf-8"))["refused"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _read_note(note: Path, source: Path) -> dict[str, Any] | None:

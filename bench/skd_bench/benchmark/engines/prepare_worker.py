@@ -1,4 +1,4 @@
-"""Prepares one file in a process of its own: `python -m skd_bench.benchmark.prepare_worker JOB.json RESULT.json`.
+"""Prepares one file in a process of its own: `python -m skd_bench.benchmark.engines.prepare_worker JOB RESULT`.
 
 An ONNX file is compiled where its runtime runs engines. Then one random clip is run, which shows that the file can run
 here, and after which an engine can describe its layers.

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from skd_bench.benchmark.score_worker import main, score_clips
+from skd_bench.benchmark.engines.score_worker import main, score_clips
 from skd_bench.metrics.accuracy import compute_logits
 from skd_bench.runtimes import find_runtime
 from skd_bench.video.types import Preprocessing

@@ -1,4 +1,4 @@
-"""Computes a file's logits for clips in a process of its own: `python -m skd_bench.benchmark.score_worker JOB RESULT`.
+"""Scores a file in a process of its own: `python -m skd_bench.benchmark.engines.score_worker JOB.json RESULT.json`.
 
 The clips are a ``.npy`` file, uint8 ``(N, T, H, W, 3)``; the logits are written as one, float32 ``(N, C)``.
 """
