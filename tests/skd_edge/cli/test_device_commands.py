@@ -115,6 +115,8 @@ def test_predict_and_accuracy_read_folders_of_pictures(bundle, tmp_path, capsys)
                 frame.save(tmp_path / "v" / name / "clip" / f"{i}.png")
     assert run(["predict", str(bundle), str(tmp_path / "v/dark/clip"), "--top", "1"]) == 0
     assert "clip: dark 9" in capsys.readouterr().out
+    assert run(["predict", str(bundle), str(tmp_path / "v"), "--top", "1"]) == 0  # a folder of clips
+    assert [line.rpartition("/")[2].split()[1] for line in capsys.readouterr().out.splitlines()] == ["bright", "dark"]
     assert run(["accuracy", str(bundle), str(tmp_path / "v"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["videos"], result["rows"][0]["accuracy"]["top1"]["value"]) == (2, 1.0)
