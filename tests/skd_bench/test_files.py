@@ -53,3 +53,9 @@ def test_the_hash_is_sha256(tmp_path):
     assert sha256_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
     with pytest.raises(UserError, match="missing"):
         sha256_file(tmp_path / "missing")
+
+
+def test_bytes_of_a_file_name_that_are_not_utf8_come_back_from_json(tmp_path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    assert json.loads(write_json(tmp_path / "x.json", {"file": name}).read_text(encoding="utf-8")) == {"file": name}
+    assert write_atomic(tmp_path / "x.txt", name).read_bytes() == b"caf\\udce9.mp4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -120,3 +121,15 @@ def test_predict_and_accuracy_read_folders_of_pictures(bundle, tmp_path, capsys)
     assert run(["accuracy", str(bundle), str(tmp_path / "v"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["videos"], result["rows"][0]["accuracy"]["top1"]["value"]) == (2, 1.0)
+
+
+def test_a_name_that_is_not_utf8_is_printed_and_comes_back_from_json(bundle, tmp_path, capsys):
+    film(tmp_path / "a.mp4", 230)
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    os.rename(tmp_path / "a.mp4", odd)
+    assert run(["predict", str(bundle), os.fsdecode(odd), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert os.fsencode(result["video"]) == odd
+    words = [sys.executable, "-m", "skd_edge.cli", "predict", str(bundle), odd]
+    done = subprocess.run(words, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert (done.returncode, b"caf\\udce9.mp4: bright 9" in done.stdout) == (0, True), done
