@@ -19,6 +19,7 @@ from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.listing import check_classes
 from skd_edge.data.sources.registry import ClipEntry, ClipListing
+from skd_edge.data.store.clip_store import format_file_stamp
 from skd_edge.labels.sources.keyword_rules import list_metadata_columns, rule_votes
 from skd_edge.labels.sources.model_annotators import model_votes
 from skd_edge.recipe.data import TableData
@@ -207,8 +208,7 @@ def _load_or_compute_votes(
     hasher = hashlib.sha256(repr((annotator.model_dump(), tuple(classes), preprocessing)).encode())
     hasher.update(sha256_file(source).encode() if source.is_file() else b"")
     for entry in train:
-        stat = entry.path.stat() if entry.path.exists() else None
-        file_stamp = f"{entry.path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n"
+        file_stamp = f"{entry.path}\0{format_file_stamp(entry.path)}\n"
         hasher.update(file_stamp.encode("utf-8", "surrogateescape"))
     file = cache / "voters" / f"{hasher.hexdigest()[:16]}.json"
     try:
