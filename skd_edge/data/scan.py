@@ -90,7 +90,7 @@ def scan_clips(
     Raises:
         UserError: The clips cannot be listed, or the disk is full.
     """
-    external_labels = recipe.labels.has_external_sources
+    external_labels = recipe.has_external_labels
     listing = list_clips(
         recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), external_labels=external_labels
     )

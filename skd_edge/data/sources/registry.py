@@ -27,6 +27,7 @@ from skd_edge.data.sources.listing import (
 from skd_edge.data.sources.path_lists import read_path_label_lists
 from skd_edge.data.sources.synthetic import CHECKSUM_FILE, RENDERER_VERSION, generate_dataset, generated_classes
 from skd_edge.data.sources.tables import read_clip_table
+from skd_edge.data.sources.trusted_clips import add_trusted_clips
 from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split
 from skd_edge.data.sources.webdataset import read_shards
 from skd_edge.recipe.data import FolderData, GeneratedData, KineticsData, ListData, OfficialData, ShardData, TableData
@@ -59,13 +60,15 @@ def list_clips(
         cache: the cache folder, where the generated set is rendered.
         progress: called with (done, total) while clips are rendered.
         external_labels: whether rules, models or a file of trusted labels will label training clips
-            (``LabelSettings.has_external_sources``). Then training clips may have no label here, and the classes are
+            (``Recipe.has_external_labels``). Then training clips may have no label here, and the classes are
             those of the validation clips.
 
     Raises:
         UserError: Something that the section names is missing, empty or malformed, or the clips cannot be trained on.
     """
     found = _list_source(data, seed=seed, cache=cache, progress=progress)
+    if (trusted := getattr(data, "trusted", None)) is not None:
+        found = add_trusted_clips(found, trusted, data)
     (check_validation_labels if external_labels else check_classes)(found)
     return found
 
