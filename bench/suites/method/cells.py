@@ -6,8 +6,8 @@
     python -m bench.suites.method.cells --table                     # means so far
 
 Resumable: finished rows are in bench/results/method_ground.jsonl, one line each; finished jobs are in the cache; an
-interrupted training continues from its last epoch. A line names device, seed and commit; ``changed`` says whether the
-working tree had other changes. Tables use the lines of one commit of the method.
+interrupted training continues from its last epoch (that of DivideMix begins again). A line names device, seed and
+commit; ``changed`` says whether the working tree had other changes.
 """
 
 from __future__ import annotations

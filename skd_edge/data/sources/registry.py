@@ -189,7 +189,7 @@ class _FolderReader:
             raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
         found = [
             ClipEntry(clip.path, clip.name, "", "train", self.find_group(clip.name))
-            for clip in find_clips(root, self.left_out, pictures=self.data.pictures)
+            for clip in find_clips(root, self.left_out, pictures=self.data.pictures, excluded=[self.data.trusted])
             if clip.path not in known  # so no validation clip is trained on
         ]
         if not found:
@@ -200,10 +200,10 @@ class _FolderReader:
         return found
 
     def _list_class_folders(self, root: Path, split: Split) -> list[ClipEntry]:
-        """The clips ``root/<class>/<clip>``; the folder ``data.unlabelled`` is not a class."""
+        """The clips ``root/<class>/<clip>``; the folders ``data.unlabelled`` and ``data.trusted`` are not classes."""
         if not root.is_dir():
             raise UserError(f"{root} is not a folder; data.root names a folder with one folder for each class")
-        pictures, excluded = self.data.pictures, [self.data.unlabelled]
+        pictures, excluded = self.data.pictures, [self.data.unlabelled, self.data.trusted]
         clips = find_clips(root, self.left_out, by_class=True, pictures=pictures, excluded=excluded)
         if not clips:
             left_out = self.left_out.to_text()

@@ -65,6 +65,9 @@ def add_trusted_clips(listing: ClipListing, source: Path, data: RecipeSection) -
         )
     listed, further = _match_listed_clips(usable, listing)
     refuse_held_out_clips(listing, [e for e, _ in listed], {v.group for v in further}, "data.trusted")
+    names = {e.name for e in listing.entries}
+    if twice := [v.name for v in further if f"trusted/{v.name}" in names]:
+        raise UserError(f"data.trusted: another clip is named trusted/{twice[0]} already; rename that folder")
     checked, abstentions = {e.name: label for e, label in listed}, ("",) * len(listing.annotators)
     entries = [replace(e, checked=checked.get(e.name, "")) if e.split == "train" else e for e in listing.entries]
     entries += [

@@ -54,6 +54,8 @@ def train_dividemix(study: Study) -> Outcome:
             clean = [None if warm else p.estimate_clean_labels(given, study.checked) for p in peers]
             for peer, other, division in zip(peers, reversed(peers), reversed(clean), strict=True):
                 peer.train_divided_epoch(epoch, division, other)
+    for peer in peers:
+        peer.discard_checkpoint()
     first = peers[0]
     return Outcome(first.take_best_network(), first.best_accuracy, sum(p.seconds for p in peers), spec.epochs)
 
@@ -87,6 +89,10 @@ class DivideMixTrainer(Trainer):
         """The averaged weights of the epoch that validated best."""
         self.ema_network.load_state_dict(self.best_state)
         return self.ema_network.cpu().eval().requires_grad_(False)
+
+    def discard_checkpoint(self) -> None:
+        """Remove the checkpoint: two networks that teach each other are not resumed."""
+        self.checkpoint.path.unlink(missing_ok=True)
 
     def guess_probabilities(self, views: tuple[Tensor, ...]) -> Tensor:
         """Class probabilities ``(B, C)`` of the averaged network, mean over views; no gradient."""

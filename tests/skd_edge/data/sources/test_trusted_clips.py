@@ -71,6 +71,16 @@ def test_a_copy_of_a_training_clip_stays_one_clip_with_two_labels(folders, make_
     assert found["grow/1.mp4"] == (1, -1, 1)
 
 
+def test_the_folder_of_checked_clips_is_no_class(folders, make_data, film, tmp_path):
+    root = tmp_path / "train"
+    shutil.copytree(folders / "train", root)
+    (root / "checked" / "grow").mkdir(parents=True)
+    film(root / "checked/grow/z.mp4", "grow", seed=55, frames=4, size=16)
+    listing = list_of(make_data(root / "checked", root=root), tmp_path)
+    assert listing.classes == ("blink", "grow")
+    assert [e.name for e in listing.entries if e.checked] == ["trusted/grow/z.mp4"]
+
+
 def test_a_csv_names_checked_clips_relative_to_itself(folders, make_data, tmp_path):
     file = folders / "checked.csv"
     file.write_text("path,label\ntrain/blink/1.mp4,blink\ntrain/grow/2.mp4,blink\n,\n")
