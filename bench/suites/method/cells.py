@@ -96,7 +96,7 @@ CELLS = (
     Cell(
         "lip_words-model-10",
         "lip_words",
-        _noise("model", 0.6, 10),
+        _noise("model", 0.6, 10, "labels.noise.held_out=0.3"),
         (*_BOUNDS, "CFT, then KD", "three lines, then the method", "FixMatch", "KD", "the method"),
         (0, 1, 2),
     ),
