@@ -170,7 +170,7 @@ def load_training_data(
     whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.span == WHOLE_FILE)
     samples = tuple((e.path, e.label) for e in whole if not e.path.is_dir())
     truth_known = truth if noise.kind != "none" else None
-    notes += describe_coverage(trusted_labels, clips.classes)
+    notes = (*listing.trusted_notes, *notes, *describe_coverage(trusted_labels, clips.classes))
     checked = trusted_labels if trusted.any() else None
     return TrainingData(clips, weak, truth_known, key, samples, votes, checked, notes)
 

@@ -113,7 +113,7 @@ CELLS = (
         "generated",
         _noise("model", 0.45, 10, *_GENERATED),
         tuple(row.name for row in TRIALS),
-        (0,),
+        (0, 1),
     ),
     # The noise that `model` replaced: published once beside it.
     Cell(
@@ -230,7 +230,7 @@ def describe_origin() -> Json:
 # ------------------------------------------------------------------------------------------ plan and table
 def pace_steps(cell: Cell) -> tuple[float, float]:
     """Seconds of a whole training of the student and of the teacher in a cell, from a few steps of each."""
-    recipe, data = load_cell(cell, find_ground_row("weak only"), cell.seeds[0])
+    recipe, data = load_cell(cell, find_ground_row("clean labels"), cell.seeds[0])  # their labels need no weak model
     factory, preprocess = JobFactory(recipe, fingerprint_of(data)), inference_preprocessing(recipe.clip)[1]
     targets = np.eye(len(data.clips.classes), dtype=np.float32)[np.maximum(data.weak_labels, 0)]
     found = []

@@ -54,12 +54,14 @@ class ClipListing:
         entries: the clips, ordered by split.
         note: remarks for the report, such as repeated rows.
         annotators: names of the annotators, in the order of each training entry's ``votes``.
+        trusted_notes: remarks on checked clips (``data.trusted``) that cannot be used.
     """
 
     classes: tuple[str, ...]
     entries: tuple[ClipEntry, ...]
     note: str
     annotators: tuple[str, ...] = ()
+    trusted_notes: tuple[str, ...] = ()
 
 
 @dataclass

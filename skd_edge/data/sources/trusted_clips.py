@@ -2,7 +2,7 @@
 
 A checked clip that is listed already, as the same file or as a copy with the same bytes, stays one clip: it keeps its
 weak label, and gets the checked label beside it. Every other one becomes a training clip without a weak label. What
-cannot be used is left out and described in the listing's note.
+cannot be used is left out and described in the listing's ``trusted_notes``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_trusted_clips(listing: ClipListing, source: Path, data: RecipeSection) -
         data: the section, for its groups.
 
     Returns:
-        The listing, with checked labels, further training clips, and a note on what was left out.
+        The listing, with checked labels, further training clips, and notes on what was left out.
 
     Raises:
         UserError: The source cannot be read or gives no usable clip, or a checked clip is a validation or test clip or
@@ -73,14 +73,10 @@ def add_trusted_clips(listing: ClipListing, source: Path, data: RecipeSection) -
     entries += [
         ClipEntry(v.path, f"trusted/{v.name}", "", "train", v.group, abstentions, checked=v.label) for v in further
     ]
-    return make_listing(
-        entries,
-        listing.note,
-        *notes,
-        classes=listing.classes,
-        annotators=listing.annotators,
-        note_folder_mismatches=False,
+    merged = make_listing(
+        entries, listing.note, classes=listing.classes, annotators=listing.annotators, note_folder_mismatches=False
     )
+    return replace(merged, trusted_notes=tuple(f"{source}: {note}" for note in notes))
 
 
 def refuse_held_out_clips(listing: ClipListing, clips: Sequence[ClipEntry], groups: set[str], where: str) -> None:

@@ -92,7 +92,7 @@ def test_what_cannot_be_used_is_noted(folders, make_data, tmp_path):
     file = folders / "odd.csv"
     rows = ["train/blink/1.mp4,blink", "train/grow/2.mp4,blink", "train/grow/2.mp4,grow", "train/grow/3.mp4,grwo"]
     file.write_text("\n".join(["path,label", *rows, "nowhere.mp4,grow"]))
-    note = list_of(make_data(file), tmp_path).note
+    note = "; ".join(list_of(make_data(file), tmp_path).trusted_notes)
     assert "1 checked clips do not exist and were left out (first: nowhere.mp4)" in note
     assert "1 checked clips are of an unknown class and were left out (first: 'grwo' of train/grow/3.mp4)" in note
     assert "2 checked clips have two labels and were left out (first: train/grow/2.mp4)" in note
