@@ -205,7 +205,7 @@ class LocalExecutor:
         )
         class_probabilities = self._predict_training_probabilities(job, folds)
         return estimate_pseudo_labels(
-            self.training_data.weak_labels,
+            self.training_data.given_labels,
             class_probabilities,
             features,
             self.labels,
@@ -334,7 +334,7 @@ class LocalExecutor:
     def _compute_targets(self, job: TrainingJob) -> NDArray[np.float32]:
         if job.labels is not None:
             return self.pseudo_labels(job.labels, job.folds).targets
-        weak = self.training_data.weak_labels
+        weak = self.training_data.given_labels
         # An unlabelled clip has a row of zeros, so it adds nothing to the cross-entropy.
         return np.eye(job.spec.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
 

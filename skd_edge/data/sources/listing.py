@@ -32,6 +32,7 @@ class ClipEntry:
         group: name of the clip's group (a source video, an actor); the clips of a group stay in one split.
         votes: one class name for each annotator, empty for an abstention; () without annotators.
         span: the part of the file that is the clip.
+        checked: class name that a person checked; empty if nobody did (training clips only).
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ClipEntry:
     group: str
     votes: tuple[str, ...] = ()
     span: ClipSpan = WHOLE_FILE
+    checked: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ class ClipListing:
         entries: the clips, ordered by split.
         note: remarks for the report, such as repeated rows.
         annotators: names of the annotators, in the order of each training entry's ``votes``.
+        trusted_notes: remarks on checked clips (``data.trusted``) that cannot be used.
     """
 
     classes: tuple[str, ...]
     entries: tuple[ClipEntry, ...]
     note: str
     annotators: tuple[str, ...] = ()
+    trusted_notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -251,8 +255,8 @@ def check_classes(listing: ClipListing) -> None:
 
 
 def _collect_named_classes(entry: ClipEntry) -> set[str]:
-    """The classes that the label and the votes of a clip name."""
-    return {entry.label, *entry.votes} - {""}
+    """The classes that the label, the votes and the checked label of a clip name."""
+    return {entry.label, *entry.votes, entry.checked} - {""}
 
 
 def suggest_class(word: str, known: Iterable[str]) -> str:

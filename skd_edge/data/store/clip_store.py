@@ -196,7 +196,7 @@ def check_readable_clips(
             "or lower min_clips"
         )
     validated = {e.label for e in good if e.split == "val"}
-    trained = {name for e in good if e.split == "train" for name in ((e.label,) if e.label else e.votes)}
+    trained = {name for e in good if e.split == "train" for name in (e.checked, *((e.label,) if e.label else e.votes))}
     for name in listing.classes:
         if name not in validated or not (external_labels or name in trained):
             raise UserError(
