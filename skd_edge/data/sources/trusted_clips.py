@@ -18,7 +18,8 @@ from skd_bench.listing.folder_walk import LeftOut, find_clips
 from skd_bench.listing.paths import resolve_listed_path
 from skd_bench.listing.tables import read_rows
 from skd_bench.video.types import WHOLE_FILE
-from skd_edge.data.sources.listing import ClipEntry, ClipListing, make_group_finder, make_listing
+from skd_edge.data.sources.group_pattern import make_group_finder
+from skd_edge.data.sources.listing import ClipEntry, ClipListing, make_listing
 from skd_edge.recipe.base import RecipeSection
 from skd_edge.recipe.data import TableData
 
