@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -121,7 +122,7 @@ class RunFolder(ABC):
         except DamagedFileError as error:
             report_damage(error, "the job is trained again")
             self.record_event("damaged", file=str(error.path), reason=str(error))
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process may have noticed it too
             return False
         self._intact_jobs.add(folder)
         return True
@@ -164,7 +165,7 @@ class Run(RunFolder):
         if others and not (folder / JOURNAL_FILE).exists():
             raise UsageError(f"{folder} is not empty and is not a run of skd-edge; choose a new folder with --out")
         check_run_layout(folder)
-        _refuse_links(folder)
+        refuse_special_files(folder)
         self._lock = self._acquire_lock()
         _write_layout_version(folder)
         # The journal marks the folder as a run. It comes first, so that a run that is killed here can be continued.
@@ -230,19 +231,25 @@ def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _refuse_links(folder: Path) -> None:
-    """Check that nothing in a run folder is a link: through a link, a run would write outside its folder.
+def refuse_special_files(folder: Path) -> None:
+    """Check that a run folder contains files and folders only.
+
+    Through a link, a run would write outside its folder; a pipe or a device would stop it for ever.
 
     Raises:
-        UsageError: Something is a link.
+        UsageError: It contains something else.
     """
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if (path := Path(parent, name)).is_symlink():
-                raise UsageError(
-                    f"{path} is a link; a run writes only inside its folder: remove the link, or choose another "
-                    "folder with --out"
-                )
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):  # a temporary file of another process
+                mode = path.lstat().st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    kind = "a link" if stat.S_ISLNK(mode) else "a device, a pipe or a socket"
+                    raise UsageError(
+                        f"{path} is {kind}; a run reads and writes only files inside its folder: remove it, or choose "
+                        "another folder with --out"
+                    )
 
 
 def check_run_layout(folder: Path) -> None:

@@ -1,15 +1,17 @@
-"""Atomic file writes, which leave either the whole file or none, and SHA-256 hashes of files."""
+"""Atomic file writes, which leave either the whole file or none; reading of regular files only; SHA-256 of files."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
 
 from skd_bench.errors import UserError
@@ -107,6 +109,54 @@ def write_json(path: Path | str, obj: object) -> Path:
     return write_atomic(path, _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
 
 
+def open_regular_file(path: Path | str) -> io.BufferedReader:
+    """Open a file to read its bytes. A pipe, which may never end, and a device are refused before anything is read.
+
+    Raises:
+        OSError: The file cannot be opened or is not a regular file; `strerror` is the reason.
+    """
+    # O_NONBLOCK: without it, opening a pipe waits for somebody to write. It does not change how regular files are read.
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL character
+        raise OSError(errno.EINVAL, "this is not a file's name", str(path)) from error
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device; give a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def open_regular_text(
+    path: Path | str, encoding: str = "utf-8", *, errors: str = "strict", newline: str | None = None
+) -> TextIO:
+    """Open a file to read its text: see `open_regular_file`."""
+    return io.TextIOWrapper(open_regular_file(path), encoding, errors, newline)
+
+
+def read_regular_file(path: Path | str, max_bytes: int) -> bytes:
+    """Read a whole file of limited size.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size.
+
+    Raises:
+        OSError: See `open_regular_file`; or the file is larger.
+    """
+    with open_regular_file(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        limit = f"{max_bytes >> 20} MiB" if max_bytes >= 1 << 20 else f"{max_bytes >> 10} KiB"
+        raise OSError(errno.EFBIG, f"it is larger than {limit}, the most that such a file may have", str(path))
+    return content
+
+
 def sha256_file(path: Path | str) -> str:
     """Compute the SHA-256 of a file without loading it whole.
 
@@ -120,7 +170,7 @@ def sha256_file(path: Path | str) -> str:
         UserError: The file is missing or cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_regular_file(path) as file:
             digest = hashlib.sha256()
             while block := file.read(_BLOCK_BYTES):  # hashlib.file_digest needs Python 3.11, and a pack runs on 3.10
                 digest.update(block)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skd_bench.errors import UserError
-from skd_bench.untrusted.text import escape_name, print_text
+from skd_bench.untrusted.text import escape_name, print_error, print_text
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from skd_edge.cli.options import AnyPath, ExistingFolder, exit_with, json_option, make_progress_counter
 
@@ -101,19 +101,25 @@ def bench(
 def predict(
     bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool, stream: bool, every: int | None, smooth: int | None
 ) -> None:
-    """Classify VIDEOS with a BUNDLE. Unreadable videos are reported and skipped (exit code 1).
+    """Classify VIDEOS (files, folders of videos, folders of pictures) with a BUNDLE.
+
+    Unreadable videos are reported and skipped (exit code 1).
 
     --stream needs a causal student; it prints a line when the predicted class changes (--json: for each frame).
     """
     from skd_bench.inference.frame_stream import iter_stream_lines
     from skd_bench.inference.predict import predict as classify
+    from skd_bench.listing.folder_walk import LeftOut, expand_folders
 
     if stream:
         for line in iter_stream_lines(bundle, videos, as_json, every=every, smooth=smooth):
             print_text(line)
         return
 
-    results = classify(bundle, list(videos), top=top)
+    left_out = LeftOut()
+    results = classify(bundle, expand_folders(videos, left_out), top=top)
+    if text := left_out.to_text():
+        print_error(text)
     print_text(json.dumps(results, indent=2) if as_json else "\n".join(map(_format_prediction, results)))
     exit_with(EXIT_FAILED if any("error" in result for result in results) else EXIT_DONE)
 

@@ -19,6 +19,7 @@ from types import FrameType
 import click
 
 from skd_bench.errors import EXIT_PAUSED, UserError
+from skd_bench.files import write_atomic
 from skd_bench.untrusted.text import print_error
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -50,6 +51,7 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     try:
+        _check_working_directory()
         with _treat_signals_as_interrupt():
             code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
         return code if isinstance(code, int) else EXIT_DONE
@@ -81,6 +83,15 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
                 EXIT_PAUSED,
             )
         return _write_crash_report(error, state)
+
+
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be used ({error.strerror}): it was deleted; cd to another"
+        ) from None
 
 
 @contextmanager
@@ -128,8 +139,8 @@ def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
     is_run_folder = "run" in state and (state["run"] / "journal.jsonl").exists()
     folders = [state["run"]] if is_run_folder else []
     for folder in (*folders, Path(tempfile.gettempdir())):
-        with suppress(OSError):
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        with suppress(UserError):
+            write_atomic(folder / name, text.encode("utf-8", "backslashreplace"))
             break
     else:
         reason = f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:"

@@ -19,6 +19,8 @@ from skd_bench.listing.tables import TABLE_SUFFIXES, read_header, read_rows
 from skd_bench.untrusted.text import escape_name
 from skd_bench.video.container import open_container
 from skd_bench.video.frame_folder import decode_picture, list_frames
+from skd_edge.data.sources.path_lists import read_path_label_lists
+from skd_edge.recipe.data import ListData
 from skd_edge.recipe.validation import escape_path, format_short_value
 from skd_edge.recipe.yaml_nodes import parse_plain_scalar
 
@@ -84,7 +86,8 @@ def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurve
     """Inspect a folder of videos and write a commented recipe for it.
 
     Args:
-        folder: a folder for each class, or ``train``/``val``/``test`` folders of these, or videos with a CSV index.
+        folder: a folder for each class, or ``train``/``val``/``test`` folders of these, or videos with a table
+            (``index.csv``) or with lists (``train.txt``, ``val.txt``, ``test.txt``).
         out: the recipe to write.
         force: overwrite a file that is there.
 
@@ -123,6 +126,9 @@ def survey_folder(folder: Path) -> FolderSurvey:
     tables = [e for e in entries if e.suffix.lower() in TABLE_SUFFIXES and not e.name.startswith(".")]
     if index := next((t for t in tables if t.stem == "index"), None):
         return _survey_table(folder, index)
+    lists = {split: f for split, names in _SPLIT_NAMES.items() if (f := _find_split_list(entries, names))}
+    if len(lists) == len(_SPLIT_NAMES):
+        return _survey_lists(folder, lists, entries)
     splits = {split: _find_split_folder(entries, names) for split, names in _SPLIT_NAMES.items()}
     if splits["train"]:
         return _survey_split_folders(folder, {k: v for k, v in splits.items() if v})
@@ -150,6 +156,12 @@ def _find_split_folder(entries: Iterable[Path], names: tuple[str, ...]) -> Path 
     return next(
         (e for e in entries if e.name.lower() in names and e.is_dir() and find_clips(e, LeftOut(), by_class=True)), None
     )
+
+
+def _find_split_list(entries: Iterable[Path], names: tuple[str, ...]) -> Path | None:
+    """The list of a split: ``train.txt``, ``trainlist.txt`` or ``train_list.txt``."""
+    usual = {f"{name}{rest}" for name in names for rest in ("", "list", "_list", "s", "_videos")}
+    return next((e for e in entries if e.suffix.lower() == ".txt" and e.stem.lower() in usual and e.is_file()), None)
 
 
 def _raise_unlabelled_folder(folder: Path, videos: list[Path], left_out: LeftOut) -> None:
@@ -182,6 +194,25 @@ def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSur
         for name in sorted(set(classes) - set(by_split["train"]))
     ]
     return _make_survey(folder, data, videos, warnings, left_out)
+
+
+def _survey_lists(folder: Path, lists: Mapping[str, Path], entries: Iterable[Path]) -> FolderSurvey:
+    """Survey lists of lines ``path label``, one for each split."""
+    usual = {"classes.txt", "labels.txt", "class_names.txt"}
+    classes = next((Path(e.name) for e in entries if e.name.lower() in usual), None)
+    train, val, test = (Path(lists[split].name) for split in _SPLIT_NAMES)
+    section = ListData(kind="list", root=folder, train=train, val=val, test=test, classes=classes)
+    try:
+        listing = read_path_label_lists(section)
+    except UserError as error:
+        raise UsageError(str(error)) from None
+    data = {"kind": "list", "root": ""} | {split: _format_scalar(file.name) for split, file in lists.items()}
+    if classes is not None:
+        data["classes"] = _format_scalar(classes.name)
+    videos: dict[str, list[Path]] = {}
+    for entry in listing.entries:
+        videos.setdefault(entry.label, []).append(entry.path)
+    return _make_survey(folder, data, videos, [], LeftOut())
 
 
 def _survey_table(folder: Path, table: Path) -> FolderSurvey:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_atomic
+from skd_bench.files import open_regular_text, write_atomic
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _DELIMITERS = (",", ";", "\t", "|")
@@ -70,7 +70,7 @@ def read_sheet(path: Path, required_columns: Sequence[str] = ()) -> Iterator[tup
         UserError: The file cannot be read, a required column is missing, or a row has the wrong number of cells.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_regular_text(path, "utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
             file.seek(0)
             rows = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))

@@ -49,7 +49,7 @@ class ScanResult:
         """Format the result for the terminal; at most 10 unreadable clips are listed."""
         good, total = sum(self.readable.values()), sum(self.readable.values()) + len(self.bad)
         splits = ", ".join(f"{count} {split}" for split, count in self.readable.items())
-        lines = [f"{good} of {total} clips can be read ({splits})", f"data: {self.note}"]
+        lines = [f"{good} of {total} clips can be read ({splits})", f"data: {escape_name(self.note)}"]
         lines += [f"  {escape_name(entry.name)}: {escape_name(reason)}" for entry, reason in self.bad[:_MAX_LISTED]]
         lines += [f"  and {len(self.bad) - _MAX_LISTED} more"] if len(self.bad) > _MAX_LISTED else []
         if self.bad and self.refusal is None:
@@ -90,7 +90,7 @@ def scan_clips(
     Raises:
         UserError: The clips cannot be listed, or the disk is full.
     """
-    external_labels = recipe.labels.has_external_sources
+    external_labels = recipe.has_external_labels
     listing = list_clips(
         recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), external_labels=external_labels
     )
@@ -100,6 +100,7 @@ def scan_clips(
     folder, store_info = ensure_store(listing, decoding, cache)
     reasons = [q["reason"] for q in store_info["quarantined"]]
     bad = tuple((listing.entries[i], reason) for i, reason in zip(store_info["bad"], reasons, strict=True))
+    note = "; ".join((listing.note, *listing.trusted_notes))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)
     write_sheet(out, _BAD_COLUMNS, [(e.name, e.label, e.split, reason) for e, reason in bad])
     fingerprints = load_fingerprints(folder, progress("compared"))
@@ -113,4 +114,4 @@ def scan_clips(
     except UserError as error:
         refusal = str(error)
     readable: dict[str, int] = {s: listed[s] - lost[s] for s in SPLITS}
-    return ScanResult(readable, bad, listing.note, out, copies, refusal)
+    return ScanResult(readable, bad, note, out, copies, refusal)

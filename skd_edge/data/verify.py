@@ -66,7 +66,7 @@ def verify_decoding(
     Raises:
         UserError: The clips cannot be listed.
     """
-    external_labels = recipe.labels.has_external_sources
+    external_labels = recipe.has_external_labels
     entries = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=external_labels).entries
     pool = WorkerPool(
         make_clip_verifier,

@@ -205,7 +205,7 @@ class LocalExecutor:
         )
         class_probabilities = self._predict_training_probabilities(job, folds)
         return estimate_pseudo_labels(
-            self.training_data.weak_labels,
+            self.training_data.given_labels,
             class_probabilities,
             features,
             self.labels,
@@ -334,7 +334,7 @@ class LocalExecutor:
     def _compute_targets(self, job: TrainingJob) -> NDArray[np.float32]:
         if job.labels is not None:
             return self.pseudo_labels(job.labels, job.folds).targets
-        weak = self.training_data.weak_labels
+        weak = self.training_data.given_labels
         # An unlabelled clip has a row of zeros, so it adds nothing to the cross-entropy.
         return np.eye(job.spec.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
 
@@ -404,9 +404,13 @@ def _compute_accuracy(logits: NDArray[np.float32], training_data: TrainingData) 
     return float((logits.argmax(1) == training_data.clips.val.labels).mean())
 
 
+# oneDNN, which computes convolutions on the CPU, says no more when its scratch memory cannot be allocated.
+_ONEDNN_ALLOCATION_FAILURES = ("could not create a memory object", "could not execute a primitive")
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or numpy could not allocate memory; on the CPU, torch raises a plain RuntimeError for this."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+    """Whether torch or numpy could not allocate memory; on the CPU, torch and oneDNN raise a plain RuntimeError."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", *_ONEDNN_ALLOCATION_FAILURES)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 

@@ -13,8 +13,8 @@ Weak labels come from one column or folder, or from several annotators whose vot
     labels: {aggregate: dawid-skene}   # or majority
 
 Rules and models of the recipe's section ``labels`` are annotators too (``labels/sources/annotators.py``). A training
-clip without a label (an empty cell, or no votes) is unlabelled: its weak label is -1. Labels of the file
-``labels.trusted`` replace all others.
+clip without a label (an empty cell, or no votes) is unlabelled: its weak label is -1. Labels that a person checked
+(``labels.trusted``, ``data.trusted``) take their place in training; the weak labels of these clips stay beside them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import ClipListing, list_clips
 from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import ClipDataset, open_store
-from skd_edge.labels.sources.annotators import add_annotators, read_trusted_labels, resolve_class_prior
+from skd_edge.labels.sources.annotators import add_annotators, resolve_class_prior
 from skd_edge.labels.sources.label_model import LabelModelResult, aggregate_votes
 from skd_edge.labels.sources.made_up_titles import label_by_titles
 from skd_edge.labels.sources.noise_simulation import corrupt_labels, simulate_votes
+from skd_edge.labels.sources.trusted_labels import apply_trusted_labels, describe_coverage, draw_trusted_labels
 from skd_edge.labels.sources.weak_model import answer_as_weak_model, compute_motion_energy, draw_held_out_clips
 from skd_edge.recipe.labels import LabelSettings, NoiseSettings
 from skd_edge.recipe.schema import Recipe
@@ -66,12 +67,13 @@ class TrainingData:
     Attributes:
         clips: all splits. ``clips.train.labels`` are the listed labels; training never uses them if the recipe adds
             label noise.
-        weak_labels: ``(N,)`` class indices that training uses, -1 if a clip is unlabelled.
+        weak_labels: ``(N,)`` class indices by the weak sources, also of checked clips; -1 if no source labels a clip.
         truth: ``(N,)`` the listed labels (-1: unlabelled), if the recipe adds label noise; else None.
-        weak_hash: SHA-256 of the weak labels and of ``trusted``; part of the names of jobs.
+        weak_hash: SHA-256 of ``given_labels`` and ``trusted``; part of the names of jobs.
         sample_files: validation videos and their class names, for a bundle with sample clips.
         votes: the votes, if the weak labels come from several annotators.
-        trusted: ``(N,)`` whether a person checked the weak label; None if no label was checked.
+        trusted_labels: ``(N,)`` class indices that a person checked, -1 where nobody did; None if no label was checked.
+        label_notes: remarks on checked labels for the user, such as those that cannot be used.
     """
 
     clips: ClipDataset
@@ -80,16 +82,29 @@ class TrainingData:
     weak_hash: str
     sample_files: tuple[tuple[Path, str], ...]
     votes: AnnotatorVotes | None = None
-    trusted: NDArray[np.bool_] | None = None
+    trusted_labels: NDArray[np.int64] | None = None
+    label_notes: tuple[str, ...] = ()
+
+    @property
+    def given_labels(self) -> NDArray[np.int64]:
+        """``(N,)`` class indices that training starts from: the checked label, else the weak one; -1 without either."""
+        if self.trusted_labels is None:
+            return self.weak_labels
+        return np.where(self.trusted_labels >= 0, self.trusted_labels, self.weak_labels)
+
+    @property
+    def trusted(self) -> NDArray[np.bool_] | None:
+        """``(N,)`` whether a person checked the label; None if no label was checked."""
+        return None if self.trusted_labels is None else self.trusted_labels >= 0
 
     @property
     def unlabelled_count(self) -> int:
-        """Number of training clips without a weak label."""
-        return int((self.weak_labels < 0).sum())
+        """Number of training clips without any label."""
+        return int((self.given_labels < 0).sum())
 
     @property
     def injected_noise_rate(self) -> float | None:
-        """Share of the labelled clips whose label the noise of the recipe made wrong; None without such noise."""
+        """Share of the weak labels that the noise of the recipe made wrong; None without such noise."""
         if self.truth is None:
             return None
         known = (self.weak_labels >= 0) & (self.truth >= 0)
@@ -119,10 +134,11 @@ def load_training_data(
         UserError: See ``list_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the labelled
             clips are of fewer than two classes.
     """
-    external_labels = recipe.labels.has_external_sources
+    external_labels = recipe.has_external_labels
     listing = list_clips(
         recipe.data, seed=recipe.seed, cache=cache, progress=render_progress, external_labels=external_labels
     )
+    listing, notes = apply_trusted_labels(listing, recipe.labels.trusted)
     sampling, preprocess = inference_preprocessing(recipe.clip)
     listing = add_annotators(listing, recipe, (sampling, preprocess), cache, progress=model_progress)
     listing, votes = aggregate_labels(listing, recipe.labels)
@@ -144,17 +160,32 @@ def load_training_data(
     else:
         weak = _make_noisy_labels(clips, noise, recipe.seed)
     truth = clips.train.labels
-    trusted_labels = read_trusted_labels(recipe.labels.trusted, clips.train.names, clips.classes)
+    trusted_labels = _collect_trusted_labels(listing, clips, recipe)
     trusted = trusted_labels >= 0
-    weak = np.where(trusted, trusted_labels, weak)
-    _check_two_classes(weak, clips.classes, recipe.labels)
-    key = hashlib.sha256(weak.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
+    given = np.where(trusted, trusted_labels, weak)
+    _check_two_classes(given, clips.classes, recipe.labels)
+    key = hashlib.sha256(given.tobytes() + (trusted.tobytes() if trusted.any() else b"")).hexdigest()
     readable = set(clips.val.names)
     # A sample clip is copied into a bundle as a file, so parts of files and folders of pictures cannot be samples.
     whole = (e for e in listing.entries if e.split == "val" and e.name in readable and e.span == WHOLE_FILE)
     samples = tuple((e.path, e.label) for e in whole if not e.path.is_dir())
     truth_known = truth if noise.kind != "none" else None
-    return TrainingData(clips, weak, truth_known, key, samples, votes, trusted if trusted.any() else None)
+    notes = (*listing.trusted_notes, *notes, *describe_coverage(trusted_labels, clips.classes))
+    checked = trusted_labels if trusted.any() else None
+    return TrainingData(clips, weak, truth_known, key, samples, votes, checked, notes)
+
+
+def _collect_trusted_labels(listing: ClipListing, clips: ClipDataset, recipe: Recipe) -> NDArray[np.int64]:
+    """The checked labels of the training clips ``(N,)``: of the listing, or else drawn for a study; -1 without one."""
+    train = {e.name: e for e in listing.entries if e.split == "train"}
+    index = {"": -1} | {name: i for i, name in enumerate(clips.classes)}
+    listed = np.array([index[train[name].checked] for name in clips.train.names], np.int64)
+    if not recipe.labels.trusted_per_class:
+        return listed
+    held_out = {e.group for e in listing.entries if e.split != "train" and e.group != e.name}
+    forbidden = np.array([train[name].group in held_out for name in clips.train.names], bool)
+    drawn = draw_trusted_labels(clips.train.labels, recipe.labels.trusted_per_class, recipe.seed, forbidden)
+    return np.where(listed >= 0, listed, drawn)
 
 
 def _make_noisy_labels(clips: ClipDataset, noise: NoiseSettings, seed: int) -> NDArray[np.int64]:

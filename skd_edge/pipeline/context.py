@@ -74,7 +74,7 @@ class RunContext:
         Raises:
             UserError: The data cannot be listed.
         """
-        external = self.recipe.labels.has_external_sources
+        external = self.recipe.has_external_labels
         return list_classes(self.recipe.data, seed=self.recipe.seed, cache=self.run.cache, external_labels=external)
 
     @cached_property

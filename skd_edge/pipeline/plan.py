@@ -354,7 +354,7 @@ def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...],
         data = recipe.data
         splits = {"train": data.train, "val": data.val, "test": data.test}
         return sum(splits.values()), splits, generated_classes(data), None
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=recipe.labels.has_external_sources)
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=recipe.has_external_labels)
     splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
     if not is_store_built(listing, *inference_preprocessing(recipe.clip), cache, recipe.clip.decoder):
         return len(listing.entries), splits, listing.classes, None

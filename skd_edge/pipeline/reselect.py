@@ -30,7 +30,7 @@ from skd_edge.pipeline.stages.train import read_halved_networks
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_files.journal import check_journal
-from skd_edge.run_folder import JOB_FILE, JOURNAL_FILE, RECIPE_FILE, read_journal, read_run_recipe
+from skd_edge.run_folder import JOB_FILE, JOURNAL_FILE, RECIPE_FILE, read_journal, read_run_recipe, refuse_special_files
 from skd_edge.schedule.search_space import restore_proposal
 from skd_edge.schedule.selection import Decision
 
@@ -125,6 +125,7 @@ def _load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tupl
     """
     if not (folder / JOURNAL_FILE).exists():
         raise UsageError(f"{folder} is not a run of skd-edge; give the folder that compress wrote")
+    refuse_special_files(folder)
     try:
         check_journal(folder)
     except DamagedFileError as error:

@@ -34,7 +34,7 @@ def _check_regex(pattern: str | None) -> str | None:
     if pattern is not None:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{pattern!r} is not a valid regular expression: {error}; correct it") from None
     return pattern
 
@@ -48,6 +48,15 @@ GroupPattern = Annotated[
         "groups. Default: each clip is its own group",
     ),
     AfterValidator(_check_regex),
+]
+TrustedClips = Annotated[
+    Path | None,
+    Field(
+        exclude_if=exclude_when_default(None),
+        description="training clips whose labels a person checked: a folder with one folder for each class, or a CSV "
+        "with columns path (relative to the CSV) and label. Clips that are training clips already keep their weak "
+        "label beside the checked one. None of them may be a validation or test clip, or of such a group",
+    ),
 ]
 SECONDS_DESCRIPTION = (
     "column with the time at which the clip {} in its video, in seconds or as 1:02:03.5; an empty cell means the {} of "
@@ -111,6 +120,7 @@ class FolderData(_PictureData):
         description="folders of pictures are clips: only where the folder holds no video (auto; beside videos they are "
         "usually thumbnails), or always",
     )
+    trusted: TrustedClips = None
 
     @model_validator(mode="after")
     def _check_has_source(self) -> FolderData:
@@ -157,6 +167,7 @@ class TableData(_PictureData):
     )
     val: dict[str, list[str]]
     test: dict[str, list[str]]
+    trusted: TrustedClips = None
 
     @field_validator("votes")
     @classmethod
@@ -188,6 +199,7 @@ class ListData(_PictureData):
     classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
     labels_are: LabelReading = None
     group: GroupPattern = None
+    trusted: TrustedClips = None
 
 
 class OfficialData(RecipeSection):
@@ -198,6 +210,7 @@ class OfficialData(RecipeSection):
     splits: Path = Field(description="folder of the official split files, relative to root")
     split: int = Field(1, ge=1, le=3, description="which of the three official splits")
     val: Share = Field(0.15, description="share of the training clips that is used for validation, in whole groups")
+    trusted: TrustedClips = None
 
 
 class KineticsData(RecipeSection):
@@ -212,6 +225,7 @@ class KineticsData(RecipeSection):
     train: Path
     val: Path
     test: Path
+    trusted: TrustedClips = None
 
 
 class ShardData(RecipeSection):
@@ -230,6 +244,7 @@ class ShardData(RecipeSection):
     classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
     labels_are: LabelReading = None
     group: GroupPattern = None
+    trusted: TrustedClips = None
 
 
 Data = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skd_edge.recipe.base import ClassName, Name, RecipeSection, Share
+from skd_edge.recipe.base import ClassName, Name, RecipeSection, Share, exclude_when_default
 
 
 class NoiseSettings(RecipeSection):
@@ -135,7 +135,17 @@ class LabelSettings(RecipeSection):
         None, description="CSV with a column 'clip' and the texts for the rules; default: the dataset's own table"
     )
     trusted: Path | None = Field(
-        None, description="CSV with columns clip, trusted (an edited audit.csv): checked labels, which are not changed"
+        None,
+        description="CSV with columns clip, trusted (an edited audit.csv): checked labels of training clips, which are "
+        "not changed; the weak labels of these clips stay beside them",
+    )
+    trusted_per_class: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        exclude_if=exclude_when_default(0),
+        description="for studies with labels.noise: so many training clips of each class, drawn by the seed, have "
+        "their listed label as checked label",
     )
     prior: dict[ClassName, Annotated[float, Field(ge=0)]] = Field(
         {}, description="share of each class, if it is known, for dawid-skene; default: estimated from the votes"

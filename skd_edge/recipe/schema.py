@@ -82,6 +82,11 @@ class Recipe(RecipeSection):
         return self._path_texts
 
     @property
+    def has_external_labels(self) -> bool:
+        """Whether rules, models or checked labels may label training clips, besides the dataset."""
+        return self.labels.has_external_sources or getattr(self.data, "trusted", None) is not None
+
+    @property
     def networks(self) -> dict[str, NetworkSpec]:
         """All networks by name: the teacher, the assistants, the students."""
         return {n.name: n for n in (self.teacher, *self.assistants, *self.students)}
@@ -122,6 +127,11 @@ class Recipe(RecipeSection):
             raise ValueError(
                 f"labels.noise.kind {self.labels.noise.kind} adds noise to correct labels, but labels of {given[0]} "
                 "may be wrong; remove one of the two"
+            )
+        if self.labels.trusted_per_class and self.labels.noise.kind == "none":
+            raise ValueError(
+                "labels.trusted_per_class takes listed labels as checked ones, which is for studies with label noise; "
+                "add labels.noise, or name the checked clips in labels.trusted or data.trusted"
             )
         names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]
         if twice := sorted({n for n in names if names.count(n) > 1}):

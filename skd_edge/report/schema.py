@@ -10,7 +10,6 @@ The docstrings of the models are the descriptions in the published JSON schema (
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +18,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from skd_bench.errors import UserError
+from skd_bench.files import read_regular_file
+from skd_bench.untrusted.json_file import parse_json
 from skd_edge.run_files.journal import JOURNAL_FILE, read_journal
 
 SCHEMA_VERSION = 1
 """The layout of `report.json` that this version writes, and the newest one that it reads."""
 
+_MAX_BYTES = 1 << 28
 REPORT_FILE = "report.json"
 
 
@@ -626,19 +628,17 @@ def load_report(run_dir: Path) -> RunReport:
     """
     path = Path(run_dir) / REPORT_FILE
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path, _MAX_BYTES)
         _check_recorded_hash(path, content)
-        text = content.decode("utf-8")
+        raw = parse_json(content)
     except FileNotFoundError as error:
         raise UserError(
             f"{run_dir} has no {REPORT_FILE}: it is not a run folder of skd-edge, or the run has not finished; "
             "run `skd-edge compress` with this folder as --out (finished jobs are not trained again)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    try:
-        raw = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); run `skd-edge compress` again, it resumes") from error
     return parse_report(raw, source=str(path))
 

@@ -58,7 +58,7 @@ def said(recipe: dict) -> dict[str, str]:
     """The weak label of each training clip."""
     material = load_training_data(written(recipe), Path("cache"))
     classes = (*material.clips.classes, "")
-    return dict(zip(material.clips.train.names, (classes[i] for i in material.weak_labels), strict=True))
+    return dict(zip(material.clips.train.names, (classes[i] for i in material.given_labels), strict=True))
 
 
 BY_NAME = {

@@ -7,7 +7,14 @@ import stat
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_atomic, write_json
+from skd_bench.files import (
+    open_regular_file,
+    open_regular_text,
+    read_regular_file,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 
 
 def test_text_and_bytes_are_written_unchanged(tmp_path):
@@ -79,3 +86,29 @@ def test_names_that_are_not_utf8_survive_in_json_and_in_text(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {name: [name, "\ud800"]}
     assert write_atomic(tmp_path / "a.html", f"<td>{name}</td>").read_bytes() == b"<td>caf\xe9\n.mp4</td>"
     assert write_atomic(tmp_path / "b.html", "<td>\ud800</td>").read_bytes() == b"<td>\\ud800</td>"
+
+
+def test_pipes_devices_and_folders_are_refused_and_do_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path / "pipe", "pipe or a device"),
+        ("/dev/zero", "pipe or a device"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(OSError, match=words):
+            open_regular_file(path)
+    with pytest.raises(UserError, match="pipe or a device"):
+        sha256_file(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file's name"):
+        open_regular_file("a\0b")
+    with pytest.raises(FileNotFoundError):
+        open_regular_file(tmp_path / "gone")
+
+
+def test_regular_files_are_read_through_the_door(tmp_path):
+    (tmp_path / "a").write_bytes("ä\r\n".encode())
+    assert open_regular_file(tmp_path / "a").read() == "ä\r\n".encode()
+    assert open_regular_text(tmp_path / "a", newline="").read() == "ä\r\n"
+    assert read_regular_file(tmp_path / "a", 4) == "ä\r\n".encode()
+    with pytest.raises(OSError, match="larger than 0 KiB"):
+        read_regular_file(tmp_path / "a", 3)

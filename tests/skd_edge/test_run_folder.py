@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.integrity.checked_files import describe_files, write_checked_json
-from skd_edge.run_folder import LAYOUT_VERSION, Run, open_cache, read_journal, read_run_recipe
+from skd_edge.run_folder import LAYOUT_VERSION, Run, open_cache, read_journal, read_run_recipe, refuse_special_files
 
 HOLD = """
 import sys, time
@@ -215,8 +216,19 @@ def test_a_link_in_a_run_folder_is_refused(tmp_path, name):
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(tmp_path / "elsewhere")
-    if name == "journal.jsonl":
-        (tmp_path / "elsewhere").write_text("mine")
-    with pytest.raises(UsageError, match=f"{link} is a link; a run writes only inside its folder"):
+    with pytest.raises(UsageError, match=f"{link} is a link; a run reads and writes only files inside its folder"):
         Run(tmp_path / "run", "")
     assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "report.json"])
+def test_a_pipe_in_a_run_folder_is_refused(tmp_path, name):
+    """Reading it would never end."""
+    with Run(tmp_path / "run", ""):
+        pass
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(UsageError, match=f"{name} is a device, a pipe or a socket"):
+        Run(tmp_path / "run", "")
+    with pytest.raises(UsageError, match=f"{name} is a device, a pipe or a socket"):
+        refuse_special_files(tmp_path / "run")

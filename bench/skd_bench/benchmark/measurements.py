@@ -18,6 +18,7 @@ from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.typed_json import parse_typed_json
+from skd_bench.untrusted.json_file import read_json
 
 SCHEMA = 1
 _MAX_BYTES = 1 << 28
@@ -152,7 +153,8 @@ class DeviceMeasurements:
             )
         try:
             read: DeviceMeasurements = parse_typed_json(cls, data, "")
-        except ValueError as error:
+            device_id(read.device)  # which only needs the parts of a device that are compared to have their form
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{source} does not contain the measurements of a pack: {error}; "
                 "give the JSON file that `python PACK` wrote"
@@ -178,12 +180,10 @@ class DeviceMeasurements:
             UserError: The file cannot be read, is larger than 256 MiB, or does not contain measurements of a pack.
         """
         try:
-            if Path(path).stat().st_size > _MAX_BYTES:
-                raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, so it is not a file of measurements")
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = read_json(path, max_bytes=_MAX_BYTES)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UserError(f"{path} is not valid JSON: {error}; copy the file from the device again") from error
         return cls.from_json(data, str(path))
 

@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_json
+from skd_bench.files import read_regular_file, write_json
 from skd_bench.typed_json import parse_typed_json, shorten_repr
+from skd_bench.untrusted.json_file import parse_json
 from skd_bench.video.types import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
@@ -251,10 +252,7 @@ def read_manifest_file(bundle: Path | str) -> ManifestFile:
     if not path.is_file():
         problem = "it has no manifest.json" if bundle.is_dir() else "it is not a folder"
         raise UserError(f"no bundle found at {bundle}: {problem}; give the complete 'bundle' folder of a run")
-    try:
-        content = _read_bounded(path)
-    except ValueError as error:
-        raise _malformed_error(bundle, str(error)) from error
+    content = _read_bounded(path)
     return ManifestFile(Manifest.parse(bundle, content), content)
 
 
@@ -345,7 +343,7 @@ def _malformed_error(bundle: Path, reason: str) -> UserError:
 def _parse_manifest_json(bundle: Path, content: bytes) -> dict[str, Any]:
     try:
         return _parse_json_object(content)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _malformed_error(bundle, str(error)) from error
 
 
@@ -357,7 +355,7 @@ def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
     try:
         raw = _parse_json_object(_read_bounded(path))
         return {(file, entry["sha256"]): dict(entry["measured"].items()) for file, entry in raw.items()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is malformed ({type(error).__name__}: {error}); it holds measurements only: delete it, or copy "
             "the bundle again"
@@ -365,29 +363,16 @@ def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _read_bounded(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        ValueError: The file is larger than any manifest.
-        UserError: The file cannot be read.
-    """
+    """The bytes of a file of at most the size of a manifest, or a UserError."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        return read_regular_file(path, _MAX_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"it is larger than {_MAX_BYTES // 2**20} MiB")
-    return content
 
 
 def _parse_json_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in these bytes; a ValueError or a RecursionError where they hold none."""
-    data = json.loads(content.decode("utf-8"), parse_constant=_reject_json_constant)
+    """The JSON object in these bytes; a ValueError where they hold none."""
+    data = parse_json(content)
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")
     return data
-
-
-def _reject_json_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_file
 
 _MAX_FIELDS = 2_000_000  # a network of 1000 layers has about 50,000
 _MAX_DEPTH = 100  # the bound of protocol buffers themselves; a subgraph takes three levels
@@ -32,6 +33,7 @@ _CHILDREN = {
     "tensor": {},
 }
 _GRAPH_FIELD, _OPERATOR_FIELD, _EXTERNAL_DATA_FIELD, _DATA_LOCATION_FIELD = 7, 4, 13, 14
+_LOOP_OPERATOR = b"Loop"
 _ENGINE_OPERATOR = b"EPContext"  # ONNX Runtime reads the file that this operator names
 
 _Buffer = bytes | mmap.mmap
@@ -41,11 +43,13 @@ class _Malformed(ValueError):
     """The bytes are not protocol buffers."""
 
 
-def find_onnx_problem(path: Path) -> str | None:
+def find_onnx_problem(path: Path, *, loops: bool = True) -> str | None:
     """Why an ONNX file must not be part of a bundle, or None.
 
     Args:
         path: The file.
+        loops: Whether the file may contain loops: ONNX Runtime ends a query that takes too long
+            (`skd_bench.runtimes.query_limit`), other runtimes cannot.
 
     Returns:
         What is wrong, to be put after the file's name: the file reads other files, is not an ONNX file, or is larger
@@ -55,16 +59,16 @@ def find_onnx_problem(path: Path) -> str | None:
         UserError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             if not path.stat().st_size:
                 return "is empty"
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _find_problem(content)
+                return _find_problem(content, loops)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _find_problem(content: _Buffer) -> str | None:
+def _find_problem(content: _Buffer, loops: bool) -> str | None:
     pending = [("model", 0, len(content), 0)]
     fields, has_graph = 0, False
     try:
@@ -81,6 +85,10 @@ def _find_problem(content: _Buffer) -> str | None:
                     pending.append((child, value, stop, depth + 1))
                 elif reason := _find_reference(content, kind, number, (wire, value, stop)):
                     return reason
+                elif (
+                    not loops and kind == "node" and number == _OPERATOR_FIELD and content[value:stop] == _LOOP_OPERATOR
+                ):
+                    return "contains a loop, which may never end and cannot be stopped in this runtime; use ort"
     except _Malformed:
         return "is not a complete ONNX file"
     return None if has_graph else "is not an ONNX file: it has no graph"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skd_bench.bundle.manifest import MANIFEST_FILE, MEASURED_FILE, Manifest, list_payload_files, resolve_bundle_path
 from skd_bench.bundle.onnx_file import find_onnx_problem
-from skd_bench.files import sha256_file
+from skd_bench.files import open_regular_file, sha256_file
 
 SIGNATURE_FILE = f"{MANIFEST_FILE}.sig"
 _UNLISTED_FILES = frozenset({MANIFEST_FILE, MEASURED_FILE, "MEASURED.md", SIGNATURE_FILE})
@@ -75,9 +75,9 @@ def find_bundle_problems(bundle: Path | str, manifest: Manifest | None = None) -
 
 def find_onnx_problems(bundle: Path | str, manifest: Manifest) -> list[str]:
     """One sentence for each ONNX file that would read another file, or is not an ONNX file (`find_onnx_problem`)."""
-    names = [artefact.file for artefact in manifest.artefacts if artefact.runtime in ONNX_RUNTIMES]
-    names += [manifest.stream.file] if manifest.stream else []
-    checked = ((name, find_onnx_problem(resolve_bundle_path(bundle, name))) for name in names)
+    files = [(a.file, a.runtime == "ort") for a in manifest.artefacts if a.runtime in ONNX_RUNTIMES]
+    files += [(manifest.stream.file, True)] if manifest.stream else []
+    checked = ((name, find_onnx_problem(resolve_bundle_path(bundle, name), loops=loops)) for name, loops in files)
     return [f"{name} {problem}" for name, problem in checked if problem]
 
 
@@ -107,7 +107,7 @@ def _why_executable(path: Path) -> str | None:
         return "has its executable bit set"
     if path.suffix.lower() in _EXECUTABLE_SUFFIXES:
         return f"is a {path.suffix} file"
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         head = file.read(_PICKLE_BYTES)
     if head.startswith(_EXECUTABLE_HEADERS) or _is_pickle_with_calls(head):
         return "starts like a program, a script or a pickle"

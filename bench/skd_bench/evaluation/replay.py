@@ -7,7 +7,6 @@ VNNI).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import load_artefact
 from skd_bench.runtimes import why_runtime_unavailable
+from skd_bench.untrusted.json_file import read_json
 from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import decode_clip, normalise
 
@@ -26,6 +26,7 @@ ANSWERS_FILE = "answers.json"
 # export, because decoders may round a pixel differently.
 LOGIT_BOUNDS = {"fp32": 1e-3, "fp16": 1e-2}
 _DEFAULT_BOUND = 5e-2
+_MAX_BYTES = 32 * 2**20
 SampleLogits = dict[str, dict[str, list[float]]]
 
 
@@ -103,9 +104,9 @@ def replay_samples(bundle: Path | str, manifest: Manifest | None = None) -> list
     if ANSWERS_FILE not in manifest.documents:
         return []
     try:
-        recorded: SampleLogits = json.loads(resolve_bundle_path(bundle, ANSWERS_FILE).read_text(encoding="utf-8"))
+        recorded: SampleLogits = read_json(resolve_bundle_path(bundle, ANSWERS_FILE), max_bytes=_MAX_BYTES)
         return [_compare_with_recorded(bundle, manifest, a, recorded.get(a.file, {})) for a in manifest.artefacts]
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{bundle / ANSWERS_FILE} cannot be read as logits ({error}); copy the bundle again") from error
 
 

@@ -18,6 +18,8 @@ from skd_bench.bundle.onnx_file import find_onnx_problem
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
+from skd_bench.runtimes.base import first_error_line
+from skd_bench.runtimes.query_limit import QueryLimit
 from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_camera, open_container
@@ -71,14 +73,20 @@ class FrameClassifier:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # onnxruntime raises its own unrelated exception types
-            raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"ONNX Runtime cannot load {path}: {first_error_line(error)}") from error
         inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
         if set(inputs) != {"frame", "state"}:
             raise UserError(f"{path} has the inputs {', '.join(inputs)}, but a per-frame network has frame and state")
         self.dtype = "uint8" if inputs["frame"].type == "tensor(uint8)" else "float32"
-        self.state_size = int(inputs["state"].shape[1])
+        state_shape = inputs["state"].shape
+        if len(state_shape) != 2 or not isinstance(state_shape[1], int):
+            raise UserError(f"the state of {path} is {state_shape}, but must be (streams, a fixed number of values)")
+        self._path, self.state_size = path, int(state_shape[1])
+        self._limit = QueryLimit()
         self.reset_state()
 
     def reset_state(self, streams: int = 1) -> None:
@@ -93,8 +101,19 @@ class FrameClassifier:
 
         Returns:
             Logits ``(B, C)`` of these frames.
+
+        Raises:
+            UserError: The network fails, or takes too long.
         """
-        logits, self.state = self._session.run(["logits", "next_state"], {"frame": frame, "state": self.state})
+        limit = self._limit
+        limit.begin()
+        try:
+            feeds = {"frame": frame, "state": self.state}
+            logits, self.state = self._session.run(["logits", "next_state"], feeds, limit.options)
+        except Exception as error:
+            raise UserError(f"ONNX Runtime failed on {self._path}: {limit.explain(first_error_line(error))}") from error
+        finally:
+            limit.end()
         return np.asarray(logits, np.float32)
 
 

@@ -26,6 +26,8 @@ from skd_bench.video.stream.pictures import find_video_stream
 from skd_bench.video.types import ClipError
 
 SCHEMA = 1
+# What a video raises whose header declares impossible times, rates or sizes, wherever these are used.
+_BROKEN_VIDEO_ERRORS = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 STAGES = ("decode", "sample", "preprocess", "infer", "smooth")
 
 DetectedEvent = TypedDict("DetectedEvent", {"class": str, "start": float, "end": float, "probability": float})
@@ -207,6 +209,10 @@ def _analyse_video(
             answer_ms.append(1000 * (stopwatch.add_elapsed("smooth", begin) - first))
     except ClipError as error:
         return {"video": str(video), "error": str(error)}
+    except _BROKEN_VIDEO_ERRORS as error:  # a video whose times or sizes make no sense costs only itself
+        return {"video": str(video), "error": f"cannot use {video}: {type(error).__name__}: {error}"}
+    if not answers or not windows.seconds > 0:
+        return {"video": str(video), "error": f"cannot use {video}: it is shorter than one frame"}
     events: list[DetectedEvent] = [
         {"class": manifest.classes[c], "start": start, "end": end, "probability": share}
         for c, start, end, share in _iter_events(answers, settings, manifest.classes)

@@ -122,7 +122,7 @@ def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
-    if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path)):
+    if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path, loops=artefact.runtime == "ort")):
         raise UserError(f"{path} {problem}")
     runtime = find_runtime(artefact.runtime)
     if not isinstance(runtime, CompilingRuntime):

@@ -108,6 +108,23 @@ def find_clips(
     return sorted([*videos, *folders], key=lambda clip: clip.path)
 
 
+def expand_folders(paths: Iterable[Path], left_out: LeftOut) -> list[Path]:
+    """Replace each folder by the clips in it; a file, or a folder that is a clip itself, stays as it is.
+
+    Args:
+        paths: files and folders.
+        left_out: counts what the folders hold besides clips.
+    """
+    expanded: list[Path] = []
+    for path in paths:
+        rest = LeftOut()
+        clips = find_clips(path, rest) if path.is_dir() else []
+        if clips:
+            left_out.counts.update(rest.counts)
+        expanded += [clip.path for clip in clips] or [path]
+    return expanded
+
+
 class _FolderWalk:
     """State of a walk: names relative to the root of the videos and of the folders of pictures."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_file, open_regular_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _DELIMITERS = ",;\t|"
@@ -80,9 +81,9 @@ def _read_csv_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, li
 
 
 def _open_csv(file: Path) -> IO[str]:
-    with file.open("rb") as raw:
+    with open_regular_file(file) as raw:
         encoding = "utf-16" if raw.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    return file.open(encoding=encoding, newline="")
+    return open_regular_text(file, encoding, newline="")
 
 
 def _split_head(text: IO[str]) -> dict[str, list[str]]:
@@ -121,7 +122,7 @@ def _open_parquet(file: Path) -> Iterator[Any]:
     except ImportError:
         raise UserError(f"{file} is Parquet, which needs pyarrow; pip install 'skd-edge[data]', or use CSV") from None
     try:
-        with ParquetFile(file) as table:
+        with open_regular_file(file) as opened, ParquetFile(opened) as table:
             yield table
     except ArrowException as error:
         raise UserError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from None

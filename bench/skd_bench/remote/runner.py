@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
 import re
 import socket
 import time
@@ -31,6 +30,8 @@ from skd_bench.remote.pack import pack_bundle, pack_files, write_pack
 from skd_bench.remote.pack_main import LINE_PREFIX
 from skd_bench.remote.ssh import LinkLost, SshLink, check_host
 from skd_bench.runtimes.base import CompileOptions
+from skd_bench.text_tables import format_benchmark_table
+from skd_bench.untrusted.json_file import parse_json
 
 _WAITS_S = (1.0, 3.0, 10.0, 30.0, 60.0)  # long enough for a board to restart
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9_./~+ -]*")
@@ -137,7 +138,23 @@ def run_benchmark(
     measurements = run_pack(data, ssh, progress=progress)
     if measurements.bench is None:
         raise UserError(f"the result from {ssh.host} does not contain the benchmark of a bundle; measure again")
+    check_benchmark(measurements.bench, ssh.host)
     return {**measurements.bench, "bundle": str(request.bundle), "host": ssh.host}
+
+
+def check_benchmark(bench: BenchmarkResult, host: str) -> None:
+    """Refuse a result that is not one: whatever a machine sends is shown and stored only if it can be.
+
+    Raises:
+        UserError: The result has another form.
+    """
+    try:
+        format_benchmark_table(bench)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise UserError(
+            f"the result from {host} is not that of a benchmark ({type(error).__name__}: {error}); install the same "
+            "version of skd-edge there, and measure again"
+        ) from error
 
 
 def measure_remote_latency(
@@ -252,8 +269,10 @@ class _RemoteRun:
         owner = f"{getpass.getuser()}@{socket.gethostname()}"
         self.link.stream_output(handle_line, _RUN, self.folder, self.python, "--who", owner, "--token", self.token)
         try:
-            return DeviceMeasurements.from_json(json.loads(results[-1]), f"the result from {self.host}")
+            return DeviceMeasurements.from_json(parse_json(results[-1]), f"the result from {self.host}")
         except (IndexError, ValueError) as error:
+            if results and results[-1].endswith("\n"):  # a whole line: sending it again would not help
+                raise UserError(f"the result from {self.host} is not valid JSON: {error}; check its Python") from error
             raise LinkLost(f"the result is incomplete ({error})") from error
 
     def _update_progress(self, text: str) -> None:

@@ -135,7 +135,7 @@ def _why_unreadable(path: Path) -> str | None:
         if status.st_size == 0:
             return "the file is empty (0 bytes)"
     except FileNotFoundError:
-        return "no such file"
+        return "no such file or folder"
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:  # a NUL byte in the name

@@ -6,6 +6,8 @@ import errno
 from pathlib import Path
 from typing import Any
 
+from skd_bench.files import open_regular_file
+
 # Larger frames are refused: a damaged header may request gigabytes of memory (16K video has 132 million pixels).
 MAX_PIXELS = 1 << 27
 # From this PyAV version on, metadata that is not UTF-8 is always accepted, and the option for it no longer exists.
@@ -44,6 +46,7 @@ def open_container(path: Path | str, *, offset: int = 0, size: int | None = None
     import av
     from av.error import ArgumentError
 
+    open_regular_file(path).close()  # a pipe would be waited for without end
     # With "file:", a colon in the name is not read as a protocol. The whitelist keeps playlists from opening URLs.
     name, protocols = f"file:{path}", "file"
     if size is not None:

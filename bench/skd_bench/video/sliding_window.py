@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 
+# A header can claim that a frame is shown for years, which would be millions of windows of the same picture.
+_MAX_GAP_S = 3600.0
+
+
 @dataclass(frozen=True)
 class WindowSpacing:
     """Where the windows of a long video lie, in seconds.
@@ -109,6 +113,8 @@ class SlidingWindows:
         last_frame: tuple[VideoFrame, Pixels | None] | None = None
         for stamp, frame in self._iter_decoded_frames():
             begin = time.perf_counter()
+            if not stamp - started * self._hop <= _MAX_GAP_S:
+                raise ClipError(self._path, f"its time jumps by {stamp - started * self._hop:.3g} s between two frames")
             while started * self._hop <= stamp:
                 waiting.append(self._start_window(started * self._hop))
                 started += 1

@@ -49,7 +49,7 @@ bench: {processes: 1, queries: 20}
 choice: {exchange: 0}   # choose by accuracy only, because latency differs between measurements
 """
 WAYS = ("flip", "cut", "empty")
-COMMANDS = ("compress", "new run", "choose", "report")
+COMMANDS = {"cache": ("compress", "new run", "choose"), "run": ("compress", "choose", "report")}
 _HASH = re.compile(r"[0-9a-f]{16,}")
 _SECONDS = 300  # after this time a command hangs
 
@@ -142,7 +142,7 @@ class Study:
         draw, kinds = random.Random(f"{seed} {number}"), self.list_files_by_kind()
         kind = list(kinds)[number % len(kinds)]
         file, way = draw.choice(kinds[kind]), WAYS[(number // len(kinds) + number) % len(WAYS)]
-        command = draw.choice(COMMANDS)
+        command = draw.choice(COMMANDS[file.parts[0]])
         self.restore()
         expected = read_outcome(self.run)
         damage_file(self.folder / "work" / file, way, draw)

@@ -196,6 +196,7 @@ class Reference:
         ends: when the last one may end.
         timed: whether the file has timestamps.
         interlaced: whether its pictures are interlaced.
+        tick: unit of its timestamps, in seconds.
     """
 
     images: Images
@@ -203,6 +204,7 @@ class Reference:
     ends: list[float]
     timed: bool
     interlaced: bool
+    tick: float = 0.0
 
 
 def decode_bare(path: Path) -> list[Any]:
@@ -211,16 +213,15 @@ def decode_bare(path: Path) -> list[Any]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.thread_count = "NONE", 1
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.error.FFmpegError):
-                break
-            if packet.size == 0:  # at the end, or in an AVI between others: it would end the decoder's work
-                continue
+        packets: list[Any] = []
+        with suppress(av.error.FFmpegError):
+            packets.extend(container.demux(stream))
+        packets = [packet for packet in packets if packet.size]  # an empty one would end the decoder's work
+        if packets and packets[-1].is_corrupt:
+            del packets[-1]  # the file ends within it: what is missing would be whatever lies in memory
+        for packet in packets:
             if packet.is_corrupt and stream.codec_context.name in ("mjpeg", "prores"):
-                continue  # its missing part would be whatever lies in memory
+                continue
             with suppress(av.error.FFmpegError):
                 frames += packet.decode()
         with suppress(av.error.FFmpegError):
@@ -249,7 +250,7 @@ def make_reference(path: Path, oddity: Oddity) -> Reference:
     last = oddity.look.pts[-1] if oddity.times == "encoded" else numbers[-1]
     ends = [(last + 1 + more) / RATE for more in range(4 if oddity.uncertain_end else 1)]
     timed = any(frame.pts is not None or frame.dts is not None for frame in frames)
-    return Reference(images, [number / RATE for number in numbers], ends, timed, interlaced)
+    return Reference(images, [number / RATE for number in numbers], ends, timed, interlaced, float(tick))
 
 
 def resize(frame: Any, height: int, width: int) -> Images:
@@ -270,10 +271,10 @@ def resize(frame: Any, height: int, width: int) -> Images:
     return scaled
 
 
-def find_shown(reference: Reference, second: float) -> set[int]:
-    """Positions of the pictures that may be shown at a time: two, if the time is between them."""
+def find_shown(reference: Reference, second: float, rounding: float) -> set[int]:
+    """Positions of the pictures that may be shown at a time: two, if the time is between them, or rounded so much."""
     found = set()
-    near = max(TOLERANCE_S, reference.ends[0] / (8 * len(reference.times)) + 0.001)
+    near = max(TOLERANCE_S, reference.ends[0] / (8 * len(reference.times)) + 0.001) + rounding
     for moment in (second - near, second, second + near):
         before = [i for i, start in enumerate(reference.times) if start <= moment]
         found.add(before[-1] if before else 0)
@@ -334,13 +335,15 @@ def iter_differences(path: Path, reference: Reference, oddity: Oddity) -> Iterat
         yield explain_aspect(path, oddity.look.aspect)
 
 
-def explain_clip(clip: Images, reference: Reference, moments: Sequence[Sequence[float]], what: str) -> str:
+def explain_clip(
+    clip: Images, reference: Reference, moments: Sequence[Sequence[float]], what: str, *, rounding: float = 0.0
+) -> str:
     """Compare the frames of a clip with those shown at one of several sequences of times."""
     explanations = []
     for sequence in moments:
         missed = []
         for number, second in enumerate(sequence):
-            shown = find_shown(reference, second)
+            shown = find_shown(reference, second, rounding)
             if not any(is_same(clip[number], reference.images[position], reference.interlaced) for position in shown):
                 gap = np.abs(reference.images.astype(int) - clip[number]).mean((1, 2, 3))
                 missed.append(f"{sorted(shown)} came {int(gap.argmin())} ({gap.min():.1f})")
@@ -368,7 +371,8 @@ def explain_span(path: Path, reference: Reference) -> str:
     if not np.array_equal(clip, decode_straight(path, Sampling(4), STRETCH, span)):
         return "span: the fast way differs from the straight one"
     moments = [span.start + (2 * k + 1) / 8 * (end / 2) for k in range(4)]
-    return explain_clip(clip, reference, [moments], "span")
+    # The ends of a span are rounded to ticks; in an AVI, a tick is a frame.
+    return explain_clip(clip, reference, [moments], "span", rounding=reference.tick / 2)
 
 
 def explain_clock(path: Path, reference: Reference) -> str:

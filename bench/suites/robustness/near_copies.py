@@ -2,8 +2,9 @@
 
 python -m bench.suites.robustness.near_copies ../shared/data/human_motion ...
 
-Prints, for each folder of videos: pairs of different files that count as near-copies (all pairs are compared), and for
-each way of encoding a video again, how many of the copies are found. docs/data.md states the numbers.
+Prints what 30,000 clips cost, and for each folder of videos: pairs of different files that count as near-copies (all
+pairs are compared), and for each way of encoding a video again, how many of the copies are found. docs/data.md states
+the numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from skd_bench.listing.folder_walk import LeftOut, find_clips
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import ClipError, Preprocessing, Sampling
 from skd_edge.data.store.copies import find_near_copies
-from skd_edge.data.store.fingerprints import Fingerprints, compute_fingerprints
+from skd_edge.data.store.fingerprints import HASH_BITS, Fingerprints, compute_fingerprints
 
 SAMPLING = Sampling(8)
 PREPROCESS = Preprocessing(64, 64, "crop", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -98,10 +99,32 @@ def measure_folder(root: Path) -> None:
             print(f"  {way}: {hits} of {len(copies)} found; {len(found) - hits} pairs with other clips", flush=True)
 
 
+def measure_cost() -> None:
+    """Print the cost of 30,000 clips: fingerprints of 8 frames of 64x64 pixels, and the comparison of all splits."""
+    rng, count, test = np.random.default_rng(SEED), 30_000, 9_000
+    clips = rng.integers(0, 256, (64, SAMPLING.frames, PREPROCESS.height, PREPROCESS.width, 3), dtype=np.uint8)
+    began = time.perf_counter()
+    compute_fingerprints(clips)
+    each = (time.perf_counter() - began) / len(clips)
+    drawn = Fingerprints(
+        rng.integers(0, 256, (count, 16), dtype=np.uint8),
+        rng.integers(0, 256, (count, HASH_BITS // 8), dtype=np.uint8),
+        rng.uniform(0, 255, (count, 8, 16, 16)).astype(np.float16),
+    )
+    began = time.perf_counter()
+    found = list(find_near_copies(drawn, np.arange(test), np.arange(test, count)))
+    seconds = time.perf_counter() - began
+    print(
+        f"{count} clips: fingerprints {1e3 * each:.2f} ms each; {test} against {count - test}: {seconds:.1f} s, "
+        f"{len(found)} pairs"
+    )
+
+
 def main() -> None:
-    """Measure each folder."""
+    """Measure each folder, and the cost of a large set."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
+    measure_cost()
     for folder in parser.parse_args().folders:
         measure_folder(folder)
 

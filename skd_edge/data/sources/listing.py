@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_text
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
@@ -32,6 +32,7 @@ class ClipEntry:
         group: name of the clip's group (a source video, an actor); the clips of a group stay in one split.
         votes: one class name for each annotator, empty for an abstention; () without annotators.
         span: the part of the file that is the clip.
+        checked: class name that a person checked; empty if nobody did (training clips only).
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ClipEntry:
     group: str
     votes: tuple[str, ...] = ()
     span: ClipSpan = WHOLE_FILE
+    checked: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ class ClipListing:
         entries: the clips, ordered by split.
         note: remarks for the report, such as repeated rows.
         annotators: names of the annotators, in the order of each training entry's ``votes``.
+        trusted_notes: remarks on checked clips (``data.trusted``) that cannot be used.
     """
 
     classes: tuple[str, ...]
     entries: tuple[ClipEntry, ...]
     note: str
     annotators: tuple[str, ...] = ()
+    trusted_notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -106,27 +110,6 @@ def _format_split_and_label(entry: ClipEntry) -> str:
     return f"in {entry.split} " + (f"as {entry.label!r}" if entry.label else "without a label")
 
 
-def make_group_finder(pattern: str | None) -> Callable[[str], str]:
-    """Return a function from a clip's name to its group.
-
-    Args:
-        pattern: a regular expression that is searched in the name. The group of the clip is the match of its first
-            parenthesis, or the whole match if it has none. None: each clip is its own group.
-
-    Returns:
-        The function; it returns the name itself where the pattern does not match.
-    """
-    if pattern is None:
-        return lambda name: name
-    find = re.compile(pattern).search
-
-    def find_group(name: str) -> str:
-        found = find(name)
-        return name if found is None else (found[1] if found.re.groups else found[0]) or name
-
-    return find_group
-
-
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Read a text file line by line, without empty lines.
 
@@ -137,7 +120,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: The file does not exist, or is not UTF-8 text.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_regular_text(path, "utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line := line.strip():
                     yield number, line
@@ -272,8 +255,8 @@ def check_classes(listing: ClipListing) -> None:
 
 
 def _collect_named_classes(entry: ClipEntry) -> set[str]:
-    """The classes that the label and the votes of a clip name."""
-    return {entry.label, *entry.votes} - {""}
+    """The classes that the label, the votes and the checked label of a clip name."""
+    return {entry.label, *entry.votes, entry.checked} - {""}
 
 
 def suggest_class(word: str, known: Iterable[str]) -> str:

@@ -10,13 +10,13 @@ from skd_bench.listing.folder_walk import is_video_name
 from skd_bench.listing.paths import resolve_listed_path
 from skd_bench.video.frame_folder import list_frames
 from skd_edge.data.sources.class_labels import ListedLabel, read_class_file, resolve_labels
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
     ClipEntry,
     ClipListing,
     EntryCollector,
     Split,
-    make_group_finder,
     make_listing,
     read_lines,
 )

@@ -13,6 +13,7 @@ import numpy as np
 from skd_bench.errors import UserError
 from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, LeftOut, find_clips
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
     ClipEntry,
@@ -21,12 +22,12 @@ from skd_edge.data.sources.listing import (
     check_classes,
     check_validation_labels,
     hold_out,
-    make_group_finder,
     make_listing,
 )
 from skd_edge.data.sources.path_lists import read_path_label_lists
 from skd_edge.data.sources.synthetic import CHECKSUM_FILE, RENDERER_VERSION, generate_dataset, generated_classes
 from skd_edge.data.sources.tables import read_clip_table
+from skd_edge.data.sources.trusted_clips import add_trusted_clips
 from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split
 from skd_edge.data.sources.webdataset import read_shards
 from skd_edge.recipe.data import FolderData, GeneratedData, KineticsData, ListData, OfficialData, ShardData, TableData
@@ -59,13 +60,15 @@ def list_clips(
         cache: the cache folder, where the generated set is rendered.
         progress: called with (done, total) while clips are rendered.
         external_labels: whether rules, models or a file of trusted labels will label training clips
-            (``LabelSettings.has_external_sources``). Then training clips may have no label here, and the classes are
+            (``Recipe.has_external_labels``). Then training clips may have no label here, and the classes are
             those of the validation clips.
 
     Raises:
         UserError: Something that the section names is missing, empty or malformed, or the clips cannot be trained on.
     """
     found = _list_source(data, seed=seed, cache=cache, progress=progress)
+    if (trusted := getattr(data, "trusted", None)) is not None:
+        found = add_trusted_clips(found, trusted, data)
     (check_validation_labels if external_labels else check_classes)(found)
     return found
 
@@ -186,7 +189,7 @@ class _FolderReader:
             raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
         found = [
             ClipEntry(clip.path, clip.name, "", "train", self.find_group(clip.name))
-            for clip in find_clips(root, self.left_out, pictures=self.data.pictures)
+            for clip in find_clips(root, self.left_out, pictures=self.data.pictures, excluded=[self.data.trusted])
             if clip.path not in known  # so no validation clip is trained on
         ]
         if not found:
@@ -197,10 +200,10 @@ class _FolderReader:
         return found
 
     def _list_class_folders(self, root: Path, split: Split) -> list[ClipEntry]:
-        """The clips ``root/<class>/<clip>``; the folder ``data.unlabelled`` is not a class."""
+        """The clips ``root/<class>/<clip>``; the folders ``data.unlabelled`` and ``data.trusted`` are not classes."""
         if not root.is_dir():
             raise UserError(f"{root} is not a folder; data.root names a folder with one folder for each class")
-        pictures, excluded = self.data.pictures, [self.data.unlabelled]
+        pictures, excluded = self.data.pictures, [self.data.unlabelled, self.data.trusted]
         clips = find_clips(root, self.left_out, by_class=True, pictures=pictures, excluded=excluded)
         if not clips:
             left_out = self.left_out.to_text()

@@ -10,16 +10,17 @@ from pathlib import Path
 from tarfile import TarInfo
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_file
 from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, is_video_name
 from skd_bench.listing.paths import format_path_name
 from skd_bench.video.types import ClipSpan
 from skd_edge.data.sources.class_labels import ListedLabel, read_class_file, resolve_labels
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
     ClipEntry,
     ClipListing,
     EntryCollector,
-    make_group_finder,
     make_listing,
 )
 from skd_edge.recipe.data import ShardData
@@ -79,7 +80,7 @@ def _iter_samples(path: Path) -> Iterator[tuple[str, SampleMembers]]:
 
     current_key, members = "", SampleMembers()
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_regular_file(path) as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
             for member in tar:
                 key, ending = base_plus_ext(member.name)
                 tar.members = []  # type: ignore[attr-defined]  # else tarfile collects all of them in memory

@@ -196,7 +196,7 @@ def check_readable_clips(
             "or lower min_clips"
         )
     validated = {e.label for e in good if e.split == "val"}
-    trained = {name for e in good if e.split == "train" for name in ((e.label,) if e.label else e.votes)}
+    trained = {name for e in good if e.split == "train" for name in (e.checked, *((e.label,) if e.label else e.votes))}
     for name in listing.classes:
         if name not in validated or not (external_labels or name in trained):
             raise UserError(
@@ -254,7 +254,7 @@ def _compute_store_key(
     stamps: dict[str, str] = {}  # a file may hold many clips: stat it once
     for entry in entries:
         if (path := str(entry.path)) not in stamps:
-            stamps[path] = _format_file_stamp(entry.path)
+            stamps[path] = format_file_stamp(entry.path)
         where = "" if entry.span == WHOLE_FILE else f"\0{_format_span(entry.span)}"
         hasher.update(f"{path}\0{stamps[path]}{where}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()[:16]
@@ -266,7 +266,7 @@ def _format_span(span: ClipSpan) -> str:
     return f"ClipSpan(start={span.start!r}, end={span.end!r}, offset={span.offset!r}, size={span.size!r}){rate}"
 
 
-def _format_file_stamp(path: Path) -> str:
+def format_file_stamp(path: Path) -> str:
     """Size and modification time of a file, or of every file in a folder; a change gives the store another name."""
     try:
         status = path.stat()

@@ -110,10 +110,11 @@ def find_near_copies(
     for first in range(0, len(rows), _QUERY_ROWS):
         block = rows[first : first + _QUERY_ROWS]
         products = _unpack_signs(fingerprints.perceptual[block]) @ signs.T
-        nearest = np.sort(np.argpartition(-products, count - 1, axis=1)[:, :count], axis=1)
-        similar = np.take_along_axis(products, nearest, axis=1) >= least
-        places, ranks = np.nonzero(similar)
-        one, many = block[places], others[nearest[places, ranks]]
+        open_rows = np.flatnonzero((products >= least).any(axis=1))  # few, in most sets
+        products = products[open_rows]
+        nearest = np.sort(np.argpartition(products, -count, axis=1)[:, -count:], axis=1)
+        places, ranks = np.nonzero(np.take_along_axis(products, nearest, axis=1) >= least)
+        one, many = block[open_rows[places]], others[nearest[places, ranks]]
         near = _are_nearly_same(fingerprints.pictures[one], fingerprints.pictures[many])
         yield from zip(one[near].tolist(), many[near].tolist(), strict=True)
 

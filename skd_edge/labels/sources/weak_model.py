@@ -116,9 +116,8 @@ def compute_motion_energy(clips: NDArray[np.uint8]) -> Floats:
     Returns:
         ``(N, D)``, rounded, so that the last digits of a sum decide nothing.
     """
-    return np.asarray(
-        np.round(np.stack([_describe_motion(clip) for clip in clips]), 5), np.float64
-    )  # one by one: memory
+    described = np.stack([_describe_motion(clip) for clip in clips])  # one by one, to save memory
+    return np.asarray(np.round(described, 5), np.float64)
 
 
 def _describe_motion(clip: NDArray[np.uint8]) -> Floats:

@@ -22,7 +22,7 @@ from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file
+from skd_bench.files import open_regular_file, sha256_file
 from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, InputLayout
 from skd_edge.recipe.networks import SingleTeacher
 
@@ -126,6 +126,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         UserError: The file is not an ONNX file, is malformed, uses custom operators, or is too large.
     """
     try:
+        open_regular_file(path).close()
         changed = path.stat().st_mtime_ns
     except OSError as error:
         raise UserError(f"teacher.onnx {path} cannot be read: {error.strerror or error}") from error

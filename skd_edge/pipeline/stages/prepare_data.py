@@ -57,6 +57,8 @@ def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
         f"{len(clips.train)} training, {len(clips.val)} validation, {len(clips.test)} test clips; "
         f"{len(clips.classes)} classes{label_notes}; {len(clips.quarantined)} unreadable"
     )
+    for note in training_data.label_notes:
+        console.log(note)
     for sentence in describe_copies(clips.copies):
         console.log(f"warning: {sentence}")
     return training_data

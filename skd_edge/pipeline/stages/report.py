@@ -202,6 +202,7 @@ def _build_label_notes(noise: NoiseSettings, recipe: Recipe, data: TrainingData)
         notes.append(
             f"{data.trusted.sum()} training labels were checked by a person and were not changed (labels.trusted)."
         )
+    notes += data.label_notes
     return notes
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skd_bench.listing.folder_walk import VIDEO_SUFFIXES, LeftOut, find_clips, is_video_name
+from skd_bench.listing.folder_walk import VIDEO_SUFFIXES, LeftOut, expand_folders, find_clips, is_video_name
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import Preprocessing, Sampling
 
@@ -152,3 +152,12 @@ def test_the_endings_of_ffmpegs_readers_are_known():
     assert len(announced) > 20
     assert {ending for ending in announced - NO_VIDEOS if not is_video_name(f"x.{ending}")} == set()
     assert {".txt", ".jpg", ".srt", ".wav", ".json"}.isdisjoint(VIDEO_SUFFIXES)
+
+
+def test_folders_are_expanded_to_their_clips(tmp_path):
+    videos = touch(tmp_path / "v", "b/2.mp4", "a/1.MTS", "a/x.srt")
+    pictures = touch(tmp_path / "p", "1.jpg", "2.jpg")
+    left_out = LeftOut()
+    expanded = expand_folders([videos, pictures, tmp_path / "gone.mp4"], left_out)
+    assert expanded == [videos / "a/1.MTS", videos / "b/2.mp4", pictures, tmp_path / "gone.mp4"]
+    assert left_out.to_text() == "left out: 1 .srt (a)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -115,6 +116,21 @@ def test_predict_and_accuracy_read_folders_of_pictures(bundle, tmp_path, capsys)
                 frame.save(tmp_path / "v" / name / "clip" / f"{i}.png")
     assert run(["predict", str(bundle), str(tmp_path / "v/dark/clip"), "--top", "1"]) == 0
     assert "clip: dark 9" in capsys.readouterr().out
+    assert run(["predict", str(bundle), str(tmp_path / "v"), "--top", "1"]) == 0  # a folder of clips
+    assert [line.rpartition("/")[2].split()[1] for line in capsys.readouterr().out.splitlines()] == ["bright", "dark"]
     assert run(["accuracy", str(bundle), str(tmp_path / "v"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["videos"], result["rows"][0]["accuracy"]["top1"]["value"]) == (2, 1.0)
+
+
+def test_a_name_that_is_not_utf8_is_printed_and_comes_back_from_json(bundle, tmp_path, capsys):
+    film(tmp_path / "a.mp4", 230)
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    os.rename(tmp_path / "a.mp4", odd)
+    assert run(["predict", str(bundle), os.fsdecode(odd), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert os.fsencode(result["video"]) == odd
+    words = [sys.executable, "-m", "skd_edge.cli", "predict", str(bundle), odd]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(words, capture_output=True, check=False, env=strict)
+    assert (done.returncode, b"caf\\udce9.mp4: bright 9" in done.stdout) == (0, True), done

@@ -177,6 +177,15 @@ def test_an_error_with_a_message_is_one_line(command, capsys, error, code):
     assert capsys.readouterr().err == "skd-edge: error: no such clip\n"
 
 
+def test_a_deleted_working_directory_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["compress", "recipe.yaml"], ["predict", "bundle", "a.mp4"], ["doctor"], ["verify", "x"]):
+        assert run(words) == EXIT_FAILED
+        assert "it was deleted; cd to another" in capsys.readouterr().err
+
+
 def test_sigterm_is_handled_as_before_after_a_command(command):
     before = signal.getsignal(signal.SIGTERM)
     inside = []

@@ -14,7 +14,7 @@ import pytest
 from skd_bench.errors import UsageError
 from skd_edge.cli.init_recipe import write_recipe
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.recipe.data import FolderData, TableData
+from skd_edge.recipe.data import FolderData, ListData, TableData
 from skd_edge.recipe.loader import load_recipe
 
 
@@ -175,3 +175,29 @@ def test_folders_of_pictures(tmp_path):
                 frame.save(picture)
     found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
     assert (found.clips, found.width, found.frames) == ({"a": 1, "b": 1}, 48, (6, 6))
+
+
+def test_lists_of_other_tools(tmp_path):
+    for name, text in {
+        "train": "v\\1.mp4 0\nv\\2.mp4 1\n",
+        "val": "v/3.mp4 0\nv/3b.mp4 1\n",
+        "test": "v/4.mp4 1\n",
+    }.items():
+        (tmp_path / f"{name}_list.txt").write_text(text)
+    (tmp_path / "classes.txt").write_text("no\nyes\n")
+    for name in ("1", "2", "3", "3b", "4"):
+        film(tmp_path / f"v/{name}.mp4")
+    found = write_recipe(tmp_path, tmp_path / "r.yaml")
+    assert found.clips == {"no": 2, "yes": 3}
+    data = load_recipe(tmp_path / "r.yaml").data
+    assert data == ListData(
+        kind="list",
+        root=tmp_path,
+        train=Path("train_list.txt"),
+        val=Path("val_list.txt"),
+        test=Path("test_list.txt"),
+        classes=Path("classes.txt"),
+    )
+    (tmp_path / "r.yaml").unlink()
+    (tmp_path / "val_list.txt").write_text("v/3.mp4 0 1\n")
+    assert "this row gives the clip 2 labels" in refusal(tmp_path, tmp_path / "r.yaml")

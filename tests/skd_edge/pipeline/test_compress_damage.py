@@ -16,17 +16,6 @@ import pytest
 from skd_bench.files import sha256_file
 from skd_edge.run_folder import read_journal
 
-CACHE = ("stores/*/clips.npy", "stores/*/store.json", "generated/*/clips/val/blink/*.mp4", "jobs/*/weights.safetensors")
-RUN = (
-    "jobs/*/weights.safetensors",
-    "jobs/*/job.json",
-    "labels/*.pseudo",
-    "artefacts/random/small/fp32.onnx",
-    "artefacts/random/small/fp32.json",
-    "artefacts/logits/*.logits",
-    "bundle/manifest.json",
-)
-
 
 def damage(file: Path, way: str) -> None:
     """Flip a byte, cut a file or empty it. Other links of the file, in other folders, stay as they are."""
@@ -52,16 +41,25 @@ def copied(finished, tmp_path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("way", ["flip", "cut", "empty"])
 def test_damaged_files_are_named_and_made_anew(finished, copied, way):
-    victims = [sorted(home.glob(kind))[0] for home, kinds in ((finished.cache, CACHE), (copied, RUN)) for kind in kinds]
-    # Where the list of a store is damaged, its pixels are not looked at.
-    victims = [file for file in victims if file.name != ("clips.npy" if way == "cut" else "store.json")]
+    cache, jobs = finished.cache, sorted(path.name for path in copied.glob("jobs/*"))
+    always_read = [
+        *cache.glob(f"stores/*/{'store.json' if way == 'cut' else 'clips.npy'}"),
+        copied / "jobs" / jobs[0] / "weights.safetensors",  # the cache has it intact
+        cache / "jobs" / jobs[1] / "val_logits.npy",  # the run has it intact
+        copied / "jobs" / jobs[-1] / "job.json",
+        cache / "jobs" / jobs[-1] / "weights.safetensors",  # this job is trained again
+        copied / "artefacts/random/small/fp32.onnx",
+        copied / "artefacts/random/large/fp32.json",
+    ]
+    read_in_part = [*copied.glob("labels/*.pseudo"), *copied.glob("artefacts/logits/*.logits")]
+    victims = [*always_read, *read_in_part, copied / "bundle" / "manifest.json"]
     before, chosen = read_weights(copied), finished.report["chosen"]
     for file in victims:
         damage(file, way)
     done = finished.command(out=copied)
     assert done.returncode == 0, done.stderr
-    unnamed = [file.name for file in victims if f"{file} is damaged: expected " not in done.stderr]
-    assert unnamed == ["manifest.json"]  # a bundle is written anew by every run
+    assert [str(file) for file in always_read if f"{file} is damaged: expected " not in done.stderr] == []
+    assert all(f"{suffix} is damaged: expected " in done.stderr for suffix in (".pseudo", ".logits"))
     report = json.loads((copied / "report.json").read_text())
     assert (report["chosen"]["path"], report["chosen"]["precision"]) == (chosen["path"], chosen["precision"])
     assert read_weights(copied) == before

@@ -189,10 +189,22 @@ class TimedPictures:
             yield time, frame
 
     def _iter_noted_packets(self) -> Iterator[Packet[VideoStream]]:
-        for packet in iter_packets(self._container, self.stream):
-            if packet.pts is not None and not packet.is_discard and not self._live:
+        packets = iter_packets(self._container, self.stream)
+        if self._live:
+            yield from packets
+            return
+        waiting: Packet[VideoStream] | None = None
+        for packet in packets:
+            if packet.pts is not None and not packet.is_discard:
                 self._trail.append((packet.pts, packet.duration or 0))
-            yield packet
+            if waiting is not None:
+                yield waiting
+            waiting = packet
+        if waiting is not None and waiting.is_corrupt:
+            self._count.add_packet()
+            self._count.add_broken()  # the file ends within it: what is missing would be whatever lies in memory
+        elif waiting is not None:
+            yield waiting
 
     def find_end(self) -> int:
         """When the last picture so far ends, in ticks: by its duration, or with the packets that follow it."""

@@ -17,7 +17,6 @@ from skd_edge.data.sources.listing import (
     EntryCollector,
     check_validation_labels,
     hold_out,
-    make_group_finder,
     make_listing,
     read_lines,
 )
@@ -54,13 +53,6 @@ def test_held_out_groups_are_whole_and_every_class_retains_training_clips(member
     assert all(len(splits) == 1 for splits in where.values())
     assert {e.label for e in entries_after if e.split == "train"} == {e.label for e in entries}
     assert [replace(e, split="train") for e in entries_after] == entries
-
-
-def test_group_patterns():
-    assert make_group_finder(None)("a/b.mp4") == "a/b.mp4"
-    assert make_group_finder(r"_g(\d+)_")("x/v_x_g08_c01.avi") == "08"
-    assert make_group_finder(r"g\d+")("x/v_g08.avi") == "g08"
-    assert make_group_finder("zzz")("a.mp4") == "a.mp4"
 
 
 # ------------------------------------------------------------------------------------------ errors and notes
