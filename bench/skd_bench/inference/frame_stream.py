@@ -78,7 +78,10 @@ class FrameClassifier:
             )
         except Exception as error:  # onnxruntime raises its own unrelated exception types
             raise UserError(f"ONNX Runtime cannot load {path}: {first_error_line(error)}") from error
-        inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+        try:
+            inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+        except UnicodeError:
+            raise UserError(f"the inputs of {path} have names that are not UTF-8; copy the file again") from None
         if set(inputs) != {"frame", "state"}:
             raise UserError(f"{path} has the inputs {', '.join(inputs)}, but a per-frame network has frame and state")
         self.dtype = "uint8" if inputs["frame"].type == "tensor(uint8)" else "float32"
