@@ -23,7 +23,6 @@ from skd_bench.benchmark.engines.device_job import (
     read_prepared_targets,
 )
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
-from skd_bench.benchmark.measurement_checks import check_measurements
 from skd_bench.benchmark.measurements import DeviceMeasurements, FileNote, check_same_device
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import EXIT_PAUSED, UserError
@@ -35,6 +34,7 @@ from skd_bench.runtimes import uses_gpu
 from skd_bench.runtimes.base import CompileOptions
 from skd_bench.untrusted.text import escape_name
 from skd_edge.evaluation.measurement_cache import MeasuredSession, MeasurementCache
+from skd_edge.evaluation.measurement_checks import check_measurements
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.schedule.candidates import why_pair_impossible
 

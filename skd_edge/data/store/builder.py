@@ -278,8 +278,8 @@ def _read_reasons(path: Path) -> dict[int, str]:
     """Reasons of an interrupted build by the clip's position."""
     reasons: dict[int, str] = {}
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last line may be truncated, if the build was killed
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # cut by a kill, or damaged
                 row = json.loads(line)
                 reasons[row["entry"]] = row["reason"]
     return reasons

@@ -12,7 +12,7 @@ from bench.suites.robustness.signals import Workplace
 
 @pytest.mark.parametrize(
     ("command", "number", "moment"),
-    [("report", signal.SIGHUP, 1.0), ("choose", signal.SIGTERM, 2.0), ("plan", signal.SIGINT, 1.5)],
+    [("choose", signal.SIGHUP, 2.0), ("plan", signal.SIGTERM, 1.5)],
 )
 def test_a_signal_is_a_clean_end(finished, tmp_path, command, number, moment):
     place = Workplace(tmp_path, finished.recipe, shutil.copytree(finished.folder, tmp_path / "run"), finished.cache)

@@ -79,14 +79,15 @@ def test_an_interrupted_build_gives_the_same_store(entries, tmp_path, count):
 
 
 @pytest.mark.parametrize("name", ["clips.part.npy", "state.part", "bad.part.jsonl"])
-@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "no text"])
 def test_a_damaged_interrupted_build_gives_the_same_store(entries, tmp_path, name, how):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "store", entries, progress=interrupt_at(4))
     file = tmp_path / "store" / name
     content = bytearray(file.read_bytes())
     content[140 if name == "clips.part.npy" else 0] ^= 4
-    file.write_bytes({"flip": bytes(content), "cut": bytes(content[: len(content) // 2]), "empty": b""}[how])
+    half = bytes(content[: len(content) // 2])
+    file.write_bytes({"flip": bytes(content), "cut": half, "empty": b"", "no text": b'\xff\n3\n{"entry": []}\n'}[how])
     pixels, info = build(tmp_path / "store", entries)
     whole, expected = build(tmp_path / "whole", entries)
     assert info == expected

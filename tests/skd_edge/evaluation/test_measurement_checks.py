@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings, measure_latency
-from skd_bench.benchmark.measurement_checks import check_measurements
 from skd_bench.benchmark.measurements import DeviceMeasurements, MeasuredFile
 from skd_bench.device.info import read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
+from skd_edge.evaluation.measurement_checks import check_measurements
 
 NAN, ENDLESS = float("nan"), float("inf")
 
@@ -34,8 +34,8 @@ def check(data: dict[str, Any]) -> None:
     check_measurements(DeviceMeasurements.from_json(json.loads(json.dumps(data)), "RESULT.json"), "RESULT.json")
 
 
-def test_real_measurements_are_accepted(network, tmp_path, sound):
-    target = LatencyTarget("a", network(tmp_path / "a.onnx"))
+def test_real_measurements_are_accepted(exporter, network, sound):
+    target = LatencyTarget("a", exporter.export_untrained(network, "small", ("fp32",))["fp32"])
     latency = measure_latency([target], MeasurementSettings(processes=2, queries=40))["a"]
     measured = [MeasuredFile(sha256_file(target.path), "ort", latency)]
     check(DeviceMeasurements(1, "0" * 12, read_device_info(), 1, 2, 40, session_count=1, measured=measured).to_json())
