@@ -19,9 +19,9 @@ CopyKind = Literal["equal", "near"]
 # bench/suites/robustness/near_copies.py; docs/data.md has the error rates.
 MAX_DIFFERENT_BITS = 64
 MIN_SCENE_CORRELATION, MIN_MOTION_CORRELATION = 0.95, 0.95
-_CANDIDATES = 8  # clips with the most similar hashes whose pictures are compared
+_CANDIDATES = 32  # clips with the most similar hashes whose pictures are compared
 _MOST_EQUAL = 100  # equal clips whose labels are compared
-_QUERY_ROWS = 256  # clips that are compared with all others at a time
+_QUERY_ROWS = 64  # clips that are compared with all others at a time
 # A copy gives the answer away unless the copies in training contradict each other: less than this share agrees.
 _AGREEING_SHARE = 2 / 3
 
