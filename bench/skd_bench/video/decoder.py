@@ -167,9 +167,18 @@ def _to_ticks(stream: VideoStream, seconds: float) -> int:
 def _iter_packets_from(
     container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets in decoding order; if it `seeks`, from the key frame before the span."""
+    """The packets in decoding order; if it `seeks`, from the key frame before the span.
+
+    Raises:
+        DoubtError: The container cannot seek.
+    """
+    from av.error import FFmpegError
+
     if seeks:
-        container.seek(_to_ticks(stream, span.start), stream=stream, backward=True)
+        try:
+            container.seek(_to_ticks(stream, span.start), stream=stream, backward=True)
+        except FFmpegError as error:
+            raise DoubtError(0) from error
     return iter_packets(container, stream)
 
 
@@ -308,7 +317,11 @@ def lay_out(table: PacketTable, rule: ClockRule, span: ClipSpan) -> Timetable:
 
 # ---------------------------------------------------------------------------------------------------------- decoding
 def _plan_runs(table: PacketTable, chosen: Sequence[int]) -> list[_Run]:
-    """What must be decoded: the chosen frames, and the first and the last picture, which bound the duration."""
+    """What must be decoded: the chosen frames, and the first and the last picture, which bound the duration.
+
+    Raises:
+        DoubtError: A group of pictures shows none of them.
+    """
     starts, group = np.flatnonzero(table.key), np.cumsum(table.key) - 1
     key_stamps = table.stamps[starts]
     latest = int(table.stamps[table.shown].max())
@@ -323,7 +336,9 @@ def _plan_runs(table: PacketTable, chosen: Sequence[int]) -> list[_Run]:
         first, end = bounds[begin], bounds[past]
         stamps = table.stamps[first:end]
         expected = np.sort(stamps[table.shown[first:end] & (stamps >= key_stamps[begin])]).tolist()
-        until = max(wanted.intersection(expected))
+        until = max(wanted.intersection(expected), default=None)
+        if until is None:
+            raise DoubtError(len(group))
         runs.append(_Run(first, end, expected, until, table.duration if until == latest and table.complete else None))
     return runs
 

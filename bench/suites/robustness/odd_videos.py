@@ -194,7 +194,7 @@ def make_video(path: Path, codec: Codec, look: Look = PLAIN) -> Path:
         NotMade: The encoder or the container cannot do it.
     """
     ending = path.suffix[1:]
-    options = {"avoid_negative_ts": "disabled"} if look.first < 0 else {}
+    options = {"fflags": "+bitexact"} | ({"avoid_negative_ts": "disabled"} if look.first < 0 else {})
     if ending in ("mp4", "mov"):
         options["movflags"] = "faststart+negative_cts_offsets" if look.first < 0 else "faststart"
     container_format = codec.raw[1] if codec.raw and path.suffix == codec.raw[0] else _FORMATS.get(ending)
