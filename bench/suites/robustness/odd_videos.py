@@ -95,13 +95,13 @@ CODECS = {
     ),
     "msmpeg4": Codec("msmpeg4", "yuv420p", "mkv avi", {"qscale": "2"}, None, {"odd size": "yuv420p"}),
     "vp8": Codec(
-        "libvpx", "yuv420p", "webm mkv avi", {"deadline": "realtime"}, (".ivf", "ivf"), {"odd size": "yuv420p"}
+        "libvpx", "yuv420p", "webm mkv avi", {"deadline": "good", "cpu-used": "5"}, (".ivf", "ivf"), {"odd size": "yuv420p"}
     ),
     "vp9": Codec(
         "libvpx-vp9",
         "yuv420p",
         "mp4 webm mkv",
-        {"deadline": "realtime", "cpu-used": "8"},
+        {"deadline": "good", "cpu-used": "5"},
         (".ivf", "ivf"),
         {"ten bits": "yuv420p10le", "odd size": "yuv420p"},
     ),
