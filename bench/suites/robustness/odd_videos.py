@@ -95,7 +95,12 @@ CODECS = {
     ),
     "msmpeg4": Codec("msmpeg4", "yuv420p", "mkv avi", {"qscale": "2"}, None, {"odd size": "yuv420p"}),
     "vp8": Codec(
-        "libvpx", "yuv420p", "webm mkv avi", {"deadline": "good", "cpu-used": "5"}, (".ivf", "ivf"), {"odd size": "yuv420p"}
+        "libvpx",
+        "yuv420p",
+        "webm mkv avi",
+        {"deadline": "good", "cpu-used": "5"},
+        (".ivf", "ivf"),
+        {"odd size": "yuv420p"},
     ),
     "vp9": Codec(
         "libvpx-vp9",
