@@ -51,9 +51,8 @@ class ClockRule:
         if tick <= 0:
             return cls(1, _MAX_TICKS, 1 / _ASSUMED_RATE)
         broadcast = bool(container.format.flags & Flags.ts_discont.value)
-        longest = max(
-            round(min(_LONGEST_SHOWN_BROADCAST_S if broadcast else _LONGEST_SHOWN_S, _MAX_TICKS * tick) / tick), 1
-        )
+        seconds = _LONGEST_SHOWN_BROADCAST_S if broadcast else _LONGEST_SHOWN_S
+        longest = max(min(round(seconds / tick), _MAX_TICKS), 1)
         rate = float(stream.average_rate or stream.guessed_rate or _ASSUMED_RATE)
         duration = round(1 / (rate * tick)) if rate > 0 else 1
         return cls(min(max(duration, 1), longest), longest, tick)
