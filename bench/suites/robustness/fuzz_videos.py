@@ -52,10 +52,10 @@ def seeds(folder: Path) -> list[bytes]:
     write_video(folder / "seed.mp4", images := render_clip("spin_cw", frames=24, size=64, difficulty=0.3, seed=0))
     found = [(folder / "seed.mp4").read_bytes()]
     for ending, codec in CONTAINERS.items():
-        with av.open(str(folder / f"seed.{ending}"), "w") as container:
+        with av.open(str(folder / f"seed.{ending}"), "w", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream(codec, rate=15)
             stream.width = stream.height = 64
-            stream.pix_fmt = "yuv420p"
+            stream.pix_fmt, stream.thread_count = "yuv420p", 1  # with threads, no two files are equal
             for image in images:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             container.mux(stream.encode(None))
