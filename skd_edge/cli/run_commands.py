@@ -11,7 +11,18 @@ from typing import Any
 import click
 
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
-from skd_edge.cli.options import AnyPath, ExistingFolder, ExistingPath, code_option, exit_with, json_option, set_option
+from skd_edge.cli.options import (
+    AnyPath,
+    ExistingFolder,
+    ExistingPath,
+    add_threads,
+    code_option,
+    exit_with,
+    jobs_option,
+    json_option,
+    set_option,
+    threads_option,
+)
 
 
 def _print_loading_message(command: str, recipe: str) -> None:
@@ -71,9 +82,10 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="Where jobs are trained: in this process, or on a Ray cluster (RAY_ADDRESS, or one started here).",
+    help="Where jobs are trained: on this machine, or on a Ray cluster (RAY_ADDRESS, or one started here).",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train one job.  [default: torch's choice]")
+@jobs_option
+@threads_option
 @click.option(
     "--measurements",
     multiple=True,
@@ -85,7 +97,14 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_obj
 def compress(
-    state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], dry_run: bool, **options: Any
+    state: dict[str, Path],
+    /,
+    recipe: str,
+    out: Path | None,
+    sets: tuple[str, ...],
+    threads: int | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Run a RECIPE: train students, export and measure them, and write a report and a bundle.
 
@@ -95,7 +114,7 @@ def compress(
     _print_loading_message("compress", recipe)
     from skd_edge.recipe.loader import load_recipe
 
-    loaded = load_recipe(recipe, sets)
+    loaded = load_recipe(recipe, add_threads(sets, threads))
     state["run"] = out or Path("runs", loaded.name)
     if dry_run:
         from skd_edge.pipeline.plan import plan as make_plan

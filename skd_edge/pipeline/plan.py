@@ -152,7 +152,7 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         UserError: The data cannot be listed (see `list_clips`), or a network cannot be built (see `build_network`).
     """
     allow_factory_code(recipe.teacher, allow_code)
-    configure_threads(None)
+    configure_threads(recipe.training.threads)
     count, splits, names, fingerprint = _inspect_data(recipe)
     original_recipe, recipe = recipe, _propose_networks(recipe, names)
     jobs = build_recipe_job_graph(recipe, fingerprint or DatasetFingerprint("", "", len(names), names), recipe.students)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from skd_bench.stats import Interval, paired_difference
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, build_job_graph, topological_order
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.schedule.duration_model import DurationModel
 

@@ -39,7 +39,8 @@ from skd_edge.execution.job_graph import (
     fingerprint_of,
     topological_order,
 )
-from skd_edge.execution.local_executor import JobResult, LocalExecutor
+from skd_edge.execution.job_results import JobResult
+from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.execution.threads import configure_threads
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.pipeline.context import RunContext, RunOptions, open_run

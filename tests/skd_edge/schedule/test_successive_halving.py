@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory, build_recipe_job_graph
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import Recipe
 from skd_edge.schedule.successive_halving import Search, truncate_job
 

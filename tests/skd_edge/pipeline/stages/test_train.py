@@ -52,7 +52,7 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
     benchmark = UntrainedBenchmark(RECIPE, {}, {}, {}, None, RECIPE.students, {})
 
     def run_it(name):
-        with open_run(RECIPE, tmp_path / name, RunOptions()) as ctx:
+        with open_run(RECIPE, tmp_path / name, RunOptions(jobs=1)) as ctx:
             return train(ctx, benchmark, material).job_results
 
     finished = run_it("run")
