@@ -55,21 +55,33 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
     click.echo(f"{recipe}: ok ({checked.name}: {len(checked.cascade_paths)} paths x {len(checked.students)} students)")
 
 
-@click.command()
+@click.command("plan")
 @click.argument("recipe")
 @click.option("--out", type=AnyPath, help="The run folder whose finished jobs count as cached.  [default: runs/NAME]")
 @set_option
 @code_option
+@jobs_option
+@threads_option
+@click.option("--quick", is_flag=True, help="Run nothing: estimate seconds from jobs that this device has finished.")
 @click.option("--hourly", type=click.FloatRange(0), metavar="PRICE", help="Price of an hour of this machine.")
-def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool, hourly: float | None) -> None:
+def plan_command(
+    recipe: str,
+    out: Path | None,
+    sets: tuple[str, ...],
+    threads: int | None,
+    jobs: int | None,
+    hourly: float | None,
+    **options: bool,
+) -> None:
     """Show what compress would do: its jobs, which of them are cached, time, disk space and cost."""
     _print_loading_message("plan", recipe)
     from skd_edge.recipe.loader import load_recipe
 
-    loaded = load_recipe(recipe, sets)
+    loaded = load_recipe(recipe, add_threads(sets, threads))
     from skd_edge.pipeline.plan import plan as make_plan
 
-    click.echo(make_plan(loaded, out or Path("runs", loaded.name), allow_code=allow_code).to_text(hourly))
+    planned = make_plan(loaded, out or Path("runs", loaded.name), most_jobs=jobs, **options)
+    click.echo(planned.to_text(hourly))
 
 
 @click.command()
@@ -119,7 +131,8 @@ def compress(
     if dry_run:
         from skd_edge.pipeline.plan import plan as make_plan
 
-        return click.echo(make_plan(loaded, state["run"], allow_code=options["allow_code"]).to_text())
+        planned = make_plan(loaded, state["run"], allow_code=options["allow_code"], most_jobs=options["jobs"])
+        return click.echo(planned.to_text())
     from rich.console import Console
 
     from skd_edge.pipeline.compress import compress as run_recipe

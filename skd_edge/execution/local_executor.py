@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
+from skd_bench.device.info import read_cpu_name
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import Preprocessing
@@ -28,6 +29,7 @@ from skd_edge.distill.trainer import (
     build_learner,
     predict,
     train_job,
+    training_rows,
 )
 from skd_edge.execution.finished_jobs import FinishedJobs
 from skd_edge.execution.job_graph import TrainingJob
@@ -140,6 +142,7 @@ class LocalExecutor(FinishedJobs):
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "processes": self.process_group.size,
+            "work": self._describe_work(job),
         }
         write_json(folder / "job.json", details)  # last: marks the job as finished
         (folder / "state.pt").unlink(missing_ok=True)
@@ -152,6 +155,16 @@ class LocalExecutor(FinishedJobs):
             accuracy=trained.accuracy,
             seconds=round(trained.seconds, 2),
         )
+
+    def _describe_work(self, job: TrainingJob) -> dict[str, object]:
+        """What the seconds of a job were spent on, for estimates of other jobs (`schedule/recorded_paces.py`)."""
+        return {
+            "device": read_cpu_name(),
+            "learner": job.spec.learner.architecture,
+            "clip": job.spec.clip.model_dump(),
+            "train_clips": len(training_rows(job.spec, self.training_data.clips.train)),
+            "val_clips": len(self.training_data.clips.val),
+        }
 
     def train_network(self, job: TrainingJob, on_progress: ProgressListener = ignore_progress) -> TrainResult:
         """Train the network of a job, also if the job is finished; only checkpoints and pseudo-labels are written.
