@@ -93,6 +93,8 @@ def page() -> str:
                 parts.append(section("`labels.noise`", "NoiseSettings", schema["$defs"]["NoiseSettings"], schema))
             if ref == "Teacher":
                 parts.append(section("`teacher.clip`", "TeacherClip", schema["$defs"]["TeacherClip"], schema))
+            if ref == "BenchmarkSettings":
+                parts.append(section("`bench.build`", "BuildSettings", schema["$defs"]["BuildSettings"], schema))
             if ref == "TrainingSettings":
                 parts.append(section("`training.losses`", "LossSettings", schema["$defs"]["LossSettings"], schema))
             if key == "assistants":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import hashlib
 import os
 import shutil
+import stat
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,11 +17,19 @@ from uuid import uuid4
 
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import DamagedFileError, read_and_check_files, report_damage
+from skd_edge.run_files.journal import (
+    JOURNAL_FILE as JOURNAL_FILE,  # for those who know the journal as a part of the folder
+)
+from skd_edge.run_files.journal import append_event, repair_journal
+from skd_edge.run_files.journal import read_journal as read_journal
 
-JOURNAL_FILE = "journal.jsonl"
 # Increase it when files of a cache or a run folder move or change their format, so that older ones are rejected.
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 LAYOUT_FILE = "layout_version"
+JOB_FILE = "job.json"  # the facts of a finished job and the checksums of its other files
+RECIPE_FILE = "recipe.yaml"
+_RECIPE_CHECKSUM = "# sha256 of the lines above: "
 
 
 def open_cache() -> Path:
@@ -69,6 +78,7 @@ class RunFolder(ABC):
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder, self.cache = folder, cache
+        self._intact_jobs: set[Path] = set()  # folders of jobs whose files this process has checked or written
 
     @abstractmethod
     def record_event(self, event: str, **details: Any) -> None:
@@ -79,19 +89,43 @@ class RunFolder(ABC):
         return self.folder / "jobs" / job_hash
 
     def fetch_job(self, job_hash: str) -> bool:
-        """Whether the job is finished in this run; a job that another run finished is linked from the cache first."""
+        """Whether the job is finished in this run; a job that another run finished is linked from the cache first.
+
+        The checksums of its files are compared once in each process. A damaged job is deleted, so that it is trained
+        again.
+        """
         here, there = self.job_folder(job_hash), self.cache / "jobs" / job_hash
-        if (here / "job.json").exists():
+        if self._is_intact(here):
             return True
-        if not (there / "job.json").exists():
+        if not self._is_intact(there):
             return False
         _link_tree(there, here)
         return True
 
     def publish_job(self, job_hash: str) -> None:
         """Link a finished job into the cache, where other runs find it."""
-        if not (self.cache / "jobs" / job_hash / "job.json").exists():
-            _link_tree(self.job_folder(job_hash), self.cache / "jobs" / job_hash)
+        here, there = self.job_folder(job_hash), self.cache / "jobs" / job_hash
+        with suppress(OSError):
+            if (here / JOB_FILE).samefile(there / JOB_FILE):
+                return
+        if not self._is_intact(there):
+            _link_tree(here, there)
+
+    def _is_intact(self, folder: Path) -> bool:
+        """Whether a folder has a finished job with the files that were written; a damaged one is deleted."""
+        if folder in self._intact_jobs and (folder / JOB_FILE).exists():
+            return True
+        try:
+            read_and_check_files(folder / JOB_FILE)
+        except FileNotFoundError:
+            return False
+        except DamagedFileError as error:
+            report_damage(error, "the job is trained again")
+            self.record_event("damaged", file=str(error.path), reason=str(error))
+            shutil.rmtree(folder, ignore_errors=True)  # another process may have noticed it too
+            return False
+        self._intact_jobs.add(folder)
+        return True
 
     def teacher_outputs_folder(self, job_hash: str, views: str) -> Path:
         """The folder in the cache for the outputs of a job's network.
@@ -108,15 +142,19 @@ class Run(RunFolder):
 
     Args:
         folder: created when missing; an existing folder must be empty or the folder of a run.
-        recipe: the resolved recipe as YAML; written to ``recipe.yaml``.
+        recipe: the resolved recipe as YAML; written to ``recipe.yaml``, with a checksum in the last line.
+        hide_values: called with the details of each event; returns what may be written into the journal.
 
     Raises:
-        UsageError: The folder has other content or another layout, or is not writable.
+        UsageError: The folder has other content or another layout, contains a link, or is not writable.
         UserError: Another process has locked the folder, or the cache has another layout.
     """
 
-    def __init__(self, folder: Path, recipe: str) -> None:
+    def __init__(
+        self, folder: Path, recipe: str, *, hide_values: Callable[[Any], Any] = lambda details: details
+    ) -> None:
         super().__init__(folder, open_cache())
+        self._hide_values = hide_values
         try:
             folder.mkdir(parents=True, exist_ok=True)
             others = any(path.name not in {".lock", LAYOUT_FILE} for path in folder.iterdir())
@@ -127,15 +165,16 @@ class Run(RunFolder):
         if others and not (folder / JOURNAL_FILE).exists():
             raise UsageError(f"{folder} is not empty and is not a run of skd-edge; choose a new folder with --out")
         check_run_layout(folder)
+        refuse_special_files(folder)
         self._lock = self._acquire_lock()
         _write_layout_version(folder)
         # The journal marks the folder as a run. It comes first, so that a run that is killed here can be continued.
-        _repair_journal(folder / JOURNAL_FILE)
-        write_atomic(folder / "recipe.yaml", recipe)
+        repair_journal(folder)
+        write_atomic(folder / RECIPE_FILE, f"{recipe}{_RECIPE_CHECKSUM}{_hash_text(recipe)}\n")
 
     def _acquire_lock(self) -> int:
         try:
-            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = (self.folder / ".lock").read_text() or "unknown"
@@ -168,11 +207,49 @@ class Run(RunFolder):
             event: name of the event.
             details: further values, as JSON.
         """
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
-        with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_event(self.folder, event, self._hide_values(details))
+
+
+def read_run_recipe(folder: Path) -> str:
+    """The recipe of a run as YAML; only comments differ from what the user wrote and what was resolved.
+
+    Raises:
+        UserError: The file is missing or was changed.
+    """
+    path = folder / RECIPE_FILE
+    remedy = "repeat the skd-edge compress command, which writes it again"
+    try:
+        text, _, digest = path.read_text(encoding="utf-8", errors="replace").rpartition(_RECIPE_CHECKSUM)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
+    if digest != f"{_hash_text(text)}\n":
+        raise UserError(f"{path} is not what the run wrote: its checksum differs; {remedy}")
+    return text
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Check that a run folder contains files and folders only.
+
+    Through a link, a run would write outside its folder; a pipe or a device would stop it for ever.
+
+    Raises:
+        UsageError: It contains something else.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):  # a temporary file of another process
+                mode = path.lstat().st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    kind = "a link" if stat.S_ISLNK(mode) else "a device, a pipe or a socket"
+                    raise UsageError(
+                        f"{path} is {kind}; a run reads and writes only files inside its folder: remove it, or choose "
+                        "another folder with --out"
+                    )
 
 
 def check_run_layout(folder: Path) -> None:
@@ -188,19 +265,12 @@ def check_run_layout(folder: Path) -> None:
         )
 
 
-def _repair_journal(journal: Path) -> None:
-    """Create the journal if it is missing; end an incomplete last line, so that the next event starts on a new line."""
-    with journal.open("a+b") as file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            file.write(b"\n")
-
-
 def _link_tree(source: Path, target: Path) -> None:
     """Hard-link the files of a folder to a new folder, atomically; copy them where links are not possible."""
     part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     part.mkdir(parents=True)
     for file in source.iterdir():
-        if file.is_file() and not file.name.startswith("."):
+        if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
             try:
                 os.link(file, part / file.name)
             except OSError:
@@ -210,18 +280,3 @@ def _link_tree(source: Path, target: Path) -> None:
         part.rename(target)
     except OSError:  # another process has made it in the meantime
         shutil.rmtree(part, ignore_errors=True)
-
-
-def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """The events of the journal, oldest first; incomplete lines are skipped.
-
-    Args:
-        folder: the run folder.
-    """
-    events = []
-    for line in (folder / JOURNAL_FILE).read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events

@@ -116,6 +116,69 @@ def shared() -> Callable[[str], Path]:
     return _shared
 
 
+# ------------------------------------------------------------------------------------------- what a process leaves
+_AUDIT_SOURCE = """\
+import os, sys
+log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def note(event, arguments):
+    if event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], (str, bytes)):
+        return  # between processes of this machine
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        os.write(log, f"{{event}} {{arguments[1:]}}\\n".encode())
+sys.addaudithook(note)
+"""
+
+
+@dataclass(frozen=True)
+class ProcessWatch:
+    """A home of its own for processes under test, and a list of what they connect to.
+
+    Attributes:
+        home: What the processes take for the user's home; empty at first.
+        log: Where their Python code notes connections; what a compiled library connects to is not seen.
+    """
+
+    home: Path
+    log: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What to add to a process's environment."""
+        return {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / ".cache"), "PYTHONPATH": str(self.log.parent)}
+
+    def list_files(self) -> list[str]:
+        """The files that the processes left in their home."""
+        return sorted(p.relative_to(self.home).as_posix() for p in self.home.rglob("*") if not p.is_dir())
+
+    def list_connections(self) -> list[str]:
+        """Every address that the processes connected to or looked up."""
+        return self.log.read_text().splitlines()
+
+
+@pytest.fixture(scope="session")
+def process_watch() -> Callable[[Path], ProcessWatch]:
+    """Makes a `ProcessWatch` in an empty folder."""
+
+    def make(folder: Path) -> ProcessWatch:
+        (folder / "user").mkdir(parents=True)
+        (folder / "audit").mkdir()
+        log = folder / "audit" / "connections.txt"
+        log.touch()
+        (folder / "audit" / "sitecustomize.py").write_text(_AUDIT_SOURCE.format(log=str(log)))
+        return ProcessWatch(folder / "user", log)
+
+    return make
+
+
+@pytest.fixture
+def tensorrt_double() -> Iterator[Callable[..., None]]:
+    """A double of TensorRT and CUDA, here and in the processes that are started; call it with what shall fail."""
+    from bench.suites.tensorrt_double.double import environment, installed
+
+    with installed():  # it restores the environment at the end
+        yield lambda *faults: os.environ.update(environment(*faults))
+
+
 # ------------------------------------------------------------------------------------------- a device behind ssh
 @dataclass
 class SshDevice:

@@ -18,6 +18,7 @@ from skd_bench.benchmark.results import format_plan, save_result, without_sample
 from skd_bench.benchmark.scenarios import SCENARIOS, LoadScenarios
 from skd_bench.errors import UserError
 from skd_bench.text_tables import format_benchmark_table
+from skd_bench.untrusted.text import print_error, print_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,23 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.engines,
         )
         if options.dry_run:
-            print(format_plan(request))
+            print_text(format_plan(request))
             return 0
         progress = _print_progress if sys.stderr.isatty() else None
         result = benchmark_bundle(request, progress=progress)
         if options.out:
             save_result(result, options.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print_error("stopped")
         return 130
-    print(
-        json.dumps(without_samples(result), indent=2, ensure_ascii=False)
-        if options.json
-        else format_benchmark_table(result)
-    )
+    print_text(json.dumps(without_samples(result), indent=2) if options.json else format_benchmark_table(result))
     return 0
 
 

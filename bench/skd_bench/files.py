@@ -1,18 +1,24 @@
-"""Atomic file writes, which leave either the whole file or none, and SHA-256 hashes of files."""
+"""Atomic file writes, which leave either the whole file or none; reading of regular files only; SHA-256 of files."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
+import re
+import stat
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
 
 from skd_bench.errors import UserError
 
 _PRIVATE_SUFFIX = ".part"
+_BLOCK_BYTES = 1 << 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
@@ -20,19 +26,21 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
 
     Args:
         path: The file to write. A missing folder is created; an existing file is replaced.
-        data: The content. Text is encoded as UTF-8; its newlines are not changed.
+        data: The content. Text is encoded as UTF-8; its newlines are not changed. A file's name that is not UTF-8, as
+            Python holds it (surrogateescape), gets its own bytes back.
 
     Returns:
         The path that was written.
 
     Raises:
-        UserError: The folder or the file cannot be written (permissions, full disk, a folder with that name). After a
-            full disk, `exit_code` is 75.
+        UserError: The folder or the file cannot be written (permissions, full disk, a folder, link, device or pipe with
+            that name). After a full disk, `exit_code` is 75.
     """
     path = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
+    content = _encode_text(data) if isinstance(data, str) else data
     # Not mkstemp: it sets mode 0600, and other users must be able to read a bundle.
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex[:12]}{_PRIVATE_SUFFIX}")
+    _refuse_special_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -51,6 +59,24 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _encode_text(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, which only a JSON file can hold
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _refuse_special_file(path: Path) -> None:
+    """Raise UserError where something other than a file or a folder has the name: a rename would replace /dev/null."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError):  # missing; other reasons are reported by the write itself
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a device, a pipe or a socket"
+        raise UserError(f"cannot write {path}: it is {kind}, which would be replaced; give the name of a file")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -78,7 +104,57 @@ def write_json(path: Path | str, obj: object) -> Path:
         ValueError: The object holds NaN or an infinity, which JSON cannot represent.
         TypeError: The object holds a type that JSON cannot represent.
     """
-    return write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    # Names that are not UTF-8: JSON holds them as escapes, so that reading gives the same text.
+    return write_atomic(path, _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+def open_regular_file(path: Path | str) -> io.BufferedReader:
+    """Open a file to read its bytes. A pipe, which may never end, and a device are refused before anything is read.
+
+    Raises:
+        OSError: The file cannot be opened or is not a regular file; `strerror` is the reason.
+    """
+    # O_NONBLOCK: without it, opening a pipe waits for somebody to write. It does not change how regular files are read.
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL character
+        raise OSError(errno.EINVAL, "this is not a file's name", str(path)) from error
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device; give a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def open_regular_text(
+    path: Path | str, encoding: str = "utf-8", *, errors: str = "strict", newline: str | None = None
+) -> TextIO:
+    """Open a file to read its text: see `open_regular_file`."""
+    return io.TextIOWrapper(open_regular_file(path), encoding, errors, newline)
+
+
+def read_regular_file(path: Path | str, max_bytes: int) -> bytes:
+    """Read a whole file of limited size.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size.
+
+    Raises:
+        OSError: See `open_regular_file`; or the file is larger.
+    """
+    with open_regular_file(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        limit = f"{max_bytes >> 20} MiB" if max_bytes >= 1 << 20 else f"{max_bytes >> 10} KiB"
+        raise OSError(errno.EFBIG, f"it is larger than {limit}, the most that such a file may have", str(path))
+    return content
 
 
 def sha256_file(path: Path | str) -> str:
@@ -94,7 +170,10 @@ def sha256_file(path: Path | str) -> str:
         UserError: The file is missing or cannot be read.
     """
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open_regular_file(path) as file:
+            digest = hashlib.sha256()
+            while block := file.read(_BLOCK_BYTES):  # hashlib.file_digest needs Python 3.11, and a pack runs on 3.10
+                digest.update(block)
+            return digest.hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skd_bench.untrusted.text import escape_name
+
 if TYPE_CHECKING:
     from skd_bench.benchmark.results import BenchmarkResult, BenchmarkRow
     from skd_bench.evaluation.evaluate import EvaluatedFile, EvaluationResult
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def format_accuracy_table(result: EvaluationResult) -> str:
     """Format a result of `skd_bench.evaluation.evaluate.evaluate` as an aligned text table."""
-    lines = [f"{result['name']}: {result['videos']} videos, {len(result['classes'])} classes", ""]
+    lines = [f"{escape_name(result['name'])}: {result['videos']} videos, {len(result['classes'])} classes", ""]
     head = ("file", "views", "top-1 [95 %]", "macro-F1", "calib. error", "agrees with FP32", "decode+infer ms")
     lines += align_columns([head, *(_format_accuracy_row(r) for r in result["rows"])])
     lines += ["", "* the bundle's default file; the last column shows what further views cost"]
@@ -27,8 +29,9 @@ def format_accuracy_table(result: EvaluationResult) -> str:
                 lines.append(f"{_format_title(r)} against {name}: {points}, McNemar p = {a['mcnemar']:.2g}")
         if (reject_metrics := r["rejecting"]) is not None:
             lines += ["", *_format_reject_metrics(r, reject_metrics)]
-    lines += [f"not read: {bad['path']}: {bad['reason']}" for bad in result["unreadable"]]
-    lines += [f"not run: {file}: {reason}" for file, reason in result["not_run"].items()]
+    lines += [f"not read: {escape_name(bad['path'])}: {escape_name(bad['reason'])}" for bad in result["unreadable"]]
+    lines += [f"not run: {escape_name(file)}: {escape_name(reason)}" for file, reason in result["not_run"].items()]
+    lines += [left_out] if (left_out := result.get("left_out")) else []
     return "\n".join(lines)
 
 
@@ -38,13 +41,15 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     Args:
         rows: At least one row; all rows have the same number of cells.
     """
+    rows = [[escape_name(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     sides = [str.ljust] + [str.rjust] * (len(widths) - 1)
     return ["  ".join(s(c, w) for s, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _format_title(row: EvaluatedFile) -> str:
-    return f"{row['file']}, {row['views']} views" if row["views"] > 1 else row["file"]
+    file = escape_name(row["file"])
+    return f"{file}, {row['views']} views" if row["views"] > 1 else file
 
 
 def _format_accuracy_row(row: EvaluatedFile) -> tuple[str, ...]:
@@ -93,19 +98,20 @@ def format_analysis_table(result: AnalysisResult) -> str:
         )
         for r in readable
     ]
-    lines = [f"{result['name']}, {result['file']}, on {result['device']['cpu']}", "", *align_columns([head, *rows]), ""]
+    head_line = f"{result['name']}, {result['file']}, on {result['device']['cpu']}"
+    lines = [escape_name(head_line), "", *align_columns([head, *rows]), ""]
     lines.append("real-time factor: processing seconds per second of video; below 1, a camera can be processed live")
     for row in readable:
-        lines += ["", f"{row['video']}: {len(row['events'])} events"]
+        lines += ["", f"{escape_name(row['video'])}: {len(row['events'])} events"]
         lines += [
-            f"  {e['start']:8.2f} to {e['end']:8.2f} s  {e['class']}  {e['probability']:.1%}"
+            f"  {e['start']:8.2f} to {e['end']:8.2f} s  {escape_name(e['class'])}  {e['probability']:.1%}"
             for e in row["events"][:_MAX_EVENTS]
         ]
         if len(row["events"]) > _MAX_EVENTS:
             lines.append(f"  and {len(row['events']) - _MAX_EVENTS} more (--json prints all)")
     if (alarms := result["alarms"]) is not None:
         lines += ["", *_format_alarms(alarms)]
-    lines += [row["error"] for row in result["videos"] if "error" in row]
+    lines += [escape_name(row["error"]) for row in result["videos"] if "error" in row]
     return "\n".join(lines)
 
 
@@ -124,28 +130,24 @@ def format_benchmark_table(result: BenchmarkResult) -> str:
     """Format a result of `skd_bench.benchmark.benchmark.benchmark_bundle` as an aligned text table."""
     device, contract = result["device"], result["contract"]
     lines = [
-        f"{result['name']} on {device['cpu']} (device {result['device_id']})",
+        escape_name(f"{result['name']} on {device['cpu']} (device {result['device_id']})"),
         f"one clip of {contract['frames']} frames, {contract['height']}x{contract['width']}, {result['threads']} "
         f"thread{'s' * (result['threads'] != 1)}; network only; p50 with its 95 % interval over processes",
         "",
     ]
     head = ("artefact", "p50 ms", "p90 ms", "p99 ms", "n", "load ms", "first ms", "peak MB", "file kB", "J/clip")
     rows = [head, *(_format_artefact_row(a) for a in result["artefacts"])]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        first, *rest = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join((first, *rest)))
+    lines += align_columns(rows)
     lines += ["", "* the bundle's default file", *_format_load_lines(result["artefacts"])]
-    lines += [f"not run: {skipped['name']}: {skipped['reason']}" for skipped in result["not_run"]]
+    lines += [escape_name(f"not run: {skipped['name']}: {skipped['reason']}") for skipped in result["not_run"]]
     if clips := result["clips"]:
         lines.append(
             f"before the network: decoding {clips['decode_ms']:.2f} ms, preprocessing {clips['preprocess_ms']:.2f} ms "
             f"(median of {clips['n']}, {clips['samples']} sample clips)"
         )
     reasons = sorted({a["energy"]["reason"] for a in result["artefacts"] if "reason" in a["energy"]})
-    lines += [f"energy: {reason}" for reason in reasons] + [f"note: {note}" for note in result["notes"]]
+    lines += [escape_name(f"energy: {reason}") for reason in reasons]
+    lines += [escape_name(f"note: {note}") for note in result["notes"]]
     return "\n".join(lines)
 
 
@@ -153,24 +155,25 @@ def _format_load_lines(artefacts: list[BenchmarkRow]) -> list[str]:
     """Format the scenarios, the batches and the latency bound of every row that has them."""
     lines = []
     for artefact in artefacts:
+        file = escape_name(artefact["name"])
         for name, figure in artefact.get("scenarios", {}).items():
             shortfall = "" if figure["mlperf_floor_met"] else ", shorter than MLPerf requires"
             interval_text = " [{}, {}]".format(*map(_format_number, figure["interval"])) if figure["interval"] else ""
             batch = f", batch {figure['batch']}" if "batch" in figure else ""
             figure_text = f"{figure['metric']} {_format_number(figure['value'])}{interval_text}{batch}"
-            lines.append(f"{artefact['name']}: {name}: {figure_text} ({figure['clips']} clips{shortfall})")
+            lines.append(f"{file}: {escape_name(name)}: {figure_text} ({figure['clips']} clips{shortfall})")
         for row in artefact.get("batches", []):
             speed = (
                 f"{_format_number(row['clips_per_second'])} clips/s [{', '.join(map(_format_number, row['interval']))}]"
             )
             p50, p99 = _format_number(row["p50_ms"]), _format_number(row["p99_ms"])
-            lines.append(f"{artefact['name']}: batch {row['batch']}: p50 {p50} ms, p99 {p99} ms, {speed}")
+            lines.append(f"{file}: batch {row['batch']}: p50 {p50} ms, p99 {p99} ms, {speed}")
         if bound := artefact.get("bound"):
             best_batch = (
                 bound["batch"] and f"{_format_number(bound['clips_per_second'])} clips/s with batch {bound['batch']}"
             )
             limit = f"{bound['metric']} <= {_format_number(bound['bound_ms'])}"
-            lines.append(f"{artefact['name']}: within {limit}: {best_batch or 'no batch size: ' + bound['reason']}")
+            lines.append(f"{file}: within {limit}: {best_batch or 'no batch size: ' + bound['reason']}")
     return lines
 
 

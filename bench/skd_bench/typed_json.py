@@ -33,12 +33,12 @@ def parse_typed_json(kind: Any, value: Any, where: str) -> Any:
         return value
     if is_typeddict(kind):
         if not isinstance(value, dict):
-            raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be an object")
+            raise ValueError(f"'{where}' is {shorten_repr(value)}; it must be an object")
         return value
     if origin is Literal:
         if value in args and isinstance(value, str):
             return value
-        raise ValueError(f"'{where}' is {value!r}; it must be one of {', '.join(map(repr, args))}")
+        raise ValueError(f"'{where}' is {shorten_repr(value)}; it must be one of {', '.join(map(repr, args))}")
     if origin in (Union, types.UnionType):
         return None if value is None and type(None) in args else parse_typed_json(args[0], value, where)
     if origin is list and isinstance(value, list):
@@ -53,16 +53,16 @@ def parse_typed_json(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value
-    raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"'{where}' is {shorten_repr(value)}; it must be {getattr(kind, '__name__', kind)}")
 
 
 def _parse_fields(kind: Any, value: Any, where: str) -> Any:
     dot = f"{where}." if where else ""
     if not isinstance(value, dict):
-        raise ValueError(f"'{where}' is {_shorten_repr(value)}; it must be an object")
+        raise ValueError(f"'{where}' is {shorten_repr(value)}; it must be an object")
     known_fields = {f.name: f for f in fields(kind) if f.init}
     if unknown := sorted(set(value) - set(known_fields)):
-        raise ValueError(f"'{dot}{unknown[0]}' is not a known key")
+        raise ValueError(f"{shorten_repr(dot + unknown[0])} is not a known key")
     needed = (n for n, f in known_fields.items() if f.default is MISSING and f.default_factory is MISSING)
     if absent := [n for n in needed if n not in value]:
         raise ValueError(f"'{dot}{absent[0]}' is missing")
@@ -70,6 +70,7 @@ def _parse_fields(kind: Any, value: Any, where: str) -> Any:
     return kind(**{name: parse_typed_json(hints[name], item, dot + name) for name, item in value.items()})
 
 
-def _shorten_repr(value: Any) -> str:
+def shorten_repr(value: Any) -> str:
+    """A value for a message, in at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_json
+from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
 from skd_export.analysis.operator_profile import profile_operators
 from skd_export.graph.graph_template import architecture_key
 from skd_export.graph.onnx_export import export_onnx
@@ -38,7 +39,7 @@ from skd_export.quantization.sensitivity import QuantizeFunction, quantize_withi
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
 INT8 = ("int8", "int8-trt")
-_CACHE_VERSION = 3  # raise it when the content of the files changes: older files are then written again
+_CACHE_VERSION = 4  # raise it when the content of the files changes: older files are then written again
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,14 @@ def make_artefacts(
 
 
 class _MetadataFile(TypedDict):
-    """Content of the JSON file beside an artefact: what the artefact was made from, its SHA-256, and its metadata."""
+    """Content of the JSON file beside an artefact: what the artefact was made from, its SHA-256, and its metadata.
+
+    For uint8 input there is also the SHA-256 of the intermediate file that takes float clips; otherwise it is equal.
+    """
 
     key: str
-    sha256: str
+    file_sha256: str
+    float_clip_sha256: str
     facts: FileMetadata
 
 
@@ -156,13 +161,13 @@ class _ArtefactMaker:
         full_key = f"{self.key}:{key}:{self.uint8_input}" + (
             f":{sha256_file(self.float_clip_file('fp32'))}" if precision != "fp32" else ""
         )
-        if _is_up_to_date(file, full_key) and float_clip_file.is_file():
+        if _is_up_to_date(file, full_key, float_clip_file):
             return
         metadata = write_file(float_clip_file)
         if self.uint8_input is not None:
             add_preprocessing(float_clip_file, file, self.uint8_input.preprocess, self.uint8_input.size)
         # "fates" is the JSON key of the operator profiles.
-        _write_metadata(file, full_key, metadata | {"fates": profile_operators(file)})
+        _write_metadata(file, full_key, float_clip_file, metadata | {"fates": profile_operators(file)})
 
     def make_int8_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
         reduced = needs_reduced_range() if config.reduce_range is None else config.reduce_range
@@ -215,20 +220,35 @@ def _fingerprint_network(network: nn.Module, clip_shape: tuple[int, int, int], c
     return digest.hexdigest()
 
 
-def _write_metadata(path: Path, key: str, metadata: FileMetadata) -> None:
-    content: _MetadataFile = {"key": key, "sha256": sha256_file(path), "facts": metadata}
-    write_json(path.with_suffix(".json"), content)
+def _write_metadata(path: Path, key: str, float_clip_file: Path, metadata: FileMetadata) -> None:
+    content: _MetadataFile = {
+        "key": key,
+        "file_sha256": sha256_file(path),
+        "float_clip_sha256": sha256_file(float_clip_file),
+        "facts": metadata,
+    }
+    write_checked_json(path.with_suffix(".json"), content)
 
 
 def _read_metadata_file(path: Path) -> _MetadataFile | None:
+    """The metadata of a file; None if there is none, or if it was damaged."""
     try:
-        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return cast(_MetadataFile, read_checked_json(path.with_suffix(".json")))
+    except FileNotFoundError:
         return None
-    is_complete = isinstance(content, dict) and {"key", "sha256", "facts"} <= set(content)
-    return cast(_MetadataFile, content) if is_complete else None
+    except DamagedFileError as error:
+        report_damage(error, "the file is made again")
+        return None
 
 
-def _is_up_to_date(path: Path, key: str) -> bool:
+def _is_up_to_date(path: Path, key: str, float_clip_file: Path) -> bool:
+    """Whether a file and the one it was made from exist, were made from these inputs, and are undamaged."""
     content = _read_metadata_file(path)
-    return content is not None and content["key"] == key and path.is_file() and sha256_file(path) == content["sha256"]
+    if content is None or content["key"] != key or not path.is_file() or not float_clip_file.is_file():
+        return False
+    expected_by_file = {path: content["file_sha256"], float_clip_file: content["float_clip_sha256"]}  # often one file
+    for file, expected in expected_by_file.items():
+        if (found := sha256_file(file)) != expected:
+            report_damage(DamagedFileError(file, f"SHA-256 {expected}", found), "the file is made again")
+            return False
+    return True

@@ -7,10 +7,13 @@ from typing import Any
 
 import click
 
+from skd_bench.untrusted.text import print_text
+from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from skd_edge.cli.options import (
     AnyPath,
     add_threads,
     code_option,
+    exit_with,
     jobs_option,
     make_progress_counter,
     set_option,
@@ -61,7 +64,7 @@ def audit_command(
     from skd_edge.pipeline.context import RunOptions
 
     run_options = RunOptions(console=Console(stderr=True), **options)
-    click.echo(audit_labels(loaded, state["run"], run_options, top=top, pictures=not no_pictures))
+    print_text(str(audit_labels(loaded, state["run"], run_options, top=top, pictures=not no_pictures)))
 
 
 @click.group()
@@ -76,18 +79,29 @@ def data() -> None:
 )
 @click.option("--timeout", type=click.FloatRange(1), default=60, show_default=True, help="Seconds for each clip.")
 @click.option("--processes", type=click.IntRange(1, 1024), help="Number of processes.  [default: one for each core]")
+@click.option("--verify", is_flag=True, help="Also decode every frame straight, and compare; takes long.")
 @set_option
-def scan_command(recipe: str, out: Path, sets: tuple[str, ...], **options: Any) -> None:
-    """Decode every clip of a RECIPE once, and list those that cannot be read; compress skips them.
+def scan_command(recipe: str, out: Path, sets: tuple[str, ...], verify: bool, **options: Any) -> None:
+    """Decode every clip of a RECIPE once; list those that cannot be read, and copies across splits.
 
-    After an interruption, the same command continues. Decoded clips are stored: compress does not decode them again.
+    The exit code is 1 if compress would refuse the clips. After an interruption, the same command continues. Decoded
+    clips are stored: compress does not decode them again.
     """
     from skd_edge.data.scan import scan_clips
     from skd_edge.recipe.loader import load_recipe
     from skd_edge.run_folder import open_cache
 
     loaded = load_recipe(recipe, sets)
-    click.echo(scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options).to_text())
+    result = scan_clips(loaded, open_cache(), out, progress=make_progress_counter, **options)
+    print_text(result.to_text())
+    different = 0
+    if verify:
+        from skd_edge.data.verify import verify_decoding
+
+        compared = verify_decoding(loaded, open_cache(), progress=make_progress_counter("compared"), **options)
+        print_text(compared.to_text())
+        different = len(compared.different)
+    exit_with(EXIT_FAILED if result.refusal or different else EXIT_DONE)
 
 
 @data.command()
@@ -107,4 +121,4 @@ def generate(out: Path, seed: int, **settings: float | None) -> None:
     checked = make_section_from_options(GeneratedData, {"kind": "generated", **settings})
     from skd_edge.data.sources.synthetic import generate_dataset as render
 
-    click.echo(render(out, checked, seed, progress=make_progress_counter("rendered")))
+    print_text(str(render(out, checked, seed, progress=make_progress_counter("rendered"))))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skd_bench.errors import UserError
+from skd_bench.untrusted.text import escape_name, print_error, print_text
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from skd_edge.cli.options import AnyPath, ExistingFolder, exit_with, json_option, make_progress_counter
 
@@ -85,8 +86,8 @@ def bench(
         progress=make_progress_counter("measuring, process"),
     )
     if isinstance(result, str):
-        return click.echo(result)
-    return click.echo(json.dumps(result, indent=2) if as_json else format_benchmark_table(result))
+        return print_text(result)
+    return print_text(json.dumps(result, indent=2) if as_json else format_benchmark_table(result))
 
 
 @click.command()
@@ -100,20 +101,26 @@ def bench(
 def predict(
     bundle: Path, videos: tuple[Path, ...], top: int, as_json: bool, stream: bool, every: int | None, smooth: int | None
 ) -> None:
-    """Classify VIDEOS with a BUNDLE. Unreadable videos are reported and skipped (exit code 1).
+    """Classify VIDEOS (files, folders of videos, folders of pictures) with a BUNDLE.
+
+    Unreadable videos are reported and skipped (exit code 1).
 
     --stream needs a causal student; it prints a line when the predicted class changes (--json: for each frame).
     """
     from skd_bench.inference.frame_stream import iter_stream_lines
     from skd_bench.inference.predict import predict as classify
+    from skd_bench.listing.folder_walk import LeftOut, expand_folders
 
     if stream:
         for line in iter_stream_lines(bundle, videos, as_json, every=every, smooth=smooth):
-            click.echo(line)
+            print_text(line)
         return
 
-    results = classify(bundle, list(videos), top=top)
-    click.echo(json.dumps(results, indent=2) if as_json else "\n".join(map(_format_prediction, results)))
+    left_out = LeftOut()
+    results = classify(bundle, expand_folders(videos, left_out), top=top)
+    if text := left_out.to_text():
+        print_error(text)
+    print_text(json.dumps(results, indent=2) if as_json else "\n".join(map(_format_prediction, results)))
     exit_with(EXIT_FAILED if any("error" in result for result in results) else EXIT_DONE)
 
 
@@ -147,7 +154,7 @@ def watch(
     from skd_bench.text_tables import format_analysis_table
 
     result = analyse(bundle, list(videos), VideoAnalysisSettings(**options), events=events, threads=threads)
-    click.echo(json.dumps(result, indent=2) if as_json else format_analysis_table(result))
+    print_text(json.dumps(result, indent=2) if as_json else format_analysis_table(result))
     exit_with(EXIT_FAILED if any("error" in row for row in result["videos"]) else EXIT_DONE)
 
 
@@ -157,8 +164,9 @@ def watch(
     "--signers", type=AnyPath, metavar="FILE", help="Accepted signers, in the format of ssh-keygen's allowed_signers."
 )
 @click.option("--run/--no-run", default=True, show_default=True, help="Run the files on the sample clips.")
+@click.option("--strict", is_flag=True, help="Fail if the folder has files that are not part of the bundle.")
 @json_option
-def verify(bundle: Path, signers: Path | None, run: bool, as_json: bool) -> None:
+def verify(bundle: Path, signers: Path | None, run: bool, strict: bool, as_json: bool) -> None:
     """Check that a BUNDLE (or a zip of one) is unchanged: its signature, its files and their predictions.
 
     Where the bundle has sample clips, the predictions here must equal those stored in it. No file is run before all
@@ -166,10 +174,11 @@ def verify(bundle: Path, signers: Path | None, run: bool, as_json: bool) -> None
     """
     from skd_bench.evaluation.verify_bundle import verify_bundle
 
-    verification = verify_bundle(bundle, signers=signers, run=run)
+    verification = verify_bundle(bundle, signers=signers, run=run, strict=strict)
     if verification.problems and not as_json:
-        raise UserError(f"{bundle} failed verification:\n  " + "\n  ".join(verification.problems))
-    click.echo(json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text())
+        problems = map(escape_name, verification.problems)
+        raise UserError(f"{escape_name(bundle)} failed verification:\n  " + "\n  ".join(problems))
+    print_text(json.dumps(verification.to_json(), indent=2) if as_json else verification.to_text())
     exit_with(EXIT_FAILED if verification.problems else EXIT_DONE)
 
 
@@ -180,7 +189,7 @@ def sign(bundle: Path, key: Path) -> None:
     """Sign a BUNDLE with an SSH key; verify --signers shows who signed it."""
     from skd_bench.bundle.signing import sign_bundle as write_signature
 
-    click.echo(
+    print_text(
         f"wrote {write_signature(bundle, key)}; to check: skd-edge verify --signers FILE {shlex.quote(str(bundle))}"
     )
 
@@ -206,13 +215,16 @@ def accuracy(bundle: Path, videos: Path, as_json: bool, **options: Any) -> None:
     from skd_bench.text_tables import format_accuracy_table
 
     result = evaluate(bundle, videos, EvaluationSettings(**options), progress=make_progress_counter("scored"))
-    click.echo(json.dumps(result, indent=2) if as_json else format_accuracy_table(result))
+    print_text(json.dumps(result, indent=2) if as_json else format_accuracy_table(result))
 
 
 def _format_prediction(result: Prediction | VideoError) -> str:
+    video = escape_name(result["video"])
     if "error" in result:
-        return f"{result['video']}: error: {result['error']}"
-    top_classes = ", ".join(f"{name} {probability:.1%}" for name, probability in result["top"])
+        return f"{video}: error: {escape_name(result['error'])}"
+    classes = ", ".join(f"{escape_name(name)} {probability:.1%}" for name, probability in result["top"])
+    if "confidence" in result:
+        classes += f"; right with a probability of {result['confidence']:.0%}"
     if "answer" not in result or result["answer"] == result["top"][0][0]:
-        return f"{result['video']}: {top_classes}"
-    return f"{result['video']}: {result['answer'] or 'unsure'} ({top_classes})"
+        return f"{video}: {classes}"
+    return f"{video}: {escape_name(result['answer'] or 'none of these')} ({classes})"

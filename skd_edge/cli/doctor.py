@@ -105,7 +105,7 @@ def run_diagnostics(folder: Path | None = None) -> DiagnosticReport:
         _inspect_module("train", "ray", "ray (--engine ray)", "pip install 'skd-edge[ray]'"),
         _inspect_module("export", "onnx", "onnx", train),
         _inspect_module("export", "onnxscript", "onnxscript", train),
-        _inspect_tensorrt(),
+        *(_inspect_tensorrt(name) for name in ("tensorrt-rtx", "tensorrt")),
     )
     return DiagnosticReport((*machine, *packages, *_inspect_runtimes()))
 
@@ -195,19 +195,18 @@ def _inspect_module(area: str, module: str, name: str, fix: str | None) -> Findi
     )
 
 
-def _inspect_tensorrt() -> Finding:
-    """Whether TensorRT engines can be built; unlike running them, this needs no GPU."""
+def _inspect_tensorrt(name: str) -> Finding:
+    """Whether engines can be built. TensorRT-RTX needs no GPU for that; TensorRT builds for the GPU of this machine."""
     from skd_bench.errors import UserError
     from skd_bench.runtimes.tensorrt.library import FLAVOURS, import_library
 
-    rtx = FLAVOURS["tensorrt-rtx"]
+    flavour = FLAVOURS[name]
     try:
-        loaded = import_library(rtx.name)
+        loaded = import_library(name)
     except UserError as error:
-        return Finding("export", "engines", False, str(error).partition("; ")[0], rtx.pip)
-    return Finding(
-        "export", "engines", True, f"{loaded.title} builds them, also for GPUs that this machine does not have"
-    )
+        return Finding("export", f"engines ({name})", False, str(error).partition("; ")[0], flavour.pip)
+    where = "also for GPUs that this machine does not have" if name == "tensorrt-rtx" else "for the GPU of this machine"
+    return Finding("export", f"engines ({name})", True, f"{loaded.title} builds them, {where}")
 
 
 def _find_installed_version(module: str) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -17,6 +19,8 @@ from types import FrameType
 import click
 
 from skd_bench.errors import EXIT_PAUSED, UserError
+from skd_bench.files import write_atomic
+from skd_bench.untrusted.text import print_error
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -43,20 +47,26 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
         0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused (the same command continues).
     """
     state: dict[str, Path] = {}
+    for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
-        with _treat_sigterm_as_interrupt():
+        _check_working_directory()
+        with _treat_signals_as_interrupt():
             code = group.main(args=list(args), prog_name="skd-edge", standalone_mode=False, obj=state)
         return code if isinstance(code, int) else EXIT_DONE
     except UserError as error:
         return _print_message(f"error: {error}", error.exit_code)
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # click takes it for the end of the input, but no command has any
+            return _write_crash_report(abort.__cause__, state)
         return _print_message(
             f"paused; to continue, run the same command: {shlex.join(['skd-edge', *args])}", EXIT_PAUSED
         )
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"\n{context.get_usage()}\ntry: {context.command_path} --help" if context else ""
-        return _print_message(f"error: {error.format_message()}{hint}", error.exit_code)
+        return _print_message(f"error: {error.format_message()}", error.exit_code, hint)
     except ImportError as error:
         module = (error.name or "").split(".")[0]
         extra = next((e for e, modules in MODULES_BY_EXTRA.items() if module in modules), None)
@@ -64,6 +74,8 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
             return _write_crash_report(error, state)
         return _print_message(f"error: this command needs {module}: pip install 'skd-edge[{extra}]'", EXIT_FAILED)
     except Exception as error:
+        if _ended_with_terminal(error):
+            return EXIT_PAUSED
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             same_command = shlex.join(["skd-edge", *args])
             return _print_message(
@@ -73,27 +85,46 @@ def run_command_line(group: click.Group, args: Sequence[str]) -> int:
         return _write_crash_report(error, state)
 
 
+def _check_working_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current folder cannot be used ({error.strerror}): it was deleted; cd to another"
+        ) from None
+
+
 @contextmanager
-def _treat_sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: the command stops in an orderly way and can be continued later."""
+def _treat_signals_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP as Ctrl-C: the command stops in an orderly way and can be continued later.
+
+    SIGHUP stays ignored where it is (nohup).
+    """
 
     def raise_interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     try:
-        previous_handler = signal.signal(signal.SIGTERM, raise_interrupt)
+        previous_handlers = {number: signal.signal(number, raise_interrupt) for number in numbers}
     except ValueError:  # not the main thread: the calling program handles signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
 
 
-def _print_message(message: str, code: int) -> int:
-    with suppress(BrokenPipeError):
-        click.echo(f"skd-edge: {message}", err=True)
+def _ended_with_terminal(error: BaseException) -> bool:
+    """Whether output failed while the command stopped, because SIGHUP said that the terminal is gone."""
+    return isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__context__, KeyboardInterrupt)
+
+
+def _print_message(message: str, code: int, hint: str = "") -> int:
+    with suppress(OSError):  # a closed pipe, or a terminal that is gone
+        print_error(f"skd-edge: {message}", hint)
     return code
 
 
@@ -108,14 +139,12 @@ def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
     is_run_folder = "run" in state and (state["run"] / "journal.jsonl").exists()
     folders = [state["run"]] if is_run_folder else []
     for folder in (*folders, Path(tempfile.gettempdir())):
-        with suppress(OSError):
-            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        with suppress(UserError):
+            write_atomic(folder / name, text.encode("utf-8", "backslashreplace"))
             break
     else:
-        return _print_message(
-            f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:\n{text}",
-            EXIT_FAILED,
-        )
+        reason = f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:"
+        return _print_message(reason, EXIT_FAILED, f"\n{text}")
     reason = " ".join(str(error).split())[:300]
     newer = f"; newer than tested: {versions.format_newer()}" if versions.newer_than_tested else ""
     where = f"the traceback and the package versions are in {folder / name}; please report it{newer}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from skd_bench.untrusted.text import print_error, print_text
 from skd_edge.cli.options import (
     AnyPath,
     ExistingFolder,
@@ -73,19 +74,19 @@ def export_command(
     request = make_export_request(
         source, recipe=load_recipe(recipe) if recipe else None, network=spec, clip=clip, **options
     )
-    on_stage = (lambda text: click.echo(f"{text} ...", err=True)) if sys.stderr.isatty() else None
+    on_stage = (lambda text: print_error(f"{text} ...")) if sys.stderr.isatty() else None
     bundle_folder = out or Path(f"{request.name}-bundle")
     result = export_model(
         request, bundle_folder, dry_run=dry_run, on_stage=on_stage, progress=make_progress_counter("decoded")
     )
-    click.echo(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
+    print_text(json.dumps(result.to_json(), indent=2) if as_json else result.to_text())
 
 
 @click.command("build")
 @click.argument("source", type=AnyPath)
 @click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
 @click.option("--sm", "sms", multiple=True, type=int, help="Compute capability of the target GPU, e.g. 86; repeatable.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8-trt"]), default="fp32", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
 @click.option(
     "--workspace", type=click.IntRange(1), default=1024, show_default=True, help="Largest workspace of a layer, MiB."
@@ -123,16 +124,17 @@ def build_command(
     made = build_engines(
         source, out, options=options, progress=make_progress_counter("builder's step"), **builder_options
     )
-    click.echo(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
+    print_text(json.dumps(made.to_json(), indent=2) if as_json else made.to_text())
 
 
 @click.command("bundle")
 @click.argument("bundle", type=ExistingFolder)
 @click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Largest batch of a query.")
-def bundle_command(bundle: Path, triton: Path, batch: int) -> None:
+@click.option("--engine", "engines", type=AnyPath, multiple=True, help="Also a TensorRT engine of it; repeatable.")
+def bundle_command(bundle: Path, triton: Path, batch: int, engines: tuple[Path, ...]) -> None:
     """Write a BUNDLE in the layout of a server; the bundle itself is not changed."""
     from skd_export.targets.triton import write_triton_repository
 
-    names = write_triton_repository(bundle, triton, largest_batch=batch)
-    click.echo(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")
+    names = write_triton_repository(bundle, triton, largest_batch=batch, engines=engines)
+    print_text(f"wrote {triton}: {', '.join(names)}; tritonserver --model-repository={shlex.quote(str(triton))}")

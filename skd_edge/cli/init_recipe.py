@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -11,10 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skd_bench.errors import UsageError
+from skd_bench.errors import UsageError, UserError
 from skd_bench.files import write_atomic
+from skd_bench.listing.class_names import normalise_class_name
+from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, LeftOut, find_clips, is_video_name
+from skd_bench.listing.paths import format_path_name, resolve_listed_path
+from skd_bench.listing.tables import TABLE_SUFFIXES, read_header, read_rows
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.container import open_container
-from skd_edge.data.sources.registry import VIDEO_SUFFIXES
+from skd_bench.video.frame_folder import decode_picture, list_frames
+from skd_edge.data.sources.path_lists import read_path_label_lists
+from skd_edge.recipe.data import ListData
 from skd_edge.recipe.validation import escape_path, format_short_value
 from skd_edge.recipe.yaml_nodes import parse_plain_scalar
 
@@ -46,6 +52,7 @@ class FolderSurvey:
         height: smallest height of the probed videos, pixels.
         frames: smallest and largest number of frames of the probed videos.
         warnings: problems that the user should solve before training.
+        left_out: what the folder holds besides clips; empty if nothing.
     """
 
     root: Path
@@ -55,14 +62,16 @@ class FolderSurvey:
     height: int
     frames: tuple[int, int]
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    left_out: str = ""
 
     def to_text(self) -> str:
         """The number of clips of each class, and the warnings."""
         lines = [f"{format_short_value(str(self.root))[1:-1]}: {self.format_summary()}"]
         names = sorted(self.clips)
-        lines += [f"  {self.clips[name]:>6}  {name}" for name in names[:20]]
+        lines += [f"  {self.clips[name]:>6}  {escape_name(name)}" for name in names[:20]]
         lines += [f"  ... and {len(names) - 20} more classes"] if len(names) > 20 else []
-        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
+        lines += [self.left_out] if self.left_out else []
+        return "\n".join([*lines, *(escape_name(f"warning: {w}") for w in self.warnings)])
 
     def format_summary(self) -> str:
         """One line: number of clips and classes, size and frames of the probed videos."""
@@ -77,7 +86,8 @@ def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurve
     """Inspect a folder of videos and write a commented recipe for it.
 
     Args:
-        folder: a folder for each class, or ``train``/``val``/``test`` folders of these, or videos with a CSV index.
+        folder: a folder for each class, or ``train``/``val``/``test`` folders of these, or videos with a table
+            (``index.csv``) or with lists (``train.txt``, ``val.txt``, ``test.txt``).
         out: the recipe to write.
         force: overwrite a file that is there.
 
@@ -113,45 +123,56 @@ def survey_folder(folder: Path) -> FolderSurvey:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{folder}: {reason}; give a folder of videos") from None
-    tables = [e for e in entries if e.suffix.lower() == ".csv"]
+    tables = [e for e in entries if e.suffix.lower() in TABLE_SUFFIXES and not e.name.startswith(".")]
     if index := next((t for t in tables if t.stem == "index"), None):
         return _survey_table(folder, index)
+    lists = {split: f for split, names in _SPLIT_NAMES.items() if (f := _find_split_list(entries, names))}
+    if len(lists) == len(_SPLIT_NAMES):
+        return _survey_lists(folder, lists, entries)
     splits = {split: _find_split_folder(entries, names) for split, names in _SPLIT_NAMES.items()}
     if splits["train"]:
         return _survey_split_folders(folder, {k: v for k, v in splits.items() if v})
-    videos = _find_videos_by_class(folder)
+    left_out = LeftOut()
+    videos = _find_videos_by_class(folder, left_out)
     if not videos and tables:
         return _survey_table(folder, tables[0])
     if not videos:
-        _raise_unlabelled_folder(folder, [e for e in entries if _is_video(e)])
+        loose = [e for e in entries if is_video_name(e.name) and not e.name.startswith(".") and e.is_file()]
+        _raise_unlabelled_folder(folder, loose, left_out)
     data = {"kind": "folder", "root": "", "val": "0.15", "test": "0.15"}
-    return _make_survey(folder, data, videos, [])
+    return _make_survey(folder, data, videos, [], left_out)
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _find_videos_by_class(root: Path) -> dict[str, list[Path]]:
-    """Videos by class: the files at any depth below each folder. A folder without videos is not a class."""
-    folders = (d for d in sorted(root.iterdir()) if d.is_dir() and not d.name.startswith("."))
-    found = {d.name: [v for v in sorted(d.rglob("*")) if _is_video(v)] for d in folders}
-    return {name: videos for name, videos in found.items() if videos}
+def _find_videos_by_class(root: Path, left_out: LeftOut) -> dict[str, list[Path]]:
+    """Clips by class: those at any depth below each folder. A folder without clips is not a class."""
+    found: dict[str, list[Path]] = {}
+    for clip in find_clips(root, left_out, by_class=True):
+        found.setdefault(normalise_class_name(clip.name.partition("/")[0]), []).append(clip.path)
+    return found
 
 
 def _find_split_folder(entries: Iterable[Path], names: tuple[str, ...]) -> Path | None:
     """The folder of a split: it has one of these names, and contains class folders."""
-    return next((e for e in entries if e.name.lower() in names and e.is_dir() and _find_videos_by_class(e)), None)
+    return next(
+        (e for e in entries if e.name.lower() in names and e.is_dir() and find_clips(e, LeftOut(), by_class=True)), None
+    )
 
 
-def _raise_unlabelled_folder(folder: Path, videos: list[Path]) -> None:
+def _find_split_list(entries: Iterable[Path], names: tuple[str, ...]) -> Path | None:
+    """The list of a split: ``train.txt``, ``trainlist.txt`` or ``train_list.txt``."""
+    usual = {f"{name}{rest}" for name in names for rest in ("", "list", "_list", "s", "_videos")}
+    return next((e for e in entries if e.suffix.lower() == ".txt" and e.stem.lower() in usual and e.is_file()), None)
+
+
+def _raise_unlabelled_folder(folder: Path, videos: list[Path], left_out: LeftOut) -> None:
     if videos:
         raise UsageError(
             f"{folder}: {len(videos)} videos without labels; move them into one folder for each class "
             f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split. Rules "
             "and models can label them too, if you have a few labelled clips (data.unlabelled, docs/labels.md)"
         )
-    raise UsageError(f"{folder}: no videos in this folder or in its subfolders ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    rest = f"; {text}" if (text := left_out.to_text()) else ""
+    raise UsageError(f"{folder}: no videos in this folder or in its subfolders ({VIDEO_ENDINGS_TEXT}){rest}")
 
 
 def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSurvey:
@@ -161,7 +182,8 @@ def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSur
             data[f"{split}_root"] = splits[split].name
         else:
             data[split] = "0.15"
-    by_split = {split: _find_videos_by_class(path) for split, path in splits.items()}
+    left_out = LeftOut()
+    by_split = {split: _find_videos_by_class(path, left_out) for split, path in splits.items()}
     videos: dict[str, list[Path]] = {}
     for classes in by_split.values():
         for name, found in classes.items():
@@ -171,18 +193,34 @@ def _survey_split_folders(folder: Path, splits: Mapping[str, Path]) -> FolderSur
         for split, classes in by_split.items()
         for name in sorted(set(classes) - set(by_split["train"]))
     ]
-    return _make_survey(folder, data, videos, warnings)
+    return _make_survey(folder, data, videos, warnings, left_out)
+
+
+def _survey_lists(folder: Path, lists: Mapping[str, Path], entries: Iterable[Path]) -> FolderSurvey:
+    """Survey lists of lines ``path label``, one for each split."""
+    usual = {"classes.txt", "labels.txt", "class_names.txt"}
+    classes = next((Path(e.name) for e in entries if e.name.lower() in usual), None)
+    train, val, test = (Path(lists[split].name) for split in _SPLIT_NAMES)
+    section = ListData(kind="list", root=folder, train=train, val=val, test=test, classes=classes)
+    try:
+        listing = read_path_label_lists(section)
+    except UserError as error:
+        raise UsageError(str(error)) from None
+    data = {"kind": "list", "root": ""} | {split: _format_scalar(file.name) for split, file in lists.items()}
+    if classes is not None:
+        data["classes"] = _format_scalar(classes.name)
+    videos: dict[str, list[Path]] = {}
+    for entry in listing.entries:
+        videos.setdefault(entry.label, []).append(entry.path)
+    return _make_survey(folder, data, videos, [], LeftOut())
 
 
 def _survey_table(folder: Path, table: Path) -> FolderSurvey:
-    """Survey a CSV with columns for path, label and split, recognised by their usual names."""
+    """Survey a table with columns for path, label and split, recognised by their usual names."""
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = [name for name in reader.fieldnames or [] if name]
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{table}: cannot be read as CSV in UTF-8: {error}") from None
+        header = [name for name in read_header(table) if name]
+    except UserError as error:
+        raise UsageError(str(error)) from None
     column_by_role = {
         want: next((h for h in header if h.strip().lower() in usual), None) for want, usual in _COLUMN_NAMES.items()
     }
@@ -202,22 +240,29 @@ def _survey_table(folder: Path, table: Path) -> FolderSurvey:
     }
     if column_by_role["group"]:
         data["group"] = _format_scalar(column_by_role["group"])
-    values = {row[split] for row in rows if row[split]}
+    try:
+        rows = [row for _, row in read_rows(table, (path, label, split))]
+    except UserError as error:
+        raise UsageError(str(error)) from None
+    values, used = {value for *_, value in rows if value}, set[str]()
     for name, usual in _SPLIT_NAMES.items():
         if not (matching := sorted(v for v in values if v.strip().lower() in usual)):
             raise UsageError(
                 f"{table}: no row whose {split!r} is {name!r} (its values: {', '.join(sorted(values)[:9])})"
             )
+        used.update(matching)
         data[name] = f"{{{_format_scalar(split)}: [{', '.join(map(_format_scalar, matching))}]}}"
     videos: dict[str, list[Path]] = {}
-    for row in rows:
-        if row[path] and row[label]:
-            videos.setdefault(row[label], []).append(folder / row[path])
-    return _make_survey(folder, data, videos, [])
+    for listed, name, value in rows:
+        if listed and name.strip() and value in used:
+            videos.setdefault(normalise_class_name(name), []).append(resolve_listed_path(folder, listed)[0])
+    unused = len(rows) - sum(value in used for *_, value in rows)
+    warnings = [f"{unused} rows of {table.name} are in no split ({split!r} is neither of these)"] if unused else []
+    return _make_survey(folder, data, videos, warnings, LeftOut())
 
 
 def _make_survey(
-    folder: Path, data: Mapping[str, str], videos: Mapping[str, list[Path]], warnings: list[str]
+    folder: Path, data: Mapping[str, str], videos: Mapping[str, list[Path]], warnings: list[str], left_out: LeftOut
 ) -> FolderSurvey:
     if len(videos) < 2:
         only = f"one class ({next(iter(videos))!r})" if videos else "no labelled videos"
@@ -234,13 +279,15 @@ def _make_survey(
         try:
             probes.append(_probe_video(path))
         except Exception as error:  # PyAV raises many types; each means that the file is not usable
-            warnings.append(f"{path}: cannot be read as a video: {' '.join(str(error).split())[:160]}")
+            name = format_path_name(str(path))
+            warnings.append(f"{name}: cannot be read as a video: {' '.join(str(error).split())[:160]}")
     if not probes:
         probed = len(_pick_sample_videos(videos))
         raise UsageError(f"{folder}: none of the {probed} videos that were probed can be read; {warnings[-1]}")
     widths, heights, frames = zip(*probes, strict=True)
     clips = Counter({name: len(found) for name, found in videos.items()})
-    return FolderSurvey(folder, data, clips, min(widths), min(heights), (min(frames), max(frames)), tuple(warnings))
+    lengths = (min(frames), max(frames))
+    return FolderSurvey(folder, data, clips, min(widths), min(heights), lengths, tuple(warnings), left_out.to_text())
 
 
 def _pick_sample_videos(videos: Mapping[str, list[Path]]) -> list[Path]:
@@ -252,7 +299,12 @@ def _pick_sample_videos(videos: Mapping[str, list[Path]]) -> list[Path]:
 
 
 def _probe_video(path: Path) -> tuple[int, int, int]:
-    """Width, height and number of frames of a video. Packets are counted; only the first frame is decoded."""
+    """Width, height and number of frames of a clip. Packets are counted; only the first frame is decoded."""
+    if path.is_dir():
+        pictures = list_frames(path)
+        if (picture := decode_picture(pictures[0])) is None:
+            raise ValueError(f"{pictures[0].name} cannot be decoded")
+        return picture.width, picture.height, len(pictures)
     with open_container(path) as container:
         if not container.streams.video:
             raise ValueError("no video stream")

@@ -12,6 +12,11 @@ from typing import Any
 
 import click
 
+from skd_bench.files import read_regular_file
+from skd_bench.untrusted.text import print_progress
+
+_MAX_LIST_BYTES = 1 << 24
+
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -53,7 +58,8 @@ def parse_list(text: str) -> tuple[str, ...]:
     """The items of ``A,B,C``, or the lines of the file with this name; empty items are dropped."""
     with suppress(OSError, ValueError):
         if Path(text).is_file():
-            return tuple(line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip())
+            content = read_regular_file(text, _MAX_LIST_BYTES).decode("utf-8")
+            return tuple(line.strip() for line in content.splitlines() if line.strip())
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -112,7 +118,7 @@ def make_progress_counter(label: str) -> Callable[[int, int], None] | None:
         nonlocal last_shown
         if done == total or time.monotonic() - last_shown > 0.03:
             last_shown = time.monotonic()
-            click.echo(f"\r{label} {done} of {total}" + "\n" * (done == total), err=True, nl=False)
+            print_progress(f"{label} {done} of {total}", last=done == total)
 
     return show_progress
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from skd_bench.untrusted.text import print_error, print_text
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from skd_edge.cli.options import (
     AnyPath,
@@ -29,7 +30,7 @@ def _print_loading_message(command: str, recipe: str) -> None:
     """Print the first line of a command, before torch is imported: on a cold disk that takes many seconds."""
     # torchrun starts the same command in several processes; one line is enough.
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
-        click.echo(f"{command} {recipe}: loading torch, a few seconds (longer the first time)", err=True)
+        print_error(f"{command} {recipe}: loading torch, a few seconds (longer the first time)")
 
 
 @click.command()
@@ -40,8 +41,8 @@ def init(folder: Path, out: Path, force: bool) -> None:
     """Write a commented recipe for a FOLDER of videos."""
     from skd_edge.cli.init_recipe import write_recipe
 
-    click.echo(write_recipe(folder, out, force=force).to_text())
-    click.echo(f"wrote {out}; next: skd-edge plan {shlex.quote(str(out))}")
+    print_text(write_recipe(folder, out, force=force).to_text())
+    print_text(f"wrote {out}; next: skd-edge plan {shlex.quote(str(out))}")
 
 
 @click.command()
@@ -52,7 +53,7 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
     from skd_edge.recipe.loader import load_recipe
 
     checked = load_recipe(recipe, sets)
-    click.echo(f"{recipe}: ok ({checked.name}: {len(checked.cascade_paths)} paths x {len(checked.students)} students)")
+    print_text(f"{recipe}: ok ({checked.name}: {len(checked.cascade_paths)} paths x {len(checked.students)} students)")
 
 
 @click.command("plan")
@@ -81,7 +82,7 @@ def plan_command(
     from skd_edge.pipeline.plan import plan as make_plan
 
     planned = make_plan(loaded, out or Path("runs", loaded.name), most_jobs=jobs, **options)
-    click.echo(planned.to_text(hourly))
+    print_text(planned.to_text(hourly))
 
 
 @click.command()
@@ -132,14 +133,14 @@ def compress(
         from skd_edge.pipeline.plan import plan as make_plan
 
         planned = make_plan(loaded, state["run"], allow_code=options["allow_code"], most_jobs=options["jobs"])
-        return click.echo(planned.to_text())
+        return print_text(planned.to_text())
     from rich.console import Console
 
     from skd_edge.pipeline.compress import compress as run_recipe
     from skd_edge.pipeline.context import RunOptions
 
     run = run_recipe(loaded, state["run"], RunOptions(console=Console(stderr=True), **options))
-    return click.echo(f"run: {run}")
+    return print_text(f"run: {run}")
 
 
 @click.command()
@@ -160,7 +161,7 @@ def choose(run: Path, sets: tuple[str, ...], confirm: bool, allow_code: bool) ->
 
     console = Console(stderr=True)
     decision = reselect(run, sets, confirm=confirm, allow_code=allow_code, console=console)
-    click.echo(f"{decision.chosen or 'nothing'}: {decision.why}")
+    print_text(f"{decision.chosen or 'nothing'}: {decision.why}")
     exit_with(EXIT_DONE if decision.chosen else EXIT_FAILED)
 
 
@@ -183,9 +184,9 @@ def report(sources: tuple[Path, ...], schema: str | None, **options: Any) -> Non
     from skd_edge.report.comparison.json_schemas import format_json_schema
 
     if schema:
-        return click.echo(format_json_schema(schema))
+        return print_text(format_json_schema(schema))
     comparison = compare(sources, **options)
-    click.echo(comparison.text)
+    print_text(comparison.text)
     return exit_with(EXIT_FAILED if comparison.failed else EXIT_DONE)
 
 
@@ -196,7 +197,7 @@ def doctor(as_json: bool) -> None:
     from skd_edge.cli.doctor import run_diagnostics
 
     examined = run_diagnostics()
-    click.echo(json.dumps(examined.to_json(), indent=2) if as_json else examined.to_text())
+    print_text(json.dumps(examined.to_json(), indent=2) if as_json else examined.to_text())
 
 
 @click.command("models")
@@ -214,7 +215,7 @@ def models_command(recipe: str | None, sets: tuple[str, ...], allow_code: bool, 
     entries = iter_catalogue(loaded, allow_code=allow_code)
     shown = [json.dumps([e.to_json() for e in entries], indent=2)] if as_json else iter_table_lines(entries)
     for line in shown:
-        click.echo(line)
+        print_text(line)
 
 
 @click.command()
@@ -222,4 +223,4 @@ def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from skd_edge.recipe.loader import recipe_schema
 
-    click.echo(json.dumps(recipe_schema(), indent=2))
+    print_text(json.dumps(recipe_schema(), indent=2))

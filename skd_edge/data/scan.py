@@ -1,23 +1,27 @@
-"""``skd-edge data scan``: decode every clip before a run starts, and list the unreadable clips with reasons."""
+"""``skd-edge data scan``: decode every clip before a run; list unreadable clips, and copies across splits."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skd_bench.files import write_atomic
+from skd_bench.errors import UserError
+from skd_bench.untrusted.text import escape_name
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import SPLITS, ClipEntry
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.data.store.builder import Decoding
-from skd_edge.data.store.clip_store import ensure_store
+from skd_edge.data.store.clip_store import check_readable_clips, ensure_store, list_readable_clips
+from skd_edge.data.store.copies import SplitCopy, describe_copies, explain_refused_copies, find_split_copies
+from skd_edge.data.store.fingerprints import load_fingerprints
 from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
+_BAD_COLUMNS = ("path", "label", "split", "reason")
+_COPY_COLUMNS = ("path", "split", "original", "original_split", "kind")
 _MAX_LISTED = 10  # unreadable clips that are printed; the CSV lists all
 
 
@@ -28,29 +32,38 @@ class ScanResult:
     Attributes:
         readable: number of readable clips by split.
         bad: the unreadable clips, each with the reason.
-        required_share: share of the clips that must be readable, in [0, 1] (the recipe's ``min_clips``).
         note: the remarks of the listing, such as repeated rows.
         out: the CSV that lists the unreadable clips.
+        copies: the validation and test clips that are copies of clips in other splits.
+        refusal: why compress will refuse to start; None if it will not.
     """
 
     readable: dict[str, int]
     bad: tuple[tuple[ClipEntry, str], ...]
-    required_share: float
     note: str
     out: Path
+    copies: tuple[SplitCopy, ...]
+    refusal: str | None
 
     def to_text(self) -> str:
         """Format the result for the terminal; at most 10 unreadable clips are listed."""
         good, total = sum(self.readable.values()), sum(self.readable.values()) + len(self.bad)
         splits = ", ".join(f"{count} {split}" for split, count in self.readable.items())
-        lines = [f"{good} of {total} clips can be read ({splits})", f"data: {self.note}"]
-        lines += [f"  {entry.name}: {reason}" for entry, reason in self.bad[:_MAX_LISTED]]
+        lines = [f"{good} of {total} clips can be read ({splits})", f"data: {escape_name(self.note)}"]
+        lines += [f"  {escape_name(entry.name)}: {escape_name(reason)}" for entry, reason in self.bad[:_MAX_LISTED]]
         lines += [f"  and {len(self.bad) - _MAX_LISTED} more"] if len(self.bad) > _MAX_LISTED else []
-        if good < self.required_share * total:
-            lines.append(f"compress will refuse to start: min_clips requires {self.required_share:.0%}")
-        elif self.bad:
+        if self.bad and self.refusal is None:
             lines.append("compress leaves them out and lists them in its report")
-        return "\n".join([*lines, f"wrote {self.out}"])
+        lines += describe_copies(self.copies)
+        lines += [f"compress will refuse to start: {self.refusal}"] if self.refusal else []
+        lines.append(f"wrote {self.out}")
+        lines += [f"wrote {name_copies_file(self.out)}"] if self.copies else []
+        return "\n".join(lines)
+
+
+def name_copies_file(out: Path) -> Path:
+    """The CSV of the copies, beside that of the unreadable clips."""
+    return out.with_name(f"{out.stem}.copies{out.suffix or '.csv'}")
 
 
 def scan_clips(
@@ -68,37 +81,37 @@ def scan_clips(
         recipe: the recipe that names the clips.
         cache: the cache folder, which holds the stores.
         out: the CSV to write, with columns path, label, split, reason; only the header if every clip is readable.
+            Copies across splits are written beside it (``name_copies_file``).
         timeout: seconds that decoding a clip may take.
         processes: number of decoding processes; None: one for each core.
-        progress: called with an activity (``"rendered"``, ``"decoded"``); returns the function that is then called
-            with (done, total), or None.
+        progress: called with an activity (``"rendered"``, ``"decoded"``, ``"compared"``); returns the function that
+            is then called with (done, total), or None.
 
     Raises:
         UserError: The clips cannot be listed, or the disk is full.
     """
-    external_labels = recipe.labels.has_external_sources
+    external_labels = recipe.has_external_labels
     listing = list_clips(
         recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), external_labels=external_labels
     )
     decoding = Decoding(
         *inference_preprocessing(recipe.clip), recipe.clip.decoder, processes, timeout, progress("decoded")
     )
-    _, store_info = ensure_store(listing, decoding, cache)
+    folder, store_info = ensure_store(listing, decoding, cache)
     reasons = [q["reason"] for q in store_info["quarantined"]]
     bad = tuple((listing.entries[i], reason) for i, reason in zip(store_info["bad"], reasons, strict=True))
+    note = "; ".join((listing.note, *listing.trusted_notes))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)
-    write_atomic(out, _format_bad_clips(bad))
-    return ScanResult({s: listed[s] - lost[s] for s in SPLITS}, bad, recipe.min_clips, listing.note, out)
-
-
-def _format_bad_clips(bad: tuple[tuple[ClipEntry, str], ...]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("path", "label", "split", "reason"))
-    rows.writerows([_escape_formula(cell) for cell in (e.name, e.label, e.split, reason)] for e, reason in bad)
-    return text.getvalue()
-
-
-def _escape_formula(cell: str) -> str:
-    """Prefix a cell that a spreadsheet would run as a formula with an apostrophe."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    write_sheet(out, _BAD_COLUMNS, [(e.name, e.label, e.split, reason) for e, reason in bad])
+    fingerprints = load_fingerprints(folder, progress("compared"))
+    copies = find_split_copies(fingerprints, list_readable_clips(listing, store_info))
+    if copies:
+        rows = [(c.clip, c.split, c.original, c.original_split, c.kind) for c in copies]
+        write_sheet(name_copies_file(out), _COPY_COLUMNS, rows)
+    refusal = None if recipe.allow_test_copies else explain_refused_copies(copies)
+    try:
+        check_readable_clips(listing, store_info, min_clips=recipe.min_clips, external_labels=external_labels)
+    except UserError as error:
+        refusal = str(error)
+    readable: dict[str, int] = {s: listed[s] - lost[s] for s in SPLITS}
+    return ScanResult(readable, bad, note, out, copies, refusal)

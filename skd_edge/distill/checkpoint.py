@@ -1,4 +1,4 @@
-"""The checkpoint of a job. It is written atomically, and loading it does not execute code from the file."""
+"""The checkpoint of a job: written atomically, with a checksum. Loading it does not execute code from the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import StateDict
 
-from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
 
 
 class EpochMetrics(TypedDict):
@@ -88,13 +88,21 @@ class Checkpoint:
             return
         buffer = io.BytesIO()
         torch.save(get_state(), buffer)
-        write_atomic(self.path, buffer.getvalue())
+        write_checked(self.path, buffer.getvalue())
         self.last_saved = time.monotonic()
 
     def load(self) -> TrainingState | None:
-        """The stored state, or None if the file is missing or unreadable; the job then starts from the beginning."""
+        """The stored state; None if there is none or it is damaged: the job then starts from the beginning.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
         try:
-            state: TrainingState = torch.load(self.path, weights_only=True, map_location="cpu")
-        except Exception:  # a damaged file can raise almost any error
+            content = read_checked(self.path)
+        except FileNotFoundError:
             return None
+        except DamagedFileError as error:
+            report_damage(error, "the job starts from its beginning")
+            return None
+        state: TrainingState = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         return state

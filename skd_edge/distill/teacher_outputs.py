@@ -19,10 +19,18 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import (
+    DamagedFileError,
+    describe_files,
+    read_and_check_files,
+    report_damage,
+    write_checked_json,
+)
 from skd_edge.distill.work_lock import lock_work
 from skd_edge.models.substages import SubstageOutput
 
 _BATCH_SIZE = 128
+_VIEW_FILE = "view.json"  # the checksums of a view's files; a view is complete if it exists
 StoredArray = NDArray[np.float32] | NDArray[np.float16]
 
 
@@ -118,7 +126,7 @@ class TeacherOutputCache(TeacherOutputSource):
                 if outputs is None and not any(
                     self._compute_unless_locked(later)
                     for later in range(view + 1, self.view_count)
-                    if self._read_outputs(later) is None
+                    if not (self.folder / f"view{later}" / _VIEW_FILE).exists()
                 ):
                     outputs = self._compute_unless_locked(view, wait=True)
             self._loaded_views[view] = outputs
@@ -138,15 +146,22 @@ class TeacherOutputCache(TeacherOutputSource):
         return outputs
 
     def _read_outputs(self, view: int) -> TeacherOutputs | None:
-        """The stored outputs, or None if they are missing or damaged; they are then computed again."""
+        """The stored outputs, or None if they are missing or damaged; they are then computed again.
+
+        The files are read whole and compared with their checksums: once for each view that a job reads.
+        """
         folder = self.folder / f"view{view}"
         try:
-            outputs = TeacherOutputs(
-                _open_memory_mapped(folder / "logits.npy"),
-                [_open_memory_mapped(f) for f in sorted(folder.glob("features*.npy"))],
-            )
-        except (OSError, ValueError, EOFError):
+            features = read_and_check_files(folder / _VIEW_FILE)["features"]
+        except FileNotFoundError:
             return None
+        except DamagedFileError as error:
+            report_damage(error, "the teacher's outputs are computed again")
+            return None
+        outputs = TeacherOutputs(
+            _open_memory_mapped(folder / "logits.npy"),
+            [_open_memory_mapped(folder / _features_file(k)) for k in range(features)],
+        )
         return outputs if {len(array) for array in (outputs.logits, *outputs.features)} == {self.clip_count} else None
 
     @torch.no_grad()
@@ -158,12 +173,18 @@ class TeacherOutputCache(TeacherOutputSource):
             index = np.arange(first, min(first + _BATCH_SIZE, self.clip_count))
             output = self.network(self.training_view(index, view).to(device))
             batch_outputs.append(SubstageOutput(output.features, output.logits))  # without the feature maps
-        for k in range(len(batch_outputs[0].features)):
-            _save_array(folder / f"features{k}.npy", torch.cat([p.features[k] for p in batch_outputs]), self.dtype)
-        # Written last: a view is complete if its logits exist.
+        features = len(batch_outputs[0].features)
+        for k in range(features):
+            _save_array(folder / _features_file(k), torch.cat([p.features[k] for p in batch_outputs]), self.dtype)
         _save_array(
             folder / "logits.npy", torch.cat([p.logits for p in batch_outputs if p.logits is not None]), self.dtype
         )
+        files = ["logits.npy", *map(_features_file, range(features))]
+        write_checked_json(folder / _VIEW_FILE, {"features": features, "files": describe_files(folder, files)})
+
+
+def _features_file(substage: int) -> str:
+    return f"features{substage}.npy"
 
 
 def _save_array(path: Path, values: Tensor, dtype: type[np.floating]) -> None:

@@ -176,7 +176,7 @@ class CalibrationClips:
 
     def single_class_warning(self) -> str | None:
         """A warning if all labelled calibration clips have the same class: INT8 ranges then fit only that class."""
-        weak, classes = self.data.weak_labels[self.rows], self.data.clips.classes
+        weak, classes = self.data.given_labels[self.rows], self.data.clips.classes
         present = np.unique(weak[weak >= 0])
         if len(present) != 1 or len(classes) < 2:
             return None

@@ -6,24 +6,55 @@ A choice only compares latencies that were measured on the same device.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skd_bench.benchmark import latency
+from skd_bench.benchmark.engines.device_job import (
+    PreparedTargets,
+    ScoringClips,
+    compute_target_logits,
+    prepare_targets,
+    read_prepared_targets,
+)
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
-from skd_bench.benchmark.measurements import DeviceMeasurements, check_same_device
+from skd_bench.benchmark.measurements import DeviceMeasurements, FileNote, check_same_device
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file, write_atomic
 from skd_bench.remote import runner as remote
 from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
-from skd_edge.evaluation.measurement_cache import MeasurementCache
+from skd_bench.runtimes import uses_gpu
+from skd_bench.runtimes.base import CompileOptions
+from skd_bench.untrusted.text import escape_name
+from skd_edge.evaluation.measurement_cache import MeasuredSession, MeasurementCache
+from skd_edge.evaluation.measurement_checks import check_measurements
 from skd_edge.recipe.sections import BenchmarkSettings
+from skd_edge.schedule.candidates import why_pair_impossible
 
 Progress = Callable[[int, int], None]
 Latencies = dict[str, LatencyResult]
+
+
+@dataclass(frozen=True)
+class MeasuredTargets:
+    """What a device measured.
+
+    Attributes:
+        latency: By the target's name; targets that cannot run are missing.
+        refused: Why a target cannot run on the device, by name.
+        built: Names of the targets whose engine was compiled for this session.
+    """
+
+    latency: Latencies
+    refused: Mapping[str, str] = field(default_factory=dict)
+    built: tuple[str, ...] = ()
 
 
 class Device:
@@ -53,6 +84,111 @@ class Device:
         self.bench, self.energy, self.cache_only = bench, energy, cache_only
         self.measurement_cache = MeasurementCache(cache_folder, self._benchmark_settings) if cache_folder else None
         self._device_info: DeviceInfo | None = None
+        self._engines_root = cache_folder.parents[1] / "engines" if cache_folder else None
+        self._prepared: dict[tuple[Path, str], LatencyTarget] = {}
+        self._facts: dict[tuple[Path, str], dict[str, Any]] = {}
+        self._logits: dict[tuple[Path, str, str], NDArray[np.float32]] = {}
+
+    def measure(
+        self,
+        targets: Sequence[LatencyTarget],
+        progress: Progress | None = None,
+        clips: Callable[[], ScoringClips] | None = None,
+    ) -> MeasuredTargets:
+        """Compile what must be compiled, leave out what cannot run, and measure the rest in one session.
+
+        Args:
+            targets: ONNX files, and the runtime of each; where the runtime compiles, the engine is measured.
+            progress: Called with the numbers of finished and of all steps.
+            clips: Makes clips that `compute_logits` will need; a device that is elsewhere gets them at once.
+
+        Raises:
+            UserError: See `measure_latency`; or the run holds no engine of a target, and nothing may be built.
+        """
+        prepared = self._prepare(targets, progress, may_compile=not self.cache_only)
+        by_name = {t.name: (Path(t.path), t.runtime) for t in targets}
+        self._prepared |= {by_name[name]: target for name, target in prepared.ready.items()}
+        self._facts |= {by_name[name]: facts for name, facts in prepared.facts.items()}
+        ready = list(prepared.ready.values())
+        on_gpu = any(uses_gpu(t.runtime) for t in ready)
+        session = self._find_or_measure(ready, progress, clips() if clips and on_gpu and not self.is_local else None)
+        refused = self._read_notes(ready, session.notes)
+        return MeasuredTargets(dict(session.latency), {**prepared.refused, **refused}, prepared.built)
+
+    def _read_notes(self, targets: Sequence[LatencyTarget], notes: Sequence[FileNote]) -> dict[str, str]:
+        """Remember what a device elsewhere found out about files; returns why targets cannot run there, by name."""
+        by_file = {(note.sha256, note.runtime): note for note in notes}
+        refused = {}
+        for target in targets:
+            note = by_file.get((sha256_file(target.path), target.runtime)) if by_file else None
+            if note is None:
+                continue
+            key = Path(target.path), target.runtime.removesuffix("-nograph")
+            self._facts[key] = note.facts
+            if note.logits is not None:
+                self._logits[*key, note.logits.clips] = note.logits.decode()
+            if note.refused is not None:
+                refused[target.name] = escape_name(note.refused)
+        return refused
+
+    def find_facts(self, path: Path, runtime: str) -> dict[str, Any]:
+        """What the GPU session of a measured file reported: versions, GPU, engine, layers; empty on a CPU."""
+        return self._facts.get((path, runtime), {})
+
+    def prepare_file(self, path: Path, runtime: str) -> dict[str, Any]:
+        """Compile one file where `measure` did not, and return its facts (see `find_facts`).
+
+        Raises:
+            UserError: The device cannot compile or run the file.
+        """
+        if (path, runtime) not in self._prepared:
+            prepared = self._prepare([LatencyTarget(path.name, path, runtime)], None, may_compile=True)
+            if reason := prepared.refused.get(path.name):
+                raise UserError(f"{path} cannot run on {self.name}: {reason}")
+            self._prepared[path, runtime] = prepared.ready[path.name]
+            self._facts[path, runtime] = prepared.facts.get(path.name, {})
+        return self.find_facts(path, runtime)
+
+    def compute_logits(self, path: Path, runtime: str, clips: ScoringClips) -> NDArray[np.float32]:
+        """A file's logits ``(N, C)`` as the device answers.
+
+        Raises:
+            UserError: The device cannot run the file, or a logit is not finite.
+        """
+        self.prepare_file(path, runtime)
+        target = self._prepared[path, runtime]
+        return compute_target_logits(target, clips.file, clips.preprocess, self._benchmark_settings)
+
+    def score_files(self, files: Sequence[tuple[Path, str]], clips: ScoringClips) -> None:
+        """Let a device that is elsewhere score several files (path, runtime) at once, so that clips travel once."""
+
+    def _prepare(
+        self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
+    ) -> PreparedTargets:
+        targets = [self._choose_launch(target) for target in targets]
+        if not any(uses_gpu(t.runtime) for t in targets):
+            return PreparedTargets({t.name: t for t in targets}, {}, {})
+        assert self._engines_root is not None, "a device of GPU files needs a run folder"
+        folder = self._engines_root / device_id(read_device_info())
+        if may_compile:
+            return prepare_targets(targets, folder, self._compile_options, self._benchmark_settings, progress)
+        prepared = read_prepared_targets(targets, folder, self._compile_options)
+        if prepared is None:
+            raise UserError(
+                f"the run holds no engines of these files for {self.name} as it is now; repeat the skd-edge compress "
+                "command (finished jobs are not trained again), then choose"
+            )
+        return prepared
+
+    def _choose_launch(self, target: LatencyTarget) -> LatencyTarget:
+        """The target with the name of the runtime that launches as ``bench.build.graphs`` says."""
+        without_graphs = target.runtime.startswith("tensorrt") and not self.bench.build.graphs
+        return replace(target, runtime=f"{target.runtime}-nograph") if without_graphs else target
+
+    @property
+    def _compile_options(self) -> CompileOptions:
+        build = self.bench.build
+        return CompileOptions(build.workspace, build.level, build.tf32)
 
     @property
     def device_info(self) -> DeviceInfo:
@@ -78,6 +214,14 @@ class Device:
         Raises:
             UserError: The targets cannot be measured, or the device is not the one of the earlier measurements.
         """
+        return dict(self._find_or_measure(targets, progress).latency)
+
+    def _find_or_measure(
+        self,
+        targets: Sequence[LatencyTarget],
+        progress: Progress | None = None,
+        clips: ScoringClips | None = None,
+    ) -> MeasuredSession:
         cached = (
             self.measurement_cache.find_session(targets, device_id(read_device_info()) if self.is_local else None)
             if self.measurement_cache
@@ -89,26 +233,73 @@ class Device:
                 f"the run holds no {what} of all {len(targets)} files in one session on {self.name}; repeat the "
                 "skd-edge compress command (finished jobs are not trained again), then choose"
             )
-        found, info = cached or self._measure_uncached(targets, progress)
+        session = cached or self._measure_uncached(targets, progress, clips)
         if self.measurement_cache and cached is None:
-            self.measurement_cache.save_session(targets, found, info)
-        check_same_device(self._device_info or info, info, "these files were measured")
-        self._device_info = self._device_info or info
-        return found
+            self.measurement_cache.save_session(targets, session)
+        check_same_device(self._device_info or session.info, session.info, "these files were measured")
+        self._device_info = self._device_info or session.info
+        return session
 
     def _measure_uncached(
-        self, targets: Sequence[LatencyTarget], progress: Progress | None
-    ) -> tuple[Latencies, DeviceInfo]:
+        self, targets: Sequence[LatencyTarget], progress: Progress | None, clips: ScoringClips | None
+    ) -> MeasuredSession:
         info = read_device_info()
         # Peak memory needs a process for each target, and the report of a run does not show it (`skd-edge bench` does).
-        return latency.measure_latency(targets, self._benchmark_settings, memory=False, progress=progress), info
+        found = latency.measure_latency(targets, self._benchmark_settings, memory=False, progress=progress)
+        return MeasuredSession(found, info)
 
     @property
     def _benchmark_settings(self) -> MeasurementSettings:
-        return MeasurementSettings(self.bench.threads, self.bench.processes, self.bench.queries, self.energy)
+        bench = self.bench
+        return MeasurementSettings(
+            bench.threads,
+            bench.processes,
+            bench.queries,
+            self.energy,
+            gpu=bench.device,
+            seconds=bench.seconds,
+            warm_seconds=bench.warm_seconds,
+        )
 
 
-class SshDevice(Device):
+class _DeviceElsewhere(Device):
+    """A device that gets files in packs: there they are compiled, measured and scored by the same functions as here."""
+
+    is_local = False
+
+    def prepare_file(self, path: Path, runtime: str) -> dict[str, Any]:
+        """The facts of a file that was measured there; others are compiled when they are scored."""
+        return self.find_facts(path, runtime)
+
+    def compute_logits(self, path: Path, runtime: str, clips: ScoringClips) -> NDArray[np.float32]:
+        """A file's logits ``(N, C)`` as the device answers: see `Device.compute_logits`."""
+        self.score_files([(path, runtime)], clips)
+        return self._logits[path, runtime, clips.key]
+
+    def score_files(self, files: Sequence[tuple[Path, str]], clips: ScoringClips) -> None:
+        """Score several files in one pack; files whose logits are known are left out.
+
+        Raises:
+            UserError: The device cannot run a file.
+        """
+        missing = [(path, runtime) for path, runtime in files if (path, runtime, clips.key) not in self._logits]
+        if not missing:
+            return
+        targets = [self._choose_launch(LatencyTarget(f"{p} on {r}", p, r)) for p, r in missing]
+        if refused := self._read_notes(targets, self._score_elsewhere(targets, clips)):
+            name, reason = next(iter(refused.items()))
+            raise UserError(f"{name} cannot be scored on {self.name}: {reason}")
+
+    def _prepare(
+        self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
+    ) -> PreparedTargets:
+        return PreparedTargets({t.name: self._choose_launch(t) for t in targets}, {}, {})
+
+    def _score_elsewhere(self, targets: Sequence[LatencyTarget], clips: ScoringClips) -> Sequence[FileNote]:
+        raise NotImplementedError
+
+
+class SshDevice(_DeviceElsewhere):
     """A machine that ssh can reach: ``bench.host`` of the recipe.
 
     Args:
@@ -122,8 +313,6 @@ class SshDevice(Device):
     Raises:
         UsageError: ``host`` is not a valid host name.
     """
-
-    is_local = False
 
     def __init__(
         self,
@@ -139,13 +328,32 @@ class SshDevice(Device):
         self.name, self.python = check_host(host), python
 
     def _measure_uncached(
-        self, targets: Sequence[LatencyTarget], progress: Progress | None
-    ) -> tuple[Latencies, DeviceInfo]:
-        ssh = remote.SshTarget(self.name, self.python)
-        return remote.measure_remote_latency(targets, ssh, self._benchmark_settings, progress=progress)
+        self, targets: Sequence[LatencyTarget], progress: Progress | None, clips: ScoringClips | None
+    ) -> MeasuredSession:
+        found, measured = remote.measure_remote_latency(
+            targets,
+            remote.SshTarget(self.name, self.python),
+            self._benchmark_settings,
+            build=self._compile_options,
+            clips=clips,
+            progress=progress,
+        )
+        return MeasuredSession(found, measured.device, tuple(measured.notes))
+
+    def _score_elsewhere(self, targets: Sequence[LatencyTarget], clips: ScoringClips) -> Sequence[FileNote]:
+        _, measured = remote.measure_remote_latency(
+            targets,
+            remote.SshTarget(self.name, self.python),
+            self._benchmark_settings,
+            build=self._compile_options,
+            clips=clips,
+            latency=False,
+        )
+        check_same_device(self._device_info or measured.device, measured.device, "these files were scored")
+        return measured.notes
 
 
-class OfflineDevice(Device):
+class OfflineDevice(_DeviceElsewhere):
     """A machine without a connection: a person copies a pack to it, runs the pack, and brings back its results.
 
     Args:
@@ -155,11 +363,11 @@ class OfflineDevice(Device):
         energy: Whether results without energy are ignored.
 
     Raises:
-        UserError: A result file cannot be read, was measured with other threads than the recipe's, or on another
-            device.
+        UserError: A result file cannot be read, contains an impossible value, was measured with other threads than the
+            recipe's, or on another device.
     """
 
-    name, is_local = "the device of --measurements", False
+    name = "the device of --measurements"
 
     def __init__(
         self, bench: BenchmarkSettings, results: Sequence[Path], folder: Path, *, energy: bool = False
@@ -168,6 +376,7 @@ class OfflineDevice(Device):
         self.results, self.folder = results, folder
         self.loaded_results = [(path, DeviceMeasurements.load(path)) for path in results if path.exists()]
         for path, one in self.loaded_results:
+            check_measurements(one, str(path))
             check_same_device(self.loaded_results[0][1].device, one.device, f"{path} was measured")
             if one.threads != bench.threads:
                 raise UserError(
@@ -176,19 +385,47 @@ class OfflineDevice(Device):
                 )
 
     def _measure_uncached(
-        self, targets: Sequence[LatencyTarget], progress: Progress | None
-    ) -> tuple[Latencies, DeviceInfo]:
+        self, targets: Sequence[LatencyTarget], progress: Progress | None, clips: ScoringClips | None
+    ) -> MeasuredSession:
         measured = (m for _, one in self.loaded_results for m in one.measured if m.latency.joules or not self.energy)
         known = {(m.sha256, m.runtime): m.latency for m in measured}
-        found = {t.name: known.get((sha256_file(t.path), t.runtime)) for t in targets}
-        available = {name: replace(one, name=name) for name, one in found.items() if one is not None}
-        if len(available) < len(found):
+        notes = [note for _, one in self.loaded_results for note in one.notes]
+        refused = {(note.sha256, note.runtime) for note in notes if note.refused}
+        keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
+        available = {name: replace(known[key], name=name) for name, key in keys.items() if key in known}
+        if missing := [name for name, key in keys.items() if key not in known and key not in refused]:
             raise UserError(
-                self._write_offline_pack(targets, set(known), len(found) - len(available)), exit_code=EXIT_PAUSED
+                self._write_offline_pack(targets, {*known, *refused}, len(missing), clips), exit_code=EXIT_PAUSED
             )
-        return available, self.loaded_results[0][1].device if self.loaded_results else read_device_info()
+        info = self.loaded_results[0][1].device if self.loaded_results else read_device_info()
+        return MeasuredSession(available, info, tuple(notes))
 
-    def _write_offline_pack(self, targets: Sequence[LatencyTarget], known: set[tuple[str, str]], missing: int) -> str:
+    def _score_elsewhere(self, targets: Sequence[LatencyTarget], clips: ScoringClips) -> Sequence[FileNote]:
+        scored = [
+            note
+            for _, one in self.loaded_results
+            for note in one.notes
+            if note.refused or (note.logits is not None and note.logits.clips == clips.key)
+        ]
+        known = {(note.sha256, note.runtime) for note in scored}
+        missing = [t for t in targets if (sha256_file(t.path), t.runtime) not in known]
+        if not missing:
+            return scored
+        settings = self._benchmark_settings
+        data = pack_files(missing, settings, build=self._compile_options, clips=clips, latency=False)
+        pack = write_atomic(self.folder / "carry.pyz", data)
+        raise UserError(
+            f"{len(missing)} files on a GPU have no logits from the device for these clips. {_format_trip(pack)}",
+            exit_code=EXIT_PAUSED,
+        )
+
+    def _write_offline_pack(
+        self,
+        targets: Sequence[LatencyTarget],
+        known: set[tuple[str, str]],
+        missing: int,
+        clips: ScoringClips | None = None,
+    ) -> str:
         """Pack every file of the run that was not measured yet; returns a message that says what to do with the pack.
 
         The pack also has files that are not needed yet, so that one trip to the device is enough.
@@ -200,20 +437,25 @@ class OfflineDevice(Device):
         others = [p for p in others if p.is_file() and p not in targets_by_path]
         suffix_by_runtime = {r: f" on {r}" if len(self.bench.runtime) > 1 else "" for r in self.bench.runtime}
         more = (
-            LatencyTarget(f"{p.relative_to(self.folder)}{runtime_suffix}", p, r)
+            self._choose_launch(LatencyTarget(f"{p.relative_to(self.folder)}{runtime_suffix}", p, r))
             for p in others
             for r, runtime_suffix in suffix_by_runtime.items()
+            if why_pair_impossible(p.stem, r) is None
         )
         wanted = [*targets, *more]
         unmeasured = [t for t in wanted if (sha256_file(t.path), t.runtime) not in known]
-        pack = write_atomic(self.folder / "carry.pyz", pack_files(unmeasured, self._benchmark_settings))
+        data = pack_files(unmeasured, self._benchmark_settings, build=self._compile_options, clips=clips)
+        pack = write_atomic(self.folder / "carry.pyz", data)
         absent = "".join(f" ({path} is not there yet)" for path in self.results if not path.exists())
-        return (
-            f"{missing} of {len(targets)} files have no measurement from the device{absent}. Carry {pack} there, run "
-            f"`python3 {pack.name} --json RESULT.json`, bring RESULT.json back, and repeat the command with "
-            "--measurements RESULT.json (in addition to those of earlier trips); it continues from here, and finished "
-            "jobs are not trained again"
-        )
+        return f"{missing} of {len(targets)} files have no measurement from the device{absent}. {_format_trip(pack)}"
+
+
+def _format_trip(pack: Path) -> str:
+    return (
+        f"Carry {pack} there, run `python3 {pack.name} --json RESULT.json`, bring RESULT.json back, and repeat the "
+        "command with --measurements RESULT.json (in addition to those of earlier trips); it continues from here, and "
+        "finished jobs are not trained again"
+    )
 
 
 def make_device(

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult
+from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_atomic
+from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
 from skd_bench.metrics.accuracy import AccuracyMetrics, compute_accuracy, compute_logits
-from skd_bench.runtimes import find_runtime
+from skd_bench.runtimes import find_runtime, uses_gpu
 from skd_bench.runtimes.base import make_random_clip
 from skd_bench.stats import ratio_of_medians
 from skd_bench.video.clip import decode_clip, normalise
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipSplit
+from skd_edge.evaluation.devices import Device
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.recipe.schema import Recipe
 from skd_edge.recipe.sections import Runtime
 from skd_edge.schedule.candidates import Deployment
 from skd_export.analysis.openvino_profile import profile_with_openvino
+from skd_export.analysis.operator_profile import OperatorProfile
 from skd_export.analysis.parity import ParityBounds, ParityMetrics, compute_torch_logits
 from skd_export.exporter import read_metadata
 from skd_export.graph.uint8_input import preprocess_frames
@@ -35,6 +42,7 @@ from skd_export.quantization.quantize import FileMetadata
 from skd_export.verified_export import FileVerifier
 
 _BATCH, _DECODE_BATCH = 50, 8
+_MOST_LAYERS = 10_000
 Batches = Iterator[NDArray[np.uint8]]
 Logits = NDArray[np.float32]
 
@@ -53,6 +61,7 @@ class CandidateResult:
         metadata: operators and calibration, see `read_metadata`; with OpenVINO, the operators that it runs.
         not_faster_reason: a sentence if the file is not shown to be faster than FP32 of the same network; else None.
         runtime: the runtime that ran the file.
+        facts: what the session on a GPU reported (versions, GPU, engine and its layers); empty on a CPU.
     """
 
     path: Path
@@ -64,6 +73,7 @@ class CandidateResult:
     metadata: FileMetadata
     not_faster_reason: str | None = None
     runtime: Runtime = "ort"
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 class FileScorer:
@@ -73,18 +83,21 @@ class FileScorer:
         recipe: its clip, export and bench settings are used.
         classes: class names, in the order of the logits.
         folder: the run's folder of exported files; logits are stored in ``logits`` below it.
+        device: computes the logits of files that run on its GPU; None: no such file is scored.
     """
 
-    def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path) -> None:
-        self.recipe, self.classes, self.folder = recipe, classes, folder
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path, device: Device | None = None) -> None:
+        self.recipe, self.classes, self.folder, self._device = recipe, classes, folder, device
         _, self.preprocess = inference_preprocessing(recipe.clip)
+        self._clips_folder: tempfile.TemporaryDirectory[str] | None = None
 
     def why_unrunnable(self, path: Path, runtime: Runtime) -> str | None:
         """Why a runtime cannot run a file, found by running one random clip; None if it can.
 
-        ONNX Runtime is not tested, because `make_artefacts` only writes files that it can run.
+        ONNX Runtime is not tested, because `make_artefacts` only writes files that it can run. A GPU's runtime is not
+        tested either: `Device.measure` does that where the GPU is.
         """
-        if runtime == "ort":
+        if runtime == "ort" or uses_gpu(runtime):
             return None
         try:
             session = find_runtime(runtime).load(path, threads=self.recipe.bench.threads)
@@ -102,9 +115,66 @@ class FileScorer:
         Raises:
             UserError: The runtime cannot run the file.
         """
+        if self._device is not None and uses_gpu(runtime):
+            return self._compute_on_device(self._device, path, clips, runtime)
         return self._load_or_compute_logits(
             runtime, path, clips, lambda: self._run_file(path, self._iter_pixels(clips), runtime)
         )
+
+    def _compute_on_device(self, device: Device, path: Path, clips: ClipSplit, runtime: str) -> Logits:
+        """Logits of an engine: stored under the hash of the engine, because each build may answer differently."""
+        facts = device.prepare_file(path, runtime)
+        source = f"{runtime}:{facts.get('engine_sha256', device_id(device.device_info))}"
+        logits = self._load_or_compute_logits(
+            source,
+            path,
+            clips,
+            lambda: device.compute_logits(path, runtime, self.make_scoring_clips(clips)),
+        )
+        if logits.shape != (len(clips), len(self.classes)) or not np.isfinite(logits).all():
+            raise UserError(
+                f"{device.name} answered with logits {logits.shape} for {len(clips)} clips and {len(self.classes)} "
+                f"classes, or with NaN, for {path.name} on {runtime}; measure again"
+            )
+        return logits
+
+    def make_scoring_clips(self, clips: ClipSplit) -> ScoringClips:
+        """The clips in one file, as a device takes them."""
+        key = f"{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
+        return ScoringClips(key, self._write_clips(clips), self.preprocess)
+
+    def score_ahead(self, files: Sequence[tuple[Path, str]], clips: ClipSplit) -> None:
+        """Let the device score files on its GPU (path, runtime) together, so that clips travel to it once.
+
+        Raises:
+            UserError: The device cannot run a file.
+        """
+        on_gpu = [(path, runtime) for path, runtime in files if uses_gpu(runtime)]
+        if self._device is not None and not self._device.is_local and on_gpu:
+            self._device.score_files(on_gpu, self.make_scoring_clips(clips))
+
+    def _write_clips(self, clips: ClipSplit) -> Path:
+        """The clips as the files take them, in one file, until `discard_clips`."""
+        if self._clips_folder is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clips_folder = tempfile.TemporaryDirectory(prefix="clips-", dir=self.folder)
+        file = Path(self._clips_folder.name) / f"{clips.hash[:16]}-{len(clips)}.npy"
+        if not file.exists():
+            array: NDArray[np.uint8] | None = None
+            done = 0
+            for batch in self._iter_pixels(clips):
+                if array is None:
+                    shape = (len(clips), *batch.shape[1:])
+                    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+                array[done : done + len(batch)] = batch
+                done += len(batch)
+        return file
+
+    def discard_clips(self) -> None:
+        """Remove the clips that were written for the device."""
+        if self._clips_folder is not None:
+            self._clips_folder.cleanup()
+            self._clips_folder = None
 
     def score_file(self, path: Path, clips: ClipSplit, runtime: Runtime) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
         """Accuracy of a file on clips, and whether each clip is classified correctly, ``(N,)``.
@@ -147,6 +217,9 @@ class FileScorer:
             verified = verifier.verify(path, deployment.precision, deployment.runtime)
             accuracy, correct = self._score_logits(verified.logits, clips)
             metadata = read_metadata(path)
+            facts = self._device.find_facts(path, deployment.runtime) if self._device else {}
+            if facts:
+                metadata |= _describe_layers(facts)
             if deployment.runtime == "openvino":
                 profile = profile_with_openvino(path)
                 metadata |= {"operators": profile["operators"], "fates": profile["fates"]}
@@ -160,6 +233,7 @@ class FileScorer:
                 metadata=metadata,
                 not_faster_reason=_why_not_faster(deployment, latency),
                 runtime=deployment.runtime,
+                facts=facts,
             )
         return results
 
@@ -216,14 +290,17 @@ class FileScorer:
         self, source: str, path: Path, clips: ClipSplit, compute: Callable[[], Logits]
     ) -> Logits:
         key = f"{source}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
-        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.logits"
         try:
-            logits: Logits = np.load(cache_file)
-        except (OSError, ValueError, EOFError):
-            logits = compute()
-            buffer = io.BytesIO()
-            np.save(buffer, logits)
-            write_atomic(cache_file, buffer.getvalue())
+            stored: Logits = np.load(io.BytesIO(read_checked(cache_file)), allow_pickle=False)
+            return stored
+        except FileNotFoundError:
+            pass
+        except DamagedFileError as error:
+            report_damage(error, "the logits are computed again")
+        logits, buffer = compute(), io.BytesIO()
+        np.save(buffer, logits)
+        write_checked(cache_file, buffer.getvalue())
         return logits
 
     def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
@@ -234,6 +311,18 @@ class FileScorer:
 def iter_clip_batches(clips: ClipSplit) -> Batches:
     """The clips of the store in batches, uint8 ``(b, T, H, W, 3)``."""
     return (np.asarray(clips.clips[i : i + _BATCH]) for i in range(0, len(clips), _BATCH))
+
+
+def _describe_layers(facts: Mapping[str, object]) -> FileMetadata:
+    """The layers of an engine, as the operators that a file executes; their times are unknown."""
+    layers = facts.get("layers")
+    operators: Counter[str] = Counter()
+    fates: list[OperatorProfile] = []
+    for row in layers if isinstance(layers, list) else []:  # they may come from another machine
+        op, ran, nodes = str(row["op"]), str(row["ran"]), min(int(row["nodes"]), _MOST_LAYERS)
+        operators[op] += nodes
+        fates += [{"node": "", "op": op, "ran": ran, "microseconds": 0.0}] * nodes
+    return {"operators": dict(operators.most_common()), "fates": fates}
 
 
 def _why_not_faster(deployment: Deployment, latency: Mapping[Deployment, LatencyResult]) -> str | None:

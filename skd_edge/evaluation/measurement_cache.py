@@ -8,15 +8,31 @@ that are needed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings
-from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
+from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
+
+
+@dataclass(frozen=True)
+class MeasuredSession:
+    """What was measured on a device in one session.
+
+    Attributes:
+        latency: by the target's name; targets that cannot run are missing.
+        info: the device info.
+        notes: of the files on a GPU.
+    """
+
+    latency: Mapping[str, LatencyResult]
+    info: DeviceInfo
+    notes: tuple[FileNote, ...] = ()
 
 
 class MeasurementCache:
@@ -31,9 +47,7 @@ class MeasurementCache:
     def __init__(self, folder: Path, settings: MeasurementSettings) -> None:
         self.folder, self.settings = folder, settings
 
-    def find_session(
-        self, targets: Sequence[LatencyTarget], device: str | None
-    ) -> tuple[dict[str, LatencyResult], DeviceInfo] | None:
+    def find_session(self, targets: Sequence[LatencyTarget], device: str | None) -> MeasuredSession | None:
         """The newest stored session that has all targets.
 
         Args:
@@ -41,35 +55,50 @@ class MeasurementCache:
             device: id of the device that the session must come from; None: any device.
 
         Returns:
-            The latency of each target by its name, and the device info; None if no session has all targets.
+            The session; None if no session has all targets. A target that could not run counts as measured.
         """
         keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
         for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True):
             try:
-                session = DeviceMeasurements.load(path)
-            except UserError:  # incomplete, or of another version: measured again
+                session = DeviceMeasurements.from_json(read_checked_json(path), str(path))
+            except DamagedFileError as error:
+                report_damage(error, "these files are measured again")
+                path.unlink()
+                continue
+            except UserError:  # of another version: measured again
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
             same_settings = replace(self.settings, energy=False) == MeasurementSettings(
-                session.threads, session.processes, session.queries
+                session.threads,
+                session.processes,
+                session.queries,
+                gpu=session.gpu,
+                seconds=session.seconds,
+                warm_seconds=session.warm_seconds,
             )
             same_settings &= session.energy or not self.settings.energy
-            if same_settings and set(keys.values()) <= set(known) and device in (None, session.device_id):
-                return {name: replace(known[key], name=name) for name, key in keys.items()}, session.device
+            refused = {(note.sha256, note.runtime) for note in session.notes if note.refused}
+            if same_settings and set(keys.values()) <= set(known) | refused and device in (None, session.device_id):
+                found = {name: replace(known[key], name=name) for name, key in keys.items() if key in known}
+                return MeasuredSession(found, session.device, tuple(session.notes))
         return None
 
-    def save_session(
-        self, targets: Sequence[LatencyTarget], latencies: dict[str, LatencyResult], info: DeviceInfo
-    ) -> None:
+    def save_session(self, targets: Sequence[LatencyTarget], session: MeasuredSession) -> None:
         """Store a session; a stored session of the same files on the same device is replaced.
 
         Args:
-            targets: the measured files.
-            latencies: the latency of each target by its name.
-            info: the device info.
+            targets: the files.
+            session: what was measured; logits are not stored here.
         """
-        measured = [MeasuredFile(sha256_file(t.path), t.runtime, latencies[t.name]) for t in targets]
+        measured = [
+            MeasuredFile(sha256_file(t.path), t.runtime, session.latency[t.name])
+            for t in targets
+            if t.name in session.latency
+        ]
+        info, notes = session.info, [replace(note, logits=None) for note in session.notes]
         what = [device_id(info), self.settings.energy, sorted({(m.sha256, m.runtime) for m in measured})]
         name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-        session = DeviceMeasurements(SCHEMA, "", info, measured=measured, session_count=1, **vars(self.settings))
-        session.save(self.folder / f"{name}.json")
+        stored = DeviceMeasurements(
+            SCHEMA, "", info, measured=measured, session_count=1, notes=notes, **vars(self.settings)
+        )
+        write_checked_json(self.folder / f"{name}.json", stored.to_json())

@@ -42,7 +42,7 @@ def make_qat_job(job: TrainingJob, epochs: int, bits: int) -> TrainingJob:
 def describe_qat(job: TrainingJob, int8: Path, epochs: int) -> str:
     """A line for the console: why a student gets quantisation-aware training."""
     reason = read_metadata(int8)["tried"][0]
-    return f"{job.spec.name}: INT8 is outside its bounds ({reason}); training {epochs} epochs of QAT"
+    return f"{job.spec.name}: {int8.stem.upper()} is outside its bounds ({reason}); training {epochs} epochs of QAT"
 
 
 def fine_tune_int8(
@@ -55,7 +55,7 @@ def fine_tune_int8(
         executor: trains the QAT job, unless it is finished already.
         job: the student's finished job.
         network: the student's network before QAT, in eval mode.
-        int8: the student's INT8 file, which is outside its bounds.
+        int8: the student's INT8 file (``int8.onnx`` or ``int8-trt.onnx``), which is outside its bounds.
 
     Returns:
         The new file, or ``int8`` if the new one is also outside its bounds; and a sentence for the report.
@@ -66,8 +66,10 @@ def fine_tune_int8(
     epochs, bits = exporter.exporter.recipe.export.qat_epochs, 7 if read_metadata(int8)["reduce_range"] else 8
     qat_job = make_qat_job(job, epochs, bits)
     executor.train_job(qat_job)
-    tuned = exporter.export(executor.load_network(qat_job), qat_job.hash, ("int8",), reference=network)["int8"]
+    precision = int8.stem
+    tuned = exporter.export(executor.load_network(qat_job), qat_job.hash, (precision,), reference=network)[precision]
     accepted = not is_int8_out_of_bounds(tuned)
     outcome = "within its bounds" if accepted else f"still outside its bounds: {read_metadata(tuned)['tried'][0]}"
     training = f"quantisation-aware training ({epochs} epochs, job {qat_job.hash})"
-    return (tuned if accepted else int8), f"{job.spec.name}: INT8 needed {training}; it is {outcome}."
+    name = precision.upper()
+    return (tuned if accepted else int8), f"{job.spec.name}: {name} needed {training}; it is {outcome}."

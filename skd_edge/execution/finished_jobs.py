@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from skd_bench.errors import UserError
+from skd_bench.integrity.checked_files import read_checked_json
 from skd_bench.video.types import Preprocessing
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.distill.job import JobSpec, json_digest
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
 from skd_edge.distill.trainer import assign_folds, build_learner, extract_features, training_view
@@ -22,13 +23,12 @@ from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels, estimate_pseudo_labels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.external.logits_file import read_logits_file
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
-from skd_edge.run_folder import RunFolder
+from skd_edge.run_folder import JOB_FILE, RunFolder
 
 _AVERAGED_VIEWS = 4  # number of augmented views over which a teacher's predictions for a training clip are averaged
 
@@ -60,9 +60,9 @@ class FinishedJobs:
         """
         folder = self.run.job_folder(job.hash)
         try:
-            facts = json.loads((folder / "job.json").read_text())
+            facts = read_checked_json(folder / JOB_FILE)
             logits = np.load(folder / "val_logits.npy")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, UserError) as error:
             raise UserError(
                 f"the finished job {folder} cannot be read ({error}); delete that folder and "
                 f"{self.run.cache / 'jobs' / job.hash}, which shares its files, and run again"
@@ -88,7 +88,7 @@ class FinishedJobs:
             {"by": job_hashes, "weak": self.training_data.weak_hash, "how": self.labels.pseudo_label_settings}
         )
         if name not in self.pseudo_labels_by_name:
-            labels_file = self.run.folder / "labels" / f"{name}.npz"
+            labels_file = self.run.folder / "labels" / f"{name}.pseudo"
             pseudo = read_pseudo_labels(labels_file)
             if pseudo is None:
                 with lock_work(labels_file.with_suffix(".lock"), wait=True):
@@ -107,7 +107,7 @@ class FinishedJobs:
         )
         class_probabilities = self._predict_training_probabilities(job, folds)
         return estimate_pseudo_labels(
-            self.training_data.weak_labels,
+            self.training_data.given_labels,
             class_probabilities,
             features,
             self.labels,

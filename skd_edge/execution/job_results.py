@@ -69,9 +69,13 @@ class OutOfMemory(UserError):
         )
 
 
+# oneDNN, which computes convolutions on the CPU, says no more when its scratch memory cannot be allocated.
+_ONEDNN_ALLOCATION_FAILURES = ("could not create a memory object", "could not execute a primitive")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or numpy could not allocate memory; on the CPU, torch raises a plain RuntimeError for this."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+    """Whether torch or numpy could not allocate memory; on the CPU, torch and oneDNN raise a plain RuntimeError."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", *_ONEDNN_ALLOCATION_FAILURES)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 

@@ -18,7 +18,8 @@ from safetensors.torch import save
 
 from skd_bench.device.info import read_cpu_name
 from skd_bench.errors import UserError
-from skd_bench.files import write_atomic, write_json
+from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import describe_files, write_checked_json
 from skd_bench.video.types import Preprocessing
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.trainer import (
@@ -45,7 +46,9 @@ from skd_edge.models.external.loader import unwrap_adapter
 from skd_edge.models.weights import load_weights
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
-from skd_edge.run_folder import RunFolder
+from skd_edge.run_folder import JOB_FILE, RunFolder
+
+_JOB_FILES = {"weights.safetensors", "memory.npy", "val_logits.npy"}
 
 
 class LocalExecutor(FinishedJobs):
@@ -144,7 +147,9 @@ class LocalExecutor(FinishedJobs):
             "processes": self.process_group.size,
             "work": self._describe_work(job),
         }
-        write_json(folder / "job.json", details)  # last: marks the job as finished
+        files = sorted(path.name for path in folder.iterdir() if path.name in _JOB_FILES)
+        # Last: it marks the job as finished, and has the checksums of its files.
+        write_checked_json(folder / JOB_FILE, {**details, "files": describe_files(folder, files)})
         (folder / "state.pt").unlink(missing_ok=True)
         self.run.publish_job(job.hash)
         self.run.record_event(
@@ -233,7 +238,7 @@ class LocalExecutor(FinishedJobs):
     def _compute_targets(self, job: TrainingJob) -> NDArray[np.float32]:
         if job.labels is not None:
             return self.pseudo_labels(job.labels, job.folds).targets
-        weak = self.training_data.weak_labels
+        weak = self.training_data.given_labels
         # An unlabelled clip has a row of zeros, so it adds nothing to the cross-entropy.
         return np.eye(job.spec.classes, dtype=np.float32)[weak] * (weak >= 0)[:, None]
 

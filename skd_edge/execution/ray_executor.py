@@ -127,7 +127,6 @@ def _connect_to_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
     size, dashboard = (None, None) if address else (_OBJECT_STORE_BYTES, False)
     try:

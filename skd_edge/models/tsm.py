@@ -166,5 +166,6 @@ def build_tsm(network: NetworkSpec, *, classes: int, frames: int, size: int, see
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters of a module, trainable or not."""
-    return sum(p.numel() for p in model.parameters())
+    """Number of parameters of a module, trainable or not; with those of a network that runs outside of PyTorch."""
+    outside = sum(getattr(module, "external_weight_count", 0) for module in model.modules())
+    return sum(p.numel() for p in model.parameters()) + outside

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_file
+from skd_bench.runtimes.base import first_error_line
 
 # Keys under which training scripts store the weights in a checkpoint.
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
@@ -54,15 +58,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: The file cannot be read, contains anything but tensors, or contains no weights.
     """
     try:
+        _check_container(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, weights_only=True, map_location="cpu")
+    except UserError:
+        raise
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} contains more than tensors, and reading it could run code; save only the network's state_dict()"
         ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as weights: {error.strerror or first_error_line(error)}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read as weights: {first_error_line(error)}") from None
+    except Exception as error:  # what a damaged file raises depends on the byte; torch's advice is to allow any code
+        raise UserError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or was written neither by "
+            "torch.save nor as safetensors; copy or save it again"
+        ) from None
     for name in _STATE_DICT_KEYS:
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
@@ -70,6 +84,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"{path} contains no state_dict; save the network's state_dict()")
     return {str(name): tensor for name, tensor in found.items()}
+
+
+def _check_container(path: Path) -> None:
+    """Refuse pipes and devices, and archives whose members would grow when they are read (torch stores them plainly).
+
+    Raises:
+        OSError: See ``open_regular_file``.
+        UserError: The archive is compressed.
+    """
+    with open_regular_file(path) as file:
+        if not zipfile.is_zipfile(file):
+            return
+        with suppress(zipfile.BadZipFile, EOFError, ValueError, NotImplementedError), zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise UserError(f"{path} is a compressed archive, but torch.save writes plain ones; save it again")
 
 
 def load_matching_weights(network: nn.Module, path: Path, what: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import WHOLE_FILE
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of, topological_order
@@ -18,9 +19,8 @@ from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.audit.label_errors import SuspectLabel, rank_label_errors
 from skd_edge.labels.audit.label_report import AuditReport, AuditSummary, SuspectClip, audit_summary
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import TrainingData
-from skd_edge.labels.sources.annotators import read_decisions
+from skd_edge.labels.sources.trusted_labels import read_decisions
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.pipeline.context import RunContext, RunOptions, open_run
 from skd_edge.pipeline.stages.preflight import check_training_needs
@@ -100,7 +100,7 @@ def _write_audit(
 ) -> Path:
     recipe, folder = ctx.recipe, ctx.run.folder / AUDIT_FOLDER
     assert pseudo_labels.evidence is not None
-    ranked = rank_label_errors(training_data.weak_labels, pseudo_labels.evidence, training_data.trusted)
+    ranked = rank_label_errors(training_data.given_labels, pseudo_labels.evidence, training_data.trusted)
     classes, names = training_data.clips.classes, training_data.clips.train.names
     decisions = _read_all_decisions(recipe, folder / AUDIT_SHEET)
     write_sheet(
@@ -166,9 +166,7 @@ def _make_contact_sheets(
 ) -> dict[str, str]:
     """A contact sheet (a picture of a few frames, as a data URL) for each of these clips, by clip name."""
     train, preprocess = training_data.clips.train, inference_preprocessing(recipe.clip)[1]
-    listing = list_clips(
-        recipe.data, seed=recipe.seed, cache=open_cache(), external_labels=recipe.labels.has_external_sources
-    )
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=open_cache(), external_labels=recipe.has_external_labels)
     # No path for clips that are a part of a file (a span of time, an entry of a shard): their decoded frames are shown.
     paths = {e.name: e.path for e in listing.entries if e.split == "train" and e.span == WHOLE_FILE}
     sheets = {}

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from skd_bench.untrusted.text import escape_name
 
 if TYPE_CHECKING:
     from skd_edge.distill.trainer import TrainingProgress
@@ -30,15 +33,17 @@ class RunConsole:
     def log(self, text: str) -> None:
         """Print a finished step, with the time since the start in front of it."""
         spent = time.monotonic() - self.started
-        self.console.print(f"[dim]{_format_elapsed(spent):>6}[/dim]  {text}", highlight=False, soft_wrap=True)
+        # As Text, and not as markup: a name such as "[red]" is only a name.
+        line = Text.assemble((f"{_format_elapsed(spent):>6}", "dim"), f"  {escape_name(text)}")
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     @contextmanager
     def progress_bar(self, title: str, total: float = 1.0) -> Iterator[ProgressBar]:
         """A live progress bar, removed at the end. ``total`` is the amount of work, in the unit of its updates."""
         columns = (
-            TextColumn("        {task.description}"),
+            TextColumn("        {task.description}", markup=False),
             BarColumn(24),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
@@ -53,7 +58,7 @@ class ProgressBar:
 
     def add_line(self, title: str, total: float) -> ProgressBar:
         """Another line below; ``total`` is its amount of work."""
-        return ProgressBar(self._progress, self._progress.add_task(title, total=total, note=""))
+        return ProgressBar(self._progress, self._progress.add_task(escape_name(title), total=total, note=""))
 
     def remove(self) -> None:
         """Remove the line."""
@@ -65,7 +70,7 @@ class ProgressBar:
 
     def update_note(self, done: float, note: str) -> None:
         """Show how much of the total is done, and a note."""
-        self._progress.update(self._task, completed=done, note=note)
+        self._progress.update(self._task, completed=done, note=escape_name(note))
 
 
 class JobProgress:

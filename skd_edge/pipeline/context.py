@@ -75,7 +75,7 @@ class RunContext:
         Raises:
             UserError: The data cannot be listed.
         """
-        external = self.recipe.labels.has_external_sources
+        external = self.recipe.has_external_labels
         return list_classes(self.recipe.data, seed=self.recipe.seed, cache=self.run.cache, external_labels=external)
 
     @cached_property
@@ -92,7 +92,7 @@ class RunContext:
     @cached_property
     def scorer(self) -> FileScorer:
         """Computes what exported files answer on clips, and their accuracy."""
-        return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts")
+        return FileScorer(self.recipe, self.classes, self.run.folder / "artefacts", self.device)
 
     @property
     def seconds(self) -> float:
@@ -127,8 +127,13 @@ def open_run(
     console, began = RunConsole(options.console), time.monotonic()
     make_executor = make_executor or make_run_executor(recipe, options, SINGLE_PROCESS)
     device = device or make_run_device(recipe, out, options)
-    with Run(out, resolved_yaml(stored_recipe or recipe)) as run:
-        yield RunContext(recipe, run, device, make_executor, console, began)
+    stored = stored_recipe or recipe
+    with Run(out, resolved_yaml(stored), hide_values=stored.path_texts.hide_values) as run:
+        ctx = RunContext(recipe, run, device, make_executor, console, began)
+        try:
+            yield ctx
+        finally:
+            ctx.scorer.discard_clips()
 
 
 def make_run_executor(recipe: Recipe, options: RunOptions, process_group: ProcessGroup) -> ExecutorFactory:

@@ -12,14 +12,16 @@ import torch
 
 from skd_bench.benchmark.latency import ENERGY_S
 from skd_bench.device.info import read_cpu_name
+from skd_bench.runtimes import uses_gpu
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import is_rendered, list_clips
 from skd_edge.data.sources.synthetic import generated_classes
 from skd_edge.data.store.clip_store import is_store_built
+from skd_edge.data.store.copies import describe_copies
 from skd_edge.distill.step_profiler import StepTimes, measure_step_times
 from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.threads import configure_threads, count_parallel_jobs
-from skd_edge.labels.dataset import load_training_data
+from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.tsm import count_parameters
@@ -38,6 +40,7 @@ _DECODE_S, _RENDER_S, _TRACE_S, _FILE_S = 0.002, 0.003, 3.0, 0.3
 _BUDGET_SLACK = 1.5
 _AVERAGED_VIEWS = 4  # pseudo-labels average the teacher's predictions over this many views
 _QUERY_MS = 1.0  # assumed latency of one query of an exported file
+_COMPILE_S = 10.0  # assumed time to compile a file into an engine and to run it once
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Plan:
         megabytes: estimated disk space.
         uses_successive_halving: whether the run trains only a part of the jobs.
         share: upper limit of successive halving, as a share of the seconds of all jobs; 0 for no limit.
+        copies: sentences about clips that are copies of clips in another split; empty if the clips are not decoded.
         parallel_jobs: number of jobs that are trained at the same time.
         assumed_paces: the estimate is based on another device, because this one has trained nothing yet.
     """
@@ -92,6 +96,7 @@ class Plan:
     megabytes: float
     uses_successive_halving: bool = False
     share: float = 0.0
+    copies: tuple[str, ...] = ()
     parallel_jobs: int = 1
     assumed_paces: bool = False
 
@@ -144,6 +149,7 @@ class Plan:
             )
         if not self.is_decoded:
             lines += ["", "  The clips are not decoded yet, so jobs have no names and nothing counts as cached."]
+        lines += ["", *(f"  warning: {sentence}" for sentence in self.copies)] if self.copies else []
         if self.uses_successive_halving:
             share = f"at most {self.share:.0%} of their seconds (schedule.share)"
             most = share if self.share else "the estimate counts all of them"
@@ -184,7 +190,9 @@ def plan(
     """
     allow_factory_code(recipe.teacher, allow_code)
     configure_threads(recipe.training.threads)
-    count, splits, names, fingerprint = _inspect_data(recipe)
+    count, splits, names, training_data = _inspect_data(recipe)
+    fingerprint = fingerprint_of(training_data) if training_data else None
+    copies = tuple(describe_copies(training_data.clips.copies)) if training_data else ()
     paces = _read_paces(recipe, out) if quick else None
     original_recipe, recipe = recipe, _propose_networks(recipe, names, paces)
     jobs = build_recipe_job_graph(recipe, fingerprint or DatasetFingerprint("", "", len(names), names), recipe.students)
@@ -241,6 +249,7 @@ def plan(
         megabytes,
         recipe.uses_successive_halving,
         recipe.schedule.share,
+        copies,
         most_jobs or count_parallel_jobs(recipe.training.threads),
         paces is not None and not paces.is_recorded,
     )
@@ -375,8 +384,12 @@ def _estimate_grid_seconds(recipe: Recipe) -> float:
 
 
 def _estimate_seconds_per_file(recipe: Recipe) -> float:
-    """Seconds to measure one file on one runtime."""
-    queries = recipe.bench.processes * recipe.bench.queries * _QUERY_MS / 1e3
+    """Seconds to measure one file on one runtime, on average over the runtimes; on a GPU also to compile it."""
+    bench = recipe.bench
+    queries = bench.processes * bench.queries * _QUERY_MS / 1e3
+    if on_gpu := [r for r in bench.runtime if uses_gpu(r)]:
+        each = max(queries, bench.processes * (bench.seconds + bench.warm_seconds)) + _COMPILE_S
+        queries = (len(on_gpu) * each + (len(bench.runtime) - len(on_gpu)) * queries) / len(bench.runtime)
     return queries + (ENERGY_S if recipe.choice.max_joules else 0.0)
 
 
@@ -388,18 +401,18 @@ def _find_students_over_budget(recipe: Recipe, times_by_network: dict[str, StepT
     return {s.name for s in recipe.students if times_by_network[s.name].seconds_per_clip > limit * _BUDGET_SLACK}
 
 
-def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], DatasetFingerprint | None]:
-    """Number of clips, the same by split, class names, and the data's fingerprint; None where clips are not decoded."""
+def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...], TrainingData | None]:
+    """Number of clips, the same by split, class names, and the data itself; None where clips are not decoded."""
     cache = open_cache()
     if isinstance(recipe.data, GeneratedData) and not is_rendered(recipe.data, recipe.seed, cache):
         data = recipe.data
         splits = {"train": data.train, "val": data.val, "test": data.test}
         return sum(splits.values()), splits, generated_classes(data), None
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=recipe.labels.has_external_sources)
+    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=recipe.has_external_labels)
     splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
     if not is_store_built(listing, *inference_preprocessing(recipe.clip), cache, recipe.clip.decoder):
         return len(listing.entries), splits, listing.classes, None
-    return len(listing.entries), splits, listing.classes, fingerprint_of(load_training_data(recipe, cache))
+    return len(listing.entries), splits, listing.classes, load_training_data(recipe, cache)
 
 
 def _estimate_data_seconds(recipe: Recipe, count: int, fingerprint: DatasetFingerprint | None) -> float:

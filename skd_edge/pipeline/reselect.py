@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from skd_bench.errors import UsageError, UserError
+from skd_bench.integrity.checked_files import DamagedFileError
 from skd_edge.execution.job_graph import JobFactory, build_job_graph, fingerprint_of
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.external.factory import allow_factory_code
@@ -28,9 +29,12 @@ from skd_edge.pipeline.stages.select import select
 from skd_edge.pipeline.stages.train import read_halved_networks
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import JOURNAL_FILE, read_journal
+from skd_edge.run_files.journal import check_journal
+from skd_edge.run_folder import JOB_FILE, JOURNAL_FILE, RECIPE_FILE, read_journal, read_run_recipe, refuse_special_files
 from skd_edge.schedule.search_space import restore_proposal
 from skd_edge.schedule.selection import Decision
+
+_REPEAT_COMPRESS = "repeat the skd-edge compress command (other finished jobs are not trained again), then choose"
 
 
 def reselect(
@@ -86,7 +90,14 @@ def load_trained(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingD
     jobs = build_job_graph(factory, recipe.students)
     # Only this run's own jobs: files of other runs in the cache were not measured in the same session.
     own = {e["job"] for e in read_journal(ctx.run.folder) if e["event"] in ("job_finished", "job_cached")}
-    results = [executor.train_job(job) for job in jobs if job.hash in own and ctx.run.fetch_job(job.hash)]
+    own |= {path.parent.name for path in ctx.run.folder.glob(f"jobs/*/{JOB_FILE}")}  # also if the journal was cut
+    own_jobs = [job for job in jobs if job.hash in own]
+    if lost := [job for job in own_jobs if not ctx.run.fetch_job(job.hash)]:
+        raise UserError(
+            f"{ctx.run.job_folder(lost[0].hash)}, a job that the run had finished, is missing or was damaged; "
+            f"{_REPEAT_COMPRESS}"
+        )
+    results = [executor.train_job(job) for job in own_jobs]
     if not any(result.job.spec.role == "student" for result in results):
         raise UserError(f"{ctx.run.folder} has no trained student to choose from; run skd-edge compress first")
     paths = {result.job.spec.path for result in results}
@@ -114,7 +125,13 @@ def _load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tupl
     """
     if not (folder / JOURNAL_FILE).exists():
         raise UsageError(f"{folder} is not a run of skd-edge; give the folder that compress wrote")
-    file = str(folder / "recipe.yaml")
+    refuse_special_files(folder)
+    try:
+        check_journal(folder)
+    except DamagedFileError as error:
+        raise UserError(f"{error}; {_REPEAT_COMPRESS}") from None
+    read_run_recipe(folder)
+    file = str(folder / RECIPE_FILE)
     before, after = load_recipe(file), load_recipe(file, sets)
     if after.model_copy(update={"choice": before.choice}) != before:
         wrong = next(one for one in sets if not one.startswith("choice."))

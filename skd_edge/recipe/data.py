@@ -34,7 +34,7 @@ def _check_regex(pattern: str | None) -> str | None:
     if pattern is not None:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{pattern!r} is not a valid regular expression: {error}; correct it") from None
     return pattern
 
@@ -49,14 +49,49 @@ GroupPattern = Annotated[
     ),
     AfterValidator(_check_regex),
 ]
+TrustedClips = Annotated[
+    Path | None,
+    Field(
+        exclude_if=exclude_when_default(None),
+        description="training clips whose labels a person checked: a folder with one folder for each class, or a CSV "
+        "with columns path (relative to the CSV) and label. Clips that are training clips already keep their weak "
+        "label beside the checked one. None of them may be a validation or test clip, or of such a group",
+    ),
+]
 SECONDS_DESCRIPTION = (
     "column with the time at which the clip {} in its video, in seconds or as 1:02:03.5; an empty cell means the {} of "
     "the video"
 )
 
 
-class FolderData(RecipeSection):
-    """One folder for each class: ``root/<class>/<video>``; the folder's name is the weak label."""
+class _PictureData(RecipeSection):
+    """A kind of data whose clips may be folders of pictures."""
+
+    frame_rate: float = Field(
+        25.0,
+        gt=0,
+        le=1000,
+        exclude_if=exclude_when_default(25.0),
+        description="pictures per second of clips that are folders of numbered JPEG or PNG pictures. Frames are "
+        "sampled by their place in the folder; the rate is needed for times in seconds only",
+    )
+
+
+LabelReading = Annotated[
+    Literal["names", "indices"] | None,
+    Field(
+        exclude_if=exclude_when_default(None),
+        description="how labels are read where `classes` names classes by numbers: as names, or as indices (from 0). "
+        "Default: the reading that fits all labels; it is an error if both do and they differ",
+    ),
+]
+
+
+class FolderData(_PictureData):
+    """One folder for each class: ``root/<class>/<video>``; the folder's name is the weak label.
+
+    A clip is a video file, or a folder of numbered JPEG or PNG pictures.
+    """
 
     kind: Literal["folder"]
     root: Path | None = Field(
@@ -79,6 +114,13 @@ class FolderData(RecipeSection):
         0.15, description="share of root (or of val_root, without root) that is used for testing, without test_root"
     )
     group: GroupPattern = None
+    pictures: Literal["auto", "always"] = Field(
+        "auto",
+        exclude_if=exclude_when_default("auto"),
+        description="folders of pictures are clips: only where the folder holds no video (auto; beside videos they are "
+        "usually thumbnails), or always",
+    )
+    trusted: TrustedClips = None
 
     @model_validator(mode="after")
     def _check_has_source(self) -> FolderData:
@@ -92,7 +134,7 @@ class FolderData(RecipeSection):
         return self
 
 
-class TableData(RecipeSection):
+class TableData(_PictureData):
     """A CSV with a header, or a Parquet file, with columns of paths and labels; column values decide a row's split.
 
     A training row with an empty label is an unlabelled clip, which gets a pseudo-label. Labels of several annotators
@@ -125,6 +167,7 @@ class TableData(RecipeSection):
     )
     val: dict[str, list[str]]
     test: dict[str, list[str]]
+    trusted: TrustedClips = None
 
     @field_validator("votes")
     @classmethod
@@ -142,8 +185,11 @@ class TableData(RecipeSection):
         return self
 
 
-class ListData(RecipeSection):
-    """Lines of ``path label`` (the label is a name or an index), one file for each split, as in mmaction2."""
+class ListData(_PictureData):
+    """Lines of ``path label`` (the label is a name or an index), one file for each split, as in mmaction2.
+
+    Rows ``folder number label`` name a folder of pictures, and how many it holds (mmaction2's rawframes).
+    """
 
     kind: Literal["list"]
     root: Path
@@ -151,7 +197,9 @@ class ListData(RecipeSection):
     val: Path
     test: Path
     classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
+    labels_are: LabelReading = None
     group: GroupPattern = None
+    trusted: TrustedClips = None
 
 
 class OfficialData(RecipeSection):
@@ -162,6 +210,7 @@ class OfficialData(RecipeSection):
     splits: Path = Field(description="folder of the official split files, relative to root")
     split: int = Field(1, ge=1, le=3, description="which of the three official splits")
     val: Share = Field(0.15, description="share of the training clips that is used for validation, in whole groups")
+    trusted: TrustedClips = None
 
 
 class KineticsData(RecipeSection):
@@ -176,6 +225,7 @@ class KineticsData(RecipeSection):
     train: Path
     val: Path
     test: Path
+    trusted: TrustedClips = None
 
 
 class ShardData(RecipeSection):
@@ -192,7 +242,9 @@ class ShardData(RecipeSection):
         description="file ending of the member with the class (name or index), or json.KEY for a key in the .json",
     )
     classes: Path | None = Field(None, description="file with one class name per line; needed if labels are numbers")
+    labels_are: LabelReading = None
     group: GroupPattern = None
+    trusted: TrustedClips = None
 
 
 Data = Annotated[

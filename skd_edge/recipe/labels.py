@@ -7,25 +7,59 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from skd_edge.recipe.base import Name, RecipeSection, Share
+from skd_edge.recipe.base import ClassName, Name, RecipeSection, Share, exclude_when_default
 
 
 class NoiseSettings(RecipeSection):
     """Simulated label noise, for studies; labels of validation and test clips are not changed."""
 
-    kind: Literal["none", "symmetric", "classes", "instances", "voters"] = Field(
+    kind: Literal["none", "symmetric", "classes", "voters", "model", "keyword-rules"] = Field(
         "none",
-        description="symmetric: a random other class; classes: always the next class; instances: clips that a weak "
-        "model confuses get a class that it confuses with the true one; voters: simulated annotators, whose votes are "
-        "aggregated",
+        description="symmetric: a random other class; classes: always the next class; voters: simulated annotators, "
+        "whose votes are aggregated; model: the answers of a weak model; keyword-rules: keywords in made-up titles",
     )
     rate: Share = Field(
-        0.0, description="share of wrong training labels; kind: voters: share of wrong votes of the average voter"
+        0.0,
+        description="share of wrong training labels; kind: voters: share of wrong votes of the average voter; kind: "
+        "model: as nearly as the number of clips that the model is fitted on allows",
     )
     voters: int = Field(
         5, ge=1, le=100, description="number of annotators (kind: voters); their quality differs widely"
     )
-    abstain: Share = Field(0.2, description="share of the clips that an annotator does not label (kind: voters)")
+    abstain: Share | None = Field(
+        None,
+        description="share of the clips that an annotator, the model or the rules do not label; default: 0.2 for "
+        "voters, 0.1 for keyword-rules, 0 for model",
+    )
+    held_out: Share = Field(
+        0.15,
+        description="kind: model: share of the training clips of each class that the weak model may be fitted on; "
+        "drawn by the seed before anything else, they are in no split",
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="kind: model: 0: it answers its most probable class; above: a class drawn from its probabilities "
+        "at this temperature",
+    )
+    conflicts: Share = Field(
+        0.2, description="kind: keyword-rules: share of the labelled clips whose title has keywords of two classes"
+    )
+
+    @property
+    def abstain_share(self) -> float:
+        """Share of the clips that the simulated source does not label, in [0, 1]."""
+        return {"voters": 0.2, "keyword-rules": 0.1}.get(self.kind, 0.0) if self.abstain is None else self.abstain
+
+    @model_validator(mode="after")
+    def _check_model_has_clips(self) -> NoiseSettings:
+        if self.kind == "model" and not 0 < self.held_out < 1:
+            raise ValueError(
+                f"labels.noise.held_out is {self.held_out:g}, but the weak model needs clips to be fitted on, and "
+                "training needs clips too; give a share between 0 and 1"
+            )
+        return self
 
 
 class KeywordRule(RecipeSection):
@@ -35,7 +69,7 @@ class KeywordRule(RecipeSection):
     Regular expressions are not supported, so that the time of matching is proportional to the length of the text.
     """
 
-    label: str = Field(min_length=1, description="the class that is voted for")
+    label: ClassName = Field(min_length=1, description="the class that is voted for")
     any: tuple[str, ...] = Field((), description="at least one of these keywords must occur")
     all: tuple[str, ...] = Field((), description="each of these keywords must occur")
     none: tuple[str, ...] = Field((), description="none of these keywords may occur")
@@ -75,7 +109,7 @@ class ModelAnnotator(RecipeSection):
     onnx: Path | None = Field(
         None, description="ONNX file that maps clips, prepared as in the section `clip`, to logits (B, classes)"
     )
-    classes: tuple[str, ...] = Field((), description="onnx: its classes, in order; default: those of the dataset")
+    classes: tuple[ClassName, ...] = Field((), description="onnx: its classes, in order; default: those of the dataset")
     at_least: Share = Field(0.0, description="no vote for a clip if the highest probability is lower")
 
     @model_validator(mode="after")
@@ -101,9 +135,19 @@ class LabelSettings(RecipeSection):
         None, description="CSV with a column 'clip' and the texts for the rules; default: the dataset's own table"
     )
     trusted: Path | None = Field(
-        None, description="CSV with columns clip, trusted (an edited audit.csv): checked labels, which are not changed"
+        None,
+        description="CSV with columns clip, trusted (an edited audit.csv): checked labels of training clips, which are "
+        "not changed; the weak labels of these clips stay beside them",
     )
-    prior: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    trusted_per_class: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        exclude_if=exclude_when_default(0),
+        description="for studies with labels.noise: so many training clips of each class, drawn by the seed, have "
+        "their listed label as checked label",
+    )
+    prior: dict[ClassName, Annotated[float, Field(ge=0)]] = Field(
         {}, description="share of each class, if it is known, for dawid-skene; default: estimated from the votes"
     )
     aggregate: Literal["dawid-skene", "majority"] = Field(

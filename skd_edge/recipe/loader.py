@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -45,7 +46,7 @@ def load_recipe(
         UsageError: The recipe has mistakes; the message lists all of them, each as
             ``file:line: setting: what is wrong and what to do``.
     """
-    tree = _load_with_parents(_find_recipe_file(str(path), Path.cwd(), None), ())
+    tree = _load_with_parents(_find_recipe_file(str(path), Path.cwd(), None), (), None)
     problems = [p for override in overrides if (p := _apply_override(tree, override))]
     _resolve_paths_beside_recipe(tree)
     _expand_auto_shorthand(tree)
@@ -85,8 +86,11 @@ def make_section_from_options(model: type[Model], options: Mapping[str, object])
 
 
 def resolved_yaml(recipe: Recipe) -> str:
-    """The whole recipe as YAML, including defaults; loading it gives an equal recipe."""
-    plain_data = _convert_to_plain(recipe)
+    """The whole recipe as YAML, including defaults; loading it gives an equal recipe.
+
+    Paths with environment variables stay as they were written, so that loading it reads the variables again.
+    """
+    plain_data = _convert_to_plain(recipe, recipe.path_texts.text_by_path)
     text: str = yaml.dump(
         plain_data, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
     )
@@ -141,15 +145,20 @@ def _shorten_path(path: Path) -> str:
     return os.path.abspath(path) if near.startswith("..") else near
 
 
-def _load_with_parents(recipe_file: tuple[Path, str], children: tuple[Path, ...]) -> YamlNode:
+def _load_with_parents(
+    recipe_file: tuple[Path, str], children: tuple[Path, ...], extended_from: SourceLocation | None
+) -> YamlNode:
     """Read a file's tree and merge it with the trees of the recipes that it extends.
 
     Args:
         recipe_file: the file and its name in messages.
         children: the recipes that extend this one, to find circles.
+        extended_from: where this file is named; None for the first one.
     """
     path, name = recipe_file
     location = SourceLocation(name, 1, path.absolute().parent)
+    if extended_from is not None:
+        _check_looks_like_recipe(path, name, extended_from)
     tree = parse_yaml(decode_utf8(read_recipe_bytes(path, name), name), location)
     if tree is None:
         raise UsageError(f"{name}: the recipe is empty; 'skd-edge init FOLDER' writes a first one")
@@ -170,7 +179,29 @@ def _load_with_parents(recipe_file: tuple[Path, str], children: tuple[Path, ...]
         )
     if len(ancestors) > MAX_PARENTS:
         raise UsageError(f"{parent.location}: extends: a chain of more than {MAX_PARENTS} recipes; merge some of them")
-    return _merge_nodes(_load_with_parents(parent_file, ancestors), tree)
+    return _merge_nodes(_load_with_parents(parent_file, ancestors, parent.location), tree)
+
+
+def _check_looks_like_recipe(path: Path, name: str, extended_from: SourceLocation) -> None:
+    """Check that most top-level keys of a file are those of a recipe.
+
+    A stranger's recipe may extend any file, such as one with passwords. Messages about its lines would show them, and
+    such messages are often published.
+
+    Raises:
+        UsageError: They are not. The message quotes nothing of the file.
+    """
+    try:
+        tree = parse_yaml(decode_utf8(read_recipe_bytes(path, name), name), SourceLocation(name, 1, path.parent))
+        keys = list(tree.value) if tree and isinstance(tree.value, dict) else []
+    except UsageError:
+        keys = []
+    known = {*Recipe.model_fields, "extends"}
+    if 2 * sum(key in known for key in keys) <= len(keys):
+        raise UsageError(
+            f"{extended_from}: extends: {format_short_value(name)} is not a recipe; to see its mistakes, which are not "
+            f"shown here, run: skd-edge validate {shlex.quote(name)}"
+        )
 
 
 def _merge_nodes(parent: YamlNode, child: YamlNode) -> YamlNode:
@@ -288,12 +319,12 @@ def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _RecipeDumper.add_representer(str, _represent_text)
 
 
-def _convert_to_plain(value: object) -> object:
-    """Convert to plain data that can be loaded again: paths are escaped, tuples become lists."""
+def _convert_to_plain(value: object, text_by_path: Mapping[str, str]) -> object:
+    """Convert to plain data that can be loaded again: paths as they were written or escaped, tuples become lists."""
     if isinstance(value, BaseModel):
-        return {name: _convert_to_plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: _convert_to_plain(getattr(value, name), text_by_path) for name in type(value).model_fields}
     if isinstance(value, dict):
-        return {key: _convert_to_plain(v) for key, v in value.items()}
+        return {key: _convert_to_plain(v, text_by_path) for key, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_convert_to_plain(v) for v in value]
-    return escape_path(str(value)) if isinstance(value, Path) else value
+        return [_convert_to_plain(v, text_by_path) for v in value]
+    return text_by_path.get(str(value), escape_path(str(value))) if isinstance(value, Path) else value

@@ -10,9 +10,9 @@ its quoted values, or its first word. So start the messages below with the setti
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from skd_edge.recipe.base import Name, Share
 from skd_edge.recipe.base import RecipeSection as RecipeSection
@@ -23,6 +23,7 @@ from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
 from skd_edge.recipe.networks import SingleTeacher as SingleTeacher
 from skd_edge.recipe.networks import Teacher as Teacher
 from skd_edge.recipe.networks import TeacherClip as TeacherClip
+from skd_edge.recipe.path_texts import PathTexts
 from skd_edge.recipe.sections import (
     AugmentationSettings,
     BenchmarkSettings,
@@ -46,6 +47,11 @@ class Recipe(RecipeSection):
     min_clips: Share = Field(
         0.9, description="share of the listed clips that must be readable; otherwise the run stops"
     )
+    allow_test_copies: bool = Field(
+        False,
+        description="whether test clips may be copies, or nearly copies, of training or validation clips. Otherwise "
+        "the run stops, because such clips make the test accuracy too high",
+    )
     clip: ClipSettings = ClipSettings()
     augment: AugmentationSettings = AugmentationSettings()
     labels: LabelSettings = LabelSettings()
@@ -64,6 +70,21 @@ class Recipe(RecipeSection):
     bench: BenchmarkSettings = BenchmarkSettings()
     choice: SelectionRule = SelectionRule()
     licences: Licences = Licences()
+    _path_texts: PathTexts = PrivateAttr(default_factory=PathTexts)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the texts of paths from the validation context; a recipe that was not read from a file has none."""
+        self._path_texts = (context or {}).get("path_texts", self._path_texts)
+
+    @property
+    def path_texts(self) -> PathTexts:
+        """How paths with environment variables are written; files of a run show this, not the values."""
+        return self._path_texts
+
+    @property
+    def has_external_labels(self) -> bool:
+        """Whether rules, models or checked labels may label training clips, besides the dataset."""
+        return self.labels.has_external_sources or getattr(self.data, "trusted", None) is not None
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:
@@ -106,6 +127,11 @@ class Recipe(RecipeSection):
             raise ValueError(
                 f"labels.noise.kind {self.labels.noise.kind} adds noise to correct labels, but labels of {given[0]} "
                 "may be wrong; remove one of the two"
+            )
+        if self.labels.trusted_per_class and self.labels.noise.kind == "none":
+            raise ValueError(
+                "labels.trusted_per_class takes listed labels as checked ones, which is for studies with label noise; "
+                "add labels.noise, or name the checked clips in labels.trusted or data.trusted"
             )
         names = [self.teacher.name, *(a.name for a in self.assistants), *(s.name for s in self.students)]
         if twice := sorted({n for n in names if names.count(n) > 1}):

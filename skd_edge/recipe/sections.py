@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from skd_edge.recipe.base import Name, Share, exclude_when_default
+from skd_edge.recipe.base import ClassName, Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.networks import Layout as Layout
 from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
@@ -19,7 +19,7 @@ from skd_edge.recipe.training import TrainingOverrides
 from skd_edge.recipe.training import TrainingSettings as TrainingSettings
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
-Runtime = Literal["ort", "openvino"]
+Runtime = Literal["ort", "openvino", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
 
@@ -220,12 +220,23 @@ class ExportSettings(RecipeSection):
     sample_clips: int = Field(0, ge=0, le=64, description="number of validation clips that are copied into the bundle")
 
 
+class BuildSettings(RecipeSection):
+    """How engines are compiled, for the runtimes `tensorrt` and `tensorrt-rtx`."""
+
+    workspace: int = Field(1024, ge=1, le=1_048_576, description="memory on the GPU that a layer may use, MiB")
+    level: int | None = Field(
+        None, ge=0, le=5, description="how long the builder searches, 0 (shortest) to 5; default: the builder's own"
+    )
+    tf32: bool = Field(False, description="FP32 products may use 10 bits of mantissa")
+    graphs: bool = Field(True, description="each query is replayed as one CUDA graph")
+
+
 class BenchmarkSettings(RecipeSection):
     """How the exported files are benchmarked."""
 
     runtime: Runtimes = Field(
         ("ort",),
-        description="runtime for benchmarks, evaluation and the bundle; with a list, [ort, openvino], each file is a "
+        description="runtime for benchmarks, evaluation and the bundle; with a list, [tensorrt, ort], each file is a "
         "candidate with every runtime, and the teacher uses the first",
     )
     threads: int = Field(1, ge=1, le=256)
@@ -237,6 +248,33 @@ class BenchmarkSettings(RecipeSection):
         max_length=255,
         description="device for the benchmark, as ssh accepts it (user@device); default: this machine",
     )
+    device: str | None = Field(
+        None,
+        pattern=r"^(\d{1,3}|(GPU|MIG)-[A-Za-z0-9/-]{4,80})$",
+        exclude_if=exclude_when_default(None),
+        description="GPU to use: its index as nvidia-smi counts, its UUID (GPU-...) or that of a MIG instance "
+        "(MIG-...); default: the first",
+    )
+    seconds: float = Field(
+        1.0,
+        ge=0,
+        le=600,
+        exclude_if=exclude_when_default(1.0),
+        description="on a GPU, each process queries a file at least this long",
+    )
+    warm_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=600,
+        exclude_if=exclude_when_default(0.5),
+        description="on a GPU, a file is warmed up at least this long before its queries",
+    )
+    build: BuildSettings = Field(BuildSettings(), exclude_if=exclude_when_default(BuildSettings()))
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _read_index(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class RejectSettings(RecipeSection):
@@ -245,7 +283,7 @@ class RejectSettings(RecipeSection):
     accuracy: Share = Field(
         0.95, description="share of correct answers among the answers given, on the validation clips"
     )
-    background: str | None = Field(None, description="class for unsure predictions; default: no class")
+    background: ClassName | None = Field(None, description="class for unsure predictions; default: no class")
 
 
 _BUDGET_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")

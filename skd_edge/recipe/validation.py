@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from skd_edge.recipe.path_texts import PathTexts
 from skd_edge.recipe.yaml_nodes import SourceLocation, YamlNode
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,16 +67,18 @@ def validate_tree(
     Args:
         model: the model of the whole tree.
         tree: a mapping node.
-        env: environment variables for ``${NAME}`` in paths.
+        env: environment variables for ``${NAME}`` in paths. A model gets the texts of these paths as the ``path_texts``
+            of the validation context.
 
     Returns:
         The model and an empty list, or None and all problems, in the order of their lines.
     """
     problems: list[RecipeProblem] = []
-    data = _prepare_plain_data(tree, model, (), env, problems)
+    paths = _PathExpander(env)
+    data = _prepare_plain_data(tree, model, (), paths, problems)
     try:
         # As JSON, because in strict mode pydantic accepts a list for a tuple and a string for a path only in JSON.
-        checked = model.model_validate_json(json.dumps(data), strict=True)
+        checked = model.model_validate_json(json.dumps(data), strict=True, context={"path_texts": paths.texts})
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             problem = _make_problem(model, tree, detail)
@@ -138,7 +141,7 @@ def _entry_type(annotation: Any, part: PathPart, node: YamlNode | None) -> Any:
 
 # --------------------------------------------------------------------------------------------- plain data
 def _prepare_plain_data(
-    node: YamlNode, annotation: Any, at: tuple[PathPart, ...], env: Mapping[str, str], problems: list[RecipeProblem]
+    node: YamlNode, annotation: Any, at: tuple[PathPart, ...], paths: _PathExpander, problems: list[RecipeProblem]
 ) -> object:
     """Convert a node to plain data for pydantic, with absolute paths; problems with paths are added to ``problems``.
 
@@ -146,7 +149,7 @@ def _prepare_plain_data(
     """
     if isinstance(node.value, dict):
         return {
-            k: _prepare_plain_data(v, _entry_type(annotation, k, node), (*at, k), env, problems)
+            k: _prepare_plain_data(v, _entry_type(annotation, k, node), (*at, k), paths, problems)
             for k, v in node.value.items()
         }
     if isinstance(node.value, list):
@@ -154,12 +157,12 @@ def _prepare_plain_data(
         return [
             v.raw
             if texts and v.raw and v.value is not None
-            else _prepare_plain_data(v, _entry_type(annotation, i, node), (*at, i), env, problems)
+            else _prepare_plain_data(v, _entry_type(annotation, i, node), (*at, i), paths, problems)
             for i, v in enumerate(node.value)
         ]
     if isinstance(node.value, str) and Path in _unwrap_alternatives(annotation):
         try:
-            return expand_path(node.value, None if at in _ROOT_RELATIVE_PATHS else node.location.base, env)
+            return paths.expand(node.value, None if at in _ROOT_RELATIVE_PATHS else node.location.base)
         except KeyError as error:
             name, path = error.args[0], format_dotted_path(at)
             text = (
@@ -169,6 +172,29 @@ def _prepare_plain_data(
         except ValueError as error:
             problems.append(RecipeProblem(node.location, format_dotted_path(at), str(error)))
     return node.value
+
+
+class _PathExpander:
+    """Expands the paths of a recipe, and collects the texts of those that name environment variables."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        self._text_by_path: dict[str, str] = {}
+        self._value_by_name: dict[str, str] = {}
+
+    @property
+    def texts(self) -> PathTexts:
+        """The texts that were collected so far."""
+        return PathTexts(self._text_by_path, self._value_by_name)
+
+    def expand(self, text: str, base: Path | None) -> str:
+        """See `expand_path`."""
+        path = expand_path(text, base, self.env)
+        if names := [match[2] for match in _VARIABLE_PATTERN.finditer(text) if not match[1]]:
+            is_relative = base is not None and not os.path.isabs(expand_path(text, None, self.env))
+            self._text_by_path[path] = os.path.join(escape_path(str(base)), text) if is_relative else text
+            self._value_by_name |= {name: self.env.get(name, "") for name in names}
+        return path
 
 
 def expand_path(text: str, base: Path | None, env: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from skd_bench.errors import UsageError
+from skd_bench.files import open_regular_file
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -95,7 +96,7 @@ def read_recipe_bytes(path: Path, display_name: str) -> bytes:
         UsageError: The file cannot be read, or is too large.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -6,6 +6,7 @@ Each function returns a model of `skd_edge.report.schema`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from skd_edge.report.schema import (
     OperatorKindProfile,
     Parity,
     QuarantinedClip,
+    SplitCopyReport,
     TestReport,
     TestRow,
 )
@@ -233,6 +235,7 @@ def build_data_report(training_data: TrainingData) -> DataReport:
         classes=list(clips.classes),
         quarantined=[QuarantinedClip(**clip) for clip in clips.quarantined],
         split_note=clips.note,
+        copies=[SplitCopyReport.model_validate(asdict(copy)) for copy in clips.copies],
     )
 
 

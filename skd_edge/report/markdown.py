@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skd_bench.untrusted.text import escape_markdown
 from skd_edge.report import formatting as f
 from skd_edge.report import summary
 from skd_edge.report.schema import RunReport, parse_report
-
-_SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<|#~&]|^[>+-])")
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -119,6 +118,13 @@ def _format_small_print(report: RunReport) -> str:
         lines.append(
             f"{count} clip{'s' if count > 1 else ''} could not be read and {'were' if count > 1 else 'was'} left out."
         )
+    if report.data and report.data.copies:
+        counts = Counter(copy.split for copy in report.data.copies)
+        numbers = " and ".join(f"{n} {escape_markdown(split)}" for split, n in counts.items())
+        lines.append(
+            f"{numbers} clips are copies of clips in another split "
+            "(listed in report.json), so accuracies on them are too high."
+        )
     lines += [escape_markdown(note) for note in report.notes]
     cpu = report.device.get("cpu_model") or report.device.get("cpu")
     origin_parts = [
@@ -145,11 +151,6 @@ def format_table(head: Sequence[str], align: str, rows: Sequence[Sequence[str]])
 def append_note(value: str, note: str) -> str:
     """A value, followed by the note in brackets if there is one."""
     return f"{value} ({note})" if note else value
-
-
-def escape_markdown(text: str) -> str:
-    """A text on one line, with the special characters of Markdown and HTML escaped."""
-    return _SPECIAL_CHARACTERS.sub(r"\\\1", " ".join(text.split()))
 
 
 def replace_thin_spaces(text: str) -> str:

@@ -9,7 +9,7 @@ The docstrings of the models are the descriptions in the published JSON schema (
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from skd_bench.errors import UserError
+from skd_bench.files import read_regular_file
+from skd_bench.untrusted.json_file import parse_json
+from skd_edge.run_files.journal import JOURNAL_FILE, read_journal
 
 SCHEMA_VERSION = 1
 """The layout of `report.json` that this version writes, and the newest one that it reads."""
 
+_MAX_BYTES = 1 << 28
 REPORT_FILE = "report.json"
 
 
@@ -364,6 +368,24 @@ class QuarantinedClip(_ReportSection):
     reason: str = ""
 
 
+class SplitCopyReport(_ReportSection):
+    """A validation or test clip that is a copy of a clip in another split.
+
+    Attributes:
+        clip: The clip.
+        split: Its split, "val" or "test".
+        original: The clip that it copies.
+        original_split: The split of that clip, "train" or "val".
+        kind: "equal" for the same pixels, "near" for nearly the same, such as the same video encoded again.
+    """
+
+    clip: str = ""
+    split: str = ""
+    original: str = ""
+    original_split: str = ""
+    kind: str = ""
+
+
 class DataReport(_ReportSection):
     """The clips of the run.
 
@@ -374,6 +396,7 @@ class DataReport(_ReportSection):
         classes: Names of the classes.
         quarantined: Clips that could not be read; they are in no split.
         split_note: How the clips were split.
+        copies: Validation and test clips that are copies of clips in other splits.
     """
 
     train: int | None = None
@@ -382,6 +405,7 @@ class DataReport(_ReportSection):
     classes: list[str] = []
     quarantined: list[QuarantinedClip] = []
     split_note: str = ""
+    copies: list[SplitCopyReport] = []
 
 
 class ClassMetrics(_ReportSection):
@@ -599,23 +623,40 @@ def load_report(run_dir: Path) -> RunReport:
         The report.
 
     Raises:
-        UserError: The file is missing, is not JSON, or is not a report that this version can read.
+        UserError: The file is missing, was changed since the run wrote it, is not JSON, or is not a report that this
+            version can read.
     """
     path = Path(run_dir) / REPORT_FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_regular_file(path, _MAX_BYTES)
+        _check_recorded_hash(path, content)
+        raw = parse_json(content)
     except FileNotFoundError as error:
         raise UserError(
             f"{run_dir} has no {REPORT_FILE}: it is not a run folder of skd-edge, or the run has not finished; "
             "run `skd-edge compress` with this folder as --out (finished jobs are not trained again)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    try:
-        raw = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}); run `skd-edge compress` again, it resumes") from error
     return parse_report(raw, source=str(path))
+
+
+def _check_recorded_hash(path: Path, content: bytes) -> None:
+    """Compare a report with the hash in the journal of its run; without a journal, as in a copy, nothing is known.
+
+    Raises:
+        UserError: The report is not the one that the run wrote.
+    """
+    if not (path.parent / JOURNAL_FILE).is_file():
+        return
+    recorded = [event["sha256"] for event in read_journal(path.parent) if event["event"] == "report"]
+    if recorded and recorded[-1] != hashlib.sha256(content).hexdigest():
+        raise UserError(
+            f"{path} is not what the run wrote: its hash is not the one in the journal; run `skd-edge compress` again, "
+            "it resumes and writes the report anew"
+        )
 
 
 _T = TypeVar("_T")

@@ -12,6 +12,7 @@ from statistics import median
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.errors import UserError
+from skd_bench.runtimes import uses_gpu
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import Precision, Runtime
 
@@ -36,6 +37,13 @@ class Deployment:
 def list_deployments(recipe: Recipe) -> list[Deployment]:
     """All deployments of a student: {precision} x {runtime}."""
     return [_make_deployment(recipe, p, r) for p in recipe.export.precisions for r in recipe.bench.runtime]
+
+
+def why_pair_impossible(precision: str, runtime: Runtime) -> str | None:
+    """Why no device can run a precision on a runtime; None if it depends on the device."""
+    if precision == "int8" and runtime.startswith("tensorrt"):
+        return f"{runtime} runs symmetric INT8 only, and int8 is asymmetric; list int8-trt in export.precisions"
+    return None
 
 
 def teacher_deployment(recipe: Recipe) -> Deployment:
@@ -90,7 +98,8 @@ def pool_latency_by_deployment(p50_ms: Mapping[Candidate, float]) -> dict[Candid
     """One latency for each deployment of a student: the median over all cascades that trained it.
 
     Files that differ only in their weights are equally fast. Their measured latencies differ by chance, which must not
-    decide between two cascades.
+    decide between two cascades. Engines are different: each build chooses its kernels by its own timings, so an engine
+    has its own latency.
 
     Args:
         p50_ms: measured median milliseconds of each candidate.
@@ -98,7 +107,10 @@ def pool_latency_by_deployment(p50_ms: Mapping[Candidate, float]) -> dict[Candid
     ms_by_key: dict[str, list[float]] = {}
     for candidate, ms in p50_ms.items():
         ms_by_key.setdefault(candidate.deployment_key, []).append(ms)
-    return {candidate: median(ms_by_key[candidate.deployment_key]) for candidate in p50_ms}
+    return {
+        candidate: ms if uses_gpu(candidate.deployment.runtime) else median(ms_by_key[candidate.deployment_key])
+        for candidate, ms in p50_ms.items()
+    }
 
 
 def filter_by_budget(

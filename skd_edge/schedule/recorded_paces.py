@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
+from skd_bench.integrity.checked_files import read_checked_json
 from skd_edge.distill.step_profiler import StepTimes
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.models.builder import build_network
@@ -57,8 +58,8 @@ def read_recorded_paces(folders: Iterable[Path], device: str, threads: int) -> l
     """
     paces = []
     for file in (file for folder in folders for file in sorted(folder.glob("*/job.json"))):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # an older or damaged file
-            facts = json.loads(file.read_text(encoding="utf-8"))
+        with suppress(OSError, ValueError, KeyError, TypeError, UserError):  # an older or damaged file
+            facts = read_checked_json(file)
             work = facts["work"]
             epochs = len(facts["curve"])
             if epochs and work["device"] == device and facts["threads"] == threads:

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
+import av
 import pytest
 import yaml
 
@@ -28,6 +30,7 @@ EXAMPLES = {
 COUNTS = {
     "One folder a class": None,
     "Lines of path and label": (4, 2, 2),
+    "Folders of pictures": (4, 2, 2),
     "CSV or Parquet with named columns": (5, 2, 2),
     "Several votes a clip, in columns": (4, 2, 2),
     "Several votes a clip, in rows": (4, 2, 2),
@@ -48,6 +51,14 @@ def video(film, tmp_path_factory) -> Path:
     return film(tmp_path_factory.mktemp("one") / "v.mp4", frames=8, size=16)
 
 
+def write_pictures(video: Path, folder: Path, count: int) -> None:
+    """The first frames of a video as pictures."""
+    folder.mkdir(parents=True)
+    with av.open(str(video)) as container:
+        for i, frame in enumerate(islice(container.decode(video=0), count)):
+            frame.save(folder / f"img_{i:05}.jpg")
+
+
 @pytest.mark.parametrize("title", COUNTS)
 def test_example(title, video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -56,6 +67,10 @@ def test_example(title, video, tmp_path, monkeypatch):
             for name in text.split():
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(video, name)
+        elif kind == "text" and where == "pictures":
+            for line in text.splitlines():
+                folder, count = line.split()
+                write_pictures(video, Path(folder), int(count))
         elif kind == "text":
             Path(where).parent.mkdir(parents=True, exist_ok=True)
             Path(where).write_text(text, encoding="utf-8")
@@ -72,6 +87,7 @@ def test_example(title, video, tmp_path, monkeypatch):
     if COUNTS[title]:
         assert tuple(counts[s] for s in ("train", "val", "test")) == COUNTS[title]
     assert len(listing.classes) == 2
+    assert "another number of pictures" not in listing.note
     assert (votes is not None) == ("votes" in title)
     grouped = {e.group: e.split for e in listing.entries}
     assert all(grouped[e.group] == e.split for e in listing.entries)

@@ -18,7 +18,7 @@ SECTIONS = {"labels": LabelSettings, "choice": SelectionRule, "data": FolderData
 
 def test_snippets_are_valid(root):
     blocks = re.findall(r"```yaml\n(.*?)```", (root / "docs/labels.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         for name, section in yaml.safe_load(block).items():
             SECTIONS[name].model_validate(section)

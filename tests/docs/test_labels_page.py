@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from skd_bench.errors import UserError
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.plan import plan
 from skd_edge.recipe.loader import load_recipe
@@ -58,7 +58,7 @@ def said(recipe: dict) -> dict[str, str]:
     """The weak label of each training clip."""
     material = load_training_data(written(recipe), Path("cache"))
     classes = (*material.clips.classes, "")
-    return dict(zip(material.clips.train.names, (classes[i] for i in material.weak_labels), strict=True))
+    return dict(zip(material.clips.train.names, (classes[i] for i in material.given_labels), strict=True))
 
 
 BY_NAME = {

@@ -1,12 +1,20 @@
 import hashlib
 import json
 import os
+import socket
 import stat
 
 import pytest
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_atomic, write_json
+from skd_bench.files import (
+    open_regular_file,
+    open_regular_text,
+    read_regular_file,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 
 
 def test_text_and_bytes_are_written_unchanged(tmp_path):
@@ -43,6 +51,23 @@ def test_a_path_through_a_file_is_refused(tmp_path):
         write_atomic(tmp_path / "file" / "inside", "text")
 
 
+@pytest.mark.parametrize("kind", ["link", "broken link", "pipe", "socket"])
+def test_what_is_no_file_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "x.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    else:
+        (tmp_path / "target").write_text("mine")
+        path.symlink_to(tmp_path / ("target" if kind == "link" else "nowhere"))
+    before = path.lstat()
+    with pytest.raises(UserError, match=r"it is a (link|device, a pipe or a socket), which would be replaced"):
+        write_atomic(path, "text")
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_name_of_250_characters_can_be_written(tmp_path):
     assert write_atomic(tmp_path / ("n" * 250), b"x").read_bytes() == b"x"
 
@@ -53,3 +78,37 @@ def test_the_hash_is_sha256(tmp_path):
     assert sha256_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
     with pytest.raises(UserError, match="missing"):
         sha256_file(tmp_path / "missing")
+
+
+def test_names_that_are_not_utf8_survive_in_json_and_in_text(tmp_path):
+    name = b"caf\xe9\n.mp4".decode("utf-8", "surrogateescape")
+    path = write_json(tmp_path / "a.json", {name: [name, "\ud800"]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {name: [name, "\ud800"]}
+    assert write_atomic(tmp_path / "a.html", f"<td>{name}</td>").read_bytes() == b"<td>caf\xe9\n.mp4</td>"
+    assert write_atomic(tmp_path / "b.html", "<td>\ud800</td>").read_bytes() == b"<td>\\ud800</td>"
+
+
+def test_pipes_devices_and_folders_are_refused_and_do_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path / "pipe", "pipe or a device"),
+        ("/dev/zero", "pipe or a device"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(OSError, match=words):
+            open_regular_file(path)
+    with pytest.raises(UserError, match="pipe or a device"):
+        sha256_file(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a file's name"):
+        open_regular_file("a\0b")
+    with pytest.raises(FileNotFoundError):
+        open_regular_file(tmp_path / "gone")
+
+
+def test_regular_files_are_read_through_the_door(tmp_path):
+    (tmp_path / "a").write_bytes("ä\r\n".encode())
+    assert open_regular_file(tmp_path / "a").read() == "ä\r\n".encode()
+    assert open_regular_text(tmp_path / "a", newline="").read() == "ä\r\n"
+    assert read_regular_file(tmp_path / "a", 4) == "ä\r\n".encode()
+    with pytest.raises(OSError, match="larger than 0 KiB"):
+        read_regular_file(tmp_path / "a", 3)

@@ -58,6 +58,7 @@ class Done:
     jobs_before_kill: frozenset[str]
     report: dict[str, Any]
     stdout: str
+    watch: Any
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,20 +77,21 @@ class Done:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Done:
+def finished(tmp_path_factory: pytest.TempPathFactory, process_watch: Any) -> Done:
     """``skd-edge compress`` of a tiny recipe, killed with SIGKILL after its second job and started again."""
     import yaml
 
     home = tmp_path_factory.mktemp("compress")
     recipe, folder = home / "recipe.yaml", home / "läufe und runs" / "one"
     recipe.write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
-    places = {"SKD_EDGE_CACHE": str(home / "cache"), "SKD_EDGE_LEDGER": str(home / "looks.jsonl")}
+    watch = process_watch(home / "watch")
+    places = {"SKD_EDGE_CACHE": str(home / "cache"), "SKD_EDGE_LEDGER": str(home / "looks.jsonl"), **watch.variables}
     words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(folder)]
     before = _kill_after_jobs(words, folder / "journal.jsonl", 2, places)
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **places}, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())
-    return Done(folder, recipe, home / "cache", home / "looks.jsonl", before, report, done.stdout)
+    return Done(folder, recipe, home / "cache", home / "looks.jsonl", before, report, done.stdout, watch)
 
 
 def _kill_after_jobs(words: list[str], journal: Path, jobs: int, places: dict[str, str]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UsageError, UserError
-from skd_edge.run_folder import LAYOUT_VERSION, Run, open_cache, read_journal
+from skd_bench.integrity.checked_files import describe_files, write_checked_json
+from skd_edge.run_folder import LAYOUT_VERSION, Run, open_cache, read_journal, read_run_recipe, refuse_special_files
 
 HOLD = """
 import sys, time
@@ -30,7 +31,7 @@ def test_a_new_folder_and_an_earlier_run_can_be_used(tmp_path):
         run.record_event("started", seed=1)
     with Run(folder, "name: two\n") as run:
         run.record_event("started", seed=2)
-    assert (folder / "recipe.yaml").read_text() == "name: two\n"
+    assert read_run_recipe(folder) == "name: two\n"
     assert [(e["event"], e["seed"]) for e in read_journal(folder)] == [("started", 1), ("started", 2)]
     assert all(e["time"].startswith("20") for e in read_journal(folder))
 
@@ -56,7 +57,7 @@ def test_a_run_folder_is_locked_until_its_process_ends(tmp_path):
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"another process \(pid {holder.pid}\) is using"):
             Run(folder, "name: second\n")
-        assert (folder / "recipe.yaml").read_text() == "name: held\n"
+        assert read_run_recipe(folder) == "name: held\n"
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -81,7 +82,7 @@ def finish(run: Run, job: str, text: str = "weights") -> Path:
     folder = run.job_folder(job)
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_text(text)
-    (folder / "job.json").write_text(json.dumps({"job": job}))
+    write_checked_json(folder / "job.json", {"job": job, "files": describe_files(folder, ["weights.safetensors"])})
     return folder
 
 
@@ -110,7 +111,7 @@ def test_an_unfinished_job_is_not_used(tmp_path):
         (there / "weights.safetensors").write_text("half")
         assert not one.fetch_job("abc")
         # Once it is finished in the cache, it replaces the unfinished one.
-        (there / "job.json").write_text("{}")
+        write_checked_json(there / "job.json", {"files": describe_files(there, ["weights.safetensors"])})
         assert one.fetch_job("abc")
         assert not (one.job_folder("abc") / "state.pt").exists()
 
@@ -130,7 +131,8 @@ def test_the_place_of_the_cache(monkeypatch, tmp_path, own_places):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert open_cache() == tmp_path / "skd-edge"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert open_cache() == Path.home() / ".cache" / "skd-edge"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert open_cache() == tmp_path / "home" / ".cache" / "skd-edge"
 
 
 def test_a_cache_of_another_layout_is_an_error_that_says_what_to_delete(own_places):
@@ -167,3 +169,66 @@ def test_a_run_that_was_killed_before_its_journal_can_continue(own_places, tmp_p
     (tmp_path / "run" / "recipe.yaml").unlink()
     with Run(tmp_path / "run", "name: x\n") as run:
         run.record_event("started")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "job.json"])
+@pytest.mark.parametrize("content", [b"", b"w", b"WEIGHTS", b"{}"])
+def test_a_damaged_job_is_named_deleted_and_not_published(tmp_path, caplog, name, content):
+    with Run(tmp_path / "one", "") as one:
+        made = finish(one, "abc")
+        one.publish_job("abc")
+    (made / name).write_bytes(content)  # also in the cache: its file is the same
+    with Run(tmp_path / "one", "") as one, Run(tmp_path / "two", "") as two:
+        assert not two.fetch_job("abc")
+        assert not one.fetch_job("abc")
+    assert caplog.text.count(f"{name} is damaged: expected ") == 2
+    assert "; the job is trained again" in caplog.text
+    assert not made.exists()
+    assert [e["event"] for e in read_journal(tmp_path / "two")] == ["damaged"]
+
+
+def test_a_damaged_job_in_the_cache_is_replaced(tmp_path):
+    with Run(tmp_path / "one", "") as one:
+        finish(one, "abc")
+        there = open_cache() / "jobs" / "abc"
+        there.mkdir(parents=True)
+        (there / "job.json").write_text("{")
+        one.publish_job("abc")
+        assert (there / "weights.safetensors").read_text() == "weights"
+
+
+@pytest.mark.parametrize("change", [("seed: 0", "seed: 1"), ("name", "nmae"), ("sha256", "sha265")])
+def test_a_changed_recipe_of_a_run_is_an_error(tmp_path, change):
+    with Run(tmp_path / "run", "name: one\nseed: 0\n"):
+        pass
+    file = tmp_path / "run" / "recipe.yaml"
+    file.write_text(file.read_text().replace(*change))
+    with pytest.raises(UserError, match=r"recipe\.yaml is not what the run wrote: .*repeat the skd-edge compress"):
+        read_run_recipe(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", [".lock", "journal.jsonl", "artefacts", "jobs/abc/weights.safetensors"])
+def test_a_link_in_a_run_folder_is_refused(tmp_path, name):
+    with Run(tmp_path / "run", ""):
+        pass
+    (tmp_path / "elsewhere").write_text("mine")
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=f"{link} is a link; a run reads and writes only files inside its folder"):
+        Run(tmp_path / "run", "")
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "report.json"])
+def test_a_pipe_in_a_run_folder_is_refused(tmp_path, name):
+    """Reading it would never end."""
+    with Run(tmp_path / "run", ""):
+        pass
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "run" / name)
+    with pytest.raises(UsageError, match=f"{name} is a device, a pipe or a socket"):
+        Run(tmp_path / "run", "")
+    with pytest.raises(UsageError, match=f"{name} is a device, a pipe or a socket"):
+        refuse_special_files(tmp_path / "run")

@@ -48,7 +48,7 @@ def test_a_second_call_writes_nothing(network, batches, tmp_path):
     assert state(tmp_path) == before
 
 
-@pytest.mark.parametrize("change", ["weights", "calibration", "damage", "range"])
+@pytest.mark.parametrize("change", ["weights", "calibration", "damage", "metadata", "range"])
 def test_a_file_is_written_again_if_its_inputs_change(network, batches, tmp_path, change):
     paths = make(network, tmp_path, batches, reduce_range=False)
     before = paths["int8"].read_bytes()
@@ -60,12 +60,28 @@ def test_a_file_is_written_again_if_its_inputs_change(network, batches, tmp_path
         more["key"] = "others"
     elif change == "range":
         more["reduce_range"] = True
+    elif change == "metadata":
+        metadata_file = paths["int8"].with_suffix(".json")
+        metadata_file.write_text(metadata_file.read_text().replace('"tried": []', '"tried": ["x"]'))
+        assert '"x"' in metadata_file.read_text()
     else:
         paths["int8"].write_bytes(before[:-1])
     requests = []
     make(network, tmp_path, lambda: requests.append(1) or batches(), **more)
     assert requests == [1]
-    assert (paths["int8"].read_bytes() == before) == (change in ("calibration", "damage"))
+    assert (paths["int8"].read_bytes() == before) == (change in ("calibration", "damage", "metadata"))
+
+
+def test_a_damaged_intermediate_file_is_written_again(network, batches, tmp_path):
+    """For uint8 frames, INT8 is made from a float file that is no artefact itself."""
+    frames = Uint8Input(Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3))
+    make(network, tmp_path, batches, frames=frames)
+    before = {file.name: file.read_bytes() for file in (*tmp_path.glob("*.clip"), *tmp_path.glob("*.onnx"))}
+    damaged = bytearray(before["fp32.clip"])
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "fp32.clip").write_bytes(damaged)
+    make(network, tmp_path, batches, frames=frames)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
 def test_int8_alone_also_writes_the_fp32_file(network, batches, tmp_path):

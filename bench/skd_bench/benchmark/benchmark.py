@@ -19,7 +19,7 @@ from skd_bench.benchmark.targets import BenchmarkTarget, find_benchmark_targets
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
-from skd_bench.device.info import DeviceInfo, device_id, read_device_info, read_device_state
+from skd_bench.device.info import DeviceInfo, DeviceState, device_id, read_device_info, read_device_state
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import predict
 from skd_bench.runtimes.base import make_random_clip
@@ -48,7 +48,7 @@ def benchmark_bundle(
     """
     bundle, extra, threads = request.bundle, request.extra.check_and_complete(), request.settings.threads
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     rows, not_run = find_benchmark_targets(bundle, manifest, extra.runtimes, request.engines, threads)
     device_info = read_device_info()
@@ -56,7 +56,8 @@ def benchmark_bundle(
     settings = replace(request.settings, energy=False)
     latency = measure(targets, settings, progress=progress)
     measure_load = partial(measure, settings=settings, progress=progress, memory=False)
-    loads, load_latencies = measure_loads(targets, extra, latency, measure_load)
+    largest = {row.latency_target.name: row.largest_batch for row in rows}
+    loads, load_latencies = measure_loads(targets, extra, latency, measure_load, largest)
     meter = open_energy_meter()
     size = manifest.preprocess
     return {
@@ -66,7 +67,7 @@ def benchmark_bundle(
         "created_by": manifest.created_by,
         "device": device_info,
         "device_id": device_id(device_info),
-        "after": read_device_state(),
+        "after": (after := read_device_state()),
         "threads": threads,
         "queries": settings.queries,
         "contract": {"frames": manifest.sampling.frames, "height": size.height, "width": size.width, "batch": 1},
@@ -85,6 +86,7 @@ def benchmark_bundle(
         "clips": _measure_clip_times(bundle, manifest),
         "samples_ms": {name: figures.samples_ms for name, figures in {**latency, **load_latencies}.items()},
         "notes": _build_notes(device_info, latency)
+        + _build_throttling_notes(device_info, after)
         + _build_decoder_notes(manifest)
         + _find_broken_answers(bundle, manifest, threads),
     }
@@ -166,6 +168,19 @@ def _find_broken_answers(bundle: Path, manifest: Manifest, threads: int) -> list
         bundle, [resolve_bundle_path(bundle, sample.file) for sample in manifest.samples], threads=threads
     )
     return [answer["error"] for answer in answers if "error" in answer]
+
+
+def _build_throttling_notes(before: DeviceState, after: DeviceState) -> list[str]:
+    """Warnings about reduced clocks: new throttling events of processor or board, and reasons that a GPU reports."""
+    notes = []
+    first, last = before["throttle"]["events"], after["throttle"]["events"]
+    if first is not None and last is not None and last > first:
+        notes.append(f"the machine throttled {last - first} times during the benchmark; measure again when it is cool")
+    harmless = {"idle", "application clocks", "display clocks"}
+    for number, state in enumerate(after["gpu_state"] or []):
+        if reasons := [reason for reason in state["throttle"] or [] if reason not in harmless]:
+            notes.append(f"GPU {number} ran at reduced clocks at the end of the benchmark: {', '.join(reasons)}")
+    return notes
 
 
 def _build_notes(device_info: DeviceInfo, latency: dict[str, LatencyResult]) -> list[str]:

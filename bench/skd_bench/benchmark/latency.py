@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
 from skd_bench.device.energy.meter import QueryEnergy
 from skd_bench.errors import UserError
+from skd_bench.runtimes import uses_gpu
 from skd_bench.stats import Interval, percentile_interval
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 ProgressCallback = Callable[[int, int], None]
 ENERGY_S = 10.0  # seconds of queries for one energy measurement, after two idle seconds
@@ -32,12 +32,19 @@ class MeasurementSettings:
         processes: Number of fresh processes, at least 1; they run one after the other.
         queries: Timed queries of each target in each process, at least 1.
         energy: Whether to also measure the energy of each target.
+        gpu: The GPU to use: its index as nvidia-smi counts, its UUID, or the UUID of a MIG instance; None: the first.
+        seconds: A GPU target is queried at least this long in each process.
+        warm_seconds: A GPU target is warmed up at least this long, right before its queries: clocks rise for hundreds
+            of milliseconds.
     """
 
     threads: int = 1
     processes: int = 5
     queries: int = 240
     energy: bool = False
+    gpu: str | None = None
+    seconds: float = 1.0
+    warm_seconds: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -183,10 +190,10 @@ def measure_latency(
         return {}
     alone, counted = list(targets) if memory else [], list(targets) if settings.energy else []
     jobs: list[WorkerJob] = [
-        {**_make_worker_job([target], threads, 0, seed), "energy_s": ENERGY_S} for target in counted
+        {**_make_worker_job([target], settings, 0, seed), "energy_s": ENERGY_S} for target in counted
     ]
-    jobs += [_make_worker_job(targets, threads, queries, seed + i) for i in range(processes)]
-    jobs += [_make_worker_job([target], threads, 0, seed) for target in alone]
+    jobs += [_make_worker_job(targets, settings, queries, seed + i) for i in range(processes)]
+    jobs += [_make_worker_job([target], settings, 0, seed) for target in alone]
     results = []
     for i, job in enumerate(jobs):
         if progress:
@@ -213,12 +220,15 @@ def _parse_joules_interval(energy: QueryEnergy) -> Interval:
     return Interval(energy["joules_per_clip"], low, high)
 
 
-def _make_worker_job(targets: Sequence[LatencyTarget], threads: int, queries: int, seed: int) -> WorkerJob:
-    rows = [_make_job_target(target) for target in targets]
-    return {"targets": rows, "threads": threads, "queries": queries, "seed": seed}
+def _make_worker_job(
+    targets: Sequence[LatencyTarget], settings: MeasurementSettings, queries: int, seed: int
+) -> WorkerJob:
+    rows = [_make_job_target(target, settings) for target in targets]
+    job: WorkerJob = {"targets": rows, "threads": settings.threads, "queries": queries, "seed": seed}
+    return job if settings.gpu is None else {**job, "gpu": settings.gpu}
 
 
-def _make_job_target(target: LatencyTarget) -> JobTarget:
+def _make_job_target(target: LatencyTarget, settings: MeasurementSettings) -> JobTarget:
     row: JobTarget = {
         "name": target.name,
         "path": str(Path(target.path).absolute()),
@@ -226,50 +236,12 @@ def _make_job_target(target: LatencyTarget) -> JobTarget:
     }
     if target.batch != 1:
         row["batch"] = target.batch
-    if target.without_turns:
+    on_gpu = uses_gpu(target.runtime)
+    if target.without_turns or on_gpu:  # in turns with targets on the CPU, the GPU would idle and lower its clocks
         row["stretch"] = True
+    if on_gpu:
+        row["seconds"], row["warm_seconds"] = settings.seconds, settings.warm_seconds
     return row
-
-
-def run_in_fresh_process(
-    job: WorkerJob, *, worker: str = "skd_bench.benchmark.worker", import_path: Sequence[str] = ()
-) -> WorkerResult:
-    """Run one job of `measure_latency` in a fresh process.
-
-    This package need not be installed. It may also be imported from a folder or from a zip.
-
-    Args:
-        job: See `skd_bench.benchmark.worker.run_job`.
-        worker: The module that runs the job. A study that adds runtimes uses a worker of its own.
-        import_path: Folders to import that module from, besides the folder of this package.
-
-    Returns:
-        The result of `skd_bench.benchmark.worker.run_job`.
-
-    Raises:
-        UserError: The process failed; the message is the last line of its standard error.
-    """
-    package_root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(p for p in (package_root, *import_path, os.environ.get("PYTHONPATH")) if p)
-    # A worker does not use numpy's own threads, and each of them would add to its peak memory.
-    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory(prefix="skd-bench-") as folder:
-        files = [str(Path(folder) / name) for name in ("job.json", "result.json")]
-        Path(files[0]).write_text(json.dumps(job), "utf-8")
-        # -P: without it, a file called random.py in the current folder would replace Python's own module.
-        command = [sys.executable, "-P", "-m", worker, *files]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode != 0:
-            raise UserError(_format_failure(done))
-        result: WorkerResult = json.loads(Path(files[1]).read_text("utf-8"))
-        return result
-
-
-def _format_failure(done: subprocess.CompletedProcess[str]) -> str:
-    last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
-    if done.returncode < 0:
-        return f"a measuring process was killed by signal {-done.returncode} (out of memory?); its last output: {last}"
-    return last
 
 
 def _summarise_latency(rows: list[TargetSamples], peak_mb: float | None) -> LatencyResult:

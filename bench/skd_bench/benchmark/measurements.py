@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.benchmark.results import BenchmarkResult
@@ -14,6 +18,7 @@ from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.typed_json import parse_typed_json
+from skd_bench.untrusted.json_file import read_json
 
 SCHEMA = 1
 _MAX_BYTES = 1 << 28
@@ -35,6 +40,57 @@ class MeasuredFile:
 
 
 @dataclass(frozen=True)
+class EncodedLogits:
+    """A file's logits for the clips of a pack.
+
+    Attributes:
+        clips: Identifies the clips.
+        shape: (N, C).
+        data: float32, little-endian, as base64.
+    """
+
+    clips: str
+    shape: list[int]
+    data: str
+
+    @classmethod
+    def encode(cls, clips: str, logits: npt.NDArray[np.float32]) -> EncodedLogits:
+        """The logits ``(N, C)`` of a file for the clips with this key."""
+        return cls(clips, list(logits.shape), base64.b64encode(np.asarray(logits, "<f4").tobytes()).decode())
+
+    def decode(self) -> npt.NDArray[np.float32]:
+        """The logits ``(N, C)``.
+
+        Raises:
+            UserError: The data is damaged.
+        """
+        try:
+            flat = np.frombuffer(base64.b64decode(self.data, validate=True), "<f4")
+            return flat.reshape(self.shape).astype(np.float32)
+        except ValueError as error:
+            raise UserError(f"the logits in a device's result are damaged ({error}); measure again") from error
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """What a device found out about a file on a GPU, besides its latency.
+
+    Attributes:
+        sha256: The sha256 of the file that was sent.
+        runtime: The name of the runtime.
+        refused: Why the file cannot run there; None where it can.
+        facts: What its session reported after one query: versions, GPU, engine, layers.
+        logits: Its logits, where clips were sent.
+    """
+
+    sha256: str
+    runtime: str
+    refused: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    logits: EncodedLogits | None = None
+
+
+@dataclass(frozen=True)
 class DeviceMeasurements:
     """Files measured in turns on one device.
 
@@ -49,6 +105,10 @@ class DeviceMeasurements:
         measured: The files and their latencies.
         bench: The result of `skd_bench.benchmark.benchmark.benchmark_bundle` where a bundle was packed, or None.
         energy: Whether energy was requested; the latencies then contain `joules`.
+        gpu: The GPU that was requested (`MeasurementSettings.gpu`).
+        seconds: The shortest time of a GPU target's queries in each process.
+        warm_seconds: The shortest warm-up of a GPU target.
+        notes: Of the files on a GPU.
     """
 
     schema: int
@@ -61,6 +121,10 @@ class DeviceMeasurements:
     measured: list[MeasuredFile]
     bench: BenchmarkResult | None = None
     energy: bool = False
+    gpu: str | None = None
+    seconds: float = 1.0
+    warm_seconds: float = 0.5
+    notes: list[FileNote] = field(default_factory=list)
 
     @property
     def device_id(self) -> str:
@@ -89,7 +153,8 @@ class DeviceMeasurements:
             )
         try:
             read: DeviceMeasurements = parse_typed_json(cls, data, "")
-        except ValueError as error:
+            device_id(read.device)  # which only needs the parts of a device that are compared to have their form
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{source} does not contain the measurements of a pack: {error}; "
                 "give the JSON file that `python PACK` wrote"
@@ -115,12 +180,10 @@ class DeviceMeasurements:
             UserError: The file cannot be read, is larger than 256 MiB, or does not contain measurements of a pack.
         """
         try:
-            if Path(path).stat().st_size > _MAX_BYTES:
-                raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, so it is not a file of measurements")
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = read_json(path, max_bytes=_MAX_BYTES)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UserError(f"{path} is not valid JSON: {error}; copy the file from the device again") from error
         return cls.from_json(data, str(path))
 
@@ -138,7 +201,7 @@ def check_same_device(reference: Mapping[str, Any], other: Mapping[str, Any], ad
     """
     if device_id(reference) == device_id(other):
         return
-    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "gpus")
+    keys = ("cpu", "cores_usable", "cpu_quota", "isa", "governor", "machine", "runtimes", "power_mode", "gpus")
     differ = [f"{k}: {reference.get(k)} and {other.get(k)}" for k in keys if reference.get(k) != other.get(k)]
     raise UserError(
         f"{added} on device {device_id(other)}, and the others on device {device_id(reference)}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from skd_bench.device.energy.meter import QueryEnergy
 from skd_bench.device.info import DeviceInfo, DeviceState
 from skd_bench.errors import UsageError
 from skd_bench.files import sha256_file, write_atomic, write_json
+from skd_bench.untrusted.text import escape_name
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 
 class ClipShape(TypedDict):
@@ -184,8 +188,10 @@ def format_plan(request: BenchmarkRequest) -> str:
 
     manifest, extra = Manifest.load(request.bundle), request.extra.check_and_complete()
     processes, queries = request.settings.processes, request.settings.queries
-    names = [a.file for a in manifest.artefacts]
-    requested = [(f"{a.file} @ {r}", r) for a in manifest.artefacts for r in extra.runtimes if r != a.runtime]
+    names = [escape_name(a.file) for a in manifest.artefacts]
+    requested = [
+        (f"{escape_name(a.file)} @ {r}", r) for a in manifest.artefacts for r in extra.runtimes if r != a.runtime
+    ]
     known_runtimes = registered_runtimes()
     for name, runtime in requested:
         reason = known_runtimes[runtime].why_unavailable()

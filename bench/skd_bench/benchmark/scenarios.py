@@ -8,9 +8,9 @@ Each result therefore reports its clips, its seconds and whether the minimum was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_bench.errors import UsageError
 from skd_bench.runtimes import registered_runtimes
 from skd_bench.stats import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 SCENARIOS = ("single-stream", "multi-stream", "offline")
 BATCHES = (1, 2, 4, 8, 16)
@@ -131,6 +134,7 @@ def measure_loads(
     extra: LoadScenarios,
     single: dict[str, LatencyResult],
     measure: Callable[[Sequence[LatencyTarget]], dict[str, LatencyResult]],
+    largest: Mapping[str, int | None] | None = None,
 ) -> tuple[dict[str, LoadResult], dict[str, LatencyResult]]:
     """Measure every target under every requested load.
 
@@ -139,29 +143,40 @@ def measure_loads(
         extra: Settings that `LoadScenarios.check_and_complete` returned.
         single: The targets' single-stream latencies, by name.
         measure: `measure_latency` with all options bound; it is called with the targets only.
+        largest: The largest batch of a target, by name; larger batches are left out of its rows. Missing or None: any.
 
     Returns:
         The results by the target's name, and the measured latencies by the name of target and load.
     """
-    swept = [_make_load_target(t, b) for t in targets for b in extra.batches]
+    limits = {name: limit for name, limit in (largest or {}).items() if limit is not None}
+    batches = {t.name: [b for b in extra.batches if b <= limits.get(t.name, b)] for t in targets}
+    swept = [_make_load_target(t, b) for t in targets for b in batches[t.name]]
     multi_stream = [
-        _make_load_target(t, _STREAMS, "multi-stream") for t in targets if "multi-stream" in extra.scenarios
+        _make_load_target(t, _STREAMS, "multi-stream")
+        for t in targets
+        if "multi-stream" in extra.scenarios and limits.get(t.name, _STREAMS) >= _STREAMS
     ]
     latencies = measure([*swept, *multi_stream]) if swept or multi_stream else {}
     rows = {
-        t.name: [_make_batch_row(b, latencies[_make_load_target(t, b).name]) for b in extra.batches] for t in targets
+        t.name: [_make_batch_row(b, latencies[_make_load_target(t, b).name]) for b in batches[t.name]] for t in targets
     }
     offline = {}
     if "offline" in extra.scenarios:
-        best = {t.name: max(rows[t.name], key=lambda row: row["clips_per_second"])["batch"] for t in targets}
-        offline = {t.name: replace(_make_load_target(t, best[t.name], "offline"), without_turns=True) for t in targets}
+        best = {
+            t.name: max(rows[t.name], key=lambda row: row["clips_per_second"])["batch"] for t in targets if rows[t.name]
+        }
+        offline = {
+            t.name: replace(_make_load_target(t, best[t.name], "offline"), without_turns=True)
+            for t in targets
+            if t.name in best
+        }
         latencies |= measure(list(offline.values()))
     figures: dict[str, LoadResult] = {}
     for target in targets:
         scenarios: dict[str, ScenarioResult] = {}
         if "single-stream" in extra.scenarios:
             scenarios["single-stream"] = _summarise_stream(single[target.name], 1, "p90")
-        if "multi-stream" in extra.scenarios:
+        if any(t.name == _make_load_target(target, _STREAMS, "multi-stream").name for t in multi_stream):
             scenarios["multi-stream"] = _summarise_stream(
                 latencies[_make_load_target(target, _STREAMS, "multi-stream").name], _STREAMS, "p99"
             )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from skd_bench.benchmark.latency import LatencyTarget
 from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
-from skd_bench.inference.predict import check_matches_manifest, load_artefact
+from skd_bench.inference.predict import check_matches_manifest, find_runnable_file
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime, why_runtime_unavailable
 from skd_bench.runtimes.base import TimedSession, make_random_clip
@@ -74,6 +74,12 @@ class BenchmarkTarget:
     file_info: FileInfo
     manifest_metrics: dict[str, Any]
     runtime_info: dict[str, object]
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest batch that an engine was compiled for; None where any batch can run."""
+        batches = self.runtime_info.get("batches")
+        return int(batches[2]) if isinstance(batches, list) else None
 
     @contextmanager
     def open_session(self, threads: int) -> Iterator[InferenceSession]:
@@ -148,13 +154,8 @@ def find_benchmark_targets(
 
 
 def _make_bundle_target(bundle: Path, manifest: Manifest, artefact: Artefact, threads: int) -> BenchmarkTarget:
-    session = load_artefact(bundle, artefact, threads=threads)
-    try:
-        check_matches_manifest(manifest, session)
-        runtime_info = session.runtime_info()
-    finally:
-        session.close()
-    target = LatencyTarget(artefact.file, resolve_bundle_path(bundle, artefact.file), artefact.runtime)
+    target = LatencyTarget(artefact.file, find_runnable_file(bundle, artefact), artefact.runtime)
+    runtime_info = _describe_session(manifest, target, threads)
     return BenchmarkTarget(target, _describe_artefact(artefact, manifest), artefact.measured, runtime_info)
 
 
@@ -185,19 +186,29 @@ def _make_extra_target(
                 f"{name} cannot run {path.name}: LiteRT runs .tflite files, and the other runtimes run ONNX files"
             )
     target = LatencyTarget(f"{artefact.file if artefact else path.name} @ {name}", path, name)
-    with _open_session(target, threads) as session:
-        check_matches_manifest(manifest, session)
-        runtime_info = session.runtime_info()
+    runtime_info = _describe_session(manifest, target, threads)
+    precision = read_engine_metadata(path).precision if artefact is None else artefact.precision
     file_info: FileInfo = {
         "file": artefact.file if artefact else path.name,
         "default": False,
         "student": artefact.student if artefact else "",
         "path": artefact.path if artefact else [],
-        "precision": artefact.precision if artefact else "engine",
+        "precision": precision or "engine",
         "runtime": name,
         "bytes": path.stat().st_size,
     }
     return BenchmarkTarget(target, file_info, {}, runtime_info)
+
+
+def _describe_session(manifest: Manifest, target: LatencyTarget, threads: int) -> dict[str, object]:
+    """Check that a file fits the manifest, run one clip, and return what its session reports.
+
+    An engine describes its layers only after a query.
+    """
+    with _open_session(target, threads) as session:
+        check_matches_manifest(manifest, session)
+        session.run(make_random_clip(session))
+        return session.runtime_info()
 
 
 @contextmanager

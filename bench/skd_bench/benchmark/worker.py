@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.benchmark.worker_job import JobTarget, WorkerJob, WorkerResult
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
 from skd_bench.errors import UserError
 from skd_bench.files import write_json
@@ -33,6 +34,7 @@ _WINDOW = 8
 _STEADY_RATIO = 1.10
 _MAX_WINDOWS = 15
 _MAX_WARM_UP_NS = 3_000_000_000
+_MAX_SAMPLES = 50_000  # of one target in one process
 
 
 @dataclass
@@ -49,10 +51,17 @@ class LoadedTarget:
     steady: bool = field(default=False)
     block: int = _BLOCK
     finite: bool = True
+    seconds: float = 0.0
+    warm_seconds: float = 0.0
 
     def mark_steady(self, steady: bool) -> None:
         """Note whether its times settled during warm-up."""
         self.steady = steady
+
+    def extend_samples(self, more: npt.NDArray[np.int64]) -> None:
+        """Add samples behind the planned ones."""
+        self.samples = np.concatenate([self.samples, more])
+        self.done = len(self.samples)
 
     def next_block(self) -> npt.NDArray[np.int64]:
         """The place of the next samples; they count as measured."""
@@ -147,8 +156,18 @@ def _load_target(
     logits = batch_session.run(clips)
     first_ns = time.perf_counter_ns() - begin
     samples, block = np.zeros(queries, np.int64), queries if target.get("stretch") else _BLOCK
-    finite = bool(np.isfinite(logits).all())
-    return LoadedTarget(target["name"], batch_session, clips, load_ns, first_ns, samples, block=block, finite=finite)
+    return LoadedTarget(
+        target["name"],
+        batch_session,
+        clips,
+        load_ns,
+        first_ns,
+        samples,
+        block=block,
+        finite=bool(np.isfinite(logits).all()),
+        seconds=target.get("seconds", 0.0),
+        warm_seconds=target.get("warm_seconds", 0.0),
+    )
 
 
 class _SplitBatchSession:
@@ -214,10 +233,35 @@ def _time_in_turns(loaded: list[LoadedTarget], queries: int, rng: np.random.Gene
     while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
             target = loaded[index]
-            if target.done == queries:  # a target without turns is finished after its first block
+            if target.done >= queries:  # a target without turns is finished after its first block
                 continue
-            target.session.run(target.clip)
-            time_queries(target, target.next_block())
+            if target.seconds or target.warm_seconds:
+                _time_on_gpu(target)
+            else:
+                target.session.run(target.clip)
+                time_queries(target, target.next_block())
+
+
+def _time_on_gpu(target: LoadedTarget) -> None:
+    """Warm up for a time, then measure without a break for at least a time; note whether the times drifted.
+
+    A GPU raises its clocks for hundreds of milliseconds and lowers them while it idles. Where the first and the last
+    quarter of the queries differ by more than 10 %, clocks, temperature or another program changed in between.
+    """
+    begin, window = time.perf_counter(), np.zeros(_WINDOW, np.int64)
+    while time.perf_counter() - begin < target.warm_seconds:
+        time_queries(target, window)
+    begin, block = time.perf_counter(), target.next_block()
+    time_queries(target, block)
+    more: list[npt.NDArray[np.int64]] = []
+    while time.perf_counter() - begin < target.seconds and len(more) * _WINDOW < _MAX_SAMPLES:
+        window = np.zeros(_WINDOW, np.int64)
+        time_queries(target, window)
+        more.append(window)
+    target.extend_samples(np.concatenate([np.zeros(0, np.int64), *more]))
+    quarter = max(len(target.samples) // 4, 1)
+    first, last = float(np.median(target.samples[:quarter])), float(np.median(target.samples[-quarter:]))
+    target.mark_steady(target.steady and max(first, last) <= _STEADY_RATIO * min(first, last))
 
 
 def time_queries(target: LoadedTarget, into: npt.NDArray[np.int64]) -> None:
@@ -256,4 +300,5 @@ def _read_peak_mb() -> float | None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main(sys.argv[1:]))

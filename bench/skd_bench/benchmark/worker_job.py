@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from skd_bench.device.energy.meter import QueryEnergy
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 
 class JobTarget(TypedDict):
     """One target of a job.
 
     `batch` is the number of clips in a query, by default 1; `stretch` is True where all its queries run without a
-    break.
+    break, for at least `seconds` and after at least `warm_seconds` of warm-up.
     """
 
     name: str
@@ -19,13 +22,16 @@ class JobTarget(TypedDict):
     runtime: str
     batch: NotRequired[int]
     stretch: NotRequired[bool]
+    seconds: NotRequired[float]
+    warm_seconds: NotRequired[float]
 
 
 class WorkerJob(TypedDict):
     """What one process measures.
 
     `queries` is the number of timed queries of each target; `seed` is that of the random clips and of the order of
-    turns; with `energy_s`, the energy of the first target is measured for that many seconds.
+    turns; with `energy_s`, the energy of the first target is measured for that many seconds; `gpu` is the GPU that the
+    process sees.
     """
 
     targets: list[JobTarget]
@@ -33,6 +39,7 @@ class WorkerJob(TypedDict):
     queries: int
     seed: int
     energy_s: NotRequired[float]
+    gpu: NotRequired[str]
 
 
 class TargetSamples(TypedDict):

@@ -9,23 +9,29 @@ each time, so they are stored beside the payload, in ``measured.json``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_json
-from skd_bench.typed_json import parse_typed_json
+from skd_bench.files import read_regular_file, write_json
+from skd_bench.typed_json import parse_typed_json, shorten_repr
+from skd_bench.untrusted.json_file import parse_json
 from skd_bench.video.types import Preprocessing, Sampling
 
 Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+ArtefactRuntime = Literal["ort", "openvino", "litert", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 InputContract = Literal["float_clip", "uint8_frames"]
-SCHEMA = 1
+SCHEMA = 2  # 2: clip_seconds
 MANIFEST_FILE, MEASURED_FILE = "manifest.json", "measured.json"
 _MAX_BYTES = 32 * 2**20
+_MAX_FILES = 1000  # as in a zip file (`skd_bench.bundle.archive`)
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024  # what file systems take
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Artefact:
     sha256: str
     bytes: int
     precision: Precision
-    runtime: Literal["ort", "openvino", "litert"]
+    runtime: ArtefactRuntime
     student: str
     path: list[str]
     options: dict[str, Any] = field(default_factory=dict)
@@ -116,6 +122,7 @@ class Manifest:
         samples: Sample clips; empty unless requested.
         documents: SHA-256 of each further file (for example the README), by its path.
         stream: The per-frame file; None unless the student is causal.
+        clip_seconds: Median length of the training clips in seconds, above 0; None if it is not known.
     """
 
     schema: int
@@ -132,20 +139,26 @@ class Manifest:
     samples: list[SampleClip] = field(default_factory=list)
     documents: dict[str, str] = field(default_factory=dict)
     stream: StreamFile | None = None
+    clip_seconds: float | None = None
 
     @classmethod
     def load(cls, bundle: Path | str) -> Manifest:
         """Read and check the manifest of a bundle. Its files are checked by `find_bundle_problems`.
 
         Raises:
-            UserError: The folder is not a bundle, or its manifest is malformed, contradicts itself, was written by a
-                newer version, or names a file outside the bundle.
+            UserError: See `read_manifest_file`.
         """
-        bundle = Path(bundle)
-        data = _read_manifest_json(bundle)
+        return read_manifest_file(bundle).manifest
+
+    @classmethod
+    def parse(cls, bundle: Path, content: bytes) -> Manifest:
+        """Check the bytes of a bundle's manifest; see `read_manifest_file`."""
+        data = _parse_manifest_json(bundle, content)
         schema = data.get("schema")
         if type(schema) is not int or schema < 1:
-            raise _malformed_error(bundle, f"'schema' is {schema!r}; it must be a whole number of at least 1")
+            raise _malformed_error(
+                bundle, f"'schema' is {shorten_repr(schema)}; it must be a whole number of at least 1"
+            )
         if schema > SCHEMA:
             raise UserError(
                 f"{bundle} has manifest schema {schema}, but this version of skd-edge reads only up to {SCHEMA}; "
@@ -209,6 +222,40 @@ class Manifest:
         raise UserError(f"the bundle has no artefact {wanted!r}; choose from {files}")
 
 
+@dataclass(frozen=True)
+class ManifestFile:
+    """A bundle's manifest as it was read once: checks of its signature, its hashes and its files must see the same.
+
+    Attributes:
+        manifest: The content.
+        content: The bytes.
+    """
+
+    manifest: Manifest
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, which identifies the payload."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def read_manifest_file(bundle: Path | str) -> ManifestFile:
+    """Read ``manifest.json`` once, and check it. The files that it names are checked by `find_bundle_problems`.
+
+    Raises:
+        UserError: The folder is not a bundle, or its manifest is malformed, contradicts itself, was written by a newer
+            version, or names a file outside the bundle.
+    """
+    bundle = Path(bundle)
+    path = bundle / MANIFEST_FILE
+    if not path.is_file():
+        problem = "it has no manifest.json" if bundle.is_dir() else "it is not a folder"
+        raise UserError(f"no bundle found at {bundle}: {problem}; give the complete 'bundle' folder of a run")
+    content = _read_bounded(path)
+    return ManifestFile(Manifest.parse(bundle, content), content)
+
+
 def resolve_bundle_path(bundle: Path | str, file: str) -> Path:
     """The full path of a bundle's file; the file may not exist.
 
@@ -229,8 +276,8 @@ def check_bundle_path(file: str) -> PurePosixPath:
         The name as a path.
 
     Raises:
-        ValueError: The name is empty, absolute or not in its shortest form, or it contains `..`, a backslash, a colon
-            or a NUL byte.
+        ValueError: The name is empty, absolute, too long or not in its shortest form, or it contains `..`, a backslash,
+            a colon or a character that cannot be printed.
     """
     path = PurePosixPath(file)
     if (
@@ -238,9 +285,12 @@ def check_bundle_path(file: str) -> PurePosixPath:
         or file != str(path)
         or path.is_absolute()
         or ".." in path.parts
-        or any(c in file for c in "\\:\0")
+        or any(c in "\\:" or not c.isprintable() for c in file)
     ):
-        raise ValueError(f"{file!r} is not a plain relative path inside the bundle")
+        raise ValueError(f"{shorten_repr(file)} is not a plain relative path inside the bundle")
+    names = [len(part.encode()) for part in path.parts]
+    if max(names) > _MAX_NAME_BYTES or sum(names) + len(names) > _MAX_PATH_BYTES:
+        raise ValueError(f"the name {shorten_repr(file)} is longer than file systems take")
     return path
 
 
@@ -263,19 +313,25 @@ def _iter_named_files(manifest: Manifest) -> Iterator[str]:
 def _check_consistency(manifest: Manifest) -> None:
     """Raise ValueError where a manifest contradicts itself."""
     files = [*_iter_named_files(manifest)]
-    if duplicates := sorted({f for f in files if files.count(f) > 1}):
-        raise ValueError(f"{duplicates[0]!r} is listed twice")
+    if len(files) > _MAX_FILES:
+        raise ValueError(f"it names {len(files)} files; a bundle has at most {_MAX_FILES}")
+    if duplicates := sorted(f for f, count in Counter(files).items() if count > 1):
+        raise ValueError(f"{shorten_repr(duplicates[0])} is listed twice")
     if manifest.default not in {a.file for a in manifest.artefacts}:
-        raise ValueError(f"'default' is {manifest.default!r}, which is not an artefact of the bundle")
+        raise ValueError(f"'default' is {shorten_repr(manifest.default)}, which is not an artefact of the bundle")
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise ValueError("'classes' must be a list of different names")
     if unknown := sorted({s.label for s in manifest.samples} - set(manifest.classes)):
-        raise ValueError(f"a sample clip has the class {unknown[0]!r}, which is not in 'classes'")
+        raise ValueError(f"a sample clip has the class {shorten_repr(unknown[0])}, which is not in 'classes'")
+    if manifest.clip_seconds is not None and not manifest.clip_seconds > 0:
+        raise ValueError(f"'clip_seconds' is {manifest.clip_seconds}; it must be above 0")
     if reserved := {MANIFEST_FILE, MEASURED_FILE}.intersection(files):
         raise ValueError(f"{min(reserved)!r} is a reserved name and cannot be a file of the payload")
     hashes = {file: sha for file, (sha, _) in list_payload_files(manifest).items()}
     if malformed := [file for file, sha in hashes.items() if not re.fullmatch("[0-9a-f]{64}", sha)]:
-        raise ValueError(f"{malformed[0]!r} has no valid sha256; it must be 64 lower-case hexadecimal digits")
+        raise ValueError(
+            f"{shorten_repr(malformed[0])} has no valid sha256; it must be 64 lower-case hexadecimal digits"
+        )
 
 
 def _malformed_error(bundle: Path, reason: str) -> UserError:
@@ -284,14 +340,10 @@ def _malformed_error(bundle: Path, reason: str) -> UserError:
     )
 
 
-def _read_manifest_json(bundle: Path) -> dict[str, Any]:
-    path = bundle / MANIFEST_FILE
-    if not path.is_file():
-        problem = "it has no manifest.json" if bundle.is_dir() else "it is not a folder"
-        raise UserError(f"no bundle found at {bundle}: {problem}; give the complete 'bundle' folder of a run")
+def _parse_manifest_json(bundle: Path, content: bytes) -> dict[str, Any]:
     try:
-        return _read_json_object(path)
-    except (ValueError, RecursionError) as error:
+        return _parse_json_object(content)
+    except ValueError as error:
         raise _malformed_error(bundle, str(error)) from error
 
 
@@ -301,32 +353,26 @@ def _read_measured(bundle: Path) -> dict[tuple[str, str], dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        raw = _read_json_object(path)
+        raw = _parse_json_object(_read_bounded(path))
         return {(file, entry["sha256"]): dict(entry["measured"].items()) for file, entry in raw.items()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is malformed ({type(error).__name__}: {error}); it holds measurements only: delete it, or copy "
             "the bundle again"
         ) from error
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file.
-
-    Raises:
-        ValueError: The file is not a JSON object, or is larger than any manifest.
-        UserError: The file cannot be read.
-    """
+def _read_bounded(path: Path) -> bytes:
+    """The bytes of a file of at most the size of a manifest, or a UserError."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES // 2**20} MiB")
-        data = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_reject_json_constant)
+        return read_regular_file(path, _MAX_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parse_json_object(content: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes; a ValueError where they hold none."""
+    data = parse_json(content)
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")
     return data
-
-
-def _reject_json_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")

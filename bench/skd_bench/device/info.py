@@ -128,8 +128,8 @@ def device_id(device_info: Mapping[str, Any]) -> str:
     """A short hash of the properties that must be equal for two latencies to be compared.
 
     These are the processor, the cores and the processor time of a process, the instruction sets, the governor, the
-    versions of the runtimes, and the GPUs with their drivers and power limits. The load, the temperature, the kernel
-    and Python are not among them.
+    versions of the runtimes, the power mode of a Jetson, and the GPUs with their drivers and power limits. The load,
+    the temperature, the kernel and Python are not among them.
 
     Args:
         device_info: A `DeviceInfo`, which may have been stored as JSON, also by another version.
@@ -144,6 +144,8 @@ def device_id(device_info: Mapping[str, Any]) -> str:
     # version anyway.
     versions = device_info.get("runtimes") or {}
     identity["runtimes"] = {name: versions[name] for name in _DEVICE_RUNTIMES if versions.get(name)}
+    if power_mode := device_info.get("power_mode"):  # only a Jetson has one; other devices keep their id
+        identity["power_mode"] = power_mode
     identity["gpus"] = [{k: gpu.get(k) for k in _GPU_IDENTITY_KEYS} for gpu in device_info.get("gpus") or []]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -16,6 +16,7 @@ from skd_bench.device.info import DeviceInfo, device_id, read_device_info
 from skd_bench.errors import UserError
 from skd_bench.evaluation.labelled_videos import LabelledVideo, load_labelled_videos
 from skd_bench.inference.predict import check_matches_manifest, load_artefact
+from skd_bench.listing.folder_walk import LeftOut
 from skd_bench.metrics.accuracy import AccuracyFigures, compute_accuracy, softmax
 from skd_bench.metrics.agreement import Agreement, compute_agreement
 from skd_bench.metrics.reject_metrics import RejectMetrics, compute_reject_metrics
@@ -82,8 +83,8 @@ class UnreadableVideo(TypedDict):
 class EvaluationResult(TypedDict):
     """The accuracy of a bundle's files, as a JSON object.
 
-    `kind` is "accuracy"; `videos` is the number of evaluated videos; `not_run` has the files whose runtime is not
-    available, with the reason.
+    `kind` is "accuracy"; `videos` is the number of evaluated videos; `left_out` states what else the folder holds
+    (empty: nothing); `not_run` has the files whose runtime is not available, with the reason.
     """
 
     schema: int
@@ -95,6 +96,7 @@ class EvaluationResult(TypedDict):
     device_id: str
     videos: int
     unreadable: list[UnreadableVideo]
+    left_out: str
     not_run: dict[str, str | None]
     rows: list[EvaluatedFile]
 
@@ -147,7 +149,8 @@ def evaluate(
     if settings.reject is not None:  # refuse a wrong threshold or class before the long measurement
         logits = np.zeros((1, len(manifest.classes)))
         compute_reject_metrics(logits, [0], manifest.classes, settings.reject, named=settings.named)
-    labelled = load_labelled_videos(videos, manifest.classes)
+    left_out = LeftOut()
+    labelled = load_labelled_videos(videos, manifest.classes, left_out)
     counts = sorted(set(settings.views))
     default = manifest.default
     runnable = [a for a in manifest.artefacts if a.file == default or why_runtime_unavailable(a.runtime) is None]
@@ -177,6 +180,7 @@ def evaluate(
         "device_id": device_id(device_info),
         "videos": len(read),
         "unreadable": unreadable,
+        "left_out": left_out.to_text(),
         "not_run": {a.file: why_runtime_unavailable(a.runtime) for a in manifest.artefacts if a not in runnable},
         "rows": [_score_row(row, rows, read, manifest, times_ms[row.views], settings) for row in rows],
     }

@@ -7,7 +7,6 @@ VNNI).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.inference.predict import load_artefact
 from skd_bench.runtimes import why_runtime_unavailable
+from skd_bench.untrusted.json_file import read_json
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import decode_clip, normalise
 
 ANSWERS_FILE = "answers.json"
@@ -25,6 +26,7 @@ ANSWERS_FILE = "answers.json"
 # export, because decoders may round a pixel differently.
 LOGIT_BOUNDS = {"fp32": 1e-3, "fp16": 1e-2}
 _DEFAULT_BOUND = 5e-2
+_MAX_BYTES = 32 * 2**20
 SampleLogits = dict[str, dict[str, list[float]]]
 
 
@@ -62,8 +64,8 @@ class ReplayResult:
     def to_text(self) -> str:
         """The result in one line."""
         if self.skipped:
-            return f"{self.file}: not run: {self.skipped}"
-        return f"{self.file}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
+            return f"{escape_name(self.file)}: not run: {escape_name(self.skipped)}"
+        return f"{escape_name(self.file)}: {self.clips} sample clips, logits within {self.relative:.1e} of the largest"
 
 
 def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
@@ -82,10 +84,14 @@ def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
     }
 
 
-def replay_samples(bundle: Path | str) -> list[ReplayResult]:
+def replay_samples(bundle: Path | str, manifest: Manifest | None = None) -> list[ReplayResult]:
     """Run every file of a bundle on its sample clips and compare the logits with the recorded ones.
 
     The hashes should have been checked before (`skd_bench.bundle.verify`).
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest, where that was read already; None: it is read now.
 
     Returns:
         A result for each artefact; empty for a bundle without recorded logits.
@@ -94,13 +100,13 @@ def replay_samples(bundle: Path | str) -> list[ReplayResult]:
         UserError: The recorded logits are malformed, or a sample clip or a model file cannot be read.
     """
     bundle = Path(bundle)
-    manifest = Manifest.load(bundle)
+    manifest = manifest or Manifest.load(bundle)
     if ANSWERS_FILE not in manifest.documents:
         return []
     try:
-        recorded: SampleLogits = json.loads(resolve_bundle_path(bundle, ANSWERS_FILE).read_text(encoding="utf-8"))
+        recorded: SampleLogits = read_json(resolve_bundle_path(bundle, ANSWERS_FILE), max_bytes=_MAX_BYTES)
         return [_compare_with_recorded(bundle, manifest, a, recorded.get(a.file, {})) for a in manifest.artefacts]
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{bundle / ANSWERS_FILE} cannot be read as logits ({error}); copy the bundle again") from error
 
 

@@ -22,6 +22,8 @@ class VideoPrediction:
         answer: The predicted class. If the bundle has a reject threshold and the clip is below it, the background
             class, or None if there is none. None if the video cannot be read.
         error: Why the video cannot be read, one sentence; None if it can.
+        confidence: Calibrated probability that the most likely class is right, for clips like the validation clips;
+            None if the file has no temperature or the video cannot be read.
     """
 
     video: str
@@ -29,6 +31,7 @@ class VideoPrediction:
     milliseconds: dict[str, float]
     answer: str | None
     error: str | None
+    confidence: float | None = None
 
 
 class Bundle:
@@ -69,7 +72,7 @@ class Bundle:
         The network is loaded once for each call, so classify many videos with one call.
 
         Args:
-            videos: Files that FFmpeg can read.
+            videos: Files that FFmpeg can read, or folders of pictures.
             top: Number of classes to list for each video; at least 1.
 
         Returns:
@@ -97,4 +100,6 @@ def _make_video_prediction(entry: Prediction | VideoError) -> VideoPrediction:
     if "error" in entry:
         return VideoPrediction(entry["video"], (), {}, None, entry["error"])
     answer = entry["answer"] if "answer" in entry else entry["top"][0][0]
-    return VideoPrediction(entry["video"], tuple(entry["top"]), entry["milliseconds"], answer, None)
+    return VideoPrediction(
+        entry["video"], tuple(entry["top"]), entry["milliseconds"], answer, None, entry.get("confidence")
+    )

@@ -8,21 +8,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
+from skd_bench.bundle.onnx_file import find_onnx_problem
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import softmax
+from skd_bench.runtimes.base import first_error_line
+from skd_bench.runtimes.query_limit import QueryLimit
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_camera, open_container
 from skd_bench.video.types import ClipError, Pixels, Preprocessing
-
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
 
 _CAMERA_PREFIX = "/dev/video"
 
@@ -72,14 +73,23 @@ class FrameClassifier:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # onnxruntime raises its own unrelated exception types
-            raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
-        inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+            raise UserError(f"ONNX Runtime cannot load {path}: {first_error_line(error)}") from error
+        try:
+            inputs = {tensor.name: tensor for tensor in self._session.get_inputs()}
+        except UnicodeError:
+            raise UserError(f"the inputs of {path} have names that are not UTF-8; copy the file again") from None
         if set(inputs) != {"frame", "state"}:
             raise UserError(f"{path} has the inputs {', '.join(inputs)}, but a per-frame network has frame and state")
         self.dtype = "uint8" if inputs["frame"].type == "tensor(uint8)" else "float32"
-        self.state_size = int(inputs["state"].shape[1])
+        state_shape = inputs["state"].shape
+        if len(state_shape) != 2 or not isinstance(state_shape[1], int):
+            raise UserError(f"the state of {path} is {state_shape}, but must be (streams, a fixed number of values)")
+        self._path, self.state_size = path, int(state_shape[1])
+        self._limit = QueryLimit()
         self.reset_state()
 
     def reset_state(self, streams: int = 1) -> None:
@@ -94,8 +104,19 @@ class FrameClassifier:
 
         Returns:
             Logits ``(B, C)`` of these frames.
+
+        Raises:
+            UserError: The network fails, or takes too long.
         """
-        logits, self.state = self._session.run(["logits", "next_state"], {"frame": frame, "state": self.state})
+        limit = self._limit
+        limit.begin()
+        try:
+            feeds = {"frame": frame, "state": self.state}
+            logits, self.state = self._session.run(["logits", "next_state"], feeds, limit.options)
+        except Exception as error:
+            raise UserError(f"ONNX Runtime failed on {self._path}: {limit.explain(first_error_line(error))}") from error
+        finally:
+            limit.end()
         return np.asarray(logits, np.float32)
 
 
@@ -123,6 +144,8 @@ def classify_stream(
     path = resolve_bundle_path(bundle, manifest.stream.file)
     if not path.is_file() or sha256_file(path) != manifest.stream.sha256:
         raise UserError(f"{path} is missing or differs from the sha256 in the manifest; copy the bundle again")
+    if problem := find_onnx_problem(path):
+        raise UserError(f"{path} {problem}")
     stream = FrameClassifier(path, threads=threads)
     sampling = manifest.sampling
     step = every or (sampling.stride if sampling.kind == "dense" else 1)
@@ -156,20 +179,24 @@ def iter_stream_lines(
         UserError: See `classify_stream`.
     """
     for source in sources:
+        name = escape_name(source)
         current_label, times = "", list[float]()
         for prediction in classify_stream(bundle, source, **stream_options):
             times.append(prediction.milliseconds)
             if as_json:
                 yield json.dumps({"video": str(source), **asdict(prediction)})
             elif prediction.label != current_label:
-                yield f"{source}: {prediction.seconds:8.2f} s  {prediction.label} {prediction.probability:.1%}"
+                label = escape_name(prediction.label)
+                yield f"{name}: {prediction.seconds:8.2f} s  {label} {prediction.probability:.1%}"
             current_label = prediction.label
         if not as_json:
-            yield f"{source}: {len(times)} frames, {np.median(times):.2f} ms a frame (network alone, median)"
+            yield f"{name}: {len(times)} frames, {np.median(times):.2f} ms a frame (network alone, median)"
 
 
 def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> Iterator[tuple[float, Pixels]]:
-    """Yield the time in seconds and the pixels of every ``every``-th frame; one frame is in memory at a time.
+    """Yield the time in seconds and the pixels of every ``every``-th frame; two frames are in memory at a time.
+
+    The time is the one that `decode_clip` uses (``skd_bench.video.straight_decode``).
 
     Args:
         source: A video file, or a camera such as ``/dev/video0`` (Linux).
@@ -177,7 +204,7 @@ def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> It
         every: 1 for all frames.
 
     Yields:
-        Seconds, and uint8 RGB ``(H, W, 3)``, upright and resized.
+        Seconds since the first frame, and uint8 RGB ``(H, W, 3)``, upright and resized.
 
     Raises:
         ClipError: The source does not exist or is not a video, or no frame can be decoded.
@@ -185,46 +212,28 @@ def iter_frames(source: Path | str, preprocess: Preprocessing, every: int) -> It
     from av.error import FFmpegError
 
     from skd_bench.video.resize import FrameResizer
+    from skd_bench.video.stream.pictures import TimedPictures
 
     shown = 0
     try:
         with _open_source(source) as container:
-            [video, *_] = container.streams.video or [None]
-            if video is None:
-                raise ClipError(source, "it contains no video")
-            resizer = FrameResizer(1, preprocess, video.sample_aspect_ratio)
-            for frame in _iter_decoded_frames(container, video):
+            pictures = TimedPictures(container, live=_is_camera(source))
+            resizer = FrameResizer(1, preprocess, pictures.stream.sample_aspect_ratio)
+            for ticks, frame in pictures:
                 if shown % every == 0:
                     resizer.rewind()
                     resizer.write_frame(frame)
-                    # Without timestamps (a raw H.264 stream), 25 frames per second are assumed.
-                    yield frame.time if frame.time is not None else shown / 25, resizer.out[0].copy()
+                    yield ticks * pictures.rule.tick, resizer.out[0].copy()
                 shown += 1
-    except (FFmpegError, OSError) as error:
+    except (FFmpegError, OSError, ValueError) as error:
         raise ClipError(source, str(getattr(error, "strerror", None) or error)) from error
     if not shown:
         raise ClipError(source, "no frame can be decoded")
 
 
-def _iter_decoded_frames(container: Any, video: Any) -> Iterator[VideoFrame]:
-    """Yield frames in the order in which they are shown; damaged packets are skipped."""
-    from av.error import EOFError as EndOfFile
-    from av.error import InvalidDataError
-
-    packets = container.demux(video)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (EndOfFile, InvalidDataError):
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except InvalidDataError:
-            continue
-        yield from frames
+def _is_camera(source: Path | str) -> bool:
+    return str(source).startswith(_CAMERA_PREFIX)
 
 
 def _open_source(source: Path | str) -> Any:
-    return open_camera(str(source)) if str(source).startswith(_CAMERA_PREFIX) else open_container(source)
+    return open_camera(str(source)) if _is_camera(source) else open_container(source)

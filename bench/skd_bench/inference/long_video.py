@@ -22,9 +22,12 @@ from skd_bench.runtimes import InferenceSession
 from skd_bench.video.clip import prepare_input
 from skd_bench.video.container import open_container
 from skd_bench.video.sliding_window import SlidingWindows, Stopwatch, WindowSpacing
+from skd_bench.video.stream.pictures import find_video_stream
 from skd_bench.video.types import ClipError
 
 SCHEMA = 1
+# What a video raises whose header declares impossible times, rates or sizes, wherever these are used.
+_BROKEN_VIDEO_ERRORS = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 STAGES = ("decode", "sample", "preprocess", "infer", "smooth")
 
 DetectedEvent = TypedDict("DetectedEvent", {"class": str, "start": float, "end": float, "probability": float})
@@ -89,7 +92,7 @@ class VideoAnalysisSettings:
 
     Attributes:
         window: Length of one window in seconds, above 0; None: the length of a dense clip at the frame rate of the
-            video, or the median length of the bundle's sample clips.
+            video, or the median length of the training clips, or of the bundle's sample clips.
         hop: Time between two predictions in seconds, above 0.
         smooth: Number of predictions whose probabilities are averaged, at least 1.
         threshold: Probability from which a class is reported, 0..1.
@@ -206,6 +209,10 @@ def _analyse_video(
             answer_ms.append(1000 * (stopwatch.add_elapsed("smooth", begin) - first))
     except ClipError as error:
         return {"video": str(video), "error": str(error)}
+    except _BROKEN_VIDEO_ERRORS as error:  # a video whose times or sizes make no sense costs only itself
+        return {"video": str(video), "error": f"cannot use {video}: {type(error).__name__}: {error}"}
+    if not answers or not windows.seconds > 0:
+        return {"video": str(video), "error": f"cannot use {video}: it is shorter than one frame"}
     events: list[DetectedEvent] = [
         {"class": manifest.classes[c], "start": start, "end": end, "probability": share}
         for c, start, end, share in _iter_events(answers, settings, manifest.classes)
@@ -267,12 +274,14 @@ def _find_window_seconds(manifest: Manifest, bundle: Path | str, video: Path) ->
     """Length of a clip of this bundle, in seconds.
 
     Raises:
-        UserError: With uniform sampling the length is that of the training clips, and the bundle has no sample clip to
-            measure it.
+        UserError: With uniform sampling the length is that of the training clips, and the bundle neither states it nor
+            has a sample clip to measure it.
     """
     sampling = manifest.sampling
     if sampling.kind == "dense":
         return ((sampling.frames - 1) * sampling.stride + 1) / _read_duration_and_rate(video)[1]
+    if manifest.clip_seconds is not None:
+        return manifest.clip_seconds
     if not manifest.samples:
         raise UserError(
             "the bundle samples frames over a whole clip and has no sample clip, so the length of its clips is "
@@ -289,7 +298,7 @@ def _read_duration_and_rate(video: Path) -> tuple[float, float]:
 
     try:
         with open_container(video) as container:
-            rate = float(container.streams.video[0].average_rate or 25)
+            rate = float(find_video_stream(container).average_rate or 25)
             return float((container.duration or 0) / av.time_base), rate
-    except (OSError, FFmpegError, IndexError) as error:
-        raise ClipError(video, getattr(error, "strerror", None) or "it contains no video") from error
+    except (OSError, FFmpegError, ValueError) as error:
+        raise ClipError(video, getattr(error, "strerror", None) or str(error)) from error

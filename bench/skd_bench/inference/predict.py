@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.bundle.manifest import Artefact, Manifest, resolve_bundle_path
+from skd_bench.bundle.onnx_file import find_onnx_problem
+from skd_bench.bundle.verify import ONNX_RUNTIMES
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
+from skd_bench.inference.calibrated_confidence import compute_confidence, read_temperature
 from skd_bench.inference.reject_option import RejectOption
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
+from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
+from skd_bench.runtimes.engine_cache import open_engine_cache
+from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.clip import decode_clip, prepare_input
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
 
 @final
@@ -24,13 +34,15 @@ class Prediction(TypedDict):
     """The classes of one video, as a JSON object.
 
     `video` is the path as given; `top` lists (class, probability), most likely first. `milliseconds` has `decode` (from
-    the file to sampled and resized frames), `preprocess` and `infer`. If the artefact has a reject
-    threshold, `answer` is the class, or for a rejected clip the background class (None if there is none).
+    the file to sampled and resized frames), `preprocess` and `infer`. `confidence` is the calibrated probability that
+    the most likely class is right, if the artefact has a temperature (see `calibrated_confidence`). If the artefact has
+    a reject threshold, `answer` is the class, or for a rejected clip the background class (None if there is none).
     """
 
     video: str
     top: list[tuple[str, float]]
     milliseconds: dict[str, float]
+    confidence: NotRequired[float]
     answer: NotRequired[str | None]
 
 
@@ -54,7 +66,7 @@ def predict(
 
     Args:
         bundle: The bundle's folder.
-        videos: Files that FFmpeg can read.
+        videos: Files that FFmpeg can read, or folders of pictures.
         top: Number of classes to list for each video, most likely first; at least 1.
         artefact: File of the artefact to use; None for the bundle's default.
         threads: Number of threads for one query.
@@ -69,25 +81,57 @@ def predict(
         raise UserError(f"top must be at least 1, not {top}")
     manifest = Manifest.load(bundle)
     chosen = manifest.find_artefact(artefact)
-    reject = RejectOption.from_options(chosen.options, manifest.classes)
+    certainty = _Certainty(
+        read_temperature(chosen.options), RejectOption.from_options(chosen.options, manifest.classes)
+    )
     session = load_artefact(bundle, chosen, threads=threads)
     try:
         check_matches_manifest(manifest, session)
-        return [_classify_video(session, manifest, video, top, reject) for video in videos]
+        return [_classify_video(session, manifest, video, top, certainty) for video in videos]
     finally:
         session.close()
 
 
+@dataclass(frozen=True)
+class _Certainty:
+    """How an artefact's certainty is reported: its temperature and its reject option, None where it has none."""
+
+    temperature: float | None
+    reject: RejectOption | None
+
+
 def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> InferenceSession:
-    """Load one model file of a bundle after checking its hash.
+    """Load one model file of a bundle after checking its hash, and that it is all that is read.
+
+    An engine is compiled first (see `find_runnable_file`).
 
     Raises:
-        UserError: The file is missing or was changed, or its runtime cannot be used.
+        UserError: The file is missing, was changed or reads other files, or its runtime cannot be used.
+    """
+    return find_runtime(artefact.runtime).load(find_runnable_file(bundle, artefact), threads=threads)
+
+
+def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
+    """The file that the artefact's runtime loads: the artefact itself, or an engine of it for this device.
+
+    An engine is compiled with the options in the manifest, and stored in the user's cache for the next time.
+
+    Raises:
+        UserError: The file is missing or was changed, or its runtime cannot be used or cannot compile it.
     """
     path = resolve_bundle_path(bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} is not the file in the manifest (its sha256 differs); copy the bundle again")
-    return find_runtime(artefact.runtime).load(path, threads=threads)
+    if artefact.runtime in ONNX_RUNTIMES and (problem := find_onnx_problem(path, loops=artefact.runtime == "ort")):
+        raise UserError(f"{path} {problem}")
+    runtime = find_runtime(artefact.runtime)
+    if not isinstance(runtime, CompilingRuntime):
+        return path
+    try:
+        options: CompileOptions = parse_typed_json(CompileOptions, artefact.options.get("build", {}), "options.build")
+    except ValueError as error:
+        raise UserError(f"the manifest of {bundle} cannot be used: {error}") from error
+    return runtime.compile(path, open_engine_cache(), options)
 
 
 def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:
@@ -115,7 +159,7 @@ def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> Non
 
 
 def _classify_video(
-    session: InferenceSession, manifest: Manifest, video: Path | str, top: int, reject: RejectOption | None
+    session: InferenceSession, manifest: Manifest, video: Path | str, top: int, certainty: _Certainty
 ) -> Prediction | VideoError:
     clock = time.perf_counter
     times = [clock()]
@@ -138,8 +182,10 @@ def _classify_video(
         "top": [(manifest.classes[i], float(shares[i])) for i in best],
         "milliseconds": dict(zip(("decode", "preprocess", "infer"), spent, strict=True)),
     }
-    if reject is not None:
-        prediction["answer"] = _choose_answer(shares, manifest.classes, reject)
+    if certainty.temperature is not None:
+        prediction["confidence"] = float(compute_confidence(logits, certainty.temperature)[0])
+    if certainty.reject is not None:
+        prediction["answer"] = _choose_answer(shares, manifest.classes, certainty.reject)
     return prediction
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_text
 from skd_bench.stats import wilson_interval
 
 EventRecall = TypedDict(
@@ -66,7 +67,7 @@ def read_events(table: Path | str, classes: Sequence[str]) -> list[VideoEvent]:
             before it ends, or a class is unknown.
     """
     try:
-        with Path(table).open(newline="", encoding="utf-8-sig") as file:
+        with open_regular_text(table, "utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(f"cannot read {table}: {error.strerror or error}") from error

@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class DeviceLock:
         if not current:  # another process holds it, or has removed the file in the meantime
             os.close(handle)
             return False if self.path.exists() else self._try_acquire()
-        since = datetime.now(UTC).isoformat(timespec="seconds")
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         record = {"who": self._owner, "pid": os.getpid(), "since": since, "token": self._token}
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(record).encode())

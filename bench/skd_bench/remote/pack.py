@@ -13,12 +13,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.bundle.manifest import Manifest
-from skd_bench.bundle.verify import find_bundle_problems
+from skd_bench.bundle.verify import find_bundle_problems, find_stray_files
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file, write_atomic
+from skd_bench.runtimes.base import CompileOptions
+from skd_bench.video.types import Preprocessing
 
 JOB_PATH, BUNDLE_PATH, FILES_PATH = "parcel/job.json", "parcel/bundle", "parcel/files"
 
@@ -27,8 +30,8 @@ _MAIN_SOURCE = """\
 import os
 import sys
 
-if sys.version_info < (3, 11):
-    sys.exit("error: this needs Python 3.11 or newer; %s is %d.%d" % ((sys.executable,) + sys.version_info[:2]))
+if sys.version_info < (3, 10):
+    sys.exit("error: this needs Python 3.10 or newer; %s is %d.%d" % ((sys.executable,) + sys.version_info[:2]))
 try:
     import numpy
 except ImportError:
@@ -50,12 +53,28 @@ class PackedFile:
 
 
 @dataclass(frozen=True)
+class PackedClips:
+    """Clips to score: what identifies them, their path in the pack, and their preprocessing."""
+
+    key: str
+    file: str
+    preprocess: Preprocessing
+
+
+@dataclass(frozen=True)
 class PackJob:
-    """What a pack measures: its bundle under the loads of `extra`, or, where it contains no bundle, `files`."""
+    """What a pack measures: its bundle under the loads of `extra`, or, where it contains no bundle, `files`.
+
+    Files whose runtime compiles are compiled there with `build`. With `clips`, logits of files on a GPU are computed
+    too; without `latency`, nothing else is.
+    """
 
     settings: MeasurementSettings
     files: list[PackedFile]
     extra: LoadScenarios = field(default_factory=LoadScenarios)
+    build: CompileOptions = field(default_factory=CompileOptions)
+    clips: PackedClips | None = None
+    latency: bool = True
 
 
 def pack_bundle(bundle: Path | str, settings: MeasurementSettings, extra: LoadScenarios | None = None) -> bytes:
@@ -75,20 +94,31 @@ def pack_bundle(bundle: Path | str, settings: MeasurementSettings, extra: LoadSc
     """
     bundle = Path(bundle)
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     files = [PackedFile(a.file, f"{BUNDLE_PATH}/{a.file}", a.sha256, a.runtime) for a in manifest.artefacts]
-    inside = [p for p in bundle.rglob("*") if p.is_file()]
+    strays = set(find_stray_files(bundle, manifest))  # nobody vouches for them, so they do not travel
+    inside = [p for p in bundle.rglob("*") if p.is_file() and p.relative_to(bundle).as_posix() not in strays]
     job = PackJob(settings, files, (extra or LoadScenarios()).check_and_complete())
     return _build_zip(job, [(f"{BUNDLE_PATH}/{p.relative_to(bundle).as_posix()}", p) for p in inside])
 
 
-def pack_files(targets: Sequence[LatencyTarget], settings: MeasurementSettings) -> bytes:
+def pack_files(
+    targets: Sequence[LatencyTarget],
+    settings: MeasurementSettings,
+    *,
+    build: CompileOptions | None = None,
+    clips: ScoringClips | None = None,
+    latency: bool = True,
+) -> bytes:
     """Make a zip application that measures single files in turns.
 
     Args:
         targets: The files. Two with equal bytes and the same runtime are packed and measured once.
         settings: Threads, processes, queries and energy.
+        build: How engines are compiled there; None: the defaults.
+        clips: Clips to score the files on a GPU on; they are in the pack once.
+        latency: Whether latency is measured.
 
     Returns:
         The bytes of the pack.
@@ -101,10 +131,11 @@ def pack_files(targets: Sequence[LatencyTarget], settings: MeasurementSettings) 
         PackedFile(t.name, f"{FILES_PATH}/{sha}{Path(t.path).suffix}", sha, t.runtime)
         for (sha, _), t in unique_targets.items()
     ]
-    return _build_zip(
-        PackJob(settings, files),
-        zip((f.file for f in files), (Path(t.path) for t in unique_targets.values()), strict=True),
-    )
+    packed = PackedClips(clips.key, f"{FILES_PATH}/clips.npy", clips.preprocess) if clips else None
+    parcel = list(zip((f.file for f in files), (Path(t.path) for t in unique_targets.values()), strict=True))
+    if clips and packed:
+        parcel.append((packed.file, clips.file))
+    return _build_zip(PackJob(settings, files, build=build or CompileOptions(), clips=packed, latency=latency), parcel)
 
 
 def write_pack(path: Path | str, data: bytes, *, outside: Path | None = None) -> Path:

@@ -19,20 +19,21 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.engines.device_job import ScoringClips, describe_files, prepare_targets
+from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.latency import (
     LatencyResult,
     LatencyTarget,
     MeasurementSettings,
     ProgressCallback,
     measure_latency,
-    run_in_fresh_process,
 )
-from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
+from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.worker_job import WorkerJob, WorkerResult
 from skd_bench.device.info import DeviceInfo, device_id, read_device_info
@@ -40,8 +41,11 @@ from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.remote.device_lock import DeviceLock
 from skd_bench.remote.pack import BUNDLE_PATH, JOB_PATH, PackJob
+from skd_bench.runtimes import uses_gpu
+from skd_bench.runtimes.engine_cache import open_engine_cache
 from skd_bench.text_tables import format_benchmark_table
 from skd_bench.typed_json import parse_typed_json
+from skd_bench.untrusted.text import escape_name, print_error, print_text
 
 LINE_PREFIX = "skd-bench"  # the start of lines for the machine at the other end of the ssh connection
 
@@ -74,20 +78,20 @@ def main(pack: str, arguments: Sequence[str] | None = None) -> int:
                 result.save(options.json)
                 shutil.rmtree(work, ignore_errors=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(f"error: {error}")
         return error.exit_code
     except OSError as error:
-        print(f"error: {error.filename or path.parent}: {error.strerror or error}", file=sys.stderr)
+        print_error(f"error: {error.filename or path.parent}: {error.strerror or error}")
         return 1
     except (zipfile.BadZipFile, zlib.error) as error:
-        print(f"error: {path} is damaged ({error}); copy it again", file=sys.stderr)
+        print_error(f"error: {path} is damaged ({error}); copy it again")
         return 1
     except KeyboardInterrupt:
-        print("stopped; run the same command to continue", file=sys.stderr)
+        print_error("stopped; run the same command to continue")
         return 130
     if not options.tether:
-        print(format_benchmark_table(result.bench) if result.bench else _format_short_table(result))
-        print(f"wrote {options.json}; copy it back to the machine that made this pack")
+        print_text(format_benchmark_table(result.bench) if result.bench else _format_short_table(result))
+        print_text(f"wrote {options.json}; copy it back to the machine that made this pack")
     return 0
 
 
@@ -125,6 +129,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
         return measured
 
     settings, bench = job.settings, None
+    notes: list[FileNote] = []
     if (work / BUNDLE_PATH).is_dir():
         request = BenchmarkRequest(work / BUNDLE_PATH, settings, job.extra)
         bench = benchmark_bundle(request, progress=progress, measure=measure_resumably)
@@ -133,7 +138,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
             bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run was interrupted")
     else:
         targets = [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files]
-        measure_resumably(targets, settings, progress=progress)
+        notes = _measure_files(job, targets, work, measure_resumably, progress)
     return DeviceMeasurements(
         schema=SCHEMA,
         pack=sha256_file(pack)[:12],
@@ -142,7 +147,25 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
         session_count=resumable_jobs.session_count,
         measured=[MeasuredFile(f.sha256, f.runtime, latencies[f.name]) for f in job.files if f.name in latencies],
         bench=bench,
+        notes=notes,
     )
+
+
+def _measure_files(
+    job: PackJob,
+    targets: Sequence[LatencyTarget],
+    work: Path,
+    measure: Callable[..., dict[str, LatencyResult]],
+    progress: ProgressCallback | None,
+) -> list[FileNote]:
+    """Compile, measure and score single files; the engines stay in this user's cache, for the next pack."""
+    on_gpu = any(uses_gpu(target.runtime) for target in targets)
+    engines = open_engine_cache() if on_gpu else work
+    prepared = prepare_targets(targets, engines, job.build, job.settings)
+    if job.latency:
+        measure(list(prepared.ready.values()), job.settings, progress=progress)
+    clips = ScoringClips(job.clips.key, work / job.clips.file, job.clips.preprocess) if job.clips else None
+    return describe_files(targets, prepared, job.settings, clips)
 
 
 class ResumableJobs:
@@ -223,8 +246,13 @@ def _print_progress(done: int, total: int) -> None:
 
 
 def _format_short_table(result: DeviceMeasurements) -> str:
-    width = max(len(m.latency.name) for m in result.measured)
-    rows = [f"{m.latency.name:{width}}  {m.latency.p50.value:9.3f} ms" for m in result.measured if m.latency.p50]
+    width = max((len(m.latency.name) for m in result.measured), default=0)
+    rows = [
+        f"{escape_name(m.latency.name):{width}}  {m.latency.p50.value:9.3f} ms"
+        for m in result.measured
+        if m.latency.p50
+    ]
+    rows += [f"{n.sha256[:12]} cannot run on {n.runtime}: {n.refused}" for n in result.notes if n.refused]
     return "\n".join([f"p50 on {result.device['cpu']} (device {result.device_id})", *rows])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
 import re
 import socket
 import time
@@ -19,17 +18,20 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget, MeasurementSettings, ProgressCallback
 from skd_bench.benchmark.measurements import DeviceMeasurements
 from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.results import BenchmarkResult
-from skd_bench.device.info import DeviceInfo
 from skd_bench.errors import UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.remote.device_lock import EXIT_BUSY
 from skd_bench.remote.pack import pack_bundle, pack_files, write_pack
 from skd_bench.remote.pack_main import LINE_PREFIX
 from skd_bench.remote.ssh import LinkLost, SshLink, check_host
+from skd_bench.runtimes.base import CompileOptions
+from skd_bench.text_tables import format_benchmark_table
+from skd_bench.untrusted.json_file import parse_json
 
 _WAITS_S = (1.0, 3.0, 10.0, 30.0, 60.0)  # long enough for a board to restart
 _PYTHON = re.compile(r"[A-Za-z0-9_./~+][A-Za-z0-9_./~+ -]*")
@@ -136,7 +138,23 @@ def run_benchmark(
     measurements = run_pack(data, ssh, progress=progress)
     if measurements.bench is None:
         raise UserError(f"the result from {ssh.host} does not contain the benchmark of a bundle; measure again")
+    check_benchmark(measurements.bench, ssh.host)
     return {**measurements.bench, "bundle": str(request.bundle), "host": ssh.host}
+
+
+def check_benchmark(bench: BenchmarkResult, host: str) -> None:
+    """Refuse a result that is not one: whatever a machine sends is shown and stored only if it can be.
+
+    Raises:
+        UserError: The result has another form.
+    """
+    try:
+        format_benchmark_table(bench)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise UserError(
+            f"the result from {host} is not that of a benchmark ({type(error).__name__}: {error}); install the same "
+            "version of skd-edge there, and measure again"
+        ) from error
 
 
 def measure_remote_latency(
@@ -144,27 +162,34 @@ def measure_remote_latency(
     ssh: SshTarget,
     settings: MeasurementSettings,
     *,
+    build: CompileOptions | None = None,
+    clips: ScoringClips | None = None,
+    latency: bool = True,
     progress: ProgressCallback | None = None,
-) -> tuple[dict[str, LatencyResult], DeviceInfo]:
-    """Measure the latency of targets on another machine.
+) -> tuple[dict[str, LatencyResult], DeviceMeasurements]:
+    """Measure the latency of targets on another machine, and compute logits of those on its GPU.
 
     Args:
-        targets: See `skd_bench.benchmark.latency.measure_latency`.
+        targets: See `skd_bench.benchmark.latency.measure_latency`; a runtime may be one that compiles.
         ssh: The machine.
         settings: Threads, processes, queries and energy.
+        build: See `pack_files`.
+        clips: See `pack_files`.
+        latency: See `pack_files`.
         progress: Called with (processes finished, all processes).
 
     Returns:
-        The latency of each target by its name, and the device info of that machine.
+        The latency of each target by its name (targets that cannot run there are missing), and all that was measured.
 
     Raises:
         UsageError: See `run_pack`.
         UserError: See `run_pack`.
     """
-    measurements = run_pack(pack_files(targets, settings), ssh, progress=progress)
+    pack = pack_files(targets, settings, build=build, clips=clips, latency=latency)
+    measurements = run_pack(pack, ssh, progress=progress)
     by_file = {(m.sha256, m.runtime): m.latency for m in measurements.measured}
-    latencies = {t.name: by_file[sha256_file(t.path), t.runtime] for t in targets}
-    return {name: replace(latency, name=name) for name, latency in latencies.items()}, measurements.device
+    found = {t.name: by_file.get((sha256_file(t.path), t.runtime)) for t in targets}
+    return {name: replace(one, name=name) for name, one in found.items() if one is not None}, measurements
 
 
 class _RemoteRun:
@@ -218,7 +243,7 @@ class _RemoteRun:
             replies |= {word: rest} if line.startswith(f"{LINE_PREFIX} ") else {}
         if "no-python" in replies:
             raise UserError(
-                f"{self.python} was not found on {self.host}; install Python 3.11 or newer with numpy and onnxruntime "
+                f"{self.python} was not found on {self.host}; install Python 3.10 or newer with numpy and onnxruntime "
                 "there (python3 -m pip install numpy onnxruntime), or give another Python with --python"
             )
         folder = replies.get("folder", "")
@@ -244,8 +269,10 @@ class _RemoteRun:
         owner = f"{getpass.getuser()}@{socket.gethostname()}"
         self.link.stream_output(handle_line, _RUN, self.folder, self.python, "--who", owner, "--token", self.token)
         try:
-            return DeviceMeasurements.from_json(json.loads(results[-1]), f"the result from {self.host}")
+            return DeviceMeasurements.from_json(parse_json(results[-1]), f"the result from {self.host}")
         except (IndexError, ValueError) as error:
+            if results and results[-1].endswith("\n"):  # a whole line: sending it again would not help
+                raise UserError(f"the result from {self.host} is not valid JSON: {error}; check its Python") from error
             raise LinkLost(f"the result is incomplete ({error})") from error
 
     def _update_progress(self, text: str) -> None:

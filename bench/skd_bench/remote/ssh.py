@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from skd_bench.errors import UsageError, UserError
@@ -35,6 +36,10 @@ _HINTS = (
     ("refused", "check that it is on and that sshd runs there; set another port in ~/.ssh/config"),
     ("timed out", "check that it is on and can be reached from here; set a jump host in ~/.ssh/config"),
 )
+
+_MAX_LINE_BYTES = 1 << 28  # as a file of measurements
+_MAX_ERROR_BYTES = 1 << 20
+_MAX_OUTPUT_BYTES = 2 * _MAX_LINE_BYTES
 
 
 class LinkLost(Exception):
@@ -106,8 +111,12 @@ class SshLink:
             content.write(data or b"")
             content.seek(0)
             with self._start_ssh((script, *arguments), subprocess.PIPE if data is None else content, errors) as process:
-                for text in process.stdout or ():
-                    on_line(text.decode(errors="replace"))
+                try:
+                    for line in _iter_bounded_lines(process.stdout, self.host):
+                        on_line(line)
+                except BaseException:
+                    process.kill()
+                    raise
                 code = process.wait()
             self._check_exit_code(code, errors)
 
@@ -136,8 +145,9 @@ class SshLink:
         """Raise the error of the program there, or of ssh itself."""
         if code == 0:
             return
-        errors.seek(0)
-        lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MAX_ERROR_BYTES))
+        text = errors.read(_MAX_ERROR_BYTES).decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         message = "".join(filter(str.isprintable, (lines or ["no error message"])[-1])).removeprefix("error: ")
         if code == _SSH_FAILURE_CODE:
             raise LinkLost(message)
@@ -146,3 +156,14 @@ class SshLink:
         if code in (128 + 9, 128 + 15):
             message = f"the run there was killed (out of memory?); its last output: {message}"
         raise UserError(f"{self.host}: {message}", exit_code=code if code == EXIT_BUSY else 1)
+
+
+def _iter_bounded_lines(output: IO[bytes] | None, host: str) -> Iterator[str]:
+    """The lines that a machine sends; the memory that they take is bounded."""
+    total = 0
+    while line := output.readline(_MAX_LINE_BYTES + 1) if output else b"":
+        total += len(line)
+        if len(line) > _MAX_LINE_BYTES or total > _MAX_OUTPUT_BYTES:
+            limit = f"{_MAX_LINE_BYTES >> 20} MiB"
+            raise UserError(f"{host} sent more than {limit}, which no benchmark does; check its shell")
+        yield line.decode(errors="replace")

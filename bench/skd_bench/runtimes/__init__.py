@@ -23,6 +23,7 @@ __all__ = [
     "find_runtime",
     "register_runtime",
     "registered_runtimes",
+    "uses_gpu",
     "why_runtime_unavailable",
 ]
 
@@ -50,6 +51,11 @@ def registered_runtimes() -> Mapping[str, Runtime]:
 def why_runtime_unavailable(name: str) -> str | None:
     """Why the runtime of this name cannot be used here; None when it can."""
     return f"unknown runtime {name!r}" if name not in _registered else _registered[name].why_unavailable()
+
+
+def uses_gpu(name: str) -> bool:
+    """Whether a runtime runs networks on an NVIDIA GPU, whose logits and clocks are not those of the CPU."""
+    return name.startswith(("tensorrt", "ort-cuda", "ort-tensorrt"))
 
 
 def find_runtime(name: str) -> Runtime:

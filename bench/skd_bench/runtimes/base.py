@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -129,6 +131,46 @@ class TimedSession(Protocol):
 
         Raises:
             UserError: See `InferenceSession.run`.
+        """
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How a runtime compiles an ONNX file; a runtime ignores what it does not have.
+
+    Attributes:
+        workspace_mib: Scratch memory on the device that a layer may use, MiB, at least 1.
+        level: How long the compiler searches, 0 (shortest) to 5; None: its default.
+        tf32: Whether FP32 products may use 10 bits of mantissa.
+    """
+
+    workspace_mib: int = 1024
+    level: int | None = None
+    tf32: bool = False
+
+    @property
+    def key(self) -> str:
+        """Eight hexadecimal digits, equal for equal options."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+@runtime_checkable
+class CompilingRuntime(Protocol):
+    """A runtime that runs engines: an ONNX file must be compiled where it shall run, before it can be loaded."""
+
+    def compile(self, onnx: Path, folder: Path, options: CompileOptions) -> Path:
+        """Compile an ONNX file for single clips on this machine, unless the folder has the engine already.
+
+        Args:
+            onnx: The file.
+            folder: For engines of this device only; one folder may hold engines of many files and options.
+            options: The compiler's options.
+
+        Returns:
+            The engine, which `Runtime.load` loads.
+
+        Raises:
+            UserError: The compiler cannot read or compile the file, or there is too little memory.
         """
 
 

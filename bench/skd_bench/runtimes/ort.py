@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments, check_logits, first_error_line
+from skd_bench.runtimes.query_limit import QueryLimit
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _PIP = "pip install 'skd-edge[ort]' (or onnxruntime-gpu, which brings the same module)"
@@ -52,7 +53,7 @@ class OrtRuntime:
             raise UserError(reason)
         return OrtSession(check_load_arguments(path, threads), threads, self)
 
-    def configure_providers(self, options: Any) -> dict[str, list[str]]:
+    def configure_providers(self, options: Any) -> dict[str, list[Any]]:
         """The provider arguments of `onnxruntime.InferenceSession`; may also change the session options."""
         return {"providers": [self.provider]}
 
@@ -80,8 +81,11 @@ class OrtSession:
         options.log_severity_level = 3  # errors only: its warnings about fusion do not help users
         self._spinning = threads > 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spinning)))
+        # Where the CPU fails there is nothing to fall back to: onnxruntime would print that it tries, and try again.
+        fallback = int(runtime.provider != CPU_PROVIDER)
+        providers = runtime.configure_providers(options)
         try:
-            session = ort.InferenceSession(str(path), options, **runtime.configure_providers(options))
+            session = ort.InferenceSession(str(path), options, enable_fallback=fallback, **providers)
         except Exception as error:  # onnxruntime raises its own unrelated exception types
             raise UserError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_error_line(error)}") from error
         self._providers: list[str] = session.get_providers()
@@ -97,6 +101,7 @@ class OrtSession:
         self.output = _read_single_tensor(path, "output", session.get_outputs())
         check_logits(path, self.output)
         self._binding: Any = session.io_binding()
+        self._limit = QueryLimit()
         # Binding an array to a session on a GPU copies it, so a changed array must be bound again for each query.
         self._reads_in_place = runtime.provider == CPU_PROVIDER
         self._bound: npt.NDArray[Any] | None = None
@@ -106,10 +111,14 @@ class OrtSession:
         """Compute the logits of one batch: see `InferenceSession.run`."""
         if x is not self._bound:
             self._bind_input(x)
+        limit = self._limit
+        limit.begin()
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, limit.options)
         except Exception as error:
-            raise UserError(f"ONNX Runtime failed on {self._path}: {first_error_line(error)}") from error
+            raise UserError(f"ONNX Runtime failed on {self._path}: {limit.explain(first_error_line(error))}") from error
+        finally:
+            limit.end()
         return self._out.copy()
 
     def _bind_input(self, x: npt.NDArray[Any]) -> None:
@@ -145,6 +154,7 @@ class OrtSession:
 
     def close(self) -> None:
         """Free the network; later queries raise a `UserError`."""
+        self._limit.close()
         self._session = self._binding = self._bound = None
 
 
@@ -152,6 +162,10 @@ def _read_single_tensor(path: Path, role: str, tensors: list[Any]) -> TensorSpec
     if len(tensors) != 1:
         raise UserError(f"{path} has {len(tensors)} {role}s, but a video classifier must have one")
     tensor = tensors[0]
+    try:
+        tensor.name.encode()  # onnxruntime decodes the name now
+    except UnicodeError:
+        raise UserError(f"the name of the {role} of {path} is not UTF-8; the file is damaged: copy it again") from None
     if tensor.type not in _DTYPES:
         raise UserError(f"the {role} {tensor.name!r} of {path} is {tensor.type}, but must be {', '.join(_DTYPES)}")
     return TensorSpec(tensor.name, tuple(d if isinstance(d, int) else None for d in tensor.shape), _DTYPES[tensor.type])

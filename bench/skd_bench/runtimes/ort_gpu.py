@@ -10,14 +10,17 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from typing import Any
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes.cuda import why_no_nvidia_driver
+from skd_bench.runtimes.engine_cache import open_engine_cache
 from skd_bench.runtimes.ort import CPU_PROVIDER, OrtRuntime
 
 _GPU_PACKAGE = "onnxruntime-gpu"
 _GPU_PIP = "pip install 'skd-edge[cuda]' in place of onnxruntime (both bring the same module)"
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _PLUGIN, _PLUGIN_PIP = "onnxruntime_ep_nv_tensorrt_rtx", "pip install 'skd-edge[ort,tensorrt-rtx]'"
 _PLUGIN_EP = "NvTensorRTRTXExecutionProvider"
 
@@ -45,13 +48,25 @@ class OrtGpuRuntime(OrtRuntime):
         """The version of onnxruntime-gpu; None where it cannot be used."""
         return None if self.why_unavailable() else importlib.metadata.version(_GPU_PACKAGE)
 
-    def configure_providers(self, options: Any) -> dict[str, list[str]]:
-        """This provider, then CUDA's, then the CPU's for operators that neither can run."""
+    def configure_providers(self, options: Any) -> dict[str, list[Any]]:
+        """This provider, then CUDA's, then the CPU's for operators that neither can run.
+
+        FP32 is computed in FP32: TF32, the default of both providers on Ampere and newer GPUs, has 10 bits of mantissa.
+        The engines of the TensorRT provider are stored in this user's cache, so that only the first session builds.
+        """
         import onnxruntime as ort
 
         if self.provider not in ort.get_available_providers():
             raise UserError(f"the installed onnxruntime does not contain {self.provider}; {_GPU_PIP}")
-        return {"providers": list(dict.fromkeys((self.provider, "CUDAExecutionProvider", CPU_PROVIDER)))}
+        providers: list[Any] = [(_CUDA, {"use_tf32": "0"}), CPU_PROVIDER]
+        if self.provider == _TENSORRT:
+            # This provider has no option for TF32; NVIDIA's libraries read this variable when they are loaded.
+            os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+            folder = str(open_engine_cache())
+            cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
+            cache |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+            providers.insert(0, (_TENSORRT, cache))
+        return {"providers": providers}
 
 
 class OrtPluginRuntime(OrtRuntime):
@@ -72,7 +87,7 @@ class OrtPluginRuntime(OrtRuntime):
             return None
         return f"{super().version()} with plugin {importlib.metadata.version(f'{_PLUGIN}_cu13'.replace('_', '-'))}"
 
-    def configure_providers(self, options: Any) -> dict[str, list[str]]:
+    def configure_providers(self, options: Any) -> dict[str, list[Any]]:
         """Register the plugin once per process, and add its first GPU to the session options."""
         import onnxruntime as ort
 

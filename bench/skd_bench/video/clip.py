@@ -7,6 +7,7 @@ device. PyAV is imported when the first file is opened, not before.
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,19 @@ from skd_bench.video.types import WHOLE_FILE, ClipError, ClipSpan, Pixels, Prepr
 def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan = WHOLE_FILE) -> Pixels:
     """Decode the sampled frames of a video, upright and resized to the network's input.
 
-    The first pass reads timestamps without decoding. The second pass decodes only the groups of pictures with a chosen
-    frame and stores only the chosen frames, so memory does not grow with the length of the video. Frames are chosen by
-    timestamp, so a variable frame rate is sampled by time. The rotation and the pixel aspect ratio stored in the file
-    are applied.
+    The clip is that of straight decoding from the first to the last packet; `skd_bench.video.straight_decode` states
+    what that is. Where the stream itself shows that it is safe, only the groups of pictures with a chosen frame are
+    decoded. Frames are chosen by the time at which they are shown, so a variable frame rate is sampled by time. Only
+    the chosen frames are stored, so memory does not grow with the length of the video.
 
-    For a span of time, only its groups of pictures are read. Its frames are those shown from `start` to `end`.
+    For a span of time, only its groups of pictures are read, where the container's index leads to them. Its frames are
+    those shown from `start` to `end`.
 
-    A damaged file is accepted if at least half of the needed frames that it declares can be decoded. A chosen frame
-    that is lost is replaced by the frame shown before it.
+    A damaged file is accepted if at least half of its frames can be decoded. A chosen frame that is lost is replaced by
+    the frame shown before it.
 
     Args:
-        path: A video that FFmpeg can read.
+        path: A video that FFmpeg can read, or a folder of numbered JPEG or PNG pictures.
         sampling: Which frames are taken.
         preprocess: The size and how frames are fitted to it; `mean` is the colour of the padding. Pixels are not
             normalised here.
@@ -41,17 +43,40 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing,
     Raises:
         ClipError: The file is missing, empty, not a video, or too damaged; the message gives the file and the reason.
     """
-    path = Path(path)
+    from skd_bench.video.decoder import decode_file
+
+    return _decode_with(decode_file, Path(path), sampling, preprocess, span)
+
+
+def decode_clip_straight(
+    path: Path | str, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan = WHOLE_FILE
+) -> Pixels:
+    """Decode like `decode_clip`, but every frame from the first to the last. The result is the same; this is slower."""
+    from skd_bench.video.straight_decode import decode_straight
+
+    return _decode_with(decode_straight, Path(path), sampling, preprocess, span)
+
+
+def _decode_with(
+    decode: Callable[[Path, Sampling, Preprocessing, ClipSpan], Pixels],
+    path: Path,
+    sampling: Sampling,
+    preprocess: Preprocessing,
+    span: ClipSpan,
+) -> Pixels:
+    """Call a decoder; its errors become `ClipError`."""
     reason = _why_unreadable(path)
     if reason is not None:
         raise ClipError(path, reason)
     import av
     from av.error import FFmpegError
 
-    from skd_bench.video.decoder import decode_file
+    from skd_bench.video.frame_folder import decode_frame_folder
 
+    if path.is_dir():
+        decode = decode_frame_folder
     try:
-        return decode_file(path, sampling, preprocess, span)
+        return decode(path, sampling, preprocess, span)
     except FFmpegError as error:
         raise ClipError(path, f"FFmpeg (PyAV {av.__version__}) reports: {error.strerror or error}") from error
     except (OSError, ValueError, MemoryError) as error:
@@ -104,13 +129,13 @@ def _why_unreadable(path: Path) -> str | None:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            return "it is a folder; give a video file"
+            return None  # it may hold pictures
         if not stat.S_ISREG(status.st_mode):
             return "it is a pipe or a device; give a video file"  # reading one may never end
         if status.st_size == 0:
             return "the file is empty (0 bytes)"
     except FileNotFoundError:
-        return "no such file"
+        return "no such file or folder"
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:  # a NUL byte in the name

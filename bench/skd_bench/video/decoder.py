@@ -1,250 +1,101 @@
-"""The decoder behind `decode_clip`: chooses the frames of a clip and decodes no more than these frames need."""
+"""The decoder behind `decode_clip`: the clip that `straight_decode` defines, in less time where that is safe.
+
+The fast way reads the timestamps of all packets, decodes only the groups of pictures with a chosen frame, and in each
+no further than that frame. It is taken only if the packets themselves show that it gives the same clip: timestamps
+without a doubt, real key frames (`stream.key_frames`), groups that do not overlap. Every decoded picture must come at
+its place, without an error, and so must the first and the last of the video. Otherwise the file is decoded straight.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from fractions import Fraction
-from itertools import takewhile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.video.container import MAX_PIXELS, open_container
+from skd_bench.video.container import open_container
+from skd_bench.video.frame_choice import EMPTY_SPAN_MESSAGE, Ticks, Timetable, choose_positions
 from skd_bench.video.resize import FrameResizer
+from skd_bench.video.straight_decode import decode_straight
+from skd_bench.video.stream.clock import ClockRule, find_last_duration, stores_presentation_times
+from skd_bench.video.stream.key_frames import KEY_PREFIX, find_key_frame_test, shows_a_picture
+from skd_bench.video.stream.pictures import (
+    DecodingCount,
+    count_announced_frames,
+    find_video_stream,
+    iter_packets,
+    iter_pictures,
+)
 
 if TYPE_CHECKING:
     from av.packet import Packet
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
     from skd_bench.video.types import ClipSpan, Pixels, Preprocessing, Sampling
-
-Ticks = npt.NDArray[np.int64]
 
 # A file with at most this many compressed bytes stays in memory after the first pass; a larger one is read again.
 _KEEP_BYTES = 4 << 20
 # Up to this many decoded pixels, decoder threads cost more time than they save (+50 % at 112x112).
 _THREADS_FROM_PIXELS = 40_000_000
-# A longer duration in ticks (centuries) means damaged timestamps; frames are then counted instead.
-_MAX_TICKS = 1 << 42
-_EMPTY_SPAN_MESSAGE = "the span from {0.start:g} s is empty, or starts after the end of the video"
 
 
-@dataclass
-class _Timeline:
-    """Result of the first pass over a video; arrays are in decoding order.
+class DoubtError(Exception):
+    """The fast way may not give the clip of straight decoding.
 
     Attributes:
-        stamps: Presentation time of each packet, in ticks of the stream; positions 0, 1, ... if `timed` is false.
-        key: Whether each packet starts a group of pictures.
-        shown: False for a packet that is decoded only as a reference (before the start of an edit list).
-        start: Start of the clip, in ticks.
-        duration: Duration of the clip, in ticks, at least 1.
-        timed: False if the container stores no usable timestamps; all frames then have the same duration.
-        announced: Number of frames that the file declares.
+        packets: Number of packets of the video; 0 if they were not counted.
+    """
+
+    def __init__(self, packets: int) -> None:
+        super().__init__("decode straight")
+        self.packets = packets
+
+
+@dataclass(frozen=True)
+class PacketTable:
+    """What the packets of a stream state; arrays are in decoding order.
+
+    Attributes:
+        stamps: Presentation time of each packet, in ticks of the stream.
+        key: Whether decoding can start at each packet, by its own bytes.
+        shown: False for a packet whose picture is not shown (before the start of an edit list, or hidden).
+        origin: Presentation time of the first picture of the video.
+        duration: Declared duration of the picture that is shown last, in ticks; 0 if it is not declared.
+        complete: Whether the packets reach to the end of the video.
         packets: The packets themselves; None if they are larger than `_KEEP_BYTES` in all.
     """
 
     stamps: Ticks
     key: npt.NDArray[np.bool_]
     shown: npt.NDArray[np.bool_]
-    start: int
+    origin: int
     duration: int
-    timed: bool
-    announced: int
+    complete: bool
     packets: list[Packet[VideoStream]] | None
 
 
-def find_video_stream(container: Any) -> VideoStream:
-    """The first video stream of an open container that is not the cover picture of a sound file.
+@dataclass(frozen=True)
+class _Run:
+    """Groups of pictures that are decoded in one go.
 
-    Raises:
-        ValueError: There is none, it has no decoder here, or its frames are too large.
+    Attributes:
+        first: Position of the first packet.
+        past: Position after the last packet.
+        expected: Stamps of the pictures that it shows, ascending.
+        until: The last of them that is needed.
+        duration: Duration that this picture must have; None: any.
     """
-    from av.stream import Disposition
 
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no album covers
-    if not pictures:
-        raise ValueError("it contains no video")
-    stream: VideoStream = pictures[0]
-    context = stream.codec_context
-    if context is None:
-        raise ValueError("FFmpeg has no decoder for its video codec")
-    if context.width * context.height > MAX_PIXELS:
-        raise ValueError(f"its header declares frames of {context.width}x{context.height} pixels, which is too large")
-    context.options = {"max_pixels": str(MAX_PIXELS)}
-    return stream
+    first: int
+    past: int
+    expected: list[int]
+    until: int
+    duration: int | None
 
 
-def _iter_packets(container: Any, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of a stream. A truncated file ends without an error; the caller counts the frames."""
-    from av.error import EOFError as EndOfFile
-    from av.error import InvalidDataError
-
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (EndOfFile, InvalidDataError):
-            return
-        if packet is None or (packet.pts is None and packet.dts is None and packet.size == 0):
-            return
-        yield packet
-
-
-def _seconds_to_ticks(stream: VideoStream, seconds: float) -> int:
-    """Convert seconds from the start of the video to ticks of the stream."""
-    assert stream.time_base is not None
-    return round(Fraction(seconds) / stream.time_base) + (stream.start_time or 0)
-
-
-def _iter_span_packets(
-    container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool
-) -> Iterator[Packet[VideoStream]]:
-    """The packets up to the end of a span, in decoding order; with ``seek_first``, from the key frame before it."""
-    if seek_first:
-        container.seek(_seconds_to_ticks(stream, span.start), stream=stream, backward=True)
-    packets = _iter_packets(container, stream)
-    if span.end is None:
-        return packets
-    end = _seconds_to_ticks(stream, span.end)
-    # A frame is never shown before it is decoded, so a packet with dts >= end cannot belong to the span.
-    return takewhile(lambda packet: packet.dts is None or packet.dts < end, packets)
-
-
-def scan_timeline(container: Any, stream: VideoStream, span: ClipSpan, seek_first: bool) -> _Timeline:
-    """Read every packet's timestamp; decode nothing.
-
-    Raises:
-        _SeekError: Seeking did not lead to a key frame before the span.
-        ValueError: The span is empty, or the file has no timestamps to find it.
-    """
-    stamps: list[int | None] = []
-    keys: list[bool] = []
-    shown: list[bool] = []
-    latest, last_duration, packet_bytes = -(1 << 62), 0, 0
-    packets: list[Packet[VideoStream]] | None = []
-    for packet in _iter_span_packets(container, stream, span, seek_first):
-        pts = packet.pts
-        stamps.append(pts)
-        keys.append(packet.is_keyframe)
-        shown.append(not packet.is_discard)
-        if shown[-1] and pts is not None and pts > latest:
-            latest, last_duration = pts, packet.duration or 0
-        packet_bytes += packet.size
-        if packets is not None:
-            packets.append(packet)
-            if packet_bytes > _KEEP_BYTES:
-                packets = None
-    known_stamps = [s for s in stamps if s is not None]
-    timed = (
-        bool(known_stamps)
-        and len(set(known_stamps)) == len(stamps)
-        and max(known_stamps) - min(known_stamps) < _MAX_TICKS
-    )
-    visible = np.asarray(shown, bool)
-    ticks = np.asarray(known_stamps, np.int64) if timed else np.cumsum(visible) - 1
-    if timed and last_duration <= 0 and visible.sum() > 1:
-        last_duration = int(np.median(np.diff(np.sort(ticks[visible]))))
-    first, past = 0, 0
-    if visible.any():
-        first = int(ticks[visible].min())
-        past = int(ticks[visible].max()) + (max(min(last_duration, _MAX_TICKS), 1) if timed else 1)
-    if span.is_timed:
-        if seek_first and not (
-            timed and (ticks[np.asarray(keys, bool)] <= _seconds_to_ticks(stream, span.start)).any()
-        ):
-            raise _SeekError
-        if not timed:
-            raise ValueError("it stores no timestamps, so a span of time cannot be found in it")
-        first, past, visible = _restrict_to_span(ticks, visible, past, stream, span)
-    return _Timeline(
-        stamps=ticks,
-        key=np.asarray(keys, bool),
-        shown=visible,
-        start=first,
-        duration=max(past - first, 1),
-        timed=timed,
-        announced=len(stamps) if span.is_timed else _count_announced_frames(stream, len(stamps)),
-        packets=packets,
-    )
-
-
-def _count_announced_frames(stream: VideoStream, packet_count: int) -> int:
-    """Number of frames that the file declares, at least ``packet_count``.
-
-    An edit list removes frames from the index but not from the frame count in the header, so the index has priority.
-    """
-    return max(len(getattr(stream, "index_entries", ())) or stream.frames, packet_count)
-
-
-def _restrict_to_span(
-    ticks: Ticks, visible: npt.NDArray[np.bool_], past: int, stream: VideoStream, span: ClipSpan
-) -> tuple[int, int, npt.NDArray[np.bool_]]:
-    """First tick of a span, the tick after its last, and a mask of the packets whose frame is shown in the span."""
-    first = _seconds_to_ticks(stream, span.start)
-    last = past if span.end is None else min(_seconds_to_ticks(stream, span.end), past)
-    if first >= last:
-        raise ValueError(_EMPTY_SPAN_MESSAGE.format(span))
-    before = ticks[visible & (ticks <= first)]
-    since = int(before.max()) if len(before) else first  # the frame that is still shown when the span starts
-    return first, last, visible & (ticks >= since) & (ticks < last)
-
-
-# ------------------------------------------------------------------------------------------------------- choosing
-def choose_stamps(timeline: _Timeline, sampling: Sampling) -> Ticks:
-    """The stamps of the T sampled frames, ascending; a frame that is sampled several times is repeated."""
-    shown = np.sort(timeline.stamps[timeline.shown])
-    count, frames, duration = len(shown), sampling.frames, timeline.duration
-    since_start = shown - timeline.start
-    # Times are ``wanted / scale`` of the duration, as integers, so nothing is rounded here. Containers do round
-    # timestamps (Matroska to 1 ms). Therefore a time up to ``slack`` before a frame, at most two ticks and an eighth of
-    # a frame, counts as that frame.
-    if sampling.kind == "uniform":
-        scale = 2 * frames  # middle of segment k: (2k + 1) / 2T of the duration
-        wanted = 2 * np.arange(frames, dtype=np.int64) + 1
-    else:
-        scale = 4 * count * sampling.segments
-        wanted = _compute_strided_times(count, sampling)
-    slack = min(2 * scale, scale * duration // (8 * count))
-    ticks = [(int(w) * duration + slack) // scale for w in wanted]  # Python's integers: no product overflows
-    picks = np.searchsorted(since_start, np.asarray(ticks, np.int64), side="right") - 1
-    return np.asarray(shown[picks.clip(0, count - 1)], np.int64)
-
-
-def _compute_strided_times(count: int, sampling: Sampling) -> Ticks:
-    """Times of frames ``stride`` apart around the middle of each part; unit: 1 / (4 segments) of an average frame.
-
-    A quarter of a frame is added: if a time lies exactly between two frames, the earlier one is chosen, for even and
-    for odd counts.
-    """
-    parts, stride, each = sampling.segments, sampling.stride, sampling.frames // sampling.segments
-    middles = 2 * count * (2 * np.arange(parts, dtype=np.int64) + 1)
-    offsets = 4 * stride * np.arange(each, dtype=np.int64) - 2 * ((each - 1) * stride + 1) + 1
-    first = 4 * count * np.arange(parts, dtype=np.int64)
-    times = middles[:, None] + parts * offsets
-    # Limit times to the part: its first frame starts with it, its last frame ends with it.
-    return np.asarray(times.clip(first[:, None], (first + max(4 * count - parts, 0))[:, None]).ravel(), np.int64)
-
-
-def _find_needed_groups(timeline: _Timeline, chosen: Ticks) -> tuple[Ticks, set[int]]:
-    """Number of each packet's group of pictures, and the groups that must be decoded for the chosen frames."""
-    group = np.cumsum(timeline.key, dtype=np.int64)
-    if not timeline.timed or group[0] == group[-1]:
-        return group, set(group.tolist())
-    rows = np.flatnonzero(np.isin(timeline.stamps, chosen))
-    needed = set(group[rows].tolist())
-    starts = {int(g): int(s) for g, s in zip(group[timeline.key], timeline.stamps[timeline.key], strict=True)}
-    # A frame shown before the key frame of its own group refers to the previous group (an open group of pictures).
-    needed |= {int(group[r]) - 1 for r in rows if timeline.stamps[r] < starts.get(int(group[r]), -(1 << 62))}
-    return group, needed
-
-
-# ------------------------------------------------------------------------------------------------------- decoding
 def decode_file(path: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan) -> Pixels:
     """Decode the sampled frames of a file. `decode_clip` wraps this function and turns its errors into `ClipError`.
 
@@ -255,103 +106,293 @@ def decode_file(path: Path, sampling: Sampling, preprocess: Preprocessing, span:
         ValueError: Too few frames can be decoded, or the span is empty.
         av.error.FFmpegError: FFmpeg cannot open the file.
     """
-    from av.error import FFmpegError
-
     if span.end is not None and span.end <= span.start:
-        raise ValueError(_EMPTY_SPAN_MESSAGE.format(span))
-    if span.start > 0:
-        with suppress(_SeekError, FFmpegError):
-            return _decode_frames(path, sampling, preprocess, span, seek_first=True)
-    return _decode_frames(path, sampling, preprocess, span, seek_first=False)
+        raise ValueError(EMPTY_SPAN_MESSAGE.format(span))
+    guess: Sequence[int] = ()
+    try:
+        with open_container(path, offset=span.offset, size=span.size) as container:
+            stream = find_video_stream(container)
+            seeks = can_seek(container, stream, span)
+            try:
+                table = scan_packets(container, stream, span, seeks=seeks)
+                timetable = lay_out(table, ClockRule.of(container, stream), span)
+            except DoubtError as doubt:
+                guess = _guess_positions(doubt.packets, sampling, span)
+                raise
+            positions = choose_positions(timetable, sampling, span)
+            guess = () if seeks else positions
+            chosen = (timetable.times[positions] + table.origin).tolist()
+            resizer = FrameResizer(sampling.frames, preprocess, stream.sample_aspect_ratio)
+            runs = _plan_runs(table, chosen)
+            if table.packets is not None:
+                return _decode_runs(stream, table.packets, runs, chosen, resizer)
+        with open_container(path, offset=span.offset, size=span.size) as container:
+            stream = find_video_stream(container)
+            return _decode_runs(stream, _iter_packets_from(container, stream, span, seeks=seeks), runs, chosen, resizer)
+    except DoubtError:
+        return decode_straight(path, sampling, preprocess, span, guess=guess)
 
 
-class _SeekError(Exception):
-    """Seeking did not lead to the span (MPEG-TS has no index); the file must be read from its start."""
+def _guess_positions(packets: int, sampling: Sampling, span: ClipSpan) -> list[int]:
+    """Positions of the sampled pictures if there is one for each packet, all equally long; none for a span."""
+    if span.is_timed or not packets:
+        return []
+    return choose_positions(Timetable(np.arange(packets, dtype=np.int64), packets, None), sampling, span)
 
 
-def _decode_frames(
-    path: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan, *, seek_first: bool
-) -> Pixels:
-    with open_container(path, offset=span.offset, size=span.size) as container:
-        stream = find_video_stream(container)
-        timeline = scan_timeline(container, stream, span, seek_first)
-        if not timeline.shown.any():
-            raise ValueError("it contains no frames (cut off, or not a video)")
-        if 2 * len(timeline.stamps) < timeline.announced:
-            raise ValueError(f"it is cut off: it has only {len(timeline.stamps)} of {timeline.announced} frames")
-        resizer = FrameResizer(sampling.frames, preprocess, stream.sample_aspect_ratio)
-        chosen = choose_stamps(timeline, sampling)
-        if timeline.packets is not None:
-            return _decode_chosen_frames(stream, iter(timeline.packets), timeline, chosen, resizer)
-    with open_container(path, offset=span.offset, size=span.size) as container:
-        stream = find_video_stream(container)
-        packets = _iter_span_packets(container, stream, span, seek_first)
-        return _decode_chosen_frames(stream, packets, timeline, chosen, resizer)
+# ----------------------------------------------------------------------------------------------------------- packets
+def can_seek(container: Any, stream: VideoStream, span: ClipSpan) -> bool:
+    """Whether reading can start near the start of a span: the container has one clock, and an index.
+
+    A container for broadcast (MPEG-TS) may have changed its clock before the span.
+    """
+    from av.format import Flags
+
+    if span.start <= 0 or container.format.flags & Flags.ts_discont.value or not stream.time_base:
+        return False
+    entries = _index_of(stream)
+    return len(entries) > 0 and entries.search_timestamp(_to_ticks(stream, span.start), backward=True) >= 0
 
 
-def _decode_chosen_frames(
+def _index_of(stream: VideoStream) -> Any:
+    return getattr(stream, "index_entries", ())
+
+
+def _to_ticks(stream: VideoStream, seconds: float) -> int:
+    """A time since the start of the video that the header declares, as a timestamp."""
+    assert stream.time_base is not None
+    return round(seconds / float(stream.time_base)) + (stream.start_time or 0)
+
+
+def _iter_packets_from(
+    container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool
+) -> Iterator[Packet[VideoStream]]:
+    """The packets in decoding order; if it `seeks`, from the key frame before the span."""
+    if seeks:
+        container.seek(_to_ticks(stream, span.start), stream=stream, backward=True)
+    return iter_packets(container, stream)
+
+
+class _PacketScan:
+    """Takes notes of what packets state."""
+
+    def __init__(self, stream: VideoStream, *, is_doubtful: bool) -> None:
+        self._codec = stream.codec_context.codec.canonical_name
+        self._is_key = find_key_frame_test(self._codec, stream.codec_context.extradata)
+        self._stamps: list[int] = []
+        self._keys: list[bool] = []
+        self._shown: list[bool] = []
+        self._bytes = 0
+        self._packets: list[Packet[VideoStream]] | None = []
+        self.is_doubtful = is_doubtful or self._is_key is None
+        self.count = 0
+        self.first: Packet[VideoStream] | None = None
+        self.latest, self.duration = -(1 << 62), 0  # of the packet that is shown last
+
+    def is_key(self, packet: Packet[VideoStream]) -> bool:
+        """Whether decoding can start at a packet."""
+        return packet.is_keyframe and self._is_key is not None and self._is_key(bytes(memoryview(packet)[:KEY_PREFIX]))
+
+    def add(self, packet: Packet[VideoStream], *, is_key: bool) -> None:
+        """Note the next packet."""
+        data, pts, dts = memoryview(packet), packet.pts, packet.dts
+        shows = shows_a_picture(self._codec, data) if data else None
+        # Another header for the decoder would be missing if this packet were skipped.
+        changes_header = packet.is_keyframe and packet.has_sidedata("new_extradata")
+        if pts is None or (dts is not None and pts < dts) or shows is None or packet.is_corrupt or changes_header:
+            self.is_doubtful = True
+        stamp = pts or 0
+        if not packet.is_discard and stamp > self.latest:
+            self.latest, self.duration = stamp, packet.duration or 0
+        self.first = self.first or packet
+        self.count += 1
+        self._stamps.append(stamp)
+        self._keys.append(is_key)
+        self._shown.append(bool(shows) and not packet.is_discard)
+        self._bytes += len(data)
+        if self._packets is not None:
+            self._packets.append(packet)
+        if self._bytes > _KEEP_BYTES:
+            self._packets = None
+
+    def make_table(self, *, complete: bool) -> PacketTable:
+        """The notes of all packets.
+
+        Raises:
+            DoubtError: A packet casts doubt on the fast way.
+        """
+        ticks, visible = np.asarray(self._stamps, np.int64), np.asarray(self._shown, bool)
+        if self.is_doubtful or not visible.any() or not self._keys[0] or ticks[visible].max() < self.latest:
+            raise DoubtError(self.count)  # the last: packets without a picture follow the last one
+        origin = int(ticks[visible].min())
+        return PacketTable(ticks, np.asarray(self._keys, bool), visible, origin, self.duration, complete, self._packets)
+
+
+def scan_packets(container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool) -> PacketTable:
+    """Read what every packet states, up to the second key frame after the span; decode nothing.
+
+    Raises:
+        DoubtError: A packet casts doubt on the fast way.
+    """
+    scan = _PacketScan(stream, is_doubtful=not stores_presentation_times(container, stream))
+    start = next(iter_packets(container, stream), None) if seeks else None
+    end = None if span.end is None else _to_ticks(stream, span.end)
+    keys_after = 0
+    for packet in _iter_packets_from(container, stream, span, seeks=seeks):
+        is_key = scan.is_key(packet)
+        # A frame is never shown before it is decoded, so a packet with dts >= end cannot belong to the span.
+        # A single key frame after the span may have an odd timestamp; a second one shows that it has not.
+        keys_after += is_key and end is not None and packet.dts is not None and packet.dts >= end
+        if keys_after == 2:
+            if packet.pts is None or packet.pts <= scan.latest:
+                raise DoubtError(0)
+            break
+        scan.add(packet, is_key=is_key)
+    if not span.is_timed and count_announced_frames(stream, scan.count) > scan.count:
+        raise DoubtError(scan.count)
+    table = scan.make_table(complete=keys_after < 2)
+    if seeks:
+        # Pictures that are shown before the first key frame refer to a group that was not read.
+        shown = table.shown & (table.stamps >= table.stamps[0])
+        table = replace(table, shown=shown, origin=_check_seek(stream, span, start, scan))
+    if end is not None and table.origin != (stream.start_time or 0):
+        raise DoubtError(scan.count)
+    return table
+
+
+def _check_seek(stream: VideoStream, span: ClipSpan, start: Any, scan: _PacketScan) -> int:
+    """The presentation time of the first picture of the video, if seeking led to the span.
+
+    Args:
+        stream: The stream.
+        span: The span.
+        start: The first packet of the video; None if there is none.
+        scan: The packets after seeking.
+
+    Raises:
+        DoubtError: The index does not agree with the packets, or the video does not start as its header declares.
+    """
+    entries, found = _index_of(stream), scan.first
+    if found is None or found.pts is None or found.pts > _to_ticks(stream, span.start):
+        raise DoubtError(0)
+    place = entries.search_timestamp(found.pts if found.dts is None else found.dts, backward=True)
+    if entries[max(place, 0)].timestamp not in (found.pts, found.dts):
+        raise DoubtError(0)
+    if start is None or start.is_discard or start.pts != (stream.start_time or 0) or not scan.is_key(start):
+        raise DoubtError(0)
+    return int(start.pts)
+
+
+def lay_out(table: PacketTable, rule: ClockRule, span: ClipSpan) -> Timetable:
+    """The timetable of the shown pictures, if their timestamps need no repair.
+
+    Raises:
+        DoubtError: The timestamps, or the groups of pictures, leave a doubt.
+    """
+    order = np.sort(table.stamps[table.shown])
+    gaps = np.diff(order)
+    starts, group = np.flatnonzero(table.key), np.cumsum(table.key) - 1
+    key_stamps = table.stamps[starts]
+    latest_before = np.maximum.accumulate(table.stamps)[starts[1:] - 1]
+    earliest = np.concatenate([key_stamps[:1], key_stamps[:-1]])[group]  # the key frame of the group before
+    is_repaired = len(gaps) > 0 and (gaps.min() <= 0 or gaps.max() > rule.longest)
+    overlap = (latest_before >= key_stamps[1:]).any() or (table.stamps < earliest)[table.shown].any()
+    if is_repaired or overlap:
+        raise DoubtError(len(table.stamps))
+    times = order - table.origin
+    end = int(times[-1]) + find_last_duration(times[-16:].tolist(), table.duration, rule)
+    if not table.complete and span.end is not None:
+        end = max(end, round(span.end / rule.tick))
+    return Timetable(times, end, rule.tick)
+
+
+# ---------------------------------------------------------------------------------------------------------- decoding
+def _plan_runs(table: PacketTable, chosen: Sequence[int]) -> list[_Run]:
+    """What must be decoded: the chosen frames, and the first and the last picture, which bound the duration."""
+    starts, group = np.flatnonzero(table.key), np.cumsum(table.key) - 1
+    key_stamps = table.stamps[starts]
+    latest = int(table.stamps[table.shown].max())
+    wanted = {*chosen, int(table.stamps[table.shown].min())} | ({latest} if table.complete else set())
+    rows = np.flatnonzero(np.isin(table.stamps, list(wanted)) & table.shown)
+    needed = set(group[rows].tolist())
+    # A frame shown before the key frame of its own group refers to the previous group (an open group of pictures).
+    needed |= {int(group[row]) - 1 for row in rows if table.stamps[row] < key_stamps[group[row]]}
+    bounds = [*starts.tolist(), len(group)]
+    runs: list[_Run] = []
+    for begin, past in _join_neighbours(sorted(needed)):
+        first, end = bounds[begin], bounds[past]
+        stamps = table.stamps[first:end]
+        expected = np.sort(stamps[table.shown[first:end] & (stamps >= key_stamps[begin])]).tolist()
+        until = max(wanted.intersection(expected))
+        runs.append(_Run(first, end, expected, until, table.duration if until == latest and table.complete else None))
+    return runs
+
+
+def _join_neighbours(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges: the first, and the one after the last."""
+    begin = past = numbers[0]
+    for number in numbers:
+        if number > past:
+            yield begin, past
+            begin = number
+        past = number + 1
+    yield begin, past
+
+
+def _decode_runs(
     stream: VideoStream,
     packets: Iterable[Packet[VideoStream]],
-    timeline: _Timeline,
-    chosen: Ticks,
+    runs: Sequence[_Run],
+    chosen: Sequence[int],
     resizer: FrameResizer,
 ) -> Pixels:
-    """Decode the needed groups in the order of presentation and write each chosen frame when it appears."""
-    group, needed = _find_needed_groups(timeline, chosen)
-    context = stream.codec_context
-    is_needed = np.isin(group, list(needed))
-    pixel_count = int(is_needed.sum()) * context.width * context.height
+    """Decode runs in the order of presentation and write each chosen frame when it appears.
+
+    Raises:
+        DoubtError: A picture does not come as its packet declares it.
+    """
+    context: Any = stream.codec_context
+    pixel_count = sum(run.past - run.first for run in runs) * context.width * context.height
     context.thread_type = "AUTO" if pixel_count > _THREADS_FROM_PIXELS else "NONE"
     if pixel_count <= _THREADS_FROM_PIXELS:
         context.thread_count = 1
-    expected = int((timeline.shown & is_needed & (timeline.stamps <= chosen[-1])).sum())
-    last_frame: VideoFrame | None = None
-    intact_count, wanted = 0, chosen.tolist()
-    for position, frame in enumerate(_iter_decoded_frames(context, packets, group, needed)):
-        stamp = frame.pts if timeline.timed else position
-        intact_count += not frame.is_corrupt
-        while (
-            last_frame is not None and stamp is not None and resizer.done < len(wanted) and stamp > wanted[resizer.done]
-        ):
-            resizer.write_frame(last_frame)
-        last_frame = frame
-        while resizer.done < len(wanted) and stamp == wanted[resizer.done]:
-            resizer.write_frame(frame)
-        if resizer.done == len(wanted):
-            break
-    if last_frame is None:
-        raise ValueError("no frame can be decoded")
-    cut_off = timeline.announced - len(timeline.stamps)
-    lost = cut_off + max(expected - intact_count, 0)
-    if 2 * lost > expected + cut_off:
-        raise ValueError(f"it is damaged: {lost} of {expected + cut_off} frames are lost")
-    while resizer.done < len(chosen):
-        resizer.write_frame(last_frame)
+    remaining = enumerate(packets)
+    for run in runs:
+        if run is not runs[0]:
+            context.flush_buffers()
+        _decode_run(context, _take_run(remaining, run), run, chosen, resizer)
+    if resizer.done < len(chosen):
+        raise DoubtError(0)
     return resizer.out
 
 
-def _iter_decoded_frames(
-    context: Any, packets: Iterable[Packet[VideoStream]], group: Ticks, needed: set[int]
-) -> Iterator[VideoFrame]:
-    """Yield decoded frames in the order of presentation; groups of pictures that are not needed are skipped."""
-    from av.error import FFmpegError
+def _take_run(remaining: Iterator[tuple[int, Packet[VideoStream]]], run: _Run) -> Iterator[Packet[VideoStream]]:
+    """The packets of a run, from all that remain; those before it are left out."""
+    for number, packet in remaining:
+        if number >= run.first:
+            yield packet
+        if number + 1 >= run.past:
+            return
 
-    def decode_packet(packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Frames that one more packet yields (None: the frames still in the decoder); none for a damaged packet."""
-        try:
-            frames: list[VideoFrame] = context.decode(packet)
-        except FFmpegError:
-            return []
-        return frames
 
-    started = skipping = False
-    for packet, number in zip(packets, group.tolist(), strict=False):
-        if number not in needed:
-            skipping = started
-            continue
-        if skipping:
-            yield from decode_packet(None)
-            context.flush_buffers()
-        started, skipping = True, False
-        yield from decode_packet(packet)
-    yield from decode_packet(None)
+def _decode_run(
+    context: Any,
+    packets: Iterable[Packet[VideoStream]],
+    run: _Run,
+    chosen: Sequence[int],
+    resizer: FrameResizer,
+) -> None:
+    count, expected = DecodingCount(), iter(run.expected)
+    for frame in iter_pictures(context, packets, count):
+        stamp = frame.pts
+        if stamp is not None and stamp < run.expected[0]:
+            continue  # it refers to a group that is not decoded, and no chosen frame does
+        if count.broken or stamp is None or stamp != next(expected, None):
+            raise DoubtError(0)
+        while resizer.done < len(chosen) and chosen[resizer.done] == stamp:
+            resizer.write_frame(frame)
+        if stamp == run.until:
+            if run.duration is not None and frame.duration != run.duration:
+                raise DoubtError(0)
+            return
+    raise DoubtError(0)

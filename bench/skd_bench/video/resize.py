@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from skd_bench.video.orientation import read_orientation
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -39,7 +42,8 @@ class FrameResizer:
         self._pixel_aspect = pixel_aspect if pixel_aspect and pixel_aspect > 0 else Fraction(1)
         self._padding = [min(max(round(255 * m), 0), 255) for m in preprocess.mean]
         self._reformat = VideoReformatter().reformat
-        self._sizes: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._sizes: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        self._progressive = ProgressiveMarker()
         self._last: VideoFrame | None = None
 
     def rewind(self) -> None:
@@ -56,14 +60,16 @@ class FrameResizer:
         self.done += 1
 
     def _resize_into(self, frame: VideoFrame, target: Pixels) -> None:
-        turns = round(frame.rotation / 90) % 4
-        upright = np.rot90(target, -turns) if turns else target  # a view: writing into it writes the target
+        orientation = read_orientation(frame)
+        upright = orientation.view_as_stored(target)  # writing into it writes the target
         height, width = upright.shape[:2]
-        key = (frame.width, frame.height, turns)
+        key = (frame.width, frame.height, orientation.transposed)
         if key not in self._sizes:
             aspect = Fraction(frame.width, frame.height) * self._pixel_aspect
             self._sizes[key] = compute_scaled_size(aspect, height, width, self._preprocess.fit)
         scaled_height, scaled_width = self._sizes[key]
+        if frame.interlaced_frame:
+            frame = self._progressive.mark(frame)
         image = self._reformat(frame, scaled_width, scaled_height, "rgb24", interpolation=_SCALER, threads=1)
         # Rows of the scaler end with alignment bytes; the view leaves them out, so pixels are copied only once.
         scaler_rows = np.frombuffer(memoryview(image.planes[0]), np.uint8).reshape(scaled_height, -1)
@@ -73,6 +79,42 @@ class FrameResizer:
         if scaled_height < height or scaled_width < width:
             upright[:] = self._padding
         upright[rows, columns] = pixels[source_rows, source_columns]
+
+
+class ProgressiveMarker:
+    """Marks interlaced frames as progressive; their pixels stay as they are.
+
+    swscale scales the two fields of an interlaced frame separately: every other row of the result is from another
+    moment (a comb). As one picture, as the `scale` filter of FFmpeg takes it, neighbouring rows are averaged.
+    """
+
+    def __init__(self) -> None:
+        self._graph: Any = None
+        self._form: tuple[int, int, str] | None = None
+
+    def mark(self, frame: VideoFrame) -> VideoFrame:
+        """The same frame without the mark."""
+        form = (frame.width, frame.height, frame.format.name)
+        if form != self._form:
+            self._graph, self._form = self._make_graph(frame), form
+        self._graph.push(frame)
+        marked: VideoFrame = self._graph.pull()
+        return marked
+
+    @staticmethod
+    def _make_graph(frame: VideoFrame) -> Any:
+        from av.filter import Graph
+
+        graph = Graph()
+        steps = [
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)),
+            graph.add("setfield", "mode=prog"),
+            graph.add("buffersink"),
+        ]
+        for before, after in pairwise(steps):
+            before.link_to(after)
+        graph.configure()
+        return graph
 
 
 def compute_scaled_size(aspect: Fraction, height: int, width: int, fit: FitMode) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,15 @@ import numpy as np
 
 from skd_bench.video.container import open_container
 from skd_bench.video.resize import FrameResizer
+from skd_bench.video.stream.pictures import TimedPictures
 from skd_bench.video.types import ClipError, Pixels, Preprocessing, Sampling
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+
+
+# A header can claim that a frame is shown for years, which would be millions of windows of the same picture.
+_MAX_GAP_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class SlidingWindows:
         last_frame: tuple[VideoFrame, Pixels | None] | None = None
         for stamp, frame in self._iter_decoded_frames():
             begin = time.perf_counter()
+            if not stamp - started * self._hop <= _MAX_GAP_S:
+                raise ClipError(self._path, f"its time jumps by {stamp - started * self._hop:.3g} s between two frames")
             while started * self._hop <= stamp:
                 waiting.append(self._start_window(started * self._hop))
                 started += 1
@@ -165,23 +171,19 @@ class SlidingWindows:
 
         try:
             with open_container(self._path) as container:
-                if not container.streams.video:
-                    raise ClipError(self._path, "it contains no video")
-                stream = container.streams.video[0]
-                stream.codec_context.thread_count = self._threads
-                self._resizer = FrameResizer(1, self._preprocess, stream.sample_aspect_ratio)
-                rate = float(stream.average_rate or Fraction(25))
-                first: float | None = None
+                pictures = TimedPictures(container, threads=self._threads)
+                self._resizer = FrameResizer(1, self._preprocess, pictures.stream.sample_aspect_ratio)
+                tick = pictures.rule.tick
                 begin = time.perf_counter()
-                for frame in container.decode(stream):
-                    now = self.frames / rate if frame.time is None else frame.time
-                    first = now if first is None else first
-                    self.seconds = max(self.seconds, now - first + 1 / rate)
+                for ticks, frame in pictures:
+                    self.seconds = ticks * tick
                     self.frames += 1
                     self._stopwatch.add_elapsed("decode", begin)
-                    yield now - first, frame
+                    yield self.seconds, frame
                     begin = time.perf_counter()
-        except (OSError, FFmpegError) as error:
+                if self.frames:
+                    self.seconds = pictures.find_end() * tick
+        except (OSError, ValueError, FFmpegError) as error:
             if self.frames:  # a truncated file: use the frames decoded so far
                 return
             raise ClipError(self._path, getattr(error, "strerror", None) or str(error)) from error

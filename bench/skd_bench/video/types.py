@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class ClipError(UserError):
-    """A video file that cannot be decoded to a clip.
+    """A video file, or a folder of pictures, that cannot be decoded to a clip.
 
     Attributes:
         path: The file, as given.
@@ -108,12 +108,14 @@ class ClipSpan:
         end: End of the clip, in seconds from the start of the video; None: the end of the video.
         offset: Position of the video's first byte in the file; above 0 for a video inside an uncompressed archive.
         size: Length of the video in bytes; None: the whole file is the video.
+        frame_rate: Pictures per second, above 0, where the clip is a folder of pictures; a video has its own times.
     """
 
     start: float = 0.0
     end: float | None = None
     offset: int = 0
     size: int | None = None
+    frame_rate: float = 25.0
 
     @property
     def is_timed(self) -> bool:

@@ -122,7 +122,7 @@ def main() -> None:
     """Measure the cells that are missing, then write the table of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=list(RECIPES), choices=RECIPES)
-    parser.add_argument("--noise", default="symmetric", choices=["symmetric", "classes", "instances"])
+    parser.add_argument("--noise", default="symmetric", choices=["symmetric", "classes", "model"])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.2, 0.4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=0)

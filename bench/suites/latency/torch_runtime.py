@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.suites.latency.torch_graph import build_torch_module
-from skd_bench.benchmark.latency import run_in_fresh_process
+from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.worker_job import WorkerJob, WorkerResult
 from skd_bench.errors import UserError
 from skd_bench.runtimes import register_runtime, registered_runtimes

@@ -28,13 +28,16 @@ from sklearn.metrics import f1_score
 from bench.suites.method.rows import ROWS, THESIS, TRIALS, Row
 from bench.suites.method.tables import write_tables
 from skd_bench.device.info import read_device_info
+from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import predict
 from skd_edge.distill.work_lock import lock_work
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.execution.threads import configure_threads, count_parallel_jobs
 from skd_edge.labels.dataset import TrainingData, load_training_data
+from skd_edge.models.builder import AnyNetwork
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, open_cache
@@ -125,21 +128,25 @@ def measure_in_process(data: str, noise: str, name: str, seed: int, runs: Path, 
 
 def score_student(recipe: Recipe, training_data: TrainingData, executor: LocalExecutor, job: TrainingJob) -> Json:
     """Evaluate a network: test accuracy, correct clips as packed bits, and accuracy of its training labels."""
-    clips, preprocess = training_data.clips, inference_preprocessing(recipe.clip)[1]
-    logits = predict(executor.load_network(job), clips.test.unseal(), preprocess)
-    correct = logits.argmax(1) == clips.test.labels
-    macro = f1_score(clips.test.labels, logits.argmax(1), average="macro", zero_division=0)
-    row: Json = {
-        "test": float(correct.mean()),
-        "macro_f1": float(macro),
-        "clips": len(correct),
-        "correct": np.packbits(correct).tobytes().hex(),
-    }
+    clips = training_data.clips
+    row = score_network(executor.load_network(job), clips, inference_preprocessing(recipe.clip)[1])
     if job.labels is not None:
         pseudo = executor.pseudo_labels(job.labels, job.folds)
         truth = clips.train.labels if training_data.truth is None else training_data.truth
         row |= {"labels": float((pseudo.hard == truth).mean()), "noise_estimate": pseudo.noise_rate}
     return row
+
+
+def score_network(network: AnyNetwork, clips: ClipDataset, preprocess: Preprocessing) -> Json:
+    """Test accuracy, macro-F1, and the correct clips as packed bits."""
+    predicted = predict(network, clips.test.unseal(), preprocess).argmax(1)
+    correct = predicted == clips.test.labels
+    return {
+        "test": float(correct.mean()),
+        "macro_f1": float(f1_score(clips.test.labels, predicted, average="macro", zero_division=0)),
+        "clips": len(correct),
+        "correct": np.packbits(correct).tobytes().hex(),
+    }
 
 
 def main() -> None:

@@ -1,16 +1,18 @@
-"""Scans and loads a thousand broken videos.
+"""Scans and loads a thousand broken videos, and compares five thousand others with straight decoding.
 
-    python -m bench.suites.robustness.fuzz_videos [--count 1000]
+    python -m bench.suites.robustness.fuzz_videos [--count 1000] [--compared 5000]
 
-The videos have flipped bits, missing ends, swapped containers, huge declared sizes, zero frame rates or inserted random
-bytes. Every file must either give a clip or be set aside with a reason. The parent process may not crash or hang, its
-memory may not grow with the number of files, and no temporary file or process may be left over. Writes
-bench/results/fuzz_videos.json.
+The videos have flipped bits, missing ends, swapped or spliced containers, huge declared sizes, zero frame rates or
+inserted random bytes. Every file must either give a clip or be set aside with a reason. The parent process may not
+crash or hang, its memory may not grow with the number of files, and no temporary file or process may be left over. A
+clip that is accepted must be the one that straight decoding gives. Writes bench/results/fuzz_videos.json; a comparison
+that was interrupted continues from bench/results/fuzz_videos.part.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -25,16 +27,22 @@ from typing import Any
 import av
 import numpy as np
 
+from bench.suites.robustness.odd_videos import CODECS as ODD_CODECS
+from bench.suites.robustness.odd_videos import make_video
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_json
-from skd_bench.video.types import Preprocessing, Sampling
+from skd_bench.video.types import WHOLE_FILE, Preprocessing, Sampling
 from skd_edge.data.sources.listing import ClipEntry, Split, make_listing
 from skd_edge.data.sources.synthetic import render_clip, write_video
 from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import ensure_store, open_store
+from skd_edge.data.store.worker_pool import WorkerPool
+from skd_edge.data.verify import make_clip_verifier
 
 RESULTS = Path(__file__).resolve().parents[2] / "results/fuzz_videos.json"
 SAMPLING, PREPROCESS = Sampling(8), Preprocessing(32, 32, "crop", (0.45,) * 3, (0.225,) * 3)
+PART = RESULTS.with_suffix(".part.json")
+CHUNK = 250  # videos that are made, compared and removed at a time
 CONTAINERS = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4", "webm": "libvpx", "ts": "libx264"}
 
 
@@ -52,6 +60,27 @@ def seeds(folder: Path) -> list[bytes]:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
             container.mux(stream.encode(None))
         found.append((folder / f"seed.{ending}").read_bytes())
+    return found
+
+
+ODD_SEEDS = (
+    "h264 open.mkv",
+    "hevc.mp4",
+    "mpeg2.mpg",
+    "mpeg4.avi",
+    "msmpeg4.avi",
+    "vp9.webm",
+    "mjpeg.avi",
+    "prores.mov",
+)
+
+
+def odd_seeds(folder: Path) -> list[bytes]:
+    """Intact videos of other codecs, as bytes."""
+    found = []
+    for name in ODD_SEEDS:
+        codec, _, ending = name.partition(".")
+        found.append(make_video(folder / f"odd.{ending}", ODD_CODECS[codec]).read_bytes())
     return found
 
 
@@ -109,17 +138,23 @@ def make_broken_videos(folder: Path, count: int, seed: int = 0) -> list[tuple[Pa
     """Write ``count`` broken files; equal seeds give equal files.
 
     Returns:
-        The path of each file and how it was broken: a name in ``BREAKS`` or "swapped". File endings are random.
+        The path of each file and how it was broken: a name in ``BREAKS``, "swapped" or "spliced". File endings are
+        random.
     """
     rng, sound = random.Random(seed), seeds(folder / "seeds")
+    sound += odd_seeds(folder / "seeds")
     endings, made = [*CONTAINERS, "mov"], []
     for i in range(count):
-        kind = rng.choice([*BREAKS, "swapped"])
+        kind = rng.choice([*BREAKS, "swapped", "spliced"])
         data, ending = bytearray(rng.choice(sound)), rng.choice(endings)
         if kind == "swapped":  # the head of one container on the body of another
             other = rng.choice(sound)
             cut = rng.randrange(16, 2000)
             data = bytearray(other[:cut] + data[cut:])
+        elif kind == "spliced":  # a piece of a video, this one or another, somewhere else
+            other, at = rng.choice([data, rng.choice(sound)]), rng.randrange(len(data))
+            begin, size = rng.randrange(len(other)), rng.choice([188, 1000, 8000])
+            data[at : at + rng.choice([0, size])] = other[begin : begin + size]
         else:
             BREAKS[kind](data, rng)
         path = folder / f"{i:04d}.{ending}"
@@ -165,7 +200,12 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     for first in range(0, len(clips.train), 32):
         assert np.asarray(clips.train.clips[first : first + 32]).shape[1:] == (8, 32, 32, 3)
     assert not multiprocessing.active_children()
-    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == ["clips.npy", "lock", "store.json"]
+    assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == [
+        "clips.npy",
+        "fingerprints.npz",
+        "lock",
+        "store.json",
+    ]
     counts = Counter(kind for _, kind in made)
     failed = Counter(kind for path, kind in made if path.name in reasons)
     return {
@@ -182,6 +222,43 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     }
 
 
+def compare(count: int, folder: Path, *, processes: int, part: Path | None = None) -> dict[str, Any]:
+    """Decode broken videos as training does and straight, and compare the pixels of those that are accepted.
+
+    Args:
+        count: How many broken videos.
+        folder: An empty folder for them; a chunk at a time is in it.
+        processes: Worker processes.
+        part: Holds the results so far, for the next call to continue; None: nothing is stored.
+
+    Returns:
+        Counts of accepted, refused, hung and crashed videos, and those whose clips differ, by name.
+    """
+    found: dict[str, Any] = {"videos": 0, "hung": 0, "crashed": 0, "different": {}}
+    if part is not None and part.exists():
+        found = json.loads(part.read_text())
+    while found["videos"] < count:
+        chunk = found["videos"] // CHUNK
+        size = min(CHUNK, count - found["videos"])
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            made = make_broken_videos(Path(own), size, seed=1 + chunk)
+            pool = WorkerPool(
+                make_clip_verifier, (SAMPLING, PREPROCESS), processes=processes, task_timeout=lambda task: 60.0
+            )
+            for number, reason in pool.run((i, (str(path), WHOLE_FILE)) for i, (path, _) in enumerate(made)):
+                if reason is None:
+                    continue
+                if "did not end" in reason or "ended the process" in reason:
+                    found["hung" if "did not end" in reason else "crashed"] += 1
+                else:
+                    found["different"][f"seed {1 + chunk}, {made[number][0].name}, {made[number][1]}"] = reason
+        found["videos"] += size
+        print(f"compared {found['videos']} of {count}, {len(found['different'])} differ", flush=True)
+        if part is not None:
+            write_json(part, found)
+    return found
+
+
 def _private_mib() -> float:
     """Private memory of this process in MiB, without the pages of the memory-mapped store."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
@@ -193,14 +270,19 @@ def _generalise_reason(reason: str) -> str:
 
 
 def main() -> None:
-    """Write broken videos, scan and load them, and write the results."""
+    """Write broken videos, scan and load them, compare others, and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=1000)
-    count = parser.parse_args().count
+    parser.add_argument("--compared", type=int, default=5000)
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), count)
-    write_json(RESULTS, {"device": read_device_info(), "cores": len(os.sched_getaffinity(0)), **found})
-    print({k: v for k, v in found.items() if k != "reasons"})
+        compared = compare(options.compared, Path(folder), processes=cores, part=PART)
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(Path(folder), options.count)
+    write_json(RESULTS, {"device": read_device_info(), "cores": cores, **found, "compared": compared})
+    PART.unlink(missing_ok=True)
+    print({k: v for k, v in found.items() if k != "reasons"}, compared)
 
 
 if __name__ == "__main__":

@@ -225,14 +225,15 @@ def measure_memory(clips: ClipSplit, preprocess: Preprocessing) -> dict[str, Any
 # ------------------------------------------------------------------------------------------ command and page
 def list_videos(root: Path | None, clips: int, folder: Path) -> ClipListing:
     """List videos of a folder as training clips; without a folder, of a set generated at 112x112 pixels."""
-    from skd_edge.data.sources.listing import VIDEO_SUFFIXES, ClipEntry, ClipListing
+    from skd_bench.listing.folder_walk import LeftOut, find_clips
+    from skd_edge.data.sources.listing import ClipEntry, ClipListing
     from skd_edge.data.sources.synthetic import generate_dataset
     from skd_edge.recipe.data import GeneratedData
 
     if root is None:
         root = folder / "generated"
         generate_dataset(root, GeneratedData(kind="generated", train=clips, val=10, test=10, frames=40, size=112), 0)
-    videos = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    videos = [clip.path for clip in find_clips(root, LeftOut())]
     videos = videos[:: max(len(videos) // clips, 1)][:clips]  # spread over the whole folder, not only its first class
     return ClipListing(("a",), tuple(ClipEntry(p, f"{i}", "a", "train", f"{i}") for i, p in enumerate(videos)), "")
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from skd_bench.errors import UserError
+from skd_bench.runtimes.base import first_error_line
 
 _PROFILED_RUNS = 5
 _WARMUP_RUNS = 2
@@ -101,7 +102,7 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
         One profile for each executed node.
 
     Raises:
-        UserError: ONNX Runtime raises a RuntimeError or ValueError for the file.
+        UserError: ONNX Runtime cannot load or run the file.
     """
     with tempfile.TemporaryDirectory(prefix="skd-profile-") as folder:
         options = ort.SessionOptions()
@@ -111,13 +112,13 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
             feeds = {model_input.name: _make_noise_input(model_input) for model_input in session.get_inputs()}
             for _ in range(_WARMUP_RUNS + _PROFILED_RUNS):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"ONNX Runtime cannot run {path}: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # onnxruntime raises its own unrelated exception types
+            raise UserError(f"ONNX Runtime cannot run {path}: {first_error_line(error)}") from error
     return _parse_profiler_events(events)
 
 

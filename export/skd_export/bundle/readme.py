@@ -6,6 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from skd_bench.bundle.manifest import Artefact, Manifest
+from skd_bench.untrusted.text import escape_markdown
+
+_RUNTIME_TITLES = {
+    "openvino": "OpenVINO",
+    "ort-cuda": "ONNX Runtime with CUDA",
+    "ort-tensorrt": "ONNX Runtime with TensorRT",
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT-RTX",
+}
 
 
 def format_readme(manifest: Manifest) -> str:
@@ -25,12 +34,13 @@ def format_readme(manifest: Manifest) -> str:
 
 def _format_introduction(m: Manifest) -> str:
     chosen = m.find_artefact()
-    trained = " → ".join(chosen.path) or chosen.student
-    where = " on OpenVINO" if chosen.runtime == "openvino" else ""
+    trained = escape_markdown(" → ".join(chosen.path) or chosen.student)
+    where = f" on {_RUNTIME_TITLES[chosen.runtime]}" if chosen.runtime in _RUNTIME_TITLES else ""
+    author = escape_markdown(m.created_by)
     summary = f"{chosen.precision.upper()}{where}, {_format_file_size(chosen.bytes)}; trained along {trained}"
     return (
-        f"# {m.name}: a video classifier\n\n"
-        f"A network that classifies short clips into {len(m.classes)} classes, written by {m.created_by}. "
+        f"# {escape_markdown(m.name)}: a video classifier\n\n"
+        f"A network that classifies short clips into {len(m.classes)} classes, written by {author}. "
         f"**Use `{m.default}`** ({summary})."
         "\n\n"
         "This folder contains no programs. `manifest.json` has the information below in machine-readable form, with "
@@ -40,7 +50,7 @@ def _format_introduction(m: Manifest) -> str:
 
 
 def _format_class_table(m: Manifest) -> str:
-    rows = "\n".join(f"| {i} | {_escape_table_cell(name)} |" for i, name in enumerate(m.classes))
+    rows = "\n".join(f"| {i} | {escape_markdown(name)} |" for i, name in enumerate(m.classes))
     return f"## Classes\n\nIn the order of the logits:\n\n| index | class |\n|---:|---|\n{rows}"
 
 
@@ -75,13 +85,15 @@ def _format_input_values(m: Manifest) -> str:
 
 
 def _format_usage_section(m: Manifest) -> str:
-    onnx_examples = (
-        (_format_openvino_example(m), _format_onnxruntime_example(m))
-        if m.find_artefact().runtime == "openvino"
-        else (_format_onnxruntime_example(m), _format_openvino_example(m))
-    )
-    litert_examples = (_format_litert_example(m, a.file) for a in m.artefacts if a.runtime == "litert")
-    return "\n\n".join((*onnx_examples, *litert_examples, _format_tensorrt_example(m)))
+    chosen = m.find_artefact().runtime
+    onnx_examples = [_format_onnxruntime_example(m), _format_openvino_example(m)]
+    litert_examples = [_format_litert_example(m, a.file) for a in m.artefacts if a.runtime == "litert"]
+    if chosen == "openvino":
+        onnx_examples.reverse()
+    examples = [*onnx_examples, *litert_examples, _format_tensorrt_example(m)]
+    if chosen.startswith("tensorrt"):
+        examples = [examples[-1], *examples[:-1]]
+    return "\n\n".join(examples)
 
 
 def _format_clip_code(m: Manifest) -> str:
@@ -159,6 +171,9 @@ print(classes[network.get_tensor(network.get_output_details()[0]["index"])[0].ar
 
 
 def _format_tensorrt_example(m: Manifest) -> str:
+    chosen = m.find_artefact()
+    if chosen.runtime.startswith("tensorrt"):
+        return _format_chosen_engine(m, chosen)
     source = next((a.file for a in m.artefacts if a.precision == "fp32" and a.runtime != "litert"), None)
     if source is None:
         return "## TensorRT\n\nThis bundle has no FP32 file; engines cannot be built from it."
@@ -186,6 +201,35 @@ print(classes[logits.argmax()])
 ```"""
 
 
+def _engine_fact(artefact: Artefact, name: str) -> str:
+    """What the manifest says about the measured engine of a file; empty where it says nothing."""
+    engine = artefact.options.get("engine")
+    return escape_markdown(str(engine.get(name, ""))) if isinstance(engine, dict) else ""
+
+
+def _format_chosen_engine(m: Manifest, chosen: Artefact) -> str:
+    built = f"{_engine_fact(chosen, 'version') or '?'} on {_engine_fact(chosen, 'gpu') or '?'}"
+    title = _RUNTIME_TITLES[chosen.runtime]
+    return f"""## {title}
+
+`{chosen.file}` was measured and chosen as an engine of {title} {built}. An engine works on one GPU model and one
+version only, so this folder has the portable file. `skd-edge predict bundle video.mp4` compiles it on the device, with
+the options in `manifest.json`, and stores the engine in your cache. From Python, inside this folder:
+
+```python
+import json
+from pathlib import Path
+import numpy as np
+from skd_bench.inference.predict import load_artefact
+from skd_bench.bundle.manifest import Manifest
+
+manifest = Manifest.load(Path("."))
+session = load_artefact(Path("."), manifest.find_artefact(), threads=1)
+{_format_clip_code(m)}
+print(manifest.classes[session.run(clip)[0].argmax()])
+```"""
+
+
 def _format_commands_section(m: Manifest) -> str:
     return (
         "## Or with skd-edge\n\n"
@@ -206,7 +250,7 @@ def _format_file_table(m: Manifest) -> str:
     )
     rows = []
     for a in m.artefacts:
-        runtime, size = _escape_table_cell(a.runtime), _format_file_size(a.bytes)
+        runtime, size = escape_markdown(a.runtime), _format_file_size(a.bytes)
         rows.append(f"| `{a.file}` | {a.precision} | {runtime} | {size} | {_format_agreement(a)} |")
     explanation = (
         "Agreement is the share of clips for which the file predicts the same class as the network it was exported "
@@ -234,7 +278,7 @@ def _format_sample_outputs_note(m: Manifest) -> str:
 def format_measured_page(m: Manifest) -> str:
     """The measurements of a bundle's files as Markdown; the page is not part of the payload."""
     head = (
-        f"# Measurements of {m.name}\n\n"
+        f"# Measurements of {escape_markdown(m.name)}\n\n"
         "This page is not part of the payload whose hashes are in `manifest.json`, because latency differs between "
         "measurements.\n\n"
         "| file | accuracy (95 % interval) | p50 ms | p90 ms | p99 ms | device |\n|---|---:|---:|---:|---:|---|\n"
@@ -243,8 +287,10 @@ def format_measured_page(m: Manifest) -> str:
     for a in m.artefacts:
         times = (_format_milliseconds(a.measured.get(k)) for k in ("p50_ms", "p90_ms", "p99_ms"))
         names = (a.measured.get(k) for k in ("device", "device_name"))
-        device = _escape_table_cell(" ".join(str(name) for name in names if name)) or "–"
-        file = f"`{a.file}`" + (" on OpenVINO" if a.runtime == "openvino" else "")
+        device = escape_markdown(" ".join(str(name) for name in names if name)) or "–"
+        version = _engine_fact(a, "version")  # also says where a double stood for TensorRT
+        title = f"{_RUNTIME_TITLES.get(a.runtime, '')} {version}".strip()
+        file = f"`{a.file}`" + (f" on {title}" if title else "")
         rows.append(f"| {' | '.join((file, _format_accuracy(a.measured), *times, device))} |")
     return (
         head + "\n".join(rows) + "\n\nAccuracy is that of the file itself on the validation clips, with one view per "
@@ -268,7 +314,7 @@ def _format_limits_section(m: Manifest) -> str:
 
 
 def _format_licences_section(m: Manifest) -> str:
-    rows = [f"- {_escape_table_cell(subject)}: {_escape_table_cell(text)}" for subject, text in m.licences.items()] or [
+    rows = [f"- {escape_markdown(subject)}: {escape_markdown(text)}" for subject, text in m.licences.items()] or [
         "- not stated"
     ]
     samples = f"\n\n`samples/` holds {len(m.samples)} clips under the data's licence." if m.samples else ""
@@ -290,8 +336,3 @@ def _format_milliseconds(value: Any) -> str:
 
 def _format_file_size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _escape_table_cell(text: str) -> str:
-    """Escape a text so that it stays in its table cell and cannot add markup."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -9,22 +9,26 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 from uuid import uuid4
 
 from skd_bench.bundle.manifest import (
     MANIFEST_FILE,
+    MEASURED_FILE,
     SCHEMA,
     Artefact,
+    ArtefactRuntime,
     InputContract,
     Manifest,
     Precision,
     SampleClip,
     StreamFile,
+    list_payload_files,
 )
+from skd_bench.bundle.signing import SIGNATURE_FILE
 from skd_bench.errors import UserError
 from skd_bench.evaluation.replay import ANSWERS_FILE, compute_sample_logits
 from skd_bench.files import sha256_file, write_atomic, write_json
@@ -32,7 +36,6 @@ from skd_bench.inference.reject_option import RejectEntry
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.readme import format_measured_page, format_readme
 
-_ENDINGS = {"ort": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 README, LABELS, MEASURED_PAGE = "README.md", "labels.txt", "MEASURED.md"
 
 
@@ -49,22 +52,28 @@ class ModelOptions(TypedDict, total=False):
     Attributes:
         optimisation: The runtime's level of graph optimisation.
         reject: The reject option.
+        temperature: Divides the logits to give calibrated probabilities.
         batch: The fixed batch size of a .tflite file.
         converter: Name and version of the converter of a .tflite file.
         calibration: The calibration clips of an INT8 file.
         reduce_range: Whether the weights of an INT8 file have 7 bits.
         per_channel: Whether each output channel of an INT8 weight has its own scale.
         excluded: Names of the nodes of an INT8 file that stay in FP32.
+        build: How an engine is compiled from the file (`skd_bench.runtimes.base.CompileOptions` as a JSON object).
+        engine: The engine that was measured and scored: its hash, and the GPU and versions it was compiled for.
     """
 
     optimisation: str
     reject: RejectEntry
+    temperature: float
     batch: int
     converter: str
     calibration: CalibrationClips
     reduce_range: bool
     per_channel: bool
     excluded: list[str]
+    build: dict[str, object]
+    engine: dict[str, object]
 
 
 class MeasuredValues(TypedDict, total=False):
@@ -131,7 +140,7 @@ class ModelFile:
     options: ModelOptions = field(default_factory=ModelOptions)
     parity: Mapping[str, object] = field(default_factory=dict)
     measured: MeasuredValues = field(default_factory=MeasuredValues)
-    runtime: Literal["ort", "openvino", "litert"] = "ort"
+    runtime: ArtefactRuntime = "ort"
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,8 @@ def write_bundle(
     readme: str | None = None,
     contract: InputContract = "float_clip",
     stream: StreamModel | None = None,
+    own_files: Collection[str] = (),
+    clip_seconds: float | None = None,
 ) -> Path:
     """Write a bundle.
 
@@ -175,7 +186,7 @@ def write_bundle(
     another machine can compare its own (`skd_bench.evaluation.replay`).
 
     Args:
-        folder: Where the bundle goes. An existing bundle is replaced; any other existing folder is an error.
+        folder: Where the bundle goes. An existing bundle is replaced; see `check_replaceable`.
         name: The recipe's name.
         classes: Class names in the order of the logits.
         sampling: Which frames of a video the network takes.
@@ -188,6 +199,8 @@ def write_bundle(
         readme: Text of the README; None: generated from the manifest.
         contract: The type of input that the files take.
         stream: The streaming version of the first model, if its network has one.
+        own_files: See `check_replaceable`.
+        clip_seconds: Median length of the training clips in seconds, if it is known.
 
     Returns:
         The folder.
@@ -200,7 +213,7 @@ def write_bundle(
     folder = Path(folder)
     if not models:
         raise UserError("a bundle needs at least one model file; pass one in models")
-    _check_replaceable(folder)
+    check_replaceable(folder, own_files)
     with write_folder_atomically(folder) as building:
         manifest = Manifest(
             schema=SCHEMA,
@@ -216,6 +229,7 @@ def write_bundle(
             provenance=dict(provenance or {}),
             samples=[_add_sample(building, i, path, label) for i, (path, label) in enumerate(samples)],
             stream=_add_stream(building, stream, models[0].student) if stream else None,
+            clip_seconds=clip_seconds,
         )
         write_atomic(building / LABELS, format_labels(manifest))
         if manifest.samples:
@@ -237,7 +251,7 @@ def format_labels(manifest: Manifest) -> str:
 
 
 def _model_file_name(model: ModelFile) -> str:
-    return f"{_sanitize_name(model.student)}.{model.precision}{_ENDINGS[model.runtime]}"
+    return f"{_sanitize_name(model.student)}.{model.precision}{'.tflite' if model.runtime == 'litert' else '.onnx'}"
 
 
 def _sanitize_name(text: str) -> str:
@@ -288,12 +302,36 @@ def _copy_file(source: Path, target: Path) -> Path:
     return target
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Raise UserError unless the folder is missing, empty or a bundle."""
+def check_replaceable(folder: Path, own_files: Collection[str] = ()) -> None:
+    """Check that a folder may be replaced by a bundle: it is missing, empty, or a bundle that holds nothing else.
+
+    Args:
+        folder: The folder.
+        own_files: Names of files that the caller wrote there; with them, a bundle whose manifest is damaged can be
+            replaced too.
+
+    Raises:
+        UserError: The folder is none of these. Nothing in it is changed then.
+    """
     if not folder.exists() and not folder.is_symlink():
         return
-    if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / MANIFEST_FILE).is_file()):
-        raise UserError(f"{folder} already exists and is not a bundle; choose another folder, or move this one away")
+    remedy = "choose another folder, or move this one away"
+    if not folder.is_dir() or folder.is_symlink():
+        raise UserError(f"{folder} already exists and is not a bundle; {remedy}")
+    found = {
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, folders, files in os.walk(folder)
+        for name in (*files, *(f for f in folders if Path(parent, f).is_symlink()))
+    }
+    expected = {*own_files, MANIFEST_FILE, MEASURED_FILE, MEASURED_PAGE, SIGNATURE_FILE}
+    if found:
+        try:
+            expected |= list_payload_files(Manifest.load(folder)).keys()
+        except UserError as error:
+            if not own_files:
+                raise UserError(f"{folder} already exists and is not a bundle ({error}); {remedy}") from None
+    if foreign := sorted(found - expected):
+        raise UserError(f"{folder} would be replaced, but {foreign[0]!r} in it is no file of the bundle; {remedy}")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 A file's name is a hash of everything that the graph depends on: the architecture's key, the versions of torch and of
 the ONNX packages, and the source code of the network's classes (a pickled network names its classes but does not
-contain their code). A file begins with the SHA-256 of its content; a damaged file is treated as missing.
+contain their code).
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import torch
 from torch import nn
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
 
 _CACHE_VERSION = 1  # raise it when the graphs that `graph_template` writes change
-_DIGEST_LENGTH = 64
 
 
 def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
@@ -50,11 +49,11 @@ def graph_file(cache: Path | None, key: str, network: nn.Module) -> Path | None:
 def read_graph(path: Path) -> onnx.ModelProto | None:
     """Read a graph that `write_graph` wrote; None if the file is missing or damaged."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        data = read_checked(path)
+    except DamagedFileError as error:
+        report_damage(error, "the network is traced again")
         return None
-    digest, data = content[:_DIGEST_LENGTH], content[_DIGEST_LENGTH:]
-    if hashlib.sha256(data).hexdigest().encode() != digest:
+    except (FileNotFoundError, UserError):  # a cache that cannot be read only costs time
         return None
     graph = onnx.ModelProto()
     graph.ParseFromString(data)
@@ -65,7 +64,7 @@ def write_graph(path: Path, graph: onnx.ModelProto) -> None:
     """Write a graph atomically. A cache that cannot be written is ignored: it only saves time."""
     data: bytes = graph.SerializeToString(deterministic=True)
     with contextlib.suppress(UserError):
-        write_atomic(path, hashlib.sha256(data).hexdigest().encode() + data)
+        write_checked(path, data)
 
 
 def _find_source_folder(module: str) -> str | None:

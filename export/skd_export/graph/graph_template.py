@@ -34,6 +34,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from skd_bench.device.child_process import end_with_parent
 from skd_export.graph.graph_cache import graph_file, read_graph, write_graph
 
 OPSET = 18
@@ -124,7 +125,7 @@ def trace_ahead(networks: Sequence[nn.Module], clip_shape: tuple[int, int, int],
     if not helper_share or (os.cpu_count() or 1) < 2:
         return
     # Pickled here: torch would send tensors through shared memory, which is small in containers.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         helper = pool.submit(_trace_pickled, pickle.dumps(helper_share), clip_shape, cache)
         _trace_all(own_share, clip_shape, cache)
         with contextlib.suppress(BrokenProcessPool):  # killed, or out of memory: the export will trace these networks

@@ -8,15 +8,18 @@ same accuracy.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -26,12 +29,15 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization.half import HALF_QDQ_OPSET, convert_model_to_half
+from skd_export.quantization.qdq_placement import place_for_tensorrt
 
 Floats = npt.NDArray[np.float32]
 LogFunction = Callable[[str], None]
 CHUNK_SIZE = 8
 _MAX_CHUNK_BYTES = 2**30  # of activations in a chunk; if there are more, chunks are smaller
 LAYER_OPERATORS = ("Conv", "Gemm", "MatMul")
+_INT8_MAX = 127
 
 
 class CalibrationRanges:
@@ -105,28 +111,72 @@ class CalibrationRanges:
             operators: Kinds of nodes to quantise; empty: all kinds that can be quantised.
             options: Extra options of ONNX Runtime's quantiser.
         """
+        settings = (per_channel, reduce_range, QuantType.QInt8, activations)
+        nodes = (list(only), list(exclude), list(operators) or _OPERATORS)
+        self._write(path, self._quantise(settings, nodes, options), exclude)
+
+    def write_int8_for_tensorrt(
+        self, path: Path | str, *, only: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> None:
+        """Write a symmetric INT8 file whose other operators compute in FP16 (opset 21), with float32 input and logits.
+
+        Q/DQ nodes stand where TensorRT needs them (`skd_export.quantization.qdq_placement`).
+
+        Args:
+            path: Where the file goes; written atomically.
+            only: Names of the nodes to quantise; empty: all convolutions and matrix products.
+            exclude: Names of nodes that are not quantised.
+
+        Raises:
+            UserError: A weight is larger than FP16 can hold.
+        """
+        options = {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": list(LAYER_OPERATORS),
+        }
+        settings = (True, False, QuantType.QInt8, QuantType.QInt8)
+        quantised = self._quantise(settings, (list(only), list(exclude), list(LAYER_OPERATORS)), options)
+        place_for_tensorrt(quantised.graph, LAYER_OPERATORS, self._find_symmetric_scale)
+        _shield_excluded_nodes(quantised.graph, set(exclude))
+        self._write(path, convert_model_to_half(version_converter.convert_version(quantised, HALF_QDQ_OPSET), path))
+
+    def _quantise(
+        self,
+        settings: tuple[bool, bool, QuantType, QuantType],
+        nodes: tuple[list[str], list[str], list[str]],
+        options: Mapping[str, Any],
+    ) -> onnx.ModelProto:
+        """The model with Q/DQ nodes; settings and nodes are the positional arguments of ONNX Runtime's quantiser."""
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         with quiet_root_logger():
-            quantiser = QDQQuantizer(
-                model,
-                per_channel,
-                reduce_range,
-                QuantType.QInt8,
-                activations,
-                self._ranges,
-                list(only),
-                list(exclude),
-                list(operators) or _OPERATORS,
-                {k: v for k, v in options.items() if v is not None},
-            )
+            # The quantiser widens ranges in place (of a ReLU's input, for example), so each call gets its own copy.
+            ranges, given = copy.deepcopy(self._ranges), {k: v for k, v in options.items() if v is not None}
+            quantiser = QDQQuantizer(model, *settings, ranges, *nodes, given)
             quantiser.quantize_model()
             quantiser.model.topological_sort()
         quantised: onnx.ModelProto = quantiser.model.model
-        _shield_excluded_nodes(quantised.graph, set(exclude))
+        return quantised
+
+    def _write(self, path: Path | str, quantised: onnx.ModelProto, shielded: Sequence[str] = ()) -> None:
+        _shield_excluded_nodes(quantised.graph, set(shielded))
         del quantised.metadata_props[:]
         onnx.helper.set_model_props(quantised, self.properties)
         write_atomic(path, quantised.SerializeToString(deterministic=True))
+
+    def tensor_ranges(self) -> dict[str, tuple[float, float]]:
+        """The smallest and the largest value of each tensor on the calibration clips."""
+        return {
+            name: (float(np.squeeze(found.range_value[0])), float(np.squeeze(found.range_value[1])))
+            for name, found in self._ranges.data.items()
+        }
+
+    def _find_symmetric_scale(self, tensor: str) -> float | None:
+        """The scale of symmetric INT8 for a tensor of the FP32 file; None where it has no range, or is always 0."""
+        low, high = self.tensor_ranges().get(tensor, (0.0, 0.0))
+        return max(abs(low), abs(high)) / _INT8_MAX or None
 
 
 def _shield_excluded_nodes(graph: onnx.GraphProto, excluded: set[str]) -> None:

@@ -5,7 +5,8 @@ CPUs, ONNX Runtime converts FP16 convolutions to FP32: there the file shows the 
 
 There are two INT8 files. ONNX Runtime's CPU kernels take asymmetric uint8 activations, int8 weights (one scale for each
 channel) and Q/DQ nodes around every operator that has an integer kernel. TensorRT's parser accepts neither zero points
-nor int32 biases: its file has symmetric int8 activations and weights, around convolutions and matrix products only.
+nor int32 biases, and its networks are strongly typed: its file has symmetric int8 inputs and weights of convolutions
+and matrix products only, and FP16 for the rest.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_export.analysis.operator_profile import OperatorProfile
 from skd_export.graph.onnx_export import load_onnx
-from skd_export.quantization.calibration import LAYER_OPERATORS, CalibrationRanges, LogFunction
+from skd_export.quantization.calibration import CalibrationRanges, LogFunction
+from skd_export.quantization.half import convert_model_to_half
 
 Floats = npt.NDArray[np.float32]
-_FP16_MAX = 65504.0
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avxvnni"})
 _INTEGER_CONVOLUTIONS = frozenset({"QLinearConv", "ConvInteger"})
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
@@ -70,6 +71,7 @@ class FileMetadata(TypedDict, total=False):
         reduce_range: Whether weights have 7 bits.
         excluded: Names of the nodes that stay in FP32.
         activations: Type of the activations.
+        rest: Type of what is not quantised (``int8-trt``).
         vnni: Whether the CPU that made the file has VNNI; None if it is unknown (``int8``).
         convolutions: Number of convolutions.
         convolutions_fused: How many of them run as integer kernels (``int8``).
@@ -88,6 +90,7 @@ class FileMetadata(TypedDict, total=False):
     reduce_range: bool
     excluded: list[str]
     activations: str
+    rest: str
     vnni: bool | None
     convolutions: int
     convolutions_fused: int
@@ -175,7 +178,7 @@ def quantize_for_tensorrt(
     only: Sequence[str] = (),
     log: LogFunction = lambda line: None,
 ) -> FileMetadata:
-    """Quantise an FP32 file to INT8 for TensorRT: symmetric int8 activations and weights, biases in FP32.
+    """Quantise an FP32 file to INT8 for TensorRT: symmetric int8 inputs and weights of layers, FP16 for the rest.
 
     ONNX Runtime can run this file too, with the same rounding but fewer integer kernels. Parity is therefore checked on
     ONNX Runtime; latency must not be.
@@ -186,19 +189,10 @@ def quantize_for_tensorrt(
         Metadata as in `quantize_for_ort`, without ``vnni`` and ``convolutions_fused``.
     """
     ranges = fp32 if isinstance(fp32, CalibrationRanges) else CalibrationRanges(fp32, calibration, log=log)
-    ranges.write_int8(
-        int8_path,
-        activations=QuantType.QInt8,
-        reduce_range=False,
-        exclude=exclude,
-        only=only,
-        operators=LAYER_OPERATORS,
-        ActivationSymmetric=True,
-        WeightSymmetric=True,
-        QuantizeBias=False,
-    )
+    ranges.write_int8_for_tensorrt(int8_path, exclude=exclude, only=only)
     metadata: FileMetadata = {
         "activations": "int8, symmetric",
+        "rest": "fp16",
         "operators": count_executed_operators(int8_path),
         "convolutions": sum(op == "Conv" for _, op in ranges.layers),
     }
@@ -227,24 +221,13 @@ def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> FileMetadata:
         fp16_path: Where the FP16 file goes; written atomically.
 
     Raises:
-        UserError: The file is not an ONNX file, or a weight is larger than FP16 can hold (65504) or NaN.
+        UserError: The file is not an ONNX file or is quantised, or a weight is larger than FP16 can hold (65504) or
+            NaN.
     """
-    import onnx_ir
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
     model = load_onnx(fp32_path)
     properties = {p.key: p.value for p in model.metadata_props}
-    weights = [onnx.numpy_helper.to_array(w) for w in model.graph.initializer]
-    floats = [w for w in weights if w.dtype == np.float32 and w.size]
-    largest = max((float(np.abs(w).max()) for w in floats), default=0.0)
-    if not largest <= _FP16_MAX:
-        raise UserError(f"{fp32_path} has a weight of {largest:g}, larger than FP16 can hold (65504); use FP32 instead")
-    graph = onnx_ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
-    graph.graph.sort()  # the converter appends the casts of input and output at the end
-    fp16_model = onnx_ir.to_proto(graph)
-    del fp16_model.metadata_props[:]
+    fp16_model = convert_model_to_half(model, fp32_path)
     onnx.helper.set_model_props(fp16_model, properties)
-    onnx.checker.check_model(fp16_model, full_check=True)
     write_atomic(fp16_path, fp16_model.SerializeToString(deterministic=True))
     counts = Counter(node.op_type for node in fp16_model.graph.node)
     return {

@@ -13,7 +13,7 @@ from skd_bench.errors import UserError
 from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
 from skd_bench.runtimes.tensorrt.engine_file import EngineMetadata
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8-trt")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def build_engines(
         folder: Where engines and their metadata go; None: ``NAME-engines`` beside the source.
         runtime: "tensorrt" or "tensorrt-rtx".
         sms: Compute capabilities times ten (86 is SM86); one engine is built for each. Empty: the GPU of this machine.
-        precision: "fp32" builds from the file as it is (for a bundle: from its FP32 file). "fp16" converts the file to
-            FP16 first and writes the result beside the engines; the conversion needs the train extra.
+        precision: "fp32" builds from the file as it is (for a bundle: from its FP32 file). "fp16" builds from a
+            bundle's FP16 file; where there is none, the file is converted to FP16 first and written beside the engines,
+            which needs the train extra. "int8-trt" builds from a bundle's INT8 file for TensorRT.
         builds: How often each engine is built, to measure the variation of seconds and bytes; the last build is kept.
         options: Options of the builder; None: the defaults.
         progress: Called with (steps done, steps known so far) for each engine.
@@ -89,11 +90,17 @@ def build_engines(
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r} for engines; choose from {', '.join(PRECISIONS)}")
     source = Path(source)
-    onnx_file = _find_fp32_file(source) if source.is_dir() else source
+    exported = _find_exported_file(source, precision) if source.is_dir() else None
+    onnx_file = exported or (_find_fp32_file(source) if source.is_dir() else source)
     if not onnx_file.is_file():
         raise UserError(f"{source} does not exist; give the folder of a bundle or an ONNX file")
     folder = Path(folder) if folder is not None else source.with_name(f"{source.resolve().stem}-engines")
-    if precision == "fp16":
+    if precision == "int8-trt" and exported is None:
+        raise UserError(
+            f"{source} has no INT8 file for TensorRT; add int8-trt to export.precisions and export again, or give that "
+            "ONNX file with --precision fp32 (it is then built as it is)"
+        )
+    if precision == "fp16" and exported is None:
         from skd_export.quantization.quantize import convert_fp16
 
         fp16_file = folder / f"{onnx_file.stem}.fp16.onnx"
@@ -111,9 +118,17 @@ def build_engines(
     return BuiltEngines(onnx_file, precision, tuple(built), tuple(all_notes))
 
 
+def _find_exported_file(bundle: Path, precision: str) -> Path | None:
+    """A bundle's own file of a precision other than FP32; None where it has none."""
+    files = [a.file for a in Manifest.load(bundle).artefacts if a.precision == precision and a.file.endswith(".onnx")]
+    if precision == "fp32" or not files or find_bundle_problems(bundle):
+        return None
+    return resolve_bundle_path(bundle, files[0])
+
+
 def _find_fp32_file(bundle: Path) -> Path:
     manifest = Manifest.load(bundle)
-    if problems := find_bundle_problems(bundle):
+    if problems := find_bundle_problems(bundle, manifest):
         raise UserError(
             f"{bundle} has changed since it was written: {'; '.join(problems)}. Copy it again from its source"
         )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,13 +12,11 @@ from typing import Literal
 import numpy as np
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_text
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,7 @@ class ClipEntry:
         group: name of the clip's group (a source video, an actor); the clips of a group stay in one split.
         votes: one class name for each annotator, empty for an abstention; () without annotators.
         span: the part of the file that is the clip.
+        checked: class name that a person checked; empty if nobody did (training clips only).
     """
 
     path: Path
@@ -44,6 +42,7 @@ class ClipEntry:
     group: str
     votes: tuple[str, ...] = ()
     span: ClipSpan = WHOLE_FILE
+    checked: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,14 @@ class ClipListing:
         entries: the clips, ordered by split.
         note: remarks for the report, such as repeated rows.
         annotators: names of the annotators, in the order of each training entry's ``votes``.
+        trusted_notes: remarks on checked clips (``data.trusted``) that cannot be used.
     """
 
     classes: tuple[str, ...]
     entries: tuple[ClipEntry, ...]
     note: str
     annotators: tuple[str, ...] = ()
+    trusted_notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -109,27 +110,6 @@ def _format_split_and_label(entry: ClipEntry) -> str:
     return f"in {entry.split} " + (f"as {entry.label!r}" if entry.label else "without a label")
 
 
-def make_group_finder(pattern: str | None) -> Callable[[str], str]:
-    """Return a function from a clip's name to its group.
-
-    Args:
-        pattern: a regular expression that is searched in the name. The group of the clip is the match of its first
-            parenthesis, or the whole match if it has none. None: each clip is its own group.
-
-    Returns:
-        The function; it returns the name itself where the pattern does not match.
-    """
-    if pattern is None:
-        return lambda name: name
-    find = re.compile(pattern).search
-
-    def find_group(name: str) -> str:
-        found = find(name)
-        return name if found is None else (found[1] if found.re.groups else found[0]) or name
-
-    return find_group
-
-
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Read a text file line by line, without empty lines.
 
@@ -140,7 +120,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         UserError: The file does not exist, or is not UTF-8 text.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_regular_text(path, "utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line := line.strip():
                     yield number, line
@@ -148,27 +128,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} does not exist; check data.root and the file name in the recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-
-
-def resolve_class_name(label: str, names: list[str], at: str, file: Path | None) -> str:
-    """Return the class name for a label that is a name or an index.
-
-    Args:
-        label: as listed.
-        names: the classes of the class file, in order; empty without a class file: then the label is the class name.
-        at: where the label is listed (``file:line``), for error messages.
-        file: the class file, for error messages.
-
-    Raises:
-        UserError: The class file does not contain this class.
-    """
-    if names and label.isdecimal():
-        if int(label) >= len(names):
-            raise UserError(f"{at}: label {label}, but {file} names {len(names)} classes (indices start at 0)")
-        return names[int(label)]
-    if names and label not in names:
-        raise UserError(f"{at}: class {label!r} is not in {file}{_suggest_class(label, names)}")
-    return label
 
 
 def hold_out(entries: list[ClipEntry], split: Split, count: float, rng: np.random.Generator) -> list[ClipEntry]:
@@ -253,7 +212,7 @@ def check_validation_labels(listing: ClipListing) -> None:
     validated_classes = dict.fromkeys(e.label for e in listing.entries if e.split == "val")
     if poor := [c for c in listing.classes if c not in validated_classes]:
         raise UserError(
-            f"class {poor[0]!r} has no validation clip{_suggest_class(poor[0], validated_classes)}; add clips, or "
+            f"class {poor[0]!r} has no validation clip{suggest_class(poor[0], validated_classes)}; add clips, or "
             "leave the class out of the data"
         )
     if len(validated_classes) < 2:
@@ -284,23 +243,24 @@ def check_classes(listing: ClipListing) -> None:
     no_votes = f": none of {', '.join(annotators)} votes for it" if annotators else ""
     for split in ("val", "test"):
         if unknown := sorted({e.label for e in entries if e.split == split} - set(train)):
-            suggestion = _suggest_class(unknown[0], train)
+            suggestion = suggest_class(unknown[0], train)
             raise UserError(
                 f"class {unknown[0]!r} has {split} clips but no training clip{no_votes}{suggestion}; classes of the "
                 f"training clips: {', '.join(train)}"
             )
     if poor := [c for c in classes if train[c] == 1 or validation_counts[c] == 0]:
         what = "only one training clip" if train[poor[0]] == 1 else "no validation clip"
-        suggestion = _suggest_class(poor[0], [c for c in train if c != poor[0]])
+        suggestion = suggest_class(poor[0], [c for c in train if c != poor[0]])
         raise UserError(f"class {poor[0]!r} has {what}{suggestion}; add clips, or leave the class out of the data")
 
 
 def _collect_named_classes(entry: ClipEntry) -> set[str]:
-    """The classes that the label and the votes of a clip name."""
-    return {entry.label, *entry.votes} - {""}
+    """The classes that the label, the votes and the checked label of a clip name."""
+    return {entry.label, *entry.votes, entry.checked} - {""}
 
 
-def _suggest_class(word: str, known: Iterable[str]) -> str:
+def suggest_class(word: str, known: Iterable[str]) -> str:
+    """A question in brackets for an error message, if a known class is spelt almost like ``word``; else empty."""
     close = difflib.get_close_matches(word, list(known), 1, 0.75)
     return f" (a misspelling of {close[0]!r}?)" if close else ""
 

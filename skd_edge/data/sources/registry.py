@@ -11,26 +11,37 @@ from typing import Any
 import numpy as np
 
 from skd_bench.errors import UserError
+from skd_bench.listing.class_names import normalise_class_name
+from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, LeftOut, find_clips
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
-    VIDEO_SUFFIXES,
     ClipEntry,
     ClipListing,
     Split,
     check_classes,
     check_validation_labels,
     hold_out,
-    make_group_finder,
     make_listing,
 )
-from skd_edge.data.sources.synthetic import RENDERER_VERSION, generate_dataset, generated_classes
+from skd_edge.data.sources.path_lists import read_path_label_lists
+from skd_edge.data.sources.synthetic import CHECKSUM_FILE, RENDERER_VERSION, generate_dataset, generated_classes
 from skd_edge.data.sources.tables import read_clip_table
-from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split, read_path_label_lists
+from skd_edge.data.sources.trusted_clips import add_trusted_clips
+from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split
 from skd_edge.data.sources.webdataset import read_shards
 from skd_edge.recipe.data import FolderData, GeneratedData, KineticsData, ListData, OfficialData, ShardData, TableData
 from skd_edge.recipe.schema import RecipeSection
 
-__all__ = ["SPLITS", "VIDEO_SUFFIXES", "ClipEntry", "ClipListing", "Split", "is_rendered", "list_classes", "list_clips"]
+__all__ = [
+    "SPLITS",
+    "ClipEntry",
+    "ClipListing",
+    "Split",
+    "is_rendered",
+    "list_classes",
+    "list_clips",
+]
 
 
 def list_clips(
@@ -49,13 +60,15 @@ def list_clips(
         cache: the cache folder, where the generated set is rendered.
         progress: called with (done, total) while clips are rendered.
         external_labels: whether rules, models or a file of trusted labels will label training clips
-            (``LabelSettings.has_external_sources``). Then training clips may have no label here, and the classes are
+            (``Recipe.has_external_labels``). Then training clips may have no label here, and the classes are
             those of the validation clips.
 
     Raises:
         UserError: Something that the section names is missing, empty or malformed, or the clips cannot be trained on.
     """
     found = _list_source(data, seed=seed, cache=cache, progress=progress)
+    if (trusted := getattr(data, "trusted", None)) is not None:
+        found = add_trusted_clips(found, trusted, data)
     (check_validation_labels if external_labels else check_classes)(found)
     return found
 
@@ -80,7 +93,7 @@ def _generated_folder(data: GeneratedData, seed: int, cache: Path) -> Path:
 
 def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     """Whether the generated set of this recipe and seed is complete in the cache."""
-    return (_generated_folder(data, seed, cache) / "index.csv").exists()
+    return (_generated_folder(data, seed, cache) / CHECKSUM_FILE).exists()
 
 
 def list_classes(data: RecipeSection, *, seed: int, cache: Path, external_labels: bool = False) -> tuple[str, ...]:
@@ -121,82 +134,84 @@ def _(data: ShardData, *, seed: int, cache: Path, progress: Any) -> ClipListing:
 
 @_list_source.register
 def _(data: FolderData, *, seed: int, cache: Path, progress: Any) -> ClipListing:
-    group, rng = make_group_finder(data.group), np.random.default_rng(seed)
+    rng, reader = np.random.default_rng(seed), _FolderReader(data)
     if data.root is None:
-        entries, note = _list_validation_folders(data, group, rng)
+        entries, note = reader.list_validation_folders(rng)
     else:
-        entries, note = _list_labelled_folders(data, data.root, group, rng)
-    unlabelled = _list_unlabelled_videos(data.unlabelled, group, {e.path for e in entries}) if data.unlabelled else []
+        entries, note = reader.list_labelled_folders(data.root, rng)
+    unlabelled = reader.list_unlabelled(data.unlabelled, {e.path for e in entries}) if data.unlabelled else []
     labelled = {e.name for e in entries if e.split == "train"}
     if twice := [e.name for e in unlabelled if e.name in labelled]:
         raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the files")
-    return make_listing([*entries, *unlabelled], note, note_folder_mismatches=False)
+    return make_listing([*entries, *unlabelled], note, reader.left_out.to_text(), note_folder_mismatches=False)
 
 
-def _list_labelled_folders(
-    data: FolderData, root: Path, group: Callable[[str], str], rng: np.random.Generator
-) -> tuple[list[ClipEntry], str]:
-    """Class folders of training clips; validation and test clips have their own folders or are shares of these."""
-    train = _list_class_folders(root, "train", group, data.unlabelled)
-    entries = list(train)
-    held_out: tuple[tuple[Split, Path | None, float], ...]
-    held_out = (("val", data.val_root, data.val), ("test", data.test_root, data.test))
-    for split, folder, share in held_out:
-        if folder is not None:
-            entries += _list_class_folders(folder, split, group)
-        else:
-            entries = hold_out(entries, split, share * len(train), rng)
-    note = "validation or test is a share of the training folder: its labels are as reliable as those of the folder"
-    return entries, "folders" if data.val_root and data.test_root else note
+class _FolderReader:
+    """Lists the clips of folders.
 
+    Attributes:
+        left_out: what the folders hold besides clips.
+    """
 
-def _list_validation_folders(
-    data: FolderData, group: Callable[[str], str], rng: np.random.Generator
-) -> tuple[list[ClipEntry], str]:
-    """No folder labels training clips: class folders for validation and for test, or one folder for both."""
-    assert data.val_root is not None  # FolderData requires it
-    if data.test_root is not None:
-        own = _list_class_folders(data.val_root, "val", group) + _list_class_folders(data.test_root, "test", group)
-        return own, "folders; no training clip is labelled by a folder"
-    validation = _list_class_folders(data.val_root, "train", group)
-    shared = hold_out(validation, "test", data.test * len(validation), rng)
-    entries = [replace(e, split="val") if e.split == "train" else e for e in shared]
-    return entries, "test is a share of the validation folder; no training clip is labelled by a folder"
+    def __init__(self, data: FolderData) -> None:
+        self.data, self.find_group, self.left_out = data, make_group_finder(data.group), LeftOut()
 
+    def list_labelled_folders(self, root: Path, rng: np.random.Generator) -> tuple[list[ClipEntry], str]:
+        """Class folders of training clips; validation and test clips have their own folders or are shares of these."""
+        data = self.data
+        train = self._list_class_folders(root, "train")
+        entries = list(train)
+        held_out: tuple[tuple[Split, Path | None, float], ...]
+        held_out = (("val", data.val_root, data.val), ("test", data.test_root, data.test))
+        for split, folder, share in held_out:
+            if folder is not None:
+                entries += self._list_class_folders(folder, split)
+            else:
+                entries = hold_out(entries, split, share * len(train), rng)
+        note = "validation or test is a share of the training folder: its labels are as reliable as those of the folder"
+        return entries, "folders" if data.val_root and data.test_root else note
 
-def _list_unlabelled_videos(root: Path, group: Callable[[str], str], known: set[Path]) -> list[ClipEntry]:
-    """The videos below ``root`` at any depth, except ``known``, as unlabelled training clips."""
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
-    found = [
-        ClipEntry(video, name := video.relative_to(root).as_posix(), "", "train", group(name))
-        for video in sorted(root.rglob("*"))
-        if video.suffix.lower() in VIDEO_SUFFIXES and video not in known  # so no validation clip is trained on
-    ]
-    if not found:
-        raise UserError(
-            f"{root} holds no videos other than those of data.root, val_root and test_root (endings: "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))}); data.unlabelled names a folder of additional videos"
-        )
-    return found
+    def list_validation_folders(self, rng: np.random.Generator) -> tuple[list[ClipEntry], str]:
+        """No folder labels training clips: class folders for validation and for test, or one folder for both."""
+        data = self.data
+        assert data.val_root is not None  # FolderData requires it
+        if data.test_root is not None:
+            own = self._list_class_folders(data.val_root, "val") + self._list_class_folders(data.test_root, "test")
+            return own, "folders; no training clip is labelled by a folder"
+        validation = self._list_class_folders(data.val_root, "train")
+        shared = hold_out(validation, "test", data.test * len(validation), rng)
+        entries = [replace(e, split="val") if e.split == "train" else e for e in shared]
+        return entries, "test is a share of the validation folder; no training clip is labelled by a folder"
 
+    def list_unlabelled(self, root: Path, known: set[Path]) -> list[ClipEntry]:
+        """The clips below ``root`` at any depth, except ``known``, as unlabelled training clips."""
+        if not root.is_dir():
+            raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
+        found = [
+            ClipEntry(clip.path, clip.name, "", "train", self.find_group(clip.name))
+            for clip in find_clips(root, self.left_out, pictures=self.data.pictures, excluded=[self.data.trusted])
+            if clip.path not in known  # so no validation clip is trained on
+        ]
+        if not found:
+            raise UserError(
+                f"{root} holds no videos other than those of data.root, val_root and test_root (endings: "
+                f"{VIDEO_ENDINGS_TEXT}); data.unlabelled names a folder of additional videos"
+            )
+        return found
 
-def _list_class_folders(
-    root: Path, split: Split, group: Callable[[str], str], excluded: Path | None = None
-) -> list[ClipEntry]:
-    """The clips ``root/<class>/<video>``; the folder ``excluded`` is not a class."""
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; data.root names a folder with one folder for each class")
-    found = [
-        ClipEntry(
-            video, name := f"{folder.name}/{video.relative_to(folder).as_posix()}", folder.name, split, group(name)
-        )
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p != excluded)
-        for video in sorted(folder.rglob("*"))
-        if video.suffix.lower() in VIDEO_SUFFIXES
-    ]
-    if not found:
-        raise UserError(
-            f"{root} holds no videos: expected {root}/<class>/<video>, endings {' '.join(sorted(VIDEO_SUFFIXES))}"
-        )
-    return found
+    def _list_class_folders(self, root: Path, split: Split) -> list[ClipEntry]:
+        """The clips ``root/<class>/<clip>``; the folders ``data.unlabelled`` and ``data.trusted`` are not classes."""
+        if not root.is_dir():
+            raise UserError(f"{root} is not a folder; data.root names a folder with one folder for each class")
+        pictures, excluded = self.data.pictures, [self.data.unlabelled, self.data.trusted]
+        clips = find_clips(root, self.left_out, by_class=True, pictures=pictures, excluded=excluded)
+        if not clips:
+            left_out = self.left_out.to_text()
+            raise UserError(
+                f"{root} holds no videos: expected {root}/<class>/<video>, endings {VIDEO_ENDINGS_TEXT}"
+                + (f" ({left_out})" if left_out else "")
+            )
+        return [
+            ClipEntry(c.path, c.name, normalise_class_name(c.name.partition("/")[0]), split, self.find_group(c.name))
+            for c in clips
+        ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +18,22 @@ from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import (
+    DamagedFileError,
+    describe_files,
+    iter_damaged_files,
+    read_checked_json,
+    report_damage,
+    write_checked_json,
+)
 
 if TYPE_CHECKING:
     from skd_edge.recipe.data import GeneratedData
@@ -43,6 +52,7 @@ MOTION_CLASSES = (
 )
 NO_MOTION_CLASS = "nothing"  # a figure that does not move, like most of the input of a detector
 RENDERER_VERSION = 1  # part of the name of the rendered folder: raise it when the same seed gives other pixels
+CHECKSUM_FILE = "checksums.json"  # of all files of a rendered set, which is complete if it exists
 _SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)  # ranges of the figure's size (share of the image) and of its opacity
 
 Floats = NDArray[np.float32]
@@ -228,7 +238,8 @@ def generate_dataset(
 ) -> Path:
     """Render the set into ``folder`` (``clips/<split>/<class>/*.mp4`` and ``index.csv``), unless it is complete.
 
-    The index is written last. After an interruption, the next call renders only the missing clips.
+    Checksums are written last, and compared by later calls: damaged clips are rendered
+    again. After an interruption, the next call renders only the missing clips.
 
     Args:
         folder: the folder to fill.
@@ -245,22 +256,61 @@ def generate_dataset(
     """
     rendered_settings = {"version": RENDERER_VERSION, "seed": seed, **settings.model_dump(mode="json")}
     index, settings_file = folder / "index.csv", folder / "generated.json"
-    if settings_file.exists() and json.loads(settings_file.read_text()) != rendered_settings:
+    if (stored_settings := _read_settings(settings_file)) is None:
+        # Written before the clips, so that an interrupted set is not continued with other settings.
+        write_checked_json(settings_file, rendered_settings)
+    elif stored_settings != rendered_settings:
         raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or delete this one")
-    if settings_file.exists() and index.exists():
+    if _is_intact(folder):
         return index
-    folder.mkdir(parents=True, exist_ok=True)
-    # Written before the clips, so that an interrupted set is not continued with other settings.
-    write_atomic(settings_file, json.dumps(rendered_settings, indent=2))
     rows = list(_iter_clip_rows(settings, seed))
     write = partial(_write_clip, folder, settings.frames, settings.size, settings.difficulty)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(write, rows, chunksize=32), 1):
-            if progress:
-                progress(done, len(rows))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        try:
+            for done, _ in enumerate(pool.map(write, rows, chunksize=32), 1):
+                if progress:
+                    progress(done, len(rows))
+        except BaseException:  # Ctrl-C: otherwise the pool would first render all other clips
+            pool.shutdown(cancel_futures=True)
+            raise
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
     writer.writerows(row[:3] for row in rows)
     write_atomic(index, text.getvalue())
+    files = describe_files(folder, [index.name, *(row[0] for row in rows)])
+    write_checked_json(folder / CHECKSUM_FILE, {"files": files})
     return index
+
+
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings that a set was rendered with; None if there are none, or if they are damaged."""
+    try:
+        return read_checked_json(path)
+    except FileNotFoundError:
+        return None
+    except DamagedFileError as error:
+        report_damage(error, "it is written again")
+        return None
+
+
+def _is_intact(folder: Path) -> bool:
+    """Whether a set is complete and all its files are as they were written; the damaged ones are deleted.
+
+    Where the checksums themselves are damaged, no file can be trusted: every clip is rendered again.
+    """
+    checksum_file = folder / CHECKSUM_FILE
+    try:
+        damaged = list(iter_damaged_files(folder, read_checked_json(checksum_file)["files"]))
+    except FileNotFoundError:
+        return False
+    except DamagedFileError as unreadable:
+        damaged = [unreadable]
+        shutil.rmtree(folder / "clips", ignore_errors=True)
+    if not damaged:
+        return True
+    report_damage(damaged[0], f"it is rendered again ({len(damaged)} files)")
+    checksum_file.unlink(missing_ok=True)  # first: the set is not complete from here on
+    for error in damaged:
+        error.path.unlink(missing_ok=True)
+    return False

@@ -1,95 +1,19 @@
-"""Tables of clips (CSV or Parquet), read row by row; with votes in columns or in rows, and with spans of time."""
+"""Tables of clips (CSV or Parquet) as clips; with votes in columns or in rows, and with spans of time."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from sys import intern
-from typing import Any
 
 from skd_bench.errors import UserError
+from skd_bench.listing.class_names import normalise_class_name
+from skd_bench.listing.paths import resolve_listed_path
+from skd_bench.listing.tables import read_rows
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 from skd_edge.data.sources.listing import SPLITS, ClipEntry, ClipListing, EntryCollector, Split, make_listing
 from skd_edge.recipe.data import TableData
-
-_DELIMITERS = ",;\t|"
-
-
-# ------------------------------------------------------------------------------------------ rows of any table
-def read_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Read some columns of a table row by row, without loading the whole file.
-
-    Args:
-        file: CSV with a header (UTF-8 or UTF-16; separated by comma, semicolon, tab or vertical bar), or ``.parquet``.
-        columns: names of the columns to read.
-
-    Yields:
-        Line number of the row (row number for Parquet) and its cells as text, in the order of ``columns``. A null cell
-        of Parquet is "".
-
-    Raises:
-        UserError: The file does not exist, cannot be read, or lacks a column, or a row has too few cells.
-    """
-    if not file.exists():
-        raise UserError(f"{file} does not exist; check data.root and the file name in the recipe")
-    try:
-        yield from (_read_parquet_rows if file.suffix.lower() == ".parquet" else _read_csv_rows)(file, columns)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
-
-
-def _read_csv_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    with file.open("rb") as raw:
-        encoding = "utf-16" if raw.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with file.open(encoding=encoding, newline="") as text:
-        first = text.readline(1 << 20)
-        heads = [first.rstrip("\r\n").split(d) for d in _DELIMITERS]
-        heads = [[name.strip('"') for name in head] for head in heads]
-        # The delimiter is the one that yields most of the requested columns.
-        delimiter, head = max(
-            zip(_DELIMITERS, heads, strict=True), key=lambda x: (len({*columns} & {*x[1]}), len(x[1]))
-        )
-        where = [head.index(name) for name in columns if name in head]
-        if missing := sorted(set(columns) - set(head)):
-            raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(head)}")
-        rows, most = csv.reader(text, delimiter=delimiter), max(where)
-        try:
-            for row in rows:
-                if len(row) > most:
-                    yield rows.line_num + 1, [row[i] for i in where]
-                elif row:
-                    short = next(name for name, i in zip(columns, where, strict=True) if i >= len(row))
-                    raise UserError(
-                        f"{file}:{rows.line_num + 1}: this row ends before its {short!r}; every row needs as many "
-                        "cells as the header"
-                    )
-        except csv.Error as error:
-            raise UserError(f"{file}:{rows.line_num + 1}: {error}") from None
-
-
-def _read_parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(file) as table:
-            names, number = table.schema_arrow.names, 0
-            if missing := sorted(set(columns) - set(names)):
-                raise UserError(f"{file} has no column {missing[0]!r}; its columns are: {', '.join(names)}")
-            for batch in table.iter_batches(columns=list(dict.fromkeys(columns))):
-                cells = [[_format_cell(cell) for cell in batch.column(name).to_pylist()] for name in columns]
-                for row in zip(*cells, strict=True):
-                    number += 1
-                    yield number, list(row)
-    except ArrowException as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())[:200]}") from None
-
-
-def _format_cell(cell: Any) -> str:
-    return "" if cell is None or cell != cell else str(cell)
 
 
 def parse_seconds(cell: str, at: str) -> float | None:
@@ -179,7 +103,7 @@ class _RowReader:
     def _make_entry(self, row: list[str], split: Split, at: str) -> ClipEntry:
         """Convert one row; only a training clip may be unlabelled."""
         data, train = self.data, split == "train"
-        path, label = self._get_cell(row, data.path), intern(self._get_cell(row, data.label).strip())
+        path, label = self._get_cell(row, data.path), intern(normalise_class_name(self._get_cell(row, data.label)))
         if not path:
             raise UserError(f"{at}: the {data.path!r} of this row is empty; give the path of the video")
         if not label and not train:
@@ -187,19 +111,20 @@ class _RowReader:
                 f"{at}: the {data.label!r} of this row is empty, and it is in {split}; only training clips may be "
                 "unlabelled: fill in the label, or leave the row out of every split"
             )
-        votes = tuple(intern(self._get_cell(row, column).strip()) for column in data.votes) if train else ()
+        votes = tuple(intern(normalise_class_name(self._get_cell(row, c))) for c in data.votes) if train else ()
         span = self._parse_span(row, at) if data.start or data.end else WHOLE_FILE
-        group = intern(self._get_cell(row, data.group)) if data.group else path
-        return ClipEntry(
-            data.root / path, path + format_time_fragment(span), "" if votes else label, split, group, votes, span
-        )
+        file, name = resolve_listed_path(data.root, path)
+        group = intern(self._get_cell(row, data.group)) if data.group else name
+        return ClipEntry(file, name + format_time_fragment(span), "" if votes else label, split, group, votes, span)
 
     def _parse_span(self, row: list[str], at: str) -> ClipSpan:
         start = parse_seconds(self._get_cell(row, self.data.start), at) or 0.0
         end = parse_seconds(self._get_cell(row, self.data.end), at)
         if end is not None and end <= start:
             raise UserError(f"{at}: the clip ends at {end:g} s but begins at {start:g} s; give an end after the start")
-        return ClipSpan(start, end)
+        if not start and end is None:
+            return WHOLE_FILE
+        return ClipSpan(start, end, frame_rate=self.data.frame_rate)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Formats of public data sets: ``path label`` lists, official splits of UCF101 and HMDB51, CSVs of Kinetics."""
+"""Formats of public data sets: official splits of UCF101 and HMDB51, CSVs of Kinetics."""
 
 from __future__ import annotations
 
@@ -9,44 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from skd_bench.errors import UserError
+from skd_bench.listing.class_names import normalise_class_name
+from skd_bench.listing.folder_walk import LeftOut, find_clips, is_video_name
+from skd_bench.listing.paths import resolve_listed_path
+from skd_bench.listing.tables import read_rows
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 from skd_edge.data.sources.listing import (
     SPLITS,
-    VIDEO_SUFFIXES,
     ClipEntry,
     ClipListing,
     EntryCollector,
     Split,
     hold_out,
-    make_group_finder,
     make_listing,
     read_lines,
-    resolve_class_name,
 )
-from skd_edge.data.sources.tables import format_time_fragment, parse_seconds, read_rows
-from skd_edge.recipe.data import KineticsData, ListData, OfficialData
-
-
-def read_path_label_lists(data: ListData) -> ClipListing:
-    """List the clips of files with lines ``path label``, one file for each split.
-
-    The last space separates path and label, so only the path may contain spaces. With a tab as separator both may.
-
-    Raises:
-        UserError: A file does not exist, a line does not have this form, or a class is unknown.
-    """
-    names = [name for _, name in read_lines(data.root / data.classes)] if data.classes else []
-    collector, group = EntryCollector(), make_group_finder(data.group)
-    for split in SPLITS:
-        file = data.root / getattr(data, split)
-        for number, line in read_lines(file):
-            at = f"{file}:{number}"
-            path, _, label = line.rpartition("\t" if "\t" in line else " ")
-            if not path:
-                raise UserError(f"{at}: the line must have the form 'path label'; it is {line!r}")
-            label = resolve_class_name(label, names, at, data.classes)
-            collector.add(ClipEntry(data.root / path, path, label, split, group(path)), at)
-    return make_listing(collector.entries, "split files", collector.duplicate_note, classes=tuple(names) or None)
+from skd_edge.data.sources.tables import format_time_fragment, parse_seconds
+from skd_edge.recipe.data import KineticsData, OfficialData
 
 
 # ------------------------------------------------------------------------------------------ UCF101, HMDB51
@@ -62,8 +41,9 @@ def read_official_split(data: OfficialData, seed: int) -> ClipListing:
     """
     folder, collector = data.root / data.splits, EntryCollector()
     read_split = _read_ucf101_split if data.kind == "ucf101" else _read_hmdb51_split
-    for at, path, label, split, group in read_split(folder, data.split):
-        collector.add(ClipEntry(data.root / path, path, label, split, group), at)
+    for at, listed, label, split, group in read_split(folder, data.split):
+        path, name = resolve_listed_path(data.root, listed)
+        collector.add(ClipEntry(path, name, normalise_class_name(label), split, group), at)
     if not collector.entries:
         raise UserError(
             f"{folder} holds no clips of split {data.split}; data.splits names the folder of the official split files"
@@ -90,9 +70,9 @@ def _read_ucf101_split(folder: Path, split: int) -> Iterator[OfficialRow]:
     for name, part in parts:
         file = folder / f"{name}{split:02d}.txt"
         for line_number, line in read_lines(file):
-            path, _, number = line.partition(" ")
+            path, _, number = line.replace("\\", "/").partition(" ")
             label, at = path.partition("/")[0], f"{file}:{line_number}"
-            if not path.endswith(tuple(VIDEO_SUFFIXES)) or "/" not in path:
+            if not is_video_name(path) or "/" not in path:
                 raise UserError(
                     f"{at}: the line must have the form 'Class/video.avi', with the class number in training lists; it "
                     f"is {line!r}"
@@ -135,9 +115,8 @@ def read_kinetics(data: KineticsData) -> ClipListing:
     """
     if not data.root.is_dir():
         raise UserError(f"{data.root} is not a folder; data.root names the folder of the videos")
-    videos_by_name = {
-        video.stem: video for video in sorted(data.root.rglob("*")) if video.suffix.lower() in VIDEO_SUFFIXES
-    }
+    left_out = LeftOut()
+    videos_by_name = {clip.path.stem: clip.path for clip in find_clips(data.root, left_out)}
     collector = EntryCollector()
     for split in SPLITS:
         file = data.root / getattr(data, split)
@@ -147,7 +126,12 @@ def read_kinetics(data: KineticsData) -> ClipListing:
             cut = videos_by_name.get(f"{video}_{int(span.start):06d}_{int(span.end or 0):06d}")
             path = cut or videos_by_name.get(video) or data.root / f"{video}.mp4"
             name = path.relative_to(data.root).as_posix() + ("" if cut else format_time_fragment(span))
-            collector.add(ClipEntry(path, name, label.strip(), split, video, (), WHOLE_FILE if cut else span), at)
+            label = normalise_class_name(label)
+            collector.add(ClipEntry(path, name, label, split, video, (), WHOLE_FILE if cut else span), at)
     return make_listing(
-        collector.entries, "Kinetics' own splits", collector.duplicate_note, note_folder_mismatches=False
+        collector.entries,
+        "Kinetics' own splits",
+        collector.duplicate_note,
+        left_out.to_text(),
+        note_folder_mismatches=False,
     )

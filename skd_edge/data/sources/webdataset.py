@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tarfile import TarInfo
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_file
+from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, is_video_name
+from skd_bench.listing.paths import format_path_name
 from skd_bench.video.types import ClipSpan
+from skd_edge.data.sources.class_labels import ListedLabel, read_class_file, resolve_labels
+from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
-    VIDEO_SUFFIXES,
     ClipEntry,
     ClipListing,
     EntryCollector,
-    make_group_finder,
     make_listing,
-    read_lines,
-    resolve_class_name,
 )
 from skd_edge.recipe.data import ShardData
 
@@ -36,32 +38,35 @@ def read_shards(data: ShardData) -> ClipListing:
     """
     from webdataset.shardlists import expand_urls
 
-    names = [name for _, name in read_lines(data.root / data.classes)] if data.classes else []
-    collector, group = EntryCollector(), make_group_finder(data.group)
+    classes, group = read_class_file(data.root, data.classes), make_group_finder(data.group)
+    samples: list[ClipEntry] = []
+    labels: list[ListedLabel] = []
     for split in SPLITS:
         for shard in expand_urls(getattr(data, split)):
             for key, members in _iter_samples(data.root / shard):
                 at = f"{data.root / shard}: sample {key}"
-                ending = next((e for e in members if f".{e.rpartition('.')[2].lower()}" in VIDEO_SUFFIXES), None)
+                ending = next((e for e in members if is_video_name(f"x.{e}")), None)
                 if ending is None:
                     raise UserError(
-                        f"{at} has no video (only: {', '.join(members)}); a video ends in "
-                        f"{' '.join(sorted(VIDEO_SUFFIXES))}"
+                        f"{at} has no video (only: {', '.join(members)}); a video ends in {VIDEO_ENDINGS_TEXT}"
                     )
                 label = _read_label(members, data.label, at)
                 if not label and split != "train":
                     raise UserError(
                         f"{at} has no {data.label!r}, and it is in {split}; only training clips may be unlabelled"
                     )
-                label = resolve_class_name(label, names, at, data.classes) if label else ""
-                (video, _), name = members[ending], f"{shard}/{key}.{ending}"
+                (video, _), name = members[ending], format_path_name(f"{shard}/{key}.{ending}")
                 span = ClipSpan(offset=video.offset_data, size=video.size)
-                collector.add(ClipEntry(data.root / shard, name, label, split, group(name), (), span), at)
+                samples.append(ClipEntry(data.root / shard, name, "", split, group(name), (), span))
+                labels.append(ListedLabel(label, at))
+    collector, names = EntryCollector(), resolve_labels(labels, classes, data.labels_are, data.classes)
+    for sample, name, listed in zip(samples, names, labels, strict=True):
+        collector.add(replace(sample, label=name), listed.at)
     return make_listing(
         collector.entries,
         "shards",
         collector.duplicate_note,
-        classes=tuple(names) or None,
+        classes=classes or None,
         note_folder_mismatches=False,
     )
 
@@ -75,7 +80,7 @@ def _iter_samples(path: Path) -> Iterator[tuple[str, SampleMembers]]:
 
     current_key, members = "", SampleMembers()
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_regular_file(path) as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
             for member in tar:
                 key, ending = base_plus_ext(member.name)
                 tar.members = []  # type: ignore[attr-defined]  # else tarfile collects all of them in memory
@@ -85,7 +90,7 @@ def _iter_samples(path: Path) -> Iterator[tuple[str, SampleMembers]]:
                     yield current_key, members
                     members = {}
                 current_key, text = key, b""
-                if f".{ending.rpartition('.')[2].lower()}" not in VIDEO_SUFFIXES and member.size <= _MAX_TEXT_BYTES:
+                if not is_video_name(f"x.{ending}") and member.size <= _MAX_TEXT_BYTES:
                     content = tar.extractfile(member)
                     text = content.read() if content else b""
                 members[ending] = member, text

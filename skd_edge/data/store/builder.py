@@ -1,8 +1,8 @@
 """Builds a clip store: every clip is decoded once, in parallel, into its row of one file.
 
 An interrupted build continues later. For this, ``state.part`` holds one byte for each clip (to do, decoded or
-unreadable), and ``bad.part.jsonl`` one line with the reason for each unreadable clip. A byte is written only after the
-pixels or the reason are on the disk.
+unreadable) and the CRC-32 of its pixels, and ``bad.part.jsonl`` one line with the reason for each unreadable clip. A
+byte is written only after the pixels or the reason are on the disk.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_json
+from skd_bench.integrity.checked_files import DamagedFileError, report_damage, write_checked, write_checked_json
 from skd_bench.video.types import ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.listing import ClipEntry
 from skd_edge.data.store.decode_task import DecoderName, count_row_bytes, make_clip_decoder
@@ -34,7 +35,10 @@ Progress = Callable[[int, int], None]
 CLIP_TIMEOUT_S = 60.0  # time limit for a clip, plus one second for every _BYTES_PER_EXTRA_SECOND of its file
 _BYTES_PER_EXTRA_SECOND = 4 << 20
 _SYNC_INTERVAL_S = 10.0  # at most so much decoding is lost by a power failure
-_TODO, _GOOD, _BAD = 0, 1, 2  # the bytes of state.part
+STORE_FILE, PIXEL_FILE, CHECKSUM_FILE = "store.json", "clips.npy", "clips.crc32"
+PARTIAL_PIXEL_FILE, STATE_FILE, _REASONS_FILE = "clips.part.npy", "state.part", "bad.part.jsonl"
+TODO, GOOD, BAD = 0, 1, 2  # the states of clips in state.part
+BUILD_STATE = np.dtype([("state", "u1"), ("crc32", "<u4")])  # of a clip in state.part
 _HASH_BLOCK_BYTES = 64 << 20  # bytes that are hashed at a time
 
 
@@ -85,8 +89,8 @@ class StoreInfo(TypedDict):
 def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) -> None:
     """Build the store of some clips in a folder, or finish an interrupted build; a complete store is left unchanged.
 
-    Writes ``clips.npy``, the readable clips ``(N, T, H, W, 3)`` uint8 in the order of their entries, and then
-    ``store.json``: the hash of the pixels, and the unreadable clips with reasons.
+    Writes ``clips.npy``, the readable clips ``(N, T, H, W, 3)`` uint8 in the order of their entries, their CRC-32 in
+    ``clips.crc32``, and then ``store.json``: the hash of the pixels, and the unreadable clips with reasons.
 
     Args:
         folder: folder of the store; created if it does not exist.
@@ -101,8 +105,8 @@ def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) 
     size_mb = count_row_bytes(decoding.sampling, decoding.preprocess) * len(entries) / 1e6
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock_store(folder, len(entries), decoding.progress):
-            if not (folder / "store.json").exists():
+        with lock_store(folder, len(entries), decoding.progress):
+            if not (folder / STORE_FILE).exists():
                 _StoreBuilder(folder, entries, decoding).run()
     except OSError as error:
         raise UserError(
@@ -118,23 +122,39 @@ class _StoreBuilder:
     def __init__(self, folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) -> None:
         self.folder, self.entries, self.decoding = folder, entries, decoding
         self.sampling, self.preprocess, self.decoder = decoding.sampling, decoding.preprocess, decoding.decoder
-        self.partial_file, self.reasons_file = folder / "clips.part.npy", folder / "bad.part.jsonl"
-        state = folder / "state.part"
+        self.partial_file, self.reasons_file = folder / PARTIAL_PIXEL_FILE, folder / _REASONS_FILE
+        state_file, state_bytes = folder / STATE_FILE, len(entries) * BUILD_STATE.itemsize
         shape = (len(entries), self.sampling.frames, self.preprocess.height, self.preprocess.width, 3)
-        if not (self.partial_file.exists() and state.exists() and state.stat().st_size == len(entries)):
-            state.unlink(missing_ok=True)
+        if not (_has_shape(self.partial_file, shape) and _count_bytes(state_file) == state_bytes):
+            state_file.unlink(missing_ok=True)
             self.reasons_file.unlink(missing_ok=True)
             np.lib.format.open_memmap(self.partial_file, mode="w+", dtype=np.uint8, shape=shape)  # creates the file
             _reserve_disk_space(self.partial_file)
-            state.write_bytes(bytes(len(entries)))
-        self.state: NDArray[np.uint8] = np.memmap(state, np.uint8, "r+", shape=(len(entries),))
+            state_file.write_bytes(bytes(state_bytes))
+        clip_states = np.memmap(state_file, BUILD_STATE, "r+", shape=(len(entries),))
+        self.state: NDArray[np.uint8] = clip_states["state"]
+        self.checksums: NDArray[np.uint32] = clip_states["crc32"]
+        self.clip_states = clip_states
         self.reasons = _read_reasons(self.reasons_file)
-        without_reason = [i for i in np.flatnonzero(self.state == _BAD).tolist() if i not in self.reasons]
-        self.state[without_reason] = _TODO  # the line with the reason was truncated: try the clip again
+        self._forget_damaged_clips()
+
+    def _forget_damaged_clips(self) -> None:
+        """Mark clips of an interrupted build as to do where pixels, reason or state are not what was written."""
+        pixels = np.load(self.partial_file, mmap_mode="r")
+        good = np.flatnonzero(self.state == GOOD)
+        if changed := find_changed_rows(pixels, good.tolist(), self.checksums[good]):
+            found = f"another one in {len(changed)}"
+            error = DamagedFileError(self.partial_file, f"the CRC-32 of {len(good)} clips", found)
+            report_damage(error, "these clips are decoded again")
+            self.state[changed] = TODO
+        # Without a reason: its line was cut by a kill.
+        without_reason = [i for i in np.flatnonzero(self.state == BAD).tolist() if i not in self.reasons]
+        self.state[without_reason] = TODO
+        self.state[self.state > BAD] = TODO
 
     def run(self) -> None:
         """Decode the remaining clips, then finish the store."""
-        todo = np.flatnonzero(self.state == _TODO)
+        todo = np.flatnonzero(self.state == TODO)
         if len(todo):
             self._decode_clips(todo)
         self._finish_store()
@@ -154,9 +174,9 @@ class _StoreBuilder:
         with self.reasons_file.open("a", encoding="utf-8") as log:
             try:
                 for done, (i, reason) in enumerate(pool.run(tasks), done + 1):  # noqa: B020
-                    unsynced[i] = _GOOD
+                    unsynced[i] = GOOD
                     if reason is not None:
-                        unsynced[i], self.reasons[i] = _BAD, reason
+                        unsynced[i], self.reasons[i] = BAD, reason
                         log.write(json.dumps({"entry": i, "reason": reason}) + "\n")
                     if progress:
                         progress(done, total)
@@ -167,21 +187,24 @@ class _StoreBuilder:
                 self._sync_to_disk(unsynced, log)
 
     def _sync_to_disk(self, unsynced: dict[int, int], log: Any) -> None:
-        """Flush pixels and reasons, and only then set the state bytes of these clips; empties ``unsynced``."""
+        """Flush pixels and reasons, and only then set the states of these clips; empties ``unsynced``."""
         with self.partial_file.open("rb") as file:
             os.fsync(file.fileno())
         log.flush()
         os.fsync(log.fileno())
-        self.state[list(unsynced)] = list(unsynced.values())
-        self.state.flush()  # type: ignore[attr-defined]
+        pixels, rows = np.load(self.partial_file, mmap_mode="r"), list(unsynced)
+        self.checksums[rows] = [zlib.crc32(pixels[row].data) for row in rows]
+        self.state[rows] = list(unsynced.values())
+        self.clip_states.flush()
         unsynced.clear()
 
     def _finish_store(self) -> None:
         """Move the readable clips together, hash the pixels, and write ``store.json``, which completes the store."""
-        good, bad = np.flatnonzero(self.state == _GOOD), np.flatnonzero(self.state == _BAD).tolist()
+        good, bad = np.flatnonzero(self.state == GOOD), np.flatnonzero(self.state == BAD).tolist()
         pixels = np.lib.format.open_memmap(self.partial_file, mode="r+")
+        checksums = self.checksums[good].astype("<u4")
         if bad:
-            (self.folder / "state.part").unlink()  # rows move now: a build killed here starts anew
+            (self.folder / STATE_FILE).unlink()  # rows move now: a build killed here starts anew
             for row in range(bad[0], len(good)):
                 pixels[row] = pixels[good[row]]
             pixels.flush()
@@ -189,12 +212,39 @@ class _StoreBuilder:
         rows = max(_HASH_BLOCK_BYTES // max(count_row_bytes(self.sampling, self.preprocess), 1), 1)
         for first in range(0, len(good), rows):
             digest.update(np.ascontiguousarray(pixels[first : min(first + rows, len(good))]).data)
-        self.partial_file.replace(self.folder / "clips.npy")
+        self.partial_file.replace(self.folder / PIXEL_FILE)
+        write_checked(self.folder / CHECKSUM_FILE, checksums.tobytes())
         quarantined: list[QuarantinedClip] = [{"path": self.entries[i].name, "reason": self.reasons[i]} for i in bad]
         store_info: StoreInfo = {"hash": digest.hexdigest(), "clips": len(good), "bad": bad, "quarantined": quarantined}
-        write_json(self.folder / "store.json", store_info)
-        for name in ("state.part", "bad.part.jsonl"):
+        write_checked_json(self.folder / STORE_FILE, {**store_info, "shape": list(pixels.shape)})
+        for name in (STATE_FILE, _REASONS_FILE):
             (self.folder / name).unlink(missing_ok=True)
+
+
+def find_changed_rows(pixels: NDArray[np.uint8], rows: Sequence[int], checksums: NDArray[np.uint32]) -> list[int]:
+    """The rows whose CRC-32 is not the given one.
+
+    Args:
+        pixels: ``(N, T, H, W, 3)``.
+        rows: R rows to check.
+        checksums: ``(R,)``, the CRC-32 that each of these rows should have.
+    """
+    expected = zip(rows, checksums.tolist(), strict=True)
+    return [row for row, checksum in expected if zlib.crc32(pixels[row].data) != checksum]
+
+
+def _has_shape(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file is a complete array of this shape, uint8."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return bool(array.shape == shape and array.dtype == np.uint8)
+
+
+def _count_bytes(path: Path) -> int:
+    """Size of a file; -1 if there is none."""
+    return path.stat().st_size if path.exists() else -1
 
 
 def _choose_process_count(tasks: int) -> int:
@@ -228,15 +278,15 @@ def _read_reasons(path: Path) -> dict[int, str]:
     """Reasons of an interrupted build by the clip's position."""
     reasons: dict[int, str] = {}
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last line may be truncated, if the build was killed
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # cut by a kill, or damaged
                 row = json.loads(line)
                 reasons[row["entry"]] = row["reason"]
     return reasons
 
 
 @contextmanager
-def _lock_store(folder: Path, total: int, progress: Progress | None) -> Iterator[None]:
+def lock_store(folder: Path, total: int = 0, progress: Progress | None = None) -> Iterator[None]:
     """Lock a store while it is built; a second process that needs it waits and shows the progress of the first."""
     with (folder / "lock").open("a") as lock:
         while True:
@@ -244,9 +294,9 @@ def _lock_store(folder: Path, total: int, progress: Progress | None) -> Iterator
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 with suppress(OSError, ValueError):
-                    state = np.fromfile(folder / "state.part", np.uint8)
+                    clip_states = np.fromfile(folder / STATE_FILE, BUILD_STATE)
                     if progress:
-                        progress(int(np.count_nonzero(state)), total)
+                        progress(int(np.count_nonzero(clip_states["state"])), total)
                 time.sleep(0.5)
             else:
                 break

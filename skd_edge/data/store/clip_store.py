@@ -8,9 +8,10 @@ clips give the same jobs on another machine.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.registry import SPLITS, ClipEntry, ClipListing, Split
-from skd_edge.data.store.builder import Decoding, QuarantinedClip, StoreInfo, build_store
+from skd_edge.data.store.builder import STORE_FILE, Decoding, Progress, QuarantinedClip, StoreInfo, build_store
+from skd_edge.data.store.copies import SplitCopy, explain_refused_copies, find_split_copies
 from skd_edge.data.store.decode_task import DecoderName
+from skd_edge.data.store.fingerprints import load_fingerprints
+from skd_edge.data.store.store_check import read_intact_store
 
-_LAYOUT_VERSION = 2  # of the files of a store: raise it when their layout changes
+_LAYOUT_VERSION = 3  # of a store: raise it when the layout of its files changes, or the pixels of equal videos
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ class ClipSplit:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select_rows(self, rows: NDArray[np.int64]) -> ClipSplit:
+        """The clips of these rows, in this order, as a split with another hash; their pixels are copied into memory."""
+        key = hashlib.sha256(f"{self.hash} rows".encode() + rows.astype(np.int64).tobytes()).hexdigest()
+        arrays = (self.ids[rows], self.clips[rows], self.labels[rows], self.groups[rows])
+        files, spans = (tuple(each[i] for i in rows) if each else () for each in (self.files, self.spans))
+        return ClipSplit(*arrays, tuple(self.names[i] for i in rows), key, files, spans)
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,7 @@ class ClipDataset:
         test: the test clips, sealed until a candidate is chosen.
         quarantined: the unreadable clips.
         note: the remarks of the listing.
+        copies: validation and test clips that are copies of clips in other splits.
     """
 
     classes: tuple[str, ...]
@@ -108,9 +120,18 @@ class ClipDataset:
     test: SealedSplit
     quarantined: tuple[QuarantinedClip, ...]
     note: str
+    copies: tuple[SplitCopy, ...] = ()
 
 
-def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_clips: float) -> ClipDataset:
+def open_store(
+    listing: ClipListing,
+    decoding: Decoding,
+    cache: Path,
+    *,
+    min_clips: float,
+    allow_test_copies: bool = False,
+    compare_progress: Progress | None = None,
+) -> ClipDataset:
     """Open the store of the listed clips; builds it first if it does not exist.
 
     Args:
@@ -118,30 +139,19 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
         decoding: how they are decoded.
         cache: the cache folder, which holds the stores.
         min_clips: share of the clips that must be readable, in [0, 1].
+        allow_test_copies: whether test clips may be copies of clips in other splits.
+        compare_progress: called with (done, total) while clips are compared with those of other splits.
 
     Raises:
-        UserError: Too few clips are readable, a class has no readable clip in training or validation, no test clip is
-            readable, or the store cannot be built (see ``build_store``).
+        UserError: See ``check_readable_clips`` and ``build_store``; or test clips are copies, and that is not allowed.
     """
     folder, store_info = ensure_store(listing, decoding, cache)
-    bad = set(store_info["bad"])  # by position: two splits may have files of the same name
-    good = [e for i, e in enumerate(listing.entries) if i not in bad]
-    if len(good) < min_clips * len(listing.entries):
-        first = store_info["quarantined"][0]
-        raise UserError(
-            f"{len(bad)} of {len(listing.entries)} clips cannot be read (first: {first['path']}: {first['reason']}); "
-            f"min_clips requires {min_clips:.0%}: repair or remove these clips, or lower min_clips"
-        )
+    good = check_readable_clips(listing, store_info, min_clips=min_clips)
+    copies = find_split_copies(load_fingerprints(folder, compare_progress), good)
+    if not allow_test_copies and (reason := explain_refused_copies(copies)):
+        raise UserError(reason)
     pixels = np.load(folder / "clips.npy", mmap_mode="r")
     sets = {split: make_clip_split(split, good, pixels, store_info["hash"], listing.classes) for split in SPLITS}
-    for name, index in ((n, i) for i, n in enumerate(listing.classes)):
-        if not (sets["train"].labels == index).any() or not (sets["val"].labels == index).any():
-            raise UserError(
-                f"class {name!r} has no readable training clip or no readable validation clip; repair or replace the "
-                "clips that skd-edge data scan lists as unreadable"
-            )
-    if len(sets["test"]) == 0:
-        raise UserError("no test clip is readable; repair or replace the clips that skd-edge data scan lists")
     return ClipDataset(
         listing.classes,
         sets["train"],
@@ -149,11 +159,59 @@ def open_store(listing: ClipListing, decoding: Decoding, cache: Path, *, min_cli
         SealedSplit(sets["test"]),
         tuple(store_info["quarantined"]),
         listing.note,
+        copies,
     )
 
 
+def list_readable_clips(listing: ClipListing, store_info: StoreInfo) -> list[ClipEntry]:
+    """The clips that a store holds, in its order."""
+    bad = set(store_info["bad"])  # by position: two splits may have files of the same name
+    return [e for i, e in enumerate(listing.entries) if i not in bad]
+
+
+def check_readable_clips(
+    listing: ClipListing, store_info: StoreInfo, *, min_clips: float, external_labels: bool = False
+) -> list[ClipEntry]:
+    """Check that enough clips are readable to train on.
+
+    Args:
+        listing: the clips.
+        store_info: which of them are unreadable.
+        min_clips: share of the clips that must be readable, in [0, 1].
+        external_labels: whether training clips get their labels later; then their classes are not checked.
+
+    Returns:
+        The readable clips.
+
+    Raises:
+        UserError: Too few clips are readable, a class has no readable clip in training or validation, or no test clip
+            is readable.
+    """
+    good = list_readable_clips(listing, store_info)
+    if len(good) < min_clips * len(listing.entries):
+        first = store_info["quarantined"][0]
+        raise UserError(
+            f"{len(listing.entries) - len(good)} of {len(listing.entries)} clips cannot be read (first: "
+            f"{first['path']}: {first['reason']}); min_clips requires {min_clips:.0%}: repair or remove these clips, "
+            "or lower min_clips"
+        )
+    validated = {e.label for e in good if e.split == "val"}
+    trained = {name for e in good if e.split == "train" for name in (e.checked, *((e.label,) if e.label else e.votes))}
+    for name in listing.classes:
+        if name not in validated or not (external_labels or name in trained):
+            raise UserError(
+                f"class {name!r} has no readable training clip or no readable validation clip; repair or replace the "
+                "clips that skd-edge data scan lists as unreadable"
+            )
+    if not any(e.split == "test" for e in good):
+        raise UserError("no test clip is readable; repair or replace the clips that skd-edge data scan lists")
+    return good
+
+
 def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple[Path, StoreInfo]:
-    """Build the store of the listed clips if it does not exist; any number of clips may be unreadable.
+    """Build the store of the listed clips if it does not exist, or what is damaged of it; see `read_intact_store`.
+
+    Any number of clips may be unreadable.
 
     Arguments are those of ``open_store``.
 
@@ -165,9 +223,12 @@ def ensure_store(listing: ClipListing, decoding: Decoding, cache: Path) -> tuple
     """
     key = _compute_store_key(listing.entries, decoding.sampling, decoding.preprocess, decoding.decoder)
     folder = cache / "stores" / key
-    if not (folder / "store.json").exists():
+    store_info = read_intact_store(folder)
+    if store_info is None:
         build_store(folder, listing.entries, decoding)
-    store_info: StoreInfo = json.loads((folder / "store.json").read_text())
+        store_info = read_intact_store(folder)
+    if store_info is None:
+        raise UserError(f"the clip store {folder} cannot be read back; is the disk in order? Delete it, and run again")
     return folder, store_info
 
 
@@ -176,7 +237,7 @@ def is_store_built(
 ) -> bool:
     """Whether the store of the listed clips is complete; arguments are those of ``open_store``."""
     key = _compute_store_key(listing.entries, sampling, preprocess, decoder)
-    return (cache / "stores" / key / "store.json").exists()
+    return (cache / "stores" / key / STORE_FILE).exists()
 
 
 def _compute_store_key(
@@ -193,19 +254,29 @@ def _compute_store_key(
     stamps: dict[str, str] = {}  # a file may hold many clips: stat it once
     for entry in entries:
         if (path := str(entry.path)) not in stamps:
-            stamps[path] = _format_file_stamp(entry.path)
-        where = "" if entry.span == WHOLE_FILE else f"\0{entry.span}"
+            stamps[path] = format_file_stamp(entry.path)
+        where = "" if entry.span == WHOLE_FILE else f"\0{_format_span(entry.span)}"
         hasher.update(f"{path}\0{stamps[path]}{where}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()[:16]
 
 
-def _format_file_stamp(path: Path) -> str:
-    """Size and modification time of a file; a change gives the store another name."""
+def _format_span(span: ClipSpan) -> str:
+    """A span as text; the default frame rate is left out, so that older stores keep their names."""
+    rate = "" if span.frame_rate == WHOLE_FILE.frame_rate else f" at {span.frame_rate!r}"
+    return f"ClipSpan(start={span.start!r}, end={span.end!r}, offset={span.offset!r}, size={span.size!r}){rate}"
+
+
+def format_file_stamp(path: Path) -> str:
+    """Size and modification time of a file, or of every file in a folder; a change gives the store another name."""
     try:
-        stat = path.stat()
+        status = path.stat()
+        if not S_ISDIR(status.st_mode):
+            return f"{status.st_size}\0{status.st_mtime_ns}"
+        with os.scandir(path) as files:  # a picture that is written anew does not change its folder
+            found = sorted((f.name, s.st_size, s.st_mtime_ns) for f in files if (s := f.stat()))
     except OSError:
         return "missing"
-    return f"{stat.st_size}\0{stat.st_mtime_ns}"
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def make_clip_split(

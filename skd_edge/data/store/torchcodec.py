@@ -1,8 +1,9 @@
 """torchcodec as an optional decoder of the clip store; it yields the same frames as PyAV.
 
 The frames are chosen by timestamp, as everywhere (``skd_bench.video.decoder``). They are requested from torchcodec by
-index, and must have these timestamps. Otherwise (other frame count, no timestamps, a damaged file), and for a part of a
-file, PyAV decodes the clip; the reasons for unreadable files are therefore always those of PyAV.
+index, and must have these timestamps. Otherwise (other frame count, doubtful timestamps, mirrored pictures, a damaged
+file), and for a part of a file, PyAV decodes the clip; the reasons for unreadable files are therefore always those of
+PyAV.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ def _try_decode(path: Path, sampling: Sampling, preprocess: Preprocessing) -> Pi
     """Decode with torchcodec: ``(T, H, W, 3)`` uint8, or None if PyAV must decode the file."""
     from av.error import FFmpegError
 
+    from skd_bench.video.decoder import DoubtError
+
     try:
         places, times, tick, aspect = _locate_sampled_frames(path, sampling)
         frames, turned = _read_frames_at(path, places, times, tick)
-    except (FFmpegError, OSError, ValueError, RuntimeError):
+    except (DoubtError, FFmpegError, OSError, ValueError, RuntimeError, StopIteration):
         return None
     return _resize_frames(frames, places, sampling, preprocess, 1 / aspect if turned and aspect else aspect)
 
@@ -66,19 +69,30 @@ def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], l
         aspect ratio of a pixel.
 
     Raises:
-        ValueError: torchcodec cannot be used for this file: it is empty, truncated or without timestamps.
+        DoubtError: The file must be decoded straight, which torchcodec does not do.
+        ValueError: Its pictures are mirrored.
+        StopIteration: It has no pictures.
     """
     from skd_bench.video.container import open_container
-    from skd_bench.video.decoder import choose_stamps, find_video_stream, scan_timeline
+    from skd_bench.video.decoder import lay_out, scan_packets
+    from skd_bench.video.frame_choice import choose_positions
+    from skd_bench.video.orientation import read_orientation
+    from skd_bench.video.stream.clock import ClockRule
+    from skd_bench.video.stream.pictures import DecodingCount, find_video_stream, iter_packets, iter_pictures
 
     with open_container(path) as container:
         stream = find_video_stream(container)
-        timeline = scan_timeline(container, stream, WHOLE_FILE, seek_first=False)
-        if not timeline.timed or not timeline.shown.any() or len(timeline.stamps) < timeline.announced:
-            raise ValueError("empty, truncated or without timestamps")
-        chosen, tick = choose_stamps(timeline, sampling), float(stream.time_base or 0)
-        places = np.searchsorted(np.sort(timeline.stamps[timeline.shown]), chosen)
-        return places.tolist(), (chosen * tick).tolist(), tick, stream.sample_aspect_ratio
+        table = scan_packets(container, stream, WHOLE_FILE, seeks=False)
+        timetable = lay_out(table, ClockRule.of(container, stream), WHOLE_FILE)
+        places, tick = choose_positions(timetable, sampling, WHOLE_FILE), float(stream.time_base or 0)
+        times = ((timetable.times[places] + table.origin) * tick).tolist()
+        aspect = stream.sample_aspect_ratio
+    with open_container(path) as container:
+        stream = find_video_stream(container)
+        pictures = iter_pictures(stream.codec_context, iter_packets(container, stream), DecodingCount())
+        if read_orientation(next(pictures)).is_mirrored:
+            raise ValueError("torchcodec turns frames, but does not mirror them")
+    return places, times, tick, aspect
 
 
 def _read_frames_at(path: Path, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:

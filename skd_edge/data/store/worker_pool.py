@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.errors import UserError
 
 Task = tuple[int, Any]  # number, payload
@@ -207,7 +208,7 @@ def _format_exit_reason(code: int | None) -> str:
 def _run_worker(link: Connection, make_task_function: TaskFunctionFactory, arguments: tuple[Any, ...]) -> None:
     """Run tasks until the link is closed; errors that are not due to a task are sent as the third item."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent process ends the workers
-    _die_with_parent()
+    end_with_parent()  # a worker that hangs in a decoder would not notice that its link is closed
     try:
         do_task = make_task_function(*arguments)
         _limit_memory()
@@ -220,14 +221,6 @@ def _run_worker(link: Connection, make_task_function: TaskFunctionFactory, argum
     except (OSError, UserError) as error:
         with suppress(OSError):
             link.send((-1, None, str(error)))
-
-
-def _die_with_parent() -> None:
-    """Let the kernel kill this worker when its parent ends: a worker that hangs in a decoder would not notice."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, Linux
 
 
 def _limit_memory() -> None:

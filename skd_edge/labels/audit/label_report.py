@@ -162,7 +162,7 @@ def build_label_report(pseudo: PseudoLabels | None, data: TrainingData) -> Label
         pseudo: the pseudo-labels; None if training used the weak labels: then the keys about changes are absent.
         data: the clips and their weak labels.
     """
-    classes, weak, truth = data.clips.classes, data.weak_labels, data.truth
+    classes, weak, truth = data.clips.classes, data.given_labels, data.truth
     report: LabelStatistics = {
         "n": len(weak),
         "classes": list(classes),
@@ -207,7 +207,7 @@ def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> AuditSummary:
         data: the clips and their weak labels.
     """
     assert pseudo.evidence is not None
-    classes, weak, trusted = data.clips.classes, data.weak_labels, data.trusted
+    classes, weak, trusted = data.clips.classes, data.given_labels, data.trusted
     noise = estimate_noise(weak, pseudo.evidence.class_probabilities, data.clips.train.groups, trusted)
     checked = np.zeros(len(weak), bool) if trusted is None else trusted
     return {
@@ -233,7 +233,7 @@ def audit_summary(pseudo: PseudoLabels, data: TrainingData) -> AuditSummary:
 def count_per_class(pseudo: PseudoLabels, data: TrainingData) -> list[ClassCounts]:
     """For each class: the counts of ``count_class_support``, and its numbers of validation and test clips."""
     assert pseudo.evidence is not None
-    rows = count_class_support(data.weak_labels, pseudo.evidence, pseudo.hard, data.trusted)
+    rows = count_class_support(data.given_labels, pseudo.evidence, pseudo.hard, data.trusted)
     val, test = (np.bincount(s.labels, minlength=len(rows)) for s in (data.clips.val, data.clips.test))
     names = data.clips.classes
     return [{"class": names[c], **row, "val": int(val[c]), "test": int(test[c])} for c, row in enumerate(rows)]

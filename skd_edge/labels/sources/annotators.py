@@ -1,10 +1,9 @@
-"""Combines all label sources of a recipe: labels or votes of the data, rules, models; and reads trusted labels."""
+"""Combines all sources of weak labels of a recipe: labels or votes of the data, rules, models."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file, write_json
+from skd_bench.files import sha256_file
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
 from skd_bench.video.types import Preprocessing, Sampling
+from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.listing import check_classes
 from skd_edge.data.sources.registry import ClipEntry, ClipListing
-from skd_edge.labels.csv_files import read_sheet
+from skd_edge.data.store.clip_store import format_file_stamp
 from skd_edge.labels.sources.keyword_rules import list_metadata_columns, rule_votes
 from skd_edge.labels.sources.model_annotators import model_votes
 from skd_edge.recipe.data import TableData
@@ -38,8 +39,7 @@ def add_annotators(
     """Add the recipe's rules and models to the annotators of a listing.
 
     If the data has one label for each clip instead of votes, that label becomes an annotator named ``label``. If the
-    data has neither, rules and models are the only annotators. Without rules and models, trusted labels take the place
-    of missing labels.
+    data has neither, rules and models are the only annotators.
 
     Args:
         listing: the clips of the data.
@@ -56,12 +56,9 @@ def add_annotators(
             class has no training clip.
     """
     labels, train = recipe.labels, [e for e in listing.entries if e.split == "train"]
-    if not labels.has_external_sources:
-        return listing
     if not labels.rules and not labels.models:
-        if not listing.annotators and not any(e.label for e in train):
-            listing = _apply_trusted_labels(labels.trusted, listing)
-        check_classes(listing)
+        if recipe.has_external_labels:
+            check_classes(listing)
         return listing
     vote_columns: list[tuple[str, Sequence[str]]] = []
     if listing.annotators:
@@ -84,61 +81,6 @@ def add_annotators(
     listing = replace(listing, entries=entries, annotators=tuple(names))
     check_classes(listing)
     return listing
-
-
-def _apply_trusted_labels(trusted: Path | None, listing: ClipListing) -> ClipListing:
-    """Set the labels of training clips to the trusted labels; clips without one become unlabelled."""
-    names = [e.name for e in listing.entries if e.split == "train"]
-    trusted_labels = iter(read_trusted_labels(trusted, names, listing.classes).tolist())
-    labels = (*listing.classes, "")  # the index -1 (no trusted label) is the empty label
-    entries = (replace(e, label=labels[next(trusted_labels)]) if e.split == "train" else e for e in listing.entries)
-    return replace(listing, entries=tuple(entries))
-
-
-def read_trusted_labels(file: Path | None, names: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Read the labels that a person has checked.
-
-    Args:
-        file: a CSV with columns ``clip`` and ``trusted`` (an edited ``audit.csv``), where an empty cell means that the
-            label was not checked; or None.
-        names: names of the N training clips; the file may contain other clips too.
-        classes: classes of the data.
-
-    Returns:
-        ``(N,)`` class indices, -1 where no label was checked.
-
-    Raises:
-        UserError: The file cannot be read, names an unknown class, gives a clip two labels, or labels clips but none of
-            these.
-    """
-    trusted = np.full(len(names), -1, np.int64)
-    if file is None:
-        return trusted
-    found, row_of = read_decisions(file), {name: i for i, name in enumerate(names)}
-    _check_known_classes(list(found.values()), classes, str(file))
-    for clip, label in found.items():
-        if clip in row_of:
-            trusted[row_of[clip]] = classes.index(label)
-    if found and (trusted < 0).all():
-        raise UserError(
-            f"{file} labels {len(found)} clips, but none of them is a training clip of this recipe (first: "
-            f"{next(iter(found))}); name a file that an audit of this data wrote"
-        )
-    return trusted
-
-
-def read_decisions(file: Path) -> dict[str, str]:
-    """Read the class names in the column ``trusted`` of an audit's CSV, by clip; empty cells are skipped.
-
-    Raises:
-        UserError: The file cannot be read, or gives a clip two labels.
-    """
-    found: dict[str, str] = {}
-    for line, row in read_sheet(file, ["clip", "trusted"]):
-        clip, label = row["clip"], row["trusted"].strip()
-        if label and found.setdefault(clip, label) != label:
-            raise UserError(f"{file}:{line}: {clip} is {label!r} here and {found[clip]!r} above; keep one of the rows")
-    return found
 
 
 def resolve_class_prior(labels: LabelSettings, classes: Sequence[str]) -> NDArray[np.float64] | None:
@@ -206,13 +148,18 @@ def _load_or_compute_votes(
     hasher = hashlib.sha256(repr((annotator.model_dump(), tuple(classes), preprocessing)).encode())
     hasher.update(sha256_file(source).encode() if source.is_file() else b"")
     for entry in train:
-        stat = entry.path.stat() if entry.path.exists() else None
-        file_stamp = f"{entry.path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n"
+        file_stamp = f"{entry.path}\0{format_file_stamp(entry.path)}\n"
         hasher.update(file_stamp.encode("utf-8", "surrogateescape"))
     file = cache / "voters" / f"{hasher.hexdigest()[:16]}.json"
-    if not file.is_file():
-        write_json(file, model_votes(annotator, train, classes, preprocessing, progress=progress))
-    votes: list[str] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        stored: list[str] = read_checked_json(file)["votes"]
+        return stored
+    except FileNotFoundError:
+        pass
+    except DamagedFileError as error:
+        report_damage(error, "the model's votes are computed again")
+    votes = model_votes(annotator, train, classes, preprocessing, progress=progress)
+    write_checked_json(file, {"votes": votes})
     return votes
 
 

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
+from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
 from skd_bench.video.clip import decode_clip, prepare_input
 from skd_bench.video.types import ClipError, Preprocessing, Sampling
+from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.registry import ClipEntry
-from skd_edge.labels.csv_files import read_sheet
 from skd_edge.recipe.labels import ModelAnnotator
 
 Floats = NDArray[np.float64]
@@ -80,16 +81,16 @@ def _choose_vote(p: Floats, names: Sequence[str], classes: Sequence[str], at_lea
 def _read_probability_table(path: Path) -> tuple[dict[str, Floats], tuple[str, ...]]:
     """Probabilities ``(C,)`` by clip, and the C classes in the order of the columns; empty rows are left out."""
     known: dict[str, Floats] = {}
-    names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     for line, row in read_sheet(path, ["clip"]):
-        names = names or tuple(c for c in row if c != "clip")
+        columns = columns or tuple(c for c in row if c != "clip")
         if row["clip"] in known:
             raise UserError(f"{path}:{line}: {row['clip']} has a second row here; keep one row for each clip")
-        if any(row[c].strip() for c in names):
-            known[row["clip"]] = _parse_probabilities(row, names, f"{path}:{line}")
-    if not names:
+        if any(row[c].strip() for c in columns):
+            known[row["clip"]] = _parse_probabilities(row, columns, f"{path}:{line}")
+    if not columns:
         raise UserError(f"{path} contains no probabilities; it needs rows, a column 'clip' and a column for each class")
-    return known, names
+    return known, tuple(map(normalise_class_name, columns))
 
 
 def _parse_probabilities(row: dict[str, str], names: Sequence[str], at: str) -> Floats:
@@ -162,4 +163,9 @@ def _resolve_model_file(
     path = resolve_bundle_path(annotator.bundle, artefact.file)
     if sha256_file(path) != artefact.sha256:
         raise UserError(f"{path} differs from its manifest (its SHA-256 is another one); copy the bundle again")
-    return tuple(manifest.classes), path, artefact.runtime, (manifest.sampling, manifest.preprocess)
+    return (
+        tuple(map(normalise_class_name, manifest.classes)),
+        path,
+        artefact.runtime,
+        (manifest.sampling, manifest.preprocess),
+    )

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from skd_bench.errors import UserError
+from skd_bench.listing.class_names import normalise_class_name
 from skd_edge.recipe.schema import TeacherClip
 
 InputLayout = Literal["clip", "frames-first", "frames"]
@@ -96,4 +97,4 @@ def match_class_columns(theirs: Sequence[str], ours: Sequence[str]) -> list[int]
 
 
 def _normalise_name(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", str(name)).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", normalise_class_name(str(name))).strip().casefold()

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypedDict, cast
@@ -19,12 +18,14 @@ from torch import nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
+from skd_bench.untrusted.json_file import read_json
 from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, compute_equal_run_ends
 from skd_edge.models.external.torchvision_timm import import_torchvision
 from skd_edge.recipe.networks import DEFAULT_SUBSTAGE_COUNT, SingleTeacher
 from skd_edge.recipe.schema import TeacherClip
 
 _FILE_PATTERNS = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
+_MAX_CONFIG_BYTES = 1 << 20
 _SAFE_LOAD_OPTIONS = {"trust_remote_code": False, "local_files_only": True}
 
 
@@ -78,7 +79,7 @@ def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> 
                 **_SAFE_LOAD_OPTIONS,
                 **head_options,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # what transformers raises for a damaged folder depends on what is damaged
             raise UserError(
                 f"teacher.hub {teacher.hub} cannot be loaded as a video classifier: {_format_short_error(error)}; the "
                 "folder needs config.json and the weights as safetensors (network.save_pretrained(FOLDER) writes both)"
@@ -88,11 +89,14 @@ def load_hub_network(teacher: SingleTeacher, classes: int | None, seed: int) -> 
             f"teacher.hub {teacher.hub} lacks {len(missing)} of its weights ({', '.join(missing[:3])}), so it is not a "
             "trained classifier; remove 'trained', and it is trained here"
         )
-    return ExternalNetwork(
-        network,
-        make_adapter_spec(network, config, _read_processor_config(folder)),
-        find_class_names(config) if teacher.trained else (),
-    )
+    try:
+        spec = make_adapter_spec(network, config, _read_processor_config(folder))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"teacher.hub {teacher.hub}: config.json or preprocessor_config.json has a value of another form than "
+            f"transformers writes: {_format_short_error(error)}; copy the folder again"
+        ) from error
+    return ExternalNetwork(network, spec, find_class_names(config) if teacher.trained else ())
 
 
 def import_transformers() -> ModuleType:
@@ -210,7 +214,7 @@ def _load_config(folder: Path, teacher: SingleTeacher) -> Any:
     logging.disable_progress_bar()
     try:
         return AutoConfig.from_pretrained(folder, **_SAFE_LOAD_OPTIONS)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # see above
         raise UserError(
             f"teacher.hub {teacher.hub} has no config.json that transformers can read: {_format_short_error(error)}; "
             "code beside a model is never run (use teacher.factory for a model with its own code)"
@@ -219,7 +223,7 @@ def _load_config(folder: Path, teacher: SingleTeacher) -> Any:
 
 def _read_processor_config(folder: Path) -> ProcessorConfig:
     try:
-        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        found = read_json(folder / "preprocessor_config.json", max_bytes=_MAX_CONFIG_BYTES)
     except (OSError, ValueError):
         return {}
     return cast(ProcessorConfig, found) if isinstance(found, dict) else {}

@@ -8,7 +8,6 @@ of a run folder.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UserError
+from skd_bench.files import open_regular_file
+from skd_bench.runtimes.base import first_error_line
 from skd_edge.models.external.adapter_spec import match_class_columns
 
 _MIN_PROBABILITY = 1e-6  # replaces smaller probabilities, because the logarithm of 0 is not finite
@@ -112,11 +113,11 @@ LogitsTable = tuple[list[str], NDArray[np.floating], bool, tuple[str, ...]]
 
 def _read_npz(path: Path) -> LogitsTable:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular_file(path) as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # what numpy, zipfile and zlib raise for a damaged file depends on the byte
         raise UserError(
-            f"teacher.logits {path} cannot be read as .npz: {str(error).splitlines()[0]}; names must be stored as "
+            f"teacher.logits {path} cannot be read as .npz: {first_error_line(error)}; names must be stored as "
             "numpy strings, not as Python objects"
         ) from error
     kind = next((name for name in ("logits", "probabilities") if name in arrays), None)

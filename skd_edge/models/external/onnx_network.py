@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file
+from skd_bench.files import open_regular_file, sha256_file
 from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, InputLayout
 from skd_edge.recipe.networks import SingleTeacher
 
@@ -42,6 +43,7 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         input_shape: shape of the input; None for an axis of any length.
+        external_weight_count: number of weights in the file.
 
     Raises:
         UserError: See ``read_onnx``; or a name is not a tensor of the graph, or ONNX Runtime cannot run the file.
@@ -62,6 +64,7 @@ class OnnxNetwork(nn.Module):
             )
         self.input_name, self.dtype = inputs[0].name, _FLOAT_TYPES[inputs[0].type]
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
+        self.external_weight_count = count_onnx_weights(model)
         self.taps = nn.ModuleList(nn.Identity() for _ in tensor_names)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,6 +126,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         UserError: The file is not an ONNX file, is malformed, uses custom operators, or is too large.
     """
     try:
+        open_regular_file(path).close()
         changed = path.stat().st_mtime_ns
     except OSError as error:
         raise UserError(f"teacher.onnx {path} cannot be read: {error.strerror or error}") from error
@@ -185,6 +189,15 @@ def _iter_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from _iter_nodes(inner)
+
+
+def count_onnx_weights(model: onnx.ModelProto) -> int:
+    """Number of weights of a model: elements of its tensors of floats, or of 8-bit integers in a quantised file."""
+    types = onnx.TensorProto
+    weight_types = {types.FLOAT, types.FLOAT16, types.BFLOAT16, types.DOUBLE, types.INT8, types.UINT8}
+    constants = (a.t for node in _iter_nodes(model.graph) if node.op_type == "Constant" for a in node.attribute)
+    tensors = [*model.graph.initializer, *constants]
+    return sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in weight_types and len(tensor.dims))
 
 
 def _add_graph_outputs(model: onnx.ModelProto, inner: tuple[str, ...], path: Path) -> None:

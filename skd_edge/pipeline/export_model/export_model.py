@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UsageError
+from skd_bench.untrusted.text import escape_name
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.pipeline.export_model.export_report import ExportedFile, ModelExport
 from skd_edge.pipeline.export_model.request import ExportRequest
@@ -68,7 +69,9 @@ class ExportResult:
 
     def to_text(self) -> str:
         """The summary, and a line for each file and each note."""
-        return "\n".join([self.summary, *map(_format_file_line, self.files), *(f"note: {note}" for note in self.notes)])
+        return "\n".join(
+            [self.summary, *map(_format_file_line, self.files), *(escape_name(f"note: {note}") for note in self.notes)]
+        )
 
 
 def export_model(
@@ -83,14 +86,15 @@ def export_model(
 
     Args:
         request: What to export.
-        bundle: The folder to write; an existing bundle is replaced.
+        bundle: The folder to write; an existing bundle is replaced if it holds nothing else.
         dry_run: Only build the network and summarise what would be done.
         on_stage: Called with a short text when a step begins.
         progress: Called with (videos decoded, videos in all).
 
     Raises:
         UsageError: The options do not fit each other, e.g. INT8 without clips to calibrate on.
-        UserError: The network cannot be built or exported, or the logits of the FP32 file differ from the network's.
+        UserError: The network cannot be built or exported, the logits of the FP32 file differ from the network's, or
+            the folder cannot be replaced (see `check_replaceable`).
     """
     report_stage = on_stage or (lambda text: None)
     if "int8" in "".join(request.precisions) and request.clips is None:
@@ -101,6 +105,9 @@ def export_model(
         if request.contract != "clip":
             raise UsageError("a .tflite file takes normalised clips: remove --contract frames or --litert")
         check_litert_available()
+    from skd_export.bundle.writer import check_replaceable
+
+    check_replaceable(bundle)
     report_stage("building the network")
     network, class_count = _load_network(request)
     video_count = len(find_videos(request.clips)) if request.clips else 0

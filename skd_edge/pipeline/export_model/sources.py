@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from skd_bench.errors import UsageError, UserError
+from skd_bench.listing.folder_walk import LeftOut, find_clips
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import ClipError
 from skd_edge.data.preprocessing import inference_preprocessing
@@ -142,9 +143,7 @@ def find_videos(root: Path) -> list[Path]:
     Raises:
         UserError: The folder has no videos.
     """
-    from skd_edge.data.sources.registry import VIDEO_SUFFIXES
-
-    found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
+    found = [clip.path for clip in find_clips(root, LeftOut())]
     if not found:
         raise UserError(f"{root} holds no videos; give --clips a folder of videos, best with one folder for each class")
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_bench.errors import UserError
+from skd_edge.evaluation.devices import MeasuredTargets
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.tsm import count_parameters
 from skd_edge.pipeline.context import RunContext
@@ -25,6 +26,7 @@ from skd_edge.schedule.candidates import (
     find_fastest_latencies,
     list_deployments,
     median_ms,
+    why_pair_impossible,
 )
 
 
@@ -94,10 +96,12 @@ def measure_untrained(ctx: RunContext, recipe: Recipe) -> UntrainedMeasurements:
                 ctx.run.record_event("artefact", name=spec.name, precision=precision, weights="random", bytes=size)
             if spec is not recipe.teacher:
                 _add_runnable_targets(ctx, recipe, spec, files, found)
-        latency = ctx.device.measure_latency(found.latency_targets, bar.update)
+        measured = ctx.device.measure(found.latency_targets, bar.update)
+    latency = measured.latency
+    _record_refusals(ctx, recipe, measured, found)
     for name, one in latency.items():
         ctx.run.record_event("measured", name=name, weights="random", p50_ms=median_ms(one))
-    megabytes = {t.name: Path(t.path).stat().st_size / 1e6 for t in found.latency_targets}
+    megabytes = {t.name: Path(t.path).stat().st_size / 1e6 for t in found.latency_targets if t.name in latency}
     return UntrainedMeasurements(latency, megabytes, found.unrunnable)
 
 
@@ -115,12 +119,34 @@ def _add_runnable_targets(
     """Collect a student's file for each deployment, or the reason why the runtime cannot run it."""
     for deployment in list_deployments(recipe):
         name = f"{network.name} {deployment.name}"
-        if why := ctx.scorer.why_unrunnable(files[deployment.precision], deployment.runtime):
+        why = why_pair_impossible(deployment.precision, deployment.runtime)
+        if why := why or ctx.scorer.why_unrunnable(files[deployment.precision], deployment.runtime):
             found.unrunnable[name] = why
             ctx.run.record_event("cannot_run", name=name, reason=why)
             ctx.console.log(f"{name}: {why}")
         else:
             found.latency_targets.append(LatencyTarget(name, files[deployment.precision], deployment.runtime))
+
+
+def _record_refusals(ctx: RunContext, recipe: Recipe, measured: MeasuredTargets, found: _Targets) -> None:
+    """Write into the journal what was compiled, and what the device cannot run.
+
+    Raises:
+        UserError: The budget is relative to the teacher, and the device cannot run the teacher's file.
+    """
+    for name in measured.built:
+        ctx.run.record_event("built", name=name, weights="random")
+    for name, reason in measured.refused.items():
+        ctx.run.record_event("not_built", name=name, reason=reason)
+        ctx.console.log(f"{name}: {reason}")
+        if name != TEACHER_KEY:
+            found.unrunnable[name] = reason
+        elif recipe.choice.has_relative_budget:
+            raise UserError(
+                f"choice.budget {recipe.choice.budget!r} needs the teacher's milliseconds, but {ctx.device.name} "
+                f"cannot run its file on {recipe.bench.runtime[0]}: {reason}; list another runtime first, or give the "
+                "budget in milliseconds ('8 ms')"
+            )
 
 
 def _export_teacher(ctx: RunContext, recipe: Recipe, network: AnyNetwork) -> dict[str, Path]:
@@ -207,7 +233,9 @@ def _report_budget(ctx: RunContext, benchmark: UntrainedBenchmark) -> None:
     for name, ms in sorted(benchmark.p50_ms.items(), key=lambda item: item[1]):
         ctx.console.log(f"{name}: {ms:.2f} ms (p50, random weights)")
     if budget_ms is not None:
-        ctx.console.log(f"budget: {budget_ms:.2f} ms")
+        relative = f" ({benchmark.recipe.choice.budget}: its FP32 file on {benchmark.recipe.bench.runtime[0]})"
+        mean = relative if benchmark.recipe.choice.has_relative_budget else ""
+        ctx.console.log(f"budget: {budget_ms:.2f} ms{mean}")
     for student, reason in benchmark.dropped.items():
         ctx.run.record_event("pruned", student=student, reason=reason)
         ctx.console.log(f"{student}: {reason}")
@@ -230,7 +258,8 @@ def _warn_larger_than_teacher(ctx: RunContext, benchmark: UntrainedBenchmark) ->
     with_weights = {name: network for name, network in recipe.networks.items() if name not in without_weights}
     size = {name: count_parameters(ctx.exporter.build_untrained_network(n)) for name, n in with_weights.items()}
     paths = ((recipe.teacher.name, *path, s.name) for s in benchmark.students for path in recipe.cascade_paths)
-    pairs = {(a, b) for path in paths for a, b in pairwise(path) if a not in without_weights and size[b] > size[a]}
+    # Nothing can be stated about a teacher whose weights cannot be counted.
+    pairs = {(a, b) for path in paths for a, b in pairwise(path) if size.get(a) and size[b] > size[a]}
     for teacher, learner in sorted(pairs):
         ctx.console.log(
             f"warning: {learner} ({size[learner]:,} weights) is larger than {teacher} ({size[teacher]:,}), "

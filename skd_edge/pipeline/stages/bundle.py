@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from skd_bench.device.info import device_id
 from skd_bench.inference.reject_option import RejectOption
+from skd_bench.video.types import WHOLE_FILE
+from skd_edge.data.clip_length import measure_clip_seconds
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.evaluation.litert_export import write_tflite
@@ -18,9 +20,10 @@ from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.tsm import TSM
 from skd_edge.pipeline.context import RunContext
 from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCascade, WrittenBundle
-from skd_edge.pipeline.stages.reject_threshold import compute_reject_option
+from skd_edge.pipeline.stages.reject_threshold import compute_reject_option, compute_temperature
 from skd_edge.recipe.schema import Recipe
 from skd_edge.report.schema import TestReport
+from skd_edge.run_folder import read_journal
 from skd_edge.schedule.candidates import Candidate
 from skd_edge.schedule.selection import Decision
 from skd_edge.version import VERSION
@@ -31,6 +34,7 @@ from skd_export.bundle.writer import (
     ModelFile,
     ModelOptions,
     StreamModel,
+    check_replaceable,
     write_bundle,
 )
 
@@ -48,11 +52,13 @@ def write_run_bundle(
     Where nothing was chosen, a bundle of an earlier choice is deleted.
 
     Raises:
-        UserError: An additional file (LiteRT, streaming) cannot be exported.
+        UserError: An additional file (LiteRT, streaming) cannot be exported, or the folder holds a file of the user.
     """
-    chosen = evaluated.find(decision.chosen)
+    chosen, target = evaluated.find(decision.chosen), ctx.run.folder / "bundle"
+    own_files = {name for e in read_journal(ctx.run.folder) if e["event"] == "bundle" for name in e["files"]}
+    check_replaceable(target, own_files)
     if chosen is None:  # a bundle of an earlier choice would not satisfy the current rule
-        shutil.rmtree(ctx.run.folder / "bundle", ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         return WrittenBundle(None)
     recipe, job = ctx.recipe, trained.find(chosen.path)
     additional = _AdditionalFiles(ctx, data, trained, chosen, job)
@@ -65,7 +71,8 @@ def write_run_bundle(
         preprocess = replace(preprocess, height=recipe.export.frame_size[0], width=recipe.export.frame_size[1])
     count = recipe.export.sample_clips
     folder = write_bundle(
-        ctx.run.folder / "bundle",
+        target,
+        own_files=own_files,
         name=recipe.name,
         classes=list(data.clips.classes),
         sampling=sampling,
@@ -82,7 +89,12 @@ def write_run_bundle(
         samples=list(data.sample_files[:count]) if count else [],
         stream=additional.export_stream(),
         contract="float_clip" if recipe.export.contract == "clip" else "uint8_frames",
+        clip_seconds=measure_clip_seconds(
+            data.clips.train.files, data.clips.train.spans, getattr(recipe.data, "frame_rate", WHOLE_FILE.frame_rate)
+        ),
     )
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    ctx.run.record_event("bundle", files=files)
     return WrittenBundle(folder, tuple(additional.warnings))
 
 
@@ -169,12 +181,27 @@ def _make_model_file(
         c.deployment.precision,
         c.student,
         list(c.path),
-        options=_model_options(reject),
+        options=_model_options(reject, compute_temperature(ctx.scorer, data, result)) | _engine_options(ctx, result),
         parity=summarize_parity(result.parity),
         measured=measured,
         runtime=c.deployment.runtime,
     )
 
 
-def _model_options(reject: RejectOption | None) -> ModelOptions:
-    return {"optimisation": "all", "reject": reject.to_json()} if reject else {"optimisation": "all"}
+_ENGINE_FACTS = ("engine_sha256", "runtime", "version", "gpu", "sm", "driver_cuda", "precision", "batches", "flags")
+
+
+def _engine_options(ctx: RunContext, result: CandidateResult) -> ModelOptions:
+    """How to compile the engine again, and what was measured here; empty for a file that is not compiled."""
+    if "engine_sha256" not in result.facts:
+        return {}
+    build = ctx.recipe.bench.build
+    return {
+        "build": {"workspace_mib": build.workspace, "level": build.level, "tf32": build.tf32},
+        "engine": {name: result.facts[name] for name in _ENGINE_FACTS if name in result.facts},
+    }
+
+
+def _model_options(reject: RejectOption | None, temperature: float) -> ModelOptions:
+    options: ModelOptions = {"optimisation": "all", "temperature": temperature}
+    return {**options, "reject": reject.to_json()} if reject else options

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import AccuracyMetrics
 from skd_bench.stats import paired_difference
@@ -57,6 +58,8 @@ def open_test_set(
         return None
     result = evaluated.results[chosen]
     file = sha256_file(result.path) + (f" on {result.runtime}" if result.runtime != "ort" else "")
+    if "engine_sha256" in result.facts:  # another build may answer differently
+        file += f", engine {result.facts['engine_sha256']}"
     count = record_test_access(data.clips.test.hash, run=ctx.run.folder.absolute(), artefact=file)
     return TestClips(data.clips.test.unseal(), chosen, result, count)
 
@@ -73,8 +76,18 @@ def confirm_on_test(
         return None
     files = _files_to_compare(ctx, data, trained, evaluated, test.chosen)
     files[f"skd-edge: {test.chosen.name}"] = test.result.path
-    scored = {name: ctx.scorer.score_file(path, test.clips, test.result.runtime) for name, path in files.items()}
-    accuracy, correct = scored[f"skd-edge: {test.chosen.name}"]
+    own_row = f"skd-edge: {test.chosen.name}"
+    ctx.scorer.score_ahead([(path, test.result.runtime) for path in files.values()], test.clips)
+    scored = {}
+    for name, path in files.items():
+        try:
+            scored[name] = ctx.scorer.score_file(path, test.clips, test.result.runtime)
+        except UserError as error:  # a file to compare with, which the chosen runtime cannot run
+            if name == own_row:
+                raise
+            ctx.console.log(f"warning: {name} is not in the test table: {error}")
+            ctx.run.record_event("not_compared", name=name, reason=str(error))
+    accuracy, correct = scored[own_row]
     rows = [_build_test_row(name, *each, correct, test.clips.groups.tolist()) for name, each in scored.items()]
     ctx.run.record_event("confirmed", name=test.chosen.name, test_accuracy=accuracy.top1.value, looks=test.access_count)
     report = builder.build_test_report(accuracy, rows, test.access_count, test.clips.hash)

@@ -53,10 +53,16 @@ def evaluate(
             for path, files_by_deployment in files.items()
             for deployment, file in files_by_deployment.items()
         ]
-        latency = ctx.device.measure_latency(targets, bar.update)
-    results = _score_files(ctx, data, networks, files, latency)
+        measured = ctx.device.measure(targets, bar.update, lambda: ctx.scorer.make_scoring_clips(data.clips.val))
+    for name in measured.built:
+        ctx.run.record_event("built", name=name)
+    for name, reason in measured.refused.items():
+        ctx.run.record_event("not_built", name=name, reason=reason)
+        exports.warn(f"{name} cannot run on {ctx.device.name}: {reason}")
+    results = _score_files(ctx, data, networks, files, measured.latency)
     teacher = results.get(((recipe.teacher.name,), teacher_deployment(recipe)))
-    return EvaluatedCandidates({c: results[c.path, c.deployment] for c in candidates}, teacher, tuple(exports.warnings))
+    found = {c: results[c.path, c.deployment] for c in candidates if (c.path, c.deployment) in results}
+    return EvaluatedCandidates(found, teacher, tuple(exports.warnings))
 
 
 def export_control(ctx: RunContext, data: TrainingData, trained: TrainedCascade, control: JobResult) -> Path:
@@ -80,10 +86,12 @@ class _Exports:
             self._warn_single_class()
         exported = self.exporter.export(network, job.hash, precisions)
         epochs = self.recipe.export.qat_epochs
-        if epochs and len(path) > 1 and "int8" in exported and is_int8_out_of_bounds(exported["int8"]):
-            self.ctx.console.log(describe_qat(job, exported["int8"], epochs))
-            exported["int8"], warning = fine_tune_int8(
-                self.exporter, self.trained.executor, job, network, exported["int8"]
+        for precision in INT8 if epochs and len(path) > 1 else ():
+            if precision not in exported or not is_int8_out_of_bounds(exported[precision]):
+                continue
+            self.ctx.console.log(describe_qat(job, exported[precision], epochs))
+            exported[precision], warning = fine_tune_int8(
+                self.exporter, self.trained.executor, job, network, exported[precision]
             )
             self.warnings.append(warning)
         for precision, file in exported.items():
@@ -91,11 +99,15 @@ class _Exports:
             self.ctx.run.record_event("artefact", name=">".join(path), precision=precision, job=job.hash, bytes=size)
         return exported
 
-    def _warn_single_class(self) -> None:
-        text = self.exporter.calibration.single_class_warning()
-        if text is not None and text not in self.warnings:
+    def warn(self, text: str) -> None:
+        """Show a warning once, and keep it for the report."""
+        if text not in self.warnings:
             self.warnings.append(text)
             self.ctx.console.log(f"warning: {text}")
+
+    def _warn_single_class(self) -> None:
+        if (text := self.exporter.calibration.single_class_warning()) is not None:
+            self.warn(text)
 
 
 def _score_files(
@@ -107,10 +119,18 @@ def _score_files(
 ) -> dict[tuple[CascadePath, Deployment], CandidateResult]:
     results: dict[tuple[CascadePath, Deployment], CandidateResult] = {}
     for path, network in networks.items():
-        by_deployment = {deployment: latency[_target_name(path, deployment)] for deployment in files[path]}
-        scored = ctx.scorer.evaluate_network(network, files[path], by_deployment, data.clips.val)
+        by_deployment = {d: latency[name] for d in files[path] if (name := _target_name(path, d)) in latency}
+        if not by_deployment:
+            continue
+        measured_files = {deployment: files[path][deployment] for deployment in by_deployment}
+        scored = ctx.scorer.evaluate_network(network, measured_files, by_deployment, data.clips.val)
         for deployment, result in scored.items():
             results[path, deployment] = result
+            if engine := result.facts.get("engine_sha256"):
+                name = _target_name(path, deployment)
+                ctx.run.record_event("scored", name=name, engine=engine, accuracy=result.accuracy.top1.value)
+                if not result.latency.steady:
+                    ctx.run.record_event("drift", name=name, p50_ms=median_ms(result.latency))
             ctx.run.record_event(
                 "measured",
                 name=_target_name(path, deployment),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skd_bench.device.energy.meter import open_energy_meter
 from skd_bench.errors import UserError
-from skd_bench.runtimes import find_runtime
+from skd_bench.runtimes import find_runtime, uses_gpu
 from skd_edge.distill.job import METHOD_VERSION
 from skd_edge.evaluation.devices import Device
 from skd_edge.evaluation.litert_export import check_litert_available
@@ -41,11 +41,15 @@ def check_export_needs(recipe: Recipe) -> None:
 def check_measurable(recipe: Recipe, device: Device) -> None:
     """Check that the recipe's runtimes load and, where it limits energy, that energy can be measured.
 
+    A runtime on a GPU is only needed where the device is this machine, and only if it is the first: the teacher runs on
+    it. Files of another one that cannot be used are left out later, each with the reason.
+
     Raises:
         UserError: A runtime does not load, or this machine has no energy meter; with the reason.
     """
-    for name in recipe.bench.runtime:  # also with bench.host: accuracies are computed here
-        find_runtime(name).import_libraries()
+    for number, name in enumerate(recipe.bench.runtime):  # also with bench.host: a CPU's accuracies are computed here
+        if not uses_gpu(name) or (device.is_local and number == 0):
+            find_runtime(name).import_libraries()
     if not device.energy or not device.is_local or device.cache_only:
         return
     if isinstance(meter := open_energy_meter(), str):

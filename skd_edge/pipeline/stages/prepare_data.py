@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skd_edge.data.store.copies import describe_copies
 from skd_edge.labels.audit.label_report import describe_annotators
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.pipeline.context import RunContext
@@ -19,6 +20,7 @@ def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
         console.progress_bar("rendering the generated clips") as rendering,
         console.progress_bar("decoding clips") as decoding,
         console.progress_bar("annotating with models") as annotating,
+        console.progress_bar("comparing clips of different splits") as comparing,
     ):
         training_data = load_training_data(
             recipe,
@@ -26,6 +28,7 @@ def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
             render_progress=rendering.update,
             decode_progress=decoding.update,
             model_progress=annotating.update,
+            compare_progress=comparing.update,
         )
     clips = training_data.clips
     run.record_event(
@@ -35,6 +38,7 @@ def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
         test=len(clips.test),
         bad=len(clips.quarantined),
         unlabelled=training_data.unlabelled_count,
+        copies=len(clips.copies),
     )
     label_notes = (
         ""
@@ -53,4 +57,8 @@ def prepare_data(ctx: RunContext, recipe: Recipe) -> TrainingData:
         f"{len(clips.train)} training, {len(clips.val)} validation, {len(clips.test)} test clips; "
         f"{len(clips.classes)} classes{label_notes}; {len(clips.quarantined)} unreadable"
     )
+    for note in training_data.label_notes:
+        console.log(note)
+    for sentence in describe_copies(clips.copies):
+        console.log(f"warning: {sentence}")
     return training_data

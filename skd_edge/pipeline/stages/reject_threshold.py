@@ -1,10 +1,11 @@
-"""The reject option (``choice.reject``): a confidence threshold below which a file gives no class."""
+"""How sure a file is, set on validation clips: its temperature, and the threshold below which it gives no class."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.inference.calibrated_confidence import fit_temperature
 from skd_bench.inference.reject_option import RejectOption, choose_threshold
 from skd_bench.metrics.accuracy import softmax
 from skd_edge.evaluation.file_scorer import CandidateResult, FileScorer
@@ -23,6 +24,12 @@ def compute_reject_option(scorer: FileScorer, data: TrainingData, result: Candid
     logits = scorer.compute_logits(result.path, val, result.runtime)
     chosen = choose_threshold(logits, val.labels, wanted.accuracy, val.groups.tolist())
     return RejectOption(1.0 if chosen is None else chosen[0], wanted.background)
+
+
+def compute_temperature(scorer: FileScorer, data: TrainingData, result: CandidateResult) -> float:
+    """The temperature of a file that calibrates its confidence, fitted on the validation clips."""
+    val = data.clips.val
+    return fit_temperature(scorer.compute_logits(result.path, val, result.runtime), val.labels)
 
 
 def format_reject_note(

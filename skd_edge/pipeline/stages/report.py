@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from skd_bench.device.info import device_id
-from skd_bench.files import write_json
+from skd_bench.files import sha256_file, write_json
 from skd_edge.labels.audit.label_report import build_label_report
 from skd_edge.labels.class_hierarchy import collapse_confusion
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
@@ -38,7 +38,9 @@ def write_report(ctx: RunContext, result: RunResult) -> Path:
     """Write ``report.json``, ``latency.json`` and the pages; returns the path of the HTML page."""
     latency = {c.name: one.latency.samples_ms for c, one in result.evaluated.results.items()}
     write_json(ctx.run.folder / "latency.json", latency)
-    write_json(ctx.run.folder / REPORT_FILE, build_report(ctx, result).model_dump(mode="json", by_alias=True))
+    content = ctx.recipe.path_texts.hide_values(build_report(ctx, result).model_dump(mode="json", by_alias=True))
+    report = write_json(ctx.run.folder / REPORT_FILE, content)
+    ctx.run.record_event("report", sha256=sha256_file(report))
     render_run(ctx.run.folder)
     page = ctx.run.folder / "report.html"
     ctx.console.log(f"report: {page}")
@@ -108,7 +110,8 @@ def _format_headline(result: RunResult) -> str:
 def _build_notes(ctx: RunContext, result: RunResult) -> list[str]:
     """Sentences that a reader needs to interpret the numbers of the report."""
     recipe, evaluated = result.benchmark.recipe, result.evaluated
-    notes = [*_build_measurement_notes(ctx, recipe), *evaluated.warnings, *result.bundle.warnings]
+    engines = [one.facts for one in evaluated.results.values() if one.facts]
+    notes = [*_build_measurement_notes(ctx, recipe, engines), *evaluated.warnings, *result.bundle.warnings]
     if evaluated.teacher is None:
         notes.append("The teacher could not be exported, so it is neither measured nor in the test table.")
     notes += _build_label_notes(recipe.labels.noise, recipe, result.data)
@@ -128,7 +131,7 @@ def _build_notes(ctx: RunContext, result: RunResult) -> list[str]:
     return notes
 
 
-def _build_measurement_notes(ctx: RunContext, recipe: Recipe) -> list[str]:
+def _build_measurement_notes(ctx: RunContext, recipe: Recipe, engines: Sequence[Mapping[str, object]]) -> list[str]:
     bench = recipe.bench
     notes = [
         "Accuracies are those of the exported files on the validation clips, with one view of each clip.",
@@ -139,9 +142,10 @@ def _build_measurement_notes(ctx: RunContext, recipe: Recipe) -> list[str]:
     ]
     if not ctx.device.is_local:
         notes.append(
-            f"Latencies were measured on {ctx.device.name}, whose device info this report shows. The accuracies of the "
-            "same files were computed on the machine that trained them."
+            f"Latencies were measured on {ctx.device.name}, whose device info this report shows. Accuracies of files "
+            "on a CPU were computed on the machine that trained them, those of files on a GPU on that device."
         )
+    notes += _build_engine_notes(ctx, recipe, engines)
     if len(bench.runtime) > 1:
         notes.append(
             f"Every file was measured and scored on {' and '.join(bench.runtime)}, so each accuracy belongs to a file "
@@ -151,22 +155,54 @@ def _build_measurement_notes(ctx: RunContext, recipe: Recipe) -> list[str]:
     return notes
 
 
+def _build_engine_notes(ctx: RunContext, recipe: Recipe, engines: Sequence[Mapping[str, object]]) -> list[str]:
+    """Where and how engines were compiled; first of all, that they are none where a double stands for TensorRT."""
+    if not engines:
+        return []
+    bench = recipe.bench
+    known = [e for e in engines if {"runtime", "version", "gpu", "sm"} <= set(e)]
+    builders = sorted({f"{e['runtime']} {e['version']} for {e['gpu']} (SM{e['sm']})" for e in known})
+    notes = [
+        f"{', '.join(builders)} IS A DOUBLE that answers by ONNX Runtime on the CPU: these milliseconds are of no GPU, "
+        "and must not be published."
+        for _ in range(any("double" in str(e.get("version")) for e in engines))
+    ]
+    if builders:
+        notes.append(
+            f"Engines were compiled by {', '.join(builders)} on {ctx.device.name}, for batches of one clip (workspace "
+            f"{bench.build.workspace} MiB, TF32 {'on' if bench.build.tf32 else 'off'}, CUDA graphs "
+            f"{'on' if bench.build.graphs else 'off'}), and are in engines/ of the run. The accuracy of an engine is "
+            "that of its own logits; another build may be faster or slower, and answer differently."
+        )
+    notes.append(
+        f"Files on a GPU ran without turns: at least {bench.warm_seconds:g} s of warm-up, then at least "
+        f"{bench.seconds:g} s of queries in each process. Times that drift by more than 10 % are reported as unsteady."
+    )
+    if failed := sorted({str(e["no_graph_reason"]) for e in engines if "no_graph_reason" in e}):
+        notes.append(f"Engines without a CUDA graph, because its capture failed: {'; '.join(failed)}.")
+    return notes
+
+
 def _build_label_notes(noise: NoiseSettings, recipe: Recipe, data: TrainingData) -> list[str]:
     notes, injected = [], data.injected_noise_rate
     if noise.kind == "voters":
         notes.append(
             f"The recipe simulated {noise.voters} annotators. On average, {noise.rate:.0%} of an annotator's votes are "
-            f"wrong and they skip {noise.abstain:.0%} of the clips (seed {recipe.seed}). {injected:.0%} of the labels "
-            f"that result from their votes ({recipe.labels.aggregate}) are wrong."
+            f"wrong and they skip {noise.abstain_share:.0%} of the clips (seed {recipe.seed}). {injected:.0%} of the "
+            f"labels that result from their votes ({recipe.labels.aggregate}) are wrong."
+        )
+    elif noise.kind == "model":
+        notes.append(
+            f"The labels are the answers of a weak model, fitted on clips that are in no split (labels.noise.held_out "
+            f"{noise.held_out:.0%} of the training clips, seed {recipe.seed}); {injected:.0%} of them are wrong."
         )
     elif injected is not None:
-        notes.append(
-            f"The recipe made {noise.rate:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}."
-        )
+        notes.append(f"The recipe made {injected:.0%} of the training labels wrong ({noise.kind}), seed {recipe.seed}.")
     if data.trusted is not None:
         notes.append(
             f"{data.trusted.sum()} training labels were checked by a person and were not changed (labels.trusted)."
         )
+    notes += data.label_notes
     return notes
 
 

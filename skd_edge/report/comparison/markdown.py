@@ -7,10 +7,12 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from skd_bench.untrusted.text import escape_markdown, escape_name
+from skd_edge.data.csv_files import escape_formula
 from skd_edge.report import formatting as f
 from skd_edge.report.comparison.regression_gate import GateResult
 from skd_edge.report.comparison.schema import Comparison, ComparisonRow, ComparisonSource
-from skd_edge.report.markdown import escape_markdown, format_table, replace_thin_spaces
+from skd_edge.report.markdown import format_table, replace_thin_spaces
 
 # The metrics that have a column in Markdown and HTML: its title, and the format of its numbers.
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -149,19 +151,17 @@ def render_comparison_csv(comparison: Comparison) -> str:
     head += [f"{m}_{end}" for m in with_interval for end in ("low", "high")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(escape_csv_cell, head))
+    writer.writerow(map(_escape_cell, head))
     for row in comparison.rows:
-        texts = [escape_csv_cell(t) for t in (row.source, row.name, row.student, row.precision, row.device_id)]
+        texts = [_escape_cell(t) for t in (row.source, row.name, row.student, row.precision, row.device_id)]
         numbers = [row.metrics.get(m, "") for m in metrics]
         ends = [end for m in with_interval for end in row.intervals.get(m, ("", ""))]
         writer.writerow([*texts, *numbers, *ends])
     return out.getvalue()
 
 
-def escape_csv_cell(text: str) -> str:
-    """A text for a CSV cell; if it would start a formula in a spreadsheet, it gets an apostrophe in front (OWASP)."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return f"'{plain}" if plain.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠") else plain
+def _escape_cell(text: str) -> str:
+    return escape_formula(escape_name(text))
 
 
 def render_comparison_json(comparison: Comparison, gate_result: GateResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from skd_bench.benchmark.results import load_samples
 from skd_bench.bundle.manifest import MANIFEST_FILE, Manifest
 from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
+from skd_bench.untrusted.json_file import read_json
 from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonRow, ComparisonSource
 from skd_edge.report.schema import REPORT_FILE, CandidateReport, SweepPoint, load_report
 
@@ -51,15 +51,24 @@ def read_source(path: Path, label: str) -> LoadedSource:
     Raises:
         UserError: It is not of any of these kinds, or it is damaged.
     """
-    if path.is_dir():
-        if (path / MANIFEST_FILE).is_file():
-            return _load_bundle(path, label)
-        if (path / REPORT_FILE).is_file():
-            return _load_run(path, label)
-        raise UserError(
-            f"{path} is neither a bundle (it has no {MANIFEST_FILE}) nor a finished run (it has no {REPORT_FILE})"
-        )
-    data = _load_json(path)
+    try:
+        return _read_folder(path, label) if path.is_dir() else _parse_measurements(_load_json(path), path, label)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{path} has parts that skd-edge does not write ({reason}); write the file again") from error
+
+
+def _read_folder(path: Path, label: str) -> LoadedSource:
+    if (path / MANIFEST_FILE).is_file():
+        return _load_bundle(path, label)
+    if (path / REPORT_FILE).is_file():
+        return _load_run(path, label)
+    raise UserError(
+        f"{path} is neither a bundle (it has no {MANIFEST_FILE}) nor a finished run (it has no {REPORT_FILE})"
+    )
+
+
+def _parse_measurements(data: dict[str, Any], path: Path, label: str) -> LoadedSource:
     if data.get("kind") == "comparison":
         return _parse_comparison(data, path)
     if data.get("kind") == "accuracy":
@@ -76,14 +85,10 @@ def read_source(path: Path, label: str) -> LoadedSource:
 
 def _load_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UserError(
-                f"{path} is larger than {_MAX_JSON_BYTES >> 20} MiB, the most that a file of measurements may have"
-            )
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, max_bytes=_MAX_JSON_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} holds a {type(data).__name__}, not measurements")

@@ -6,14 +6,14 @@ import pytest
 
 from skd_bench.__main__ import main
 from skd_bench.benchmark import targets
-from skd_bench.benchmark.benchmark import benchmark_bundle
+from skd_bench.benchmark.benchmark import _build_throttling_notes, benchmark_bundle
 from skd_bench.benchmark.latency import MeasurementSettings
 from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.scenarios import LoadScenarios
 from skd_bench.errors import UserError
 from skd_bench.runtimes import why_runtime_unavailable
 from skd_bench.runtimes.cuda import why_cuda_unavailable
-from skd_bench.runtimes.tensorrt.builder import build_engine
+from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
 from skd_bench.runtimes.tensorrt.library import find_flavour, find_installed_modules
 from skd_bench.text_tables import format_benchmark_table
 
@@ -95,3 +95,35 @@ def test_logits_that_are_not_finite_are_reported(broken_bundle):
     assert any("the logits of random clips contain NaN or an infinity" in note for note in result["notes"])
     assert any("0.mp4" in note and "NaN" in note for note in result["notes"])
     assert result["artefacts"][0]["latency"]["finite"] is False
+
+
+def test_throttling_during_the_benchmark_is_a_note():
+    state = {"load": None, "temperature_c": None, "throttle": {"events": 3, "now": None}, "gpu_state": None}
+    gpu = {"temperature_c": 90.0, "clock_mhz": 900.0, "power_w": 300.0}
+    hot = state | {
+        "throttle": {"events": 5, "now": None},
+        "gpu_state": [gpu | {"throttle": ["idle"]}, gpu | {"throttle": ["idle", "software thermal slowdown"]}],
+    }
+    assert _build_throttling_notes(state, state) == []
+    assert _build_throttling_notes(state, hot) == [
+        "the machine throttled 2 times during the benchmark; measure again when it is cool",
+        "GPU 1 ran at reduced clocks at the end of the benchmark: software thermal slowdown",
+    ]
+
+
+def test_an_engine_that_cannot_take_a_batch_does_not_end_the_benchmark(tmp_path, bundle, network, tensorrt_double):
+    """An engine for batches up to 4, beside files that take any batch; it was an error of the whole benchmark."""
+    options = BuildOptions(batches=(1, 1, 4))
+    build_engine(network(tmp_path / "net.onnx"), tmp_path / "net.engine", runtime="tensorrt", options=options)
+    settings = MeasurementSettings(processes=1, queries=20, seconds=0.0, warm_seconds=0.01)
+    extra = LoadScenarios(["multi-stream", "offline"], [1, 2, 16], None, [])
+    result = benchmark_bundle(BenchmarkRequest(bundle, settings, extra, engines=[tmp_path / "net.engine"]))
+    rows = {row["name"]: row for row in result["artefacts"]}
+    engine = rows["net.engine @ tensorrt"]
+    assert [b["batch"] for b in engine["batches"]] == [1, 2]
+    assert list(engine["scenarios"]) == ["offline"]
+    assert engine["precision"] == "fp32"
+    assert engine["facts"]["layers"]
+    other = rows[next(name for name in rows if name.endswith(".onnx"))]
+    assert [b["batch"] for b in other["batches"]] == [1, 2, 16]
+    assert set(other["scenarios"]) == {"multi-stream", "offline"}

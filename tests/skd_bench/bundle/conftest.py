@@ -7,7 +7,8 @@ import pytest
 from skd_bench.bundle.manifest import SCHEMA, Artefact, Manifest
 from skd_bench.video.types import Preprocessing, Sampling
 
-MODEL, README = b"\x08\x0a model bytes", b"# hello\n"
+# An ONNX file without nodes: the version, and a graph with the name "model".
+MODEL, README = b"\x08\x0a\x3a\x07\x12\x05model", b"# hello\n"
 
 
 def sha(data):
@@ -38,7 +39,7 @@ def example():
 
 @pytest.fixture
 def small_bundle(tmp_path):
-    """The files of `example` in a folder; the model file holds arbitrary bytes."""
+    """The files of `example` in a folder; the model file is an empty graph."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "wide.fp32.onnx").write_bytes(MODEL)

@@ -55,6 +55,29 @@ def test_a_signature_names_its_principal_and_survives_a_change_of_measurements(b
     assert verify_signature(bundle, keys / "signers") == "anna@example.org"
 
 
+@needs_keygen
+@pytest.mark.parametrize("form", ["two lines", "two names in a line", "a comment and a pattern"])
+def test_a_key_that_is_listed_more_than_once_verifies(bundle, keys, form):
+    key = " ".join((keys / "anna.pub").read_text().split()[:2])
+    lines = {
+        "two lines": f'git@x namespaces="git" {key}\nanna@x namespaces="skd-edge-bundle" {key}\n',
+        "two names in a line": f"anna@x,bert@x {key}\n",
+        "a comment and a pattern": f'# {key}\n\ngit@x namespaces="git" {key}\n*@x {key}\n',
+    }[form]
+    (keys / "signers").write_text(lines)
+    sign_bundle(bundle, keys / "anna")
+    assert verify_signature(bundle, keys / "signers") == ("*@x" if "pattern" in form else "anna@x")
+
+
+@needs_keygen
+def test_a_key_that_is_listed_for_another_namespace_only_is_refused(bundle, keys):
+    key = " ".join((keys / "anna.pub").read_text().split()[:2])
+    (keys / "signers").write_text(f'git@x namespaces="git" {key}\ntwo@x namespaces="file" {key}\n')
+    sign_bundle(bundle, keys / "anna")
+    with pytest.raises(UserError, match="does not match its manifest"):
+        verify_signature(bundle, keys / "signers")
+
+
 def test_without_ssh_keygen_the_error_names_its_package(bundle, tmp_path, monkeypatch):
     (tmp_path / "key").write_text("a key")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -1,6 +1,7 @@
 """Changed, missing, linked and executable files in a bundle are found."""
 
 import os
+import pickle
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_changed_and_missing_files_are_found(small_bundle, file, how):
         ("notes.txt", b"hello", 0o755, "executable bit"),
         ("notes.txt", b"#!/bin/sh\n", 0o644, "starts like"),
         ("weights", b"\x80\x04\x95pickle", 0o644, "starts like"),
+        *(
+            (f"weights{n}", pickle.dumps(os.getcwd, n), 0o644, "starts like")
+            for n in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+        ("weights", b"(S'ls'\nios\nsystem\n.and more", 0o644, "starts like"),
+        ("array", b"\x93NUMPY\x01\x00", 0o644, "starts like"),
+        ("model.bin", b"\x7fELF", 0o644, "starts like"),
+        ("model.bin", b"\x00\x00\x80?", 0o644, None),  # OpenVINO's weights
+        ("classes.txt", b"cat\ndog\nrabbit\n", 0o644, None),
         ("notes.txt", b"hello", 0o644, None),
     ],
 )
@@ -43,6 +53,12 @@ def test_executable_files_are_found(small_bundle, name, data, mode, words):
     path.chmod(mode)
     problems = find_bundle_problems(small_bundle)
     assert problems == [] if words is None else (len(problems) == 1 and name in problems[0] and words in problems[0])
+
+
+def test_pipes_are_found_and_not_opened(small_bundle):
+    os.mkfifo(small_bundle / "pipe")
+    [problem] = find_bundle_problems(small_bundle)
+    assert "pipe is a device, a pipe or a socket" in problem
 
 
 def test_links_are_found_and_those_that_lead_out_are_refused(small_bundle, tmp_path):

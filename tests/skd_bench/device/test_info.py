@@ -52,3 +52,11 @@ def test_cpuinfo_of_x86_and_arm(monkeypatch, text, name, isa):
     assert len(device._find_isa_flags(info)) == isa
     if "part" in text:
         assert "0xd0b" in device._format_cpu_name(info)
+
+
+def test_another_power_mode_of_a_jetson_is_another_device():
+    info = read_device_info() | {"power_mode": None}
+    slow, fast = (info | {"power_mode": f"nvpmodel {mode}; R36 (release)"} for mode in (1, 0))
+    assert len({device_id(info), device_id(slow), device_id(fast)}) == 3
+    without_the_key = {key: value for key, value in info.items() if key != "power_mode"}
+    assert device_id(without_the_key) == device_id(info)  # other machines keep their id

@@ -51,7 +51,7 @@ def test_the_precisions_of_one_network_are_compared_with_fp32(bundle, clips):
 
 
 def test_missing_videos_and_unknown_classes_are_refused(tmp_path, bundle, clips):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="does not exist"):
         evaluate(bundle, tmp_path / "nothing.csv")
     with pytest.raises(UserError, match="unknown class 'cat'"):
         evaluate(bundle, clips, EvaluationSettings(reject=0.5, named=["cat"]))

@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,28 @@ def test_files_outside_the_manifest_are_listed(answered):
     found = verify_bundle(answered, run=False)
     assert found.strays == ["notes.txt"]
     assert found.problems == []
+    assert "WARNING" in found.to_text()
+    assert verify_bundle(answered, strict=True).problems == [
+        "notes.txt is not part of the bundle: its manifest does not list it"
+    ]
+    assert "WARNING" in verify_bundle(answered, strict=False).to_text()
+
+
+def test_the_manifest_is_read_once(answered, monkeypatch):
+    """Between two reads somebody could swap it, so that another manifest is signed than the one that is run."""
+    opened = []
+    original = Path.open
+
+    def count(path, *arguments, **options):
+        opened.append(path.name)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", count)
+    found = verify_bundle(answered)
+    assert found.answers
+    # The check of file types looks at the first bytes of every file, and at nothing else.
+    reads = [name for name in opened if name == "manifest.json"]
+    assert len(reads) == 2
 
 
 # ------------------------------------------------------------------------------------------------------ signatures

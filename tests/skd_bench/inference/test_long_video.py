@@ -1,8 +1,14 @@
 import json
+import shutil
+from dataclasses import replace
 
+import av
+import numpy as np
 import pytest
 
+from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
+from skd_bench.inference import long_video
 from skd_bench.inference.long_video import STAGES, VideoAnalysisSettings, analyse_videos
 from skd_bench.text_tables import format_analysis_table
 
@@ -53,3 +59,44 @@ def test_the_window_and_the_names_in_the_settings_are_checked(tmp_path, bundle, 
     for wrong in ({"hop": 0.0}, {"window": -1.0}, {"smooth": 0}, {"threshold": 2.0}):
         with pytest.raises(UserError):
             VideoAnalysisSettings(**wrong)
+
+
+def test_a_bundle_that_knows_the_length_of_its_clips_needs_no_window(bundle, ramp):
+    replace(Manifest.load(bundle), schema=2, clip_seconds=1.5).save(bundle)
+    assert analyse_videos(bundle, [ramp])["videos"][0]["window"] == 1.5
+    assert analyse_videos(bundle, [ramp], VideoAnalysisSettings(window=1.0))["videos"][0]["window"] == 1.0
+
+
+def test_a_video_whose_time_jumps_costs_only_itself(tmp_path, bundle, ramp):
+    """Its header claims that a frame is shown for three years, which are half a billion windows."""
+    with av.open(str(tmp_path / "jump.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+            frame.pts = number * 10**9
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    settings = VideoAnalysisSettings(window=1.0, hop=0.2)
+    jump, good = analyse_videos(bundle, [tmp_path / "jump.mkv", ramp], settings)["videos"]
+    assert "its time jumps by 1e+08 s" in jump["error"]
+    assert good["answers"] > 10
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), OverflowError("too large"), MemoryError()])
+def test_whatever_a_video_breaks_it_costs_that_video(tmp_path, bundle, ramp, monkeypatch, error):
+    """Which exception a header of nonsense causes depends on FFmpeg; the other videos are analysed all the same."""
+    broken = shutil.copy(ramp, tmp_path / "broken.mp4")
+    original = long_video.prepare_input
+    clips = []
+
+    def fail_at_first(*arguments):
+        clips.append(1)
+        if len(clips) == 1:
+            raise error
+        return original(*arguments)
+
+    monkeypatch.setattr(long_video, "prepare_input", fail_at_first)
+    bad, good = analyse_videos(bundle, [broken, ramp], VideoAnalysisSettings(window=1.0))["videos"]
+    assert f"broken.mp4: {type(error).__name__}" in bad["error"]
+    assert good["answers"] > 3

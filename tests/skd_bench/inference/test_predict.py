@@ -92,3 +92,20 @@ def test_a_bundle_for_openvino_gives_the_same_probabilities(bundle, tmp_path, vi
     replace(manifest, artefacts=rows).save(bundle)
     [after] = predict(bundle, [path])
     assert dict(after["top"]) == pytest.approx(dict(before["top"]), abs=1e-5)
+
+
+def test_the_confidence_is_calibrated_and_the_classes_stay(tmp_path, bundle, video):
+    path, manifest = video(tmp_path / "v.mp4", 90), Manifest.load(bundle)
+    [before] = predict(bundle, [path])
+    assert "confidence" not in before
+    sure = [replace(a, options={"temperature": 4.0}) for a in manifest.artefacts]
+    replace(manifest, artefacts=sure).save(bundle)
+    [after] = predict(bundle, [path])
+    assert after["top"] == before["top"]
+    shares = np.array([share for _, share in before["top"]])
+    flat = shares ** (1 / 4)
+    assert after["confidence"] == pytest.approx(flat.max() / flat.sum())
+    wrong = [replace(a, options={"temperature": -1}) for a in manifest.artefacts]
+    replace(manifest, artefacts=wrong).save(bundle)
+    with pytest.raises(UserError, match="temperature is -1"):
+        predict(bundle, [path])

@@ -1,5 +1,6 @@
 """Packs: one file that runs on a device with only numpy and a runtime."""
 
+import ast
 import os
 import subprocess
 import zipfile
@@ -46,6 +47,15 @@ def test_equal_content_gives_equal_bytes_and_a_small_pack(bundle, tmp_path):
     assert not any(".." in i.filename or i.filename.endswith(".pyc") for i in code)
 
 
+def test_files_outside_the_manifest_do_not_travel(bundle, tmp_path):
+    (bundle / "notes.txt").write_text("from a colleague")
+    with zipfile.ZipFile(write_pack(tmp_path / "a.pyz", pack_bundle(bundle, FEW))) as file:
+        names = {name for name in file.namelist() if name.startswith("parcel/bundle/")}
+    assert names == {
+        f"parcel/bundle/{name}" for name in ("manifest.json", "artefacts/fp32.onnx", "artefacts/other.onnx")
+    }
+
+
 def test_a_pack_that_cannot_be_made_is_reported(bundle, tmp_path):
     with pytest.raises(UsageError, match="is inside the bundle"):
         run_benchmark(BenchmarkRequest(bundle), pack=bundle / "artefacts" / "x.pyz")
@@ -66,3 +76,44 @@ def test_a_missing_package_on_the_device_is_reported_in_one_line(bundle, there, 
     assert done.stderr.startswith("error: this needs numpy: ")
     assert "-m pip install numpy onnxruntime" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# What Python 3.11 brought, by module; names only (their use is what a module imports or reads from the module).
+NEW_IN_3_11 = {
+    "typing": {"NotRequired", "Required", "Self", "Never", "LiteralString", "Unpack", "assert_never", "assert_type"},
+    "datetime": {"UTC"},
+    "hashlib": {"file_digest"},
+    "enum": {"StrEnum", "ReprEnum", "verify"},
+    "contextlib": {"chdir"},
+    "tomllib": {"load", "loads"},
+    "asyncio": {"TaskGroup", "timeout", "Runner"},
+}
+
+
+def newer_names(tree):
+    """Names of Python 3.11 that a module needs when it runs; what only type checkers read does not count."""
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            yield from {a.name for a in node.names} & NEW_IN_3_11.get(node.module or "", set())
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield from {node.attr} & NEW_IN_3_11.get(node.value.id, set())
+        if isinstance(node, ast.TryStar):
+            yield "except*"
+
+
+def test_what_travels_needs_no_python_newer_than_3_10(root):
+    found = {}
+    for file in sorted((root / "bench" / "skd_bench").rglob("*.py")):
+        source = file.read_text("utf-8")
+        if names := sorted(newer_names(ast.parse(source, feature_version=(3, 10)))):
+            found[file.name] = names
+    assert found == {}
+    assert sorted(newer_names(ast.parse("from typing import Self\nimport datetime\ndatetime.UTC"))) == ["Self", "UTC"]

@@ -48,11 +48,11 @@ def test_files_are_measured_remotely(ssh_device, tmp_path, network):
         LatencyTarget("same bytes", one),
         LatencyTarget("two", network(tmp_path / "2.onnx", bias=1.0)),
     ]
-    got, device_info = remote.measure_remote_latency(targets, remote.SshTarget("device", str(ssh_device.python)), FEW)
+    got, measured = remote.measure_remote_latency(targets, remote.SshTarget("device", str(ssh_device.python)), FEW)
     assert [(name, latency.name, latency.n) for name, latency in got.items()] == [(t.name, t.name, 40) for t in targets]
     assert got["one"].samples_ms == got["same bytes"].samples_ms != got["two"].samples_ms
     assert got["one"].p50.low <= got["one"].p50.value
-    assert device_info["runtimes"]["ort"]
+    assert measured.device["runtimes"]["ort"]
     assert list(ssh_device.tmp.iterdir()) == []
 
 

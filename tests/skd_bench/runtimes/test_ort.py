@@ -43,3 +43,14 @@ def test_an_unsupported_input_type_is_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     with pytest.raises(UserError, match=r"tensor\(string\)"):
         find_runtime("ort").load(path, threads=1)
+
+
+def test_a_damaged_name_is_refused_and_nothing_is_printed(network, tmp_path, capfd):
+    """onnxruntime decodes a name when it is first read, and prints that it tries again where loading fails."""
+    content = network(tmp_path / "a.onnx").read_bytes()
+    (tmp_path / "b.onnx").write_bytes(content.replace(b"clip", b"cl\xfdp"))
+    (tmp_path / "c.onnx").write_bytes(content.replace(b"Flatten", b"Fla\xfdten"))
+    for name in ("b.onnx", "c.onnx"):
+        with pytest.raises(UserError, match=rf"{name}"):
+            find_runtime("ort").load(tmp_path / name, threads=1)
+    assert "EP Error" not in capfd.readouterr().out

@@ -1,5 +1,7 @@
 """ONNX Runtime's GPU providers on a machine without a GPU."""
 
+import os
+
 import pytest
 
 from skd_bench.errors import UserError
@@ -33,3 +35,20 @@ def test_a_version_is_reported_only_where_the_runtime_can_be_used(name):
     reason = runtime.why_unavailable()
     assert (runtime.version() is None) == (reason is not None)
     assert reason is None or "pip install" in reason or "driver" in reason
+
+
+@pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
+def test_fp32_is_not_tf32_and_engines_are_stored(name, tmp_path, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path))
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    runtime = registered_runtimes()[name]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [runtime.provider])
+    providers = runtime.configure_providers(None)["providers"]
+    assert providers[-2:] == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    if name == "ort-tensorrt":
+        first, options = providers[0]
+        assert first == "TensorrtExecutionProvider"
+        assert options["trt_engine_cache_path"] == str(tmp_path / "engines")
+        assert (options["trt_engine_cache_enable"], os.environ["NVIDIA_TF32_OVERRIDE"]) == ("1", "0")

@@ -93,14 +93,14 @@ def test_groups_without_a_chosen_frame_are_not_decoded_and_change_nothing(tmp_pa
     path = write(tmp_path / "v.mp4", grey(58), gop=5, open_gop=open_gop)
     monkeypatch.setattr(decoder, "_KEEP_BYTES", keep)
     decoded = []
-    real = decoder._iter_decoded_frames
+    real = decoder.iter_pictures
 
     def counting(*args):
         for frame in real(*args):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(decoder, "_iter_decoded_frames", counting)
+    monkeypatch.setattr(decoder, "iter_pictures", counting)
     assert shown(path, Sampling(3)) == middles(58, 3)
     assert len(decoded) < 35
     assert shown(path, Sampling(58)) == list(range(58))

@@ -13,6 +13,7 @@ import pytest
 
 from skd_bench.video import decoder
 from skd_bench.video.clip import decode_clip
+from skd_bench.video.stream import pictures
 from skd_bench.video.types import ClipError, ClipSpan, Preprocessing, Sampling
 
 GREY = Preprocessing(16, 16, "stretch", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
@@ -128,7 +129,7 @@ def test_an_album_cover_is_not_a_video(tmp_path):
 
 def test_a_gigantic_picture_is_refused_before_it_takes_memory(tmp_path, monkeypatch):
     path = write(tmp_path / "v.mp4", 3)
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 32 * 48 - 1)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 32 * 48 - 1)
     with pytest.raises(ClipError, match="frames of 48x32 pixels, which is too large"):
         decode_clip(path, Sampling(2), GREY)
 
@@ -167,14 +168,14 @@ def test_a_span_of_time(long, monkeypatch, keep, name, start, end, want):
 def test_a_span_reads_only_its_own_packets(tmp_path, monkeypatch):
     path = write(tmp_path / "v.mp4", 50, gop=5)
     read: list[int] = []
-    real = decoder._iter_packets
+    real = decoder.iter_packets
 
     def recording(*args):
         for packet in real(*args):
             read.append(packet.pts)
             yield packet
 
-    monkeypatch.setattr(decoder, "_iter_packets", recording)
+    monkeypatch.setattr(decoder, "iter_packets", recording)
     assert shown(path, Sampling(2), ClipSpan(3.0, 3.5)) == [31, 33]
     assert len(read) <= 12
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 
+from skd_bench.bundle.manifest import Manifest
 from skd_edge.cli.main import run
 
 
@@ -90,3 +94,43 @@ def test_verify_and_predict_work_without_torch(bundle, tmp_path):
 def test_verify_of_a_folder_that_is_not_a_bundle(tmp_path, capsys):
     assert run(["verify", str(tmp_path)]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_predict_states_how_sure_it_is_and_none_of_these(bundle, tmp_path, capsys):
+    film(tmp_path / "grey.mp4", 140)
+    manifest = Manifest.load(bundle)
+    options = {"temperature": 2.0, "reject": {"threshold": 0.99, "background": None}}
+    replace(manifest, artefacts=[replace(manifest.artefacts[0], options=options)]).save(bundle)
+    assert run(["predict", str(bundle), str(tmp_path / "grey.mp4")]) == 0
+    assert re.search(
+        r"grey\.mp4: none of these \(bright .*; right with a probability of \d\d%\)", capsys.readouterr().out
+    )
+
+
+def test_predict_and_accuracy_read_folders_of_pictures(bundle, tmp_path, capsys):
+    for name, level in (("bright", 230), ("dark", 20)):
+        film(tmp_path / "film.mp4", level)
+        with av.open(str(tmp_path / "film.mp4")) as container:
+            for i, frame in enumerate(container.decode(video=0)):
+                (tmp_path / "v" / name / "clip").mkdir(parents=True, exist_ok=True)
+                frame.save(tmp_path / "v" / name / "clip" / f"{i}.png")
+    assert run(["predict", str(bundle), str(tmp_path / "v/dark/clip"), "--top", "1"]) == 0
+    assert "clip: dark 9" in capsys.readouterr().out
+    assert run(["predict", str(bundle), str(tmp_path / "v"), "--top", "1"]) == 0  # a folder of clips
+    assert [line.rpartition("/")[2].split()[1] for line in capsys.readouterr().out.splitlines()] == ["bright", "dark"]
+    assert run(["accuracy", str(bundle), str(tmp_path / "v"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["videos"], result["rows"][0]["accuracy"]["top1"]["value"]) == (2, 1.0)
+
+
+def test_a_name_that_is_not_utf8_is_printed_and_comes_back_from_json(bundle, tmp_path, capsys):
+    film(tmp_path / "a.mp4", 230)
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    os.rename(tmp_path / "a.mp4", odd)
+    assert run(["predict", str(bundle), os.fsdecode(odd), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert os.fsencode(result["video"]) == odd
+    words = [sys.executable, "-m", "skd_edge.cli", "predict", str(bundle), odd]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(words, capture_output=True, check=False, env=strict)
+    assert (done.returncode, b"caf\\udce9.mp4: bright 9" in done.stdout) == (0, True), done

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import click
 import pytest
@@ -57,7 +62,7 @@ def test_a_crash_of_a_run_is_reported_in_its_folder(command, capsys, tmp_path):
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_an_interruption_is_a_pause(program, number):
     # A shell that starts the tests in the background makes them, and their children, ignore SIGINT.
     code = f"""
@@ -74,6 +79,58 @@ def wait(word):
     assert done.returncode == 75
     assert "paused; to continue, run the same command: skd-edge wait 'two words'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_under_nohup_ignores_the_end_of_the_terminal(program):
+    code = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from skd_edge.cli.main import cli
+@cli.command('wait')
+def wait():
+    os.kill(os.getpid(), signal.SIGHUP)
+"""
+    assert program(code, "wait").returncode == 0
+
+
+def test_a_file_that_ends_early_is_no_pause(command, capsys, tmp_path, monkeypatch):
+    """Click takes EOFError for Ctrl-D: the same command, repeated for ever, would never succeed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fail() -> None:
+        raise EOFError("No data left in file")
+
+    command("fail", fail)
+    assert run(["fail"]) == EXIT_FAILED
+    assert "unexpected EOFError: No data left in file" in capsys.readouterr().err
+
+
+def test_a_command_stops_when_its_terminal_is_closed():
+    """A real terminal: its end is a SIGHUP, and from then on nothing can be printed."""
+    code = """
+import signal, sys, time
+from rich.console import Console
+from skd_edge.cli.main import cli, run
+from skd_edge.pipeline.console import RunConsole
+@cli.command('wait')
+def wait():
+    with RunConsole(Console(stderr=True)).progress_bar('waiting') as bar:
+        bar.update(1, 2)
+        time.sleep(30)
+code = run(['wait'])
+open(sys.argv[1], 'w').write(str(code))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "code")
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(sys.executable, [sys.executable, "-c", code, str(result)])
+        with suppress(OSError):
+            while b"waiting" not in os.read(terminal, 1000):
+                pass
+        os.close(terminal)
+        os.waitpid(pid, 0)
+        assert result.read_text() == "75"
 
 
 def test_a_closed_pipe_is_not_a_crash(tmp_path):
@@ -118,6 +175,15 @@ def test_an_error_with_a_message_is_one_line(command, capsys, error, code):
     command("fail", fail)
     assert run(["fail"]) == code
     assert capsys.readouterr().err == "skd-edge: error: no such clip\n"
+
+
+def test_a_deleted_working_directory_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["compress", "recipe.yaml"], ["predict", "bundle", "a.mp4"], ["doctor"], ["verify", "x"]):
+        assert run(words) == EXIT_FAILED
+        assert "it was deleted; cd to another" in capsys.readouterr().err
 
 
 def test_sigterm_is_handled_as_before_after_a_command(command):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -11,7 +13,8 @@ import pytest
 
 from skd_bench.errors import UsageError
 from skd_edge.cli.init_recipe import write_recipe
-from skd_edge.recipe.data import FolderData, TableData
+from skd_edge.data.sources.registry import list_clips
+from skd_edge.recipe.data import FolderData, ListData, TableData
 from skd_edge.recipe.loader import load_recipe
 
 
@@ -128,3 +131,73 @@ def test_never_overwrites_unasked(tmp_path):
     assert out.read_text() == "mine"
     write_recipe(tmp_path / "v", out, force=True)
     assert load_recipe(out).name == "v"
+
+
+def test_it_counts_what_scan_reads_and_states_the_rest(tmp_path):
+    for name in ("a/1.mp4", "a/.hidden.mp4", "a/.ipynb_checkpoints/1.mp4", "b/deep/1.mp4", "else/1.mp4"):
+        film(tmp_path / "v" / name if not name.startswith("else") else tmp_path / name)
+    (tmp_path / "v/a/1.mp4").rename(tmp_path / "v/a/1.M4V")
+    (tmp_path / "v/b/more").symlink_to(tmp_path / "else")
+    (tmp_path / "v/b/1.srt").touch()
+    for i in range(9):
+        shutil.copy(tmp_path / "v/a/1.M4V", tmp_path / f"v/a/more {i}.MTS")
+        shutil.copy(tmp_path / "v/a/1.M4V", tmp_path / f"else/{i}.mp4")
+    found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
+    assert found.clips == {"a": 10, "b": 10}
+    assert found.left_out == "left out: 1 .srt (b), 1 hidden file (a), 1 hidden folder (a)"
+    assert found.left_out in found.to_text()
+    listing = list_clips(load_recipe(tmp_path / "r.yaml").data, seed=0, cache=tmp_path)
+    assert Counter(e.label for e in listing.entries) == found.clips
+    assert found.left_out in listing.note
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_tables_as_spreadsheets_save_them(tmp_path, encoding):
+    rows = ["Path;class;subset"]
+    for i, split in enumerate(["train", "train", "val", "val", "test", ""]):
+        film(tmp_path / f"v/{i}.mp4")
+        rows.append(f"v\\{i}.mp4;{['no', 'yes'][i % 2]};{split}")
+    (tmp_path / "index.csv").write_text("\n".join(rows), encoding=encoding)
+    found = write_recipe(tmp_path, tmp_path / "r.yaml")
+    assert found.clips == {"no": 3, "yes": 2}
+    assert "1 rows of index.csv are in no split" in found.warnings[0]
+    data = load_recipe(tmp_path / "r.yaml").data
+    assert len(list_clips(data, seed=0, cache=tmp_path, external_labels=True).entries) == 5
+
+
+def test_folders_of_pictures(tmp_path):
+    for label in "ab":
+        film(tmp_path / "film.mp4", frames=6)
+        with av.open(str(tmp_path / "film.mp4")) as container:
+            for i, frame in enumerate(container.decode(video=0)):
+                picture = tmp_path / "v" / label / "clip" / f"{i}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                frame.save(picture)
+    found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
+    assert (found.clips, found.width, found.frames) == ({"a": 1, "b": 1}, 48, (6, 6))
+
+
+def test_lists_of_other_tools(tmp_path):
+    for name, text in {
+        "train": "v\\1.mp4 0\nv\\2.mp4 1\n",
+        "val": "v/3.mp4 0\nv/3b.mp4 1\n",
+        "test": "v/4.mp4 1\n",
+    }.items():
+        (tmp_path / f"{name}_list.txt").write_text(text)
+    (tmp_path / "classes.txt").write_text("no\nyes\n")
+    for name in ("1", "2", "3", "3b", "4"):
+        film(tmp_path / f"v/{name}.mp4")
+    found = write_recipe(tmp_path, tmp_path / "r.yaml")
+    assert found.clips == {"no": 2, "yes": 3}
+    data = load_recipe(tmp_path / "r.yaml").data
+    assert data == ListData(
+        kind="list",
+        root=tmp_path,
+        train=Path("train_list.txt"),
+        val=Path("val_list.txt"),
+        test=Path("test_list.txt"),
+        classes=Path("classes.txt"),
+    )
+    (tmp_path / "r.yaml").unlink()
+    (tmp_path / "val_list.txt").write_text("v/3.mp4 0 1\n")
+    assert "this row gives the clip 2 labels" in refusal(tmp_path, tmp_path / "r.yaml")

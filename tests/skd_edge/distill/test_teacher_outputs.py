@@ -75,21 +75,24 @@ def test_incomplete_outputs_are_computed_again(network, tiny_clips, tmp_path):
     assert calls == [0]
 
 
-@pytest.mark.parametrize("name", ["logits.npy", "features0.npy"])
-@pytest.mark.parametrize("damage", ["empty", "cut", "no array", "too few"])
-def test_damaged_outputs_are_computed_again(network, tiny_clips, tmp_path, name, damage):
+@pytest.mark.parametrize("name", ["logits.npy", "features0.npy", "view.json"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "no array", "too few", "flip"])
+def test_damaged_outputs_are_computed_again(network, tiny_clips, tmp_path, name, damage, caplog):
     view, calls = view_of(tiny_clips.train)
     expected = TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits.copy()
     file = tmp_path / "t" / "view0" / name
     whole = file.read_bytes()
     if damage == "too few":
-        np.save(file, np.load(file)[:5])
+        file.write_bytes(whole[:40] + whole[60:])
+    elif damage == "flip":
+        file.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
     else:
         file.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "no array": b"x" * 200}[damage])
     calls.clear()
     assert np.array_equal(TeacherOutputCache(network, view, 48, tmp_path / "t").outputs_for_view(0).logits, expected)
     assert calls == [0]
     assert file.read_bytes() == whole
+    assert f"{name} is damaged: expected " in caplog.text
 
 
 def test_probabilities_are_the_mean_over_views(network, tiny_clips, tmp_path):

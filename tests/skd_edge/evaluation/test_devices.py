@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
+import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
@@ -96,3 +103,125 @@ def test_results_of_two_devices_are_rejected(tmp_path):
     results = [save_result(tmp_path / f"{cpu}.json", tmp_path / "a.onnx", device={"cpu": cpu}) for cpu in ("A", "B")]
     with pytest.raises(UserError, match="cpu: A and B"):
         OfflineDevice(BENCH, results, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ engines
+ENGINES = BenchmarkSettings(
+    processes=1, queries=20, runtime=("tensorrt", "ort"), seconds=0.02, warm_seconds=0.01, device="0"
+)
+
+
+@pytest.fixture
+def engine_targets(target) -> list[LatencyTarget]:
+    """One file on TensorRT and on ONNX Runtime."""
+    return [LatencyTarget("gpu", target.path, "tensorrt"), LatencyTarget("cpu", target.path)]
+
+
+@pytest.fixture
+def run_there(tmp_path, tensorrt_double):
+    """Runs a pack in a process of its own, as a device with the double would; returns what it measured."""
+
+    def run(pack: bytes, name: str = "R") -> DeviceMeasurements:
+        there = tmp_path / "there"
+        there.mkdir(exist_ok=True)
+        (there / "pack.pyz").write_bytes(pack)
+        env = {**os.environ, "SKD_EDGE_CACHE": str(there / "cache")}
+        words = [sys.executable, "pack.pyz", "--json", f"{name}.json"]
+        done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return DeviceMeasurements.load(there / f"{name}.json")
+
+    return run
+
+
+def make_scoring_clips(scorer, clips):
+    return lambda: scorer.make_scoring_clips(clips)
+
+
+def is_an_engines_answer(logits) -> bool:
+    from tensorrt import round_answer
+
+    return bool((round_answer(logits) == logits).all())
+
+
+def test_engines_are_compiled_measured_and_scored_here(engine_targets, tmp_path, tensorrt_double, scorer, tiny_clips):
+    device = make_device(ENGINES, tmp_path)
+    measured = device.measure(engine_targets)
+    assert (list(measured.latency), measured.refused, measured.built) == (["gpu", "cpu"], {}, ("gpu",))
+    path = Path(engine_targets[0].path)
+    assert device.find_facts(path, "ort") == {}
+    assert device.find_facts(path, "tensorrt")["gpu"] == "double of a GPU"
+    logits = device.compute_logits(path, "tensorrt", scorer.make_scoring_clips(tiny_clips.val))
+    assert is_an_engines_answer(logits)
+    np.testing.assert_allclose(logits, scorer.compute_logits(path, tiny_clips.val, "ort"), rtol=1e-3, atol=1e-4)
+    again = make_device(ENGINES, tmp_path, cache_only=True).measure(engine_targets)
+    assert again.built == ()
+    assert again.latency["gpu"].samples_ms == measured.latency["gpu"].samples_ms
+    for engine in (tmp_path / "engines").glob("*/*.engine"):
+        engine.write_bytes(b"changed")
+    with pytest.raises(UserError, match="the run holds no engines of these files for this machine as it is now"):
+        make_device(ENGINES, tmp_path, cache_only=True).measure(engine_targets)
+
+
+def test_engines_without_graphs_are_other_targets(engine_targets, tmp_path, tensorrt_double):
+    build = ENGINES.build.model_copy(update={"graphs": False})
+    device = make_device(ENGINES.model_copy(update={"build": build}), tmp_path)
+    device.measure(engine_targets[:1])
+    facts = device.find_facts(Path(engine_targets[0].path), "tensorrt")
+    assert (facts["runtime"], facts["cuda_graphs"]) == ("tensorrt-nograph", False)
+
+
+def test_a_pack_compiles_measures_and_scores(engine_targets, tmp_path, run_there, scorer, tiny_clips):
+    """One trip brings latency and logits of the validation clips; test clips need another, without measuring again."""
+    val, test = (make_scoring_clips(scorer, clips) for clips in (tiny_clips.val, tiny_clips.train))
+    with pytest.raises(UserError, match=r"2 of 2 files have no measurement") as stopped:
+        OfflineDevice(ENGINES, [], tmp_path).measure(engine_targets, clips=val)
+    assert stopped.value.exit_code == EXIT_PAUSED
+    run_there((tmp_path / "carry.pyz").read_bytes(), "first")
+    results = [tmp_path / "there" / "first.json"]
+    device = OfflineDevice(ENGINES, results, tmp_path)
+    measured = device.measure(engine_targets, clips=val)
+    assert list(measured.latency) == ["gpu", "cpu"]
+    path = Path(engine_targets[0].path)
+    logits = device.compute_logits(path, "tensorrt", val())
+    assert is_an_engines_answer(logits)
+    assert logits.shape == (len(tiny_clips.val), len(tiny_clips.classes))
+    with pytest.raises(UserError, match="1 files on a GPU have no logits from the device for these clips"):
+        device.compute_logits(path, "tensorrt", test())
+    second = run_there((tmp_path / "carry.pyz").read_bytes(), "second")
+    assert second.measured == []
+    facts = device.find_facts(path, "tensorrt")
+    assert second.notes[0].facts["engine_sha256"] == facts["engine_sha256"]  # the engine was not built again
+    device = OfflineDevice(ENGINES, [*results, tmp_path / "there" / "second.json"], tmp_path)
+    assert len(device.compute_logits(path, "tensorrt", test())) == len(tiny_clips.train)
+
+
+def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
+    engine_targets, tmp_path, run_there, scorer, tiny_clips, monkeypatch, tensorrt_double
+):
+    packs = []
+
+    def run_pack(pack, ssh, *, progress=None):
+        packs.append(pack)
+        return run_there(pack)
+
+    monkeypatch.setattr("skd_bench.remote.runner.run_pack", run_pack)
+    bench = ENGINES.model_copy(update={"host": "me@board"})
+    val = make_scoring_clips(scorer, tiny_clips.val)
+    device, path = make_device(bench, tmp_path), Path(engine_targets[0].path)
+    assert list(device.measure(engine_targets, clips=val).latency) == ["gpu", "cpu"]
+    assert is_an_engines_answer(device.compute_logits(path, "tensorrt", val()))
+    assert len(packs) == 1
+    with zipfile.ZipFile(io.BytesIO(packs[0])) as pack:
+        assert [n for n in pack.namelist() if n.endswith(".npy")] == ["parcel/files/clips.npy"]
+
+    tensorrt_double("build-memory")
+    shutil.rmtree(tmp_path / "there" / "cache")
+    fresh = make_device(bench.model_copy(update={"queries": 21}), tmp_path)
+    refused = fresh.measure(engine_targets)
+    assert list(refused.latency) == ["cpu"]
+    assert "Requested amount of GPU memory" in refused.refused["gpu"]
+    stored = make_device(bench.model_copy(update={"queries": 21}), tmp_path, cache_only=True).measure(engine_targets)
+    assert (list(stored.latency), stored.refused) == (["cpu"], refused.refused)
+    with pytest.raises(UserError, match=r"cannot be scored on me@board: .*Requested amount"):
+        make_device(bench, tmp_path).compute_logits(path, "tensorrt", val())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.errors import UserError
+from skd_bench.integrity.checked_files import write_checked
 from skd_edge.evaluation.file_scorer import FileScorer, _why_not_faster
 from skd_edge.schedule.candidates import Deployment
 
@@ -63,10 +66,13 @@ def test_a_network_and_its_file_have_the_same_accuracy(scorer, network, fp32, ti
 def test_logits_are_computed_once_for_each_file_and_set_of_clips(scorer, fp32, tiny_clips):
     first = scorer.compute_logits(fp32, tiny_clips.val, "ort")
     (stored,) = (scorer.folder / "logits").iterdir()
-    np.save(stored, first + 1)
+    buffer = io.BytesIO()
+    np.save(buffer, first + 1)
+    write_checked(stored, buffer.getvalue())
     assert (scorer.compute_logits(fp32, tiny_clips.val, "ort") == first + 1).all()
-    stored.write_bytes(b"incomplete")
-    assert (scorer.compute_logits(fp32, tiny_clips.val, "ort") == first).all()
+    for damaged in (b"", b"incomplete", stored.read_bytes().replace(b"NUMPY", b"NUMBY")):
+        stored.write_bytes(damaged)
+        assert (scorer.compute_logits(fp32, tiny_clips.val, "ort") == first).all()
     assert scorer.compute_logits(fp32, tiny_clips.train, "ort").shape == (48, 4)
     assert len(list((scorer.folder / "logits").iterdir())) == 2
 

@@ -15,6 +15,7 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import build_learner, training_rows
 from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
+from skd_edge.execution.job_results import is_out_of_memory
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.tsm import build_tsm
@@ -128,3 +129,22 @@ def test_each_clip_is_predicted_by_the_network_that_was_not_trained_on_it(
     assert set(predicted) == {0, 1, 2}
     for number, fold in enumerate(teacher.folds):
         assert not set(np.flatnonzero(predicted == number)) & set(training_rows(fold.spec, train))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            True,
+        ),
+        (RuntimeError("could not create a memory object"), True),  # oneDNN
+        (RuntimeError("could not execute a primitive"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_counts_as_too_little_memory(error, is_memory):
+    assert is_out_of_memory(error) is is_memory

@@ -101,7 +101,7 @@ def test_a_single_labelled_clip_is_an_error(voted_videos, voted_cache, labelled_
 
 def test_trusted_labels_of_one_class_only_are_an_error(voted_videos, voted_cache, labelled_recipe, tmp_path):
     sheet = tmp_path / "audit.csv"
-    sheet.write_text("clip,trusted\n" + "".join(f"{i}.mp4,grow\n" for i in range(36)))
+    sheet.write_text("clip,trusted\n" + "".join(f"{i}.mp4,grow\n" for i in (*range(18), *range(30, 36))))
     message = r"every labelled training clip is of class 'grow'; two classes are needed: label some clips of each class"
     with pytest.raises(UserError, match=message):
         load_training_data(labelled_recipe(voted_videos, trusted=sheet), voted_cache)
@@ -125,3 +125,40 @@ def test_votes_and_simulated_noise_exclude_each_other(voted_videos, voted_recipe
     data = voted_recipe(voted_videos).data.model_dump() | {"votes": ["anna", "anna"]}
     with pytest.raises(ValueError, match="'anna' is named twice"):
         voted_recipe(voted_videos, data=data)
+
+
+@pytest.fixture
+def generated_recipe(voted_recipe):
+    """Makes a recipe of a small generated set with this noise."""
+
+    def make(**labels):
+        data = {"kind": "generated", "train": 200, "val": 20, "test": 20, "frames": 4, "size": 16}
+        return voted_recipe("", data=data, labels=labels)
+
+    return make
+
+
+def test_the_weak_model_is_fitted_on_clips_that_are_in_no_split(voted_cache, generated_recipe):
+    noise = {"kind": "model", "rate": 0.75, "held_out": 0.3}
+    data = load_training_data(generated_recipe(noise=noise), voted_cache)
+    every = load_training_data(generated_recipe(), voted_cache)
+    assert (len(every.clips.train), len(data.clips.train)) == (200, 140)
+    assert set(data.clips.train.names) < set(every.clips.train.names)
+    rows = [every.clips.train.names.index(name) for name in data.clips.train.names]
+    assert np.array_equal(data.clips.train.clips, every.clips.train.clips[rows])
+    assert np.array_equal(data.truth, every.clips.train.labels[rows])
+    assert data.clips.train.hash != every.clips.train.hash
+    assert (data.clips.val.hash, data.clips.test.hash) == (every.clips.val.hash, every.clips.test.hash)
+    assert data.injected_noise_rate == pytest.approx(0.75, abs=0.03)
+    again = load_training_data(generated_recipe(noise=noise), voted_cache)
+    assert (again.weak_hash, again.clips.train.hash) == (data.weak_hash, data.clips.train.hash)
+    clean = load_training_data(generated_recipe(noise=noise | {"rate": 0.0}), voted_cache)
+    assert clean.clips.train.hash == data.clips.train.hash  # an upper bound on the same clips
+    assert clean.injected_noise_rate == 0
+
+
+def test_keyword_rules_leave_clips_unlabelled(voted_cache, generated_recipe):
+    noise = {"kind": "keyword-rules", "rate": 0.25, "abstain": 0.2}
+    data = load_training_data(generated_recipe(noise=noise), voted_cache)
+    assert data.unlabelled_count == 40
+    assert data.injected_noise_rate == 0.25

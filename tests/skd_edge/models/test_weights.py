@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,31 @@ def test_weights_are_loaded_from_every_file_format(wrapped, suffix, tmp_path):
         save_file(state, path)
     load_weights(two, path)
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_weights_of_any_brokenness_are_refused_and_never_with_advice_to_run_code(tmp_path):
+    """torch raises a dozen types for damaged files, and advises to read them with weights_only=False."""
+    network = adapter().network
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    intact = (tmp_path / "a.pt").read_bytes()
+    reasons = set()
+    for at in range(0, 1400, 7):
+        (tmp_path / "b.pt").write_bytes(intact[:at] + bytes([intact[at] ^ 0x55]) + intact[at + 1 :])
+        try:
+            load_weights(network, tmp_path / "b.pt")
+        except UserError as error:
+            reasons.add(str(error))
+    assert len(reasons) > 3
+    assert not any("weights_only" in reason for reason in reasons)
+
+
+def test_archives_that_grow_and_pipes_are_not_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(1 << 24))
+    os.mkfifo(tmp_path / "pipe.pt")
+    for name, words in (("bomb.pt", "is a compressed archive"), ("pipe.pt", "it is a pipe or a device")):
+        with pytest.raises(UserError, match=words):
+            load_weights(adapter().network, tmp_path / name)
 
 
 def test_files_that_do_not_hold_the_weights_of_the_network_are_refused(tmp_path):

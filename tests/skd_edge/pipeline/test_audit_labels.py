@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from skd_edge.cli.main import run
+from skd_edge.data.csv_files import read_sheet, write_sheet
 from skd_edge.execution.job_graph import build_recipe_job_graph, fingerprint_of
-from skd_edge.labels.csv_files import read_sheet, write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.pipeline.audit_labels import audit_labels
 from skd_edge.pipeline.context import RunOptions

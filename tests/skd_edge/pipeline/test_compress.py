@@ -10,12 +10,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import av
 import pytest
+import yaml
 
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.bundle.verify import find_bundle_problems
+from skd_bench.errors import UserError
+from skd_bench.inference.long_video import analyse_videos
 from skd_bench.inference.predict import predict
-from skd_edge.distill.job import METHOD_VERSION
+from skd_edge.pipeline.compress import compress
+from skd_edge.pipeline.reselect import reselect
+from skd_edge.recipe.loader import load_recipe
+from skd_edge.run_files.journal import append_event
 from skd_edge.run_folder import read_journal
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,6 +148,14 @@ def test_the_bundle(finished, tmp_path):
     for result in predict(moved, videos, top=3):
         assert [name in manifest.classes for name, _ in result["top"]] == [True] * 3
         assert result["top"][0][1] >= result["top"][1][1] > 0
+        assert 0.1 < result["confidence"] <= 1  # ten classes
+    assert manifest.clip_seconds == pytest.approx(length_of(videos[0]), abs=0.1)
+    assert analyse_videos(moved, videos[:1])["videos"][0]["window"] == manifest.clip_seconds
+
+
+def length_of(video):
+    with av.open(str(video)) as container:
+        return container.duration / av.time_base
 
 
 def best(report):
@@ -206,8 +221,7 @@ def test_warnings_of_another_version_of_the_method_and_of_a_larger_student(finis
     assert "warning: wide (" in done.stderr
     assert "is larger than tiny (" in done.stderr
     assert [(e["learner"], e["teacher"]) for e in read_journal(out) if e["event"] == "larger"] == [("wide", "tiny")]
-    journal = (out / "journal.jsonl").read_text()
-    (out / "journal.jsonl").write_text(journal.replace(f'"method": {METHOD_VERSION}', '"method": 0'))
+    append_event(out, "started", {"method": 0})
     assert "this run was started with version 0 of the method" in finished.command(*larger, out=out).stderr
 
 
@@ -247,3 +261,39 @@ def test_a_device_without_torch(finished, tmp_path):
         assert len(measured["artefacts"]) == len(manifest.artefacts)
         assert all(a["latency"]["p50_ms"] > 0 for a in measured["artefacts"])
     call(program, "validate", "quickstart")
+
+
+def test_no_file_of_a_run_shows_the_value_of_an_environment_variable(film, tmp_path, monkeypatch):
+    """Also not after an error, whose text is in the journal; and ``choose`` reads the variable anew."""
+    secret = tmp_path / "hunter2-secret"
+    for label in ("spin_cw", "blink"):
+        for number in range(8):
+            film(secret / "clips" / label / f"{number}.mp4", label, seed=number, frames=4, size=16)
+    recipe = {
+        "name": "hidden",
+        "clip": {"frames": 4, "size": 16},
+        "training": {"teacher_epochs": 1, "epochs": 1, "batch": 8, "rounds": 1},
+        "bench": {"processes": 1, "queries": 20},
+        "data": {"kind": "folder", "root": "${HIDDEN}/clips", "val": 0.25, "test": 0.25},
+        "students": [{"name": "small", "width": 4, "depths": [1]}],
+        "teacher": {"family": "resnet", "width": 4, "depths": [1]},
+        "labels": {"optimise": False},
+        "schedule": {"controls": []},
+        "export": {"precisions": ["fp32"], "sample_clips": 1},
+    }
+    file, out = tmp_path / "r.yaml", tmp_path / "run"
+    file.write_text(yaml.safe_dump(recipe))
+    monkeypatch.setenv("HIDDEN", f"{secret}-missing")
+    with pytest.raises(UserError, match="hunter2-secret-missing"):
+        compress(load_recipe(file), out)
+    assert "${HIDDEN}/clips" in read_journal(out)[-1]["reason"]
+    monkeypatch.setenv("HIDDEN", str(secret))
+    compress(load_recipe(file), out)
+    assert reselect(out).chosen is not None
+    assert "${HIDDEN}/clips" in (out / "recipe.yaml").read_text()
+    assert "${HIDDEN}/clips" in json.loads((out / "report.json").read_text())["recipe"]
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in files if b"hunter2" in path.read_bytes()] == []
+    secret.rename(tmp_path / "moved")
+    monkeypatch.setenv("HIDDEN", str(tmp_path / "moved"))
+    assert reselect(out).chosen is not None

@@ -19,6 +19,7 @@ from skd_bench.errors import EXIT_PAUSED, UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
 from skd_edge.evaluation.devices import Device, OfflineDevice, SshDevice, make_device
+from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.run_folder import read_journal
 
@@ -66,6 +67,18 @@ def test_a_recipe_that_names_a_host_is_measured_there(finished, copied, ssh_devi
     assert list(ssh_device.tmp.iterdir()) == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("1.0", "NaN"), ("1.0", "-1.0"), ("1.0", "Infinity"), ('"n": 1', '"n": 2')])
+def test_results_with_an_impossible_value_are_refused(tmp_path, old, new):
+    latency = LatencyResult("a", [[1.0]], *[None] * 3, 1, 0.1, 0.2, True, None)
+    measured = [MeasuredFile("a" * 64, "ort", latency)]
+    one = DeviceMeasurements(1, "0" * 12, {"cpu": "A"}, 1, 1, 20, session_count=1, measured=measured)
+    file = one.save(tmp_path / "RESULT.json")
+    OfflineDevice(BenchmarkSettings(), [file], tmp_path)
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"RESULT\.json"):
+        OfflineDevice(BenchmarkSettings(), [file], tmp_path)
+
+
 def test_results_of_two_devices_or_other_threads_are_refused(tmp_path):
     card = {"cpu": "A", "cores_usable": 4}
     one = DeviceMeasurements(1, "0" * 12, card, threads=1, processes=1, queries=20, session_count=1, measured=[])
@@ -81,8 +94,8 @@ def test_a_device_that_changes_during_a_run_is_refused():
     class Changing(Device):
         cards = iter([{"cpu": "A"}, {"cpu": "A", "load": [1]}, {"cpu": "B"}])
 
-        def _measure_uncached(self, targets, progress):
-            return {}, next(self.cards)
+        def _measure_uncached(self, targets, progress, clips):
+            return MeasuredSession({}, next(self.cards))
 
     device = Changing(BenchmarkSettings())
     device.measure_latency([])

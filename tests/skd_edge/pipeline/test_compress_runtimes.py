@@ -14,6 +14,7 @@ from skd_bench.bundle.manifest import Manifest
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.device.energy.meter import EnergyMeter
 from skd_bench.errors import UserError
+from skd_bench.integrity.checked_files import read_checked_json
 from skd_edge.evaluation.devices import make_device
 from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.pipeline.compress import compress
@@ -105,7 +106,8 @@ def test_every_file_is_a_candidate_on_every_runtime(tmp_path, without_half, with
     assert "<h3>ONNX Runtime</h3>" in page
     assert "<h3>OpenVINO</h3>" in page
     assert "Joules<br>a clip" in page
-    kept = [m for p in (folder / "measurements" / "here").iterdir() for m in DeviceMeasurements.load(p).measured]
+    stored = (read_checked_json(p) for p in (folder / "measurements" / "here").iterdir())
+    kept = [m for session in stored for m in DeviceMeasurements.from_json(session, "a session").measured]
     whole = [a.sha256 for a in manifest.artefacts if a.precision != "fp16"]
     assert {(m.sha256, m.runtime) for m in kept} >= {(sha, r) for sha in whole for r in ("ort", "openvino")}
 

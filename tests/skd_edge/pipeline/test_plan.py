@@ -28,6 +28,15 @@ def test_plan_counts_every_runtime(own_places, two_runtimes, without_choice):
     )
 
 
+def test_engines_cost_their_compilation_and_the_floors_of_a_gpu(without_choice):
+    benches = [{"runtime": "ort"}, {"runtime": "tensorrt"}, {"runtime": "tensorrt", "seconds": 10.0}]
+    recipes = [Recipe.model_validate(without_choice | {"bench": {"processes": 2, **bench}}) for bench in benches]
+    on_cpu, engines, longer = map(_estimate_measurement_seconds, recipes)
+    files = len(list_candidates(recipes[0])) * 2 + 2
+    assert engines - on_cpu > 10 * files
+    assert longer - engines == pytest.approx(2 * 9.0 * files)
+
+
 JOBS = (
     PlannedJob("0123456789abcdef", "teacher", "teacher", True, 10.0, 1.0),
     PlannedJob("fedcba9876543210", "teacher>small", "student", False, 20.0, 0.5),
@@ -130,3 +139,8 @@ def test_more_queries_take_longer(key, larger, two_runtimes, without_choice):
     few = Recipe.model_validate(without_choice)
     many = Recipe.model_validate(without_choice | {"bench": two_runtimes["bench"] | {key: larger}})
     assert _estimate_measurement_seconds(many) > _estimate_measurement_seconds(few)
+
+
+def test_copies_across_splits_are_printed():
+    assert "warning" not in PLAN.to_text()
+    assert "  warning: 1 val clips are copies" in replace(PLAN, copies=("1 val clips are copies",)).to_text()

@@ -7,8 +7,9 @@ import shutil
 
 import pytest
 
-from skd_bench.errors import UsageError
+from skd_bench.errors import UsageError, UserError
 from skd_edge.pipeline.reselect import reselect
+from skd_edge.run_files.journal import JOURNAL_FILE, append_event
 from skd_edge.run_folder import read_journal
 
 
@@ -51,8 +52,10 @@ def test_jobs_of_other_runs_in_the_cache_are_not_candidates(finished, run):
     """Another run trained more cascades of the same recipe; only files of one session are compared."""
     events = read_journal(run)
     mine = next(e["job"] for e in events if e["event"] == "job_finished" and e["role"] == "student")
-    kept = [e for e in events if e.get("job") != mine]
-    (run / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in kept))
+    (run / JOURNAL_FILE).unlink()
+    for event in events:
+        if event.get("job") != mine:
+            append_event(run, event["event"], {key: value for key, value in event.items() if key != "event"})
     shutil.rmtree(run / "jobs" / mine)
     decision = reselect(run, ["choice.margin=100"])
     dropped = (
@@ -60,6 +63,42 @@ def test_jobs_of_other_runs_in_the_cache_are_not_candidates(finished, run):
     )
     assert dropped
     assert not (run / "jobs" / mine).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [(JOURNAL_FILE, b"job_finished", b"job_finishes"), ("recipe.yaml", b"seed: 0", b"seed: 1")]
+)
+def test_a_damaged_run_is_an_error(run, name, old, new):
+    content = (run / name).read_bytes()
+    assert old in content
+    (run / name).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match="repeat the skd-edge compress command"):
+        reselect(run, ["choice.margin=100"])
+
+
+def test_a_damaged_job_is_fetched_from_the_cache_or_an_error(finished, run, tmp_path):
+    """A student that is missing without a word would be a choice among fewer."""
+    expected = reselect(run, ["choice.margin=100"])
+    student = next(e["job"] for e in read_journal(run) if e["event"] == "job_finished" and e["role"] == "student")
+    weights, in_cache = run / "jobs" / student / "weights.safetensors", finished.cache / "jobs" / student
+    damaged = weights.read_bytes()[:-1] + b"\x7f"
+    weights.write_bytes(damaged)
+    assert reselect(run, ["choice.margin=100"]) == expected
+    weights.unlink()  # it is now a link to the cache's file
+    weights.write_bytes(damaged)
+    in_cache.rename(tmp_path / "away")
+    try:
+        with pytest.raises(UserError, match=f"{student}, a job that the run had finished, is missing or was damaged"):
+            reselect(run, ["choice.margin=100"])
+    finally:
+        (tmp_path / "away").rename(in_cache)
+
+
+def test_a_journal_that_was_cut_hides_no_candidate(run):
+    expected = reselect(run, ["choice.margin=100"])
+    lines = (run / JOURNAL_FILE).read_bytes().splitlines(keepends=True)
+    (run / JOURNAL_FILE).write_bytes(b"".join(lines[:3]))
+    assert reselect(run, ["choice.margin=100"]) == expected
 
 
 def test_a_rule_that_nothing_meets_leaves_no_bundle_of_an_earlier_one(run):

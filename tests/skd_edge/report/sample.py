@@ -281,6 +281,16 @@ def full_result() -> dict[str, Any]:
                 {"path": "train/up/holiday film é.mp4", "reason": "no video stream: the file is text"},
             ],
             "split_note": "Rendered clips: every clip has its own seed, no source is shared between the splits.",
+            "copies": [
+                {
+                    "clip": "v/<b>1.mp4",
+                    "split": "val",
+                    "original": "t/1.mp4",
+                    "original_split": "train",
+                    "kind": "near",
+                },
+                {"clip": "e/2.mp4", "split": "test", "original": "t/2.mp4", "original_split": "train", "kind": "equal"},
+            ],
         },
         "test": {
             "accuracy": 0.8475,

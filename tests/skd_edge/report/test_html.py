@@ -155,3 +155,11 @@ def without_plotly(html: str) -> str:
     """The page without plotly.js, which takes the parser a second."""
     start = html.find("<script>/**")
     return html if start < 0 else html[:start] + html[html.index("</script>", start) + len("</script>") :]
+
+
+def test_copies_across_splits_are_listed(full: str, sample: ModuleType) -> None:
+    assert "Copies across splits: 2" in full
+    assert "v/&lt;b&gt;" in full
+    report = sample.full_result()
+    report["data"]["copies"] = []
+    assert "Copies across splits" not in render_html(report)

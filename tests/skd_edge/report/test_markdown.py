@@ -48,3 +48,10 @@ def test_missing_parts_are_left_out(sample: ModuleType) -> None:
 def test_no_candidate_name_breaks_the_table(name: str) -> None:
     raw = {"schema": 1, "name": "n", "candidates": [{"name": name}, {"name": "other"}]}
     assert sum(t.type == "tr_open" for t in tokens(render_markdown(raw))) == 3
+
+
+def test_copies_across_splits_are_stated(sample: ModuleType) -> None:
+    report = sample.full_result()
+    assert "1 val and 1 test clips are copies of clips in another split" in render_markdown(report)
+    report["data"]["copies"] = []
+    assert "copies of clips" not in render_markdown(report)

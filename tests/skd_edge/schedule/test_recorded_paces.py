@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from skd_bench.integrity.checked_files import write_checked_json
 from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
 from skd_edge.models.catalogue import describe_network
 from skd_edge.recipe.schema import NetworkSpec, Recipe
@@ -22,10 +21,7 @@ def network(width, family="mobile"):
 def write_job(folder, name, *, device="this", threads=1, seconds=11.0, width=8):
     work = {"device": device, "learner": network(width).architecture, "clip": CLIP.model_dump()}
     facts = {"curve": [{}, {}], "seconds": seconds, "threads": threads}
-    (folder / name).mkdir(parents=True)
-    (folder / name / "job.json").write_text(
-        json.dumps(facts | {"work": work | {"train_clips": 50, "val_clips": 30}}), encoding="utf-8"
-    )
+    write_checked_json(folder / name / "job.json", {**facts, "work": work | {"train_clips": 50, "val_clips": 30}})
 
 
 def test_jobs_of_this_device_and_number_of_threads_are_read(tmp_path):

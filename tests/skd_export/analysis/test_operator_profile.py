@@ -1,5 +1,8 @@
 """Operator profiles on ONNX Runtime: which type each node computes in, and how profiles are grouped."""
 
+import pytest
+
+from skd_bench.errors import UserError
 from skd_bench.video.types import Preprocessing
 from skd_export.analysis.operator_profile import group_by_operator, profile_operators
 from skd_export.graph.uint8_input import add_preprocessing
@@ -36,6 +39,16 @@ def test_fp16_convolutions_run_in_fp32_on_a_cpu(fp32, tmp_path):
 def test_a_file_that_takes_uint8_frames_is_profiled_too(fp32, tmp_path):
     add_preprocessing(fp32, tmp_path / "frames.onnx", Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3))
     assert any("Conv" in p["op"] for p in profile_operators(tmp_path / "frames.onnx"))
+
+
+def test_a_damaged_file_is_an_error_with_its_name(fp32, tmp_path, capfd):
+    """onnxruntime's InvalidProtobuf is no RuntimeError; and nothing is printed on the way."""
+    (tmp_path / "cut.onnx").write_bytes(fp32.read_bytes()[:-7])
+    (tmp_path / "none.onnx").write_bytes(b"no network")
+    for name in ("cut.onnx", "none.onnx", "gone.onnx"):
+        with pytest.raises(UserError, match=f"ONNX Runtime cannot run .*{name}"):
+            profile_operators(tmp_path / name)
+    assert capfd.readouterr().out == ""
 
 
 def test_profiles_are_grouped_by_operator_and_type():

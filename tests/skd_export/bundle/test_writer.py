@@ -1,6 +1,7 @@
 """Bundles on disk: content, atomic replacement, refused arguments."""
 
 import json
+import re
 
 import av
 import numpy as np
@@ -65,12 +66,46 @@ def test_writing_twice_gives_equal_bytes(write, fp32, tmp_path):
 
 def test_a_bundle_is_replaced_and_no_temporary_folder_is_left(write, fp32, tmp_path):
     write(tmp_path / "b", fp32, name="old")
-    (tmp_path / "b" / "wide.int8.onnx").write_bytes(b"of the old one")
+    (tmp_path / "b" / "manifest.json.sig").write_bytes(b"of the old one")
     write(tmp_path / "b", fp32, name="new")
     assert Manifest.load(tmp_path / "b").name == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
     assert find_bundle_problems(tmp_path / "b") == []
-    assert "wide.int8.onnx" not in read_files(tmp_path / "b")
+    assert "manifest.json.sig" not in read_files(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["wide.int8.onnx", "thesis.tex", "notes/a.txt", ".git/config"])
+def test_a_bundle_that_holds_a_file_of_the_user_is_not_replaced(write, fp32, tmp_path, name):
+    bundle = write(tmp_path / "b", fp32)
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"mine")
+    before = read_files(bundle)
+    with pytest.raises(UserError, match=f"'{re.escape(name)}' in it is no file of the bundle; choose another folder"):
+        write(bundle, fp32)
+    assert read_files(bundle) == before
+    write(bundle, fp32, own_files=[name])
+    assert not (bundle / name).exists()
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "an extension", "manifest_version": 3}', "[]", "", "{"])
+def test_a_folder_with_a_manifest_of_others_is_not_replaced(write, fp32, tmp_path, manifest):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match="already exists and is not a bundle"):
+        write(tmp_path / "app", fp32)
+    assert (tmp_path / "app" / "manifest.json").read_text() == manifest
+    write(tmp_path / "app", fp32, own_files=["manifest.json"])  # the caller knows that it wrote it
+    assert find_bundle_problems(tmp_path / "app") == []
+
+
+def test_a_link_is_not_replaced(write, fp32, tmp_path):
+    (tmp_path / "link").symlink_to(write(tmp_path / "b", fp32))
+    with pytest.raises(UserError, match="already exists and is not a bundle"):
+        write(tmp_path / "link", fp32)
+    bundle = write(tmp_path / "c", fp32)
+    (bundle / "samples").symlink_to(tmp_path / "b")
+    with pytest.raises(UserError, match="'samples' in it is no file of the bundle"):
+        write(bundle, fp32)
 
 
 def test_a_folder_that_is_not_a_bundle_is_not_replaced(write, fp32, tmp_path):

@@ -117,3 +117,20 @@ def test_an_engine_is_built_from_the_symmetric_int8_file_with_uint8_input(fp32, 
     [(engine, note)] = build_engines(tmp_path / "int8.onnx", tmp_path, runtime=RTX, sms=[86]).built
     assert engine.stat().st_size == note.bytes > 0
     assert note.state == "built, not run"
+
+
+def test_a_bundle_is_built_from_at_its_own_precisions(fp32, batches, tmp_path):
+    """Only the FP32 file could be built from, and an INT8 engine was labelled fp32."""
+    quantize_for_tensorrt(fp32, tmp_path / "int8.onnx", batches())
+    models = [
+        ModelFile(fp32, "fp32", "wide", ["wide"]),
+        ModelFile(tmp_path / "int8.onnx", "int8-trt", "wide", ["wide"]),
+    ]
+    bundle = write(tmp_path / "bundle", *models)
+    made = build_engines(bundle, runtime=RTX, sms=[86], precision="int8-trt")
+    ((path, note),) = made.built
+    assert path.name == "wide.int8-trt.tensorrt-rtx.sm86.engine"
+    assert (note.precision, note.source_sha256) == ("int8", sha256_file(tmp_path / "int8.onnx"))
+    without = write(tmp_path / "without", models[0])
+    with pytest.raises(UserError, match=r"has no INT8 file for TensorRT; add int8-trt to export\.precisions"):
+        build_engines(without, runtime=RTX, sms=[86], precision="int8-trt")

@@ -1,6 +1,7 @@
 """The Triton layout: protobuf's text parser reads the configs with the fields of model_config.proto."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
@@ -10,6 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
+from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.writer import ModelFile, write_bundle
 from skd_export.targets.triton import write_triton_repository
@@ -112,3 +114,33 @@ def test_an_existing_folder_and_a_changed_bundle_are_refused_and_nothing_is_writ
     with pytest.raises(UserError, match="has changed since it was written"):
         write_triton_repository(bundle, tmp_path / "new")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "there"]
+
+
+@pytest.mark.parametrize(("most", "largest", "dims"), [(8, 8, [3, 4, 16, 16]), (1, 0, [1, 3, 4, 16, 16])])
+def test_an_engine_becomes_a_model_of_its_own(bundle, tmp_path, tensorrt_double, most, largest, dims):
+    options = BuildOptions(batches=(1, 1, most))
+    build_engine(bundle / "wide_net.fp32.onnx", tmp_path / "e.engine", runtime="tensorrt", options=options)
+    names = write_triton_repository(bundle, tmp_path / "models", engines=[tmp_path / "e.engine"])
+    name = "wide_net_fp32_tensorrt"
+    assert names == ["wide_net_fp32", "wide_net_int8", name]
+    config = text_format.Parse((tmp_path / "models" / name / "config.pbtxt").read_text(), schema()())
+    assert (config.name, config.backend, config.default_model_filename) == (name, "tensorrt", "model.plan")
+    assert (config.max_batch_size, list(config.input[0].dims)) == (largest, dims)
+    assert config.HasField("dynamic_batching") == (largest > 0)
+    plan = tmp_path / "models" / name / "1" / "model.plan"
+    assert plan.read_bytes() == (tmp_path / "e.engine").read_bytes()
+    parameters = {one.key: one.value.string_value for one in config.parameters}
+    assert parameters["skd_edge.engine_sha256"] == sha256_file(plan)
+    assert parameters["skd_edge.engine_runs_on"] == "tensorrt 10.13.3+double, SM86"
+
+
+def test_an_engine_of_another_file_is_refused(bundle, fp32, tmp_path, tensorrt_double):
+    metadata = build_engine(fp32, tmp_path / "e.engine", runtime="tensorrt")
+    for change, why in (
+        ({"source_sha256": "0" * 64}, "not a file of this bundle"),
+        ({"runtime": "tensorrt-rtx"}, "Triton runs those of tensorrt only"),
+    ):
+        replace(metadata, **change).save(tmp_path / "e.engine")
+        with pytest.raises(UserError, match=why):
+            write_triton_repository(bundle, tmp_path / "models", engines=[tmp_path / "e.engine"])
+        assert not (tmp_path / "models").exists()

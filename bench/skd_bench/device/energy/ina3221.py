@@ -12,7 +12,9 @@ from pathlib import Path
 
 HWMON = Path("/sys/class/hwmon")
 # The names that versions of JetPack give to the rail that supplies the whole module. It includes all other rails.
-_BOARD_INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VIN_SYS_5V0", "VDD_5V_IN")
+_BOARD_INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VDD_5V_IN")
+# On AGX Orin no rail supplies the whole module: these three together do. Its further rails are supplied by the third.
+_RAILS_OF_AGX_ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 _PERIOD_S = 0.02
 
 
@@ -78,7 +80,10 @@ def find_ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD_S) -> l
             if (sensor / "name").read_text().strip().startswith("ina3221"):
                 rails |= _find_rail_files(sensor)
         board_rail = next((name for name in _BOARD_INPUT_RAILS if name in rails), None)
-        chosen = {board_rail: rails[board_rail]} if board_rail else rails
+        names = [board_rail] if board_rail else list(rails)
+        if set(_RAILS_OF_AGX_ORIN) <= set(rails):
+            names = list(_RAILS_OF_AGX_ORIN)
+        chosen = {name: rails[name] for name in names}
         counters = [Ina3221Counter(*files, name, period) for name, files in chosen.items()]
     except (OSError, ValueError) as error:
         return f"the INA3221 sensor cannot be read ({error})"

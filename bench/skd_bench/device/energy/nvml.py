@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 
@@ -11,19 +12,20 @@ class NvmlCounter:
 
     Args:
         library: The loaded and initialised library.
-        index: The GPU's index, from 0.
+        gpu: The GPU's index, from 0 in the order of nvidia-smi, or its UUID.
 
     Raises:
-        OSError: The GPU has no energy counter.
+        OSError: There is no such GPU, or it has no energy counter.
     """
 
-    def __init__(self, library: Any, index: int) -> None:
+    def __init__(self, library: Any, gpu: str) -> None:
         self._library = library
         self._device = ctypes.c_void_p()
-        _check_nvml_status(
-            library, library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(self._device))
-        )
-        self.rail = f"GPU {index} board (NVML)"
+        by_index = gpu.isdecimal()
+        find = library.nvmlDeviceGetHandleByIndex_v2 if by_index else library.nvmlDeviceGetHandleByUUID
+        key = ctypes.c_uint(int(gpu)) if by_index else ctypes.c_char_p(gpu.encode())
+        _check_nvml_status(library, find(key, ctypes.byref(self._device)))
+        self.rail = f"GPU {gpu} board (NVML)"
         self._last = self._read_millijoules()
 
     def read_joules_delta(self) -> float:
@@ -41,20 +43,23 @@ class NvmlCounter:
 
 
 def find_nvml_counters(library: str = "libnvidia-ml.so.1") -> list[NvmlCounter] | str:
-    """Find the energy counter of each GPU.
+    """Find the energy counter of the GPU in use: the first of ``CUDA_VISIBLE_DEVICES``, or GPU 0.
 
     Args:
         library: The library's name or path.
 
     Returns:
-        The counters, or the reason why there are none.
+        The counter, or the reason why there is none.
     """
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if not gpu or gpu == "-1":
+        return "CUDA_VISIBLE_DEVICES hides all GPUs"
+    if gpu.startswith("MIG"):
+        return f"a part of a GPU has no energy counter of its own ({gpu})"
     try:
         nvml = ctypes.CDLL(library)
         _check_nvml_status(nvml, nvml.nvmlInit_v2())
-        count = ctypes.c_uint()
-        _check_nvml_status(nvml, nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)))
-        return [NvmlCounter(nvml, i) for i in range(count.value)] or "NVML finds no GPU"
+        return [NvmlCounter(nvml, gpu)]
     except (OSError, AttributeError) as error:
         return f"no GPU energy counter (NVML: {error})"
 

@@ -19,7 +19,7 @@ from skd_bench.files import sha256_file, write_atomic
 from skd_bench.runtimes.cuda import Gpu, find_gpu, why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.engine_file import SCHEMA, STATE_BUILT, EngineMetadata
 from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error, import_library
-from skd_bench.runtimes.tensorrt.parser import find_clip_and_logits, parse_onnx
+from skd_bench.runtimes.tensorrt.parser import find_clip_and_logits, find_precision, parse_onnx
 
 ProgressCallback = Callable[[int, int], None]
 SUPPORTED_SMS = (75, 80, 86, 89, 120)  # Turing, Ampere, Ampere (RTX 30, A-series), Ada, Blackwell (RTX 50)
@@ -40,6 +40,7 @@ class BuildOptions:
         timing_cache: A file that stores the builder's timings between builds; TensorRT only.
         ampere_plus: Whether the engine runs on every GPU from Ampere on, a little slower; TensorRT only. (TensorRT-RTX
             can build one engine for several generations instead.)
+        level: How long the builder searches, 0 to 5; None: its default.
     """
 
     batches: tuple[int, int, int] = (1, 1, 8)
@@ -48,6 +49,7 @@ class BuildOptions:
     tf32: bool = False
     timing_cache: Path | None = None
     ampere_plus: bool = False
+    level: int | None = None
 
 
 def build_engine(
@@ -93,6 +95,8 @@ def build_engine(
     config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # `inspect_layers` needs the details
     _set_build_targets(lib, config, targets)
+    if options.level is not None:
+        config.builder_optimization_level = options.level
     if options.ampere_plus:
         config.hardware_compatibility_level = lib.trt.HardwareCompatibilityLevel.AMPERE_PLUS
     flag = lib.trt.BuilderFlag
@@ -140,6 +144,8 @@ def build_engine(
         gpu=str(local_gpu) if local_gpu else None,
         ampere_plus=options.ampere_plus,
         driver=local_gpu.driver if local_gpu else None,
+        precision=find_precision(lib, network),
+        level=options.level,
     )
     metadata.save(engine)
     return metadata
@@ -152,6 +158,8 @@ def _check_options(options: BuildOptions) -> None:
             f"batches {options.batches} must be the smallest, best and largest batch size, "
             "each at least 1, such as 1, 1, 8"
         )
+    if options.level is not None and not 0 <= options.level <= 5:
+        raise UserError(f"the builder's level is {options.level}; it must be 0 (shortest) to 5")
     if options.workspace_bytes < 1 << 20:
         raise UserError(f"a workspace of {options.workspace_bytes} bytes is below 1 MiB; the default is 1 GiB")
 

@@ -49,6 +49,9 @@ class EngineMetadata:
         gpu: GPU and driver of the machine that built it; None on a machine without a GPU.
         ampere_plus: Whether it runs on every GPU from Ampere (80) on, and not only on `sms`.
         driver: The newest CUDA version that the driver of that machine supported (13020: 13.2); None without a GPU.
+        precision: The narrowest type that its layers compute in: "fp32", "fp16", "bf16", "int8" or "fp8"; None in
+            metadata of older versions.
+        level: How long the builder searched, 0 to 5; None: its default.
     """
 
     schema: int
@@ -74,6 +77,8 @@ class EngineMetadata:
     gpu: str | None
     ampere_plus: bool = False
     driver: int | None = None
+    precision: str | None = None
+    level: int | None = None
 
     def save(self, engine: Path) -> Path:
         """Write the metadata beside the engine, and return the path of the JSON file."""

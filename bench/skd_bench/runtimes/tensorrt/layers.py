@@ -67,14 +67,22 @@ def summarise_layers(inspector_json: str) -> list[LayerCount]:
     return sorted(rows, key=lambda row: (-row["nodes"], row["op"], row["ran"], row["format"]))
 
 
+def _read_format(tensor: Any) -> str:
+    """Type and layout of a tensor: one field in TensorRT 10, two in TensorRT 11."""
+    if "Format/Datatype" in tensor:
+        return str(tensor["Format/Datatype"])
+    parts = (tensor.get("Datatype") or tensor.get("DataType"), tensor.get("Format"))
+    return " ".join(str(part) for part in parts if part)
+
+
 def _classify_layer(layer: Any) -> tuple[str, str, str]:
     if not isinstance(layer, dict):
         return "unknown", "unknown", "unknown"
     kind = str(layer.get("LayerType", "unknown"))
-    output_format = next((str(x.get("Format/Datatype", "")) for x in layer.get("Outputs", [])), "") or "unknown"
+    output_format = next((_read_format(x) for x in layer.get("Outputs", [])), "") or "unknown"
     if any(word in kind.lower() for word in _DATA_MOVEMENT_WORDS):
         return kind, "reformatted", output_format
-    input_format = next((str(x.get("Format/Datatype", "")) for x in layer.get("Inputs", [])), "")
+    input_format = next((_read_format(x) for x in layer.get("Inputs", [])), "")
     # The input's type is the type of the computation: an INT8 convolution may write floats.
     precisions = (name for text in (input_format, output_format) for word, name in _PRECISIONS if word in text.upper())
     return kind, next(precisions, "other"), output_format

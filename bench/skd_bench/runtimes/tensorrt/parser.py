@@ -59,6 +59,18 @@ def _find_reason_line(description: str, node: str) -> str:
     return reason_line.replace(f"{node}: ", "") if node else reason_line
 
 
+def find_precision(lib: TensorRTLibrary, network: Any) -> str:
+    """The narrowest type that a strongly typed network computes in: "int8", "fp8", "bf16", "fp16" or "fp32"."""
+    trt = lib.trt
+    found = set()
+    for layer in (network.get_layer(i) for i in range(network.num_layers)):
+        found |= {layer.get_output_type(i) for i in range(layer.num_outputs)}
+    for name, precision in (("INT8", "int8"), ("FP8", "fp8"), ("BF16", "bf16"), ("HALF", "fp16")):
+        if getattr(trt.DataType, name, None) in found:
+            return precision
+    return "fp32"
+
+
 def find_clip_and_logits(lib: TensorRTLibrary, network: Any, onnx: Path) -> tuple[Any, Any]:
     """The tensors of the clip and of the logits of a network.
 

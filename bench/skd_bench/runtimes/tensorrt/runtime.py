@@ -10,8 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from skd_bench.errors import UserError
-from skd_bench.runtimes.base import check_load_arguments
+from skd_bench.files import sha256_file
+from skd_bench.runtimes.base import CompileOptions, check_load_arguments
 from skd_bench.runtimes.cuda import find_gpu, why_cuda_unavailable
+from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
 from skd_bench.runtimes.tensorrt.engine_file import (
     TargetMachine,
     format_rebuild_command,
@@ -67,6 +69,35 @@ class TensorRTRuntime:
         """Import TensorRT and the CUDA bindings."""
         import_library(self._flavour.name)
         find_gpu()
+
+    def compile(self, onnx: Path, folder: Path, options: CompileOptions) -> Path:
+        """Build an engine for batches of one clip: see `CompilingRuntime.compile`.
+
+        All builds of a folder share one timing cache (TensorRT only), so that equal networks get equal kernels.
+        """
+        name = f"{sha256_file(onnx)[:16]}.{self._flavour.name}.{options.key}.engine"
+        engine = folder / name
+        if engine.is_file() and self._is_usable(engine):
+            return engine
+        is_rtx = self._flavour.name == "tensorrt-rtx"
+        build = BuildOptions(
+            batches=(1, 1, 1),
+            workspace_bytes=options.workspace_mib << 20,
+            tf32=options.tf32,
+            level=options.level,
+            timing_cache=None if is_rtx else folder / "timing.cache",
+        )
+        build_engine(onnx, engine, runtime=self._flavour.name, options=build)
+        return engine
+
+    def _is_usable(self, engine: Path) -> bool:
+        """Whether an engine of an earlier build is whole and fits the installed version and the GPU."""
+        lib, gpu = import_library(self._flavour.name), find_gpu()
+        machine = TargetMachine(self._flavour.name, lib.version, gpu.sm, gpu.driver)
+        try:
+            return why_incompatible(read_engine_metadata(engine), engine, machine) is None
+        except UserError:
+            return False
 
     def load(self, path: Path, *, threads: int) -> TensorRTSession:
         """Load an engine whose metadata fits this machine: see `Runtime.load`.

@@ -26,6 +26,15 @@ from skd_bench.runtimes.tensorrt.layers import inspect_layers
 from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error
 
 
+def _read_free_mb() -> float | None:
+    """Free memory of the GPU in MiB, which other programs change too; None where CUDA does not report it."""
+    try:
+        free, _ = call_cuda(import_cuda_bindings().cudaMemGetInfo)
+    except UserError:
+        return None
+    return float(free) / 2**20
+
+
 @dataclass(frozen=True)
 class SessionOptions:
     """How an engine runs.
@@ -45,9 +54,9 @@ class TensorRTSession:
     """One engine, loaded. Clips are copied to the GPU, and logits back, through pinned memory.
 
     With CUDA graphs, TensorRT's launch and both copies are replayed as one graph, which is captured again when the
-    batch size changes. TensorRT-RTX compiles kernels while it runs, so it captures graphs itself. With a cache file,
-    TensorRT-RTX reads the kernels of earlier sessions and writes them back on close; it checks that GPU, driver and
-    version fit the cache.
+    batch size changes. Where a capture fails, queries are launched without one, and `runtime_info` has the reason.
+    TensorRT-RTX compiles kernels while it runs, so it captures graphs itself. With a cache file, TensorRT-RTX reads the
+    kernels of earlier sessions and writes them back on close; it checks that GPU, driver and version fit the cache.
 
     Args:
         lib: The TensorRT library.
@@ -72,7 +81,8 @@ class TensorRTSession:
         threads: int,
     ) -> None:
         self._lib, self._path, self._metadata, self._gpu = lib, path, metadata, gpu
-        self._threads, self._graphs = threads, options.cuda_graphs
+        self._threads, self._graphs, self._no_graph_reason = threads, options.cuda_graphs, ""
+        self._name = lib.flavour.name if options.cuda_graphs else f"{lib.flavour.name}-nograph"
         low, _, high = metadata.batches
         self.input = TensorSpec(metadata.input, (None if low < high else high, *metadata.shape), metadata.dtype)
         self.output = TensorSpec(metadata.output, (self.input.shape[0], metadata.classes), "float32")
@@ -82,8 +92,12 @@ class TensorRTSession:
         self._cache_path, self._cache_used = options.kernel_cache, False
         self._batch = 0
         self._resources: list[tuple[Any, Any]] = []  # each with the function that frees it
+        self._gpu_mb: float | None = None
+        before = _read_free_mb()
         try:
             self._runtime, self._engine, self._context = self._load_engine(options.allow_host_code)
+            after = _read_free_mb()
+            self._gpu_mb = None if before is None or after is None else round(before - after, 1)
             cuda = import_cuda_bindings()
             self._stream = self._register_resource(call_cuda(cuda.cudaStreamCreate), cuda.cudaStreamDestroy)
             self._device_in, self._host_in = self._allocate_buffers((high, *metadata.shape), metadata.dtype)
@@ -95,7 +109,11 @@ class TensorRTSession:
     def _load_engine(self, host_code: bool) -> tuple[Any, Any, Any]:
         lib, trt = self._lib, self._lib.trt
         lib.log.clear()
-        runtime = trt.Runtime(lib.log)
+        try:
+            runtime = trt.Runtime(lib.log)
+        except (TypeError, RuntimeError) as error:  # what pybind raises where the factory returned a null pointer
+            reason = first_error(lib.log, "it needs a GPU, and a driver that is new enough for this version")
+            raise UserError(f"{lib.title} cannot start: {reason}; skd-edge doctor shows the driver") from error
         runtime.engine_host_code_allowed = host_code
         engine = runtime.deserialize_cuda_engine(self._path.read_bytes())
         context = None
@@ -103,6 +121,8 @@ class TensorRTSession:
             config = engine.create_runtime_config()
             strategy = trt.CudaGraphStrategy
             config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if self._graphs else strategy.DISABLED
+            # The default (LAZY) compiles faster kernels beside the first queries, which would be measured.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
             if self._cache_path is not None:
                 self._cache = config.create_runtime_cache()
                 if self._cache_path.is_file():
@@ -164,15 +184,25 @@ class TensorRTSession:
         if self._graphs and not self._compiles:
             self._enqueue_query(batch)  # the first launch with a new shape does work that cannot be captured
             call_cuda(cuda.cudaStreamSynchronize, self._stream)
-            mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-            call_cuda(cuda.cudaStreamBeginCapture, self._stream, mode)
             try:
-                self._enqueue_query(batch)
-            finally:
-                graph = call_cuda(cuda.cudaStreamEndCapture, self._stream)
-            self._graph = call_cuda(cuda.cudaGraphInstantiate, graph, 0)
-            call_cuda(cuda.cudaGraphDestroy, graph)
+                self._graph = self._capture_graph(batch)
+            except UserError as error:  # some engines cannot be captured: each query is then launched step by step
+                self._graphs, self._no_graph_reason = False, str(error)
         self._batch = batch
+
+    def _capture_graph(self, batch: int) -> Any:
+        """One query as a CUDA graph that can be launched."""
+        cuda = import_cuda_bindings()
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        call_cuda(cuda.cudaStreamBeginCapture, self._stream, mode)
+        try:
+            self._enqueue_query(batch)
+        finally:
+            graph = call_cuda(cuda.cudaStreamEndCapture, self._stream)
+        try:
+            return call_cuda(cuda.cudaGraphInstantiate, graph, 0)
+        finally:
+            call_cuda(cuda.cudaGraphDestroy, graph)
 
     def _enqueue_query(self, batch: int) -> None:
         for step in self._list_query_steps(batch):
@@ -218,20 +248,25 @@ class TensorRTSession:
     def runtime_info(self) -> dict[str, object]:
         """Runtime, version, GPU, CUDA version of the driver, CUDA graphs, and the sha256 of the engine.
 
+        `gpu_mb` is the GPU memory, in MiB, that loading the engine took (a benchmark's `peak_mb` is the host's).
+
         After the first query also its layers (see `inspect_layers`).
         """
         return {
-            "runtime": self._lib.flavour.name,
+            "runtime": self._name,
             "version": self._lib.version,
             "gpu": self._gpu.name,
             "sm": self._gpu.sm,
             "driver_cuda": self._gpu.driver,
             "cuda_graphs": self._graphs,
+            **({"no_graph_reason": self._no_graph_reason} if self._no_graph_reason else {}),
             "kernels_from_cache": self._cache_used,
             "host_threads": self._threads,
             "engine_sha256": self._metadata.sha256,
             "batches": self._metadata.batches,
             "flags": self._metadata.flags,
+            "precision": self._metadata.precision,
+            "gpu_mb": self._gpu_mb,
             "layers": inspect_layers(self._lib.trt, self._engine, self._context) if self._batch else [],
         }
 

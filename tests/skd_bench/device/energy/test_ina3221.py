@@ -51,3 +51,11 @@ def test_changing_power_is_averaged(tmp_path):
     time.sleep(0.05)
     joules = counter.read_joules_delta()
     assert joules == pytest.approx(10 * (time.perf_counter() - begin), rel=0.5)
+
+
+def test_three_rails_together_supply_an_agx_orin(tmp_path):
+    """Its 5 V rail alone leaves the GPU out."""
+    sensor(tmp_path, 0, {1: ("VDD_GPU_SOC", 10000, 100), 2: ("VDD_CPU_CV", 10000, 200), 3: ("VIN_SYS_5V0", 5000, 300)})
+    sensor(tmp_path, 1, {2: ("VDDQ_VDD2_1V8AO", 5000, 400)})
+    counters = find_ina3221_counters(tmp_path, period=0)
+    assert [c.rail.split()[0] for c in counters] == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"]

@@ -41,3 +41,13 @@ def test_an_engine_with_only_layer_names():
         {"op": "unknown", "ran": "unknown", "format": "unknown", "nodes": 2}
     ]
     assert summarise_layers("") == []
+
+
+def test_tensorrt_11_has_type_and_format_in_two_fields():
+    """https://docs.nvidia.com/deeplearning/tensorrt/ (migration from 10.x to 11.x, IEngineInspector)."""
+    half = {"Name": "x", "Datatype": "Half", "Format": "Channel major linear", "Dimensions": [1, 8]}
+    kept = {"Name": "n", "LayerType": "kgen", "Inputs": [half], "Outputs": [half], "TacticName": "t"}
+    inspected = {"Layers": [kept], "I/O Tensors": [{"Name": "clip", "IOMode": "Input", "DataType": "Float"}]}
+    assert summarise_layers(json.dumps(inspected)) == [
+        {"op": "kgen", "ran": "fp16", "format": "Half Channel major linear", "nodes": 1}
+    ]

@@ -17,10 +17,8 @@ from skd_edge.data.sources.listing import (
     EntryCollector,
     check_validation_labels,
     hold_out,
-    make_group_finder,
     make_listing,
     read_lines,
-    resolve_class_name,
 )
 from skd_edge.data.sources.registry import list_clips
 from skd_edge.recipe.data import TableData
@@ -55,13 +53,6 @@ def test_held_out_groups_are_whole_and_every_class_retains_training_clips(member
     assert all(len(splits) == 1 for splits in where.values())
     assert {e.label for e in entries_after if e.split == "train"} == {e.label for e in entries}
     assert [replace(e, split="train") for e in entries_after] == entries
-
-
-def test_group_patterns():
-    assert make_group_finder(None)("a/b.mp4") == "a/b.mp4"
-    assert make_group_finder(r"_g(\d+)_")("x/v_x_g08_c01.avi") == "08"
-    assert make_group_finder(r"g\d+")("x/v_g08.avi") == "g08"
-    assert make_group_finder("zzz")("a.mp4") == "a.mp4"
 
 
 # ------------------------------------------------------------------------------------------ errors and notes
@@ -113,17 +104,6 @@ def test_a_collector_counts_equal_entries_and_rejects_different_ones():
     message = r"other:9: y is listed again, in train without a label; list:y has it in train as 'a': remove one \(why\)"
     with pytest.raises(UserError, match=message):
         collector.add(entry("y", label=""), "other:9", " (why)")
-
-
-def test_class_names_and_indices():
-    file = Path("classes.txt")
-    assert resolve_class_name("anything", [], "f:1", None) == "anything"
-    assert resolve_class_name("1", ["walk", "run"], "f:1", file) == "run"
-    assert resolve_class_name("run", ["walk", "run"], "f:1", file) == "run"
-    with pytest.raises(UserError, match=r"f:1: label 2, but classes.txt names 2 classes \(indices start at 0\)"):
-        resolve_class_name("2", ["walk", "run"], "f:1", file)
-    with pytest.raises(UserError, match=r"class 'wlak' is not in classes.txt \(a misspelling of 'walk'\?\)"):
-        resolve_class_name("wlak", ["walk", "run"], "f:1", file)
 
 
 def test_lines_are_numbered_and_stripped(tmp_path):

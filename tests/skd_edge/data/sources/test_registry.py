@@ -126,3 +126,33 @@ def test_one_folder_of_checked_clips_is_shared_by_validation_and_test(tmp_path):
     assert "test is a share of the validation folder" in listing.note
     with pytest.raises(UserError, match="no training clip has a label"):
         list_clips(data, seed=0, cache=tmp_path)
+
+
+def test_a_class_has_one_name_in_both_unicode_forms(tmp_path):
+    root = touch(tmp_path / "root", **{"caf\u00e9": 4, "cafe\u0301": 4, "b": 8})
+    listing = listed(FolderData(kind="folder", root=root, val=0.25, test=0.25), tmp_path)
+    assert listing.classes == ("b", "caf\u00e9")
+    assert len(listing.entries) == 16
+
+
+def test_what_a_folder_holds_besides_clips_is_in_the_note(tmp_path):
+    root = touch(tmp_path / "root", a=5, b=5)
+    (root / "a" / "._a 0.mp4").write_bytes(b"x")
+    (root / "a" / "a 0.srt").write_bytes(b"x")
+    (root / "b" / "b 9.MTS").write_bytes(b"x")
+    listing = listed(FolderData(kind="folder", root=root, val=0.2, test=0.2), tmp_path)
+    assert len(listing.entries) == 11
+    assert "left out: 1 .srt (a), 1 hidden file (a)" in listing.note
+
+
+def test_folders_of_pictures_are_clips_where_there_is_no_video(tmp_path):
+    for label in "ab":
+        for i in range(5):
+            for k in range(3):
+                (tmp_path / "root" / label / f"{i}").mkdir(parents=True, exist_ok=True)
+                (tmp_path / "root" / label / f"{i}" / f"{k}.jpg").write_bytes(b"x")
+    data = FolderData(kind="folder", root=tmp_path / "root", val=0.2, test=0.2)
+    assert {e.name for e in listed(data, tmp_path).entries} == {f"{c}/{i}" for c in "ab" for i in range(5)}
+    touch(tmp_path / "root", a=5, b=5)
+    assert all(e.name.endswith(".mp4") for e in listed(data, tmp_path).entries)
+    assert len(listed(data.model_copy(update={"pictures": "always"}), tmp_path).entries) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -119,6 +120,31 @@ def test_the_files_equal_the_index(tmp_path):
     index.unlink()  # complete or not
     with pytest.raises(UserError, match="other settings"):
         generate_dataset(tmp_path, SMALL, 1, processes=1)
+
+
+@pytest.mark.parametrize("name", ["index.csv", "checksums.json", "generated.json", "clips/val/blink/blink_00000.mp4"])
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_damaged_files_are_named_and_rendered_again(rendered, tmp_path, caplog, name, how):
+    folder = shutil.copytree(rendered, tmp_path / "set")
+    file, before = folder / name, read_tree(folder)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes({"flip": bytes(content), "cut": bytes(content[: len(content) // 2]), "empty": b""}[how])
+    generate_dataset(folder, SMALL, 0, processes=1)
+    assert f"{name.rpartition('/')[2]} is damaged: expected " in caplog.text
+    assert read_tree(folder) == before
+    generate_dataset(folder, SMALL, 0, progress=lambda done, total: pytest.fail("rendered again"))
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rendered")
+    generate_dataset(folder, SMALL, 0, processes=1)
+    return folder
+
+
+def read_tree(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_write_video_leaves_no_temporary_file(tmp_path):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UserError
+from skd_bench.listing.tables import read_rows
 from skd_edge.data.sources.registry import SPLITS, list_clips
-from skd_edge.data.sources.tables import parse_seconds, read_rows
+from skd_edge.data.sources.tables import parse_seconds
 from skd_edge.recipe.data import TableData
 
 RULES = {s: {"split": [s]} for s in SPLITS}
@@ -171,7 +172,7 @@ def test_csv_that_is_missing_or_not_text(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*index\.csv"):
         listed(data, tmp_path)
     (tmp_path / "index.csv").unlink()
-    with pytest.raises(UserError, match=r"index\.csv does not exist; check data\.root"):
+    with pytest.raises(UserError, match=r"index\.csv does not exist; check its name"):
         listed(data, tmp_path)
 
 

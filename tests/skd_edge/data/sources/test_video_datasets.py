@@ -10,60 +10,11 @@ import pytest
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 from skd_edge.data.sources.registry import SPLITS, list_clips
-from skd_edge.recipe.data import KineticsData, ListData, OfficialData
+from skd_edge.recipe.data import KineticsData, OfficialData
 
 
 def listed(data, tmp_path, seed=0):
     return list_clips(data, seed=seed, cache=tmp_path / "cache")
-
-
-# ------------------------------------------------------------------------------------------ lists
-def lists(root, train, val="a 1.mp4 0\nb.mp4 1\n", test="c.mp4 0\n", classes="walk\nrun ü\n"):
-    for name, text in (("train", train), ("val", val), ("test", test), ("classes", classes)):
-        (root / f"{name}.txt").write_text(text, encoding="utf-8")
-    files = {name: Path(f"{name}.txt") for name in SPLITS}
-    return ListData(kind="list", root=root, classes=Path("classes.txt") if classes else None, **files)
-
-
-GOOD = "x 1.mp4 0\nx 2.mp4 0\n\ny/ü.mp4 1\ny/2.mp4 1\n"
-
-
-def test_list_with_numbers(tmp_path):
-    listing = listed(lists(tmp_path, GOOD), tmp_path)
-    assert listing.classes == ("walk", "run ü")
-    assert [(e.name, e.label) for e in listing.entries if e.split == "train"] == [
-        ("x 1.mp4", "walk"),
-        ("x 2.mp4", "walk"),
-        ("y/ü.mp4", "run ü"),
-        ("y/2.mp4", "run ü"),
-    ]
-
-
-def test_list_with_names(tmp_path):
-    data = lists(tmp_path, GOOD.replace(" 0\n", " w\n").replace(" 1\n", " r\n"), "a w\nb r\n", "c w\n", classes="")
-    assert listed(data, tmp_path).classes == ("r", "w")
-
-
-@pytest.mark.parametrize(
-    ("train", "words"),
-    [
-        (GOOD + "z.mp4 2\n", r"train.txt:6: label 2, but .*classes.txt names 2 classes"),
-        (GOOD + "z.mp4 jump\n", r"train.txt:6: class 'jump' is not in .*classes.txt"),
-        ("alone.mp4\n" + GOOD, r"train.txt:1: the line must have the form 'path label'; it is 'alone.mp4'"),
-        ("", "gives no train clips"),
-    ],
-)
-def test_list_that_is_wrong(tmp_path, train, words):
-    with pytest.raises(UserError, match=words):
-        listed(lists(tmp_path, train), tmp_path)
-
-
-def test_lists_that_repeat_a_clip_in_another_split(tmp_path):
-    for name, text in (("t", "a.mp4 x\nb.mp4 y\n"), ("v", "a.mp4 x\n"), ("e", "c.mp4 x\n")):
-        (tmp_path / name).write_text(text)
-    data = ListData(kind="list", root=tmp_path, train=Path("t"), val=Path("v"), test=Path("e"))
-    with pytest.raises(UserError, match=r"a\.mp4 is listed again, in val"):
-        list_clips(data, seed=0, cache=tmp_path)
 
 
 # ------------------------------------------------------------------------------------------ official splits
@@ -89,6 +40,16 @@ def test_ucf101_holds_out_whole_source_videos(tmp_path):
     assert listed(data, tmp_path) == listing
     validation = [{e.name for e in listed(data, tmp_path, s).entries if e.split == "val"} for s in range(5)]
     assert any(v != validation[0] for v in validation)
+
+
+def test_endings_in_upper_case_and_the_separator_of_windows(tmp_path):
+    data = write_ucf101(tmp_path)
+    for name in ("trainlist01.txt", "testlist01.txt"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace(".avi", ".AVI").replace("/", "\\"))
+    listing = listed(data, tmp_path)
+    assert listing.classes == ("A", "B")
+    assert {e.name[:5] for e in listing.entries} == {"A/v_A", "B/v_B"}
 
 
 def test_videos_may_all_be_in_one_folder(tmp_path):

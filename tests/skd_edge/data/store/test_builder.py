@@ -56,7 +56,7 @@ def test_readable_clips_are_in_the_order_of_their_entries(entries, tmp_path):
     for row, i in enumerate(readable):
         assert np.array_equal(pixels[row], decode_clip(entries[i].path, SAMPLING, PREPROCESS))
     assert info["hash"] == hashlib.sha256(pixels[:4].tobytes()).hexdigest()
-    assert {p.name for p in (tmp_path / "store").iterdir()} == {"clips.npy", "store.json", "lock"}
+    assert {p.name for p in (tmp_path / "store").iterdir()} == {"clips.npy", "clips.crc32", "store.json", "lock"}
 
 
 def test_a_complete_store_is_not_built_again(entries, tmp_path):
@@ -76,6 +76,22 @@ def test_an_interrupted_build_gives_the_same_store(entries, tmp_path, count):
     assert numbers == [(n, 6) for n in range(count + 1, 7)]
     assert again == info
     assert np.array_equal(pixels, whole)
+
+
+@pytest.mark.parametrize("name", ["clips.part.npy", "state.part", "bad.part.jsonl"])
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "no text"])
+def test_a_damaged_interrupted_build_gives_the_same_store(entries, tmp_path, name, how):
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "store", entries, progress=interrupt_at(4))
+    file = tmp_path / "store" / name
+    content = bytearray(file.read_bytes())
+    content[140 if name == "clips.part.npy" else 0] ^= 4
+    half = bytes(content[: len(content) // 2])
+    file.write_bytes({"flip": bytes(content), "cut": half, "empty": b"", "no text": b'\xff\n3\n{"entry": []}\n'}[how])
+    pixels, info = build(tmp_path / "store", entries)
+    whole, expected = build(tmp_path / "whole", entries)
+    assert info == expected
+    assert np.array_equal(pixels[: info["clips"]], whole[: info["clips"]])
 
 
 def test_a_clip_whose_reason_was_lost_is_tried_again(entries, tmp_path):

@@ -36,8 +36,9 @@ def root(videos, tmp_path) -> Path:
     return shutil.copytree(videos, tmp_path / "my clips ß")
 
 
-def opened(listing, cache, min_clips=0.5, sampling=SAMPLING, **kw):
-    return open_store(listing, Decoding(sampling, PREPROCESS, processes=1, **kw), cache, min_clips=min_clips)
+def opened(listing, cache, min_clips=0.5, sampling=SAMPLING, allow_test_copies=False, **kw):
+    decoding = Decoding(sampling, PREPROCESS, processes=1, **kw)
+    return open_store(listing, decoding, cache, min_clips=min_clips, allow_test_copies=allow_test_copies)
 
 
 def folder(root, tmp_path, **kw):
@@ -157,8 +158,12 @@ def test_equal_names_in_two_splits(root, videos, tmp_path):
     checked = shutil.copytree(videos, tmp_path / "val")
     listing = folder(root, tmp_path, val_root=checked, test_root=shutil.copytree(videos, tmp_path / "test"))
     (root / "blink" / "clip 0 ü.mp4").write_bytes(b"")
-    clips = opened(listing, tmp_path)
+    with pytest.raises(UserError, match=r"24 test clips are copies of .* allow_test_copies: true"):
+        opened(listing, tmp_path)
+    clips = opened(listing, tmp_path, allow_test_copies=True)
     assert (len(clips.train), len(clips.val), len(clips.test)) == (23, 24, 24)
+    assert {copy.kind for copy in clips.copies} == {"equal"}
+    assert len(clips.copies) == 23 + 24
     assert clips.val.names[0] == "blink/clip 0 ü.mp4"
     check_every_clip(clips, listing)
 
@@ -219,3 +224,50 @@ def test_real_camera_clips(tmp_path, shared):
     assert clips.train.clips.shape == (4, 4, 16, 16, 3)
     assert clips.train.clips.std() > 10  # not a uniform grey
     check_every_clip(clips, listing)
+
+
+def damage(file: Path, how: str) -> None:
+    """Change a file as a bad disk does: flip a byte in its middle, cut it, or empty it."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes({"flip": bytes(content), "cut": bytes(content[: len(content) // 2]), "empty": b""}[how])
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+@pytest.mark.parametrize("name", ["clips.npy", "clips.crc32", "store.json"])
+@pytest.mark.parametrize("unreadable", [0, 1])
+def test_a_damaged_store_is_named_and_repaired(root, tmp_path, caplog, name, how, unreadable):
+    listing = folder(root, tmp_path)
+    for entry in listing.entries[:unreadable]:
+        entry.path.write_bytes(b"")
+    before = opened(listing, tmp_path)
+    (file,) = tmp_path.glob(f"stores/*/{name}")
+    damage(file, how)
+    after = opened(listing, tmp_path)
+    assert f"{name} is damaged: expected " in caplog.text
+    assert "decoded again" in caplog.text
+    assert (after.train.hash, after.val.hash, after.test.hash) == (before.train.hash, before.val.hash, before.test.hash)
+    check_every_clip(after, listing)
+    assert after.quarantined == before.quarantined
+    caplog.clear()
+    opened(listing, tmp_path, progress=lambda done, total: pytest.fail("decoded again"))
+    assert caplog.text == ""
+
+
+def test_only_damaged_clips_are_decoded_again(root, tmp_path):
+    listing, calls = folder(root, tmp_path), []
+    opened(listing, tmp_path)
+    (file,) = tmp_path.glob("stores/*/clips.npy")
+    damage(file, "flip")
+    opened(listing, tmp_path, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(24, 24)]
+
+
+def test_a_damaged_store_whose_videos_changed_is_another_store(root, tmp_path, film):
+    """Nothing is taken from a damaged store for videos that are not those it was built from."""
+    listing = folder(root, tmp_path)
+    opened(listing, tmp_path)
+    (file,) = tmp_path.glob("stores/*/clips.npy")
+    damage(file, "flip")
+    film(listing.entries[0].path, "grow", seed=99)
+    check_every_clip(opened(listing, tmp_path), listing)

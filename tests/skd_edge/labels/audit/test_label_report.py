@@ -79,9 +79,9 @@ def test_the_audit_counts_every_clip(audited):
 
 def test_trusted_labels_are_counted_apart(audited):
     data, pseudo = audited
-    trusted = np.zeros(len(data.weak_labels), bool)
-    trusted[np.flatnonzero(data.weak_labels == 1)[:2]] = True
-    data = replace(data, trusted=trusted)
+    trusted = np.full(len(data.weak_labels), -1)
+    trusted[np.flatnonzero(data.weak_labels == 1)[:2]] = 1
+    data = replace(data, trusted_labels=trusted)
     assert audit_summary(pseudo, data)["trusted"] == 2
     assert [c["trusted"] for c in count_per_class(pseudo, data)] == [0, 2, 0]
 

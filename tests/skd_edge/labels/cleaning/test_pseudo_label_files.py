@@ -34,8 +34,10 @@ def test_a_missing_or_truncated_file_reads_as_none(tmp_path):
             np.zeros(30, int), np.full((30, 2), 0.5, np.float32), np.zeros((30, 2), np.float32), LabelSettings()
         ),
     )
-    (tmp_path / "half.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:200])
-    assert read_pseudo_labels(tmp_path / "half.npz") is None
+    whole = (tmp_path / "x.npz").read_bytes()
+    for damaged in (b"", whole[:200], whole[:-1], whole[:300] + bytes([whole[300] ^ 1]) + whole[301:]):
+        (tmp_path / "half.npz").write_bytes(damaged)
+        assert read_pseudo_labels(tmp_path / "half.npz") is None
 
 
 def test_pseudo_labels_without_evidence(tmp_path):

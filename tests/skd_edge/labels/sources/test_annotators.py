@@ -1,4 +1,4 @@
-"""Labels, rules and models vote together; trusted labels replace the result; known class shares."""
+"""Labels, rules and models vote together; pseudo-labels retain trusted labels; known class shares."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.execution.job_graph import fingerprint_of
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import load_training_data
-from skd_edge.labels.sources.annotators import read_trusted_labels, resolve_class_prior
+from skd_edge.labels.sources.annotators import resolve_class_prior
 from skd_edge.recipe.labels import LabelSettings
 
 CLASSES = ("blink", "grow", "spin_cw")
@@ -39,6 +38,19 @@ def test_label_rules_and_a_table_vote_together(videos, cache, recipe, tmp_path):
     assert data.weak_hash != alone.weak_hash
 
 
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_damaged_votes_of_a_model_are_named_and_computed_again(videos, recipe, model, tmp_path, caplog, how):
+    loaded = recipe(videos, rules=RULES, models=[{"name": "net", "onnx": model}])
+    votes = load_training_data(loaded, tmp_path).votes.given
+    (file,) = (tmp_path / "voters").iterdir()
+    whole = file.read_bytes()
+    damaged = {"flip": whole.replace(b"spin_cw", b"blink", 1), "cut": whole[: len(whole) // 2], "empty": b""}[how]
+    file.write_bytes(damaged)
+    assert np.array_equal(load_training_data(loaded, tmp_path).votes.given, votes)
+    assert f"{file} is damaged: expected " in caplog.text
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
@@ -52,36 +64,6 @@ def test_label_rules_and_a_table_vote_together(videos, cache, recipe, tmp_path):
 def test_errors_name_the_setting_and_the_way_out(videos, cache, recipe, labels, words):
     with pytest.raises(UserError, match=words):
         load_training_data(recipe(videos, **labels), cache)
-
-
-# ------------------------------------------------------------------------------------------ trusted labels
-def test_trusted_labels_replace_weak_labels_and_change_the_jobs(videos, cache, recipe, tmp_path):
-    write_sheet(
-        tmp_path / "t.csv",
-        ["rank", "clip", "trusted"],
-        [["1", "0.mp4", "blink"], ["2", "1.mp4", ""], ["3", "29.mp4", "grow"]],
-    )
-    plain, checked = (load_training_data(recipe(videos, **k), cache) for k in ({}, {"trusted": tmp_path / "t.csv"}))
-    assert plain.trusted is None
-    assert plain.weak_labels[0] == 1
-    assert checked.weak_labels[0] == 0
-    assert np.flatnonzero(checked.trusted).tolist() == [0]
-    assert np.array_equal(checked.weak_labels[1:], plain.weak_labels[1:])
-    assert fingerprint_of(checked).weak_labels_hash != fingerprint_of(plain).weak_labels_hash
-    assert fingerprint_of(checked).clips_hash == fingerprint_of(plain).clips_hash  # so that no clip is decoded again
-
-
-def test_files_of_trusted_labels_that_do_not_fit(tmp_path):
-    file = tmp_path / "t.csv"
-    for rows, words in (
-        ([["a", "grwo"]], "did you mean 'grow'"),
-        ([["a", "grow"], ["a", "blink"]], "keep one"),
-        ([["elsewhere", "grow"]], "none of them is a training clip"),
-    ):
-        write_sheet(file, ["clip", "trusted"], rows)
-        with pytest.raises(UserError, match=words):
-            read_trusted_labels(file, ["a", "b"], CLASSES)
-    assert read_trusted_labels(None, ["a"], CLASSES).tolist() == [-1]
 
 
 @pytest.mark.parametrize("method", ["neighbours", "mixture", "soft"])

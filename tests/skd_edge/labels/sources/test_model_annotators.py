@@ -6,9 +6,9 @@ import pytest
 
 from skd_bench.errors import UserError
 from skd_bench.video.types import Preprocessing, Sampling
+from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import list_clips
-from skd_edge.labels.csv_files import write_sheet
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.labels.sources.annotators import add_annotators
 from skd_edge.labels.sources.model_annotators import model_votes

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from skd_edge.labels.sources.noise_simulation import (
     compute_voter_error_rates,
-    corrupt_instances,
     corrupt_labels,
-    estimate_confusions,
     simulate_votes,
 )
 from skd_edge.recipe.labels import NoiseSettings
@@ -98,40 +96,3 @@ def test_annotators_differ_and_have_habitual_errors():
     assert np.allclose([1 - s[0] for s in shares], [0.1, 0.25, 0.4, 0.55, 0.7])
     for share in shares:  # half of the errors go to one class, the rest to all four equally
         assert np.allclose(np.sort(share[1:])[::-1] / share[1:].sum(), [0.625, 0.125, 0.125, 0.125], atol=0.06)
-
-
-# ------------------------------------------------------------------------------------------ clip-dependent noise
-@settings(max_examples=40, deadline=None)
-@given(n=st.integers(1, 200), classes=st.integers(2, 8), rate=st.floats(0, 1), seed=st.integers(0, 2**31 - 1))
-def test_noise_that_depends_on_the_clip_has_exactly_the_rate(n, classes, rate, seed):
-    rng = np.random.default_rng(seed)
-    labels, confusion = rng.integers(-1, classes, n), rng.dirichlet(np.ones(classes), n)
-    noise = NoiseSettings(kind="instances", rate=rate)
-    noisy = corrupt_instances(labels, confusion, noise, seed)
-    assert (noisy != labels).sum() == round(rate * (labels >= 0).sum())
-    assert ((noisy == -1) == (labels == -1)).all()
-    assert noisy.max() < classes
-    assert np.array_equal(noisy, corrupt_instances(labels, confusion, noise, seed))
-
-
-def test_confusable_clips_get_the_class_they_are_confused_with():
-    n = 3000
-    labels = np.zeros(n, np.int64)
-    confusion = np.tile([0.98, 0.01, 0.01], (n, 1))
-    confusion[: n // 2] = [0.2, 0.6, 0.2]  # half of the clips look like class 1
-    noisy = corrupt_instances(labels, confusion, NoiseSettings(kind="instances", rate=0.2), 0)
-    wrong = noisy != labels
-    assert wrong[: n // 2].sum() > 20 * max(wrong[n // 2 :].sum(), 1)
-    assert (noisy[wrong] == 1).mean() > 0.65
-
-
-def test_the_weak_model_is_better_than_chance(tiny_clips):
-    train = tiny_clips.train
-    labels = train.labels.copy()
-    labels[0] = -1
-    probabilities = estimate_confusions(train.clips, labels, 4, 0)
-    assert probabilities.shape == (48, 4)
-    assert np.allclose(probabilities.sum(1), 1)
-    assert np.allclose(probabilities[0], 0.25)
-    assert (probabilities.argmax(1) == train.labels)[1:].mean() > 0.4
-    assert np.array_equal(probabilities, estimate_confusions(train.clips, labels, 4, 0))

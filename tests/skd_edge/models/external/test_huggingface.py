@@ -139,6 +139,26 @@ def test_the_clips_of_a_hub_teacher_are_read_from_its_processor(tmp_path):
     assert torch.allclose(seen.mean(), (2 * pixels[:, :, ::2] - 1).mean(), atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("preprocessor_config.json", '{"image_mean": "x", "image_std": 3}'),
+        ("preprocessor_config.json", '{"image_mean": [0, 0, 0], "image_std": [0, 0, 0]}'),
+        ("preprocessor_config.json", '{"rescale_factor": null}'),
+        ("config.json", "[1, 2]"),
+        ("config.json", '{"model_type": ["videomae"]}'),
+        ("config.json", '{"model_type": "videomae", "num_hidden_layers": "two"}'),
+        ("config.json", '{"model_type": "videomae", "image_size": -5, "num_frames": 0}'),
+    ],
+)
+def test_a_folder_with_other_values_is_refused_in_one_line(tmp_path, file, text):
+    hub_config("videomae")
+    saved(tmp_path, num_labels=4)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError, match=r"teacher\.hub "):
+        adapt_external(Teacher(hub=str(tmp_path)), classes=4, clip=CLIP, seed=0)
+
+
 def test_only_safetensors_are_read_and_no_code_is_run(tmp_path):
     hub_config("videomae")
     network = saved(tmp_path, num_labels=4)

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from skd_bench.errors import UserError
 from skd_edge.models.external.loader import adapt_external, weights_fingerprint
-from skd_edge.models.external.onnx_network import OnnxNetwork
+from skd_edge.models.external.onnx_network import OnnxNetwork, count_onnx_weights
+from skd_edge.models.tsm import count_parameters
 from skd_edge.recipe.schema import Teacher
 from skd_edge.recipe.sections import ClipSettings
 from skd_export.graph.onnx_export import CLASSES_KEY
@@ -160,3 +161,14 @@ def test_class_names_in_metadata_must_be_a_list(tmp_path):
         onnx.save(model, tmp_path / "m.onnx")
         with pytest.raises(UserError, match="class names"):
             adapt_external(Teacher(onnx=tmp_path / "m.onnx"), classes=3, clip=CLIP, seed=0)
+
+
+def test_the_weights_of_a_file_are_counted(tmp_path):
+    """Weights are counted wherever an exporter puts them; integers that are axes or shapes are none."""
+    weight = small(tmp_path / "t.onnx")
+    teacher = OnnxNetwork(tmp_path / "t.onnx")
+    assert teacher.external_weight_count == count_parameters(teacher) == weight.size
+    model = onnx.load(tmp_path / "t.onnx")
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=model.graph.initializer.pop(0)))
+    assert count_onnx_weights(model) == weight.size
+    assert count_parameters(torch.nn.ModuleList([teacher, torch.nn.Linear(3, 2)])) == weight.size + 8

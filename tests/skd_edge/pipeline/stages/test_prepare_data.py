@@ -41,5 +41,6 @@ def test_labels_that_a_person_checked_are_counted(stage_results, tmp_path):
     labels = recipe.labels.model_copy(update={"trusted": tmp_path / "checked.csv"})
     checked = prepare_data(stage_results.ctx, recipe.model_copy(update={"labels": labels}))
     assert np.flatnonzero(checked.trusted).tolist() == [0, 1, 2]
-    assert np.array_equal(checked.weak_labels[:3], data.clips.train.labels[:3])
+    assert np.array_equal(checked.given_labels[:3], data.clips.train.labels[:3])
+    assert np.array_equal(checked.weak_labels, data.weak_labels)
     assert [e["clips"] for e in read_journal(stage_results.ctx.run.folder) if e["event"] == "trusted"][-1] == 3

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from skd_edge.report.comparison.compare import compare_sources
-from skd_edge.report.comparison.markdown import escape_csv_cell, format_cell, format_latency_ratio, group_rows_by_file
+from skd_edge.report.comparison.markdown import (
+    format_cell,
+    format_latency_ratio,
+    group_rows_by_file,
+    render_comparison_csv,
+)
 from skd_edge.report.comparison.schema import Comparison, ComparisonRow
 
 
@@ -22,11 +24,10 @@ def test_there_is_no_ratio_if_intervals_overlap(tmp_path: Path, bench_json: Any)
     assert not output.failed
 
 
-@given(st.text())
-def test_no_text_becomes_a_formula(text: str) -> None:
-    cell = escape_csv_cell(text)
-    assert not cell.lstrip().startswith(("=", "+", "-", "@", "\t", "\r"))
-    assert "\n" not in cell
+def test_no_cell_becomes_a_formula_and_none_breaks_its_row() -> None:
+    rows = [make_row("=1+1"), make_row("b", name=" @sum\n\x1b[2J"), make_row("c", name="-2")]
+    _, *lines = render_comparison_csv(Comparison(sources=[], rows=rows)).splitlines()
+    assert [line.split(",")[:2] for line in lines] == [["'=1+1", "f"], ["b", "' @sum\\u000a\\u001b[2J"], ["c", "'-2"]]
 
 
 def make_row(source: str, name: str = "f", p50: float = 2.0, **more: Any) -> ComparisonRow:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd_bench.errors import UserError
-from skd_edge.labels.csv_files import escape_formula, read_sheet, unescape_formula, write_sheet
+from skd_edge.data.csv_files import escape_formula, read_sheet, unescape_formula, write_sheet
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 NASTY = st.builds(lambda a, b, c: a + b + c, st.sampled_from(["", "'", "''"]), st.sampled_from("=+-@\t\r\n＝"), TEXTS)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_atomic
+from skd_bench.files import open_regular_text, write_atomic
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _DELIMITERS = (",", ";", "\t", "|")
@@ -20,12 +20,17 @@ _DELIMITERS = (",", ";", "\t", "|")
 
 def escape_formula(cell: str) -> str:
     """Prefix a text that a spreadsheet could run with an apostrophe; ``unescape_formula`` removes it."""
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
+    return f"'{cell}" if _may_run(cell) else cell
 
 
 def unescape_formula(cell: str) -> str:
     """Remove the apostrophe that ``escape_formula`` added; other text is returned unchanged."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
+    return cell[1:] if cell.startswith("'") and _may_run(cell) else cell
+
+
+def _may_run(cell: str) -> bool:
+    """Whether a spreadsheet could run a text; apostrophes in front do not change the result."""
+    return cell.lstrip("'").startswith(_FORMULA_STARTS) or cell.lstrip("' \t\r\n").startswith(_FORMULA_STARTS)
 
 
 def write_sheet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
@@ -65,7 +70,7 @@ def read_sheet(path: Path, required_columns: Sequence[str] = ()) -> Iterator[tup
         UserError: The file cannot be read, a required column is missing, or a row has the wrong number of cells.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_regular_text(path, "utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
             file.seek(0)
             rows = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))

@@ -1,0 +1,1 @@
+"""What happens to files where they shall run: compiled, run once, scored."""

@@ -1,0 +1,1 @@
+"""Files whose content is checked before it is used."""

@@ -1,0 +1,1 @@
+"""What comes from strangers: text that is shown, and JSON that is read."""

@@ -1,0 +1,1 @@
+"""Baselines for a few checked clips and many weak labels, one file each."""

@@ -1,0 +1,94 @@
+"""Checks measurements that a person carried from another device: a wrong number would decide what is shipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from skd_bench.benchmark.latency import LatencyResult
+from skd_bench.benchmark.measurements import DeviceMeasurements, MeasuredFile
+from skd_bench.errors import UserError
+from skd_bench.stats import Interval
+
+_MAX_MS = 3_600_000.0  # an hour for a single clip
+_MAX_DEVICE_BYTES = 1 << 20
+
+
+def check_measurements(measurements: DeviceMeasurements, source: str) -> None:
+    """Check that measurements are possible: positive finite latencies, percentiles of the samples, each file once.
+
+    Args:
+        measurements: What a pack wrote; types were checked when it was read.
+        source: Where it comes from, for the message.
+
+    Raises:
+        UserError: A value is not possible. The message names the first one.
+    """
+    problem = next(_iter_problems(measurements), None)
+    if problem is not None:
+        raise UserError(f"{source}: {problem}; copy the file from the device again, or run the pack there again")
+
+
+def _iter_problems(measurements: DeviceMeasurements) -> Iterator[str]:
+    for name in ("schema", "threads", "processes", "queries", "session_count"):
+        if (value := getattr(measurements, name)) < 1:
+            yield f"'{name}' is {value}; it must be 1 or more"
+    yield from _iter_device_problems(measurements.device)
+    seen: set[tuple[str, str]] = set()
+    for i, file in enumerate(measurements.measured):
+        for problem in _iter_file_problems(file):
+            yield f"'measured[{i}]' {problem}"
+        if (key := (file.sha256, file.runtime)) in seen:
+            yield f"'measured[{i}]' is a second measurement of the file {file.sha256[:12]} on {file.runtime[:40]!r}"
+        seen.add(key)
+
+
+def _iter_device_problems(device: object) -> Iterator[str]:
+    """What is wrong with a device info, whose keys no parser has checked."""
+    try:
+        size = len(json.dumps(device, allow_nan=False))
+    except ValueError:
+        yield "'device' contains a number that is not finite"
+        return
+    info = device if isinstance(device, dict) else {}
+    if size > _MAX_DEVICE_BYTES:
+        yield f"'device' has {size} bytes, more than any device info"
+    if not isinstance(info.get("cpu"), str):
+        yield "'device.cpu' is not the name of a processor"
+    isa, runtimes, gpus = info.get("isa", []), info.get("runtimes") or {}, info.get("gpus") or []
+    if not isinstance(isa, list) or not all(isinstance(flag, str) for flag in isa):
+        yield "'device.isa' is not a list of names"
+    if not isinstance(runtimes, dict) or not all(isinstance(v, str | None) for v in runtimes.values()):
+        yield "'device.runtimes' does not map names to versions"
+    if not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
+        yield "'device.gpus' is not a list of objects"
+
+
+def _iter_file_problems(file: MeasuredFile) -> Iterator[str]:
+    latency, samples = file.latency, list(chain.from_iterable(file.latency.samples_ms))
+    if not re.fullmatch("[0-9a-f]{64}", file.sha256):
+        yield "has no sha256 of 64 hexadecimal digits"
+    if not samples:
+        yield "has no samples"
+        return
+    if wrong := [ms for ms in samples if not 0 < ms <= _MAX_MS]:
+        yield f"has a sample of {wrong[0]:g} ms; a latency is above 0 and at most an hour"
+    if latency.n != len(samples):
+        yield f"has {len(samples)} samples, but 'n' is {latency.n}"
+    if latency.load_ms < 0 or latency.first_ms < 0 or (latency.peak_mb is not None and latency.peak_mb <= 0):
+        yield "has a negative time or size"
+    yield from _iter_percentile_problems(latency, min(samples), max(samples))
+
+
+def _iter_percentile_problems(latency: LatencyResult, least: float, most: float) -> Iterator[str]:
+    slack = 1e-9 * most  # the mean of two equal numbers may be rounded
+    for name in ("p50", "p90", "p99"):
+        interval: Interval | None = getattr(latency, name)
+        if interval is None:
+            continue
+        if not least - slack <= interval.value <= most + slack:
+            yield f"has {name} {interval.value:g} ms, but its samples are {least:g} to {most:g} ms"
+        if not interval.low - slack <= interval.value <= interval.high + slack:
+            yield f"has {name} {interval.value:g} ms outside its own interval {interval.low:g} to {interval.high:g} ms"

@@ -1,0 +1,1 @@
+"""Files of a run folder that have a format of their own."""

@@ -1,0 +1,85 @@
+"""Targets on a device: compiled once, refused with a reason, scored as the engine answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from skd_bench.benchmark.engines.device_job import compute_target_logits, prepare_targets
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
+from skd_bench.errors import UserError
+from skd_bench.files import sha256_file
+from skd_bench.runtimes.base import CompileOptions
+from skd_bench.video.types import Preprocessing
+
+PREPROCESS = Preprocessing(16, 16, "crop", (0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+SETTINGS = MeasurementSettings(processes=1, queries=12, seconds=0.05, warm_seconds=0.02)
+OPTIONS = CompileOptions()
+
+
+@pytest.fixture
+def targets(network, tmp_path):
+    source = network(tmp_path / "net.onnx")
+    return [LatencyTarget("cpu", source), LatencyTarget("gpu", source, "tensorrt")]
+
+
+def test_an_engine_is_compiled_once_and_measured(targets, tmp_path, tensorrt_double):
+    steps = []
+    first = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS, lambda *step: steps.append(step))
+    assert steps == [(0, 2), (1, 2)]
+    assert first.ready["cpu"] == targets[0]
+    assert first.built == ("gpu",)
+    engine = first.ready["gpu"].path
+    assert first.facts["gpu"]["engine_sha256"] == sha256_file(engine)
+    again = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert again.built == ()
+    assert (again.ready, again.facts) == (first.ready, first.facts)
+    other = prepare_targets(targets, tmp_path / "engines", replace(OPTIONS, tf32=True), SETTINGS)
+    assert other.built == ("gpu",)
+    assert other.ready["gpu"].path != engine
+    found = measure_latency(list(first.ready.values()), SETTINGS, memory=False)
+    assert found["cpu"].n == 12
+    assert found["gpu"].n > 12  # at least 0.05 s, and such a query takes microseconds
+
+
+def test_a_changed_engine_is_compiled_again(targets, tmp_path, tensorrt_double):
+    engine = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS).ready["gpu"].path
+    with open(engine, "ab") as file:
+        file.write(b"x")
+    again = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert again.built == ("gpu",)
+    assert again.facts["gpu"]["engine_sha256"] == sha256_file(engine)
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("no-builder", "cannot create a builder: CUDA initialization failure"),
+        ("build-memory", "Requested amount of GPU memory"),
+        ("lost", "unspecified launch failure"),
+    ],
+)
+def test_what_cannot_run_is_refused_and_the_others_go_on(targets, tmp_path, tensorrt_double, fault, why):
+    tensorrt_double(fault)
+    prepared = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert list(prepared.ready) == ["cpu"]
+    assert why in prepared.refused["gpu"]
+    assert "\n" not in prepared.refused["gpu"]
+
+
+def test_logits_are_those_of_the_engine(targets, tmp_path, tensorrt_double):
+    from tensorrt import round_answer
+
+    clips = np.random.default_rng(0).integers(0, 256, (7, 4, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "clips.npy", clips)
+    prepared = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    got = {
+        name: compute_target_logits(target, tmp_path / "clips.npy", PREPROCESS, SETTINGS)
+        for name, target in prepared.ready.items()
+    }
+    assert (got["gpu"] != got["cpu"]).any()
+    np.testing.assert_allclose(got["gpu"], round_answer(got["cpu"]), rtol=1e-4, atol=1e-5)
+    assert (round_answer(got["gpu"]) == got["gpu"]).all()  # the engine's mark
+    tensorrt_double("lost")
+    with pytest.raises(UserError, match="unspecified launch failure"):
+        compute_target_logits(prepared.ready["gpu"], tmp_path / "clips.npy", PREPROCESS, SETTINGS)

@@ -1,0 +1,93 @@
+"""The cells of the study with checked clips, as data, and what is still missing of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def cells(suites, monkeypatch, tmp_path):
+    """The module, with a results file and a cache of its own."""
+    import bench.suites.method.cells as module
+
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "method_ground.jsonl")
+    return module
+
+
+def test_every_row_of_a_cell_exists_and_every_recipe_is_valid(cells, monkeypatch, tmp_path):
+    from bench.suites.method.ground import find_ground_row
+    from skd_edge.recipe.loader import load_recipe
+
+    monkeypatch.setenv("HUMAN_MOTION", str(tmp_path))
+    monkeypatch.setenv("LIP_WORDS", str(tmp_path))
+    assert len({cell.name for cell in cells.CELLS}) == len(cells.CELLS)
+    for cell in cells.CELLS:
+        recipe = load_recipe(cells.RECIPES[cell.data], cell.sets)
+        rows = [find_ground_row(name) for name in cell.rows]
+        assert len(set(cell.rows)) == len(rows)
+        assert recipe.labels.trusted_per_class or not any(row.checked for row in rows)
+
+
+def test_finished_rows_are_not_measured_again(cells):
+    cell = cells.Cell("a", "generated", (), ("KD", "CFT"), (0, 1))
+    other = cells.Cell("b", "generated", (), ("KD",), (1,))
+    assert cells.list_missing([cell, other], (), ()) == [
+        (cell, ("KD", "CFT"), 0),
+        (cell, ("KD", "CFT"), 1),
+        (other, ("KD",), 1),
+    ]
+    cells.RESULTS.write_text(json.dumps({"cell": "a", "row": "KD", "seed": 0}) + "\n")
+    assert cells.list_missing([cell], (), ()) == [(cell, ("CFT",), 0), (cell, ("KD", "CFT"), 1)]
+    assert cells.list_missing([cell], ("KD",), (0,)) == []
+
+
+@pytest.fixture
+def tiny_cell(cells):
+    """A cell of a tiny generated set."""
+    size = ["data.train=200", "data.val=20", "data.test=20", "data.frames=4", "data.size=16", "clip.frames=4"]
+    nets = ["clip.size=16", "training.epochs=2", "training.teacher_epochs=2", "labels.noise.held_out=0.3"]
+    sets = ("labels.noise.kind=model", "labels.noise.rate=0.75", "labels.trusted_per_class=2", *size, *nets)
+    return cells.Cell("tiny", "generated", sets, ("weak only", "clean labels"), (0,))
+
+
+def test_a_finished_row_says_where_it_comes_from(cells, tiny_cell, tmp_path, capsys):
+    stamp = cells.describe_origin()
+    assert len(stamp["commit"]) == 40
+    for _, rows, seed in cells.list_missing([tiny_cell], (), ()):
+        cells.run_missing(tiny_cell, rows, seed, tmp_path / "runs", stamp)
+    assert cells.list_missing([tiny_cell], (), ()) == []
+    weak, clean = cells.read_results()
+    assert (weak["row"], clean["row"]) == ("weak only", "clean labels")
+    assert weak["labels_before"] < 0.5
+    assert clean["labels_before"] == 1
+    assert weak["train"] == clean["train"] == 140  # the clips of the weak model are in neither
+    assert weak["checked"] == 20
+    for row in (weak, clean):
+        assert {"device", "commit", "changed", "seed", "correct", "val", "seconds", "threads"} <= row.keys()
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["correct"]), np.uint8))[: row["clips"]]
+        assert bits.mean() == row["test"]
+    cells.print_table([tiny_cell])
+    assert "tiny | weak only | test " in capsys.readouterr().out
+
+
+def test_the_plan_measures_steps_and_trains_nothing(cells, tiny_cell, capsys):
+    cells.print_plan([(tiny_cell, ("weak only", "clean labels"), 0)], 2)
+    printed = capsys.readouterr().out
+    assert "tiny: 2 rows, 0.0 h on one core" in printed
+    assert "in 2 processes" in printed
+    assert not cells.RESULTS.exists()
+
+
+def test_instance_noise_has_exactly_its_rate(cells, tiny_cell):
+    from bench.suites.method.ground import find_ground_row
+
+    sets = ("labels.noise.kind=none", *(s for s in tiny_cell.sets if s.startswith(("data.", "clip."))))
+    cell = replace(tiny_cell, sets=sets, instances=0.4)
+    _, data = cells.load_cell(cell, find_ground_row("KD"), 0)
+    assert data.injected_noise_rate == 0.4
+    assert cells.load_cell(cell, find_ground_row("KD"), 0)[1].weak_hash == data.weak_hash
