@@ -55,14 +55,14 @@ def _estimate_bytes(job: TrainingJob) -> int:
             learner = build_learner(spec)
             x = torch.zeros(1, 3, spec.clip.frames, spec.clip.size, spec.clip.size)
             weights = sum(p.nbytes for p in learner.parameters())
-            stored = _count_stored_bytes(learner, x) if spec.epochs else 0
+            stored = count_stored_bytes(learner, x) if spec.epochs else 0
     except (UserError, RuntimeError, NotImplementedError, TypeError):  # a network from elsewhere that meta cannot run
         return _BASE_BYTES
     micro_batch = -(-spec.training.batch // spec.training.accumulate)
     return int(_BASE_BYTES + _WEIGHT_COPIES * weights + _TRANSIENT_FACTOR * micro_batch * stored)
 
 
-def _count_stored_bytes(learner: torch.nn.Module, x: Tensor) -> int:
+def count_stored_bytes(learner: torch.nn.Module, x: Tensor) -> int:
     """Bytes of activations that the backward pass of one clip needs."""
     storages: dict[int, torch.UntypedStorage] = {}  # values hold the storages, so that no address is used twice
 
