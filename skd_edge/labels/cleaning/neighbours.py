@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _EXACT_CLIPS = 8192  # up to so many clips, all of them are compared
-_SEARCHED_CELLS = 16
+_SEARCHED_CELLS = 32
 _KMEANS_ROUNDS, _KMEANS_CLIPS_PER_CELL = 6, 100
 _BLOCK_ELEMENTS = 8 << 20  # similarities that are in memory at the same time
 

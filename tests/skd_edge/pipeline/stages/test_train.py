@@ -35,8 +35,8 @@ RECIPE = Recipe.model_validate(
 def test_failed_allocations_are_recognised(make):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         make()
-    assert engines._is_out_of_memory(caught.value)
-    assert not engines._is_out_of_memory(RuntimeError("shapes do not match"))
+    assert engines.is_out_of_memory(caught.value)
+    assert not engines.is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_halved_once_and_remembered(tmp_path, monkeypatch):
