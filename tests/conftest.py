@@ -39,6 +39,7 @@ SLOW = (
     "tests/skd_edge/evaluation/test_candidate_exporter.py",
     "tests/skd_edge/evaluation/test_streaming_export.py",
     "tests/skd_edge/execution/test_local_executor.py",
+    "tests/skd_edge/execution/test_parallel_executor.py",
     "tests/skd_edge/execution/test_ray_executor.py",
     "tests/skd_edge/models/test_conformance.py",
     "tests/skd_edge/models/test_streaming.py",

@@ -9,7 +9,16 @@ import click
 
 from skd_bench.untrusted.text import print_text
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
-from skd_edge.cli.options import AnyPath, code_option, exit_with, make_progress_counter, set_option
+from skd_edge.cli.options import (
+    AnyPath,
+    add_threads,
+    code_option,
+    exit_with,
+    jobs_option,
+    make_progress_counter,
+    set_option,
+    threads_option,
+)
 
 
 @click.group()
@@ -26,7 +35,8 @@ def labels() -> None:
     "--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Number of clips on the page."
 )
 @click.option("--no-pictures", is_flag=True, help="Write no frames of videos into the page.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train.  [default: torch's choice]")
+@jobs_option
+@threads_option
 @click.pass_obj
 def audit_command(
     state: dict[str, Path],
@@ -34,6 +44,7 @@ def audit_command(
     recipe: str,
     out: Path | None,
     sets: tuple[str, ...],
+    threads: int | None,
     top: int,
     no_pictures: bool,
     **options: Any,
@@ -45,7 +56,7 @@ def audit_command(
     """
     from skd_edge.recipe.loader import load_recipe
 
-    loaded = load_recipe(recipe, sets)
+    loaded = load_recipe(recipe, add_threads(sets, threads))
     state["run"] = out or Path("runs", loaded.name)
     from rich.console import Console
 

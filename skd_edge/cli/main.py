@@ -37,7 +37,7 @@ def cli() -> None:
 for _command in (
     run_commands.init,
     run_commands.validate,
-    run_commands.plan,
+    run_commands.plan_command,
     run_commands.compress,
     run_commands.choose,
     run_commands.report,

@@ -34,7 +34,24 @@ code_option = click.option(
 )
 
 
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Same as --set training.threads=N: threads that train one job."
+)
+
+
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    help="Jobs that are trained at the same time, at most.  [default: as many as there are cores for]",
+)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def add_threads(sets: tuple[str, ...], threads: int | None) -> tuple[str, ...]:
+    """The settings of ``--set``, and those of ``--threads``."""
+    return sets if threads is None else (*sets, f"training.threads={threads}")
 
 
 def parse_list(text: str) -> tuple[str, ...]:

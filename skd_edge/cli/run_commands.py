@@ -12,7 +12,18 @@ import click
 
 from skd_bench.untrusted.text import print_error, print_text
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
-from skd_edge.cli.options import AnyPath, ExistingFolder, ExistingPath, code_option, exit_with, json_option, set_option
+from skd_edge.cli.options import (
+    AnyPath,
+    ExistingFolder,
+    ExistingPath,
+    add_threads,
+    code_option,
+    exit_with,
+    jobs_option,
+    json_option,
+    set_option,
+    threads_option,
+)
 
 
 def _print_loading_message(command: str, recipe: str) -> None:
@@ -45,21 +56,33 @@ def validate(recipe: str, sets: tuple[str, ...]) -> None:
     print_text(f"{recipe}: ok ({checked.name}: {len(checked.cascade_paths)} paths x {len(checked.students)} students)")
 
 
-@click.command()
+@click.command("plan")
 @click.argument("recipe")
 @click.option("--out", type=AnyPath, help="The run folder whose finished jobs count as cached.  [default: runs/NAME]")
 @set_option
 @code_option
+@jobs_option
+@threads_option
+@click.option("--quick", is_flag=True, help="Run nothing: estimate seconds from jobs that this device has finished.")
 @click.option("--hourly", type=click.FloatRange(0), metavar="PRICE", help="Price of an hour of this machine.")
-def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool, hourly: float | None) -> None:
+def plan_command(
+    recipe: str,
+    out: Path | None,
+    sets: tuple[str, ...],
+    threads: int | None,
+    jobs: int | None,
+    hourly: float | None,
+    **options: bool,
+) -> None:
     """Show what compress would do: its jobs, which of them are cached, time, disk space and cost."""
     _print_loading_message("plan", recipe)
     from skd_edge.recipe.loader import load_recipe
 
-    loaded = load_recipe(recipe, sets)
+    loaded = load_recipe(recipe, add_threads(sets, threads))
     from skd_edge.pipeline.plan import plan as make_plan
 
-    print_text(make_plan(loaded, out or Path("runs", loaded.name), allow_code=allow_code).to_text(hourly))
+    planned = make_plan(loaded, out or Path("runs", loaded.name), most_jobs=jobs, **options)
+    print_text(planned.to_text(hourly))
 
 
 @click.command()
@@ -72,9 +95,10 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="Where jobs are trained: in this process, or on a Ray cluster (RAY_ADDRESS, or one started here).",
+    help="Where jobs are trained: on this machine, or on a Ray cluster (RAY_ADDRESS, or one started here).",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that train one job.  [default: torch's choice]")
+@jobs_option
+@threads_option
 @click.option(
     "--measurements",
     multiple=True,
@@ -86,7 +110,14 @@ def plan(recipe: str, out: Path | None, sets: tuple[str, ...], allow_code: bool,
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_obj
 def compress(
-    state: dict[str, Path], /, recipe: str, out: Path | None, sets: tuple[str, ...], dry_run: bool, **options: Any
+    state: dict[str, Path],
+    /,
+    recipe: str,
+    out: Path | None,
+    sets: tuple[str, ...],
+    threads: int | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Run a RECIPE: train students, export and measure them, and write a report and a bundle.
 
@@ -96,12 +127,13 @@ def compress(
     _print_loading_message("compress", recipe)
     from skd_edge.recipe.loader import load_recipe
 
-    loaded = load_recipe(recipe, sets)
+    loaded = load_recipe(recipe, add_threads(sets, threads))
     state["run"] = out or Path("runs", loaded.name)
     if dry_run:
         from skd_edge.pipeline.plan import plan as make_plan
 
-        return print_text(make_plan(loaded, state["run"], allow_code=options["allow_code"]).to_text())
+        planned = make_plan(loaded, state["run"], allow_code=options["allow_code"], most_jobs=options["jobs"])
+        return print_text(planned.to_text())
     from rich.console import Console
 
     from skd_edge.pipeline.compress import compress as run_recipe

@@ -26,6 +26,7 @@ from skd_bench.integrity.checked_files import (
     report_damage,
     write_checked_json,
 )
+from skd_edge.distill.work_lock import lock_work
 from skd_edge.models.substages import SubstageOutput
 
 _BATCH_SIZE = 128
@@ -90,6 +91,8 @@ class TeacherOutputCache(TeacherOutputSource):
         clip_count: N, the number of training clips.
         folder: Where outputs are stored. Its name must identify the teacher, the clips and the augmentation.
         half_precision: Store float16: half the disk space, with a relative rounding error of at most 1/2048.
+        view_count: How many views will be needed, from view 0. While another process computes the view that is needed
+            now, a later one is computed here.
     """
 
     def __init__(
@@ -100,12 +103,14 @@ class TeacherOutputCache(TeacherOutputSource):
         folder: Path,
         *,
         half_precision: bool = False,
+        view_count: int = 0,
     ) -> None:
         assert not network.training, "the teacher must be in evaluation mode"
         self.network: nn.Module
         self.network, self.training_view, self.clip_count = network, training_view, clip_count
         self.folder: Path = folder / "half" if half_precision else folder
         self.dtype: type[np.floating] = np.float16 if half_precision else np.float32
+        self.view_count = view_count
         self._loaded_views: dict[int, TeacherOutputs] = {}
 
     def outputs_for_view(self, view: int) -> TeacherOutputs:
@@ -115,23 +120,37 @@ class TeacherOutputCache(TeacherOutputSource):
             UserError: The outputs were computed but cannot be read back from disk.
         """
         if view not in self._loaded_views:
-            folder = self.folder / f"view{view}"
-            outputs = self._read_outputs(folder)
-            if outputs is None:
-                self._compute_outputs(folder, view)
-                outputs = self._read_outputs(folder)
-            if outputs is None:
-                raise UserError(
-                    f"the teacher outputs in {folder} cannot be read back; delete that folder and run again"
-                )
+            outputs = self._read_outputs(view)
+            while outputs is None:
+                outputs = self._compute_unless_locked(view)
+                if outputs is None and not any(
+                    self._compute_unless_locked(later)
+                    for later in range(view + 1, self.view_count)
+                    if not (self.folder / f"view{later}" / _VIEW_FILE).exists()
+                ):
+                    outputs = self._compute_unless_locked(view, wait=True)
             self._loaded_views[view] = outputs
         return self._loaded_views[view]
 
-    def _read_outputs(self, folder: Path) -> TeacherOutputs | None:
+    def _compute_unless_locked(self, view: int, *, wait: bool = False) -> TeacherOutputs | None:
+        """Compute and read the outputs of a view; None if another process computes them, which may be waited for."""
+        folder = self.folder / f"view{view}"
+        with lock_work(folder / ".lock", wait=wait) as locked:
+            if not locked:
+                return None
+            if (outputs := self._read_outputs(view)) is None:  # the other process may have finished
+                self._compute_outputs(folder, view)
+                outputs = self._read_outputs(view)
+        if outputs is None:
+            raise UserError(f"the teacher outputs in {folder} cannot be read back; delete that folder and run again")
+        return outputs
+
+    def _read_outputs(self, view: int) -> TeacherOutputs | None:
         """The stored outputs, or None if they are missing or damaged; they are then computed again.
 
         The files are read whole and compared with their checksums: once for each view that a job reads.
         """
+        folder = self.folder / f"view{view}"
         try:
             features = read_and_check_files(folder / _VIEW_FILE)["features"]
         except FileNotFoundError:

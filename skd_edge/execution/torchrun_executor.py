@@ -14,7 +14,8 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.trainer import TrainResult
 from skd_edge.execution.job_graph import TrainingJob
-from skd_edge.execution.local_executor import LocalExecutor, ProgressListener, ignore_progress
+from skd_edge.execution.job_results import ProgressListener, ignore_progress
+from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder, open_cache

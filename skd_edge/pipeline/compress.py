@@ -38,7 +38,7 @@ def compress(recipe: Recipe, out: Path, options: RunOptions | None = None) -> Pa
     options, process_group = options or RunOptions(), make_process_group()
     check_training_needs(recipe, allow_code=options.allow_code)
     check_export_needs(recipe)
-    make_executor = make_run_executor(options, process_group)
+    make_executor = make_run_executor(recipe, options, process_group)
     if process_group.rank:
         run_worker_rank(process_group, recipe, out)
         return out

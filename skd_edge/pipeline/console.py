@@ -1,4 +1,4 @@
-"""Progress output of a run: a line for every finished step, and one live line for the current work."""
+"""Progress output of a run: a line for every finished step, and live lines for the current work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skd_bench.untrusted.text import escape_name
 if TYPE_CHECKING:
     from skd_edge.distill.trainer import TrainingProgress
     from skd_edge.execution.job_graph import TrainingJob
-    from skd_edge.execution.local_executor import JobResult
+    from skd_edge.execution.job_results import JobResult
 
 
 class RunConsole:
@@ -51,33 +51,41 @@ class RunConsole:
 
 
 class ProgressBar:
-    """One live line of progress."""
+    """A live line of progress."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
+
+    def add_line(self, title: str, total: float) -> ProgressBar:
+        """Another line below; ``total`` is its amount of work."""
+        return ProgressBar(self._progress, self._progress.add_task(escape_name(title), total=total, note=""))
+
+    def remove(self) -> None:
+        """Remove the line."""
+        self._progress.remove_task(self._task)
 
     def update(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` items are finished."""
         self._progress.update(self._task, completed=done, total=total, note=f"{done}/{total}")
 
-    def update_all(self, title: str, done: float, total: float, note: str) -> None:
-        """Set title, progress and note of the line at once."""
-        title, note = escape_name(title), escape_name(note)
-        self._progress.update(self._task, description=title, completed=done, total=total, note=note)
+    def update_note(self, done: float, note: str) -> None:
+        """Show how much of the total is done, and a note."""
+        self._progress.update(self._task, completed=done, note=escape_name(note))
 
 
 class JobProgress:
-    """The live line while jobs are trained: the job that reported last, its epoch, loss terms and accuracy; time left.
+    """The live lines while jobs are trained: one for all jobs, with the time left, and one for each job in training.
 
-    Several jobs may be trained at the same time. The time left is that of all jobs; every epoch counts the same,
-    whatever the network.
+    The line of a job has its epoch, loss terms and accuracy. For the time left, every epoch counts the same, whatever
+    the network.
     """
 
     def __init__(self, console: RunConsole, jobs: list[TrainingJob]) -> None:
         self.console, self.jobs = console, jobs
-        self._total = sum(job.spec.epochs for job in jobs)
-        self._bar_context = console.progress_bar("training", total=self._total)
-        self._finished_epochs, self._epochs_by_job, self._notes_by_job = 0, dict[str, float](), dict[str, str]()
+        self._bar_context = console.progress_bar("training", total=sum(job.spec.epochs for job in jobs))
+        self._finished_jobs, self._finished_epochs = 0, 0
+        self._epochs_by_job, self._notes_by_job = dict[str, float](), dict[str, str]()
+        self._bars_by_job = dict[str, ProgressBar]()
 
     def __enter__(self) -> JobProgress:
         self._bar = self._bar_context.__enter__()
@@ -88,6 +96,8 @@ class JobProgress:
 
     def update_job(self, job: TrainingJob, row: TrainingProgress) -> None:
         """Show the progress of a job that is being trained; ``row`` is empty when the job begins."""
+        if job.hash not in self._bars_by_job:
+            self._bars_by_job[job.hash] = self._bar.add_line(self._format_job_title(job), job.spec.epochs)
         self._epochs_by_job.setdefault(job.hash, 0.0)
         note, prefix = self._notes_by_job.get(job.hash, "starting"), ""
         if "note" in row:
@@ -99,18 +109,25 @@ class JobProgress:
         if row:
             self._epochs_by_job[job.hash] = row["epoch"] - 1 + row["share"]
             prefix = f"epoch {row['epoch']}/{row['epochs']} | "
-        others = f" and {len(self._epochs_by_job) - 1} more" if len(self._epochs_by_job) > 1 else ""
-        at = self._finished_epochs + sum(self._epochs_by_job.values())
-        self._bar.update_all(self._format_job_title(job) + others, at, self._total, prefix + note)
+        self._bars_by_job[job.hash].update_note(self._epochs_by_job[job.hash], prefix + note)
+        self._update_total()
 
     def finish_job(self, job_result: JobResult) -> None:
         """Print a line for a finished job, and count its epochs as done."""
         self._epochs_by_job.pop(job_result.job.hash, None)
+        if bar := self._bars_by_job.pop(job_result.job.hash, None):
+            bar.remove()
         self._finished_epochs += job_result.job.spec.epochs
+        self._finished_jobs += 1
+        self._update_total()
         how = "cached" if job_result.cached else f"{job_result.seconds:.0f} s"
         self.console.log(
             f"{self._format_job_title(job_result.job)}: {job_result.accuracy:.1%} ({how}, {job_result.job.hash})"
         )
+
+    def _update_total(self) -> None:
+        done = self._finished_epochs + sum(self._epochs_by_job.values())
+        self._bar.update_note(done, f"{self._finished_jobs}/{len(self.jobs)} jobs")
 
     def _format_job_title(self, job: TrainingJob) -> str:
         return f"job {self.jobs.index(job) + 1}/{len(self.jobs)} {_format_job_name(job)}"

@@ -31,7 +31,8 @@ class RunOptions:
     Attributes:
         console: where progress is shown; None shows nothing.
         engine: where jobs are trained, see `make_executor_factory`.
-        threads: threads that train one job; None leaves the choice to torch.
+        jobs: number of jobs that are trained at the same time on this machine, at most; None: as many as there are
+            cores for.
         allow_code: whether the recipe's ``teacher.factory``, which is a third party's code, may run.
         measurements: result files of packs that ran on a device without a link. They are read and nothing is measured;
             see `OfflineDevice`.
@@ -40,7 +41,7 @@ class RunOptions:
 
     console: Console | None = None
     engine: ExecutorName = "local"
-    threads: int | None = None
+    jobs: int | None = None
     allow_code: bool = False
     measurements: tuple[Path, ...] = ()
     python: str = "python3"
@@ -124,7 +125,7 @@ def open_run(
         UserError: Another process uses the run folder, or the measurements cannot be read.
     """
     console, began = RunConsole(options.console), time.monotonic()
-    make_executor = make_executor or make_run_executor(options, SINGLE_PROCESS)
+    make_executor = make_executor or make_run_executor(recipe, options, SINGLE_PROCESS)
     device = device or make_run_device(recipe, out, options)
     stored = stored_recipe or recipe
     with Run(out, resolved_yaml(stored), hide_values=stored.path_texts.hide_values) as run:
@@ -135,7 +136,7 @@ def open_run(
             ctx.scorer.discard_clips()
 
 
-def make_run_executor(options: RunOptions, process_group: ProcessGroup) -> ExecutorFactory:
+def make_run_executor(recipe: Recipe, options: RunOptions, process_group: ProcessGroup) -> ExecutorFactory:
     """The factory of the executor that trains a run's jobs. As a side effect it sets torch's number of threads.
 
     Raises:
@@ -143,7 +144,11 @@ def make_run_executor(options: RunOptions, process_group: ProcessGroup) -> Execu
         ImportError: Ray is not installed.
     """
     return make_executor_factory(
-        options.engine, threads=options.threads, allow_code=options.allow_code, process_group=process_group
+        options.engine,
+        recipe.training.threads,
+        most_jobs=options.jobs,
+        allow_code=options.allow_code,
+        process_group=process_group,
     )
 
 

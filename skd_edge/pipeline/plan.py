@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from skd_bench.benchmark.latency import ENERGY_S
+from skd_bench.device.info import read_cpu_name
 from skd_bench.runtimes import uses_gpu
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.registry import is_rendered, list_clips
@@ -19,7 +20,7 @@ from skd_edge.data.store.clip_store import is_store_built
 from skd_edge.data.store.copies import describe_copies
 from skd_edge.distill.step_profiler import StepTimes, measure_step_times
 from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph, fingerprint_of
-from skd_edge.execution.threads import configure_threads
+from skd_edge.execution.threads import configure_threads, count_parallel_jobs
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.external.factory import allow_factory_code
@@ -28,6 +29,7 @@ from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
 from skd_edge.run_folder import open_cache
 from skd_edge.schedule.candidates import list_candidates, list_deployments
+from skd_edge.schedule.recorded_paces import PaceModel, read_recorded_paces
 from skd_edge.schedule.search_space import build_network_grid, resolve_auto, shortlist_networks
 
 # Costs in seconds, from the journals of quickstart runs on two cores: decode a clip, render a clip, trace a network for
@@ -53,6 +55,7 @@ class PlannedJob:
         seconds: estimated time to train it.
         megabytes: size of the network's weights.
         pruned: the network looks slower than the budget, so that the run probably drops it.
+        requires: places in the plan of the jobs that this one waits for.
     """
 
     hash: str | None
@@ -62,6 +65,7 @@ class PlannedJob:
     seconds: float
     megabytes: float
     pruned: bool = False
+    requires: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Plan:
         uses_successive_halving: whether the run trains only a part of the jobs.
         share: upper limit of successive halving, as a share of the seconds of all jobs; 0 for no limit.
         copies: sentences about clips that are copies of clips in another split; empty if the clips are not decoded.
+        parallel_jobs: number of jobs that are trained at the same time.
+        assumed_paces: the estimate is based on another device, because this one has trained nothing yet.
     """
 
     recipe: str
@@ -91,15 +97,29 @@ class Plan:
     uses_successive_halving: bool = False
     share: float = 0.0
     copies: tuple[str, ...] = ()
+    parallel_jobs: int = 1
+    assumed_paces: bool = False
 
     @property
     def training_seconds(self) -> float:
         """Seconds of training that are left; with successive halving at most ``share`` of the seconds of all jobs."""
-        jobs = [job for job in self.jobs if not job.pruned]
-        remaining = sum(job.seconds for job in jobs if not job.cached)
+        remaining = self._compute_makespan([0.0 if job.cached or job.pruned else job.seconds for job in self.jobs])
         if not (self.uses_successive_halving and self.share):
             return remaining
-        return min(remaining, self.share * sum(job.seconds for job in jobs))
+        everything = self._compute_makespan([0.0 if job.pruned else job.seconds for job in self.jobs])
+        return min(remaining, self.share * everything)
+
+    def _compute_makespan(self, job_seconds: list[float]) -> float:
+        """Seconds until the last job ends, where each starts as soon as its requirements and a place are free."""
+        ends = list[float]()
+        free_at = [0.0] * self.parallel_jobs
+        for job, seconds in zip(self.jobs, job_seconds, strict=True):
+            place = free_at.index(min(free_at))
+            began = max([free_at[place] if seconds else 0.0, *(ends[i] for i in job.requires)])
+            ends.append(began + seconds)
+            if seconds:
+                free_at[place] = ends[-1]
+        return max(ends, default=0.0)
 
     @property
     def seconds(self) -> float:
@@ -134,6 +154,8 @@ class Plan:
             share = f"at most {self.share:.0%} of their seconds (schedule.share)"
             most = share if self.share else "the estimate counts all of them"
             lines += ["", f"  Successive halving trains a part of these jobs, and short ones (rungs): {most}."]
+        if self.assumed_paces:
+            lines += ["", "  No job was trained on this device yet: the seconds are those of an AMD EPYC."]
         lines += [
             "",
             "  'over budget?': slower than the budget in PyTorch; the run decides by the latency of the exported file.",
@@ -145,26 +167,40 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -> Plan:
+def plan(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    allow_code: bool = False,
+    quick: bool = False,
+    most_jobs: int | None = None,
+) -> Plan:
     """Plan a run without decoding, training or writing anything. Each kind of job is timed for a few steps.
 
     Args:
         recipe: the recipe to plan.
         out: the run folder, whose finished jobs count as cached.
         allow_code: whether the recipe's ``teacher.factory``, which is a third party's code, may run.
+        quick: run nothing; estimate seconds from the jobs that this device has finished, and from the networks' MACs.
+        most_jobs: number of jobs that are trained at the same time, at most; None: as many as there are cores for.
 
     Raises:
         UsageError: The recipe names code and ``allow_code`` is False.
         UserError: The data cannot be listed (see `list_clips`), or a network cannot be built (see `build_network`).
     """
     allow_factory_code(recipe.teacher, allow_code)
-    configure_threads(None)
+    configure_threads(recipe.training.threads)
     count, splits, names, training_data = _inspect_data(recipe)
     fingerprint = fingerprint_of(training_data) if training_data else None
     copies = tuple(describe_copies(training_data.clips.copies)) if training_data else ()
-    original_recipe, recipe = recipe, _propose_networks(recipe, names)
+    paces = _read_paces(recipe, out) if quick else None
+    original_recipe, recipe = recipe, _propose_networks(recipe, names, paces)
     jobs = build_recipe_job_graph(recipe, fingerprint or DatasetFingerprint("", "", len(names), names), recipe.students)
-    step_times = _measure_step_times(recipe, jobs, names)
+    step_times = (
+        {_timing_key(job): paces.estimate_step_times(job) for job in jobs}
+        if paces
+        else _measure_step_times(recipe, jobs, names)
+    )
     times_by_network = {n.spec.learner.name: step_times[_timing_key(n)] for n in reversed(jobs)}
     slow = _find_students_over_budget(recipe, times_by_network)
     built = {
@@ -176,8 +212,10 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         return count_parameters(network) * 4 / 1e6 if network else 0.0
 
     computed_outputs: set[tuple[str, int]] = set()
-    planned_jobs = []
-    for job in jobs:
+    planned_jobs = list[PlannedJob]()
+    places: dict[str, int] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(job.hash, place)
         seconds = _estimate_job_seconds(job, step_times, times_by_network, splits, computed_outputs)
         cached = fingerprint is not None and _is_finished(job, out)
         planned_jobs.append(
@@ -189,6 +227,7 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
                 seconds,
                 compute_model_megabytes(job),
                 job.spec.learner.name in slow,
+                tuple(places[required.hash] for required in job.required_jobs),
             )
         )
     pixels = count * recipe.clip.frames * recipe.clip.size**2 * 3
@@ -211,19 +250,34 @@ def plan(recipe: Recipe, out: Path | None = None, *, allow_code: bool = False) -
         recipe.uses_successive_halving,
         recipe.schedule.share,
         copies,
+        most_jobs or count_parallel_jobs(recipe.training.threads),
+        paces is not None and not paces.is_recorded,
     )
 
 
-def _propose_networks(recipe: Recipe, names: tuple[str, ...]) -> Recipe:
-    """The recipe with proposed networks where it says ``auto``; selected by latency in PyTorch, not on the device."""
+def _read_paces(recipe: Recipe, out: Path | None) -> PaceModel:
+    folders = [open_cache() / "jobs", *([out / "jobs"] if out else [])]
+    return PaceModel(read_recorded_paces(folders, read_cpu_name(), recipe.training.threads))
+
+
+def _propose_networks(recipe: Recipe, names: tuple[str, ...], paces: PaceModel | None) -> Recipe:
+    """The recipe with proposed networks where it says ``auto``; selected by latency in PyTorch, not on the device.
+
+    With ``paces``, latency is not measured, but estimated.
+    """
     students = recipe.students
     if "students" in recipe.auto:
         student_networks = {n.name: n for n in build_network_grid(recipe)}
+        others = {} if _is_logits_file(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
         x = torch.zeros(1, 3, recipe.clip.frames, recipe.clip.size, recipe.clip.size)
         with torch.no_grad():
-            others = {} if _is_logits_file(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
             times = {
-                name: 1e3 * _measure_fastest(partial(_build_network(recipe, n, names).eval(), x), 3)
+                name: 1e3
+                * (
+                    paces.estimate_seconds_per_clip(n, recipe.clip)
+                    if paces
+                    else _measure_fastest(partial(_build_network(recipe, n, names).eval(), x), 3)
+                )
                 for name, n in {**student_networks, **others}.items()
             }
         limit = (

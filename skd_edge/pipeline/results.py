@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_edge.evaluation.file_scorer import CandidateResult
-from skd_edge.execution.local_executor import JobResult, LocalExecutor
+from skd_edge.execution.job_results import JobResult
+from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.report.schema import TestReport

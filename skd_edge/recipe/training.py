@@ -44,6 +44,13 @@ class TrainingSettings(RecipeSection):
     accumulate: int = Field(
         1, ge=1, le=64, description="parts of a batch that are run one after the other, to save memory"
     )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="threads that train one job on the CPU; weights depend on it, because floats are added in another "
+        "order",
+    )
     rate: float = Field(3e-3, gt=0, le=1.0)
     weight_decay: float = Field(0.02, ge=0, le=1.0)
     ema: Share = Field(

@@ -15,7 +15,7 @@ from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.metrics.accuracy import AccuracyMetrics
 from skd_bench.stats import Interval, mean_interval, paired_difference, resolvable_points
 from skd_edge.evaluation.file_scorer import CandidateResult
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.report.schema import (
     AccuracyResolution,

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from skd_edge.execution.job_graph import TrainingJob
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.models.catalogue import describe_network
 from skd_edge.recipe.schema import NetworkSpec, Teacher
 from skd_edge.recipe.sections import ClipSettings

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from skd_bench.stats import Interval, paired_difference
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, build_job_graph, topological_order
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.schedule.duration_model import DurationModel
 
@@ -121,6 +121,7 @@ class _SuccessiveHalving:
     def __init__(self, search: Search) -> None:
         self.search, self.recipe, self.rule = search, search.recipe, search.recipe.schedule
         self.results: dict[str, JobResult] = {}
+        self.counted: set[str] = set()  # hashes of the jobs that count for the stop rules: all but the controls
         self.duration_model = DurationModel(self.recipe.clip)
         self.yielded: set[tuple[str, CascadePath, str]] = set()
         # Direct jobs of the best students; they are trained whatever the stop rules say.
@@ -145,7 +146,10 @@ class _SuccessiveHalving:
         if len(remaining) == len(self.search.students):  # no rung took place: the direct jobs rank the students
             yield from self._train_jobs(self._student_job(s) for s in remaining)
             remaining.sort(key=lambda s: -self._job_accuracy(self._student_job(s)))
-        self.reserved = [self._student_job(s) for s in remaining[: self.rule.keep]]
+        certain = remaining[: self.rule.keep]
+        self.reserved = [self._student_job(s) for s in certain]
+        # Together, because these jobs are trained whatever their results are: none has to wait for another's.
+        yield from self._train_jobs(self.reserved, controls=self._make_controls(certain))
         trained = []
         # The best student with all its cascades first, because the stop rules may prevent later jobs.
         for student in remaining:
@@ -161,9 +165,12 @@ class _SuccessiveHalving:
             else:
                 for path in ((), *self.paths):
                     self._prune_cascade(student, path, self.stop_reason)
+        yield from self._train_jobs((), controls=self._make_controls(trained))
+
+    def _make_controls(self, students: Iterable[NetworkSpec]) -> list[TrainingJob]:
         factory = self.search.job_factory
         make_control = {"alone": factory.make_labels_only_job, "kd": factory.make_plain_kd_job}
-        yield from self._train_jobs(make_control[kind](s) for s in trained for kind in self.rule.controls)
+        return [make_control[kind](s) for s in students for kind in self.rule.controls]
 
     def _train_cascades(self, student: NetworkSpec) -> JobBatches:
         """Train the assistants by their best predecessors, within the stop rules; then the student by its best two."""
@@ -227,10 +234,14 @@ class _SuccessiveHalving:
             else:
                 self._prune_cascade(student, path, self.stop_reason)
 
-    def _train_jobs(self, jobs: Iterable[TrainingJob]) -> JobBatches:
+    def _train_jobs(self, jobs: Iterable[TrainingJob], controls: Iterable[TrainingJob] = ()) -> JobBatches:
         """Ask for these jobs and those they require, except jobs that were asked for before."""
+        wanted = topological_order(jobs)
+        self.counted |= {n.hash for n in wanted}
         # The role is part of the key: a rung with all epochs equals the final job, and results are needed for both.
-        new = [n for n in topological_order(jobs) if (n.hash, n.spec.path, n.spec.role) not in self.yielded]
+        new = [
+            n for n in topological_order([*wanted, *controls]) if (n.hash, n.spec.path, n.spec.role) not in self.yielded
+        ]
         if new:
             results = yield new
             for result in results.values():
@@ -280,11 +291,9 @@ class _SuccessiveHalving:
 
     def _is_within_stop_rules(self, jobs: Iterable[TrainingJob]) -> bool:
         """Whether these jobs and the reserved ones are within the stop rules; if not, ``stop_reason`` says why."""
-        new = {n.hash: n for n in topological_order([*jobs, *self.reserved]) if n.hash not in self.results}
-        job_count, rule = len(self.results) + len(new), self.rule
-        seconds = sum(f.seconds for f in self.results.values()) + sum(
-            self.duration_model.estimate_seconds(n) for n in new.values()
-        )
+        new = {n.hash: n for n in topological_order([*jobs, *self.reserved]) if n.hash not in self.counted}
+        job_count, rule = len(self.counted) + len(new), self.rule
+        seconds = sum(self.results[h].seconds for h in self.counted) + sum(map(self._job_seconds, new.values()))
         limit = rule.share * self._exhaustive_seconds if rule.share else math.inf
         if rule.max_jobs is not None and job_count > rule.max_jobs:
             self.stop_reason = f"stopped at schedule.max_jobs {rule.max_jobs}"
@@ -304,10 +313,12 @@ class _SuccessiveHalving:
         if not self.all_jobs:
             student_jobs = (self._student_job(s, *path) for s in self.search.students for path in ((), *self.paths))
             self.all_jobs = {n.hash: n for n in topological_order(student_jobs)}
-        return sum(
-            self.results[h].seconds if h in self.results else self.duration_model.estimate_seconds(n)
-            for h, n in self.all_jobs.items()
-        )
+        return sum(map(self._job_seconds, self.all_jobs.values()))
+
+    def _job_seconds(self, job: TrainingJob) -> float:
+        """Seconds of a job: measured, or else estimated."""
+        result = self.results.get(job.hash)
+        return self.duration_model.estimate_seconds(job) if result is None else result.seconds
 
     # -------------------------------------------------------------------------------------------- jobs and results
     def _student_job(self, student: NetworkSpec, *path: str) -> TrainingJob:

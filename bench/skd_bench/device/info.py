@@ -105,6 +105,11 @@ def read_device_info() -> DeviceInfo:
     }
 
 
+def read_cpu_name() -> str:
+    """The name of the CPU, as in `read_device_info`; reads nothing else."""
+    return _format_cpu_name(_read_cpuinfo())
+
+
 def read_device_state() -> DeviceState:
     """The values that change during a benchmark, to be read before and after it."""
     return _read_state(read_gpu_info())

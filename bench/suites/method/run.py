@@ -5,17 +5,19 @@
     python -m bench.suites.method.run --tables          # only the tables, from existing rows
 
 A column is a data set with a kind of label noise. Resumable: jobs are stored in the cache, and rows in
-bench/results/method.jsonl are not trained again. Several processes may add rows at the same time. tables.py writes
-docs/method_study.md from all rows.
+bench/results/method.jsonl are not trained again. Rows are trained beside each other, each in a process with one thread;
+a job that several rows need is trained once, and the others wait for it. tables.py writes docs/method_study.md from all
+rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import predict
+from skd_edge.distill.work_lock import lock_work
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
-from skd_edge.execution.threads import configure_threads
+from skd_edge.execution.threads import configure_threads, count_parallel_jobs
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
@@ -72,18 +75,26 @@ def append_row(row: Json) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info: Json) -> Json:
-    """Train what a row needs, and evaluate its network on the test clips."""
+def make_recipe(data: str, noise: str, row: Row, seed: int) -> Recipe:
+    """The recipe of a row in a column."""
     column = CLEAN.get(noise, NOISE["clean"]) if row.clean else NOISE[noise]
     recipe = load_recipe(RECIPES[data], [f"seed={seed}", *column, *row.sets])
     times = {"teacher_epochs": row.stretch * row.teacher, "epochs": row.stretch * row.student}
     epochs = {key: round(by * getattr(recipe.training, key)) for key, by in times.items()}
-    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
+
+
+def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info: Json) -> Json:
+    """Train what a row needs, and evaluate its network on the test clips."""
+    recipe = make_recipe(data, noise, row, seed)
     training_data = load_training_data(recipe, open_cache())
     with Run(runs / f"{data}-{noise}-{row.name.replace(' ', '_')}-{seed}", resolved_yaml(recipe)) as run:
         executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         job = row.build_job(JobFactory(recipe, fingerprint_of(training_data)), recipe.students[0])
-        finished = [executor.train_job(n) for n in topological_order([job])]
+        finished = []
+        for needed in topological_order([job]):
+            with lock_work(run.cache / "locks" / needed.hash, wait=True):  # rows beside this one may need it too
+                finished.append(executor.train_job(needed))
         return score_student(recipe, training_data, executor, job) | {
             "data": data,
             "noise": noise,
@@ -99,6 +110,20 @@ def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info:
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
+
+
+def find_row(name: str) -> Row:
+    """The row with this name."""
+    return next(row for row in (*ROWS, *THESIS, *TRIALS) if row.name == name)
+
+
+def measure_in_process(data: str, noise: str, name: str, seed: int, runs: Path, device_info: Json) -> Json:
+    """`measure` in a process of the pool; rows go by their names, because their builders cannot be pickled."""
+    began = time.monotonic()
+    configure_threads(make_recipe(data, noise, find_row(name), seed).training.threads)
+    return measure(data, noise, find_row(name), seed, runs, device_info) | {
+        "wall_seconds": round(time.monotonic() - began, 1)
+    }
 
 
 def score_student(recipe: Recipe, training_data: TrainingData, executor: LocalExecutor, job: TrainingJob) -> Json:
@@ -133,34 +158,36 @@ def main() -> None:
         "--rows", nargs="+", default=["core"], help="names of rows, or one of: core, all, thesis, trials"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=count_parallel_jobs(1), help="rows at the same time")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/method")
     parser.add_argument("--tables", action="store_true", help="only write the tables")
     options = parser.parse_args()
-    configure_threads(options.threads or None)
     sets = {"all": ROWS, "thesis": THESIS, "trials": TRIALS}
     named = {word: tuple(r.name for r in rows) for word, rows in sets.items()} | {"core": CORE}
     names = named.get(options.rows[0], tuple(options.rows))
-    wanted = [next(r for r in (*ROWS, *THESIS, *TRIALS) if r.name == name) for name in names]
     have = {(r["data"], r["noise"], r["row"], r["seed"]) for r in load_rows()}
     device_info = read_device_info()
-    todo = [
-        (data, noise, row, seed)
+    todo = [  # rows of one column share their teacher: its columns and seeds come one after the other
+        (data, noise, name, seed)
+        for name in ([] if options.tables else names)
         for seed in options.seeds
         for data in options.data
         for noise in options.noise
-        for row in wanted
-        if (data, noise, row.name, seed) not in have
+        if (data, noise, name, seed) not in have
     ]
-    for number, (data, noise, row, seed) in enumerate([] if options.tables else todo):
-        began = time.monotonic()
-        result = measure(data, noise, row, seed, options.runs, device_info)
-        append_row(result)
-        print(
-            f"{number + 1}/{len(todo)} {data} {noise} seed {seed} {row.name}: {100 * result['test']:.1f} "
-            f"({time.monotonic() - began:.0f} s, pid {os.getpid()})",
-            flush=True,
-        )
+    for data, noise, name, seed in todo:  # rendered and decoded once, before several processes need them
+        load_training_data(make_recipe(data, noise, find_row(name), seed), open_cache())
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        rows = [pool.submit(measure_in_process, *one, options.runs, device_info) for one in todo]
+        try:
+            for number, finished in enumerate(as_completed(rows), 1):
+                row = finished.result()
+                append_row(row)
+                what = f"{row['data']} {row['noise']} seed {row['seed']} {row['row']}"
+                print(f"{number}/{len(todo)} {what}: {100 * row['test']:.1f} ({row['wall_seconds']:.0f} s)", flush=True)
+        except BaseException:  # the other rows are not begun; those that are being trained finish, or continue later
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     write_tables(load_rows(), ROOT / "docs/method_study.md")
 
 

@@ -2,11 +2,11 @@
 
     python -m bench.suites.robustness.kill_and_resume --kills 20
 
-A small run is executed once without interruption. Then it is executed again, its whole process group is killed at
-random moments, and it is started again after each kill. Both runs must choose the same candidate and have the same job
-hashes and bit-equal weights, and no finished job may be trained again. A kill can therefore lose only the work of the
-current job since its last checkpoint. A checkpoint is written every 15 seconds; `longest_job_seconds` is another upper
-bound. Writes bench/results/kill9.json.
+A small run is executed once without interruption. Then it is executed again, it is killed at random moments (twice the
+whole process group, twice the command alone, and so on), and it is started again after each kill. Both runs must choose
+the same candidate and have the same job hashes and bit-equal weights, and no finished job may be trained again. A kill
+can therefore lose only the work of the current jobs since their last checkpoint. A checkpoint is written every 15
+seconds; `longest_job_seconds` is another upper bound. Writes bench/results/kill9.json.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ choice: {exchange: 0}   # choose by accuracy only, because latency differs betwe
 
 def start(recipe: Path, out: Path, cache: Path) -> subprocess.Popen[str]:
     """Start ``skd-edge compress`` in its own process group with its own cache."""
-    words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(out), "--threads", "1"]
+    words = [sys.executable, "-m", "skd_edge.cli", "compress", str(recipe), "--out", str(out)]
     places = {"SKD_EDGE_CACHE": str(cache), "SKD_EDGE_LEDGER": str(cache / "looks.jsonl")}
     return subprocess.Popen(
         words, env={**os.environ, **places}, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -67,12 +67,18 @@ def wait_for_end(process: subprocess.Popen[str]) -> float:
     return time.monotonic() - began
 
 
-def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Send SIGKILL to the process and its children after some seconds; False if it had already finished."""
+def kill_after(process: subprocess.Popen[str], seconds: float, *, alone: bool) -> bool:
+    """Send SIGKILL to the process and its children after some seconds; False if it had already finished.
+
+    Args:
+        process: the command.
+        seconds: when it is killed.
+        alone: kill only the command; its children, which train jobs, have to notice.
+    """
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill() if alone else os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return True
     finally:
@@ -98,7 +104,7 @@ def study(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     while len(moments) < kills:
         # A resumed run has less work left: short waits hit imports and the first stages, long waits the later stages.
         moment = draw.uniform(0, seconds) if len(moments) % 2 else draw.uniform(0, seconds / 3)
-        if not kill_after(start(recipe, out, folder / "war-cache"), moment):
+        if not kill_after(start(recipe, out, folder / "war-cache"), moment, alone=len(moments) % 4 > 1):
             out = _make_new_run_folder(folder)  # the run had finished: the remaining kills hit a new run
             continue
         moments.append(round(moment, 2))

@@ -1,13 +1,13 @@
 """What does the search save, and what does it cost? Compares successive halving with training every cascade.
 
-    python -m bench.suites.search.regret --seeds 0 1 2 --threads 1 --runs DIR
+    python -m bench.suites.search.regret --seeds 0 1 2 --runs DIR
 
 The space has the quickstart's size: two assistants and six students, so four cascades for each student, 24 in total;
-jobs that cascades share are trained once. For each seed, all cascades are trained, and then the search runs on the same
-cache. Its final jobs are therefore already there; the jobs of its rungs are trained. Its cost is the training time of
-every job that it requested, cached or not. The seconds of a job are its epochs times the median seconds per epoch of
-its network over all jobs of that seed, so that a busy period of the machine has no effect. Milliseconds are those of
-the FP32 files with random weights.
+jobs that cascades share are trained once, and jobs that do not wait for each other beside each other. For each seed,
+all cascades are trained, and then the search runs on the same cache. Its final jobs are therefore already there; the
+jobs of its rungs are trained. Its cost is the training time of every job that it requested, cached or not. The seconds
+of a job are its epochs times the median seconds per epoch of its network over all jobs of that seed, so that a busy
+period of the machine has no effect. Milliseconds are those of the FP32 files with random weights.
 
 Every strategy chooses by the same rule on validation clips; the accuracies of their choices on the test clips are
 compared. Random search draws cascades until it has used as many seconds as the search; its number is the mean over 500
@@ -30,7 +30,6 @@ from scipy.stats import kendalltau
 
 from skd_bench.files import write_atomic
 from skd_bench.stats import mean_interval
-from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.trainer import predict
 from skd_edge.execution.job_graph import (
     JobFactory,
@@ -39,8 +38,7 @@ from skd_edge.execution.job_graph import (
     fingerprint_of,
     topological_order,
 )
-from skd_edge.execution.local_executor import JobResult, LocalExecutor
-from skd_edge.execution.threads import configure_threads
+from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.pipeline.context import RunContext, RunOptions, open_run
 from skd_edge.pipeline.stages.benchmark_untrained import measure_untrained
@@ -75,7 +73,7 @@ class Study:
         self.recipe, self.run, self.console = ctx.recipe, ctx.run, ctx.console
         recipe, run = ctx.recipe, ctx.run
         self.training_data: TrainingData = load_training_data(recipe, open_cache())
-        self.executor = LocalExecutor(run, self.training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        self.executor = ctx.make_executor(recipe, run, self.training_data)
         self.job_factory = JobFactory(recipe, fingerprint_of(self.training_data))
         random = measure_untrained(ctx, recipe).latency
         self.ms = {s.name: median_ms(random[f"{s.name} fp32"]) for s in recipe.students}
@@ -86,10 +84,11 @@ class Study:
     def train(self, jobs: Iterable[TrainingJob]) -> dict[str, JobResult]:
         """Train the jobs that are not finished; returns the results of all of them by hash."""
         jobs = list(jobs)
-        for job in jobs:
-            if job.hash not in self.done:
-                self.done[job.hash] = result = self.executor.train_job(job)
-                self.console.log(f"{job.spec.name} ({job.spec.role}): {result.accuracy:.1%}, {result.seconds:.0f} s")
+        new = {job.hash: job for job in jobs if job.hash not in self.done}
+        for result in self.executor.train_all(list(new.values())):
+            self.done[result.job.hash] = result
+            spec = result.job.spec
+            self.console.log(f"{spec.name} ({spec.role}): {result.accuracy:.1%}, {result.seconds:.0f} s")
         return {n.hash: self._with_typical_seconds(self.done[n.hash]) for n in jobs}
 
     def _with_typical_seconds(self, result: JobResult) -> JobResult:
@@ -240,17 +239,16 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, help="jobs at the same time; default: as many as there are cores for")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/regret")
     options = parser.parse_args()
-    configure_threads(options.threads)
     from rich.console import Console
 
     for seed in options.seeds:
         if any(row["seed"] == seed for row in load_rows()):
             continue
         recipe = load_recipe("quickstart", [*SPACE, f"seed={seed}"])
-        with open_run(recipe, options.runs / str(seed), RunOptions(console=Console())) as ctx:
+        with open_run(recipe, options.runs / str(seed), RunOptions(console=Console(), jobs=options.jobs)) as ctx:
             row = Study(ctx).compute_row()
         rows = sorted([*load_rows(), row], key=lambda r: int(r["seed"]))
         write_atomic(RESULTS, "".join(json.dumps(r) + "\n" for r in rows))

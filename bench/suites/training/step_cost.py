@@ -20,6 +20,7 @@ from statistics import median, quantiles
 import numpy as np
 import torch
 
+from bench.suites.training.step_floor import MachineRates, compute_floor_ms, measure_rates
 from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.preprocessing import inference_preprocessing
@@ -126,8 +127,8 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def study(recipe: Recipe, student: NetworkSpec, rounds: int) -> dict[str, object]:
-    """Median milliseconds of each part, and quartiles of its time relative to the network, round by round."""
+def study(recipe: Recipe, student: NetworkSpec, rounds: int, rates: MachineRates) -> dict[str, object]:
+    """Median milliseconds of each part, quartiles of its time relative to the network round by round, and the floor."""
     with tempfile.TemporaryDirectory() as folder:
         parts = build_timed_parts(recipe, student, Path(folder))
         times: dict[str, list[float]] = {name: [] for name in parts}
@@ -149,6 +150,7 @@ def study(recipe: Recipe, student: NetworkSpec, rounds: int) -> dict[str, object
         "batch": recipe.training.batch,
         "rounds": rounds,
         "milliseconds": {name: round(median(t), 2) for name, t in times.items()},
+        "floor": {name: round(ms, 2) for name, ms in compute_floor_ms(make_job_spec(recipe, student), rates).items()},
         "over the network": {name: [round(q, 3) for q in quantiles(o, n=4)] for name, o in over.items()},
     }
 
@@ -167,19 +169,25 @@ def table(rows: list[dict[str, object]], device_info: dict[str, object], threads
         "in brackets.",
         f"The goal for a step of the method is at most {GOAL:.0%}.",
         "",
-        "| student | network, ms | data | step on labels adds | step of the method adds |",
-        "|---|---|---|---|---|",
+        "The floor is the larger of two times: the network's operations at the rate of a matrix product, and the bytes",
+        "of its activations at the bandwidth of a copy, both measured here.",
+        "",
+        "| student | floor, ms | network, ms | data | step on labels adds | step of the method adds |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        over, ms = row["over the network"], row["milliseconds"]
+        over, ms, floor = row["over the network"], row["milliseconds"], row["floor"]
         assert isinstance(over, dict)
         assert isinstance(ms, dict)
+        assert isinstance(floor, dict)
+        bound = max(floor, key=lambda name: floor[name])
         cells = [
             f"{q2:.1%} ({q1:.1%} to {q3:.1%})"
             for q1, q2, q3 in (over[name] for name in ("data", "plain step", "staged step"))
         ]
         lines.append(
-            f"| {row['student']} ({row['family']}, width {row['width']}) | {ms['network']} | {' | '.join(cells)} |"
+            f"| {row['student']} ({row['family']}, width {row['width']}) | {floor[bound]:.1f} ({bound}) "
+            f"| {ms['network']} | {' | '.join(cells)} |"
         )
     return "\n".join(
         [
@@ -195,7 +203,7 @@ def main() -> None:
     """Measure all students and assistants, and write the results and the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--set", action="append", default=[], dest="sets", help="a setting of the recipe, as in skd-edge compress"
     )
@@ -204,7 +212,8 @@ def main() -> None:
     configure_threads(options.threads)
     recipe = load_recipe("human_motion", ["data.root=.", *options.sets])
     learners = [n for n in (*recipe.students, *recipe.assistants) if n.name in (options.only or recipe.networks)]
-    rows = [study(recipe, learner, options.rounds) for learner in learners]
+    rates = measure_rates()
+    rows = [study(recipe, learner, options.rounds, rates) for learner in learners]
     device_info = read_device_info()
     write_json(RESULTS, {"device": device_info, "threads": options.threads, "rows": rows})
     write_atomic(TABLE, table(rows, device_info, options.threads))

@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_edge.labels.cleaning.neighbours import find_neighbours
+
 Floats = NDArray[np.float64]
 _NEIGHBOURS = 30
 _DISTANCE_SCALE = 0.1  # cosine distance at which a neighbour's weight falls to 1/e
+_BLOCK_ROWS = 2048
 _SMOOTHING = 0.02  # added to probabilities, so that neither network nor neighbours can exclude a class
 
 
@@ -107,22 +110,19 @@ def _average_neighbour_labels(given: Floats, features: NDArray[np.float32], grou
         features: ``(N, D)``.
         groups: ``(N,)``, or None; clips of the same group are not used.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     n, classes = given.shape
     if n < 2:
         return np.full((n, classes), 1 / classes)
-    x = _half_whiten(features)
-    largest = 1 if groups is None else int(np.unique(groups, return_counts=True)[1].max())
-    # So many that, without clips of its own group, enough remain.
-    count = min(_NEIGHBOURS + largest - 1, n - 1)
-    distance, rows = NearestNeighbors(n_neighbors=count).fit(x).kneighbors()  # without arguments: not the clip itself
-    # For unit vectors, 1 - cosine = squared distance / 2.
-    weight = np.exp(-(distance**2) / 2 / _DISTANCE_SCALE) + 1e-12
-    if groups is not None and largest > 1:
-        other = groups[rows] != groups[:, None]
-        weight *= other & (np.cumsum(other, axis=1) <= _NEIGHBOURS)  # the nearest of the other groups
-    return _normalise_rows(np.einsum("nk,nkc->nc", weight, given[rows]) + 1e-6)
+    own_groups = np.arange(n) if groups is None else groups
+    neighbours = find_neighbours(_half_whiten(features), own_groups, min(_NEIGHBOURS, n - 1))
+    # Cosine distance; clips that are no neighbours have an infinite one.
+    weight = np.exp((neighbours.similarity.astype(np.float64) - 1) / _DISTANCE_SCALE)
+    weight += 1e-12 * np.isfinite(neighbours.similarity)
+    sums = np.empty((n, classes))
+    for first in range(0, n, _BLOCK_ROWS):  # the labels of all neighbours at once would be large
+        block = slice(first, first + _BLOCK_ROWS)
+        np.einsum("nk,nkc->nc", weight[block], given[neighbours.rows[block]], out=sums[block])
+    return _normalise_rows(sums + 1e-6)
 
 
 def _half_whiten(features: NDArray[np.float32]) -> Floats:

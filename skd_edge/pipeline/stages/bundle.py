@@ -15,7 +15,7 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.evaluation.litert_export import write_tflite
 from skd_edge.evaluation.streaming_export import write_stream
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.tsm import TSM
 from skd_edge.pipeline.context import RunContext

@@ -8,7 +8,7 @@ from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_edge.evaluation.candidate_exporter import CalibrationClips, TrainedExporter
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.evaluation.qat import describe_qat, fine_tune_int8, is_int8_out_of_bounds
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.pipeline.context import RunContext

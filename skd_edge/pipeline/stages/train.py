@@ -7,7 +7,8 @@ from contextlib import closing
 
 from skd_bench.errors import UserError
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of
-from skd_edge.execution.local_executor import JobResult, LocalExecutor, OutOfMemory, check_teacher_floor
+from skd_edge.execution.job_results import JobResult, OutOfMemory, check_teacher_floor
+from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.pipeline.console import JobProgress, RunConsole
 from skd_edge.pipeline.context import RunContext

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
+from skd_edge.distill.work_lock import lock_work
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import NetworkSpec
 
@@ -97,3 +101,23 @@ def test_probabilities_are_the_mean_over_views(network, tiny_clips, tmp_path):
     each = [torch.softmax(torch.from_numpy(np.array(cache.outputs_for_view(v).logits)), 1).numpy() for v in range(3)]
     assert np.allclose(cache.mean_probabilities(3), np.mean(each, 0), atol=1e-6)
     assert np.allclose(cache.mean_probabilities(3).sum(1), 1, atol=1e-5)
+
+
+def test_while_another_process_computes_a_view_a_later_one_is_computed(network, tiny_clips, tmp_path):
+    view, calls = view_of(tiny_clips.train)
+    cache = TeacherOutputCache(network, view, 48, tmp_path / "t", view_count=3)
+    with ThreadPoolExecutor(1) as pool:
+        with lock_work(tmp_path / "t" / "view0" / ".lock", wait=True):  # as a job beside this one
+            needed = pool.submit(cache.outputs_for_view, 0)
+            while not (tmp_path / "t" / "view2" / "logits.npy").exists():
+                assert not needed.done()
+                time.sleep(0.01)
+        needed.result(60)
+    assert calls == [1, 2, 0]
+    for v in (1, 2):
+        cache.outputs_for_view(v)
+    assert calls == [1, 2, 0]
+    # A view that another job has computed in the meantime is read.
+    other = TeacherOutputCache(network, view, 48, tmp_path / "t", view_count=3)
+    assert np.array_equal(other.outputs_for_view(0).logits, needed.result().logits)
+    assert calls == [1, 2, 0]

@@ -27,7 +27,6 @@ from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import Run, open_cache, read_journal
 
 ray = pytest.importorskip("ray")
-THREADS = os.cpu_count() or 1
 
 RECIPE = """
 name: small
@@ -44,14 +43,14 @@ training: {teacher_epochs: 80, refine: 0.02, rounds: 1, epochs: 1, batch: 20}
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray cluster on this machine with room for two jobs of as many threads as the machine has cores."""
+    """A Ray cluster on this machine with room for two jobs."""
     threads = torch.get_num_threads()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     for attempt in (1, 2):
         try:
             ray.init(
                 address="local",
-                num_cpus=2 * THREADS,
+                num_cpus=2,
                 include_dashboard=False,
                 log_to_driver=False,
                 object_store_memory=100 << 20,
@@ -90,7 +89,7 @@ def small(rendered, monkeypatch):
 def make_ray_executor(recipe, run, training_data):
     from skd_edge.execution.ray_executor import RayExecutor
 
-    return RayExecutor(recipe, run, training_data, threads=1)
+    return RayExecutor(recipe, run, training_data)
 
 
 def find_workers() -> list[int]:
@@ -120,13 +119,12 @@ def jobs(folder: Path, event: str) -> Counter[str]:
 
 def test_ray_trains_the_same_weights_as_the_local_executor(cluster, finished, tmp_path):
     theirs = {f.parent.name: json.loads(f.read_text()) for f in (finished.folder / "jobs").glob("*/job.json")}
-    (threads,) = {job["threads"] for job in theirs.values()}
-    folder = compress(load_recipe(finished.recipe), tmp_path / "over ray", RunOptions(engine="ray", threads=threads))
+    folder = compress(load_recipe(finished.recipe), tmp_path / "over ray", RunOptions(engine="ray"))
     report = json.loads((folder / "report.json").read_text())
     ours = {f.parent.name: json.loads(f.read_text()) for f in (folder / "jobs").glob("*/job.json")}
     assert ours.keys() == theirs.keys()
     for job in ours:
-        assert ours[job]["threads"] == threads
+        assert ours[job]["threads"] == theirs[job]["threads"] == 1
         assert ours[job]["accuracy"] == theirs[job]["accuracy"]
         for name in ("weights.safetensors", "val_logits.npy"):
             assert (folder / "jobs" / job / name).read_bytes() == (finished.folder / "jobs" / job / name).read_bytes()
@@ -152,7 +150,7 @@ def test_a_search_asks_for_the_same_jobs_with_both_executors(cluster, tmp_path, 
     recipe, trained, chosen = load_recipe(tmp_path / "recipe.yaml", sets), {}, {}
     for engine in ("local", "ray"):
         monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / f"cache of {engine}"))
-        folder = compress(recipe, tmp_path / engine, RunOptions(engine=engine, threads=1))
+        folder = compress(recipe, tmp_path / engine, RunOptions(engine=engine))
         report = json.loads((folder / "report.json").read_text())
         trained[engine], chosen[engine] = jobs(folder, "job_finished"), report["chosen"]["path"]
     assert trained["local"] == trained["ray"]
@@ -216,10 +214,10 @@ def test_a_job_that_no_machine_has_enough_cpus_for(cluster, small, tmp_path):
     from skd_edge.execution.ray_executor import RayExecutor
 
     recipe, training_data, _ = small
-    other = recipe.model_copy(update={"seed": 1})  # none of its jobs is in the cache
+    other = recipe.model_copy(update={"training": recipe.training.model_copy(update={"threads": 1000})})
     job_list = build_recipe_job_graph(other, fingerprint_of(training_data), other.students)
     with Run(tmp_path / "run", "x: 1") as run, pytest.raises(UserError, match="no machine of the Ray cluster has"):
-        list(RayExecutor(other, run, training_data, threads=1000).train_all(job_list))
+        list(RayExecutor(other, run, training_data).train_all(job_list))
 
 
 def test_without_ray_the_command_names_the_missing_extra(tmp_path, monkeypatch, capsys):

@@ -15,7 +15,8 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import build_learner, training_rows
 from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
-from skd_edge.execution.local_executor import LocalExecutor, _is_out_of_memory
+from skd_edge.execution.job_results import is_out_of_memory
+from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
@@ -146,4 +147,4 @@ def test_each_clip_is_predicted_by_the_network_that_was_not_trained_on_it(
     ],
 )
 def test_what_counts_as_too_little_memory(error, is_memory):
-    assert _is_out_of_memory(error) is is_memory
+    assert is_out_of_memory(error) is is_memory

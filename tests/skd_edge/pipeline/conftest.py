@@ -77,7 +77,7 @@ def _stage_results(finished, tmp_path_factory) -> Iterator[StageResults]:
         environment.setenv("SKD_EDGE_LEDGER", str(ledger))
         recipe = load_recipe(str(folder / "recipe.yaml"))
         device = make_run_device(recipe, folder, RunOptions(), cache_only=True)
-        with open_run(recipe, folder, RunOptions(threads=1), device=device) as ctx:
+        with open_run(recipe, folder, RunOptions(), device=device) as ctx:
             benchmark = apply_budget(recipe, measure_untrained(ctx, recipe))
             data = prepare_data(ctx, recipe)
             trained = reselect.load_trained(ctx, benchmark, data)

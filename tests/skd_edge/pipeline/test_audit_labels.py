@@ -73,7 +73,7 @@ def test_from_the_recipe_to_the_page_and_back_with_checked_labels(recipe, tmp_pa
     rows[3]["trusted"] = "spin_cw"
     write_sheet(out / "audit" / "audit.csv", list(rows[0]), [list(row.values()) for row in rows])
     checked = load_recipe(str(recipe), [f"labels.trusted={tmp_path / 't.csv'}"])
-    audit_labels(checked, out, RunOptions(threads=1), top=5, pictures=False)
+    audit_labels(checked, out, RunOptions(), top=5, pictures=False)
     again = json.loads((out / "audit" / "audit.json").read_text())
     assert again["trusted"] == 3
     assert not {row["clip"] for row in rows[:3]} & {s["clip"] for s in again["suspects"]}

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.pipeline.console import JobProgress, RunConsole, _format_elapsed
 from skd_edge.recipe.schema import Recipe
 
@@ -78,14 +78,18 @@ def test_every_finished_job_is_a_line_with_its_number_and_role():
     assert any("(control, plain KD)" in line for line in lines)
 
 
-def test_the_live_line_shows_epoch_loss_and_accuracy():
+def test_every_job_in_training_has_a_live_line_with_epoch_loss_and_accuracy():
     console, text = make_console(terminal=True)
     with JobProgress(console, JOBS) as progress:
         row = {"epoch": 2, "epochs": 3, "share": 0.5, "terms": {"ce": 2.0}, "accuracy": 0.25}
         progress.update_job(JOBS[0], row)
         progress.update_job(JOBS[1], {})
-    assert "and 1 more" in text.getvalue()
-    assert "starting" in text.getvalue()
+    shown = text.getvalue()
+    assert f"0/{len(JOBS)} jobs" in shown
+    assert "epoch 2/3 | ce 2.00 | accuracy 25.0%" in shown
+    assert "starting" in shown
+    for number in (1, 2):
+        assert f"job {number}/{len(JOBS)} " in shown
 
 
 def test_a_note_of_a_job_is_a_line():

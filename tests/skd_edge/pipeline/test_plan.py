@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from skd_bench.benchmark import latency
+from skd_edge.pipeline import plan as module
 from skd_edge.pipeline.plan import Plan, PlannedJob, _estimate_measurement_seconds, plan
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
@@ -55,6 +57,46 @@ def test_successive_halving_is_limited_by_its_share_of_all_jobs():
     assert replace(halving, share=0.9).training_seconds == 20.0  # no more than what is left
     assert "at most 50% of their seconds" in halving.to_text()
     assert "the estimate counts all of them" in replace(halving, share=0.0).to_text()
+
+
+def test_jobs_beside_each_other_take_as_long_as_their_longest_chain():
+    """A teacher (10 s), then two students (20 s and 30 s), and a control without a teacher (25 s)."""
+    teacher, control = (
+        PlannedJob("a", "t", "teacher", False, 10.0, 1.0),
+        PlannedJob("d", "c", "alone", False, 25.0, 1.0),
+    )
+    students = [
+        PlannedJob(h, "s", "student", False, seconds, 1.0, requires=(0,)) for h, seconds in (("b", 20), ("c", 30))
+    ]
+    whole = replace(PLAN, jobs=(teacher, *students, control))
+    assert whole.training_seconds == 85.0
+    assert replace(whole, parallel_jobs=2).training_seconds == 10 + 20 + 25
+    assert replace(whole, parallel_jobs=3).training_seconds == 10 + 30
+    cached = replace(whole, jobs=(replace(teacher, cached=True), *students, control), parallel_jobs=3)
+    assert cached.training_seconds == 30
+
+
+def test_a_quick_plan_runs_nothing_and_uses_the_paces_of_finished_jobs(finished, monkeypatch):
+    monkeypatch.setattr(module, "measure_step_times", lambda *a, **k: pytest.fail("a step was trained"))
+    monkeypatch.setattr(module, "_measure_fastest", lambda *a, **k: pytest.fail("a network was timed"))
+    recipe = load_recipe(str(finished.recipe), ["seed=5"])
+    unknown = plan(recipe, quick=True)  # an empty cache
+    assert "No job was trained on this device yet" in unknown.to_text()
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(finished.cache))
+    known = plan(load_recipe(str(finished.recipe)), quick=True, most_jobs=1)
+    assert "No job was trained on this device yet" not in known.to_text()
+    assert all(job.seconds > 0 for job in (*known.jobs, *unknown.jobs))
+    trained = {row["job"]: row["seconds"] for row in finished.report["jobs"] if row["state"] != "pruned"}
+    ratio = sum(job.seconds for job in known.jobs if job.hash in trained) / sum(trained.values())
+    assert 0.3 < ratio < 3  # of seconds that a busy machine changes
+
+
+def test_a_quick_plan_proposes_networks_without_timing_them(own_places, without_choice, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_measure_fastest", lambda *a, **k: pytest.fail("a network was timed"))
+    changed = {"students": "auto", "teacher": {"family": "resnet", "width": 8}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(without_choice | changed), encoding="utf-8")
+    planned = plan(load_recipe(str(tmp_path / "recipe.yaml")), quick=True)
+    assert {job.role for job in planned.jobs} >= {"teacher", "student"}
 
 
 def test_the_text_shows_the_state_of_every_job():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory, TrainingJob
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
 from skd_edge.recipe.sections import ClipSettings
 from skd_edge.schedule.duration_model import DurationModel

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory, build_recipe_job_graph
-from skd_edge.execution.local_executor import JobResult
+from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import Recipe
 from skd_edge.schedule.successive_halving import Search, truncate_job
 
@@ -62,6 +62,23 @@ def run(recipe, accuracy, *, seconds=1.0):
 
 def by_width(job):
     return 0.5 + 0.001 * job.spec.learner.width if job.spec.role in ("student", "rung") else 0.9
+
+
+def list_batches(recipe, accuracy):
+    """The jobs that a search asks for, in the batches that may be trained at the same time."""
+    search = Search(
+        JobFactory(recipe, DatasetFingerprint("data", "weak", 10)),
+        recipe.students,
+        {s.name: float(s.width) for s in recipe.students},
+        np.arange(400),
+    )
+    batches = []
+    while batch := search.ask():
+        batches.append(batch)
+        search.tell(
+            JobResult(n, Path(), accuracy(n), 1.0, False, [{}], np.arange(400) < 400 * accuracy(n)) for n in batch
+        )
+    return batches
 
 
 def finals(trained):
@@ -170,3 +187,22 @@ def test_a_rung_has_a_hash_of_its_own():
     assert short.spec.epochs == 3
     assert short.hash != job.hash
     assert short.required_jobs == job.required_jobs
+
+
+def test_jobs_that_are_trained_in_any_case_are_asked_for_together_with_their_controls():
+    """One job has not to wait for another whose result decides nothing about it."""
+    rungs, certain, *_ = list_batches(make(keep=2, controls=["alone", "kd"]), by_width)
+    assert {n.spec.role for n in rungs} == {"scout", "teacher", "rung"}
+    assert {n.spec.path for n in certain if n.spec.role == "student"} == {("teacher", "s24"), ("teacher", "s16")}
+    controls = [n.spec.path[-1] for n in certain if n.spec.role in ("alone", "kd")]
+    assert sorted(controls) == ["s16", "s16", "s24", "s24", "teacher"]  # plain KD trains a teacher of its own
+
+
+@pytest.mark.parametrize("rule", [{"share": 0.3}, {"max_jobs": 14}, {"max_jobs": 20}, {"max_seconds": 120}])
+def test_controls_do_not_count_for_the_stop_rules(rule):
+    with_controls, without = (run(make(controls=controls, **rule), by_width) for controls in (["alone", "kd"], []))
+    assert with_controls[0].pruned == without[0].pruned
+    assert finals(with_controls[1]) == finals(without[1])
+    assert {n.spec.path[-1] for n in with_controls[1] if n.spec.role == "alone"} == {
+        path[-1] for path in finals(without[1])
+    }

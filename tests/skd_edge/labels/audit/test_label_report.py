@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from skd_bench.stats import Interval
-from skd_edge.execution.local_executor import _write_pseudo_label_sheet
+from skd_edge.execution.finished_jobs import _write_pseudo_label_sheet
 from skd_edge.labels.audit.label_errors import NoiseEstimate
 from skd_edge.labels.audit.label_report import (
     _compute_sibling_share,

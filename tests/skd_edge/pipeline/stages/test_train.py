@@ -35,8 +35,8 @@ RECIPE = Recipe.model_validate(
 def test_failed_allocations_are_recognised(make):
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         make()
-    assert engines._is_out_of_memory(caught.value)
-    assert not engines._is_out_of_memory(RuntimeError("shapes do not match"))
+    assert engines.is_out_of_memory(caught.value)
+    assert not engines.is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_halved_once_and_remembered(tmp_path, monkeypatch):
@@ -52,7 +52,7 @@ def test_halved_once_and_remembered(tmp_path, monkeypatch):
     benchmark = UntrainedBenchmark(RECIPE, {}, {}, {}, None, RECIPE.students, {})
 
     def run_it(name):
-        with open_run(RECIPE, tmp_path / name, RunOptions()) as ctx:
+        with open_run(RECIPE, tmp_path / name, RunOptions(jobs=1)) as ctx:
             return train(ctx, benchmark, material).job_results
 
     finished = run_it("run")
