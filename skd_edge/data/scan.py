@@ -55,7 +55,7 @@ class ScanResult:
         if self.bad and self.refusal is None:
             lines.append("compress leaves them out and lists them in its report")
         lines += describe_copies(self.copies)
-        lines += [f"compress will refuse to start: {self.refusal}"] if self.refusal else []
+        lines += [f"compress will refuse to start: {escape_name(self.refusal)}"] if self.refusal else []
         lines.append(f"wrote {self.out}")
         lines += [f"wrote {name_copies_file(self.out)}"] if self.copies else []
         return "\n".join(lines)

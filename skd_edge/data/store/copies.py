@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.untrusted.text import escape_name
 from skd_edge.data.sources.listing import SPLITS, ClipEntry, Split
 from skd_edge.data.store.fingerprints import HASH_BITS, Fingerprints
 
@@ -155,7 +156,8 @@ def describe_copies(copies: Sequence[SplitCopy]) -> list[str]:
         groups.setdefault((copy.split, copy.original_split, copy.kind), []).append(copy)
     words = {"equal": "have the same pixels as", "near": "are nearly the same as"}
     return [
-        f"{len(found)} {split} clips {words[kind]} {other} clips (first: {found[0].clip} and {found[0].original})"
+        f"{len(found)} {split} clips {words[kind]} {other} clips (first: {escape_name(found[0].clip)} and "
+        f"{escape_name(found[0].original)})"
         for (split, other, kind), found in groups.items()
     ]
 
@@ -168,7 +170,7 @@ def explain_refused_copies(copies: Sequence[SplitCopy]) -> str | None:
     first = refused[0]
     same = "has the same pixels as" if first.kind == "equal" else "is nearly the same as"
     return (
-        f"{len(refused)} test clips are copies of training or validation clips (first: {first.clip} {same} "
-        f"{first.original} in {first.original_split}), so the test accuracy would be too high: remove the copies (data "
-        "scan lists them), keep the clips of one recording in one split (data.group), or set allow_test_copies: true"
+        f"{len(refused)} test clips are copies of training or validation clips (first: {escape_name(first.clip)} "
+        f"{same} {escape_name(first.original)} in {first.original_split}), so the test accuracy would be too high: "
+        "remove the copies (data scan lists them), keep the clips of one recording in one split (data.group), or set allow_test_copies: true"
     )

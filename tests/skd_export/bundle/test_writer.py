@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from skd_bench.bundle.manifest import Manifest
+from skd_bench.bundle.manifest import SCHEMA, Manifest
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 from skd_export.bundle.writer import ModelFile
@@ -185,9 +185,9 @@ def test_measurements_of_another_file_are_ignored(write, fp32, tmp_path):
             Manifest.load(bundle)
 
 
-def test_manifest_is_readable_json_of_schema_1(write, fp32, tmp_path, class_names):
+def test_manifest_is_readable_json(write, fp32, tmp_path, class_names):
     data = json.loads((write(tmp_path / "b", fp32) / "manifest.json").read_text())
-    assert data["schema"] == 1
+    assert data["schema"] == SCHEMA
     assert data["contract"] == "float_clip"
     assert "measured" not in data["artefacts"][0]
     assert (tmp_path / "b" / "labels.txt").read_text().split() == class_names
