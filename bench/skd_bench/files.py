@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 from uuid import uuid4
 
 from skd_bench.errors import UserError
@@ -171,9 +171,14 @@ def sha256_file(path: Path | str) -> str:
     """
     try:
         with open_regular_file(path) as file:
-            digest = hashlib.sha256()
-            while block := file.read(_BLOCK_BYTES):  # hashlib.file_digest needs Python 3.11, and a pack runs on 3.10
-                digest.update(block)
-            return digest.hexdigest()
+            return sha256_of_open_file(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def sha256_of_open_file(file: BinaryIO) -> str:
+    """The SHA-256 of an open file from its position on, 64 lower-case hexadecimal digits, without loading it whole."""
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):  # hashlib.file_digest needs Python 3.11, and a pack runs on 3.10
+        digest.update(block)
+    return digest.hexdigest()

@@ -114,7 +114,7 @@ def _read_signing_key(signature: Path) -> str:
     try:
         lines = signature.read_text("ascii").strip().splitlines()
         blob = base64.b64decode("".join(lines[1:-1]))
-        size = int.from_bytes(blob[10:14])
+        size = int.from_bytes(blob[10:14], "big")
     except ValueError:
         return ""
     return base64.b64encode(blob[14 : 14 + size]).decode().rstrip("=")

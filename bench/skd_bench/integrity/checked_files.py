@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.files import write_atomic, write_json
+from skd_bench.files import sha256_of_open_file, write_atomic, write_json
 
 _DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
 _FILES_KEY, _DIGEST_KEY = "files", "sha256"
@@ -125,7 +125,7 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, st
         with (folder / name).open("rb") as file:
             described[name] = {
                 "bytes": os.fstat(file.fileno()).st_size,
-                _DIGEST_KEY: hashlib.file_digest(file, "sha256").hexdigest(),
+                _DIGEST_KEY: sha256_of_open_file(file),
             }
     return described
 

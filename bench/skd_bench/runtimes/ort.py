@@ -162,10 +162,11 @@ def _read_single_tensor(path: Path, role: str, tensors: list[Any]) -> TensorSpec
     if len(tensors) != 1:
         raise UserError(f"{path} has {len(tensors)} {role}s, but a video classifier must have one")
     tensor = tensors[0]
-    try:
-        tensor.name.encode()  # onnxruntime decodes the name now
+    try:  # onnxruntime decodes the names of the tensor and of its axes now
+        name, kind = str(tensor.name), str(tensor.type)
+        shape = tuple(d if isinstance(d, int) else None for d in tensor.shape)
     except UnicodeError:
-        raise UserError(f"the name of the {role} of {path} is not UTF-8; the file is damaged: copy it again") from None
-    if tensor.type not in _DTYPES:
-        raise UserError(f"the {role} {tensor.name!r} of {path} is {tensor.type}, but must be {', '.join(_DTYPES)}")
-    return TensorSpec(tensor.name, tuple(d if isinstance(d, int) else None for d in tensor.shape), _DTYPES[tensor.type])
+        raise UserError(f"a name in the {role} of {path} is not UTF-8; the file is damaged: copy it again") from None
+    if kind not in _DTYPES:
+        raise UserError(f"the {role} {name!r} of {path} is {kind}, but must be {', '.join(_DTYPES)}")
+    return TensorSpec(name, shape, _DTYPES[kind])

@@ -21,7 +21,7 @@ from skd_bench.video.frame_choice import EMPTY_SPAN_MESSAGE, Ticks, Timetable, c
 from skd_bench.video.resize import FrameResizer
 from skd_bench.video.straight_decode import decode_straight
 from skd_bench.video.stream.clock import ClockRule, find_last_duration, stores_presentation_times
-from skd_bench.video.stream.key_frames import KEY_PREFIX, find_key_frame_test, shows_a_picture
+from skd_bench.video.stream.key_frames import KEY_PREFIX, MAY_HIDE_PICTURES, find_key_frame_test, shows_a_picture
 from skd_bench.video.stream.pictures import (
     DecodingCount,
     count_announced_frames,
@@ -167,9 +167,18 @@ def _to_ticks(stream: VideoStream, seconds: float) -> int:
 def _iter_packets_from(
     container: Any, stream: VideoStream, span: ClipSpan, *, seeks: bool
 ) -> Iterator[Packet[VideoStream]]:
-    """The packets in decoding order; if it `seeks`, from the key frame before the span."""
+    """The packets in decoding order; if it `seeks`, from the key frame before the span.
+
+    Raises:
+        DoubtError: The container cannot seek.
+    """
+    from av.error import FFmpegError
+
     if seeks:
-        container.seek(_to_ticks(stream, span.start), stream=stream, backward=True)
+        try:
+            container.seek(_to_ticks(stream, span.start), stream=stream, backward=True)
+        except FFmpegError as error:
+            raise DoubtError(0) from error
     return iter_packets(container, stream)
 
 
@@ -195,25 +204,27 @@ class _PacketScan:
 
     def add(self, packet: Packet[VideoStream], *, is_key: bool) -> None:
         """Note the next packet."""
-        data, pts, dts = memoryview(packet), packet.pts, packet.dts
-        shows = shows_a_picture(self._codec, data) if data else None
-        # Another header for the decoder would be missing if this packet were skipped.
-        changes_header = packet.is_keyframe and packet.has_sidedata("new_extradata")
-        if pts is None or (dts is not None and pts < dts) or shows is None or packet.is_corrupt or changes_header:
+        pts, dts, size, is_discarded = packet.pts, packet.dts, packet.size, packet.is_discard
+        shows: bool | None = size > 0
+        if self._codec in MAY_HIDE_PICTURES and size:
+            shows = shows_a_picture(self._codec, memoryview(packet))
+        if pts is None or (dts is not None and pts < dts) or not size or shows is None or packet.is_corrupt:
             self.is_doubtful = True
+        elif packet.is_keyframe and packet.has_sidedata("new_extradata"):
+            self.is_doubtful = True  # another header for the decoder would be missing if this packet were skipped
         stamp = pts or 0
-        if not packet.is_discard and stamp > self.latest:
+        if not is_discarded and stamp > self.latest:
             self.latest, self.duration = stamp, packet.duration or 0
         self.first = self.first or packet
         self.count += 1
         self._stamps.append(stamp)
         self._keys.append(is_key)
-        self._shown.append(bool(shows) and not packet.is_discard)
-        self._bytes += len(data)
+        self._shown.append(bool(shows) and not is_discarded)
+        self._bytes += size
         if self._packets is not None:
             self._packets.append(packet)
-        if self._bytes > _KEEP_BYTES:
-            self._packets = None
+            if self._bytes > _KEEP_BYTES:
+                self._packets = None
 
     def make_table(self, *, complete: bool) -> PacketTable:
         """The notes of all packets.
@@ -290,12 +301,12 @@ def lay_out(table: PacketTable, rule: ClockRule, span: ClipSpan) -> Timetable:
         DoubtError: The timestamps, or the groups of pictures, leave a doubt.
     """
     order = np.sort(table.stamps[table.shown])
-    gaps = np.diff(order)
+    gaps = order[1:] - order[:-1]
     starts, group = np.flatnonzero(table.key), np.cumsum(table.key) - 1
     key_stamps = table.stamps[starts]
+    is_repaired = len(gaps) > 0 and (gaps.min() <= 0 or gaps.max() > rule.longest)
     latest_before = np.maximum.accumulate(table.stamps)[starts[1:] - 1]
     earliest = np.concatenate([key_stamps[:1], key_stamps[:-1]])[group]  # the key frame of the group before
-    is_repaired = len(gaps) > 0 and (gaps.min() <= 0 or gaps.max() > rule.longest)
     overlap = (latest_before >= key_stamps[1:]).any() or (table.stamps < earliest)[table.shown].any()
     if is_repaired or overlap:
         raise DoubtError(len(table.stamps))
@@ -308,7 +319,11 @@ def lay_out(table: PacketTable, rule: ClockRule, span: ClipSpan) -> Timetable:
 
 # ---------------------------------------------------------------------------------------------------------- decoding
 def _plan_runs(table: PacketTable, chosen: Sequence[int]) -> list[_Run]:
-    """What must be decoded: the chosen frames, and the first and the last picture, which bound the duration."""
+    """What must be decoded: the chosen frames, and the first and the last picture, which bound the duration.
+
+    Raises:
+        DoubtError: A group of pictures shows none of them.
+    """
     starts, group = np.flatnonzero(table.key), np.cumsum(table.key) - 1
     key_stamps = table.stamps[starts]
     latest = int(table.stamps[table.shown].max())
@@ -323,7 +338,9 @@ def _plan_runs(table: PacketTable, chosen: Sequence[int]) -> list[_Run]:
         first, end = bounds[begin], bounds[past]
         stamps = table.stamps[first:end]
         expected = np.sort(stamps[table.shown[first:end] & (stamps >= key_stamps[begin])]).tolist()
-        until = max(wanted.intersection(expected))
+        until = max(wanted.intersection(expected), default=None)
+        if until is None:
+            raise DoubtError(len(group))
         runs.append(_Run(first, end, expected, until, table.duration if until == latest and table.complete else None))
     return runs
 

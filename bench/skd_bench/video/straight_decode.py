@@ -13,9 +13,9 @@ The contract of `decode_clip`, and of the times that `watch` and `predict --stre
 - **Choice**: `frame_choice.choose_positions`: the picture that is shown at each sampled time.
 - **Pixels**: the display matrix turns and mirrors a picture, in all eight orientations. Pixels that are not square are
   stretched. Interlaced pictures are scaled as progressive ones, as FFmpeg's `scale` does: both fields are averaged.
-- **Damage**: a packet that cannot be decoded, and a picture with a reported error, are losses; so is the
-  packet in which the file ends, and a cut packet of a codec whose pictures do not refer to others. If more than half is
-  lost, the file is refused.
+- **Damage**: a packet that cannot be decoded, and a picture with a reported error, are losses; so are the packet in
+  which the file ends, and any damaged picture of a codec whose pictures do not refer to others (nothing conceals an
+  error there). If more than half is lost, the file is refused.
 
 Nothing is skipped here, and nothing that the container states is believed, except for timestamps. `decoder` gives the
 same clips in less time, where it can show that they are the same. What it does not show: pictures that are damaged in a

@@ -213,6 +213,9 @@ def decode_bare(path: Path) -> list[Any]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.thread_count = "NONE", 1
+        independent = stream.codec_context.name in ("mjpeg", "prores")
+        if independent:  # nothing conceals an error there: the rest would be whatever lies in memory
+            stream.codec_context.options = {"err_detect": "explode"}
         packets: list[Any] = []
         with suppress(av.error.FFmpegError):
             packets.extend(container.demux(stream))
@@ -220,7 +223,7 @@ def decode_bare(path: Path) -> list[Any]:
         if packets and packets[-1].is_corrupt:
             del packets[-1]  # the file ends within it: what is missing would be whatever lies in memory
         for packet in packets:
-            if packet.is_corrupt and stream.codec_context.name in ("mjpeg", "prores"):
+            if packet.is_corrupt and independent:
                 continue
             with suppress(av.error.FFmpegError):
                 frames += packet.decode()

@@ -95,13 +95,18 @@ CODECS = {
     ),
     "msmpeg4": Codec("msmpeg4", "yuv420p", "mkv avi", {"qscale": "2"}, None, {"odd size": "yuv420p"}),
     "vp8": Codec(
-        "libvpx", "yuv420p", "webm mkv avi", {"deadline": "realtime"}, (".ivf", "ivf"), {"odd size": "yuv420p"}
+        "libvpx",
+        "yuv420p",
+        "webm mkv avi",
+        {"deadline": "good", "cpu-used": "5"},
+        (".ivf", "ivf"),
+        {"odd size": "yuv420p"},
     ),
     "vp9": Codec(
         "libvpx-vp9",
         "yuv420p",
         "mp4 webm mkv",
-        {"deadline": "realtime", "cpu-used": "8"},
+        {"deadline": "good", "cpu-used": "5"},
         (".ivf", "ivf"),
         {"ten bits": "yuv420p10le", "odd size": "yuv420p"},
     ),
@@ -194,7 +199,7 @@ def make_video(path: Path, codec: Codec, look: Look = PLAIN) -> Path:
         NotMade: The encoder or the container cannot do it.
     """
     ending = path.suffix[1:]
-    options = {"avoid_negative_ts": "disabled"} if look.first < 0 else {}
+    options = {"fflags": "+bitexact"} | ({"avoid_negative_ts": "disabled"} if look.first < 0 else {})
     if ending in ("mp4", "mov"):
         options["movflags"] = "faststart+negative_cts_offsets" if look.first < 0 else "faststart"
     container_format = codec.raw[1] if codec.raw and path.suffix == codec.raw[0] else _FORMATS.get(ending)

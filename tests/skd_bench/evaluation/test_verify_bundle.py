@@ -1,5 +1,6 @@
 """`skd-edge verify` on bundles that are unchanged, changed, signed or zipped."""
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -45,13 +46,13 @@ def test_files_outside_the_manifest_are_listed(answered):
 def test_the_manifest_is_read_once(answered, monkeypatch):
     """Between two reads somebody could swap it, so that another manifest is signed than the one that is run."""
     opened = []
-    original = Path.open
+    original = os.open
 
     def count(path, *arguments, **options):
-        opened.append(path.name)
+        opened.append(Path(path).name)
         return original(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", count)
+    monkeypatch.setattr(os, "open", count)
     found = verify_bundle(answered)
     assert found.answers
     # The check of file types looks at the first bytes of every file, and at nothing else.

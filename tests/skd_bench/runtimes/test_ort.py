@@ -50,7 +50,8 @@ def test_a_damaged_name_is_refused_and_nothing_is_printed(network, tmp_path, cap
     content = network(tmp_path / "a.onnx").read_bytes()
     (tmp_path / "b.onnx").write_bytes(content.replace(b"clip", b"cl\xfdp"))
     (tmp_path / "c.onnx").write_bytes(content.replace(b"Flatten", b"Fla\xfdten"))
-    for name in ("b.onnx", "c.onnx"):
+    (tmp_path / "d.onnx").write_bytes(content.replace(b"batch", b"bat\xfdh"))
+    for name in ("b.onnx", "c.onnx", "d.onnx"):
         with pytest.raises(UserError, match=rf"{name}"):
             find_runtime("ort").load(tmp_path / name, threads=1)
     assert "EP Error" not in capfd.readouterr().out

@@ -207,3 +207,27 @@ def test_a_video_inside_a_tar_is_read_in_place(tmp_path):
     assert shown(archive, Sampling(2), ClipSpan(1.0, 2.0, member.offset_data, member.size)) == [12, 17]
     with pytest.raises(ClipError):
         decode_clip(archive, Sampling(5), GREY, ClipSpan(offset=member.offset_data + 600, size=member.size))
+
+
+def test_a_container_that_cannot_seek_is_read_from_its_start(long, monkeypatch):
+    """FFmpeg reports an error for some files when it should go to a place in them."""
+    real = decoder.open_container
+
+    class Unseekable:
+        def __init__(self, container):
+            self.container = container
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.container.close()
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def seek(self, *_, **__):
+            raise av.error.PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(decoder, "open_container", lambda *how, **more: Unseekable(real(*how, **more)))
+    assert shown(long["v.mp4"], Sampling(4), ClipSpan(3.0)) == [32, 37, 42, 47]

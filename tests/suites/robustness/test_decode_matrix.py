@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bench.suites.robustness import decode_matrix
@@ -30,3 +32,13 @@ def test_a_wrong_decoder_is_noticed(tmp_path, monkeypatch, name):
     real = decode_matrix.decode_clip
     monkeypatch.setattr(decode_matrix, "decode_clip", lambda *how: real(*how)[::-1])
     assert decode_matrix.compare_cell(cell, tmp_path).startswith("wrong")
+
+
+def test_the_page_states_the_stored_results(root):
+    found = json.loads(decode_matrix.RESULTS.read_text(encoding="utf-8"))
+    page = " ".join((root / "docs/data.md").read_text(encoding="utf-8").split())
+    assert found["wrong"] == {}
+    assert found["cells"] >= 500
+    counts = [len(found[axis]) for axis in ("codecs", "containers", "oddities")]
+    assert f"compares {found['cells']} cells ({counts[0]} codecs in {counts[1]} containers with {counts[2]} " in page
+    assert f"{found['equal']} are equal, {len(found['refused'])} refused with the true reason, none is wrong" in page

@@ -17,6 +17,8 @@ def test_accepted_broken_videos_are_what_straight_decoding_gives(tmp_path):
     from bench.suites.robustness import fuzz_videos
 
     found = fuzz_videos.compare(60, tmp_path, processes=1)
+    undefined = found.pop("undefined")
+    assert len(undefined) <= 1  # FFmpeg's own pixels of a damaged picture are not always defined
     assert found == {"videos": 60, "hung": 0, "crashed": 0, "different": {}}
 
 

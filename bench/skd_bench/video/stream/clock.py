@@ -47,15 +47,15 @@ class ClockRule:
         """The rule for a stream of an open container, from the container's format and the declared frame rate."""
         from av.format import Flags
 
-        tick = stream.time_base or 0
+        tick = float(stream.time_base or 0)
         if tick <= 0:
             return cls(1, _MAX_TICKS, 1 / _ASSUMED_RATE)
         broadcast = bool(container.format.flags & Flags.ts_discont.value)
         seconds = _LONGEST_SHOWN_BROADCAST_S if broadcast else _LONGEST_SHOWN_S
-        longest = max(min(int(seconds / tick), _MAX_TICKS), 1)
-        rate = stream.average_rate or stream.guessed_rate or _ASSUMED_RATE
+        longest = max(min(round(seconds / tick), _MAX_TICKS), 1)
+        rate = float(stream.average_rate or stream.guessed_rate or _ASSUMED_RATE)
         duration = round(1 / (rate * tick)) if rate > 0 else 1
-        return cls(min(max(duration, 1), longest), longest, float(tick))
+        return cls(min(max(duration, 1), longest), longest, tick)
 
 
 def stores_presentation_times(container: Any, stream: VideoStream) -> bool:

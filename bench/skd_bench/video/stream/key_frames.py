@@ -14,6 +14,8 @@ INDEPENDENT_PICTURES = frozenset(
 )
 KEY_PREFIX = 1 << 16  # parameter sets and the head of the first slice lie within so many bytes of a packet
 
+# Codecs of which a packet may have no picture, or only repeat one; see `shows_a_picture`.
+MAY_HIDE_PICTURES = frozenset(("vp8", "vp9", "mpeg4"))
 _FFV1_KEY = 0x7F80  # half of the range coder's first range: the first bit of a picture says whether it is a key frame
 _LARGEST_EMPTY_MPEG4 = 12  # bytes of an MPEG-4 packet that only repeats the picture before it
 

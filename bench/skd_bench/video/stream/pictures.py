@@ -40,7 +40,11 @@ def find_video_stream(container: Any) -> VideoStream:
         raise ValueError("FFmpeg has no decoder for its video codec")
     if context.width * context.height > MAX_PIXELS:
         raise ValueError(f"its header declares frames of {context.width}x{context.height} pixels, which is too large")
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    options = {"max_pixels": str(MAX_PIXELS)}
+    if context.codec.canonical_name in INDEPENDENT_PICTURES:
+        # An error in a picture is one of its packet: nothing conceals it, so the rest would be whatever lies in memory.
+        options["err_detect"] = "explode"
+    context.options = options
     return stream
 
 
