@@ -20,6 +20,7 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.distill.checkpoint import Checkpoint
 from skd_edge.execution import parallel_executor as module
 from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.job_results import OutOfMemory
@@ -202,7 +203,7 @@ def test_a_job_whose_process_always_dies_is_an_error(load, tmp_path):
 
 
 def test_a_stopped_training_leaves_no_process_and_writes_checkpoints(load, tmp_path):
-    recipe, training_data, jobs = load("training.teacher_epochs=50")
+    recipe, training_data, jobs = load("training.teacher_epochs=900")
     stopped_in_epoch = []
 
     def stop(job, row):
@@ -217,7 +218,8 @@ def test_a_stopped_training_leaves_no_process_and_writes_checkpoints(load, tmp_p
     ):
         list(training)
     assert list_job_processes(os.getpid()) == []
-    state = torch.load(tmp_path / "run" / "jobs" / stopped_in_epoch[0] / "state.pt", weights_only=True)
+    state = Checkpoint(tmp_path / "run" / "jobs" / stopped_in_epoch[0] / "state.pt").load()
+    assert state is not None
     assert len(state["curve"]) >= 2
     assert not list((tmp_path / "run").rglob("*.part"))
 

@@ -56,7 +56,8 @@ def test_the_search_by_cells_finds_most_of_the_nearest_and_is_repeatable():
 
 
 @pytest.mark.parametrize("spread", [0.8, 1.6])
-def test_labels_from_cells_are_within_half_a_point_of_the_exact_ones(monkeypatch, spread):
+def test_labels_from_cells_are_at_most_half_a_point_worse_than_the_exact_ones(monkeypatch, spread):
+    """Where classes overlap much, labels from cells are right more often: neighbours in other classes are left out."""
     clips, classes = 6000, 10
     rng = np.random.default_rng(0)
     truth = rng.permutation(np.arange(clips) % classes)
@@ -72,5 +73,5 @@ def test_labels_from_cells_are_within_half_a_point_of_the_exact_ones(monkeypatch
         )
         labels = estimate_pseudo_labels(weak, q.astype(np.float32), features.astype(np.float32), LabelSettings()).hard
         right.append((labels == truth).mean())
-    assert right[1] == pytest.approx(right[0], abs=0.005)
+    assert right[1] > right[0] - 0.005
     assert right[0] > 0.8
