@@ -172,5 +172,6 @@ def explain_refused_copies(copies: Sequence[SplitCopy]) -> str | None:
     return (
         f"{len(refused)} test clips are copies of training or validation clips (first: {escape_name(first.clip)} "
         f"{same} {escape_name(first.original)} in {first.original_split}), so the test accuracy would be too high: "
-        "remove the copies (data scan lists them), keep the clips of one recording in one split (data.group), or set allow_test_copies: true"
+        "remove the copies (data scan lists them), keep the clips of one recording in one split (data.group), or set "
+        "allow_test_copies: true"
     )
