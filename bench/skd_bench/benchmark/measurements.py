@@ -153,8 +153,8 @@ class DeviceMeasurements:
             )
         try:
             read: DeviceMeasurements = parse_typed_json(cls, data, "")
-            device_id(read.device)  # which only needs the parts of a device that are compared to have their form
-        except (ValueError, TypeError, AttributeError) as error:
+            _check_device_form(read.device)
+        except ValueError as error:
             raise UserError(
                 f"{source} does not contain the measurements of a pack: {error}; "
                 "give the JSON file that `python PACK` wrote"
@@ -208,3 +208,11 @@ def check_same_device(reference: Mapping[str, Any], other: Mapping[str, Any], ad
         f"latencies of different devices cannot be compared. Differences: {'; '.join(differ)}. "
         "Measure all of them on one device"
     )
+
+
+def _check_device_form(device: DeviceInfo) -> None:
+    """Raise ValueError where the parts of a device that are compared do not have their form."""
+    try:
+        device_id(device)
+    except (TypeError, AttributeError) as error:
+        raise ValueError("'device' does not describe a device") from error
