@@ -64,10 +64,11 @@ def test_a_crash_of_a_run_is_reported_in_its_folder(command, capsys, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_an_interruption_is_a_pause(program, number):
-    # A shell that starts the tests in the background makes them, and their children, ignore SIGINT.
+    # A shell that starts the tests in the background makes them, and their children, ignore SIGINT; nohup, SIGHUP.
     code = f"""
 import os, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from skd_edge.cli.main import cli
 @cli.command('wait')
 @__import__('click').argument('word')
@@ -109,6 +110,7 @@ def test_a_command_stops_when_its_terminal_is_closed():
     """A real terminal: its end is a SIGHUP, and from then on nothing can be printed."""
     code = """
 import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 from rich.console import Console
 from skd_edge.cli.main import cli, run
 from skd_edge.pipeline.console import RunConsole

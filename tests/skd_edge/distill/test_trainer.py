@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from skd_bench.errors import UserError
+from skd_bench.integrity.checked_files import write_checked
 from skd_edge.distill.losses.kd import kd_loss
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs
 from skd_edge.distill.trainer import build_learner, extract_features, predict, training_view
@@ -75,7 +77,9 @@ def test_interrupted_within_an_epoch_resumes_at_that_epoch(tools, tmp_path, monk
 
 
 def _write(checkpoint, state):
-    torch.save(state(), checkpoint.path)
+    buffer = io.BytesIO()
+    torch.save(state(), buffer)
+    write_checked(checkpoint.path, buffer.getvalue())
 
 
 def test_accumulating_over_parts_of_a_batch_is_another_job_with_the_same_gradient(tools, tmp_path):
