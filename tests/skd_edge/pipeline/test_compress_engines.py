@@ -35,7 +35,7 @@ def recipe(without_choice):
 
 
 def run_recipe(recipe, folder):
-    compress(Recipe.model_validate(recipe), folder, RunOptions(threads=1))
+    compress(Recipe.model_validate(recipe), folder, RunOptions(jobs=1))
     report = json.loads((folder / "report.json").read_text())
     return report, {row["name"]: row for row in report["candidates"]}
 
