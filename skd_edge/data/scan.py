@@ -103,7 +103,7 @@ def scan_clips(
     note = "; ".join((listing.note, *listing.trusted_notes))
     listed, lost = Counter(e.split for e in listing.entries), Counter(e.split for e, _ in bad)
     write_sheet(out, _BAD_COLUMNS, [(e.name, e.label, e.split, reason) for e, reason in bad])
-    fingerprints = load_fingerprints(folder, progress("compared"))
+    fingerprints = load_fingerprints(folder, store_info["hash"], progress("compared"))
     copies = find_split_copies(fingerprints, list_readable_clips(listing, store_info))
     if copies:
         rows = [(c.clip, c.split, c.original, c.original_split, c.kind) for c in copies]

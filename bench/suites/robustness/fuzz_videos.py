@@ -205,7 +205,7 @@ def run(folder: Path, count: int, *, processes: int | None = None, patience: flo
     assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == [
         "clips.crc32",
         "clips.npy",
-        "fingerprints.npz",
+        "fingerprints.bin",
         "lock",
         "store.json",
     ]

@@ -28,6 +28,7 @@ from skd_bench.integrity.checked_files import DamagedFileError, report_damage, w
 from skd_bench.video.types import ClipSpan, Preprocessing, Sampling
 from skd_edge.data.sources.listing import ClipEntry
 from skd_edge.data.store.decode_task import DecoderName, count_row_bytes, make_clip_decoder
+from skd_edge.data.store.fingerprints import FINGERPRINT_FILE
 from skd_edge.data.store.torchcodec import require_torchcodec
 from skd_edge.data.store.worker_pool import WorkerPool
 
@@ -212,6 +213,7 @@ class _StoreBuilder:
         rows = max(_HASH_BLOCK_BYTES // max(count_row_bytes(self.sampling, self.preprocess), 1), 1)
         for first in range(0, len(good), rows):
             digest.update(np.ascontiguousarray(pixels[first : min(first + rows, len(good))]).data)
+        (self.folder / FINGERPRINT_FILE).unlink(missing_ok=True)
         self.partial_file.replace(self.folder / PIXEL_FILE)
         write_checked(self.folder / CHECKSUM_FILE, checksums.tobytes())
         quarantined: list[QuarantinedClip] = [{"path": self.entries[i].name, "reason": self.reasons[i]} for i in bad]

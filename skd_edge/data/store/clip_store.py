@@ -147,7 +147,7 @@ def open_store(
     """
     folder, store_info = ensure_store(listing, decoding, cache)
     good = check_readable_clips(listing, store_info, min_clips=min_clips)
-    copies = find_split_copies(load_fingerprints(folder, compare_progress), good)
+    copies = find_split_copies(load_fingerprints(folder, store_info["hash"], compare_progress), good)
     if not allow_test_copies and (reason := explain_refused_copies(copies)):
         raise UserError(reason)
     pixels = np.load(folder / "clips.npy", mmap_mode="r")

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.files import write_atomic
+from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
 
 _ROWS, _COLUMNS, _FIELDS = 8, 9, 16
 _PICTURES, _HASHED = 8, 4  # frames of a clip, evenly spread: small pictures, and those whose hash is taken
 HASH_BITS = _HASHED * _ROWS * (_COLUMNS - 1)
 _LEVELS = 2.0  # grey levels by which a neighbour must be lighter: noise in flat areas then sets no bit
-_FILE = "fingerprints.npz"
+FINGERPRINT_FILE = "fingerprints.bin"  # of a store; arrays in NumPy's zip format, behind their SHA-256
 _BLOCK_BYTES = 4 << 20  # small blocks stay in the CPU cache
 
 
@@ -69,20 +69,27 @@ def _make_pooling(field_of: NDArray[np.int64], fields: int) -> NDArray[np.float3
     return np.asarray(member / member.sum(axis=1, keepdims=True).clip(1), np.float32)
 
 
-def load_fingerprints(folder: Path, progress: Callable[[int, int], None] | None = None) -> Fingerprints:
+def load_fingerprints(
+    folder: Path, pixel_hash: str, progress: Callable[[int, int], None] | None = None
+) -> Fingerprints:
     """The fingerprints of a complete store, in the order of its clips; they are computed once and stored beside it.
+
+    What is stored for other pixels, or is damaged, is computed again.
 
     Args:
         folder: folder of the store.
+        pixel_hash: the hash of its pixels (``StoreInfo``).
         progress: called with (done, total) clips.
 
     Raises:
-        UserError: They cannot be written.
+        UserError: They cannot be read or written.
     """
-    file = folder / _FILE
-    if file.exists():
-        with np.load(file, allow_pickle=False) as stored:
-            return Fingerprints(stored["exact"], stored["perceptual"], stored["pictures"])
+    file = folder / FINGERPRINT_FILE
+    try:
+        if (stored := _read_fingerprints(file, pixel_hash)) is not None:
+            return stored
+    except DamagedFileError as error:
+        report_damage(error, "the clips are compared again")
     clips = np.load(folder / "clips.npy", mmap_mode="r")
     rows = max(_BLOCK_BYTES // max(int(np.prod(clips.shape[1:])), 1), 1)
     blocks = []
@@ -96,6 +103,26 @@ def load_fingerprints(folder: Path, progress: Callable[[int, int], None] | None 
         np.concatenate([block.pictures for block in blocks]),
     )
     content = io.BytesIO()
-    np.savez(content, exact=joined.exact, perceptual=joined.perceptual, pictures=joined.pictures)
-    write_atomic(file, content.getvalue())
+    stored_hash = np.array(pixel_hash)
+    np.savez(
+        content, pixel_hash=stored_hash, exact=joined.exact, perceptual=joined.perceptual, pictures=joined.pictures
+    )
+    write_checked(file, content.getvalue())
     return joined
+
+
+def _read_fingerprints(file: Path, pixel_hash: str) -> Fingerprints | None:
+    """The stored fingerprints; None if there are none of these pixels.
+
+    Raises:
+        DamagedFileError: The file is damaged.
+        UserError: It cannot be read.
+    """
+    try:
+        content = io.BytesIO(read_checked(file))
+    except FileNotFoundError:
+        return None
+    with np.load(content, allow_pickle=False) as stored:
+        if str(stored["pixel_hash"]) != pixel_hash:
+            return None
+        return Fingerprints(stored["exact"], stored["perceptual"], stored["pictures"])

@@ -28,6 +28,7 @@ from skd_edge.data.store.builder import (
     find_changed_rows,
     lock_store,
 )
+from skd_edge.data.store.fingerprints import FINGERPRINT_FILE
 
 _MAX_NAMED_ROWS = 3  # in messages
 
@@ -101,7 +102,8 @@ def _reopen_build(folder: Path, damaged: _DamagedClipsError) -> None:
     if damaged.has_gaps:
         _discard_store(folder)
         return
-    (folder / STORE_FILE).unlink(missing_ok=True)
+    for name in (STORE_FILE, FINGERPRINT_FILE):
+        (folder / name).unlink(missing_ok=True)
     (folder / PIXEL_FILE).replace(folder / PARTIAL_PIXEL_FILE)
     state = np.zeros(len(damaged.checksums), BUILD_STATE)
     state["crc32"], state["state"] = damaged.checksums, GOOD
@@ -110,5 +112,5 @@ def _reopen_build(folder: Path, damaged: _DamagedClipsError) -> None:
 
 
 def _discard_store(folder: Path) -> None:
-    for name in (STORE_FILE, CHECKSUM_FILE, PIXEL_FILE):
+    for name in (STORE_FILE, FINGERPRINT_FILE, CHECKSUM_FILE, PIXEL_FILE):
         (folder / name).unlink(missing_ok=True)

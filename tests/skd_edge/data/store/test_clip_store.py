@@ -14,6 +14,7 @@ from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.registry import ClipEntry, ClipListing, list_clips
 from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import is_store_built, open_store
+from skd_edge.data.store.fingerprints import FINGERPRINT_FILE
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import FolderData, TableData
 from skd_edge.recipe.schema import Recipe
@@ -242,10 +243,14 @@ def test_a_damaged_store_is_named_and_repaired(root, tmp_path, caplog, name, how
         entry.path.write_bytes(b"")
     before = opened(listing, tmp_path)
     (file,) = tmp_path.glob(f"stores/*/{name}")
+    stored_fingerprints = (file.parent / FINGERPRINT_FILE).read_bytes()
+    (file.parent / FINGERPRINT_FILE).write_bytes(b"those of other clips")
     damage(file, how)
     after = opened(listing, tmp_path)
     assert f"{name} is damaged: expected " in caplog.text
     assert "decoded again" in caplog.text
+    assert FINGERPRINT_FILE not in caplog.text  # they went with the damaged store
+    assert (file.parent / FINGERPRINT_FILE).read_bytes() == stored_fingerprints
     assert (after.train.hash, after.val.hash, after.test.hash) == (before.train.hash, before.val.hash, before.test.hash)
     check_every_clip(after, listing)
     assert after.quarantined == before.quarantined

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.data.store.fingerprints import HASH_BITS, compute_fingerprints, load_fingerprints
+from skd_edge.data.store.fingerprints import FINGERPRINT_FILE, HASH_BITS, compute_fingerprints, load_fingerprints
 
 
 def draw_clips(seed, count=2, frames=6, height=24, width=32):
@@ -48,9 +48,28 @@ def test_they_are_computed_once_for_a_store(tmp_path, count):
     clips = draw_clips(1, count)
     np.save(tmp_path / "clips.npy", clips)
     calls = []
-    first = load_fingerprints(tmp_path, lambda done, total: calls.append((done, total)))
+    first = load_fingerprints(tmp_path, "a", lambda done, total: calls.append((done, total)))
     assert calls[-1] == (count, count)
-    again = load_fingerprints(tmp_path, lambda *_: pytest.fail("computed again"))
+    again = load_fingerprints(tmp_path, "a", lambda *_: pytest.fail("computed again"))
     assert np.array_equal(first.exact, again.exact)
     assert np.array_equal(first.pictures, again.pictures)
     assert np.array_equal(again.perceptual, compute_fingerprints(clips).perceptual)
+
+
+def test_those_of_other_pixels_are_computed_again(tmp_path):
+    for seed in (1, 2):
+        clips = draw_clips(seed, 3)
+        np.save(tmp_path / "clips.npy", clips)
+        found = load_fingerprints(tmp_path, f"the hash of {seed}")
+        assert np.array_equal(found.exact, compute_fingerprints(clips).exact)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: content[:90] + b"x" + content[91:]])
+def test_a_damaged_file_is_named_and_computed_again(tmp_path, caplog, damage):
+    np.save(tmp_path / "clips.npy", draw_clips(1, 3))
+    first, file = load_fingerprints(tmp_path, "a"), tmp_path / FINGERPRINT_FILE
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert np.array_equal(load_fingerprints(tmp_path, "a").exact, first.exact)
+    assert f"{file} is damaged" in caplog.text
+    assert file.read_bytes() == whole
