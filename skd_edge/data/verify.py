@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skd_bench.untrusted.text import escape_name
 from skd_bench.video.clip import decode_clip, decode_clip_straight
 from skd_bench.video.types import ClipError, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import ClipEntry
 from skd_edge.data.sources.registry import list_clips
+from skd_edge.data.store.builder import limit_decoding_time
 from skd_edge.data.store.worker_pool import WorkerPool
 from skd_edge.recipe.schema import Recipe
 
@@ -30,20 +32,28 @@ class VerifyResult:
     Attributes:
         equal: number of clips that are equal, frame for frame; unreadable both ways counts as equal.
         different: the clips that differ, each with what differs.
+        not_compared: the clips whose decoding took too long or ended its process, each with the reason.
     """
 
     equal: int
     different: tuple[tuple[ClipEntry, str], ...]
+    not_compared: tuple[tuple[ClipEntry, str], ...] = ()
 
     def to_text(self) -> str:
-        """Format the result for the terminal; at most 10 clips are listed."""
-        total = self.equal + len(self.different)
+        """Format the result for the terminal; at most 10 clips of each kind are listed."""
+        total = self.equal + len(self.different) + len(self.not_compared)
         lines = [f"{self.equal} of {total} clips are equal to a decoding of every frame from the first to the last"]
-        lines += [f"  {entry.name}: {reason}" for entry, reason in self.different[:_MAX_LISTED]]
-        lines += [f"  and {len(self.different) - _MAX_LISTED} more"] if len(self.different) > _MAX_LISTED else []
+        lines += _format_clips(self.different)
         if self.different:
             lines.append("this is a fault of skd-edge: please report it with one of the files")
-        return "\n".join(lines)
+        if self.not_compared:
+            lines.append(f"{len(self.not_compared)} could not be compared (--timeout gives them more time)")
+        return "\n".join([*lines, *_format_clips(self.not_compared)])
+
+
+def _format_clips(clips: Sequence[tuple[ClipEntry, str]]) -> list[str]:
+    lines = [f"  {escape_name(entry.name)}: {escape_name(reason)}" for entry, reason in clips[:_MAX_LISTED]]
+    return [*lines, f"  and {len(clips) - _MAX_LISTED} more"] if len(clips) > _MAX_LISTED else lines
 
 
 def verify_decoding(
@@ -59,7 +69,7 @@ def verify_decoding(
     Args:
         recipe: the recipe that names the clips.
         cache: the cache folder.
-        timeout: seconds that decoding a clip may take; straight decoding gets ten times as long.
+        timeout: seconds that decoding a clip may take, more for a large file; straight decoding gets ten times as long.
         processes: number of decoding processes; None: one for each core.
         progress: called with (done, total).
 
@@ -72,16 +82,19 @@ def verify_decoding(
         make_clip_verifier,
         inference_preprocessing(recipe.clip),
         processes=min(processes or len(os.sched_getaffinity(0)), max(len(entries), 1)),
-        task_timeout=lambda task: timeout * (1 + _STRAIGHT_FACTOR),
+        task_timeout=lambda task: limit_decoding_time(timeout, *task) * (1 + _STRAIGHT_FACTOR),
     )
-    different: dict[int, str] = {}
+    found: dict[int, str] = {}
     tasks = ((number, (str(entry.path), entry.span)) for number, entry in enumerate(entries))
     for done, (number, reason) in enumerate(pool.run(tasks), 1):
         if reason is not None:
-            different[number] = reason
+            found[number] = reason
         if progress:
             progress(done, len(entries))
-    return VerifyResult(len(entries) - len(different), tuple((entries[i], different[i]) for i in sorted(different)))
+    named = [(number, (entries[number], found[number])) for number in sorted(found)]
+    different = tuple(clip for number, clip in named if number not in pool.unfinished)
+    not_compared = tuple(clip for number, clip in named if number in pool.unfinished)
+    return VerifyResult(len(entries) - len(found), different, not_compared)
 
 
 def make_clip_verifier(sampling: Sampling, preprocess: Preprocessing) -> Callable[[int, Any], str | None]:

@@ -168,7 +168,7 @@ class _StoreBuilder:
             make_clip_decoder,
             (self.partial_file, self.sampling, self.preprocess, self.decoder),
             processes=self.decoding.processes or _choose_process_count(len(todo)),
-            task_timeout=lambda task: timeout + _count_source_bytes(*task) / _BYTES_PER_EXTRA_SECOND,
+            task_timeout=lambda task: limit_decoding_time(timeout, *task),
         )
         unsynced: dict[int, int] = {}  # states of clips that are decoded since the last sync
         synced = time.monotonic()
@@ -252,6 +252,11 @@ def _count_bytes(path: Path) -> int:
 def _choose_process_count(tasks: int) -> int:
     """One process for each core, but only one for every 16 clips, because starting a process takes time."""
     return min(len(os.sched_getaffinity(0)), max(tasks // 16, 1))
+
+
+def limit_decoding_time(timeout: float, path: str, span: ClipSpan) -> float:
+    """The seconds that decoding a clip may take: ``timeout``, and more for a large file."""
+    return timeout + _count_source_bytes(path, span) / _BYTES_PER_EXTRA_SECOND
 
 
 def _count_source_bytes(path: str, span: ClipSpan) -> int:

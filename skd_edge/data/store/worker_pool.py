@@ -58,6 +58,9 @@ class WorkerPool:
         arguments: the arguments of ``make_task_function``; must be picklable.
         processes: number of processes.
         task_timeout: takes the payload of a task and returns the seconds that it may take.
+
+    Attributes:
+        unfinished: numbers of the tasks that failed because they exceeded their time or ended their process.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class WorkerPool:
         self._arguments = arguments
         self._processes = processes
         self._task_timeout = task_timeout
+        self.unfinished = set[int]()
         self._workers: list[_WorkerHandle] = []
         self._retry_queue = deque[Task]()
         self._failed_once = set[int]()
@@ -186,6 +190,7 @@ class WorkerPool:
         task = worker.assigned.popleft()
         self._retry_queue.extendleft(reversed(worker.assigned))
         if task[0] in self._failed_once:
+            self.unfinished.add(task[0])
             yield task[0], reason
         else:
             self._failed_once.add(task[0])

@@ -43,8 +43,10 @@ def make_pool(folder, processes=2, timeout=60.0):
 
 def test_every_task_has_one_result(tmp_path):
     payloads = ["", "bad", "die", "once", "greedy", "hang", *[""] * 30]
-    results = list(make_pool(tmp_path).run(enumerate(payloads)))
+    pool = make_pool(tmp_path)
+    results = list(pool.run(enumerate(payloads)))
     assert sorted(n for n, _ in results) == list(range(len(payloads)))
+    assert pool.unfinished == {2, 5}  # not 1 and 4, whose function returned the reason
     reasons = dict(results)
     assert "SIGSEGV" in reasons[2]
     assert reasons[1] == "bad"
