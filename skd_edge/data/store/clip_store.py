@@ -267,16 +267,27 @@ def _format_span(span: ClipSpan) -> str:
 
 
 def format_file_stamp(path: Path) -> str:
-    """Size and modification time of a file, or of every file in a folder; a change gives the store another name."""
+    """Size and modification time of a file, or of every file in a folder; a change gives the store another name.
+
+    "missing" if the file or the folder cannot be read.
+    """
     try:
         status = path.stat()
         if not S_ISDIR(status.st_mode):
             return f"{status.st_size}\0{status.st_mtime_ns}"
         with os.scandir(path) as files:  # a picture that is written anew does not change its folder
-            found = sorted((f.name, s.st_size, s.st_mtime_ns) for f in files if (s := f.stat()))
+            found = sorted((f.name, s.st_size, s.st_mtime_ns) for f in files if (s := _read_status(f)))
     except OSError:
         return "missing"
     return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _read_status(entry: os.DirEntry[str]) -> os.stat_result:
+    """The status of a file; of the link itself where it leads nowhere, so that the other files still count."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)
 
 
 def make_clip_split(

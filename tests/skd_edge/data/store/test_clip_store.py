@@ -13,7 +13,7 @@ from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.registry import ClipEntry, ClipListing, list_clips
 from skd_edge.data.store.builder import Decoding
-from skd_edge.data.store.clip_store import is_store_built, open_store
+from skd_edge.data.store.clip_store import format_file_stamp, is_store_built, open_store
 from skd_edge.data.store.fingerprints import FINGERPRINT_FILE
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import FolderData, TableData
@@ -276,3 +276,15 @@ def test_a_damaged_store_whose_videos_changed_is_another_store(root, tmp_path, f
     damage(file, "flip")
     film(listing.entries[0].path, "grow", seed=99)
     check_every_clip(opened(listing, tmp_path), listing)
+
+
+def test_a_broken_link_does_not_hide_replaced_pictures(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "1.png").write_bytes(b"one")
+    whole = format_file_stamp(pictures)
+    (pictures / "2.png").symlink_to("nowhere.png")
+    linked = format_file_stamp(pictures)
+    (pictures / "1.png").write_bytes(b"other")
+    assert len({whole, linked, format_file_stamp(pictures), "missing"}) == 4
+    assert format_file_stamp(tmp_path / "nowhere") == "missing"
