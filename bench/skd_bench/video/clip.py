@@ -22,7 +22,7 @@ def decode_clip(path: Path | str, sampling: Sampling, preprocess: Preprocessing,
     The clip is that of straight decoding from the first to the last packet; `skd_bench.video.straight_decode` states
     what that is. Where the stream itself shows that it is safe, only the groups of pictures with a chosen frame are
     decoded. Frames are chosen by the time at which they are shown, so a variable frame rate is sampled by time. Only
-    the chosen frames are stored, so memory does not grow with the length of the video.
+    the chosen frames are stored, so memory hardly grows with the length of the video (10 bytes a picture).
 
     For a span of time, only its groups of pictures are read, where the container's index leads to them. Its frames are
     those shown from `start` to `end`.

@@ -8,6 +8,7 @@ its place, without an error, and so must the first and the last of the video. Ot
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,9 +189,7 @@ class _PacketScan:
     def __init__(self, stream: VideoStream, *, is_doubtful: bool) -> None:
         self._codec = stream.codec_context.codec.canonical_name
         self._is_key = find_key_frame_test(self._codec, stream.codec_context.extradata)
-        self._stamps: list[int] = []
-        self._keys: list[bool] = []
-        self._shown: list[bool] = []
+        self._stamps, self._keys, self._shown = array("q"), bytearray(), bytearray()  # 10 bytes a packet
         self._bytes = 0
         self._packets: list[Packet[VideoStream]] | None = []
         self.is_doubtful = is_doubtful or self._is_key is None

@@ -25,6 +25,7 @@ an average frame is the duration divided by the number of pictures; `uniform` sa
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def decode_straight(
     *,
     guess: Sequence[int] = (),
 ) -> Pixels:
-    """Decode the sampled frames of a video from its first packet on; memory does not grow with the video.
+    """Decode the sampled frames of a video from its first packet on.
+
+    Memory does not grow with the video, except for the time of each picture (8 bytes).
 
     Args:
         path: A video that FFmpeg can read.
@@ -77,7 +80,7 @@ def _walk_all(
     Raises:
         ValueError: See `decode_straight`.
     """
-    times: list[int] = []
+    times = array("q")  # 8 bytes a picture: all of them are needed to choose
     with open_container(path, offset=span.offset, size=span.size) as container:
         pictures = TimedPictures(container)
         resizer = FrameResizer(len(wanted), preprocess, pictures.stream.sample_aspect_ratio)

@@ -16,6 +16,7 @@ from skd_bench.video.stream.clock import (
     stores_presentation_times,
 )
 from skd_bench.video.stream.key_frames import INDEPENDENT_PICTURES
+from skd_bench.video.stream.packet_trail import PacketTrail
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -176,7 +177,7 @@ class TimedPictures:
         self.has_timestamps = False
         self._container, self._threads, self._live = container, threads, live
         self._count = DecodingCount()
-        self._trail: list[tuple[int, int]] = []  # timestamp and duration of each packet
+        self._trail = PacketTrail()
         self._times: deque[int] = deque(maxlen=64)
         self._last: tuple[int | None, int] = (None, 0)  # timestamp and duration of the last picture
 
@@ -190,6 +191,7 @@ class TimedPictures:
             self.has_timestamps |= stamp is not None or frame.pts is not None
             self._times.append(time)
             self._last = (stamp, frame.duration)
+            self._trail.forget_before(stamp)
             yield time, frame
 
     def _iter_noted_packets(self) -> Iterator[Packet[VideoStream]]:
@@ -200,7 +202,7 @@ class TimedPictures:
         waiting: Packet[VideoStream] | None = None
         for packet in packets:
             if packet.pts is not None and not packet.is_discard:
-                self._trail.append((packet.pts, packet.duration or 0))
+                self._trail.add(packet.pts, packet.duration or 0)
             if waiting is not None:
                 yield waiting
             waiting = packet
@@ -214,17 +216,8 @@ class TimedPictures:
         """When the last picture so far ends, in ticks: by its duration, or with the packets that follow it."""
         stamp, declared = self._last
         last = self._times[-1]
-        return last + max(find_last_duration(self._times, declared, self.rule), self._find_rest(stamp))
-
-    def _find_rest(self, stamp: int | None) -> int:
-        """How long packets without a picture go on after the packet with a timestamp; 0 if that cannot be seen."""
-        rest = 0
-        for pts, duration in reversed(self._trail):
-            if stamp is None or pts == stamp:
-                return rest if stamp is not None else 0
-            if 0 < pts - stamp <= self.rule.longest:
-                rest = max(rest, pts - stamp + min(duration, self.rule.longest))
-        return 0
+        rest = self._trail.find_rest(stamp, self.rule.longest)
+        return last + max(find_last_duration(self._times, declared, self.rule), rest)
 
     def explain_loss(self, *, whole: bool) -> str | None:
         """Why the video is too damaged; None if it is not.
