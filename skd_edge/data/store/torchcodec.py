@@ -54,19 +54,21 @@ def _try_decode(path: Path, sampling: Sampling, preprocess: Preprocessing) -> Pi
     from skd_bench.video.decoder import DoubtError
 
     try:
-        places, times, tick, aspect = _locate_sampled_frames(path, sampling)
-        frames, turned = _read_frames_at(path, places, times, tick)
+        stream, places, times, tick, aspect = _locate_sampled_frames(path, sampling)
+        frames, turned = _read_frames_at(path, stream, places, times, tick)
     except (DoubtError, FFmpegError, OSError, ValueError, RuntimeError, StopIteration):
         return None
     return _resize_frames(frames, places, sampling, preprocess, 1 / aspect if turned and aspect else aspect)
 
 
-def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], list[float], float, Fraction | None]:
+def _locate_sampled_frames(
+    path: Path, sampling: Sampling
+) -> tuple[int, list[int], list[float], float, Fraction | None]:
     """Choose the frames from the packets' timestamps, without decoding.
 
     Returns:
-        Indices of the frames in display order, their times in seconds, one tick of the stream in seconds, and the
-        aspect ratio of a pixel.
+        Index of the video stream among all streams of the file, indices of the frames in display order, their times in
+        seconds, one tick of the stream in seconds, and the aspect ratio of a pixel.
 
     Raises:
         DoubtError: The file must be decoded straight, which torchcodec does not do.
@@ -86,20 +88,21 @@ def _locate_sampled_frames(path: Path, sampling: Sampling) -> tuple[list[int], l
         timetable = lay_out(table, ClockRule.of(container, stream), WHOLE_FILE)
         places, tick = choose_positions(timetable, sampling, WHOLE_FILE), float(stream.time_base or 0)
         times = ((timetable.times[places] + table.origin) * tick).tolist()
-        aspect = stream.sample_aspect_ratio
+        aspect, index = stream.sample_aspect_ratio, stream.index
     with open_container(path) as container:
         stream = find_video_stream(container)
         pictures = iter_pictures(stream.codec_context, iter_packets(container, stream), DecodingCount())
         if read_orientation(next(pictures)).is_mirrored:
             raise ValueError("torchcodec turns frames, but does not mirror them")
-    return places, times, tick, aspect
+    return index, places, times, tick, aspect
 
 
-def _read_frames_at(path: Path, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:
+def _read_frames_at(path: Path, stream: int, places: list[int], times: list[float], tick: float) -> tuple[Any, bool]:
     """Decode the frames at some indices.
 
     Args:
         path: the video.
+        stream: index of the stream; torchcodec's own choice may be another than the first.
         places: indices of the frames in display order.
         times: their expected times in seconds.
         tick: one tick of the stream in seconds; times may differ by half of it.
@@ -113,7 +116,9 @@ def _read_frames_at(path: Path, places: list[int], times: list[float], tick: flo
     """
     from torchcodec.decoders import VideoDecoder
 
-    video = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+    video = VideoDecoder(
+        str(path), stream_index=stream, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+    )
     found = video.get_frames_at(places)
     if np.abs(found.pts_seconds.numpy() - times).max() > tick / 2:
         raise ValueError("torchcodec returns frames with other timestamps")

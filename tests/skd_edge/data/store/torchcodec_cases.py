@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import WHOLE_FILE, ClipError, ClipSpan, Preprocessing, Sampling
@@ -45,6 +46,22 @@ def write(path: Path, count: int = 20, *, codec="libx264", pix_fmt="yuv420p", pt
     return path
 
 
+def write_two_streams(path: Path) -> Path:
+    """The first stream is darker than the second, which FFmpeg calls the best one: it is the default."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10, options={"crf": "8"}) for _ in range(2)]
+        for number, video in enumerate(streams):
+            video.height, video.width, video.pix_fmt = 48 << number, 64 << number, "yuv420p"
+        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        for i in range(20):
+            for number, video in enumerate(streams):
+                image = np.full((48 << number, 64 << number, 3), 20 + 100 * number + 3 * i, np.uint8)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        for video in streams:
+            container.mux(video.encode(None))
+    return path
+
+
 def videos(folder: Path) -> dict[str, tuple[Path, ClipSpan]]:
     """The unusual files and their spans, by name."""
     uneven = np.cumsum([0, *([40, 200, 90, 10] * 5)])[:20].tolist()
@@ -62,6 +79,7 @@ def videos(folder: Path) -> dict[str, tuple[Path, ClipSpan]]:
         "wide pixels": write(folder / "sar.mp4", aspect=Fraction(2, 1)),
         "turned wide pixels": write(folder / "both.mp4", rotation=90, aspect=Fraction(2, 1)),
         "no duration": write(folder / "endless.mkv"),
+        "two streams": write_two_streams(folder / "two.mp4"),
         "no timestamps": write(folder / "raw.h264", format="h264"),
     }
     data = found["no duration"].read_bytes()
