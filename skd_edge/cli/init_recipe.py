@@ -137,7 +137,7 @@ def survey_folder(folder: Path) -> FolderSurvey:
     if not videos and tables:
         return _survey_table(folder, tables[0])
     if not videos:
-        loose = [e for e in entries if is_video_name(e.name) and not e.name.startswith(".") and e.is_file()]
+        loose = [e for e in entries if is_video_name(e.name) and not e.name.startswith(".") and os.path.isfile(e)]
         _raise_unlabelled_folder(folder, loose, left_out)
     data = {"kind": "folder", "root": "", "val": "0.15", "test": "0.15"}
     return _make_survey(folder, data, videos, [], left_out)

@@ -166,16 +166,18 @@ class _FolderWalk:
         files: list[str] = []
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
+            kind = _classify_entry(entry)
             if entry.name.startswith("."):
-                kind = "hidden folder" if entry.is_dir() else "hidden file"
-                self.left_out.add(kind, format_path_name(folder or "."))
-            elif entry.is_dir():
+                self.left_out.add(
+                    "hidden folder" if kind == "folder" else "hidden file", format_path_name(folder or ".")
+                )
+            elif kind == "folder":
                 if entry.is_symlink():
                     self._links.append(name)
                 elif (identity := _identify(self.root / name)) not in self.seen:
                     self.seen.add(identity)
                     yield name
-            elif entry.is_file():
+            elif kind == "file":
                 files.append(entry.name)
             else:
                 self.left_out.add("broken link or device", format_path_name(folder or "."))
@@ -198,6 +200,16 @@ class _FolderWalk:
             self.picture_folders[folder] = Counter({e: others.pop(e) for e in PICTURE_SUFFIXES if e in others})
         for ending, count in others.items():
             self.left_out.add(format_path_name(ending), format_path_name(folder or "."), count)
+
+
+def _classify_entry(entry: os.DirEntry[str]) -> Literal["folder", "file", "other"]:
+    """What an entry of a folder is, or what it links to; "other" if that cannot be found out."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "file" if entry.is_file() else "other"
+    except OSError:  # links that form a loop, a link into a folder that may not be entered, a damaged disk
+        return "other"
 
 
 def _identify(folder: Path) -> tuple[int, int]:

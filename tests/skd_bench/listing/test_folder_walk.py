@@ -50,6 +50,16 @@ def test_links_are_followed_once(tmp_path):
     assert "1 broken link or device (b)" in text
 
 
+def test_links_that_form_a_loop_of_their_own_are_counted(tmp_path):
+    """The system refuses even to say whether such a link is a folder."""
+    root = touch(tmp_path, "a/1.mp4", "b/2.mp4")
+    for name in ("a/loop.mp4", "b/.loop"):
+        (root / name).symlink_to(Path(name).name)
+    left_out = LeftOut()
+    assert names(root, left_out, by_class=True) == ["a/1.mp4", "b/2.mp4"]
+    assert left_out.to_text() == "left out: 1 broken link or device (a), 1 hidden file (b)"
+
+
 def test_class_folders(tmp_path):
     root = touch(tmp_path, "loose.mp4", "index.csv", "a/1.mp4", "b/deep/2.mp4", "skip/3.mp4")
     left_out = LeftOut()
