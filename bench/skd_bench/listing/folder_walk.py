@@ -111,6 +111,9 @@ def find_clips(
 def expand_folders(paths: Iterable[Path], left_out: LeftOut) -> list[Path]:
     """Replace each folder by the clips in it; a file, or a folder that is a clip itself, stays as it is.
 
+    A folder that directly holds several pictures is a clip itself if there is no video in it at any depth, also if
+    folders in it hold pictures too, such as optical flow. A folder that cannot be read stays as it is.
+
     Args:
         paths: files and folders.
         left_out: counts what the folders hold besides clips.
@@ -118,7 +121,13 @@ def expand_folders(paths: Iterable[Path], left_out: LeftOut) -> list[Path]:
     expanded: list[Path] = []
     for path in paths:
         rest = LeftOut()
-        clips = find_clips(path, rest) if path.is_dir() else []
+        try:
+            clips = find_clips(path, rest) if os.path.isdir(path) else []
+        except OSError:  # who reads the clips says why
+            clips = []
+        direct_pictures = sum(rest.counts[ending, "."] for ending in PICTURE_SUFFIXES)
+        if clips and direct_pictures > 1 and not any(is_video_name(clip.name) for clip in clips):
+            clips = []
         if clips:
             left_out.counts.update(rest.counts)
         expanded += [clip.path for clip in clips] or [path]

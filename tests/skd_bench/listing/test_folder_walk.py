@@ -171,3 +171,21 @@ def test_folders_are_expanded_to_their_clips(tmp_path):
     expanded = expand_folders([videos, pictures, tmp_path / "gone.mp4"], left_out)
     assert expanded == [videos / "a/1.MTS", videos / "b/2.mp4", pictures, tmp_path / "gone.mp4"]
     assert left_out.to_text() == "left out: 1 .srt (a)"
+
+
+def test_a_folder_of_pictures_is_a_clip_although_flow_lies_in_it(tmp_path):
+    clip = touch(tmp_path / "c", *(f"{part}{i}.jpg" for part in ("img_", "flow/") for i in range(3)))
+    assert expand_folders([clip], LeftOut()) == [clip]
+    several = touch(tmp_path / "d", "cover.jpg", *(f"{part}/{i}.jpg" for part in "ab" for i in range(3)))
+    assert expand_folders([several], LeftOut()) == [several / "a", several / "b"]
+    videos = touch(tmp_path / "e", "1.jpg", "2.jpg", "a/1.mp4")  # beside videos they are thumbnails
+    assert expand_folders([videos], LeftOut()) == [videos / "a/1.mp4"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_an_unreadable_folder_costs_only_itself(tmp_path):
+    closed, videos = touch(tmp_path / "closed", "1.mp4"), touch(tmp_path / "v", "1.mp4")
+    closed.chmod(0)
+    expanded = expand_folders([closed, videos], LeftOut())
+    closed.chmod(0o755)
+    assert expanded == [closed, videos / "1.mp4"]
