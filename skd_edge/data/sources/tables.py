@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from sys import intern
 
 from skd_bench.errors import UserError
@@ -56,7 +57,7 @@ def read_clip_table(data: TableData, note: str = "") -> ClipListing:
     """
     rules = {"train": data.train, "val": data.val, "test": data.test}
     splits_note = note or "; ".join(f"{s}: {', '.join(f'{c} in {v}' for c, v in rules[s].items())}" for s in SPLITS)
-    reader = _RowReader(data, rules)
+    reader = _RowReader(data)
     collector, vote_collector = EntryCollector(), _VoteCollector()
     hint = "" if data.annotator else " (if each row is one vote, name the column of the annotators: data.annotator)"
     for at, entry, voter in reader.iter_entries():
@@ -72,18 +73,51 @@ def read_clip_table(data: TableData, note: str = "") -> ClipListing:
     return make_listing(collector.entries, splits_note, collector.duplicate_note, annotators=names)
 
 
-class _RowReader:
-    """Converts the rows of a table to entries."""
+def read_training_texts(data: TableData, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield for each training row of a table the name of its clip, as in the listing, and its cells of some columns.
 
-    def __init__(self, data: TableData, rules: dict[str, dict[str, list[str]]]) -> None:
+    Raises:
+        UserError: See `read_clip_table`; or the table has no such column.
+    """
+    reader = _RowReader(data, columns)
+    for at, row, split in reader.iter_rows():
+        if split == "train":
+            _, name, span = reader.locate_clip(row, at)
+            yield name + format_time_fragment(span), {column: reader.get_cell(row, column) for column in columns}
+
+
+class _RowReader:
+    """Converts the rows of a table to entries.
+
+    Args:
+        data: the recipe's section.
+        more_columns: columns to read besides those that the section names.
+    """
+
+    def __init__(self, data: TableData, more_columns: Sequence[str] = ()) -> None:
+        rules = {"train": data.train, "val": data.val, "test": data.test}
         self.data, self.rules = data, {s: {c: frozenset(v) for c, v in rule.items()} for s, rule in rules.items()}
-        named_columns = (data.path, data.label, data.group, data.annotator, data.start, data.end, *data.votes)
+        named_columns = (
+            data.path,
+            data.label,
+            data.group,
+            data.annotator,
+            data.start,
+            data.end,
+            *data.votes,
+            *more_columns,
+        )
         rule_columns = [column for rule in rules.values() for column in rule]
         self.columns = list(dict.fromkeys(c for c in (*named_columns, *rule_columns) if c))
         self.column_index = {name: i for i, name in enumerate(self.columns)}
 
     def iter_entries(self) -> Iterator[tuple[str, ClipEntry, str]]:
         """Yield for each row of a split: its place ``file:line``, its clip, and its annotator ('' if there is none)."""
+        for at, row, split in self.iter_rows():
+            yield at, self._make_entry(row, split, at), self.get_cell(row, self.data.annotator).strip()
+
+    def iter_rows(self) -> Iterator[tuple[str, list[str], Split]]:
+        """Yield for each row of a split: its place ``file:line``, its cells in the order of `columns`, its split."""
         file, data = self.data.root / self.data.file, self.data
         rules = [(s, [(self.column_index[c], v) for c, v in self.rules[s].items()]) for s in SPLITS]
         for number, row in read_rows(file, self.columns):
@@ -95,31 +129,37 @@ class _RowReader:
                 raise UserError(
                     f"{at}: {row[self.column_index[data.path]]} is in {' and '.join(splits)}; splits must not overlap"
                 )
-            yield at, self._make_entry(row, splits[0], at), self._get_cell(row, data.annotator).strip()
+            yield at, row, splits[0]
 
-    def _get_cell(self, row: list[str], column: str | None) -> str:
+    def get_cell(self, row: list[str], column: str | None) -> str:
+        """The cell of a column; empty without a column."""
         return row[self.column_index[column]] if column else ""
 
     def _make_entry(self, row: list[str], split: Split, at: str) -> ClipEntry:
         """Convert one row; only a training clip may be unlabelled."""
         data, train = self.data, split == "train"
-        path, label = self._get_cell(row, data.path), intern(normalise_class_name(self._get_cell(row, data.label)))
-        if not path:
-            raise UserError(f"{at}: the {data.path!r} of this row is empty; give the path of the video")
+        label = intern(normalise_class_name(self.get_cell(row, data.label)))
+        file, name, span = self.locate_clip(row, at)
         if not label and not train:
             raise UserError(
                 f"{at}: the {data.label!r} of this row is empty, and it is in {split}; only training clips may be "
                 "unlabelled: fill in the label, or leave the row out of every split"
             )
-        votes = tuple(intern(normalise_class_name(self._get_cell(row, c))) for c in data.votes) if train else ()
-        span = self._parse_span(row, at) if data.start or data.end else WHOLE_FILE
-        file, name = resolve_listed_path(data.root, path)
-        group = intern(self._get_cell(row, data.group)) if data.group else name
+        votes = tuple(intern(normalise_class_name(self.get_cell(row, c))) for c in data.votes) if train else ()
+        group = intern(self.get_cell(row, data.group)) if data.group else name
         return ClipEntry(file, name + format_time_fragment(span), "" if votes else label, split, group, votes, span)
 
+    def locate_clip(self, row: list[str], at: str) -> tuple[Path, str, ClipSpan]:
+        """The row's video, the video's name relative to the root, and the clip's span of it."""
+        if not (path := self.get_cell(row, self.data.path)):
+            raise UserError(f"{at}: the {self.data.path!r} of this row is empty; give the path of the video")
+        span = self._parse_span(row, at) if self.data.start or self.data.end else WHOLE_FILE
+        file, name = resolve_listed_path(self.data.root, path)
+        return file, name, span
+
     def _parse_span(self, row: list[str], at: str) -> ClipSpan:
-        start = parse_seconds(self._get_cell(row, self.data.start), at) or 0.0
-        end = parse_seconds(self._get_cell(row, self.data.end), at)
+        start = parse_seconds(self.get_cell(row, self.data.start), at) or 0.0
+        end = parse_seconds(self.get_cell(row, self.data.end), at)
         if end is not None and end <= start:
             raise UserError(f"{at}: the clip ends at {end:g} s but begins at {start:g} s; give an end after the start")
         if not start and end is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.csv_files import read_sheet
 from skd_edge.data.sources.listing import check_classes
 from skd_edge.data.sources.registry import ClipEntry, ClipListing
+from skd_edge.data.sources.tables import read_training_texts
 from skd_edge.data.store.clip_store import format_file_stamp
 from skd_edge.labels.sources.keyword_rules import list_metadata_columns, rule_votes
 from skd_edge.labels.sources.model_annotators import model_votes
@@ -118,16 +119,18 @@ def _read_rule_texts(recipe: Recipe, columns: Sequence[str], clips: set[str]) ->
     """
     if not columns:
         return {}
-    file, key, data = recipe.labels.metadata, "clip", recipe.data
-    if file is None:
-        if not isinstance(data, TableData):
-            raise UserError(
-                f"a rule of labels.rules reads the column {columns[0]!r}, but the recipe names no table; set "
-                "labels.metadata to a CSV with this column and a column 'clip', or use 'file' or 'path' in the rule"
-            )
-        file, key = data.root / data.file, data.path
-    rows = (row for _, row in read_sheet(file, [key, *columns]))
-    return {row[key]: {c: row[c] for c in columns} for row in rows if row[key] in clips}
+    rows: Iterable[tuple[str, dict[str, str]]]
+    if recipe.labels.metadata is not None:
+        sheet = read_sheet(recipe.labels.metadata, ["clip", *columns])
+        rows = ((row["clip"], {c: row[c] for c in columns}) for _, row in sheet)
+    elif isinstance(recipe.data, TableData):
+        rows = read_training_texts(recipe.data, columns)
+    else:
+        raise UserError(
+            f"a rule of labels.rules reads the column {columns[0]!r}, but the recipe names no table; set "
+            "labels.metadata to a CSV with this column and a column 'clip', or use 'file' or 'path' in the rule"
+        )
+    return {name: texts for name, texts in rows if name in clips}
 
 
 def _load_or_compute_votes(

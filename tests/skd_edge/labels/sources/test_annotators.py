@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from skd_bench.errors import UserError
 from skd_edge.data.csv_files import write_sheet
+from skd_edge.data.preprocessing import inference_preprocessing
+from skd_edge.data.sources.registry import list_clips
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
 from skd_edge.labels.dataset import load_training_data
-from skd_edge.labels.sources.annotators import resolve_class_prior
+from skd_edge.labels.sources.annotators import add_annotators, resolve_class_prior
 from skd_edge.recipe.labels import LabelSettings
 
 CLASSES = ("blink", "grow", "spin_cw")
@@ -36,6 +40,35 @@ def test_label_rules_and_a_table_vote_together(videos, cache, recipe, tmp_path):
     alone = load_training_data(recipe(videos), cache)
     assert (data.weak_labels == truth).mean() > (alone.weak_labels == truth).mean()
     assert data.weak_hash != alone.weak_hash
+
+
+@pytest.mark.parametrize("how", ["windows", "spans", "utf-16", "parquet"])
+def test_rules_find_the_texts_of_a_table_however_it_is_written(recipe, tmp_path, how):
+    header = ["path", "label", "title", "split", "start"]
+    rows = []
+    for i in range(12):
+        name, split = CLASSES[i % 3], ("train", "train", "val", "test")[i // 3]
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f"{i}.mp4").touch()
+        path = f"{name}{chr(92) if how == 'windows' else '/'}{i}.mp4"
+        rows.append([path, name, f"a {name.replace('_', ' ')} film", split, "0.5" if how == "spans" else ""])
+    file = tmp_path / ("index.parquet" if how == "parquet" else "index.csv")
+    if how == "parquet":
+        arrow = pytest.importorskip("pyarrow")
+        from pyarrow.parquet import write_table
+
+        columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+        write_table(arrow.table(columns), file)
+    else:
+        text = "".join(",".join(row) + "\n" for row in [header, *rows])
+        file.write_text(text, encoding="utf-16" if how == "utf-16" else "utf-8")
+    loaded = recipe(tmp_path, rules=RULES)
+    data = loaded.data.model_copy(update={"file": Path(file.name), "start": "start"})
+    loaded = loaded.model_copy(update={"data": data})
+    listing = list_clips(data, seed=0, cache=tmp_path, external_labels=True)
+    voted = add_annotators(listing, loaded, inference_preprocessing(loaded.clip), tmp_path)
+    assert voted.annotators == ("label", "rules")
+    assert [e.votes for e in voted.entries if e.split == "train"] == [(c, c) for c in CLASSES * 2]
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty"])
