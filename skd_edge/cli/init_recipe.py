@@ -19,6 +19,7 @@ from skd_bench.listing.tables import TABLE_SUFFIXES, read_header, read_rows
 from skd_bench.untrusted.text import escape_name
 from skd_bench.video.container import open_container
 from skd_bench.video.frame_folder import decode_picture, list_frames
+from skd_bench.video.stream.pictures import DecodingCount, find_video_stream, iter_packets, iter_pictures
 from skd_edge.data.sources.path_lists import read_path_label_lists
 from skd_edge.recipe.data import ListData
 from skd_edge.recipe.validation import escape_path, format_short_value
@@ -306,14 +307,12 @@ def _probe_video(path: Path) -> tuple[int, int, int]:
             raise ValueError(f"{pictures[0].name} cannot be decoded")
         return picture.width, picture.height, len(pictures)
     with open_container(path) as container:
-        if not container.streams.video:
-            raise ValueError("no video stream")
-        stream = container.streams.video[0]
-        frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-        container.seek(0)
-        first = next(container.decode(stream), None)
+        stream, decoded = find_video_stream(container), DecodingCount()
+        packets = iter_packets(container, stream)  # never from the start again: raw H.264 and H.265 cannot be sought
+        first = next(iter_pictures(stream.codec_context, packets, decoded), None)
         if first is None:
             raise ValueError("no frame in the video stream")
+        frames = stream.frames or decoded.packets + sum(1 for packet in packets if packet.size)
         return first.width, first.height, frames
 
 

@@ -18,10 +18,10 @@ from skd_edge.recipe.data import FolderData, ListData, TableData
 from skd_edge.recipe.loader import load_recipe
 
 
-def film(path: Path, frames: int = 6, width: int = 48, height: int = 32) -> None:
-    """A short real H.264 file."""
+def film(path: Path, frames: int = 6, width: int = 48, height: int = 32, format: str | None = None) -> None:
+    """A short real H.264 file; its format is by default that of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=format) as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for i in range(frames):
@@ -201,3 +201,29 @@ def test_lists_of_other_tools(tmp_path):
     (tmp_path / "r.yaml").unlink()
     (tmp_path / "val_list.txt").write_text("v/3.mp4 0 1\n")
     assert "this row gives the clip 2 labels" in refusal(tmp_path, tmp_path / "r.yaml")
+
+
+def test_raw_streams_without_an_index_are_probed(tmp_path):
+    for label in "ab":
+        film(tmp_path / "v" / label / "1.264", frames=7, format="h264")
+    found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
+    assert (found.width, found.height, found.frames) == (48, 32, (7, 7))
+    assert not any("cannot be read" in warning for warning in found.warnings)
+
+
+def test_the_cover_picture_of_a_song_is_not_probed(tmp_path):
+    film(tmp_path / "v/a/1.mp4")
+    (tmp_path / "v/b").mkdir()
+    with av.open(str(tmp_path / "v/b/song.mp4"), "w") as container:
+        sound, cover = container.add_stream("aac", rate=16_000), container.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = 16
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 16_000
+        container.mux(cover.encode(av.VideoFrame(16, 16, "yuvj420p")))
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
+    assert (found.width, found.frames) == (48, (6, 6))
+    assert any("song.mp4: cannot be read as a video: it contains no video" in warning for warning in found.warnings)
