@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from skd_bench.errors import UserError
@@ -22,6 +25,8 @@ from skd_edge.data.sources.listing import (
 )
 from skd_edge.recipe.data import ListData
 
+_SEVERAL_INDICES = re.compile(r"\d+(,\d+)+")
+
 
 @dataclass(frozen=True)
 class ListRow:
@@ -31,11 +36,13 @@ class ListRow:
         path: the path as listed.
         label: the label as listed.
         picture_count: number of pictures, in rows ``folder number label``; None in rows ``path label``.
+        line: the whole line.
     """
 
     path: str
     label: str
     picture_count: int | None = None
+    line: str = field(default="", compare=False)
 
 
 def parse_list_row(line: str, at: str) -> ListRow:
@@ -51,25 +58,32 @@ def parse_list_row(line: str, at: str) -> ListRow:
     Raises:
         UserError: The line has no label, or several.
     """
-    separator = "\t" if "\t" in line else " "
+    separator = _find_separator(line)
     path, _, label = line.rpartition(separator)
     path = path.rstrip()
     if not path:
         raise UserError(f"{at}: the line must have the form 'path label'; it is {line!r}")
     if is_video_name(path):
-        return ListRow(path, label)
+        return ListRow(path, label, line=line)
     fields = line.split(separator)
     ends = [number for number in range(1, len(fields) - 1) if is_video_name(separator.join(fields[:number]))]
     if ends:
-        labels = fields[ends[-1] :]
-        raise UserError(
-            f"{at}: this row gives the clip {len(labels)} labels ({', '.join(labels[:4])}); a clip has one class here: "
-            "leave one label in each row (sets with several labels a clip cannot be trained on)"
-        )
+        raise _make_labels_error(fields[ends[-1] :], at)
     folder, _, number = path.rpartition(separator)
     if folder.strip() and number.isdecimal() and len(number) < 10:
-        return ListRow(folder.rstrip(), label, int(number))
-    return ListRow(path, label)
+        return ListRow(folder.rstrip(), label, int(number), line)
+    return ListRow(path, label, line=line)
+
+
+def _find_separator(line: str) -> str:
+    return "\t" if "\t" in line else " "
+
+
+def _make_labels_error(labels: Sequence[str], at: str, alternative: str = "") -> UserError:
+    return UserError(
+        f"{at}: this row gives the clip {len(labels)} labels ({', '.join(labels[:4])}){alternative}; a clip has one "
+        "class here: leave one label in each row (sets with several labels a clip cannot be trained on)"
+    )
 
 
 def read_path_label_lists(data: ListData) -> ClipListing:
@@ -83,14 +97,17 @@ def read_path_label_lists(data: ListData) -> ClipListing:
     rows: list[tuple[Split, ListRow, str]] = []
     for split in SPLITS:
         file = data.root / getattr(data, split)
-        rows += [
-            (split, parse_list_row(line, f"{file}:{number}"), f"{file}:{number}") for number, line in read_lines(file)
-        ]
+        for number, line in read_lines(file):
+            at = f"{file}:{number}"
+            row = _interpret_numbers(data.root, parse_list_row(line, at), at)
+            if row.label not in classes and _SEVERAL_INDICES.fullmatch(row.label):
+                raise _make_labels_error(row.label.split(","), at)
+            rows.append((split, row, at))
     labels = [ListedLabel(row.label, at) for _, row, at in rows]
     names = resolve_labels(labels, classes, data.labels_are, data.classes)
     collector, miscounted = EntryCollector(), list[str]()
     for (split, row, at), label in zip(rows, names, strict=True):
-        path, name = _find_clip(data.root, row)
+        path, name = resolve_listed_path(data.root, row.path)
         if row.picture_count is not None and _has_other_count(path, row.picture_count):
             miscounted.append(name)
         collector.add(ClipEntry(path, name, label, split, group(name)), at)
@@ -103,14 +120,32 @@ def read_path_label_lists(data: ListData) -> ClipListing:
     return make_listing(collector.entries, "split files", collector.duplicate_note, note, classes=classes or None)
 
 
-def _find_clip(root: Path, row: ListRow) -> tuple[Path, str]:
-    """The file or folder of a row. Where a folder has a number in its name, the number belongs to the path."""
-    if row.picture_count is not None:
-        whole = f"{row.path} {row.picture_count}"
-        path, name = resolve_listed_path(root, whole)
-        if path.is_dir() or path.is_file():
-            return path, name
-    return resolve_listed_path(root, row.path)
+def _interpret_numbers(root: Path, row: ListRow, at: str) -> ListRow:
+    """Decide by what is on disk which of the numbers at the end of a row belong to the path.
+
+    A row ``folder 0 number label`` (mmaction2's rows with an offset) is read as ``folder number label``.
+
+    Raises:
+        UserError: The row names a folder and gives it several labels, or an offset.
+    """
+    if row.picture_count is None:
+        return row
+    separator = _find_separator(row.line)
+    fields = row.line.split(separator)
+    whole = separator.join(fields[:-1]).rstrip()
+    if os.path.exists(resolve_listed_path(root, whole)[0]):
+        return ListRow(whole, row.label, line=row.line)
+    if os.path.exists(resolve_listed_path(root, row.path)[0]):
+        return row
+    number_count = next((n for n, text in enumerate(reversed(fields)) if not text.isdecimal()), len(fields) - 1)
+    for count in range(3, number_count + 1):
+        folder, numbers = separator.join(fields[:-count]).rstrip(), fields[-count:]
+        if folder and os.path.isdir(resolve_listed_path(root, folder)[0]):
+            if count == 3 and not numbers[0].strip("0"):
+                return ListRow(folder, row.label, row.picture_count, row.line)
+            offset = f", or an offset ({numbers[0]}), which cannot be used" if count == 3 else ""
+            raise _make_labels_error(numbers[1:], at, offset)
+    return row
 
 
 def _has_other_count(folder: Path, count: int) -> bool:

@@ -68,6 +68,40 @@ def test_folders_of_frames(tmp_path):
     assert "1 folders hold another number of pictures" in listed(tmp_path, "{c}/{i} 3 {n}").note
 
 
+def folders_of_frames(root, name="{c}/{i}", count=3):
+    for c in "ab":
+        for i in (1, 2, 3, 4):
+            folder = root / name.format(c=c, i=i)
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"img_{number:05}.jpg").touch()
+
+
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_folders_of_frames_with_several_labels_or_an_offset(tmp_path, separator):
+    folders_of_frames(tmp_path)
+    with pytest.raises(UserError, match=r"train.txt:1: this row gives the clip 3 labels \(1, 3, 5\)"):
+        listed(tmp_path, separator.join(["{c}/{i}", "3", "1", "3", "5"]))
+    with pytest.raises(UserError, match=r"2 labels \(3, 0\), or an offset \(2\), which cannot be used; a clip has one"):
+        listed(tmp_path, separator.join(["{c}/{i}", "2", "3", "{n}"]))
+    listing = listed(tmp_path, separator.join(["{c}/{i}", "0", "3", "{n}"]))  # mmaction2's with_offset
+    assert [(e.name, e.label) for e in listing.entries if e.split == "val"] == [("a/3", "a"), ("b/3", "b")]
+    assert "another number" not in listing.note
+
+
+def test_indices_between_commas_are_several_labels(tmp_path):
+    with pytest.raises(UserError, match=r"train.txt:1: this row gives the clip 2 labels \(1, 3\)"):
+        listed(tmp_path, "{c}/{i}.mp4 1,3")
+
+
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_a_number_with_zeros_in_front_stays_a_part_of_the_path(tmp_path, separator):
+    folders_of_frames(tmp_path, f"{{c}}{separator}0{{i}}")
+    listing = listed(tmp_path, separator.join(["{c}", "0{i}", "{n}"]))
+    assert [e.name for e in listing.entries if e.split == "val"] == [f"a{separator}03", f"b{separator}03"]
+    assert "another number" not in listing.note
+
+
 def test_windows_and_cameras(tmp_path):
     for c in "ab":
         for i in (1, 2, 3, 4):
