@@ -10,7 +10,7 @@ import numpy as np
 
 from skd_bench.errors import UserError
 from skd_bench.listing.class_names import normalise_class_name
-from skd_bench.listing.folder_walk import LeftOut, find_clips, is_video_name
+from skd_bench.listing.folder_walk import FoundClip, LeftOut, find_clips, is_video_name
 from skd_bench.listing.paths import resolve_listed_path
 from skd_bench.listing.tables import read_rows
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
@@ -116,18 +116,18 @@ def read_kinetics(data: KineticsData) -> ClipListing:
     if not data.root.is_dir():
         raise UserError(f"{data.root} is not a folder; data.root names the folder of the videos")
     left_out = LeftOut()
-    videos_by_name = {clip.path.stem: clip.path for clip in find_clips(data.root, left_out)}
+    clips_by_name = {clip.path.stem: clip for clip in find_clips(data.root, left_out)}
     collector = EntryCollector()
     for split in SPLITS:
         file = data.root / getattr(data, split)
         for number, (label, video, start, end) in read_rows(file, ("label", "youtube_id", "time_start", "time_end")):
             at = f"{file}:{number}"
             span = ClipSpan(parse_seconds(start, at) or 0.0, parse_seconds(end, at))
-            cut = videos_by_name.get(f"{video}_{int(span.start):06d}_{int(span.end or 0):06d}")
-            path = cut or videos_by_name.get(video) or data.root / f"{video}.mp4"
-            name = path.relative_to(data.root).as_posix() + ("" if cut else format_time_fragment(span))
+            cut = clips_by_name.get(f"{video}_{int(span.start):06d}_{int(span.end or 0):06d}")
+            clip = cut or clips_by_name.get(video) or FoundClip(data.root / f"{video}.mp4", f"{video}.mp4")
+            name = clip.name + ("" if cut else format_time_fragment(span))
             label = normalise_class_name(label)
-            collector.add(ClipEntry(path, name, label, split, video, (), WHOLE_FILE if cut else span), at)
+            collector.add(ClipEntry(clip.path, name, label, split, video, (), WHOLE_FILE if cut else span), at)
     return make_listing(
         collector.entries,
         "Kinetics' own splits",

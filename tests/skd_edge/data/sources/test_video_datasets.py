@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -126,6 +127,14 @@ def test_kinetics_finds_cut_and_uncut_videos(tmp_path):
     whole, cut = (next(e for e in listing.entries if e.group == f"traindive{i}") for i in (0, 1))
     assert (whole.name, whole.span) == ("train/traindive0.mkv#t=0,10", ClipSpan(0.0, 10.0))
     assert (cut.name, cut.span) == ("train/traindive1_000010_000020.mp4", WHOLE_FILE)
+
+
+def test_a_kinetics_folder_whose_name_is_not_utf8(tmp_path):
+    data = write_kinetics(tmp_path)
+    os.rename(os.fsencode(tmp_path / "train"), os.fsencode(tmp_path) + b"/caf\xe9")
+    entries = [e for e in listed(data, tmp_path).entries if e.split == "train"]
+    assert [e.name.encode() for e in entries if e.group == "traindive0"] == [b"caf\\xe9/traindive0.mkv#t=0,10"]
+    assert all(e.path.is_file() for e in entries)
 
 
 def test_a_missing_kinetics_video_stays_listed(tmp_path):
