@@ -24,29 +24,36 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _DECODER_BY_START = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # by the file's first two bytes
 # Names of colour frames where a folder also holds other sequences, such as optical flow (flow_x_00001.jpg).
 _COLOUR_NAMES = frozenset({"img", "image", "frame", "rgb", ""})
+_NUMBER = re.compile(r"[0-9]+")
+_NumberedName = tuple[tuple[int, ...], str]  # the numbers in a file's name, and the name
 
 
 def list_frames(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of their numbers: ``img_2.jpg`` comes before ``img_10.jpg``.
 
-    Hidden files are left out. Where the folder holds several sequences (names that differ in more than their numbers),
-    the frames are the one whose name is ``img``, ``image``, ``frame``, ``rgb`` or only a number.
+    Hidden files are left out, and capital letters do not matter. Where the folder holds several sequences, the frames
+    are the one whose name is ``img``, ``image``, ``frame``, ``rgb`` or only a number. Names of one sequence differ only
+    in numbers. Several pictures for each value of a number before the last are several sequences (``cam1_0001.jpg``,
+    ``cam2_0001.jpg``).
 
     Raises:
         ValueError: The folder holds no pictures, or it cannot be known which of its sequences are the frames.
         OSError: The folder cannot be read.
     """
-    sequences: dict[str, list[tuple[tuple[int, ...], str]]] = {}
+    numbered: dict[str, list[_NumberedName]] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
-                numbers = tuple(int(digits) for digits in re.findall(r"[0-9]+", name))
-                sequences.setdefault(re.sub(r"[0-9]+", "#", name), []).append((numbers, name))
+                numbers = tuple(int(digits) for digits in _NUMBER.findall(name))
+                numbered.setdefault(_NUMBER.sub("#", name.lower()), []).append((numbers, name))
+    sequences: dict[str, list[_NumberedName]] = {}
+    for pattern, frames in numbered.items():
+        sequences |= _split_by_earlier_numbers(pattern, frames)
     if not sequences:
         raise ValueError("it is a folder without pictures; give a video, or a folder of numbered JPEG or PNG pictures")
     if len(sequences) > 1:
-        colour = [name for name in sequences if name.partition("#")[0].strip("_-. ").lower() in _COLOUR_NAMES]
+        colour = [name for name in sequences if re.split("[#0-9]", name)[0].strip("_-. ") in _COLOUR_NAMES]
         if len(colour) != 1:
             raise ValueError(
                 f"the folder holds several sequences of pictures ({', '.join(sorted(sequences)[:4])}); keep one, or "
@@ -55,6 +62,28 @@ def list_frames(folder: Path) -> list[Path]:
         sequences = {colour[0]: sequences[colour[0]]}
     (frames,) = sequences.values()
     return [folder / name for _, name in sorted(frames)]
+
+
+def _split_by_earlier_numbers(pattern: str, frames: list[_NumberedName]) -> dict[str, list[_NumberedName]]:
+    """The sequences among pictures whose names differ only in numbers, by their pattern, with ``#`` for the number.
+
+    The last number that differs is the frame's. There are several sequences if the numbers before it differ too, and
+    each of their values has several pictures.
+    """
+    differing = [place for place, values in enumerate(zip(*(n for n, _ in frames), strict=True)) if len({*values}) > 1]
+    last = differing[-1] if differing else 0
+    parts: dict[tuple[int, ...], list[_NumberedName]] = {}
+    for numbers, name in frames:
+        parts.setdefault(numbers[:last], []).append((numbers, name))
+    if len(parts) == 1 or min(map(len, parts.values())) == 1:
+        return {pattern: frames}
+    return {_mark_number(part[0][1], last): part for part in parts.values()}
+
+
+def _mark_number(name: str, place: int) -> str:
+    """The pattern of a sequence: ``cam2_0001.jpg`` at place 1 is ``cam2_#.jpg``."""
+    number = list(_NUMBER.finditer(name))[place]
+    return f"{name[: number.start()]}#{name[number.end() :]}".lower()
 
 
 def decode_frame_folder(folder: Path, sampling: Sampling, preprocess: Preprocessing, span: ClipSpan) -> Pixels:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -99,6 +101,37 @@ def test_optical_flow_beside_the_frames_is_left_out_and_two_films_are_refused(fr
     (folder / "image_1.jpg").write_bytes(b"x")
     with pytest.raises(ClipError, match="several sequences of pictures"):
         decode_clip(folder, Sampling(2), SMALL)
+
+
+@pytest.mark.parametrize("name", ["cam{}_{:04}.jpg", "{1:04}_view{0}.png", "img{}_take 1_{}.jpg"])
+def test_two_cameras_in_one_folder_are_refused(tmp_path, name):
+    for camera, number in product((1, 2), (1, 2, 3)):
+        (tmp_path / name.format(camera, number)).touch()
+    with pytest.raises(ValueError, match="several sequences of pictures") as refused:
+        list_frames(tmp_path)
+    assert re.search(r"\((cam1_#.jpg, cam2_#.jpg|0001_view#.png, .*|img1_take 1_#.jpg, .*)\)", str(refused.value))
+
+
+def test_the_frames_beside_the_flow_of_two_cameras(tmp_path):
+    for number in (1, 2, 3):
+        for name in (f"img_{number}.jpg", f"flow1_{number}.jpg", f"flow2_{number}.jpg"):
+            (tmp_path / name).touch()
+    assert [file.name for file in list_frames(tmp_path)] == ["img_1.jpg", "img_2.jpg", "img_3.jpg"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["1.JPG", "2.jpg", "3.Jpg", "10.JPG"],
+        ["Img_1.jpg", "img_2.jpg"],
+        ["v2_frame_1_240p.jpg", "v2_frame_2_240p.jpg"],
+        ["frame_1_at_0.jpg", "frame_2_at_40.jpg", "frame_10_at_80.jpg"],
+    ],
+)
+def test_names_of_one_sequence(tmp_path, files):
+    for file in files:
+        (tmp_path / file).touch()
+    assert [file.name for file in list_frames(tmp_path)] == files
 
 
 def test_a_folder_without_pictures_is_no_clip(tmp_path):
