@@ -14,14 +14,14 @@ from pathlib import Path
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.listing.class_names import normalise_class_name
-from skd_bench.listing.folder_walk import LeftOut, find_clips
+from skd_bench.listing.folder_walk import LeftOut, PictureFolders, find_clips
 from skd_bench.listing.paths import resolve_listed_path
 from skd_bench.listing.tables import read_rows
 from skd_bench.video.types import WHOLE_FILE
 from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import ClipEntry, ClipListing, make_listing
 from skd_edge.recipe.base import RecipeSection
-from skd_edge.recipe.data import TableData
+from skd_edge.recipe.data import FolderData, TableData
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,12 @@ def add_trusted_clips(listing: ClipListing, source: Path, data: RecipeSection) -
         UserError: The source cannot be read or gives no usable clip, or a checked clip is a validation or test clip or
             in a group of one.
     """
-    videos = list(_list_checked_folder(source, data) if source.is_dir() else _read_checked_table(source, data))
+    left_out = LeftOut()
+    videos = list(
+        _list_checked_folder(source, data, left_out) if source.is_dir() else _read_checked_table(source, data)
+    )
     usable, notes = _leave_out_unusable(videos, listing.classes)
+    notes += [text] if (text := left_out.to_text()) else []
     if not usable:
         raise UserError(
             f"data.trusted: {source} gives no checked clip that can be used"
@@ -108,9 +112,10 @@ def refuse_held_out_clips(listing: ClipListing, clips: Sequence[ClipEntry], grou
         )
 
 
-def _list_checked_folder(root: Path, data: RecipeSection) -> Iterator[_CheckedVideo]:
+def _list_checked_folder(root: Path, data: RecipeSection, left_out: LeftOut) -> Iterator[_CheckedVideo]:
+    pictures: PictureFolders = data.pictures if isinstance(data, FolderData) else "auto"
     find_group = make_group_finder(None if isinstance(data, TableData) else getattr(data, "group", None))
-    for clip in find_clips(root, LeftOut(), by_class=True):
+    for clip in find_clips(root, left_out, by_class=True, pictures=pictures):
         yield _CheckedVideo(
             clip.path, normalise_class_name(clip.name.partition("/")[0]), clip.name, find_group(clip.name)
         )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_bench.errors import UsageError
+from skd_bench.listing.folder_walk import LeftOut
 from skd_bench.untrusted.text import escape_name
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.pipeline.export_model.export_report import ExportedFile, ModelExport
@@ -110,12 +111,16 @@ def export_model(
     check_replaceable(bundle)
     report_stage("building the network")
     network, class_count = _load_network(request)
-    video_count = len(find_videos(request.clips)) if request.clips else 0
+    left_out = LeftOut()
+    video_count = len(find_videos(request.clips, left_out, request.pictures)) if request.clips else 0
     summary = _format_summary(request, network, class_count, video_count, bundle)
     if dry_run:
-        return ExportResult(bundle, summary, [], ["nothing was written (--dry-run)"])
+        notes = [text] if (text := left_out.to_text()) else []
+        return ExportResult(bundle, summary, [], [*notes, "nothing was written (--dry-run)"])
     videos = (
-        decode_videos(request.clips, request.clip, max_videos=request.most, progress=progress)
+        decode_videos(
+            request.clips, request.clip, max_videos=request.most, pictures=request.pictures, progress=progress
+        )
         if request.clips
         else None
     )

@@ -220,6 +220,7 @@ def _build_notes(
         if videos.decode_errors
         else []
     )
+    notes += [videos.left_out] if videos.left_out else []
     if comparison_count < _MIN_COMPARED_CLIPS:
         notes.append(
             f"{comparison_count} clips were compared; {_MIN_COMPARED_CLIPS} are needed to tell 98 % from 99.5 %"

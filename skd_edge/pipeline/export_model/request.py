@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from skd_bench.errors import UsageError
+from skd_bench.listing.folder_walk import PictureFolders
 from skd_edge.pipeline.export_model.sources import is_factory, parse_recipe_section
+from skd_edge.recipe.data import FolderData
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import ClipSettings, Licences
 
@@ -25,6 +27,7 @@ class ExportRequest:
             else ``class 0``, ``class 1`` ...
         precisions: Precisions to export, e.g. ``fp32`` and ``int8``.
         clips: A folder of real videos; without it nothing is compared, and INT8 cannot be calibrated.
+        pictures: Whether folders of pictures are clips beside videos, as in a recipe (``data.pictures``).
         calibration: How many of these clips calibrate INT8; the others are compared.
         most: How many of these videos are read at most.
         allow_code: Whether the factory may run.
@@ -45,6 +48,7 @@ class ExportRequest:
     classes: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32",)
     clips: Path | None = None
+    pictures: PictureFolders = "auto"
     calibration: int = 128
     most: int = 1024
     allow_code: bool = False
@@ -71,7 +75,7 @@ def make_export_request(
 
     Args:
         source: see `ExportRequest`.
-        recipe: gives defaults for the clip, spec, contract, INT8 bounds and licences.
+        recipe: gives defaults for the clip, spec, contract, INT8 bounds and licences, and `pictures`.
         network: options of the spec, by name.
         clip: options of the clip, by name.
         member: name of the network in ``recipe``.
@@ -89,6 +93,8 @@ def make_export_request(
         clip = recipe.clip.model_dump() | {k: v for k, v in clip.items() if v is not None}
         recipe_defaults = {k: getattr(recipe.export, k) for k in ("contract", "int8_agreement", "int8_drop", "litert")}
         options = recipe_defaults | {k: v for k, v in options.items() if v} | {"licences": recipe.licences}
+        if isinstance(recipe.data, FolderData):
+            options["pictures"] = recipe.data.pictures
     network_spec = parse_recipe_section(NetworkSpec, spec | {k: v for k, v in network.items() if v is not None})
     stem = source.rpartition(":")[2] if is_factory(source) else Path(source).stem
     set_options = {k: v for k, v in options.items() if v is not None}

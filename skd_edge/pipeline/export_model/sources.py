@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from skd_bench.errors import UsageError, UserError
-from skd_bench.listing.folder_walk import LeftOut, find_clips
+from skd_bench.listing.folder_walk import LeftOut, PictureFolders, find_clips
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import ClipError
 from skd_edge.data.preprocessing import inference_preprocessing
@@ -129,28 +129,43 @@ class DecodedVideos:
         labels: ``(N,)`` index of each clip's folder in ``folders``; -1 for a clip directly below the root.
         folders: Names of the folders directly below the root, sorted.
         decode_errors: Files that could not be decoded, with the reason.
+        left_out: What the folder holds besides clips; empty if nothing.
     """
 
     clips: NDArray[np.uint8]
     labels: NDArray[np.int64]
     folders: tuple[str, ...]
     decode_errors: tuple[str, ...]
+    left_out: str = ""
 
 
-def find_videos(root: Path) -> list[Path]:
-    """Every video file below a folder, sorted.
+def find_videos(root: Path, left_out: LeftOut, pictures: PictureFolders = "auto") -> list[Path]:
+    """Every clip below a folder, sorted.
+
+    Args:
+        root: the folder.
+        left_out: counts what is not a clip.
+        pictures: whether folders of pictures are clips beside videos, see `find_clips`.
 
     Raises:
         UserError: The folder has no videos.
     """
-    found = [clip.path for clip in find_clips(root, LeftOut())]
+    found = [clip.path for clip in find_clips(root, left_out, pictures=pictures)]
     if not found:
-        raise UserError(f"{root} holds no videos; give --clips a folder of videos, best with one folder for each class")
+        rest = f" ({text})" if (text := left_out.to_text()) else ""
+        raise UserError(
+            f"{root} holds no videos{rest}; give --clips a folder of videos, best with one folder for each class"
+        )
     return found
 
 
 def decode_videos(
-    root: Path, clip: ClipSettings, *, max_videos: int, progress: ProgressCallback | None = None
+    root: Path,
+    clip: ClipSettings,
+    *,
+    max_videos: int,
+    pictures: PictureFolders = "auto",
+    progress: ProgressCallback | None = None,
 ) -> DecodedVideos:
     """Decode up to ``max_videos`` videos below a folder, drawn at random with a fixed seed.
 
@@ -158,12 +173,14 @@ def decode_videos(
         root: the folder.
         clip: frames, size and sampling of the clips.
         max_videos: how many videos to decode at most.
+        pictures: see `find_videos`.
         progress: called with (videos decoded, videos to decode).
 
     Raises:
         UserError: The folder has no videos, or none of them can be decoded.
     """
-    paths = find_videos(root)
+    left_out = LeftOut()
+    paths = find_videos(root, left_out, pictures)
     chosen = np.random.default_rng(0).permutation(len(paths))[:max_videos]
     folders = sorted({p.relative_to(root).parts[0] for p in paths if len(p.relative_to(root).parts) > 1})
     sampling, preprocess = inference_preprocessing(clip)
@@ -180,4 +197,6 @@ def decode_videos(
             progress(done + 1, len(chosen))
     if not clips:
         raise UserError(f"none of the {len(chosen)} videos in {root} can be decoded: {decode_errors[0]}")
-    return DecodedVideos(np.stack(clips), np.array(labels, np.int64), tuple(folders), tuple(decode_errors))
+    return DecodedVideos(
+        np.stack(clips), np.array(labels, np.int64), tuple(folders), tuple(decode_errors), left_out.to_text()
+    )

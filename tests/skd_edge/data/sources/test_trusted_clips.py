@@ -46,6 +46,20 @@ def list_of(data, tmp_path):
     return list_clips(data, seed=0, cache=tmp_path / "cache", external_labels=data.trusted is not None)
 
 
+def test_checked_folders_of_pictures_are_clips_where_the_recipe_says_always(folders, make_data, tmp_path):
+    (tmp_path / "ok" / "grow" / "frames").mkdir(parents=True)
+    shutil.copy(folders / "train/grow/1.mp4", tmp_path / "ok/grow/film.mp4")
+    for i in (1, 2):
+        (tmp_path / "ok/grow/frames" / f"{i}.jpg").write_bytes(b"x")
+    (tmp_path / "ok/grow/notes.srt").touch()
+    listing = list_of(make_data(tmp_path / "ok"), tmp_path)
+    assert [e.name for e in listing.entries if e.checked] == ["grow/1.mp4"]
+    assert listing.trusted_notes == (f"{tmp_path / 'ok'}: left out: 2 .jpg (grow/frames), 1 .srt (grow)",)
+    listing = list_of(make_data(tmp_path / "ok", pictures="always"), tmp_path)
+    assert [e.name for e in listing.entries if e.checked] == ["grow/1.mp4", "trusted/grow/frames"]
+    assert listing.trusted_notes == (f"{tmp_path / 'ok'}: left out: 1 .srt (grow)",)
+
+
 def test_a_copy_of_a_training_clip_stays_one_clip_with_two_labels(folders, make_data, film, tmp_path):
     (tmp_path / "ok" / "grow").mkdir(parents=True)
     (tmp_path / "ok" / "blink").mkdir()

@@ -114,8 +114,12 @@ def test_a_factory_runs_only_where_code_is_allowed(videos, tmp_path, capsys, mon
 
 def test_a_dry_run_writes_nothing(checkpoint, videos, tmp_path, capsys):
     words = ["export", str(checkpoint), *OPTIONS, "--clips", str(videos), "--out", str(tmp_path / "b"), "--dry-run"]
+    (videos / "notes.txt").touch()
     assert run(words) == 0
-    assert "18 of 18 clips" in capsys.readouterr().out
+    (videos / "notes.txt").unlink()
+    printed = capsys.readouterr().out
+    assert "18 of 18 clips" in printed
+    assert "left out: 1 .txt (.)" in printed
     assert not (tmp_path / "b").exists()
 
 

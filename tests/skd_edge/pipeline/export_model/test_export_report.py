@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,7 @@ def test_an_fp32_file_of_another_network_is_an_error(tmp_path):
     [
         (None, {}, "nothing was compared: no real clips were given"),
         (make_videos(12, ("a.mp4: text",)), {}, "1 videos could not be read, the first: a.mp4: text"),
+        (replace(make_videos(), left_out="left out: 2 .jpg (a)"), {}, "left out: 2 .jpg (a)"),
         (make_videos(), {}, "12 clips were compared; 200 are needed"),
         (make_videos(), {"labelled": False}, "the accuracy is not known"),
         (make_videos(), {"precisions": ("int8",), "calibration": 1}, "calibrated on clips of one class only"),

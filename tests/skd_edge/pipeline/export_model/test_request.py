@@ -44,6 +44,13 @@ def test_a_recipe_gives_the_defaults():
     assert (made.contract, made.int8_agreement, made.licences.data) == ("frames", 0.9, "CC0")
 
 
+def test_folders_of_pictures_are_clips_as_in_the_recipe():
+    data = {"kind": "folder", "root": "v", "pictures": "always"}
+    recipe = Recipe.model_validate(RECIPE.model_dump(exclude={"data"}) | {"data": data})
+    assert request(recipe=recipe, member="small").pictures == "always"
+    assert request(recipe=RECIPE, member="small").pictures == request().pictures == "auto"
+
+
 def test_options_override_the_recipe():
     made = request(recipe=RECIPE, member="small", network={"width": 6}, clip={"size": 16}, contract="clip", name="x")
     assert (made.network.width, made.network.temporal, made.clip.frames, made.clip.size) == (6, "shift", 4, 16)

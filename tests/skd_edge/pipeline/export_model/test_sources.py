@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from skd_bench.errors import UsageError, UserError
+from skd_bench.listing.folder_walk import LeftOut
 from skd_edge.models.external import factory
 from skd_edge.models.tsm import build_tsm
 from skd_edge.pipeline.export_model.sources import (
@@ -89,8 +90,27 @@ def test_errors_of_a_factory_name_options_of_the_command(tmp_path, monkeypatch):
 
 def test_videos_are_found_at_any_depth_and_sorted(videos):
     (videos / "blink" / "notes.txt").write_text("no video")
-    names = [path.relative_to(videos).as_posix() for path in find_videos(videos)]
+    left_out = LeftOut()
+    names = [path.relative_to(videos).as_posix() for path in find_videos(videos, left_out)]
     assert names == sorted(["alone.mp4", *(f"{folder}/{i}.mp4" for folder in ("blink", "spin_cw") for i in range(3))])
+
+
+def test_what_is_no_video_is_stated(videos, tmp_path):
+    (videos / "blink" / "notes.txt").write_text("no video")
+    assert decode_videos(videos, CLIP, max_videos=1).left_out == "left out: 1 .txt (blink)"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no video")
+    with pytest.raises(UserError, match=r"holds no videos \(left out: 1 \.txt \(\.\)\); give --clips"):
+        find_videos(tmp_path / "other", LeftOut())
+
+
+def test_folders_of_pictures_beside_videos_are_clips_where_asked(videos):
+    (videos / "blink" / "frames").mkdir()
+    for i in (1, 2):
+        (videos / "blink" / "frames" / f"{i}.jpg").write_bytes(b"x")
+    assert len(find_videos(videos, LeftOut())) == 7
+    assert videos / "blink" / "frames" in find_videos(videos, LeftOut(), "always")
+    assert len(decode_videos(videos, CLIP, max_videos=9, pictures="always").decode_errors) == 1  # no real pictures
 
 
 def test_labels_are_the_folders_of_the_videos(videos):
@@ -119,7 +139,7 @@ def test_unreadable_videos_are_left_out_with_their_reason(videos):
 
 def test_folders_without_readable_videos_are_refused(tmp_path):
     with pytest.raises(UserError, match="holds no videos"):
-        find_videos(tmp_path)
+        find_videos(tmp_path, LeftOut())
     (tmp_path / "x.mp4").write_text("this is text")
     with pytest.raises(UserError, match=r"none of the 1 videos in .* can be decoded"):
         decode_videos(tmp_path, CLIP, max_videos=5)
