@@ -280,7 +280,7 @@ class _DeviceElsewhere(Device):
         """Score several files in one pack; files whose logits are known are left out.
 
         Raises:
-            UserError: The device cannot run a file.
+            UserError: The device cannot run a file, or does not send its logits.
         """
         missing = [(path, runtime) for path, runtime in files if (path, runtime, clips.key) not in self._logits]
         if not missing:
@@ -289,6 +289,9 @@ class _DeviceElsewhere(Device):
         if refused := self._read_notes(targets, self._score_elsewhere(targets, clips)):
             name, reason = next(iter(refused.items()))
             raise UserError(f"{name} cannot be scored on {self.name}: {reason}")
+        if absent := [(path, runtime) for path, runtime in missing if (path, runtime, clips.key) not in self._logits]:
+            path, runtime = absent[0]
+            raise UserError(f"{self.name} sent no logits of {path.name} on {runtime}; measure again")
 
     def _prepare(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool

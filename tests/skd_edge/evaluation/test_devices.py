@@ -251,3 +251,13 @@ def test_what_a_host_reports_is_checked(tmp_path, monkeypatch, scorer, tiny_clip
         device.compute_logits(file, "ort", scorer.make_scoring_clips(tiny_clips.val))
     with pytest.raises(UserError, match="the run holds no measurement"):  # nothing of it is stored
         make_device(device.bench, tmp_path, cache_only=True).measure([LatencyTarget("a", file)])
+
+
+def test_a_host_that_sends_no_logits_is_reported(tmp_path, monkeypatch, scorer, tiny_clips):
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"a file")
+    answer = DeviceMeasurements.load(save_result(tmp_path / "R.json", file))
+    monkeypatch.setattr("skd_bench.remote.runner.run_pack", lambda pack, ssh, progress=None: answer)
+    device = make_device(BENCH.model_copy(update={"host": "me@board"}), tmp_path)
+    with pytest.raises(UserError, match=r"me@board sent no logits of a\.onnx on tensorrt; measure again"):
+        device.compute_logits(file, "tensorrt", scorer.make_scoring_clips(tiny_clips.val))
