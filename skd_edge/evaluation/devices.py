@@ -34,7 +34,7 @@ from skd_bench.runtimes import uses_gpu
 from skd_bench.runtimes.base import CompileOptions
 from skd_bench.untrusted.text import escape_name
 from skd_edge.evaluation.measurement_cache import MeasuredSession, MeasurementCache
-from skd_edge.evaluation.measurement_checks import check_measurements
+from skd_edge.evaluation.measurement_checks import check_measurements, check_settings
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.schedule.candidates import why_pair_impossible
 
@@ -280,7 +280,7 @@ class _DeviceElsewhere(Device):
         """Score several files in one pack; files whose logits are known are left out.
 
         Raises:
-            UserError: The device cannot run a file.
+            UserError: The device cannot run a file, or does not send its logits.
         """
         missing = [(path, runtime) for path, runtime in files if (path, runtime, clips.key) not in self._logits]
         if not missing:
@@ -289,6 +289,9 @@ class _DeviceElsewhere(Device):
         if refused := self._read_notes(targets, self._score_elsewhere(targets, clips)):
             name, reason = next(iter(refused.items()))
             raise UserError(f"{name} cannot be scored on {self.name}: {reason}")
+        if absent := [(path, runtime) for path, runtime in missing if (path, runtime, clips.key) not in self._logits]:
+            path, runtime = absent[0]
+            raise UserError(f"{self.name} sent no logits of {path.name} on {runtime}; measure again")
 
     def _prepare(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
@@ -330,27 +333,40 @@ class SshDevice(_DeviceElsewhere):
     def _measure_uncached(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, clips: ScoringClips | None
     ) -> MeasuredSession:
+        found, measured = self._run_there(targets, clips, progress)
+        return MeasuredSession(found, measured.device, tuple(measured.notes))
+
+    def _score_elsewhere(self, targets: Sequence[LatencyTarget], clips: ScoringClips) -> Sequence[FileNote]:
+        _, measured = self._run_there(targets, clips, latency=False)
+        check_same_device(self._device_info or measured.device, measured.device, "these files were scored")
+        return measured.notes
+
+    def _run_there(
+        self,
+        targets: Sequence[LatencyTarget],
+        clips: ScoringClips | None,
+        progress: Progress | None = None,
+        *,
+        latency: bool = True,
+    ) -> tuple[Latencies, DeviceMeasurements]:
+        """See `measure_remote_latency`; what the device reports is checked like a file that a person carried.
+
+        Raises:
+            UserError: The device cannot be reached or used, or reports something that cannot be.
+        """
         found, measured = remote.measure_remote_latency(
             targets,
             remote.SshTarget(self.name, self.python),
             self._benchmark_settings,
             build=self._compile_options,
             clips=clips,
+            latency=latency,
             progress=progress,
         )
-        return MeasuredSession(found, measured.device, tuple(measured.notes))
-
-    def _score_elsewhere(self, targets: Sequence[LatencyTarget], clips: ScoringClips) -> Sequence[FileNote]:
-        _, measured = remote.measure_remote_latency(
-            targets,
-            remote.SshTarget(self.name, self.python),
-            self._benchmark_settings,
-            build=self._compile_options,
-            clips=clips,
-            latency=False,
-        )
-        check_same_device(self._device_info or measured.device, measured.device, "these files were scored")
-        return measured.notes
+        source = f"the result from {self.name}"
+        check_measurements(measured, source)
+        check_settings(measured, self._benchmark_settings, source)
+        return found, measured
 
 
 class OfflineDevice(_DeviceElsewhere):

@@ -1,4 +1,4 @@
-"""Checks measurements that a person carried from another device: a wrong number would decide what is shipped."""
+"""Checks measurements that come from another device: a wrong number would decide what is shipped."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from skd_bench.benchmark.latency import LatencyResult
-from skd_bench.benchmark.measurements import DeviceMeasurements, MeasuredFile
+from skd_bench.benchmark.latency import LatencyResult, MeasurementSettings
+from skd_bench.benchmark.measurements import DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.errors import UserError
 from skd_bench.stats import Interval
 
 _MAX_MS = 3_600_000.0  # an hour for a single clip
 _MAX_DEVICE_BYTES = 1 << 20
+_MAX_LAYERS = 100_000  # of an engine; a network of 1000 layers has about 3000
 
 
 def check_measurements(measurements: DeviceMeasurements, source: str) -> None:
@@ -28,7 +29,21 @@ def check_measurements(measurements: DeviceMeasurements, source: str) -> None:
     """
     problem = next(_iter_problems(measurements), None)
     if problem is not None:
-        raise UserError(f"{source}: {problem}; copy the file from the device again, or run the pack there again")
+        raise UserError(f"{source}: {problem}; copy the file from the device again, or measure there again")
+
+
+def check_settings(measurements: DeviceMeasurements, sent: MeasurementSettings, source: str) -> None:
+    """Check that a device measured with the settings that it was sent.
+
+    Raises:
+        UserError: A setting differs.
+    """
+    for name, value in vars(sent).items():
+        if (reported := getattr(measurements, name)) != value:
+            raise UserError(
+                f"{source}: it was measured with '{name}' {str(reported)[:80]!r} instead of {str(value)!r}; measure "
+                "there again"
+            )
 
 
 def _iter_problems(measurements: DeviceMeasurements) -> Iterator[str]:
@@ -43,6 +58,9 @@ def _iter_problems(measurements: DeviceMeasurements) -> Iterator[str]:
         if (key := (file.sha256, file.runtime)) in seen:
             yield f"'measured[{i}]' is a second measurement of the file {file.sha256[:12]} on {file.runtime[:40]!r}"
         seen.add(key)
+    for i, note in enumerate(measurements.notes):
+        for problem in _iter_note_problems(note):
+            yield f"'notes[{i}]' {problem}"
 
 
 def _iter_device_problems(device: object) -> Iterator[str]:
@@ -80,6 +98,34 @@ def _iter_file_problems(file: MeasuredFile) -> Iterator[str]:
     if latency.load_ms < 0 or latency.first_ms < 0 or (latency.peak_mb is not None and latency.peak_mb <= 0):
         yield "has a negative time or size"
     yield from _iter_percentile_problems(latency, min(samples), max(samples))
+
+
+def _iter_note_problems(note: FileNote) -> Iterator[str]:
+    """What is wrong with a note, whose facts no parser has checked."""
+    try:
+        size = len(json.dumps(note.facts, allow_nan=False))
+    except ValueError:
+        yield "has a fact that is a number that is not finite"
+        return
+    if size > _MAX_DEVICE_BYTES:
+        yield f"has facts of {size} bytes, more than any engine"
+    engine, layers = note.facts.get("engine_sha256"), note.facts.get("layers", [])
+    if engine is not None and not (isinstance(engine, str) and re.fullmatch("[0-9a-f]{64}", engine)):
+        yield "has an engine_sha256 that is not 64 hexadecimal digits"
+    if not isinstance(layers, list) or not all(map(_is_layer_count, layers)):
+        yield "has layers that are not a list of objects with the texts 'op' and 'ran' and the number 'nodes'"
+    elif sum(row["nodes"] for row in layers) > _MAX_LAYERS:
+        yield f"has more than {_MAX_LAYERS} layers"
+    if note.logits is not None and (
+        len(note.logits.shape) != 2 or not all(0 < n <= 1 << 31 for n in note.logits.shape)
+    ):
+        yield "has logits that are not a table of clips and classes"
+
+
+def _is_layer_count(row: object) -> bool:
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("op", "ran")):
+        return False
+    return type(row.get("nodes")) is int and 0 <= row["nodes"] <= _MAX_LAYERS  # a bool is an int too
 
 
 def _iter_percentile_problems(latency: LatencyResult, least: float, most: float) -> Iterator[str]:

@@ -19,6 +19,7 @@ from skd_bench.files import open_regular_file
 
 _MAX_FIELDS = 2_000_000  # a network of 1000 layers has about 50,000
 _MAX_DEPTH = 100  # the bound of protocol buffers themselves; a subgraph takes three levels
+_MAX_TAG = 0xFFFFFFFF  # parsers cut longer ones to 32 bits, and would see another field than this check
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 # Message types that lead to tensors: the type of each field that is entered, by field number (onnx.proto3).
@@ -109,13 +110,13 @@ def _iter_fields(content: _Buffer, begin: int, end: int) -> Iterator[tuple[int, 
     """(field number, wire type, value or first byte, end) of each field of the message in these bytes.
 
     Raises:
-        _Malformed: A field does not end inside the message, or has a wire type that ONNX does not use.
+        _Malformed: A field does not end inside the message, or has a tag or a wire type that ONNX does not use.
     """
     at = begin
     while at < end:
         tag, at = _read_varint(content, at, end)
         number, wire = tag >> 3, tag & 7
-        if number == 0:
+        if number == 0 or tag > _MAX_TAG:
             raise _Malformed
         if wire == _VARINT:
             value, at = _read_varint(content, at, end)

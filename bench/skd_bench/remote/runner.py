@@ -247,7 +247,8 @@ class _RemoteRun:
                 "there (python3 -m pip install numpy onnxruntime), or give another Python with --python"
             )
         folder = replies.get("folder", "")
-        if not re.fullmatch(rf"skd-bench-{self.pack_hash}\.\w+", PurePosixPath(folder).name):
+        is_own = re.fullmatch(rf"skd-bench-{self.pack_hash}\.\w+", PurePosixPath(folder).name)
+        if not is_own or not replies.get("python"):
             raise UserError(f"{self.host} did not report a temporary folder; its shell must be a POSIX shell")
         self.python = replies["python"]
         self.created_folder |= "packed" not in replies

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
@@ -39,6 +40,7 @@ _HINTS = (
 
 _MAX_LINE_BYTES = 1 << 28  # as a file of measurements
 _MAX_ERROR_BYTES = 1 << 20
+_ERROR_WAIT_S = 2.0
 _MAX_OUTPUT_BYTES = 2 * _MAX_LINE_BYTES
 
 
@@ -107,18 +109,23 @@ class SshLink:
             LinkLost: See `run`.
             UserError: See `run`.
         """
-        with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as content:
+        with tempfile.TemporaryFile() as content:
             content.write(data or b"")
             content.seek(0)
+            errors = _ErrorTail()
             with self._start_ssh((script, *arguments), subprocess.PIPE if data is None else content, errors) as process:
                 try:
+                    errors.follow(process)
                     for line in _iter_bounded_lines(process.stdout, self.host):
                         on_line(line)
                 except BaseException:
                     process.kill()
                     raise
                 code = process.wait()
-            self._check_exit_code(code, errors)
+            text, flooded = errors.read()
+            if flooded:
+                raise _flood_error(self.host)
+            self._check_exit_code(code, text)
 
     def explain_failure(self, lost: LinkLost) -> str:
         """The error message for a machine that cannot be reached, with what to try."""
@@ -129,24 +136,24 @@ class SshLink:
         return f"cannot reach {self.host}: {lost}; {hint.format(host=self.host)}"
 
     def _start_ssh(
-        self, command_line: Sequence[str], data: IO[bytes] | int, errors: IO[bytes]
+        self, command_line: Sequence[str], data: IO[bytes] | int, errors: _ErrorTail
     ) -> subprocess.Popen[bytes]:
         script, *rest = command_line
         options = [word for key, value in _OPTIONS.items() for word in ("-o", f"{key}={value}")]
         command = ["ssh", "-T", *options, "--", self.host, shlex.join(["sh", "-c", script, "sh", *rest])]
         try:
-            return subprocess.Popen(command, stdin=data, stdout=subprocess.PIPE, stderr=errors)
+            return subprocess.Popen(command, stdin=data, stdout=subprocess.PIPE, stderr=errors.input)
         except FileNotFoundError:
             raise UserError(
                 "ssh is not installed on this machine; install it with: apt install openssh-client"
             ) from None
+        finally:
+            os.close(errors.input)  # ssh has its own copy
 
-    def _check_exit_code(self, code: int, errors: IO[bytes]) -> None:
-        """Raise the error of the program there, or of ssh itself."""
+    def _check_exit_code(self, code: int, text: str) -> None:
+        """Raise the error of the program there, or of ssh itself, from the end of its standard error."""
         if code == 0:
             return
-        errors.seek(max(0, errors.seek(0, os.SEEK_END) - _MAX_ERROR_BYTES))
-        text = errors.read(_MAX_ERROR_BYTES).decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         message = "".join(filter(str.isprintable, (lines or ["no error message"])[-1])).removeprefix("error: ")
         if code == _SSH_FAILURE_CODE:
@@ -158,12 +165,52 @@ class SshLink:
         raise UserError(f"{self.host}: {message}", exit_code=code if code == EXIT_BUSY else 1)
 
 
+class _ErrorTail:
+    """Reads the standard error of an ssh, and keeps its end only: a machine cannot fill memory or disk here.
+
+    The pipe is read in a thread. Where the user's config lets ssh leave a shared connection behind (ControlPersist),
+    that process holds the pipe open after ssh has ended, so `read` does not wait for the end of the pipe for long.
+
+    Attributes:
+        input: The file descriptor that ssh writes to.
+    """
+
+    def __init__(self) -> None:
+        self._output, self.input = os.pipe()
+        self._tail, self._total = b"", 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def follow(self, process: subprocess.Popen[bytes]) -> None:
+        """End this process if it writes too much."""
+        self._process = process
+
+    def read(self) -> tuple[str, bool]:
+        """The last bytes as text, and whether the process was ended because there were too many."""
+        self._thread.join(_ERROR_WAIT_S)
+        return self._tail.decode(errors="replace"), self._total > _MAX_OUTPUT_BYTES
+
+    def _collect(self) -> None:
+        with open(self._output, "rb", buffering=0) as output:
+            while chunk := output.read(1 << 16):
+                self._tail = (self._tail + chunk)[-_MAX_ERROR_BYTES:]
+                self._total += len(chunk)
+                if self._total > _MAX_OUTPUT_BYTES and self._process is not None:
+                    self._process.kill()
+                    return
+
+
+def _flood_error(host: str) -> UserError:
+    limit = f"{_MAX_LINE_BYTES >> 20} MiB"
+    return UserError(f"{host} sent more than {limit}, which no benchmark does; check its shell")
+
+
 def _iter_bounded_lines(output: IO[bytes] | None, host: str) -> Iterator[str]:
     """The lines that a machine sends; the memory that they take is bounded."""
     total = 0
     while line := output.readline(_MAX_LINE_BYTES + 1) if output else b"":
         total += len(line)
         if len(line) > _MAX_LINE_BYTES or total > _MAX_OUTPUT_BYTES:
-            limit = f"{_MAX_LINE_BYTES >> 20} MiB"
-            raise UserError(f"{host} sent more than {limit}, which no benchmark does; check its shell")
+            raise _flood_error(host)
         yield line.decode(errors="replace")

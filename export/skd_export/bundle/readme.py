@@ -114,7 +114,8 @@ def _format_onnxruntime_example(m: Manifest) -> str:
 Needs only `pip install onnxruntime numpy`. Run it inside this folder:
 
 ```python
-import json
+import json, os
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: else it keeps an identifier of your machine, to report
 import numpy as np
 import onnxruntime as ort
 
@@ -138,7 +139,8 @@ def _format_openvino_example(m: Manifest) -> str:
 {first} with `pip install openvino numpy`:
 
 ```python
-import json
+import json, sys
+sys.modules["openvino_telemetry"] = None  # before the import, which else reports to Intel
 import numpy as np
 import openvino as ov
 

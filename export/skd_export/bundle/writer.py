@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -214,7 +214,7 @@ def write_bundle(
     if not models:
         raise UserError("a bundle needs at least one model file; pass one in models")
     check_replaceable(folder, own_files)
-    with write_folder_atomically(folder) as building:
+    with write_folder_atomically(folder, lambda old: check_replaceable(old, own_files)) as building:
         manifest = Manifest(
             schema=SCHEMA,
             name=name,
@@ -335,11 +335,16 @@ def check_replaceable(folder: Path, own_files: Collection[str] = ()) -> None:
 
 
 @contextlib.contextmanager
-def write_folder_atomically(folder: Path) -> Iterator[Path]:
+def write_folder_atomically(folder: Path, check_old: Callable[[Path], None]) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``folder`` at the end, and is removed if an error occurs.
 
+    Args:
+        folder: The folder to write.
+        check_old: Called with what is at ``folder`` at the end, after it was moved aside, so that nobody adds a file
+            between the check and the removal; raises a ``UserError`` where it must stay.
+
     Raises:
-        UserError: A folder cannot be written or renamed; ``folder`` is then unchanged.
+        UserError: A folder cannot be written or renamed, or ``check_old`` refuses; ``folder`` is then unchanged.
     """
     mark = uuid4().hex[:12]
     building = folder.with_name(f".{folder.name}.{mark}.part")
@@ -347,15 +352,29 @@ def write_folder_atomically(folder: Path) -> Iterator[Path]:
     try:
         building.mkdir(parents=True)
         yield building
-        if folder.exists():
-            folder.rename(old)
-        building.rename(folder)
+        if os.path.lexists(folder):
+            _replace_folder(folder, building, old, check_old)
+        else:
+            building.rename(folder)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
+        where = f" (its earlier content is in {old})" if os.path.lexists(old) else ""
         raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; choose a folder that you have permission to write"
+            f"cannot write {folder}: {error.strerror or error}{where}; choose a folder that you have permission to "
+            "write"
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_folder(folder: Path, building: Path, old: Path, check_old: Callable[[Path], None]) -> None:
+    folder.rename(old)
+    try:
+        check_old(old)
+        building.rename(folder)
+    except UserError as error:
+        old.rename(folder)
+        raise UserError(str(error).replace(old.name, folder.name)) from error
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -48,7 +48,7 @@ def write_triton_repository(
             f"{bundle} has changed since it was written: {'; '.join(problems)}. Copy it again from its source"
         )
     if repository.exists():
-        raise UserError(f"{repository} already exists; choose a new folder, or move this one away")
+        _refuse_existing(repository)
     artefacts = sorted(
         (a for a in manifest.artefacts if a.file.endswith(".onnx")), key=lambda a: a.file != manifest.default
     )
@@ -58,7 +58,7 @@ def write_triton_repository(
         )
     payload = sha256_file(bundle / MANIFEST_FILE)
     plans = [(engine, *_find_source(engine, artefacts)) for engine in engines]
-    with write_folder_atomically(repository) as building:
+    with write_folder_atomically(repository, _refuse_existing) as building:
         for artefact in artefacts:
             model = building / model_name(artefact)
             (model / "1").mkdir(parents=True)
@@ -72,6 +72,10 @@ def write_triton_repository(
             write_atomic(model / LABELS, format_labels(manifest))
             write_atomic(model / "config.pbtxt", format_engine_config(manifest, artefact, metadata, payload))
     return [*map(model_name, artefacts), *(f"{model_name(artefact)}_tensorrt" for _, _, artefact in plans)]
+
+
+def _refuse_existing(repository: Path) -> None:
+    raise UserError(f"{repository} already exists; choose a new folder, or move this one away")
 
 
 def _find_source(engine: Path, artefacts: Sequence[Artefact]) -> tuple[EngineMetadata, Artefact]:

@@ -28,6 +28,8 @@ from skd_edge.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
 
+_VOTES_VERSION = 2  # votes that version 1 stored may be of a file that read another one, which no hash covers
+
 
 def add_annotators(
     listing: ClipListing,
@@ -148,7 +150,7 @@ def _load_or_compute_votes(
     if annotator.table is not None:
         return model_votes(annotator, train, classes, preprocessing)
     source = annotator.onnx if annotator.onnx is not None else (annotator.bundle or Path()) / "manifest.json"
-    hasher = hashlib.sha256(repr((annotator.model_dump(), tuple(classes), preprocessing)).encode())
+    hasher = hashlib.sha256(repr((_VOTES_VERSION, annotator.model_dump(), tuple(classes), preprocessing)).encode())
     hasher.update(sha256_file(source).encode() if source.is_file() else b"")
     for entry in train:
         file_stamp = f"{entry.path}\0{format_file_stamp(entry.path)}\n"

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.bundle.manifest import Manifest, resolve_bundle_path
+from skd_bench.bundle.manifest import Manifest
+from skd_bench.bundle.onnx_file import find_onnx_problem
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_file
+from skd_bench.inference.predict import find_runnable_file
 from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.metrics.accuracy import softmax
 from skd_bench.runtimes import InferenceSession, find_runtime
@@ -57,8 +58,8 @@ def model_votes(
         N class names, empty for an abstention.
 
     Raises:
-        UserError: A file cannot be read, is not a table of probabilities, does not fit the clips, or names none of the
-            classes of the data.
+        UserError: A file cannot be read, is not a table of probabilities, reads other files, does not fit the clips, or
+            names none of the classes of the data.
     """
     if annotator.table is not None:
         known, names = _read_probability_table(annotator.table)
@@ -156,16 +157,15 @@ def _resolve_model_file(
     if annotator.onnx is not None:
         if not annotator.onnx.is_file():
             raise UserError(f"labels.models: {annotator.onnx} does not exist; check onnx of {annotator.name!r}")
+        if problem := find_onnx_problem(annotator.onnx):
+            raise UserError(f"labels.models: {annotator.onnx} {problem}")
         return annotator.classes or classes, annotator.onnx, "ort", preprocessing
     assert annotator.bundle is not None
     manifest = Manifest.load(annotator.bundle)
     artefact = manifest.find_artefact()
-    path = resolve_bundle_path(annotator.bundle, artefact.file)
-    if sha256_file(path) != artefact.sha256:
-        raise UserError(f"{path} differs from its manifest (its SHA-256 is another one); copy the bundle again")
     return (
         tuple(map(normalise_class_name, manifest.classes)),
-        path,
+        find_runnable_file(annotator.bundle, artefact),
         artefact.runtime,
         (manifest.sampling, manifest.preprocess),
     )

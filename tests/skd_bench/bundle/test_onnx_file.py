@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -131,6 +132,48 @@ def test_deep_and_endless_files_are_refused(tmp_path):
     many = b"\x0a\x00" * 2_100_000  # empty nodes
     (tmp_path / "wide.onnx").write_bytes(b"\x3a" + varint(len(many)) + many)
     assert "fields" in (find_onnx_problem(tmp_path / "wide.onnx") or "")
+
+
+def overlong_field(number, wire, content):
+    """A field whose tag has a 33rd bit, which parsers of protocol buffers cut off."""
+    return varint(1 << 32 | number << 3 | wire) + content
+
+
+def framed(content):
+    return varint(len(content)) + content
+
+
+def model_with(graph_bytes):
+    """A model whose graph has these bytes besides its output ``y``."""
+    model = helper.make_model(graph_of(), opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    graph = model.graph.SerializeToString() + graph_bytes
+    model.ClearField("graph")
+    return model.SerializeToString() + b"\x3a" + framed(graph)
+
+
+def test_a_tag_that_parsers_cut_to_32_bits_hides_no_external_data(tmp_path):
+    """ONNX Runtime reads such a file: the values of ``w`` come from the file beside it."""
+    (tmp_path / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    location = onnx.StringStringEntryProto(key="location", value="w.bin").SerializeToString()
+    tensor = TensorProto(name="w", data_type=FLOAT, dims=[4]).SerializeToString()
+    tensor += overlong_field(13, 2, framed(location)) + overlong_field(14, 0, b"\x01")
+    node = helper.make_node("Identity", ["w"], ["y"]).SerializeToString()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model_with(b"\x0a" + framed(node) + b"\x2a" + framed(tensor)))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.run(["y"], {})[0].tolist() == [0, 1, 2, 3]
+    assert "complete" in (find_onnx_problem(path) or "")
+
+
+@pytest.mark.parametrize("operator", ["Loop", "EPContext"])
+def test_a_tag_that_parsers_cut_to_32_bits_hides_no_operator(tmp_path, operator):
+    node = onnx.NodeProto(output=["y"], domain="com.microsoft").SerializeToString()
+    node += overlong_field(4, 2, framed(operator.encode()))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model_with(b"\x0a" + framed(node)))
+    with pytest.raises(Exception, match=operator):  # this is what ONNX Runtime reads
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert "complete" in (find_onnx_problem(path, loops=False) or "")
 
 
 # ------------------------------------------------------------------------------------ sign, verify and load refuse it

@@ -68,7 +68,7 @@ def answering_ssh(tmp_path, monkeypatch):
     return put
 
 
-@pytest.mark.parametrize("script", ["cat /dev/zero", "while :; do echo x; done"])
+@pytest.mark.parametrize("script", ["cat /dev/zero", "while :; do echo x; done", "exec cat /dev/zero >&2"])
 def test_a_machine_that_sends_without_end_is_left(answering_ssh, monkeypatch, script):
     monkeypatch.setattr(ssh_module, "_MAX_LINE_BYTES", 1 << 20)
     monkeypatch.setattr(ssh_module, "_MAX_OUTPUT_BYTES", 1 << 21)
@@ -105,6 +105,14 @@ def test_a_result_of_another_form_is_refused_and_not_asked_for_again(answering_s
         environment.setenv("RESULT", result)
         with pytest.raises(UserError, match=words):
             remote.run_benchmark(BenchmarkRequest(bundle), ssh=remote.SshTarget("device"))
+
+
+def test_a_shell_that_names_no_python_is_refused(answering_ssh, bundle):
+    answering_ssh(
+        'echo "skd-bench folder /tmp/skd-bench-$(echo "$*" | grep -o "sh [0-9a-f]\\{12\\}" | cut -c4-15).abc"'
+    )
+    with pytest.raises(UserError, match="device did not report a temporary folder; its shell must be a POSIX shell"):
+        remote.run_benchmark(BenchmarkRequest(bundle), ssh=remote.SshTarget("device"))
 
 
 @pytest.mark.parametrize("bench", [{}, {"artefacts": 3}, {"artefacts": [], "device": {}, "name": None}, []])

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
-from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, MeasuredFile
+from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.device.info import device_id, read_device_info
 from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file
@@ -225,3 +226,38 @@ def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
     assert (list(stored.latency), stored.refused) == (["cpu"], refused.refused)
     with pytest.raises(UserError, match=r"cannot be scored on me@board: .*Requested amount"):
         make_device(bench, tmp_path).compute_logits(path, "tensorrt", val())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"queries": 7}, "the result from me@board: it was measured with 'queries' '7' instead of '20'"),
+        ({"threads": 4}, "the result from me@board: it was measured with 'threads' '4' instead of '1'"),
+        ({"device": {}}, "the result from me@board: 'device.cpu' is not the name of a processor"),
+        ({"notes": [FileNote("a" * 64, "tensorrt", facts={"layers": [1]})]}, r"the result from me@board: 'notes\[0\]'"),
+    ],
+)
+def test_what_a_host_reports_is_checked(tmp_path, monkeypatch, scorer, tiny_clips, change, words):
+    """Both where it measures and where it scores only."""
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"a file")
+    saved = save_result(tmp_path / "R.json", file)
+    answer = replace(DeviceMeasurements.load(saved), **change)
+    monkeypatch.setattr("skd_bench.remote.runner.run_pack", lambda pack, ssh, progress=None: answer)
+    device = make_device(BENCH.model_copy(update={"host": "me@board"}), tmp_path)
+    with pytest.raises(UserError, match=words):
+        device.measure([LatencyTarget("a", file)])
+    with pytest.raises(UserError, match=words):
+        device.compute_logits(file, "ort", scorer.make_scoring_clips(tiny_clips.val))
+    with pytest.raises(UserError, match="the run holds no measurement"):  # nothing of it is stored
+        make_device(device.bench, tmp_path, cache_only=True).measure([LatencyTarget("a", file)])
+
+
+def test_a_host_that_sends_no_logits_is_reported(tmp_path, monkeypatch, scorer, tiny_clips):
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"a file")
+    answer = DeviceMeasurements.load(save_result(tmp_path / "R.json", file))
+    monkeypatch.setattr("skd_bench.remote.runner.run_pack", lambda pack, ssh, progress=None: answer)
+    device = make_device(BENCH.model_copy(update={"host": "me@board"}), tmp_path)
+    with pytest.raises(UserError, match=r"me@board sent no logits of a\.onnx on tensorrt; measure again"):
+        device.compute_logits(file, "tensorrt", scorer.make_scoring_clips(tiny_clips.val))

@@ -105,6 +105,40 @@ def test_two_measurements_of_a_file_are_refused(sound):
         check(sound | {"measured": [*sound["measured"], sound["measured"][0]]})
 
 
+LAYER = {"op": "Convolution", "ran": "FP16", "format": "NCHW", "nodes": 3}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"layers": [1]}, "not a list of objects"),
+        ({"layers": "Convolution"}, "not a list of objects"),
+        ({"layers": [{"op": "a"}]}, "not a list of objects"),
+        ({"layers": [LAYER | {"nodes": "x"}]}, "not a list of objects"),
+        ({"layers": [LAYER | {"nodes": -1}]}, "not a list of objects"),
+        ({"layers": [LAYER | {"nodes": 1e9}]}, "not a list of objects"),
+        ({"layers": [LAYER | {"nodes": 99_999}] * 2}, "more than 100000 layers"),
+        ({"layers": [LAYER], "engine_sha256": ["a"]}, "not 64 hexadecimal digits"),
+        ({"gpu_mb": NAN}, "not finite"),
+        ({"gpu": "x" * (1 << 21)}, "more than any engine"),
+    ],
+)
+def test_facts_of_another_form_are_refused(sound, facts, words):
+    note = {"sha256": "a" * 64, "runtime": "tensorrt", "facts": {"layers": [LAYER], "gpu": "A", "sm": "87"}}
+    check(sound | {"notes": [note]})
+    with pytest.raises(UserError, match=words) as caught:
+        check(sound | {"notes": [note, note | {"facts": facts}]})
+    assert "RESULT.json: 'notes[1]'" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [[], [4], [2, 2, 1], [-1, 4], [0, 4], [10**30, 4]])
+def test_logits_of_another_shape_are_refused(sound, shape):
+    logits = {"clips": "a", "shape": shape, "data": "AAAAAA=="}
+    note = {"sha256": "a" * 64, "runtime": "tensorrt", "logits": logits}
+    with pytest.raises(UserError, match="not a table of clips and classes"):
+        check(sound | {"notes": [note]})
+
+
 def changed(data, where, value):
     """A copy with another value at a place."""
     copied = copy.deepcopy(data)

@@ -1,5 +1,6 @@
 """The README and the measurements page of a bundle; the README's examples run."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -47,6 +48,23 @@ def test_class_names_cannot_change_the_markup_of_the_readme(write, fp32, tmp_pat
     assert "<script>" not in text.replace("\\<", "")
     assert "| 4 | é 走 |" in text
     assert Manifest.load(bundle).classes[1] == "c\n\n# d"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_example_reports_nothing_home(write, fp32, tmp_path, process_watch, runtime):
+    """Nobody who runs it has imported skd_bench, which turns the reporting off."""
+    pytest.importorskip(runtime, reason=f"{runtime} is not installed")
+    watch, bundle = process_watch(tmp_path / "watch"), write(tmp_path / "b", fp32)
+    environment = {n: v for n, v in os.environ.items() if "TELEMETRY" not in n and n != "DO_NOT_TRACK"}
+    subprocess.run(
+        [sys.executable, "-c", find_examples(bundle)[runtime]],
+        cwd=bundle,
+        env=environment | watch.variables,
+        capture_output=True,
+        check=True,
+    )
+    assert watch.list_files() == []
+    assert watch.list_connections() == []
 
 
 def test_the_onnx_runtime_example_runs(write, fp32, tmp_path, class_names):

@@ -10,6 +10,7 @@ import pytest
 from skd_bench.bundle.manifest import SCHEMA, Manifest
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
+from skd_export.bundle.readme import format_readme
 from skd_export.bundle.writer import ModelFile
 from skd_export.quantization.quantize import quantize_for_ort
 
@@ -85,6 +86,36 @@ def test_a_bundle_that_holds_a_file_of_the_user_is_not_replaced(write, fp32, tmp
     assert read_files(bundle) == before
     write(bundle, fp32, own_files=[name])
     assert not (bundle / name).exists()
+
+
+def test_a_file_that_the_user_adds_while_a_bundle_is_written_is_not_removed(write, fp32, tmp_path, monkeypatch):
+    bundle = write(tmp_path / "b", fp32)
+
+    def format_slowly(manifest):
+        (bundle / "thesis.tex").write_bytes(b"mine")
+        return format_readme(manifest)
+
+    monkeypatch.setattr("skd_export.bundle.writer.format_readme", format_slowly)
+    with pytest.raises(UserError, match=r"/b would be replaced, but 'thesis\.tex' in it is no file of the bundle"):
+        write(bundle, fp32, name="new")
+    assert (bundle / "thesis.tex").read_bytes() == b"mine"
+    assert Manifest.load(bundle).name == "motion"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_appears_while_a_bundle_is_written_is_not_replaced(write, fp32, tmp_path, monkeypatch, kind):
+    target = write(tmp_path / "other", fp32)
+
+    def format_slowly(manifest):
+        (tmp_path / "b").symlink_to(target) if kind == "link" else (tmp_path / "b").write_bytes(b"mine")
+        return format_readme(manifest)
+
+    monkeypatch.setattr("skd_export.bundle.writer.format_readme", format_slowly)
+    with pytest.raises(UserError, match="/b already exists and is not a bundle"):
+        write(tmp_path / "b", fp32)
+    assert (tmp_path / "b").is_symlink() == (kind == "link")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "other"]
 
 
 @pytest.mark.parametrize("manifest", ['{"name": "an extension", "manifest_version": 3}', "[]", "", "{"])

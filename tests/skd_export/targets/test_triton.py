@@ -14,7 +14,7 @@ from skd_bench.files import sha256_file
 from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_export.bundle.writer import ModelFile, write_bundle
-from skd_export.targets.triton import write_triton_repository
+from skd_export.targets.triton import format_model_config, write_triton_repository
 
 CLASSES = ["left", 'a "quoted" \\ name', "up\ndown", "é", "still"]
 Field = descriptor_pb2.FieldDescriptorProto
@@ -104,6 +104,19 @@ def test_every_file_is_a_model_whose_config_parses_and_fits_the_network(bundle, 
         assert parameters["skd_edge.payload_sha256"] == sha256_file(bundle / "manifest.json")
         assert json.loads(parameters["skd_edge.preprocess"])["height"] == manifest.preprocess.height
         assert [g.kind for g in config.instance_group] == ([2] if name.endswith("int8") else [])
+
+
+def test_a_folder_that_appears_while_a_repository_is_written_is_not_replaced(bundle, tmp_path, monkeypatch):
+    def format_slowly(*arguments):
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / "photo.jpg").write_bytes(b"mine")
+        return format_model_config(*arguments)
+
+    monkeypatch.setattr("skd_export.targets.triton.format_model_config", format_slowly)
+    with pytest.raises(UserError, match="models already exists; choose a new folder"):
+        write_triton_repository(bundle, tmp_path / "models")
+    assert [p.name for p in (tmp_path / "models").iterdir()] == ["photo.jpg"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "models"]
 
 
 def test_an_existing_folder_and_a_changed_bundle_are_refused_and_nothing_is_written(bundle, tmp_path):

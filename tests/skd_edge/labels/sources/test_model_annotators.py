@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+
+import onnx
 import pytest
 
 from skd_bench.errors import UserError
@@ -118,6 +121,40 @@ def test_an_onnx_file_that_does_not_fit_the_clips(clips, model):
         model_votes(ModelAnnotator(name="m", onnx=model, classes=CLASSES[:2]), entries, CLASSES, (sampling, preprocess))
 
 
+@pytest.fixture
+def split_model(model, tmp_path):
+    """The same network with its last weights in a second file, which no hash covers; ONNX Runtime runs it."""
+    path, network = tmp_path / "split.onnx", onnx.load(model)
+    bias = network.graph.initializer[2]
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias), bias.name))  # raw bytes can be moved
+    onnx.save(network, path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    return path
+
+
+def test_an_onnx_file_that_reads_another_file(clips, split_model):
+    entries, preprocessing = clips
+    annotator = ModelAnnotator(name="m", onnx=split_model)
+    with pytest.raises(UserError, match=r"labels\.models: .*split\.onnx reads its tensors from another file"):
+        model_votes(annotator, entries, CLASSES, preprocessing)
+
+
+def test_a_bundle_whose_file_reads_another_file(clips, split_model, tmp_path):
+    entries, (sampling, preprocess) = clips
+    bundle = write_bundle(
+        tmp_path / "b",
+        name="old",
+        classes=list(CLASSES),
+        sampling=sampling,
+        preprocess=preprocess,
+        models=[ModelFile(split_model, "fp32", "s", ["s"])],
+        licences={},
+        created_by="a test",
+    )
+    shutil.copy(split_model.with_name("weights.data"), bundle)
+    with pytest.raises(UserError, match="reads its tensors from another file"):
+        model_votes(ModelAnnotator(name="m", bundle=bundle), entries, CLASSES, (sampling, preprocess))
+
+
 def test_a_bundle_whose_file_was_changed(clips, model, tmp_path):
     entries, (sampling, preprocess) = clips
     bundle = write_bundle(
@@ -132,5 +169,5 @@ def test_a_bundle_whose_file_was_changed(clips, model, tmp_path):
     )
     [file] = bundle.rglob("*.onnx")
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(UserError, match="differs from its manifest"):
+    with pytest.raises(UserError, match="is not the file in the manifest"):
         model_votes(ModelAnnotator(name="m", bundle=bundle), entries, CLASSES, (sampling, preprocess))
