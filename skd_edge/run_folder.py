@@ -102,6 +102,18 @@ class RunFolder(ABC):
         _link_tree(there, here)
         return True
 
+    def require_job(self, job_hash: str) -> None:
+        """Check that a job that was finished before has the files that were written; once in each process.
+
+        Raises:
+            UserError: The job is missing or was damaged; a damaged one is deleted, so that it is trained again.
+        """
+        folder = self.job_folder(job_hash)
+        if not self._is_intact(folder):
+            raise UserError(
+                f"{folder}, a finished job, is missing or was damaged; repeat the command, which trains it again"
+            )
+
     def publish_job(self, job_hash: str) -> None:
         """Link a finished job into the cache, where other runs find it."""
         here, there = self.job_folder(job_hash), self.cache / "jobs" / job_hash
