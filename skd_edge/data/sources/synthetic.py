@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.device.child_process import end_with_parent
+from skd_bench.device.child_process import end_with_parent, require_child_processes
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.integrity.checked_files import (
@@ -252,7 +252,8 @@ def generate_dataset(
         The path of ``index.csv`` (columns path, label, split).
 
     Raises:
-        UserError: The folder holds a set that was rendered with other settings or another seed.
+        UserError: The folder holds a set that was rendered with other settings or another seed; or this process may not
+            start others.
     """
     rendered_settings = {"version": RENDERER_VERSION, "seed": seed, **settings.model_dump(mode="json")}
     index, settings_file = folder / "index.csv", folder / "generated.json"
@@ -263,6 +264,7 @@ def generate_dataset(
         raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or delete this one")
     if _is_intact(folder):
         return index
+    require_child_processes(f"the generated set {folder}")
     rows = list(_iter_clip_rows(settings, seed))
     write = partial(_write_clip, folder, settings.frames, settings.size, settings.difficulty)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:

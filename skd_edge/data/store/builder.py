@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.device.child_process import require_child_processes
 from skd_bench.errors import UserError
 from skd_bench.integrity.checked_files import DamagedFileError, report_damage, write_checked, write_checked_json
 from skd_bench.video.types import ClipSpan, Preprocessing, Sampling
@@ -98,7 +99,8 @@ def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) 
         decoding: how they are decoded.
 
     Raises:
-        UserError: The disk is full, the folder cannot be written, or the decoder is not installed.
+        UserError: The disk is full, the folder cannot be written, the decoder is not installed, or this process may
+            not start others.
     """
     if decoding.decoder == "torchcodec":
         require_torchcodec()
@@ -107,6 +109,7 @@ def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) 
         folder.mkdir(parents=True, exist_ok=True)
         with lock_store(folder, len(entries), decoding.progress):
             if not (folder / STORE_FILE).exists():
+                require_child_processes(f"the clip store {folder}")
                 _StoreBuilder(folder, entries, decoding).run()
     except OSError as error:
         raise UserError(
