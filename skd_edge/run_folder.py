@@ -99,8 +99,11 @@ class RunFolder(ABC):
             return True
         if not self._is_intact(there):
             return False
-        _link_tree(there, here)
-        return True
+        try:
+            _link_tree(there, here)
+        except FileNotFoundError:  # another process has removed the job from the cache in the meantime
+            return False
+        return self._is_intact(here)
 
     def require_job(self, job_hash: str) -> None:
         """Check that a job that was finished before has the files that were written; once in each process.
@@ -278,17 +281,22 @@ def check_run_layout(folder: Path) -> None:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Hard-link the files of a folder to a new folder, atomically; copy them where links are not possible."""
+    """Hard-link the files of a folder to a new folder, atomically; copy them where links are not possible.
+
+    Raises:
+        FileNotFoundError: A file was removed in the meantime.
+    """
     part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    part.mkdir(parents=True)
-    for file in source.iterdir():
-        if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
-            try:
-                os.link(file, part / file.name)
-            except OSError:
-                shutil.copy2(file, part / file.name)
-    shutil.rmtree(target, ignore_errors=True)
     try:
-        part.rename(target)
-    except OSError:  # another process has made it in the meantime
+        part.mkdir(parents=True)
+        for file in source.iterdir():
+            if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
+                try:
+                    os.link(file, part / file.name)
+                except OSError:
+                    shutil.copy2(file, part / file.name)
+        shutil.rmtree(target, ignore_errors=True)
+        with suppress(OSError):  # another process has made it in the meantime
+            part.rename(target)
+    finally:
         shutil.rmtree(part, ignore_errors=True)

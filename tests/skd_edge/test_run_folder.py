@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,24 @@ def test_finished_jobs_are_shared_between_runs_as_links(tmp_path):
         assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "job.json"}
         assert (linked / "weights.safetensors").samefile(made / "weights.safetensors")
         assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # no temporary folder is left
+
+
+@pytest.mark.parametrize("removed", ["abc", "abc/job.json", "abc/weights.safetensors"])
+def test_a_job_that_is_removed_from_the_cache_while_it_is_fetched_is_not_used(tmp_path, monkeypatch, removed):
+    with Run(tmp_path / "one", "") as one:
+        finish(one, "abc")
+        one.publish_job("abc")
+    victim, whole_link = open_cache() / "jobs" / removed, os.link
+
+    def link(source, target):
+        shutil.rmtree(victim) if victim.is_dir() else victim.unlink(missing_ok=True)
+        whole_link(source, target)
+
+    with Run(tmp_path / "two", "") as two:
+        monkeypatch.setattr(os, "link", link)
+        assert not two.fetch_job("abc")
+        monkeypatch.undo()
+        assert not [path for path in (tmp_path / "two" / "jobs").iterdir() if path.name != "abc"]
 
 
 def test_an_unfinished_job_is_not_used(tmp_path):
