@@ -24,6 +24,7 @@ from typing import Any
 
 from skd_bench.errors import UserError
 from skd_bench.files import open_regular_file, read_regular_file, sha256_of_open_file, write_atomic, write_json
+from skd_bench.untrusted.text import escape_name
 
 _DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
 _MAX_JSON_BYTES = 256 << 20  # the list of a million files has half of it
@@ -50,7 +51,7 @@ def report_damage(error: DamagedFileError, remedy: str) -> None:
         error: which file, what was expected and what was found.
         remedy: what happens now, such as "it is computed again".
     """
-    _logger.warning("warning: %s; %s", error, remedy)
+    _logger.warning("warning: %s; %s", escape_name(error), remedy)
 
 
 def write_checked(path: Path, content: bytes) -> Path:

@@ -149,3 +149,16 @@ def test_the_user_reads_what_is_damaged_and_what_is_done(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         report_damage(DamagedFileError(tmp_path / "a", "this", "that"), "it is made again")
     assert caplog.messages == [f"warning: {tmp_path / 'a'} is damaged: expected this, found that; it is made again"]
+
+
+def test_a_stranger_cannot_write_to_the_terminal_through_a_warning(tmp_path, caplog):
+    """Neither by the name of a file nor by the checksum in it."""
+    for folder in ("a\x1b[2J\nb", "c"):
+        file = write_checked_json(tmp_path / folder / "job.json", CONTENT)
+        stored = json.loads(file.read_text())
+        file.write_text(json.dumps(stored | {"sha256": "\x1b[31m\u202e\nskd-edge: signed"}))
+        with pytest.raises(DamagedFileError) as error:
+            read_checked_json(file)
+        report_damage(error.value, "it is made again")
+    assert all(message.isprintable() for message in caplog.messages)
+    assert "a\\u001b[2J\\u000ab/job.json is damaged" in caplog.messages[0]
