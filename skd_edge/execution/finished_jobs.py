@@ -18,7 +18,6 @@ from skd_edge.data.csv_files import write_sheet
 from skd_edge.distill.job import JobSpec, json_digest
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
 from skd_edge.distill.trainer import assign_folds, build_learner, extract_features, training_view
-from skd_edge.distill.work_lock import lock_work
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels
@@ -28,6 +27,7 @@ from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.external.logits_file import read_logits_file
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
+from skd_edge.run_files.work_lock import lock_work
 from skd_edge.run_folder import JOB_FILE, RunFolder
 
 _AVERAGED_VIEWS = 4  # number of augmented views over which a teacher's predictions for a training clip are averaged
