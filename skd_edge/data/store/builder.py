@@ -1,8 +1,8 @@
 """Builds a clip store: every clip is decoded once, in parallel, into its row of one file.
 
 An interrupted build continues later. For this, ``state.part`` holds one byte for each clip (to do, decoded or
-unreadable) and the CRC-32 of its pixels, and ``bad.part.jsonl`` one line with the reason for each unreadable clip. A
-byte is written only after the pixels or the reason are on the disk.
+unreadable) and the CRC-32 of the pixels of a decoded one, and ``bad.part.jsonl`` one line with the reason for each
+unreadable clip. A byte is written only after the pixels or the reason are on the disk.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ class _StoreBuilder:
         log.flush()
         os.fsync(log.fileno())
         pixels, rows = np.load(self.partial_file, mmap_mode="r"), list(unsynced)
-        self.checksums[rows] = [zlib.crc32(pixels[row].data) for row in rows]
+        # 0 for an unreadable clip: if its state were changed to good by accident, its pixels would not fit.
+        self.checksums[rows] = [zlib.crc32(pixels[row].data) if unsynced[row] == GOOD else 0 for row in rows]
         self.state[rows] = list(unsynced.values())
         self.clip_states.flush()
         unsynced.clear()
