@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from skd_bench.errors import UsageError, UserError
-from skd_bench.files import write_atomic
+from skd_bench.files import remove_unfinished_writes, write_atomic
 from skd_bench.integrity.checked_files import DamagedFileError, read_and_check_files, report_damage
 from skd_edge.run_files.journal import (
     JOURNAL_FILE as JOURNAL_FILE,  # for those who know the journal as a part of the folder
@@ -213,6 +213,8 @@ class Run(RunFolder):
         if error is not None:
             with suppress(OSError):  # for example a full disk: the error that stopped the run is the one to report
                 self.record_event("stopped", reason=str(error) or type(error).__name__)
+        else:  # all processes of the run have ended; some may have been killed, in this run or before
+            remove_unfinished_writes(self.folder)
         os.close(self._lock)
 
     def record_event(self, event: str, **details: Any) -> None:

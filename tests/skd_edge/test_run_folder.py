@@ -67,6 +67,31 @@ def test_a_run_folder_is_locked_until_its_process_ends(tmp_path):
     assert len(read_journal(folder)) == 2
 
 
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from skd_bench import files
+from skd_edge.run_folder import Run
+with Run(Path(sys.argv[1]), "name: killed\\n"):
+    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+    files.write_atomic(Path(sys.argv[1], "labels", "a.csv"), "content")
+"""
+
+
+def test_a_run_that_ends_well_leaves_no_file_of_a_killed_process(tmp_path):
+    folder = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(folder)])
+    assert done.returncode == -signal.SIGKILL
+    (left,) = folder.rglob("*.part")
+    (folder / "mine.part").touch()  # not one of ours
+    with pytest.raises(KeyboardInterrupt), Run(folder, "name: x\n"):
+        raise KeyboardInterrupt
+    assert left.exists()  # a process of a stopped run may still be writing
+    with Run(folder, "name: x\n"):
+        pass
+    assert list(folder.rglob("*.part")) == [folder / "mine.part"]
+
+
 def test_an_incomplete_line_of_the_journal_is_skipped(tmp_path):
     with Run(tmp_path / "run", "") as run:
         run.record_event("one", text="zwei\nZeilen ü")
