@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from skd_bench.errors import UsageError, UserError
-from skd_bench.files import write_atomic
+from skd_bench.files import remove_unfinished_writes, write_atomic
 from skd_bench.integrity.checked_files import DamagedFileError, read_and_check_files, report_damage
 from skd_edge.run_files.journal import (
     JOURNAL_FILE as JOURNAL_FILE,  # for those who know the journal as a part of the folder
@@ -99,8 +99,23 @@ class RunFolder(ABC):
             return True
         if not self._is_intact(there):
             return False
-        _link_tree(there, here)
-        return True
+        try:
+            _link_tree(there, here)
+        except FileNotFoundError:  # another process has removed the job from the cache in the meantime
+            return False
+        return self._is_intact(here)
+
+    def require_job(self, job_hash: str) -> None:
+        """Check that a job that was finished before has the files that were written; once in each process.
+
+        Raises:
+            UserError: The job is missing or was damaged; a damaged one is deleted, so that it is trained again.
+        """
+        folder = self.job_folder(job_hash)
+        if not self._is_intact(folder):
+            raise UserError(
+                f"{folder}, a finished job, is missing or was damaged; repeat the command, which trains it again"
+            )
 
     def publish_job(self, job_hash: str) -> None:
         """Link a finished job into the cache, where other runs find it."""
@@ -198,6 +213,8 @@ class Run(RunFolder):
         if error is not None:
             with suppress(OSError):  # for example a full disk: the error that stopped the run is the one to report
                 self.record_event("stopped", reason=str(error) or type(error).__name__)
+        else:  # all processes of the run have ended; some may have been killed, in this run or before
+            remove_unfinished_writes(self.folder)
         os.close(self._lock)
 
     def record_event(self, event: str, **details: Any) -> None:
@@ -266,17 +283,22 @@ def check_run_layout(folder: Path) -> None:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Hard-link the files of a folder to a new folder, atomically; copy them where links are not possible."""
+    """Hard-link the files of a folder to a new folder, atomically; copy them where links are not possible.
+
+    Raises:
+        FileNotFoundError: A file was removed in the meantime.
+    """
     part = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    part.mkdir(parents=True)
-    for file in source.iterdir():
-        if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
-            try:
-                os.link(file, part / file.name)
-            except OSError:
-                shutil.copy2(file, part / file.name)
-    shutil.rmtree(target, ignore_errors=True)
     try:
-        part.rename(target)
-    except OSError:  # another process has made it in the meantime
+        part.mkdir(parents=True)
+        for file in source.iterdir():
+            if file.is_file() and not file.is_symlink() and not file.name.startswith("."):
+                try:
+                    os.link(file, part / file.name)
+                except OSError:
+                    shutil.copy2(file, part / file.name)
+        shutil.rmtree(target, ignore_errors=True)
+        with suppress(OSError):  # another process has made it in the meantime
+            part.rename(target)
+    finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -17,6 +17,7 @@ from uuid import uuid4
 from skd_bench.errors import UserError
 
 _PRIVATE_SUFFIX = ".part"
+_PRIVATE_FILE = re.compile(rf"\..+\.[0-9a-f]{{12}}\{_PRIVATE_SUFFIX}", re.DOTALL)
 _BLOCK_BYTES = 1 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -59,6 +60,18 @@ def write_atomic(path: Path | str, data: bytes | str) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_unfinished_writes(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left below a folder (see `write_atomic`).
+
+    Args:
+        folder: A folder that no other process is writing to.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in filter(_PRIVATE_FILE.fullmatch, names):
+            with contextlib.suppress(OSError):
+                Path(parent, name).unlink()
 
 
 def _encode_text(text: str) -> bytes:

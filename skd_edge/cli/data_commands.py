@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from skd_bench.untrusted.text import print_text
-from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
+from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED, CommandState
 from skd_edge.cli.options import (
     AnyPath,
     add_threads,
@@ -39,7 +39,7 @@ def labels() -> None:
 @threads_option
 @click.pass_obj
 def audit_command(
-    state: dict[str, Path],
+    state: CommandState,
     /,
     recipe: str,
     out: Path | None,
@@ -57,7 +57,7 @@ def audit_command(
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, add_threads(sets, threads))
-    state["run"] = out or Path("runs", loaded.name)
+    state["run"], state["hide_values"] = out or Path("runs", loaded.name), loaded.path_texts.hide_values
     from rich.console import Console
 
     from skd_edge.pipeline.audit_labels import audit_labels

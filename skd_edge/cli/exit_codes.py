@@ -11,10 +11,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TypedDict
 
 import click
 
@@ -36,17 +37,29 @@ MODULES_BY_EXTRA = {
 }
 
 
+class CommandState(TypedDict, total=False):
+    """What a command stores for the report of a crash.
+
+    Attributes:
+        run: the run folder.
+        hide_values: replaces the values of environment variables in a text, see `PathTexts.hide_values`.
+    """
+
+    run: Path
+    hide_values: Callable[[str], str]
+
+
 def run_command_line(group: click.Group, args: Sequence[str]) -> int:
     """Run one command line and convert every exception into a message and an exit code.
 
     Args:
-        group: the commands. A command with a run folder stores it in click's ``obj`` dictionary under ``run``.
+        group: the commands. A command with a run folder stores it in click's ``obj``, see `CommandState`.
         args: the words after ``skd-edge``.
 
     Returns:
         0 done, 1 failed, 2 the recipe or the command line is wrong, 75 paused (the same command continues).
     """
-    state: dict[str, Path] = {}
+    state: CommandState = {}
     for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are not UTF-8
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
@@ -128,12 +141,12 @@ def _print_message(message: str, code: int, hint: str = "") -> int:
     return code
 
 
-def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
+def _write_crash_report(error: BaseException, state: CommandState) -> int:
     """Print one line; write the traceback and package versions to a file, in the run folder if there is one."""
     from skd_edge.cli.tested_versions import version_report
 
-    versions = version_report()
-    text = f"{''.join(traceback.format_exception(error))}\n{versions.to_text()}\n"
+    versions, hide_values = version_report(), state.get("hide_values", str)
+    text = f"{hide_values(''.join(traceback.format_exception(error)))}\n{versions.to_text()}\n"
     name = f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     # Only a folder with a journal is a run; a crash report does not belong in any other folder.
     is_run_folder = "run" in state and (state["run"] / "journal.jsonl").exists()
@@ -145,7 +158,7 @@ def _write_crash_report(error: BaseException, state: dict[str, Path]) -> int:
     else:
         reason = f"error: unexpected {type(error).__name__}, and its traceback cannot be written to a file:"
         return _print_message(reason, EXIT_FAILED, f"\n{text}")
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(hide_values(str(error)).split())[:300]
     newer = f"; newer than tested: {versions.format_newer()}" if versions.newer_than_tested else ""
     where = f"the traceback and the package versions are in {folder / name}; please report it{newer}"
     return _print_message(f"error: unexpected {type(error).__name__}: {reason} ({where})", EXIT_FAILED)

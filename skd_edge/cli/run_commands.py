@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from skd_bench.untrusted.text import print_error, print_text
-from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED
+from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED, CommandState
 from skd_edge.cli.options import (
     AnyPath,
     ExistingFolder,
@@ -110,7 +110,7 @@ def plan_command(
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_obj
 def compress(
-    state: dict[str, Path],
+    state: CommandState,
     /,
     recipe: str,
     out: Path | None,
@@ -128,7 +128,7 @@ def compress(
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, add_threads(sets, threads))
-    state["run"] = out or Path("runs", loaded.name)
+    state["run"], state["hide_values"] = out or Path("runs", loaded.name), loaded.path_texts.hide_values
     if dry_run:
         from skd_edge.pipeline.plan import plan as make_plan
 

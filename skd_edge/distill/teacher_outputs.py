@@ -26,8 +26,8 @@ from skd_bench.integrity.checked_files import (
     report_damage,
     write_checked_json,
 )
-from skd_edge.distill.work_lock import lock_work
 from skd_edge.models.substages import SubstageOutput
+from skd_edge.run_files.work_lock import lock_work
 
 _BATCH_SIZE = 128
 _VIEW_FILE = "view.json"  # the checksums of a view's files; a view is complete if it exists

@@ -8,7 +8,9 @@ that are needed.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
+
+_SESSION_FILE = re.compile(r"[0-9a-f]{16}\.json")
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ class MeasurementCache:
             The session; None if no session has all targets. A target that could not run counts as measured.
         """
         keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
-        for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True):
+        for path in self._list_newest_first():
             try:
                 session = DeviceMeasurements.from_json(read_checked_json(path), str(path))
             except DamagedFileError as error:
                 report_damage(error, "these files are measured again")
-                path.unlink()
+                path.unlink(missing_ok=True)
                 continue
-            except UserError:  # of another version: measured again
+            except (FileNotFoundError, UserError):  # replaced by another process, or of another version
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
             same_settings = replace(self.settings, energy=False) == MeasurementSettings(
@@ -82,6 +86,15 @@ class MeasurementCache:
                 found = {name: replace(known[key], name=name) for name, key in keys.items() if key in known}
                 return MeasuredSession(found, session.device, tuple(session.notes))
         return None
+
+    def _list_newest_first(self) -> list[Path]:
+        """The files of sessions; others in the folder are left alone."""
+        times: dict[Path, int] = {}
+        for path in self.folder.glob("*.json"):
+            with suppress(FileNotFoundError):  # another process has removed it in the meantime
+                if _SESSION_FILE.fullmatch(path.name):
+                    times[path] = path.stat().st_mtime_ns
+        return sorted(times, key=times.__getitem__, reverse=True)
 
     def save_session(self, targets: Sequence[LatencyTarget], session: MeasuredSession) -> None:
         """Store a session; a stored session of the same files on the same device is replaced.

@@ -18,7 +18,6 @@ from skd_edge.data.csv_files import write_sheet
 from skd_edge.distill.job import JobSpec, json_digest
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
 from skd_edge.distill.trainer import assign_folds, build_learner, extract_features, training_view
-from skd_edge.distill.work_lock import lock_work
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels
@@ -28,6 +27,7 @@ from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.external.logits_file import read_logits_file
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.schema import Teacher
+from skd_edge.run_files.work_lock import lock_work
 from skd_edge.run_folder import JOB_FILE, RunFolder
 
 _AVERAGED_VIEWS = 4  # number of augmented views over which a teacher's predictions for a training clip are averaged
@@ -56,8 +56,9 @@ class FinishedJobs:
         """The result of a finished job; ``cached``: whether it was finished before it was wanted.
 
         Raises:
-            UserError: The files of the job cannot be read.
+            UserError: The job is missing or was damaged, or its files cannot be read.
         """
+        self.run.require_job(job.hash)
         folder = self.run.job_folder(job.hash)
         try:
             facts = read_checked_json(folder / JOB_FILE)
@@ -71,7 +72,12 @@ class FinishedJobs:
         return JobResult(job, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)
 
     def load_network(self, job: TrainingJob) -> AnyNetwork:
-        """The trained network of a finished job, in eval mode and without gradients."""
+        """The trained network of a finished job, in eval mode and without gradients.
+
+        Raises:
+            UserError: The job is missing or was damaged.
+        """
+        self.run.require_job(job.hash)
         model = build_learner(job.spec)
         model.load_state_dict(load_file(self.run.job_folder(job.hash) / "weights.safetensors"))
         return model.eval().requires_grad_(False)
@@ -120,7 +126,11 @@ class FinishedJobs:
 
         Fold jobs predict the clips that they left out. Otherwise the mean of the predictions during training is used,
         if the job has stored it, and else the predictions of the trained network. Rows sum to 1.
+
+        Raises:
+            UserError: A job is missing or was damaged.
         """
+        self.run.require_job(job.hash)
         clips, predictions_file = self.training_data.clips.train, self.run.job_folder(job.hash) / "memory.npy"
         if folds:
             held_out_fold = assign_folds(clips.groups, len(folds))

@@ -27,7 +27,7 @@ from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.tsm import count_parameters
 from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
-from skd_edge.run_folder import open_cache
+from skd_edge.run_folder import open_cache, refuse_special_files
 from skd_edge.schedule.candidates import list_candidates, list_deployments
 from skd_edge.schedule.recorded_paces import PaceModel, read_recorded_paces
 from skd_edge.schedule.search_space import build_network_grid, resolve_auto, shortlist_networks
@@ -185,10 +185,13 @@ def plan(
         most_jobs: number of jobs that are trained at the same time, at most; None: as many as there are cores for.
 
     Raises:
-        UsageError: The recipe names code and ``allow_code`` is False.
+        UsageError: The recipe names code and ``allow_code`` is False; or the run folder contains a link, a pipe or a
+            device.
         UserError: The data cannot be listed (see `list_clips`), or a network cannot be built (see `build_network`).
     """
     allow_factory_code(recipe.teacher, allow_code)
+    if out is not None and out.is_dir():
+        refuse_special_files(out)  # it may be a stranger's
     configure_threads(recipe.training.threads)
     count, splits, names, training_data = _inspect_data(recipe)
     fingerprint = fingerprint_of(training_data) if training_data else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,31 @@ def test_a_run_folder_is_locked_until_its_process_ends(tmp_path):
     assert len(read_journal(folder)) == 2
 
 
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from skd_bench import files
+from skd_edge.run_folder import Run
+with Run(Path(sys.argv[1]), "name: killed\\n"):
+    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+    files.write_atomic(Path(sys.argv[1], "labels", "a.csv"), "content")
+"""
+
+
+def test_a_run_that_ends_well_leaves_no_file_of_a_killed_process(tmp_path):
+    folder = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(folder)])
+    assert done.returncode == -signal.SIGKILL
+    (left,) = folder.rglob("*.part")
+    (folder / "mine.part").touch()  # not one of ours
+    with pytest.raises(KeyboardInterrupt), Run(folder, "name: x\n"):
+        raise KeyboardInterrupt
+    assert left.exists()  # a process of a stopped run may still be writing
+    with Run(folder, "name: x\n"):
+        pass
+    assert list(folder.rglob("*.part")) == [folder / "mine.part"]
+
+
 def test_an_incomplete_line_of_the_journal_is_skipped(tmp_path):
     with Run(tmp_path / "run", "") as run:
         run.record_event("one", text="zwei\nZeilen ü")
@@ -99,6 +125,24 @@ def test_finished_jobs_are_shared_between_runs_as_links(tmp_path):
         assert {p.name for p in linked.iterdir()} == {"weights.safetensors", "job.json"}
         assert (linked / "weights.safetensors").samefile(made / "weights.safetensors")
         assert [p.name for p in linked.parent.iterdir()] == ["abc"]  # no temporary folder is left
+
+
+@pytest.mark.parametrize("removed", ["abc", "abc/job.json", "abc/weights.safetensors"])
+def test_a_job_that_is_removed_from_the_cache_while_it_is_fetched_is_not_used(tmp_path, monkeypatch, removed):
+    with Run(tmp_path / "one", "") as one:
+        finish(one, "abc")
+        one.publish_job("abc")
+    victim, whole_link = open_cache() / "jobs" / removed, os.link
+
+    def link(source, target):
+        shutil.rmtree(victim) if victim.is_dir() else victim.unlink(missing_ok=True)
+        whole_link(source, target)
+
+    with Run(tmp_path / "two", "") as two:
+        monkeypatch.setattr(os, "link", link)
+        assert not two.fetch_job("abc")
+        monkeypatch.undo()
+        assert not [path for path in (tmp_path / "two" / "jobs").iterdir() if path.name != "abc"]
 
 
 def test_an_unfinished_job_is_not_used(tmp_path):

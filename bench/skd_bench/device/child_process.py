@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import signal
 from contextlib import suppress
+from multiprocessing import current_process
+
+from skd_bench.errors import UserError
 
 
 def end_with_parent() -> None:
@@ -15,3 +18,18 @@ def end_with_parent() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def require_child_processes(missing: str) -> None:
+    """Check that this process may start others; the process of a job, which ends with the run, may not.
+
+    Args:
+        missing: what the others would make, such as "the clip store FOLDER".
+
+    Raises:
+        UserError: It may not.
+    """
+    if current_process().daemon:
+        raise UserError(
+            f"{missing} is missing or was damaged while the run was training; repeat the command, which repairs it"
+        )

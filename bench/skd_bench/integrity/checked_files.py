@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UserError
-from skd_bench.files import sha256_of_open_file, write_atomic, write_json
+from skd_bench.files import open_regular_file, read_regular_file, sha256_of_open_file, write_atomic, write_json
+from skd_bench.untrusted.text import escape_name
 
 _DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
+_MAX_JSON_BYTES = 256 << 20  # the list of a million files has half of it
 _FILES_KEY, _DIGEST_KEY = "files", "sha256"
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def report_damage(error: DamagedFileError, remedy: str) -> None:
         error: which file, what was expected and what was found.
         remedy: what happens now, such as "it is computed again".
     """
-    _logger.warning("warning: %s; %s", error, remedy)
+    _logger.warning("warning: %s; %s", escape_name(error), remedy)
 
 
 def write_checked(path: Path, content: bytes) -> Path:
@@ -97,9 +99,9 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: There is no such file.
         DamagedFileError: The content is not what was written.
-        UserError: The file cannot be read.
+        UserError: The file cannot be read, is a pipe or a device, or is larger than 256 MiB.
     """
-    stored = _read_bytes(path)
+    stored = _read_bytes(path, _MAX_JSON_BYTES)
     try:
         content = json.loads(stored.decode("utf-8"))
         digest = content.pop(_DIGEST_KEY)
@@ -118,11 +120,11 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, st
     """Size and SHA-256 of files of a folder; store it under ``files`` in a checked JSON file of that folder.
 
     Raises:
-        OSError: A file cannot be read.
+        OSError: A file cannot be read, or is a pipe or a device.
     """
     described: dict[str, dict[str, str | int]] = {}
     for name in names:
-        with (folder / name).open("rb") as file:
+        with open_regular_file(folder / name) as file:
             described[name] = {
                 "bytes": os.fstat(file.fileno()).st_size,
                 _DIGEST_KEY: sha256_of_open_file(file),
@@ -179,9 +181,12 @@ def _hash_json(content: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
     try:
-        return path.read_bytes()
+        if max_bytes is not None:
+            return read_regular_file(path, max_bytes)
+        with open_regular_file(path) as file:
+            return file.read()
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -32,7 +32,6 @@ from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import predict
-from skd_edge.distill.work_lock import lock_work
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.execution.threads import configure_threads, count_parallel_jobs
@@ -40,6 +39,7 @@ from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
+from skd_edge.run_files.work_lock import lock_work
 from skd_edge.run_folder import Run, open_cache
 
 ROOT = Path(__file__).resolve().parents[3]

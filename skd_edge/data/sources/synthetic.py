@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.device.child_process import end_with_parent
+from skd_bench.device.child_process import end_with_parent, require_child_processes
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_bench.integrity.checked_files import (
@@ -34,6 +34,7 @@ from skd_bench.integrity.checked_files import (
     report_damage,
     write_checked_json,
 )
+from skd_edge.run_files.work_lock import lock_work
 
 if TYPE_CHECKING:
     from skd_edge.recipe.data import GeneratedData
@@ -53,6 +54,7 @@ MOTION_CLASSES = (
 NO_MOTION_CLASS = "nothing"  # a figure that does not move, like most of the input of a detector
 RENDERER_VERSION = 1  # part of the name of the rendered folder: raise it when the same seed gives other pixels
 CHECKSUM_FILE = "checksums.json"  # of all files of a rendered set, which is complete if it exists
+_SETTINGS_FILE, _INDEX_FILE = "generated.json", "index.csv"
 _SIZES, _ALPHAS = (0.22, 0.46), (0.5, 1.0)  # ranges of the figure's size (share of the image) and of its opacity
 
 Floats = NDArray[np.float32]
@@ -181,10 +183,7 @@ def render_clip(motion: str, *, frames: int, size: int, difficulty: float, seed:
 
 
 def write_video(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
-    """Write frames ``(T, H, W, 3)`` uint8 RGB as an H.264 file with ``rate`` frames per second.
-
-    The file is written under a temporary name and then renamed, so that ``path`` is always complete.
-    """
+    """Write frames ``(T, H, W, 3)`` uint8 RGB as an H.264 file with ``rate`` frames per second, atomically."""
     import av
 
     memory = io.BytesIO()
@@ -196,10 +195,7 @@ def write_video(path: Path, clip: NDArray[np.uint8], *, rate: int = 15) -> None:
         for array in clip:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(memory.getvalue())
-    temporary.replace(path)
+    write_atomic(path, memory.getvalue())
 
 
 def generated_classes(settings: GeneratedData) -> tuple[str, ...]:
@@ -238,8 +234,8 @@ def generate_dataset(
 ) -> Path:
     """Render the set into ``folder`` (``clips/<split>/<class>/*.mp4`` and ``index.csv``), unless it is complete.
 
-    Checksums are written last, and compared by later calls: damaged clips are rendered
-    again. After an interruption, the next call renders only the missing clips.
+    Checksums are written last, and compared by later calls: damaged clips are rendered again. After an interruption,
+    the next call renders only the missing clips. A second process that needs the set waits for the first.
 
     Args:
         folder: the folder to fill.
@@ -252,17 +248,35 @@ def generate_dataset(
         The path of ``index.csv`` (columns path, label, split).
 
     Raises:
-        UserError: The folder holds a set that was rendered with other settings or another seed.
+        UserError: The folder holds a set that was rendered with other settings or another seed; or this process may not
+            start others.
     """
-    rendered_settings = {"version": RENDERER_VERSION, "seed": seed, **settings.model_dump(mode="json")}
-    index, settings_file = folder / "index.csv", folder / "generated.json"
+    if not _is_complete(
+        folder, _describe_settings(settings, seed)
+    ):  # otherwise nothing is written: the folder may be read-only
+        with lock_work(folder / ".lock", wait=True):
+            _finish_dataset(folder, settings, seed, processes, progress)
+    return folder / _INDEX_FILE
+
+
+def _finish_dataset(
+    folder: Path,
+    settings: GeneratedData,
+    seed: int,
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Render what is missing of a set; the set is locked."""
+    rendered_settings = _describe_settings(settings, seed)
+    index, settings_file = folder / _INDEX_FILE, folder / _SETTINGS_FILE
     if (stored_settings := _read_settings(settings_file)) is None:
         # Written before the clips, so that an interrupted set is not continued with other settings.
         write_checked_json(settings_file, rendered_settings)
     elif stored_settings != rendered_settings:
         raise UserError(f"{folder} holds clips rendered with other settings; choose another folder, or delete this one")
-    if _is_intact(folder):
-        return index
+    if _is_intact(folder):  # another process has rendered it in the meantime
+        return
+    require_child_processes(f"the generated set {folder}")
     rows = list(_iter_clip_rows(settings, seed))
     write = partial(_write_clip, folder, settings.frames, settings.size, settings.difficulty)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
@@ -280,7 +294,20 @@ def generate_dataset(
     write_atomic(index, text.getvalue())
     files = describe_files(folder, [index.name, *(row[0] for row in rows)])
     write_checked_json(folder / CHECKSUM_FILE, {"files": files})
-    return index
+
+
+def _describe_settings(settings: GeneratedData, seed: int) -> dict[str, object]:
+    return {"version": RENDERER_VERSION, "seed": seed, **settings.model_dump(mode="json")}
+
+
+def _is_complete(folder: Path, rendered_settings: Mapping[str, object]) -> bool:
+    """Whether a set is complete, has these settings, and all its files are as they were written."""
+    try:
+        if read_checked_json(folder / _SETTINGS_FILE) != rendered_settings:
+            return False
+        return not any(iter_damaged_files(folder, read_checked_json(folder / CHECKSUM_FILE)["files"]))
+    except (FileNotFoundError, DamagedFileError):
+        return False
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:

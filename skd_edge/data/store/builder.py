@@ -1,8 +1,8 @@
 """Builds a clip store: every clip is decoded once, in parallel, into its row of one file.
 
 An interrupted build continues later. For this, ``state.part`` holds one byte for each clip (to do, decoded or
-unreadable) and the CRC-32 of its pixels, and ``bad.part.jsonl`` one line with the reason for each unreadable clip. A
-byte is written only after the pixels or the reason are on the disk.
+unreadable) and the CRC-32 of the pixels of a decoded one, and ``bad.part.jsonl`` one line with the reason for each
+unreadable clip. A byte is written only after the pixels or the reason are on the disk.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from skd_bench.device.child_process import require_child_processes
 from skd_bench.errors import UserError
 from skd_bench.integrity.checked_files import DamagedFileError, report_damage, write_checked, write_checked_json
 from skd_bench.video.types import ClipSpan, Preprocessing, Sampling
@@ -99,7 +100,8 @@ def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) 
         decoding: how they are decoded.
 
     Raises:
-        UserError: The disk is full, the folder cannot be written, or the decoder is not installed.
+        UserError: The disk is full, the folder cannot be written, the decoder is not installed, or this process may
+            not start others.
     """
     if decoding.decoder == "torchcodec":
         require_torchcodec()
@@ -108,6 +110,7 @@ def build_store(folder: Path, entries: Sequence[ClipEntry], decoding: Decoding) 
         folder.mkdir(parents=True, exist_ok=True)
         with lock_store(folder, len(entries), decoding.progress):
             if not (folder / STORE_FILE).exists():
+                require_child_processes(f"the clip store {folder}")
                 _StoreBuilder(folder, entries, decoding).run()
     except OSError as error:
         raise UserError(
@@ -194,7 +197,8 @@ class _StoreBuilder:
         log.flush()
         os.fsync(log.fileno())
         pixels, rows = np.load(self.partial_file, mmap_mode="r"), list(unsynced)
-        self.checksums[rows] = [zlib.crc32(pixels[row].data) for row in rows]
+        # 0 for an unreadable clip: if its state were changed to good by accident, its pixels would not fit.
+        self.checksums[rows] = [zlib.crc32(pixels[row].data) if unsynced[row] == GOOD else 0 for row in rows]
         self.state[rows] = list(unsynced.values())
         self.clip_states.flush()
         unsynced.clear()

@@ -47,14 +47,23 @@ def read_intact_store(folder: Path) -> StoreInfo | None:
         return _check_store(folder)
     except FileNotFoundError:
         return None
+    except DamagedFileError:
+        with lock_store(folder):
+            return _check_and_reopen(folder)
+
+
+def _check_and_reopen(folder: Path) -> StoreInfo | None:
+    """Check again, under the lock: another process may have repaired the store in the meantime."""
+    try:
+        return _check_store(folder)
+    except FileNotFoundError:
+        return None
     except _DamagedClipsError as error:
         report_damage(error, "these clips are decoded again")
-        with lock_store(folder):
-            _reopen_build(folder, error)
+        _reopen_build(folder, error)
     except DamagedFileError as error:
         report_damage(error, "the clips are decoded again")
-        with lock_store(folder):
-            _discard_store(folder)
+        _discard_store(folder)
     return None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,6 +91,41 @@ def test_a_missing_file_is_no_damage_and_a_folder_is_an_error(tmp_path, read):
         read(tmp_path)
 
 
+@pytest.fixture
+def without_waiting():
+    """An error after 20 seconds of waiting for a pipe."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: pytest.fail("it waits for a pipe"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("without_waiting")
+@pytest.mark.parametrize("read", [read_checked, read_checked_json, read_and_check_files])
+def test_a_pipe_is_an_error(tmp_path, read):
+    """Reading it would never end."""
+    os.mkfifo(tmp_path / "job.json")
+    with pytest.raises(UserError, match=r"cannot read .*job\.json: it is a pipe or a device"):
+        read(tmp_path / "job.json")
+
+
+@pytest.mark.usefixtures("without_waiting")
+def test_a_pipe_in_the_place_of_a_listed_file_is_an_error(tmp_path):
+    manifest = write_folder(tmp_path)
+    (tmp_path / "weights.bin").unlink()
+    os.mkfifo(tmp_path / "weights.bin")
+    with pytest.raises(UserError, match=r"cannot read .*weights\.bin: it is a pipe or a device"):
+        read_and_check_files(manifest)
+
+
+def test_a_huge_file_is_not_read_as_json(tmp_path):
+    with (tmp_path / "file.json").open("wb") as file:
+        file.truncate(300 << 20)  # sparse
+    with pytest.raises(UserError, match="it is larger than 256 MiB"):
+        read_checked_json(tmp_path / "file.json")
+
+
 def write_folder(folder: Path) -> Path:
     for name, content in (("weights.bin", b"w" * 1000), ("logits.bin", b"l" * 10)):
         (folder / name).write_bytes(content)
@@ -112,3 +149,16 @@ def test_the_user_reads_what_is_damaged_and_what_is_done(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         report_damage(DamagedFileError(tmp_path / "a", "this", "that"), "it is made again")
     assert caplog.messages == [f"warning: {tmp_path / 'a'} is damaged: expected this, found that; it is made again"]
+
+
+def test_a_stranger_cannot_write_to_the_terminal_through_a_warning(tmp_path, caplog):
+    """Neither by the name of a file nor by the checksum in it."""
+    for folder in ("a\x1b[2J\nb", "c"):
+        file = write_checked_json(tmp_path / folder / "job.json", CONTENT)
+        stored = json.loads(file.read_text())
+        file.write_text(json.dumps(stored | {"sha256": "\x1b[31m\u202e\nskd-edge: signed"}))
+        with pytest.raises(DamagedFileError) as error:
+            read_checked_json(file)
+        report_damage(error.value, "it is made again")
+    assert all(message.isprintable() for message in caplog.messages)
+    assert "a\\u001b[2J\\u000ab/job.json is damaged" in caplog.messages[0]

@@ -50,6 +50,28 @@ def test_an_unexpected_exception_leaves_its_traceback_in_a_file(command, capsys,
     assert re.search(r"^numpy \d", file.read_text(), flags=re.M)  # the versions that it met
 
 
+def test_values_of_environment_variables_are_not_in_the_report_of_a_crash(capsys, tmp_path, monkeypatch):
+    """Neither on stderr nor in the file; the recipe's own command, with a run that fails unexpectedly."""
+    data = tmp_path / "private" / "clips"
+    monkeypatch.setenv("PLACE", str(data.parent))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: r\ndata: {kind: folder, root: '${PLACE}/clips'}\nteacher: {width: 8}\nstudents: [{name: s, width: 4}]\n"
+    )
+
+    def fail(loaded, out, options):
+        out.mkdir()
+        (out / "journal.jsonl").touch()
+        raise ZeroDivisionError(f"in {loaded.data.root}.")
+
+    monkeypatch.setattr("skd_edge.pipeline.compress.compress", fail)
+    assert run(["compress", str(recipe), "--out", str(tmp_path / "run")]) == EXIT_FAILED
+    (file,) = (tmp_path / "run").glob("crash-*.txt")
+    for text in (capsys.readouterr().err, file.read_text()):
+        assert "in ${PLACE}/clips." in text
+        assert str(data.parent) not in text
+
+
 def test_a_crash_of_a_run_is_reported_in_its_folder(command, capsys, tmp_path):
     def boom() -> None:
         click.get_current_context().obj["run"] = tmp_path

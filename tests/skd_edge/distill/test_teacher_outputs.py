@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.work_lock import lock_work
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import NetworkSpec
+from skd_edge.run_files.work_lock import lock_work
 
 
 @pytest.fixture

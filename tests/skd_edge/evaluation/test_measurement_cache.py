@@ -53,6 +53,18 @@ def test_a_damaged_session_is_named_and_deleted(tmp_path, caplog):
     assert not file.exists()
 
 
+def test_other_files_stay_and_a_file_that_vanishes_is_no_crash(tmp_path):
+    """Another process may use the folder; a link without its target is listed, but cannot be read."""
+    cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
+    targets, found = make_targets(tmp_path, "a")
+    cache.save_session(targets, MeasuredSession(found, info))
+    (tmp_path / "sessions" / "notes.json").write_text("mine")
+    (tmp_path / "sessions" / "0123456789abcdef.json").symlink_to(tmp_path / "gone")
+    assert cache.find_session(targets, None) is not None
+    assert cache.find_session(make_targets(tmp_path, "b")[0], None) is None
+    assert (tmp_path / "sessions" / "notes.json").read_text() == "mine"
+
+
 def test_an_incomplete_session_is_ignored(tmp_path):
     cache, info = MeasurementCache(tmp_path / "sessions", MeasurementSettings(1, 2, 30)), read_device_info()
     targets, found = make_targets(tmp_path, "a")

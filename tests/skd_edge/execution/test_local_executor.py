@@ -63,6 +63,37 @@ def test_a_given_teacher_is_loaded_and_equal_jobs_are_trained_once(recipe, tmp_p
     assert len(finished) == len(set(finished)) == len({n.hash for n in jobs})
 
 
+@pytest.mark.parametrize(
+    ("name", "reader"), [("weights.safetensors", "learner"), ("memory.npy", "learner"), ("val_logits.npy", "parent")]
+)
+def test_a_damaged_job_is_not_used_by_those_that_require_it(recipe, tmp_path, name, reader):
+    """One bit of a number: the file can still be read. Each reader checks it once, in its process."""
+    training_data = load_training_data(recipe, open_cache())
+    quick = {
+        "teacher": recipe.teacher.model_copy(update={"checkpoint": None}),
+        "training": recipe.training.model_copy(update={"teacher_epochs": 1, "refine": 1.0}),
+    }
+    trained = recipe.model_copy(update=quick)
+    jobs = build_recipe_job_graph(trained, fingerprint_of(training_data), trained.students)
+    learner = next(job for job in jobs if job.labels is not None)
+    scout, required = learner.labels, jobs[: jobs.index(learner)]
+    with Run(tmp_path / "run", "x: 1") as run:
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        folder = {job: executor.train_job(job).folder for job in required}[scout]
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    with Run(tmp_path / "run", "x: 1") as run:
+        executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
+        with pytest.raises(UserError, match="is missing or was damaged; repeat the command"):
+            executor.train_job(learner) if reader == "learner" else executor.load_result(scout, cached=False)
+        assert not executor.run.fetch_job(learner.hash)
+        assert not (open_cache() / "jobs" / learner.hash).exists()
+        # The command repeated: the damaged job is trained again.
+        cached = {job: executor.train_job(job).cached for job in (*required, learner)}
+        assert [job for job in cached if not cached[job]] == [scout, learner]
+
+
 def test_a_teacher_of_another_shape_is_an_error(recipe, tmp_path):
     other = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"width": 12})})
     training_data = load_training_data(other, open_cache())

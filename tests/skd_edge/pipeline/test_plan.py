@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 import yaml
 
 from skd_bench.benchmark import latency
+from skd_bench.errors import UsageError
 from skd_edge.pipeline import plan as module
 from skd_edge.pipeline.plan import Plan, PlannedJob, _estimate_measurement_seconds, plan
 from skd_edge.recipe.loader import load_recipe
@@ -26,6 +28,16 @@ def test_plan_counts_every_runtime(own_places, two_runtimes, without_choice):
         _estimate_measurement_seconds(Recipe.model_validate(two_runtimes))
         > plan_for_two.measurement_seconds + 10 * latency.ENERGY_S
     )
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_pipe_in_the_run_folder_is_refused(own_places, without_choice, tmp_path, quick):
+    """The run folder may be a stranger's; reading the pipe would never end."""
+    job = tmp_path / "run" / "jobs" / "x"
+    job.mkdir(parents=True)
+    os.mkfifo(job / "job.json")
+    with pytest.raises(UsageError, match=r"job\.json is a device, a pipe or a socket"):
+        plan(Recipe.model_validate(without_choice), tmp_path / "run", quick=quick)
 
 
 def test_engines_cost_their_compilation_and_the_floors_of_a_gpu(without_choice):

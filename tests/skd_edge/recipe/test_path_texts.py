@@ -20,13 +20,19 @@ TEXTS = PathTexts(
         ("/mnt/secret; '/mnt/secret/other', (/mnt/secret)", "${DATA}; '${DATA}/other', (${DATA})"),
         ("/mnt/secrets and /mnt/secret2/clips", "/mnt/secrets and /mnt/secret2/clips"),
         ("/home/alice/w.pt of alice", "/home/${WHO}/w.pt of alice"),
+        (
+            "see /mnt/secret. Or </mnt/secret>, `/mnt/secret`! a=/mnt/secret|b",
+            "see ${DATA}. Or <${DATA}>, `${DATA}`! a=${DATA}|b",
+        ),
+        ("no folder /home/alice/other", "no folder /home/${WHO}/other"),
+        ("/mnt/secret-2 and /home/alice_b", "/mnt/secret-2 and /home/alice_b"),
         (r"C:\1 \g<0> /mnt/secret/clips", r"C:\1 \g<0> ${DATA}/clips"),
     ],
 )
 def test_values_are_hidden_in_texts(text, shown):
     assert TEXTS.hide_values(text) == shown
-    nested = {"/mnt/secret": [text, {"deep": (text, 1.5, None, True)}]}
-    assert TEXTS.hide_values(nested) == {"/mnt/secret": [shown, {"deep": [shown, 1.5, None, True]}]}
+    nested = {text: [text, {"deep": (text, 1.5, None, True)}]}
+    assert TEXTS.hide_values(nested) == {shown: [shown, {"deep": [shown, 1.5, None, True]}]}
 
 
 def test_without_variables_nothing_changes():

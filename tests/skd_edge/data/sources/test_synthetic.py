@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -145,6 +146,33 @@ def rendered(tmp_path_factory):
 
 def read_tree(folder):
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_set_that_two_need_at_once_is_rendered_once(rendered, tmp_path):
+    """Two runs with the same recipe begin together; the second waits."""
+    folder, renderers = tmp_path / "set", set()
+    with ThreadPoolExecutor(2) as pool:
+        futures = [
+            pool.submit(
+                generate_dataset,
+                folder,
+                SMALL,
+                0,
+                processes=1,
+                progress=lambda *_, number=number: renderers.add(number),
+            )
+            for number in range(2)
+        ]
+        assert [future.result() for future in futures] == [folder / "index.csv"] * 2
+    assert len(renderers) == 1
+    assert read_tree(folder) == read_tree(rendered)
+
+
+def test_a_complete_set_is_only_read(rendered, tmp_path):
+    folder = shutil.copytree(rendered, tmp_path / "set")
+    (folder / ".lock").unlink()
+    generate_dataset(folder, SMALL, 0)
+    assert not (folder / ".lock").exists()
 
 
 def test_write_video_leaves_no_temporary_file(tmp_path):

@@ -94,6 +94,17 @@ def test_a_damaged_interrupted_build_gives_the_same_store(entries, tmp_path, nam
     assert np.array_equal(pixels[: info["clips"]], whole[: info["clips"]])
 
 
+def test_an_unreadable_clip_does_not_become_a_good_one(entries, tmp_path):
+    """One byte of the states: its black pixels would be trained on."""
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "store", entries, progress=interrupt_at(4))
+    states = np.fromfile(tmp_path / "store" / "state.part", builder.BUILD_STATE)
+    assert states["state"][1] == builder.BAD
+    states["state"][1] = builder.GOOD
+    states.tofile(tmp_path / "store" / "state.part")
+    assert build(tmp_path / "store", entries)[1]["bad"] == [1, 3]
+
+
 def test_a_clip_whose_reason_was_lost_is_tried_again(entries, tmp_path):
     """The state byte is on the disk, but the line with the reason was truncated."""
     with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from skd_bench.errors import UserError
 from skd_bench.video.clip import decode_clip
 from skd_bench.video.types import Preprocessing, Sampling
 from skd_edge.data.sources.registry import ClipEntry, ClipListing, list_clips
+from skd_edge.data.store import store_check
 from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import format_file_stamp, is_store_built, open_store
 from skd_edge.data.store.fingerprints import FINGERPRINT_FILE
@@ -266,6 +267,24 @@ def test_only_damaged_clips_are_decoded_again(root, tmp_path):
     damage(file, "flip")
     opened(listing, tmp_path, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(24, 24)]
+
+
+@pytest.mark.parametrize("name", ["clips.npy", "clips.crc32", "store.json"])
+def test_a_store_that_another_process_has_repaired_is_left_as_it_is(root, tmp_path, monkeypatch, name):
+    """Both saw the damage; the other one had the lock first."""
+    listing, lock_store = folder(root, tmp_path), store_check.lock_store
+    before = opened(listing, tmp_path)
+    (file,) = tmp_path.glob(f"stores/*/{name}")
+    damage(file, "flip")
+
+    def lock_after_the_other(store):
+        monkeypatch.setattr(store_check, "lock_store", lock_store)
+        opened(listing, tmp_path)
+        return lock_store(store)
+
+    monkeypatch.setattr(store_check, "lock_store", lock_after_the_other)
+    after = opened(listing, tmp_path, progress=lambda done, total: pytest.fail("decoded again"))
+    assert (after.train.hash, after.val.hash, after.test.hash) == (before.train.hash, before.val.hash, before.test.hash)
 
 
 def test_a_damaged_store_whose_videos_changed_is_another_store(root, tmp_path, film):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from skd_edge.distill.work_lock import lock_work
+from skd_edge.run_files.work_lock import lock_work
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from skd_edge.distill.work_lock import lock_work
+from skd_edge.run_files.work_lock import lock_work
 with lock_work(Path(sys.argv[1]), wait=True):
     print("locked", flush=True)
     time.sleep(600)
