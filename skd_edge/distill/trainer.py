@@ -199,15 +199,17 @@ class Trainer:
 
     def _run_epochs(self) -> TrainResult:
         self._restore_state(self.checkpoint.load())
-        while (epoch := len(self.curve)) < self.spec.epochs:
-            began, good_state = time.perf_counter(), copy.deepcopy(self._checkpoint_state())
-            try:
-                self._run_epoch(epoch, began)
-            except DivergenceError as diverged:
-                self._recover_at_half_rate(diverged, epoch, good_state)
-            except KeyboardInterrupt:  # Ctrl-C, or SIGTERM under the command line
-                self.checkpoint.save(good_state.copy, last=False, now=True)
-                raise
+        good_state = copy.deepcopy(self._checkpoint_state())
+        try:
+            while (epoch := len(self.curve)) < self.spec.epochs:
+                try:
+                    self._run_epoch(epoch, time.perf_counter())
+                except DivergenceError as diverged:
+                    self._recover_at_half_rate(diverged, epoch, good_state)
+                good_state = copy.deepcopy(self._checkpoint_state())
+        except KeyboardInterrupt:  # Ctrl-C, or SIGTERM under the command line; also between two epochs
+            self.checkpoint.save(good_state.copy, last=False, now=True)
+            raise
         self.ema_network.load_state_dict(self.best_state)
         ema_predictions = None if self.ema_predictions is None else self.ema_predictions.cpu().numpy()
         return TrainResult(self.ema_network, self.best_accuracy, self.curve, self.seconds, ema_predictions)

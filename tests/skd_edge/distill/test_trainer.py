@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_bench.integrity.checked_files import write_checked
+from skd_edge.distill import trainer
 from skd_edge.distill.losses.kd import kd_loss
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs
 from skd_edge.distill.trainer import build_learner, extract_features, predict, training_view
@@ -73,6 +76,27 @@ def test_interrupted_within_an_epoch_resumes_at_that_epoch(tools, tmp_path, monk
     epochs = []
     resumed = tools.train(tools.weak, tmp_path / "paused", lambda row: epochs.append(row["epoch"]))
     assert min(epochs) == 4
+    assert same(whole, resumed)
+
+
+def test_interrupted_between_two_epochs_writes_a_checkpoint_too(tools, tmp_path, monkeypatch):
+    """While the state is copied, which takes a good part of a short epoch."""
+    copies = []
+
+    def copy_three_times(state):
+        if len(copies) == 3:
+            raise KeyboardInterrupt
+        copies.append(copy.deepcopy(state))
+        return copies[-1]
+
+    whole = tools.train(tools.weak, tmp_path / "whole")
+    monkeypatch.setattr(trainer, "copy", SimpleNamespace(deepcopy=copy_three_times))
+    with pytest.raises(KeyboardInterrupt):
+        tools.train(tools.weak, tmp_path / "paused")
+    monkeypatch.undo()
+    epochs = []
+    resumed = tools.train(tools.weak, tmp_path / "paused", lambda row: epochs.append(row["epoch"]))
+    assert min(epochs) == 3  # two epochs were in the checkpoint
     assert same(whole, resumed)
 
 
