@@ -239,8 +239,11 @@ def test_an_error_of_a_job_is_raised_here(load, tmp_path):
 
 
 @pytest.mark.parametrize("damaged", ["stores/*/clips.npy", "generated/*/clips/test/*/*.mp4"])
-def test_clips_that_are_damaged_while_a_run_trains_are_an_error_and_repaired_by_the_next(load, tmp_path, damaged):
-    recipe, training_data, jobs = load("name=damaged", "seed=7")
+def test_clips_that_are_damaged_while_a_run_trains_are_an_error_and_repaired_by_the_next(
+    load, tmp_path, monkeypatch, damaged
+):
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "cache"))  # of this test alone
+    recipe, training_data, jobs = load()
     file = next(open_cache().glob(damaged))
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -249,7 +252,7 @@ def test_clips_that_are_damaged_while_a_run_trains_are_an_error_and_repaired_by_
         pytest.raises(UserError, match=r"was damaged while the run was training; repeat the command, which repairs it"),
     ):
         list(make_executor(recipe, run, training_data).train_all(jobs[:1]))
-    repaired = load("name=damaged", "seed=7")[1]
+    repaired = load()[1]
     assert (repaired.clips.train.hash, file.read_bytes()) == (training_data.clips.train.hash, content)
 
 
