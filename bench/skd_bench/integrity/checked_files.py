@@ -161,6 +161,9 @@ def iter_damaged_files(folder: Path, described: Mapping[str, Mapping[str, str | 
     """
     for name, expected in described.items():
         path = folder / name
+        if Path(name).name != name:  # a stranger's description must not lead out of the folder
+            yield DamagedFileError(path, "the name of a file in this folder", "a path")
+            continue
         try:
             found = describe_files(folder, [name])[name]
         except FileNotFoundError:

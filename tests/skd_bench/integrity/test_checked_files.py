@@ -162,3 +162,11 @@ def test_a_stranger_cannot_write_to_the_terminal_through_a_warning(tmp_path, cap
         report_damage(error.value, "it is made again")
     assert all(message.isprintable() for message in caplog.messages)
     assert "a\\u001b[2J\\u000ab/job.json is damaged" in caplog.messages[0]
+
+
+def test_a_description_does_not_lead_out_of_its_folder(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "other.txt").write_text("not ours")
+    described = {"../other.txt": describe_files(tmp_path, ["other.txt"])["other.txt"]}
+    (error,) = iter_damaged_files(tmp_path / "inside", described)
+    assert "the name of a file in this folder" in str(error)
