@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from skd_bench.errors import UserError
+from skd_bench.integrity.checked_files import describe_files, write_checked_json
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
 from skd_edge.distill.trainer import build_learner, training_rows
@@ -21,7 +22,7 @@ from skd_edge.labels.dataset import TrainingData, load_training_data
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run, open_cache, read_journal
+from skd_edge.run_folder import JOB_FILE, Run, open_cache, read_journal
 
 RECIPE = """
 name: given
@@ -153,8 +154,10 @@ def test_each_clip_is_predicted_by_the_network_that_was_not_trained_on_it(
             weights = {k: v.contiguous() for k, v in build_learner(job.spec).state_dict().items()}
             weights["head.weight"].zero_()
             weights["head.bias"][:] = 9 * torch.eye(4)[number]
-            run.job_folder(job.hash).mkdir(parents=True)
-            save_file(weights, run.job_folder(job.hash) / "weights.safetensors")
+            folder = run.job_folder(job.hash)
+            folder.mkdir(parents=True)
+            save_file(weights, folder / "weights.safetensors")
+            write_checked_json(folder / JOB_FILE, {"files": describe_files(folder, ["weights.safetensors"])})
         executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
         predicted = executor.pseudo_labels(teacher.labels, teacher.folds).targets.argmax(1)
     assert set(predicted) == {0, 1, 2}
