@@ -169,4 +169,4 @@ def test_a_description_does_not_lead_out_of_its_folder(tmp_path):
     (tmp_path / "other.txt").write_text("not ours")
     described = {"../other.txt": describe_files(tmp_path, ["other.txt"])["other.txt"]}
     (error,) = iter_damaged_files(tmp_path / "inside", described)
-    assert "the name of a file in this folder" in str(error)
+    assert "the path of a file inside the folder" in str(error)
