@@ -168,7 +168,8 @@ def test_a_search_asks_for_the_same_jobs_and_prunes_the_same(load, tmp_path, one
 
 
 def test_a_killed_process_is_replaced_and_its_job_continues(load, tmp_path, one_thread):
-    recipe, training_data, jobs = load()
+    # Long enough that no job has ended when its first epoch is reported, also on a busy machine.
+    recipe, training_data, jobs = load("training.teacher_epochs=60", "training.epochs=60")
     killed = []
 
     def kill_once(job, row):
