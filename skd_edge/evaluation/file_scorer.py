@@ -27,7 +27,7 @@ from skd_bench.video.clip import decode_clip, normalise
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipSplit
-from skd_edge.evaluation.devices import Device
+from skd_edge.evaluation.local_device import Device
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.recipe.schema import Recipe

@@ -15,8 +15,9 @@ from skd_edge.data.sources.registry import list_classes
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.trainer import SINGLE_PROCESS
 from skd_edge.evaluation.candidate_exporter import CandidateExporter
-from skd_edge.evaluation.devices import Device, make_device
+from skd_edge.evaluation.devices import make_device
 from skd_edge.evaluation.file_scorer import FileScorer
+from skd_edge.evaluation.local_device import Device
 from skd_edge.execution.executors import ExecutorFactory, ExecutorName, make_executor_factory
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.recipe.loader import resolved_yaml

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
 from skd_bench.errors import UserError
-from skd_edge.evaluation.devices import MeasuredTargets
+from skd_edge.evaluation.local_device import MeasuredTargets
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.tsm import count_parameters
 from skd_edge.pipeline.context import RunContext

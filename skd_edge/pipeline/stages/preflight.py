@@ -6,8 +6,8 @@ from skd_bench.device.energy.meter import open_energy_meter
 from skd_bench.errors import UserError
 from skd_bench.runtimes import find_runtime, uses_gpu
 from skd_edge.distill.job import METHOD_VERSION
-from skd_edge.evaluation.devices import Device
 from skd_edge.evaluation.litert_export import check_litert_available
+from skd_edge.evaluation.local_device import Device
 from skd_edge.labels.cleaning.confident_learning import require_cleanlab
 from skd_edge.models.builder import validate_teacher
 from skd_edge.pipeline.context import RunContext

@@ -18,7 +18,8 @@ from skd_bench.device.info import device_id
 from skd_bench.errors import EXIT_PAUSED, UsageError, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
-from skd_edge.evaluation.devices import Device, OfflineDevice, SshDevice, make_device
+from skd_edge.evaluation.devices import OfflineDevice, SshDevice, make_device
+from skd_edge.evaluation.local_device import Device
 from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.recipe.sections import BenchmarkSettings
 from skd_edge.run_folder import read_journal
