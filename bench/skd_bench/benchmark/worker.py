@@ -7,7 +7,6 @@ contains all samples in nanoseconds.
 from __future__ import annotations
 
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.benchmark.worker_job import JobTarget, WorkerJob, WorkerResult
+from skd_bench.benchmark.worker_program import run_worker_program
 from skd_bench.device.child_process import end_with_parent
 from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
 from skd_bench.errors import UserError
-from skd_bench.files import write_json
 from skd_bench.runtimes import InferenceSession, find_runtime
 
 # Targets run in turns, in blocks of this many queries. One untimed query before each block brings the network's weights
@@ -68,24 +67,6 @@ class LoadedTarget:
         block = self.samples[self.done : self.done + self.block]
         self.done += len(block)
         return block
-
-
-def main(arguments: list[str]) -> int:
-    """Run the job and write the result; a `UserError` is printed as one line on standard error.
-
-    Args:
-        arguments: The path of the job's JSON file and the path of the result to write.
-
-    Returns:
-        The exit code.
-    """
-    job_path, result_path = arguments
-    try:
-        write_json(result_path, run_job(json.loads(Path(job_path).read_text("utf-8"))))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
 
 
 def run_job(job: WorkerJob, meter: Callable[[], EnergyMeter | str] = open_energy_meter) -> WorkerResult:
@@ -301,4 +282,4 @@ def _read_peak_mb() -> float | None:
 
 if __name__ == "__main__":
     end_with_parent()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_worker_program(run_job, sys.argv[1:]))

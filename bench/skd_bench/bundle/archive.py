@@ -47,6 +47,7 @@ def open_bundle(bundle: Path | str) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(bundle) as packed:
                 _unpack_zip(packed, bundle, folder)
+        # zipfile raises NotImplementedError for a compression or version that it does not know.
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise UserError(f"{bundle} is not a complete zip file ({error}); copy it again") from error
         except OSError as error:

@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.suites.robustness.kill_and_resume import read_outcome
 from skd_bench.device.info import read_device_info
@@ -166,15 +167,13 @@ class Study:
             return self.compress(self.folder / "work" / "new"), self.folder / "work" / "new"
         return self.start(command, str(self.run)), self.run
 
-    def _judge(
-        self, done: subprocess.CompletedProcess[str], command: str, out: Path, expected: dict[str, object]
-    ) -> str:
+    def _judge(self, done: subprocess.CompletedProcess[str], command: str, out: Path, expected: dict[str, Any]) -> str:
         if done.returncode:
             message = done.stderr.strip().splitlines()[-1:]
             is_clear = bool(message) and "error: " in message[0] and "unexpected" not in done.stderr
             return "message" if is_clear and done.returncode in (1, 2) else "crash"
         if command == "choose":  # it prints the candidate, and writes nothing
-            path, precision = expected["chosen"]  # type: ignore[misc]
+            path, precision = expected["chosen"]
             return "same" if done.stdout.startswith(f"{'>'.join(path)} {precision}: ") else "silent"
         if command == "report":  # it writes the pages again
             intact = self.folder / "intact" / "run" / "report.md"

@@ -49,15 +49,15 @@ def installed(*faults: str) -> Iterator[None]:
     """
     from skd_bench.runtimes.tensorrt.library import import_library
 
-    hidden, real_cdll = {name: sys.modules.pop(name) for name in _loaded()}, ctypes.CDLL
+    hidden = {name: sys.modules.pop(name) for name in _loaded()}
     import_library.cache_clear()
     try:
         here = mock.patch.object(sys, "path", [str(MODULES), *sys.path])
-        with mock.patch.dict(os.environ, environment(*faults)), here:
+        driver = mock.patch.object(ctypes, "CDLL", ctypes.CDLL)  # which sitecustomize replaces until the end
+        with mock.patch.dict(os.environ, environment(*faults)), here, driver:
             importlib.import_module("sitecustomize")  # the driver's library
             yield
     finally:
-        ctypes.CDLL = real_cdll  # type: ignore[misc]
         for name in _loaded():
             sys.modules.pop(name)
         sys.modules.update(hidden)

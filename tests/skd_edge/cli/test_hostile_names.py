@@ -135,9 +135,7 @@ def test_no_command_prints_past_the_filter(root):
         "bench/skd_bench/untrusted/text.py",  # the door
         "bench/skd_bench/__main__.py",  # "measuring process 1 of 5"
         "bench/skd_bench/remote/pack_main.py",  # the same, and lines for the other end of the ssh connection
-        "bench/skd_bench/benchmark/worker.py",  # for the parent process
-        "bench/skd_bench/benchmark/engines/prepare_worker.py",  # the same
-        "bench/skd_bench/benchmark/engines/score_worker.py",  # the same
+        "bench/skd_bench/benchmark/worker_program.py",  # for the parent process
         "skd_edge/data/sources/group_pattern.py",  # the same, from a child process
         "bench/skd_bench/inference/bundle.py",  # an example in a docstring
         "export/skd_export/bundle/readme.py",  # examples in a README

@@ -6,13 +6,12 @@ here, and after which an engine can describe its layers.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TypedDict
 
-from skd_bench.errors import UserError
-from skd_bench.files import write_json
+from skd_bench.benchmark.worker_program import run_worker_program
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.runtimes import find_runtime
 from skd_bench.runtimes.base import CompileOptions, CompilingRuntime, make_random_clip
 
@@ -54,16 +53,6 @@ def prepare_file(job: PrepareJob) -> PreparedFile:
         session.close()
 
 
-def main(arguments: list[str]) -> int:
-    """Run the job and write the result; a `UserError` is printed as one line on standard error."""
-    job_path, result_path = arguments
-    try:
-        write_json(result_path, prepare_file(json.loads(Path(job_path).read_text("utf-8"))))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with_parent()
+    sys.exit(run_worker_program(prepare_file, sys.argv[1:]))

@@ -5,15 +5,14 @@ The clips are a ``.npy`` file, uint8 ``(N, T, H, W, 3)``; the logits are written
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
-from skd_bench.errors import UserError
-from skd_bench.files import write_json
+from skd_bench.benchmark.worker_program import run_worker_program
+from skd_bench.device.child_process import end_with_parent
 from skd_bench.metrics.accuracy import compute_logits
 from skd_bench.runtimes import find_runtime
 from skd_bench.typed_json import parse_typed_json
@@ -56,16 +55,6 @@ def score_clips(job: ScoreJob) -> ScoredClips:
     return {"clips": len(clips)}
 
 
-def main(arguments: list[str]) -> int:
-    """Run the job and write the result; a `UserError` is printed as one line on standard error."""
-    job_path, result_path = arguments
-    try:
-        write_json(result_path, score_clips(json.loads(Path(job_path).read_text("utf-8"))))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with_parent()
+    sys.exit(run_worker_program(score_clips, sys.argv[1:]))

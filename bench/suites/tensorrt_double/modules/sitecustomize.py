@@ -14,4 +14,4 @@ def load_library(name: Any, *arguments: Any, **options: Any) -> Any:
     return _real_cdll(None if name in DRIVERS else name, *arguments, **options)
 
 
-ctypes.CDLL = load_library  # type: ignore[assignment,misc]
+ctypes.CDLL = load_library  # type: ignore[assignment,misc]  # typeshed has a class there

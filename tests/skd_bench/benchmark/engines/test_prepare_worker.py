@@ -2,7 +2,8 @@
 
 import pytest
 
-from skd_bench.benchmark.engines.prepare_worker import main, prepare_file
+from skd_bench.benchmark.engines.prepare_worker import prepare_file
+from skd_bench.benchmark.worker_program import run_worker_program
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 
@@ -46,6 +47,6 @@ def test_a_compiler_without_memory_is_one_sentence(network, tmp_path, tensorrt_d
     with pytest.raises(UserError, match=r"cannot build .*net\.onnx for SM86: Requested amount of GPU memory"):
         prepare_file(job(source, "tensorrt", tmp_path / "engines"))
     (tmp_path / "job.json").write_text(json.dumps(job(source, "tensorrt", tmp_path / "engines")))
-    assert main([str(tmp_path / "job.json"), str(tmp_path / "result.json")]) == 1
+    assert run_worker_program(prepare_file, [str(tmp_path / "job.json"), str(tmp_path / "result.json")]) == 1
     assert "Requested amount of GPU memory" in capsys.readouterr().err
     assert not (tmp_path / "result.json").exists()

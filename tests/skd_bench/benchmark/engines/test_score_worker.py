@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from skd_bench.benchmark.engines.score_worker import main, score_clips
+from skd_bench.benchmark.engines.score_worker import score_clips
+from skd_bench.benchmark.worker_program import run_worker_program
 from skd_bench.metrics.accuracy import compute_logits
 from skd_bench.runtimes import find_runtime
 from skd_bench.video.types import Preprocessing
@@ -29,5 +30,5 @@ def test_logits_of_every_clip_in_order(network, tmp_path, capsys):
     expected = compute_logits(find_runtime("ort").load(source, threads=1), [clips], PREPROCESS)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, rtol=1e-5, atol=1e-6)
     (tmp_path / "job.json").write_text(json.dumps(job | {"path": str(tmp_path / "gone.onnx")}))
-    assert main([str(tmp_path / "job.json"), str(tmp_path / "result.json")]) == 1
+    assert run_worker_program(score_clips, [str(tmp_path / "job.json"), str(tmp_path / "result.json")]) == 1
     assert "gone.onnx does not exist" in capsys.readouterr().err
