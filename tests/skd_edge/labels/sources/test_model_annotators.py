@@ -131,6 +131,26 @@ def split_model(model, tmp_path):
     return path
 
 
+@pytest.fixture
+def bundle_of(clips, tmp_path):
+    """Writes a bundle of one file, for the clips."""
+    _, (sampling, preprocess) = clips
+
+    def write(file):
+        return write_bundle(
+            tmp_path / "b",
+            name="old",
+            classes=list(CLASSES),
+            sampling=sampling,
+            preprocess=preprocess,
+            models=[ModelFile(file, "fp32", "s", ["s"])],
+            licences={},
+            created_by="a test",
+        )
+
+    return write
+
+
 def test_an_onnx_file_that_reads_another_file(clips, split_model):
     entries, preprocessing = clips
     annotator = ModelAnnotator(name="m", onnx=split_model)
@@ -138,36 +158,18 @@ def test_an_onnx_file_that_reads_another_file(clips, split_model):
         model_votes(annotator, entries, CLASSES, preprocessing)
 
 
-def test_a_bundle_whose_file_reads_another_file(clips, split_model, tmp_path):
-    entries, (sampling, preprocess) = clips
-    bundle = write_bundle(
-        tmp_path / "b",
-        name="old",
-        classes=list(CLASSES),
-        sampling=sampling,
-        preprocess=preprocess,
-        models=[ModelFile(split_model, "fp32", "s", ["s"])],
-        licences={},
-        created_by="a test",
-    )
+def test_a_bundle_whose_file_reads_another_file(clips, split_model, bundle_of):
+    entries, preprocessing = clips
+    bundle = bundle_of(split_model)
     shutil.copy(split_model.with_name("weights.data"), bundle)
     with pytest.raises(UserError, match="reads its tensors from another file"):
-        model_votes(ModelAnnotator(name="m", bundle=bundle), entries, CLASSES, (sampling, preprocess))
+        model_votes(ModelAnnotator(name="m", bundle=bundle), entries, CLASSES, preprocessing)
 
 
-def test_a_bundle_whose_file_was_changed(clips, model, tmp_path):
-    entries, (sampling, preprocess) = clips
-    bundle = write_bundle(
-        tmp_path / "b",
-        name="old",
-        classes=list(CLASSES),
-        sampling=sampling,
-        preprocess=preprocess,
-        models=[ModelFile(model, "fp32", "s", ["s"])],
-        licences={},
-        created_by="a test",
-    )
+def test_a_bundle_whose_file_was_changed(clips, model, bundle_of):
+    entries, preprocessing = clips
+    bundle = bundle_of(model)
     [file] = bundle.rglob("*.onnx")
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(UserError, match="is not the file in the manifest"):
-        model_votes(ModelAnnotator(name="m", bundle=bundle), entries, CLASSES, (sampling, preprocess))
+        model_votes(ModelAnnotator(name="m", bundle=bundle), entries, CLASSES, preprocessing)
