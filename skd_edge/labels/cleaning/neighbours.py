@@ -3,12 +3,13 @@
 Approximate search is an inverted file (IVF), as in faiss: k-means divides the clips into cells, and the clips of a cell
 are compared with those in the nearest cells. Number and size of the cells grow with the root of the number of clips N,
 so the time grows as N to the power 1.5, not with the square. It is written here because clips of the same group must be
-excluded during the search; after it, there may be no other neighbours left.
+excluded during the search; after it, there may be no other neighbours left. Where one group fills most of the nearest
+cells, its clips are compared with equally many clips of other groups, from cells farther away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def find_neighbours(
     vectors, group_of = torch.from_numpy(np.ascontiguousarray(x, np.float32)), torch.from_numpy(groups)
     rows = torch.zeros(len(vectors), count, dtype=torch.int64)
     similarity = torch.full((len(vectors), count), -torch.inf)
-    for queries, candidates in _list_comparisons(vectors, exact_clips):
+    for queries, candidates in _list_comparisons(vectors, group_of, count, exact_clips):
         targets, target_groups = vectors[candidates].T, group_of[candidates]
         for block in queries.split(max(_BLOCK_ELEMENTS // len(candidates), 1)):
             found = vectors[block] @ targets
@@ -59,19 +60,47 @@ def find_neighbours(
     return Neighbours(rows.numpy(), similarity.numpy())
 
 
-def _list_comparisons(vectors: Tensor, exact_clips: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Which clips are compared with which: each clip is once among the first, the second are its candidates."""
+def _list_comparisons(
+    vectors: Tensor, group_of: Tensor, count: int, exact_clips: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Which clips are compared with which: the first are compared with the second, their candidates.
+
+    Each clip is once among the first, or never if there are no clips of other groups. Its candidates include at least
+    ``count`` clips of other groups, or all that exist.
+    """
     everything = torch.arange(len(vectors))
     if len(vectors) <= exact_clips:
         yield everything, everything
         return
     centres = _find_centres(vectors)
     cell_of = torch.cat([(block @ centres.T).argmax(1) for block in vectors.split(_BLOCK_ELEMENTS // len(centres))])
-    members = everything[cell_of.argsort(stable=True)].split(torch.bincount(cell_of, minlength=len(centres)).tolist())
-    nearest_cells = (centres @ centres.T).topk(min(_SEARCHED_CELLS, len(centres)), dim=1).indices
+    sizes = torch.bincount(cell_of, minlength=len(centres))
+    members = everything[cell_of.argsort(stable=True)].split(sizes.tolist())
     for cell, queries in enumerate(members):
-        if len(queries):
-            yield queries, torch.cat([members[near] for near in nearest_cells[cell].tolist()])
+        if not len(queries):
+            continue
+        order = (centres @ centres[cell]).argsort(descending=True, stable=True)
+        candidates = _collect_clips(members, sizes, order, 2 * count)
+        # The median is the group of more than half of the candidates, if there is one.
+        other = group_of != group_of[candidates].median()
+        if 2 * int(other[candidates].sum()) >= len(candidates):
+            yield queries, candidates
+            continue
+        if len(outside := queries[other[queries]]):
+            yield outside, candidates
+        other_sizes = torch.bincount(cell_of[other], minlength=len(centres))
+        if len(inside := queries[~other[queries]]) and other_sizes.any():
+            candidates = _collect_clips(members, other_sizes, order, len(candidates))
+            yield inside, candidates[other[candidates]]
+
+
+def _collect_clips(members: Sequence[Tensor], sizes: Tensor, order: Tensor, wanted: int) -> Tensor:
+    """The clips of the first cells in ``order``: at least `_SEARCHED_CELLS`, and until ``sizes`` add up to ``wanted``.
+
+    Cells whose size is 0 are left out.
+    """
+    enough = int(torch.searchsorted(sizes[order].cumsum(0), wanted)) + 1
+    return torch.cat([members[cell] for cell in order[: max(enough, _SEARCHED_CELLS)].tolist() if sizes[cell]])
 
 
 def _find_centres(vectors: Tensor) -> Tensor:
