@@ -1,4 +1,4 @@
-"""Runs the study with a few checked clips: every row of every cell, about twelve hours on two cores.
+"""Runs the study with a few checked clips: every row of every cell; `--plan` prints the hours.
 
     HUMAN_MOTION=... LIP_WORDS=... python -m bench.suites.method.cells --processes 2    # all that is missing
     python -m bench.suites.method.cells --plan              # hours of each cell, from paced steps; trains nothing
@@ -17,9 +17,11 @@ import json
 import multiprocessing
 import platform
 import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from bench.suites.method.ground import GROUND_ROWS, LEADERS, TRIALS, GroundRow, 
 from bench.suites.method.instance_noise import add_instance_noise
 from bench.suites.method.run import score_network
 from skd_bench.device.info import read_device_info
+from skd_bench.errors import UserError
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.distill.trainer import Trainer, TrainingInputs
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of
@@ -179,14 +182,15 @@ def measure(cell: Cell, row: GroundRow, seed: int, runs: Path) -> Json:
 
 
 # ------------------------------------------------------------------------------------------ all cells
+Missing = tuple[Cell, tuple[str, ...], int]  # rows of a cell and a seed
+
+
 def read_results() -> list[Json]:
     """All rows so far."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
-def list_missing(
-    cells: Sequence[Cell], rows: Sequence[str], seeds: Sequence[int]
-) -> list[tuple[Cell, tuple[str, ...], int]]:
+def list_missing(cells: Sequence[Cell], rows: Sequence[str], seeds: Sequence[int]) -> list[Missing]:
     """The missing rows of each cell and seed, seed by seed; empty ``rows`` or ``seeds`` mean all of the cell."""
     have = {(r["cell"], r["row"], r["seed"]) for r in read_results()}
     missing = []
@@ -198,17 +202,42 @@ def list_missing(
     return missing
 
 
-def run_missing(cell: Cell, rows: Iterable[str], seed: int, runs: Path, stamp: Json) -> None:
-    """Measure rows one after the other, and append each; its jobs are shared through the cache."""
+def run_missing(cell: Cell, rows: Iterable[str], seed: int, runs: Path, stamp: Json) -> int:
+    """Measure rows one after the other, and append each; its jobs are shared through the cache.
+
+    Returns:
+        The number of rows that failed. Each is reported at once; it stays missing.
+    """
     configure_threads(1)
+    failed = 0
     for name in rows:
         began = time.monotonic()
-        result = measure(cell, find_ground_row(name), seed, runs) | stamp
+        try:
+            result = measure(cell, find_ground_row(name), seed, runs) | stamp
+        except Exception as e:  # whatever stops one row, the others can still be measured
+            failed += 1
+            origin = "" if isinstance(e, UserError) else traceback.format_exc()
+            print(f"{cell.name} seed {seed} {name}: failed: {e}\n{origin}", file=sys.stderr, flush=True)
+            continue
         with RESULTS.open("a") as file:  # one write, so that several processes can append
             file.write(json.dumps(result) + "\n")
         labels = f", labels {100 * result['labels']:.1f}" if "labels" in result else ""
         seconds = time.monotonic() - began
         print(f"{cell.name} seed {seed} {name}: {100 * result['test']:.1f}{labels} ({seconds:.0f} s)", flush=True)
+    return failed
+
+
+def run_in_processes(missing: Sequence[Missing], processes: int, runs: Path, stamp: Json) -> int:
+    """`run_missing` in so many processes; Ctrl-C stops all of them. Returns the number of rows that failed."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(run_missing, *one, runs, stamp) for one in missing]
+        try:
+            return sum(future.result() for future in as_completed(futures))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():  # else each would train its whole cell first
+                process.terminate()
+            raise
 
 
 def describe_origin() -> Json:
@@ -247,7 +276,7 @@ def pace_steps(cell: Cell) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def print_plan(missing: Sequence[tuple[Cell, tuple[str, ...], int]], processes: int) -> None:
+def print_plan(missing: Sequence[Missing], processes: int) -> None:
     """Print the hours of each cell that has missing rows."""
     total, paces = 0.0, dict[str, tuple[float, float]]()
     for cell in dict.fromkeys(cell for cell, _, _ in missing):
@@ -293,20 +322,18 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print the means so far")
     options = parser.parse_args()
     cells = [cell for cell in CELLS if cell.name in options.cells]
-    missing = list_missing(cells, options.rows, options.seeds)
+    missing, failed = list_missing(cells, options.rows, options.seeds), 0
     if options.table:
         print_table(cells)
     elif options.plan:
         configure_threads(1)
         print_plan(missing, options.processes)
     elif options.processes == 1:
-        for cell, rows, seed in missing:
-            run_missing(cell, rows, seed, options.runs, describe_origin())
+        failed = sum(run_missing(*one, options.runs, describe_origin()) for one in missing)
     else:
-        stamp, context = describe_origin(), multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
-            for future in [pool.submit(run_missing, *one, options.runs, stamp) for one in missing]:
-                future.result()
+        failed = run_in_processes(missing, options.processes, options.runs, describe_origin())
+    if failed:
+        sys.exit(f"{failed} row(s) failed, see above; the same command measures them again")
 
 
 if __name__ == "__main__":

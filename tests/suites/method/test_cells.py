@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -73,6 +82,47 @@ def test_a_finished_row_says_where_it_comes_from(cells, tiny_cell, tmp_path, cap
         assert bits.mean() == row["test"]
     cells.print_table([tiny_cell])
     assert "tiny | weak only | test " in capsys.readouterr().out
+
+
+def test_a_row_that_fails_is_reported_and_the_others_go_on(cells, tiny_cell, tmp_path, capsys):
+    cell = replace(tiny_cell, rows=("trusted only", "weak only"), sets=(*tiny_cell.sets, "labels.trusted_per_class=0"))
+    assert cells.run_missing(cell, cell.rows, 0, tmp_path / "runs", {}) == 1
+    printed = capsys.readouterr()
+    assert "tiny seed 0 trusted only: failed: this baseline needs checked clips" in printed.err
+    assert [row["row"] for row in cells.read_results()] == ["weak only"]
+    assert cells.list_missing([cell], (), ()) == [(cell, ("trusted only",), 0)]
+
+
+def test_an_interrupt_stops_all_processes(tmp_path):
+    """They have hours of work; the signal reaches the first process only, as if it came from `kill`."""
+    begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a test runner may ignore it
+    begin += "from bench.suites.method.cells import main; main()"
+    words = [
+        "--cells",
+        "generated-model-10",
+        "generated-trials-10",
+        "--processes",
+        "2",
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    study = subprocess.Popen(
+        [sys.executable, "-c", begin, *words],
+        cwd=ROOT,
+        env=os.environ | {"SKD_EDGE_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        while not list(tmp_path.glob("cache/*")):  # a process of the pool has begun
+            assert study.poll() is None
+            time.sleep(0.1)
+        study.send_signal(signal.SIGINT)
+        study.communicate(timeout=60)  # until every process that may write its output has ended
+        assert study.returncode != 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(study.pid, signal.SIGKILL)
 
 
 def test_the_plan_measures_steps_and_trains_nothing(cells, tiny_cell, capsys):
