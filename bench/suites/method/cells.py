@@ -1,5 +1,6 @@
 """Runs the study with a few checked clips: every row of every cell; `--plan` prints the hours.
 
+    python -m bench.suites.method.cells --cells generated-trials-10 --processes 2    # first: tuning trials
     HUMAN_MOTION=... LIP_WORDS=... python -m bench.suites.method.cells --processes 2    # all that is missing
     python -m bench.suites.method.cells --plan              # hours of each cell, from paced steps; trains nothing
     python -m bench.suites.method.cells --cells human_motion-model-10 --rows CFT KD --seeds 0
@@ -22,7 +23,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 
 from bench.suites.method.baselines.study import make_study
-from bench.suites.method.ground import GROUND_ROWS, LEADERS, TRIALS, GroundRow, find_ground_row
+from bench.suites.method.ground import GROUND_ROWS, LEADERS, TRIALS, GroundRow, choose_factor, find_ground_row
 from bench.suites.method.instance_noise import add_instance_noise
 from bench.suites.method.run import score_network
 from skd_bench.device.info import read_device_info
@@ -91,6 +92,14 @@ _LEADING = ("CFT, then KD", "three lines, then the method", "KD", "the method")
 # Motion energy says less about these motions than about people, so the weak model is right on 55 %, and has more clips.
 _GENERATED = ("data.train=2250", "labels.noise.held_out=0.2")
 
+# Its validation accuracies select the factor of each row in all other cells.
+TRIAL_CELL = Cell(
+    "generated-trials-10",
+    "generated",
+    _noise("model", 0.45, 10, *_GENERATED),
+    tuple(row.name for row in TRIALS),
+    (0, 1),
+)
 CELLS = (
     Cell("human_motion-model-10", "human_motion", _noise("model", 0.4, 10), _ALL, (0, 1, 2, 3, 4)),
     Cell("human_motion-model-30", "human_motion", _noise("model", 0.4, 30), _LEADING, (0, 1, 2, 3, 4)),
@@ -111,13 +120,7 @@ CELLS = (
         tuple(row.name for row in LEADERS),
         (0, 1, 2, 3, 4),
     ),
-    Cell(
-        "generated-trials-10",
-        "generated",
-        _noise("model", 0.45, 10, *_GENERATED),
-        tuple(row.name for row in TRIALS),
-        (0, 1),
-    ),
+    TRIAL_CELL,
     # The noise that `model` replaced: published once beside it.
     Cell(
         "human_motion-instances-0",
@@ -167,6 +170,7 @@ def measure(cell: Cell, row: GroundRow, seed: int, runs: Path) -> Json:
         "cell": cell.name,
         "row": row.name,
         "seed": seed,
+        "factor": row.factor,
         "val": outcome.accuracy,
         **scores,
         **labels,
@@ -188,6 +192,21 @@ Missing = tuple[Cell, tuple[str, ...], int]  # rows of a cell and a seed
 def read_results() -> list[Json]:
     """All rows so far."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def find_tuned_row(name: str) -> GroundRow:
+    """The row with the factor that its tuning trials select.
+
+    Raises:
+        UserError: Trials are missing.
+    """
+    row = find_ground_row(name)
+    trials = {(r["row"], r["seed"]): r["val"] for r in read_results() if r["cell"] == TRIAL_CELL.name}
+    try:
+        return replace(row, factor=choose_factor(row, trials, TRIAL_CELL.seeds))
+    except UserError as e:
+        command = f"python -m bench.suites.method.cells --cells {TRIAL_CELL.name}"
+        raise UserError(f"{e}: run `{command}` first") from None
 
 
 def list_missing(cells: Sequence[Cell], rows: Sequence[str], seeds: Sequence[int]) -> list[Missing]:
@@ -213,7 +232,7 @@ def run_missing(cell: Cell, rows: Iterable[str], seed: int, runs: Path, stamp: J
     for name in rows:
         began = time.monotonic()
         try:
-            result = measure(cell, find_ground_row(name), seed, runs) | stamp
+            result = measure(cell, find_tuned_row(name), seed, runs) | stamp
         except Exception as e:  # whatever stops one row, the others can still be measured
             failed += 1
             origin = "" if isinstance(e, UserError) else traceback.format_exc()
@@ -225,6 +244,16 @@ def run_missing(cell: Cell, rows: Iterable[str], seed: int, runs: Path, stamp: J
         seconds = time.monotonic() - began
         print(f"{cell.name} seed {seed} {name}: {100 * result['test']:.1f}{labels} ({seconds:.0f} s)", flush=True)
     return failed
+
+
+def run_all(missing: Sequence[Missing], processes: int, runs: Path) -> int:
+    """Measure all rows; returns the number of rows that failed. Without their tuning trials, nothing is begun."""
+    for _, names, _ in missing:
+        for name in names:
+            find_tuned_row(name)
+    if processes > 1:
+        return run_in_processes(missing, processes, runs, describe_origin())
+    return sum(run_missing(*one, runs, describe_origin()) for one in missing)
 
 
 def run_in_processes(missing: Sequence[Missing], processes: int, runs: Path, stamp: Json) -> int:
@@ -328,10 +357,11 @@ def main() -> None:
     elif options.plan:
         configure_threads(1)
         print_plan(missing, options.processes)
-    elif options.processes == 1:
-        failed = sum(run_missing(*one, options.runs, describe_origin()) for one in missing)
     else:
-        failed = run_in_processes(missing, options.processes, options.runs, describe_origin())
+        try:
+            failed = run_all(missing, options.processes, options.runs)
+        except UserError as e:
+            sys.exit(str(e))
     if failed:
         sys.exit(f"{failed} row(s) failed, see above; the same command measures them again")
 

@@ -2,13 +2,14 @@
 
 Every row has the same student, epochs, views, schedule and initial weights, and sees the same checked clips. Rows of
 ``baselines/`` never see a true label that nobody checked. Each has one setting of its own that tuning trials multiply
-by the same factors; they are compared on validation clips.
+by the same factors; the factor that is best on validation clips is used in all other cells (`choose_factor`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from bench.suites.method.baselines.cft import distil_cft, train_cft
 from bench.suites.method.baselines.dividemix import train_dividemix
@@ -28,9 +29,11 @@ from bench.suites.method.baselines.three_lines import (
     train_on_three_lines,
 )
 from bench.suites.method.rows import EQUAL, EQUAL_ALONE, FACTORS
+from skd_bench.errors import UserError
 
 _RATE = "training.rate"
 _LOGITS = "training.losses.logits"
+_EQUAL_SECONDS = ", equal seconds"  # ends the name of a row with more epochs
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,46 @@ def find_ground_row(name: str) -> GroundRow:
 
 # The rows that may lead, with about the seconds of the method.
 LEADERS = tuple(
-    replace(row, name=f"{row.name}, equal seconds", stretch=stretch)
+    replace(row, name=row.name + _EQUAL_SECONDS, stretch=stretch)
     for name, stretch in (("CFT", EQUAL_ALONE), ("CFT, then KD", EQUAL), ("KD", EQUAL), ("three lines, then KD", 1.25))
     for row in GROUND_ROWS
     if row.name == name
 )
 
 # Equal tuning trials.
+TRIED_FACTORS = tuple(sorted((1.0, *FACTORS)))
+
+
+def trial_name(name: str, factor: float) -> str:
+    """The name of a row's trial."""
+    return f"{name}, x {factor:g}"
+
+
 TRIALS = tuple(
-    replace(row, name=f"{row.name}, x {factor:g}", factor=factor)
+    replace(row, name=trial_name(row.name, factor), factor=factor)
     for row in GROUND_ROWS
     if not row.clean
-    for factor in FACTORS
+    for factor in TRIED_FACTORS
 )
+
+
+def choose_factor(row: GroundRow, trials: Mapping[tuple[str, int], float], seeds: Sequence[int]) -> float:
+    """The factor of a row's setting: the one whose trials have the best mean validation accuracy, the first of equals.
+
+    Args:
+        row: the row. A trial has its own factor, and so has the upper bound.
+        trials: validation accuracy of each trial by name and seed.
+        seeds: the seeds of the trials.
+
+    Raises:
+        UserError: A trial is missing.
+    """
+    if row.clean or row in TRIALS:
+        return row.factor
+    name, means = row.name.removesuffix(_EQUAL_SECONDS), dict[float, float]()
+    for factor in TRIED_FACTORS:
+        found = [trials[trial_name(name, factor), seed] for seed in seeds if (trial_name(name, factor), seed) in trials]
+        if len(found) < len(seeds):
+            raise UserError(f"row {row.name!r} needs the tuning trials of {name!r}, and some are missing")
+        means[factor] = mean(found)
+    return max(means, key=means.__getitem__)

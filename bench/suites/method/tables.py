@@ -69,9 +69,11 @@ clips of no split, or of keyword rules, and 0, 10 or 30 checked clips of each cl
 (`bench/suites/method/baselines/`, one small file each): weak labels only, checked clips only, CFT, CFT then KD, GLC,
 three lines (a network trained on the checked clips, times the noise matrix of their own weak labels), the same then KD
 or then the method, FixMatch, DivideMix (reduced, see its file), KD and the method. No baseline sees a true label that
-nobody checked (tested), and all have equally many tuning trials, compared on validation clips. One resumable command:
+nobody checked (tested). All have equally many tuning trials, in a cell of their own; the factor of a row that is best
+on validation clips there is used in all other cells. Two resumable commands:
 
 ```
+python -m bench.suites.method.cells --cells generated-trials-10 --processes 2
 HUMAN_MOTION=... LIP_WORDS=... python -m bench.suites.method.cells --processes 2    # --plan: hours of each cell
 ```
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+TRIALS = {0.5: 0.6, 1: 0.7, 2: 0.6, 4.5: 0.5}  # validation accuracy of each factor
 
 
 @pytest.fixture
@@ -64,13 +65,52 @@ def tiny_cell(cells):
     return cells.Cell("tiny", "generated", sets, ("weak only", "clean labels"), (0,))
 
 
+def write_trials(cells, name, accuracy_of_factor):
+    """Tuning trials of a row in the results, for each seed."""
+    from bench.suites.method.ground import trial_name
+
+    rows = [
+        {"cell": cells.TRIAL_CELL.name, "row": trial_name(name, factor), "seed": seed, "val": val + 0.1 * seed}
+        for factor, val in accuracy_of_factor.items()
+        for seed in cells.TRIAL_CELL.seeds
+    ]
+    with cells.RESULTS.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def test_the_factor_that_is_best_on_validation_clips_is_used_in_other_cells(cells, tiny_cell):
+    from bench.suites.method.ground import LEADERS
+
+    write_trials(cells, "weak only", {0.5: 0.6, 1: 0.7, 2: 0.8, 4.5: 0.7})
+    write_trials(cells, "KD", {0.5: 0.6, 1: 0.7, 2: 0.7, 4.5: 0.1})
+    assert cells.find_tuned_row("weak only").factor == 2
+    assert cells.find_tuned_row("KD").factor == 1
+    assert cells.find_tuned_row("KD, x 4.5").factor == 4.5
+    assert cells.find_tuned_row("clean labels").factor == 1
+    equal = next(row for row in LEADERS if row.name == "KD, equal seconds")
+    assert cells.find_tuned_row(equal.name) == equal
+    base, _ = cells.load_cell(tiny_cell, cells.find_tuned_row("weak only, x 1"), 0)
+    tuned, _ = cells.load_cell(tiny_cell, cells.find_tuned_row("weak only"), 0)
+    assert tuned.training.rate == 2 * base.training.rate
+
+
+def test_without_its_trials_no_row_is_begun(cells, tiny_cell, monkeypatch, tmp_path):
+    write_trials(cells, "weak only", {0.5: 0.6, 1: 0.7, 2: 0.8})
+    monkeypatch.setattr(cells, "CELLS", (tiny_cell,))
+    monkeypatch.setattr(sys, "argv", ["cells", "--runs", str(tmp_path / "runs")])
+    with pytest.raises(SystemExit, match=r"'weak only' needs the tuning trials .* --cells generated-trials-10` first"):
+        cells.main()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_finished_row_says_where_it_comes_from(cells, tiny_cell, tmp_path, capsys):
     stamp = cells.describe_origin()
+    write_trials(cells, "weak only", TRIALS)
     assert len(stamp["commit"]) == 40
     for _, rows, seed in cells.list_missing([tiny_cell], (), ()):
         cells.run_missing(tiny_cell, rows, seed, tmp_path / "runs", stamp)
     assert cells.list_missing([tiny_cell], (), ()) == []
-    weak, clean = cells.read_results()
+    weak, clean = (row for row in cells.read_results() if row["cell"] == "tiny")
     assert (weak["row"], clean["row"]) == ("weak only", "clean labels")
     assert weak["labels_before"] < 0.5
     assert clean["labels_before"] == 1
@@ -86,10 +126,12 @@ def test_a_finished_row_says_where_it_comes_from(cells, tiny_cell, tmp_path, cap
 
 def test_a_row_that_fails_is_reported_and_the_others_go_on(cells, tiny_cell, tmp_path, capsys):
     cell = replace(tiny_cell, rows=("trusted only", "weak only"), sets=(*tiny_cell.sets, "labels.trusted_per_class=0"))
+    for name in cell.rows:
+        write_trials(cells, name, TRIALS)
     assert cells.run_missing(cell, cell.rows, 0, tmp_path / "runs", {}) == 1
     printed = capsys.readouterr()
     assert "tiny seed 0 trusted only: failed: this baseline needs checked clips" in printed.err
-    assert [row["row"] for row in cells.read_results()] == ["weak only"]
+    assert [row["row"] for row in cells.read_results() if row["cell"] == "tiny"] == ["weak only"]
     assert cells.list_missing([cell], (), ()) == [(cell, ("trusted only",), 0)]
 
 
@@ -99,7 +141,6 @@ def test_an_interrupt_stops_all_processes(tmp_path):
     begin += "from bench.suites.method.cells import main; main()"
     words = [
         "--cells",
-        "generated-model-10",
         "generated-trials-10",
         "--processes",
         "2",
