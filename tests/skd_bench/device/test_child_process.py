@@ -36,6 +36,7 @@ def test_helpers_of_a_killed_process_end(tmp_path, code):
     words = [sys.executable, str(script), str(tmp_path / "set")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        first_line = process.stdout.readline()
         process.send_signal(signal.SIGKILL)
+        assert first_line == "ready\n"
         process.communicate(timeout=60)  # it returns when the last process has closed the pipe
