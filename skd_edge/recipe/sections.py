@@ -90,13 +90,42 @@ class ClipSettings(RecipeSection):
 
 
 class AugmentationSettings(RecipeSection):
-    """Random changes of a training clip. Flips are off by default, because they can change the class of a motion."""
+    """Random changes of a training clip, equal for all of its frames.
+
+    Flips and reversal are off by default, because they can change the class of a motion.
+    """
 
     shift: int = Field(3, ge=0, le=64, description="largest random translation in each direction, pixels")
     brightness: Share = 0.1
     contrast: Share = 0.2
     flip: bool = Field(
         False, description="mirror left-right at random; only for classes that mirroring does not change"
+    )
+    scale: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        exclude_if=exclude_when_default(0.0),
+        description="cut a random square out of the frames and enlarge it; 0.3 gives sides from 70 to 100 % of the "
+        "frame",
+    )
+    time: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        exclude_if=exclude_when_default(0.0),
+        description="cut a random part out of the clip's frames and stretch it to their number; 0.3 gives parts from "
+        "70 to 100 % of the clip",
+    )
+    saturation: Share = Field(
+        0.0,
+        exclude_if=exclude_when_default(0.0),
+        description="largest random change of colourfulness; 1: from grey to twice as colourful",
+    )
+    reverse: bool = Field(
+        False,
+        exclude_if=exclude_when_default(False),
+        description="play backwards at random; only for classes that reversal does not change",
     )
     mixup: float = Field(
         0.0,
