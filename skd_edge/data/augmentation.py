@@ -57,7 +57,7 @@ def _crop_time(clips: NDArray[np.uint8], share: NDArray[np.float32], place: NDAr
     count = clips.shape[1]
     positions = (1 - share[:, None]) * place[:, None] + share[:, None] * (np.arange(count) + 0.5) / count
     frames = np.minimum((positions * count).astype(np.int64), count - 1)
-    return clips[np.arange(len(clips))[:, None], frames]
+    return np.asarray(clips[np.arange(len(clips))[:, None], frames])
 
 
 def _crop_and_enlarge(x: Tensor, share: NDArray[np.float32], places: NDArray[np.float32]) -> Tensor:

@@ -407,17 +407,19 @@ class Trainer:
     def _load_selected_weights(self) -> None:
         """Put the result into the averaged network.
 
-        The mean of epochs needs its own batch-norm statistics (SWA, arXiv 1803.05407, section 3.2) and its accuracy.
+        The mean of epochs needs its accuracy and its own batch-norm statistics (SWA, arXiv 1803.05407, section 3.2),
+        of the batches of the last epoch: these are balanced as training is.
         """
         self.ema_network.load_state_dict(self.selection.weights)
         if self.spec.training.select != "averaged":
             return
-        parts = np.array_split(self.rows, self.batches_per_epoch)
-        update_bn(
-            (training_view(self.clips.train, rows, 0, self.spec, self.preprocess) for rows in parts),
-            self.ema_network,
-            self.device,
+        epoch = self.spec.epochs - 1
+        view = epoch % self.spec.augment.views
+        clips = (
+            training_view(self.clips.train, index, view, self.spec, self.preprocess)
+            for index in self._iter_batches(epoch)
         )
+        update_bn(clips, self.ema_network, self.device)
         weights = {k: v.clone() for k, v in self.ema_network.state_dict().items()}
         self.selection = replace(self.selection, weights=weights, accuracy=self._validate_ema_network())
 
