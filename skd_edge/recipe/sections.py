@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from skd_bench.metrics.class_averages import Metric
 from skd_edge.recipe.base import ClassName, Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.networks import Layout as Layout
@@ -319,12 +320,18 @@ _BUDGET_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
 
 
 class SelectionRule(RecipeSection):
-    """How a candidate is chosen by accuracy and latency: constraints first, then the budget or the exchange rate."""
+    """How a candidate is chosen by its metric and latency: constraints first, then the budget or the exchange rate."""
 
     budget: str | None = Field(None, description="largest latency (p50) of a candidate: '8 ms' or '0.5 x teacher'")
-    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, in accuracy points")
+    metric: Metric = Field(
+        "accuracy",
+        exclude_if=exclude_when_default("accuracy"),
+        description="what candidates are compared by: accuracy; balanced, the mean recall of the classes; or macro-f1, "
+        "their mean F1. Where classes have unequal sizes, accuracy is mostly that of the largest",
+    )
+    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, in points of the metric")
     exchange: float = Field(
-        0.5, ge=0, description="accuracy points that 10 % more latency must gain (without a budget)"
+        0.5, ge=0, description="points of the metric that 10 % more latency must gain (without a budget)"
     )
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None

@@ -10,6 +10,7 @@ from skd_bench.metrics.class_averages import (
     compute_class_averages,
     compute_metric,
     compute_metric_difference,
+    compute_metric_value,
     count_effective_clips,
     has_unequal_classes,
 )
@@ -80,6 +81,12 @@ def test_a_difference_is_that_of_the_two_values_and_changes_sign_when_swapped(me
 def test_a_model_does_not_differ_from_itself(metric):
     labels, predictions = np.arange(40) % 4, np.arange(40) % 3
     assert compute_metric_difference(metric, labels, predictions, predictions) == Interval(0, 0, 0)
+
+
+@pytest.mark.parametrize("metric", list(METRIC_NAMES))
+def test_a_value_alone_is_that_of_the_interval(metric):
+    labels, predictions = np.random.default_rng(0).integers(4, size=(2, 50))
+    assert compute_metric_value(metric, labels, predictions) == compute_metric(metric, labels, predictions).value
 
 
 def test_accuracy_is_that_of_the_other_reports():
