@@ -84,7 +84,7 @@ def percentile_interval(
     if len(used) == 1:
         low, high = ordered[_rank_range(n, q / 100)]
     else:
-        low, high = np.quantile(_resampled_percentiles(used, q, seed, resamples), _expanded_quantile_levels(len(used)))
+        low, high = np.quantile(_resampled_percentiles(used, q, seed, resamples), expanded_quantile_levels(len(used)))
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
@@ -121,7 +121,7 @@ def ratio_of_medians(
         return None
     # Equal seeds draw the same processes for A and for B. This makes the ratio paired.
     ratios = _resampled_percentiles(a, 50, seed, resamples) / _resampled_percentiles(b, 50, seed, resamples)
-    low, high = np.quantile(ratios, _expanded_quantile_levels(len(a)))
+    low, high = np.quantile(ratios, expanded_quantile_levels(len(a)))
     value = left.value / right.value
     return Interval(value, min(float(low), value), max(float(high), value))
 
@@ -279,7 +279,7 @@ def _bootstrap_mean(sums: Floats, counts: Floats, seed: int, resamples: int) -> 
         weight = size * counts[0] if equal else counts[picks].sum(axis=1)
         means[start : start + len(picks)] = total / weight
     value = float(sums.sum() / counts.sum())
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, expanded_quantile_levels(size) if size > 1 else [0.025, 0.975])
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
@@ -302,8 +302,8 @@ def _resampled_percentiles(arrays: list[Floats], q: float, seed: int, resamples:
     return np.repeat(values, repeats)
 
 
-def _expanded_quantile_levels(n: int) -> list[float]:
-    """The two quantiles of the resampled values that bound a 95 % interval, when n units were resampled.
+def expanded_quantile_levels(n: int) -> list[float]:
+    """The two quantiles of the resampled values that bound a 95 % interval, when n units (at least 2) were resampled.
 
     These are wider than 2.5 % and 97.5 %: with few units the resampled values spread too little, and they follow a
     normal distribution instead of Student's t. This is the expanded percentile interval of Hesterberg, 2015 (arXiv

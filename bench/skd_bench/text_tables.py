@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skd_bench.metrics.class_averages import are_unequal
 from skd_bench.untrusted.text import escape_name
 
 if TYPE_CHECKING:
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 def format_accuracy_table(result: EvaluationResult) -> str:
     """Format a result of `skd_bench.evaluation.evaluate.evaluate` as an aligned text table."""
     lines = [f"{escape_name(result['name'])}: {result['videos']} videos, {len(result['classes'])} classes", ""]
-    head = ("file", "views", "top-1 [95 %]", "macro-F1", "calib. error", "agrees with FP32", "decode+infer ms")
-    lines += align_columns([head, *(_format_accuracy_row(r) for r in result["rows"])])
+    supports = [c["support"] for r in result["rows"] for c in r["accuracy"]["per_class"] if c["support"]]
+    unequal = bool(supports) and are_unequal(supports)
+    head = ["file", "views", "top-1 [95 %]", "macro-F1", "calib. error", "agrees with FP32", "decode+infer ms"]
+    head[3:3] = ["balanced [95 %]"] * unequal
+    lines += align_columns([head, *(_format_accuracy_row(r, unequal) for r in result["rows"])])
     lines += ["", "* the bundle's default file; the last column shows what further views cost"]
     for r in result["rows"]:
         for name, a in (("FP32", r["against_fp32"]), ("one view", r["against_one_view"])):
@@ -52,13 +56,13 @@ def _format_title(row: EvaluatedFile) -> str:
     return f"{file}, {row['views']} views" if row["views"] > 1 else file
 
 
-def _format_accuracy_row(row: EvaluatedFile) -> tuple[str, ...]:
+def _format_accuracy_row(row: EvaluatedFile, with_balanced: bool) -> tuple[str, ...]:
     accuracy, cost, fp32 = row["accuracy"], row["cost"], row["against_fp32"]
-    top1 = accuracy["top1"]
+    shares = [accuracy["top1"], accuracy["balanced_accuracy"]] if with_balanced else [accuracy["top1"]]
     return (
         ("* " if row["default"] and row["views"] == 1 else "  ") + row["file"],
         str(row["views"]),
-        f"{top1['value']:.1%} [{top1['low']:.1%}, {top1['high']:.1%}]",
+        *(f"{share['value']:.1%} [{share['low']:.1%}, {share['high']:.1%}]" for share in shares),
         f"{accuracy['macro_f1']:.3f}",
         f"{accuracy['ece']:.3f}",
         f"{fp32['agreement']:.1%}" if fp32 else "",

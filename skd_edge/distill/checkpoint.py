@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.optimizer import StateDict
 
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
+from skd_edge.distill.weight_selection import SelectionProgress
 
 
 class EpochMetrics(TypedDict):
@@ -42,8 +43,9 @@ class TrainingState(TypedDict):
     Attributes:
         modules: State dict of each trained module, by name.
         averaged: State dict of the averaged network.
-        best: Averaged weights of the epoch that validated best.
-        best_accuracy: Its validation accuracy, 0..1; -1 before the first validation.
+        best: The weights that would be the result now.
+        best_accuracy: Their validation accuracy, 0..1; -1 where it is unknown.
+        selection: How they were selected; absent in checkpoints of older versions.
         optimizer: State dict of the optimiser.
         step: Number of steps done.
         seconds: Wall time of the training so far.
@@ -56,6 +58,7 @@ class TrainingState(TypedDict):
     averaged: dict[str, Tensor]
     best: dict[str, Tensor]
     best_accuracy: float
+    selection: NotRequired[SelectionProgress]
     optimizer: StateDict
     step: int
     seconds: float

@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from skd_bench.errors import UserError
 from skd_bench.video.types import Preprocessing
@@ -38,6 +39,7 @@ from skd_edge.distill.objective import (
     phase_at,
 )
 from skd_edge.distill.teacher_outputs import TeacherOutputs, TeacherOutputSource
+from skd_edge.distill.weight_selection import WeightSelection
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.substages import SubstageOutput
 from skd_edge.models.tsm import TSM
@@ -79,7 +81,7 @@ class TrainResult:
     """The result of a job.
 
     Attributes:
-        network: The learner with the averaged weights of the epoch that validated best; None where a file of logits
+        network: The learner with the averaged weights that ``training.select`` selects; None where a file of logits
             takes the place of a network.
         accuracy: Validation accuracy of these weights, 0..1.
         curve: The metrics of each epoch.
@@ -189,11 +191,11 @@ class Trainer:
             self._trainable_parameters(), lr=spec.training.rate, weight_decay=spec.training.weight_decay, fused=True
         )
         self.step, self.seconds, self.rate_scale, self.curve = 0, 0.0, 1.0, TrainingCurve()
-        self.best_state, self.best_accuracy = {k: v.clone() for k, v in self.ema_network.state_dict().items()}, -1.0
+        self.selection = WeightSelection({k: v.clone() for k, v in self.ema_network.state_dict().items()})
         self.checkpoint = Checkpoint(folder / "state.pt")
 
     def run(self) -> TrainResult:
-        """Train the remaining epochs and return the averaged weights of the epoch that validated best."""
+        """Train the remaining epochs and return the averaged weights that ``training.select`` selects."""
         with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
             return self._run_epochs()
 
@@ -210,15 +212,17 @@ class Trainer:
         except KeyboardInterrupt:  # Ctrl-C, or SIGTERM under the command line; also between two epochs
             self.checkpoint.save(good_state.copy, last=False, now=True)
             raise
-        self.ema_network.load_state_dict(self.best_state)
+        self._load_selected_weights()
         ema_predictions = None if self.ema_predictions is None else self.ema_predictions.cpu().numpy()
-        return TrainResult(self.ema_network, self.best_accuracy, self.curve, self.seconds, ema_predictions)
+        return TrainResult(self.ema_network, self.selection.accuracy, self.curve, self.seconds, ema_predictions)
 
     # -------------------------------------------------------------------------------------------- one epoch
     def _run_epoch(self, epoch: int, began: float) -> None:
         """Train one epoch, validate it (in the second half of the job), extend the curve, and save a checkpoint."""
         terms = self._train_epoch(epoch, began)
         accuracy = self._validate_ema_network() if epoch >= self.spec.epochs // 2 else None
+        rule, rest = self.spec.training.select, 1 - (epoch + 1) / self.spec.epochs
+        self.selection = self.selection.add_epoch(rule, self.ema_network.state_dict(), accuracy, rest)
         self.seconds += time.perf_counter() - began
         row: EpochMetrics = {"epoch": epoch + 1, "loss": sum(terms.values()), "terms": terms, "accuracy": accuracy}
         if self.rate_scale < 1:
@@ -398,13 +402,26 @@ class Trainer:
 
     def _validate_ema_network(self) -> float:
         logits = predict(self.ema_network, self.clips.val, self.preprocess)
-        accuracy = float((logits.argmax(1) == self.clips.val.labels).mean())
-        if accuracy >= self.best_accuracy:
-            self.best_state, self.best_accuracy = (
-                {k: v.clone() for k, v in self.ema_network.state_dict().items()},
-                accuracy,
-            )
-        return accuracy
+        return float((logits.argmax(1) == self.clips.val.labels).mean())
+
+    def _load_selected_weights(self) -> None:
+        """Put the result into the averaged network.
+
+        The mean of epochs needs its accuracy and its own batch-norm statistics (SWA, arXiv 1803.05407, section 3.2),
+        of the batches of the last epoch: these are balanced as training is.
+        """
+        self.ema_network.load_state_dict(self.selection.weights)
+        if self.spec.training.select != "averaged":
+            return
+        epoch = self.spec.epochs - 1
+        view = epoch % self.spec.augment.views
+        clips = (
+            training_view(self.clips.train, index, view, self.spec, self.preprocess)
+            for index in self._iter_batches(epoch)
+        )
+        update_bn(clips, self.ema_network, self.device)
+        weights = {k: v.clone() for k, v in self.ema_network.state_dict().items()}
+        self.selection = replace(self.selection, weights=weights, accuracy=self._validate_ema_network())
 
     def _build_auxiliary_modules(self) -> tuple[DistributionLoss | None, GraftedTeacher | None]:
         """Projectors and adapters of a staged job; they exist during training only and are not exported."""
@@ -436,8 +453,9 @@ class Trainer:
         return {
             "modules": {name: module.state_dict() for name, module in self._trainable_modules().items()},
             "averaged": self.ema_network.state_dict(),
-            "best": self.best_state,
-            "best_accuracy": self.best_accuracy,
+            "best": self.selection.weights,
+            "best_accuracy": self.selection.accuracy,
+            "selection": self.selection.progress,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -453,7 +471,8 @@ class Trainer:
             module.load_state_dict(state["modules"][name])
         self.ema_network.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.best_state, self.best_accuracy = state["best"], state["best_accuracy"]
+        progress = state.get("selection", {"score": state["best_accuracy"], "smoothed": None, "count": 0})
+        self.selection = WeightSelection(state["best"], state["best_accuracy"], **progress)
         self.step, self.seconds, self.rate_scale = state["step"], state["seconds"], state["pace"]
         self.curve, self.ema_predictions = state["curve"], state["memory"]
         if self.ema_predictions is not None:

@@ -55,7 +55,7 @@ class CandidateResult:
         path: the file.
         latency: single-stream latency on the device.
         accuracy: accuracy on the N validation clips.
-        correct: ``(N,)`` whether the file classifies each clip correctly.
+        predictions: ``(N,)`` the class that the file predicts for each clip.
         parity: comparison with the trained network on the same clips.
         rejection_reason: the bound that the file violates, as a sentence; None if it is within all bounds.
         metadata: operators and calibration, see `read_metadata`; with OpenVINO, the operators that it runs.
@@ -67,7 +67,7 @@ class CandidateResult:
     path: Path
     latency: LatencyResult
     accuracy: AccuracyMetrics
-    correct: NDArray[np.bool_]
+    predictions: NDArray[np.int64]
     parity: ParityMetrics
     rejection_reason: str | None
     metadata: FileMetadata
@@ -176,8 +176,8 @@ class FileScorer:
             self._clips_folder.cleanup()
             self._clips_folder = None
 
-    def score_file(self, path: Path, clips: ClipSplit, runtime: Runtime) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
-        """Accuracy of a file on clips, and whether each clip is classified correctly, ``(N,)``.
+    def score_file(self, path: Path, clips: ClipSplit, runtime: Runtime) -> tuple[AccuracyMetrics, NDArray[np.int64]]:
+        """Accuracy of a file on clips, and the class that it predicts for each clip, ``(N,)``.
 
         Raises:
             UserError: The runtime cannot run the file.
@@ -215,7 +215,7 @@ class FileScorer:
         results = {}
         for deployment, path in files.items():
             verified = verifier.verify(path, deployment.precision, deployment.runtime)
-            accuracy, correct = self._score_logits(verified.logits, clips)
+            accuracy, predictions = self._score_logits(verified.logits, clips)
             metadata = read_metadata(path)
             facts = self._device.find_facts(path, deployment.runtime) if self._device else {}
             if facts:
@@ -227,7 +227,7 @@ class FileScorer:
                 path=path,
                 latency=latency[deployment],
                 accuracy=accuracy,
-                correct=correct,
+                predictions=predictions,
                 parity=verified.parity,
                 rejection_reason=verified.rejection_reason,
                 metadata=metadata,
@@ -303,9 +303,9 @@ class FileScorer:
         write_checked(cache_file, buffer.getvalue())
         return logits
 
-    def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.bool_]]:
+    def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.int64]]:
         accuracy = compute_accuracy(logits, clips.labels, list(self.classes), clips.groups.tolist())
-        return accuracy, logits.argmax(1) == clips.labels
+        return accuracy, logits.argmax(1)
 
 
 def iter_clip_batches(clips: ClipSplit) -> Batches:

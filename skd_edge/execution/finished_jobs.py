@@ -68,8 +68,9 @@ class FinishedJobs:
                 f"the finished job {folder} cannot be read ({error}); delete that folder and "
                 f"{self.run.cache / 'jobs' / job.hash}, which shares its files, and run again"
             ) from None
-        correct = logits.argmax(1) == self.training_data.clips.val.labels
-        return JobResult(job, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct)
+        predictions = logits.argmax(1)
+        correct = predictions == self.training_data.clips.val.labels
+        return JobResult(job, folder, facts["accuracy"], facts["seconds"], cached, facts["curve"], correct, predictions)
 
     def load_network(self, job: TrainingJob) -> AnyNetwork:
         """The trained network of a finished job, in eval mode and without gradients.

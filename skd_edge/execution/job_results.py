@@ -29,6 +29,7 @@ class JobResult:
         cached: whether the job was finished before.
         curve: one row of metrics for each epoch; empty for a teacher that was trained elsewhere.
         correct: ``(N,)`` whether each validation clip is classified correctly.
+        predictions: ``(N,)`` the class that the network predicts for each of them.
     """
 
     job: TrainingJob
@@ -38,6 +39,7 @@ class JobResult:
     cached: bool
     curve: TrainingCurve
     correct: NDArray[np.bool_]
+    predictions: NDArray[np.int64]
 
 
 ProgressListener = Callable[[TrainingJob, TrainingProgress], None]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from skd_bench.metrics.class_averages import Metric
 from skd_edge.recipe.base import ClassName, Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.networks import Layout as Layout
@@ -90,13 +91,42 @@ class ClipSettings(RecipeSection):
 
 
 class AugmentationSettings(RecipeSection):
-    """Random changes of a training clip. Flips are off by default, because they can change the class of a motion."""
+    """Random changes of a training clip, equal for all of its frames.
+
+    Flips and reversal are off by default, because they can change the class of a motion.
+    """
 
     shift: int = Field(3, ge=0, le=64, description="largest random translation in each direction, pixels")
     brightness: Share = 0.1
     contrast: Share = 0.2
     flip: bool = Field(
         False, description="mirror left-right at random; only for classes that mirroring does not change"
+    )
+    scale: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        exclude_if=exclude_when_default(0.0),
+        description="cut a random square out of the frames and enlarge it; 0.3 gives sides from 70 to 100 % of the "
+        "frame",
+    )
+    time: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        exclude_if=exclude_when_default(0.0),
+        description="cut a random part out of the clip's frames and stretch it to their number; 0.3 gives parts from "
+        "70 to 100 % of the clip",
+    )
+    saturation: Share = Field(
+        0.0,
+        exclude_if=exclude_when_default(0.0),
+        description="largest random change of colourfulness; 1: from grey to twice as colourful",
+    )
+    reverse: bool = Field(
+        False,
+        exclude_if=exclude_when_default(False),
+        description="play backwards at random; only for classes that reversal does not change",
     )
     mixup: float = Field(
         0.0,
@@ -290,12 +320,18 @@ _BUDGET_PATTERN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|x\s*teacher)\s*$")
 
 
 class SelectionRule(RecipeSection):
-    """How a candidate is chosen by accuracy and latency: constraints first, then the budget or the exchange rate."""
+    """How a candidate is chosen by its metric and latency: constraints first, then the budget or the exchange rate."""
 
     budget: str | None = Field(None, description="largest latency (p50) of a candidate: '8 ms' or '0.5 x teacher'")
-    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, in accuracy points")
+    metric: Metric = Field(
+        "accuracy",
+        exclude_if=exclude_when_default("accuracy"),
+        description="what candidates are compared by: accuracy; balanced, the mean recall of the classes; or macro-f1, "
+        "their mean F1. Where classes have unequal sizes, accuracy is mostly that of the largest",
+    )
+    margin: float = Field(1.0, ge=0, le=100, description="non-inferiority margin, in points of the metric")
     exchange: float = Field(
-        0.5, ge=0, description="accuracy points that 10 % more latency must gain (without a budget)"
+        0.5, ge=0, description="points of the metric that 10 % more latency must gain (without a budget)"
     )
     min_accuracy: Share | None = None
     min_macro_f1: Share | None = None

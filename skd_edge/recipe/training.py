@@ -12,6 +12,7 @@ LogitLoss = Literal["kd", "kd-standardised", "dist", "dkd"]
 Correlation = Literal["gram", "pearson"]
 Distribution = Literal["gaussian", "mmd", "pkt"]
 Combination = Literal["curriculum", "graft", "none"]
+WeightRule = Literal["best", "smoothed", "averaged"]
 Match = tuple[Annotated[int, Field(ge=1, le=6)], ...] | None
 Weight = Annotated[float, Field(ge=0)]
 
@@ -55,6 +56,12 @@ class TrainingSettings(RecipeSection):
     weight_decay: float = Field(0.02, ge=0, le=1.0)
     ema: Share = Field(
         0.98, description="decay of the moving average of the weights; the averaged weights are evaluated and shipped"
+    )
+    select: WeightRule = Field(
+        "best",
+        exclude_if=exclude_when_default("best"),
+        description="weights that are the result of a job: best validates best of all epochs; smoothed validates best "
+        "by a moving mean over epochs; averaged is the mean of the last quarter of the epochs, without validation",
     )
     combination: Combination = Field(
         "none",

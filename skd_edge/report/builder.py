@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.metrics.accuracy import AccuracyMetrics
+from skd_bench.metrics.class_averages import METRIC_NAMES, Metric, count_effective_clips, has_unequal_classes
 from skd_bench.stats import Interval, mean_interval, paired_difference, resolvable_points
+from skd_edge.data.store.clip_store import ClipSplit
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.dataset import TrainingData
@@ -38,6 +40,7 @@ from skd_export.analysis.operator_profile import group_by_operator
 from skd_export.quantization.quantize import FileMetadata
 
 _MAX_SAMPLES = 1200  # latency samples of one candidate in the report: enough for a chart, and the file stays small
+_A_METRIC: dict[Metric, str] = {m: f"a{'n' * (m == 'accuracy')} {name}" for m, name in METRIC_NAMES.items()}
 FIRST_TEACHER_NAME = "first teacher"  # the teacher as it is trained on the weak labels, before they are optimised
 
 
@@ -89,7 +92,10 @@ def build_candidate_row(
         joules_interval=_ends_of(joules),
         accuracy=accuracy.top1.value if accuracy else None,
         interval=_ends_of(accuracy.top1) if accuracy else None,
-        macro_f1=accuracy.macro_f1 if accuracy else None,
+        balanced_accuracy=accuracy.balanced_accuracy.value if accuracy else None,
+        balanced_interval=_ends_of(accuracy.balanced_accuracy) if accuracy else None,
+        macro_f1=accuracy.macro_f1.value if accuracy else None,
+        macro_f1_interval=_ends_of(accuracy.macro_f1) if accuracy else None,
         ece=accuracy.ece if accuracy else None,
         accuracy_per_ms=accuracy.top1.value / p50.value if accuracy and p50 else None,
         bytes=result.path.stat().st_size if result else None,
@@ -198,7 +204,9 @@ def build_test_report(accuracy: AccuracyMetrics, rows: list[TestRow], access_cou
     return TestReport(
         accuracy=accuracy.top1.value,
         interval=_ends_of(accuracy.top1),
-        macro_f1=accuracy.macro_f1,
+        balanced_accuracy=accuracy.balanced_accuracy.value,
+        balanced_interval=_ends_of(accuracy.balanced_accuracy),
+        macro_f1=accuracy.macro_f1.value,
         per_class=[ClassMetrics.model_validate(row, extra="forbid") for row in accuracy.per_class],
         confusion=accuracy.confusion,
         ece=accuracy.ece,
@@ -209,20 +217,27 @@ def build_test_report(accuracy: AccuracyMetrics, rows: list[TestRow], access_cou
     )
 
 
-def build_resolution(n: int, accuracy: float) -> AccuracyResolution:
-    """The part ``resolution``: the smallest difference in accuracy that ``n`` validation clips can show.
+def build_resolution(metric: Metric, clips: ClipSplit, best: Interval | None) -> AccuracyResolution:
+    """The part ``resolution``: the smallest difference in the metric that the validation clips can show.
 
     Args:
-        n: Number of validation clips.
-        accuracy: An accuracy around which candidates are compared, 0..1.
+        metric: The metric that candidates are compared by.
+        clips: The validation clips.
+        best: The metric of the best candidate, with its interval over groups; None where none was measured.
     """
-    points = resolvable_points(n, accuracy)
+    groups = len(np.unique(clips.groups))
+    value = 0.5 if best is None else best.value
+    count = len(clips) if metric == "accuracy" else int(count_effective_clips(clips.labels))
+    points = resolvable_points(count, value)
+    if best is not None and groups < len(clips):  # clips of one video err together, so that they show less
+        points = max(points, 50 * (best.high - best.low))
+    of = f" of {groups} groups" if groups < len(clips) else ""
     text = (
-        f"With {n} validation clips, an accuracy of {accuracy:.0%} is known to about ±{points:.1f} points. "
-        "A smaller difference between two candidates may be chance, unless the interval of their paired difference "
-        "excludes 0."
+        f"With {len(clips)} validation clips{of}, {_A_METRIC[metric]} of {value:.0%} is known to about ±{points:.1f} "
+        "points. A smaller difference between two candidates may be chance, unless the interval of their paired "
+        "difference excludes 0."
     )
-    return AccuracyResolution(n=n, points=points, text=text)
+    return AccuracyResolution(n=len(clips), groups=groups, points=points, text=text)
 
 
 def build_data_report(training_data: TrainingData) -> DataReport:
@@ -233,6 +248,7 @@ def build_data_report(training_data: TrainingData) -> DataReport:
         val=len(clips.val),
         test=len(clips.test),
         classes=list(clips.classes),
+        unequal_classes=has_unequal_classes(clips.val.labels),
         quarantined=[QuarantinedClip(**clip) for clip in clips.quarantined],
         split_note=clips.note,
         copies=[SplitCopyReport.model_validate(asdict(copy)) for copy in clips.copies],

@@ -128,6 +128,8 @@ def _build_template_context(report: RunReport) -> dict[str, Any]:
         "thin": f.THIN_SPACE,
         "headline": summary.format_headline(report),
         "why": summary.format_reason(report),
+        "metric": summary.name_metric(report),
+        "shows_balanced": summary.shows_balanced_accuracy(report),
         "key_numbers": summary.build_key_numbers(report),
         "resolution": summary.format_resolution(report),
         "test_accesses": summary.format_test_accesses(report),

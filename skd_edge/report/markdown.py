@@ -9,7 +9,7 @@ from typing import Any
 from skd_bench.untrusted.text import escape_markdown
 from skd_edge.report import formatting as f
 from skd_edge.report import summary
-from skd_edge.report.schema import RunReport, parse_report
+from skd_edge.report.schema import CandidateReport, RunReport, parse_report
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -50,10 +50,16 @@ def _format_key_numbers(report: RunReport) -> str:
 
 
 def _format_candidate_table(report: RunReport) -> str:
+    def balanced(c: CandidateReport) -> tuple[str, ...]:
+        if not summary.shows_balanced_accuracy(report):
+            return ()
+        return (append_note(f.format_percent(c.balanced_accuracy), f.format_percent_range(c.balanced_interval)),)
+
     rows = [
         (
             f"**{escape_markdown(c.name)}**" if c.chosen else escape_markdown(c.name),
             append_note(f.format_percent(c.accuracy), f.format_percent_range(c.interval)),
+            *balanced(c),
             f.format_bare_milliseconds(c.p50_ms),
             f.format_bare_milliseconds(c.p90_ms),
             f.format_bare_milliseconds(c.p99_ms),
@@ -67,6 +73,7 @@ def _format_candidate_table(report: RunReport) -> str:
         (
             escape_markdown(b.name),
             append_note(f.format_percent(b.accuracy), f.format_percent_range(b.interval)),
+            *balanced(b),
             f.format_bare_milliseconds(b.p50_ms),
             f.format_bare_milliseconds(b.p90_ms),
             f.format_bare_milliseconds(b.p99_ms),
@@ -75,22 +82,27 @@ def _format_candidate_table(report: RunReport) -> str:
         )
         for b in report.baselines
     ]
-    head = ("candidate", "accuracy, validation", "p50 ms", "p90 ms", "p99 ms", "size", "")
+    more = ("balanced accuracy",) if summary.shows_balanced_accuracy(report) else ()
+    head = ("candidate", "accuracy, validation", *more, "p50 ms", "p90 ms", "p99 ms", "size", "")
     budget = report.budget
     budget_line = (
         f"Budget: {escape_markdown(budget.text)}, {f.format_milliseconds(budget.ms)}." if budget and budget.ms else ""
     )
-    return "\n\n".join(filter(None, (format_table(head, "lrrrrrl", rows), replace_thin_spaces(budget_line))))
+    return "\n\n".join(
+        filter(None, (format_table(head, f"lr{'r' * len(more)}rrrrl", rows), replace_thin_spaces(budget_line)))
+    )
 
 
 def _format_test_section(report: RunReport) -> str:
     if report.test is None:
         return summary.format_test_accesses(report)
-    rows = [
-        (escape_markdown(r.name), f.format_percent(r.accuracy), f.format_percent_range(r.interval))
-        for r in report.test.rows
-    ]
-    rows_of_test = format_table(("test set", "accuracy", "95 % interval"), "lrr", rows)
+    head, rows = ["test set", "accuracy", "95 % interval"], []
+    head += ["balanced accuracy", "95 % interval"] if (more := summary.shows_balanced_accuracy(report)) else []
+    for r in report.test.rows:
+        row = [escape_markdown(r.name), f.format_percent(r.accuracy), f.format_percent_range(r.interval)]
+        balanced = [f.format_percent(r.balanced_accuracy), f.format_percent_range(r.balanced_interval)]
+        rows.append(row + balanced if more else row)
+    rows_of_test = format_table(head, "l" + "r" * (len(head) - 1), rows)
     return "\n\n".join(filter(None, (rows_of_test, escape_markdown(summary.format_test_accesses(report)))))
 
 

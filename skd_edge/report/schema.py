@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -134,7 +134,10 @@ class CandidateReport(_ReportSection):
         runtime: Name of the runtime that ran it, such as "ort".
         accuracy: Validation accuracy of this file, 0..1; None when the candidate was not trained.
         interval: 95 % interval of the accuracy, 0..1.
+        balanced_accuracy: Mean recall over the classes, 0..1.
+        balanced_interval: 95 % interval of the balanced accuracy, 0..1.
         macro_f1: Mean F1 over classes, 0..1.
+        macro_f1_interval: 95 % interval of the macro-F1, 0..1.
         p50_ms: Median latency at batch 1, milliseconds.
         p90_ms: 90th percentile of the latency; None when there were too few queries to estimate it.
         p99_ms: 99th percentile of the latency; None when there were too few queries to estimate it.
@@ -167,7 +170,10 @@ class CandidateReport(_ReportSection):
     runtime: str = ""
     accuracy: float | None = None
     interval: Interval = None
+    balanced_accuracy: float | None = None
+    balanced_interval: Interval = None
     macro_f1: float | None = None
+    macro_f1_interval: Interval = None
     p50_ms: float | None = None
     p50_interval: Interval = None
     p90_ms: float | None = None
@@ -395,6 +401,8 @@ class DataReport(_ReportSection):
         test: Number of test clips.
         classes: Names of the classes.
         quarantined: Clips that could not be read; they are in no split.
+        unequal_classes: Whether the classes of the validation clips have clearly unequal sizes: the largest has over
+            one and a half times the clips of the smallest. Balanced accuracy is then shown beside accuracy.
         split_note: How the clips were split.
         copies: Validation and test clips that are copies of clips in other splits.
     """
@@ -404,6 +412,7 @@ class DataReport(_ReportSection):
     test: int | None = None
     classes: list[str] = []
     quarantined: list[QuarantinedClip] = []
+    unequal_classes: bool = False
     split_note: str = ""
     copies: list[SplitCopyReport] = []
 
@@ -465,14 +474,18 @@ class TestRow(_ReportSection):
         name: What it is.
         accuracy: 0..1.
         interval: 95 % interval of the accuracy, 0..1.
+        balanced_accuracy: Mean recall over the classes, 0..1.
+        balanced_interval: 95 % interval of the balanced accuracy, 0..1.
         macro_f1: Mean F1 over classes, 0..1.
-        behind: By how many points the chosen file is more accurate, clip by clip.
+        behind: By how many points of the report's `metric` the chosen file is ahead, on the same clips.
         behind_interval: 95 % interval of that difference, in points.
     """
 
     name: str = ""
     accuracy: float | None = None
     interval: Interval = None
+    balanced_accuracy: float | None = None
+    balanced_interval: Interval = None
     macro_f1: float | None = None
     behind: float | None = None
     behind_interval: Interval = None
@@ -484,6 +497,8 @@ class TestReport(_ReportSection):
     Attributes:
         accuracy: Accuracy of the chosen file, 0..1.
         interval: 95 % interval of the accuracy, 0..1.
+        balanced_accuracy: Mean recall over the classes, 0..1.
+        balanced_interval: 95 % interval of the balanced accuracy, 0..1.
         macro_f1: Mean F1 over classes, 0..1.
         per_class: One entry for each class.
         confusion: Number of clips by true class (rows) and predicted class (columns).
@@ -496,6 +511,8 @@ class TestReport(_ReportSection):
 
     accuracy: float | None = None
     interval: Interval = None
+    balanced_accuracy: float | None = None
+    balanced_interval: Interval = None
     macro_f1: float | None = None
     per_class: list[ClassMetrics] = []
     confusion: list[list[int]] = []
@@ -507,15 +524,17 @@ class TestReport(_ReportSection):
 
 
 class AccuracyResolution(_ReportSection):
-    """The smallest difference in accuracy that the validation clips can show.
+    """The smallest difference in the metric of the choice that the validation clips can show.
 
     Attributes:
         n: Number of validation clips.
-        points: That difference, in accuracy points.
+        groups: Number of groups that they belong to, which intervals resample.
+        points: That difference, in points of the metric.
         text: The same as a sentence.
     """
 
     n: int | None = None
+    groups: int | None = None
     points: float | None = None
     text: str = ""
 
@@ -532,6 +551,7 @@ class RunReport(_ReportSection):
         seconds: Wall time of the run.
         headline: What to ship, in one sentence.
         chosen: The candidate to ship; None when no candidate meets the constraints.
+        metric: What candidates were compared by: "accuracy", "balanced" or "macro-f1".
         budget: The latency budget, where the recipe sets one.
         candidates: All candidates, trained or not.
         baselines: Files that were measured for comparison only, such as the teacher's.
@@ -539,7 +559,7 @@ class RunReport(_ReportSection):
         labels: The training labels before and after optimisation.
         data: The clips of the run.
         test: The evaluation on the test set; None when it was not evaluated.
-        resolution: The smallest difference in accuracy that the validation clips can show.
+        resolution: The smallest difference in the metric that the validation clips can show.
         latency_samples: Measured latencies in milliseconds, by candidate name.
         batch_sweep: Latency and throughput at each batch size, by candidate name, where they were measured.
         device: The device info.
@@ -556,6 +576,7 @@ class RunReport(_ReportSection):
     seconds: float | None = None
     headline: str = ""
     chosen: ChosenCandidate | None = None
+    metric: Literal["accuracy", "balanced", "macro-f1"] = "accuracy"
     budget: LatencyBudget | None = None
     candidates: list[CandidateReport] = []
     baselines: list[CandidateReport] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skd_bench.metrics.class_averages import METRIC_NAMES
 from skd_edge.report import formatting as f
 from skd_edge.report.schema import CandidateReport, RunReport, first_not_none
 
@@ -43,11 +44,43 @@ class NumberedCandidate:
         return "front" if self.candidate.on_front else ""
 
 
+def name_metric(report: RunReport) -> str:
+    """What candidates were compared by: "accuracy", "balanced accuracy" or "macro-F1"."""
+    return METRIC_NAMES[report.metric]
+
+
+def shows_balanced_accuracy(report: RunReport) -> bool:
+    """Whether balanced accuracy is shown beside accuracy: where it decided, or classes have unequal sizes."""
+    return report.metric != "accuracy" or (report.data is not None and report.data.unequal_classes)
+
+
+def read_score(report: RunReport, row: CandidateReport) -> tuple[float | None, tuple[float, float] | None]:
+    """The metric that decided, of one file on the validation clips, with its interval, 0..1."""
+    if report.metric == "balanced":
+        return row.balanced_accuracy, row.balanced_interval
+    if report.metric == "macro-f1":
+        return row.macro_f1, row.macro_f1_interval
+    return row.accuracy, row.interval
+
+
+def plot_score_as_accuracy(report: RunReport) -> RunReport:
+    """The report for a chart in which the metric that decided takes the place of the accuracy."""
+
+    def change(row: CandidateReport) -> CandidateReport:
+        value, interval = read_score(report, row)
+        return row.model_copy(update={"accuracy": value, "interval": interval})
+
+    changed = {"candidates": [change(c) for c in report.candidates], "baselines": [change(b) for b in report.baselines]}
+    chosen = {"chosen": report.chosen and change(report.chosen)}
+    return report.model_copy(update=changed | chosen)
+
+
 def number_candidates(report: RunReport) -> list[NumberedCandidate]:
-    """The candidates in the order of the table: the chosen one, the trained by accuracy, the untrained by latency."""
+    """The candidates in the order of the table: the chosen one, the trained by the metric, the untrained by latency."""
 
     def sort_key(c: CandidateReport) -> tuple[bool, bool, float, float, str]:
-        return (not c.chosen, c.accuracy is None, -(c.accuracy or 0.0), c.p50_ms or 0.0, c.name)
+        score, _ = read_score(report, c)
+        return (not c.chosen, score is None, -(score or 0.0), c.p50_ms or 0.0, c.name)
 
     chosen = report.chosen.name if report.chosen else None
     marked = [c.model_copy(update={"chosen": True}) if c.name == chosen else c for c in report.candidates]
@@ -71,8 +104,9 @@ def format_headline(report: RunReport) -> str:
     if report.headline:
         return report.headline
     if report.chosen:
-        accuracy, latency = f.format_percent(report.chosen.accuracy), f.format_milliseconds(report.chosen.p50_ms)
-        return f"Ship {report.chosen.name}: {accuracy} at {latency}."
+        score, latency = read_score(report, report.chosen)[0], f.format_milliseconds(report.chosen.p50_ms)
+        of = "" if report.metric == "accuracy" else f" {name_metric(report)}"
+        return f"Ship {report.chosen.name}: {f.format_percent(score)}{of} at {latency}."
     return "Nothing to ship: no candidate meets the recipe's constraints."
 
 
@@ -88,15 +122,15 @@ def compare_with_teacher(report: RunReport) -> tuple[float | None, float | None]
     """The chosen candidate against the teacher.
 
     Returns:
-        The teacher's p50 divided by the candidate's, and the teacher's accuracy minus the candidate's, in points; None
+        The teacher's p50 divided by the candidate's, and the teacher's metric minus the candidate's, in points; None
         where a number is unknown.
     """
     chosen, teacher = report.chosen, find_teacher_baseline(report)
     if chosen is None or teacher is None:
         return None, None
     ratio = teacher.p50_ms / chosen.p50_ms if teacher.p50_ms and chosen.p50_ms else None
-    both = chosen.accuracy is not None and teacher.accuracy is not None
-    lost = 100 * ((teacher.accuracy or 0.0) - (chosen.accuracy or 0.0)) if both else None
+    own, best = read_score(report, chosen)[0], read_score(report, teacher)[0]
+    lost = None if own is None or best is None else 100 * (best - own)
     return ratio, lost
 
 
@@ -123,6 +157,7 @@ def build_key_numbers(report: RunReport) -> list[KeyNumber]:
                 "Accuracy, test", f.format_percent(report.test.accuracy), _format_interval_note(report.test.interval)
             )
         )
+    band += _build_balanced_numbers(report)
     tail = (f"p90 {f.format_milliseconds(chosen.p90_ms)}", f"p99 {f.format_milliseconds(chosen.p99_ms)}")
     band += [
         KeyNumber("Latency, p50", f.format_milliseconds(chosen.p50_ms), tail),
@@ -132,6 +167,19 @@ def build_key_numbers(report: RunReport) -> list[KeyNumber]:
     if ratio is not None or lost is not None:
         band.append(KeyNumber("Versus the teacher", _format_speed_ratio(ratio), (format_points_lost(lost),)))
     return band
+
+
+def _build_balanced_numbers(report: RunReport) -> list[KeyNumber]:
+    chosen, test = report.chosen, report.test
+    if chosen is None or not shows_balanced_accuracy(report):
+        return []
+    numbers = [("validation", chosen.balanced_accuracy, chosen.balanced_interval)]
+    numbers += [("test", test.balanced_accuracy, test.balanced_interval)] if test else []
+    return [
+        KeyNumber(f"Balanced accuracy, {where}", f.format_percent(value), _format_interval_note(interval))
+        for where, value, interval in numbers
+        if value is not None
+    ]
 
 
 def _format_speed_ratio(ratio: float | None) -> str:

@@ -4,8 +4,8 @@ A rung is a student's job with fewer epochs. It is a job of its own, with a comp
 hash. A student that passes a rung starts again from the beginning. The final jobs are therefore exactly those of an
 exhaustive search (same hashes, same weights), and each search finds the jobs of the other in the cache.
 
-Latency is known before training, so a rung compares students by the same criterion as the final choice: accuracy, or
-without a budget accuracy at the recipe's exchange rate. The best student of the rungs comes first:
+Latency is known before training, so a rung compares students by the same criterion as the final choice: its metric, or
+without a budget that metric at the recipe's exchange rate. The best student of the rungs comes first:
 
 1. It is trained without assistants.
 2. Each assistant, in the order of the paths, is trained in full by each of its possible predecessors, and the best
@@ -25,13 +25,11 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
-from skd_bench.stats import Interval, paired_difference
+from skd_bench.stats import Interval
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, build_job_graph, topological_order
 from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.schedule.choice_metric import ChoiceMetric
 from skd_edge.schedule.duration_model import DurationModel
 
 CascadePath = tuple[str, ...]
@@ -48,7 +46,7 @@ class Search:
         job_factory: makes the jobs of the recipe.
         students: the students within the budget.
         p50_ms: median milliseconds of each student at its fastest deployment, by name.
-        groups: ``(N,)`` source video of each validation clip, for paired intervals.
+        metric: the metric of the choice, with the validation clips.
         record_event: called with ``(event, **details)`` for each decision and its reason.
 
     Attributes:
@@ -60,11 +58,11 @@ class Search:
         job_factory: JobFactory,
         students: Sequence[NetworkSpec],
         p50_ms: Mapping[str, float],
-        groups: NDArray[np.int64],
+        metric: ChoiceMetric,
         record_event: RecordEvent = lambda event, **details: None,
     ) -> None:
         self.job_factory, self.students, self.p50_ms = job_factory, students, p50_ms
-        self.groups, self.record_event = groups, record_event
+        self.metric, self.record_event = metric, record_event
         self.pruned: dict[CascadePath, str] = {}
         self._batches = self._iter_job_batches()
         self._results: JobResults | None = None
@@ -145,7 +143,7 @@ class _SuccessiveHalving:
                 )
         if len(remaining) == len(self.search.students):  # no rung took place: the direct jobs rank the students
             yield from self._train_jobs(self._student_job(s) for s in remaining)
-            remaining.sort(key=lambda s: -self._job_accuracy(self._student_job(s)))
+            remaining.sort(key=lambda s: -self._job_score(self._student_job(s)))
         certain = remaining[: self.rule.keep]
         self.reserved = [self._student_job(s) for s in certain]
         # Together, because these jobs are trained whatever their results are: none has to wait for another's.
@@ -206,12 +204,12 @@ class _SuccessiveHalving:
     def _find_best_predecessor(
         self, assistant: NetworkSpec, options: list[CascadePath]
     ) -> Generator[list[TrainingJob], JobResults, CascadePath]:
-        """Train an assistant by each of these paths, and return the path with the highest accuracy."""
+        """Train an assistant by each of these paths, and return the path with the highest score."""
         yield from self._train_jobs(self._assistant_job(assistant, path) for path in options)
-        accuracy = {path: self._job_accuracy(self._assistant_job(assistant, path)) for path in options}
-        best = max(options, key=lambda path: accuracy[path])
+        jobs = {path: self._assistant_job(assistant, path) for path in options}
+        best = max(options, key=lambda path: self._job_score(jobs[path]))
         if len(options) > 1:
-            accuracy_by_path = {">".join(path) or "direct": a for path, a in accuracy.items()}
+            accuracy_by_path = {">".join(p) or "direct": self.results[job.hash].accuracy for p, job in jobs.items()}
             self.search.record_event(
                 "predecessor", learner=assistant.name, chosen=">".join(best) or "direct", accuracy=accuracy_by_path
             )
@@ -221,7 +219,7 @@ class _SuccessiveHalving:
         """Train a student by its two best predecessors, except those that are less accurate than the student itself."""
         direct = self._student_job(student)
         teachers = {path: self._assistant_job(self.recipe.networks[path[-1]], path[:-1]) for path in options}
-        order = sorted(options, key=lambda path: -self._job_accuracy(teachers[path]))
+        order = sorted(options, key=lambda path: -self._job_score(teachers[path]))
         for place, path in enumerate(order):
             ahead = self._compare_jobs(teachers[path], direct)
             if ahead.high < 0:
@@ -258,7 +256,7 @@ class _SuccessiveHalving:
         leader, remaining = order[0], order[:1]
         count = max(self.rule.keep, math.ceil(len(students) / self.rule.eta))
         for place, student in enumerate(order[1:], 1):
-            ahead = _compare_results(results[student.name], results[leader.name], self.search.groups)
+            ahead = self._compare_results(results[student.name], results[leader.name])
             hopeless = self._cannot_win(student, leader, ahead)
             if place < count and not (hopeless and place >= self.rule.keep):
                 remaining.append(student)
@@ -276,11 +274,12 @@ class _SuccessiveHalving:
         return remaining
 
     def _compute_utility(self, student: NetworkSpec, result: JobResult) -> float:
-        """Accuracy in points; without a budget, minus the points that the exchange rate demands for the latency."""
+        """Points of the metric; without a budget, minus those that the exchange rate demands for the latency."""
+        points = 100 * self._compute_score(result)
         if self.recipe.choice.budget is not None:
-            return 100 * result.accuracy
+            return points
         ten_percent_steps = math.log(self.search.p50_ms[student.name]) / math.log(1.1)
-        return 100 * result.accuracy - self.recipe.choice.exchange * ten_percent_steps
+        return points - self.recipe.choice.exchange * ten_percent_steps
 
     def _cannot_win(self, student: NetworkSpec, leader: NetworkSpec, ahead: Interval) -> bool:
         """Whether even the upper end of the interval is too low; a faster student may be behind by the margin."""
@@ -335,11 +334,19 @@ class _SuccessiveHalving:
         )
         return job
 
-    def _job_accuracy(self, job: TrainingJob) -> float:
-        return self.results[job.hash].accuracy
+    def _job_score(self, job: TrainingJob) -> float:
+        return self._compute_score(self.results[job.hash])
+
+    def _compute_score(self, result: JobResult) -> float:
+        """The metric of the choice, 0..1; the accuracy as it is recorded, where that is the metric."""
+        metric = self.search.metric
+        return result.accuracy if metric.metric == "accuracy" else metric.compute_value(result.predictions)
 
     def _compare_jobs(self, one: TrainingJob, other: TrainingJob) -> Interval:
-        return _compare_results(self.results[one.hash], self.results[other.hash], self.search.groups)
+        return self._compare_results(self.results[one.hash], self.results[other.hash])
+
+    def _compare_results(self, one: JobResult, other: JobResult) -> Interval:
+        return self.search.metric.compute_difference(one.predictions, other.predictions)
 
     def _prune_cascade(self, student: NetworkSpec, path: CascadePath, reason: str) -> None:
         whole = (self.recipe.teacher.name, *path, student.name)
@@ -369,10 +376,6 @@ def _sort_by_rank(assistants: Sequence[NetworkSpec], paths: Iterable[CascadePath
         rank = {name: i for i, name in enumerate(TopologicalSorter(before).static_order())}
         return sorted(assistants, key=lambda a: rank[a.name])
     return list(assistants)
-
-
-def _compare_results(one: JobResult, other: JobResult, groups: NDArray[np.int64]) -> Interval:
-    return paired_difference(one.correct.astype(float), other.correct.astype(float), groups.tolist())
 
 
 def _format_points(ahead: Interval) -> str:

@@ -159,6 +159,13 @@ def test_groups_of_unequal_size_are_weighted_by_their_clips():
     assert (got.low, got.high) == (0, 1)
 
 
+@pytest.mark.parametrize("n", [5, 12])
+def test_few_groups_still_cover_the_truth(n):
+    rng = np.random.default_rng(0)
+    covered = sum(got.low <= 3 <= got.high for got in (mean_interval(rng.normal(3, 1, n)) for _ in range(400)))
+    assert covered >= 0.89 * 400  # the plain 2.5 % and 97.5 % cover 83 % of 5 groups
+
+
 def test_a_smaller_resampling_table_gives_the_same_interval(monkeypatch):
     values = np.random.default_rng(0).random(500)
     whole = mean_interval(values, resamples=300)

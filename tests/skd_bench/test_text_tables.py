@@ -1,8 +1,10 @@
 """Result objects as aligned text."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skd_bench.metrics.accuracy import compute_accuracy
 from skd_bench.text_tables import align_columns, format_accuracy_table, format_analysis_table, format_benchmark_table
 
 LATENCY = {
@@ -96,7 +98,7 @@ def test_rejected_clips_and_unreadable_files_of_an_evaluation_are_printed():
         "file": "a.onnx",
         "views": 1,
         "default": True,
-        "accuracy": {"top1": {"value": 0.5, "low": 0.25, "high": 0.75}, "macro_f1": 0.5, "ece": 0.125},
+        "accuracy": {"top1": {"value": 0.5, "low": 0.25, "high": 0.75}, "macro_f1": 0.5, "ece": 0.125, "per_class": []},
         "cost": {"decode_ms": 2.0, "infer_ms": 1.0},
         "against_fp32": None,
         "against_one_view": {"difference": -0.01, "difference_interval": [-0.02, 0.03], "mcnemar": 0.5},
@@ -120,4 +122,31 @@ def test_rejected_clips_and_unreadable_files_of_an_evaluation_are_printed():
     assert "50.0% [25.0%, 75.0%]" in text
     assert "a.onnx against one view: -1.0 points [-2.0, +3.0], McNemar p = 0.5" in text
     assert "0.0% answered, n/a of these correct" in text
+    assert "balanced" not in text
     assert text.endswith("not read: bad.mp4: it is damaged\nnot run: b.onnx: it is not installed")
+
+
+def test_balanced_accuracy_has_a_column_where_classes_are_unequal():
+    labels, logits = [0] * 8 + [1] * 2, np.eye(2)[[0] * 9 + [1]]
+    row = {
+        "file": "a.onnx",
+        "views": 1,
+        "default": True,
+        "accuracy": compute_accuracy(logits, labels, ["dark", "light"]).to_json(),
+        "cost": {"decode_ms": 2.0, "infer_ms": 1.0},
+        "against_fp32": None,
+        "against_one_view": None,
+        "rejecting": None,
+    }
+    result = {
+        "name": "tiny",
+        "videos": 10,
+        "classes": ["dark", "light"],
+        "rows": [row],
+        "unreadable": [],
+        "not_run": {},
+    }
+    head, line = format_accuracy_table(result).splitlines()[2:4]
+    assert head.split("[95 %]")[1].strip() == "balanced"
+    assert "90.0% [" in line
+    assert "75.0% [" in line

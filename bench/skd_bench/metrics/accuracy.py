@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
+from skd_bench.metrics.class_averages import Metric, compute_class_averages
 from skd_bench.runtimes.base import InferenceSession
 from skd_bench.stats import Interval, mean_interval, wilson_interval
 from skd_bench.video.clip import prepare_input
@@ -33,11 +34,13 @@ class ReliabilityPoint(TypedDict):
 
 
 class AccuracyFigures(TypedDict):
-    """`AccuracyMetrics` as a JSON object; `top1` has `value`, `low`, `high` and `level`."""
+    """`AccuracyMetrics` as a JSON object; `top1` and `balanced_accuracy` have `value`, `low`, `high` and `level`."""
 
     n: int
     top1: dict[str, float]
+    balanced_accuracy: dict[str, float]
     macro_f1: float
+    macro_f1_interval: list[float]
     per_class: list[ClassAccuracy]
     confusion: list[list[int]]
     ece: float
@@ -51,7 +54,8 @@ class AccuracyMetrics:
     Attributes:
         n: Number of clips.
         top1: Share of clips whose largest logit is at the label, in 0..1, with its interval.
-        macro_f1: Mean F1 over the classes that occur among labels or predictions, in 0..1.
+        balanced_accuracy: Mean recall over the classes that occur among the labels, in 0..1, with its interval.
+        macro_f1: Mean F1 over the classes that occur among labels or predictions, in 0..1, with its interval.
         per_class: The metrics of each class, in order.
         confusion: Number of clips by label (row) and prediction (column), shape (C, C).
         ece: Expected calibration error over 15 bins of confidence, in 0..1; 0: confidence equals accuracy in each bin.
@@ -60,18 +64,25 @@ class AccuracyMetrics:
 
     n: int
     top1: Interval
-    macro_f1: float
+    balanced_accuracy: Interval
+    macro_f1: Interval
     per_class: list[ClassAccuracy]
     confusion: list[list[int]]
     ece: float
     reliability: list[ReliabilityPoint]
+
+    def metric_interval(self, metric: Metric) -> Interval:
+        """The metric that a recipe's ``choice.metric`` names."""
+        return {"accuracy": self.top1, "balanced": self.balanced_accuracy, "macro-f1": self.macro_f1}[metric]
 
     def to_json(self) -> AccuracyFigures:
         """The attributes by name, as plain JSON types."""
         return {
             "n": self.n,
             "top1": self.top1.to_json(),
-            "macro_f1": self.macro_f1,
+            "balanced_accuracy": self.balanced_accuracy.to_json(),
+            "macro_f1": self.macro_f1.value,
+            "macro_f1_interval": [self.macro_f1.low, self.macro_f1.high],
             "per_class": self.per_class,
             "confusion": self.confusion,
             "ece": self.ece,
@@ -144,12 +155,13 @@ def compute_accuracy(
     size = len(classes)
     confusion = np.bincount(truth * size + predictions, minlength=size * size).reshape(size, size)
     precision, recall, f1 = _compute_precision_recall_f1(confusion)
-    occurs = confusion.sum(axis=0) + confusion.sum(axis=1) > 0
+    averages = compute_class_averages(truth, predictions, groups)
     correct = predictions == truth
     return AccuracyMetrics(
         n=len(truth),
         top1=mean_interval(correct, groups),
-        macro_f1=float(f1[occurs].mean()),
+        balanced_accuracy=averages.balanced,
+        macro_f1=averages.macro_f1,
         per_class=[
             {"class": name, "support": int(s), "precision": float(p), "recall": float(r), "f1": float(f)}
             for name, s, p, r, f in zip(classes, confusion.sum(axis=1), precision, recall, f1, strict=True)

@@ -45,6 +45,7 @@ from skd_edge.pipeline.stages.benchmark_untrained import measure_untrained
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import open_cache
 from skd_edge.schedule.candidates import TEACHER_KEY, median_ms
+from skd_edge.schedule.choice_metric import ChoiceMetric
 from skd_edge.schedule.selection import CandidateMetrics, select_candidate
 from skd_edge.schedule.successive_halving import Search, run_search, truncate_job
 
@@ -78,6 +79,8 @@ class Study:
         random = measure_untrained(ctx, recipe).latency
         self.ms = {s.name: median_ms(random[f"{s.name} fp32"]) for s in recipe.students}
         self.budget = recipe.choice.budget_ms(median_ms(random[TEACHER_KEY]))
+        val = self.training_data.clips.val
+        self.metric = ChoiceMetric(recipe.choice.metric, val.labels, val.groups)
         self.done: dict[str, JobResult] = {}
         self.epoch_seconds: dict[str, float] = {}
 
@@ -117,9 +120,7 @@ class Study:
         }
         self.train(topological_order(student_jobs.values()))
         self._estimate_epoch_seconds()
-        search = Search(
-            self.job_factory, self.recipe.students, self.ms, self.training_data.clips.val.groups, self.run.record_event
-        )
+        search = Search(self.job_factory, self.recipe.students, self.ms, self.metric, self.run.record_event)
         results = run_search(search, lambda jobs: list(self.train(jobs).values()))
         requested = {result.job.hash: result for result in results}
         test = {path: self._test_accuracy(job) for path, job in student_jobs.items()}
@@ -162,9 +163,11 @@ class Study:
         for path in among:
             result = self.done[student_jobs[path].hash]
             measured.append(
-                CandidateMetrics(">".join(path), self.ms[path[-1]], result.accuracy, result.correct, 0.0, 0.0)
+                CandidateMetrics(
+                    ">".join(path), self.ms[path[-1]], result.accuracy, result.predictions, result.accuracy, 0.0, 0.0
+                )
             )
-        chosen = select_candidate(measured, self.recipe.choice, self.budget, self.training_data.clips.val.groups).chosen
+        chosen = select_candidate(measured, self.recipe.choice, self.budget, self.metric).chosen
         if chosen is None:
             raise SystemExit("no student is within the latency budget; raise choice.budget in SPACE")
         return tuple(chosen.split(">"))

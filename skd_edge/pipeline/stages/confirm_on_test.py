@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.metrics.accuracy import AccuracyMetrics
-from skd_bench.stats import paired_difference
 from skd_edge.data.store.clip_store import ClipSplit
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.labels.dataset import TrainingData
@@ -21,10 +17,10 @@ from skd_edge.pipeline.stages.evaluate import export_control
 from skd_edge.report import builder
 from skd_edge.report.schema import TestRow
 from skd_edge.schedule.candidates import Candidate
+from skd_edge.schedule.choice_metric import ChoiceMetric, Predictions
 from skd_edge.schedule.selection import Decision
 from skd_edge.test_set_ledger import record_test_access
 
-Bools = NDArray[np.bool_]
 _CONTROLS = (("alone", "student alone, weak labels"), ("kd", "student with plain KD"))
 
 
@@ -87,8 +83,9 @@ def confirm_on_test(
                 raise
             ctx.console.log(f"warning: {name} is not in the test table: {error}")
             ctx.run.record_event("not_compared", name=name, reason=str(error))
-    accuracy, correct = scored[own_row]
-    rows = [_build_test_row(name, *each, correct, test.clips.groups.tolist()) for name, each in scored.items()]
+    accuracy, predictions = scored[own_row]
+    metric = ChoiceMetric(ctx.recipe.choice.metric, test.clips.labels, test.clips.groups)
+    rows = [_build_test_row(name, *each, predictions, metric) for name, each in scored.items()]
     ctx.run.record_event("confirmed", name=test.chosen.name, test_accuracy=accuracy.top1.value, looks=test.access_count)
     report = builder.build_test_report(accuracy, rows, test.access_count, test.clips.hash)
     logits = ctx.scorer.compute_logits(test.result.path, test.clips, test.result.runtime)
@@ -108,15 +105,18 @@ def _files_to_compare(
 
 
 def _build_test_row(
-    name: str, accuracy: AccuracyMetrics, right: Bools, chosen_right: Bools, groups: list[int]
+    name: str, accuracy: AccuracyMetrics, predictions: Predictions, chosen: Predictions, metric: ChoiceMetric
 ) -> TestRow:
-    """A row of the test table; ``behind`` is the paired difference to the chosen file, in accuracy points."""
-    lead = paired_difference(chosen_right.astype(float), right.astype(float), groups)
+    """A row of the test table; ``behind`` is the paired difference to the chosen file, in points of the metric."""
+    lead = metric.compute_difference(chosen, predictions)
+    balanced = accuracy.balanced_accuracy
     return TestRow(
         name=name,
         accuracy=accuracy.top1.value,
         interval=(accuracy.top1.low, accuracy.top1.high),
-        macro_f1=accuracy.macro_f1,
+        balanced_accuracy=balanced.value,
+        balanced_interval=(balanced.low, balanced.high),
+        macro_f1=accuracy.macro_f1.value,
         behind=100 * lead.value,
         behind_interval=(100 * lead.low, 100 * lead.high),
     )

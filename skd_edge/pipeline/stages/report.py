@@ -8,6 +8,7 @@ from pathlib import Path
 
 from skd_bench.device.info import device_id
 from skd_bench.files import sha256_file, write_json
+from skd_bench.metrics.class_averages import METRIC_NAMES
 from skd_edge.labels.audit.label_report import build_label_report
 from skd_edge.labels.class_hierarchy import collapse_confusion
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
@@ -52,7 +53,8 @@ def build_report(ctx: RunContext, result: RunResult) -> RunReport:
     recipe, data, evaluated = result.benchmark.recipe, result.data, result.evaluated
     device_info = ctx.device.device_info
     rows = [_build_candidate_row(result, c) for c in list_candidates(recipe)]
-    accuracy = max((one.accuracy.top1.value for one in evaluated.results.values()), default=0.5)
+    metric = recipe.choice.metric
+    scores = [one.accuracy.metric_interval(metric) for one in evaluated.results.values()]
     test, budget_ms = result.test.report if result.test else None, result.benchmark.budget_ms
     groups = data.clips.val.groups
     labels = build_label_report(_find_pseudo_labels(recipe, result), data)
@@ -67,13 +69,14 @@ def build_report(ctx: RunContext, result: RunResult) -> RunReport:
         headline=_format_headline(result),
         chosen=_find_chosen_row(result, rows),
         candidates=rows,
+        metric=metric,
         budget=LatencyBudget(text=recipe.choice.budget or "", ms=budget_ms) if budget_ms else None,
         baselines=[_build_teacher_row(result)] if evaluated.teacher else [],
         jobs=builder.build_job_rows(result.trained.job_results, groups, result.untrained_reasons),
         labels=LabelReport.model_validate(labels, extra="forbid"),
         data=builder.build_data_report(data),
         test=test,
-        resolution=builder.build_resolution(len(data.clips.val), accuracy),
+        resolution=builder.build_resolution(metric, data.clips.val, max(scores, key=lambda s: s.value, default=None)),
         latency_samples={c.name: builder.thin_samples(one.latency) for c, one in evaluated.results.items()},
         device={**device_info, "id": device_id(device_info)},
         notes=_build_notes(ctx, result) + _build_parent_class_notes(test, data.clips.classes),
@@ -90,18 +93,20 @@ def _find_pseudo_labels(recipe: Recipe, result: RunResult) -> PseudoLabels | Non
 
 
 def _format_headline(result: RunResult) -> str:
-    """One sentence: what to ship, with its accuracy and latency, or why nothing can be shipped."""
+    """One sentence: what to ship, with its metric and latency, or why nothing can be shipped."""
     chosen, teacher = result.chosen, result.evaluated.teacher
     if chosen is None:
         return f"Nothing to ship: {result.decision.why}."
     chosen_result = result.evaluated.results[chosen]
-    p50, top1 = chosen_result.latency.p50, chosen_result.accuracy.top1
+    metric, p50 = result.benchmark.recipe.choice.metric, chosen_result.latency.p50
+    score = chosen_result.accuracy.metric_interval(metric)
+    of = "" if metric == "accuracy" else f" {METRIC_NAMES[metric]}"
     teacher_p50 = teacher.latency.p50 if teacher else None
     faster = f", {teacher_p50.value / p50.value:.1f} x as fast as the teacher" if p50 and teacher_p50 else ""
     where = f" on {chosen.deployment.runtime}" if len(result.benchmark.recipe.bench.runtime) > 1 else ""
     return (
         f"Ship {chosen.student} in {chosen.deployment.precision.upper()}{where}, trained by {' > '.join(chosen.path)}: "
-        f"{top1.value:.1%} [{top1.low:.1%}, {top1.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms"
+        f"{score.value:.1%}{of} [{score.low:.1%}, {score.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms"
         f"{faster}."
     )
 

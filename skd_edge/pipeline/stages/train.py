@@ -17,6 +17,7 @@ from skd_edge.recipe.networks import Teacher
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, read_journal
 from skd_edge.schedule.candidates import find_fastest_latencies
+from skd_edge.schedule.choice_metric import ChoiceMetric
 from skd_edge.schedule.successive_halving import Search, run_search
 
 
@@ -76,7 +77,7 @@ def _make_search(ctx: RunContext, benchmark: UntrainedBenchmark, data: TrainingD
         JobFactory(recipe, fingerprint_of(data), halved),
         benchmark.students,
         find_fastest_latencies(recipe, benchmark.p50_ms),
-        data.clips.val.groups,
+        ChoiceMetric(recipe.choice.metric, data.clips.val.labels, data.clips.val.groups),
         ctx.run.record_event,
     )
 

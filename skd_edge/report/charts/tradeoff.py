@@ -1,4 +1,4 @@
-"""The chart of accuracy against latency: candidates with intervals, baselines, Pareto front and budget."""
+"""The chart of the metric of the choice against latency: candidates, intervals, baselines, Pareto front and budget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _SCREEN_SIZES = ((280, 350), (560, 350), (1000, 350))
 
 
 def build_tradeoff_chart(report: RunReport) -> Chart | None:
-    """Accuracy against p50 latency, with the intervals of both; None if no candidate has a latency."""
+    """The metric of the choice against p50 latency, with intervals of both; None if no candidate has a latency."""
+    report = summary.plot_score_as_accuracy(report)
     entries = [n for n in summary.number_candidates(report) if n.candidate.p50_ms and n.candidate.p50_ms > 0]
     if not entries:
         return None
@@ -259,7 +260,9 @@ def _make_tradeoff_layout(report: RunReport, ranges: _AxisRanges) -> Figure:
             "tickvals": ranges.latency_ticks(),
             "ticktext": [f"{t:g}" for t in ranges.latency_ticks()],
         }
-    layout = make_layout(xaxis=x, yaxis=make_axis("validation accuracy, %") | {"range": list(ranges.y)})
+    layout = make_layout(
+        xaxis=x, yaxis=make_axis(f"validation {summary.name_metric(report)}, %") | {"range": list(ranges.y)}
+    )
     layout["margin"] = {"l": 54, "r": 14, "t": 26, "b": 52}
     budget = report.budget.ms if report.budget else None
     if budget:
@@ -281,7 +284,9 @@ def _make_budget_annotations(report: RunReport, ranges: _AxisRanges) -> list[Fig
 
 def _format_tradeoff_alt_text(report: RunReport) -> str:
     trained = [c for c in report.candidates if c.accuracy is not None]
-    text = f"Accuracy against latency of {len(report.candidates)} candidates, {len(trained)} of them trained."
+    metric = summary.name_metric(report)
+    text = f"{metric[0].upper()}{metric[1:]} against latency of {len(report.candidates)} candidates, "
+    text += f"{len(trained)} of them trained."
     if report.chosen:
         chosen = report.chosen
         text += (

@@ -18,6 +18,7 @@ from skd_edge.report.markdown import format_table, replace_thin_spaces
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "accuracy": ("accuracy", f.format_percent),
     "test_accuracy": ("test accuracy", f.format_percent),
+    "balanced_accuracy": ("balanced accuracy", f.format_percent),
     "macro_f1": ("macro-F1", f.format_decimal),
     "ece": ("calibration error", f.format_percent),
     "agreement": ("agrees with FP32", f.format_percent),

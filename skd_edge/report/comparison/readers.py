@@ -182,6 +182,7 @@ def _parse_accuracy(data: Mapping[str, Any], path: Path, label: str) -> LoadedSo
     for r in data["rows"]:
         top1 = r["accuracy"]["top1"]
         numbers = {"accuracy": top1["value"], **{k: r["accuracy"][k] for k in ("macro_f1", "ece")}, **r["cost"]}
+        numbers |= {"balanced_accuracy": (r["accuracy"].get("balanced_accuracy") or {}).get("value")}  # from 0.1.1 on
         numbers |= {"agreement": (r.get("against_fp32") or {}).get("agreement")}
         name = format_candidate_name(r["path"], r["student"], r["precision"])
         name += f", {r['views']} views" if r["views"] > 1 else ""

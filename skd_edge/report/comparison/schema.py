@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 METRIC_DESCRIPTIONS = {
     "accuracy": "accuracy of the file, 0..1",
     "test_accuracy": "accuracy of the file on the test set, 0..1",
+    "balanced_accuracy": "mean recall over classes, 0..1",
     "macro_f1": "mean F1 over classes, 0..1",
     "ece": "expected calibration error, 0..1",
     "agreement": "share of clips with the top class of the FP32 file, 0..1",

@@ -27,7 +27,7 @@ def test_the_metrics_equal_those_of_scikit_learn(pairs):
     got = compute_accuracy(one_hot(answers), labels, NAMES)
     assert got.n == len(pairs)
     assert got.top1.value == pytest.approx((labels == answers).mean())
-    assert got.macro_f1 == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
+    assert got.macro_f1.value == pytest.approx(f1_score(labels, answers, average="macro", zero_division=0))
     assert got.confusion == confusion_matrix(labels, answers, labels=range(4)).tolist()
     columns = precision_recall_fscore_support(labels, answers, labels=range(4), zero_division=0)
     for row, name, p, r, f, s in zip(got.per_class, NAMES, *columns, strict=True):

@@ -309,6 +309,19 @@ def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tool
     assert trained.curve[-1]["terms"]["labels"] < trained.curve[0]["terms"]["labels"]
 
 
+def test_teacher_and_learner_see_one_view_with_every_augmentation(tools, tmp_path):
+    """The teacher's outputs are stored in the order of the clips, the learner takes them in batches of its own."""
+    every = {"flip": True, "scale": 0.3, "time": 0.4, "saturation": 0.5, "reverse": True, "mixup": 0.5}
+    job = replace(tools.staged, epochs=2, augment=AugmentationSettings(shift=1, views=2, **every))
+    clips, order = tools.clips().train, np.random.default_rng(0).permutation(48)
+    for view in (0, 1):
+        stored = training_view(clips, np.arange(48), view, job, tools.preprocess)
+        assert torch.equal(stored[order[:16]], training_view(clips, order[:16], view, job, tools.preprocess))
+        assert not torch.equal(stored, training_view(clips, np.arange(48), -1, job, tools.preprocess))
+    trained = tools.train(job, tmp_path / "job")
+    assert trained.curve[1]["terms"]["logits"] < trained.curve[0]["terms"]["logits"]
+
+
 def test_a_fold_is_not_trained_on_its_held_out_part(tools, tmp_path):
     """Clips that are held out have no mean predictions, and they are not partners in mixup."""
     from skd_edge.distill.trainer import assign_folds

@@ -29,6 +29,7 @@ from skd_edge.execution.parallel_executor import ParallelExecutor
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import Run, open_cache, read_journal
+from skd_edge.schedule.choice_metric import ChoiceMetric
 from skd_edge.schedule.successive_halving import Search, run_search
 
 RECIPE = """
@@ -158,8 +159,8 @@ def test_a_search_asks_for_the_same_jobs_and_prunes_the_same(load, tmp_path, one
             executor = make(recipe, run, training_data)
             factory = JobFactory(recipe, fingerprint_of(training_data))
             p50_ms = {student.name: 1.0 for student in recipe.students}
-            search = Search(factory, recipe.students, p50_ms, training_data.clips.val.groups)
-
+            val = training_data.clips.val
+            search = Search(factory, recipe.students, p50_ms, ChoiceMetric("accuracy", val.labels, val.groups))
             results = run_search(search, lambda jobs, executor=executor: list(executor.train_all(jobs)))
             trained[name] = sorted(result.job.hash for result in results)
             pruned[name] = search.pruned

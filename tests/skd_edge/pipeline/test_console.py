@@ -69,7 +69,9 @@ def test_every_finished_job_is_a_line_with_its_number_and_role():
             progress.update_job(job, {})
             row = {"epoch": 1, "epochs": job.spec.epochs, "share": 0.5, "terms": {"ce": 2.0}, "accuracy": 0.25}
             progress.update_job(job, row)
-            progress.finish_job(JobResult(job, Path("x"), 0.5, 12.4, job is JOBS[0], [], np.zeros(0, bool)))
+            progress.finish_job(
+                JobResult(job, Path("x"), 0.5, 12.4, job is JOBS[0], [], np.zeros(0, bool), np.zeros(0, int))
+            )
     lines = [line.split("  ")[-1] for line in text.getvalue().splitlines()]
     assert [line.split()[1] for line in lines] == [f"{i}/{len(JOBS)}" for i in range(1, len(JOBS) + 1)]
     assert lines[0].startswith(f"job 1/{len(JOBS)} teacher (first teacher, on the weak labels): 50.0% (cached, ")

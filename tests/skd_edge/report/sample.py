@@ -246,6 +246,7 @@ def full_result() -> dict[str, Any]:
             "why": "The FP32 file is 0.4 points more accurate, within the margin of 1.0 point, but 1.6 times slower; "
             "all faster candidates lose more than 6 points.",
         },
+        "metric": "accuracy",
         "budget": {"text": "0.5 x teacher", "ms": 8.42},
         "candidates": candidates,
         "baselines": [
@@ -329,6 +330,16 @@ def full_result() -> dict[str, Any]:
     }
 
 
+def unequal_result() -> dict[str, Any]:
+    """A run on classes of unequal sizes that was decided by balanced accuracy."""
+    raw = full_result()
+    for row in (*raw["candidates"], *raw["baselines"], *raw["test"]["rows"], raw["test"], raw["chosen"]):
+        if (accuracy := row["accuracy"]) is not None:
+            row |= {"balanced_accuracy": round(accuracy - 0.2, 4), "balanced_interval": around(accuracy - 0.2)}
+    data = raw["data"] | {"unequal_classes": True}
+    return raw | {"metric": "balanced", "headline": "", "data": data}
+
+
 def sweep() -> dict[str, Any]:
     """Two files at growing batch sizes: the throughput rises and levels out."""
     return {
@@ -374,7 +385,11 @@ def hostile_result() -> dict[str, Any]:
 
     def inject(value: Any) -> Any:
         if isinstance(value, str):
-            return value if value in {"fp32", "int8", "control", "pruned", "cached"} else f"{value} {evil} \ud800"
+            return (
+                value
+                if value in {"fp32", "int8", "control", "pruned", "cached", "accuracy"}
+                else f"{value} {evil} \ud800"
+            )
         if isinstance(value, list):
             return [inject(item) for item in value]
         return {key: inject(item) for key, item in value.items()} if isinstance(value, dict) else value

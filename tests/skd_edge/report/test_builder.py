@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from skd_bench.metrics.class_averages import compute_metric
 from skd_edge.report import builder
 
 GROUPS = np.arange(8)
@@ -55,7 +56,47 @@ def test_a_pruned_cascade_has_the_accuracy_of_its_rung():
     assert (untrained.accuracy, untrained.teacher, untrained.job) == (None, None, "pruned-small")
 
 
+def val_clips(labels: Any, groups: Any) -> Any:
+    class Clips(SimpleNamespace):
+        def __len__(self) -> int:
+            return len(self.labels)
+
+    return Clips(labels=np.asarray(labels), groups=np.asarray(groups))
+
+
+def resolution(metric: Any, labels: Any, predictions: Any, groups: Any) -> Any:
+    best = compute_metric(metric, labels, predictions, np.asarray(groups).tolist())
+    return builder.build_resolution(metric, val_clips(labels, groups), best)
+
+
+def test_64_clips_at_88_percent_are_known_to_8_points() -> None:
+    labels = np.arange(64) % 2
+    got = resolution("accuracy", labels, np.where(np.arange(64) < 56, labels, 1 - labels), np.arange(64))
+    assert (got.n, got.groups) == (64, 64)
+    assert got.points == pytest.approx(8.1, abs=0.1)
+    assert got.text.startswith("With 64 validation clips, an accuracy of 88% is known to about ±8.1 points. ")
+
+
+def test_unequal_classes_and_few_groups_show_less():
+    labels = np.repeat([0, 1, 2], [100, 10, 10])
+    predictions = np.where(np.arange(120) % 5 > 0, labels, (labels + 1) % 3)
+    alone = np.arange(120)
+    accuracy, balanced = (resolution(m, labels, predictions, alone) for m in ("accuracy", "balanced"))
+    assert balanced.points > 1.4 * accuracy.points
+    assert "a balanced accuracy of 80%" in balanced.text
+    shuffled = np.random.default_rng(0).permutation(120)
+    one_group_errs = np.where(np.arange(120) % 6 == 0, (labels + 1) % 3, labels)
+    together = resolution("accuracy", labels[shuffled], one_group_errs[shuffled], (np.arange(120) % 6)[shuffled])
+    assert together.points > 2 * resolution("accuracy", labels, one_group_errs, alone).points
+    assert "With 120 validation clips of 6 groups, an accuracy" in together.text
+    assert resolution("macro-f1", labels, predictions, alone).text.startswith(
+        "With 120 validation clips, a macro-F1 of"
+    )
+
+
 def test_the_resolution_becomes_finer_with_more_clips():
-    few, many = builder.build_resolution(100, 0.8), builder.build_resolution(10_000, 0.8)
+    few, many = (
+        builder.build_resolution("accuracy", val_clips(np.zeros(n, int), np.arange(n)), None) for n in (100, 10_000)
+    )
     assert few.points > many.points > 0
     assert "100 validation clips" in few.text

@@ -51,6 +51,17 @@ def test_all_sections_are_present_in_order(full: str, page_of: Any) -> None:
         assert text in page.text
 
 
+def test_balanced_accuracy_is_on_the_page_where_classes_are_unequal(
+    sample: ModuleType, page_of: Any, full: str
+) -> None:
+    page = page_of(render_html(sample.unequal_result()))
+    assert "Balanced accuracy against latency" in page.text
+    assert "better by balanced accuracy" in page.text
+    assert "67.5" in page.text
+    assert "validation balanced accuracy, %" in json.dumps(page.json)
+    assert "alanced accuracy" not in page_of(full).text
+
+
 def test_equal_reports_give_equal_pages(full: str, sample: ModuleType) -> None:
     assert render_html(sample.full_result()) == full
 

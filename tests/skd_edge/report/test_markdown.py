@@ -32,6 +32,18 @@ def test_tables_have_a_row_for_each_entry(sample: ModuleType) -> None:
     assert rows == 1 + len(raw["candidates"]) + len(raw["baselines"]) + 1 + len(raw["test"]["rows"])
 
 
+def test_balanced_accuracy_has_columns_where_classes_are_unequal(sample: ModuleType) -> None:
+    equal, unequal = (render_markdown(raw) for raw in (sample.full_result(), sample.unequal_result()))
+    assert "balanced" not in equal
+    assert "| candidate | accuracy, validation | balanced accuracy | p50 ms |" in unequal
+    assert "| test set | accuracy | 95 % interval | balanced accuracy | 95 % interval |" in unequal
+    for table in ("| candidate |", "| test set |"):
+        lines = unequal[unequal.index(table) :].split("\n\n")[0].splitlines()
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert "| teacher | 87.5 % |" in unequal
+    assert "67.5 %" in unequal
+
+
 def test_html_in_names_stays_text(sample: ModuleType) -> None:
     inline = [t for t in tokens(render_markdown(sample.hostile_result())) if t.type == "inline"]
     kinds = {child.type for t in inline for child in t.children if child.content not in {"<sub>", "</sub>"}}

@@ -34,6 +34,35 @@ def test_candidates_are_numbered_chosen_first_then_by_accuracy_then_the_untraine
     ]
 
 
+def test_the_metric_that_decided_orders_candidates_and_is_in_the_headline(sample: ModuleType) -> None:
+    candidates = [
+        {"name": "lazy", "accuracy": 0.9, "balanced_accuracy": 0.4, "macro_f1": 0.5},
+        {"name": "fair", "accuracy": 0.8, "balanced_accuracy": 0.7, "macro_f1": 0.4},
+    ]
+    for metric, first in (("accuracy", "lazy"), ("balanced", "fair"), ("macro-f1", "lazy")):
+        report = make_report(candidates=candidates, metric=metric)
+        assert summary.number_candidates(report)[0].candidate.name == first
+    report = parse_report(sample.unequal_result())
+    assert report.chosen
+    assert summary.format_headline(report) == (
+        f"Ship {report.chosen.name}: 65.5{THIN_SPACE}% balanced accuracy at {report.chosen.p50_ms:.2f}{THIN_SPACE}ms."
+    )
+    labels = [n.label for n in summary.build_key_numbers(report)]
+    assert labels[:4] == [
+        "Accuracy, validation",
+        "Accuracy, test",
+        "Balanced accuracy, validation",
+        "Balanced accuracy, test",
+    ]
+
+
+def test_balanced_accuracy_is_shown_where_classes_are_unequal_or_it_decided() -> None:
+    assert not summary.shows_balanced_accuracy(make_report())
+    assert not summary.shows_balanced_accuracy(make_report(data={"unequal_classes": False}))
+    assert summary.shows_balanced_accuracy(make_report(data={"unequal_classes": True}))
+    assert summary.shows_balanced_accuracy(make_report(metric="macro-f1"))
+
+
 def test_the_chosen_candidate_is_found_by_name() -> None:
     report = make_report(candidates=[{"name": "a"}, {"name": "b"}], chosen={"name": "b"})
     found = summary.find_chosen_candidate(report)

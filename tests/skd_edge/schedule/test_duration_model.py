@@ -27,7 +27,7 @@ def make_job(network: NetworkSpec) -> TrainingJob:
 
 def finished(network: NetworkSpec, seconds: float) -> JobResult:
     """The result of a job of three epochs, each of which took so many seconds."""
-    return JobResult(make_job(network), Path(), 0.5, 3 * seconds, False, [{}] * 3, np.zeros(4, bool))
+    return JobResult(make_job(network), Path(), 0.5, 3 * seconds, False, [{}] * 3, np.zeros(4, bool), np.zeros(4, int))
 
 
 def network(width: int, family: str = "mobile") -> NetworkSpec:
@@ -76,5 +76,5 @@ def test_a_teacher_without_a_family_is_used_if_there_is_nothing_else():
 
 def test_a_job_without_epochs_is_ignored():
     model = DurationModel(CLIP)
-    model.add_result(JobResult(make_job(network(8)), Path(), 0.5, 3.0, False, [], np.zeros(4, bool)))
+    model.add_result(JobResult(make_job(network(8)), Path(), 0.5, 3.0, False, [], np.zeros(4, bool), np.zeros(4, int)))
     assert model.estimate_seconds(make_job(network(8))) == 0.0

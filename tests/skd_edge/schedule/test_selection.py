@@ -13,21 +13,35 @@ from hypothesis import strategies as st
 
 from skd_bench.stats import paired_difference
 from skd_edge.recipe.sections import SelectionRule
+from skd_edge.schedule.choice_metric import ChoiceMetric
 from skd_edge.schedule.selection import CandidateMetrics, Decision, find_pareto_front, select_candidate
 
 N = 400
 GROUPS = np.arange(N)
 
 
+def on_clips(groups: np.ndarray) -> ChoiceMetric:
+    """Accuracy on clips of one class, class 0."""
+    return ChoiceMetric("accuracy", np.zeros(len(groups), np.int64), groups)
+
+
+def candidate(
+    name: str, ms: float, correct: np.ndarray, f1: float, megabytes: float, *rest: object
+) -> CandidateMetrics:
+    """A candidate that answers 0 where it is correct, else 1."""
+    share = float(correct.mean())
+    return CandidateMetrics(name, ms, share, (~correct).astype(np.int64), share, f1, megabytes, *rest)
+
+
 def measured(name: str, ms: float, right: int, *, first: int = 0, n: int = N, **kw: object) -> CandidateMetrics:
     """A candidate right on ``right`` clips in a row, starting at ``first`` (around the end)."""
     correct = np.zeros(n, bool)
     correct[(first + np.arange(right)) % n] = True
-    return CandidateMetrics(name, ms, right / n, correct, **{"macro_f1": right / n, "megabytes": 1.0} | kw)
+    return replace(candidate(name, ms, correct, right / n, 1.0), **kw)
 
 
 def choose(candidates, budget=None, **rule) -> Decision:
-    return select_candidate(candidates, SelectionRule(**rule), budget, GROUPS)
+    return select_candidate(candidates, SelectionRule(**rule), budget, on_clips(GROUPS))
 
 
 # ------------------------------------------------------------------------------------------ with a budget
@@ -68,14 +82,14 @@ def test_groups_widen_the_interval():
     """Clips of the same source video are not independent, so few videos give a wide interval."""
     rng = np.random.default_rng(0)
     best = measured("best", 4, 300)
-    miss = best.correct.copy()
+    miss = best.predictions == 0
     miss[:3] = False
-    twin = replace(best, name="twin", p50_ms=2.0, correct=miss, accuracy=float(miss.mean()))
-    assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, GROUPS).chosen == "twin"
+    twin = candidate("twin", 2.0, miss, 0.75, 1.0)
+    assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, on_clips(GROUPS)).chosen == "twin"
     grouped = np.concatenate([np.zeros(100, np.int64), rng.integers(1, 4, N - 100)])
-    interval = paired_difference(best.correct.astype(float), miss.astype(float), grouped.tolist())
+    interval = paired_difference((best.predictions == 0).astype(float), miss.astype(float), grouped.tolist())
     assert 100 * interval.high > 2.0
-    assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, grouped).chosen == "best"
+    assert select_candidate([best, twin], SelectionRule(margin=2.0), 5.0, on_clips(grouped)).chosen == "best"
 
 
 def test_nothing_is_chosen_if_nothing_is_within_the_budget():
@@ -141,6 +155,46 @@ def test_a_candidate_that_violates_a_constraint_is_never_chosen(rule, change, wo
     assert choose([out], budget, **rule).chosen is None
 
 
+# ------------------------------------------------------------------------------------------ the metric
+def test_the_metric_of_the_recipe_decides_not_accuracy():
+    """``lazy`` knows only the largest class and has the higher accuracy."""
+    labels = np.repeat([0, 1, 2], [300, 50, 50])
+    fair = np.where(np.arange(N) % 4 == 0, (labels + 1) % 3, labels)
+
+    def decide(metric, budget):
+        clips = ChoiceMetric(metric, labels, GROUPS)
+        shares = {"lazy": np.zeros(N, np.int64), "fair": fair}
+        rows = [
+            CandidateMetrics(name, ms, clips.compute_value(p), p, float((p == labels).mean()), 0.5, 1.0)
+            for (name, p), ms in zip(shares.items(), (2.0, 2.1), strict=True)
+        ]
+        return select_candidate(rows, SelectionRule(metric=metric), budget, clips)
+
+    for budget in (5.0, None):
+        assert decide("accuracy", budget).chosen == "lazy"
+        for metric in ("balanced", "macro-f1"):
+            decision = decide(metric, budget)
+            assert decision.chosen == "fair"
+            assert set(decision.pareto_front) == {"lazy", "fair"}
+    decision = decide("balanced", 5.0)
+    assert decision.why.startswith("the one with the highest balanced accuracy within the budget")
+    assert decision.reasons["lazy"].startswith("fair is ahead by +41.7 points")
+
+
+def test_a_faster_candidate_must_be_shown_to_be_as_good_by_the_metric():
+    """It loses two clips of 400, but they are two of the five of a class: 13 points of balanced accuracy."""
+    labels = np.repeat([0, 1, 2], [300, 95, 5])
+    best, rare = labels.copy(), labels.copy()
+    rare[-2:] = 0
+    rows = [
+        CandidateMetrics("best", 2.0, 1.0, best, 1.0, 1.0, 1.0),
+        CandidateMetrics("quick", 1.0, 0.86, rare, 0.995, 1.0, 1.0),
+    ]
+    rule = SelectionRule(margin=2.0, metric="accuracy")
+    assert select_candidate(rows, rule, 5.0, ChoiceMetric("accuracy", labels, GROUPS)).chosen == "quick"
+    assert select_candidate(rows, rule, 5.0, ChoiceMetric("balanced", labels, GROUPS)).chosen == "best"
+
+
 # ------------------------------------------------------------------------------------------ properties
 @st.composite
 def problems(draw):
@@ -154,9 +208,7 @@ def problems(draw):
         rejected = draw(st.sampled_from([None, None, None, "bad"]))
         joules = draw(st.sampled_from([None, 0.01, 0.03]))
         megabytes = draw(st.floats(0.1, 5))
-        candidates.append(
-            CandidateMetrics(f"c{i}", ms, float(correct.mean()), correct, f1, megabytes, rejected, joules)
-        )
+        candidates.append(candidate(f"c{i}", ms, correct, f1, megabytes, rejected, joules))
     rule = SelectionRule(
         margin=draw(st.sampled_from([0.0, 1.0, 5.0, 20.0])),
         exchange=draw(st.sampled_from([0.0, 0.5, 3.0])),
@@ -164,7 +216,8 @@ def problems(draw):
         max_megabytes=draw(st.sampled_from([None, 2.5])),
         max_joules=draw(st.sampled_from([None, None, 0.02])),
     )
-    return candidates, rule, draw(st.sampled_from([None, 1.5, 3.0])), np.arange(n) // draw(st.sampled_from([1, 3]))
+    metric = on_clips(np.arange(n) // draw(st.sampled_from([1, 3])))
+    return candidates, rule, draw(st.sampled_from([None, 1.5, 3.0])), metric
 
 
 def allowed(c: CandidateMetrics, rule: SelectionRule, budget: float | None) -> bool:
@@ -180,8 +233,8 @@ def allowed(c: CandidateMetrics, rule: SelectionRule, budget: float | None) -> b
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_the_choice_is_allowed_on_the_front_and_has_a_reason_for_every_candidate(problem):
-    candidates, rule, budget, groups = problem
-    decision = select_candidate(candidates, rule, budget, groups)
+    candidates, rule, budget, metric = problem
+    decision = select_candidate(candidates, rule, budget, metric)
     left = {c.name: c for c in candidates if allowed(c, rule, budget)}
     assert (decision.chosen is None) == (not left)
     assert set(decision.reasons) == {c.name for c in candidates}
@@ -191,28 +244,28 @@ def test_the_choice_is_allowed_on_the_front_and_has_a_reason_for_every_candidate
         assert chosen.name in find_pareto_front(list(left.values()))
         best = max(left.values(), key=lambda c: c.accuracy)
         if budget:
-            loss = paired_difference(best.correct.astype(float), chosen.correct.astype(float), groups.tolist())
+            loss = metric.compute_difference(best.predictions, chosen.predictions)
             assert chosen.accuracy == best.accuracy or 100 * loss.high <= rule.margin
-    assert select_candidate(candidates, rule, budget, groups) == decision
+    assert select_candidate(candidates, rule, budget, metric) == decision
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems(), st.data())
 def test_a_dominated_candidate_never_changes_the_choice(problem, data):
-    candidates, rule, budget, groups = problem
-    before = select_candidate(candidates, rule, budget, groups)
+    candidates, rule, budget, metric = problem
+    before = select_candidate(candidates, rule, budget, metric)
     better = [c for c in candidates if allowed(c, rule, budget)]
     if not better:
         return
     above = data.draw(st.sampled_from(better))
-    correct = data.draw(st.sampled_from(candidates)).correct.copy()  # errs with anybody, and a little more
+    correct = data.draw(st.sampled_from(candidates)).predictions == 0  # errs with anybody, and a little more
     wrong = data.draw(st.integers(1, 3))
-    keep = max(int(above.correct.sum()) - wrong, 0)
+    keep = max(int((above.predictions == 0).sum()) - wrong, 0)
     correct[np.flatnonzero(correct)[keep:]] = False
     slower = above.p50_ms * data.draw(st.floats(1.01, 3))
-    worse = CandidateMetrics("worse", slower, float(correct.mean()), correct, 1.0, 0.1)
+    worse = candidate("worse", slower, correct, 1.0, 0.1)
     place = data.draw(st.integers(0, len(candidates)))
-    after = select_candidate([*candidates[:place], worse, *candidates[place:]], rule, budget, groups)
+    after = select_candidate([*candidates[:place], worse, *candidates[place:]], rule, budget, metric)
     assert after.chosen == before.chosen
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from skd_edge.execution.job_graph import DatasetFingerprint, JobFactory, build_recipe_job_graph
 from skd_edge.execution.job_results import JobResult
 from skd_edge.recipe.schema import Recipe
+from skd_edge.schedule.choice_metric import ChoiceMetric
 from skd_edge.schedule.successive_halving import Search, truncate_job
 
 NAMES = ["s4", "s6", "s8", "s12", "s16", "s24"]
@@ -41,7 +42,7 @@ def run(recipe, accuracy, *, seconds=1.0):
         JobFactory(recipe, facts),
         recipe.students,
         {s.name: float(s.width) for s in recipe.students},
-        np.arange(400),
+        ChoiceMetric("accuracy", np.zeros(400, np.int64), np.arange(400)),
         lambda event, **f: events.append({"event": event, **f}),
     )
     trained = []
@@ -55,7 +56,11 @@ def run(recipe, accuracy, *, seconds=1.0):
         for job in batch:
             right = np.random.default_rng(int(job.hash, 16)).random(400) < accuracy(job)
             curve = [{}] * job.spec.epochs
-            done.append(JobResult(job, Path(), accuracy(job), seconds * job.spec.epochs, False, curve, right))
+            done.append(
+                JobResult(
+                    job, Path(), accuracy(job), seconds * job.spec.epochs, False, curve, right, (~right).astype(int)
+                )
+            )
         search.tell(done)
     return search, trained, events
 
@@ -70,13 +75,15 @@ def list_batches(recipe, accuracy):
         JobFactory(recipe, DatasetFingerprint("data", "weak", 10)),
         recipe.students,
         {s.name: float(s.width) for s in recipe.students},
-        np.arange(400),
+        ChoiceMetric("accuracy", np.zeros(400, np.int64), np.arange(400)),
     )
     batches = []
     while batch := search.ask():
         batches.append(batch)
+        right = {n.hash: np.arange(400) < 400 * accuracy(n) for n in batch}
         search.tell(
-            JobResult(n, Path(), accuracy(n), 1.0, False, [{}], np.arange(400) < 400 * accuracy(n)) for n in batch
+            JobResult(n, Path(), accuracy(n), 1.0, False, [{}], right[n.hash], (~right[n.hash]).astype(int))
+            for n in batch
         )
     return batches
 

@@ -57,7 +57,7 @@ def train_dividemix(study: Study) -> Outcome:
     for peer in peers:
         peer.discard_checkpoint()
     first = peers[0]
-    return Outcome(first.take_best_network(), first.best_accuracy, sum(p.seconds for p in peers), spec.epochs)
+    return Outcome(first.take_best_network(), first.selection.accuracy, sum(p.seconds for p in peers), spec.epochs)
 
 
 class DivideMixTrainer(Trainer):
@@ -87,7 +87,7 @@ class DivideMixTrainer(Trainer):
 
     def take_best_network(self) -> torch.nn.Module:
         """The averaged weights of the epoch that validated best."""
-        self.ema_network.load_state_dict(self.best_state)
+        self.ema_network.load_state_dict(self.selection.weights)
         return self.ema_network.cpu().eval().requires_grad_(False)
 
     def discard_checkpoint(self) -> None:
