@@ -13,6 +13,7 @@ import numpy as np
 from skd_bench.errors import UserError
 from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, LeftOut, find_clips
+from skd_edge.data.sources.group_folds import FoldError, GroupFolds, make_group_folds
 from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
@@ -31,7 +32,7 @@ from skd_edge.data.sources.trusted_clips import add_trusted_clips
 from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split
 from skd_edge.data.sources.webdataset import read_shards
 from skd_edge.recipe.data import FolderData, GeneratedData, KineticsData, ListData, OfficialData, ShardData, TableData
-from skd_edge.recipe.schema import RecipeSection
+from skd_edge.recipe.schema import Recipe, RecipeSection
 
 __all__ = [
     "SPLITS",
@@ -41,6 +42,8 @@ __all__ = [
     "is_rendered",
     "list_classes",
     "list_clips",
+    "list_folds",
+    "list_recipe_clips",
 ]
 
 
@@ -73,6 +76,42 @@ def list_clips(
     return found
 
 
+def list_recipe_clips(recipe: Recipe, cache: Path, progress: Callable[[int, int], None] | None = None) -> ClipListing:
+    """List the clips of a recipe: with the splits of its section ``data``, or those of one fold.
+
+    Args:
+        recipe: the recipe.
+        cache: the cache folder, where the generated set is rendered.
+        progress: called with (done, total) while clips are rendered.
+
+    Raises:
+        UserError: See `list_clips` and `make_group_folds`.
+    """
+    external = recipe.has_external_labels
+    if recipe.fold is None:
+        return list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=progress, external_labels=external)
+    listing = list_folds(recipe, cache, progress).make_listing(recipe.fold)
+    (check_validation_labels if external else check_classes)(listing)
+    return listing
+
+
+def list_folds(recipe: Recipe, cache: Path, progress: Callable[[int, int], None] | None = None) -> GroupFolds:
+    """The clips of a recipe's cross-validation, and the fold of each group.
+
+    Raises:
+        UserError: See `list_clips` and `make_group_folds`.
+    """
+    settings, data = recipe.cross_validation, recipe.data
+    if settings is None:
+        raise FoldError("cross_validation", "is missing; add it, such as cross_validation: {folds: 5, group: subject}")
+    if settings.group is not None:
+        data = data.model_copy(update={"group": settings.group})
+    listing = _list_source(data, seed=recipe.seed, cache=cache, progress=progress)
+    if (trusted := getattr(data, "trusted", None)) is not None:
+        listing = add_trusted_clips(listing, trusted, data)
+    return make_group_folds(listing, settings, recipe.seed)
+
+
 @singledispatch
 def _list_source(data: RecipeSection, *, seed: int, cache: Path, progress: Any) -> ClipListing:
     raise TypeError(f"no reader is registered for {type(data).__name__}")
@@ -96,15 +135,15 @@ def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     return (_generated_folder(data, seed, cache) / CHECKSUM_FILE).exists()
 
 
-def list_classes(data: RecipeSection, *, seed: int, cache: Path, external_labels: bool = False) -> tuple[str, ...]:
-    """The class names of a recipe's data section, without rendering or decoding; arguments as for ``list_clips``.
+def list_classes(recipe: Recipe, cache: Path) -> tuple[str, ...]:
+    """The class names of a recipe, without rendering or decoding.
 
     Raises:
-        UserError: See ``list_clips``.
+        UserError: See ``list_recipe_clips``.
     """
-    if isinstance(data, GeneratedData):
-        return generated_classes(data)
-    return list_clips(data, seed=seed, cache=cache, external_labels=external_labels).classes
+    if isinstance(recipe.data, GeneratedData):
+        return generated_classes(recipe.data)
+    return list_recipe_clips(recipe, cache).classes
 
 
 @_list_source.register

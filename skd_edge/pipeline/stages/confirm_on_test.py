@@ -25,7 +25,9 @@ from skd_edge.schedule.selection import Decision
 from skd_edge.test_set_ledger import record_test_access
 
 Bools = NDArray[np.bool_]
+_TEACHER_ROW = "teacher (FP32 file)"
 _CONTROLS = (("alone", "student alone, weak labels"), ("kd", "student with plain KD"))
+_ROLE_BY_ROW = {_TEACHER_ROW: "teacher"} | {f"{name} (FP32 file)": role for role, name in _CONTROLS}
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,19 @@ def confirm_on_test(
     rows = [_build_test_row(name, *each, correct, test.clips.groups.tolist()) for name, each in scored.items()]
     ctx.run.record_event("confirmed", name=test.chosen.name, test_accuracy=accuracy.top1.value, looks=test.access_count)
     report = builder.build_test_report(accuracy, rows, test.access_count, test.clips.hash)
-    logits = ctx.scorer.compute_logits(test.result.path, test.clips, test.result.runtime)
-    return TestResult(report, logits, test.clips.labels)
+    logits_by_row = {
+        name: ctx.scorer.compute_logits(files[name], test.clips, test.result.runtime)  # stored when they were scored
+        for name in scored
+    }
+    answers = {_ROLE_BY_ROW.get(name, "chosen"): logits.argmax(axis=1) for name, logits in logits_by_row.items()}
+    return TestResult(report, logits_by_row[own_row], test.clips.labels, test.clips.names, answers)
 
 
 def _files_to_compare(
     ctx: RunContext, data: TrainingData, trained: TrainedCascade, evaluated: EvaluatedCandidates, chosen: Candidate
 ) -> dict[str, Path]:
     """FP32 files of the teacher and of the chosen student's controls, by the name of their row in the test table."""
-    files = {"teacher (FP32 file)": evaluated.teacher.path} if evaluated.teacher else {}
+    files = {_TEACHER_ROW: evaluated.teacher.path} if evaluated.teacher else {}
     for role, name in _CONTROLS:
         for control in trained.job_results:
             if control.job.spec.role == role and control.job.spec.learner.name == chosen.student:

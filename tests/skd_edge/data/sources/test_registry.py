@@ -10,6 +10,7 @@ import pytest
 from skd_bench.errors import UserError
 from skd_edge.data.sources.registry import SPLITS, is_rendered, list_classes, list_clips
 from skd_edge.recipe.data import FolderData, GeneratedData
+from skd_edge.recipe.schema import NetworkSpec, Recipe
 
 
 def names(listing, split):
@@ -93,7 +94,8 @@ def test_generated(tmp_path):
 
 def test_the_classes_of_the_generated_set_need_no_rendering(tmp_path):
     data = GeneratedData(kind="generated", train=24, val=11, test=11, frames=4, size=16, nothing=2)
-    classes = list_classes(data, seed=0, cache=tmp_path)
+    recipe = Recipe(name="r", data=data, students=(NetworkSpec(name="s"),))
+    classes = list_classes(recipe, tmp_path)
     assert len(classes) == 11
     assert not is_rendered(data, 0, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -105,7 +107,8 @@ def test_the_classes_of_the_generated_set_need_no_rendering(tmp_path):
 
 def test_the_classes_of_folders(tmp_path):
     data = FolderData(kind="folder", root=touch(tmp_path / "root", b=5, a=5), val=0.2, test=0.2)
-    assert list_classes(data, seed=0, cache=tmp_path) == ("a", "b")
+    recipe = Recipe(name="r", data=data, students=(NetworkSpec(name="s"),))
+    assert list_classes(recipe, tmp_path) == ("a", "b")
 
 
 def test_unlabelled_videos_are_training_clips_only(tmp_path):
