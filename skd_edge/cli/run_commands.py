@@ -31,11 +31,17 @@ from skd_edge.cli.options import (
 @click.argument("folder", type=AnyPath)
 @click.option("--out", type=AnyPath, default=Path("recipe.yaml"), show_default=True, help="The recipe to write.")
 @click.option("--force", is_flag=True, help="Overwrite an existing recipe.")
-def init(folder: Path, out: Path, force: bool) -> None:
+@click.option(
+    "--checked",
+    type=AnyPath,
+    metavar="FOLDER",
+    help="Clips whose labels are right, one folder for each class; rules label the videos of the other folder.",
+)
+def init(folder: Path, out: Path, force: bool, checked: Path | None) -> None:
     """Write a commented recipe for a FOLDER of videos."""
     from skd_edge.cli.init_recipe import write_recipe
 
-    print_text(write_recipe(folder, out, force=force).to_text())
+    print_text(write_recipe(folder, out, force=force, checked=checked).to_text())
     print_text(f"wrote {out}; next: skd-edge plan {shlex.quote(str(out))}")
 
 

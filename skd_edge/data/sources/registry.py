@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
@@ -22,6 +22,7 @@ from skd_edge.data.sources.listing import (
     Split,
     check_classes,
     check_validation_labels,
+    find_file_copies,
     hold_out,
     make_listing,
 )
@@ -178,11 +179,11 @@ def _(data: FolderData, *, seed: int, cache: Path, progress: Any) -> ClipListing
         entries, note = reader.list_validation_folders(rng)
     else:
         entries, note = reader.list_labelled_folders(data.root, rng)
-    unlabelled = reader.list_unlabelled(data.unlabelled, {e.path for e in entries}) if data.unlabelled else []
+    unlabelled, copies = reader.list_unlabelled(data.unlabelled, entries) if data.unlabelled else ([], "")
     labelled = {e.name for e in entries if e.split == "train"}
     if twice := [e.name for e in unlabelled if e.name in labelled]:
         raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the files")
-    return make_listing([*entries, *unlabelled], note, reader.left_out.to_text(), note_folder_mismatches=False)
+    return make_listing([*entries, *unlabelled], note, copies, reader.left_out.to_text(), note_folder_mismatches=False)
 
 
 class _FolderReader:
@@ -222,21 +223,34 @@ class _FolderReader:
         entries = [replace(e, split="val") if e.split == "train" else e for e in shared]
         return entries, "test is a share of the validation folder; no training clip is labelled by a folder"
 
-    def list_unlabelled(self, root: Path, known: set[Path]) -> list[ClipEntry]:
-        """The clips below ``root`` at any depth, except ``known``, as unlabelled training clips."""
+    def list_unlabelled(self, root: Path, labelled: Sequence[ClipEntry]) -> tuple[list[ClipEntry], str]:
+        """The clips below ``root`` at any depth as unlabelled training clips, and a remark on those left out.
+
+        Those of ``labelled`` are not listed again. Copies of validation and test clips are left out: who looks at some
+        videos of a folder often copies them.
+        """
         if not root.is_dir():
             raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
+        known = {e.path for e in labelled}  # so no validation clip is trained on
+        excluded = [self.data.trusted]
+        clips = find_clips(root, self.left_out, pictures=self.data.pictures, excluded=excluded)
+        clips = [clip for clip in clips if clip.path not in known]
+        copies = find_file_copies((c.path for c in clips), (e.path for e in labelled if e.split != "train"))
         found = [
             ClipEntry(clip.path, clip.name, "", "train", self.find_group(clip.name))
-            for clip in find_clips(root, self.left_out, pictures=self.data.pictures, excluded=[self.data.trusted])
-            if clip.path not in known  # so no validation clip is trained on
+            for clip in clips
+            if clip.path not in copies
         ]
         if not found:
             raise UserError(
-                f"{root} holds no videos other than those of data.root, val_root and test_root (endings: "
-                f"{VIDEO_ENDINGS_TEXT}); data.unlabelled names a folder of additional videos"
+                f"{root} holds no videos other than those of data.root, val_root and test_root and their copies "
+                f"(endings: {VIDEO_ENDINGS_TEXT}); data.unlabelled names a folder of additional videos"
             )
-        return found
+        first = min((c.name for c in clips if c.path in copies), default="")
+        note = (
+            f"{len(copies)} unlabelled videos are copies of validation or test clips and were left out (first: {first})"
+        )
+        return found, note if copies else ""
 
     def _list_class_folders(self, root: Path, split: Split) -> list[ClipEntry]:
         """The clips ``root/<class>/<clip>``; the folders ``data.unlabelled`` and ``data.trusted`` are not classes."""
