@@ -22,6 +22,8 @@ NOTES = {
     ".name": "names the run folder and the bundle",
     ".seed": "seed of the random splits, label noise, initial weights and batch order",
     ".data": "where the clips come from; `kind` selects a section below ([data.md](data.md) has an example of each)",
+    ".cross_validation": "how `crossval` divides the clips into folds ([running.md](running.md#cross-validation)); a "
+    "mapping, below",
     ".clip": "how a video is converted to the network's input; a mapping, below",
     ".assistants": "networks between the teacher and the students in a cascade",
     ".students": "networks that can be chosen and deployed",
@@ -105,7 +107,7 @@ def page() -> str:
 def find_section_names(value: Schema) -> list[str]:
     """Names of the models that a key can contain; none for students, which are described with the assistants."""
     inner = value.get("items", value)
-    found = [v["$ref"] for v in (inner, *inner.get("oneOf", ())) if "$ref" in v]
+    found = [v["$ref"] for v in (inner, *inner.get("oneOf", ()), *inner.get("anyOf", ())) if "$ref" in v]
     return [] if value.get("minItems") and found else [f.rsplit("/", 1)[1] for f in found]
 
 

@@ -29,6 +29,7 @@ LAYOUT_VERSION = 3
 LAYOUT_FILE = "layout_version"
 JOB_FILE = "job.json"  # the facts of a finished job and the checksums of its other files
 RECIPE_FILE = "recipe.yaml"
+CROSSVAL_EVENT = "crossval_started"  # in the journal of a cross-validation, whose folds are runs of their own
 _RECIPE_CHECKSUM = "# sha256 of the lines above: "
 
 
@@ -267,6 +268,24 @@ def refuse_special_files(folder: Path) -> None:
                         f"{path} is {kind}; a run reads and writes only files inside its folder: remove it, or choose "
                         "another folder with --out"
                     )
+
+
+def check_run_kind(folder: Path, *, crossval: bool) -> None:
+    """Check that a folder is not one of the other kind: a single run, or a cross-validation.
+
+    Raises:
+        UsageError: It is.
+    """
+    if not (folder / JOURNAL_FILE).is_file():
+        return
+    events = {e["event"] for e in read_journal(folder)}
+    if crossval and events and CROSSVAL_EVENT not in events:
+        raise UsageError(f"{folder} is a run of skd-edge compress; choose another folder for the folds with --out")
+    if not crossval and CROSSVAL_EVENT in events:
+        raise UsageError(
+            f"{folder} is a cross-validation, which ships nothing; for a run with one split choose another --out (its "
+            f"folds are runs of their own: {folder / 'folds'})"
+        )
 
 
 def check_run_layout(folder: Path) -> None:

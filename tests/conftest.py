@@ -47,6 +47,7 @@ SLOW = (
     "tests/skd_edge/pipeline/",
     "tests/skd_export/graph/",
     "tests/suites/",
+    "tests/docs/test_tutorial_page.py",
     "tests/test_readme.py",
 )
 

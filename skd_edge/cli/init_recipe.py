@@ -6,8 +6,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from skd_bench.errors import UsageError, UserError
@@ -20,8 +20,11 @@ from skd_bench.untrusted.text import escape_name
 from skd_bench.video.container import open_container
 from skd_bench.video.frame_folder import decode_picture, list_frames
 from skd_bench.video.stream.pictures import DecodingCount, find_video_stream, iter_packets, iter_pictures
+from skd_edge.data.sources.listing import find_file_copies
 from skd_edge.data.sources.path_lists import read_path_label_lists
+from skd_edge.labels.sources.keyword_rules import normalise_words, rule_votes
 from skd_edge.recipe.data import ListData
+from skd_edge.recipe.labels import KeywordRule, has_word_character
 from skd_edge.recipe.validation import escape_path, format_short_value
 from skd_edge.recipe.yaml_nodes import parse_plain_scalar
 
@@ -54,6 +57,8 @@ class FolderSurvey:
         frames: smallest and largest number of frames of the probed videos.
         warnings: problems that the user should solve before training.
         left_out: what the folder holds besides clips; empty if nothing.
+        unlabelled: number of training clips that only rules label.
+        rules: for each class, the keyword of its rule, and how many of these clips it labels.
     """
 
     root: Path
@@ -64,26 +69,39 @@ class FolderSurvey:
     frames: tuple[int, int]
     warnings: tuple[str, ...] = field(default_factory=tuple)
     left_out: str = ""
+    unlabelled: int = 0
+    rules: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def clip_count(self) -> int:
+        """Number of clips, labelled or not."""
+        return sum(self.clips.values()) + self.unlabelled
 
     def to_text(self) -> str:
-        """The number of clips of each class, and the warnings."""
+        """The number of clips of each class, what its rule labels, and the warnings."""
         lines = [f"{format_short_value(str(self.root))[1:-1]}: {self.format_summary()}"]
         names = sorted(self.clips)
-        lines += [f"  {self.clips[name]:>6}  {escape_name(name)}" for name in names[:20]]
+        lines += [f"  {self.clips[name]:>6}  {escape_name(name)}{self._format_rule(name)}" for name in names[:20]]
         lines += [f"  ... and {len(names) - 20} more classes"] if len(names) > 20 else []
         lines += [self.left_out] if self.left_out else []
         return "\n".join([*lines, *(escape_name(f"warning: {w}") for w in self.warnings)])
 
+    def _format_rule(self, name: str) -> str:
+        if name not in self.rules:
+            return ""
+        keyword, count = self.rules[name]
+        return f" checked; the keyword {escape_name(repr(keyword))} labels {count} videos"
+
     def format_summary(self) -> str:
         """One line: number of clips and classes, size and frames of the probed videos."""
         low, high = self.frames
-        return (
-            f"{sum(self.clips.values())} clips in {len(self.clips)} classes; probed videos: "
-            f"{self.width}x{self.height}, {low} to {high} frames"
-        )
+        clips = f"{sum(self.clips.values())} clips in {len(self.clips)} classes"
+        if self.unlabelled:
+            clips = f"{self.unlabelled} videos without labels, and checked: {clips}"
+        return f"{clips}; probed videos: {self.width}x{self.height}, {low} to {high} frames"
 
 
-def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurvey:
+def write_recipe(folder: Path, out: Path, *, force: bool = False, checked: Path | None = None) -> FolderSurvey:
     """Inspect a folder of videos and write a commented recipe for it.
 
     Args:
@@ -91,6 +109,8 @@ def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurve
             (``index.csv``) or with lists (``train.txt``, ``val.txt``, ``test.txt``).
         out: the recipe to write.
         force: overwrite a file that is there.
+        checked: a folder for each class, with clips whose labels are right. Then ``folder`` holds videos without
+            labels, at any depth; the recipe has a rule for each class.
 
     Returns:
         What was found.
@@ -102,7 +122,7 @@ def write_recipe(folder: Path, out: Path, *, force: bool = False) -> FolderSurve
         raise UsageError(
             f"{out} exists already; give another --out{'' if out.is_dir() else ', or --force to overwrite it'}"
         )
-    folder_survey = survey_folder(folder)
+    folder_survey = survey_folder(folder) if checked is None else survey_unlabelled(folder, checked)
     write_atomic(out, format_recipe(folder_survey, out))
     return folder_survey
 
@@ -144,6 +164,58 @@ def survey_folder(folder: Path) -> FolderSurvey:
     return _make_survey(folder, data, videos, [], left_out)
 
 
+def survey_unlabelled(folder: Path, checked: Path) -> FolderSurvey:
+    """Survey videos without labels, and a few checked ones; keywords made of the class names label the others.
+
+    Raises:
+        UsageError: One of them holds no videos, or there is only one class.
+    """
+    left_out = LeftOut()
+    for each in (folder, checked):
+        if not each.is_dir():
+            raise UsageError(f"{each} is not a folder; give a folder of videos")
+    by_class = _find_videos_by_class(checked, left_out)
+    if len(by_class) < 2:
+        found = f"videos of one class only ({next(iter(by_class))!r})" if by_class else "no videos"
+        raise UsageError(
+            f"--checked {checked}: {found}; it needs one folder for each class, with videos whose label is right"
+        )
+    known = {path for paths in by_class.values() for path in paths}
+    videos = [clip for clip in find_clips(folder, left_out) if clip.path not in known]
+    copies = find_file_copies((clip.path for clip in videos), known)
+    videos = [clip for clip in videos if clip.path not in copies]
+    if not videos:
+        raise UsageError(f"{folder}: no videos besides those of {checked} ({VIDEO_ENDINGS_TEXT})")
+    rules = _make_class_rules(sorted(by_class), [clip.name for clip in videos])
+    warnings = [
+        f"no video has the keyword {keyword!r}, and a class without any vote is refused: write other keywords for "
+        f"{name!r} in labels.rules"
+        for name, (keyword, count) in rules.items()
+        if not count
+    ]
+    if few := sorted(name for name, paths in by_class.items() if len(paths) < FEW_CLIPS):
+        warnings.append(
+            f"{len(few)} classes have fewer than {FEW_CLIPS} checked clips (first: {few[0]!r}); half of them choose "
+            "and half test, so the figures will be rough"
+        )
+    data = {"kind": "folder", "unlabelled": "", "val_root": str(checked.absolute()), "test": "0.5"}
+    survey = _make_survey(folder, data, {**by_class, "": [clip.path for clip in videos]}, warnings, left_out)
+    clips = {name: count for name, count in survey.clips.items() if name}
+    return replace(survey, clips=clips, unlabelled=len(videos), rules=rules)
+
+
+def _make_class_rules(classes: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """For each class, a keyword of the words of its name, and how many of the clips that labels."""
+    keywords = {name: " ".join(normalise_words(name).split()) or name for name in classes}
+    rules = [
+        KeywordRule(label=name, any=(keyword,), within=("path",))
+        for name, keyword in keywords.items()
+        if has_word_character(keyword)
+    ]
+    votes = Counter(rule_votes(rules, names, {})["rules"]) if rules else Counter[str]()
+    return {rule.label: (rule.any[0], votes[rule.label]) for rule in rules}
+
+
 def _find_videos_by_class(root: Path, left_out: LeftOut) -> dict[str, list[Path]]:
     """Clips by class: those at any depth below each folder. A folder without clips is not a class."""
     found: dict[str, list[Path]] = {}
@@ -169,8 +241,9 @@ def _raise_unlabelled_folder(folder: Path, videos: list[Path], left_out: LeftOut
     if videos:
         raise UsageError(
             f"{folder}: {len(videos)} videos without labels; move them into one folder for each class "
-            f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split. Rules "
-            "and models can label them too, if you have a few labelled clips (data.unlabelled, docs/labels.md)"
+            f"({folder.name}/CLASS/{videos[0].name}), or add index.csv with the columns path, label and split. If "
+            "their names tell the class, put a few that you have looked at into one folder for each class, and add "
+            "--checked FOLDER: rules label the others (docs/tutorial.md)"
         )
     rest = f"; {text}" if (text := left_out.to_text()) else ""
     raise UsageError(f"{folder}: no videos in this folder or in its subfolders ({VIDEO_ENDINGS_TEXT}){rest}")
@@ -268,7 +341,7 @@ def _make_survey(
     if len(videos) < 2:
         only = f"one class ({next(iter(videos))!r})" if videos else "no labelled videos"
         raise UsageError(f"{folder}: {only}; a classifier needs at least two classes")
-    for name, found in sorted(videos.items()):
+    for name, found in sorted(videos.items()) if "unlabelled" not in data else ():
         if len(found) < 3:
             warnings.append(
                 f"class {name!r} has {len(found)} clip(s): too few for train, val and test; add some or remove it"
@@ -319,7 +392,7 @@ def _probe_video(path: Path) -> tuple[int, int, int]:
 # ------------------------------------------------------------------------------------------ writing
 def format_recipe(folder_survey: FolderSurvey, out: Path) -> str:
     """A commented recipe for a survey; ``out`` is the recipe's file, which its paths are relative to."""
-    clips = sum(folder_survey.clips.values())
+    clips = folder_survey.clip_count
     data = "\n".join(f"  {line}" for line in _format_data_lines(folder_survey, out))
     return f"""\
 # Written by 'skd-edge init'. Every other setting has a default; 'skd-edge schema' lists them all.
@@ -333,7 +406,7 @@ clip:
   size: {_choose_input_size(folder_survey)}  # height and width of the network's input; smaller is faster
 labels:
   optimise: true  # estimate better labels from the weak ones before students are trained
-teacher: {{family: resnet, width: 32}}  # trained here on the weak labels
+{_format_rule_lines(folder_survey)}teacher: {{family: resnet, width: 32}}  # trained here on the weak labels
 assistants:  # networks of intermediate size, trained between teacher and student; [] for none
   - {{name: assistant, family: mobile, width: 24}}
 students:  # the candidates for deployment; a smaller width is faster
@@ -352,17 +425,31 @@ licences: {{data: not stated, weights: not stated}}  # written into the bundle's
 """
 
 
+def _format_rule_lines(folder_survey: FolderSurvey) -> str:
+    """The setting ``labels.rules``; empty where the data labels the clips."""
+    if not folder_survey.rules:
+        return ""
+    lines = ["  rules:  # a vote for each video whose path has the keyword; made of the class names, so edit them"]
+    for name, (keyword, count) in folder_survey.rules.items():
+        rule = f"{{label: {_format_scalar(name)}, any: [{_quote_text(keyword)}], within: [path]}}"
+        lines.append(f"    - {rule}  # labels {count} videos")
+    return "\n".join(lines) + "\n"
+
+
 def _format_data_lines(folder_survey: FolderSurvey, out: Path) -> list[str]:
+    by_class = folder_survey.data["kind"] == "folder" and not folder_survey.unlabelled
     notes = {
-        "kind": "one folder for each class; its name is the weak label"
-        if folder_survey.data["kind"] == "folder"
+        "kind": "one folder for each class; its name is the weak label" if by_class else "",
+        "unlabelled": "training videos, at any depth; the rules below label them",
+        "val_root": "one folder for each class: clips whose label is right; they are not trained on"
+        if folder_survey.unlabelled
         else "",
         "root": "relative to this file",
         "val": "share of the clips for validation",
-        "test": "share of the clips for the final test",
+        "test": f"share of {'these' if folder_survey.unlabelled else 'the clips'} for the final test",
         "group": "rows with the same value stay in the same split",
     }
-    roots = {"root", "val_root", "test_root"}
+    roots = {"root", "unlabelled", "val_root", "test_root"}
     lines = []
     for key, value in folder_survey.data.items():
         text = _format_path(folder_survey.root / value, out) if key in roots else value

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from skd_edge.cli import data_commands, device_commands, export_commands, run_commands
+from skd_edge.cli import crossval_command, data_commands, device_commands, export_commands, run_commands
 from skd_edge.cli.exit_codes import run_command_line
 
 EPILOG = """\b
@@ -39,6 +39,7 @@ for _command in (
     run_commands.validate,
     run_commands.plan_command,
     run_commands.compress,
+    crossval_command.crossval,
     run_commands.choose,
     run_commands.report,
     run_commands.models_command,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from skd_bench.files import read_regular_file
-from skd_bench.untrusted.text import print_progress
+from skd_bench.untrusted.text import print_error, print_progress
 
 _MAX_LIST_BYTES = 1 << 24
 
@@ -46,7 +47,23 @@ jobs_option = click.option(
 )
 
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Where jobs are trained: on this machine, or on a Ray cluster (RAY_ADDRESS, or one started here).",
+)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def print_loading_message(command: str, recipe: str) -> None:
+    """Print the first line of a command, before torch is imported: on a cold disk that takes many seconds."""
+    # torchrun starts the same command in several processes; one line is enough.
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
+        print_error(f"{command} {recipe}: loading torch, a few seconds (longer the first time)")
 
 
 def add_threads(sets: tuple[str, ...], threads: int | None) -> tuple[str, ...]:

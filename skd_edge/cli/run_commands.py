@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from skd_bench.untrusted.text import print_error, print_text
+from skd_bench.untrusted.text import print_text
 from skd_edge.cli.exit_codes import EXIT_DONE, EXIT_FAILED, CommandState
 from skd_edge.cli.options import (
     AnyPath,
@@ -18,30 +17,31 @@ from skd_edge.cli.options import (
     ExistingPath,
     add_threads,
     code_option,
+    engine_option,
     exit_with,
     jobs_option,
     json_option,
+    print_loading_message,
     set_option,
     threads_option,
 )
-
-
-def _print_loading_message(command: str, recipe: str) -> None:
-    """Print the first line of a command, before torch is imported: on a cold disk that takes many seconds."""
-    # torchrun starts the same command in several processes; one line is enough.
-    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
-        print_error(f"{command} {recipe}: loading torch, a few seconds (longer the first time)")
 
 
 @click.command()
 @click.argument("folder", type=AnyPath)
 @click.option("--out", type=AnyPath, default=Path("recipe.yaml"), show_default=True, help="The recipe to write.")
 @click.option("--force", is_flag=True, help="Overwrite an existing recipe.")
-def init(folder: Path, out: Path, force: bool) -> None:
+@click.option(
+    "--checked",
+    type=AnyPath,
+    metavar="FOLDER",
+    help="Clips whose labels are right, one folder for each class; rules label the videos of the other folder.",
+)
+def init(folder: Path, out: Path, force: bool, checked: Path | None) -> None:
     """Write a commented recipe for a FOLDER of videos."""
     from skd_edge.cli.init_recipe import write_recipe
 
-    print_text(write_recipe(folder, out, force=force).to_text())
+    print_text(write_recipe(folder, out, force=force, checked=checked).to_text())
     print_text(f"wrote {out}; next: skd-edge plan {shlex.quote(str(out))}")
 
 
@@ -75,7 +75,7 @@ def plan_command(
     **options: bool,
 ) -> None:
     """Show what compress would do: its jobs, which of them are cached, time, disk space and cost."""
-    _print_loading_message("plan", recipe)
+    print_loading_message("plan", recipe)
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, add_threads(sets, threads))
@@ -90,13 +90,7 @@ def plan_command(
 @click.option("--out", type=AnyPath, help="The run folder; an existing run is continued.  [default: runs/NAME]")
 @set_option
 @code_option
-@click.option(
-    "--engine",
-    type=click.Choice(("local", "ray")),
-    default="local",
-    show_default=True,
-    help="Where jobs are trained: on this machine, or on a Ray cluster (RAY_ADDRESS, or one started here).",
-)
+@engine_option
 @jobs_option
 @threads_option
 @click.option(
@@ -124,7 +118,7 @@ def compress(
     RECIPE is a YAML file, or the name of a recipe that is included (quickstart). After an interruption, the same
     command continues where it stopped.
     """
-    _print_loading_message("compress", recipe)
+    print_loading_message("compress", recipe)
     from skd_edge.recipe.loader import load_recipe
 
     loaded = load_recipe(recipe, add_threads(sets, threads))
@@ -173,7 +167,7 @@ def choose(run: Path, sets: tuple[str, ...], confirm: bool, allow_code: bool) ->
 @click.option("--html", type=AnyPath, help="Also write a page with charts.")
 @click.option("--csv", "table", type=AnyPath, help="Also write a CSV file.")
 @click.option("--store", type=AnyPath, help="Also store the comparison, as a later --baseline.")
-@click.option("--schema", type=click.Choice(["run", "comparison"]), help="Print a JSON schema and stop.")
+@click.option("--schema", type=click.Choice(["run", "comparison", "crossval"]), help="Print a JSON schema and stop.")
 @json_option
 def report(sources: tuple[Path, ...], schema: str | None, **options: Any) -> None:
     """Compare SOURCES in a Markdown table. Given a single run folder, write its report again.

@@ -12,7 +12,7 @@ from skd_bench.untrusted.text import escape_name
 from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import SPLITS, ClipEntry
-from skd_edge.data.sources.registry import list_clips
+from skd_edge.data.sources.registry import list_recipe_clips
 from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import check_readable_clips, ensure_store, list_readable_clips
 from skd_edge.data.store.copies import SplitCopy, describe_copies, explain_refused_copies, find_split_copies
@@ -91,9 +91,7 @@ def scan_clips(
         UserError: The clips cannot be listed, or the disk is full.
     """
     external_labels = recipe.has_external_labels
-    listing = list_clips(
-        recipe.data, seed=recipe.seed, cache=cache, progress=progress("rendered"), external_labels=external_labels
-    )
+    listing = list_recipe_clips(recipe, cache, progress("rendered"))
     decoding = Decoding(
         *inference_preprocessing(recipe.clip), recipe.clip.decoder, processes, timeout, progress("decoded")
     )

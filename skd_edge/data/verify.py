@@ -15,7 +15,7 @@ from skd_bench.video.clip import decode_clip, decode_clip_straight
 from skd_bench.video.types import ClipError, ClipSpan, Preprocessing, Sampling
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.sources.listing import ClipEntry
-from skd_edge.data.sources.registry import list_clips
+from skd_edge.data.sources.registry import list_recipe_clips
 from skd_edge.data.store.builder import limit_decoding_time
 from skd_edge.data.store.worker_pool import WorkerPool
 from skd_edge.recipe.schema import Recipe
@@ -76,8 +76,7 @@ def verify_decoding(
     Raises:
         UserError: The clips cannot be listed.
     """
-    external_labels = recipe.has_external_labels
-    entries = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=external_labels).entries
+    entries = list_recipe_clips(recipe, cache).entries
     pool = WorkerPool(
         make_clip_verifier,
         inference_preprocessing(recipe.clip),

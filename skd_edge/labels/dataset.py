@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from skd_bench.errors import UserError
 from skd_bench.video.types import WHOLE_FILE
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.data.sources.registry import ClipListing, list_clips
+from skd_edge.data.sources.registry import ClipListing, list_recipe_clips
 from skd_edge.data.store.builder import Decoding
 from skd_edge.data.store.clip_store import ClipDataset, open_store
 from skd_edge.labels.sources.annotators import add_annotators, resolve_class_prior
@@ -131,13 +131,10 @@ def load_training_data(
         compare_progress: called with (done, total) while clips are compared with those of other splits.
 
     Raises:
-        UserError: See ``list_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the labelled
-            clips are of fewer than two classes.
+        UserError: See ``list_recipe_clips``, ``add_annotators``, ``aggregate_labels`` and ``open_store``; or the
+            labelled clips are of fewer than two classes.
     """
-    external_labels = recipe.has_external_labels
-    listing = list_clips(
-        recipe.data, seed=recipe.seed, cache=cache, progress=render_progress, external_labels=external_labels
-    )
+    listing = list_recipe_clips(recipe, cache, render_progress)
     listing, notes = apply_trusted_labels(listing, recipe.labels.trusted)
     sampling, preprocess = inference_preprocessing(recipe.clip)
     listing = add_annotators(listing, recipe, (sampling, preprocess), cache, progress=model_progress)

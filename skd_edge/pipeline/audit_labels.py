@@ -13,7 +13,7 @@ from skd_bench.files import write_atomic, write_json
 from skd_bench.video.types import WHOLE_FILE
 from skd_edge.data.csv_files import write_sheet
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.data.sources.registry import list_clips
+from skd_edge.data.sources.registry import list_recipe_clips
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.audit.label_errors import SuspectLabel, rank_label_errors
@@ -166,7 +166,7 @@ def _make_contact_sheets(
 ) -> dict[str, str]:
     """A contact sheet (a picture of a few frames, as a data URL) for each of these clips, by clip name."""
     train, preprocess = training_data.clips.train, inference_preprocessing(recipe.clip)[1]
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=open_cache(), external_labels=recipe.has_external_labels)
+    listing = list_recipe_clips(recipe, open_cache())
     # No path for clips that are a part of a file (a span of time, an entry of a shard): their decoded frames are shown.
     paths = {e.name: e.path for e in listing.entries if e.split == "train" and e.span == WHOLE_FILE}
     sheets = {}

@@ -7,7 +7,8 @@ from pathlib import Path
 from skd_edge.distill.distributed import make_process_group
 from skd_edge.execution.torchrun_executor import run_worker_rank
 from skd_edge.pipeline.context import RunOptions, make_run_device, make_run_executor, open_run
-from skd_edge.pipeline.results import RunResult
+from skd_edge.pipeline.crossval.fold_answers import write_fold_answers
+from skd_edge.pipeline.results import RunResult, WrittenBundle
 from skd_edge.pipeline.stages.benchmark_untrained import benchmark_untrained
 from skd_edge.pipeline.stages.bundle import write_run_bundle
 from skd_edge.pipeline.stages.confirm_on_test import confirm_on_test, open_test_set
@@ -29,7 +30,8 @@ def compress(recipe: Recipe, out: Path, options: RunOptions | None = None) -> Pa
         options: how to run it; no option changes a result. None: the defaults, without output.
 
     Returns:
-        The run folder, with ``report.html``, ``report.json``, ``report.md`` and ``bundle/``.
+        The run folder, with ``report.html``, ``report.json``, ``report.md`` and ``bundle/``. The run of one fold
+        (``cross_validation.fold``) has no bundle; instead it has the answers on the fold's test clips.
 
     Raises:
         UsageError: The run folder cannot be used, or the recipe names code and ``allow_code`` is False.
@@ -53,8 +55,14 @@ def compress(recipe: Recipe, out: Path, options: RunOptions | None = None) -> Pa
         decision = select(ctx, benchmark, data, evaluated)
         test_clips = open_test_set(ctx, data, evaluated, decision)
         test = confirm_on_test(ctx, data, trained, evaluated, test_clips)
-        bundle = write_run_bundle(ctx, data, trained, evaluated, decision, test)
-        write_report(ctx, RunResult(benchmark, data, trained, evaluated, decision, test, bundle))
+        if recipe.fold is None:
+            bundle = write_run_bundle(ctx, data, trained, evaluated, decision, test)
+        else:  # a fold measures the recipe; its networks have not seen the clips that they would ship without
+            bundle = WrittenBundle(None)
+        result = RunResult(benchmark, data, trained, evaluated, decision, test, bundle)
+        write_report(ctx, result)
+        if recipe.fold is not None:
+            write_fold_answers(ctx, result)
         ctx.run.record_event("finished", seconds=round(ctx.seconds, 1))
     process_group.broadcast(None)  # the other processes wait for the next job; None ends them
     return out

@@ -22,7 +22,7 @@ from skd_edge.execution.executors import ExecutorFactory, ExecutorName, make_exe
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
-from skd_edge.run_folder import Run
+from skd_edge.run_folder import Run, check_run_kind
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class RunContext:
         Raises:
             UserError: The data cannot be listed.
         """
-        external = self.recipe.has_external_labels
-        return list_classes(self.recipe.data, seed=self.recipe.seed, cache=self.run.cache, external_labels=external)
+        return list_classes(self.recipe, self.run.cache)
 
     @cached_property
     def exporter(self) -> CandidateExporter:
@@ -122,13 +121,14 @@ def open_run(
         make_executor: makes the executor of the jobs; None: the one that the options name, in a single process.
 
     Raises:
-        UsageError: The run folder cannot be used, or the options contradict each other.
+        UsageError: The run folder cannot be used or is a cross-validation, or the options contradict each other.
         UserError: Another process uses the run folder, or the measurements cannot be read.
     """
     console, began = RunConsole(options.console), time.monotonic()
     make_executor = make_executor or make_run_executor(recipe, options, SINGLE_PROCESS)
     device = device or make_run_device(recipe, out, options)
     stored = stored_recipe or recipe
+    check_run_kind(out, crossval=False)
     with Run(out, resolved_yaml(stored), hide_values=stored.path_texts.hide_values) as run:
         ctx = RunContext(recipe, run, device, make_executor, console, began)
         try:

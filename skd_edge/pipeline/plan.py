@@ -14,7 +14,7 @@ from skd_bench.benchmark.latency import ENERGY_S
 from skd_bench.device.info import read_cpu_name
 from skd_bench.runtimes import uses_gpu
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.data.sources.registry import is_rendered, list_clips
+from skd_edge.data.sources.registry import is_rendered, list_recipe_clips
 from skd_edge.data.sources.synthetic import generated_classes
 from skd_edge.data.store.clip_store import is_store_built
 from skd_edge.data.store.copies import describe_copies
@@ -104,10 +104,17 @@ class Plan:
     def training_seconds(self) -> float:
         """Seconds of training that are left; with successive halving at most ``share`` of the seconds of all jobs."""
         remaining = self._compute_makespan([0.0 if job.cached or job.pruned else job.seconds for job in self.jobs])
-        if not (self.uses_successive_halving and self.share):
-            return remaining
+        return min(remaining, self.uncached_seconds) if self._is_limited else remaining
+
+    @property
+    def uncached_seconds(self) -> float:
+        """Seconds of training if nothing was cached."""
         everything = self._compute_makespan([0.0 if job.pruned else job.seconds for job in self.jobs])
-        return min(remaining, self.share * everything)
+        return self.share * everything if self._is_limited else everything
+
+    @property
+    def _is_limited(self) -> bool:
+        return self.uses_successive_halving and self.share > 0
 
     def _compute_makespan(self, job_seconds: list[float]) -> float:
         """Seconds until the last job ends, where each starts as soon as its requirements and a place are free."""
@@ -411,7 +418,7 @@ def _inspect_data(recipe: Recipe) -> tuple[int, dict[str, int], tuple[str, ...],
         data = recipe.data
         splits = {"train": data.train, "val": data.val, "test": data.test}
         return sum(splits.values()), splits, generated_classes(data), None
-    listing = list_clips(recipe.data, seed=recipe.seed, cache=cache, external_labels=recipe.has_external_labels)
+    listing = list_recipe_clips(recipe, cache)
     splits = {split: sum(e.split == split for e in listing.entries) for split in ("train", "val", "test")}
     if not is_store_built(listing, *inference_preprocessing(recipe.clip), cache, recipe.clip.decoder):
         return len(listing.entries), splits, listing.classes, None

@@ -30,7 +30,15 @@ from skd_edge.pipeline.stages.train import read_halved_networks
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_files.journal import check_journal
-from skd_edge.run_folder import JOB_FILE, JOURNAL_FILE, RECIPE_FILE, read_journal, read_run_recipe, refuse_special_files
+from skd_edge.run_folder import (
+    JOB_FILE,
+    JOURNAL_FILE,
+    RECIPE_FILE,
+    check_run_kind,
+    read_journal,
+    read_run_recipe,
+    refuse_special_files,
+)
 from skd_edge.schedule.search_space import restore_proposal
 from skd_edge.schedule.selection import Decision
 
@@ -55,10 +63,12 @@ def reselect(
         console: where the candidates are shown; None shows nothing.
 
     Raises:
-        UsageError: The folder is not a run, or something other than ``choice`` is changed.
+        UsageError: The folder is not a run, something other than ``choice`` is changed, or a fold is to be confirmed.
         UserError: The run has no trained student yet, or a measurement is missing.
     """
     recipe, original = _load_changed_and_original_recipe(folder, sets)
+    if confirm and recipe.fold is not None:
+        raise UsageError(f"{folder} is a fold of a cross-validation, which ships nothing; leave --confirm out")
     allow_factory_code(recipe.teacher, allow_code)
     options = RunOptions(console=console, allow_code=allow_code)
     device = make_run_device(recipe, folder, options, cache_only=True)
@@ -126,6 +136,7 @@ def _load_changed_and_original_recipe(folder: Path, sets: Sequence[str]) -> tupl
     if not (folder / JOURNAL_FILE).exists():
         raise UsageError(f"{folder} is not a run of skd-edge; give the folder that compress wrote")
     refuse_special_files(folder)
+    check_run_kind(folder, crossval=False)
     try:
         check_journal(folder)
     except DamagedFileError as error:

@@ -137,11 +137,15 @@ class TestResult:
         report: the section ``test`` of the report.
         logits: ``(N, C)`` logits of the chosen file.
         labels: ``(N,)`` classes of the test clips.
+        clips: names of the N test clips.
+        answers: ``(N,)`` predicted classes, by role: ``chosen``, and beside it ``teacher``, ``alone``, ``kd``.
     """
 
     report: TestReport
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+    clips: tuple[str, ...]
+    answers: Mapping[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,18 @@ class GeneratedData(RecipeSection):
     difficulty: Share = Field(0.12, description="0 is easy, 1 is hard: contrast, sensor noise, drift, distractors")
 
 
+def find_pattern_problem(pattern: str) -> str | None:
+    """Why a text is not a regular expression; None if it is one."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"{pattern!r} is not a valid regular expression: {error}; correct it"
+    return None
+
+
 def _check_regex(pattern: str | None) -> str | None:
-    if pattern is not None:
-        try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{pattern!r} is not a valid regular expression: {error}; correct it") from None
+    if pattern is not None and (problem := find_pattern_problem(pattern)):
+        raise ValueError(problem)
     return pattern
 
 

@@ -14,7 +14,14 @@ from pydantic import BaseModel
 
 from skd_bench.errors import UsageError
 from skd_edge.recipe.schema import Recipe
-from skd_edge.recipe.validation import RecipeProblem, escape_path, format_dotted_path, format_short_value, validate_tree
+from skd_edge.recipe.validation import (
+    RecipeProblem,
+    escape_path,
+    find_node,
+    format_dotted_path,
+    format_short_value,
+    validate_tree,
+)
 from skd_edge.recipe.yaml_nodes import (
     MAX_DEPTH,
     SourceLocation,
@@ -52,6 +59,25 @@ def load_recipe(
     _expand_auto_shorthand(tree)
     recipe, found = validate_tree(Recipe, tree, env)
     return _raise_on_problems(recipe, problems + found)
+
+
+def locate_setting(path: str | os.PathLike[str], overrides: Sequence[str], setting: str) -> str:
+    """Where a recipe that was loaded says something: ``file:line``, or the option, of a setting or what is around it.
+
+    Args:
+        path: the file, as given to `load_recipe`.
+        overrides: as given to `load_recipe`.
+        setting: its dotted path.
+
+    Raises:
+        UsageError: The file cannot be read any more.
+    """
+    tree = _load_with_parents(_find_recipe_file(str(path), Path.cwd(), None), (), None)
+    for override in overrides:
+        _apply_override(tree, override)
+    parts = setting.split(".")
+    nodes = (find_node(tree, parts[:count]) for count in range(len(parts), 0, -1))
+    return str(next((node.location for node in nodes if node), tree.location))
 
 
 def _expand_auto_shorthand(tree: YamlNode) -> None:

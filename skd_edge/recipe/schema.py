@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from skd_edge.recipe.base import Name, Share
+from skd_edge.recipe.base import Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
-from skd_edge.recipe.data import Data, TableData
+from skd_edge.recipe.cross_validation import CrossValidation
+from skd_edge.recipe.data import Data, FolderData, TableData, find_pattern_problem
 from skd_edge.recipe.labels import LabelSettings
 from skd_edge.recipe.networks import Layout as Layout
 from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
@@ -69,6 +70,7 @@ class Recipe(RecipeSection):
     export: ExportSettings = ExportSettings()
     bench: BenchmarkSettings = BenchmarkSettings()
     choice: SelectionRule = SelectionRule()
+    cross_validation: CrossValidation | None = Field(None, exclude_if=exclude_when_default(None))
     licences: Licences = Licences()
     _path_texts: PathTexts = PrivateAttr(default_factory=PathTexts)
 
@@ -85,6 +87,11 @@ class Recipe(RecipeSection):
     def has_external_labels(self) -> bool:
         """Whether rules, models or checked labels may label training clips, besides the dataset."""
         return self.labels.has_external_sources or getattr(self.data, "trusted", None) is not None
+
+    @property
+    def fold(self) -> int | None:
+        """The fold of the cross-validation that this run trains, from 1; None: the splits of ``data``."""
+        return self.cross_validation.fold if self.cross_validation else None
 
     @property
     def networks(self) -> dict[str, NetworkSpec]:
@@ -120,6 +127,7 @@ class Recipe(RecipeSection):
     @model_validator(mode="after")
     def _check_consistency(self) -> Recipe:
         self._check_search_settings()
+        self._check_cross_validation()
         table = self.data if isinstance(self.data, TableData) else None
         by = {"data.votes": table and table.votes, "data.annotator": table and table.annotator}
         voted = by | {"labels.rules": self.labels.rules, "labels.models": self.labels.models}
@@ -197,6 +205,47 @@ class Recipe(RecipeSection):
             return f"a teacher that comes from {'a factory' if self.teacher.factory else self.teacher.source}"
         teachers = (self.teacher, *self.assistants)
         return next((f"{n.family} ({n.name})" for n in teachers if n.family not in ("resnet", "mobile")), None)
+
+    def _check_cross_validation(self) -> None:
+        """Refuse folds without groups, and folds that would score clips whose labels are weak."""
+        given, data = self.cross_validation, self.data
+        if given is None:
+            return
+        if given.group is not None and not hasattr(data, "group"):
+            raise ValueError(
+                f"cross_validation.group: clips of data.kind {data.kind} have groups of their own; remove it"
+            )
+        if given.group is None and getattr(data, "group", "") is None:
+            what = "a column of the table" if isinstance(data, TableData) else "a pattern in the clips' names"
+            raise ValueError(
+                f"cross_validation.group is missing: folds need to know which clips belong together; name {what} "
+                "(one person, one recording)"
+            )
+        if (
+            given.group is not None
+            and not isinstance(data, TableData)
+            and (problem := find_pattern_problem(given.group))
+        ):
+            raise ValueError(f"cross_validation.group: {problem}")
+        weak = {
+            "labels.rules": self.labels.rules,
+            "labels.models": self.labels.models,
+            "labels.trusted": self.labels.trusted,
+            "data.trusted": getattr(data, "trusted", None),
+            "data.votes": isinstance(data, TableData) and data.votes,
+            "data.annotator": isinstance(data, TableData) and data.annotator,
+            "data.unlabelled": isinstance(data, FolderData) and data.unlabelled,
+        }
+        if given.score == "all" and (found := [name for name, there in weak.items() if there]):
+            raise ValueError(
+                f"cross_validation.score: all tests every clip with a label, but with {found[0]} the labels of the "
+                "training clips are not checked; set cross_validation.score to checked"
+            )
+        if given.score == "checked" and isinstance(data, FolderData) and not (data.val_root or data.test_root):
+            raise ValueError(
+                "cross_validation.score: checked tests the clips of the validation and test splits, but these are "
+                "shares of data.root; give data.val_root or data.test_root, or set cross_validation.score to all"
+            )
 
     def _check_logits_teacher(self) -> None:
         """Refuse settings that a teacher without a network, a file of logits, cannot support."""

@@ -8,7 +8,7 @@ import os
 import re
 import reprlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -277,14 +277,23 @@ def _tag_values(annotation: Any, node: YamlNode) -> set[Any]:
 
 def _find_mentioned_node(tree: YamlNode, text: str) -> YamlNode | None:
     """Find the node that a message about the whole recipe names: by a dotted path, a quoted value or the first word."""
-    for path in _DOTTED_PATH_PATTERN.findall(text):
-        node: YamlNode | None = tree
-        for part in path.split("."):
-            node = node.child(int(part) if part.isdigit() else part) if node else None
-        if node is not None:
+    paths = [path.split(".") for path in _DOTTED_PATH_PATTERN.findall(text)]
+    for path in paths:
+        if node := find_node(tree, path):
             return node
     words = [*re.findall(r"'([^']+)'", text), *text.removeprefix("Value error, ").split()[:1]]
-    return next((found for word in words if (found := _find_last_scalar(tree, word))), None)
+    if found := next((found for word in words if (found := _find_last_scalar(tree, word))), None):
+        return found
+    # The setting is missing: the section that lacks it.
+    return next((node for path in paths[:1] if (node := find_node(tree, path[:-1]))), None)
+
+
+def find_node(tree: YamlNode, path: Sequence[str]) -> YamlNode | None:
+    """The node at a path of keys and indices; None if there is none."""
+    node: YamlNode | None = tree
+    for part in path:
+        node = node.child(int(part) if part.isdigit() else part) if node else None
+    return node
 
 
 def _find_last_scalar(node: YamlNode, word: str) -> YamlNode | None:

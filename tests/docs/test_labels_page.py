@@ -35,13 +35,12 @@ def example(film, tmp_path, monkeypatch) -> dict:
     """The example's recipe, its files in the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "cache"))
-    video = film(tmp_path / "v.mp4", frames=4, size=16)
     recipe = SMALL
     for kind, where, text in BLOCKS:
         if where == "files":
-            for name in text.splitlines():
+            for number, name in enumerate(text.splitlines()):
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(video, name)
+                film(Path(name), frames=4, size=16, seed=number)
         elif kind == "text":
             Path(where).write_text(text, encoding="utf-8")
         else:
@@ -97,7 +96,7 @@ def test_labelled_folders_and_unlabelled_videos_together(example):
     shutil.rmtree("videos/labelled/own")
     shutil.move("videos/2024", "videos/labelled/more")
     data = {"kind": "folder", "root": "videos/labelled", "unlabelled": "videos/labelled/more"}
-    recipe = example | {"data": data | {"val_root": "trusted", "test_root": "trusted"}}
+    recipe = example | {"data": data | {"val_root": "trusted", "test_root": "trusted"}, "allow_test_copies": True}
     found = said(recipe)
     assert found["wave/1.mp4"] == "wave"
     assert found["WalkingHome.mp4"] == "walk"
@@ -142,6 +141,8 @@ def test_trusted_clips_are_never_trained_on(example):
 def test_one_clip_labelled_and_not(example):
     shutil.copytree("trusted", "videos/own")
     shutil.copytree("trusted", "more")
+    for video in Path("more").glob("*/*.mp4"):
+        video.write_bytes(video.read_bytes() + b"no copy")  # copies of validation clips are left out
     data = {"kind": "folder", "root": "videos/own", "unlabelled": "more", "val_root": "trusted"}
     recipe = written(example | {"data": data})
     with pytest.raises(UserError, match=r"walk/3.mp4 lies in .*rename"):

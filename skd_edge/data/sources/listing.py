@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from skd_bench.errors import UserError
-from skd_bench.files import open_regular_text
+from skd_bench.files import open_regular_text, sha256_file
 from skd_bench.video.types import WHOLE_FILE, ClipSpan
 
 Split = Literal["train", "val", "test"]
@@ -128,6 +128,21 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} does not exist; check data.root and the file name in the recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+
+
+def find_file_copies(files: Iterable[Path], originals: Iterable[Path]) -> set[Path]:
+    """The files that have the same bytes as one of ``originals``. Only files of equal size are read.
+
+    Raises:
+        UserError: Such a file cannot be read.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for original in originals:
+        if original.is_file():
+            by_size.setdefault(original.stat().st_size, []).append(original)
+    alike = {file: same for file in files if file.is_file() and (same := by_size.get(file.stat().st_size))}
+    digests = {original: sha256_file(original) for same in alike.values() for original in same}
+    return {file for file, same in alike.items() if sha256_file(file) in {digests[original] for original in same}}
 
 
 def hold_out(entries: list[ClipEntry], split: Split, count: float, rng: np.random.Generator) -> list[ClipEntry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from skd_bench.errors import UserError
 from skd_bench.listing.class_names import normalise_class_name
 from skd_bench.listing.folder_walk import VIDEO_ENDINGS_TEXT, LeftOut, find_clips
+from skd_edge.data.sources.group_folds import FoldError, GroupFolds, make_group_folds
 from skd_edge.data.sources.group_pattern import make_group_finder
 from skd_edge.data.sources.listing import (
     SPLITS,
@@ -21,6 +22,7 @@ from skd_edge.data.sources.listing import (
     Split,
     check_classes,
     check_validation_labels,
+    find_file_copies,
     hold_out,
     make_listing,
 )
@@ -31,7 +33,7 @@ from skd_edge.data.sources.trusted_clips import add_trusted_clips
 from skd_edge.data.sources.video_datasets import read_kinetics, read_official_split
 from skd_edge.data.sources.webdataset import read_shards
 from skd_edge.recipe.data import FolderData, GeneratedData, KineticsData, ListData, OfficialData, ShardData, TableData
-from skd_edge.recipe.schema import RecipeSection
+from skd_edge.recipe.schema import Recipe, RecipeSection
 
 __all__ = [
     "SPLITS",
@@ -41,6 +43,8 @@ __all__ = [
     "is_rendered",
     "list_classes",
     "list_clips",
+    "list_folds",
+    "list_recipe_clips",
 ]
 
 
@@ -73,6 +77,42 @@ def list_clips(
     return found
 
 
+def list_recipe_clips(recipe: Recipe, cache: Path, progress: Callable[[int, int], None] | None = None) -> ClipListing:
+    """List the clips of a recipe: with the splits of its section ``data``, or those of one fold.
+
+    Args:
+        recipe: the recipe.
+        cache: the cache folder, where the generated set is rendered.
+        progress: called with (done, total) while clips are rendered.
+
+    Raises:
+        UserError: See `list_clips` and `make_group_folds`.
+    """
+    external = recipe.has_external_labels
+    if recipe.fold is None:
+        return list_clips(recipe.data, seed=recipe.seed, cache=cache, progress=progress, external_labels=external)
+    listing = list_folds(recipe, cache, progress).make_listing(recipe.fold)
+    (check_validation_labels if external else check_classes)(listing)
+    return listing
+
+
+def list_folds(recipe: Recipe, cache: Path, progress: Callable[[int, int], None] | None = None) -> GroupFolds:
+    """The clips of a recipe's cross-validation, and the fold of each group.
+
+    Raises:
+        UserError: See `list_clips` and `make_group_folds`.
+    """
+    settings, data = recipe.cross_validation, recipe.data
+    if settings is None:
+        raise FoldError("cross_validation", "is missing; add it, such as cross_validation: {folds: 5, group: subject}")
+    if settings.group is not None:
+        data = data.model_copy(update={"group": settings.group})
+    listing = _list_source(data, seed=recipe.seed, cache=cache, progress=progress)
+    if (trusted := getattr(data, "trusted", None)) is not None:
+        listing = add_trusted_clips(listing, trusted, data)
+    return make_group_folds(listing, settings, recipe.seed)
+
+
 @singledispatch
 def _list_source(data: RecipeSection, *, seed: int, cache: Path, progress: Any) -> ClipListing:
     raise TypeError(f"no reader is registered for {type(data).__name__}")
@@ -96,15 +136,15 @@ def is_rendered(data: GeneratedData, seed: int, cache: Path) -> bool:
     return (_generated_folder(data, seed, cache) / CHECKSUM_FILE).exists()
 
 
-def list_classes(data: RecipeSection, *, seed: int, cache: Path, external_labels: bool = False) -> tuple[str, ...]:
-    """The class names of a recipe's data section, without rendering or decoding; arguments as for ``list_clips``.
+def list_classes(recipe: Recipe, cache: Path) -> tuple[str, ...]:
+    """The class names of a recipe, without rendering or decoding.
 
     Raises:
-        UserError: See ``list_clips``.
+        UserError: See ``list_recipe_clips``.
     """
-    if isinstance(data, GeneratedData):
-        return generated_classes(data)
-    return list_clips(data, seed=seed, cache=cache, external_labels=external_labels).classes
+    if isinstance(recipe.data, GeneratedData):
+        return generated_classes(recipe.data)
+    return list_recipe_clips(recipe, cache).classes
 
 
 @_list_source.register
@@ -139,11 +179,11 @@ def _(data: FolderData, *, seed: int, cache: Path, progress: Any) -> ClipListing
         entries, note = reader.list_validation_folders(rng)
     else:
         entries, note = reader.list_labelled_folders(data.root, rng)
-    unlabelled = reader.list_unlabelled(data.unlabelled, {e.path for e in entries}) if data.unlabelled else []
+    unlabelled, copies = reader.list_unlabelled(data.unlabelled, entries) if data.unlabelled else ([], "")
     labelled = {e.name for e in entries if e.split == "train"}
     if twice := [e.name for e in unlabelled if e.name in labelled]:
         raise UserError(f"{twice[0]} lies in {data.root} and in {data.unlabelled}; rename one of the files")
-    return make_listing([*entries, *unlabelled], note, reader.left_out.to_text(), note_folder_mismatches=False)
+    return make_listing([*entries, *unlabelled], note, copies, reader.left_out.to_text(), note_folder_mismatches=False)
 
 
 class _FolderReader:
@@ -183,21 +223,34 @@ class _FolderReader:
         entries = [replace(e, split="val") if e.split == "train" else e for e in shared]
         return entries, "test is a share of the validation folder; no training clip is labelled by a folder"
 
-    def list_unlabelled(self, root: Path, known: set[Path]) -> list[ClipEntry]:
-        """The clips below ``root`` at any depth, except ``known``, as unlabelled training clips."""
+    def list_unlabelled(self, root: Path, labelled: Sequence[ClipEntry]) -> tuple[list[ClipEntry], str]:
+        """The clips below ``root`` at any depth as unlabelled training clips, and a remark on those left out.
+
+        Those of ``labelled`` are not listed again. Copies of validation and test clips are left out: who looks at some
+        videos of a folder often copies them.
+        """
         if not root.is_dir():
             raise UserError(f"{root} is not a folder; data.unlabelled names a folder of videos")
+        known = {e.path for e in labelled}  # so no validation clip is trained on
+        excluded = [self.data.trusted]
+        clips = find_clips(root, self.left_out, pictures=self.data.pictures, excluded=excluded)
+        clips = [clip for clip in clips if clip.path not in known]
+        copies = find_file_copies((c.path for c in clips), (e.path for e in labelled if e.split != "train"))
         found = [
             ClipEntry(clip.path, clip.name, "", "train", self.find_group(clip.name))
-            for clip in find_clips(root, self.left_out, pictures=self.data.pictures, excluded=[self.data.trusted])
-            if clip.path not in known  # so no validation clip is trained on
+            for clip in clips
+            if clip.path not in copies
         ]
         if not found:
             raise UserError(
-                f"{root} holds no videos other than those of data.root, val_root and test_root (endings: "
-                f"{VIDEO_ENDINGS_TEXT}); data.unlabelled names a folder of additional videos"
+                f"{root} holds no videos other than those of data.root, val_root and test_root and their copies "
+                f"(endings: {VIDEO_ENDINGS_TEXT}); data.unlabelled names a folder of additional videos"
             )
-        return found
+        first = min((c.name for c in clips if c.path in copies), default="")
+        note = (
+            f"{len(copies)} unlabelled videos are copies of validation or test clips and were left out (first: {first})"
+        )
+        return found, note if copies else ""
 
     def _list_class_folders(self, root: Path, split: Split) -> list[ClipEntry]:
         """The clips ``root/<class>/<clip>``; the folders ``data.unlabelled`` and ``data.trusted`` are not classes."""

@@ -21,7 +21,9 @@ from skd_edge.schedule.choice_metric import ChoiceMetric, Predictions
 from skd_edge.schedule.selection import Decision
 from skd_edge.test_set_ledger import record_test_access
 
+_TEACHER_ROW = "teacher (FP32 file)"
 _CONTROLS = (("alone", "student alone, weak labels"), ("kd", "student with plain KD"))
+_ROLE_BY_ROW = {_TEACHER_ROW: "teacher"} | {f"{name} (FP32 file)": role for role, name in _CONTROLS}
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,16 @@ def confirm_on_test(
     rows = [_build_test_row(name, *each, predictions, metric) for name, each in scored.items()]
     ctx.run.record_event("confirmed", name=test.chosen.name, test_accuracy=accuracy.top1.value, looks=test.access_count)
     report = builder.build_test_report(accuracy, rows, test.access_count, test.clips.hash)
+    answers = {_ROLE_BY_ROW.get(name, "chosen"): predicted for name, (_, predicted) in scored.items()}
     logits = ctx.scorer.compute_logits(test.result.path, test.clips, test.result.runtime)
-    return TestResult(report, logits, test.clips.labels)
+    return TestResult(report, logits, test.clips.labels, test.clips.names, answers)
 
 
 def _files_to_compare(
     ctx: RunContext, data: TrainingData, trained: TrainedCascade, evaluated: EvaluatedCandidates, chosen: Candidate
 ) -> dict[str, Path]:
     """FP32 files of the teacher and of the chosen student's controls, by the name of their row in the test table."""
-    files = {"teacher (FP32 file)": evaluated.teacher.path} if evaluated.teacher else {}
+    files = {_TEACHER_ROW: evaluated.teacher.path} if evaluated.teacher else {}
     for role, name in _CONTROLS:
         for control in trained.job_results:
             if control.job.spec.role == role and control.job.spec.learner.name == chosen.student:

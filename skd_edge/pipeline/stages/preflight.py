@@ -70,6 +70,10 @@ def preflight(ctx: RunContext) -> None:
     ctx.run.record_event(
         "started", recipe=ctx.recipe.name, seed=ctx.recipe.seed, version=VERSION, method=METHOD_VERSION
     )
+    if ctx.recipe.cross_validation and ctx.recipe.fold is None:
+        ctx.console.log(
+            "cross_validation is not used: this run has the splits of data; skd-edge crossval runs the folds"
+        )
     reject = ctx.recipe.choice.reject
     background = reject.background if reject else None
     if background is not None and background not in ctx.classes:

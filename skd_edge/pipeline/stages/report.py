@@ -95,17 +95,21 @@ def _find_pseudo_labels(recipe: Recipe, result: RunResult) -> PseudoLabels | Non
 def _format_headline(result: RunResult) -> str:
     """One sentence: what to ship, with its metric and latency, or why nothing can be shipped."""
     chosen, teacher = result.chosen, result.evaluated.teacher
+    recipe = result.benchmark.recipe
     if chosen is None:
         return f"Nothing to ship: {result.decision.why}."
     chosen_result = result.evaluated.results[chosen]
-    metric, p50 = result.benchmark.recipe.choice.metric, chosen_result.latency.p50
+    metric, p50 = recipe.choice.metric, chosen_result.latency.p50
     score = chosen_result.accuracy.metric_interval(metric)
     of = "" if metric == "accuracy" else f" {METRIC_NAMES[metric]}"
     teacher_p50 = teacher.latency.p50 if teacher else None
     faster = f", {teacher_p50.value / p50.value:.1f} x as fast as the teacher" if p50 and teacher_p50 else ""
-    where = f" on {chosen.deployment.runtime}" if len(result.benchmark.recipe.bench.runtime) > 1 else ""
+    where = f" on {chosen.deployment.runtime}" if len(recipe.bench.runtime) > 1 else ""
+    cv = recipe.cross_validation
+    verb = f"Fold {cv.fold} of {cv.folds} chooses" if cv and cv.fold else "Ship"
     return (
-        f"Ship {chosen.student} in {chosen.deployment.precision.upper()}{where}, trained by {' > '.join(chosen.path)}: "
+        f"{verb} {chosen.student} in {chosen.deployment.precision.upper()}{where}, trained by "
+        f"{' > '.join(chosen.path)}: "
         f"{score.value:.1%}{of} [{score.low:.1%}, {score.high:.1%}] on validation at {p50.value if p50 else 0:.2f} ms"
         f"{faster}."
     )
@@ -117,6 +121,8 @@ def _build_notes(ctx: RunContext, result: RunResult) -> list[str]:
     recipe, evaluated = result.benchmark.recipe, result.evaluated
     engines = [one.facts for one in evaluated.results.values() if one.facts]
     notes = [*_build_measurement_notes(ctx, recipe, engines), *evaluated.warnings, *result.bundle.warnings]
+    if recipe.fold is not None:
+        notes.append("This is one fold of a cross-validation: its network is not shipped, and there is no bundle.")
     if evaluated.teacher is None:
         notes.append("The teacher could not be exported, so it is neither measured nor in the test table.")
     notes += _build_label_notes(recipe.labels.noise, recipe, result.data)

@@ -15,6 +15,8 @@ from skd_edge.report.comparison import markdown as text
 from skd_edge.report.comparison.readers import LoadedSource, read_source
 from skd_edge.report.comparison.regression_gate import evaluate_rules, parse_rule
 from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonSource
+from skd_edge.report.crossval.html import render_crossval
+from skd_edge.report.crossval.schema import CROSSVAL_FILE
 from skd_edge.report.schema import SweepPoint
 from skd_edge.version import VERSION
 
@@ -38,7 +40,7 @@ def compare_sources(
     table: Path | None = None,
     store: Path | None = None,
 ) -> ComparisonReport:
-    """Compare bundles, runs and measurements. For a single run folder without options, write its own report again.
+    """Compare bundles, runs and measurements. A single run or cross-validation without options: write its report again.
 
     Args:
         paths: The sources, see `read_source`.
@@ -63,6 +65,8 @@ def compare_sources(
         raise UsageError("there is nothing to report on; give a run folder, or several runs, bundles or measurements")
     plain = not any((baseline, rules, as_json, html, table, store))
     if len(paths) == 1 and plain and not _may_hold_measurements(paths[0]):
+        if (paths[0] / CROSSVAL_FILE).is_file():
+            return ComparisonReport("\n".join(map(str, render_crossval(paths[0]))), failed=False)
         from skd_edge.report.html import render_run
 
         return ComparisonReport("\n".join(map(str, render_run(paths[0]))), failed=False)

@@ -227,3 +227,56 @@ def test_the_cover_picture_of_a_song_is_not_probed(tmp_path):
     found = write_recipe(tmp_path / "v", tmp_path / "r.yaml")
     assert (found.width, found.frames) == (48, (6, 6))
     assert any("song.mp4: cannot be read as a video: it contains no video" in warning for warning in found.warnings)
+
+
+# ------------------------------------------------------------------------------------------ videos without labels
+def test_rules_for_videos_without_labels(tmp_path):
+    """Names with the words of a class get its vote; a copy of a checked clip is not a training video."""
+    for name in ("Wave hand 1", "deep/waveHand", "IMG_0001", "walkers", "wave_hand walk"):
+        film(tmp_path / "videos" / f"{name}.mp4", frames=5 + len(name))
+    for label, count in (("wave hand", 11), ("walk", 2), ("!", 1)):
+        for i in range(count):
+            film(tmp_path / "checked" / label / f"{i}.mp4", frames=40 + 2 * i + len(label))
+    shutil.copy(tmp_path / "checked/walk/0.mp4", tmp_path / "videos" / "walk away.mp4")
+    found = write_recipe(tmp_path / "videos", tmp_path / "r.yaml", checked=tmp_path / "checked")
+    assert found.unlabelled == 5
+    assert found.rules == {"walk": ("walk", 0), "wave hand": ("wave hand", 2)}
+    assert [w.split(" (")[0] for w in found.warnings] == [
+        "no video has the keyword 'walk', and a class without any vote is refused: write other keywords for 'walk' in "
+        "labels.rules",
+        "2 classes have fewer than 10 checked clips",
+    ]
+    text = found.to_text()
+    assert "5 videos without labels, and checked: 14 clips in 3 classes" in text
+    assert "    11  wave hand checked; the keyword 'wave hand' labels 2 videos" in text
+    recipe = load_recipe(tmp_path / "r.yaml")
+    data = FolderData(kind="folder", unlabelled=tmp_path / "videos", val_root=tmp_path / "checked", test=0.5)
+    assert recipe.data == data
+    assert [(r.label, r.any, r.within) for r in recipe.labels.rules] == [
+        ("walk", ("walk",), ("path",)),
+        ("wave hand", ("wave hand",), ("path",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("videos", "checked", "message"),
+    [
+        (["a.mp4"], [], "checked is not a folder"),
+        (["a.mp4"], ["x/1.txt"], "no videos; it needs one folder for each class"),
+        (["a.mp4"], ["x/1.mp4"], r"videos of one class only \('x'\)"),
+        ([], ["x/1.mp4", "y/1.mp4"], "videos is not a folder"),
+        (["a.txt"], ["x/1.mp4", "y/1.mp4"], "no videos besides those of"),
+    ],
+)
+def test_checked_folders_that_cannot_be_used(tmp_path, videos, checked, message):
+    for name in [*(f"videos/{v}" for v in videos), *(f"checked/{c}" for c in checked)]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    with pytest.raises(UsageError, match=message):
+        write_recipe(tmp_path / "videos", tmp_path / "r.yaml", checked=tmp_path / "checked")
+    assert not (tmp_path / "r.yaml").exists()
+
+
+def test_loose_videos_are_told_of_the_option(tmp_path):
+    film(tmp_path / "v" / "1.mp4")
+    assert "add --checked FOLDER: rules label the others" in refusal(tmp_path / "v", tmp_path / "r.yaml")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.data.sources.registry import SPLITS, is_rendered, list_classes, list_clips
+from skd_edge.data.sources.registry import SPLITS, _list_source, is_rendered, list_classes, list_clips
 from skd_edge.recipe.data import FolderData, GeneratedData
+from skd_edge.recipe.schema import NetworkSpec, Recipe
 
 
 def names(listing, split):
@@ -21,7 +22,7 @@ def touch(root: Path, **classes: int) -> Path:
     for label, count in classes.items():
         for i in range(count):
             (root / label).mkdir(parents=True, exist_ok=True)
-            (root / label / f"{label} {i}.mp4").write_bytes(b"x")
+            (root / label / f"{label} {i}.mp4").write_bytes(f"{label} {i} {root}".encode())
     root.mkdir(exist_ok=True)
     return root
 
@@ -93,7 +94,8 @@ def test_generated(tmp_path):
 
 def test_the_classes_of_the_generated_set_need_no_rendering(tmp_path):
     data = GeneratedData(kind="generated", train=24, val=11, test=11, frames=4, size=16, nothing=2)
-    classes = list_classes(data, seed=0, cache=tmp_path)
+    recipe = Recipe(name="r", data=data, students=(NetworkSpec(name="s"),))
+    classes = list_classes(recipe, tmp_path)
     assert len(classes) == 11
     assert not is_rendered(data, 0, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -105,7 +107,25 @@ def test_the_classes_of_the_generated_set_need_no_rendering(tmp_path):
 
 def test_the_classes_of_folders(tmp_path):
     data = FolderData(kind="folder", root=touch(tmp_path / "root", b=5, a=5), val=0.2, test=0.2)
-    assert list_classes(data, seed=0, cache=tmp_path) == ("a", "b")
+    recipe = Recipe(name="r", data=data, students=(NetworkSpec(name="s"),))
+    assert list_classes(recipe, tmp_path) == ("a", "b")
+
+
+def test_copies_of_validation_and_test_clips_are_no_training_clips(tmp_path):
+    """Whoever looks at some videos of a folder copies them; in the other direction nothing is left out."""
+    root, checked = touch(tmp_path / "videos", x=3, y=3), tmp_path / "checked"
+    for name in ("x/x 0.mp4", "x/x 1.mp4", "y/y 0.mp4", "y/y 1.mp4"):
+        (checked / name).parent.mkdir(parents=True, exist_ok=True)
+        (checked / name).write_bytes((root / name).read_bytes())
+    (root / "x" / "x 2.mp4").write_bytes(b"z" * (root / "x" / "x 0.mp4").stat().st_size)  # of equal size
+    listing = _list_source(
+        FolderData(kind="folder", unlabelled=root, val_root=checked, test=0.5), seed=0, cache=tmp_path, progress=None
+    )
+    assert names(listing, "train") == ["x/x 2.mp4", "y/y 2.mp4"]
+    assert (
+        "4 unlabelled videos are copies of validation or test clips and were left out (first: x/x 0.mp4)"
+        in listing.note
+    )
 
 
 def test_unlabelled_videos_are_training_clips_only(tmp_path):

@@ -1,0 +1,1 @@
+"""The report of a cross-validation: crossval.json, HTML and Markdown."""
