@@ -199,14 +199,14 @@ class Trainer:
 
     def _run_epochs(self) -> TrainResult:
         self._restore_state(self.checkpoint.load())
-        good_state = copy.deepcopy(self._checkpoint_state())
+        good_state = self.copy_state()
         try:
             while (epoch := len(self.curve)) < self.spec.epochs:
                 try:
                     self._run_epoch(epoch, time.perf_counter())
                 except DivergenceError as diverged:
-                    self._recover_at_half_rate(diverged, epoch, good_state)
-                good_state = copy.deepcopy(self._checkpoint_state())
+                    self.recover_at_half_rate(diverged, epoch, good_state)
+                good_state = self.copy_state()
         except KeyboardInterrupt:  # Ctrl-C, or SIGTERM under the command line; also between two epochs
             self.checkpoint.save(good_state.copy, last=False, now=True)
             raise
@@ -369,7 +369,11 @@ class Trainer:
         torch._foreach_lerp_(self.ema_and_learner_tensors[0], self.ema_and_learner_tensors[1], 1 - decay)
 
     # ------------------------------------------------------------------------------------------ state and set-up
-    def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: TrainingState) -> None:
+    def copy_state(self) -> TrainingState:
+        """The state now, which further training does not change."""
+        return copy.deepcopy(self._checkpoint_state())
+
+    def recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: TrainingState) -> None:
         """Return to the state before the epoch and halve the learning rate; if that was done before, give up.
 
         The hash of the job stays valid: the same settings diverge at the same step and are handled by the same rule.
