@@ -11,7 +11,7 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.distill.trainer import predict
+from skd_edge.distill.prediction import predict
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe

@@ -23,8 +23,10 @@ from torch import Tensor
 from bench.suites.method.baselines.study import Floats, Ints, Outcome, Study, name_targets, one_hot
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
+from skd_edge.distill.prediction import predict
 from skd_edge.distill.teacher_outputs import TeacherOutputs
-from skd_edge.distill.trainer import DivergenceError, Trainer, TrainingInputs, predict, training_view
+from skd_edge.distill.trainer import DivergenceError, Trainer, TrainingInputs
+from skd_edge.distill.views import training_view
 
 _WARM_UP = 0.25  # share of the epochs
 _CLEAN = 0.5  # probability above which a label counts as clean
