@@ -16,7 +16,8 @@ from skd_bench.video.types import Preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs
+from skd_edge.distill.views import training_view
 from skd_edge.models.builder import AnyNetwork
 
 _MAX_STEPS, _MAX_SECONDS = 20, 2.0

@@ -21,28 +21,27 @@ from torch.optim.swa_utils import update_bn
 
 from skd_bench.errors import UserError
 from skd_bench.video.types import Preprocessing
-from skd_edge.data.augmentation import augment_batch, choose_mixup_partners, preprocess_batch
+from skd_edge.data.augmentation import choose_mixup_partners
 from skd_edge.data.sampling import draw_balanced_rows
-from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
+from skd_edge.data.store.clip_store import ClipDataset
+from skd_edge.distill.auxiliary import build_auxiliary_modules
 from skd_edge.distill.checkpoint import Checkpoint, EpochMetrics, TrainingCurve, TrainingState
 from skd_edge.distill.distributed import ProcessGroup
 from skd_edge.distill.fake_quant import enable_fake_quant
-from skd_edge.distill.grafting import GraftedTeacher
 from skd_edge.distill.job import JobSpec
-from skd_edge.distill.losses.distribution import DistributionLoss, make_distribution_loss
 from skd_edge.distill.objective import (
     FULL_NETWORK,
     TrainingPhase,
     compute_graft_term,
     compute_loss_terms,
-    matched_substages,
     phase_at,
 )
+from skd_edge.distill.prediction import predict
 from skd_edge.distill.teacher_outputs import TeacherOutputs, TeacherOutputSource
+from skd_edge.distill.views import training_rows, training_view
 from skd_edge.distill.weight_selection import WeightSelection
 from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.substages import SubstageOutput
-from skd_edge.models.tsm import TSM
 
 SINGLE_PROCESS = ProcessGroup()
 _SETTING_OF_TERM = {
@@ -181,14 +180,17 @@ class Trainer:
         self.ema_and_learner_tensors = [
             [v for v in n.state_dict().values() if v.is_floating_point()] for n in (self.ema_network, self.learner)
         ]
-        self.distribution_loss, self.grafted_teacher = self._build_auxiliary_modules()
+        self.distribution_loss, self.grafted_teacher = build_auxiliary_modules(
+            spec, self.learner.widths, self.teacher, self.device
+        )
         self.targets = torch.from_numpy(inputs.targets).to(self.device)
         self.ema_predictions = torch.zeros_like(self.targets) if spec.weak and spec.training.elr else None
         self.rows = training_rows(spec, inputs.clips.train)
         self.batches_per_epoch = max(len(self.rows) // spec.training.batch, 1)
         self.total_steps = spec.epochs * self.batches_per_epoch
+        self.trainable_parameters = [p for module in self._trainable_modules().values() for p in module.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self._trainable_parameters(), lr=spec.training.rate, weight_decay=spec.training.weight_decay, fused=True
+            self.trainable_parameters, lr=spec.training.rate, weight_decay=spec.training.weight_decay, fused=True
         )
         self.step, self.seconds, self.rate_scale, self.curve = 0, 0.0, 1.0, TrainingCurve()
         self.selection = WeightSelection({k: v.clone() for k, v in self.ema_network.state_dict().items()})
@@ -201,14 +203,14 @@ class Trainer:
 
     def _run_epochs(self) -> TrainResult:
         self._restore_state(self.checkpoint.load())
-        good_state = copy.deepcopy(self._checkpoint_state())
+        good_state = self.copy_state()
         try:
             while (epoch := len(self.curve)) < self.spec.epochs:
                 try:
                     self._run_epoch(epoch, time.perf_counter())
                 except DivergenceError as diverged:
-                    self._recover_at_half_rate(diverged, epoch, good_state)
-                good_state = copy.deepcopy(self._checkpoint_state())
+                    self.recover_at_half_rate(diverged, epoch, good_state)
+                good_state = self.copy_state()
         except KeyboardInterrupt:  # Ctrl-C, or SIGTERM under the command line; also between two epochs
             self.checkpoint.save(good_state.copy, last=False, now=True)
             raise
@@ -254,7 +256,7 @@ class Trainer:
             if number % 8 == 0:
                 share, seconds = (number + 1) / self.batches_per_epoch, self.seconds + time.perf_counter() - began
                 self.on_progress({"epoch": epoch + 1, "epochs": self.spec.epochs, "share": share, "seconds": seconds})
-        if not all(p.isfinite().all() for p in self._trainable_parameters()):  # a bad gradient in the last step
+        if not all(p.isfinite().all() for p in self.trainable_parameters):  # a bad gradient in the last step
             raise DivergenceError("total", self.step)
         return {name: float(total) / counts[name] for name, total in sums.items()}
 
@@ -286,7 +288,7 @@ class Trainer:
             share = len(micro_batch) / len(index)
             for name, term in self._accumulate_gradients(micro_batch, view, teacher_outputs, share).items():
                 terms[name] = terms[name] + share * term if name in terms else share * term
-        self.process_group.all_reduce(self._trainable_parameters(), self.learner.buffers())
+        self.process_group.all_reduce(self.trainable_parameters, self.learner.buffers())
         self.optimizer.step()
         self.step += 1
         self._update_ema_network()
@@ -373,7 +375,11 @@ class Trainer:
         torch._foreach_lerp_(self.ema_and_learner_tensors[0], self.ema_and_learner_tensors[1], 1 - decay)
 
     # ------------------------------------------------------------------------------------------ state and set-up
-    def _recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: TrainingState) -> None:
+    def copy_state(self) -> TrainingState:
+        """The state now, which further training does not change."""
+        return copy.deepcopy(self._checkpoint_state())
+
+    def recover_at_half_rate(self, diverged: DivergenceError, epoch: int, good_state: TrainingState) -> None:
         """Return to the state before the epoch and halve the learning rate; if that was done before, give up.
 
         The hash of the job stays valid: the same settings diverge at the same step and are handled by the same rule.
@@ -423,27 +429,6 @@ class Trainer:
         weights = {k: v.clone() for k, v in self.ema_network.state_dict().items()}
         self.selection = replace(self.selection, weights=weights, accuracy=self._validate_ema_network())
 
-    def _build_auxiliary_modules(self) -> tuple[DistributionLoss | None, GraftedTeacher | None]:
-        """Projectors and adapters of a staged job; they exist during training only and are not exported."""
-        if self.teacher is None or not self.spec.staged:
-            return None, None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.spec.seed)
-            teacher_widths = tuple(f.shape[2] for f in self.teacher.outputs_for_view(0).features)
-            matched_indices = [k - 1 for k in matched_substages(self.spec)]
-            learner_widths = tuple(self.learner.widths[k] for k in matched_indices)
-            kind = self.spec.training.losses.distribution_kind
-            matched_widths = tuple(teacher_widths[k] for k in matched_indices)
-            distribution_loss = make_distribution_loss(kind, learner_widths, matched_widths).to(self.device)
-            grafted_teacher = None
-            if self.spec.training.combination == "graft":
-                assert isinstance(self.teacher.network, TSM)
-                grafted_teacher = GraftedTeacher(self.learner.widths, self.teacher.network).to(self.device)
-        return distribution_loss, grafted_teacher
-
-    def _trainable_parameters(self) -> list[nn.Parameter]:
-        return [p for module in self._trainable_modules().values() for p in module.parameters()]
-
     def _trainable_modules(self) -> dict[str, nn.Module]:
         """The modules that are trained; the names are keys of the checkpoint."""
         modules = {"learner": self.learner, "spread": self.distribution_loss, "graft": self.grafted_teacher}
@@ -482,83 +467,6 @@ class Trainer:
 def build_learner(spec: JobSpec) -> AnyNetwork:
     """The job's network. Its initial weights depend on seed and architecture only, so all methods start equally."""
     return build_network(spec.learner, classes=spec.classes, clip=spec.clip, seed=spec.seed, names=spec.names)
-
-
-def training_rows(spec: JobSpec, clips: ClipSplit) -> NDArray[np.int64]:
-    """Rows of the training clips that a job is trained on: all, or with a fold all except those held out."""
-    rows = np.arange(len(clips))
-    return rows if spec.fold is None else rows[assign_folds(clips.groups, spec.fold[1]) != spec.fold[0]]
-
-
-def assign_folds(groups: NDArray[np.int64], fold_count: int) -> NDArray[np.int64]:
-    """The fold ``(N,)`` of each clip, 0 to ``fold_count - 1``. Clips of one group share a fold; equal for every job."""
-    distinct, member = np.unique(groups, return_inverse=True)
-    fold_of_group = np.random.default_rng((len(distinct), fold_count)).permutation(len(distinct)) % fold_count
-    return np.asarray(fold_of_group[member], np.int64)
-
-
-def training_view(
-    clips: ClipSplit, index: NDArray[np.int64], view: int, spec: JobSpec, preprocess: Preprocessing
-) -> Tensor:
-    """Training clips in one view, as network input.
-
-    Args:
-        clips: The training clips.
-        index: ``(B,)`` rows of the clips.
-        view: Number of the view, which determines the augmentation; -1 for the clips without augmentation.
-        spec: The job, for its augmentation, mixup and fold.
-        preprocess: How pixels become input.
-
-    Returns:
-        ``(B, 3, T, H, W)``; with mixup, each clip is mixed with a partner.
-    """
-    plain = augment_batch(clips.clips[index], clips.ids[index], view, spec.augment, preprocess)
-    if not spec.augment.mixup or view < 0:
-        return plain
-    rows, share = choose_mixup_partners(clips.ids[index], training_rows(spec, clips), view, spec.augment.mixup)
-    return torch.lerp(
-        augment_batch(clips.clips[rows], clips.ids[rows], view, spec.augment, preprocess),
-        plain,
-        share.view(-1, 1, 1, 1, 1),
-    )
-
-
-def predict(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) -> NDArray[np.float32]:
-    """Logits ``(N, C)`` of the clips without augmentation, which is how devices process them."""
-
-    def select_logits(output: SubstageOutput) -> Tensor:
-        assert output.logits is not None
-        return output.logits
-
-    return _forward_in_batches(network, clips, preprocess, select_logits)
-
-
-def extract_features(network: AnyNetwork, clips: ClipSplit, preprocess: Preprocessing) -> NDArray[np.float32]:
-    """Features ``(N, C_K)`` of the last substage, mean over frames, without augmentation; logits if there are none."""
-
-    def select_features(output: SubstageOutput) -> Tensor:
-        if output.features:
-            return output.features[-1].mean(1)
-        assert output.logits is not None
-        return output.logits
-
-    return _forward_in_batches(network, clips, preprocess, select_features)
-
-
-@torch.no_grad()
-def _forward_in_batches(
-    network: AnyNetwork,
-    clips: ClipSplit,
-    preprocess: Preprocessing,
-    select_output: Callable[[SubstageOutput], Tensor],
-    batch_size: int = 128,
-) -> NDArray[np.float32]:
-    device = next(network.parameters(), torch.zeros(())).device  # an ONNX network has no parameters
-    outputs = [
-        select_output(network(preprocess_batch(clips.clips[i : i + batch_size], preprocess).to(device))).float().cpu()
-        for i in range(0, len(clips), batch_size)
-    ]
-    return np.asarray(torch.cat(outputs).numpy())
 
 
 def _one_cycle_rate(progress: float, warmup_share: float = 0.15) -> float:

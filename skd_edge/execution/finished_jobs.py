@@ -16,8 +16,10 @@ from skd_bench.integrity.checked_files import read_checked_json
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.csv_files import write_sheet
 from skd_edge.distill.job import JobSpec, json_digest
+from skd_edge.distill.prediction import extract_features
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs, TeacherOutputCache, TeacherOutputSource
-from skd_edge.distill.trainer import assign_folds, build_learner, extract_features, training_view
+from skd_edge.distill.trainer import build_learner
+from skd_edge.distill.views import assign_folds, training_view
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.cleaning.pseudo_label_files import read_pseudo_labels, write_pseudo_labels

@@ -22,16 +22,16 @@ from skd_bench.files import write_atomic
 from skd_bench.integrity.checked_files import describe_files, write_checked_json
 from skd_bench.video.types import Preprocessing
 from skd_edge.distill.distributed import ProcessGroup
+from skd_edge.distill.prediction import predict
 from skd_edge.distill.trainer import (
     SINGLE_PROCESS,
     TrainingInputs,
     TrainingProgress,
     TrainResult,
     build_learner,
-    predict,
     train_job,
-    training_rows,
 )
+from skd_edge.distill.views import training_rows
 from skd_edge.execution.finished_jobs import FinishedJobs
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.job_results import (

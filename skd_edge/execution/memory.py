@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from skd_bench.errors import UserError
 from skd_edge.distill.trainer import build_learner
 from skd_edge.execution.job_graph import TrainingJob
+from skd_edge.models.catalogue import without_weight_files
 
 _CGROUP = Path("/sys/fs/cgroup")
 _BASE_BYTES = 380 << 20  # a process that has imported torch
@@ -52,7 +54,7 @@ def _estimate_bytes(job: TrainingJob) -> int:
     spec = job.spec
     try:
         with torch.device("meta"):
-            learner = build_learner(spec)
+            learner = build_learner(replace(spec, learner=without_weight_files(spec.learner)))
             x = torch.zeros(1, 3, spec.clip.frames, spec.clip.size, spec.clip.size)
             weights = sum(p.nbytes for p in learner.parameters())
             stored = count_stored_bytes(learner, x) if spec.epochs else 0

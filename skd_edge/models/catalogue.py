@@ -110,6 +110,12 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
         yield _describe_hub_network(name, large)
 
 
+def without_weight_files(network: NetworkSpec) -> NetworkSpec:
+    """The same network with random weights; its files may be absent or large, and what depends on shapes needs none."""
+    overrides = {"start": "seed"} | ({"pretrained": None} if isinstance(network, SingleTeacher) else {})
+    return network.model_copy(update=overrides)
+
+
 def describe_network(
     name: str, network: NetworkSpec, clip: ClipSettings, builder: Callable[[], nn.Module] | None = None
 ) -> CatalogueEntry:
@@ -128,16 +134,13 @@ def describe_network(
     if isinstance(network, SingleTeacher) and network.logits:
         return replace(entry, missing="a file of logits, not a network")
     has_onnx = isinstance(network, Teacher) and any(m.onnx for m in network.members)
-    # Weights do not change the numbers, so none are read: the files may be absent or large.
-    overrides = {"start": "seed"} | ({"pretrained": None} if isinstance(network, SingleTeacher) else {})
     device = torch.device("cpu" if has_onnx else "meta")
     try:
         with device:
             if builder:
                 model = builder()
             else:
-                described = network.model_copy(update=overrides)
-                model = build_network(described, classes=CLASS_COUNT, clip=clip, seed=0)
+                model = build_network(without_weight_files(network), classes=CLASS_COUNT, clip=clip, seed=0)
             model.eval()
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
                 output = model(torch.zeros(1, 3, clip.frames, clip.size, clip.size))

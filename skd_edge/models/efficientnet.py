@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
-from skd_edge.models.substages import SubstageOutput
+from skd_edge.models.batch_norm import BatchNorm
+from skd_edge.models.substages import SubstageOutput, pool_frames
 from skd_edge.models.temporal import Temporal, TemporalShift
 from skd_edge.models.weights import read_weights
 from skd_edge.recipe.schema import NetworkSpec
@@ -137,10 +138,10 @@ class EfficientNetLite(nn.Module):
         x, features = self.stem(x), []
         for stage in self.substages[:upto]:
             x = stage(x)
-            features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
+            features.append(pool_frames(x, self.frames))
         if upto is not None:
             return SubstageOutput(features, None, x)
-        frame_vectors = self.last(x).mean((2, 3)).reshape(-1, self.frames, _HEAD_CHANNELS)
+        frame_vectors = pool_frames(self.last(x), self.frames)
         return SubstageOutput(features, self.head(frame_vectors.mean(1)), x)
 
     def all_blocks(self) -> list[LiteBlock]:
@@ -233,7 +234,7 @@ def load_imagenet_weights(model: EfficientNetLite, family: str, clip: ClipSettin
 
 def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(cout, eps=_BATCHNORM_EPS)]
+    return [conv, BatchNorm(cout, eps=_BATCHNORM_EPS)]
 
 
 def _round_width(width: float) -> int:

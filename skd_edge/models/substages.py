@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -25,6 +26,17 @@ class SubstageOutput:
     features: list[Tensor]
     logits: Tensor | None
     last_feature_map: Tensor | None = None
+
+
+def pool_frames(x: Tensor, frames: int) -> Tensor:
+    """The mean of each frame's feature map: ``(B*T, C, H, W)`` to ``(B, T, C)``.
+
+    The gradient of ``x`` then has the memory format of ``x``, channels_last. That of ``mean((2, 3))`` has not, and all
+    operations that meet both formats are several times slower. Exported, it is ``mean((2, 3))``: one operator.
+    """
+    c = x.shape[1]
+    pooled = x.mean((2, 3)) if torch.compiler.is_exporting() else x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+    return pooled.reshape(-1, frames, c)
 
 
 class StagedNetwork(Protocol):

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from skd_edge.models.batch_norm import BatchNorm
+
 Temporal = Literal["none", "shift", "conv"]
 
 
@@ -87,7 +89,7 @@ class TemporalConv(nn.Module):
         groups = channels if depthwise else 1
         padding = (0, 0) if causal else (1, 0)
         self.conv = nn.Conv2d(channels, channels, (3, 1), padding=padding, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm(channels)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:

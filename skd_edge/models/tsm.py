@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skd_edge.models.substages import SubstageOutput
+from skd_edge.models.batch_norm import BatchNorm
+from skd_edge.models.substages import SubstageOutput, pool_frames
 from skd_edge.models.temporal import Temporal, TemporalConv, TemporalShift
 from skd_edge.recipe.schema import NetworkSpec
 
@@ -13,7 +14,7 @@ from skd_edge.recipe.schema import NetworkSpec
 def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     return [
         nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(cout),
+        BatchNorm(cout),
     ]
 
 
@@ -143,7 +144,7 @@ class TSM(nn.Module):
         features = []
         for stage in self.substages[first:upto]:
             x = stage(x)
-            features.append(x.mean((2, 3)).reshape(-1, self.frames, x.shape[1]))
+            features.append(pool_frames(x, self.frames))
         logits = self.head(features[-1].mean(1)) if upto is None else None
         return SubstageOutput(features, logits, x)
 

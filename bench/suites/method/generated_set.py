@@ -22,7 +22,8 @@ from skd_bench.device.info import read_device_info
 from skd_bench.files import write_atomic, write_json
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset, ClipSplit
-from skd_edge.distill.trainer import TrainingInputs, predict, train_job
+from skd_edge.distill.prediction import predict
+from skd_edge.distill.trainer import TrainingInputs, train_job
 from skd_edge.execution.job_graph import JobFactory, fingerprint_of
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.data import GeneratedData

@@ -31,7 +31,7 @@ from skd_bench.device.info import read_device_info
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
-from skd_edge.distill.trainer import predict
+from skd_edge.distill.prediction import predict
 from skd_edge.execution.job_graph import JobFactory, TrainingJob, fingerprint_of, topological_order
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.execution.threads import configure_threads, count_parallel_jobs

@@ -30,7 +30,7 @@ from scipy.stats import kendalltau
 
 from skd_bench.files import write_atomic
 from skd_bench.stats import mean_interval
-from skd_edge.distill.trainer import predict
+from skd_edge.distill.prediction import predict
 from skd_edge.execution.job_graph import (
     JobFactory,
     TrainingJob,

@@ -28,7 +28,8 @@ from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs
+from skd_edge.distill.views import training_view
 from skd_edge.execution.threads import configure_threads
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.loader import load_recipe

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.trainer import build_learner
 from skd_edge.execution.memory import count_stored_bytes
-from skd_edge.models.catalogue import describe_network
+from skd_edge.models.catalogue import describe_network, without_weight_files
 
 _MATRIX, _COPIED_FLOATS, _ROUNDS = 1024, 32 << 20, 7
 _PASSES = 3  # forward, and backward for the weights and for the inputs
@@ -58,7 +58,7 @@ def compute_floor_ms(spec: JobSpec, rates: MachineRates) -> dict[str, float]:
     macs = describe_network(spec.learner.name, spec.learner, spec.clip).macs
     with torch.device("meta"):
         x = torch.zeros(1, 3, spec.clip.frames, spec.clip.size, spec.clip.size)
-        stored = count_stored_bytes(build_learner(spec), x)
+        stored = count_stored_bytes(build_learner(replace(spec, learner=without_weight_files(spec.learner))), x)
     batch = spec.training.batch
     return {
         "operations": 1e3 * _PASSES * 2 * macs * batch / rates.operations,

@@ -21,7 +21,8 @@ from skd_edge.data.store.clip_store import ClipDataset, ClipSplit, SealedSplit
 from skd_edge.distill.checkpoint import Checkpoint
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import TrainResult, train_job, training_view
+from skd_edge.distill.trainer import TrainResult, train_job
+from skd_edge.distill.views import training_view
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import LossSettings, NetworkSpec, TrainingSettings
 from skd_edge.recipe.sections import AugmentationSettings, ClipSettings

@@ -16,7 +16,8 @@ from conftest import PREPROCESS, STAGED, some_clips  # the conftest.py in the fo
 
 from skd_edge.distill.distributed import make_process_group
 from skd_edge.distill.teacher_outputs import TeacherOutputCache
-from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs
+from skd_edge.distill.views import training_view
 from skd_edge.models.tsm import build_tsm
 from skd_edge.recipe.schema import NetworkSpec
 

@@ -19,8 +19,10 @@ from skd_bench.errors import UserError
 from skd_bench.integrity.checked_files import write_checked
 from skd_edge.distill import trainer
 from skd_edge.distill.losses.kd import kd_loss
+from skd_edge.distill.prediction import predict
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs
-from skd_edge.distill.trainer import build_learner, extract_features, predict, training_view
+from skd_edge.distill.trainer import build_learner
+from skd_edge.distill.views import training_view
 from skd_edge.recipe.schema import LossSettings, TrainingSettings
 from skd_edge.recipe.sections import AugmentationSettings
 
@@ -212,7 +214,6 @@ def test_the_result_is_the_epoch_that_validated_best(tools, tmp_path):
     clips = tools.clips()
     logits = predict(trained.network, clips.val, tools.preprocess)
     assert (logits.argmax(1) == clips.val.labels).mean() == trained.accuracy
-    assert extract_features(trained.network, clips.val, tools.preprocess).shape == (20, 8)
     assert [row["epoch"] for row in trained.curve] == list(range(1, 7))
     assert trained.curve[-1]["terms"]["labels"] < trained.curve[0]["terms"]["labels"]
 
@@ -287,54 +288,3 @@ def test_the_decay_of_the_averaged_weights_grows_to_ema(tools: Any, tmp_path: Pa
     found = state.ema_network.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
-
-
-def test_mixed_clips_have_mixed_labels_and_one_view_for_teacher_and_learner(tools, tmp_path):
-    """A mixed clip is a function of (clip, view), and its label is mixed in the same shares."""
-    from skd_edge.data.augmentation import choose_mixup_partners
-
-    clips = tools.clips().train
-    job = replace(tools.weak, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
-    plain = replace(job, augment=job.augment.model_copy(update={"mixup": 0.0}))
-    index = np.arange(10)
-    mixed = training_view(clips, index, 1, job, tools.preprocess)
-    assert torch.equal(mixed[3:7], training_view(clips, index[3:7], 1, job, tools.preprocess))
-    rows, share = choose_mixup_partners(clips.ids[index], np.arange(len(clips)), 1, 1.0)
-    parts = [training_view(clips, i, 1, plain, tools.preprocess) for i in (index, rows)]
-    keep = share.view(-1, 1, 1, 1, 1)
-    assert torch.allclose(mixed, keep * parts[0] + (1 - keep) * parts[1], atol=1e-5)
-    assert ((share >= 0.5) & (share <= 1)).all()
-    assert len(set(rows.tolist())) > 3
-    trained = tools.train(replace(job, weak=False), tmp_path / "job")
-    assert trained.curve[-1]["terms"]["labels"] < trained.curve[0]["terms"]["labels"]
-
-
-def test_teacher_and_learner_see_one_view_with_every_augmentation(tools, tmp_path):
-    """The teacher's outputs are stored in the order of the clips, the learner takes them in batches of its own."""
-    every = {"flip": True, "scale": 0.3, "time": 0.4, "saturation": 0.5, "reverse": True, "mixup": 0.5}
-    job = replace(tools.staged, epochs=2, augment=AugmentationSettings(shift=1, views=2, **every))
-    clips, order = tools.clips().train, np.random.default_rng(0).permutation(48)
-    for view in (0, 1):
-        stored = training_view(clips, np.arange(48), view, job, tools.preprocess)
-        assert torch.equal(stored[order[:16]], training_view(clips, order[:16], view, job, tools.preprocess))
-        assert not torch.equal(stored, training_view(clips, np.arange(48), -1, job, tools.preprocess))
-    trained = tools.train(job, tmp_path / "job")
-    assert trained.curve[1]["terms"]["logits"] < trained.curve[0]["terms"]["logits"]
-
-
-def test_a_fold_is_not_trained_on_its_held_out_part(tools, tmp_path):
-    """Clips that are held out have no mean predictions, and they are not partners in mixup."""
-    from skd_edge.distill.trainer import assign_folds
-
-    job = replace(tools.weak, fold=(1, 3), epochs=2)
-    part = assign_folds(np.arange(48), 3)
-    assert sorted(np.bincount(part)) == [16, 16, 16]
-    whole = tools.train(job, tmp_path / "a")
-    assert not whole.ema_predictions[part == 1].any()
-    mixed = replace(job, augment=AugmentationSettings(shift=0, brightness=0, contrast=0, mixup=1.0, views=3))
-    clips = tools.clips().train
-    mine = np.flatnonzero(part != 1)
-    before = training_view(clips, mine, 1, mixed, tools.preprocess)
-    clips.clips[part == 1] = 0  # held-out clips are not partners in mixup
-    assert torch.equal(before, training_view(clips, mine, 1, mixed, tools.preprocess))
-    assert (whole.ema_predictions[part != 1].sum(1) > 0).all()

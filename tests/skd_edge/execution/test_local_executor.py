@@ -14,7 +14,8 @@ from skd_bench.errors import UserError
 from skd_bench.integrity.checked_files import describe_files, write_checked_json
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
-from skd_edge.distill.trainer import build_learner, training_rows
+from skd_edge.distill.trainer import build_learner
+from skd_edge.distill.views import training_rows
 from skd_edge.execution.job_graph import JobFactory, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.job_results import is_out_of_memory
 from skd_edge.execution.local_executor import LocalExecutor

@@ -56,6 +56,17 @@ def test_the_estimate_is_near_the_bytes_of_the_activations():
     assert 2 * 4 * 16 * 8 * 56**2 < two - one < 40 * 4 * 16 * 8 * 56**2
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_estimate_of_a_network_with_trained_weights_reads_none():
+    """Reading weights into a network without memory does nothing, and torch warns of each tensor."""
+    estimates = []
+    for start in ("imagenet", "seed"):
+        settings = {"family": "efficientnet-lite0", "start": start, "name": start}
+        learner = STUDENT.spec.learner.model_copy(update=settings)
+        estimates.append(MemoryModel().estimate_bytes(replace(STUDENT, spec=replace(STUDENT.spec, learner=learner))))
+    assert estimates[0] == estimates[1] > 380 << 20
+
+
 def test_a_measured_peak_replaces_the_estimate_for_jobs_of_the_same_kind():
     memory = MemoryModel()
     memory.add_peak(TEACHER, 7 << 30)

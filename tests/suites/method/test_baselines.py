@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from skd_bench.errors import UserError
 from skd_edge.data.preprocessing import inference_preprocessing
-from skd_edge.distill.trainer import predict
+from skd_edge.distill.prediction import predict
 from skd_edge.labels.dataset import load_training_data
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
@@ -182,3 +184,51 @@ def test_checked_clips_are_repeated_with_other_augmentation(suites, material, mo
     }
     assert repeated.trusted is None
     assert (repeated.weak_labels >= 0).all()
+
+
+def test_two_rows_that_need_the_same_job_at_the_same_time_train_it_once(suites, material, monkeypatch, tmp_path):
+    from bench.suites.method.baselines.study import make_study
+
+    recipe, data = material
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "cache"))
+
+    def train(name):
+        with Run(tmp_path / name, resolved_yaml(recipe)) as run:
+            return make_study(recipe, data, run).train_alone(data)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(train, ("one", "two"))
+    assert one.seconds == two.seconds  # measured once: the second came from the cache
+
+
+def test_both_networks_of_dividemix_continue_at_half_the_rate(suites, material, monkeypatch, tmp_path):
+    from bench.suites.method.baselines.dividemix import DivideMixTrainer, train_dividemix
+    from bench.suites.method.baselines.study import make_study
+
+    recipe, data = material
+    monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "cache"))
+    rates, step = [], DivideMixTrainer.train_step
+
+    def train_step(self, *args):
+        terms = step(self, *args)
+        rates.append((self.spec.seed, len(self.curve), self.rate_scale))
+        if len(rates) in spoiled:
+            next(self.learner.parameters()).data.fill_(torch.nan)
+        return terms
+
+    monkeypatch.setattr(DivideMixTrainer, "train_step", train_step)
+    steps = 6  # 100 clips in batches of 16; the second network's second epoch is the fourth
+    spoiled = [4 * steps]
+    with Run(tmp_path / "run", resolved_yaml(recipe)) as run:
+        outcome = train_dividemix(make_study(recipe, data, run))
+    assert [epoch for _, epoch, _ in rates[::steps]] == [0, 0, 1, 1, 1, 1]
+    assert [scale for *_, scale in rates[::steps]] == [1, 1, 1, 1, 0.5, 0.5]
+    assert all(p.isfinite().all() for p in outcome.network.parameters())
+
+    rates.clear()
+    spoiled = [4 * steps, 5 * steps]
+    with (
+        Run(tmp_path / "again", resolved_yaml(recipe)) as run,
+        pytest.raises(UserError, match=r"also at half the rate; lower training\.rate"),
+    ):
+        train_dividemix(make_study(recipe, data, run))

@@ -23,8 +23,10 @@ from torch import Tensor
 from bench.suites.method.baselines.study import Floats, Ints, Outcome, Study, name_targets, one_hot
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
+from skd_edge.distill.prediction import predict
 from skd_edge.distill.teacher_outputs import TeacherOutputs
-from skd_edge.distill.trainer import Trainer, TrainingInputs, predict, training_view
+from skd_edge.distill.trainer import DivergenceError, Trainer, TrainingInputs
+from skd_edge.distill.views import training_view
 
 _WARM_UP = 0.25  # share of the epochs
 _CLEAN = 0.5  # probability above which a label counts as clean
@@ -36,7 +38,11 @@ _SECOND_VIEWS = 3_000_000  # view numbers of the second view of a clip
 
 
 def train_dividemix(study: Study) -> Outcome:
-    """The first of two students by DivideMix."""
+    """The first of two students by DivideMix.
+
+    Raises:
+        UserError: A loss is not finite, again after the learning rate of both was halved.
+    """
     data, classes = study.data, len(study.data.clips.classes)
     given = data.given_labels
     targets = one_hot(given, classes)
@@ -49,11 +55,16 @@ def train_dividemix(study: Study) -> Outcome:
         for n in range(2)
     ]
     with torch.random.fork_rng(devices=[]):
-        for epoch in range(spec.epochs):
+        while (epoch := len(peers[1].curve)) < spec.epochs:
+            good_states = [peer.copy_state() for peer in peers]
             warm = epoch < max(round(_WARM_UP * spec.epochs), 1)
             clean = [None if warm else p.estimate_clean_labels(given, study.checked) for p in peers]
-            for peer, other, division in zip(peers, reversed(peers), reversed(clean), strict=True):
-                peer.train_divided_epoch(epoch, division, other)
+            try:
+                for peer, other, division in zip(peers, reversed(peers), reversed(clean), strict=True):
+                    peer.train_divided_epoch(epoch, division, other)
+            except DivergenceError as diverged:  # each learns with the other: both return to the epoch before
+                for peer, state in zip(peers, good_states, strict=True):
+                    peer.recover_at_half_rate(diverged, epoch, state)
     for peer in peers:
         peer.discard_checkpoint()
     first = peers[0]

@@ -22,7 +22,8 @@ from skd_edge.data.augmentation import augment_batch
 from skd_edge.distill.job import JobSpec
 from skd_edge.distill.losses.classification import soft_cross_entropy
 from skd_edge.distill.teacher_outputs import TeacherOutputs
-from skd_edge.distill.trainer import Trainer, TrainingInputs, training_view
+from skd_edge.distill.trainer import Trainer, TrainingInputs
+from skd_edge.distill.views import training_view
 from skd_edge.recipe.sections import AugmentationSettings
 
 _THRESHOLD = 0.95  # of the paper

@@ -17,8 +17,9 @@ from torch import Tensor
 from bench.suites.method.baselines.study import Floats, Ints, Outcome, Study, name_targets, one_hot
 from skd_bench.metrics.accuracy import softmax
 from skd_edge.distill.losses import register_logit_loss
+from skd_edge.distill.prediction import predict
 from skd_edge.distill.teacher_outputs import FixedTeacherOutputs
-from skd_edge.distill.trainer import Trainer, TrainingInputs, predict
+from skd_edge.distill.trainer import Trainer, TrainingInputs
 
 
 def forward_corrected_loss(learner: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

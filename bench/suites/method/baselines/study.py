@@ -21,6 +21,7 @@ from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.recipe.schema import NetworkSpec, Recipe
+from skd_edge.run_files.work_lock import lock_work
 from skd_edge.run_folder import Run
 
 Ints = NDArray[np.int64]
@@ -90,7 +91,10 @@ class Study:
     def train_graph(self, data: TrainingData, job: TrainingJob) -> Outcome:
         """Train a job and what it requires on these labels; finished jobs come from the cache."""
         executor = LocalExecutor(self.run, data, self.recipe.labels, self.preprocess)
-        finished = [executor.train_job(one) for one in topological_order([job])]
+        finished = []
+        for needed in topological_order([job]):
+            with lock_work(self.run.cache / "locks" / needed.hash, wait=True):  # rows beside this one may need it too
+                finished.append(executor.train_job(needed))
         labels = None if job.labels is None else executor.pseudo_labels(job.labels, job.folds).hard
         seconds = sum(f.seconds for f in finished)
         return Outcome(executor.load_network(job), finished[-1].accuracy, seconds, job.spec.epochs, labels)

@@ -11,7 +11,8 @@ import numpy as np
 
 from bench.suites.method.baselines.study import Floats, Ints, Outcome, Study, name_targets
 from skd_bench.metrics.accuracy import softmax
-from skd_edge.distill.trainer import Trainer, TrainingInputs, predict
+from skd_edge.distill.prediction import predict
+from skd_edge.distill.trainer import Trainer, TrainingInputs
 
 _PRIOR_CLIPS = 1.0  # so many clips of evenly spread errors are added to each class; a tuning trial multiplies it
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skd_edge.distill.trainer import assign_folds
+from skd_edge.distill.views import assign_folds
 from skd_edge.labels.cleaning.knn_posterior import compute_posterior, estimate_noise_matrix, knn_class_probabilities
 from skd_edge.labels.cleaning.pseudo_labels import estimate_pseudo_labels
 from skd_edge.recipe.labels import LabelSettings
