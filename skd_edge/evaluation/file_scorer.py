@@ -154,20 +154,26 @@ class FileScorer:
             self._device.score_files(on_gpu, self.make_scoring_clips(clips))
 
     def _write_clips(self, clips: ClipSplit) -> Path:
-        """The clips as the files take them, in one file, until `discard_clips`."""
+        """The clips as the files take them, in one file, until `discard_clips`; a file that exists is whole.
+
+        Raises:
+            ClipError: A clip cannot be decoded.
+        """
         if self._clips_folder is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clips_folder = tempfile.TemporaryDirectory(prefix="clips-", dir=self.folder)
         file = Path(self._clips_folder.name) / f"{clips.hash[:16]}-{len(clips)}.npy"
         if not file.exists():
+            unfinished = file.with_suffix(".part")  # a clip that cannot be decoded leaves rows of zeros there
             array: NDArray[np.uint8] | None = None
             done = 0
             for batch in self._iter_pixels(clips):
                 if array is None:
                     shape = (len(clips), *batch.shape[1:])
-                    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+                    array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
                 array[done : done + len(batch)] = batch
                 done += len(batch)
+            unfinished.rename(file)
         return file
 
     def discard_clips(self) -> None:
