@@ -15,6 +15,7 @@ from skd_bench.benchmark.engines.device_job import (
     PreparedTargets,
     ScoringClips,
     compute_target_logits,
+    find_engine_folder,
     prepare_targets,
     read_prepared_targets,
 )
@@ -160,7 +161,7 @@ class Device:
         if not any(uses_gpu(t.runtime) for t in targets):
             return PreparedTargets({t.name: t for t in targets}, {}, {})
         assert self._engines_root is not None, "a device of GPU files needs a run folder"
-        folder = self._engines_root / device_id(read_device_info())
+        folder = find_engine_folder(self._engines_root, read_device_info(), self.bench.device)
         if may_compile:
             return prepare_targets(targets, folder, self._compile_options, self._benchmark_settings, progress)
         prepared = read_prepared_targets(targets, folder, self._compile_options)

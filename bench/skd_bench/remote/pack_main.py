@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
-from skd_bench.benchmark.engines.device_job import ScoringClips, describe_files, prepare_targets
+from skd_bench.benchmark.engines.device_job import ScoringClips, describe_files, find_engine_folder, prepare_targets
 from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.latency import (
     LatencyResult,
@@ -138,7 +138,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
             bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run was interrupted")
     else:
         targets = [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files]
-        notes = _measure_files(job, targets, work, measure_resumably, progress)
+        notes = _measure_files(job, targets, work, device_info, measure_resumably, progress)
     return DeviceMeasurements(
         schema=SCHEMA,
         pack=sha256_file(pack)[:12],
@@ -155,12 +155,13 @@ def _measure_files(
     job: PackJob,
     targets: Sequence[LatencyTarget],
     work: Path,
+    device_info: DeviceInfo,
     measure: Callable[..., dict[str, LatencyResult]],
     progress: ProgressCallback | None,
 ) -> list[FileNote]:
     """Compile, measure and score single files; the engines stay in this user's cache, for the next pack."""
     on_gpu = any(uses_gpu(target.runtime) for target in targets)
-    engines = open_engine_cache() if on_gpu else work
+    engines = find_engine_folder(open_engine_cache(), device_info, job.settings.gpu) if on_gpu else work
     prepared = prepare_targets(targets, engines, job.build, job.settings)
     if job.latency:
         measure(list(prepared.ready.values()), job.settings, progress=progress)

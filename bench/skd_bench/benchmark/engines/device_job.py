@@ -7,6 +7,7 @@ and after the measurement: a file that cannot run is left out with its reason, a
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,7 @@ from skd_bench.benchmark.engines.score_worker import ScoreJob
 from skd_bench.benchmark.fresh_process import run_worker
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
 from skd_bench.benchmark.measurements import EncodedLogits, FileNote
+from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.runtimes import uses_gpu
@@ -62,6 +64,18 @@ class PreparedTargets:
     built: tuple[str, ...] = field(default=())
 
 
+def find_engine_folder(root: Path, device_info: DeviceInfo, gpu: str | None) -> Path:
+    """The folder of the engines of one GPU: two GPUs of one kind choose their kernels by their own timings.
+
+    Args:
+        root: The folder of all engines.
+        device_info: That of this machine.
+        gpu: The GPU that was requested (`MeasurementSettings.gpu`).
+    """
+    suffix = "" if gpu is None else "-" + re.sub(r"[^\w.-]", "_", gpu)
+    return root / f"{device_id(device_info)}{suffix}"
+
+
 def prepare_targets(
     targets: Sequence[LatencyTarget],
     folder: Path,
@@ -73,7 +87,7 @@ def prepare_targets(
 
     Args:
         targets: Files and their runtimes; a runtime may be one that compiles.
-        folder: For the engines of this device; engines that are there already are used again.
+        folder: That of `find_engine_folder`; engines that are there already are used again where they still fit.
         options: How to compile.
         settings: Threads and GPU.
         progress: Called with (targets finished, all targets).
@@ -89,18 +103,19 @@ def prepare_targets(
             ready[target.name] = target
             continue
         note = _note_path(target, folder, options)
-        stored = _read_note(note, Path(target.path))
-        if stored is None:
-            try:
-                stored = dict(_run_prepare_worker(target, folder, options, settings))
-            except UserError as error:
-                refused[target.name] = str(error)
-                write_json(note, {"refused": str(error)})
-                continue
+        earlier = _read_note(note, Path(target.path))
+        try:  # also where there is an engine: only the runtime knows whether it fits the library and the GPU of today
+            prepared = _run_prepare_worker(target, folder, options, settings)
+        except UserError as error:
+            refused[target.name] = str(error)
+            write_json(note, {"refused": str(error)})
+            continue
+        sha = sha256_file(prepared["path"])
+        if earlier is None or earlier["sha256"] != sha:
             built.append(target.name)
-            write_json(note, stored | {"sha256": sha256_file(stored["path"]), "path": Path(stored["path"]).name})
-        ready[target.name] = replace(target, path=stored["path"])
-        facts[target.name] = stored["facts"]
+        write_json(note, {**prepared, "sha256": sha, "path": Path(prepared["path"]).name})
+        ready[target.name] = replace(target, path=prepared["path"])
+        facts[target.name] = prepared["facts"]
     return PreparedTargets(ready, refused, facts, tuple(built))
 
 

@@ -1,12 +1,14 @@
 """Targets on a device: compiled once, refused with a reason, scored as the engine answers."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from skd_bench.benchmark.engines.device_job import compute_target_logits, prepare_targets
+from skd_bench.benchmark.engines.device_job import compute_target_logits, find_engine_folder, prepare_targets
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
+from skd_bench.device.info import read_device_info
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.runtimes.base import CompileOptions
@@ -49,6 +51,34 @@ def test_a_changed_engine_is_compiled_again(targets, tmp_path, tensorrt_double):
     again = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
     assert again.built == ("gpu",)
     assert again.facts["gpu"]["engine_sha256"] == sha256_file(engine)
+
+
+def test_an_engine_of_another_version_is_compiled_again(targets, tmp_path, tensorrt_double):
+    """After an upgrade of TensorRT the stored engine is whole, but no longer one that the runtime loads."""
+    engine = Path(prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS).ready["gpu"].path)
+    metadata = engine.with_name(engine.name + ".json")
+    metadata.write_text(metadata.read_text().replace("10.13.3+double", "10.12.0"))
+    again = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert (list(again.ready), again.refused) == (["cpu", "gpu"], {})
+    assert "10.13.3+double" in metadata.read_text()
+    assert measure_latency([again.ready["gpu"]], SETTINGS, memory=False)["gpu"].n > 12
+
+
+def test_a_stored_engine_that_cannot_run_now_is_refused(targets, tmp_path, tensorrt_double):
+    prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    tensorrt_double("lost")
+    again = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert list(again.ready) == ["cpu"]
+    assert "unspecified launch failure" in again.refused["gpu"]
+
+
+def test_each_gpu_has_its_own_engines(tmp_path):
+    info = read_device_info()
+    gpus = (None, "0", "1", "GPU-8a56", "../../x")
+    folders = [find_engine_folder(tmp_path, info, gpu) for gpu in gpus]
+    assert len(set(folders)) == len(gpus)
+    assert {folder.resolve().parent for folder in folders} == {tmp_path.resolve()}
+    assert find_engine_folder(tmp_path, {**info, "cpu": "another"}, "0") not in folders
 
 
 @pytest.mark.parametrize(
