@@ -27,7 +27,7 @@ from skd_bench.files import sha256_file, write_atomic
 from skd_bench.remote import runner as remote
 from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
-from skd_edge.evaluation.local_device import Device, Latencies, Progress
+from skd_edge.evaluation.local_device import Device, DeviceFile, Latencies, Progress
 from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.evaluation.measurement_checks import check_measurements, check_settings
 from skd_edge.recipe.sections import BenchmarkSettings
@@ -45,25 +45,31 @@ class _DeviceElsewhere(Device, ABC):
 
     def compute_logits(self, path: Path, runtime: str, clips: ScoringClips) -> NDArray[np.float32]:
         """A file's logits ``(N, C)`` as the device answers: see `Device.compute_logits`."""
-        self.score_files([(path, runtime)], clips)
+        if reason := self.score_files([(path, runtime)], clips).get((path, runtime)):
+            raise UserError(f"{path} on {runtime} cannot be scored on {self.name}: {reason}")
         return self._logits[path, runtime, clips.key]
 
-    def score_files(self, files: Sequence[tuple[Path, str]], clips: ScoringClips) -> None:
+    def score_files(self, files: Sequence[DeviceFile], clips: ScoringClips) -> dict[DeviceFile, str]:
         """Score several files in one pack; files whose logits are known are left out.
 
+        Returns:
+            Why files cannot be scored.
+
         Raises:
-            UserError: The device cannot run a file, or does not send its logits.
+            UserError: The device cannot be reached, waits for a person, or does not send logits.
         """
         missing = [(path, runtime) for path, runtime in files if (path, runtime, clips.key) not in self._logits]
         if not missing:
-            return
+            return {}
         targets = [self._choose_launch(LatencyTarget(f"{p} on {r}", p, r)) for p, r in missing]
-        if refused := self._read_notes(targets, self._score_elsewhere(targets, clips)):
-            name, reason = next(iter(refused.items()))
-            raise UserError(f"{name} cannot be scored on {self.name}: {reason}")
-        if absent := [(path, runtime) for path, runtime in missing if (path, runtime, clips.key) not in self._logits]:
-            path, runtime = absent[0]
-            raise UserError(f"{self.name} sent no logits of {path.name} on {runtime}; measure again")
+        reasons = self._read_notes(targets, self._score_elsewhere(targets, clips))
+        refused = {
+            file: reasons[target.name] for file, target in zip(missing, targets, strict=True) if target.name in reasons
+        }
+        for path, runtime in missing:
+            if (path, runtime, clips.key) not in self._logits and (path, runtime) not in refused:
+                raise UserError(f"{self.name} sent no logits of {path.name} on {runtime}; measure again")
+        return refused
 
     def _prepare(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool

@@ -32,6 +32,7 @@ from skd_edge.recipe.sections import BenchmarkSettings
 
 Progress = Callable[[int, int], None]
 Latencies = dict[str, LatencyResult]
+DeviceFile = tuple[Path, str]  # and its runtime
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Device:
             clips: Makes clips that `compute_logits` will need; a device that is elsewhere gets them at once.
 
         Raises:
-            UserError: See `measure_latency`; or the run holds no engine of a target, and nothing may be built.
+            UserError: The targets cannot be measured, or the device is not the one of the earlier measurements; or the
+                run holds no engine or measurement of a target, and nothing may be built or measured.
         """
         prepared = self._prepare(targets, progress, may_compile=not self.cache_only)
         by_name = {t.name: (Path(t.path), t.runtime) for t in targets}
@@ -104,8 +106,9 @@ class Device:
         ready = list(prepared.ready.values())
         on_gpu = any(uses_gpu(t.runtime) for t in ready)
         session = self._find_or_measure(ready, progress, clips() if clips and on_gpu and not self.is_local else None)
-        refused = self._read_notes(ready, session.notes)
-        return MeasuredTargets(dict(session.latency), {**prepared.refused, **refused}, prepared.built)
+        refused = self._read_notes(ready, session.notes)  # also those that were measured, and then not scored
+        latencies = {name: one for name, one in session.latency.items() if name not in refused}
+        return MeasuredTargets(latencies, {**prepared.refused, **refused}, prepared.built)
 
     def _read_notes(self, targets: Sequence[LatencyTarget], notes: Sequence[FileNote]) -> dict[str, str]:
         """Remember what a device elsewhere found out about files; returns why targets cannot run there, by name."""
@@ -151,8 +154,16 @@ class Device:
         target = self._prepared[path, runtime]
         return compute_target_logits(target, clips.file, clips.preprocess, self._benchmark_settings)
 
-    def score_files(self, files: Sequence[tuple[Path, str]], clips: ScoringClips) -> None:
-        """Let a device that is elsewhere score several files (path, runtime) at once, so that clips travel once."""
+    def score_files(self, files: Sequence[DeviceFile], clips: ScoringClips) -> dict[DeviceFile, str]:
+        """Let a device that is elsewhere score several files at once, so that clips travel once. Nothing is done here.
+
+        Returns:
+            Why files cannot be scored.
+
+        Raises:
+            UserError: The device cannot be reached, or waits for a person.
+        """
+        return {}
 
     def _prepare(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
@@ -196,18 +207,6 @@ class Device:
         x86 = str(info.get("machine", "")).lower() in {"x86_64", "amd64", "i386", "i686"}
         return x86 and not {"avx_vnni", "avx512_vnni"} & set(info.get("isa", ()))
 
-    def measure_latency(self, targets: Sequence[LatencyTarget], progress: Progress | None = None) -> Latencies:
-        """The latency of each target by its name, all from one session: a new one, or a stored one with all targets.
-
-        Args:
-            targets: The files to measure, and the runtime of each.
-            progress: Called with the numbers of finished and of all steps.
-
-        Raises:
-            UserError: The targets cannot be measured, or the device is not the one of the earlier measurements.
-        """
-        return dict(self._find_or_measure(targets, progress).latency)
-
     def _find_or_measure(
         self,
         targets: Sequence[LatencyTarget],
@@ -215,7 +214,9 @@ class Device:
         clips: ScoringClips | None = None,
     ) -> MeasuredSession:
         cached = (
-            self.measurement_cache.find_session(targets, device_id(read_device_info()) if self.is_local else None)
+            self.measurement_cache.find_session(
+                targets, device_id(read_device_info()) if self.is_local else None, refusals=self.cache_only
+            )
             if self.measurement_cache
             else None
         )

@@ -51,15 +51,18 @@ class MeasurementCache:
     def __init__(self, folder: Path, settings: MeasurementSettings) -> None:
         self.folder, self.settings = folder, settings
 
-    def find_session(self, targets: Sequence[LatencyTarget], device: str | None) -> MeasuredSession | None:
+    def find_session(
+        self, targets: Sequence[LatencyTarget], device: str | None, *, refusals: bool = False
+    ) -> MeasuredSession | None:
         """The newest stored session that has all targets.
 
         Args:
             targets: the files and the runtime of each; a file is recognised by its hash, whatever its name.
             device: id of the device that the session must come from; None: any device.
+            refusals: whether a target that could not run counts as measured; else it is tried again.
 
         Returns:
-            The session; None if no session has all targets. A target that could not run counts as measured.
+            The session; None if no session has all targets.
         """
         keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
         for path in self._list_newest_first():
@@ -82,7 +85,8 @@ class MeasurementCache:
             )
             same_settings &= session.energy or not self.settings.energy
             refused = {(note.sha256, note.runtime) for note in session.notes if note.refused}
-            if same_settings and set(keys.values()) <= set(known) | refused and device in (None, session.device_id):
+            usable = set(known) | refused if refusals else set(known) - refused
+            if same_settings and set(keys.values()) <= usable and device in (None, session.device_id):
                 found = {name: replace(known[key], name=name) for name, key in keys.items() if key in known}
                 return MeasuredSession(found, session.device, tuple(session.notes))
         return None

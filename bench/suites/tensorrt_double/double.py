@@ -24,7 +24,7 @@ from unittest import mock
 
 MODULES = Path(__file__).with_name("modules")
 FAULTS_VARIABLE = "TENSORRT_DOUBLE_FAULTS"
-FAULTS = ("no-builder", "no-runtime", "build-memory", "no-graph", "lost", "no-load")
+FAULTS = ("no-builder", "no-runtime", "build-memory", "no-graph", "lost", "no-load", "overflow")
 _REPLACED = ("tensorrt", "cuda", "sitecustomize")
 
 

@@ -56,10 +56,13 @@ def evaluate(
         measured = ctx.device.measure(targets, bar.update, lambda: ctx.scorer.make_scoring_clips(data.clips.val))
     for name in measured.built:
         ctx.run.record_event("built", name=name)
-    for name, reason in measured.refused.items():
+    to_score = {(Path(t.path), t.runtime): t.name for t in targets if t.name in measured.latency}
+    unscored = {to_score[f]: why for f, why in ctx.scorer.score_ahead(list(to_score), data.clips.val).items()}
+    for name, reason in {**measured.refused, **unscored}.items():
         ctx.run.record_event("not_built", name=name, reason=reason)
         exports.warn(f"{name} cannot run on {ctx.device.name}: {reason}")
-    results = _score_files(ctx, data, networks, files, measured.latency)
+    latency = {name: one for name, one in measured.latency.items() if name not in unscored}
+    results = _score_files(ctx, data, networks, files, latency)
     teacher = results.get(((recipe.teacher.name,), teacher_deployment(recipe)))
     found = {c: results[c.path, c.deployment] for c in candidates if (c.path, c.deployment) in results}
     return EvaluatedCandidates(found, teacher, tuple(exports.warnings))

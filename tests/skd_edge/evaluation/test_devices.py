@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
@@ -21,6 +22,7 @@ from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file
 from skd_bench.stats import Interval
 from skd_edge.evaluation.devices import OfflineDevice, SshDevice, make_device
+from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.recipe.sections import BenchmarkSettings
 
 BENCH = BenchmarkSettings(processes=1, queries=20)
@@ -43,20 +45,20 @@ def save_result(path, file, *, threads=1, device=None):
 
 def test_this_machine_measures_once_and_reads_the_session_afterwards(target, tmp_path):
     device = make_device(BENCH, tmp_path)
-    first = device.measure_latency([target])
+    first = device.measure([target]).latency
     assert list(first) == ["small"]
     assert first["small"].p50.value > 0
     assert device_id(device.device_info) == device_id(read_device_info())
-    again = make_device(BENCH, tmp_path, cache_only=True).measure_latency([target])
+    again = make_device(BENCH, tmp_path, cache_only=True).measure([target]).latency
     assert again["small"].samples_ms == first["small"].samples_ms
 
 
 def test_without_a_stored_session_nothing_is_measured_if_only_the_cache_may_be_used(target, tmp_path):
     device = make_device(BENCH, tmp_path, cache_only=True)
     with pytest.raises(UserError, match="the run holds no measurement of all 1 files in one session on this machine"):
-        device.measure_latency([target])
+        device.measure([target])
     with pytest.raises(UserError, match="the run holds no joules of all 1 files"):
-        make_device(BENCH, tmp_path, cache_only=True, energy=True).measure_latency([target])
+        make_device(BENCH, tmp_path, cache_only=True, energy=True).measure([target])
 
 
 def test_each_host_has_its_own_folder_of_sessions(tmp_path):
@@ -75,7 +77,7 @@ def test_results_of_a_pack_are_read_by_the_hash_of_the_file(tmp_path):
     (tmp_path / "same.onnx").write_text("a")
     result = save_result(tmp_path / "R.json", tmp_path / "a.onnx")
     device = OfflineDevice(BENCH, [result], tmp_path)
-    found = device.measure_latency([LatencyTarget("other name", tmp_path / "same.onnx")])["other name"]
+    found = device.measure([LatencyTarget("other name", tmp_path / "same.onnx")]).latency["other name"]
     assert (found.name, found.samples_ms) == ("other name", [[1.0, 2.0]])
     assert device.device_info == {"cpu": "A", "cores_usable": 4}
 
@@ -86,7 +88,7 @@ def test_a_file_without_a_result_pauses_the_run_and_is_packed(tmp_path):
     result = save_result(tmp_path / "R.json", tmp_path / "a.onnx")
     targets = [LatencyTarget(name, tmp_path / f"{name}.onnx") for name in ("a", "b")]
     with pytest.raises(UserError, match=r"1 of 2 files have no measurement.*Carry .*carry\.pyz") as stopped:
-        OfflineDevice(BENCH, [result], tmp_path).measure_latency(targets)
+        OfflineDevice(BENCH, [result], tmp_path).measure(targets)
     assert stopped.value.exit_code == EXIT_PAUSED
     with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
         assert [pack.read(name) for name in pack.namelist() if name.endswith(".onnx")] == [b"b"]
@@ -218,14 +220,67 @@ def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
 
     tensorrt_double("build-memory")
     shutil.rmtree(tmp_path / "there" / "cache")
-    fresh = make_device(bench.model_copy(update={"queries": 21}), tmp_path)
-    refused = fresh.measure(engine_targets)
+    fewer = bench.model_copy(update={"queries": 21})
+    refused = make_device(fewer, tmp_path).measure(engine_targets)
     assert list(refused.latency) == ["cpu"]
     assert "Requested amount of GPU memory" in refused.refused["gpu"]
-    stored = make_device(bench.model_copy(update={"queries": 21}), tmp_path, cache_only=True).measure(engine_targets)
+    stored = make_device(fewer, tmp_path, cache_only=True).measure(engine_targets)
     assert (list(stored.latency), stored.refused) == (["cpu"], refused.refused)
     with pytest.raises(UserError, match=r"cannot be scored on me@board: .*Requested amount"):
         make_device(bench, tmp_path).compute_logits(path, "tensorrt", val())
+    tensorrt_double()  # there is memory again: what was refused is tried again
+    assert list(make_device(fewer, tmp_path).measure(engine_targets).latency) == ["gpu", "cpu"]
+
+
+@pytest.fixture
+def packs_over_ssh(run_there, monkeypatch):
+    """The packs that were sent to the host, which the double plays."""
+    sent = []
+
+    def run_pack(pack, ssh, *, progress=None):
+        sent.append(pack)
+        return run_there(pack)
+
+    monkeypatch.setattr("skd_bench.remote.runner.run_pack", run_pack)
+    return sent
+
+
+def test_a_file_that_fails_only_while_it_is_scored_is_refused(
+    exporter, tmp_path, packs_over_ssh, scorer, tiny_clips, tensorrt_double
+):
+    """Logits in half precision overflow: the engine is built and timed, and the others go on, here and over ssh."""
+    network = exporter.build_untrained_network(exporter.recipe.students[0])
+    files = exporter.export_untrained(network, "small", ("fp32", "fp16"))
+    targets = [LatencyTarget(name, path, "tensorrt") for name, path in files.items()]
+    tensorrt_double("overflow")
+    there = make_device(ENGINES.model_copy(update={"host": "me@board"}), tmp_path)
+    measured = there.measure(targets, clips=make_scoring_clips(scorer, tiny_clips.val))
+    assert list(measured.latency) == ["fp32"]
+    assert "contains NaN or infinity" in measured.refused["fp16"]
+    on_gpu = [(path, "tensorrt") for path in files.values()]
+    for device in (there, make_device(ENGINES, tmp_path)):
+        own = FileScorer(scorer.recipe, scorer.classes, tmp_path / device.name, device)
+        [(refused, reason)] = own.score_ahead(on_gpu, tiny_clips.val).items()
+        assert refused == (files["fp16"], "tensorrt")
+        assert "contains NaN or infinity" in reason
+        assert is_an_engines_answer(own.compute_logits(files["fp32"], tiny_clips.val, "tensorrt"))
+
+
+def test_stored_logits_are_not_computed_on_the_host_again(engine_targets, tmp_path, packs_over_ssh, scorer, tiny_clips):
+    """Those of a measured file and those of a file to compare with, which was never measured there."""
+    bench = ENGINES.model_copy(update={"host": "me@board"})
+    measured, other = Path(engine_targets[0].path), tmp_path / "other.onnx"
+    model = onnx.load(measured)
+    model.doc_string = "another file"
+    onnx.save(model, other)
+    for sent in (2, 2):
+        device = make_device(bench, tmp_path)
+        device.measure(engine_targets)
+        own = FileScorer(scorer.recipe, scorer.classes, tmp_path / "artefacts", device)
+        assert own.score_ahead([(path, "tensorrt") for path in (measured, other)], tiny_clips.val) == {}
+        for path in (measured, other):
+            assert is_an_engines_answer(own.compute_logits(path, tiny_clips.val, "tensorrt"))
+        assert len(packs_over_ssh) == sent  # one measures, one scores both
 
 
 @pytest.mark.parametrize(

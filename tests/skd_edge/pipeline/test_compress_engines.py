@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -76,17 +77,37 @@ def test_engines_are_built_scored_chosen_and_shipped(tmp_path, recipe, tensorrt_
     assert any("IS A DOUBLE" in note and "10.13.3+double" in note for note in report["notes"])
     assert report["device"]["runtimes"]["tensorrt"] == "10.13.3+double"
 
-    # The choice, confirmed on the test clips; then made for the fastest engine, from the stored measurements alone.
     assert report["test"]["rows"]
+
+
+def test_an_engine_is_chosen_confirmed_and_shipped(tmp_path, recipe, tensorrt_double, events):
+    """TensorRT is the only runtime, so that an engine wins whatever its milliseconds on the double are."""
+    recipe["bench"] = BENCH | {"runtime": ["tensorrt"]}
+    recipe["export"] |= {"precisions": ["fp32"]}
+    report, _ = run_recipe(recipe, tmp_path / "run")
+    assert report["test"]["rows"]
+    chosen = report["chosen"]["name"]
+    check_bundle_of_engine(tmp_path / "run", chosen)
+
+    # Again from the stored measurements alone: nothing is built, and the engine that was scored is shipped.
     before = len(events("built"))
-    fast = min(measured, key=lambda n: rows[n]["p50_ms"])
-    slower = [r["p50_ms"] for n, r in rows.items() if n != fast and r["p50_ms"]]
-    budget = f"choice.budget={(rows[fast]['p50_ms'] + min(slower)) / 2} ms"
-    if rows[fast]["p50_ms"] < min(slower):
-        decision = reselect(tmp_path / "run", [budget], confirm=True)
-        assert decision.chosen == fast
-        assert len(events("built")) == before
-        check_bundle_of_engine(tmp_path / "run", fast)
+    shutil.rmtree(tmp_path / "run" / "bundle")
+    assert reselect(tmp_path / "run", ["choice.budget=4000 ms"], confirm=True).chosen == chosen
+    assert len(events("built")) == before
+    check_bundle_of_engine(tmp_path / "run", chosen)
+
+
+def test_an_engine_that_overflows_is_left_out_and_the_others_go_on(tmp_path, recipe, tensorrt_double, events):
+    tensorrt_double("overflow")  # engines of FP16 files: found only when they are scored
+    recipe["bench"] = BENCH | {"runtime": ["tensorrt"]}
+    recipe["export"] |= {"precisions": ["fp32", "fp16"]}
+    recipe["schedule"] = {"controls": []}
+    report, rows = run_recipe(recipe, tmp_path / "run")
+    assert report["chosen"]["precision"] == "fp32"
+    refused = {e["name"]: e["reason"] for e in events("not_built")}
+    assert refused
+    assert all(" fp16" in name and "NaN or infinity" in reason for name, reason in refused.items())
+    assert {row["precision"] for row in rows.values() if row["accuracy"] is not None} == {"fp32"}
 
 
 def check_bundle_of_engine(run, name):
