@@ -22,6 +22,13 @@ _BLOCK_BYTES = 1 << 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def find_user_cache() -> Path:
+    """This user's cache: ``SKD_EDGE_CACHE``, or ``skd-edge`` in ``XDG_CACHE_HOME`` (default ``~/.cache``)."""
+    if given := os.environ.get("SKD_EDGE_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
+
+
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
     """Write a file atomically: a temporary file in the same folder, fsync, then a rename.
 

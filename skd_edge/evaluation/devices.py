@@ -27,6 +27,7 @@ from skd_bench.files import sha256_file, write_atomic
 from skd_bench.remote import runner as remote
 from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
+from skd_bench.runtimes import uses_gpu
 from skd_edge.evaluation.local_device import Device, DeviceFile, Latencies, Progress
 from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.evaluation.measurement_checks import check_measurements, check_settings
@@ -137,14 +138,14 @@ class SshDevice(_DeviceElsewhere):
             targets,
             remote.SshTarget(self.name, self.python),
             self._benchmark_settings,
-            build=self._compile_options,
+            build=self.compile_options,
             clips=clips,
             latency=latency,
             progress=progress,
         )
         source = f"the result from {self.name}"
         check_measurements(measured, source)
-        check_settings(measured, self._benchmark_settings, source)
+        check_settings(measured, self._benchmark_settings, self.compile_options, source)
         return found, measured
 
 
@@ -159,7 +160,7 @@ class OfflineDevice(_DeviceElsewhere):
 
     Raises:
         UserError: A result file cannot be read, contains an impossible value, was measured with other threads than the
-            recipe's, or on another device.
+            recipe's, or on another device, or its engines are of another GPU or of other build options.
     """
 
     name = "the device of --measurements"
@@ -178,6 +179,27 @@ class OfflineDevice(_DeviceElsewhere):
                     f"{path} was measured with {one.threads} threads, but the recipe has bench.threads: "
                     f"{bench.threads}; change bench.threads, or measure again"
                 )
+            self._check_engines(one, path)
+
+    def _check_engines(self, one: DeviceMeasurements, path: Path) -> None:
+        """Check that a result's engines, if it has any, are of the recipe's GPU and build options.
+
+        Raises:
+            UserError: They are not.
+        """
+        runtimes = {file.runtime for file in one.measured} | {note.runtime for note in one.notes}
+        if not any(map(uses_gpu, runtimes)):
+            return
+        if one.gpu != self.bench.device:
+            raise UserError(
+                f"{path} was measured on the GPU {one.gpu or '(not given)'!r}, but the recipe has bench.device: "
+                f"{self.bench.device}; change bench.device, or measure again"
+            )
+        if one.build != self.compile_options.key:
+            raise UserError(
+                f"{path} has engines that were compiled with other options than the recipe's bench.build; change "
+                "bench.build, or measure again"
+            )
 
     def _measure_uncached(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, clips: ScoringClips | None
@@ -207,7 +229,7 @@ class OfflineDevice(_DeviceElsewhere):
         if not missing:
             return scored
         settings = self._benchmark_settings
-        data = pack_files(missing, settings, build=self._compile_options, clips=clips, latency=False)
+        data = pack_files(missing, settings, build=self.compile_options, clips=clips, latency=False)
         pack = write_atomic(self.folder / "carry.pyz", data)
         raise UserError(
             f"{len(missing)} files on a GPU have no logits from the device for these clips. {_format_trip(pack)}",
@@ -239,7 +261,7 @@ class OfflineDevice(_DeviceElsewhere):
         )
         wanted = [*targets, *more]
         unmeasured = [t for t in wanted if (sha256_file(t.path), t.runtime) not in known]
-        data = pack_files(unmeasured, self._benchmark_settings, build=self._compile_options, clips=clips)
+        data = pack_files(unmeasured, self._benchmark_settings, build=self.compile_options, clips=clips)
         pack = write_atomic(self.folder / "carry.pyz", data)
         absent = "".join(f" ({path} is not there yet)" for path in self.results if not path.exists())
         return f"{missing} of {len(targets)} files have no measurement from the device{absent}. {_format_trip(pack)}"

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult
-from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
@@ -144,7 +143,7 @@ class FileScorer:
         """
         if (path, runtime) not in self._sources:
             facts = device.prepare_file(path, runtime)
-            engine = facts.get("engine_sha256", device_id(device.device_info))
+            engine = facts.get("engine_sha256", device.engine_key)
             self._sources[path, runtime] = f"{runtime}:{engine}"
         return self._sources[path, runtime]
 

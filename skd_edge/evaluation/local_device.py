@@ -75,7 +75,9 @@ class Device:
         cache_only: bool = False,
     ) -> None:
         self.bench, self.energy, self.cache_only = bench, energy, cache_only
-        self.measurement_cache = MeasurementCache(cache_folder, self._benchmark_settings) if cache_folder else None
+        self.measurement_cache = (
+            MeasurementCache(cache_folder, self._benchmark_settings, self.compile_options) if cache_folder else None
+        )
         self._device_info: DeviceInfo | None = None
         self._engines_root = cache_folder.parents[1] / "engines" if cache_folder else None
         self._prepared: dict[tuple[Path, str], LatencyTarget] = {}
@@ -174,8 +176,8 @@ class Device:
         assert self._engines_root is not None, "a device of GPU files needs a run folder"
         folder = find_engine_folder(self._engines_root, read_device_info(), self.bench.device)
         if may_compile:
-            return prepare_targets(targets, folder, self._compile_options, self._benchmark_settings, progress)
-        prepared = read_prepared_targets(targets, folder, self._compile_options)
+            return prepare_targets(targets, folder, self.compile_options, self._benchmark_settings, progress)
+        prepared = read_prepared_targets(targets, folder, self.compile_options)
         if prepared is None:
             raise UserError(
                 f"the run holds no engines of these files for {self.name} as it is now; repeat the skd-edge compress "
@@ -189,9 +191,15 @@ class Device:
         return replace(target, runtime=f"{target.runtime}-nograph") if without_graphs else target
 
     @property
-    def _compile_options(self) -> CompileOptions:
+    def compile_options(self) -> CompileOptions:
+        """How engines are compiled: the recipe's ``bench.build``."""
         build = self.bench.build
         return CompileOptions(build.workspace, build.level, build.tf32)
+
+    @property
+    def engine_key(self) -> str:
+        """Equal where the engines of a file are built alike for the same GPU."""
+        return f"{device_id(self.device_info)}:{self.bench.device}:{self.compile_options.key}"
 
     @property
     def device_info(self) -> DeviceInfo:

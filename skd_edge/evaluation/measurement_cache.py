@@ -20,6 +20,8 @@ from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
+from skd_bench.runtimes import uses_gpu
+from skd_bench.runtimes.base import CompileOptions
 
 _SESSION_FILE = re.compile(r"[0-9a-f]{16}\.json")
 
@@ -46,10 +48,11 @@ class MeasurementCache:
         folder: the folder of the sessions.
         settings: threads, processes and queries; sessions with other settings are ignored. If they include energy,
             sessions without energy are ignored too.
+        build: how engines are compiled; sessions of engines that were compiled otherwise are ignored.
     """
 
-    def __init__(self, folder: Path, settings: MeasurementSettings) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, settings: MeasurementSettings, build: CompileOptions | None = None) -> None:
+        self.folder, self.settings, self.build = folder, settings, build or CompileOptions()
 
     def find_session(
         self, targets: Sequence[LatencyTarget], device: str | None, *, refusals: bool = False
@@ -83,6 +86,8 @@ class MeasurementCache:
                 seconds=session.seconds,
                 warm_seconds=session.warm_seconds,
             )
+            if any(uses_gpu(t.runtime) for t in targets):
+                same_settings &= session.build == self.build.key
             same_settings &= session.energy or not self.settings.energy
             refused = {(note.sha256, note.runtime) for note in session.notes if note.refused}
             usable = set(known) | refused if refusals else set(known) - refused
@@ -116,6 +121,13 @@ class MeasurementCache:
         what = [device_id(info), self.settings.energy, sorted({(m.sha256, m.runtime) for m in measured})]
         name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
         stored = DeviceMeasurements(
-            SCHEMA, "", info, measured=measured, session_count=1, notes=notes, **vars(self.settings)
+            SCHEMA,
+            "",
+            info,
+            measured=measured,
+            session_count=1,
+            notes=notes,
+            build=self.build.key,
+            **vars(self.settings),
         )
         write_checked_json(self.folder / f"{name}.json", stored.to_json())

@@ -10,6 +10,7 @@ from itertools import chain
 from skd_bench.benchmark.latency import LatencyResult, MeasurementSettings
 from skd_bench.benchmark.measurements import DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.errors import UserError
+from skd_bench.runtimes.base import CompileOptions
 from skd_bench.stats import Interval
 
 _MAX_MS = 3_600_000.0  # an hour for a single clip
@@ -32,13 +33,15 @@ def check_measurements(measurements: DeviceMeasurements, source: str) -> None:
         raise UserError(f"{source}: {problem}; copy the file from the device again, or measure there again")
 
 
-def check_settings(measurements: DeviceMeasurements, sent: MeasurementSettings, source: str) -> None:
-    """Check that a device measured with the settings that it was sent.
+def check_settings(
+    measurements: DeviceMeasurements, sent: MeasurementSettings, build: CompileOptions, source: str
+) -> None:
+    """Check that a device measured with the settings that it was sent, and compiled with these options.
 
     Raises:
         UserError: A setting differs.
     """
-    for name, value in vars(sent).items():
+    for name, value in {**vars(sent), "build": build.key}.items():
         if (reported := getattr(measurements, name)) != value:
             raise UserError(
                 f"{source}: it was measured with '{name}' {str(reported)[:80]!r} instead of {str(value)!r}; measure "

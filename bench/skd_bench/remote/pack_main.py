@@ -148,6 +148,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
         measured=[MeasuredFile(f.sha256, f.runtime, latencies[f.name]) for f in job.files if f.name in latencies],
         bench=bench,
         notes=notes,
+        build=job.build.key,
     )
 
 

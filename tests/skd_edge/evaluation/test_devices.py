@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -120,23 +117,6 @@ def engine_targets(target) -> list[LatencyTarget]:
     return [LatencyTarget("gpu", target.path, "tensorrt"), LatencyTarget("cpu", target.path)]
 
 
-@pytest.fixture
-def run_there(tmp_path, tensorrt_double):
-    """Runs a pack in a process of its own, as a device with the double would; returns what it measured."""
-
-    def run(pack: bytes, name: str = "R") -> DeviceMeasurements:
-        there = tmp_path / "there"
-        there.mkdir(exist_ok=True)
-        (there / "pack.pyz").write_bytes(pack)
-        env = {**os.environ, "SKD_EDGE_CACHE": str(there / "cache")}
-        words = [sys.executable, "pack.pyz", "--json", f"{name}.json"]
-        done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return DeviceMeasurements.load(there / f"{name}.json")
-
-    return run
-
-
 def make_scoring_clips(scorer, clips):
     return lambda: scorer.make_scoring_clips(clips)
 
@@ -199,23 +179,42 @@ def test_a_pack_compiles_measures_and_scores(engine_targets, tmp_path, run_there
     assert len(device.compute_logits(path, "tensorrt", test())) == len(tiny_clips.train)
 
 
+def test_results_of_other_engines_than_the_recipes_are_rejected(engine_targets, tmp_path, run_there):
+    """Of other build options or of another GPU; a result without engines is of any."""
+    with pytest.raises(UserError, match="have no measurement"):
+        OfflineDevice(ENGINES, [], tmp_path).measure(engine_targets)
+    run_there((tmp_path / "carry.pyz").read_bytes())
+    results = [tmp_path / "there" / "R.json"]
+    tf32 = ENGINES.model_copy(update={"build": ENGINES.build.model_copy(update={"tf32": True})})
+    with pytest.raises(UserError, match=r"R\.json has engines that were compiled with other options .*bench\.build"):
+        OfflineDevice(tf32, results, tmp_path)
+    with pytest.raises(UserError, match=r"R\.json was measured on the GPU '0', but the recipe has bench\.device: 1"):
+        OfflineDevice(ENGINES.model_copy(update={"device": "1"}), results, tmp_path)
+    OfflineDevice(ENGINES, results, tmp_path)
+    OfflineDevice(tf32, [save_result(tmp_path / "cpu.json", engine_targets[0].path)], tmp_path)
+
+
+def test_over_ssh_engines_of_other_options_are_measured_again(engine_targets, tmp_path, packs_over_ssh):
+    tf32 = ENGINES.build.model_copy(update={"tf32": True})
+    bench = ENGINES.model_copy(update={"host": "me@board"})
+    make_device(bench, tmp_path).measure(engine_targets)
+    other = make_device(bench.model_copy(update={"build": tf32}), tmp_path)
+    other.measure(engine_targets)
+    assert len(packs_over_ssh) == 2
+    other.measure(engine_targets[1:])  # on the CPU the options are nothing
+    assert len(packs_over_ssh) == 2
+
+
 def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
-    engine_targets, tmp_path, run_there, scorer, tiny_clips, monkeypatch, tensorrt_double
+    engine_targets, tmp_path, packs_over_ssh, scorer, tiny_clips, tensorrt_double
 ):
-    packs = []
-
-    def run_pack(pack, ssh, *, progress=None):
-        packs.append(pack)
-        return run_there(pack)
-
-    monkeypatch.setattr("skd_bench.remote.runner.run_pack", run_pack)
     bench = ENGINES.model_copy(update={"host": "me@board"})
     val = make_scoring_clips(scorer, tiny_clips.val)
     device, path = make_device(bench, tmp_path), Path(engine_targets[0].path)
     assert list(device.measure(engine_targets, clips=val).latency) == ["gpu", "cpu"]
     assert is_an_engines_answer(device.compute_logits(path, "tensorrt", val()))
-    assert len(packs) == 1
-    with zipfile.ZipFile(io.BytesIO(packs[0])) as pack:
+    assert len(packs_over_ssh) == 1
+    with zipfile.ZipFile(io.BytesIO(packs_over_ssh[0])) as pack:
         assert [n for n in pack.namelist() if n.endswith(".npy")] == ["parcel/files/clips.npy"]
 
     tensorrt_double("build-memory")
@@ -230,19 +229,6 @@ def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
         make_device(bench, tmp_path).compute_logits(path, "tensorrt", val())
     tensorrt_double()  # there is memory again: what was refused is tried again
     assert list(make_device(fewer, tmp_path).measure(engine_targets).latency) == ["gpu", "cpu"]
-
-
-@pytest.fixture
-def packs_over_ssh(run_there, monkeypatch):
-    """The packs that were sent to the host, which the double plays."""
-    sent = []
-
-    def run_pack(pack, ssh, *, progress=None):
-        sent.append(pack)
-        return run_there(pack)
-
-    monkeypatch.setattr("skd_bench.remote.runner.run_pack", run_pack)
-    return sent
 
 
 def test_a_file_that_fails_only_while_it_is_scored_is_refused(
@@ -281,6 +267,12 @@ def test_stored_logits_are_not_computed_on_the_host_again(engine_targets, tmp_pa
         for path in (measured, other):
             assert is_an_engines_answer(own.compute_logits(path, tiny_clips.val, "tensorrt"))
         assert len(packs_over_ssh) == sent  # one measures, one scores both
+    tf32 = bench.model_copy(update={"build": bench.build.model_copy(update={"tf32": True})})
+    device = make_device(tf32, tmp_path)
+    device.measure(engine_targets)
+    own = FileScorer(scorer.recipe, scorer.classes, tmp_path / "artefacts", device)
+    own.score_ahead([(other, "tensorrt")], tiny_clips.val)
+    assert len(packs_over_ssh) == 4  # engines of other options have other logits
 
 
 @pytest.mark.parametrize(
@@ -288,6 +280,7 @@ def test_stored_logits_are_not_computed_on_the_host_again(engine_targets, tmp_pa
     [
         ({"queries": 7}, "the result from me@board: it was measured with 'queries' '7' instead of '20'"),
         ({"threads": 4}, "the result from me@board: it was measured with 'threads' '4' instead of '1'"),
+        ({"build": "00"}, "the result from me@board: it was measured with 'build' '00' instead of '"),
         ({"device": {}}, "the result from me@board: 'device.cpu' is not the name of a processor"),
         ({"notes": [FileNote("a" * 64, "tensorrt", facts={"layers": [1]})]}, r"the result from me@board: 'notes\[0\]'"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
 from copy import deepcopy
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_an_engine_is_chosen_confirmed_and_shipped(tmp_path, recipe, tensorrt_do
     assert len(events("built")) == before
     check_bundle_of_engine(tmp_path / "run", chosen)
 
+    # A control that cannot be built any more is not in the test table; the choice, once the test set is open, stays.
+    exported = {e["job"] for e in events("artefact") if "job" in e}
+    artefacts = tmp_path / "run" / "artefacts"
+    [control] = [p for p in artefacts.glob("*/fp32.onnx") if p.parent.name not in exported]
+    for engine in (tmp_path / "run" / "engines").glob(f"*/{sha256_file(control)[:16]}*"):
+        engine.unlink()
+    shutil.rmtree(artefacts / "logits")
+    tensorrt_double("build-memory")
+    assert reselect(tmp_path / "run", ["choice.budget=3000 ms"], confirm=True).chosen == chosen
+    [left_out] = events("not_compared")
+    assert left_out["name"] == "student alone, weak labels (FP32 file)"
+    assert "Requested amount of GPU memory" in left_out["reason"]
+
 
 def test_an_engine_that_overflows_is_left_out_and_the_others_go_on(tmp_path, recipe, tensorrt_double, events):
     tensorrt_double("overflow")  # engines of FP16 files: found only when they are scored
@@ -108,6 +122,30 @@ def test_an_engine_that_overflows_is_left_out_and_the_others_go_on(tmp_path, rec
     assert refused
     assert all(" fp16" in name and "NaN or infinity" in reason for name, reason in refused.items())
     assert {row["precision"] for row in rows.values() if row["accuracy"] is not None} == {"fp32"}
+
+
+def test_a_host_is_contacted_once_for_each_step_and_never_again(tmp_path, recipe, packs_over_ssh):
+    """Random weights, then the trained files with validation clips, then test clips; a repeat needs nothing of it."""
+    recipe["bench"] = BENCH | {"runtime": ["tensorrt"], "host": "me@board"}
+    recipe["export"] |= {"precisions": ["fp32", "fp16"]}
+    report, _ = run_recipe(recipe, tmp_path / "run")
+    assert len(packs_over_ssh) == 3
+    clips = [sorted(n for n in list_pack(p) if n.endswith(".npy")) for p in packs_over_ssh]
+    assert [len(names) for names in clips] == [0, 1, 1]
+    again, _ = run_recipe(recipe, tmp_path / "run")
+    assert again["chosen"] == report["chosen"]
+    assert reselect(tmp_path / "run", ["choice.budget=4000 ms"], confirm=True).chosen == report["chosen"]["name"]
+    assert len(packs_over_ssh) == 3
+    assert {row["name"].partition(":")[0] for row in report["test"]["rows"]} == {
+        "skd-edge",
+        "teacher (FP32 file)",
+        "student alone, weak labels (FP32 file)",
+    }
+
+
+def list_pack(pack):
+    with zipfile.ZipFile(io.BytesIO(pack)) as file:
+        return file.namelist()
 
 
 def check_bundle_of_engine(run, name):
