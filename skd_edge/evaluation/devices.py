@@ -195,7 +195,7 @@ class OfflineDevice(_DeviceElsewhere):
                 f"{path} was measured on the GPU {one.gpu or '(not given)'!r}, but the recipe has bench.device: "
                 f"{self.bench.device}; change bench.device, or measure again"
             )
-        if one.build != self.compile_options.key:
+        if (one.build, one.builds) != (self.compile_options.key, self.bench.build.builds):
             raise UserError(
                 f"{path} has engines that were compiled with other options than the recipe's bench.build; change "
                 "bench.build, or measure again"

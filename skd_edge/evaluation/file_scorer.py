@@ -74,6 +74,12 @@ class CandidateResult:
     runtime: Runtime = "ort"
     facts: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def builds_ms(self) -> list[float]:
+        """Median milliseconds of each build of the engine; empty if it was built once."""
+        builds = self.facts.get("builds")
+        return [float(row["p50_ms"]) for row in builds] if isinstance(builds, list) else []
+
 
 class FileScorer:
     """Runs files on clips. Logits are stored in the run under a hash of file and clips, and are computed only once.

@@ -260,4 +260,5 @@ class Device:
             gpu=bench.device,
             seconds=bench.seconds,
             warm_seconds=bench.warm_seconds,
+            builds=bench.build.builds,
         )

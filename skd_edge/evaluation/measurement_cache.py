@@ -78,7 +78,7 @@ class MeasurementCache:
             except (FileNotFoundError, UserError):  # replaced by another process, or of another version
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
-            same_settings = replace(self.settings, energy=False) == MeasurementSettings(
+            same_settings = replace(self.settings, energy=False, builds=1) == MeasurementSettings(
                 session.threads,
                 session.processes,
                 session.queries,
@@ -87,7 +87,7 @@ class MeasurementCache:
                 warm_seconds=session.warm_seconds,
             )
             if any(uses_gpu(t.runtime) for t in targets):
-                same_settings &= session.build == self.build.key
+                same_settings &= (session.build, session.builds) == (self.build.key, self.settings.builds)
             same_settings &= session.energy or not self.settings.energy
             refused = {(note.sha256, note.runtime) for note in session.notes if note.refused}
             usable = set(known) | refused if refusals else set(known) - refused

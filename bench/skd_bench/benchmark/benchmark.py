@@ -192,6 +192,12 @@ def _build_notes(device_info: DeviceInfo, latency: dict[str, LatencyResult]) -> 
     unsteady = [name for name, figures in latency.items() if not figures.steady]
     if unsteady:
         notes.append(f"latency did not settle within 10 % during warm-up: {', '.join(unsteady)}")
+    notes += [
+        f"{name}: {figures.clocks.dropped} of {figures.clocks.blocks} blocks of queries were dropped "
+        f"({'; '.join(figures.clocks.reasons)})"
+        for name, figures in latency.items()
+        if figures.clocks and figures.clocks.dropped
+    ]
     if broken := [name for name, figures in latency.items() if not figures.finite]:
         names = ", ".join(broken)
         notes.append(f"the logits of random clips contain NaN or an infinity; do not use this latency: {names}")

@@ -50,7 +50,8 @@ def run_worker(
     path = os.pathsep.join((package_root, *import_path, *inherited))
     # A worker does not use numpy's own threads, and each of them would add to its peak memory.
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    if gpu is not None:  # PCI_BUS_ID: CUDA's own order puts the fastest GPU first, nvidia-smi's does not
+    environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA's own order begins with the fastest GPU
+    if gpu is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     with tempfile.TemporaryDirectory(prefix="skd-bench-") as folder:
         files = [str(Path(folder) / name) for name in ("job.json", "result.json")]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from skd_bench.benchmark.fresh_process import run_in_fresh_process
+from skd_bench.benchmark.gpu_timing import GpuClocks
 from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
 from skd_bench.device.energy.meter import QueryEnergy
 from skd_bench.errors import UserError
@@ -36,6 +37,7 @@ class MeasurementSettings:
         seconds: A GPU target is queried at least this long in each process.
         warm_seconds: A GPU target is warmed up at least this long, right before its queries: clocks rise for hundreds
             of milliseconds.
+        builds: Engines that are compiled from each file, at least 1; the one of median latency is measured.
     """
 
     threads: int = 1
@@ -45,6 +47,7 @@ class MeasurementSettings:
     gpu: str | None = None
     seconds: float = 1.0
     warm_seconds: float = 0.5
+    builds: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class LatencyFigures(TypedDict):
     """A `LatencyResult` without its samples, as a JSON object.
 
     A percentile and its interval are None where there are too few samples. `finite` is present only where it is False,
-    `joules_per_clip` and its interval only where energy was requested.
+    `joules_per_clip` and its interval only where energy was requested, `clocks` (a `GpuClocks`) only on a GPU.
     """
 
     name: str
@@ -89,6 +92,7 @@ class LatencyFigures(TypedDict):
     joules_per_clip: NotRequired[float]
     joules_interval: NotRequired[list[float]]
     finite: NotRequired[bool]
+    clocks: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class LatencyResult:
         finite: Whether its logits of random clips are finite. Latency of a network that returns NaN is not usable.
         joules: Energy of a clip above the idle machine's, with its 95 % interval (see
             `skd_bench.device.energy.meter.measure_joules_per_query`); None where it was not requested.
+        clocks: The GPU's clock around the queries of all processes; None on a CPU.
     """
 
     name: str
@@ -123,6 +128,7 @@ class LatencyResult:
     peak_mb: float | None
     finite: bool = True
     joules: Interval | None = None
+    clocks: GpuClocks | None = None
 
     def to_json(self) -> LatencyFigures:
         """A JSON object of all values except the samples."""
@@ -144,6 +150,8 @@ class LatencyResult:
         if self.joules is not None:
             figures["joules_per_clip"] = self.joules.value
             figures["joules_interval"] = [self.joules.low, self.joules.high]
+        if self.clocks is not None:
+            figures["clocks"] = asdict(self.clocks)
         if not self.finite:
             figures["finite"] = False
         return figures
@@ -259,4 +267,5 @@ def _summarise_latency(rows: list[TargetSamples], peak_mb: float | None) -> Late
         steady=all(row["steady"] for row in rows),
         peak_mb=peak_mb,
         finite=all(row.get("finite", True) for row in rows),
+        clocks=GpuClocks.merge([GpuClocks(**row["clocks"]) for row in rows]) if "clocks" in rows[0] else None,
     )

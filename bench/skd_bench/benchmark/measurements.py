@@ -110,6 +110,7 @@ class DeviceMeasurements:
         seconds: The shortest time of a GPU target's queries in each process.
         warm_seconds: The shortest warm-up of a GPU target.
         notes: Of the files on a GPU.
+        builds: Engines that were compiled from each file (`MeasurementSettings.builds`).
         build: The options that engines were compiled with (`CompileOptions.key`); old files have the defaults.
     """
 
@@ -127,6 +128,7 @@ class DeviceMeasurements:
     seconds: float = 1.0
     warm_seconds: float = 0.5
     notes: list[FileNote] = field(default_factory=list)
+    builds: int = 1
     build: str = CompileOptions().key
 
     @property

@@ -10,7 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.benchmark.worker_job import JobTarget, WorkerJob, WorkerResult
+from skd_bench.benchmark.gpu_timing import GpuClocks, GpuPlan, GpuTiming, time_on_gpu
+from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
 from skd_bench.benchmark.worker_program import run_worker_program
 from skd_bench.device.child_process import end_with_parent
 from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
+from skd_bench.device.gpu_clock import ClockReading, open_gpu_clock
 from skd_bench.errors import UserError
 from skd_bench.runtimes import InferenceSession, find_runtime
 
@@ -33,7 +35,6 @@ _WINDOW = 8
 _STEADY_RATIO = 1.10
 _MAX_WINDOWS = 15
 _MAX_WARM_UP_NS = 3_000_000_000
-_MAX_SAMPLES = 50_000  # of one target in one process
 
 
 @dataclass
@@ -52,15 +53,18 @@ class LoadedTarget:
     finite: bool = True
     seconds: float = 0.0
     warm_seconds: float = 0.0
+    clocks: GpuClocks | None = None
 
     def mark_steady(self, steady: bool) -> None:
         """Note whether its times settled during warm-up."""
         self.steady = steady
 
-    def extend_samples(self, more: npt.NDArray[np.int64]) -> None:
-        """Add samples behind the planned ones."""
-        self.samples = np.concatenate([self.samples, more])
+    def take_gpu_timing(self, timing: GpuTiming) -> None:
+        """Note what was measured on a GPU, which is at least what was planned."""
+        self.samples = np.array(timing.samples_ns, np.int64)
         self.done = len(self.samples)
+        self.steady = self.steady and timing.steady
+        self.clocks = timing.clocks
 
     def next_block(self) -> npt.NDArray[np.int64]:
         """The place of the next samples; they count as measured."""
@@ -91,26 +95,29 @@ def run_job(job: WorkerJob, meter: Callable[[], EnergyMeter | str] = open_energy
     if job["queries"]:
         for target in loaded:
             target.mark_steady(_warm_up_target(target))
-        _time_in_turns(loaded, job["queries"], rng)
+        on_gpu = any(target.seconds or target.warm_seconds for target in loaded)
+        gpu_clock = open_gpu_clock() if on_gpu else "there is no GPU target"
+        _time_in_turns(loaded, job["queries"], rng, *(() if isinstance(gpu_clock, str) else (gpu_clock,)))
     energy = _count_joules(loaded[0], energy_meter, job["energy_s"]) if energy_meter else None
     for target in loaded:
         target.session.close()
         _check_clock(target)
-    result: WorkerResult = {
-        "targets": [
-            {
-                "name": t.name,
-                "samples_ns": t.samples.tolist(),
-                "load_ns": t.load_ns,
-                "first_ns": t.first_ns,
-                "steady": t.steady,
-                "finite": t.finite,
-            }
-            for t in loaded
-        ],
-        "peak_mb": _read_peak_mb(),
-    }
+    result: WorkerResult = {"targets": [_describe_samples(target) for target in loaded], "peak_mb": _read_peak_mb()}
     return result if energy is None else result | {"energy": energy}
+
+
+def _describe_samples(target: LoadedTarget) -> TargetSamples:
+    row: TargetSamples = {
+        "name": target.name,
+        "samples_ns": target.samples.tolist(),
+        "load_ns": target.load_ns,
+        "first_ns": target.first_ns,
+        "steady": target.steady,
+        "finite": target.finite,
+    }
+    if target.clocks is not None:
+        row["clocks"] = asdict(target.clocks)
+    return row
 
 
 def _load_target(
@@ -209,7 +216,12 @@ def _warm_up_target(target: LoadedTarget) -> bool:
     return False
 
 
-def _time_in_turns(loaded: list[LoadedTarget], queries: int, rng: np.random.Generator) -> None:
+def _time_in_turns(
+    loaded: list[LoadedTarget],
+    queries: int,
+    rng: np.random.Generator,
+    read_clock: Callable[[], ClockReading] = lambda: ClockReading(None),
+) -> None:
     """Measure every target's samples in blocks; each round has another random order of targets."""
     while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
@@ -217,32 +229,11 @@ def _time_in_turns(loaded: list[LoadedTarget], queries: int, rng: np.random.Gene
             if target.done >= queries:  # a target without turns is finished after its first block
                 continue
             if target.seconds or target.warm_seconds:
-                _time_on_gpu(target)
+                plan = GpuPlan(queries, target.seconds, target.warm_seconds)
+                target.take_gpu_timing(time_on_gpu(partial(target.session.run, target.clip), plan, read_clock))
             else:
                 target.session.run(target.clip)
                 time_queries(target, target.next_block())
-
-
-def _time_on_gpu(target: LoadedTarget) -> None:
-    """Warm up for a time, then measure without a break for at least a time; note whether the times drifted.
-
-    A GPU raises its clocks for hundreds of milliseconds and lowers them while it idles. Where the first and the last
-    quarter of the queries differ by more than 10 %, clocks, temperature or another program changed in between.
-    """
-    begin, window = time.perf_counter(), np.zeros(_WINDOW, np.int64)
-    while time.perf_counter() - begin < target.warm_seconds:
-        time_queries(target, window)
-    begin, block = time.perf_counter(), target.next_block()
-    time_queries(target, block)
-    more: list[npt.NDArray[np.int64]] = []
-    while time.perf_counter() - begin < target.seconds and len(more) * _WINDOW < _MAX_SAMPLES:
-        window = np.zeros(_WINDOW, np.int64)
-        time_queries(target, window)
-        more.append(window)
-    target.extend_samples(np.concatenate([np.zeros(0, np.int64), *more]))
-    quarter = max(len(target.samples) // 4, 1)
-    first, last = float(np.median(target.samples[:quarter])), float(np.median(target.samples[-quarter:]))
-    target.mark_steady(target.steady and max(first, last) <= _STEADY_RATIO * min(first, last))
 
 
 def time_queries(target: LoadedTarget, into: npt.NDArray[np.int64]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from skd_bench.device.energy.meter import QueryEnergy
 
@@ -45,7 +45,8 @@ class WorkerJob(TypedDict):
 class TargetSamples(TypedDict):
     """The samples of one target in nanoseconds, in the order of the queries.
 
-    `steady` is whether the warm-up settled; `finite` is whether the logits of the random clips are finite.
+    `steady` is whether the warm-up settled; `finite` is whether the logits of the random clips are finite; `clocks`, of
+    targets on a GPU, is a `GpuClocks` as a JSON object.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TargetSamples(TypedDict):
     first_ns: int
     steady: bool
     finite: NotRequired[bool]
+    clocks: NotRequired[dict[str, Any]]
 
 
 class WorkerResult(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
@@ -131,9 +132,14 @@ def _score_files(
             results[path, deployment] = result
             if engine := result.facts.get("engine_sha256"):
                 name = _target_name(path, deployment)
-                ctx.run.record_event("scored", name=name, engine=engine, accuracy=result.accuracy.top1.value)
-                if not result.latency.steady:
-                    ctx.run.record_event("drift", name=name, p50_ms=median_ms(result.latency))
+                ctx.run.record_event(
+                    "scored",
+                    name=name,
+                    engine=engine,
+                    accuracy=result.accuracy.top1.value,
+                    builds_ms=result.builds_ms,
+                )
+                _record_drift(ctx, name, result.latency)
             ctx.run.record_event(
                 "measured",
                 name=_target_name(path, deployment),
@@ -141,6 +147,15 @@ def _score_files(
                 p50_ms=median_ms(result.latency),
             )
     return results
+
+
+def _record_drift(ctx: RunContext, name: str, latency: LatencyResult) -> None:
+    """An event if an engine's times did not settle, or if blocks around a change of the clock were dropped."""
+    clocks = latency.clocks
+    if latency.steady and not (clocks and clocks.dropped):
+        return
+    details = asdict(clocks) if clocks else {}
+    ctx.run.record_event("drift", name=name, p50_ms=median_ms(latency), steady=latency.steady, **details)
 
 
 def _target_name(path: CascadePath, deployment: Deployment) -> str:

@@ -190,6 +190,9 @@ def test_results_of_other_engines_than_the_recipes_are_rejected(engine_targets, 
         OfflineDevice(tf32, results, tmp_path)
     with pytest.raises(UserError, match=r"R\.json was measured on the GPU '0', but the recipe has bench\.device: 1"):
         OfflineDevice(ENGINES.model_copy(update={"device": "1"}), results, tmp_path)
+    twice = ENGINES.model_copy(update={"build": ENGINES.build.model_copy(update={"builds": 2})})
+    with pytest.raises(UserError, match=r"bench\.build"):
+        OfflineDevice(twice, results, tmp_path)
     OfflineDevice(ENGINES, results, tmp_path)
     OfflineDevice(tf32, [save_result(tmp_path / "cpu.json", engine_targets[0].path)], tmp_path)
 
@@ -203,6 +206,10 @@ def test_over_ssh_engines_of_other_options_are_measured_again(engine_targets, tm
     assert len(packs_over_ssh) == 2
     other.measure(engine_targets[1:])  # on the CPU the options are nothing
     assert len(packs_over_ssh) == 2
+    twice = make_device(bench.model_copy(update={"build": tf32.model_copy(update={"builds": 2})}), tmp_path)
+    twice.measure(engine_targets)
+    assert len(packs_over_ssh) == 3
+    assert len(twice.find_facts(Path(engine_targets[0].path), "tensorrt")["builds"]) == 2
 
 
 def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
@@ -283,6 +290,10 @@ def test_stored_logits_are_not_computed_on_the_host_again(engine_targets, tmp_pa
         ({"build": "00"}, "the result from me@board: it was measured with 'build' '00' instead of '"),
         ({"device": {}}, "the result from me@board: 'device.cpu' is not the name of a processor"),
         ({"notes": [FileNote("a" * 64, "tensorrt", facts={"layers": [1]})]}, r"the result from me@board: 'notes\[0\]'"),
+        (
+            {"notes": [FileNote("a" * 64, "tensorrt", facts={"builds": [{"engine_sha256": "a" * 64, "p50_ms": 0}]})]},
+            r"'notes\[0\]' has builds that are not",
+        ),
     ],
 )
 def test_what_a_host_reports_is_checked(tmp_path, monkeypatch, scorer, tiny_clips, change, words):

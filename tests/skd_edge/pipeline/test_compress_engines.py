@@ -83,11 +83,13 @@ def test_engines_are_built_scored_chosen_and_shipped(tmp_path, recipe, tensorrt_
 
 def test_an_engine_is_chosen_confirmed_and_shipped(tmp_path, recipe, tensorrt_double, events):
     """TensorRT is the only runtime, so that an engine wins whatever its milliseconds on the double are."""
-    recipe["bench"] = BENCH | {"runtime": ["tensorrt"]}
+    recipe["bench"] = BENCH | {"runtime": ["tensorrt"], "build": {"builds": 2}}
     recipe["export"] |= {"precisions": ["fp32"]}
     report, _ = run_recipe(recipe, tmp_path / "run")
     assert report["test"]["rows"]
     chosen = report["chosen"]["name"]
+    assert all(len(e["builds_ms"]) == 2 for e in events("scored"))
+    assert any(note.startswith("Each engine was built 2 times") and chosen in note for note in report["notes"])
     check_bundle_of_engine(tmp_path / "run", chosen)
 
     # Again from the stored measurements alone: nothing is built, and the engine that was scored is shipped.

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skd_bench.benchmark.engines.device_job import compute_target_logits, find_engine_folder, prepare_targets
+from skd_bench.benchmark.engines.device_job import (
+    compute_target_logits,
+    find_engine_folder,
+    prepare_targets,
+    read_prepared_targets,
+)
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.device.info import read_device_info
 from skd_bench.errors import UserError
@@ -42,6 +47,24 @@ def test_an_engine_is_compiled_once_and_measured(targets, tmp_path, tensorrt_dou
     found = measure_latency(list(first.ready.values()), SETTINGS, memory=False)
     assert found["cpu"].n == 12
     assert found["gpu"].n > 12  # at least 0.05 s, and such a query takes microseconds
+
+
+def test_of_several_builds_the_one_of_median_latency_is_prepared(targets, tmp_path, tensorrt_double):
+    three = replace(SETTINGS, builds=3)
+    first = prepare_targets(targets, tmp_path / "engines", OPTIONS, three)
+    builds = first.facts["gpu"]["builds"]
+    assert len({row["engine_sha256"] for row in builds}) == 3  # each with a timing cache of its own
+    median = sorted(row["p50_ms"] for row in builds)[1]
+    [chosen] = [row["engine_sha256"] for row in builds if row["p50_ms"] == median]
+    assert chosen == sha256_file(first.ready["gpu"].path) == first.facts["gpu"]["engine_sha256"]
+    assert "builds" not in first.facts.get("cpu", {})
+    again = prepare_targets(targets, tmp_path / "engines", OPTIONS, three)
+    assert (again.ready, again.facts, again.built) == (first.ready, first.facts, ())  # nor measured again
+    stored = read_prepared_targets(targets, tmp_path / "engines", OPTIONS)
+    assert (stored.ready, stored.facts) == (first.ready, first.facts)
+    once = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert "builds" not in once.facts["gpu"]
+    assert once.facts["gpu"]["engine_sha256"] == builds[0]["engine_sha256"]
 
 
 def test_a_changed_engine_is_compiled_again(targets, tmp_path, tensorrt_double):
