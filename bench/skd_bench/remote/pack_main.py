@@ -217,13 +217,14 @@ def _make_work_folder(pack: Path) -> Path:
         )
     sha = sha256_file(pack)[:12]  # a new pack of the same name must not use the results of the old one
     folder_beside_pack = pack.with_name(f"{pack.name}.{sha}.work")
-    temporary_folder = Path(tempfile.gettempdir(), f"skd-bench-work-{os.getuid()}-{sha}")
+    user = os.getuid() if hasattr(os, "getuid") else None  # on Windows each user has a temporary folder of their own
+    temporary_folder = Path(tempfile.gettempdir(), f"skd-bench-work-{user}-{sha}")
     for folder in (folder_beside_pack, temporary_folder) if os.access(pack.parent, os.W_OK) else (temporary_folder,):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
-        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+        if not folder.is_symlink() and user in (None, folder.stat().st_uid):
             return folder
     raise UserError(
         f"cannot make the folders {folder_beside_pack} and {temporary_folder}; copy {pack.name} "
@@ -235,7 +236,7 @@ def _stop_when_link_ends() -> None:
     """Wait until the other end closes our standard input, then kill this process and its worker."""
     while os.read(0, 1):  # not sys.stdin: a thread that waits in it disturbs the interpreter's shutdown
         pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # only ssh uses this, with a POSIX shell
 
 
 def _send_progress(done: int, total: int) -> None:

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,31 @@ class _Result:
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
+
+
+class _Function:
+    """A function of the library, called with what it reads; returns the status and what it wrote.
+
+    Args:
+        name: Its name in messages.
+        function: It.
+        parameters: The ctypes of its parameters, in order; a `_Result` for each that it writes to.
+    """
+
+    def __init__(self, name: str, function: Any, parameters: tuple[Any, ...]) -> None:
+        self.__name__, self._function, self._parameters = name, function, parameters
+
+    def __call__(self, *arguments: Any) -> tuple[Any, ...]:
+        given = iter(arguments)
+        passed, results = [], []
+        for kind in self._parameters:
+            if isinstance(kind, _Result):
+                results.append(kind.kind())
+                passed.append(ctypes.byref(results[-1]))
+            else:
+                passed.append(kind(int(next(given))))
+        status = int(self._function(*passed))
+        return status, *(result.value or 0 for result in results)
 
 
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
@@ -96,14 +121,15 @@ class CudartLibrary:
 
     def __init__(self, path: str) -> None:
         self.path, self._library = path, ctypes.CDLL(path)
-        self._library.cudaGetErrorString.restype = ctypes.c_char_p
+        describe = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_int)
+        self._describe = describe(("cudaGetErrorString", self._library))
         for name, parameters in _FUNCTIONS.items():
             function = getattr(self._library, _LIBRARY_NAMES.get(name, name))
-            setattr(self, name, _make_function(name, function, parameters))
+            setattr(self, name, _Function(name, function, parameters))
 
     def cudaGetErrorString(self, status: int) -> tuple[int, bytes]:
         """The description of a status."""
-        return 0, self._library.cudaGetErrorString(int(status)) or b"unknown error"
+        return 0, self._describe(int(status)) or b"unknown error"
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[int, _DeviceProperties]:
         """The name of a GPU."""
@@ -142,19 +168,3 @@ def _list_libraries() -> Iterator[str]:
             yield from map(str, sorted(folder.glob(f"*/lib/{name}")))
         for folder in _TOOLKITS:
             yield from map(str, [*sorted(folder.glob(f"cuda*/lib64/{name}")), *sorted(folder.glob(name))])
-
-
-def _make_function(name: str, function: Any, parameters: tuple[Any, ...]) -> Callable[..., tuple[Any, ...]]:
-    def call(*arguments: Any) -> tuple[Any, ...]:
-        given, passed, results = iter(arguments), [], []
-        for kind in parameters:
-            if isinstance(kind, _Result):
-                results.append(kind.kind())
-                passed.append(ctypes.byref(results[-1]))
-            else:
-                passed.append(kind(int(next(given))))
-        status = int(function(*passed))
-        return status, *(result.value or 0 for result in results)
-
-    call.__name__ = name
-    return call
