@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,10 @@ class Device:
     ) -> MeasuredSession:
         info = read_device_info()
         # Peak memory needs a process for each target, and the report of a run does not show it (`skd-edge bench` does).
-        found = latency.measure_latency(targets, self._benchmark_settings, memory=False, progress=progress)
-        return MeasuredSession(found, info)
+        measure = partial(latency.measure_latency, settings=self._benchmark_settings, memory=False, progress=progress)
+        found, failed = latency.measure_runnable(targets, measure)
+        notes = [FileNote(sha256_file(t.path), t.runtime, failed[t.name]) for t in targets if t.name in failed]
+        return MeasuredSession(found, info, tuple(notes))
 
     @property
     def _benchmark_settings(self) -> MeasurementSettings:

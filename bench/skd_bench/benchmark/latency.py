@@ -69,6 +69,18 @@ class LatencyTarget:
     without_turns: bool = False
 
 
+class FailedTargetError(UserError):
+    """A target on a GPU cannot be loaded or run; the message is the reason.
+
+    Attributes:
+        target: Its name.
+    """
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(reason)
+        self.target = target
+
+
 class LatencyFigures(TypedDict):
     """A `LatencyResult` without its samples, as a JSON object.
 
@@ -185,8 +197,8 @@ def measure_latency(
         The latency of each target by its name, in the order of the targets.
 
     Raises:
-        UserError: Two targets have the same name, a number is below 1, a target cannot be loaded or run, or energy is
-            requested and the machine has no energy meter.
+        UserError: Two targets have the same name, a number is below 1, a target cannot be loaded or run (on a GPU a
+            `FailedTargetError`), or energy is requested and the machine has no energy meter.
     """
     names = [t.name for t in targets]
     if duplicates := sorted({n for n in names if names.count(n) > 1}):
@@ -207,6 +219,8 @@ def measure_latency(
         if progress:
             progress(i, len(jobs))
         results.append((run_job or run_in_fresh_process)(job))
+        if failed := results[-1].get("failed"):
+            raise FailedTargetError(failed["name"], failed["reason"])
     if progress:
         progress(len(jobs), len(jobs))
     first, last = len(counted), len(counted) + processes
@@ -221,6 +235,32 @@ def measure_latency(
         latency_result.name: replace(latency_result, joules=joules.get(latency_result.name))
         for latency_result in latency_results
     }
+
+
+def measure_runnable(
+    targets: Sequence[LatencyTarget], measure: Callable[[Sequence[LatencyTarget]], dict[str, LatencyResult]]
+) -> tuple[dict[str, LatencyResult], dict[str, str]]:
+    """Measure the targets, without those on a GPU that fail.
+
+    After a failure the others are measured again from the start: an error can spoil the GPU for the whole process, and
+    all targets must be measured in the same processes.
+
+    Args:
+        targets: See `measure_latency`.
+        measure: `measure_latency` with all options bound; it is called with the targets only.
+
+    Returns:
+        The latency of each target that can run, and why the others cannot, by their names.
+
+    Raises:
+        UserError: See `measure_latency`.
+    """
+    failed: dict[str, str] = {}
+    while True:
+        try:
+            return measure([target for target in targets if target.name not in failed]), failed
+        except FailedTargetError as error:
+            failed[error.target] = str(error)
 
 
 def _parse_joules_interval(energy: QueryEnergy) -> Interval:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,7 @@ class LoadedTarget:
     steady: bool = field(default=False)
     block: int = _BLOCK
     finite: bool = True
+    on_gpu: bool = False
     seconds: float = 0.0
     warm_seconds: float = 0.0
     clocks: GpuClocks | None = None
@@ -81,24 +83,58 @@ def run_job(job: WorkerJob, meter: Callable[[], EnergyMeter | str] = open_energy
         meter: Opens the machine's energy meter, or returns the reason why there is none.
 
     Raises:
-        UserError: A target cannot be loaded or run, the clock went backwards, or energy is requested and there is no
-            energy meter.
+        UserError: A target on the CPU cannot be loaded or run, the clock went backwards, or energy is requested and
+            there is no energy meter.
     """
+    try:
+        return _measure_targets(job, meter)
+    except _GpuTargetError as error:
+        return {"targets": [], "peak_mb": None, "failed": {"name": error.target, "reason": str(error)}}
+
+
+class _GpuTargetError(Exception):
+    """A target on a GPU cannot be loaded or run; the message is the reason."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(reason)
+        self.target = target
+
+
+@contextmanager
+def _blame(name: str, *, on_gpu: bool) -> Iterator[None]:
+    """Turn the error of a target on a GPU into one that names the target."""
+    try:
+        yield
+    except UserError as error:
+        if on_gpu:
+            raise _GpuTargetError(name, str(error)) from error
+        raise
+
+
+def _measure_targets(job: WorkerJob, meter: Callable[[], EnergyMeter | str]) -> WorkerResult:
     energy_meter = meter() if "energy_s" in job else None
     if isinstance(energy_meter, str):
         raise UserError(f"energy: {energy_meter}")
     rng = np.random.default_rng(job["seed"])
+    # Before a network is loaded: programs that use the GPU now are not this one.
+    on_gpu = any("warm_seconds" in row for row in job["targets"])
+    gpu_clock = open_gpu_clock() if on_gpu and job["queries"] else "there is no GPU target"
     open_sessions: dict[tuple[str, str], tuple[InferenceSession, int]] = {}
-    loaded = [_load_target(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
+    loaded = []
+    for row in job["targets"]:
+        with _blame(row["name"], on_gpu="warm_seconds" in row):
+            loaded.append(_load_target(row, job["threads"], job["queries"], rng, open_sessions))
     gc.collect()
     gc.disable()
     if job["queries"]:
         for target in loaded:
-            target.mark_steady(_warm_up_target(target))
-        on_gpu = any(target.seconds or target.warm_seconds for target in loaded)
-        gpu_clock = open_gpu_clock() if on_gpu else "there is no GPU target"
+            with _blame(target.name, on_gpu=target.on_gpu):
+                target.mark_steady(_warm_up_target(target))
         _time_in_turns(loaded, job["queries"], rng, *(() if isinstance(gpu_clock, str) else (gpu_clock,)))
-    energy = _count_joules(loaded[0], energy_meter, job["energy_s"]) if energy_meter else None
+    energy = None
+    if energy_meter:
+        with _blame(loaded[0].name, on_gpu=loaded[0].on_gpu):
+            energy = _count_joules(loaded[0], energy_meter, job["energy_s"])
     for target in loaded:
         target.session.close()
         _check_clock(target)
@@ -153,6 +189,7 @@ def _load_target(
         samples,
         block=block,
         finite=bool(np.isfinite(logits).all()),
+        on_gpu="warm_seconds" in target,
         seconds=target.get("seconds", 0.0),
         warm_seconds=target.get("warm_seconds", 0.0),
     )
@@ -228,9 +265,10 @@ def _time_in_turns(
             target = loaded[index]
             if target.done >= queries:  # a target without turns is finished after its first block
                 continue
-            if target.seconds or target.warm_seconds:
+            if target.on_gpu:
                 plan = GpuPlan(queries, target.seconds, target.warm_seconds)
-                target.take_gpu_timing(time_on_gpu(partial(target.session.run, target.clip), plan, read_clock))
+                with _blame(target.name, on_gpu=True):
+                    target.take_gpu_timing(time_on_gpu(partial(target.session.run, target.clip), plan, read_clock))
             else:
                 target.session.run(target.clip)
                 time_queries(target, target.next_block())

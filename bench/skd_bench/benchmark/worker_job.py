@@ -58,8 +58,15 @@ class TargetSamples(TypedDict):
     clocks: NotRequired[dict[str, Any]]
 
 
+class FailedTarget(TypedDict):
+    """A target on a GPU that could not be loaded or run, and why."""
+
+    name: str
+    reason: str
+
+
 class WorkerResult(TypedDict):
-    """What one process measured.
+    """What one process measured; with `failed` nothing else counts, because one failure can spoil a whole GPU.
 
     `peak_mb` is the peak memory of the process in MiB, and None where the system does not report it; `energy` is that
     of the first target where the job has `energy_s`.
@@ -68,3 +75,4 @@ class WorkerResult(TypedDict):
     targets: list[TargetSamples]
     peak_mb: float | None
     energy: NotRequired[QueryEnergy]
+    failed: NotRequired[FailedTarget]

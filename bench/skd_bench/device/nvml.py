@@ -15,6 +15,10 @@ _SM_CLOCK = 1  # NVML_CLOCK_SM
 _REASON_FUNCTIONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
 
 
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
 class NvmlGpu:
     """One GPU. A MIG instance has no clock of its own: then the clock is that of its GPU.
 
@@ -56,6 +60,14 @@ class NvmlGpu:
             if function is not None and function(self._device, ctypes.byref(value)) == 0:
                 return parse_throttle_reasons(hex(value.value)) or []
         return []
+
+    def read_load(self) -> int | None:
+        """Percent of the last moments (up to a second) in which the GPU computed; None if it does not report that."""
+        rates = _Utilization()
+        function = getattr(self._library, "nvmlDeviceGetUtilizationRates", None)
+        if function is None or function(self._device, ctypes.byref(rates)) != 0:
+            return None
+        return int(rates.gpu)
 
     def read_millijoules(self) -> int:
         """Energy of the whole board since the driver was loaded, mJ (Volta and newer).

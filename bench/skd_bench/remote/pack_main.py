@@ -20,6 +20,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from skd_bench.benchmark.latency import (
     MeasurementSettings,
     ProgressCallback,
     measure_latency,
+    measure_runnable,
 )
 from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.benchmark.request import BenchmarkRequest
@@ -165,7 +167,9 @@ def _measure_files(
     engines = find_engine_folder(open_engine_cache(), device_info, job.settings.gpu) if on_gpu else work
     prepared = prepare_targets(targets, engines, job.build, job.settings)
     if job.latency:
-        measure(list(prepared.ready.values()), job.settings, progress=progress)
+        measure_ready = partial(measure, settings=job.settings, progress=progress)
+        _, failed = measure_runnable(list(prepared.ready.values()), measure_ready)
+        prepared = prepared.without(failed)
     clips = ScoringClips(job.clips.key, work / job.clips.file, job.clips.preprocess) if job.clips else None
     return describe_files(targets, prepared, job.settings, clips)
 
@@ -197,7 +201,8 @@ class ResumableJobs:
         if stored := _read_json_or_empty(path):
             return cast(WorkerResult, stored)
         result = run_in_fresh_process(job)
-        write_json(path, result)
+        if "failed" not in result:
+            write_json(path, result)
         return result
 
 

@@ -26,7 +26,7 @@ MODULES = Path(__file__).with_name("modules")
 FAULTS_VARIABLE = "TENSORRT_DOUBLE_FAULTS"
 FAULTS = (
     *("no-builder", "no-runtime", "build-memory", "no-graph", "lost", "no-load", "overflow"),
-    *("clock-drift", "throttle"),
+    *("clock-drift", "throttle", "shared", "lost-later"),
 )
 _REPLACED = ("tensorrt", "cuda", "sitecustomize", "double_nvml")
 

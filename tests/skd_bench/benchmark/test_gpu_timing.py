@@ -121,3 +121,6 @@ def test_on_the_double_a_drifting_clock_shows_in_the_result(tmp_path, network, t
     tensorrt_double("throttle")
     hot = measure_latency(ready[:1], settings, memory=False)["gpu"]
     assert (hot.steady, hot.clocks.reasons) == (False, ["hardware thermal slowdown"])
+    tensorrt_double("shared")
+    busy = measure_latency(ready[:1], settings, memory=False)["gpu"]
+    assert (busy.steady, busy.clocks.reasons) == (False, ["another program uses the GPU"])

@@ -26,6 +26,9 @@ _SOURCE = """
     int nvmlDeviceGetClockInfo(void *device, int kind, unsigned *mhz) {
         if (number(device) == 9 || kind != 1) return 3;
         *mhz = number(device) == 1 ? 1980 : 1410; return 0; }
+    int nvmlDeviceGetUtilizationRates(void *device, unsigned *rates) {
+        if (number(device) != 1) return 3;
+        rates[0] = 3; rates[1] = 70; return 0; }
     int nvmlDeviceGetCurrentClocksEventReasons(void *device, unsigned long long *mask) {
         if (number(device) != 1) return 3;
         *mask = 0x1 | 0x4 | 0x40; return 0; }

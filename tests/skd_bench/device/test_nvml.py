@@ -6,18 +6,18 @@ from skd_bench.device.nvml import find_gpu_in_use, open_nvml_gpu
 
 
 @pytest.mark.parametrize(
-    ("visible", "mhz", "reasons"),
+    ("visible", "mhz", "load", "reasons"),
     [
-        ("0", 1980, ["idle", "software power cap", "hardware thermal slowdown"]),
-        ("1,0", 1410, ["hardware power brake"]),  # its driver has only the older name of the function
-        ("GPU-a1", 1980, ["idle", "software power cap", "hardware thermal slowdown"]),
-        ("MIG-5a", 1410, ["hardware power brake"]),
+        ("0", 1980, 3, ["idle", "software power cap", "hardware thermal slowdown"]),
+        ("1,0", 1410, None, ["hardware power brake"]),  # its driver has only the older name of the function
+        ("GPU-a1", 1980, 3, ["idle", "software power cap", "hardware thermal slowdown"]),
+        ("MIG-5a", 1410, None, ["hardware power brake"]),
     ],
 )
-def test_the_clock_is_that_of_the_gpu_in_use(nvml_library, monkeypatch, visible, mhz, reasons):
+def test_the_clock_is_that_of_the_gpu_in_use(nvml_library, monkeypatch, visible, mhz, load, reasons):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     gpu = open_nvml_gpu(nvml_library)
-    assert (gpu.read_clock_mhz(), gpu.read_throttle_reasons()) == (mhz, reasons)
+    assert (gpu.read_clock_mhz(), gpu.read_load(), gpu.read_throttle_reasons()) == (mhz, load, reasons)
 
 
 def test_a_gpu_that_is_not_there_is_the_reason(nvml_library, monkeypatch):

@@ -282,6 +282,19 @@ def test_stored_logits_are_not_computed_on_the_host_again(engine_targets, tmp_pa
     assert len(packs_over_ssh) == 4  # engines of other options have other logits
 
 
+@pytest.mark.parametrize("host", [None, "me@board"])
+def test_a_gpu_that_vanishes_while_it_is_measured_leaves_the_others(
+    engine_targets, tmp_path, packs_over_ssh, tensorrt_double, host
+):
+    bench = ENGINES.model_copy(update={"host": host})
+    tensorrt_double("lost-later")
+    measured = make_device(bench, tmp_path).measure(engine_targets)
+    assert list(measured.latency) == ["cpu"]
+    assert "unspecified launch failure (error 719)" in measured.refused["gpu"]
+    tensorrt_double()
+    assert list(make_device(bench, tmp_path).measure(engine_targets).latency) == ["gpu", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -23,7 +23,7 @@ from skd_bench.benchmark.fresh_process import run_worker
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.benchmark.measurements import EncodedLogits, FileNote
 from skd_bench.device.info import DeviceInfo, device_id
-from skd_bench.errors import UserError
+from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file, write_json
 from skd_bench.runtimes import registered_runtimes, uses_gpu
 from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
@@ -63,6 +63,11 @@ class PreparedTargets:
     facts: Mapping[str, dict[str, Any]]
     built: tuple[str, ...] = field(default=())
 
+    def without(self, failed: Mapping[str, str]) -> PreparedTargets:
+        """The same without targets that failed while they were measured; `failed` has the reasons by name."""
+        ready = {name: target for name, target in self.ready.items() if name not in failed}
+        return replace(self, ready=ready, refused={**self.refused, **failed})
+
 
 def find_engine_folder(root: Path, device_info: DeviceInfo, gpu: str | None) -> Path:
     """The folder of the engines of one GPU: two GPUs of one kind choose their kernels by their own timings.
@@ -91,6 +96,9 @@ def prepare_targets(
         options: How to compile.
         settings: Threads, GPU and builds; where there are several builds, also how long each is measured.
         progress: Called with (targets finished, all targets).
+
+    Raises:
+        UserError: The disk is full (exit code 75).
     """
     ready: dict[str, LatencyTarget] = {}
     refused: dict[str, str] = {}
@@ -107,6 +115,8 @@ def prepare_targets(
         try:  # also where there is an engine: only the runtime knows whether it fits the library and the GPU of today
             prepared = _prepare_builds(target, folder, options, settings, earlier)
         except UserError as error:
+            if error.exit_code == EXIT_PAUSED:  # a full disk says nothing about the file
+                raise
             refused[target.name] = str(error)
             write_json(note, {"refused": str(error)})
             continue

@@ -45,6 +45,11 @@ def nvmlDeviceGetClockInfo(device: Any, kind: int, mhz: Any) -> int:
     return 0
 
 
+def nvmlDeviceGetUtilizationRates(device: Any, rates: Any) -> int:
+    rates._obj.gpu = 80 if _has_fault("shared") else 0
+    return 0
+
+
 def nvmlDeviceGetCurrentClocksEventReasons(device: Any, mask: Any) -> int:
     mask._obj.value = _HARDWARE_THERMAL_SLOWDOWN if _has_fault("throttle") else 0
     return 0

@@ -1,5 +1,8 @@
 """Targets on a device: compiled once, refused with a reason, scored as the engine answers."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +15,15 @@ from skd_bench.benchmark.engines.device_job import (
     prepare_targets,
     read_prepared_targets,
 )
-from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
+from skd_bench.benchmark.latency import (
+    FailedTargetError,
+    LatencyTarget,
+    MeasurementSettings,
+    measure_latency,
+    measure_runnable,
+)
 from skd_bench.device.info import read_device_info
-from skd_bench.errors import UserError
+from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file
 from skd_bench.runtimes.base import CompileOptions
 from skd_bench.video.types import Preprocessing
@@ -107,7 +116,9 @@ def test_each_gpu_has_its_own_engines(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("no-builder", "cannot create a builder: CUDA initialization failure"),
+        ("no-builder", "cannot create a builder: CUDA initialization failure"),  # a driver that is too old
+        ("no-runtime", "cannot start: CUDA initialization failure"),
+        ("no-load", "Magic tag does not match"),
         ("build-memory", "Requested amount of GPU memory"),
         ("lost", "unspecified launch failure"),
     ],
@@ -118,6 +129,70 @@ def test_what_cannot_run_is_refused_and_the_others_go_on(targets, tmp_path, tens
     assert list(prepared.ready) == ["cpu"]
     assert why in prepared.refused["gpu"]
     assert "\n" not in prepared.refused["gpu"]
+
+
+def test_a_gpu_that_vanishes_while_it_is_measured_ends_only_its_engines(targets, tmp_path, tensorrt_double):
+    prepared = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    tensorrt_double("lost-later")
+    calls = []
+
+    def measure(ready):
+        calls.append([t.name for t in ready])
+        return measure_latency(ready, SETTINGS, memory=False)
+
+    found, failed = measure_runnable(list(prepared.ready.values()), measure)
+    assert list(found) == ["cpu"]
+    assert calls == [["cpu", "gpu"], ["cpu"]]
+    assert "unspecified launch failure (error 719)" in failed["gpu"]
+    without = prepared.without(failed)
+    assert (list(without.ready), without.refused) == (["cpu"], failed)
+    with pytest.raises(FailedTargetError, match="unspecified launch failure"):
+        measure_latency(list(prepared.ready.values()), SETTINGS, memory=False)
+
+
+def test_an_engine_cut_in_half_is_built_again(targets, tmp_path, tensorrt_double):
+    engine = Path(prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS).ready["gpu"].path)
+    engine.write_bytes(engine.read_bytes()[: engine.stat().st_size // 2])
+    again = prepare_targets(targets, tmp_path / "engines", OPTIONS, SETTINGS)
+    assert (again.built, again.refused) == (("gpu",), {})
+
+
+# A disk of 64 KiB, which only this process sees.
+FULL_DISK = """
+mount -t tmpfs -o size=64k none "$1" || { echo unmountable; exit 0; }
+head -c 60000 /dev/zero > "$1/zeros"
+shift; exec "$@"
+"""
+PREPARE = """
+import sys
+from pathlib import Path
+from skd_bench.benchmark.engines.device_job import prepare_targets
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
+from skd_bench.errors import EXIT_PAUSED, UserError
+from skd_bench.runtimes.base import CompileOptions
+try:
+    target = LatencyTarget("gpu", sys.argv[1], "tensorrt")
+    prepare_targets([target], Path(sys.argv[2]) / "engines", CompileOptions(), MeasurementSettings())
+except UserError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_full_disk_pauses_and_is_not_the_files_fault(targets, tmp_path, tensorrt_double):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    python = [sys.executable, "-c", PREPARE, str(targets[1].path), str(disk)]
+    words = ["unshare", "-rm", "bash", "-c", FULL_DISK, "bash", str(disk), *python]
+    if shutil.which("unshare") is None:
+        pytest.skip("this user may not mount a file system: there is no unshare")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if "unmountable" in done.stdout or "unshare" in done.stderr:
+        pytest.skip("this user may not mount a file system")
+    assert done.returncode == EXIT_PAUSED, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert "No space left on device" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_logits_are_those_of_the_engine(targets, tmp_path, tensorrt_double):
