@@ -59,6 +59,8 @@ class LatencyTarget:
         path: The artefact's file.
         runtime: The name of the runtime that runs it.
         batch: Clips in a query, at least 1.
+        streams: Sessions that share the clips of a query and run at the same time, each clip by clip; None: one session
+            that takes them as one batch.
         without_turns: Whether a process runs all its queries without a break, instead of in turns with other targets.
     """
 
@@ -66,6 +68,7 @@ class LatencyTarget:
     path: Path | str
     runtime: str = "ort"
     batch: int = 1
+    streams: int | None = None
     without_turns: bool = False
 
 
@@ -284,6 +287,8 @@ def _make_job_target(target: LatencyTarget, settings: MeasurementSettings) -> Jo
     }
     if target.batch != 1:
         row["batch"] = target.batch
+    if target.streams is not None:
+        row["streams"] = target.streams
     on_gpu = uses_gpu(target.runtime)
     if target.without_turns or on_gpu:  # in turns with targets on the CPU, the GPU would idle and lower its clocks
         row["stretch"] = True

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skd_bench.benchmark.concurrent_sessions import ConcurrentSessions
 from skd_bench.benchmark.gpu_timing import GpuClocks, GpuPlan, GpuTiming, time_on_gpu
 from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
 from skd_bench.benchmark.worker_program import run_worker_program
@@ -36,6 +37,9 @@ _WINDOW = 8
 _STEADY_RATIO = 1.10
 _MAX_WINDOWS = 15
 _MAX_WARM_UP_NS = 3_000_000_000
+
+
+_OpenSessions = dict[tuple[str, str, int], tuple[InferenceSession, int]]  # by path, runtime and number
 
 
 @dataclass
@@ -119,7 +123,7 @@ def _measure_targets(job: WorkerJob, meter: Callable[[], EnergyMeter | str]) -> 
     # Before a network is loaded: programs that use the GPU now are not this one.
     on_gpu = any("warm_seconds" in row for row in job["targets"])
     gpu_clock = open_gpu_clock() if on_gpu and job["queries"] else "there is no GPU target"
-    open_sessions: dict[tuple[str, str], tuple[InferenceSession, int]] = {}
+    open_sessions: _OpenSessions = {}
     loaded = []
     for row in job["targets"]:
         with _blame(row["name"], on_gpu="warm_seconds" in row):
@@ -156,25 +160,36 @@ def _describe_samples(target: LoadedTarget) -> TargetSamples:
     return row
 
 
-def _load_target(
-    target: JobTarget,
-    threads: int,
-    queries: int,
-    rng: np.random.Generator,
-    sessions: dict[tuple[str, str], tuple[InferenceSession, int]] | None = None,
-) -> LoadedTarget:
-    """Load a target and run one query; targets that differ only in their batch size share a session."""
-    key = target["path"], target["runtime"]
-    sessions = {} if sessions is None else sessions
+def _open_session(
+    target: JobTarget, number: int, threads: int, sessions: _OpenSessions
+) -> tuple[InferenceSession, int]:
+    """The session of a file with this number, and the nanoseconds that loading it took."""
+    key = target["path"], target["runtime"], number
     if key not in sessions:
         target_runtime = find_runtime(target["runtime"])
         target_runtime.import_libraries()
         begin = time.perf_counter_ns()
         session = target_runtime.load(Path(target["path"]), threads=threads)
         sessions[key] = session, time.perf_counter_ns() - begin
-    session, load_ns = sessions[key]
-    batch = int(target.get("batch", 1))
-    batch_session = session if session.input.shape[0] in (None, batch) else _SplitBatchSession(session, batch)
+    return sessions[key]
+
+
+def _load_target(
+    target: JobTarget,
+    threads: int,
+    queries: int,
+    rng: np.random.Generator,
+    sessions: _OpenSessions | None = None,
+) -> LoadedTarget:
+    """Load a target and run one query; targets that differ only in their batch size share a session."""
+    sessions = {} if sessions is None else sessions
+    streams, batch = target.get("streams", 1), int(target.get("batch", 1))
+    opened = [_open_session(target, number, threads, sessions) for number in range(streams)]
+    session, load_ns = opened[0]
+    if "streams" in target:
+        batch_session: InferenceSession = ConcurrentSessions([one for one, _ in opened])
+    else:
+        batch_session = session if session.input.shape[0] in (None, batch) else _SplitBatchSession(session, batch)
     clips = _random_clips(session, target["path"], batch, rng)
     begin = time.perf_counter_ns()
     logits = batch_session.run(clips)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class JobTarget(TypedDict):
     """One target of a job.
 
-    `batch` is the number of clips in a query, by default 1; `stretch` is True where all its queries run without a
+    `batch` is the number of clips in a query, by default 1; with `streams`, they are divided between so many
+    sessions that run at the same time, each clip by clip; `stretch` is True where all its queries run without a
     break, for at least `seconds` and after at least `warm_seconds` of warm-up.
     """
 
@@ -21,6 +22,7 @@ class JobTarget(TypedDict):
     path: str
     runtime: str
     batch: NotRequired[int]
+    streams: NotRequired[int]
     stretch: NotRequired[bool]
     seconds: NotRequired[float]
     warm_seconds: NotRequired[float]
