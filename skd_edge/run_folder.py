@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from skd_bench.errors import UsageError, UserError
-from skd_bench.files import remove_unfinished_writes, write_atomic
+from skd_bench.files import find_user_cache, remove_unfinished_writes, write_atomic
 from skd_bench.integrity.checked_files import DamagedFileError, read_and_check_files, report_damage
 from skd_edge.run_files.journal import (
     JOURNAL_FILE as JOURNAL_FILE,  # for those who know the journal as a part of the folder
@@ -36,13 +36,12 @@ _RECIPE_CHECKSUM = "# sha256 of the lines above: "
 def open_cache() -> Path:
     """The cache: the folder of decoded clips, jobs and teacher outputs that runs share. It is created when missing.
 
-    Its place is ``SKD_EDGE_CACHE``, or ``skd-edge`` in ``XDG_CACHE_HOME`` (default ``~/.cache``).
+    Its place is that of `find_user_cache`.
 
     Raises:
         UserError: The cache was written by a version with another layout; the message says what to delete.
     """
-    given = os.environ.get("SKD_EDGE_CACHE")
-    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
+    cache = find_user_cache()
     if (found := _find_other_layout(cache)) is not None:
         raise UserError(
             f"the cache {cache} has {found}, but this skd-edge needs version {LAYOUT_VERSION}; delete the folder "

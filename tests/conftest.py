@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from skd_bench.benchmark.measurements import DeviceMeasurements
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -178,6 +182,37 @@ def tensorrt_double() -> Iterator[Callable[..., None]]:
 
     with installed():  # it restores the environment at the end
         yield lambda *faults: os.environ.update(environment(*faults))
+
+
+@pytest.fixture
+def run_there(tmp_path: Path, tensorrt_double: object) -> Callable[..., DeviceMeasurements]:
+    """Runs a pack in a process of its own, as a device with the double would; returns what it measured."""
+    from skd_bench.benchmark.measurements import DeviceMeasurements
+
+    def run(pack: bytes, name: str = "R") -> DeviceMeasurements:
+        there = tmp_path / "there"
+        there.mkdir(exist_ok=True)
+        (there / "pack.pyz").write_bytes(pack)
+        env = {**os.environ, "SKD_EDGE_CACHE": str(there / "cache")}
+        words = [sys.executable, "pack.pyz", "--json", f"{name}.json"]
+        done = subprocess.run(words, cwd=there, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return DeviceMeasurements.load(there / f"{name}.json")
+
+    return run
+
+
+@pytest.fixture
+def packs_over_ssh(run_there: Callable[..., DeviceMeasurements], monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The packs that were sent to the host, which the double plays."""
+    sent = []
+
+    def run_pack(pack: bytes, ssh: object, *, progress: object = None) -> DeviceMeasurements:
+        sent.append(pack)
+        return run_there(pack)
+
+    monkeypatch.setattr("skd_bench.remote.runner.run_pack", run_pack)
+    return sent
 
 
 # ------------------------------------------------------------------------------------------- a device behind ssh

@@ -19,7 +19,17 @@ from skd_bench.errors import UserError
 _PRIVATE_SUFFIX = ".part"
 _PRIVATE_FILE = re.compile(rf"\..+\.[0-9a-f]{{12}}\{_PRIVATE_SUFFIX}", re.DOTALL)
 _BLOCK_BYTES = 1 << 20
+# O_NONBLOCK: without it, opening a pipe waits for somebody to write. It does not change how regular files are read.
+# O_BINARY exists on Windows only, and the others do not exist there.
+_READ_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def find_user_cache() -> Path:
+    """This user's cache: ``SKD_EDGE_CACHE``, or ``skd-edge`` in ``XDG_CACHE_HOME`` (default ``~/.cache``)."""
+    if given := os.environ.get("SKD_EDGE_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
 
 
 def write_atomic(path: Path | str, data: bytes | str) -> Path:
@@ -128,9 +138,8 @@ def open_regular_file(path: Path | str) -> io.BufferedReader:
     Raises:
         OSError: The file cannot be opened or is not a regular file; `strerror` is the reason.
     """
-    # O_NONBLOCK: without it, opening a pipe waits for somebody to write. It does not change how regular files are read.
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, _READ_FLAGS)
     except ValueError as error:  # a NUL character
         raise OSError(errno.EINVAL, "this is not a file's name", str(path)) from error
     try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--runtime", "runtimes", multiple=True, metavar="NAME", help="Also measure on this runtime (doctor lists them)."
 )
-@click.option("--scenario", "scenarios", multiple=True, help="MLPerf scenario: single-stream, multi-stream or offline.")
+@click.option("--scenario", "scenarios", multiple=True, help="single-stream, multi-stream, offline or concurrent.")
 @click.option("--batches", default="", metavar="1,2,4", help="Batch sizes; one row for each.")
 @click.option(
     "--bound",

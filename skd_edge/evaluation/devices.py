@@ -27,7 +27,8 @@ from skd_bench.files import sha256_file, write_atomic
 from skd_bench.remote import runner as remote
 from skd_bench.remote.pack import pack_files
 from skd_bench.remote.ssh import check_host
-from skd_edge.evaluation.local_device import Device, Latencies, Progress
+from skd_bench.runtimes import uses_gpu
+from skd_edge.evaluation.local_device import Device, DeviceFile, Latencies, Progress
 from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.evaluation.measurement_checks import check_measurements, check_settings
 from skd_edge.recipe.sections import BenchmarkSettings
@@ -45,25 +46,31 @@ class _DeviceElsewhere(Device, ABC):
 
     def compute_logits(self, path: Path, runtime: str, clips: ScoringClips) -> NDArray[np.float32]:
         """A file's logits ``(N, C)`` as the device answers: see `Device.compute_logits`."""
-        self.score_files([(path, runtime)], clips)
+        if reason := self.score_files([(path, runtime)], clips).get((path, runtime)):
+            raise UserError(f"{path} on {runtime} cannot be scored on {self.name}: {reason}")
         return self._logits[path, runtime, clips.key]
 
-    def score_files(self, files: Sequence[tuple[Path, str]], clips: ScoringClips) -> None:
+    def score_files(self, files: Sequence[DeviceFile], clips: ScoringClips) -> dict[DeviceFile, str]:
         """Score several files in one pack; files whose logits are known are left out.
 
+        Returns:
+            Why files cannot be scored.
+
         Raises:
-            UserError: The device cannot run a file, or does not send its logits.
+            UserError: The device cannot be reached, waits for a person, or does not send logits.
         """
         missing = [(path, runtime) for path, runtime in files if (path, runtime, clips.key) not in self._logits]
         if not missing:
-            return
+            return {}
         targets = [self._choose_launch(LatencyTarget(f"{p} on {r}", p, r)) for p, r in missing]
-        if refused := self._read_notes(targets, self._score_elsewhere(targets, clips)):
-            name, reason = next(iter(refused.items()))
-            raise UserError(f"{name} cannot be scored on {self.name}: {reason}")
-        if absent := [(path, runtime) for path, runtime in missing if (path, runtime, clips.key) not in self._logits]:
-            path, runtime = absent[0]
-            raise UserError(f"{self.name} sent no logits of {path.name} on {runtime}; measure again")
+        reasons = self._read_notes(targets, self._score_elsewhere(targets, clips))
+        refused = {
+            file: reasons[target.name] for file, target in zip(missing, targets, strict=True) if target.name in reasons
+        }
+        for path, runtime in missing:
+            if (path, runtime, clips.key) not in self._logits and (path, runtime) not in refused:
+                raise UserError(f"{self.name} sent no logits of {path.name} on {runtime}; measure again")
+        return refused
 
     def _prepare(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
@@ -131,14 +138,14 @@ class SshDevice(_DeviceElsewhere):
             targets,
             remote.SshTarget(self.name, self.python),
             self._benchmark_settings,
-            build=self._compile_options,
+            build=self.compile_options,
             clips=clips,
             latency=latency,
             progress=progress,
         )
         source = f"the result from {self.name}"
         check_measurements(measured, source)
-        check_settings(measured, self._benchmark_settings, source)
+        check_settings(measured, self._benchmark_settings, self.compile_options, source)
         return found, measured
 
 
@@ -153,7 +160,7 @@ class OfflineDevice(_DeviceElsewhere):
 
     Raises:
         UserError: A result file cannot be read, contains an impossible value, was measured with other threads than the
-            recipe's, or on another device.
+            recipe's, or on another device, or its engines are of another GPU or of other build options.
     """
 
     name = "the device of --measurements"
@@ -172,6 +179,27 @@ class OfflineDevice(_DeviceElsewhere):
                     f"{path} was measured with {one.threads} threads, but the recipe has bench.threads: "
                     f"{bench.threads}; change bench.threads, or measure again"
                 )
+            self._check_engines(one, path)
+
+    def _check_engines(self, one: DeviceMeasurements, path: Path) -> None:
+        """Check that a result's engines, if it has any, are of the recipe's GPU and build options.
+
+        Raises:
+            UserError: They are not.
+        """
+        runtimes = {file.runtime for file in one.measured} | {note.runtime for note in one.notes}
+        if not any(map(uses_gpu, runtimes)):
+            return
+        if one.gpu != self.bench.device:
+            raise UserError(
+                f"{path} was measured on the GPU {one.gpu or '(not given)'!r}, but the recipe has bench.device: "
+                f"{self.bench.device}; change bench.device, or measure again"
+            )
+        if (one.build, one.builds) != (self.compile_options.key, self.bench.build.builds):
+            raise UserError(
+                f"{path} has engines that were compiled with other options than the recipe's bench.build; change "
+                "bench.build, or measure again"
+            )
 
     def _measure_uncached(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, clips: ScoringClips | None
@@ -201,7 +229,7 @@ class OfflineDevice(_DeviceElsewhere):
         if not missing:
             return scored
         settings = self._benchmark_settings
-        data = pack_files(missing, settings, build=self._compile_options, clips=clips, latency=False)
+        data = pack_files(missing, settings, build=self.compile_options, clips=clips, latency=False)
         pack = write_atomic(self.folder / "carry.pyz", data)
         raise UserError(
             f"{len(missing)} files on a GPU have no logits from the device for these clips. {_format_trip(pack)}",
@@ -233,7 +261,7 @@ class OfflineDevice(_DeviceElsewhere):
         )
         wanted = [*targets, *more]
         unmeasured = [t for t in wanted if (sha256_file(t.path), t.runtime) not in known]
-        data = pack_files(unmeasured, self._benchmark_settings, build=self._compile_options, clips=clips)
+        data = pack_files(unmeasured, self._benchmark_settings, build=self.compile_options, clips=clips)
         pack = write_atomic(self.folder / "carry.pyz", data)
         absent = "".join(f" ({path} is not there yet)" for path in self.results if not path.exists())
         return f"{missing} of {len(targets)} files have no measurement from the device{absent}. {_format_trip(pack)}"

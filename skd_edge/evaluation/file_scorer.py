@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from skd_bench.benchmark.engines.device_job import ScoringClips
 from skd_bench.benchmark.latency import LatencyResult
-from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked, report_damage, write_checked
@@ -27,7 +26,7 @@ from skd_bench.video.clip import decode_clip, normalise
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipSplit
-from skd_edge.evaluation.local_device import Device
+from skd_edge.evaluation.local_device import Device, DeviceFile
 from skd_edge.models.builder import AnyNetwork
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.recipe.schema import Recipe
@@ -75,6 +74,12 @@ class CandidateResult:
     runtime: Runtime = "ort"
     facts: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def builds_ms(self) -> list[float]:
+        """Median milliseconds of each build of the engine; empty if it was built once."""
+        builds = self.facts.get("builds")
+        return [float(row["p50_ms"]) for row in builds] if isinstance(builds, list) else []
+
 
 class FileScorer:
     """Runs files on clips. Logits are stored in the run under a hash of file and clips, and are computed only once.
@@ -89,6 +94,7 @@ class FileScorer:
     def __init__(self, recipe: Recipe, classes: tuple[str, ...], folder: Path, device: Device | None = None) -> None:
         self.recipe, self.classes, self.folder, self._device = recipe, classes, folder, device
         _, self.preprocess = inference_preprocessing(recipe.clip)
+        self._sources: dict[DeviceFile, str] = {}
         self._clips_folder: tempfile.TemporaryDirectory[str] | None = None
 
     def why_unrunnable(self, path: Path, runtime: Runtime) -> str | None:
@@ -123,10 +129,8 @@ class FileScorer:
 
     def _compute_on_device(self, device: Device, path: Path, clips: ClipSplit, runtime: str) -> Logits:
         """Logits of an engine: stored under the hash of the engine, because each build may answer differently."""
-        facts = device.prepare_file(path, runtime)
-        source = f"{runtime}:{facts.get('engine_sha256', device_id(device.device_info))}"
         logits = self._load_or_compute_logits(
-            source,
+            self._find_source(device, path, runtime),
             path,
             clips,
             lambda: device.compute_logits(path, runtime, self.make_scoring_clips(clips)),
@@ -138,36 +142,79 @@ class FileScorer:
             )
         return logits
 
+    def _find_source(self, device: Device, path: Path, runtime: str) -> str:
+        """What answers for a file on a device: its engine. One elsewhere that was never measured stays "the device's".
+
+        The first answer counts: such an engine is known after it was scored here, but not to the next process.
+        """
+        if (path, runtime) not in self._sources:
+            facts = device.prepare_file(path, runtime)
+            engine = facts.get("engine_sha256", device.engine_key)
+            self._sources[path, runtime] = f"{runtime}:{engine}"
+        return self._sources[path, runtime]
+
     def make_scoring_clips(self, clips: ClipSplit) -> ScoringClips:
         """The clips in one file, as a device takes them."""
         key = f"{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
         return ScoringClips(key, self._write_clips(clips), self.preprocess)
 
-    def score_ahead(self, files: Sequence[tuple[Path, str]], clips: ClipSplit) -> None:
-        """Let the device score files on its GPU (path, runtime) together, so that clips travel to it once.
+    def score_ahead(self, files: Sequence[DeviceFile], clips: ClipSplit) -> dict[DeviceFile, str]:
+        """Compute and store the logits of files on the device's GPU, together, so that clips travel to it once.
+
+        Args:
+            files: also files on a CPU, and files whose logits are stored; they are left out.
+            clips: the clips.
+
+        Returns:
+            Why files cannot be scored.
 
         Raises:
-            UserError: The device cannot run a file.
+            UserError: The device cannot be reached, or waits for a person.
         """
-        on_gpu = [(path, runtime) for path, runtime in files if uses_gpu(runtime)]
-        if self._device is not None and not self._device.is_local and on_gpu:
-            self._device.score_files(on_gpu, self.make_scoring_clips(clips))
+        if (device := self._device) is None:
+            return {}
+        missing, refused = [], {}
+        for path, runtime in files:
+            try:
+                if uses_gpu(runtime) and not self._is_stored(device, path, clips, runtime):
+                    missing.append((path, runtime))
+            except UserError as error:
+                refused[path, runtime] = str(error)
+        if not missing:
+            return refused
+        refused |= device.score_files(missing, self.make_scoring_clips(clips))
+        for path, runtime in missing:
+            if (path, runtime) not in refused:
+                try:
+                    self.compute_logits(path, clips, runtime)
+                except UserError as error:
+                    refused[path, runtime] = str(error)
+        return refused
+
+    def _is_stored(self, device: Device, path: Path, clips: ClipSplit, runtime: str) -> bool:
+        return self._logits_file(self._find_source(device, path, runtime), path, clips).is_file()
 
     def _write_clips(self, clips: ClipSplit) -> Path:
-        """The clips as the files take them, in one file, until `discard_clips`."""
+        """The clips as the files take them, in one file, until `discard_clips`; a file that exists is whole.
+
+        Raises:
+            ClipError: A clip cannot be decoded.
+        """
         if self._clips_folder is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clips_folder = tempfile.TemporaryDirectory(prefix="clips-", dir=self.folder)
         file = Path(self._clips_folder.name) / f"{clips.hash[:16]}-{len(clips)}.npy"
         if not file.exists():
+            unfinished = file.with_suffix(".part")  # a clip that cannot be decoded leaves rows of zeros there
             array: NDArray[np.uint8] | None = None
             done = 0
             for batch in self._iter_pixels(clips):
                 if array is None:
                     shape = (len(clips), *batch.shape[1:])
-                    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+                    array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
                 array[done : done + len(batch)] = batch
                 done += len(batch)
+            unfinished.rename(file)
         return file
 
     def discard_clips(self) -> None:
@@ -289,8 +336,7 @@ class FileScorer:
     def _load_or_compute_logits(
         self, source: str, path: Path, clips: ClipSplit, compute: Callable[[], Logits]
     ) -> Logits:
-        key = f"{source}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
-        cache_file = self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.logits"
+        cache_file = self._logits_file(source, path, clips)
         try:
             stored: Logits = np.load(io.BytesIO(read_checked(cache_file)), allow_pickle=False)
             return stored
@@ -302,6 +348,10 @@ class FileScorer:
         np.save(buffer, logits)
         write_checked(cache_file, buffer.getvalue())
         return logits
+
+    def _logits_file(self, source: str, path: Path, clips: ClipSplit) -> Path:
+        key = f"{source}:{sha256_file(path)}:{clips.hash}:{len(clips)}:{self.recipe.export.frame_size}"
+        return self.folder / "logits" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.logits"
 
     def _score_logits(self, logits: Logits, clips: ClipSplit) -> tuple[AccuracyMetrics, NDArray[np.int64]]:
         accuracy = compute_accuracy(logits, clips.labels, list(self.classes), clips.groups.tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from skd_bench.benchmark.engines.device_job import (
     PreparedTargets,
     ScoringClips,
     compute_target_logits,
+    find_engine_folder,
     prepare_targets,
     read_prepared_targets,
 )
@@ -31,6 +33,7 @@ from skd_edge.recipe.sections import BenchmarkSettings
 
 Progress = Callable[[int, int], None]
 Latencies = dict[str, LatencyResult]
+DeviceFile = tuple[Path, str]  # and its runtime
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ class Device:
         cache_only: bool = False,
     ) -> None:
         self.bench, self.energy, self.cache_only = bench, energy, cache_only
-        self.measurement_cache = MeasurementCache(cache_folder, self._benchmark_settings) if cache_folder else None
+        self.measurement_cache = (
+            MeasurementCache(cache_folder, self._benchmark_settings, self.compile_options) if cache_folder else None
+        )
         self._device_info: DeviceInfo | None = None
         self._engines_root = cache_folder.parents[1] / "engines" if cache_folder else None
         self._prepared: dict[tuple[Path, str], LatencyTarget] = {}
@@ -94,7 +99,8 @@ class Device:
             clips: Makes clips that `compute_logits` will need; a device that is elsewhere gets them at once.
 
         Raises:
-            UserError: See `measure_latency`; or the run holds no engine of a target, and nothing may be built.
+            UserError: The targets cannot be measured, or the device is not the one of the earlier measurements; or the
+                run holds no engine or measurement of a target, and nothing may be built or measured.
         """
         prepared = self._prepare(targets, progress, may_compile=not self.cache_only)
         by_name = {t.name: (Path(t.path), t.runtime) for t in targets}
@@ -103,8 +109,9 @@ class Device:
         ready = list(prepared.ready.values())
         on_gpu = any(uses_gpu(t.runtime) for t in ready)
         session = self._find_or_measure(ready, progress, clips() if clips and on_gpu and not self.is_local else None)
-        refused = self._read_notes(ready, session.notes)
-        return MeasuredTargets(dict(session.latency), {**prepared.refused, **refused}, prepared.built)
+        refused = self._read_notes(ready, session.notes)  # also those that were measured, and then not scored
+        latencies = {name: one for name, one in session.latency.items() if name not in refused}
+        return MeasuredTargets(latencies, {**prepared.refused, **refused}, prepared.built)
 
     def _read_notes(self, targets: Sequence[LatencyTarget], notes: Sequence[FileNote]) -> dict[str, str]:
         """Remember what a device elsewhere found out about files; returns why targets cannot run there, by name."""
@@ -150,8 +157,16 @@ class Device:
         target = self._prepared[path, runtime]
         return compute_target_logits(target, clips.file, clips.preprocess, self._benchmark_settings)
 
-    def score_files(self, files: Sequence[tuple[Path, str]], clips: ScoringClips) -> None:
-        """Let a device that is elsewhere score several files (path, runtime) at once, so that clips travel once."""
+    def score_files(self, files: Sequence[DeviceFile], clips: ScoringClips) -> dict[DeviceFile, str]:
+        """Let a device that is elsewhere score several files at once, so that clips travel once. Nothing is done here.
+
+        Returns:
+            Why files cannot be scored.
+
+        Raises:
+            UserError: The device cannot be reached, or waits for a person.
+        """
+        return {}
 
     def _prepare(
         self, targets: Sequence[LatencyTarget], progress: Progress | None, *, may_compile: bool
@@ -160,10 +175,10 @@ class Device:
         if not any(uses_gpu(t.runtime) for t in targets):
             return PreparedTargets({t.name: t for t in targets}, {}, {})
         assert self._engines_root is not None, "a device of GPU files needs a run folder"
-        folder = self._engines_root / device_id(read_device_info())
+        folder = find_engine_folder(self._engines_root, read_device_info(), self.bench.device)
         if may_compile:
-            return prepare_targets(targets, folder, self._compile_options, self._benchmark_settings, progress)
-        prepared = read_prepared_targets(targets, folder, self._compile_options)
+            return prepare_targets(targets, folder, self.compile_options, self._benchmark_settings, progress)
+        prepared = read_prepared_targets(targets, folder, self.compile_options)
         if prepared is None:
             raise UserError(
                 f"the run holds no engines of these files for {self.name} as it is now; repeat the skd-edge compress "
@@ -177,9 +192,15 @@ class Device:
         return replace(target, runtime=f"{target.runtime}-nograph") if without_graphs else target
 
     @property
-    def _compile_options(self) -> CompileOptions:
+    def compile_options(self) -> CompileOptions:
+        """How engines are compiled: the recipe's ``bench.build``."""
         build = self.bench.build
         return CompileOptions(build.workspace, build.level, build.tf32)
+
+    @property
+    def engine_key(self) -> str:
+        """Equal where the engines of a file are built alike for the same GPU."""
+        return f"{device_id(self.device_info)}:{self.bench.device}:{self.compile_options.key}"
 
     @property
     def device_info(self) -> DeviceInfo:
@@ -195,18 +216,6 @@ class Device:
         x86 = str(info.get("machine", "")).lower() in {"x86_64", "amd64", "i386", "i686"}
         return x86 and not {"avx_vnni", "avx512_vnni"} & set(info.get("isa", ()))
 
-    def measure_latency(self, targets: Sequence[LatencyTarget], progress: Progress | None = None) -> Latencies:
-        """The latency of each target by its name, all from one session: a new one, or a stored one with all targets.
-
-        Args:
-            targets: The files to measure, and the runtime of each.
-            progress: Called with the numbers of finished and of all steps.
-
-        Raises:
-            UserError: The targets cannot be measured, or the device is not the one of the earlier measurements.
-        """
-        return dict(self._find_or_measure(targets, progress).latency)
-
     def _find_or_measure(
         self,
         targets: Sequence[LatencyTarget],
@@ -214,7 +223,9 @@ class Device:
         clips: ScoringClips | None = None,
     ) -> MeasuredSession:
         cached = (
-            self.measurement_cache.find_session(targets, device_id(read_device_info()) if self.is_local else None)
+            self.measurement_cache.find_session(
+                targets, device_id(read_device_info()) if self.is_local else None, refusals=self.cache_only
+            )
             if self.measurement_cache
             else None
         )
@@ -236,8 +247,10 @@ class Device:
     ) -> MeasuredSession:
         info = read_device_info()
         # Peak memory needs a process for each target, and the report of a run does not show it (`skd-edge bench` does).
-        found = latency.measure_latency(targets, self._benchmark_settings, memory=False, progress=progress)
-        return MeasuredSession(found, info)
+        measure = partial(latency.measure_latency, settings=self._benchmark_settings, memory=False, progress=progress)
+        found, failed = latency.measure_runnable(targets, measure)
+        notes = [FileNote(sha256_file(t.path), t.runtime, failed[t.name]) for t in targets if t.name in failed]
+        return MeasuredSession(found, info, tuple(notes))
 
     @property
     def _benchmark_settings(self) -> MeasurementSettings:
@@ -250,4 +263,5 @@ class Device:
             gpu=bench.device,
             seconds=bench.seconds,
             warm_seconds=bench.warm_seconds,
+            builds=bench.build.builds,
         )

@@ -20,6 +20,8 @@ from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_bench.integrity.checked_files import DamagedFileError, read_checked_json, report_damage, write_checked_json
+from skd_bench.runtimes import uses_gpu
+from skd_bench.runtimes.base import CompileOptions
 
 _SESSION_FILE = re.compile(r"[0-9a-f]{16}\.json")
 
@@ -46,20 +48,24 @@ class MeasurementCache:
         folder: the folder of the sessions.
         settings: threads, processes and queries; sessions with other settings are ignored. If they include energy,
             sessions without energy are ignored too.
+        build: how engines are compiled; sessions of engines that were compiled otherwise are ignored.
     """
 
-    def __init__(self, folder: Path, settings: MeasurementSettings) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, settings: MeasurementSettings, build: CompileOptions | None = None) -> None:
+        self.folder, self.settings, self.build = folder, settings, build or CompileOptions()
 
-    def find_session(self, targets: Sequence[LatencyTarget], device: str | None) -> MeasuredSession | None:
+    def find_session(
+        self, targets: Sequence[LatencyTarget], device: str | None, *, refusals: bool = False
+    ) -> MeasuredSession | None:
         """The newest stored session that has all targets.
 
         Args:
             targets: the files and the runtime of each; a file is recognised by its hash, whatever its name.
             device: id of the device that the session must come from; None: any device.
+            refusals: whether a target that could not run counts as measured; else it is tried again.
 
         Returns:
-            The session; None if no session has all targets. A target that could not run counts as measured.
+            The session; None if no session has all targets.
         """
         keys = {t.name: (sha256_file(t.path), t.runtime) for t in targets}
         for path in self._list_newest_first():
@@ -72,7 +78,7 @@ class MeasurementCache:
             except (FileNotFoundError, UserError):  # replaced by another process, or of another version
                 continue
             known = {(m.sha256, m.runtime): m.latency for m in session.measured}
-            same_settings = replace(self.settings, energy=False) == MeasurementSettings(
+            same_settings = replace(self.settings, energy=False, builds=1) == MeasurementSettings(
                 session.threads,
                 session.processes,
                 session.queries,
@@ -80,9 +86,12 @@ class MeasurementCache:
                 seconds=session.seconds,
                 warm_seconds=session.warm_seconds,
             )
+            if any(uses_gpu(t.runtime) for t in targets):
+                same_settings &= (session.build, session.builds) == (self.build.key, self.settings.builds)
             same_settings &= session.energy or not self.settings.energy
             refused = {(note.sha256, note.runtime) for note in session.notes if note.refused}
-            if same_settings and set(keys.values()) <= set(known) | refused and device in (None, session.device_id):
+            usable = set(known) | refused if refusals else set(known) - refused
+            if same_settings and set(keys.values()) <= usable and device in (None, session.device_id):
                 found = {name: replace(known[key], name=name) for name, key in keys.items() if key in known}
                 return MeasuredSession(found, session.device, tuple(session.notes))
         return None
@@ -112,6 +121,13 @@ class MeasurementCache:
         what = [device_id(info), self.settings.energy, sorted({(m.sha256, m.runtime) for m in measured})]
         name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
         stored = DeviceMeasurements(
-            SCHEMA, "", info, measured=measured, session_count=1, notes=notes, **vars(self.settings)
+            SCHEMA,
+            "",
+            info,
+            measured=measured,
+            session_count=1,
+            notes=notes,
+            build=self.build.key,
+            **vars(self.settings),
         )
         write_checked_json(self.folder / f"{name}.json", stored.to_json())

@@ -10,10 +10,13 @@ from itertools import chain
 from skd_bench.benchmark.latency import LatencyResult, MeasurementSettings
 from skd_bench.benchmark.measurements import DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.errors import UserError
+from skd_bench.runtimes.base import CompileOptions
 from skd_bench.stats import Interval
 
 _MAX_MS = 3_600_000.0  # an hour for a single clip
 _MAX_DEVICE_BYTES = 1 << 20
+_MAX_MHZ = 100_000.0
+_MAX_REASONS = 2000  # characters of all together
 _MAX_LAYERS = 100_000  # of an engine; a network of 1000 layers has about 3000
 
 
@@ -32,13 +35,15 @@ def check_measurements(measurements: DeviceMeasurements, source: str) -> None:
         raise UserError(f"{source}: {problem}; copy the file from the device again, or measure there again")
 
 
-def check_settings(measurements: DeviceMeasurements, sent: MeasurementSettings, source: str) -> None:
-    """Check that a device measured with the settings that it was sent.
+def check_settings(
+    measurements: DeviceMeasurements, sent: MeasurementSettings, build: CompileOptions, source: str
+) -> None:
+    """Check that a device measured with the settings that it was sent, and compiled with these options.
 
     Raises:
         UserError: A setting differs.
     """
-    for name, value in vars(sent).items():
+    for name, value in {**vars(sent), "build": build.key}.items():
         if (reported := getattr(measurements, name)) != value:
             raise UserError(
                 f"{source}: it was measured with '{name}' {str(reported)[:80]!r} instead of {str(value)!r}; measure "
@@ -98,6 +103,12 @@ def _iter_file_problems(file: MeasuredFile) -> Iterator[str]:
     if latency.load_ms < 0 or latency.first_ms < 0 or (latency.peak_mb is not None and latency.peak_mb <= 0):
         yield "has a negative time or size"
     yield from _iter_percentile_problems(latency, min(samples), max(samples))
+    if (clocks := latency.clocks) is not None:
+        mhz = (clocks.before_mhz, clocks.after_mhz, clocks.lowest_mhz, clocks.highest_mhz)
+        if not all(value is None or 0 <= value <= _MAX_MHZ for value in mhz):
+            yield "has a clock that no GPU has"
+        if not 0 <= clocks.dropped < max(clocks.blocks, 1) or sum(map(len, clocks.reasons)) > _MAX_REASONS:
+            yield "has impossible numbers of blocks, or too many reasons"
 
 
 def _iter_note_problems(note: FileNote) -> Iterator[str]:
@@ -109,8 +120,12 @@ def _iter_note_problems(note: FileNote) -> Iterator[str]:
         return
     if size > _MAX_DEVICE_BYTES:
         yield f"has facts of {size} bytes, more than any engine"
+    if (builds := note.facts.get("builds")) is not None and not (
+        isinstance(builds, list) and builds and all(map(_is_build, builds))
+    ):
+        yield "has builds that are not a list of objects with 'engine_sha256' and a latency 'p50_ms'"
     engine, layers = note.facts.get("engine_sha256"), note.facts.get("layers", [])
-    if engine is not None and not (isinstance(engine, str) and re.fullmatch("[0-9a-f]{64}", engine)):
+    if engine is not None and not _is_sha256(engine):
         yield "has an engine_sha256 that is not 64 hexadecimal digits"
     if not isinstance(layers, list) or not all(map(_is_layer_count, layers)):
         yield "has layers that are not a list of objects with the texts 'op' and 'ran' and the number 'nodes'"
@@ -120,6 +135,17 @@ def _iter_note_problems(note: FileNote) -> Iterator[str]:
         len(note.logits.shape) != 2 or not all(0 < n <= 1 << 31 for n in note.logits.shape)
     ):
         yield "has logits that are not a table of clips and classes"
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _is_build(row: object) -> bool:
+    if not isinstance(row, dict) or not _is_sha256(row.get("engine_sha256")):
+        return False
+    p50_ms = row.get("p50_ms")
+    return isinstance(p50_ms, int | float) and 0 < p50_ms <= _MAX_MS
 
 
 def _is_layer_count(row: object) -> bool:

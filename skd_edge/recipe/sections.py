@@ -259,6 +259,14 @@ class BuildSettings(RecipeSection):
     )
     tf32: bool = Field(False, description="FP32 products may use 10 bits of mantissa")
     graphs: bool = Field(True, description="each query is replayed as one CUDA graph")
+    builds: int = Field(
+        1,
+        ge=1,
+        le=20,
+        exclude_if=exclude_when_default(1),
+        description="each engine is built so many times, and the one of median latency is used; the report shows how "
+        "much the builds differ",
+    )
 
 
 class BenchmarkSettings(RecipeSection):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skd_bench.benchmark.latency import LatencyResult, ProgressCallback, measure_latency
+from skd_bench.benchmark.latency import LatencyResult, ProgressCallback, measure_latency, measure_runnable
 from skd_bench.benchmark.request import BenchmarkRequest
 from skd_bench.benchmark.results import BenchmarkResult, BenchmarkRow, ClipTimes, UnmeasuredEnergy
 from skd_bench.benchmark.scenarios import LoadResult, measure_loads
@@ -52,9 +52,17 @@ def benchmark_bundle(
         raise UserError(f"{bundle} was changed after it was written: {'; '.join(problems)}. Copy the bundle again")
     rows, not_run = find_benchmark_targets(bundle, manifest, extra.runtimes, request.engines, threads)
     device_info = read_device_info()
-    targets = [row.latency_target for row in rows]
     settings = replace(request.settings, energy=False)
-    latency = measure(targets, settings, progress=progress)
+    latency, failed = measure_runnable(
+        [row.latency_target for row in rows], partial(measure, settings=settings, progress=progress)
+    )
+    not_run += [
+        {"name": row.latency_target.name, "runtime": row.latency_target.runtime, "reason": failed[name]}
+        for row in rows
+        if (name := row.latency_target.name) in failed
+    ]
+    rows = [row for row in rows if row.latency_target.name not in failed]
+    targets = [row.latency_target for row in rows]
     measure_load = partial(measure, settings=settings, progress=progress, memory=False)
     largest = {row.latency_target.name: row.largest_batch for row in rows}
     loads, load_latencies = measure_loads(targets, extra, latency, measure_load, largest)
@@ -192,6 +200,12 @@ def _build_notes(device_info: DeviceInfo, latency: dict[str, LatencyResult]) -> 
     unsteady = [name for name, figures in latency.items() if not figures.steady]
     if unsteady:
         notes.append(f"latency did not settle within 10 % during warm-up: {', '.join(unsteady)}")
+    notes += [
+        f"{name}: {figures.clocks.dropped} of {figures.clocks.blocks} blocks of queries were dropped "
+        f"({'; '.join(figures.clocks.reasons)})"
+        for name, figures in latency.items()
+        if figures.clocks and figures.clocks.dropped
+    ]
     if broken := [name for name, figures in latency.items() if not figures.finite]:
         names = ", ".join(broken)
         notes.append(f"the logits of random clips contain NaN or an infinity; do not use this latency: {names}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from skd_bench.benchmark.worker_job import WorkerJob, WorkerResult
-from skd_bench.errors import UserError
+from skd_bench.errors import EXIT_PAUSED, UserError
 
 
 def run_in_fresh_process(
@@ -43,14 +43,16 @@ def run_worker(
         What the worker wrote.
 
     Raises:
-        UserError: The process failed; the message is the last line of its standard error.
+        UserError: The process failed; the message is the last line of its standard error. After a full disk, the exit
+            code is 75.
     """
     package_root = str(Path(__file__).parents[2])
     inherited = (os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)
     path = os.pathsep.join((package_root, *import_path, *inherited))
     # A worker does not use numpy's own threads, and each of them would add to its peak memory.
     environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    if gpu is not None:  # PCI_BUS_ID: CUDA's own order puts the fastest GPU first, nvidia-smi's does not
+    environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # CUDA's own order begins with the fastest GPU
+    if gpu is not None:
         environment |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     with tempfile.TemporaryDirectory(prefix="skd-bench-") as folder:
         files = [str(Path(folder) / name) for name in ("job.json", "result.json")]
@@ -61,7 +63,8 @@ def run_worker(
             command, env=environment, cwd=folder, capture_output=True, text=True, errors="replace", check=False
         )
         if done.returncode != 0:
-            raise UserError(_format_failure(done))
+            code = EXIT_PAUSED if done.returncode == EXIT_PAUSED else 1
+            raise UserError(_format_failure(done), exit_code=code)
         result: Mapping[str, Any] = json.loads(Path(files[1]).read_text("utf-8"))
         return result
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from skd_bench.benchmark.fresh_process import run_in_fresh_process
+from skd_bench.benchmark.gpu_timing import GpuClocks
 from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
 from skd_bench.device.energy.meter import QueryEnergy
 from skd_bench.errors import UserError
@@ -36,6 +37,7 @@ class MeasurementSettings:
         seconds: A GPU target is queried at least this long in each process.
         warm_seconds: A GPU target is warmed up at least this long, right before its queries: clocks rise for hundreds
             of milliseconds.
+        builds: Engines that are compiled from each file, at least 1; the one of median latency is measured.
     """
 
     threads: int = 1
@@ -45,6 +47,7 @@ class MeasurementSettings:
     gpu: str | None = None
     seconds: float = 1.0
     warm_seconds: float = 0.5
+    builds: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class LatencyTarget:
         path: The artefact's file.
         runtime: The name of the runtime that runs it.
         batch: Clips in a query, at least 1.
+        streams: Sessions that share the clips of a query and run at the same time, each clip by clip; None: one session
+            that takes them as one batch.
         without_turns: Whether a process runs all its queries without a break, instead of in turns with other targets.
     """
 
@@ -63,14 +68,27 @@ class LatencyTarget:
     path: Path | str
     runtime: str = "ort"
     batch: int = 1
+    streams: int | None = None
     without_turns: bool = False
+
+
+class FailedTargetError(UserError):
+    """A target on a GPU cannot be loaded or run; the message is the reason.
+
+    Attributes:
+        target: Its name.
+    """
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(reason)
+        self.target = target
 
 
 class LatencyFigures(TypedDict):
     """A `LatencyResult` without its samples, as a JSON object.
 
     A percentile and its interval are None where there are too few samples. `finite` is present only where it is False,
-    `joules_per_clip` and its interval only where energy was requested.
+    `joules_per_clip` and its interval only where energy was requested, `clocks` (a `GpuClocks`) only on a GPU.
     """
 
     name: str
@@ -89,6 +107,7 @@ class LatencyFigures(TypedDict):
     joules_per_clip: NotRequired[float]
     joules_interval: NotRequired[list[float]]
     finite: NotRequired[bool]
+    clocks: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,7 @@ class LatencyResult:
         finite: Whether its logits of random clips are finite. Latency of a network that returns NaN is not usable.
         joules: Energy of a clip above the idle machine's, with its 95 % interval (see
             `skd_bench.device.energy.meter.measure_joules_per_query`); None where it was not requested.
+        clocks: The GPU's clock around the queries of all processes; None on a CPU.
     """
 
     name: str
@@ -123,6 +143,7 @@ class LatencyResult:
     peak_mb: float | None
     finite: bool = True
     joules: Interval | None = None
+    clocks: GpuClocks | None = None
 
     def to_json(self) -> LatencyFigures:
         """A JSON object of all values except the samples."""
@@ -144,6 +165,8 @@ class LatencyResult:
         if self.joules is not None:
             figures["joules_per_clip"] = self.joules.value
             figures["joules_interval"] = [self.joules.low, self.joules.high]
+        if self.clocks is not None:
+            figures["clocks"] = asdict(self.clocks)
         if not self.finite:
             figures["finite"] = False
         return figures
@@ -177,8 +200,8 @@ def measure_latency(
         The latency of each target by its name, in the order of the targets.
 
     Raises:
-        UserError: Two targets have the same name, a number is below 1, a target cannot be loaded or run, or energy is
-            requested and the machine has no energy meter.
+        UserError: Two targets have the same name, a number is below 1, a target cannot be loaded or run (on a GPU a
+            `FailedTargetError`), or energy is requested and the machine has no energy meter.
     """
     names = [t.name for t in targets]
     if duplicates := sorted({n for n in names if names.count(n) > 1}):
@@ -199,6 +222,8 @@ def measure_latency(
         if progress:
             progress(i, len(jobs))
         results.append((run_job or run_in_fresh_process)(job))
+        if failed := results[-1].get("failed"):
+            raise FailedTargetError(failed["name"], failed["reason"])
     if progress:
         progress(len(jobs), len(jobs))
     first, last = len(counted), len(counted) + processes
@@ -213,6 +238,32 @@ def measure_latency(
         latency_result.name: replace(latency_result, joules=joules.get(latency_result.name))
         for latency_result in latency_results
     }
+
+
+def measure_runnable(
+    targets: Sequence[LatencyTarget], measure: Callable[[Sequence[LatencyTarget]], dict[str, LatencyResult]]
+) -> tuple[dict[str, LatencyResult], dict[str, str]]:
+    """Measure the targets, without those on a GPU that fail.
+
+    After a failure the others are measured again from the start: an error can spoil the GPU for the whole process, and
+    all targets must be measured in the same processes.
+
+    Args:
+        targets: See `measure_latency`.
+        measure: `measure_latency` with all options bound; it is called with the targets only.
+
+    Returns:
+        The latency of each target that can run, and why the others cannot, by their names.
+
+    Raises:
+        UserError: See `measure_latency`.
+    """
+    failed: dict[str, str] = {}
+    while True:
+        try:
+            return measure([target for target in targets if target.name not in failed]), failed
+        except FailedTargetError as error:
+            failed[error.target] = str(error)
 
 
 def _parse_joules_interval(energy: QueryEnergy) -> Interval:
@@ -236,6 +287,8 @@ def _make_job_target(target: LatencyTarget, settings: MeasurementSettings) -> Jo
     }
     if target.batch != 1:
         row["batch"] = target.batch
+    if target.streams is not None:
+        row["streams"] = target.streams
     on_gpu = uses_gpu(target.runtime)
     if target.without_turns or on_gpu:  # in turns with targets on the CPU, the GPU would idle and lower its clocks
         row["stretch"] = True
@@ -259,4 +312,5 @@ def _summarise_latency(rows: list[TargetSamples], peak_mb: float | None) -> Late
         steady=all(row["steady"] for row in rows),
         peak_mb=peak_mb,
         finite=all(row.get("finite", True) for row in rows),
+        clocks=GpuClocks.merge([GpuClocks(**row["clocks"]) for row in rows]) if "clocks" in rows[0] else None,
     )

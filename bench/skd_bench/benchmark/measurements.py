@@ -17,6 +17,7 @@ from skd_bench.benchmark.results import BenchmarkResult
 from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_bench.runtimes.base import CompileOptions
 from skd_bench.typed_json import parse_typed_json
 from skd_bench.untrusted.json_file import read_json
 
@@ -109,6 +110,8 @@ class DeviceMeasurements:
         seconds: The shortest time of a GPU target's queries in each process.
         warm_seconds: The shortest warm-up of a GPU target.
         notes: Of the files on a GPU.
+        builds: Engines that were compiled from each file (`MeasurementSettings.builds`).
+        build: The options that engines were compiled with (`CompileOptions.key`); old files have the defaults.
     """
 
     schema: int
@@ -125,6 +128,8 @@ class DeviceMeasurements:
     seconds: float = 1.0
     warm_seconds: float = 0.5
     notes: list[FileNote] = field(default_factory=list)
+    builds: int = 1
+    build: str = CompileOptions().key
 
     @property
     def device_id(self) -> str:

@@ -197,7 +197,7 @@ def format_plan(request: BenchmarkRequest) -> str:
         reason = known_runtimes[runtime].why_unavailable()
         names.append(name + (f": will be listed as not run ({reason})" if reason else ""))
     names += [f"{engine.name} @ its runtime, with and without CUDA graphs" for engine in request.engines]
-    clips = sum(extra.batches) + 8 * ("multi-stream" in extra.scenarios) + 1
+    clips = extra.clips_per_query + 1
     offline = ", then offline with each row's best batch size" if "offline" in extra.scenarios else ""
     lines = [
         f"rows, each measured in {processes} fresh processes of {queries} queries, threads: {request.settings.threads}"
@@ -205,5 +205,6 @@ def format_plan(request: BenchmarkRequest) -> str:
     lines += [f"  {name}" for name in names]
     lines.append(f"loads of each row: single-stream{''.join(f', batch {b}' for b in extra.batches)}")
     lines[-1] += (", multi-stream (8 clips)" if "multi-stream" in extra.scenarios else "") + offline
+    lines[-1] += "".join(f", {n} streams at once ({8 * n} clips)" for n in extra.streams)
     lines.append(f"{processes * queries * clips} clips per row, without warm-up{offline and ' and offline'}")
     return "\n".join(lines)

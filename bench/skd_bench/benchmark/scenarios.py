@@ -4,6 +4,9 @@ The scenarios have the names and metrics of MLPerf Inference. Single-stream: que
 metric p90. Multi-stream: queries of eight clips; metric p99. Offline: all clips are available at once; metric clips per
 second. MLPerf also requires a minimum run (ten minutes; 24,576 clips offline), which a run of seconds does not reach.
 Each result therefore reports its clips, its seconds and whether the minimum was met.
+
+`concurrent` is not of MLPerf: one, two and four sessions run single clips at the same time; metric clips per second. On
+a GPU each session has a stream of its own, so that copies of one overlap the computation of another.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from skd_bench.stats import Interval, mean_interval
 if TYPE_CHECKING:
     from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
 
-SCENARIOS = ("single-stream", "multi-stream", "offline")
+SCENARIOS = ("single-stream", "multi-stream", "offline", "concurrent")
+_CONCURRENT_STREAMS = (1, 2, 4)
+_CLIPS_OF_STREAM = 8  # in a row, without waiting for the other streams
 BATCHES = (1, 2, 4, 8, 16)
 _STREAMS = 8
 _MLPERF_SECONDS, _MLPERF_OFFLINE_CLIPS = 600, 24_576
@@ -33,7 +38,7 @@ class ScenarioResult(TypedDict):
     """The metric of one scenario with its interval, as a JSON object; None where too few queries were timed.
 
     `mlperf_floor_met` is whether the run is as long as MLPerf requires. Only streams have `clips_per_query` and
-    `queries`, and only offline has `batch`.
+    `queries`, and only offline and concurrent have `batch`.
     """
 
     metric: str
@@ -126,7 +131,18 @@ class LoadScenarios:
     @property
     def load_count(self) -> int:
         """Number of loads that each row is measured under, besides single-stream."""
-        return len(self.batches) + ("multi-stream" in self.scenarios) + ("offline" in self.scenarios)
+        once = sum(name in self.scenarios for name in ("multi-stream", "offline"))
+        return len(self.batches) + once + len(self.streams)
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """Numbers of sessions that run at the same time; empty without the scenario."""
+        return _CONCURRENT_STREAMS if "concurrent" in self.scenarios else ()
+
+    @property
+    def clips_per_query(self) -> int:
+        """Clips of one query under each load, summed; without single-stream and offline."""
+        return sum(self.batches) + _STREAMS * ("multi-stream" in self.scenarios) + _CLIPS_OF_STREAM * sum(self.streams)
 
 
 def measure_loads(
@@ -156,7 +172,9 @@ def measure_loads(
         for t in targets
         if "multi-stream" in extra.scenarios and limits.get(t.name, _STREAMS) >= _STREAMS
     ]
-    latencies = measure([*swept, *multi_stream]) if swept or multi_stream else {}
+    concurrent = [_make_concurrent_target(t, streams) for t in targets for streams in extra.streams]
+    together = [*swept, *multi_stream, *concurrent]
+    latencies = measure(together) if together else {}
     rows = {
         t.name: [_make_batch_row(b, latencies[_make_load_target(t, b).name]) for b in batches[t.name]] for t in targets
     }
@@ -180,9 +198,12 @@ def measure_loads(
             scenarios["multi-stream"] = _summarise_stream(
                 latencies[_make_load_target(target, _STREAMS, "multi-stream").name], _STREAMS, "p99"
             )
+        for streams in extra.streams:
+            load = _make_concurrent_target(target, streams)
+            scenarios[f"concurrent {streams}"] = _summarise_throughput(latencies[load.name], load.batch)
         if target.name in offline:
             offline_target = offline[target.name]
-            scenarios["offline"] = _summarise_offline(latencies[offline_target.name], offline_target.batch)
+            scenarios["offline"] = _summarise_throughput(latencies[offline_target.name], offline_target.batch)
         bound = None if extra.bound_ms is None else find_batch_within_bound(rows[target.name], extra.bound_ms)
         figures[target.name] = {"scenarios": scenarios, "batches": rows[target.name], "bound": bound}
     return figures, latencies
@@ -223,6 +244,11 @@ def find_batch_within_bound(rows: Sequence[BatchRow], bound_ms: float) -> BoundR
 def _make_load_target(target: LatencyTarget, batch: int, scenario: str = "") -> LatencyTarget:
     """The same file under a load. Batch size 8 of a sweep and multi-stream queries are measured separately."""
     return replace(target, name=f"{target.name} [{scenario or 'batch'} {batch}]", batch=batch)
+
+
+def _make_concurrent_target(target: LatencyTarget, streams: int) -> LatencyTarget:
+    batch = streams * _CLIPS_OF_STREAM
+    return replace(target, name=f"{target.name} [concurrent {streams}]", batch=batch, streams=streams)
 
 
 def _make_batch_row(batch: int, latency: LatencyResult) -> BatchRow:
@@ -270,7 +296,7 @@ def _summarise_stream(latency: LatencyResult, clips: int, percentile: Literal["p
     }
 
 
-def _summarise_offline(latency: LatencyResult, batch: int) -> ScenarioResult:
+def _summarise_throughput(latency: LatencyResult, batch: int) -> ScenarioResult:
     speed, clips, seconds = compute_throughput(latency, batch), latency.n * batch, _sum_seconds(latency)
     return {
         "metric": "clips_per_second",

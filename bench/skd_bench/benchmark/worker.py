@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skd_bench.benchmark.worker_job import JobTarget, WorkerJob, WorkerResult
+from skd_bench.benchmark.concurrent_sessions import ConcurrentSessions
+from skd_bench.benchmark.gpu_timing import GpuClocks, GpuPlan, GpuTiming, time_on_gpu
+from skd_bench.benchmark.worker_job import JobTarget, TargetSamples, WorkerJob, WorkerResult
 from skd_bench.benchmark.worker_program import run_worker_program
 from skd_bench.device.child_process import end_with_parent
 from skd_bench.device.energy.meter import EnergyMeter, QueryEnergy, measure_joules_per_query, open_energy_meter
+from skd_bench.device.gpu_clock import ClockReading, open_gpu_clock
 from skd_bench.errors import UserError
 from skd_bench.runtimes import InferenceSession, find_runtime
 
@@ -33,7 +37,9 @@ _WINDOW = 8
 _STEADY_RATIO = 1.10
 _MAX_WINDOWS = 15
 _MAX_WARM_UP_NS = 3_000_000_000
-_MAX_SAMPLES = 50_000  # of one target in one process
+
+
+_OpenSessions = dict[tuple[str, str, int], tuple[InferenceSession, int]]  # by path, runtime and number
 
 
 @dataclass
@@ -50,17 +56,21 @@ class LoadedTarget:
     steady: bool = field(default=False)
     block: int = _BLOCK
     finite: bool = True
+    on_gpu: bool = False
     seconds: float = 0.0
     warm_seconds: float = 0.0
+    clocks: GpuClocks | None = None
 
     def mark_steady(self, steady: bool) -> None:
         """Note whether its times settled during warm-up."""
         self.steady = steady
 
-    def extend_samples(self, more: npt.NDArray[np.int64]) -> None:
-        """Add samples behind the planned ones."""
-        self.samples = np.concatenate([self.samples, more])
+    def take_gpu_timing(self, timing: GpuTiming) -> None:
+        """Note what was measured on a GPU, which is at least what was planned."""
+        self.samples = np.array(timing.samples_ns, np.int64)
         self.done = len(self.samples)
+        self.steady = self.steady and timing.steady
+        self.clocks = timing.clocks
 
     def next_block(self) -> npt.NDArray[np.int64]:
         """The place of the next samples; they count as measured."""
@@ -77,40 +87,91 @@ def run_job(job: WorkerJob, meter: Callable[[], EnergyMeter | str] = open_energy
         meter: Opens the machine's energy meter, or returns the reason why there is none.
 
     Raises:
-        UserError: A target cannot be loaded or run, the clock went backwards, or energy is requested and there is no
-            energy meter.
+        UserError: A target on the CPU cannot be loaded or run, the clock went backwards, or energy is requested and
+            there is no energy meter.
     """
+    try:
+        return _measure_targets(job, meter)
+    except _GpuTargetError as error:
+        return {"targets": [], "peak_mb": None, "failed": {"name": error.target, "reason": str(error)}}
+
+
+class _GpuTargetError(Exception):
+    """A target on a GPU cannot be loaded or run; the message is the reason."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(reason)
+        self.target = target
+
+
+@contextmanager
+def _blame(name: str, *, on_gpu: bool) -> Iterator[None]:
+    """Turn the error of a target on a GPU into one that names the target."""
+    try:
+        yield
+    except UserError as error:
+        if on_gpu:
+            raise _GpuTargetError(name, str(error)) from error
+        raise
+
+
+def _measure_targets(job: WorkerJob, meter: Callable[[], EnergyMeter | str]) -> WorkerResult:
     energy_meter = meter() if "energy_s" in job else None
     if isinstance(energy_meter, str):
         raise UserError(f"energy: {energy_meter}")
     rng = np.random.default_rng(job["seed"])
-    open_sessions: dict[tuple[str, str], tuple[InferenceSession, int]] = {}
-    loaded = [_load_target(target, job["threads"], job["queries"], rng, open_sessions) for target in job["targets"]]
+    # Before a network is loaded: programs that use the GPU now are not this one.
+    on_gpu = any("warm_seconds" in row for row in job["targets"])
+    gpu_clock = open_gpu_clock() if on_gpu and job["queries"] else "there is no GPU target"
+    open_sessions: _OpenSessions = {}
+    loaded = []
+    for row in job["targets"]:
+        with _blame(row["name"], on_gpu="warm_seconds" in row):
+            loaded.append(_load_target(row, job["threads"], job["queries"], rng, open_sessions))
     gc.collect()
     gc.disable()
     if job["queries"]:
         for target in loaded:
-            target.mark_steady(_warm_up_target(target))
-        _time_in_turns(loaded, job["queries"], rng)
-    energy = _count_joules(loaded[0], energy_meter, job["energy_s"]) if energy_meter else None
+            with _blame(target.name, on_gpu=target.on_gpu):
+                target.mark_steady(_warm_up_target(target))
+        _time_in_turns(loaded, job["queries"], rng, *(() if isinstance(gpu_clock, str) else (gpu_clock,)))
+    energy = None
+    if energy_meter:
+        with _blame(loaded[0].name, on_gpu=loaded[0].on_gpu):
+            energy = _count_joules(loaded[0], energy_meter, job["energy_s"])
     for target in loaded:
         target.session.close()
         _check_clock(target)
-    result: WorkerResult = {
-        "targets": [
-            {
-                "name": t.name,
-                "samples_ns": t.samples.tolist(),
-                "load_ns": t.load_ns,
-                "first_ns": t.first_ns,
-                "steady": t.steady,
-                "finite": t.finite,
-            }
-            for t in loaded
-        ],
-        "peak_mb": _read_peak_mb(),
-    }
+    result: WorkerResult = {"targets": [_describe_samples(target) for target in loaded], "peak_mb": _read_peak_mb()}
     return result if energy is None else result | {"energy": energy}
+
+
+def _describe_samples(target: LoadedTarget) -> TargetSamples:
+    row: TargetSamples = {
+        "name": target.name,
+        "samples_ns": target.samples.tolist(),
+        "load_ns": target.load_ns,
+        "first_ns": target.first_ns,
+        "steady": target.steady,
+        "finite": target.finite,
+    }
+    if target.clocks is not None:
+        row["clocks"] = asdict(target.clocks)
+    return row
+
+
+def _open_session(
+    target: JobTarget, number: int, threads: int, sessions: _OpenSessions
+) -> tuple[InferenceSession, int]:
+    """The session of a file with this number, and the nanoseconds that loading it took."""
+    key = target["path"], target["runtime"], number
+    if key not in sessions:
+        target_runtime = find_runtime(target["runtime"])
+        target_runtime.import_libraries()
+        begin = time.perf_counter_ns()
+        session = target_runtime.load(Path(target["path"]), threads=threads)
+        sessions[key] = session, time.perf_counter_ns() - begin
+    return sessions[key]
 
 
 def _load_target(
@@ -118,20 +179,17 @@ def _load_target(
     threads: int,
     queries: int,
     rng: np.random.Generator,
-    sessions: dict[tuple[str, str], tuple[InferenceSession, int]] | None = None,
+    sessions: _OpenSessions | None = None,
 ) -> LoadedTarget:
     """Load a target and run one query; targets that differ only in their batch size share a session."""
-    key = target["path"], target["runtime"]
     sessions = {} if sessions is None else sessions
-    if key not in sessions:
-        target_runtime = find_runtime(target["runtime"])
-        target_runtime.import_libraries()
-        begin = time.perf_counter_ns()
-        session = target_runtime.load(Path(target["path"]), threads=threads)
-        sessions[key] = session, time.perf_counter_ns() - begin
-    session, load_ns = sessions[key]
-    batch = int(target.get("batch", 1))
-    batch_session = session if session.input.shape[0] in (None, batch) else _SplitBatchSession(session, batch)
+    streams, batch = target.get("streams", 1), int(target.get("batch", 1))
+    opened = [_open_session(target, number, threads, sessions) for number in range(streams)]
+    session, load_ns = opened[0]
+    if "streams" in target:
+        batch_session: InferenceSession = ConcurrentSessions([one for one, _ in opened])
+    else:
+        batch_session = session if session.input.shape[0] in (None, batch) else _SplitBatchSession(session, batch)
     clips = _random_clips(session, target["path"], batch, rng)
     begin = time.perf_counter_ns()
     logits = batch_session.run(clips)
@@ -146,6 +204,7 @@ def _load_target(
         samples,
         block=block,
         finite=bool(np.isfinite(logits).all()),
+        on_gpu="warm_seconds" in target,
         seconds=target.get("seconds", 0.0),
         warm_seconds=target.get("warm_seconds", 0.0),
     )
@@ -209,40 +268,25 @@ def _warm_up_target(target: LoadedTarget) -> bool:
     return False
 
 
-def _time_in_turns(loaded: list[LoadedTarget], queries: int, rng: np.random.Generator) -> None:
+def _time_in_turns(
+    loaded: list[LoadedTarget],
+    queries: int,
+    rng: np.random.Generator,
+    read_clock: Callable[[], ClockReading] = lambda: ClockReading(None),
+) -> None:
     """Measure every target's samples in blocks; each round has another random order of targets."""
     while any(target.done < queries for target in loaded):
         for index in rng.permutation(len(loaded)):
             target = loaded[index]
             if target.done >= queries:  # a target without turns is finished after its first block
                 continue
-            if target.seconds or target.warm_seconds:
-                _time_on_gpu(target)
+            if target.on_gpu:
+                plan = GpuPlan(queries, target.seconds, target.warm_seconds)
+                with _blame(target.name, on_gpu=True):
+                    target.take_gpu_timing(time_on_gpu(partial(target.session.run, target.clip), plan, read_clock))
             else:
                 target.session.run(target.clip)
                 time_queries(target, target.next_block())
-
-
-def _time_on_gpu(target: LoadedTarget) -> None:
-    """Warm up for a time, then measure without a break for at least a time; note whether the times drifted.
-
-    A GPU raises its clocks for hundreds of milliseconds and lowers them while it idles. Where the first and the last
-    quarter of the queries differ by more than 10 %, clocks, temperature or another program changed in between.
-    """
-    begin, window = time.perf_counter(), np.zeros(_WINDOW, np.int64)
-    while time.perf_counter() - begin < target.warm_seconds:
-        time_queries(target, window)
-    begin, block = time.perf_counter(), target.next_block()
-    time_queries(target, block)
-    more: list[npt.NDArray[np.int64]] = []
-    while time.perf_counter() - begin < target.seconds and len(more) * _WINDOW < _MAX_SAMPLES:
-        window = np.zeros(_WINDOW, np.int64)
-        time_queries(target, window)
-        more.append(window)
-    target.extend_samples(np.concatenate([np.zeros(0, np.int64), *more]))
-    quarter = max(len(target.samples) // 4, 1)
-    first, last = float(np.median(target.samples[:quarter])), float(np.median(target.samples[-quarter:]))
-    target.mark_steady(target.steady and max(first, last) <= _STEADY_RATIO * min(first, last))
 
 
 def time_queries(target: LoadedTarget, into: npt.NDArray[np.int64]) -> None:

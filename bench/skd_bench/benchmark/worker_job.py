@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from skd_bench.device.energy.meter import QueryEnergy
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class JobTarget(TypedDict):
     """One target of a job.
 
-    `batch` is the number of clips in a query, by default 1; `stretch` is True where all its queries run without a
+    `batch` is the number of clips in a query, by default 1; with `streams`, they are divided between so many
+    sessions that run at the same time, each clip by clip; `stretch` is True where all its queries run without a
     break, for at least `seconds` and after at least `warm_seconds` of warm-up.
     """
 
@@ -21,6 +22,7 @@ class JobTarget(TypedDict):
     path: str
     runtime: str
     batch: NotRequired[int]
+    streams: NotRequired[int]
     stretch: NotRequired[bool]
     seconds: NotRequired[float]
     warm_seconds: NotRequired[float]
@@ -45,7 +47,8 @@ class WorkerJob(TypedDict):
 class TargetSamples(TypedDict):
     """The samples of one target in nanoseconds, in the order of the queries.
 
-    `steady` is whether the warm-up settled; `finite` is whether the logits of the random clips are finite.
+    `steady` is whether the warm-up settled; `finite` is whether the logits of the random clips are finite; `clocks`, of
+    targets on a GPU, is a `GpuClocks` as a JSON object.
     """
 
     name: str
@@ -54,10 +57,18 @@ class TargetSamples(TypedDict):
     first_ns: int
     steady: bool
     finite: NotRequired[bool]
+    clocks: NotRequired[dict[str, Any]]
+
+
+class FailedTarget(TypedDict):
+    """A target on a GPU that could not be loaded or run, and why."""
+
+    name: str
+    reason: str
 
 
 class WorkerResult(TypedDict):
-    """What one process measured.
+    """What one process measured; with `failed` nothing else counts, because one failure can spoil a whole GPU.
 
     `peak_mb` is the peak memory of the process in MiB, and None where the system does not report it; `energy` is that
     of the first target where the job has `energy_s`.
@@ -66,3 +77,4 @@ class WorkerResult(TypedDict):
     targets: list[TargetSamples]
     peak_mb: float | None
     energy: NotRequired[QueryEnergy]
+    failed: NotRequired[FailedTarget]

@@ -16,7 +16,7 @@ def end_with_parent() -> None:
     Otherwise a helper of a killed process would wait for work forever, and hold the pipes open that it inherited. The
     parent is the thread that started this process.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # TypeError: on Windows a library must have a name
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -15,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from skd_bench.errors import UserError
+from skd_bench.untrusted.text import print_error
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 EXIT_BUSY = 75
 _PATIENCE_S = 10.0  # to wait for a killed holder to disappear
@@ -22,6 +27,8 @@ _PATIENCE_S = 10.0  # to wait for a killed holder to disappear
 
 class DeviceLock:
     """A context manager that locks a device while it is measured; the kernel releases it when the process ends.
+
+    Where the system has no such locks (Windows), a note is printed instead.
 
     Args:
         owner: The name of the person who measures; other users get it in an error message.
@@ -42,6 +49,9 @@ class DeviceLock:
             UserError: Another benchmark holds it (exit code 75; the message contains its owner and start), or the lock
                 file cannot be opened.
         """
+        if fcntl is None:
+            print_error("note: this system has no file locks; take care that no other benchmark runs at the same time")
+            return self
         deadline = time.monotonic() + _PATIENCE_S
         while not self._try_acquire():
             holder = self._read_holder()
@@ -53,6 +63,8 @@ class DeviceLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._handle == -1:
+            return
         with contextlib.suppress(OSError):  # in a folder like /tmp, another user's file cannot be removed
             self.path.unlink()
         os.close(self._handle)

@@ -20,11 +20,12 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from skd_bench.benchmark.benchmark import benchmark_bundle
-from skd_bench.benchmark.engines.device_job import ScoringClips, describe_files, prepare_targets
+from skd_bench.benchmark.engines.device_job import ScoringClips, describe_files, find_engine_folder, prepare_targets
 from skd_bench.benchmark.fresh_process import run_in_fresh_process
 from skd_bench.benchmark.latency import (
     LatencyResult,
@@ -32,6 +33,7 @@ from skd_bench.benchmark.latency import (
     MeasurementSettings,
     ProgressCallback,
     measure_latency,
+    measure_runnable,
 )
 from skd_bench.benchmark.measurements import SCHEMA, DeviceMeasurements, FileNote, MeasuredFile
 from skd_bench.benchmark.request import BenchmarkRequest
@@ -138,7 +140,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
             bench["notes"].append(f"measured in {resumable_jobs.session_count} sessions: the run was interrupted")
     else:
         targets = [LatencyTarget(f.name, work / f.file, f.runtime) for f in job.files]
-        notes = _measure_files(job, targets, work, measure_resumably, progress)
+        notes = _measure_files(job, targets, work, device_info, measure_resumably, progress)
     return DeviceMeasurements(
         schema=SCHEMA,
         pack=sha256_file(pack)[:12],
@@ -148,6 +150,7 @@ def measure_pack(pack: Path, work: Path, progress: ProgressCallback | None = Non
         measured=[MeasuredFile(f.sha256, f.runtime, latencies[f.name]) for f in job.files if f.name in latencies],
         bench=bench,
         notes=notes,
+        build=job.build.key,
     )
 
 
@@ -155,15 +158,18 @@ def _measure_files(
     job: PackJob,
     targets: Sequence[LatencyTarget],
     work: Path,
+    device_info: DeviceInfo,
     measure: Callable[..., dict[str, LatencyResult]],
     progress: ProgressCallback | None,
 ) -> list[FileNote]:
     """Compile, measure and score single files; the engines stay in this user's cache, for the next pack."""
     on_gpu = any(uses_gpu(target.runtime) for target in targets)
-    engines = open_engine_cache() if on_gpu else work
+    engines = find_engine_folder(open_engine_cache(), device_info, job.settings.gpu) if on_gpu else work
     prepared = prepare_targets(targets, engines, job.build, job.settings)
     if job.latency:
-        measure(list(prepared.ready.values()), job.settings, progress=progress)
+        measure_ready = partial(measure, settings=job.settings, progress=progress)
+        _, failed = measure_runnable(list(prepared.ready.values()), measure_ready)
+        prepared = prepared.without(failed)
     clips = ScoringClips(job.clips.key, work / job.clips.file, job.clips.preprocess) if job.clips else None
     return describe_files(targets, prepared, job.settings, clips)
 
@@ -195,7 +201,8 @@ class ResumableJobs:
         if stored := _read_json_or_empty(path):
             return cast(WorkerResult, stored)
         result = run_in_fresh_process(job)
-        write_json(path, result)
+        if "failed" not in result:
+            write_json(path, result)
         return result
 
 
@@ -215,13 +222,14 @@ def _make_work_folder(pack: Path) -> Path:
         )
     sha = sha256_file(pack)[:12]  # a new pack of the same name must not use the results of the old one
     folder_beside_pack = pack.with_name(f"{pack.name}.{sha}.work")
-    temporary_folder = Path(tempfile.gettempdir(), f"skd-bench-work-{os.getuid()}-{sha}")
+    user = os.getuid() if hasattr(os, "getuid") else None  # on Windows each user has a temporary folder of their own
+    temporary_folder = Path(tempfile.gettempdir(), f"skd-bench-work-{user}-{sha}")
     for folder in (folder_beside_pack, temporary_folder) if os.access(pack.parent, os.W_OK) else (temporary_folder,):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
-        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+        if not folder.is_symlink() and user in (None, folder.stat().st_uid):
             return folder
     raise UserError(
         f"cannot make the folders {folder_beside_pack} and {temporary_folder}; copy {pack.name} "
@@ -233,7 +241,7 @@ def _stop_when_link_ends() -> None:
     """Wait until the other end closes our standard input, then kill this process and its worker."""
     while os.read(0, 1):  # not sys.stdin: a thread that waits in it disturbs the interpreter's shutdown
         pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # only ssh uses this, with a POSIX shell
 
 
 def _send_progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""CUDA through NVIDIA's cuda-bindings: the driver's availability, the GPU in use, and calls with checked status.
+"""CUDA through NVIDIA's cuda-bindings or its runtime library: the driver, the GPU in use, calls with checked status.
 
 This module has not been run on a GPU yet. On machines without a GPU, its functions raise CUDA's error; that is tested.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skd_bench.errors import UserError
+from skd_bench.runtimes.cudart import load_cudart
 
 PIP_COMMAND = "pip install cuda-bindings"
 _DRIVER_LIBRARIES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
@@ -49,11 +50,15 @@ def why_no_nvidia_driver() -> str | None:
 
 
 def why_cuda_unavailable() -> str | None:
-    """Why no engine can run here; None where driver and bindings are installed. Loads only the driver's library."""
+    """Why no engine can run here; None where driver and bindings are installed. Loads only libraries of CUDA."""
     if (reason := why_no_nvidia_driver()) is not None:
         return reason
-    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        return f"cuda-bindings is not installed; {PIP_COMMAND}"
+    if importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.bindings") is not None:
+        return None
+    try:
+        load_cudart()
+    except UserError as error:
+        return f"cuda-bindings is not installed, and {error}; {PIP_COMMAND}"
     return None
 
 
@@ -83,15 +88,18 @@ def find_gpu() -> Gpu:
 
 
 def import_cuda_bindings() -> Any:
-    """Import the module `cuda.bindings.runtime`.
+    """Import the module `cuda.bindings.runtime`; where it is not installed, load CUDA's runtime library instead.
 
     Raises:
-        UserError: It is not installed or cannot be imported.
+        UserError: There is neither.
     """
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
-        raise UserError(f"cuda-bindings cannot be imported ({error}); {PIP_COMMAND}") from error
+        try:
+            return load_cudart()
+        except UserError as missing:
+            raise UserError(f"cuda-bindings cannot be imported ({error}), and {missing}; {PIP_COMMAND}") from error
 
 
 def call_cuda(function: Any, *arguments: Any) -> Any:

@@ -6,19 +6,18 @@ import os
 from pathlib import Path
 
 from skd_bench.errors import UserError
+from skd_bench.files import find_user_cache
 
 
 def open_engine_cache() -> Path:
     """The folder of compiled engines in this user's cache, which is private to the user.
 
-    Its place is below ``SKD_EDGE_CACHE``, or ``skd-edge`` in ``XDG_CACHE_HOME`` (default ``~/.cache``).
+    Its place is below that of `find_user_cache`.
 
     Raises:
         UserError: The folder cannot be made, or belongs to someone else.
     """
-    given = os.environ.get("SKD_EDGE_CACHE")
-    cache = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "skd-edge"
-    folder = cache / "engines"
+    folder = find_user_cache() / "engines"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()

@@ -24,8 +24,11 @@ from unittest import mock
 
 MODULES = Path(__file__).with_name("modules")
 FAULTS_VARIABLE = "TENSORRT_DOUBLE_FAULTS"
-FAULTS = ("no-builder", "no-runtime", "build-memory", "no-graph", "lost", "no-load")
-_REPLACED = ("tensorrt", "cuda", "sitecustomize")
+FAULTS = (
+    *("no-builder", "no-runtime", "build-memory", "no-graph", "lost", "no-load", "overflow"),
+    *("clock-drift", "throttle", "shared", "lost-later"),
+)
+_REPLACED = ("tensorrt", "cuda", "sitecustomize", "double_nvml")
 
 
 def environment(*faults: str) -> dict[str, str]:

@@ -75,16 +75,20 @@ def confirm_on_test(
     files = _files_to_compare(ctx, data, trained, evaluated, test.chosen)
     files[f"skd-edge: {test.chosen.name}"] = test.result.path
     own_row = f"skd-edge: {test.chosen.name}"
-    ctx.scorer.score_ahead([(path, test.result.runtime) for path in files.values()], test.clips)
-    scored = {}
+    runtime, scored = test.result.runtime, {}
+    refused = ctx.scorer.score_ahead([(path, runtime) for path in files.values()], test.clips)
     for name, path in files.items():
+        reason = refused.get((path, runtime)) if name != own_row else None
         try:
-            scored[name] = ctx.scorer.score_file(path, test.clips, test.result.runtime)
+            if reason is None:
+                scored[name] = ctx.scorer.score_file(path, test.clips, runtime)
+                continue
         except UserError as error:  # a file to compare with, which the chosen runtime cannot run
             if name == own_row:
                 raise
-            ctx.console.log(f"warning: {name} is not in the test table: {error}")
-            ctx.run.record_event("not_compared", name=name, reason=str(error))
+            reason = str(error)
+        ctx.console.log(f"warning: {name} is not in the test table: {reason}")
+        ctx.run.record_event("not_compared", name=name, reason=reason)
     accuracy, predictions = scored[own_row]
     metric = ChoiceMetric(ctx.recipe.choice.metric, test.clips.labels, test.clips.groups)
     rows = [_build_test_row(name, *each, predictions, metric) for name, each in scored.items()]

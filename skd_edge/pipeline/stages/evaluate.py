@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
@@ -56,10 +57,13 @@ def evaluate(
         measured = ctx.device.measure(targets, bar.update, lambda: ctx.scorer.make_scoring_clips(data.clips.val))
     for name in measured.built:
         ctx.run.record_event("built", name=name)
-    for name, reason in measured.refused.items():
+    to_score = {(Path(t.path), t.runtime): t.name for t in targets if t.name in measured.latency}
+    unscored = {to_score[f]: why for f, why in ctx.scorer.score_ahead(list(to_score), data.clips.val).items()}
+    for name, reason in {**measured.refused, **unscored}.items():
         ctx.run.record_event("not_built", name=name, reason=reason)
         exports.warn(f"{name} cannot run on {ctx.device.name}: {reason}")
-    results = _score_files(ctx, data, networks, files, measured.latency)
+    latency = {name: one for name, one in measured.latency.items() if name not in unscored}
+    results = _score_files(ctx, data, networks, files, latency)
     teacher = results.get(((recipe.teacher.name,), teacher_deployment(recipe)))
     found = {c: results[c.path, c.deployment] for c in candidates if (c.path, c.deployment) in results}
     return EvaluatedCandidates(found, teacher, tuple(exports.warnings))
@@ -128,9 +132,14 @@ def _score_files(
             results[path, deployment] = result
             if engine := result.facts.get("engine_sha256"):
                 name = _target_name(path, deployment)
-                ctx.run.record_event("scored", name=name, engine=engine, accuracy=result.accuracy.top1.value)
-                if not result.latency.steady:
-                    ctx.run.record_event("drift", name=name, p50_ms=median_ms(result.latency))
+                ctx.run.record_event(
+                    "scored",
+                    name=name,
+                    engine=engine,
+                    accuracy=result.accuracy.top1.value,
+                    builds_ms=result.builds_ms,
+                )
+                _record_drift(ctx, name, result.latency)
             ctx.run.record_event(
                 "measured",
                 name=_target_name(path, deployment),
@@ -138,6 +147,15 @@ def _score_files(
                 p50_ms=median_ms(result.latency),
             )
     return results
+
+
+def _record_drift(ctx: RunContext, name: str, latency: LatencyResult) -> None:
+    """An event if an engine's times did not settle, or if blocks around a change of the clock were dropped."""
+    clocks = latency.clocks
+    if latency.steady and not (clocks and clocks.dropped):
+        return
+    details = asdict(clocks) if clocks else {}
+    ctx.run.record_event("drift", name=name, p50_ms=median_ms(latency), steady=latency.steady, **details)
 
 
 def _target_name(path: CascadePath, deployment: Deployment) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from skd_edge.labels.class_hierarchy import collapse_confusion
 from skd_edge.labels.cleaning.pseudo_labels import PseudoLabels
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.pipeline.context import RunContext
-from skd_edge.pipeline.results import RunResult
+from skd_edge.pipeline.results import EvaluatedCandidates, RunResult
+from skd_edge.pipeline.stages.engine_notes import build_engine_notes
 from skd_edge.pipeline.stages.reject_threshold import format_reject_note
 from skd_edge.recipe.labels import NoiseSettings
 from skd_edge.recipe.loader import resolved_yaml
@@ -119,8 +120,7 @@ def _format_headline(result: RunResult) -> str:
 def _build_notes(ctx: RunContext, result: RunResult) -> list[str]:
     """Sentences that a reader needs to interpret the numbers of the report."""
     recipe, evaluated = result.benchmark.recipe, result.evaluated
-    engines = [one.facts for one in evaluated.results.values() if one.facts]
-    notes = [*_build_measurement_notes(ctx, recipe, engines), *evaluated.warnings, *result.bundle.warnings]
+    notes = [*_build_measurement_notes(ctx, recipe, evaluated), *evaluated.warnings, *result.bundle.warnings]
     if recipe.fold is not None:
         notes.append("This is one fold of a cross-validation: its network is not shipped, and there is no bundle.")
     if evaluated.teacher is None:
@@ -142,7 +142,7 @@ def _build_notes(ctx: RunContext, result: RunResult) -> list[str]:
     return notes
 
 
-def _build_measurement_notes(ctx: RunContext, recipe: Recipe, engines: Sequence[Mapping[str, object]]) -> list[str]:
+def _build_measurement_notes(ctx: RunContext, recipe: Recipe, evaluated: EvaluatedCandidates) -> list[str]:
     bench = recipe.bench
     notes = [
         "Accuracies are those of the exported files on the validation clips, with one view of each clip.",
@@ -156,41 +156,13 @@ def _build_measurement_notes(ctx: RunContext, recipe: Recipe, engines: Sequence[
             f"Latencies were measured on {ctx.device.name}, whose device info this report shows. Accuracies of files "
             "on a CPU were computed on the machine that trained them, those of files on a GPU on that device."
         )
-    notes += _build_engine_notes(ctx, recipe, engines)
+    notes += build_engine_notes(ctx.device.name, recipe, evaluated)
     if len(bench.runtime) > 1:
         notes.append(
             f"Every file was measured and scored on {' and '.join(bench.runtime)}, so each accuracy belongs to a file "
             f"on one runtime. The teacher was measured on {bench.runtime[0]}; in the test table every file runs on the "
             "runtime of the chosen one."
         )
-    return notes
-
-
-def _build_engine_notes(ctx: RunContext, recipe: Recipe, engines: Sequence[Mapping[str, object]]) -> list[str]:
-    """Where and how engines were compiled; first of all, that they are none where a double stands for TensorRT."""
-    if not engines:
-        return []
-    bench = recipe.bench
-    known = [e for e in engines if {"runtime", "version", "gpu", "sm"} <= set(e)]
-    builders = sorted({f"{e['runtime']} {e['version']} for {e['gpu']} (SM{e['sm']})" for e in known})
-    notes = [
-        f"{', '.join(builders)} IS A DOUBLE that answers by ONNX Runtime on the CPU: these milliseconds are of no GPU, "
-        "and must not be published."
-        for _ in range(any("double" in str(e.get("version")) for e in engines))
-    ]
-    if builders:
-        notes.append(
-            f"Engines were compiled by {', '.join(builders)} on {ctx.device.name}, for batches of one clip (workspace "
-            f"{bench.build.workspace} MiB, TF32 {'on' if bench.build.tf32 else 'off'}, CUDA graphs "
-            f"{'on' if bench.build.graphs else 'off'}), and are in engines/ of the run. The accuracy of an engine is "
-            "that of its own logits; another build may be faster or slower, and answer differently."
-        )
-    notes.append(
-        f"Files on a GPU ran without turns: at least {bench.warm_seconds:g} s of warm-up, then at least "
-        f"{bench.seconds:g} s of queries in each process. Times that drift by more than 10 % are reported as unsteady."
-    )
-    if failed := sorted({str(e["no_graph_reason"]) for e in engines if "no_graph_reason" in e}):
-        notes.append(f"Engines without a CUDA graph, because its capture failed: {'; '.join(failed)}.")
     return notes
 
 

@@ -127,3 +127,14 @@ def test_an_engine_that_cannot_take_a_batch_does_not_end_the_benchmark(tmp_path,
     other = rows[next(name for name in rows if name.endswith(".onnx"))]
     assert [b["batch"] for b in other["batches"]] == [1, 2, 16]
     assert set(other["scenarios"]) == {"multi-stream", "offline"}
+
+
+def test_an_engine_that_fails_while_it_is_measured_is_not_run(tmp_path, bundle, network, tensorrt_double):
+    build_engine(network(tmp_path / "net.onnx"), tmp_path / "net.engine", runtime="tensorrt")
+    tensorrt_double("lost-later")
+    settings = MeasurementSettings(processes=1, queries=20, seconds=0.0, warm_seconds=0.01)
+    result = benchmark_bundle(BenchmarkRequest(bundle, settings, engines=[tmp_path / "net.engine"]))
+    assert all(row["file"].endswith(".onnx") for row in result["artefacts"])
+    failed = {row["name"]: row["reason"] for row in result["not_run"]}
+    assert "unspecified launch failure" in failed["net.engine @ tensorrt"]
+    assert "unspecified launch failure" in failed["net.engine @ tensorrt-nograph"]

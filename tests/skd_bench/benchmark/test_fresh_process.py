@@ -30,7 +30,7 @@ def worker(tmp_path, monkeypatch):
 def test_a_worker_sees_one_gpu_or_those_of_this_process(worker):
     assert run_worker(worker["worker"], {}, import_path=worker["import_path"]) == {
         "CUDA_VISIBLE_DEVICES": None,
-        "CUDA_DEVICE_ORDER": None,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # "the first GPU" is nvidia-smi's, not the fastest
     }
     seen = run_worker(worker["worker"], {}, gpu="GPU-12ab", import_path=worker["import_path"])
     assert seen == {"CUDA_VISIBLE_DEVICES": "GPU-12ab", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

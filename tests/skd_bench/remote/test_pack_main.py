@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
@@ -56,3 +57,40 @@ def test_only_one_benchmark_runs_on_a_device(bundle, there, tmp_path, device_pyt
     assert done.returncode == EXIT_BUSY
     assert f"started by fred@lab (pid {os.getpid()})" in done.stderr
     assert not list(tmp_path.glob("*.lock"))
+
+
+# What Windows does not have, in every Python process that starts with this.
+WITHOUT_POSIX = """
+import ctypes, os, signal, sys
+for module in ("fcntl", "pwd", "grp", "resource", "termios"):
+    sys.modules[module] = None
+for name in ("getuid", "geteuid", "killpg", "getpgid", "getpgrp", "fchmod", "sysconf", "sched_getaffinity",
+             "getloadavg", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):
+    delattr(os, name)
+for name in ("SIGKILL", "SIGHUP"):
+    delattr(signal, name)
+real = ctypes.CDLL
+def named(name, *arguments, **options):
+    if name is None:
+        raise TypeError("bad argument type for built-in operation")
+    return real(name, *arguments, **options)
+ctypes.CDLL = named
+"""
+
+
+def test_a_pack_measures_without_what_is_posix_only(network, there, tmp_path):
+    """Windows has none of it. This Python runs the pack, because it is the only one with a runtime for sure."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_POSIX)
+    targets = [LatencyTarget("a", network(tmp_path / "a.onnx"))]
+    pack = write_pack(there / "a.pyz", pack_files(targets, MeasurementSettings(1, 1, 20)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path), "LOGNAME": "fred"}
+    environment["SKD_EDGE_CACHE"] = str(tmp_path / "cache")
+    probe = "import sys; sys.exit(sys.modules['fcntl'] is not None)"
+    assert subprocess.run([sys.executable, "-c", probe], env=environment, check=False).returncode == 0
+    command = [sys.executable, pack, "--json", "out.json"]
+    done = subprocess.run(command, cwd=there, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "note: this system has no file locks; take care that no other benchmark runs at the same time"
+    ]
+    assert DeviceMeasurements.load(there / "out.json").measured[0].latency.n == 20

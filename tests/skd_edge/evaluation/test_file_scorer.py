@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from skd_bench.benchmark.latency import LatencyResult
 from skd_bench.errors import UserError
 from skd_bench.integrity.checked_files import write_checked
+from skd_bench.video.types import WHOLE_FILE, ClipError
 from skd_edge.evaluation.file_scorer import FileScorer, _why_not_faster
 from skd_edge.schedule.candidates import Deployment
 
@@ -86,16 +88,30 @@ def test_the_first_clips_are_those_of_the_split(scorer, tiny_clips):
 
 def test_files_of_camera_frames_get_clips_of_the_camera_size(make_recipe, tiny_clips, tmp_path, film):
     """The store has 16x16 clips; frames of 24x20 are decoded from the videos again."""
-    from dataclasses import replace
-
-    from skd_bench.video.types import WHOLE_FILE
-
     videos = tuple(film(tmp_path / f"{i}.mp4", frames=8, size=32, seed=i) for i in range(20))
     clips = replace(tiny_clips.val, files=videos, spans=(WHOLE_FILE,) * 20)
     recipe = make_recipe(export={"contract": "frames", "frame_size": [24, 20]})
     scorer = FileScorer(recipe, tiny_clips.classes, tmp_path)
     batches = list(scorer.iter_first_clips(clips, 10))
     assert [b.shape for b in batches] == [(8, 4, 24, 20, 3), (2, 4, 24, 20, 3)]
+
+
+def test_clips_for_a_device_are_written_whole_or_again(make_recipe, tiny_clips, tmp_path, film):
+    """A clip that cannot be decoded ends the writing; the rows that are missing are never scored as zeros."""
+    videos = [film(tmp_path / f"{i}.mp4", frames=8, size=32, seed=i) for i in range(20)]
+    whole = videos[15].read_bytes()
+    videos[15].write_bytes(b"no video")
+    clips = replace(tiny_clips.val, files=tuple(videos), spans=(WHOLE_FILE,) * 20)
+    scorer = FileScorer(
+        make_recipe(export={"contract": "frames", "frame_size": [24, 20]}), tiny_clips.classes, tmp_path
+    )
+    for _ in range(2):  # the second try must not use what the first has left
+        with pytest.raises(ClipError, match=r"15\.mp4"):
+            scorer.make_scoring_clips(clips)
+    videos[15].write_bytes(whole)
+    written = np.load(scorer.make_scoring_clips(clips).file)
+    assert (written == np.concatenate(list(scorer.iter_first_clips(clips, 20)))).all()
+    assert written[15].any()
 
 
 def test_a_runtime_that_cannot_load_a_file_gives_the_reason(scorer, tiny_clips, tmp_path):

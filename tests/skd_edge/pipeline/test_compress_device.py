@@ -99,11 +99,11 @@ def test_a_device_that_changes_during_a_run_is_refused():
             return MeasuredSession({}, next(self.cards))
 
     device = Changing(BenchmarkSettings())
-    device.measure_latency([])
-    device.measure_latency([])
+    device.measure([])
+    device.measure([])
     assert device.device_info == {"cpu": "A"}
     with pytest.raises(UserError, match="cpu: A and B"):
-        device.measure_latency([])
+        device.measure([])
 
 
 def test_a_pack_contains_only_files_that_were_not_measured(tmp_path):
@@ -113,7 +113,7 @@ def test_a_pack_contains_only_files_that_were_not_measured(tmp_path):
         file.write_text(file.name)
     device = make_device(BenchmarkSettings(), tmp_path, measurements=[tmp_path / "later.json"])
     with pytest.raises(UserError, match=r"1 of 1 files .*later\.json is not there yet") as stopped:
-        device.measure_latency([LatencyTarget("the one", files[0])])
+        device.measure([LatencyTarget("the one", files[0])])
     assert stopped.value.exit_code == EXIT_PAUSED
     with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
         job = json.loads(pack.read("parcel/job.json"))
@@ -166,7 +166,7 @@ def test_a_pack_contains_a_file_once_for_all_runtimes(tmp_path):
         BenchmarkSettings(runtime=["ort", "openvino"]), tmp_path, measurements=[tmp_path / "later.json"]
     )
     with pytest.raises(UserError, match="2 of 2 files"):
-        device.measure_latency([LatencyTarget("a", files[0], "ort"), LatencyTarget("b", files[0], "openvino")])
+        device.measure([LatencyTarget("a", files[0], "ort"), LatencyTarget("b", files[0], "openvino")])
     with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
         job = json.loads(pack.read("parcel/job.json"))
         assert len([name for name in pack.namelist() if name.endswith(".onnx")]) == 2
@@ -195,16 +195,17 @@ def test_results_without_joules_are_not_enough_where_they_are_limited(tmp_path):
         result = DeviceMeasurements(**told, measured=measured, energy=joules is not None).save(tmp_path / "R.json")
         assert (
             make_device(BenchmarkSettings(), tmp_path, measurements=[result])
-            .measure_latency([LatencyTarget("x", file)])["x"]
+            .measure([LatencyTarget("x", file)])
+            .latency["x"]
             .n
             == 2
         )
         frugal = make_device(BenchmarkSettings(), tmp_path, measurements=[result], energy=True)
         if joules is None:
             with pytest.raises(UserError, match="1 of 1 files have no measurement") as stopped:
-                frugal.measure_latency([LatencyTarget("x", file)])
+                frugal.measure([LatencyTarget("x", file)])
             assert stopped.value.exit_code == EXIT_PAUSED
             with zipfile.ZipFile(tmp_path / "carry.pyz") as pack:
                 assert json.loads(pack.read("parcel/job.json"))["settings"]["energy"] is True
         else:
-            assert frugal.measure_latency([LatencyTarget("x", file)])["x"].joules == joules
+            assert frugal.measure([LatencyTarget("x", file)]).latency["x"].joules == joules

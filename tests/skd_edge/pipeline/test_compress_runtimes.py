@@ -122,4 +122,4 @@ def test_joules_that_were_never_measured_are_an_error(tmp_path):
     (tmp_path / "a.onnx").write_text("a")
     device = make_device(BenchmarkSettings(), tmp_path, energy=True, cache_only=True)
     with pytest.raises(UserError, match="holds no joules of all 1 files"):
-        device.measure_latency([LatencyTarget("a", tmp_path / "a.onnx")])
+        device.measure([LatencyTarget("a", tmp_path / "a.onnx")])

@@ -7,6 +7,7 @@ and after the measurement: a file that cannot run is left out with its reason, a
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,12 +20,13 @@ import numpy.typing as npt
 from skd_bench.benchmark.engines.prepare_worker import PrepareJob
 from skd_bench.benchmark.engines.score_worker import ScoreJob
 from skd_bench.benchmark.fresh_process import run_worker
-from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings
+from skd_bench.benchmark.latency import LatencyTarget, MeasurementSettings, measure_latency
 from skd_bench.benchmark.measurements import EncodedLogits, FileNote
-from skd_bench.errors import UserError
+from skd_bench.device.info import DeviceInfo, device_id
+from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.runtimes import uses_gpu
-from skd_bench.runtimes.base import CompileOptions
+from skd_bench.runtimes import registered_runtimes, uses_gpu
+from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
 from skd_bench.video.types import Preprocessing
 
 ProgressCallback = Callable[[int, int], None]
@@ -61,6 +63,23 @@ class PreparedTargets:
     facts: Mapping[str, dict[str, Any]]
     built: tuple[str, ...] = field(default=())
 
+    def without(self, failed: Mapping[str, str]) -> PreparedTargets:
+        """The same without targets that failed while they were measured; `failed` has the reasons by name."""
+        ready = {name: target for name, target in self.ready.items() if name not in failed}
+        return replace(self, ready=ready, refused={**self.refused, **failed})
+
+
+def find_engine_folder(root: Path, device_info: DeviceInfo, gpu: str | None) -> Path:
+    """The folder of the engines of one GPU: two GPUs of one kind choose their kernels by their own timings.
+
+    Args:
+        root: The folder of all engines.
+        device_info: That of this machine.
+        gpu: The GPU that was requested (`MeasurementSettings.gpu`).
+    """
+    suffix = "" if gpu is None else "-" + re.sub(r"[^\w.-]", "_", gpu)
+    return root / f"{device_id(device_info)}{suffix}"
+
 
 def prepare_targets(
     targets: Sequence[LatencyTarget],
@@ -73,10 +92,13 @@ def prepare_targets(
 
     Args:
         targets: Files and their runtimes; a runtime may be one that compiles.
-        folder: For the engines of this device; engines that are there already are used again.
+        folder: That of `find_engine_folder`; engines that are there already are used again where they still fit.
         options: How to compile.
-        settings: Threads and GPU.
+        settings: Threads, GPU and builds; where there are several builds, also how long each is measured.
         progress: Called with (targets finished, all targets).
+
+    Raises:
+        UserError: The disk is full (exit code 75).
     """
     ready: dict[str, LatencyTarget] = {}
     refused: dict[str, str] = {}
@@ -89,18 +111,20 @@ def prepare_targets(
             ready[target.name] = target
             continue
         note = _note_path(target, folder, options)
-        stored = _read_note(note, Path(target.path))
-        if stored is None:
-            try:
-                stored = dict(_run_prepare_worker(target, folder, options, settings))
-            except UserError as error:
-                refused[target.name] = str(error)
-                write_json(note, {"refused": str(error)})
-                continue
+        earlier = _read_note(note, Path(target.path))
+        try:  # also where there is an engine: only the runtime knows whether it fits the library and the GPU of today
+            prepared = _prepare_builds(target, folder, options, settings, earlier)
+        except UserError as error:
+            if error.exit_code == EXIT_PAUSED:  # a full disk says nothing about the file
+                raise
+            refused[target.name] = str(error)
+            write_json(note, {"refused": str(error)})
+            continue
+        if earlier is None or earlier["sha256"] != prepared["sha256"]:
             built.append(target.name)
-            write_json(note, stored | {"sha256": sha256_file(stored["path"]), "path": Path(stored["path"]).name})
-        ready[target.name] = replace(target, path=stored["path"])
-        facts[target.name] = stored["facts"]
+        write_json(note, {**prepared, "path": Path(prepared["path"]).name})
+        ready[target.name] = replace(target, path=prepared["path"])
+        facts[target.name] = prepared["facts"]
     return PreparedTargets(ready, refused, facts, tuple(built))
 
 
@@ -177,6 +201,47 @@ def describe_files(
     return notes
 
 
+def _prepare_builds(
+    target: LatencyTarget,
+    folder: Path,
+    options: CompileOptions,
+    settings: MeasurementSettings,
+    earlier: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Compile a target `MeasurementSettings.builds` times and prepare the engine of median latency.
+
+    Each build has a folder, and a timing cache, of its own: with a common one, all would choose the same kernels.
+
+    Returns:
+        The content of the target's note; its ``facts`` have the builds, where there are several.
+
+    Raises:
+        UserError: A build fails, or its engine cannot run.
+    """
+    compiles = isinstance(registered_runtimes().get(target.runtime), CompilingRuntime)
+    numbers = range(settings.builds if compiles else 1)
+    made = [_run_prepare_worker(target, _build_folder(folder, number), options, settings) for number in numbers]
+    hashes = [sha256_file(one["path"]) for one in made]
+    if len(made) == 1:
+        return {**made[0], "build": 0, "sha256": hashes[0]}
+    builds = earlier["facts"].get("builds", []) if earlier else []
+    if [row["engine_sha256"] for row in builds] != hashes:
+        targets = [
+            replace(target, name=f"build {number}", path=one["path"]) for number, one in zip(numbers, made, strict=True)
+        ]
+        found = measure_latency(targets, replace(settings, processes=1, energy=False), memory=False)
+        medians = [float(np.median(one.samples_ms[0])) for one in found.values()]
+        builds = [{"engine_sha256": sha, "p50_ms": ms} for sha, ms in zip(hashes, medians, strict=True)]
+    by_latency = sorted(numbers, key=lambda number: builds[number]["p50_ms"])
+    chosen = by_latency[(len(by_latency) - 1) // 2]
+    facts = {**made[chosen]["facts"], "builds": builds}
+    return {**made[chosen], "build": chosen, "sha256": hashes[chosen], "facts": facts}
+
+
+def _build_folder(folder: Path, number: int) -> Path:
+    return folder if number == 0 else folder / f"build-{number + 1}"
+
+
 def _run_prepare_worker(
     target: LatencyTarget, folder: Path, options: CompileOptions, settings: MeasurementSettings
 ) -> Mapping[str, Any]:
@@ -208,7 +273,8 @@ def _read_note(note: Path, source: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = json.loads(note.read_text("utf-8"))
         is_engine = Path(stored["path"]).suffix == ".engine"  # else the file is loaded as it is
-        stored["path"] = str(note.parent / Path(stored["path"]).name if is_engine else source)
+        folder = _build_folder(note.parent, int(stored.get("build", 0)))
+        stored["path"] = str(folder / Path(stored["path"]).name if is_engine else source)
         return stored if sha256_file(stored["path"]) == stored["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None

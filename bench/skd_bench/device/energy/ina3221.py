@@ -13,8 +13,12 @@ from pathlib import Path
 HWMON = Path("/sys/class/hwmon")
 # The names that versions of JetPack give to the rail that supplies the whole module. It includes all other rails.
 _BOARD_INPUT_RAILS = ("VDD_IN", "POM_5V_IN", "SYS_VIN", "VDD_5V_IN")
-# On AGX Orin no rail supplies the whole module: these three together do. Its further rails are supplied by the third.
-_RAILS_OF_AGX_ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
+# On these modules no rail supplies the whole module: three together do, and the third supplies all further rails. (The
+# INA238 of AGX Thor measures the whole board, carrier included, and is not read.)
+_RAILS_OF_MODULES = {
+    "AGX Orin": ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+    "AGX Thor": ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),
+}
 _PERIOD_S = 0.02
 
 
@@ -81,8 +85,9 @@ def find_ina3221_counters(root: Path = HWMON, *, period: float = _PERIOD_S) -> l
                 rails |= _find_rail_files(sensor)
         board_rail = next((name for name in _BOARD_INPUT_RAILS if name in rails), None)
         names = [board_rail] if board_rail else list(rails)
-        if set(_RAILS_OF_AGX_ORIN) <= set(rails):
-            names = list(_RAILS_OF_AGX_ORIN)
+        for module_rails in _RAILS_OF_MODULES.values():
+            if set(module_rails) <= set(rails):
+                names = list(module_rails)
         chosen = {name: rails[name] for name in names}
         counters = [Ina3221Counter(*files, name, period) for name, files in chosen.items()]
     except (OSError, ValueError) as error:

@@ -53,9 +53,38 @@ def test_changing_power_is_averaged(tmp_path):
     assert joules == pytest.approx(10 * (time.perf_counter() - begin), rel=0.5)
 
 
-def test_three_rails_together_supply_an_agx_orin(tmp_path):
-    """Its 5 V rail alone leaves the GPU out."""
-    sensor(tmp_path, 0, {1: ("VDD_GPU_SOC", 10000, 100), 2: ("VDD_CPU_CV", 10000, 200), 3: ("VIN_SYS_5V0", 5000, 300)})
-    sensor(tmp_path, 1, {2: ("VDDQ_VDD2_1V8AO", 5000, 400)})
+ORIN_NANO = {0: {1: ("VDD_IN", 5000, 900), 2: ("VDD_CPU_GPU_CV", 5000, 150), 3: ("VDD_SOC", 5000, 280)}}
+AGX_ORIN = {  # its 5 V rail alone leaves the GPU out
+    0: {1: ("VDD_GPU_SOC", 10000, 100), 2: ("VDD_CPU_CV", 10000, 200), 3: ("VIN_SYS_5V0", 5000, 300)},
+    1: {2: ("VDDQ_VDD2_1V8AO", 5000, 400)},
+}
+AGX_THOR = {  # the sensor of an idle GPU reads a little below zero
+    2: {1: ("VDD_GPU", 19600, -20), 2: ("VDD_CPU_SOC_MSS", 19600, 200), 3: ("VIN_SYS_5V0", 5000, 880)},
+    3: {1: ("VDD_OTHER", 5000, 70)},
+}
+
+
+@pytest.mark.parametrize(
+    ("board", "rails", "watts"),
+    [
+        (ORIN_NANO, ["VDD_IN"], 4.5),
+        (AGX_ORIN, ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"], 4.5),
+        (AGX_THOR, ["VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"], 7.928),
+    ],
+    ids=["Orin Nano", "AGX Orin", "AGX Thor"],
+)
+def test_the_rails_of_a_module_count_everything_once(tmp_path, board, rails, watts):
+    for number, channels in board.items():
+        sensor(tmp_path, number, channels)
+    whole_board = tmp_path / "hwmon9"  # Thor's INA238, with the carrier
+    whole_board.mkdir()
+    for name, text in {
+        "name": "ina238",
+        "in1_input": "19600",
+        "curr1_input": "1200",
+        "power1_input": "23520000",
+    }.items():
+        (whole_board / name).write_text(text)
     counters = find_ina3221_counters(tmp_path, period=0)
-    assert [c.rail.split()[0] for c in counters] == ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"]
+    assert [c.rail.split()[0] for c in counters] == rails
+    assert sum(c._read_watts() for c in counters) == pytest.approx(watts)
