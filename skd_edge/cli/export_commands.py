@@ -22,6 +22,7 @@ from skd_edge.cli.options import (
     spec_options,
 )
 
+_ENGINE_PRECISIONS = ["fp32", "fp16", "bf16", "int8-trt", "fp8"]
 _SPEC_OPTION_NAMES = ("family", "width", "depths", "temporal", "expand")
 _CLIP_OPTION_NAMES = ("frames", "size", "sampling", "stride", "fit", "mean", "std")
 
@@ -86,7 +87,7 @@ def export_command(
 @click.argument("source", type=AnyPath)
 @click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
 @click.option("--sm", "sms", multiple=True, type=int, help="Compute capability of the target GPU, e.g. 86; repeatable.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8-trt"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(_ENGINE_PRECISIONS), default="fp32", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
 @click.option(
     "--workspace", type=click.IntRange(1), default=1024, show_default=True, help="Largest workspace of a layer, MiB."

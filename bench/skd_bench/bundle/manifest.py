@@ -24,7 +24,7 @@ from skd_bench.typed_json import parse_typed_json, shorten_repr
 from skd_bench.untrusted.json_file import parse_json
 from skd_bench.video.types import Preprocessing, Sampling
 
-Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-trt", "fp8"]
 ArtefactRuntime = Literal["ort", "openvino", "litert", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 InputContract = Literal["float_clip", "uint8_frames"]
 SCHEMA = 2  # 2: clip_seconds
