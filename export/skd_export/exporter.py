@@ -42,7 +42,7 @@ from skd_export.quantization.sensitivity import QuantizeFunction, quantize_withi
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-trt", "fp8")
 INT8 = ("int8", "int8-trt")
 QUANTIZED = (*INT8, "fp8")
-_CACHE_VERSION = 4  # raise it when the content of the files changes: older files are then written again
+_CACHE_VERSION = 5  # raise it when the content of the files changes: older files are then written again
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def _convert_attributes(node: onnx.NodeProto) -> None:
         if attribute.type == AttributeProto.TENSOR:
             _round_tensor(attribute.t)
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.BFLOAT16
+            attribute.CopyFrom(helper.make_attribute("to", TensorProto.BFLOAT16))
 
 
 def _cast_ends(graph: GraphProto) -> None:

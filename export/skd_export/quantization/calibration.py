@@ -29,6 +29,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization.data_movement import simplify_pairs
 from skd_export.quantization.fp8 import quantize_graph_to_fp8
 from skd_export.quantization.half import HALF_QDQ_OPSET, convert_model_to_half
 from skd_export.quantization.qdq_placement import place_for_tensorrt
@@ -114,7 +115,9 @@ class CalibrationRanges:
         """
         settings = (per_channel, reduce_range, QuantType.QInt8, activations)
         nodes = (list(only), list(exclude), list(operators) or _OPERATORS)
-        self._write(path, self._quantise(settings, nodes, options), exclude)
+        quantised = self._quantise(settings, nodes, options)
+        simplify_pairs(quantised.graph)
+        self._write(path, quantised, exclude)
 
     def write_int8_for_tensorrt(
         self, path: Path | str, *, only: Sequence[str] = (), exclude: Sequence[str] = ()
