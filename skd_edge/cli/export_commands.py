@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from skd_bench.errors import UsageError
 from skd_bench.untrusted.text import print_error, print_text
 from skd_edge.cli.options import (
     AnyPath,
@@ -130,11 +131,26 @@ def build_command(
 
 @click.command("bundle")
 @click.argument("bundle", type=ExistingFolder)
-@click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
+@click.option("--triton", type=AnyPath, metavar="OUT", help="Write a Triton model repository there.")
+@click.option("--with-engines", type=AnyPath, metavar="OUT", help="Write the bundle with its measured engines there.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Largest batch of a query.")
-@click.option("--engine", "engines", type=AnyPath, multiple=True, help="Also a TensorRT engine of it; repeatable.")
-def bundle_command(bundle: Path, triton: Path, batch: int, engines: tuple[Path, ...]) -> None:
-    """Write a BUNDLE in the layout of a server; the bundle itself is not changed."""
+@click.option("--engine", "engines", type=AnyPath, multiple=True, help="A TensorRT engine of it; repeatable.")
+def bundle_command(
+    bundle: Path, triton: Path | None, with_engines: Path | None, batch: int, engines: tuple[Path, ...]
+) -> None:
+    """Write a BUNDLE with engines, or in the layout of a server; the bundle itself is not changed.
+
+    --with-engines takes the engines that the run measured, from RUN/engines beside RUN/bundle, or those of --engine.
+    """
+    if (triton is None) == (with_engines is None):
+        raise UsageError("say what to write: either --triton OUT or --with-engines OUT")
+    if with_engines is not None:
+        from skd_export.bundle.engines import write_bundle_with_engines
+
+        added = write_bundle_with_engines(bundle, with_engines, engines)
+        print_text(f"wrote {with_engines} with {', '.join(e.file for e in added)}; sign it if the bundle was signed")
+        return
+    assert triton is not None
     from skd_export.targets.triton import write_triton_repository
 
     names = write_triton_repository(bundle, triton, largest_batch=batch, engines=engines)

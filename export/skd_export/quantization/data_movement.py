@@ -9,6 +9,8 @@ NNCF's file of it; without these pairs it takes as long.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy.typing as npt
 from onnx import GraphProto, NodeProto, numpy_helper
 
@@ -35,7 +37,7 @@ class _Pairs:
     """Scale and zero point of Q and DQ nodes that have one for the whole tensor."""
 
     def __init__(self, graph: GraphProto) -> None:
-        self._constants: dict[str, npt.NDArray[object]] = {
+        self._constants: dict[str, npt.NDArray[Any]] = {
             tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer
         }
 
