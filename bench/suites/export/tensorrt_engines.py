@@ -73,14 +73,15 @@ NVIDIA's Polygraphy builds and runs engines too. Version 0.53.6, as installed be
 
 - **Dependencies**: none in its metadata, Python 3.8 or newer, 4.8 MB. It finds libcudart by itself through ctypes, so
 that a Jetson needs nothing else. This speaks for it.
-- **Building**: it covers TensorRT 8 to 11 and, by an environment variable for the whole process, TensorRT-RTX: one process
-cannot use both. It imports `tensorrt_rtx`, and the wheel of the bindings here is `tensorrt_rtx_bindings`: it only built
-our network for this page after the module was renamed by hand. For TensorRT 10, networks are weakly
+- **Building**: it covers TensorRT 8 to 11 and, by an environment variable for the whole process, TensorRT-RTX: one
+process cannot use both. It imports `tensorrt_rtx`, and the wheel of the bindings here is `tensorrt_rtx_bindings`: it
+only built our network for this page after the module was renamed by hand. For TensorRT 10, networks are weakly
 typed unless asked.
 - **Errors**: for a file that the parser refuses it raises "Could not parse ONNX correctly"; the operator and the node
 are lines of its log. Ours names both in one sentence, with what to do.
 - **Files**: `NetworkFromOnnxPath` lets the parser read other files beside the ONNX file. It has no metadata beside an
-engine, so nothing refuses one for another GPU, version or driver before it is loaded, and no hash says which was measured.
+engine, so nothing refuses one for another GPU, version or driver before it is loaded, and no hash says which was
+measured.
 - **Timing**: `TrtRunner` has no CUDA graphs and no pinned memory, and measures with `time.time`. For each query it asks
 the engine for its tensors, compares shapes and addresses, and makes new views of the outputs in Python. How much
 of a query of 0.2 ms that is was not measured: no GPU was at hand.
