@@ -29,22 +29,25 @@ from skd_export.graph.uint8_input import Uint8Input, add_preprocessing
 from skd_export.quantization.calibration import CalibrationRanges, Floats, LogFunction
 from skd_export.quantization.quantize import (
     FileMetadata,
+    convert_bf16,
     convert_fp16,
     count_executed_operators,
     needs_reduced_range,
     quantize_for_ort,
     quantize_for_tensorrt,
+    quantize_to_fp8,
 )
 from skd_export.quantization.sensitivity import QuantizeFunction, quantize_within_bounds
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-trt", "fp8")
 INT8 = ("int8", "int8-trt")
-_CACHE_VERSION = 4  # raise it when the content of the files changes: older files are then written again
+QUANTIZED = (*INT8, "fp8")
+_CACHE_VERSION = 5  # raise it when the content of the files changes: older files are then written again
 
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """How INT8 files are made.
+    """How INT8 and FP8 files are made.
 
     Attributes:
         clips: Returns batches of normalised clips, float32 ``(b, 3, T, H, W)``. Called only when a file has to be made.
@@ -83,12 +86,12 @@ def make_artefacts(
 
     Args:
         network: A plain module in eval mode, ``forward(clip) -> logits``.
-        precisions: Any of ``fp32``, ``fp16``, ``int8`` (for ONNX Runtime on CPUs) and ``int8-trt`` (for TensorRT). All
-            are made from the FP32 file, which is therefore always written.
+        precisions: Any of ``fp32``, ``fp16``, ``bf16``, ``int8`` (for ONNX Runtime on CPUs), ``int8-trt`` and ``fp8``
+            (for TensorRT). All are made from the FP32 file, which is therefore always written.
         folder: Created when missing.
         clip_shape: ``(T, H, W)``.
         classes: Class names in the order of the logits.
-        quantization: How INT8 files are made.
+        quantization: How INT8 and FP8 files are made.
         graph_cache: Folder where traced graphs are shared between runs; see `export_onnx`.
         uint8_input: The files take uint8 frames of this contract; None: they take normalised float clips.
 
@@ -96,21 +99,23 @@ def make_artefacts(
         The path of each requested precision, in the requested order.
 
     Raises:
-        UserError: A precision is unknown, or INT8 is requested without ``quantization``; also whatever `export_onnx`,
-            `convert_fp16` and `quantize_for_ort` raise.
+        UserError: A precision is unknown, or INT8 or FP8 is requested without ``quantization``; also whatever
+            `export_onnx`, `convert_fp16`, `convert_bf16` and `quantize_for_ort` raise.
     """
     if unknown := [p for p in precisions if p not in PRECISIONS]:
         raise UserError(f"unknown precision {unknown[0]!r}; choose from {', '.join(PRECISIONS)}")
-    if {*INT8} & {*precisions} and quantization is None:
-        raise UserError("INT8 needs calibration clips: pass them, or remove the INT8 precisions")
+    if (quantised := [p for p in QUANTIZED if p in precisions]) and quantization is None:
+        raise UserError(f"{quantised[0]} needs calibration clips: pass them, or remove it from the precisions")
     maker = _ArtefactMaker(Path(folder), _fingerprint_network(network, clip_shape, classes), uint8_input)
     maker.export_fp32(
         lambda path: export_onnx(network, path, clip_shape=clip_shape, classes=classes, graph_cache=graph_cache)
     )
     if "fp16" in precisions:
         maker.make_if_outdated("fp16", "", lambda path: convert_fp16(maker.float_clip_file("fp32"), path))
+    if "bf16" in precisions:
+        maker.make_if_outdated("bf16", "", lambda path: convert_bf16(maker.float_clip_file("fp32"), path))
     if quantization is not None:
-        maker.make_int8_files([p for p in INT8 if p in precisions], quantization)
+        maker.make_quantized_files([p for p in QUANTIZED if p in precisions], quantization)
     return {precision: maker.artefact_file(precision) for precision in precisions}
 
 
@@ -167,9 +172,11 @@ class _ArtefactMaker:
         if self.uint8_input is not None:
             add_preprocessing(float_clip_file, file, self.uint8_input.preprocess, self.uint8_input.size)
         # "fates" is the JSON key of the operator profiles.
-        _write_metadata(file, full_key, float_clip_file, metadata | {"fates": profile_operators(file)})
+        # ONNX Runtime, which is profiled, has no bfloat16 convolution on a CPU.
+        profile = [] if precision == "bf16" else profile_operators(file)
+        _write_metadata(file, full_key, float_clip_file, metadata | {"fates": profile})
 
-    def make_int8_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
+    def make_quantized_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
         reduced = needs_reduced_range() if config.reduce_range is None else config.reduce_range
         ranges: list[CalibrationRanges] = []  # computed at most once, and only if a file has to be written
 
@@ -181,6 +188,7 @@ class _ArtefactMaker:
         quantizers: dict[str, QuantizeFunction] = {
             "int8": partial(quantize_for_ort, reduce_range=reduced),
             "int8-trt": quantize_for_tensorrt,
+            "fp8": quantize_to_fp8,
         }
         for precision in precisions:
 

@@ -30,7 +30,7 @@ class VerifiedFile:
 
     Attributes:
         path: The file.
-        precision: ``fp32``, ``fp16``, ``int8`` or ``int8-trt``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, ``int8-trt`` or ``fp8``.
         runtime: The name of the runtime that computed the logits.
         logits: ``(N, C)`` for the compared clips.
         parity: Agreement, accuracy drop and differences.

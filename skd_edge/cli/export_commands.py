@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from skd_bench.errors import UsageError
 from skd_bench.untrusted.text import print_error, print_text
 from skd_edge.cli.options import (
     AnyPath,
@@ -22,6 +23,7 @@ from skd_edge.cli.options import (
     spec_options,
 )
 
+_ENGINE_PRECISIONS = ["fp32", "fp16", "bf16", "int8-trt", "fp8"]
 _SPEC_OPTION_NAMES = ("family", "width", "depths", "temporal", "expand")
 _CLIP_OPTION_NAMES = ("frames", "size", "sampling", "stride", "fit", "mean", "std")
 
@@ -86,7 +88,7 @@ def export_command(
 @click.argument("source", type=AnyPath)
 @click.option("--runtime", type=click.Choice(["tensorrt-rtx", "tensorrt"]), default="tensorrt-rtx", show_default=True)
 @click.option("--sm", "sms", multiple=True, type=int, help="Compute capability of the target GPU, e.g. 86; repeatable.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8-trt"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(_ENGINE_PRECISIONS), default="fp32", show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="The largest batch.")
 @click.option(
     "--workspace", type=click.IntRange(1), default=1024, show_default=True, help="Largest workspace of a layer, MiB."
@@ -129,11 +131,26 @@ def build_command(
 
 @click.command("bundle")
 @click.argument("bundle", type=ExistingFolder)
-@click.option("--triton", type=AnyPath, required=True, metavar="OUT", help="Write a Triton model repository there.")
+@click.option("--triton", type=AnyPath, metavar="OUT", help="Write a Triton model repository there.")
+@click.option("--with-engines", type=AnyPath, metavar="OUT", help="Write the bundle with its measured engines there.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Largest batch of a query.")
-@click.option("--engine", "engines", type=AnyPath, multiple=True, help="Also a TensorRT engine of it; repeatable.")
-def bundle_command(bundle: Path, triton: Path, batch: int, engines: tuple[Path, ...]) -> None:
-    """Write a BUNDLE in the layout of a server; the bundle itself is not changed."""
+@click.option("--engine", "engines", type=AnyPath, multiple=True, help="A TensorRT engine of it; repeatable.")
+def bundle_command(
+    bundle: Path, triton: Path | None, with_engines: Path | None, batch: int, engines: tuple[Path, ...]
+) -> None:
+    """Write a BUNDLE with engines, or in the layout of a server; the bundle itself is not changed.
+
+    --with-engines takes the engines that the run measured, from RUN/engines beside RUN/bundle, or those of --engine.
+    """
+    if (triton is None) == (with_engines is None):
+        raise UsageError("say what to write: either --triton OUT or --with-engines OUT")
+    if with_engines is not None:
+        from skd_export.bundle.engines import write_bundle_with_engines
+
+        added = write_bundle_with_engines(bundle, with_engines, engines)
+        print_text(f"wrote {with_engines} with {', '.join(e.file for e in added)}; sign it if the bundle was signed")
+        return
+    assert triton is not None
     from skd_export.targets.triton import write_triton_repository
 
     names = write_triton_repository(bundle, triton, largest_batch=batch, engines=engines)

@@ -191,8 +191,10 @@ class Recipe(RecipeSection):
             raise ValueError(
                 "labels.folds: with one fold, no clips remain for training; use 0 (no folds), or at least 2"
             )
-        if {"int8", "int8-trt"} & {*self.export.precisions} and self.export.calibration_clips == 0:
-            raise ValueError("INT8 needs calibration clips; set export.calibration_clips above 0, or remove int8")
+        quantised = {"int8", "int8-trt", "fp8"}.intersection(self.export.precisions)
+        if quantised and self.export.calibration_clips == 0:
+            listed = ", ".join(sorted(quantised))
+            raise ValueError(f"{listed} needs calibration clips; set export.calibration_clips above 0, or remove it")
         if self.export.frame_size and self.export.contract != "frames":
             raise ValueError("export.frame_size is for files whose input is frames; set export.contract to frames")
         if self.export.litert and self.export.contract != "clip":

@@ -19,7 +19,7 @@ from skd_edge.recipe.training import LossSettings as LossSettings
 from skd_edge.recipe.training import TrainingOverrides
 from skd_edge.recipe.training import TrainingSettings as TrainingSettings
 
-Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-trt", "fp8"]
 Runtime = Literal["ort", "openvino", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
@@ -214,7 +214,8 @@ class ExportSettings(RecipeSection):
     precisions: tuple[Precision, ...] = Field(
         ("fp32", "int8"),
         min_length=1,
-        description="fp32; int8 for ONNX Runtime and OpenVINO on CPUs; fp16 and int8-trt (symmetric) for TensorRT",
+        description="fp32; int8 for ONNX Runtime and OpenVINO on CPUs; bf16 for OpenVINO and TensorRT; fp16, int8-trt "
+        "(symmetric) and fp8 (SM 89 or newer) for TensorRT",
     )
     contract: Literal["clip", "frames"] = Field(
         "clip",

@@ -130,7 +130,7 @@ class CandidateReport(_ReportSection):
         name: Unique within the run, such as "assistant>wide fp32".
         path: Networks from the teacher to the student.
         student: Name of the network that runs on the device.
-        precision: "fp32", "fp16", "int8" or "int8-trt".
+        precision: "fp32", "fp16", "bf16", "int8", "int8-trt" or "fp8".
         runtime: Name of the runtime that ran it, such as "ort".
         accuracy: Validation accuracy of this file, 0..1; None when the candidate was not trained.
         interval: 95 % interval of the accuracy, 0..1.

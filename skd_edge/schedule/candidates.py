@@ -43,6 +43,10 @@ def why_pair_impossible(precision: str, runtime: Runtime) -> str | None:
     """Why no device can run a precision on a runtime; None if it depends on the device."""
     if precision == "int8" and runtime.startswith("tensorrt"):
         return f"{runtime} runs symmetric INT8 only, and int8 is asymmetric; list int8-trt in export.precisions"
+    if precision == "bf16" and runtime not in ("openvino", "tensorrt", "tensorrt-rtx"):
+        return f"{runtime} has no bfloat16 convolution; openvino (on a CPU with bfloat16) and tensorrt have"
+    if precision == "fp8" and runtime not in ("tensorrt", "tensorrt-rtx"):
+        return f"{runtime} has no FP8 convolution; tensorrt has, on a GPU from SM89 on"
     return None
 
 

@@ -7,6 +7,7 @@ from onnx import numpy_helper
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes import find_runtime
+from skd_bench.runtimes.openvino import why_no_bfloat16
 from skd_bench.video.clip import normalise
 from skd_bench.video.types import Preprocessing
 from skd_export.analysis.parity import compute_parity, compute_torch_logits
@@ -90,9 +91,10 @@ def test_int8_alone_also_writes_the_fp32_file(network, batches, tmp_path):
 
 
 def test_impossible_requests_are_refused(network, tmp_path):
-    with pytest.raises(UserError, match="calibration"):
-        make(network, tmp_path, None, ["int8"])
-    with pytest.raises(UserError, match="unknown precision 'int4'; choose from fp32, fp16, int8, int8-trt"):
+    for precision in ("int8", "fp8"):
+        with pytest.raises(UserError, match=f"{precision} needs calibration clips"):
+            make(network, tmp_path, None, [precision])
+    with pytest.raises(UserError, match="unknown precision 'int4'; choose from fp32, fp16, bf16, int8, int8-trt, fp8"):
         make(network, tmp_path, None, ["int4"])
     with pytest.raises(UserError, match=r"fp32\.json, the metadata of .*fp32\.onnx, is missing or unreadable"):
         read_metadata(tmp_path / "fp32.onnx")
@@ -117,8 +119,8 @@ def test_files_of_frames_give_the_logits_of_files_of_clips(network, batches, tmp
 
 def test_every_precision_is_close_to_the_network(network, batches, clips, tmp_path):
     lines = []
-    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt"), log=lines.append)
-    assert len(lines) == 1  # one calibration serves both INT8 files
+    made = make(network, tmp_path, batches, ("fp32", "fp16", "int8", "int8-trt", "fp8"), log=lines.append)
+    assert len(lines) == 1  # one calibration serves all quantised files
     assert "chunks of 8 clips: up to" in lines[0]
     held_out = clips(64, 5)
     reference = compute_torch_logits(network, [held_out])
@@ -127,6 +129,22 @@ def test_every_precision_is_close_to_the_network(network, batches, clips, tmp_pa
     ran = {p: {f["op"]: f["ran"] for f in read_metadata(path)["fates"]} for p, path in made.items()}
     assert ran["int8"]["QLinearConv"] == "int8"
     assert "int8" not in ran["fp32"].values()
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_bf16_file_of_either_contract_has_no_profile_of_onnx_runtime(network, batches, clips, tmp_path, framed):
+    how = Preprocessing(16, 16, "crop", (0.45,) * 3, (0.225,) * 3)
+    made = make(network, tmp_path, None, ("fp32", "bf16"), frames=Uint8Input(how) if framed else None)
+    assert read_metadata(made["bf16"])["fates"] == []
+    assert read_metadata(made["fp32"])["fates"]
+    [x] = load_onnx(made["bf16"]).graph.input
+    assert x.name == ("frames" if framed else "clip")
+    if why_no_bfloat16():
+        pytest.skip("no bfloat16 arithmetic")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 16, 16, 3), np.uint8)
+    reference = compute_torch_logits(network, [normalise(pixels, how)])
+    logits = find_runtime("openvino").load(made["bf16"], threads=1).run(pixels if framed else normalise(pixels, how))
+    assert compute_parity(reference, logits)["cosine"] > 0.99
 
 
 def test_tensorrts_int8_file_is_symmetric_and_has_no_integer_bias(network, batches, tmp_path):

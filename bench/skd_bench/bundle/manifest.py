@@ -24,14 +24,38 @@ from skd_bench.typed_json import parse_typed_json, shorten_repr
 from skd_bench.untrusted.json_file import parse_json
 from skd_bench.video.types import Preprocessing, Sampling
 
-Precision = Literal["fp32", "fp16", "int8", "int8-trt"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-trt", "fp8"]
 ArtefactRuntime = Literal["ort", "openvino", "litert", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 InputContract = Literal["float_clip", "uint8_frames"]
 SCHEMA = 2  # 2: clip_seconds
+ENGINES_SCHEMA = 3  # of a bundle that holds engines; others are written as before, so that older versions read them
 MANIFEST_FILE, MEASURED_FILE = "manifest.json", "measured.json"
 _MAX_BYTES = 32 * 2**20
 _MAX_FILES = 1000  # as in a zip file (`skd_bench.bundle.archive`)
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024  # what file systems take
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine of an artefact, for one kind of GPU. Its metadata is beside it, as `FILE.json` among the documents.
+
+    Attributes:
+        file: Path of the file inside the bundle, with forward slashes.
+        sha256: SHA-256 of the file, 64 lower-case hexadecimal digits.
+        bytes: Size of the file.
+        runtime: Name of the runtime that loads it.
+        version: The runtime's version; others cannot load it.
+        sms: Compute capabilities (times ten) that it runs on.
+        gpu: Name of the GPU that it was compiled on; None if unknown.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    runtime: ArtefactRuntime
+    version: str
+    sms: list[int]
+    gpu: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,7 @@ class Artefact:
         parity: How far its outputs differ from those of the trained network (`skd_export.analysis.parity`).
         measured: Accuracy and its interval, latency percentiles in milliseconds, and the device; read from
             ``measured.json`` if the entry there has the same sha256.
+        engines: Engines that were compiled from it.
     """
 
     file: str
@@ -62,6 +87,7 @@ class Artefact:
     options: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    engines: list[EngineFile] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,10 +185,10 @@ class Manifest:
             raise _malformed_error(
                 bundle, f"'schema' is {shorten_repr(schema)}; it must be a whole number of at least 1"
             )
-        if schema > SCHEMA:
+        if schema > ENGINES_SCHEMA:
             raise UserError(
-                f"{bundle} has manifest schema {schema}, but this version of skd-edge reads only up to {SCHEMA}; "
-                "install a newer skd-edge (pip install --upgrade skd-edge)"
+                f"{bundle} has manifest schema {schema}, but this version of skd-edge reads only up to "
+                f"{ENGINES_SCHEMA}; install a newer skd-edge (pip install --upgrade skd-edge)"
             )
         try:
             manifest: Manifest = parse_typed_json(cls, data, "")
@@ -185,6 +211,8 @@ class Manifest:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
         for artefact in data["artefacts"]:
             del artefact["measured"]
+            if not artefact["engines"]:
+                del artefact["engines"]
         return data
 
     def save(self, bundle: Path | str) -> Path:
@@ -298,12 +326,14 @@ def list_payload_files(manifest: Manifest) -> dict[str, tuple[str, int | None]]:
     """SHA-256 and size in bytes (None where the manifest has no size) of every payload file, by its path."""
     expected: dict[str, tuple[str, int | None]] = {file: (sha, None) for file, sha in manifest.documents.items()}
     expected |= {a.file: (a.sha256, a.bytes) for a in manifest.artefacts}
+    expected |= {e.file: (e.sha256, e.bytes) for a in manifest.artefacts for e in a.engines}
     expected |= {s.file: (s.sha256, s.bytes) for s in manifest.samples}
     return expected | {s.file: (s.sha256, s.bytes) for s in (manifest.stream,) if s}
 
 
 def _iter_named_files(manifest: Manifest) -> Iterator[str]:
     yield from (a.file for a in manifest.artefacts)
+    yield from (e.file for a in manifest.artefacts for e in a.engines)
     yield from (s.file for s in manifest.samples)
     yield from manifest.documents
     if manifest.stream:
@@ -317,6 +347,11 @@ def _check_consistency(manifest: Manifest) -> None:
         raise ValueError(f"it names {len(files)} files; a bundle has at most {_MAX_FILES}")
     if duplicates := sorted(f for f, count in Counter(files).items() if count > 1):
         raise ValueError(f"{shorten_repr(duplicates[0])} is listed twice")
+    engines = [e.file for a in manifest.artefacts for e in a.engines]
+    if engines and manifest.schema < ENGINES_SCHEMA:
+        raise ValueError(f"it has engines, which need schema {ENGINES_SCHEMA}, and 'schema' is {manifest.schema}")
+    if bare := [file for file in engines if f"{file}.json" not in manifest.documents]:
+        raise ValueError(f"the metadata of the engine {shorten_repr(bare[0])} is not among 'documents'")
     if manifest.default not in {a.file for a in manifest.artefacts}:
         raise ValueError(f"'default' is {shorten_repr(manifest.default)}, which is not an artefact of the bundle")
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):

@@ -1,4 +1,4 @@
-"""All checks of `skd-edge verify`, in this order: signer, hashes, outputs on the sample clips."""
+"""All checks of `skd-edge verify`, in this order: signer, hashes, engines, outputs on the sample clips."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from skd_bench.bundle.archive import open_bundle
 from skd_bench.bundle.manifest import read_manifest_file
 from skd_bench.bundle.signing import verify_signature
 from skd_bench.bundle.verify import SIGNATURE_FILE, find_bundle_problems, find_stray_files
+from skd_bench.evaluation.engine_checks import find_engine_problems
 from skd_bench.evaluation.replay import ReplayResult, replay_samples
 from skd_bench.untrusted.text import escape_name
 
@@ -77,6 +78,7 @@ def verify_bundle(
         signed_by = verify_signature(folder, signers, read.content) if signers else None
         problems, strays = find_bundle_problems(folder, read.manifest), find_stray_files(folder, read.manifest)
         problems += [f"{name} is not part of the bundle: its manifest does not list it" for name in strays if strict]
+        problems = problems or find_engine_problems(folder, read.manifest)
         answers = replay_samples(folder, read.manifest) if run and not problems else []
         return VerificationReport(
             bundle=str(bundle),

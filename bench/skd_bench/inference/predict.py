@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
 from skd_bench.runtimes.engine_cache import open_engine_cache
 from skd_bench.typed_json import parse_typed_json
 from skd_bench.video.clip import decode_clip, prepare_input
+
+# Environment variable: with "1", engines that a bundle holds are loaded. They are code for the GPU, so that a bundle of
+# unknown origin must not bring its own.
+TRUST_ENGINES = "SKD_EDGE_TRUST_ENGINES"
 
 if TYPE_CHECKING:
     from typing import NotRequired  # Python 3.10, which a pack supports, does not have it
@@ -114,7 +119,8 @@ def load_artefact(bundle: Path | str, artefact: Artefact, *, threads: int) -> In
 def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
     """The file that the artefact's runtime loads: the artefact itself, or an engine of it for this device.
 
-    An engine is compiled with the options in the manifest, and stored in the user's cache for the next time.
+    An engine is compiled with the options in the manifest, and stored in the user's cache for the next time. An engine
+    that the bundle holds is taken instead where it fits, if the user trusts engines: it is code that runs on the GPU.
 
     Raises:
         UserError: The file is missing or was changed, or its runtime cannot be used or cannot compile it.
@@ -127,11 +133,28 @@ def find_runnable_file(bundle: Path | str, artefact: Artefact) -> Path:
     runtime = find_runtime(artefact.runtime)
     if not isinstance(runtime, CompilingRuntime):
         return path
+    if (engine := _find_shipped_engine(Path(bundle), artefact, runtime)) is not None:
+        return engine
     try:
         options: CompileOptions = parse_typed_json(CompileOptions, artefact.options.get("build", {}), "options.build")
     except ValueError as error:
         raise UserError(f"the manifest of {bundle} cannot be used: {error}") from error
     return runtime.compile(path, open_engine_cache(), options)
+
+
+def _find_shipped_engine(bundle: Path, artefact: Artefact, runtime: CompilingRuntime) -> Path | None:
+    """An engine in the bundle that fits this machine; None without one, or without the user's trust."""
+    if os.environ.get(TRUST_ENGINES) != "1":
+        return None
+    for engine in artefact.engines:
+        path = resolve_bundle_path(bundle, engine.file)
+        if engine.runtime != artefact.runtime or not path.is_file():
+            continue
+        if sha256_file(path) != engine.sha256:
+            raise UserError(f"{path} is not the engine in the manifest (its sha256 differs); copy the bundle again")
+        if runtime.fits(path):
+            return path
+    return None
 
 
 def check_matches_manifest(manifest: Manifest, session: InferenceSession) -> None:

@@ -173,6 +173,9 @@ class CompilingRuntime(Protocol):
             UserError: The compiler cannot read or compile the file, or there is too little memory.
         """
 
+    def fits(self, engine: Path) -> bool:
+        """Whether an engine is whole, with its metadata beside it, and was compiled for this machine."""
+
 
 @runtime_checkable
 class Runtime(Protocol):

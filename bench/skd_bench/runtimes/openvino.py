@@ -25,16 +25,31 @@ from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments
 _PIP = "pip install 'skd-edge[openvino]'"
 _TELEMETRY = "openvino_telemetry"
 _DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
-# One query at a time. FP32 is requested because OpenVINO would compute in bfloat16 on a CPU that supports it. Threads
-# are not pinned to cores, because another process may use the same core: on a busy machine a query took 28 ms, not 0.3.
+# One query at a time. FP32 is requested because OpenVINO would compute an FP32 file in bfloat16 on a CPU that supports
+# it; a BF16 file is computed in bfloat16 all the same. Threads are not pinned to cores, because another process may use
+# the same core: on a busy machine a query took 28 ms, not 0.3.
 _CONFIG = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
     "INFERENCE_PRECISION_HINT": "f32",
     "ENABLE_CPU_PINNING": False,
 }
+_NO_BFLOAT16 = (
+    "OpenVINO would compute it in FP32 here: this CPU has no bfloat16 arithmetic (on x86: AVX512-BF16 or AMX-BF16)"
+)
 _BOUNDARY_KINDS = {"Const", "Input", "Output"}
 _MAX_COMPILED = 8  # compiled networks, one for each batch size
+
+
+def why_no_bfloat16() -> str | None:
+    """Why OpenVINO cannot compute in bfloat16 on this machine; None when it can."""
+    if reason := OpenVinoRuntime().why_unavailable():
+        return reason
+    return None if _has_bfloat16(_import_openvino().Core()) else _NO_BFLOAT16
+
+
+def _has_bfloat16(core: Any) -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoRuntime:
@@ -112,6 +127,7 @@ class OpenVinoSession:
             self._model: Any = reader.convert(reader.load(str(path)))
         except Exception as error:  # OpenVINO raises several unrelated types
             raise self._make_load_error(error) from error
+        self._check_bfloat16()
         self.input = _read_single_tensor(path, "input", self._model.inputs)
         self.output = _read_single_tensor(path, "output", self._model.outputs)
         check_logits(path, self.output)
@@ -121,6 +137,12 @@ class OpenVinoSession:
         self._out = np.empty((0, 0), np.float32)
         if None not in self.input.shape[1:]:
             self._compile_request(self.input.shape[0] or 1)
+
+    def _check_bfloat16(self) -> None:
+        """Refuse a BF16 file on a CPU that computes it in FP32: it would be neither faster nor rounded as it says."""
+        types = {str(op.get_output_element_type(0).to_string()) for op in self._model.get_ops() if op.outputs()}
+        if "bf16" in types and not _has_bfloat16(self._core):
+            raise UserError(f"{self._path} is a BF16 file, and {_NO_BFLOAT16}; use the FP32 file")
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Compute the logits of one batch: see `InferenceSession.run`."""

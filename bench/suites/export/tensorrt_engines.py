@@ -67,6 +67,32 @@ the clips. Accuracy drops by {accuracy_drop:.1f} points. This is {bound} the bou
 The FP16 file has {smaller:.2f} times the bytes of the FP32 file."""
 
 
+POLYGRAPHY = """## Why not Polygraphy
+
+NVIDIA's Polygraphy builds and runs engines too. Version 0.53.6, as installed beside skd-edge, was read and tried:
+
+- **Dependencies**: none in its metadata, Python 3.8 or newer, 4.8 MB. It finds libcudart by itself through ctypes, so
+that a Jetson needs nothing else. This speaks for it.
+- **Building**: it covers TensorRT 8 to 11 and, by an environment variable for the whole process, TensorRT-RTX: one
+process cannot use both. It imports `tensorrt_rtx`, and the wheel of the bindings here is `tensorrt_rtx_bindings`: it
+only built our network for this page after the module was renamed by hand. For TensorRT 10, networks are weakly
+typed unless asked.
+- **Errors**: for a file that the parser refuses it raises "Could not parse ONNX correctly"; the operator and the node
+are lines of its log. Ours names both in one sentence, with what to do.
+- **Files**: `NetworkFromOnnxPath` lets the parser read other files beside the ONNX file. It has no metadata beside an
+engine, so nothing refuses one for another GPU, version or driver before it is loaded, and no hash says which was
+measured.
+- **Timing**: `TrtRunner` has no CUDA graphs and no pinned memory, and measures with `time.time`. For each query it asks
+the engine for its tensors, compares shapes and addresses, and makes new views of the outputs in Python. How much
+of a query of 0.2 ms that is was not measured: no GPU was at hand.
+
+So it would replace the building: about 200 of the 1,270 lines in `bench/skd_bench/runtimes/tensorrt/`. Metadata,
+refusals, error messages, CUDA graphs, transfers and layers would stay ours. A session over two libraries with two
+CUDA wrappers is more to trust than one, so ours is kept. Our calls are checked against the real bindings of
+six versions (`tests/suites/tensorrt_contract`). `bench/suites/latency/cross_check.py` uses Polygraphy as a second
+stopwatch on ONNX Runtime."""
+
+
 def export_networks(folder: Path) -> list[tuple[str, Path, Path]]:
     """Export the networks; returns title, FP32 file and FP16 file of each."""
     found = []
@@ -148,12 +174,18 @@ def page(result: Json) -> str:
         text += f"{head} {row['bytes'] / 1000:.0f} | {ratio} | {seconds:.2f} | {len(set(row['sha256']))} |\n"
     text += "".join(f"\n{wrapped(f'({number}) {reason}')}\n" for number, reason in reasons.values())
     text += "\n" + wrapped(SIZES.format(low=min(ratios), high=max(ratios))) + "\n"
+    text += "\n" + format_weighing(POLYGRAPHY) + "\n"
     if numerics := result["fp16"]:
         smaller = numerics["bytes"][1] / numerics["bytes"][0]
         bound = "within" if numerics["verdict"] is None else "outside"
         text += "\n## How FP16 changes the logits\n\n"
         text += "\n\n".join(map(wrapped, FP16.format(**numerics, smaller=smaller, bound=bound).split("\n\n"))) + "\n"
     return text
+
+
+def format_weighing(text: str) -> str:
+    """A text of paragraphs, lists and a heading, in lines of at most 120 characters."""
+    return "\n\n".join("\n".join(map(wrapped, re.split(r"\n(?=- )", part))) for part in text.split("\n\n"))
 
 
 def wrapped(paragraph: str) -> str:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import first_error_line
+from skd_bench.runtimes.ort import CPU_PROVIDER, DISABLED_OPTIMISERS
 
 _PROFILED_RUNS = 5
 _WARMUP_RUNS = 2
@@ -112,7 +113,13 @@ def profile_operators(path: Path | str) -> list[OperatorProfile]:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=[CPU_PROVIDER],
+                enable_fallback=0,
+                disabled_optimizers=DISABLED_OPTIMISERS,
+            )
             feeds = {model_input.name: _make_noise_input(model_input) for model_input in session.get_inputs()}
             for _ in range(_WARMUP_RUNS + _PROFILED_RUNS):
                 session.run(None, feeds)

@@ -24,12 +24,15 @@ class ParityBounds:
     Attributes:
         fp32_relative: FP32: largest difference divided by the largest logit. In addition, all top classes must agree.
         fp16_agreement: FP16: share of clips with the same top class, in 0..1.
-        int8_agreement: INT8: share of clips with the same top class, in 0..1. This bound or the next one is enough.
-        int8_drop: INT8: loss of accuracy, in percentage points.
+        bf16_agreement: BF16: the same; bfloat16 has three bits of mantissa less than FP16.
+        int8_agreement: INT8 and FP8: share of clips with the same top class, in 0..1. This bound or the next one is
+            enough.
+        int8_drop: INT8 and FP8: loss of accuracy, in percentage points.
     """
 
     fp32_relative: float = 1e-4
     fp16_agreement: float = 0.995
+    bf16_agreement: float = 0.99
     int8_agreement: float = 0.98
     int8_drop: float = 1.0
 
@@ -154,7 +157,7 @@ def find_violated_bound(parity: ParitySummary, precision: str, bounds: ParityBou
 
     Args:
         parity: A result of `compute_parity`.
-        precision: ``fp32``, ``fp16``, ``int8`` or ``int8-trt``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, ``int8-trt`` or ``fp8``.
         bounds: None: the defaults.
 
     Returns:
@@ -173,13 +176,15 @@ def find_violated_bound(parity: ParitySummary, precision: str, bounds: ParityBou
             difference = f"{parity['relative']:.1e} of the largest logit, above {bounds.fp32_relative:.0e}"
             return f"the FP32 file's logits differ by {difference}"
         return None
-    if precision == "fp16":
-        if agreement >= bounds.fp16_agreement:
+    if precision in ("fp16", "bf16"):
+        bound = bounds.fp16_agreement if precision == "fp16" else bounds.bf16_agreement
+        if agreement >= bound:
             return None
-        least = f"{100 * bounds.fp16_agreement:.1f} %"
-        return f"the FP16 file agrees with the network on {100 * agreement:.1f} % of {n} clips, below {least}"
-    if precision not in ("int8", "int8-trt"):
-        raise ValueError(f"unknown precision {precision!r}; choose from fp32, fp16, int8, int8-trt")
+        least = f"{100 * bound:.1f} %"
+        share = f"{100 * agreement:.1f} % of {n} clips"
+        return f"the {precision.upper()} file agrees with the network on {share}, below {least}"
+    if precision not in ("int8", "int8-trt", "fp8"):
+        raise ValueError(f"unknown precision {precision!r}; choose from fp32, fp16, bf16, int8, int8-trt, fp8")
     # 1e-9: the drop is a difference of two rounded means, and a drop equal to the bound is allowed.
     if agreement >= bounds.int8_agreement or (drop is not None and drop <= bounds.int8_drop + 1e-9):
         return None

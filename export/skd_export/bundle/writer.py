@@ -260,7 +260,7 @@ def _sanitize_name(text: str) -> str:
 
 
 def _add_model(building: Path, model: ModelFile) -> Artefact:
-    target = _copy_file(model.source, building / _model_file_name(model))
+    target = copy_file(model.source, building / _model_file_name(model))
     return Artefact(
         file=target.name,
         sha256=sha256_file(target),
@@ -276,19 +276,23 @@ def _add_model(building: Path, model: ModelFile) -> Artefact:
 
 
 def _add_stream(building: Path, stream: StreamModel, student: str) -> StreamFile:
-    target = _copy_file(stream.source, building / f"{_sanitize_name(student)}.stream.onnx")
+    target = copy_file(stream.source, building / f"{_sanitize_name(student)}.stream.onnx")
     return StreamFile(target.name, sha256_file(target), target.stat().st_size, stream.state, dict(stream.parity))
 
 
 def _add_sample(building: Path, index: int, source: Path, label: str) -> SampleClip:
     # The original name may reveal where or of whom the clip was taken; a number and the class do not.
     file = f"samples/{index:03d}-{_sanitize_name(label)}{Path(source).suffix.lower()}"
-    target = _copy_file(Path(source), building / file)
+    target = copy_file(Path(source), building / file)
     return SampleClip(file=file, sha256=sha256_file(target), bytes=target.stat().st_size, label=label)
 
 
-def _copy_file(source: Path, target: Path) -> Path:
-    """Copy the content only: no executable bit, no time stamps, no symbolic link."""
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy the content only: no executable bit, no time stamps, no symbolic link.
+
+    Raises:
+        UserError: The target exists, or the file cannot be copied.
+    """
     if target.exists():
         raise UserError(f"two files of the bundle would have the name {target.name}; give the students different names")
     target.parent.mkdir(exist_ok=True)

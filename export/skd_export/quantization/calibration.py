@@ -29,6 +29,8 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
 from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization.data_movement import simplify_pairs
+from skd_export.quantization.fp8 import quantize_graph_to_fp8
 from skd_export.quantization.half import HALF_QDQ_OPSET, convert_model_to_half
 from skd_export.quantization.qdq_placement import place_for_tensorrt
 
@@ -113,7 +115,9 @@ class CalibrationRanges:
         """
         settings = (per_channel, reduce_range, QuantType.QInt8, activations)
         nodes = (list(only), list(exclude), list(operators) or _OPERATORS)
-        self._write(path, self._quantise(settings, nodes, options), exclude)
+        quantised = self._quantise(settings, nodes, options)
+        simplify_pairs(quantised.graph)
+        self._write(path, quantised, exclude)
 
     def write_int8_for_tensorrt(
         self, path: Path | str, *, only: Sequence[str] = (), exclude: Sequence[str] = ()
@@ -141,6 +145,28 @@ class CalibrationRanges:
         place_for_tensorrt(quantised.graph, LAYER_OPERATORS, self._find_symmetric_scale)
         _shield_excluded_nodes(quantised.graph, set(exclude))
         self._write(path, convert_model_to_half(version_converter.convert_version(quantised, HALF_QDQ_OPSET), path))
+
+    def write_fp8(self, path: Path | str, *, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+        """Write a file that computes layers in FP8 (E4M3) and the rest in FP16 (opset 21); float32 input and logits.
+
+        Args:
+            path: Where the file goes; written atomically.
+            only: Names of the nodes to quantise; empty: all convolutions and matrix products.
+            exclude: Names of nodes that are not quantised.
+
+        Returns:
+            Names of the nodes that stay in FP16 because FP8 has no kernels for them (`skd_export.quantization.fp8`).
+
+        Raises:
+            UserError: A weight is larger than FP16 can hold.
+        """
+        model = version_converter.convert_version(self._model, HALF_QDQ_OPSET)
+        layers = {name for name, _ in self.layers if not only or name in only} - {*exclude}
+        skipped = quantize_graph_to_fp8(model.graph, layers, self._find_largest_value)
+        _shield_excluded_nodes(model.graph, {*exclude})
+        del model.graph.value_info[:]
+        self._write(path, convert_model_to_half(model, path))
+        return skipped
 
     def _quantise(
         self,
@@ -175,8 +201,13 @@ class CalibrationRanges:
 
     def _find_symmetric_scale(self, tensor: str) -> float | None:
         """The scale of symmetric INT8 for a tensor of the FP32 file; None where it has no range, or is always 0."""
+        largest = self._find_largest_value(tensor)
+        return largest and largest / _INT8_MAX
+
+    def _find_largest_value(self, tensor: str) -> float | None:
+        """The largest absolute value of a tensor of the FP32 file; None where it has no range, or is always 0."""
         low, high = self.tensor_ranges().get(tensor, (0.0, 0.0))
-        return max(abs(low), abs(high)) / _INT8_MAX or None
+        return max(abs(low), abs(high)) or None
 
 
 def _shield_excluded_nodes(graph: onnx.GraphProto, excluded: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Converts an FP32 file to INT8 or FP16, and counts the operators that ONNX Runtime executes.
+"""Converts an FP32 file to INT8, FP8, FP16 or BF16, and counts the operators that ONNX Runtime executes.
 
 The FP16 file is for TensorRT, whose networks are strongly typed: it computes in the types that the file states. On
 CPUs, ONNX Runtime converts FP16 convolutions to FP32: there the file shows the rounding error, but not the speed.
@@ -6,7 +6,8 @@ CPUs, ONNX Runtime converts FP16 convolutions to FP32: there the file shows the 
 There are two INT8 files. ONNX Runtime's CPU kernels take asymmetric uint8 activations, int8 weights (one scale for each
 channel) and Q/DQ nodes around every operator that has an integer kernel. TensorRT's parser accepts neither zero points
 nor int32 biases, and its networks are strongly typed: its file has symmetric int8 inputs and weights of convolutions
-and matrix products only, and FP16 for the rest.
+and matrix products only, and FP16 for the rest. The FP8 file is also for TensorRT, the BF16 file for TensorRT and
+OpenVINO.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from onnxruntime.quantization import QuantType
 
 from skd_bench.errors import UserError
 from skd_bench.files import write_atomic
+from skd_bench.runtimes.ort import CPU_PROVIDER, DISABLED_OPTIMISERS
 from skd_export.analysis.operator_profile import OperatorProfile
 from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization.bfloat16 import convert_model_to_bfloat16
 from skd_export.quantization.calibration import CalibrationRanges, LogFunction
 from skd_export.quantization.half import convert_model_to_half
 
@@ -62,8 +65,9 @@ class FileMetadata(TypedDict, total=False):
         operators: How often each operator occurs, most frequent first (see `count_executed_operators`; for FP16: in the
             file).
         fates: The operator profiles; in the metadata that `skd_export.exporter.make_artefacts` writes.
-        io: Type of input and logits (FP16).
-        onnxruntime: Version of the converter (FP16, INT8).
+        io: Type of input and logits (FP16, BF16).
+        onnx: Version of the converter (BF16).
+        onnxruntime: Version of the converter (FP16, FP8, INT8).
         weights: Type of the weights.
         calibration: Method of the calibration.
         calibration_clips: Number of clips that determined the ranges.
@@ -71,7 +75,8 @@ class FileMetadata(TypedDict, total=False):
         reduce_range: Whether weights have 7 bits.
         excluded: Names of the nodes that stay in FP32.
         activations: Type of the activations.
-        rest: Type of what is not quantised (``int8-trt``).
+        rest: Type of what is not quantised (``int8-trt``, ``fp8``).
+        unsupported: Names of the nodes that stay in FP16 because FP8 has no kernels for them (``fp8``).
         vnni: Whether the CPU that made the file has VNNI; None if it is unknown (``int8``).
         convolutions: Number of convolutions.
         convolutions_fused: How many of them run as integer kernels (``int8``).
@@ -82,6 +87,7 @@ class FileMetadata(TypedDict, total=False):
     operators: dict[str, int]
     fates: list[OperatorProfile]
     io: str
+    onnx: str
     onnxruntime: str
     weights: str
     calibration: str
@@ -91,6 +97,7 @@ class FileMetadata(TypedDict, total=False):
     excluded: list[str]
     activations: str
     rest: str
+    unsupported: list[str]
     vnni: bool | None
     convolutions: int
     convolutions_fused: int
@@ -199,6 +206,38 @@ def quantize_for_tensorrt(
     return _quantization_metadata(ranges, False, True, exclude) | metadata
 
 
+def quantize_to_fp8(
+    fp32: Path | str | CalibrationRanges,
+    fp8_path: Path | str,
+    calibration: Iterable[Floats] = (),
+    *,
+    exclude: Sequence[str] = (),
+    only: Sequence[str] = (),
+    log: LogFunction = lambda line: None,
+) -> FileMetadata:
+    """Quantise an FP32 file to FP8 (E4M3) for TensorRT: inputs and weights of layers; FP16 for the rest.
+
+    ONNX Runtime can run this file too: it computes with the rounded numbers in FP32. Parity is therefore checked on
+    ONNX Runtime; latency must not be.
+
+    Arguments and errors are those of `quantize_for_ort`.
+
+    Returns:
+        Metadata as in `quantize_for_tensorrt`, with ``unsupported``.
+    """
+    ranges = fp32 if isinstance(fp32, CalibrationRanges) else CalibrationRanges(fp32, calibration, log=log)
+    unsupported = ranges.write_fp8(fp8_path, exclude=exclude, only=only)
+    metadata: FileMetadata = {
+        "weights": "fp8 (E4M3)",
+        "activations": "fp8 (E4M3)",
+        "rest": "fp16",
+        "unsupported": unsupported,
+        "operators": count_executed_operators(fp8_path),
+        "convolutions": sum(op == "Conv" for _, op in ranges.layers),
+    }
+    return _quantization_metadata(ranges, False, True, exclude) | metadata
+
+
 def _quantization_metadata(
     ranges: CalibrationRanges, reduced: bool, per_channel: bool, exclude: Sequence[str]
 ) -> FileMetadata:
@@ -229,12 +268,31 @@ def convert_fp16(fp32_path: Path | str, fp16_path: Path | str) -> FileMetadata:
     fp16_model = convert_model_to_half(model, fp32_path)
     onnx.helper.set_model_props(fp16_model, properties)
     write_atomic(fp16_path, fp16_model.SerializeToString(deterministic=True))
-    counts = Counter(node.op_type for node in fp16_model.graph.node)
-    return {
-        "io": "float32",
-        "operators": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        "onnxruntime": ort.__version__,
-    }
+    return {"io": "float32", "operators": _count_operators(fp16_model), "onnxruntime": ort.__version__}
+
+
+def convert_bf16(fp32_path: Path | str, bf16_path: Path | str) -> FileMetadata:
+    """Convert an FP32 file to BF16: weights and operators in bfloat16 (opset 22), input and logits in float32.
+
+    Args:
+        fp32_path: A file that `export_onnx` wrote.
+        bf16_path: Where the BF16 file goes; written atomically.
+
+    Raises:
+        UserError: The file is not an ONNX file, is quantised, or contains an operator that has no bfloat16 form.
+    """
+    model = load_onnx(fp32_path)
+    properties = {p.key: p.value for p in model.metadata_props}
+    bf16_model = convert_model_to_bfloat16(model, fp32_path)
+    onnx.helper.set_model_props(bf16_model, properties)
+    write_atomic(bf16_path, bf16_model.SerializeToString(deterministic=True))
+    return {"io": "float32", "operators": _count_operators(bf16_model), "onnx": onnx.__version__}
+
+
+def _count_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """How often each operator occurs in a file, most frequent first."""
+    counts = Counter(node.op_type for node in model.graph.node)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def count_executed_operators(path: Path | str) -> dict[str, int]:
@@ -257,8 +315,7 @@ def count_executed_operators(path: Path | str) -> dict[str, int]:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(str(path), options, providers=[CPU_PROVIDER], disabled_optimizers=DISABLED_OPTIMISERS)
         except Exception as error:  # onnxruntime's error classes have no other common base class
             raise UserError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
-        counts = Counter(node.op_type for node in onnx.load(str(optimised)).graph.node)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        return _count_operators(onnx.load(str(optimised)))

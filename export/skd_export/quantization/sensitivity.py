@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from skd_bench.runtimes.ort import CPU_PROVIDER, DISABLED_OPTIMISERS
 from skd_export.quantization.calibration import CalibrationRanges
 from skd_export.quantization.quantize import FileMetadata, LayerSensitivity
 
@@ -88,7 +89,9 @@ def compute_onnx_logits(path: Path, clips: Floats) -> Floats:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        str(path), options, providers=[CPU_PROVIDER], disabled_optimizers=DISABLED_OPTIMISERS
+    )
     [model_input] = session.get_inputs()
     parts = (clips[i : i + _BATCH] for i in range(0, len(clips), _BATCH))
     return np.concatenate([session.run(None, {model_input.name: part})[0] for part in parts])

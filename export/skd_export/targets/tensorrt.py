@@ -13,7 +13,7 @@ from skd_bench.errors import UserError
 from skd_bench.runtimes.tensorrt.builder import BuildOptions, build_engine
 from skd_bench.runtimes.tensorrt.engine_file import EngineMetadata
 
-PRECISIONS = ("fp32", "fp16", "int8-trt")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8-trt", "fp8")
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ def build_engines(
         folder: Where engines and their metadata go; None: ``NAME-engines`` beside the source.
         runtime: "tensorrt" or "tensorrt-rtx".
         sms: Compute capabilities times ten (86 is SM86); one engine is built for each. Empty: the GPU of this machine.
-        precision: "fp32" builds from the file as it is (for a bundle: from its FP32 file). "fp16" builds from a
-            bundle's FP16 file; where there is none, the file is converted to FP16 first and written beside the engines,
-            which needs the train extra. "int8-trt" builds from a bundle's INT8 file for TensorRT.
+        precision: "fp32" builds from the file as it is (for a bundle: from its FP32 file). "fp16" and "bf16" build from
+            a bundle's file of that precision; where there is none, the file is converted first and written beside the
+            engines, which needs the train extra. "int8-trt" and "fp8" build from a bundle's quantised file.
         builds: How often each engine is built, to measure the variation of seconds and bytes; the last build is kept.
         options: Options of the builder; None: the defaults.
         progress: Called with (steps done, steps known so far) for each engine.
 
     Raises:
         UserError: The source is missing, the precision is unknown, or the bundle has changed or has no FP32 file; also
-            whatever `build_engine` and `convert_fp16` raise.
+            whatever `build_engine`, `convert_fp16` and `convert_bf16` raise.
     """
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r} for engines; choose from {', '.join(PRECISIONS)}")
@@ -95,17 +95,17 @@ def build_engines(
     if not onnx_file.is_file():
         raise UserError(f"{source} does not exist; give the folder of a bundle or an ONNX file")
     folder = Path(folder) if folder is not None else source.with_name(f"{source.resolve().stem}-engines")
-    if precision == "int8-trt" and exported is None:
+    if precision in ("int8-trt", "fp8") and exported is None:
         raise UserError(
-            f"{source} has no INT8 file for TensorRT; add int8-trt to export.precisions and export again, or give that "
-            "ONNX file with --precision fp32 (it is then built as it is)"
+            f"{source} has no {precision.upper()} file; add {precision} to export.precisions and export again, or give "
+            "that ONNX file with --precision fp32 (it is then built as it is)"
         )
-    if precision == "fp16" and exported is None:
-        from skd_export.quantization.quantize import convert_fp16
+    if precision in ("fp16", "bf16") and exported is None:
+        from skd_export.quantization.quantize import convert_bf16, convert_fp16
 
-        fp16_file = folder / f"{onnx_file.stem}.fp16.onnx"
-        convert_fp16(onnx_file, fp16_file)
-        onnx_file = fp16_file
+        converted = folder / f"{onnx_file.stem}.{precision}.onnx"
+        (convert_fp16 if precision == "fp16" else convert_bf16)(onnx_file, converted)
+        onnx_file = converted
     built, all_notes = [], []
     for target in [[sm] for sm in dict.fromkeys(sms)] or [[]]:
         path = folder / ".".join((onnx_file.stem, runtime, *(f"sm{sm}" for sm in target), "engine"))

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skd_bench.errors import UsageError
+from skd_bench.errors import UsageError, UserError
 from skd_bench.listing.folder_walk import LeftOut
+from skd_bench.runtimes.openvino import why_no_bfloat16
 from skd_bench.untrusted.text import escape_name
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.pipeline.export_model.export_report import ExportedFile, ModelExport
@@ -98,8 +99,12 @@ def export_model(
             the folder cannot be replaced (see `check_replaceable`).
     """
     report_stage = on_stage or (lambda text: None)
-    if "int8" in "".join(request.precisions) and request.clips is None:
-        raise UsageError("INT8 needs real clips to calibrate on: add --clips FOLDER, or remove int8 from --precisions")
+    if request.needs_calibration and request.clips is None:
+        raise UsageError(
+            "INT8 and FP8 need real clips to calibrate on: add --clips FOLDER, or remove them from --precisions"
+        )
+    if "bf16" in request.precisions and request.clips is not None and (reason := why_no_bfloat16()):
+        raise UserError(f"a BF16 file is compared on OpenVINO, and {reason}; remove bf16 from --precisions")
     if request.litert:
         from skd_edge.evaluation.litert_export import check_litert_available
 

@@ -29,7 +29,8 @@ _BATCH_SIZE, _MIN_COMPARED_CLIPS = 32, 200
 _MIN_LOGIT_VARIATION = 1e-3  # relative to the largest logit; below it every file looks equal to the network
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-RuntimeName = Literal["ort", "litert"]
+RuntimeName = Literal["ort", "openvino", "litert"]
+_RUNTIMES: dict[str, RuntimeName] = {"bf16": "openvino"}  # what compares a precision, where it is not ONNX Runtime
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ModelExport:
         self.preprocess: Preprocessing = inference_preprocessing(request.clip)[1]
         clips = videos.clips if videos else np.zeros((0, 1, 1, 1, 3), np.uint8)
         # No clip is used for both: INT8 looks better on the clips that set its ranges.
-        calibration_count = min(request.calibration, len(clips) // 2) if "int8" in "".join(request.precisions) else 0
+        calibration_count = min(request.calibration, len(clips) // 2) if request.needs_calibration else 0
         self.calibration_clips, self.comparison_clips = clips[:calibration_count], clips[calibration_count:]
         self.labels = labels[calibration_count:] if labels is not None else None
         self.notes = _build_notes(videos, labels, calibration_count, len(self.comparison_clips))
@@ -135,7 +136,9 @@ class ModelExport:
         uint8_input = Uint8Input(self.preprocess) if request.contract == "frames" else None
         target = ExportTarget(self.folder, shape, self.classes, uint8_input=uint8_input)
         onnx_files = export_verified(self.network, request.precisions, target, calibration, verifier, on_stage)
-        files: list[tuple[RuntimeName, str, Path]] = [("ort", name, path) for name, path in onnx_files.items()]
+        files: list[tuple[RuntimeName, str, Path]] = [
+            (_RUNTIMES.get(name, "ort"), name, path) for name, path in onnx_files.items()
+        ]
         if request.litert:
             from skd_export.targets.litert import export_litert
 
@@ -147,10 +150,10 @@ class ModelExport:
     def _make_model_file(self, file: ExportedFile, path: Path, measured: MeasuredValues) -> ModelFile:
         from skd_export.analysis.parity import summarize_parity
         from skd_export.bundle.writer import ModelFile
-        from skd_export.exporter import read_metadata
+        from skd_export.exporter import QUANTIZED, read_metadata
 
         options: ModelOptions = {"batch": 1} if file.runtime == "litert" else {"optimisation": "all"}
-        if file.precision.startswith("int8"):
+        if file.precision in QUANTIZED:
             metadata = read_metadata(path)
             options |= {
                 "calibration": {

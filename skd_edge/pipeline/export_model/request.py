@@ -61,6 +61,11 @@ class ExportRequest:
     int8_drop: float = 1.0
     litert: bool = False
 
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether a precision needs clips that determine its ranges."""
+        return not {"int8", "int8-trt", "fp8"}.isdisjoint(self.precisions)
+
 
 def make_export_request(
     source: str,

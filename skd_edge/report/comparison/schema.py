@@ -63,7 +63,7 @@ class ComparisonRow(_FrozenModel):
         source: Label of its source.
         name: Path and precision, such as "teacher>small int8"; equal names are the same file in different sources.
         student: Name of the network.
-        precision: "fp32", "fp16", "int8" or "int8-trt".
+        precision: "fp32", "fp16", "bf16", "int8", "int8-trt" or "fp8".
         device_id: Device on which its latency was measured.
         metrics: Values by metric (`METRIC_DESCRIPTIONS` has the units); metrics that were not measured are absent.
         intervals: 95 % intervals by metric.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skd_bench.bundle.manifest import SCHEMA, Manifest, SampleClip, resolve_bundle_path
+from skd_bench.bundle.manifest import ENGINES_SCHEMA, Manifest, SampleClip, resolve_bundle_path
 from skd_bench.bundle.verify import find_bundle_problems
 from skd_bench.errors import UserError
 
@@ -62,7 +62,7 @@ def test_no_name_ever_leads_out(small_bundle, name):
 
 
 def test_a_newer_schema_is_refused_with_a_solution(small_bundle):
-    rewrite(small_bundle, lambda data: data.update(schema=SCHEMA + 1, surprise="of the future"))
+    rewrite(small_bundle, lambda data: data.update(schema=ENGINES_SCHEMA + 1, surprise="of the future"))
     with pytest.raises(UserError, match="install a newer skd-edge"):
         Manifest.load(small_bundle)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import skd_bench
-from skd_bench.runtimes import registered_runtimes
+from skd_bench.errors import UserError
+from skd_bench.runtimes import openvino, registered_runtimes
 from skd_bench.runtimes.openvino import OpenVinoSession
 
 
@@ -47,3 +48,27 @@ def test_another_batch_size_is_compiled_once(network, tmp_path):
     for batch in (1, *range(2, 12), 1):
         assert session.run(np.zeros((batch, 3, 4, 16, 16), np.float32)).shape == (batch, 3)
     assert len(session._requests) == 8  # the oldest ones were freed
+
+
+def test_a_bf16_file_is_refused_where_the_cpu_would_compute_it_in_fp32(network, tmp_path, monkeypatch):
+    if registered_runtimes()["openvino"].why_unavailable():
+        pytest.skip("openvino is not installed here")
+    onnx = pytest.importorskip("onnx")
+    path = network(tmp_path / "n.onnx")
+    monkeypatch.setattr(openvino, "_has_bfloat16", lambda core: False)
+    OpenVinoSession(path, 1).close()  # an FP32 file does not need it
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if len(node.input) > 1:
+            bf16 = onnx.helper.make_node("Cast", [node.input[0]], ["rounded"], to=onnx.TensorProto.BFLOAT16)
+            back = onnx.helper.make_node("Cast", ["rounded"], ["widened"], to=onnx.TensorProto.FLOAT)
+            node.input[0] = "widened"
+            nodes = [*model.graph.node]
+            index = nodes.index(node)
+            del model.graph.node[:]
+            model.graph.node.extend([*nodes[:index], bf16, back, *nodes[index:]])
+            break
+    onnx.save(model, tmp_path / "bf16.onnx")
+    with pytest.raises(UserError, match="is a BF16 file, and OpenVINO would compute it in FP32 here"):
+        OpenVinoSession(tmp_path / "bf16.onnx", 1)
+    assert "AVX512-BF16" in openvino.why_no_bfloat16()

@@ -77,7 +77,7 @@ def test_the_training_of_a_learner_has_its_overrides():
         ({"training": {"batch": 8, "accumulate": 5}}, "a batch of 8 into 5 parts"),
         ({"labels": {"folds": 1}}, "with one fold, no clips remain"),
         ({"data": VOTES, "labels": {"noise": {"kind": "symmetric"}}}, "labels of data.votes may be wrong"),
-        ({"export": {"calibration_clips": 0}}, "INT8 needs calibration clips"),
+        ({"export": {"calibration_clips": 0}}, "int8 needs calibration clips"),
         ({"export": {"frame_size": [64, 64]}}, "set export.contract to frames"),
         ({"export": {"litert": True, "contract": "frames"}}, "set export.contract to clip"),
         ({"teacher": {"logits": "t.npz"}, "augment": {"mixup": 0.4}}, "no logits for mixed clips"),

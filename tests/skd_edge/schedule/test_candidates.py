@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import get_args
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skd_edge.recipe.schema import Recipe
+from skd_edge.recipe.sections import Runtime
 from skd_edge.schedule.candidates import (
     filter_by_budget,
     find_fastest_latencies,
     list_candidates,
     list_deployments,
     pool_latency_by_deployment,
+    why_pair_impossible,
 )
+
+RUNTIMES = get_args(Runtime)
 
 RECIPE = Recipe.model_validate(
     {
@@ -123,3 +129,18 @@ def test_all_cascades_of_a_deployment_get_the_same_latency():
     shared = pool_latency_by_deployment(measured)
     assert {shared[c] for c in one} == {median(measured[c] for c in one)}
     assert len(set(shared.values())) == len({c.deployment_key for c in found})
+
+
+@pytest.mark.parametrize(
+    ("precision", "possible"),
+    [
+        ("fp32", set(RUNTIMES)),
+        ("int8", {"ort", "openvino", "ort-cuda", "ort-tensorrt"}),
+        ("bf16", {"openvino", "tensorrt", "tensorrt-rtx"}),
+        ("fp8", {"tensorrt", "tensorrt-rtx"}),
+    ],
+)
+def test_pairs_that_no_device_can_run_say_why(precision, possible):
+    reasons = {runtime: why_pair_impossible(precision, runtime) for runtime in RUNTIMES}
+    assert {runtime for runtime, reason in reasons.items() if reason is None} == possible
+    assert all(runtime in reason for runtime, reason in reasons.items() if reason)

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from skd_bench.runtimes.tensorrt.builder import build_engine
 from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
 from skd_export.graph.onnx_export import load_onnx
+from skd_export.quantization import calibration
 from skd_export.quantization.calibration import CalibrationRanges
 from skd_export.quantization.qdq_placement import place_for_tensorrt
 from skd_export.quantization.quantize import quantize_for_ort, quantize_for_tensorrt
@@ -137,3 +138,34 @@ def test_tensorrt_rtx_builds_it_for_every_generation(trt, tmp_path, sm):
     assert metadata.precision == "int8"
     kernels = collections.Counter(re.findall(rb"type=(half|float|int8)", (tmp_path / "e").read_bytes()))
     assert kernels[b"int8"] >= 4
+
+
+def list_kernels(path, folder):
+    """Names of the generated kernels in an engine's plan: each is the sequence of its operations."""
+    build_engine(path, folder / "e", runtime=RTX, sms=[86])
+    return {name.decode() for name in re.findall(rb"name=__myl_([A-Za-z0-9]+)", (folder / "e").read_bytes())}
+
+
+ROUNDING = "MinMaxRoun"  # a QuantizeLinear: it clips and rounds
+
+
+@pytest.mark.skipif(find_installed_modules(FLAVOURS[RTX]) is None, reason="TensorRT-RTX is not installed")
+def test_no_kernel_of_the_plan_quantises_twice(fp32, batches, tmp_path, monkeypatch):
+    """With quantised outputs of layers, TensorRT-RTX quantised before and behind each ReLU, and the logits."""
+    ranges = CalibrationRanges(fp32, batches())
+    ranges.write_int8_for_tensorrt(tmp_path / "ours.onnx")
+    quantise = CalibrationRanges._quantise
+
+    def quantise_outputs_too(self, settings, nodes, options):
+        more = {k: v for k, v in options.items() if k != "OpTypesToExcludeOutputQuantization"}
+        return quantise(self, settings, nodes, more)
+
+    monkeypatch.setattr(CalibrationRanges, "_quantise", quantise_outputs_too)
+    monkeypatch.setattr(calibration, "place_for_tensorrt", lambda *arguments: None)
+    ranges.write_int8_for_tensorrt(tmp_path / "theirs.onnx")
+    ours, theirs = (list_kernels(tmp_path / f"{name}.onnx", tmp_path) for name in ("ours", "theirs"))
+    assert any(re.search("Relu.*" + ROUNDING, name) for name in ours)
+    assert [name for name in ours if name.count(ROUNDING) > 1] == []
+    twice = [name for name in theirs if name.count(ROUNDING) > 1]
+    assert len(twice) >= 3
+    assert any(re.search(f"{ROUNDING}.*Relu.*{ROUNDING}", name) for name in twice)

@@ -132,5 +132,5 @@ def test_a_bundle_is_built_from_at_its_own_precisions(fp32, batches, tmp_path):
     assert path.name == "wide.int8-trt.tensorrt-rtx.sm86.engine"
     assert (note.precision, note.source_sha256) == ("int8", sha256_file(tmp_path / "int8.onnx"))
     without = write(tmp_path / "without", models[0])
-    with pytest.raises(UserError, match=r"has no INT8 file for TensorRT; add int8-trt to export\.precisions"):
+    with pytest.raises(UserError, match=r"has no INT8-TRT file; add int8-trt to export\.precisions"):
         build_engines(without, runtime=RTX, sms=[86], precision="int8-trt")

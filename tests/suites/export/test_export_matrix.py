@@ -63,6 +63,8 @@ def test_the_matrix_is_complete_and_within_its_bounds(suite):
     assert {(r["network"], r["precision"]) for r in rows} == {(n, p) for n in names for p in PRECISIONS}
     for one in rows:
         assert one["accuracy"] > 0.75  # parity on random weights, or at chance, proves nothing
-        for found in (one["runtimes"]["ort"], one["runtimes"]["openvino"]):
+        if one["precision"] == "bf16":
+            assert "implementation for Conv" in one["runtimes"].pop("ort")["reason"]
+        for found in (one["runtimes"][name] for name in ("ort", "openvino") if name in one["runtimes"]):
             assert found["spread"] > 0.01
             assert found["verdict"] is None

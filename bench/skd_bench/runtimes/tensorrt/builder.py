@@ -22,6 +22,7 @@ from skd_bench.runtimes.tensorrt.library import TensorRTLibrary, first_error, im
 from skd_bench.runtimes.tensorrt.parser import find_clip_and_logits, find_precision, parse_onnx
 
 ProgressCallback = Callable[[int, int], None]
+FIRST_SM = {"bf16": 80, "fp8": 89}  # the first compute capability (times ten) with such arithmetic
 SUPPORTED_SMS = (75, 80, 86, 89, 120)  # Turing, Ampere, Ampere (RTX 30, A-series), Ada, Blackwell (RTX 50)
 
 
@@ -91,6 +92,8 @@ def build_engine(
     network = builder.create_network(_strongly_typed_flag(lib.trt))
     parse_onnx(lib, network, onnx)
     clip, logits = find_clip_and_logits(lib, network, onnx)
+    precision = find_precision(lib, network)
+    _check_precision(lib, onnx, precision, targets)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(lib.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.profiling_verbosity = lib.trt.ProfilingVerbosity.DETAILED  # `inspect_layers` needs the details
@@ -144,7 +147,7 @@ def build_engine(
         gpu=str(local_gpu) if local_gpu else None,
         ampere_plus=options.ampere_plus,
         driver=local_gpu.driver if local_gpu else None,
-        precision=find_precision(lib, network),
+        precision=precision,
         level=options.level,
     )
     metadata.save(engine)
@@ -194,6 +197,16 @@ def _choose_targets(lib: TensorRTLibrary, sms: Sequence[int], local_gpu: Gpu | N
     if unsupported := [sm for sm in requested if sm not in buildable]:
         raise UserError(f"{lib.title} builds for {_format_sms(buildable)}, but not for {_format_sms(unsupported)}")
     return requested
+
+
+def _check_precision(lib: TensorRTLibrary, onnx: Path, precision: str, targets: Sequence[int]) -> None:
+    """Refuse a precision that a target has no arithmetic for, before the builder searches kernels."""
+    least = FIRST_SM.get(precision, 0)
+    if too_old := [sm for sm in targets if sm < least]:
+        raise UserError(
+            f"{lib.title} cannot build {onnx} for {_format_sms(too_old)}: GPUs have {precision.upper()} from SM{least} "
+            "on; build for this generation with --precision fp16"
+        )
 
 
 def _list_buildable_sms(trt: Any) -> list[int]:

@@ -77,7 +77,7 @@ class TensorRTRuntime:
         """
         name = f"{sha256_file(onnx)[:16]}.{self._flavour.name}.{options.key}.engine"
         engine = folder / name
-        if engine.is_file() and self._is_usable(engine):
+        if engine.is_file() and self.fits(engine):
             return engine
         is_rtx = self._flavour.name == "tensorrt-rtx"
         build = BuildOptions(
@@ -90,7 +90,7 @@ class TensorRTRuntime:
         build_engine(onnx, engine, runtime=self._flavour.name, options=build)
         return engine
 
-    def _is_usable(self, engine: Path) -> bool:
+    def fits(self, engine: Path) -> bool:
         """Whether an engine of an earlier build is whole and fits the installed version and the GPU."""
         lib, gpu = import_library(self._flavour.name), find_gpu()
         machine = TargetMachine(self._flavour.name, lib.version, gpu.sm, gpu.driver)

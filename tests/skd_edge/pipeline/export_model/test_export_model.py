@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from skd_bench.bundle.manifest import Manifest
 from skd_bench.bundle.verify import find_bundle_problems
+from skd_bench.runtimes import openvino
+from skd_bench.runtimes.openvino import why_no_bfloat16
 from skd_edge.cli.main import run
 from skd_edge.data.sources.synthetic import render_clip, write_video
 from skd_edge.models.tsm import build_tsm
@@ -90,6 +92,27 @@ def test_a_checkpoint_becomes_a_bundle_within_the_same_bounds(checkpoint, videos
     assert str(tmp_path) not in (tmp_path / "b" / "manifest.json").read_text()
 
 
+@pytest.mark.skipif(why_no_bfloat16() is not None, reason="no bfloat16 arithmetic")
+def test_bf16_is_compared_on_openvino_and_fp8_on_onnx_runtime(checkpoint, videos, tmp_path, capsys):
+    words = ["export", str(checkpoint), *OPTIONS, "--clips", str(videos), "--precisions", "fp32,bf16,fp8"]
+    assert run([*words, "--calibration", "6", "--out", str(tmp_path / "b"), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [(f["precision"], f["runtime"]) for f in files] == [("fp32", "ort"), ("bf16", "openvino"), ("fp8", "ort")]
+    assert all(f["parity"]["n"] == 12 and f["parity"]["cosine"] > 0.95 for f in files)
+    artefacts = {a.precision: a for a in Manifest.load(tmp_path / "b").artefacts}
+    assert [(p, artefacts[p].runtime) for p in artefacts if p != "fp8"] == [("fp32", "ort"), ("bf16", "openvino")]
+    assert find_bundle_problems(tmp_path / "b") == []
+
+
+def test_bf16_is_refused_early_where_nothing_can_compare_it(checkpoint, videos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(openvino, "_has_bfloat16", lambda core: False)
+    words = ["export", str(checkpoint), *OPTIONS, "--clips", str(videos), "--precisions", "fp32,bf16"]
+    assert run([*words, "--out", str(tmp_path / "b")]) == 1
+    assert "compared on OpenVINO, and" in (printed := capsys.readouterr().err)
+    assert "remove bf16 from --precisions" in printed
+    assert not (tmp_path / "b").exists()
+
+
 def test_without_clips_no_accuracy_is_stated(checkpoint, tmp_path, capsys):
     assert run(["export", str(checkpoint), *OPTIONS, "--out", str(tmp_path / "b"), "--name", "plain"]) == 0
     assert "nothing was compared" in capsys.readouterr().out
@@ -132,6 +155,7 @@ def test_a_dry_run_writes_nothing(checkpoint, videos, tmp_path, capsys):
         (["CHECKPOINT", "--size", "7"], 2, "--size"),
         (["CHECKPOINT", "--depths", "1,a"], 2, "--depths"),
         (["CHECKPOINT", "--precisions", "int8"], 2, "--clips"),
+        (["CHECKPOINT", "--precisions", "fp8"], 2, "--clips"),
         (["CHECKPOINT", *OPTIONS, "--classes", "a,b"], 2, "has 3 classes"),
         (["CHECKPOINT", *OPTIONS, "--precisions", "fp3"], 1, "unknown precision 'fp3'"),
         (
