@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,14 @@ def crossval(
     return exit_with(EXIT_FAILED if failed else EXIT_DONE)
 
 
-def _format_plan(recipe: Any, folder: Path, options: dict[str, Any], *, quick: bool, hourly: float | None) -> str:
+def _format_plan(recipe: Any, folder: Path, options: Mapping[str, Any], *, quick: bool, hourly: float | None) -> str:
     from skd_edge.pipeline.crossval.cost import plan_crossval
 
     planned = plan_crossval(recipe, folder, allow_code=options["allow_code"], quick=quick, most_jobs=options["jobs"])
     return planned.to_text(hourly)
 
 
-def _run_folds(recipe: Any, folder: Path, options: dict[str, Any]) -> dict[int, str]:
+def _run_folds(recipe: Any, folder: Path, options: Mapping[str, Any]) -> dict[int, str]:
     from rich.console import Console
 
     from skd_edge.pipeline.context import RunOptions

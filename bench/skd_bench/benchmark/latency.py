@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -107,7 +107,7 @@ class LatencyFigures(TypedDict):
     joules_per_clip: NotRequired[float]
     joules_interval: NotRequired[list[float]]
     finite: NotRequired[bool]
-    clocks: NotRequired[dict[str, Any]]
+    clocks: NotRequired[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

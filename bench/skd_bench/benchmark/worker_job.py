@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from skd_bench.device.energy.meter import QueryEnergy
@@ -57,7 +58,7 @@ class TargetSamples(TypedDict):
     first_ns: int
     steady: bool
     finite: NotRequired[bool]
-    clocks: NotRequired[dict[str, Any]]
+    clocks: NotRequired[Mapping[str, Any]]
 
 
 class FailedTarget(TypedDict):
