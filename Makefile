@@ -1,7 +1,7 @@
 # Two commands: make quickstart, make test. Each makes .venv where it is missing, installs what it needs, and runs.
 # No root, no apt, no stdin. Another Python: make test PYTHON=python3.12 (3.11 to 3.13 were tried).
 # What is installed are the versions that were tested together (constraints/); NEWEST=1 takes the newest instead.
-# make test-fast: what neither trains nor starts a cluster, while one edits.
+# make test-fast: what neither trains nor starts a cluster, while one edits. make test-gpu: the runtimes of a GPU.
 # make constraints: install the newest, run the tests, and write down what passed.
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ TEST := $(VENV)/.installed-test
 # each other on two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: quickstart test test-fast constraints
+.PHONY: quickstart test test-fast test-gpu constraints
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(TRAIN)
@@ -37,6 +37,10 @@ test: $(TEST)
 
 test-fast: $(TEST)
 	@$(PYTEST) -m "not slow"
+
+# On a machine with an NVIDIA GPU: every runtime that uses it. Elsewhere it says that there is none.
+test-gpu: $(TEST)
+	@$(BIN)/python -m bench.suites.gpu_conformance
 
 constraints:
 	@rm -rf $(VENV)
