@@ -111,7 +111,9 @@ class Device:
         session = self._find_or_measure(ready, progress, clips() if clips and on_gpu and not self.is_local else None)
         refused = self._read_notes(ready, session.notes)  # also those that were measured, and then not scored
         latencies = {name: one for name, one in session.latency.items() if name not in refused}
-        return MeasuredTargets(latencies, {**prepared.refused, **refused}, prepared.built)
+        new = {(note.sha256, note.runtime) for note in session.notes if note.built}
+        built = [t.name for t in ready if new and (sha256_file(t.path), t.runtime) in new and t.name not in refused]
+        return MeasuredTargets(latencies, {**prepared.refused, **refused}, (*prepared.built, *built))
 
     def _read_notes(self, targets: Sequence[LatencyTarget], notes: Sequence[FileNote]) -> dict[str, str]:
         """Remember what a device elsewhere found out about files; returns why targets cannot run there, by name."""

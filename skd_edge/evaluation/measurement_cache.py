@@ -110,14 +110,14 @@ class MeasurementCache:
 
         Args:
             targets: the files.
-            session: what was measured; logits are not stored here.
+            session: what was measured; logits are not stored here, nor that an engine was new.
         """
         measured = [
             MeasuredFile(sha256_file(t.path), t.runtime, session.latency[t.name])
             for t in targets
             if t.name in session.latency
         ]
-        info, notes = session.info, [replace(note, logits=None) for note in session.notes]
+        info, notes = session.info, [replace(note, logits=None, built=False) for note in session.notes]
         what = [device_id(info), self.settings.energy, sorted({(m.sha256, m.runtime) for m in measured})]
         name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
         stored = DeviceMeasurements(

@@ -82,6 +82,7 @@ class FileNote:
         refused: Why the file cannot run there; None where it can.
         facts: What its session reported after one query: versions, GPU, engine, layers.
         logits: Its logits, where clips were sent.
+        built: Whether its engine was compiled for this session, and not by an earlier one.
     """
 
     sha256: str
@@ -89,6 +90,7 @@ class FileNote:
     refused: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     logits: EncodedLogits | None = None
+    built: bool = False
 
 
 @dataclass(frozen=True)

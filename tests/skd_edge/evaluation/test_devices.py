@@ -218,7 +218,9 @@ def test_over_ssh_clips_travel_once_and_a_refusal_is_stored(
     bench = ENGINES.model_copy(update={"host": "me@board"})
     val = make_scoring_clips(scorer, tiny_clips.val)
     device, path = make_device(bench, tmp_path), Path(engine_targets[0].path)
-    assert list(device.measure(engine_targets, clips=val).latency) == ["gpu", "cpu"]
+    measured = device.measure(engine_targets, clips=val)
+    assert (list(measured.latency), measured.built) == (["gpu", "cpu"], ("gpu",))
+    assert make_device(bench, tmp_path).measure(engine_targets).built == ()  # stored
     assert is_an_engines_answer(device.compute_logits(path, "tensorrt", val()))
     assert len(packs_over_ssh) == 1
     with zipfile.ZipFile(io.BytesIO(packs_over_ssh[0])) as pack:

@@ -1,8 +1,12 @@
 """The job of quantisation-aware training has a hash of its own, and does not change the hashes of other jobs."""
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
-from skd_edge.evaluation.qat import make_qat_job
+import pytest
+
+from skd_bench.integrity.checked_files import write_checked_json
+from skd_edge.evaluation.qat import fine_tune_int8, make_qat_job
 from skd_edge.execution.job_graph import DatasetFingerprint, build_recipe_job_graph
 from skd_edge.recipe.schema import Recipe
 
@@ -29,3 +33,40 @@ def test_jobs_without_rounding_keep_their_hashes():
     assert spec.rounded is None
     assert "rounded" in asdict(spec)
     assert spec.hash == "c173d2d8498325d2"
+
+
+@pytest.fixture
+def write_int8(tmp_path):
+    """Writes an INT8 file's metadata; ``tried`` has the reasons why it is outside its bounds."""
+
+    def write(folder, precision, tried):
+        path = tmp_path / folder / f"{precision}.onnx"
+        facts = {"tried": tried, "excluded": [], "reduce_range": False}
+        write_checked_json(path.with_suffix(".json"), {"key": "k", "facts": facts})
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-trt"])
+@pytest.mark.parametrize("left", [[], ["agrees on 90 %"]])
+def test_the_file_that_is_out_of_bounds_is_made_again_at_its_own_precision(write_int8, precision, left):
+    """TensorRT's INT8 file too; it stays as it was if training did not help."""
+    before, after = write_int8("before", precision, ["agrees on 80 %"]), write_int8("after", precision, left)
+    trained, exported = [], []
+
+    def export(network, job_hash, precisions, *, reference):
+        exported.append((network, job_hash, precisions, reference))
+        return {precision: after}
+
+    settings = SimpleNamespace(recipe=SimpleNamespace(export=SimpleNamespace(qat_epochs=2)))
+    exporter = SimpleNamespace(exporter=settings, export=export)
+    executor = SimpleNamespace(train_job=trained.append, load_network=lambda job: f"tuned {job.hash}")
+    job = student()
+    file, sentence = fine_tune_int8(exporter, executor, job, "the network", before)
+    [qat_job] = trained
+    assert qat_job == make_qat_job(job, 2, 8)
+    assert exported == [(f"tuned {qat_job.hash}", qat_job.hash, (precision,), "the network")]
+    assert file == (before if left else after)
+    assert sentence.startswith(f"teacher>small: {precision.upper()} needed quantisation-aware training (2 epochs")
+    assert ("still outside its bounds: agrees on 90 %" in sentence) is bool(left)

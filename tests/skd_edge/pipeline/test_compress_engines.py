@@ -126,12 +126,14 @@ def test_an_engine_that_overflows_is_left_out_and_the_others_go_on(tmp_path, rec
     assert {row["precision"] for row in rows.values() if row["accuracy"] is not None} == {"fp32"}
 
 
-def test_a_host_is_contacted_once_for_each_step_and_never_again(tmp_path, recipe, packs_over_ssh):
+def test_a_host_is_contacted_once_for_each_step_and_never_again(tmp_path, recipe, packs_over_ssh, events):
     """Random weights, then the trained files with validation clips, then test clips; a repeat needs nothing of it."""
     recipe["bench"] = BENCH | {"runtime": ["tensorrt"], "host": "me@board"}
-    recipe["export"] |= {"precisions": ["fp32", "fp16"]}
-    report, _ = run_recipe(recipe, tmp_path / "run")
+    recipe["export"] |= {"precisions": ["fp32"]}
+    report, rows = run_recipe(recipe, tmp_path / "run")
     assert len(packs_over_ssh) == 3
+    built = {e["name"] for e in events("built")}
+    assert built >= {name for name, row in rows.items() if row["accuracy"] is not None}
     clips = [sorted(n for n in list_pack(p) if n.endswith(".npy")) for p in packs_over_ssh]
     assert [len(names) for names in clips] == [0, 1, 1]
     again, _ = run_recipe(recipe, tmp_path / "run")

@@ -197,7 +197,8 @@ def describe_files(
             except UserError as error:
                 refused = str(error)
         facts = prepared.facts.get(name, {})
-        notes.append(FileNote(sha256_file(target.path), target.runtime, refused, facts, logits))
+        is_new = name in prepared.built
+        notes.append(FileNote(sha256_file(target.path), target.runtime, refused, facts, logits, is_new))
     return notes
 
 

@@ -91,3 +91,13 @@ def test_a_device_that_vanishes_is_one_sentence(double_engine, tensorrt_double):
     with pytest.raises(UserError, match=r"CUDA failed in cudaMemcpyAsync: unspecified launch failure"):
         session.run(np.zeros((1, 3, 4, 16, 16), np.float32))
     session.close()
+
+
+def test_the_memory_that_an_engine_takes_on_the_gpu_is_reported(double_engine, monkeypatch):
+    from cuda.bindings import runtime as cuda
+
+    free = iter([1000 << 20, 940 << 20])  # before the engine was loaded, and after
+    monkeypatch.setattr(cuda, "cudaMemGetInfo", lambda: (cuda.SUCCESS, next(free), 2000 << 20))
+    session = open_session(double_engine)
+    assert session.runtime_info()["gpu_mb"] == 60.0
+    session.close()
