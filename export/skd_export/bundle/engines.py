@@ -76,7 +76,7 @@ def write_bundle_with_engines(bundle: Path | str, folder: Path | str, engines: S
 def _find_measured_engines(bundle: Path, manifest: Manifest) -> list[Path]:
     wanted = {str(a.options["engine"].get("engine_sha256")) for a in manifest.artefacts if "engine" in a.options}
     folder = bundle.resolve().parent / ENGINES
-    found = [path for path in sorted(folder.glob("*/*.engine")) if wanted and sha256_file(path) in wanted]
+    found = [path for path in sorted(folder.glob("*/**/*.engine")) if wanted and sha256_file(path) in wanted]
     if found:
         return found
     if not wanted:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from skd_bench.benchmark.latency import LatencyResult, LatencyTarget
+from skd_bench.runtimes import uses_gpu
 from skd_edge.evaluation.candidate_exporter import CalibrationClips, TrainedExporter
 from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.evaluation.qat import describe_qat, fine_tune_int8, is_int8_out_of_bounds
@@ -130,8 +131,8 @@ def _score_files(
         scored = ctx.scorer.evaluate_network(network, measured_files, by_deployment, data.clips.val)
         for deployment, result in scored.items():
             results[path, deployment] = result
+            name = _target_name(path, deployment)
             if engine := result.facts.get("engine_sha256"):
-                name = _target_name(path, deployment)
                 ctx.run.record_event(
                     "scored",
                     name=name,
@@ -139,18 +140,15 @@ def _score_files(
                     accuracy=result.accuracy.top1.value,
                     builds_ms=result.builds_ms,
                 )
+            if uses_gpu(deployment.runtime):
                 _record_drift(ctx, name, result.latency)
-            ctx.run.record_event(
-                "measured",
-                name=_target_name(path, deployment),
-                accuracy=result.accuracy.top1.value,
-                p50_ms=median_ms(result.latency),
-            )
+            p50_ms = median_ms(result.latency)
+            ctx.run.record_event("measured", name=name, accuracy=result.accuracy.top1.value, p50_ms=p50_ms)
     return results
 
 
 def _record_drift(ctx: RunContext, name: str, latency: LatencyResult) -> None:
-    """An event if an engine's times did not settle, or if blocks around a change of the clock were dropped."""
+    """An event if times on a GPU did not settle, or if blocks around a change of the clock were dropped."""
     clocks = latency.clocks
     if latency.steady and not (clocks and clocks.dropped):
         return

@@ -114,7 +114,7 @@ def test_an_engine_is_chosen_confirmed_and_shipped(tmp_path, recipe, tensorrt_do
 
 
 def test_an_engine_that_overflows_is_left_out_and_the_others_go_on(tmp_path, recipe, tensorrt_double, events):
-    tensorrt_double("overflow")  # engines of FP16 files: found only when they are scored
+    tensorrt_double("overflow", "throttle")  # engines of FP16 files: found only when they are scored
     recipe["bench"] = BENCH | {"runtime": ["tensorrt"]}
     recipe["export"] |= {"precisions": ["fp32", "fp16"]}
     recipe["schedule"] = {"controls": []}
@@ -124,6 +124,10 @@ def test_an_engine_that_overflows_is_left_out_and_the_others_go_on(tmp_path, rec
     assert refused
     assert all(" fp16" in name and "NaN or infinity" in reason for name, reason in refused.items())
     assert {row["precision"] for row in rows.values() if row["accuracy"] is not None} == {"fp32"}
+    drifts = events("drift")  # the GPU was hot all the time
+    assert {e["name"] for e in drifts} == {e["name"] for e in events("scored")}
+    assert all((e["steady"], e["reasons"]) == (False, ["hardware thermal slowdown"]) for e in drifts)
+    assert any("1000 MHz before and 1000 MHz after" in note for note in report["notes"])
 
 
 def test_a_host_is_contacted_once_for_each_step_and_never_again(tmp_path, recipe, packs_over_ssh, events):

@@ -67,6 +67,16 @@ def test_the_measured_engine_is_in_the_copy_with_its_hash_gpu_and_versions(bundl
     assert not any(os.access(p, os.X_OK) for p in (tmp_path / "shipped").rglob("*") if p.is_file())
 
 
+def test_the_measured_engine_is_found_among_several_builds(bundle, engine, tmp_path):
+    """Further builds of an engine have folders of their own (`bench.build.builds`)."""
+    folder = engine.parent / "build-2"
+    folder.mkdir()
+    for file in (engine, metadata_path(engine)):
+        file.rename(folder / file.name)
+    [added] = write_bundle_with_engines(bundle, tmp_path / "shipped")
+    assert added.sha256 == sha256_file(folder / engine.name)
+
+
 def test_it_is_loaded_only_where_the_user_trusts_engines(bundle, cache, tmp_path, monkeypatch):
     write_bundle_with_engines(bundle, tmp_path / "shipped")
     artefact = Manifest.load(tmp_path / "shipped").find_artefact()
