@@ -38,10 +38,12 @@ from skd_export.quantization.quantize import (
     quantize_to_fp8,
 )
 from skd_export.quantization.sensitivity import QuantizeFunction, quantize_within_bounds
+from skd_export.targets.litert import LITERT_PRECISIONS, describe_litert, export_litert, quantize_litert
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-trt", "fp8")
 INT8 = ("int8", "int8-trt")
 QUANTIZED = (*INT8, "fp8")
+LITERT_FILES = {f"{precision}.litert": precision for precision in LITERT_PRECISIONS}  # keys of .tflite files
 _CACHE_VERSION = 5  # raise it when the content of the files changes: older files are then written again
 
 
@@ -87,7 +89,8 @@ def make_artefacts(
     Args:
         network: A plain module in eval mode, ``forward(clip) -> logits``.
         precisions: Any of ``fp32``, ``fp16``, ``bf16``, ``int8`` (for ONNX Runtime on CPUs), ``int8-trt`` and ``fp8``
-            (for TensorRT). All are made from the FP32 file, which is therefore always written.
+            (for TensorRT). All are made from the FP32 file, which is therefore always written. Also keys of
+            `LITERT_FILES`: LiteRT files, which take normalised float clips one at a time.
         folder: Created when missing.
         clip_shape: ``(T, H, W)``.
         classes: Class names in the order of the logits.
@@ -102,9 +105,9 @@ def make_artefacts(
         UserError: A precision is unknown, or INT8 or FP8 is requested without ``quantization``; also whatever
             `export_onnx`, `convert_fp16`, `convert_bf16` and `quantize_for_ort` raise.
     """
-    if unknown := [p for p in precisions if p not in PRECISIONS]:
+    if unknown := [p for p in precisions if p not in (*PRECISIONS, *LITERT_FILES)]:
         raise UserError(f"unknown precision {unknown[0]!r}; choose from {', '.join(PRECISIONS)}")
-    if (quantised := [p for p in QUANTIZED if p in precisions]) and quantization is None:
+    if (quantised := [p for p in (*QUANTIZED, "int8.litert") if p in precisions]) and quantization is None:
         raise UserError(f"{quantised[0]} needs calibration clips: pass them, or remove it from the precisions")
     maker = _ArtefactMaker(Path(folder), _fingerprint_network(network, clip_shape, classes), uint8_input)
     maker.export_fp32(
@@ -116,6 +119,8 @@ def make_artefacts(
         maker.make_if_outdated("bf16", "", lambda path: convert_bf16(maker.float_clip_file("fp32"), path))
     if quantization is not None:
         maker.make_quantized_files([p for p in QUANTIZED if p in precisions], quantization)
+    if litert := [p for p in LITERT_FILES if p in precisions]:
+        maker.make_litert_files(network, litert, clip_shape, quantization)
     return {precision: maker.artefact_file(precision) for precision in precisions}
 
 
@@ -138,7 +143,7 @@ class _ArtefactMaker:
         self.folder, self.key, self.uint8_input = folder, key, uint8_input
 
     def artefact_file(self, precision: str) -> Path:
-        return self.folder / f"{precision}.onnx"
+        return self.folder / f"{precision}{'.tflite' if precision in LITERT_FILES else '.onnx'}"
 
     def float_clip_file(self, precision: str) -> Path:
         """The file that takes float clips. For uint8 input it is an intermediate file beside the artefact."""
@@ -172,9 +177,36 @@ class _ArtefactMaker:
         if self.uint8_input is not None:
             add_preprocessing(float_clip_file, file, self.uint8_input.preprocess, self.uint8_input.size)
         # "fates" is the JSON key of the operator profiles.
-        # ONNX Runtime, which is profiled, has no bfloat16 convolution on a CPU.
-        profile = [] if precision == "bf16" else profile_operators(file)
+        # ONNX Runtime, which is profiled, has no bfloat16 convolution on a CPU, and reads no .tflite file.
+        profile = [] if precision in ("bf16", *LITERT_FILES) else profile_operators(file)
         _write_metadata(file, full_key, float_clip_file, metadata | {"fates": profile})
+
+    def make_litert_files(
+        self,
+        network: nn.Module,
+        keys: Sequence[str],
+        clip_shape: tuple[int, int, int],
+        config: QuantizationConfig | None,
+    ) -> None:
+        """Write the .tflite files of these keys; those of other precisions are made from FP32's."""
+
+        def convert(path: Path) -> FileMetadata:
+            return describe_litert(path, export_litert(network, path, clip_shape=clip_shape))
+
+        self.make_if_outdated("fp32.litert", "", convert)
+        source = self.artefact_file("fp32.litert")
+        for key in keys:
+            if key == "fp32.litert":
+                continue
+            if key == "int8.litert" and config is not None:
+                clips, clips_key = config.clips, config.key
+            else:
+                clips, clips_key = (lambda: ()), ""
+
+            def quantize(path: Path, key: str = key, clips: Callable[[], Iterable[Floats]] = clips) -> FileMetadata:
+                return describe_litert(path, quantize_litert(source, path, LITERT_FILES[key], clips()))
+
+            self.make_if_outdated(key, clips_key, quantize)
 
     def make_quantized_files(self, precisions: Sequence[str], config: QuantizationConfig) -> None:
         reduced = needs_reduced_range() if config.reduce_range is None else config.reduce_range

@@ -32,7 +32,7 @@ from skd_edge.evaluation.local_device import Device, DeviceFile, Latencies, Prog
 from skd_edge.evaluation.measurement_cache import MeasuredSession
 from skd_edge.evaluation.measurement_checks import check_measurements, check_settings
 from skd_edge.recipe.sections import BenchmarkSettings
-from skd_edge.schedule.candidates import why_pair_impossible
+from skd_edge.schedule.candidates import why_file_unrunnable
 
 
 class _DeviceElsewhere(Device, ABC):
@@ -257,7 +257,7 @@ class OfflineDevice(_DeviceElsewhere):
             self._choose_launch(LatencyTarget(f"{p.relative_to(self.folder)}{runtime_suffix}", p, r))
             for p in others
             for r, runtime_suffix in suffix_by_runtime.items()
-            if why_pair_impossible(p.stem, r) is None
+            if why_file_unrunnable(p.name, r) is None
         )
         wanted = [*targets, *more]
         unmeasured = [t for t in wanted if (sha256_file(t.path), t.runtime) not in known]

@@ -199,6 +199,10 @@ class Recipe(RecipeSection):
             raise ValueError("export.frame_size is for files whose input is frames; set export.contract to frames")
         if self.export.litert and self.export.contract != "clip":
             raise ValueError("export.litert writes a file whose input is normalised clips; set export.contract to clip")
+        if "litert" in self.bench.runtime and self.export.contract != "clip":
+            raise ValueError(
+                "bench.runtime litert takes normalised clips; set export.contract to clip, or remove litert"
+            )
         return self
 
     def _find_ungraftable_teacher(self) -> str | None:

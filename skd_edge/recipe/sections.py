@@ -20,7 +20,7 @@ from skd_edge.recipe.training import TrainingOverrides
 from skd_edge.recipe.training import TrainingSettings as TrainingSettings
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-trt", "fp8"]
-Runtime = Literal["ort", "openvino", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
+Runtime = Literal["ort", "openvino", "litert", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"]
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
 

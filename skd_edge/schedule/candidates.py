@@ -17,6 +17,7 @@ from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import Precision, Runtime
 
 TEACHER_KEY = "teacher fp32"
+LITERT_SUFFIX = ".litert"  # of the key of a .tflite file
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Deployment:
     runtime: Runtime
     name: str
 
+    @property
+    def file(self) -> str:
+        """The key of its file among the exported files (`skd_export.exporter.make_artefacts`)."""
+        return f"{self.precision}{LITERT_SUFFIX}" if self.runtime == "litert" else self.precision
+
 
 def list_deployments(recipe: Recipe) -> list[Deployment]:
     """All deployments of a student: {precision} x {runtime}."""
@@ -40,14 +46,39 @@ def list_deployments(recipe: Recipe) -> list[Deployment]:
 
 
 def why_pair_impossible(precision: str, runtime: Runtime) -> str | None:
-    """Why no device can run a precision on a runtime; None if it depends on the device."""
+    """Why no device can run a precision on a runtime, or no file can be written for it; else None."""
     if precision == "int8" and runtime.startswith("tensorrt"):
         return f"{runtime} runs symmetric INT8 only, and int8 is asymmetric; list int8-trt in export.precisions"
+    if runtime == "litert":
+        return _why_litert_impossible(precision)
     if precision == "bf16" and runtime not in ("openvino", "tensorrt", "tensorrt-rtx"):
         return f"{runtime} has no bfloat16 convolution; openvino (on a CPU with bfloat16) and tensorrt have"
     if precision == "fp8" and runtime not in ("tensorrt", "tensorrt-rtx"):
         return f"{runtime} has no FP8 convolution; tensorrt has, on a GPU from SM89 on"
     return None
+
+
+def _why_litert_impossible(precision: str) -> str | None:
+    from skd_export.targets.litert import LITERT_PRECISIONS, explain_missing_converter
+
+    if precision not in LITERT_PRECISIONS:
+        return f"LiteRT files are {', '.join(LITERT_PRECISIONS)}"
+    reason = explain_missing_converter()
+    return f"its .tflite file cannot be written: {reason}" if reason else None
+
+
+def why_file_unrunnable(name: str, runtime: Runtime) -> str | None:
+    """Why no device can run an exported file on a runtime, by the file's name; None if one may."""
+    stem, _, ending = name.rpartition(".")
+    if (ending == "tflite") != (runtime == "litert"):
+        return f"{runtime} does not read .{ending} files"
+    return None if runtime == "litert" else why_pair_impossible(stem, runtime)
+
+
+def list_files(recipe: Recipe) -> tuple[str, ...]:
+    """Keys of the files that a student's deployments need, each once; pairs that cannot be need none."""
+    possible = (d for d in list_deployments(recipe) if why_pair_impossible(d.precision, d.runtime) is None)
+    return tuple(dict.fromkeys(d.file for d in possible))
 
 
 def teacher_deployment(recipe: Recipe) -> Deployment:

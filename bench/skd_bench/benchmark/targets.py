@@ -131,7 +131,7 @@ def find_benchmark_targets(
     runnable: list[Artefact] = []
     not_run: list[SkippedTarget] = []
     for a in manifest.artefacts:
-        reason = None if a.file == manifest.default else why_runtime_unavailable(a.runtime)
+        reason = None if a.file == manifest.default else why_runtime_unavailable(a.runtime, a.precision)
         if reason is None:
             runnable.append(a)
         else:

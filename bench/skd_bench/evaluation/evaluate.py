@@ -153,7 +153,8 @@ def evaluate(
     labelled = load_labelled_videos(videos, manifest.classes, left_out)
     counts = sorted(set(settings.views))
     default = manifest.default
-    runnable = [a for a in manifest.artefacts if a.file == default or why_runtime_unavailable(a.runtime) is None]
+    reasons = {a.file: why_runtime_unavailable(a.runtime, a.precision) for a in manifest.artefacts}
+    runnable = [a for a in manifest.artefacts if a.file == default or reasons[a.file] is None]
     sessions = {a.file: load_artefact(bundle, a, threads=settings.threads) for a in runnable}
     try:
         for session in sessions.values():
@@ -181,7 +182,7 @@ def evaluate(
         "videos": len(read),
         "unreadable": unreadable,
         "left_out": left_out.to_text(),
-        "not_run": {a.file: why_runtime_unavailable(a.runtime) for a in manifest.artefacts if a not in runnable},
+        "not_run": {a.file: reasons[a.file] for a in manifest.artefacts if a not in runnable},
         "rows": [_score_row(row, rows, read, manifest, times_ms[row.views], settings) for row in rows],
     }
 

@@ -80,7 +80,7 @@ def compute_sample_logits(bundle: Path, manifest: Manifest) -> SampleLogits:
     return {
         a.file: {name: [float(f"{x:.6g}") for x in row] for name, row in _compute_logits(bundle, manifest, a).items()}
         for a in manifest.artefacts
-        if why_runtime_unavailable(a.runtime) is None
+        if why_runtime_unavailable(a.runtime, a.precision) is None
     }
 
 
@@ -113,7 +113,7 @@ def replay_samples(bundle: Path | str, manifest: Manifest | None = None) -> list
 def _compare_with_recorded(
     bundle: Path, manifest: Manifest, artefact: Artefact, recorded: dict[str, list[float]]
 ) -> ReplayResult:
-    if reason := why_runtime_unavailable(artefact.runtime):
+    if reason := why_runtime_unavailable(artefact.runtime, artefact.precision):
         return ReplayResult(artefact.file, skipped=reason)
     if not recorded:
         return ReplayResult(artefact.file, skipped="its outputs were not recorded when the bundle was made")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from skd_bench.errors import UserError
 from skd_bench.runtimes.base import InferenceSession, Runtime, TensorSpec
 from skd_bench.runtimes.litert import LiteRtRuntime
-from skd_bench.runtimes.openvino import OpenVinoRuntime
+from skd_bench.runtimes.openvino import OpenVinoRuntime, why_no_bfloat16
 from skd_bench.runtimes.ort import OrtRuntime
 from skd_bench.runtimes.ort_gpu import OrtGpuRuntime, OrtPluginRuntime
 from skd_bench.runtimes.tensorrt.runtime import TensorRTRuntime
@@ -48,9 +48,17 @@ def registered_runtimes() -> Mapping[str, Runtime]:
     return MappingProxyType(_registered)
 
 
-def why_runtime_unavailable(name: str) -> str | None:
-    """Why the runtime of this name cannot be used here; None when it can."""
-    return f"unknown runtime {name!r}" if name not in _registered else _registered[name].why_unavailable()
+def why_runtime_unavailable(name: str, precision: str = "") -> str | None:
+    """Why the runtime of this name cannot be used here; None when it can.
+
+    Args:
+        name: The runtime.
+        precision: Of the file to run, where that matters: this machine may have no arithmetic for it.
+    """
+    if name not in _registered:
+        return f"unknown runtime {name!r}"
+    reason = _registered[name].why_unavailable()
+    return why_no_bfloat16() if reason is None and (name, precision) == ("openvino", "bf16") else reason
 
 
 def uses_gpu(name: str) -> bool:

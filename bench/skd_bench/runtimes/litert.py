@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from skd_bench.runtimes.base import TensorSpec, check_clip, check_load_arguments
 
 _PIP = "pip install 'skd-edge[litert]'"
 _DTYPES = ("float32", "float16", "uint8")
+# Delegates besides XNNPACK, which LiteRT applies by itself, and why they are not used.
+OTHER_DELEGATES = {
+    "GPU": "not tried: no GPU that LiteRT supports was at hand",
+    "NNAPI": "deprecated since Android 15",
+    "Edge TPU": "needs a file of a compiler of its own",
+}
 
 
 class LiteRtRuntime:
@@ -103,8 +110,24 @@ class LiteRtSession:
         self._batch, self._tensor = batch, self._net.tensor(index)
 
     def runtime_info(self) -> dict[str, object]:
-        """Runtime, version, threads and delegate."""
-        return {"runtime": "litert", "version": self._version, "threads": self._threads, "delegate": "XNNPACK"}
+        """Runtime, version, threads, delegates and operators; each DELEGATE is a part that XNNPACK runs."""
+        return {
+            "runtime": "litert",
+            "version": self._version,
+            "threads": self._threads,
+            "delegate": "XNNPACK",
+            "other_delegates": OTHER_DELEGATES,
+            "operators": self._count_operators(),
+        }
+
+    def _count_operators(self) -> dict[str, int]:
+        """The file's operators by kind, and how many parts were delegated; empty where LiteRT does not list them."""
+        rows: list[dict[str, Any]] = getattr(
+            self._net, "_get_ops_details", list
+        )()  # not public, and absent in some versions
+        delegates = sum(row.get("op_name") == "DELEGATE" for row in rows)
+        counts = Counter(str(row.get("op_name")) for row in rows if row.get("op_name") != "DELEGATE")
+        return {"DELEGATE": delegates, **dict(sorted(counts.items()))} if rows else {}
 
     def close(self) -> None:
         """Free the network; later queries raise a `UserError`."""

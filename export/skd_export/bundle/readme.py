@@ -8,6 +8,7 @@ from typing import Any
 from skd_bench.bundle.manifest import Artefact, Manifest
 from skd_bench.untrusted.text import escape_markdown
 
+_ORT_PRECISIONS = ("fp32", "fp16", "int8", "int8-trt")  # what ONNX Runtime computes right on a CPU, as it is installed
 _RUNTIME_TITLES = {
     "openvino": "OpenVINO",
     "ort-cuda": "ONNX Runtime with CUDA",
@@ -86,7 +87,7 @@ def _format_input_values(m: Manifest) -> str:
 
 def _format_usage_section(m: Manifest) -> str:
     chosen = m.find_artefact().runtime
-    onnx_examples = [_format_onnxruntime_example(m), _format_openvino_example(m)]
+    onnx_examples = [*_format_onnxruntime_example(m), *_format_openvino_example(m)]
     litert_examples = [_format_litert_example(m, a.file) for a in m.artefacts if a.runtime == "litert"]
     if chosen == "openvino":
         onnx_examples.reverse()
@@ -108,8 +109,16 @@ def _format_clip_code(m: Manifest) -> str:
     )
 
 
-def _format_onnxruntime_example(m: Manifest) -> str:
-    return f"""## Use it from Python: ONNX Runtime
+def _find_example_file(m: Manifest, precisions: tuple[str, ...]) -> str | None:
+    """The file for an example: the default where it has one of these precisions, else the first that has."""
+    files = [a.file for a in m.artefacts if a.precision in precisions and a.file.endswith(".onnx")]
+    return m.default if m.default in files else next(iter(files), None)
+
+
+def _format_onnxruntime_example(m: Manifest) -> list[str]:
+    if (file := _find_example_file(m, _ORT_PRECISIONS)) is None:
+        return []
+    text = f"""## Use it from Python: ONNX Runtime
 
 Needs only `pip install onnxruntime numpy`. Run it inside this folder:
 
@@ -120,21 +129,23 @@ import numpy as np
 import onnxruntime as ort
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
-session = ort.InferenceSession("{m.default}", providers=["CPUExecutionProvider"])
+session = ort.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 {_format_clip_code(m)}
 logits = session.run(["logits"], {{session.get_inputs()[0].name: clip}})[0][0]
 print(classes[logits.argmax()])
 ```"""
+    return [text]
 
 
-def _format_openvino_example(m: Manifest) -> str:
-    chosen = m.find_artefact().runtime == "openvino"
+def _format_openvino_example(m: Manifest) -> list[str]:
+    if (file := _find_example_file(m, (*_ORT_PRECISIONS, "bf16"))) is None:
+        return []
     first = (
         f"`{m.default}` was measured and chosen on this runtime. Run this inside this folder,"
-        if chosen
+        if m.find_artefact().runtime == "openvino"
         else "The same file runs on OpenVINO,"
     )
-    return f"""## OpenVINO (x86 and Arm CPUs, Intel GPUs)
+    text = f"""## OpenVINO (x86 and Arm CPUs, Intel GPUs)
 
 {first} with `pip install openvino numpy`:
 
@@ -145,11 +156,12 @@ import numpy as np
 import openvino as ov
 
 classes = json.load(open("manifest.json", encoding="utf-8"))["classes"]
-network = ov.compile_model("{m.default}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+network = ov.compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 {_format_clip_code(m)}
 logits = network(clip)[0][0]
 print(classes[logits.argmax()])
 ```"""
+    return [text]
 
 
 def _format_litert_example(m: Manifest, file: str) -> str:
@@ -312,6 +324,13 @@ def _format_limits_section(m: Manifest) -> str:
         lines.append(
             "INT8 predictions also depend on the runtime's optimisation level; the default level (all) was measured."
         )
+    if any(a.precision == "bf16" for a in m.artefacts):
+        lines.append(
+            "The BF16 file is for OpenVINO on a CPU with bfloat16 arithmetic (x86: AVX512-BF16 or AMX-BF16), and for "
+            "TensorRT on GPUs from SM80 on; other CPUs would compute it in FP32."
+        )
+    if any(a.precision == "fp8" for a in m.artefacts):
+        lines.append("The FP8 file is for TensorRT on GPUs from SM89 on.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

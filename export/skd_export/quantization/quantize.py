@@ -67,6 +67,8 @@ class FileMetadata(TypedDict, total=False):
         fates: The operator profiles; in the metadata that `skd_export.exporter.make_artefacts` writes.
         io: Type of input and logits (FP16, BF16).
         onnx: Version of the converter (BF16).
+        converter: Name and version of the converters (LiteRT).
+        batch: The fixed batch size, 1 (LiteRT).
         onnxruntime: Version of the converter (FP16, FP8, INT8).
         weights: Type of the weights.
         calibration: Method of the calibration.
@@ -88,6 +90,8 @@ class FileMetadata(TypedDict, total=False):
     fates: list[OperatorProfile]
     io: str
     onnx: str
+    converter: str
+    batch: int
     onnxruntime: str
     weights: str
     calibration: str

@@ -25,7 +25,9 @@ from skd_edge.schedule.candidates import (
     filter_by_budget,
     find_fastest_latencies,
     list_deployments,
+    list_files,
     median_ms,
+    teacher_deployment,
     why_pair_impossible,
 )
 
@@ -90,7 +92,7 @@ def measure_untrained(ctx: RunContext, recipe: Recipe) -> UntrainedMeasurements:
                 targets = [LatencyTarget(TEACHER_KEY, path, recipe.bench.runtime[0]) for path in files.values()]
                 found.latency_targets.extend(targets)
             else:
-                files = ctx.exporter.export_untrained(network, f"random/{spec.name}", recipe.export.precisions)
+                files = ctx.exporter.export_untrained(network, f"random/{spec.name}", list_files(recipe))
             for precision, path in files.items():
                 size = path.stat().st_size
                 ctx.run.record_event("artefact", name=spec.name, precision=precision, weights="random", bytes=size)
@@ -120,12 +122,12 @@ def _add_runnable_targets(
     for deployment in list_deployments(recipe):
         name = f"{network.name} {deployment.name}"
         why = why_pair_impossible(deployment.precision, deployment.runtime)
-        if why := why or ctx.scorer.why_unrunnable(files[deployment.precision], deployment.runtime):
+        if why := why or ctx.scorer.why_unrunnable(files[deployment.file], deployment.runtime):
             found.unrunnable[name] = why
             ctx.run.record_event("cannot_run", name=name, reason=why)
             ctx.console.log(f"{name}: {why}")
         else:
-            found.latency_targets.append(LatencyTarget(name, files[deployment.precision], deployment.runtime))
+            found.latency_targets.append(LatencyTarget(name, files[deployment.file], deployment.runtime))
 
 
 def _record_refusals(ctx: RunContext, recipe: Recipe, measured: MeasuredTargets, found: _Targets) -> None:
@@ -155,7 +157,9 @@ def _export_teacher(ctx: RunContext, recipe: Recipe, network: AnyNetwork) -> dic
     An external teacher that cannot be exported is left out, unless the budget is relative to its latency.
     """
     try:
-        return ctx.exporter.export_untrained(network, f"random/{recipe.teacher.name}", ("fp32",))
+        return ctx.exporter.export_untrained(
+            network, f"random/{recipe.teacher.name}", (teacher_deployment(recipe).file,)
+        )
     except UserError as error:
         if recipe.teacher.source is None:
             raise

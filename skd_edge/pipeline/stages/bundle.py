@@ -66,6 +66,7 @@ def write_run_bundle(
         _make_model_file(ctx, data, c, evaluated.results[c], test.report if test and c == chosen else None)
         for c in _one_per_precision(evaluated.results, chosen)
     ]
+    has_tflite = any((model.precision, model.runtime) == ("fp32", "litert") for model in models)
     sampling, preprocess = inference_preprocessing(recipe.clip)
     if recipe.export.frame_size:
         preprocess = replace(preprocess, height=recipe.export.frame_size[0], width=recipe.export.frame_size[1])
@@ -77,7 +78,7 @@ def write_run_bundle(
         classes=list(data.clips.classes),
         sampling=sampling,
         preprocess=preprocess,
-        models=models + additional.export_tflite(),
+        models=models if has_tflite else models + additional.export_tflite(),
         licences=recipe.licences.model_dump(),
         created_by=f"skd-edge {VERSION}",
         provenance={
@@ -181,7 +182,8 @@ def _make_model_file(
         c.deployment.precision,
         c.student,
         list(c.path),
-        options=_model_options(reject, compute_temperature(ctx.scorer, data, result)) | _engine_options(ctx, result),
+        options=_model_options(result, reject, compute_temperature(ctx.scorer, data, result))
+        | _engine_options(ctx, result),
         parity=summarize_parity(result.parity),
         measured=measured,
         runtime=c.deployment.runtime,
@@ -202,6 +204,9 @@ def _engine_options(ctx: RunContext, result: CandidateResult) -> ModelOptions:
     }
 
 
-def _model_options(reject: RejectOption | None, temperature: float) -> ModelOptions:
+def _model_options(result: CandidateResult, reject: RejectOption | None, temperature: float) -> ModelOptions:
     options: ModelOptions = {"optimisation": "all", "temperature": temperature}
+    if result.runtime == "litert":
+        metadata = result.metadata
+        options = {"batch": metadata["batch"], "converter": metadata["converter"], "temperature": temperature}
     return {**options, "reject": reject.to_json()} if reject else options

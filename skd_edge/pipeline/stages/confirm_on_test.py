@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skd_bench.errors import UserError
@@ -13,10 +13,10 @@ from skd_edge.evaluation.file_scorer import CandidateResult
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.pipeline.context import RunContext
 from skd_edge.pipeline.results import EvaluatedCandidates, TestResult, TrainedCascade
-from skd_edge.pipeline.stages.evaluate import export_control
+from skd_edge.pipeline.stages.evaluate import export_fp32
 from skd_edge.report import builder
 from skd_edge.report.schema import TestRow
-from skd_edge.schedule.candidates import Candidate
+from skd_edge.schedule.candidates import Candidate, teacher_deployment
 from skd_edge.schedule.choice_metric import ChoiceMetric, Predictions
 from skd_edge.schedule.selection import Decision
 from skd_edge.test_set_ledger import record_test_access
@@ -103,11 +103,18 @@ def _files_to_compare(
     ctx: RunContext, data: TrainingData, trained: TrainedCascade, evaluated: EvaluatedCandidates, chosen: Candidate
 ) -> dict[str, Path]:
     """FP32 files of the teacher and of the chosen student's controls, by the name of their row in the test table."""
-    files = {_TEACHER_ROW: evaluated.teacher.path} if evaluated.teacher else {}
+    wanted = replace(chosen.deployment, precision="fp32").file  # of the kind that the chosen file's runtime reads
+    files = {}
+    if evaluated.teacher:
+        is_readable = teacher_deployment(ctx.recipe).file == wanted
+        teachers = (result for result in trained.job_results if result.job.spec.role == "teacher")
+        files[_TEACHER_ROW] = (
+            evaluated.teacher.path if is_readable else export_fp32(ctx, data, trained, next(teachers), wanted)
+        )
     for role, name in _CONTROLS:
         for control in trained.job_results:
             if control.job.spec.role == role and control.job.spec.learner.name == chosen.student:
-                files[f"{name} (FP32 file)"] = export_control(ctx, data, trained, control)
+                files[f"{name} (FP32 file)"] = export_fp32(ctx, data, trained, control, wanted)
     return files
 
 

@@ -16,7 +16,7 @@ from skd_edge.models.builder import AnyNetwork
 from skd_edge.pipeline.context import RunContext
 from skd_edge.pipeline.results import EvaluatedCandidates, TrainedCascade, UntrainedBenchmark
 from skd_edge.recipe.schema import Recipe
-from skd_edge.schedule.candidates import Deployment, list_candidates, median_ms, teacher_deployment
+from skd_edge.schedule.candidates import Deployment, list_candidates, list_files, median_ms, teacher_deployment
 from skd_export.exporter import INT8
 
 CascadePath = tuple[str, ...]
@@ -49,7 +49,7 @@ def evaluate(
             deployments = [c.deployment for c in candidates if c.path == path]
             if len(path) == 1:  # the teacher, to compare with
                 deployments = [teacher_deployment(recipe)]
-            files[path] = {deployment: exported[deployment.precision] for deployment in deployments}
+            files[path] = {deployment: exported[deployment.file] for deployment in deployments}
         targets = [
             LatencyTarget(_target_name(path, deployment), file, deployment.runtime)
             for path, files_by_deployment in files.items()
@@ -70,10 +70,18 @@ def evaluate(
     return EvaluatedCandidates(found, teacher, tuple(exports.warnings))
 
 
-def export_control(ctx: RunContext, data: TrainingData, trained: TrainedCascade, control: JobResult) -> Path:
-    """Export the FP32 file of a control (the student trained without the method), for the test table."""
+def export_fp32(ctx: RunContext, data: TrainingData, trained: TrainedCascade, result: JobResult, file: str) -> Path:
+    """Export the FP32 file of the teacher or a control (the student trained without the method), for the test table.
+
+    Args:
+        ctx: the run.
+        data: its clips.
+        trained: its jobs.
+        result: the job of the network.
+        file: key of the file (`Deployment.file`): for another runtime, FP32 may be another file.
+    """
     exporter = TrainedExporter(ctx.exporter, ctx.scorer, CalibrationClips(ctx.recipe, data))
-    return exporter.export(trained.executor.load_network(control.job), control.job.hash, ("fp32",))["fp32"]
+    return exporter.export(trained.executor.load_network(result.job), result.job.hash, (file,))[file]
 
 
 class _Exports:
@@ -86,8 +94,8 @@ class _Exports:
     def export(self, result: JobResult, network: AnyNetwork) -> dict[str, Path]:
         """The files of one network by precision. An INT8 file out of its bounds is fine-tuned (quantisation-aware)."""
         path, job = result.job.spec.path, result.job
-        precisions = self.recipe.export.precisions if len(path) > 1 else ("fp32",)
-        if {*INT8} & {*precisions}:
+        precisions = list_files(self.recipe) if len(path) > 1 else (teacher_deployment(self.recipe).file,)
+        if any(precision.startswith("int8") for precision in precisions):
             self._warn_single_class()
         exported = self.exporter.export(network, job.hash, precisions)
         epochs = self.recipe.export.qat_epochs

@@ -32,9 +32,9 @@ def check_export_needs(recipe: Recipe) -> None:
     """Check that every kind of file that the recipe wants can be exported here, before the run folder is made.
 
     Raises:
-        UserError: The recipe wants a LiteRT file and the converter is missing.
+        UserError: The recipe needs a LiteRT file and the converter is missing.
     """
-    if recipe.export.litert:
+    if recipe.export.litert or recipe.bench.runtime[0] == "litert":  # the teacher runs on the first runtime
         check_litert_available()
 
 

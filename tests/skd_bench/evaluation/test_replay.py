@@ -9,6 +9,7 @@ from skd_bench.errors import UserError
 from skd_bench.evaluation.replay import ANSWERS_FILE, ReplayResult, compute_sample_logits, replay_samples
 from skd_bench.evaluation.verify_bundle import verify_bundle
 from skd_bench.files import sha256_file
+from skd_bench.runtimes import openvino, registered_runtimes
 
 
 def test_different_logits_are_a_problem(answered, record_logits):
@@ -61,3 +62,19 @@ def test_logits_are_recorded_with_six_digits_for_each_file_and_clip(bundle_with_
 def test_only_differences_above_the_bound_are_a_problem(relative, accepted):
     result = ReplayResult("a.onnx", clips=2, relative=relative, flips=1, bound=1e-3)
     assert (result.problem is None) == accepted
+
+
+def test_a_precision_that_this_machine_does_not_have_is_skipped(answered, monkeypatch):
+    """Else `verify` would fail on a bundle that is whole."""
+    if reason := registered_runtimes()["openvino"].why_unavailable():
+        pytest.skip(f"not installed is openvino: {reason}")
+    path = answered / "manifest.json"
+    data = json.loads(path.read_text())
+    data["artefacts"][0] |= {"precision": "bf16", "runtime": "openvino"}
+    path.write_text(json.dumps(data))
+    monkeypatch.setattr(openvino, "_has_bfloat16", lambda core: False)
+    [result] = replay_samples(answered)
+    assert "this CPU has no bfloat16 arithmetic" in result.skipped
+    assert compute_sample_logits(answered, Manifest.load(answered)) == {}
+    monkeypatch.setattr(openvino, "_has_bfloat16", lambda core: True)
+    assert replay_samples(answered)[0].clips == 2

@@ -75,3 +75,12 @@ def test_a_truncated_file_is_refused(with_tflite, tmp_path):
         (tmp_path / "cut.tflite").write_bytes(content[:end])
         with pytest.raises(Exception, match=r"cut\.tflite"):
             find_runtime("litert").load(tmp_path / "cut.tflite", threads=1)
+
+
+def test_a_session_names_its_delegate_and_why_not_the_others(with_tflite):
+    session = LiteRtRuntime().load(with_tflite / "artefacts" / "one.tflite", threads=1)
+    info = session.runtime_info()
+    assert info["delegate"] == "XNNPACK"
+    assert set(info["other_delegates"]) == {"GPU", "NNAPI", "Edge TPU"}
+    assert sum(info["operators"].values()) >= 1
+    session.close()

@@ -80,6 +80,7 @@ def test_the_training_of_a_learner_has_its_overrides():
         ({"export": {"calibration_clips": 0}}, "int8 needs calibration clips"),
         ({"export": {"frame_size": [64, 64]}}, "set export.contract to frames"),
         ({"export": {"litert": True, "contract": "frames"}}, "set export.contract to clip"),
+        ({"bench": {"runtime": ["ort", "litert"]}, "export": {"contract": "frames"}}, "bench.runtime litert takes"),
         ({"teacher": {"logits": "t.npz"}, "augment": {"mixup": 0.4}}, "no logits for mixed clips"),
         ({"teacher": {"logits": "t.npz"}, "choice": {"budget": "2 x teacher"}}, "teacher.logits is not a network"),
         ({"students": [{"name": "s", "frames": 3}]}, "uses frames 3, which does not divide clip.frames 8"),

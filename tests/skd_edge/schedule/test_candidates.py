@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
 from statistics import median
 from typing import get_args
 
@@ -16,7 +19,10 @@ from skd_edge.schedule.candidates import (
     find_fastest_latencies,
     list_candidates,
     list_deployments,
+    list_files,
     pool_latency_by_deployment,
+    teacher_deployment,
+    why_file_unrunnable,
     why_pair_impossible,
 )
 
@@ -134,13 +140,46 @@ def test_all_cascades_of_a_deployment_get_the_same_latency():
 @pytest.mark.parametrize(
     ("precision", "possible"),
     [
-        ("fp32", set(RUNTIMES)),
+        ("fp32", {*RUNTIMES} - {"litert"}),
         ("int8", {"ort", "openvino", "ort-cuda", "ort-tensorrt"}),
         ("bf16", {"openvino", "tensorrt", "tensorrt-rtx"}),
         ("fp8", {"tensorrt", "tensorrt-rtx"}),
     ],
 )
-def test_pairs_that_no_device_can_run_say_why(precision, possible):
+def test_pairs_that_no_device_can_run_say_why(precision, possible, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litert_torch", None)  # as if it were not installed
     reasons = {runtime: why_pair_impossible(precision, runtime) for runtime in RUNTIMES}
     assert {runtime for runtime, reason in reasons.items() if reason is None} == possible
-    assert all(runtime in reason for runtime, reason in reasons.items() if reason)
+    assert all(runtime in reason.lower() for runtime, reason in reasons.items() if reason)
+
+
+@pytest.fixture
+def litert_converter(monkeypatch):
+    """LiteRT's converter and quantiser, as if they were installed."""
+    for name in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_litert_has_files_of_its_own_in_three_precisions(litert_converter):
+    precisions = ["fp32", "fp16", "bf16", "int8", "int8-trt", "fp8"]
+    found = {p: why_pair_impossible(p, "litert") for p in precisions}
+    assert [p for p in precisions if found[p] is None] == ["fp32", "fp16", "int8"]
+    assert found["fp8"] == "LiteRT files are fp32, fp16, int8"
+    recipe = RECIPE.model_copy(
+        update={
+            "export": RECIPE.export.model_copy(update={"precisions": ("fp32", "bf16", "int8")}),
+            "bench": RECIPE.bench.model_copy(update={"runtime": ("litert", "ort")}),
+        }
+    )
+    assert list_files(recipe) == ("fp32.litert", "fp32", "int8.litert", "int8")  # bf16 has no runtime here
+    assert teacher_deployment(recipe).file == "fp32.litert"
+
+
+def test_an_exported_file_is_for_runtimes_that_read_it(litert_converter):
+    assert why_file_unrunnable("fp32.onnx", "ort") is None
+    assert why_file_unrunnable("int8.litert.tflite", "litert") is None
+    assert why_file_unrunnable("fp32.tflite", "openvino") == "openvino does not read .tflite files"
+    assert why_file_unrunnable("fp32.onnx", "litert") == "litert does not read .onnx files"
+    assert "symmetric INT8 only" in why_file_unrunnable("int8.onnx", "tensorrt")

@@ -16,6 +16,7 @@ from skd_bench.runtimes import registered_runtimes
 from skd_bench.runtimes.cuda import why_cuda_unavailable
 from skd_bench.runtimes.tensorrt.library import FLAVOURS, find_installed_modules
 from skd_export.bundle.writer import ModelFile
+from skd_export.quantization.quantize import convert_bf16
 from skd_export.targets.triton import write_triton_repository
 
 
@@ -129,3 +130,23 @@ def test_the_tensorrt_example_builds_and_is_refused_without_a_gpu(write, fp32, t
     assert "cannot be used" in done.stderr.splitlines()[-1]
     assert (tmp_path / "engines").is_dir()
     assert find_bundle_problems(bundle) == []
+
+
+def test_examples_name_files_that_their_runtimes_can_run(write, fp32, tmp_path):
+    """ONNX Runtime has no bfloat16 convolution, and rounds biases of FP8 files wrongly as it is installed."""
+    convert_bf16(fp32, tmp_path / "bf16.onnx")
+    files = [
+        ModelFile(tmp_path / "bf16.onnx", "bf16", "wide", ["wide"], runtime="openvino"),
+        ModelFile(fp32, "fp32", "wide", ["wide"]),
+    ]
+    examples = find_examples(write(tmp_path / "both", fp32, models=files))
+    assert 'InferenceSession("wide.fp32.onnx"' in examples["onnxruntime"]
+    assert 'compile_model("wide.bf16.onnx"' in examples["openvino"]
+    text = (write(tmp_path / "alone", fp32, models=files[:1]) / "README.md").read_text()
+    assert "InferenceSession" not in text
+    assert "is for OpenVINO on a CPU with bfloat16 arithmetic" in text
+    gpu_only = ModelFile(tmp_path / "bf16.onnx", "fp8", "wide", ["wide"], runtime="tensorrt")
+    text = (write(tmp_path / "gpu", fp32, models=[gpu_only]) / "README.md").read_text()
+    assert "InferenceSession" not in text
+    assert "compile_model" not in text
+    assert "GPUs from SM89 on" in text

@@ -25,7 +25,7 @@ from skd_bench.benchmark.measurements import EncodedLogits, FileNote
 from skd_bench.device.info import DeviceInfo, device_id
 from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file, write_json
-from skd_bench.runtimes import registered_runtimes, uses_gpu
+from skd_bench.runtimes import registered_runtimes, uses_gpu, why_runtime_unavailable
 from skd_bench.runtimes.base import CompileOptions, CompilingRuntime
 from skd_bench.video.types import Preprocessing
 
@@ -90,6 +90,8 @@ def prepare_targets(
 ) -> PreparedTargets:
     """Compile what must be compiled, and run every GPU target once. Targets on the CPU are returned as they are.
 
+    Only where OpenVINO has no bfloat16 arithmetic are its files tried, since one of them may need it.
+
     Args:
         targets: Files and their runtimes; a runtime may be one that compiles.
         folder: That of `find_engine_folder`; engines that are there already are used again where they still fit.
@@ -108,7 +110,10 @@ def prepare_targets(
         if progress:
             progress(number, len(targets))
         if not uses_gpu(target.runtime):
-            ready[target.name] = target
+            if (reason := _why_cpu_refuses(target, folder, options, settings)) is None:
+                ready[target.name] = target
+            else:
+                refused[target.name] = reason
             continue
         note = _note_path(target, folder, options)
         earlier = _read_note(note, Path(target.path))
@@ -184,10 +189,10 @@ def describe_files(
     settings: MeasurementSettings,
     clips: ScoringClips | None = None,
 ) -> list[FileNote]:
-    """A note for each target on a GPU; with clips, the logits of those that can run."""
+    """A note for each target on a GPU, and for refused ones; with clips, the logits of those on a GPU that can run."""
     notes = []
     for target in targets:
-        if not uses_gpu(target.runtime):
+        if not uses_gpu(target.runtime) and target.name not in prepared.refused:
             continue
         name, logits, refused = target.name, None, prepared.refused.get(target.name)
         if clips is not None and refused is None:
@@ -200,6 +205,18 @@ def describe_files(
         is_new = name in prepared.built
         notes.append(FileNote(sha256_file(target.path), target.runtime, refused, facts, logits, is_new))
     return notes
+
+
+def _why_cpu_refuses(
+    target: LatencyTarget, folder: Path, options: CompileOptions, settings: MeasurementSettings
+) -> str | None:
+    if target.runtime != "openvino" or why_runtime_unavailable("openvino", "bf16") is None:
+        return None
+    try:
+        _run_prepare_worker(target, folder, options, settings)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _prepare_builds(

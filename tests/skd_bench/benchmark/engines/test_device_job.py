@@ -11,6 +11,7 @@ import pytest
 
 from skd_bench.benchmark.engines.device_job import (
     compute_target_logits,
+    describe_files,
     find_engine_folder,
     prepare_targets,
     read_prepared_targets,
@@ -25,6 +26,7 @@ from skd_bench.benchmark.latency import (
 from skd_bench.device.info import read_device_info
 from skd_bench.errors import EXIT_PAUSED, UserError
 from skd_bench.files import sha256_file
+from skd_bench.runtimes import openvino, registered_runtimes
 from skd_bench.runtimes.base import CompileOptions
 from skd_bench.video.types import Preprocessing
 
@@ -211,3 +213,23 @@ def test_logits_are_those_of_the_engine(targets, tmp_path, tensorrt_double):
     tensorrt_double("lost")
     with pytest.raises(UserError, match="unspecified launch failure"):
         compute_target_logits(prepared.ready["gpu"], tmp_path / "clips.npy", PREPROCESS, SETTINGS)
+
+
+def test_without_bfloat16_the_files_of_openvino_are_tried_and_the_others_go_on(targets, tmp_path, monkeypatch):
+    """A file that needs it would end the measurement of all. Here another one that cannot run stands for it."""
+    if reason := registered_runtimes()["openvino"].why_unavailable():
+        pytest.skip(f"not installed is openvino: {reason}")
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    wanted = [
+        targets[0],
+        LatencyTarget("runs", targets[0].path, "openvino"),
+        LatencyTarget("cannot", tmp_path / "broken.onnx", "openvino"),
+    ]
+    monkeypatch.setattr(openvino, "_has_bfloat16", lambda core: True)
+    assert set(prepare_targets(wanted, tmp_path, OPTIONS, SETTINGS).ready) == {"cpu", "runs", "cannot"}  # none is tried
+    monkeypatch.setattr(openvino, "_has_bfloat16", lambda core: False)
+    prepared = prepare_targets(wanted, tmp_path, OPTIONS, SETTINGS)
+    assert (set(prepared.ready), prepared.built) == ({"cpu", "runs"}, ())
+    assert "cannot load" in prepared.refused["cannot"]
+    [note] = describe_files(wanted, prepared, SETTINGS)
+    assert (note.runtime, note.refused, note.logits) == ("openvino", prepared.refused["cannot"], None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skd_edge.pipeline.stages.evaluate import export_control
+from skd_edge.pipeline.stages.evaluate import export_fp32
 from skd_edge.run_folder import read_journal
 
 
@@ -34,6 +34,6 @@ def test_every_file_is_in_the_journal(stage_results):
 
 def test_a_control_is_exported_in_fp32(stage_results):
     control = next(r for r in stage_results.trained.job_results if r.job.spec.role == "alone")
-    path = export_control(stage_results.ctx, stage_results.data, stage_results.trained, control)
+    path = export_fp32(stage_results.ctx, stage_results.data, stage_results.trained, control, "fp32")
     assert path.name == "fp32.onnx"
     assert control.job.hash in path.parts
