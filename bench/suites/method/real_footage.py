@@ -44,7 +44,7 @@ _SELECTION_HEAD = """### Early stopping on a small set
 the best of its 15 validated epochs is partly luck. From each of {trainings} trainings of the student of `camera_ut` on
 its labels ({seeds}, 5 folds) every rule picked its weights; `last` is the end of the training without a rule. Test
 clips of all folds: {clips}, in {sequences} sequences. Optimism: validation accuracy minus test accuracy, in points. It
-took {core_minutes:.0f} minutes on a busy machine.
+took {minutes:.0f} minutes on a busy machine.
 
 ```bash
 UT_INTERACTION=/path/to/ut_interaction python -m bench.suites.training.weight_selection --seeds 3
@@ -86,7 +86,7 @@ def _format_selection(study: dict[str, Any]) -> str:
     """The comparison of the rules of ``training.select``."""
     seeds = len(study["seeds"])
     seeds_text = f"{seeds} seed{'s' * (seeds > 1)}"
-    numbers = {key: study[key] for key in ("trainings", "clips", "sequences", "core_minutes")}
+    numbers = {key: study[key] for key in ("trainings", "clips", "sequences", "minutes")}
     lines = [
         _SELECTION_HEAD.format(seeds=seeds_text, **numbers),
         "| rule | balanced accuracy, % [95 %, by sequence] | minus `best`, points [paired] | accuracy, % | optimism |",

@@ -24,7 +24,7 @@ def make_study(**minus_best):
         }
         for rule, (value, change) in BALANCED.items()
     }
-    return {"trainings": 10, "seeds": [0, 1], "clips": 316, "sequences": 20, "core_minutes": 12.3, "rules": rules}
+    return {"trainings": 10, "seeds": [0, 1], "clips": 316, "sequences": 20, "minutes": 12.3, "rules": rules}
 
 
 def test_without_stored_figures_the_sets_and_commands_are_there(tmp_path):

@@ -80,7 +80,7 @@ def test_a_summary_pools_folds_and_pairs_the_rules():
                 {"fold": fold, "seed": seed, "seconds": 6.0, "labels": labels, "groups": groups, "rules": rules}
             )
     found = summarise(rows)
-    assert (found["trainings"], found["clips"], found["sequences"], found["core_minutes"]) == (10, 150, 20, 1.0)
+    assert (found["trainings"], found["clips"], found["sequences"], found["minutes"]) == (10, 150, 20, 1.0)
     assert found["rules"]["smoothed"]["minus_best"]["balanced"] == [0, 0, 0]
     value, low, high = found["rules"]["averaged"]["minus_best"]["balanced"]
     assert 0.15 < low < value < high < 0.45
