@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from skd_bench.metrics.class_averages import Metric
+from skd_bench.metrics.metric_names import Metric
 from skd_edge.recipe.base import ClassName, Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.networks import Layout as Layout

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from skd_bench.errors import UserError
+from skd_bench.metrics.metric_names import METRIC_NAMES as METRIC_NAMES
+from skd_bench.metrics.metric_names import Metric as Metric
 from skd_bench.stats import Interval, expanded_quantile_levels, mean_interval, paired_difference
-
-Metric = Literal["accuracy", "balanced", "macro-f1"]
-METRIC_NAMES: dict[Metric, str] = {"accuracy": "accuracy", "balanced": "balanced accuracy", "macro-f1": "macro-F1"}
 
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]

@@ -1,6 +1,7 @@
-"""Writes docs/results.md: runs both recipes with both controls and reports the results on the test clips.
+"""Writes docs/results.md: real footage from stored figures, and the two other recipes with both controls.
 
     python -m bench.suites.method.results_page --seeds 0            # runs what is not cached, then writes the page
+    python -m bench.suites.method.results_page --recipes            # runs nothing, writes the page
     HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.results_page --seeds 0 --recipes human_motion
 
 Adds the rows of these seeds to bench/results/results.json and writes docs/results.md from all rows. Only numbers are
@@ -16,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.suites.method.real_footage import format_real_footage
 from skd_bench.files import write_atomic, write_json
 from skd_edge.pipeline.compress import compress
 from skd_edge.pipeline.context import RunOptions
@@ -39,11 +41,11 @@ CANDIDATE_KEYS = (
     "reason",
 )
 Json = dict[str, Any]
-HEAD = """# Results
+HEAD = """## Generated clips and motion capture
 
 Regenerate: `HUMAN_MOTION=/path/to/human_motion python -m bench.suites.method.results_page --seeds {seeds}`
 
-This page shows what `skd-edge compress` reports for the shipped recipes, with two controls: `alone` (the same student
+This part shows what `skd-edge compress` reports for the shipped recipes, with two controls: `alone` (the same student
 trained on the weak labels) and `kd` (standard distillation from a teacher that was trained on the weak labels). A
 student has the same epochs, views and schedule in every row. The total training time differs: skd-edge trains its
 teacher for three more rounds of 45 % of its epochs on repaired labels, which the KD teacher does not get, and a path
@@ -82,6 +84,7 @@ def run(recipe: str, seed: int, runs: Path) -> Json:
         "seconds": sum(job["seconds"] or 0 for job in jobs),
         "clips": [report["data"][s] for s in ("train", "val", "test")],
         "labels": labels,
+        "unequal": report["data"]["unequal_classes"],
         "test": test,
         "jobs": jobs,
         "candidates": [{k: c.get(k) for k in CANDIDATE_KEYS} for c in report["candidates"]],
@@ -100,9 +103,9 @@ def percent(value: float | None, interval: list[float] | None = None) -> str:
 def section(row: Json) -> list[str]:
     """Format one run as Markdown."""
     train, val, test = row["clips"]
-    labels, device = row["labels"], row["device"]
+    labels, device, unequal = row["labels"], row["device"], row.get("unequal", False)
     lines = [
-        f"## {row['recipe']}, seed {row['seed']}",
+        f"### {row['recipe']}, seed {row['seed']}",
         "",
         f"{train} training clips (40 % of their labels were replaced by wrong ones, symmetric noise), {val} validation "
         f"clips with clean labels, {test} test clips. Device: {device['cpu']} ({device['cores']} cores), id "
@@ -110,13 +113,16 @@ def section(row: Json) -> list[str]:
         f"{percent(labels['accuracy_before'])} % before repair, {percent(labels['accuracy_after'])} % after (estimated "
         f"noise {percent(labels['noise_estimate'])} %). Evaluations of this test set: {row['test']['looks']}.",
         "",
-        "| on the test clips | accuracy, % [95 %, bootstrap over clips] | macro-F1 | skd-edge is ahead by [paired] |",
-        "|---|---|---|---|",
+        "| on the test clips | accuracy, % [95 %, bootstrap over clips] |"
+        f"{' balanced, % |' * unequal} macro-F1 | skd-edge is ahead by [paired] |",
+        f"|---{'|---' * unequal}|---|---|---|",
     ]
     for r in row["test"]["rows"]:
         low, high = r["behind_interval"]
         lead = "–" if r["name"].startswith("skd-edge") else f"{r['behind']:+.1f} [{low:+.1f}, {high:+.1f}]"
-        lines.append(f"| {r['name']} | {percent(r['accuracy'], r['interval'])} | {r['macro_f1']:.2f} | {lead} |")
+        cells = [percent(r["accuracy"], r["interval"])]
+        cells += [percent(r["balanced_accuracy"], r["balanced_interval"])] if unequal else []
+        lines.append(f"| {r['name']} | {' | '.join(cells)} | {r['macro_f1']:.2f} | {lead} |")
     lines += ["", "| artefact | validation accuracy, % | p50, ms | p90 | p99 | kB | |", "|---|---|---|---|---|---|---|"]
     for c in [*row["baselines"], *row["candidates"]]:
         ms = [f"{c[k]:.2f}" if c[k] is not None else "n/a" for k in ("p50_ms", "p90_ms", "p99_ms")]
@@ -144,7 +150,9 @@ def main() -> None:
     """Run the recipes, and write the rows and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--recipes", nargs="+", default=["quickstart", "human_motion"])
+    parser.add_argument(
+        "--recipes", nargs="*", help="none: only write the page", default=["quickstart", "human_motion"]
+    )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/results")
     options = parser.parse_args()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
@@ -155,7 +163,8 @@ def main() -> None:
             write_json(RESULTS, {"rows": rows})
     seeds = " ".join(sorted({str(r["seed"]) for r in rows}))
     head = HEAD.format(seeds=seeds).splitlines()
-    write_atomic(TABLE, "\n".join([*head, "", *(line for row in rows for line in section(row))]))
+    page = [format_real_footage(RESULTS.parent), *head, "", *(line for row in rows for line in section(row))]
+    write_atomic(TABLE, "\n".join(page))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
 
 from bench.suites.method.rows import ROWS, THESIS, TRIALS, Row
 from bench.suites.method.tables import write_tables
 from skd_bench.device.info import read_device_info
+from skd_bench.metrics.class_averages import compute_metric_value, has_unequal_classes
 from skd_bench.video.types import Preprocessing
 from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.data.store.clip_store import ClipDataset
@@ -138,12 +138,14 @@ def score_student(recipe: Recipe, training_data: TrainingData, executor: LocalEx
 
 
 def score_network(network: AnyNetwork, clips: ClipDataset, preprocess: Preprocessing) -> Json:
-    """Test accuracy, macro-F1, and the correct clips as packed bits."""
-    predicted = predict(network, clips.test.unseal(), preprocess).argmax(1)
-    correct = predicted == clips.test.labels
+    """Test accuracy, macro-F1, balanced accuracy where classes are unequal, and the correct clips as packed bits."""
+    labels, predicted = clips.test.labels, predict(network, clips.test.unseal(), preprocess).argmax(1)
+    correct = predicted == labels
+    balanced = {"balanced": compute_metric_value("balanced", labels, predicted)} if has_unequal_classes(labels) else {}
     return {
         "test": float(correct.mean()),
-        "macro_f1": float(f1_score(clips.test.labels, predicted, average="macro", zero_division=0)),
+        "macro_f1": compute_metric_value("macro-f1", labels, predicted),
+        **balanced,
         "clips": len(correct),
         "correct": np.packbits(correct).tobytes().hex(),
     }

@@ -212,6 +212,7 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
     """Format the existing rows of one column as a table."""
     top = "teacher, clean labels" if noise == "clean" else "no KD, clean labels"
     recovered, lead = ("gap-rec" if noise == "clean" else "noise-rec"), format_leads(column, champion, names)
+    unequal = any("balanced" in row for name in names for row in column.rows_by_name.get(name, {}).values())
     titles = (
         "row",
         "test",
@@ -219,6 +220,7 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
         "seeds",
         f"{recovered} %",
         f"{champion} is ahead by",
+        *["balanced"] * unequal,
         "macro-F1",
         "label accuracy",
         "seconds",
@@ -233,12 +235,14 @@ def table(noise: str, column: Column, names: Sequence[str], champion: str) -> li
         low, high = interval(got[1][0])
         each = ", ".join(f"{100 * r['test']:.1f}" for r in rows)
         seconds = [r["seconds"] for r in rows if not r.get("paused")]  # without rows that ran beside heavy other work
-        labels, macro = ([r[key] for r in rows if key in r] for key in ("labels", "macro_f1"))
+        means = {
+            key: f"{100 * np.mean(values):.1f}" if (values := [r[key] for r in rows if key in r]) else "–"
+            for key in ("balanced", "macro_f1", "labels")
+        }
         lines.append(
             f"| {name} | {100 * got[0][0]:.1f} | {100 * low:.1f} to {100 * high:.1f} | {each} | "
             f"{format_recovered_share(column, name, top)} | {lead.get(name, '–')} | "
-            f"{f'{100 * np.mean(macro):.1f}' if macro else '–'} | "
-            f"{f'{100 * np.mean(labels):.1f}' if labels else '–'} | "
+            f"{means['balanced'] + ' | ' if unequal else ''}{means['macro_f1']} | {means['labels']} | "
             f"{f'{np.median(seconds):.0f}' if seconds else '–'} | {times_kd(column, name)} |"
         )
     return [*lines, ""]

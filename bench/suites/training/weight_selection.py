@@ -128,7 +128,7 @@ def summarise(rows: Sequence[Json]) -> Json:
         "seeds": sorted({row["seed"] for row in rows}),
         "clips": len(labels) // len({row["seed"] for row in rows}),
         "sequences": len(set(groups)),
-        "core_minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
+        "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
         "rules": found,
     }
 

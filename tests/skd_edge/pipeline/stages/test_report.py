@@ -78,3 +78,18 @@ def test_parents_of_classes_have_their_own_accuracy():
     assert "walk 6, run 4" in note or "run 4, walk 6" in note
     assert _build_parent_class_notes(None, ["walk/fast", "walk/slow", "run/fast"]) == []
     assert _build_parent_class_notes(OnTestClips(confusion=confusion), ["a", "b", "c"]) == []
+
+
+def test_the_metric_of_the_recipe_is_in_headline_and_resolution(stage_results, result):
+    recipe = result.benchmark.recipe
+    choice = recipe.choice.model_copy(update={"metric": "balanced"})
+    balanced = replace(result.benchmark, recipe=recipe.model_copy(update={"choice": choice}))
+    before, after = as_json(stage_results, result), as_json(stage_results, replace(result, benchmark=balanced))
+    assert (before["metric"], after["metric"]) == ("accuracy", "balanced")
+    value = result.evaluated.results[result.chosen].accuracy.balanced_accuracy.value
+    assert f"{value:.1%} balanced accuracy [" in after["headline"]
+    assert "balanced" not in before["headline"]
+    assert "a balanced accuracy of" in after["resolution"]["text"]
+    assert after["resolution"]["groups"] == before["resolution"]["n"]  # every clip is a group of its own
+    assert after["chosen"]["balanced_accuracy"] == value
+    assert before["data"]["unequal_classes"] is False

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from skd_bench.metrics.accuracy import compute_accuracy
 from skd_bench.stats import Interval
 from skd_edge.pipeline.stages.select import select
 from skd_edge.run_folder import read_journal
@@ -68,3 +71,23 @@ def test_a_limit_of_joules_needs_their_measurement(stage_results):
     evaluated = replace(stage_results.evaluated, results=measured)
     assert choose(stage_results, evaluated, max_joules=1.0).chosen is not None
     assert choose(stage_results, evaluated, max_joules=0.1).chosen is None
+
+
+def test_the_metric_of_the_recipe_decides(stage_results):
+    """The candidate whose predictions are best for the metric is chosen, if no latency matters."""
+    clips = stage_results.data.clips.val
+    right, lazy = clips.labels.copy(), np.full(len(clips), np.bincount(clips.labels).argmax())
+    right[clips.labels == 0] = 1  # one class is never found
+    shares = [right, lazy, *([lazy] * len(stage_results.evaluated.results))]
+    names = list(stage_results.evaluated.results)
+    results = {}
+    for (c, result), predictions in zip(stage_results.evaluated.results.items(), shares, strict=False):
+        logits = np.eye(len(stage_results.data.clips.classes))[predictions]
+        accuracy = compute_accuracy(logits, clips.labels, stage_results.data.clips.classes)
+        results[c] = replace(result, predictions=predictions, accuracy=accuracy, rejection_reason=None)
+    evaluated = replace(stage_results.evaluated, results=results)
+    for metric in ("balanced", "macro-f1"):
+        decision = choose(stage_results, evaluated, metric=metric, budget=None, exchange=0.0)
+        assert decision.chosen == names[0].name
+        score = results[names[0]].accuracy.metric_interval(metric).value
+        assert score < 1
