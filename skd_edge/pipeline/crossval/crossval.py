@@ -141,7 +141,8 @@ class _FoldRunner:
 
     def _describe_groups(self, fold: int) -> str:
         names = sorted(group for group, number in self.folds.fold_by_group.items() if number == fold)
-        return f"{len(names)} groups ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        listed = ", ".join([*names[:4], *(["..."] if len(names) > 4 else [])])
+        return f"{len(names)} group{'s' if len(names) > 1 else ''} ({listed})"
 
 
 def _store_folds(run: Run, folds: GroupFolds) -> None:
