@@ -5,6 +5,7 @@ The Python API, each name imported when it is first used:
 - `load_recipe`: read and check a recipe.
 - `plan`: what `compress` would do: jobs, seconds, disk; nothing is written.
 - `compress`: run a recipe from its clips to its report; `RunOptions` says how.
+- `cross_validate`: a run for each fold of whole groups, and figures over all folds.
 - `reselect`: choose again among what a run measured, by another rule.
 - `Bundle`: open the bundle of a run, check its files, classify videos; needs no torch.
 - `UserError`: what all of them raise for a problem that the caller can solve.
@@ -30,17 +31,29 @@ if TYPE_CHECKING:
     from skd_bench.inference.bundle import Bundle
     from skd_edge.pipeline.compress import compress
     from skd_edge.pipeline.context import RunOptions
+    from skd_edge.pipeline.crossval.crossval import cross_validate
     from skd_edge.pipeline.plan import plan
     from skd_edge.pipeline.reselect import reselect
     from skd_edge.recipe.loader import load_recipe
 
-__all__ = ["Bundle", "RunOptions", "UserError", "__version__", "compress", "load_recipe", "plan", "reselect"]
+__all__ = [
+    "Bundle",
+    "RunOptions",
+    "UserError",
+    "__version__",
+    "compress",
+    "cross_validate",
+    "load_recipe",
+    "plan",
+    "reselect",
+]
 
 _MODULES = {
     "Bundle": "skd_bench.inference.bundle",
     "RunOptions": "skd_edge.pipeline.context",
     "UserError": "skd_bench.errors",
     "compress": "skd_edge.pipeline.compress",
+    "cross_validate": "skd_edge.pipeline.crossval.crossval",
     "load_recipe": "skd_edge.recipe.loader",
     "plan": "skd_edge.pipeline.plan",
     "reselect": "skd_edge.pipeline.reselect",

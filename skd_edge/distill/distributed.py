@@ -120,14 +120,20 @@ class FabricProcessGroup(ProcessGroup):
         return self.fabric.broadcast(value)
 
 
+def count_processes() -> int:
+    """How many processes torchrun started, this one included; 1 without torchrun."""
+    # Cluster schedulers set WORLD_SIZE too.
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 def make_process_group() -> ProcessGroup:
     """The process group of this process: that of torchrun, or a single process if torchrun did not start it.
 
     Raises:
         ImportError: Lightning Fabric is not installed.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:  # cluster schedulers set WORLD_SIZE too
+    size = count_processes()
+    if size == 1:
         return ProcessGroup()
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy

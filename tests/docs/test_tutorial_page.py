@@ -44,7 +44,7 @@ SETS = " ".join(f"--set {shlex.quote(setting)}" for setting in TINY)
 def typed(line: str) -> str:
     """A line of the page as this test types it."""
     if line.startswith(("skd-edge compress", "skd-edge labels audit", "skd-edge plan")):
-        return f"{line} {SETS}"
+        return f"{line} {SETS} --jobs 1"
     return re.sub(r"--train \d+ --val \d+ --test \d+", "--train 60 --val 40 --test 10", line)
 
 

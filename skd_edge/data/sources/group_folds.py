@@ -43,7 +43,7 @@ class GroupFolds:
     Attributes:
         listing: all clips, in the order of the recipe's own splits; each clip has another name.
         fold_by_group: for each group with a clip that is tested, its fold, from 1.
-        settings: the recipe's section.
+        settings: the recipe's section, with the group of the data where it names none.
         seed: seed of the folds.
     """
 
@@ -102,7 +102,7 @@ def make_group_folds(listing: ClipListing, settings: CrossValidation, seed: int)
 
     Args:
         listing: the clips with the recipe's own splits.
-        settings: number of folds, and which clips are tested.
+        settings: number of folds, which clips are tested, and what belongs together.
         seed: draws among equally good folds.
 
     Raises:

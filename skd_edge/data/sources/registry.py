@@ -107,6 +107,7 @@ def list_folds(recipe: Recipe, cache: Path, progress: Callable[[int, int], None]
         raise FoldError("cross_validation", "is missing; add it, such as cross_validation: {folds: 5, group: subject}")
     if settings.group is not None:
         data = data.model_copy(update={"group": settings.group})
+    settings = settings.model_copy(update={"group": getattr(data, "group", None)})
     listing = _list_source(data, seed=recipe.seed, cache=cache, progress=progress)
     if (trusted := getattr(data, "trusted", None)) is not None:
         listing = add_trusted_clips(listing, trusted, data)

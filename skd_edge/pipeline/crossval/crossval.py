@@ -13,7 +13,7 @@ from skd_edge.data.csv_files import read_sheet, write_sheet
 from skd_edge.data.sources.group_folds import FoldError, GroupFolds
 from skd_edge.data.sources.registry import list_folds
 from skd_edge.data.store.clip_store import format_file_stamp
-from skd_edge.distill.distributed import make_process_group
+from skd_edge.distill.distributed import count_processes
 from skd_edge.pipeline.compress import compress
 from skd_edge.pipeline.console import RunConsole
 from skd_edge.pipeline.context import RunOptions
@@ -61,7 +61,7 @@ def cross_validate(recipe: Recipe, out: Path, options: RunOptions | None = None)
     options = options or RunOptions()
     if recipe.fold is not None:
         raise FoldError("cross_validation.fold", "crossval runs every fold; remove it, or run compress for this fold")
-    if make_process_group().size > 1:
+    if count_processes() > 1:
         raise UsageError("crossval does not run under torchrun; start it as one process, with --jobs or --engine ray")
     check_training_needs(recipe, allow_code=options.allow_code)
     check_export_needs(recipe)
@@ -141,7 +141,8 @@ class _FoldRunner:
 
     def _describe_groups(self, fold: int) -> str:
         names = sorted(group for group, number in self.folds.fold_by_group.items() if number == fold)
-        return f"{len(names)} groups ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        listed = ", ".join([*names[:4], *(["..."] if len(names) > 4 else [])])
+        return f"{len(names)} group{'s' if len(names) > 1 else ''} ({listed})"
 
 
 def _store_folds(run: Run, folds: GroupFolds) -> None:

@@ -79,7 +79,7 @@ def build_crossval_report(recipe: Recipe, folds: GroupFolds, results: Sequence[F
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=VERSION,
         seed=recipe.seed,
-        group=folds.settings.group or getattr(recipe.data, "group", None) or f"groups of {recipe.data.kind}",
+        group=folds.settings.group or f"groups of {recipe.data.kind}",
         groups=len(folds.fold_by_group),
         clips=len(folds.tested),
         classes=classes,

@@ -16,6 +16,7 @@ from skd_bench.device.info import device_id
 from skd_bench.errors import UserError
 from skd_bench.untrusted.json_file import read_json
 from skd_edge.report.comparison.schema import SCHEMA_VERSION, Comparison, ComparisonRow, ComparisonSource
+from skd_edge.report.crossval.schema import CROSSVAL_FILE
 from skd_edge.report.schema import REPORT_FILE, CandidateReport, SweepPoint, load_report
 
 _MAX_JSON_BYTES = 1 << 28
@@ -63,6 +64,11 @@ def _read_folder(path: Path, label: str) -> LoadedSource:
         return _load_bundle(path, label)
     if (path / REPORT_FILE).is_file():
         return _load_run(path, label)
+    if (path / CROSSVAL_FILE).is_file():
+        raise UserError(
+            f"{path} is a cross-validation: its figures are in {path / 'crossval.md'}; give it alone to "
+            f"write them again, or compare its folds ({path / 'folds'}/*)"
+        )
     raise UserError(
         f"{path} is neither a bundle (it has no {MANIFEST_FILE}) nor a finished run (it has no {REPORT_FILE})"
     )

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from skd_bench.errors import UserError
-from skd_edge.data.sources.registry import SPLITS, _list_source, is_rendered, list_classes, list_clips
+from skd_edge.data.sources.group_folds import FoldError
+from skd_edge.data.sources.registry import (
+    SPLITS,
+    _list_source,
+    is_rendered,
+    list_classes,
+    list_clips,
+    list_folds,
+    list_recipe_clips,
+)
+from skd_edge.recipe.cross_validation import CrossValidation
 from skd_edge.recipe.data import FolderData, GeneratedData
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 
@@ -109,6 +119,28 @@ def test_the_classes_of_folders(tmp_path):
     data = FolderData(kind="folder", root=touch(tmp_path / "root", b=5, a=5), val=0.2, test=0.2)
     recipe = Recipe(name="r", data=data, students=(NetworkSpec(name="s"),))
     assert list_classes(recipe, tmp_path) == ("a", "b")
+
+
+def test_the_folds_of_a_recipe(tmp_path):
+    """Groups by the pattern of the data, or by that of the folds; a pattern that occurs nowhere is refused."""
+    root = touch(tmp_path / "v", a=9, b=9)
+
+    def make_recipe(pattern: str | None, **folds: object) -> Recipe:
+        data = FolderData(kind="folder", root=root, group=pattern)
+        settings = CrossValidation(folds=3, **folds)
+        return Recipe(name="r", data=data, students=(NetworkSpec(name="s"),), cross_validation=settings)
+
+    assert len(list_folds(make_recipe(r"(\d)\.mp4"), tmp_path).fold_by_group) == 9
+    assert set(list_folds(make_recipe(None, group=r"[3-8]"), tmp_path).fold_by_group) >= {"3", "8"}
+    own_splits = list_recipe_clips(make_recipe(r"(\d)\.mp4"), tmp_path)
+    fold = list_recipe_clips(make_recipe(r"(\d)\.mp4", fold=2), tmp_path)
+    assert {e.name for e in fold.entries} == {e.name for e in own_splits.entries}
+    assert Counter(e.split for e in fold.entries)["test"] == 6
+    for recipe in (make_recipe("nowhere"), make_recipe(None, group="nowhere")):
+        with pytest.raises(FoldError, match="'nowhere' occurs in no clip's name"):
+            list_folds(recipe, tmp_path)
+    with pytest.raises(FoldError, match="cross_validation: is missing"):
+        list_folds(make_recipe("x").model_copy(update={"cross_validation": None}), tmp_path)
 
 
 def test_copies_of_validation_and_test_clips_are_no_training_clips(tmp_path):

@@ -84,6 +84,17 @@ def test_report_writes_the_pages_again(here, capsys):
     assert run(["report", str(here.folder)]) == 0
     assert str(here.folder / "crossval.html") in capsys.readouterr().out
     assert (here.folder / "crossval.html").exists()
+    assert run(["report", str(here.folder), str(here.folder / "folds" / "1")]) == 1
+    assert "is a cross-validation: its figures are in" in capsys.readouterr().err
+    assert run(["report", *(str(here.folder / "folds" / fold) for fold in "12")]) == 0
+
+
+def test_torchrun_is_refused_at_once(here, monkeypatch):
+    """Without waiting for the other processes, which would never come."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with pytest.raises(UsageError, match="crossval does not run under torchrun"):
+        cross_validate(load_recipe(here.recipe), here.folder)
 
 
 def test_a_fold_that_fails_does_not_stop_the_others_and_is_run_again(here, tmp_path, capsys):
