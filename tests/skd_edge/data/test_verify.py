@@ -50,7 +50,7 @@ def test_a_clip_that_differs_is_named(film, tmp_path, monkeypatch, wrong, reason
 def test_the_exit_code_is_1_if_a_clip_differs(recipe, tmp_path, monkeypatch, capsys, own_places):
     loaded = load_recipe(str(recipe), ())
     assert verify_decoding(loaded, own_places, processes=1).different == ()
-    entry = verify.list_clips(loaded.data, seed=0, cache=own_places, external_labels=False).entries[0]
+    entry = verify.list_recipe_clips(loaded, own_places).entries[0]
     found = VerifyResult(23, tuple([(entry, "1 of 2 frames differ")] * 12))
     monkeypatch.setattr(verify, "verify_decoding", lambda *_, **__: found)
     assert run(["data", "scan", str(recipe), "--out", str(tmp_path / "q.csv"), "--processes", "1", "--verify"]) == 1

@@ -48,7 +48,9 @@ def test_the_threshold_reaches_the_accuracy_on_validation(stage_results, chosen,
 def test_the_note_counts_validation_and_test_clips(stage_results, chosen, background, words):
     scorer, val = scorer_for(stage_results, accuracy=0.0, background=background), stage_results.data.clips.val
     logits = scorer.compute_logits(chosen.path, val, chosen.runtime)
-    note = format_reject_note(scorer, stage_results.data, chosen, OnTestClips(ReportOfTest(), logits, val.labels))
+    note = format_reject_note(
+        scorer, stage_results.data, chosen, OnTestClips(ReportOfTest(), logits, val.labels, val.names, {})
+    )
     assert words in note
     top1 = f"{chosen.accuracy.top1.value:.1%} of them correctly"
     assert f"100.0% of the validation clips ({top1}) and 100.0% of the test clips ({top1})" in note
@@ -57,7 +59,7 @@ def test_the_note_counts_validation_and_test_clips(stage_results, chosen, backgr
 def test_a_threshold_that_accepts_nothing_has_no_accuracy(stage_results, chosen):
     scorer, val = scorer_for(stage_results, accuracy=0.0), stage_results.data.clips.val
     logits = scorer.compute_logits(chosen.path, val, chosen.runtime)
-    flat = OnTestClips(ReportOfTest(), 0 * logits, val.labels)
+    flat = OnTestClips(ReportOfTest(), 0 * logits, val.labels, val.names, {})
     note = format_reject_note(scorer, stage_results.data, replace(chosen), flat)
     share = (
         softmax(0 * logits).max(axis=1) >= compute_reject_option(scorer, stage_results.data, chosen).threshold
