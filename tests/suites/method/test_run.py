@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
+
 from skd_edge.distill.step_profiler import StepTimes
 from skd_edge.execution.job_results import JobResult
 from skd_edge.labels.dataset import load_training_data
@@ -44,6 +46,7 @@ def test_seconds_of_a_searched_job_are_steps_times_a_paced_step(suites, monkeypa
 
     monkeypatch.setenv("SKD_EDGE_CACHE", str(tmp_path / "cache"))
     (job,) = run.list_jobs(RECIPE, load_training_data(RECIPE, open_cache()), run.find_row("no KD"))
-    measured = JobResult(job, tmp_path, 0.5, 12345.0, False, [], None)
+    right, predictions = np.zeros(20, bool), np.zeros(20, np.int64)
+    measured = JobResult(job, tmp_path, 0.5, 12345.0, False, [], right, predictions)
     study = SimpleNamespace(paces={timing_key(job): StepTimes(2.0, 0.5)}, splits={"train": 100, "val": 20})
     assert Study._with_paced_seconds(study, measured).seconds == 2 * (100 // 16) * 2.0 + 20 * 0.5
