@@ -11,7 +11,7 @@ from typing import Literal
 from skd_edge.recipe.schema import NetworkSpec, TrainingSettings
 from skd_edge.recipe.sections import AugmentationSettings, ClipSettings
 
-METHOD_VERSION = 5  # part of every hash; increase it when the same settings lead to other weights
+METHOD_VERSION = 6  # part of every hash; increase it when the same settings lead to other weights
 JobRole = Literal["scout", "teacher", "assistant", "student", "rung", "alone", "kd"]
 
 

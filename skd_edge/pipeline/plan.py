@@ -18,17 +18,17 @@ from skd_edge.data.sources.registry import is_rendered, list_recipe_clips
 from skd_edge.data.sources.synthetic import generated_classes
 from skd_edge.data.store.clip_store import is_store_built
 from skd_edge.data.store.copies import describe_copies
-from skd_edge.distill.step_profiler import StepTimes, measure_step_times
+from skd_edge.distill.step_profiler import StepTimes
 from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.threads import configure_threads, count_parallel_jobs
 from skd_edge.labels.dataset import TrainingData, load_training_data
-from skd_edge.models.builder import AnyNetwork, build_network
 from skd_edge.models.external.factory import allow_factory_code
 from skd_edge.models.tsm import count_parameters
 from skd_edge.recipe.data import GeneratedData
-from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
+from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import open_cache, refuse_special_files
 from skd_edge.schedule.candidates import list_candidates, list_deployments
+from skd_edge.schedule.job_seconds import build_for_timing, estimate_job_seconds, is_logits_file, time_jobs, timing_key
 from skd_edge.schedule.recorded_paces import PaceModel, read_recorded_paces
 from skd_edge.schedule.search_space import build_network_grid, resolve_auto, shortlist_networks
 
@@ -38,7 +38,6 @@ _DECODE_S, _RENDER_S, _TRACE_S, _FILE_S = 0.002, 0.003, 3.0, 0.3
 # A student is shown as over the budget where PyTorch is slower than the budget by more than this factor: the ratio of
 # two networks in PyTorch is only roughly that of their exported files.
 _BUDGET_SLACK = 1.5
-_AVERAGED_VIEWS = 4  # pseudo-labels average the teacher's predictions over this many views
 _QUERY_MS = 1.0  # assumed latency of one query of an exported file
 _COMPILE_S = 10.0  # assumed time to compile a file into an engine and to run it once
 
@@ -207,14 +206,14 @@ def plan(
     original_recipe, recipe = recipe, _propose_networks(recipe, names, paces)
     jobs = build_recipe_job_graph(recipe, fingerprint or DatasetFingerprint("", "", len(names), names), recipe.students)
     step_times = (
-        {_timing_key(job): paces.estimate_step_times(job) for job in jobs}
-        if paces
-        else _measure_step_times(recipe, jobs, names)
+        {timing_key(job): paces.estimate_step_times(job) for job in jobs} if paces else time_jobs(recipe, jobs, names)
     )
-    times_by_network = {n.spec.learner.name: step_times[_timing_key(n)] for n in reversed(jobs)}
+    times_by_network = {n.spec.learner.name: step_times[timing_key(n)] for n in reversed(jobs)}
     slow = _find_students_over_budget(recipe, times_by_network)
     built = {
-        name: _build_network(recipe, spec, names) for name, spec in recipe.networks.items() if not _is_logits_file(spec)
+        name: build_for_timing(recipe, spec, names)
+        for name, spec in recipe.networks.items()
+        if not is_logits_file(spec)
     }
 
     def compute_model_megabytes(job: TrainingJob) -> float:
@@ -226,7 +225,7 @@ def plan(
     places: dict[str, int] = {}
     for place, job in enumerate(jobs):
         places.setdefault(job.hash, place)
-        seconds = _estimate_job_seconds(job, step_times, times_by_network, splits, computed_outputs)
+        seconds = estimate_job_seconds(job, step_times, times_by_network, splits, computed_outputs)
         cached = fingerprint is not None and _is_finished(job, out)
         planned_jobs.append(
             PlannedJob(
@@ -278,7 +277,7 @@ def _propose_networks(recipe: Recipe, names: tuple[str, ...], paces: PaceModel |
     students = recipe.students
     if "students" in recipe.auto:
         student_networks = {n.name: n for n in build_network_grid(recipe)}
-        others = {} if _is_logits_file(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
+        others = {} if is_logits_file(recipe.teacher) else {recipe.teacher.name: recipe.teacher}
         x = torch.zeros(1, 3, recipe.clip.frames, recipe.clip.size, recipe.clip.size)
         with torch.no_grad():
             times = {
@@ -286,7 +285,7 @@ def _propose_networks(recipe: Recipe, names: tuple[str, ...], paces: PaceModel |
                 * (
                     paces.estimate_seconds_per_clip(n, recipe.clip)
                     if paces
-                    else _measure_fastest(partial(_build_network(recipe, n, names).eval(), x), 3)
+                    else _measure_fastest(partial(build_for_timing(recipe, n, names).eval(), x), 3)
                 )
                 for name, n in {**student_networks, **others}.items()
             }
@@ -298,85 +297,6 @@ def _propose_networks(recipe: Recipe, names: tuple[str, ...], paces: PaceModel |
             or tuple(student_networks.values())[:1]
         )
     return resolve_auto(recipe, students)
-
-
-def _build_network(recipe: Recipe, spec: NetworkSpec, names: tuple[str, ...]) -> AnyNetwork:
-    return build_network(spec, classes=len(names), clip=recipe.clip, seed=0, names=names)
-
-
-def _is_logits_file(spec: NetworkSpec) -> bool:
-    """Whether the teacher is a file of logits, which has no network."""
-    return isinstance(spec, Teacher) and spec.logits is not None
-
-
-def _timing_key(job: TrainingJob) -> tuple[object, ...]:
-    """Jobs with the same key take equally long for a step, so one of them is timed."""
-    spec = job.spec
-    return (
-        str(spec.learner.architecture),
-        spec.staged,
-        spec.weak,
-        spec.training,
-        job.teacher and str(job.teacher.spec.learner.architecture),
-        bool(spec.epochs),
-    )
-
-
-def _measure_step_times(
-    recipe: Recipe, jobs: list[TrainingJob], names: tuple[str, ...]
-) -> dict[tuple[object, ...], StepTimes]:
-    """Time a few steps of each kind of job; the result is by `_timing_key`."""
-    step_times: dict[tuple[object, ...], StepTimes] = {}
-    for job in jobs:
-        if _is_logits_file(job.spec.learner):
-            step_times[_timing_key(job)] = StepTimes(0.0, 0.0)
-        if _timing_key(job) not in step_times:
-            teacher_spec = job.teacher.spec.learner if job.teacher else None
-            teacher = (
-                _build_network(recipe, teacher_spec, names)
-                if teacher_spec and not _is_logits_file(teacher_spec)
-                else None
-            )
-            step_times[_timing_key(job)] = measure_step_times(
-                job.spec, teacher, inference_preprocessing(recipe.clip)[1]
-            )
-    return step_times
-
-
-def _estimate_job_seconds(
-    job: TrainingJob,
-    step_times: dict[tuple[object, ...], StepTimes],
-    times_by_network: dict[str, StepTimes],
-    splits: dict[str, int],
-    computed_outputs: set[tuple[str, int]],
-) -> float:
-    """Seconds for steps, validation, and the teacher outputs and label predictions that no earlier job computed.
-
-    Args:
-        job: the job to estimate.
-        step_times: by `_timing_key`.
-        times_by_network: by the network's name.
-        splits: number of clips, by split.
-        computed_outputs: (job hash, view) of the outputs that earlier jobs computed; those of this job are added.
-    """
-    spec, times = job.spec, step_times[_timing_key(job)]
-    seconds = times.seconds_per_step * max(splits["train"] // spec.training.batch, 1) * spec.epochs
-    seconds += times.seconds_per_clip * splits["val"] * (spec.epochs - spec.epochs // 2)
-    view_count = min(spec.augment.views, spec.epochs)
-    teachers = [teacher for teacher in (job.teacher, *job.others) if teacher]
-    views = {(teacher.hash, view) for teacher in teachers for view in range(view_count)}
-    if job.labels is not None and (job.labels.hash, -1) not in computed_outputs:  # -1 stands for the labels themselves
-        views.add((job.labels.hash, -1))
-        if not spec.weak:
-            labellers = job.folds or (job.labels,)
-            views |= {(labeller.hash, view) for labeller in labellers for view in range(_AVERAGED_VIEWS)}
-    seconds_per_view = {
-        required.hash: times_by_network[required.spec.learner.name].seconds_per_clip * splits["train"]
-        for required in job.required_jobs
-    }
-    seconds += sum(seconds_per_view.get(job_hash, 0.0) for job_hash, _ in views - computed_outputs)
-    computed_outputs |= views
-    return seconds
 
 
 def _estimate_measurement_seconds(recipe: Recipe) -> float:

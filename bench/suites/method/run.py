@@ -4,6 +4,9 @@
     python -m bench.suites.method.run --data human_motion --rows full KD "KD + LS" --noise sym40 --seeds 0 1
     python -m bench.suites.method.run --tables          # only the tables, from existing rows
 
+Seconds of a row are its steps times a paced step: steps of each kind of job are timed before any row begins, with
+nothing beside them. So rows can use all cores, and their seconds stay those of a job that is alone.
+
 A column is a data set with a kind of label noise. Resumable: jobs are stored in the cache, and rows in
 bench/results/method.jsonl are not trained again. Rows are trained beside each other, each in a process with one thread;
 a job that several rows need is trained once, and the others wait for it. tables.py writes docs/method_study.md from all
@@ -16,6 +19,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,6 +45,7 @@ from skd_edge.recipe.loader import load_recipe, resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_files.work_lock import lock_work
 from skd_edge.run_folder import Run, open_cache
+from skd_edge.schedule.job_seconds import Paces, estimate_paced_seconds, time_jobs, timing_key
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench/results/method.jsonl"
@@ -84,17 +89,37 @@ def make_recipe(data: str, noise: str, row: Row, seed: int) -> Recipe:
     return recipe.model_copy(update={"training": recipe.training.model_copy(update=epochs)})
 
 
-def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info: Json) -> Json:
+def pace_rows(rows: Iterable[tuple[str, str, str, int]]) -> Paces:
+    """Time steps of each kind of job that the rows (data, noise, name, seed) need; call it when nothing else runs."""
+    paces = Paces()
+    for data, noise, name, seed in rows:
+        recipe = make_recipe(data, noise, find_row(name), seed)
+        configure_threads(recipe.training.threads)
+        training_data = load_training_data(recipe, open_cache())
+        jobs = list_jobs(recipe, training_data, find_row(name))
+        new = [job for job in jobs if timing_key(job) not in paces]
+        paces |= time_jobs(recipe, new, training_data.clips.classes)
+    return paces
+
+
+def list_jobs(recipe: Recipe, training_data: TrainingData, row: Row) -> list[TrainingJob]:
+    """The jobs that a row needs, teachers first; the last one trains the network that is evaluated."""
+    return topological_order([row.build_job(JobFactory(recipe, fingerprint_of(training_data)), recipe.students[0])])
+
+
+def measure(data: str, noise: str, row: Row, seed: int, runs: Path, paces: Paces) -> Json:
     """Train what a row needs, and evaluate its network on the test clips."""
     recipe = make_recipe(data, noise, row, seed)
     training_data = load_training_data(recipe, open_cache())
     with Run(runs / f"{data}-{noise}-{row.name.replace(' ', '_')}-{seed}", resolved_yaml(recipe)) as run:
         executor = LocalExecutor(run, training_data, recipe.labels, inference_preprocessing(recipe.clip)[1])
-        job = row.build_job(JobFactory(recipe, fingerprint_of(training_data)), recipe.students[0])
-        finished = []
-        for needed in topological_order([job]):
+        jobs = list_jobs(recipe, training_data, row)
+        job, finished = jobs[-1], []
+        for needed in jobs:
             with lock_work(run.cache / "locks" / needed.hash, wait=True):  # rows beside this one may need it too
                 finished.append(executor.train_job(needed))
+        splits = {"train": len(training_data.clips.train), "val": len(training_data.clips.val)}
+        seconds = estimate_paced_seconds(jobs, paces, splits)
         return score_student(recipe, training_data, executor, job) | {
             "data": data,
             "noise": noise,
@@ -102,10 +127,11 @@ def measure(data: str, noise: str, row: Row, seed: int, runs: Path, device_info:
             "seed": seed,
             "val": finished[-1].accuracy,
             "job": job.hash,
-            "student_seconds": finished[-1].seconds,
+            "student_seconds": round(seconds[-1], 1),
             "student_epochs": job.spec.epochs,
-            "seconds": round(sum(f.seconds for f in finished), 1),
-            "device": device_info["cpu"],
+            "seconds": round(sum(seconds), 1),
+            "paced": True,
+            "device": read_device_info()["cpu"],
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -117,11 +143,11 @@ def find_row(name: str) -> Row:
     return next(row for row in (*ROWS, *THESIS, *TRIALS) if row.name == name)
 
 
-def measure_in_process(data: str, noise: str, name: str, seed: int, runs: Path, device_info: Json) -> Json:
+def measure_in_process(data: str, noise: str, name: str, seed: int, runs: Path, paces: Paces) -> Json:
     """`measure` in a process of the pool; rows go by their names, because their builders cannot be pickled."""
     began = time.monotonic()
     configure_threads(make_recipe(data, noise, find_row(name), seed).training.threads)
-    return measure(data, noise, find_row(name), seed, runs, device_info) | {
+    return measure(data, noise, find_row(name), seed, runs, paces) | {
         "wall_seconds": round(time.monotonic() - began, 1)
     }
 
@@ -168,7 +194,6 @@ def main() -> None:
     named = {word: tuple(r.name for r in rows) for word, rows in sets.items()} | {"core": CORE}
     names = named.get(options.rows[0], tuple(options.rows))
     have = {(r["data"], r["noise"], r["row"], r["seed"]) for r in load_rows()}
-    device_info = read_device_info()
     todo = [  # rows of one column share their teacher: its columns and seeds come one after the other
         (data, noise, name, seed)
         for name in ([] if options.tables else names)
@@ -179,8 +204,9 @@ def main() -> None:
     ]
     for data, noise, name, seed in todo:  # rendered and decoded once, before several processes need them
         load_training_data(make_recipe(data, noise, find_row(name), seed), open_cache())
+    paces = pace_rows(todo)
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        rows = [pool.submit(measure_in_process, *one, options.runs, device_info) for one in todo]
+        rows = [pool.submit(measure_in_process, *one, options.runs, paces) for one in todo]
         try:
             for number, finished in enumerate(as_completed(rows), 1):
                 row = finished.result()

@@ -53,9 +53,10 @@ trials. Seeds from 2 on of the generated set and from 1 on of human_motion were 
 seeds of human_motion have the same test clips. The difficulty of the clips and the width of the student were chosen on
 clean labels, seeds 0 to 4, with networks trained alone.
 
-**Seconds** are the total training that a row needs, including the estimation of labels, on {device}. They compare rows
-roughly: if rows share a cache, the later row is cheaper. Rows that ran beside heavy other work are marked in the data
-(`paused`) and are not part of the median.
+**Seconds** are the total training that a row needs, on {device}. Of rows with `paced` in the data they are steps times
+the time of a step with nothing beside it, with validation, teacher outputs and the predictions that labels are
+estimated from. Of older rows they were measured: these compare rows roughly, because a later row is cheaper if rows
+share a cache, and those that ran beside heavy other work are marked (`paused`) and are not part of the median.
 
 **Intervals** are 95 %, from a bootstrap on two levels, seeds and test clips; for n seeds, their variance is multiplied
 by n / (n - 1). They were tested on simulated rows without any difference (`bench/suites/method/intervals.py`):

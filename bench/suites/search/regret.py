@@ -6,8 +6,8 @@ The space has the quickstart's size: two assistants and six students, so four ca
 jobs that cascades share are trained once, and jobs that do not wait for each other beside each other. For each seed,
 all cascades are trained, and then the search runs on the same cache. Its final jobs are therefore already there; the
 jobs of its rungs are trained. Its cost is the training time of every job that it requested, cached or not. The seconds
-of a job are its epochs times the median seconds per epoch of its network over all jobs of that seed, so that a busy
-period of the machine has no effect. Milliseconds are those of the FP32 files with random weights.
+of a job are its steps times a paced step, and its validation likewise: steps of each kind of job are timed before the
+training, with nothing beside them. Milliseconds are those of the FP32 files with random weights.
 
 Every strategy chooses by the same rule on validation clips; the accuracies of their choices on the test clips are
 compared. Random search draws cascades until it has used as many seconds as the search; its number is the mean over 500
@@ -22,7 +22,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ from skd_edge.recipe.loader import load_recipe
 from skd_edge.run_folder import open_cache
 from skd_edge.schedule.candidates import TEACHER_KEY, median_ms
 from skd_edge.schedule.choice_metric import ChoiceMetric
+from skd_edge.schedule.job_seconds import Paces, estimate_training_seconds, time_jobs, timing_key
 from skd_edge.schedule.selection import CandidateMetrics, select_candidate
 from skd_edge.schedule.successive_halving import Search, run_search, truncate_job
 
@@ -82,34 +82,26 @@ class Study:
         val = self.training_data.clips.val
         self.metric = ChoiceMetric(recipe.choice.metric, val.labels, val.groups)
         self.done: dict[str, JobResult] = {}
-        self.epoch_seconds: dict[str, float] = {}
+        self.splits = {"train": len(self.training_data.clips.train), "val": len(self.training_data.clips.val)}
+        self.paces = Paces()
 
     def train(self, jobs: Iterable[TrainingJob]) -> dict[str, JobResult]:
         """Train the jobs that are not finished; returns the results of all of them by hash."""
         jobs = list(jobs)
         new = {job.hash: job for job in jobs if job.hash not in self.done}
         for result in self.executor.train_all(list(new.values())):
-            self.done[result.job.hash] = result
+            self.done[result.job.hash] = result = self._with_paced_seconds(result)
             spec = result.job.spec
             self.console.log(f"{spec.name} ({spec.role}): {result.accuracy:.1%}, {result.seconds:.0f} s")
-        return {n.hash: self._with_typical_seconds(self.done[n.hash]) for n in jobs}
+        return {n.hash: self.done[n.hash] for n in jobs}
 
-    def _with_typical_seconds(self, result: JobResult) -> JobResult:
-        """Replace the seconds by epochs times the typical seconds per epoch of the network, once these are known."""
-        name = result.job.spec.learner.name
-        return (
-            replace(result, seconds=self.epoch_seconds[name] * result.job.spec.epochs)
-            if name in self.epoch_seconds
-            else result
-        )
+    def _pace(self, jobs: list[TrainingJob]) -> None:
+        """Time steps of each kind of job; to be called before anything is trained."""
+        self.paces = time_jobs(self.recipe, jobs, self.training_data.clips.classes)
 
-    def _estimate_epoch_seconds(self) -> None:
-        """Set the median seconds per epoch of each network, from all finished jobs."""
-        by: dict[str, list[float]] = {}
-        for result in self.done.values():
-            by.setdefault(result.job.spec.learner.name, []).append(result.seconds / result.job.spec.epochs)
-        self.epoch_seconds = {name: median(each) for name, each in by.items()}
-        self.done = {h: self._with_typical_seconds(result) for h, result in self.done.items()}
+    def _with_paced_seconds(self, result: JobResult) -> JobResult:
+        times = self.paces[timing_key(result.job)]
+        return replace(result, seconds=estimate_training_seconds(result.job.spec, times, self.splits))
 
     def compute_row(self) -> Row:
         """Train all cascades, run the search, and return the row of this seed."""
@@ -118,8 +110,9 @@ class Study:
             for n in build_recipe_job_graph(self.recipe, self.job_factory.fingerprint, self.recipe.students)
             if n.spec.role == "student"
         }
-        self.train(topological_order(student_jobs.values()))
-        self._estimate_epoch_seconds()
+        jobs = topological_order(student_jobs.values())
+        self._pace(jobs)
+        self.train(jobs)
         search = Search(self.job_factory, self.recipe.students, self.ms, self.metric, self.run.record_event)
         results = run_search(search, lambda jobs: list(self.train(jobs).values()))
         requested = {result.job.hash: result for result in results}

@@ -171,7 +171,7 @@ def table(rows: list[dict[str, object]], device_info: dict[str, object], threads
         f"The goal for a step of the method is at most {GOAL:.0%}.",
         "",
         "The floor is the larger of two times: the network's operations at the rate of a matrix product, and the bytes",
-        "of its activations at the bandwidth of a copy, both measured here.",
+        "of its activations at the bandwidth of a copy that fits into a cache, both measured here.",
         "",
         "| student | floor, ms | network, ms | data | step on labels adds | step of the method adds |",
         "|---|---|---|---|---|---|",

@@ -1,7 +1,7 @@
 """The least time that a training step of a network can take on this machine.
 
 That is the larger of two: its operations over the rate of a matrix product, and the bytes of its activations over the
-bandwidth of a copy.
+bandwidth of a copy that fits into a cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from skd_edge.distill.trainer import build_learner
 from skd_edge.execution.memory import count_stored_bytes
 from skd_edge.models.catalogue import describe_network, without_weight_files
 
-_MATRIX, _COPIED_FLOATS, _ROUNDS = 1024, 32 << 20, 7
+# Short, so that some rounds are not interrupted where other processes run. The copy is as large as an activation at 24
+# pixels, which the next operator finds in a cache: with the bandwidth of the memory, this would be no floor.
+_MATRIX, _COPIED_FLOATS, _ROUNDS = 384, 512 << 10, 50
 _PASSES = 3  # forward, and backward for the weights and for the inputs
 _TRANSFERS = 4  # an activation is written and read forward, read backward, and its gradient is written
 
@@ -28,7 +30,7 @@ class MachineRates:
 
     Attributes:
         operations: float32 multiplications and additions a second, in a matrix product.
-        bytes: bytes read and written a second, in a copy that fits into no cache.
+        bytes: bytes read and written a second, in a copy that fits into a cache.
     """
 
     operations: float

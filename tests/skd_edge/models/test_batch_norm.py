@@ -11,7 +11,7 @@ from torch import nn
 from skd_edge.models import batch_norm
 from skd_edge.models.batch_norm import BatchNorm
 
-SHAPES = ((64, 10, 12, 12), (57, 20, 12, 12), (32, 16, 8, 144), (64, 47, 12, 12), (1, 3, 91, 91))
+SHAPES = ((128, 10, 12, 12), (121, 20, 12, 12), (32, 14, 8, 144), (128, 31, 12, 12), (1, 3, 129, 129))
 
 
 def draw(shape, seed=0, mean=3.0):
@@ -65,7 +65,7 @@ def test_a_step_is_that_of_torch_in_double_precision(shape, by_rows):
 
 
 def test_only_training_steps_with_few_channels_and_many_pixels_are_by_rows(by_rows):
-    for x in (draw((64, 48, 12, 12)), draw((8, 10, 4, 4)), draw(SHAPES[0]).contiguous()):
+    for x in (draw((128, 34, 12, 12)), draw((128, 16, 12, 12)), draw((8, 10, 4, 4)), draw(SHAPES[0]).contiguous()):
         gradient, norm = torch.ones_like(x).cumsum(0), make(x.shape[1])
         expected = step(plain(norm), x, gradient)
         assert all(map(torch.equal, step(norm, x, gradient), expected))
@@ -90,8 +90,8 @@ def test_activations_may_be_in_place_and_parameters_frozen(by_rows):
 
 def test_means_and_variances_are_summed_without_cancellation():
     """A mean of a thousand standard deviations, as after a badly scaled input."""
-    x = draw((64, 16, 12, 12), mean=1000.0)
+    x = draw((128, 12, 12, 12), mean=1000.0)
     variance = x.double().var((0, 2, 3))
-    norm = make(16)
+    norm = make(12)
     norm.train()(x)
     assert torch.allclose(norm.running_var.double(), 0.8 + 0.2 * variance, rtol=1e-4)

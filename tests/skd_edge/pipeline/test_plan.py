@@ -89,7 +89,7 @@ def test_jobs_beside_each_other_take_as_long_as_their_longest_chain():
 
 
 def test_a_quick_plan_runs_nothing_and_uses_the_paces_of_finished_jobs(finished, monkeypatch):
-    monkeypatch.setattr(module, "measure_step_times", lambda *a, **k: pytest.fail("a step was trained"))
+    monkeypatch.setattr(module, "time_jobs", lambda *a, **k: pytest.fail("a step was trained"))
     monkeypatch.setattr(module, "_measure_fastest", lambda *a, **k: pytest.fail("a network was timed"))
     recipe = load_recipe(str(finished.recipe), ["seed=5"])
     unknown = plan(recipe, quick=True)  # an empty cache
