@@ -47,7 +47,7 @@ clips of all folds: {clips}, in {sequences} sequences. Optimism: validation accu
 took {minutes:.0f} minutes on a busy machine.
 
 ```bash
-UT_INTERACTION=/path/to/ut_interaction python -m bench.suites.training.weight_selection --seeds 3
+UT_INTERACTION=/path/to/ut_interaction python -m bench.suites.training.weight_selection --seeds {count}
 ```
 """
 
@@ -88,7 +88,7 @@ def _format_selection(study: dict[str, Any]) -> str:
     seeds_text = f"{seeds} seed{'s' * (seeds > 1)}"
     numbers = {key: study[key] for key in ("trainings", "clips", "sequences", "minutes")}
     lines = [
-        _SELECTION_HEAD.format(seeds=seeds_text, **numbers),
+        _SELECTION_HEAD.format(seeds=seeds_text, count=seeds, **numbers),
         "| rule | balanced accuracy, % [95 %, by sequence] | minus `best`, points [paired] | accuracy, % | optimism |",
         "|---|---|---|---|---|",
     ]
