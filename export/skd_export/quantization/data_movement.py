@@ -3,8 +3,8 @@
 ONNX Runtime's quantiser puts a pair behind every reshape and transpose, with the scale and zero point of the pair that
 is before it. Such a pair changes no value: it rounds numbers that are rounded already. ONNX Runtime removes it when it
 loads the file. OpenVINO does not where the zero point is not 0: each pair became a kernel of its own, and transposes
-with a pair between them did not cancel. A ResNet with temporal convolutions then took longer than with NNCF's file of it
-(docs/precision.md).
+with a pair between them did not cancel. A ResNet with temporal convolutions then took longer than with NNCF's file
+of it (docs/precision.md).
 """
 
 from __future__ import annotations
