@@ -50,7 +50,6 @@ NOTES = {
     "AugmentationSettings.contrast": "largest random change of gain",
     "NetworkSpec.family": "block type: resnet: basic block of ResNet; mobile: inverted residual of MobileNetV2",
     "NetworkSpec.depths": "number of blocks in each substage; all networks need the same number of substages",
-    "NetworkSpec.temporal": "temporal operator: none, the shift of TSM, or a 3x1x1 convolution",
     "NetworkSpec.name": "unique in the recipe",
     "Teacher.family": "as for the other networks",
     "TrainingSettings.teacher_epochs": "epochs of the first training of the teacher, on the weak labels",

@@ -16,6 +16,9 @@ import click
 from skd_bench.files import read_regular_file
 from skd_bench.untrusted.text import print_error, print_progress
 
+# `ScalableFamily` of skd_edge/recipe/networks.py, whose import takes long.
+FAMILIES = ("resnet", "mobile", "mobilenetv2", "mobilenetv3-small", "mobilenetv3-large", "x3d-xs")
+
 _MAX_LIST_BYTES = 1 << 24
 
 ExistingFolder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -31,7 +34,7 @@ set_option = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", h
 
 
 code_option = click.option(
-    "--allow-code", is_flag=True, help="Allow the recipe's teacher.factory to run; it is third-party code."
+    "--allow-code", is_flag=True, help="Allow the recipe's factories to run; they are third-party code."
 )
 
 
@@ -115,9 +118,7 @@ clip_options = combine_options(
 
 
 spec_options = combine_options(
-    click.option(
-        "--family", type=click.Choice(["resnet", "mobile"]), help="Family of the checkpoint.  [default: mobile]"
-    ),
+    click.option("--family", type=click.Choice(FAMILIES), help="Family of the checkpoint.  [default: mobile]"),
     click.option("--width", type=int, help="Channels of the first substage.  [default: 16]"),
     click.option("--depths", type=parse_list, metavar="A,B,...", help="Blocks of each substage.  [default: 1,1,1,1]"),
     click.option("--temporal", type=click.Choice(["none", "shift", "conv"]), help="[default: conv]"),

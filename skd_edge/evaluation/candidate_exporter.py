@@ -16,6 +16,7 @@ from skd_edge.data.preprocessing import inference_preprocessing
 from skd_edge.evaluation.file_scorer import FileScorer
 from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.builder import AnyNetwork, build_network
+from skd_edge.models.mobilenet import MobileNet
 from skd_edge.models.substages import LogitsOnly
 from skd_edge.models.tsm import TSM
 from skd_edge.recipe.schema import NetworkSpec, Recipe
@@ -63,7 +64,7 @@ class CandidateExporter:
 
     def trace_ahead(self, networks: Sequence[AnyNetwork]) -> None:
         """Trace several networks for ONNX in parallel, so that exporting them one by one finds finished graphs."""
-        deployed = [LogitsOnly(n).eval() for n in networks if isinstance(n, TSM)]
+        deployed = [LogitsOnly(n).eval() for n in networks if isinstance(n, TSM | MobileNet)]
         trace_ahead(deployed, self._clip_shape, self._graph_cache)
 
     def export_untrained(self, network: AnyNetwork, name: str, precisions: tuple[str, ...]) -> dict[str, Path]:
@@ -127,7 +128,7 @@ class CandidateExporter:
             self.classes,
             # The key of a cached graph covers our own code only. A factory may call any code, so the graphs of its
             # networks are not shared between runs.
-            graph_cache=self._graph_cache if isinstance(network, TSM) else None,
+            graph_cache=self._graph_cache if isinstance(network, TSM | MobileNet) else None,
             uint8_input=Uint8Input(self._preprocess, export.frame_size) if export.contract == "frames" else None,
         )
 

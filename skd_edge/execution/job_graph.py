@@ -16,7 +16,6 @@ from skd_edge.labels.dataset import TrainingData
 from skd_edge.models.efficientnet import imagenet_weights_fingerprint
 from skd_edge.models.external.factory import factory_weights_fingerprint, find_factory_file
 from skd_edge.models.external.loader import weights_fingerprint
-from skd_edge.recipe.networks import SingleTeacher
 from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher, TrainingSettings
 
 
@@ -300,12 +299,13 @@ def _hash_external_source(network: NetworkSpec, seed: int) -> str | None:
     if isinstance(network, Teacher) and network.ensemble:
         files = [sha256_file(m.checkpoint) if m.checkpoint else None for m in network.ensemble]
         return json_digest([files, [_hash_external_source(m, seed) for m in network.ensemble]])
-    if isinstance(network, SingleTeacher) and network.factory:
+    if network.factory:
         source = find_factory_file(network)
-        return json_digest([sha256_file(source) if source else None, factory_weights_fingerprint(network, seed)])
+        parts = [sha256_file(source) if source else None, factory_weights_fingerprint(network, seed)]
+        return json_digest(parts + ([weights_fingerprint(network)] if network.pretrained else []))
     if network.start == "imagenet":
         return imagenet_weights_fingerprint(network.family)
-    return weights_fingerprint(network) if isinstance(network, SingleTeacher) else None
+    return weights_fingerprint(network)
 
 
 def fingerprint_of(training_data: TrainingData) -> DatasetFingerprint:

@@ -23,7 +23,7 @@ from skd_edge.execution.job_results import JobResult, ProgressListener, ignore_p
 from skd_edge.execution.local_executor import LocalExecutor
 from skd_edge.execution.threads import configure_threads
 from skd_edge.labels.dataset import TrainingData, load_training_data
-from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.factory import allow_recipe_code
 from skd_edge.recipe.loader import resolved_yaml
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import Run, RunFolder
@@ -156,7 +156,7 @@ def train_in_worker(context: WorkerContext, job: TrainingJob, send_event: SendEv
         UserError: The worker finds other clips than the process that holds the run; or see `LocalExecutor.train_job`.
     """
     configure_threads(context.threads)
-    allow_factory_code(context.recipe.teacher, context.allow_code)
+    allow_recipe_code(context.recipe, context.allow_code)
     run_folder = _WorkerRunFolder(context, job.hash, send_event)
     preprocess = inference_preprocessing(context.recipe.clip)[1]
     executor = LocalExecutor(run_folder, _load_worker_data(context), context.recipe.labels, preprocess)

@@ -1,4 +1,4 @@
-"""Building the network that a recipe describes: one of the built-in families, or an external teacher."""
+"""Building the network that a recipe describes: one of the built-in families, or an external one."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from skd_edge.models.efficientnet import EfficientNetLite, build_efficientnet_li
 from skd_edge.models.external import loader
 from skd_edge.models.external.adapter import Adapter
 from skd_edge.models.external.ensemble import Ensemble
-from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.factory import allow_recipe_code
 from skd_edge.models.external.logits_file import read_logits_file
+from skd_edge.models.mobilenet import MobileNet, build_mobilenet
 from skd_edge.models.tsm import TSM, build_tsm
 from skd_edge.models.weights import load_weights
-from skd_edge.recipe.networks import SingleTeacher
-from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_edge.recipe.networks import MOBILE_FAMILIES, SingleTeacher
+from skd_edge.recipe.schema import NetworkSpec, Recipe, Teacher
 from skd_edge.recipe.sections import ClipSettings
 
-AnyNetwork = TSM | EfficientNetLite | Adapter | Ensemble
+AnyNetwork = TSM | MobileNet | EfficientNetLite | Adapter | Ensemble
 
 
-def validate_teacher(teacher: Teacher, *, clip: ClipSettings, seed: int, allow_code: bool) -> None:
-    """Allow the teacher's factory to run, and build an external teacher once, to report errors before clips are read.
+def validate_networks(recipe: Recipe, *, allow_code: bool) -> None:
+    """Allow the factories of a recipe to run, and build its external networks once, before clips are read.
 
     Args:
-        teacher: the recipe's teacher.
-        clip: the clips of the recipe.
-        seed: for the initial weights.
-        allow_code: whether the user allowed the code of ``teacher.factory`` to run.
+        recipe: the recipe.
+        allow_code: whether the user allowed the code of the factories to run.
 
     Raises:
-        ImportError: The library that the teacher comes from is not installed.
-        UsageError: The teacher comes from a factory and ``allow_code`` is False.
-        UserError: The teacher cannot be built or read; see ``adapt_external`` and ``read_logits_file``.
+        ImportError: The library that a network comes from is not installed.
+        UsageError: A network comes from a factory and ``allow_code`` is False.
+        UserError: A network cannot be built or read; see ``adapt_external`` and ``read_logits_file``.
     """
-    allow_factory_code(teacher, allow_code)
+    allow_recipe_code(recipe, allow_code)
+    teacher = recipe.teacher
     if teacher.logits:
         read_logits_file(teacher.logits, teacher.classes)
-    for member in teacher.members:
-        if member.source and not member.logits:
-            loader.adapt_external(member, classes=None, clip=clip, seed=seed)
+    for network in (*teacher.members, *recipe.assistants, *recipe.students):
+        if network.source not in (None, "logits"):
+            loader.adapt_external(network, classes=None, clip=recipe.clip, seed=recipe.seed)
 
 
 def build_network(
@@ -61,8 +61,10 @@ def build_network(
     if isinstance(network, Teacher) and network.ensemble:
         members = [_build_member(m, classes=classes, clip=clip, seed=seed, names=names) for m in network.ensemble]
         return Ensemble(list(members), network.average)
-    if isinstance(network, SingleTeacher) and network.source:
+    if network.source:
         return loader.adapt_external(network, classes=classes, clip=clip, seed=seed, names=names)
+    if network.family in MOBILE_FAMILIES:
+        return build_mobilenet(network, classes=classes, clip=clip, seed=seed)
     if network.family not in ("resnet", "mobile"):
         return build_efficientnet_lite(network, classes=classes, clip=clip, seed=seed)
     return build_tsm(network, classes=classes, frames=clip.frames, size=clip.size, seed=seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,16 +18,31 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skd_edge.models.builder import build_network
 from skd_edge.models.external.adapter import Adapter
-from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.factory import allow_recipe_code
 from skd_edge.models.external.torchvision_timm import TORCHVISION_SPECS
-from skd_edge.recipe.networks import Family
+from skd_edge.recipe.networks import MOBILE_FAMILIES, PUBLISHED_WIDTH, Family
 from skd_edge.recipe.schema import NetworkSpec, Recipe, SingleTeacher, Teacher
 from skd_edge.recipe.sections import ClipSettings
 
 CLASS_COUNT = 10
 _WIDTHS: dict[Family, tuple[int, ...]] = {"mobile": (8, 16, 24), "resnet": (16, 32, 64)}
+_MOBILE_WIDTHS = (8, PUBLISHED_WIDTH)
 _EFFICIENTNETS: tuple[Family, ...] = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-_TIMM_NAMES = ("resnet18", "resnet50", "regnety_008", "mobilenetv2_100", "mobilenetv3_large_100", "convnext_tiny")
+_TORCHVISION_FRAME_NAMES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "regnet_y_400mf")
+# The timm backbones that docs/students.md has tried as students.
+_TIMM_NAMES = (
+    "mobilenetv2_100",
+    "mobilenetv3_small_100",
+    "mobilenetv3_large_100",
+    "efficientnet_lite0",
+    "resnet18",
+    "regnety_008",
+    "mobileone_s0",
+    "repvit_m0_9",
+    "fastvit_t8",
+    "convnext_tiny",
+    "resnet50",
+)
 _HUB_CONFIGS = {
     "VideoMAE": ("VideoMAEConfig", {}),
     "TimeSformer": ("TimesformerConfig", {}),
@@ -90,7 +106,7 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
         UserError: A network of the recipe cannot be built.
     """
     if recipe is not None:
-        allow_factory_code(recipe.teacher, allow_code)
+        allow_recipe_code(recipe, allow_code)
         for network in recipe.networks.values():
             yield describe_network(network.name, network, recipe.clip)
         return
@@ -99,11 +115,17 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
         for width in widths:
             spec = NetworkSpec(name="n", family=family, width=width)
             yield describe_network(f"family: {family}, width: {width}", spec, small)
+    for family in MOBILE_FAMILIES:
+        for width in _MOBILE_WIDTHS:
+            spec = NetworkSpec(name="n", family=family, width=width)
+            yield describe_network(f"family: {family}, width: {width}", spec, small)
     for family in _EFFICIENTNETS:
         yield describe_network(f"family: {family}", NetworkSpec(name="n", family=family), small)
     for name in TORCHVISION_SPECS:
         clip = large.model_copy(update={"size": 112})
         yield describe_network(f"torchvision: {name}", Teacher(torchvision=name), clip)
+    for name in _TORCHVISION_FRAME_NAMES:
+        yield describe_network(f"torchvision: {name}", NetworkSpec(name="n", torchvision=name), small)
     for name in _TIMM_NAMES:
         yield describe_network(f"timm: {name}", Teacher(timm=name), ClipSettings(frames=8, size=224))
     for name in _HUB_CONFIGS:
@@ -112,8 +134,7 @@ def iter_catalogue(recipe: Recipe | None = None, *, allow_code: bool = False) ->
 
 def without_weight_files(network: NetworkSpec) -> NetworkSpec:
     """The same network with random weights; its files may be absent or large, and what depends on shapes needs none."""
-    overrides = {"start": "seed"} | ({"pretrained": None} if isinstance(network, SingleTeacher) else {})
-    return network.model_copy(update=overrides)
+    return network.model_copy(update={"start": "seed", "pretrained": None})
 
 
 def describe_network(
@@ -134,16 +155,12 @@ def describe_network(
     if isinstance(network, SingleTeacher) and network.logits:
         return replace(entry, missing="a file of logits, not a network")
     has_onnx = isinstance(network, Teacher) and any(m.onnx for m in network.members)
-    device = torch.device("cpu" if has_onnx else "meta")
+    build = builder or partial(build_network, without_weight_files(network), classes=CLASS_COUNT, clip=clip, seed=0)
     try:
-        with device:
-            if builder:
-                model = builder()
-            else:
-                model = build_network(without_weight_files(network), classes=CLASS_COUNT, clip=clip, seed=0)
-            model.eval()
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                output = model(torch.zeros(1, 3, clip.frames, clip.size, clip.size))
+        try:
+            model, output, macs = _count_macs(build, clip, "cpu" if has_onnx else "meta")
+        except NotImplementedError:  # its code needs values while it is built
+            model, output, macs = _count_macs(build, clip, "cpu")
     except ImportError as error:
         package = (error.name or "a package").split(".")[0]
         return replace(entry, missing=f"needs {package}")
@@ -152,9 +169,18 @@ def describe_network(
         entry,
         clip=(expected_clip.frames, expected_clip.size, expected_clip.size),
         parameters=sum(p.numel() for p in model.parameters()),
-        macs=counter.get_total_flops() // 2,
+        macs=macs,
         substages=tuple((f.shape[2], f.shape[1]) for f in output.features),
     )
+
+
+def _count_macs(build: Callable[[], nn.Module], clip: ClipSettings, device: str) -> tuple[nn.Module, Any, int]:
+    """Build a network and run one clip; the network, its output and the multiply-accumulate operations."""
+    with torch.device(device):
+        model = build().eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            output = model(torch.zeros(1, 3, clip.frames, clip.size, clip.size))
+    return model, output, counter.get_total_flops() // 2
 
 
 def _describe_hub_network(name: str, clip: ClipSettings) -> CatalogueEntry:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from skd_bench.errors import UserError
 from skd_bench.files import sha256_file
 from skd_edge.models.batch_norm import BatchNorm
-from skd_edge.models.substages import SubstageOutput, pool_frames
-from skd_edge.models.temporal import Temporal, TemporalShift
+from skd_edge.models.substages import SubstageOutput, fold_frames, pool_frames
+from skd_edge.models.temporal import Temporal, TemporalShift, TimeResidual
 from skd_edge.models.weights import read_weights
 from skd_edge.recipe.schema import NetworkSpec
 from skd_edge.recipe.sections import ClipSettings
@@ -53,26 +53,6 @@ _SUBSTAGE_RUNS = (
     (_BlockRun(3, 3, 2, 6, 80), _BlockRun(3, 5, 1, 6, 112)),
     (_BlockRun(4, 5, 2, 6, 192), _BlockRun(1, 3, 1, 6, 320)),
 )
-
-
-class TimeResidual(nn.Module):
-    """``x`` plus a depthwise 3x1x1 convolution of ``x``, on folded frames.
-
-    The convolution's weights are zero at the start. It is exported as a 2-D convolution, like ``TemporalConv``.
-    """
-
-    def __init__(self, channels: int, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
-        nn.init.zeros_(self.conv.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the temporal residual to ``(B*T, C, H, W)``; the shape stays the same."""
-        c, h, w = x.shape[1:]
-        folded = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
-        out: Tensor = x + self.conv(folded).permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
-        return out
 
 
 class LiteBlock(nn.Module):
@@ -131,11 +111,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages; None: through all of them and the head."""
-        c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
-        x = clip.transpose(1, 2).reshape(-1, c, h, w)
-        if not torch.compiler.is_exporting():
-            x = x.contiguous(memory_format=torch.channels_last)
-        x, features = self.stem(x), []
+        x, features = self.stem(fold_frames(clip)), []
         for stage in self.substages[:upto]:
             x = stage(x)
             features.append(pool_frames(x, self.frames))

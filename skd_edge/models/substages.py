@@ -53,6 +53,22 @@ class StagedNetwork(Protocol):
         ...
 
 
+def fold_frames(clip: Tensor, frame_stride: int = 1, shrink_factor: int = 1) -> Tensor:
+    """Turn clips ``(B, 3, T, H, W)`` into the input of a 2-D network, folded frames ``(B*T', 3, H', W')``.
+
+    Args:
+        clip: the clips.
+        frame_stride: every so many frames one is used, from the middle of each group.
+        shrink_factor: the image is averaged over squares of so many pixels.
+    """
+    if frame_stride > 1:
+        clip = clip[:, :, frame_stride // 2 :: frame_stride]
+    x = clip.transpose(1, 2).reshape(-1, clip.shape[1], clip.shape[3], clip.shape[4])
+    if shrink_factor > 1:
+        x = nn.functional.avg_pool2d(x, shrink_factor)
+    return x if torch.compiler.is_exporting() else x.contiguous(memory_format=torch.channels_last)
+
+
 class LogitsOnly(nn.Module):
     """The form in which a network is exported: ``clip (B, 3, T, H, W)`` in, ``logits (B, classes)`` out."""
 

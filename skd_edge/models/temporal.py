@@ -117,3 +117,23 @@ class TemporalConv(nn.Module):
         """
         window = torch.cat((state, x.flatten(2).unsqueeze(2)), dim=2)
         return self.activation(self.norm(self.conv(window))).reshape(x.shape), window[:, :, 1:]
+
+
+class TimeResidual(nn.Module):
+    """``x`` plus a depthwise 3x1x1 convolution of ``x``, on folded frames.
+
+    The convolution's weights are zero at the start. It is exported as a 2-D convolution, like ``TemporalConv``.
+    """
+
+    def __init__(self, channels: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the temporal residual to ``(B*T, C, H, W)``; the shape stays the same."""
+        c, h, w = x.shape[1:]
+        folded = x.permute(0, 2, 3, 1).reshape(-1, self.frames, h * w, c).permute(0, 3, 1, 2)
+        out: Tensor = x + self.conv(folded).permute(0, 2, 3, 1).reshape(-1, h, w, c).permute(0, 3, 1, 2)
+        return out

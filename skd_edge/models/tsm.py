@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from skd_edge.models.batch_norm import BatchNorm
-from skd_edge.models.substages import SubstageOutput, pool_frames
+from skd_edge.models.substages import SubstageOutput, fold_frames, pool_frames
 from skd_edge.models.temporal import Temporal, TemporalConv, TemporalShift
 from skd_edge.recipe.schema import NetworkSpec
 
@@ -126,15 +126,7 @@ class TSM(nn.Module):
 
     def forward(self, clip: Tensor, upto: int | None = None) -> SubstageOutput:
         """Run ``clip (B, 3, T, H, W)`` through the first ``upto`` substages; None: through all of them and the head."""
-        if self.frame_stride > 1:
-            clip = clip[:, :, self.frame_stride // 2 :: self.frame_stride]
-        c, h, w = clip.shape[1], clip.shape[3], clip.shape[4]
-        x = clip.transpose(1, 2).reshape(-1, c, h, w)
-        if self.shrink_factor > 1:
-            x = nn.functional.avg_pool2d(x, self.shrink_factor)
-        if not torch.compiler.is_exporting():
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self._run_substages(self.stem(x), 0, upto)
+        return self._run_substages(self.stem(fold_frames(clip, self.frame_stride, self.shrink_factor)), 0, upto)
 
     def resume_after_substage(self, feature_map: Tensor, after: int) -> SubstageOutput:
         """Run the substages after number ``after`` (from 1) on its output ``(B*T, C, H, W)``, up to the logits."""

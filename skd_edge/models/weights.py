@@ -19,6 +19,7 @@ from skd_bench.runtimes.base import first_error_line
 # Keys under which training scripts store the weights in a checkpoint.
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 # Prefixes that wrappers such as DistributedDataParallel or torch.compile add to every tensor's name.
+_MAX_LISTED_NAMES = 4
 _WRAPPER_PREFIXES = ("", "network.", "module.", "model.", "_orig_mod.")
 
 
@@ -125,7 +126,13 @@ def load_matching_weights(network: nn.Module, path: Path, what: str) -> list[str
     if len(best) < 0.9 * len(wanted):
         raise UserError(
             f"{path} does not fit {what}: {len(best)} of its {len(wanted)} tensors are in the file with the right "
-            "shape; give weights of this network"
+            f"shape; not {_list_names([name for name in wanted if name not in best])}; give weights of this network"
         )
     network.load_state_dict(best, strict=False)
     return [name for name in wanted if name not in best]
+
+
+def _list_names(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - _MAX_LISTED_NAMES
+    return ", ".join(names[:_MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -22,7 +22,7 @@ from skd_edge.distill.step_profiler import StepTimes
 from skd_edge.execution.job_graph import DatasetFingerprint, TrainingJob, build_recipe_job_graph, fingerprint_of
 from skd_edge.execution.threads import configure_threads, count_parallel_jobs
 from skd_edge.labels.dataset import TrainingData, load_training_data
-from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.factory import allow_recipe_code
 from skd_edge.models.tsm import count_parameters
 from skd_edge.recipe.data import GeneratedData
 from skd_edge.recipe.schema import Recipe
@@ -195,7 +195,7 @@ def plan(
             device.
         UserError: The data cannot be listed (see `list_clips`), or a network cannot be built (see `build_network`).
     """
-    allow_factory_code(recipe.teacher, allow_code)
+    allow_recipe_code(recipe, allow_code)
     if out is not None and out.is_dir():
         refuse_special_files(out)  # it may be a stranger's
     configure_threads(recipe.training.threads)

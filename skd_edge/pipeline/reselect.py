@@ -15,7 +15,7 @@ from skd_bench.errors import UsageError, UserError
 from skd_bench.integrity.checked_files import DamagedFileError
 from skd_edge.execution.job_graph import JobFactory, build_job_graph, fingerprint_of
 from skd_edge.labels.dataset import TrainingData
-from skd_edge.models.external.factory import allow_factory_code
+from skd_edge.models.external.factory import allow_recipe_code
 from skd_edge.pipeline.context import RunContext, RunOptions, make_run_device, open_run
 from skd_edge.pipeline.results import RunResult, TrainedCascade, UntrainedBenchmark
 from skd_edge.pipeline.stages.benchmark_untrained import apply_budget, measure_untrained
@@ -69,7 +69,7 @@ def reselect(
     recipe, original = _load_changed_and_original_recipe(folder, sets)
     if confirm and recipe.fold is not None:
         raise UsageError(f"{folder} is a fold of a cross-validation, which ships nothing; leave --confirm out")
-    allow_factory_code(recipe.teacher, allow_code)
+    allow_recipe_code(recipe, allow_code)
     options = RunOptions(console=console, allow_code=allow_code)
     device = make_run_device(recipe, folder, options, cache_only=True)
     check_measurable(recipe, device)

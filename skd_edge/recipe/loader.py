@@ -244,16 +244,17 @@ def _merge_nodes(parent: YamlNode, child: YamlNode) -> YamlNode:
 
 
 def _resolve_paths_beside_recipe(tree: YamlNode) -> None:
-    """Make the teacher's ``code`` and ``hub`` folders relative to the recipe that names them.
+    """Make the networks' ``code`` and ``hub`` folders relative to the recipe that names them.
 
     Names of models on the hub look like relative paths, so ``hub`` is a folder only if it exists or starts as a path.
     """
     teacher = tree.child("teacher")
-    ensemble = teacher.child("ensemble") if teacher else None
-    for member in (teacher, *(ensemble.value if ensemble and isinstance(ensemble.value, list) else ())):
-        factory, hub = (member.child(key) if member else None for key in ("factory", "hub"))
-        if member and factory and factory.value is not None and isinstance(member.value, dict):
-            member.value.setdefault("code", YamlNode(".", factory.location, "."))
+    lists = (teacher and teacher.child("ensemble"), tree.child("assistants"), tree.child("students"))
+    networks = [teacher, *(network for one in lists if one and isinstance(one.value, list) for network in one.value)]
+    for network in networks:
+        factory, hub = (network.child(key) if network else None for key in ("factory", "hub"))
+        if network and factory and factory.value is not None and isinstance(network.value, dict):
+            network.value.setdefault("code", YamlNode(".", factory.location, "."))
         if hub and isinstance(hub.value, str) and hub.value.strip():
             folder = os.path.abspath(hub.location.base / os.path.expanduser(hub.value))
             if os.path.isdir(folder) or hub.value[0] in "./~":

@@ -158,12 +158,13 @@ class Recipe(RecipeSection):
         first = self.teacher if self.teacher.substage_count else (*self.assistants, *self.students)[0]
         for network in (*self.assistants, *self.students):
             if network.substage_count != first.substage_count:
-                length = "'teacher.substages' and of 'depths'" if self.teacher.source else "'depths'"
+                keys = {"'depths'" if one.source is None else f"'{one.label}.substages'" for one in (network, first)}
+                length = " and of ".join(sorted(keys, reverse=True))
                 raise ValueError(
                     f"{network.name} has {network.substage_count} substages and {first.name} has "
                     f"{first.substage_count}; corresponding substages need equal counts (change the length of {length})"
                 )
-            if (network.size or self.clip.size) < 2 ** len(network.depths):
+            if network.source is None and (network.size or self.clip.size) < 2 ** len(network.depths):
                 raise ValueError(
                     f"{network.name} halves the image {len(network.depths)} times, which clip.size "
                     f"{network.size or self.clip.size} does not allow; use fewer substages or a larger size"
@@ -209,8 +210,8 @@ class Recipe(RecipeSection):
         """Describe a teacher or assistant whose later substages cannot run separately; None if there is none."""
         if self.teacher.source:
             return f"a teacher that comes from {'a factory' if self.teacher.factory else self.teacher.source}"
-        teachers = (self.teacher, *self.assistants)
-        return next((f"{n.family} ({n.name})" for n in teachers if n.family not in ("resnet", "mobile")), None)
+        networks = (self.teacher, *self.assistants)
+        return next((f"{n.source or n.family} ({n.name})" for n in networks if not n.is_scalable), None)
 
     def _check_cross_validation(self) -> None:
         """Refuse folds without groups, and folds that would score clips whose labels are weak."""
@@ -303,6 +304,11 @@ class Recipe(RecipeSection):
             if network.causal and (network.frames or network.size):
                 raise ValueError(
                     f"{network.name} is causal, so it processes all frames in full size; remove its frames and size"
+                )
+            if self.training_of(network).combination == "graft" and network.source and network is not self.teacher:
+                raise ValueError(
+                    f"training.combination: graft needs the maps of {network.name}'s substages, which a network of "
+                    f"{network.source} does not give; use curriculum or none"
                 )
             if self.training_of(network).combination == "graft" and (network.frames or network.size):
                 raise ValueError(

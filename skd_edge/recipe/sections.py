@@ -12,6 +12,7 @@ from skd_edge.recipe.base import ClassName, Name, Share, exclude_when_default
 from skd_edge.recipe.base import RecipeSection as RecipeSection
 from skd_edge.recipe.networks import Layout as Layout
 from skd_edge.recipe.networks import NetworkSpec as NetworkSpec
+from skd_edge.recipe.networks import ScalableFamily
 from skd_edge.recipe.networks import SingleTeacher as SingleTeacher
 from skd_edge.recipe.networks import Teacher as Teacher
 from skd_edge.recipe.networks import TeacherClip as TeacherClip
@@ -145,7 +146,11 @@ class SearchSpace(RecipeSection):
 
     keep: int = Field(6, ge=1, le=24, description="number of students that are kept and trained")
     assistants: int = Field(2, ge=0, le=4, description="number of assistants between the teacher and the students")
-    families: tuple[Literal["resnet", "mobile"], ...] = Field(("mobile", "resnet"), min_length=1)
+    families: tuple[ScalableFamily, ...] = Field(
+        ("mobile", "resnet"),
+        min_length=1,
+        description="those whose size is set by a width; mobilenet and x3d have four substages and fixed depths",
+    )
     widths: tuple[Annotated[int, Field(ge=4, le=512)], ...] | None = Field(
         None,
         min_length=1,

@@ -10,7 +10,7 @@ import numpy as np
 from skd_edge.execution.job_graph import TrainingJob
 from skd_edge.execution.job_results import JobResult
 from skd_edge.models.catalogue import describe_network
-from skd_edge.recipe.schema import NetworkSpec, Teacher
+from skd_edge.recipe.schema import NetworkSpec
 from skd_edge.recipe.sections import ClipSettings
 
 
@@ -40,7 +40,7 @@ class DurationModel:
         if result.curve:
             learner = result.job.spec.learner
             self.epoch_seconds[learner.name].append(result.seconds / len(result.curve))
-            if not isinstance(learner, Teacher) or learner.is_scalable:  # others have no family
+            if learner.source is None:  # others have no family
                 self.networks[learner.name] = learner
 
     def estimate_seconds(self, job: TrainingJob) -> float:
@@ -48,13 +48,14 @@ class DurationModel:
 
         Without a finished job of the same network, the seconds per epoch are interpolated over MACs between the
         networks of the same family (other families have other kinds of layers, with another speed). If the family has
-        no finished job, all networks are used. If only a teacher without a known family has one, its epochs are used.
+        no finished job, all networks are used. For an external network, and if only an external teacher has a finished
+        job, the longest epoch so far is used.
         """
         learner = job.spec.learner
         if learner.name in self.epoch_seconds:
             return median(self.epoch_seconds[learner.name]) * job.spec.epochs
         same_family = [n for n in self.networks.values() if n.family == learner.family] or list(self.networks.values())
-        if not same_family:
+        if learner.source is not None or not same_family:
             return max(map(median, self.epoch_seconds.values()), default=0.0) * job.spec.epochs
         same_family.sort(key=self._count_macs)
         seconds_per_epoch = [median(self.epoch_seconds[n.name]) for n in same_family]

@@ -62,7 +62,10 @@ def read_recorded_paces(folders: Iterable[Path], device: str, threads: int) -> l
             facts = read_checked_json(file)
             work = facts["work"]
             epochs = len(facts["curve"])
-            if epochs and work["device"] == device and facts["threads"] == threads:
+            is_external = (
+                "family" not in work["learner"]
+            )  # to count its MACs, its library or its code would have to run
+            if epochs and not is_external and work["device"] == device and facts["threads"] == threads:
                 learner = NetworkSpec.model_validate({"name": "recorded", **work["learner"]})
                 # The second half of the epochs is followed by a validation.
                 clips = epochs * work["train_clips"] + (epochs - epochs // 2) * work["val_clips"] * _FORWARD_SHARE
@@ -105,10 +108,10 @@ class PaceModel:
         rates = {
             self._count_macs(pace.learner, pace.clip): self._count_macs(pace.learner, pace.clip) / median(seconds)
             for pace, seconds in ((self._recorded[k], self._seconds[k]) for k in self._seconds)
-            if pace.learner.family == network.family
+            if network.source is None and pace.learner.family == network.family
         }
         if not rates:
-            return macs / _DEFAULT_RATES.get(network.family, _DEFAULT_RATE)
+            return macs / (_DEFAULT_RATE if network.source else _DEFAULT_RATES.get(network.family, _DEFAULT_RATE))
         return macs / rates[min(rates, key=lambda recorded: abs(math.log(max(recorded, 1) / max(macs, 1))))]
 
     def _count_macs(self, network: NetworkSpec, clip: ClipSettings) -> int:
@@ -120,8 +123,7 @@ class PaceModel:
 
 def _estimate_macs(network: NetworkSpec, clip: ClipSettings) -> int:
     """MACs for one clip; 0 for a network that cannot be described, such as a file of logits."""
-    is_scalable = network.is_scalable if isinstance(network, Teacher) else True
-    if is_scalable and network.size is None and network.frames is None:
+    if network.is_scalable and network.size is None and network.frames is None:
         return _count_convolution_macs(network, clip)
     if isinstance(network, Teacher) and network.logits is not None:
         return 0

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from skd_bench.errors import UserError
+from skd_edge.recipe.networks import MOBILE_FAMILIES
 from skd_edge.recipe.schema import NetworkSpec, Recipe
 from skd_edge.recipe.sections import SearchSpace
 
@@ -33,6 +34,10 @@ def build_network_grid(recipe: Recipe) -> list[NetworkSpec]:
     others = (("depths", depths[1:]), ("temporal", space.temporal[1:]), ("frames", frames[1:]), ("size", sizes[1:]))
     kinds: list[dict[str, object]] = [{"family": family, **base} for family in space.families]
     kinds += [{"family": space.families[0], **base, key: value} for key, values in others for value in values]
+    for kind in kinds:
+        if kind["family"] in MOBILE_FAMILIES:
+            del kind["depths"]  # their depths are fixed
+    kinds = [kind for i, kind in enumerate(kinds) if kind not in kinds[:i]]
     shapes = [{**kind, "width": width} for kind in kinds for width in student_widths(space, teacher)]
     found = [_build_named_network(shape, recipe) for shape in shapes]
     return [n for n in found if (n.size or clip.size) >= 2 ** len(n.depths)]
@@ -88,9 +93,12 @@ def propose_assistants(recipe: Recipe, students: list[NetworkSpec]) -> tuple[Net
     Returns:
         The assistants, widest first.
     """
-    middle = sorted(s.width for s in students)[len(students) // 2]
+    widths = sorted(s.width for s in students if s.source is None)
+    if not widths:  # nothing is between the teacher and networks of unknown size
+        return ()
+    middle = widths[len(widths) // 2]
     own = recipe.teacher.is_scalable
-    top = recipe.teacher.width if own else max(s.width for s in students)
+    top = recipe.teacher.width if own else widths[-1]
     count = min(recipe.space.assistants, int(math.log2(max(top / middle, 1))))
     family = recipe.teacher.family if own else "resnet"
     shape = {

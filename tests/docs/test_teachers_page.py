@@ -12,7 +12,7 @@ import torch
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from skd_edge.models.builder import build_network, validate_teacher
+from skd_edge.models.builder import build_network, validate_networks
 from skd_edge.models.external.huggingface import import_transformers
 from skd_edge.recipe.loader import load_recipe
 from skd_edge.recipe.schema import SingleTeacher
@@ -72,7 +72,7 @@ def test_an_example(text, tmp_path):
     prepare(tmp_path, text)
     recipe = load_recipe_from(tmp_path, text)
     try:
-        validate_teacher(recipe.teacher, clip=recipe.clip, seed=0, allow_code=False)
+        validate_networks(recipe, allow_code=False)
         if recipe.teacher.logits:
             return
         net = build_network(recipe.teacher, classes=10, clip=recipe.clip, seed=0, names=("c",) * 10).eval()

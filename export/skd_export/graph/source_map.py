@@ -19,6 +19,8 @@ _STACK_TRACE_KEY = "pkg.torch.onnx.stack_trace"
 _STACK_FRAME_PATTERN = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\s*\n\s*(?P<code>[^\n]+)'
 )
+# Where a branch depends on values, torch names the place in one line, without the start of the path.
+_CAUSE_PATTERN = re.compile(r"Caused by: \((?P<file>[^():\n]+):(?P<line>\d+) in \S+\)")
 _TORCH_FOLDER = str(Path(torch.__file__).parent)
 
 
@@ -33,9 +35,15 @@ def find_node_sources(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def find_source_line(text: str) -> str | None:
-    """The innermost line of a stack trace outside torch, as ``file:line: code``; None if there is none."""
+    """The innermost line of a stack trace outside torch, as ``file:line: code``; None if there is none.
+
+    If the text has no stack trace, but torch names the cause, it is ``file:line`` without the folder.
+    """
     places = [m for m in _STACK_FRAME_PATTERN.finditer(text) if not m["file"].startswith(_TORCH_FOLDER)]
-    return None if not places else "{file}:{line}: {code}".format(**places[-1].groupdict())
+    if places:
+        return "{file}:{line}: {code}".format(**places[-1].groupdict())
+    cause = _CAUSE_PATTERN.search(text)
+    return f"{Path(cause['file']).name}:{cause['line']}" if cause else None
 
 
 def find_operator_source(network: nn.Module, clip_shape: tuple[int, int, int], message: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Video models of torchvision, and 2-D backbones of timm with a temporal shift; both are imported only when needed.
+"""Video models of torchvision, and 2-D networks of torchvision and timm, which get a temporal operator.
 
-No weights are downloaded: ``teacher.pretrained`` and ``teacher.checkpoint`` name files.
+Both libraries are imported only when needed. No weights are downloaded: ``pretrained`` and ``checkpoint`` name files.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import difflib
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import nn
 
 from skd_bench.errors import UserError
-from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork, compute_equal_run_ends
-from skd_edge.models.temporal import TemporalShift
+from skd_edge.models.external.adapter_spec import AdapterSpec, ExternalNetwork
+from skd_edge.models.external.substage_finder import find_substages
+from skd_edge.models.external.temporal_insertion import insert_temporal_operators
 from skd_edge.models.weights import load_matching_weights
-from skd_edge.recipe.networks import DEFAULT_SUBSTAGE_COUNT, SingleTeacher
-from skd_edge.recipe.schema import TeacherClip
+from skd_edge.recipe.schema import NetworkSpec, TeacherClip
 
 _KINETICS_CLIP = TeacherClip(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989))
 _IMAGENET_CLIP = TeacherClip(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -42,84 +41,92 @@ TORCHVISION_SPECS: dict[str, AdapterSpec] = {
     "mvit_v1_b": _MVIT_SPEC,
     "mvit_v2_s": _MVIT_SPEC,
 }
-_FIRST_CONV_NAMES = ("conv1", "conv_pw", "conv_dw")  # of the first convolution in a residual block
+_KINETICS_CLASSES = 400  # logits while the number of classes is not known
 _OPERATOR_LIBRARIES: list[torch.library.Library] = []  # keeps the libraries alive: without them the operators vanish
 
 
-def build_torchvision_network(teacher: SingleTeacher, classes: int | None, seed: int) -> ExternalNetwork:
-    """Build a video model of torchvision.
+def build_torchvision_network(spec: NetworkSpec, classes: int | None, frames: int, seed: int) -> ExternalNetwork:
+    """Build a video model of torchvision, or a 2-D one with a temporal operator.
 
     Args:
-        teacher: a teacher with ``torchvision``; weights in ``teacher.pretrained`` replace the initial ones.
-        classes: number of classes in the dataset; None: not known yet. ``teacher.classes`` goes first.
+        spec: a network with ``torchvision``; weights in ``pretrained`` replace the initial ones.
+        classes: number of logits; None: not known yet.
+        frames: T, the frames that the network gets.
         seed: for the initial weights (the caller's random state is not changed).
 
     Raises:
         ImportError: torchvision is not installed.
-        UserError: The model is not known, or the pretrained weights do not fit it.
+        UserError: The model is not known, the pretrained weights do not fit it, or it cannot have the operator.
     """
-    assert teacher.torchvision is not None
-    _check_known_model("torchvision", teacher.torchvision, list(TORCHVISION_SPECS))
+    name = spec.torchvision
+    assert name is not None
     models = import_torchvision("torchvision.models")
+    _check_known_model(f"{spec.label}.torchvision", name, [*TORCHVISION_SPECS, *models.list_models(module=models)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = models.get_model(teacher.torchvision, weights=None, num_classes=_count_outputs(teacher, classes))
-    if teacher.pretrained:
-        load_matching_weights(network, teacher.pretrained, f"torchvision's {teacher.torchvision}")
-    return ExternalNetwork(network, TORCHVISION_SPECS[teacher.torchvision])
+        network = models.get_model(name, weights=None, num_classes=classes or _KINETICS_CLASSES)
+    if spec.pretrained:
+        load_matching_weights(network, spec.pretrained, f"torchvision's {name}")
+    if name not in TORCHVISION_SPECS:
+        return adapt_frame_network(network, spec, frames, _IMAGENET_CLIP)
+    if spec.temporal == "conv":
+        raise UserError(
+            f"{spec.label}.temporal conv is for 2-D networks, but torchvision's {name} is a video model; remove it"
+        )
+    return ExternalNetwork(network, TORCHVISION_SPECS[name])
 
 
-def build_timm_network(teacher: SingleTeacher, classes: int | None, frames: int, seed: int) -> ExternalNetwork:
-    """Build a 2-D backbone of timm with the residual shift of TSM before the first convolution of each block.
+def build_timm_network(spec: NetworkSpec, classes: int | None, frames: int, seed: int) -> ExternalNetwork:
+    """Build a 2-D backbone of timm with a temporal operator.
 
     Args:
-        teacher: a teacher with ``timm``; weights in ``teacher.pretrained`` replace the initial ones.
-        classes: number of classes in the dataset; None: not known yet. ``teacher.classes`` goes first.
+        spec: a network with ``timm``; weights in ``pretrained`` replace the initial ones.
+        classes: number of logits; None: not known yet.
         frames: T, the frames that the network gets.
         seed: for the initial weights (the caller's random state is not changed).
 
     Raises:
         ImportError: timm or torchvision is not installed.
-        UserError: The backbone is not known or has no blocks for a shift, or the pretrained weights do not fit it.
+        UserError: The backbone is not known, the pretrained weights do not fit it, or it cannot have the operator.
     """
-    assert teacher.timm is not None
+    name = spec.timm
+    assert name is not None
     timm = import_torchvision("timm")
-    _check_known_model("timm", teacher.timm, timm.list_models())
+    _check_known_model(f"{spec.label}.timm", name, timm.list_models())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = timm.create_model(teacher.timm, pretrained=False, num_classes=_count_outputs(teacher, classes))
-    if teacher.pretrained:
-        load_matching_weights(network, teacher.pretrained, f"timm's {teacher.timm}")
-    if not insert_temporal_shifts(network, frames):
-        raise UserError(
-            f"teacher.timm {teacher.timm} has no residual blocks where a temporal shift can be inserted; choose a "
-            "ResNet, RegNet, MobileNet, EfficientNet or ConvNeXt, or build the network in a teacher.factory"
-        )
+        network = timm.create_model(name, pretrained=False, num_classes=classes or _KINETICS_CLASSES)
+    if spec.pretrained:
+        load_matching_weights(network, spec.pretrained, f"timm's {name}")
     clip = TeacherClip(mean=network.default_cfg["mean"], std=network.default_cfg["std"])
-    return ExternalNetwork(network, AdapterSpec(_find_timm_stages(network), "frames", "FCHW", clip=clip))
+    return adapt_frame_network(network, spec, frames, clip)
 
 
-def insert_temporal_shifts(network: nn.Module, frames: int) -> int:
-    """Insert a temporal shift before the first convolution of every residual block.
+def adapt_frame_network(network: nn.Module, spec: NetworkSpec, frames: int, clip: TeacherClip) -> ExternalNetwork:
+    """Divide a network of frames into substages, and put the temporal operator into it.
 
     Args:
-        network: is changed in place.
+        network: gets frames ``(B*T, 3, H, W)``; it is changed in place.
+        spec: says how; without ``substages`` they are found.
         frames: T, the frames that the network gets.
+        clip: the clips that the network needs.
 
-    Returns:
-        Number of blocks that were changed.
+    Raises:
+        UserError: The substages cannot be found, or there is no place for the operator.
     """
-    count = 0
-    for block in list(network.modules()):
-        first = next((name for name in _FIRST_CONV_NAMES if isinstance(getattr(block, name, None), nn.Module)), None)
-        if block is network or first is None:
-            continue
-        conv: Any = getattr(block, first)
-        inner = conv if isinstance(conv, nn.Conv2d) else getattr(conv, "conv", None)
-        if isinstance(inner, nn.Conv2d):
-            setattr(block, first, nn.Sequential(TemporalShift(inner.in_channels, frames), conv))
-            count += 1
-    return count
+    label, source = spec.label, spec.source
+    substages = spec.substages or find_substages(network)
+    if not substages:
+        raise UserError(
+            f"{label}.{source} {getattr(spec, str(source))}: its substages cannot be found, because its maps do not "
+            f"shrink in four steps; name the modules that end them in {label}.substages"
+        )
+    if spec.temporal != "none" and not insert_temporal_operators(network, frames, spec.temporal, substages):
+        raise UserError(
+            f"{label}.temporal {spec.temporal}: {label}.{source} {getattr(spec, str(source))} has no convolutions "
+            f"where it can be put; set {label}.temporal to none, or choose a convolutional network"
+        )
+    return ExternalNetwork(network, AdapterSpec(substages, "frames", "FCHW", clip=clip))
 
 
 def import_torchvision(name: str) -> ModuleType:
@@ -147,24 +154,11 @@ def import_torchvision(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _find_timm_stages(network: Any) -> tuple[str, ...]:
-    """The modules that end the substages: the last four that halve the image, or the ends of four equal runs."""
-    feature_info = list(network.feature_info)
-    last = list({entry["reduction"]: entry["module"] for entry in feature_info}.values())[-DEFAULT_SUBSTAGE_COUNT:]
-    if len(last) == DEFAULT_SUBSTAGE_COUNT:
-        return tuple(last)
-    return tuple(feature_info[i]["module"] for i in compute_equal_run_ends(len(feature_info), DEFAULT_SUBSTAGE_COUNT))
-
-
-def _count_outputs(teacher: SingleTeacher, classes: int | None) -> int:
-    """Number of logits; 400 (the classes of Kinetics) while it is not known."""
-    return len(teacher.classes) or classes or 400
-
-
-def _check_known_model(library: str, name: str, names: list[str]) -> None:
+def _check_known_model(setting: str, name: str, names: list[str]) -> None:
     if name not in names:
+        library = setting.rpartition(".")[2]
         near = difflib.get_close_matches(name, names, 8, 0.0)
         raise UserError(
-            f"teacher.{library} {name!r} is not a known network of {library}; choose from: "
+            f"{setting} {name!r} is not a known network of {library}; choose from: "
             f"{', '.join(near)}{' ...' if len(names) > 8 else ''}"
         )

@@ -9,7 +9,7 @@ from skd_edge.distill.job import METHOD_VERSION
 from skd_edge.evaluation.litert_export import check_litert_available
 from skd_edge.evaluation.local_device import Device
 from skd_edge.labels.cleaning.confident_learning import require_cleanlab
-from skd_edge.models.builder import validate_teacher
+from skd_edge.models.builder import validate_networks
 from skd_edge.pipeline.context import RunContext
 from skd_edge.recipe.schema import Recipe
 from skd_edge.run_folder import read_journal
@@ -21,9 +21,9 @@ def check_training_needs(recipe: Recipe, *, allow_code: bool) -> None:
 
     Raises:
         UsageError: The recipe names code and ``allow_code`` is False.
-        UserError: The teacher cannot be built, or a package is missing.
+        UserError: A network cannot be built, or a package is missing.
     """
-    validate_teacher(recipe.teacher, clip=recipe.clip, seed=recipe.seed, allow_code=allow_code)
+    validate_networks(recipe, allow_code=allow_code)
     if recipe.labels.method == "confident":
         require_cleanlab()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import get_args
 
 import click
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd_edge.cli.options import (
+    FAMILIES,
     clip_options,
     combine_options,
     exit_with,
@@ -18,6 +20,7 @@ from skd_edge.cli.options import (
     parse_json_object,
     parse_list,
 )
+from skd_edge.recipe.networks import ScalableFamily
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), max_size=5))
@@ -89,3 +92,7 @@ def test_a_command_ends_with_its_exit_code(code):
         exit_with(code)
 
     assert CliRunner().invoke(end).exit_code == code
+
+
+def test_the_families_of_a_checkpoint_are_those_whose_size_is_set_by_a_width():
+    assert get_args(ScalableFamily) == FAMILIES

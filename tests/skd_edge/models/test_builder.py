@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from skd_bench.errors import UsageError, UserError
-from skd_edge.models.builder import build_network, validate_teacher
+from skd_edge.models.builder import build_network, validate_networks
 from skd_edge.models.efficientnet import EfficientNetLite
 from skd_edge.models.external import factory
 from skd_edge.models.external.adapter import Adapter
 from skd_edge.models.external.ensemble import Ensemble
 from skd_edge.models.tsm import TSM
-from skd_edge.recipe.schema import NetworkSpec, SingleTeacher, Teacher
+from skd_edge.recipe.schema import NetworkSpec, Recipe, SingleTeacher, Teacher
 from skd_edge.recipe.sections import ClipSettings
 
 HERE, CLIP = Path(__file__).parent / "external", ClipSettings(frames=4, size=16)
@@ -60,8 +60,10 @@ def test_an_ensemble_loads_the_weights_of_its_members(allowed, tmp_path):
         build(Teacher(ensemble=(one, one)))
 
 
-def validate(teacher, allow_code=False):
-    validate_teacher(teacher, clip=CLIP, seed=0, allow_code=allow_code)
+def validate(teacher, allow_code=False, **student):
+    student = {"name": "small", "depths": (1,) * (teacher.substage_count or 2), **student}
+    recipe = Recipe(name="r", data={"kind": "generated"}, clip=CLIP, teacher=teacher, students=(student,))
+    validate_networks(recipe, allow_code=allow_code)
 
 
 def test_validation_needs_permission_for_a_factory_and_then_builds_it(monkeypatch):
@@ -71,6 +73,18 @@ def test_validation_needs_permission_for_a_factory_and_then_builds_it(monkeypatc
     validate(Teacher(**CUBES), allow_code=True)
     with pytest.raises(UserError, match=r"'layers\.7', which is not a module of the network"):
         validate(Teacher(**CUBES | {"substages": ("layers.7",)}), allow_code=True)
+
+
+def test_validation_of_a_student_of_somebody_else_names_the_student(monkeypatch):
+    monkeypatch.setattr(factory, "_allowed_factories", set())
+    teacher, student = Teacher(depths=(1, 1)), {**CUBES, "depths": (1, 1, 1, 1)}
+    with pytest.raises(UsageError, match=r"small.factory 'foreign_networks:cubes' runs somebody's code.*--allow-code"):
+        validate(teacher, **student)
+    validate(teacher, allow_code=True, **student)
+    with pytest.raises(UserError, match=r"small.substages names 'layers\.7', which is not a module of the network"):
+        validate(teacher, allow_code=True, **student | {"substages": ("layers.0", "layers.7")})
+    with pytest.raises(UserError, match=r"small does not accept clips .* set small.input"):
+        validate(teacher, allow_code=True, **student | {"input": "frames"})
 
 
 def test_validation_checks_every_member_of_an_ensemble(allowed):

@@ -24,6 +24,16 @@ BUILT_IN = {
     for family in ("resnet", "mobile")
     for temporal in ("none", "shift", "conv")
 }
+MOBILE = {
+    f"{family} {temporal}": NetworkSpec(name="n", family=family, temporal=temporal, width=4)
+    for family, temporal in (
+        ("mobilenetv2", "conv"),
+        ("mobilenetv3-small", "none"),
+        ("mobilenetv3-small", "shift"),
+        ("mobilenetv3-small", "conv"),
+        ("x3d-xs", "shift"),
+    )
+}
 EXTERNAL = {
     "per frame": {"factory": "foreign_networks:per_frame", "substages": ("layer1", "layer2"), "input": "frames"},
     "cubes": {"factory": "foreign_networks:cubes", "substages": ("layers.0", "layers.1")},
@@ -40,9 +50,12 @@ EXTERNAL = {
         "clip": {"frames": 8, "size": 24, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
     },
 }
-SPECS = BUILT_IN | {name: Teacher(code=HERE, **kw) for name, kw in EXTERNAL.items()}
+SPECS = BUILT_IN | MOBILE | {name: Teacher(code=HERE, **kw) for name, kw in EXTERNAL.items()}
 # Width and time steps of each substage's features.
 SHAPES = {name: ((4, 4), (8, 4)) for name in BUILT_IN} | {
+    "mobilenetv2 conv": ((8, 4), (8, 4), (24, 4), (80, 4)),
+    **{f"mobilenetv3-small {way}": ((8, 4), (8, 4), (16, 4), (24, 4)) for way in ("none", "shift", "conv")},
+    "x3d-xs shift": ((8, 4), (16, 4), (24, 4), (48, 4)),
     "per frame": ((7, 4), (12, 4)),
     "cubes": ((8, 4), (12, 2)),
     "tokens": ((10, 2), (10, 2)),
@@ -141,7 +154,9 @@ def test_loaded_weights_and_copies_give_the_same_output(name):
         assert torch.equal(copy.deepcopy(net)(x).logits, net(x).logits)
 
 
-@pytest.mark.parametrize("name", ["per frame", "tokens, another clip"])  # test_tsm.py tests the built-in families
+@pytest.mark.parametrize(
+    "name", ["per frame", "tokens, another clip", *MOBILE]
+)  # test_tsm.py tests the built-in families
 def test_the_exported_file_gives_the_same_logits(name, tmp_path):
     net, classes = settled(name), [f"c{i}" for i in range(CLASSES)]
     made = make_artefacts(LogitsOnly(net).eval(), ("fp32",), tmp_path, clip_shape=(4, 16, 16), classes=classes)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from skd_edge.models.efficientnet import TimeResidual, build_efficientnet_lite, find_imagenet_file
+from skd_edge.models.efficientnet import build_efficientnet_lite, find_imagenet_file
+from skd_edge.models.temporal import TimeResidual
 from skd_edge.recipe.schema import NetworkSpec
 from skd_edge.recipe.sections import ClipSettings
 

@@ -111,10 +111,9 @@ def test_its_recipe_reads_back_and_its_job_hashes_depend_on_all_of_its_settings(
     ("teacher", "message"),
     [
         ({"substages": ["low"]}, "small has 2 substages and teacher has 1"),
-        ({"substages": []}, "teacher.substages is missing"),
         ({"substages": ["low", "low"]}, "names 'low' twice"),
         ({"width": 48}, "teacher.width is for the built-in families"),
-        ({"factory": None}, "teacher.substages is for external teachers"),
+        ({"factory": None}, "teacher.substages is for external networks"),
         ({"factory": "os.system"}, "package.module:callable"),
     ],
 )

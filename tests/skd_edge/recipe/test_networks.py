@@ -71,11 +71,10 @@ def test_the_module_of_a_factory():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"hub": "x", "onnx": "t.onnx"}, "teacher.hub and teacher.onnx are two teachers; remove one"),
+        ({"hub": "x", "onnx": "t.onnx"}, "teacher.hub and teacher.onnx are two networks; remove one"),
         ({"hub": "x", "width": 48}, "teacher.width is for the built-in families, but teacher.hub is given"),
-        ({"onnx": "t", "arguments": {"a": 1}}, r"teacher.arguments is for external teachers \(teacher.factory\), but"),
+        ({"onnx": "t", "arguments": {"a": 1}}, r"teacher.arguments is for external networks \(teacher.factory\), but"),
         ({"trained": True}, r"\(teacher.factory, teacher.hub\), but none of them is given; remove teacher.trained"),
-        ({"factory": "m:net"}, "teacher.substages is missing"),
         (FACTORY | {"substages": ("a", "a")}, "teacher.substages names 'a' twice"),
         ({"onnx": "t", "classes": ("a", "a")}, "teacher.classes names 'a' twice"),
         ({"hub": "x", "classes": ("a", "b")}, "this one is trained here and gets the dataset's classes"),

@@ -167,3 +167,15 @@ def test_a_network_can_use_fewer_frames_and_a_smaller_image(recipe):
 def test_unset_frames_and_size_are_not_part_of_the_architecture():
     assert "frames" not in NetworkSpec(name="a").architecture
     assert NetworkSpec(name="a", frames=4).architecture["frames"] == 4
+
+
+def test_a_family_with_fixed_depths_is_proposed_at_every_width(tmp_path):
+    space = "space: {families: [mobile, mobilenetv3-small], widths: [8, 16], frames: [8], temporal: [conv]}\n"
+    (tmp_path / "recipe.yaml").write_text(TEXT + space)
+    grid = build_network_grid(load_recipe(tmp_path / "recipe.yaml"))
+    assert [n.name for n in grid] == ["mobile-8", "mobile-16", "mobilenetv3-small-8", "mobilenetv3-small-16"]
+
+
+def test_no_assistant_is_proposed_below_students_of_unknown_size(recipe):
+    student = NetworkSpec(name="own", factory="m:net")
+    assert propose_assistants(recipe, [student]) == ()

@@ -71,3 +71,8 @@ def test_a_message_gets_the_line_of_the_longest_node_name_in_it():
     assert append_source_line("node conv is not supported", sources).endswith("(the network's source: net.py:1: a)")
     assert append_source_line("node convolution is not supported", sources) == "node convolution is not supported"
     assert append_source_line("", {}) == ""
+
+
+def test_the_line_of_a_branch_on_values_is_the_one_that_torch_names():
+    text = "Could not guard on data-dependent expression\n\nCaused by: (ome/a/net.py:24 in forward)\nFor more, see"
+    assert find_source_line(text) == "net.py:24"

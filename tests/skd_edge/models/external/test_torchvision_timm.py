@@ -7,9 +7,9 @@ import torch
 
 from skd_bench.errors import UserError
 from skd_edge.models.external.loader import adapt_external, weights_fingerprint
-from skd_edge.models.external.torchvision_timm import import_torchvision, insert_temporal_shifts
-from skd_edge.models.temporal import TemporalShift
-from skd_edge.recipe.schema import Teacher
+from skd_edge.models.external.torchvision_timm import import_torchvision
+from skd_edge.models.temporal import TemporalShift, TimeResidual
+from skd_edge.recipe.schema import NetworkSpec, Teacher
 from skd_edge.recipe.sections import ClipSettings
 
 CLIP = ClipSettings(frames=4, size=32)
@@ -81,39 +81,46 @@ def test_a_timm_backbone_uses_neighbouring_frames(name, timm):
     assert any(not torch.equal(one[:, 0], two[:, 0]) for one, two in pairs)
 
 
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("mobilenet_v2", (24, 32, 96, 1280)),
+        ("mobilenet_v3_small", (16, 24, 48, 576)),
+        ("regnet_y_400mf", (48, 104, 208, 440)),
+        ("shufflenet_v2_x0_5", (24, 48, 96, 1024)),
+        ("resnet18", (64, 128, 256, 512)),
+        ("efficientnet_b0", (24, 40, 112, 1280)),
+        ("convnext_tiny", (96, 192, 384, 768)),
+    ],
+)
+@pytest.mark.parametrize(("temporal", "operator"), [("shift", TemporalShift), ("conv", TimeResidual)])
+def test_a_2d_network_of_torchvision_gets_a_temporal_operator_and_four_substages(
+    name, widths, temporal, operator, torchvision
+):
+    net = adapt_external(
+        NetworkSpec(name="n", torchvision=name, temporal=temporal), classes=4, clip=CLIP, seed=0
+    ).eval()
+    with torch.no_grad():
+        output = net(clips(2))
+    assert net.widths == widths
+    assert output.logits.shape == (2, 4)
+    assert sum(isinstance(module, operator) for module in net.modules()) >= 4
+
+
+def test_a_video_model_gets_no_temporal_convolution(torchvision):
+    with pytest.raises(UserError, match=r"n.temporal conv is for 2-D networks, but torchvision's r3d_18 is a video"):
+        adapt_external(NetworkSpec(name="n", torchvision="r3d_18", temporal="conv"), classes=4, clip=CLIP, seed=0)
+
+
 def test_unknown_networks_of_a_library_are_refused(timm):
     with pytest.raises(UserError, match=r"'r3d_19' is not a known network of torchvision; choose from: r3d_18"):
         adapt_external(Teacher(torchvision="r3d_19"), classes=4, clip=CLIP, seed=0)
     with pytest.raises(UserError, match="'resnet19' is not a known network of timm"):
         adapt_external(Teacher(timm="resnet19"), classes=4, clip=CLIP, seed=0)
-    with (
-        torch.device("meta"),
-        pytest.raises(UserError, match="has no residual blocks where a temporal shift can be inserted"),
-    ):
-        adapt_external(Teacher(timm="vgg11"), classes=4, clip=CLIP, seed=0)
-
-
-class Block(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.conv2 = torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1)
-
-    def forward(self, x):
-        return x + self.conv2(self.conv1(x))
-
-
-def test_shifts_are_inserted_once_into_each_residual_block():
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), Block(), Block())
-    plain = network.state_dict()["1.conv1.weight"]
-    assert insert_temporal_shifts(network, 4) == 2
-    shifts = [module for module in network.modules() if isinstance(module, TemporalShift)]
-    assert [(shift.frames, shift.fold) for shift in shifts] == [(4, 1), (4, 1)]
-    assert torch.equal(network[1].conv1[1].weight, plain)
-
-
-def test_a_network_without_residual_blocks_gets_no_shift():
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU())
-    assert insert_temporal_shifts(network, 4) == 0
+    with pytest.raises(UserError, match=r"small.timm vit_tiny_patch16_224 has no conv.*set small.temporal to none"):
+        adapt_external(
+            NetworkSpec(name="small", timm="vit_tiny_patch16_224", clip={"size": 224}), classes=4, clip=CLIP, seed=0
+        )
 
 
 def test_a_package_that_is_not_installed_is_an_import_error():
