@@ -38,10 +38,15 @@ _INSTALL_HINT = "a plain pip install conflicts with pydantic; docs/precision.md 
 
 def explain_missing_converter() -> str | None:
     """The reason why .tflite files cannot be written here, or None if they can. Imports nothing."""
-    for module, package in (("litert_torch", "litert-torch"), ("ai_edge_quantizer", "ai-edge-quantizer")):
-        if importlib.util.find_spec(module) is None:
-            return f"{package} is not installed; {_INSTALL_HINT}"
-    return LiteRtRuntime().why_unavailable()
+    return (
+        _explain_missing("litert_torch", "litert-torch")
+        or _explain_missing("ai_edge_quantizer", "ai-edge-quantizer")
+        or LiteRtRuntime().why_unavailable()
+    )
+
+
+def _explain_missing(module: str, package: str) -> str | None:
+    return f"{package} is not installed; {_INSTALL_HINT}" if importlib.util.find_spec(module) is None else None
 
 
 LITERT_PRECISIONS = ("fp32", "fp16", "int8")
@@ -73,7 +78,7 @@ def export_litert(network: nn.Module, path: Path | str, *, clip_shape: tuple[int
     Raises:
         UserError: The converter is missing, the network is in train mode, or the converter cannot convert it.
     """
-    if reason := explain_missing_converter():
+    if reason := _explain_missing("litert_torch", "litert-torch"):
         raise UserError(f"a .tflite file cannot be written: {reason}")
     if any(module.training for module in network.modules()):
         raise UserError("the network is in train mode: call network.eval() before exporting it")
@@ -103,7 +108,7 @@ def quantize_litert(fp32: Path, path: Path | str, precision: str, batches: Itera
     Raises:
         UserError: The quantiser is missing or fails, or there are no clips.
     """
-    if reason := explain_missing_converter():
+    if reason := _explain_missing("ai_edge_quantizer", "ai-edge-quantizer"):
         raise UserError(f"a .tflite file cannot be written: {reason}")
     with _silence_converter():
         quantizer = importlib.import_module("ai_edge_quantizer.quantizer")

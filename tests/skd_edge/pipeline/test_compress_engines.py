@@ -162,7 +162,7 @@ def check_bundle_of_engine(run, name):
     assert (chosen.runtime, chosen.precision) == ("tensorrt", name.split()[1])
     assert chosen.options["build"] == {"workspace_mib": 1024, "level": None, "tf32": False}
     assert chosen.options["engine"]["version"] == "10.13.3+double"
-    engines = {sha256_file(p) for p in (run / "engines").glob("*/*.engine")}
+    engines = {sha256_file(p) for p in (run / "engines").rglob("*.engine")}
     assert chosen.options["engine"]["engine_sha256"] in engines
     assert find_bundle_problems(run / "bundle") == []
     assert "10.13.3+double" in (run / "bundle" / "README.md").read_text()

@@ -161,9 +161,9 @@ def test_a_file_of_logits_teaches(tmp_path, shared_cache, capsys):
 @pytest.mark.parametrize(
     ("teacher", "more", "message"),
     [
-        ({"hub": "x", "onnx": "t.onnx"}, {}, "teacher.hub and teacher.onnx are two teachers"),
+        ({"hub": "x", "onnx": "t.onnx"}, {}, "teacher.hub and teacher.onnx are two networks"),
         ({"hub": "x", "width": 48}, {}, "teacher.width is for the built-in families"),
-        ({"onnx": "t.onnx", "arguments": {"a": 1}}, {}, "teacher.arguments is for external teachers"),
+        ({"onnx": "t.onnx", "arguments": {"a": 1}}, {}, "teacher.arguments is for external networks"),
         ({"torchvision": "r3d_18", "trained": True}, {}, "teacher.trained is for"),
         ({"hub": "x", "classes": ["a", "b"]}, {}, "this one is trained here and gets the dataset's classes"),
         ({"logits": "t.npz"}, {"augment": {"mixup": 0.4}}, "augment.mixup mixes clips"),
