@@ -23,7 +23,6 @@ HEAVY = (
     "sklearn",
     "jinja2",
 )
-RUNS = 7
 
 
 def loaded(code: str) -> list[str]:
@@ -47,25 +46,6 @@ def loaded(code: str) -> list[str]:
 )
 def test_nothing_heavy_is_imported(code):
     assert loaded(code) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "limit"),
-    [
-        ("import skd_edge", 0.3),
-        ("import sys; sys.argv = ['skd-edge', '-h']; from skd_edge.cli.main import main; main()", 0.5),
-    ],
-)
-def test_it_starts_at_once(code, limit):
-    """The best of several fresh interpreters: the others tell how busy the machine is."""
-    seconds = []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - began)
-        if min(seconds) < limit:
-            break
-    assert min(seconds) < limit
 
 
 def test_no_paths_of_a_machine_are_in_the_tree(root, tree):
