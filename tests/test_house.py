@@ -6,7 +6,6 @@ import re
 import runpy
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
