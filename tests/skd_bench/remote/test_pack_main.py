@@ -65,7 +65,7 @@ import ctypes, os, signal, sys
 for module in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[module] = None
 for name in ("getuid", "geteuid", "killpg", "getpgid", "getpgrp", "fchmod", "sysconf", "sched_getaffinity",
-             "getloadavg", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):
+             "getloadavg", "O_NOFOLLOW", "O_CLOEXEC"):  # shutil needs O_NONBLOCK on POSIX from Python 3.13 on
     delattr(os, name)
 for name in ("SIGKILL", "SIGHUP"):
     delattr(signal, name)
