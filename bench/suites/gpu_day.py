@@ -306,7 +306,7 @@ def _iter_prepared(folder: Path, precisions: Sequence[str], refused: dict[str, A
     recipe, gpu = Recipe.model_validate(_RECIPE), find_gpu()
     exporter = CandidateExporter(recipe, tuple(map(str, range(10))), folder)
     network = exporter.build_untrained_network(recipe.students[0])
-    files = exporter.export_untrained(network, "small", tuple(precisions))  # type: ignore[arg-type]
+    files = exporter.export_untrained(network, "small", tuple(precisions))
     refused = {} if refused is None else refused
     any_ran = False
     for runtime in RUNTIMES:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -208,6 +209,6 @@ def _is_level(samples_ns: Sequence[int]) -> bool:
     return max(first, last) <= _STEADY_RATIO * min(first, last)
 
 
-def _reduce(function: Callable[[list[float]], object], values: Sequence[float | None]) -> float | None:
+def _reduce(function: Callable[[list[float]], Any], values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return float(np.float64(function(known))) if known else None  # type: ignore[arg-type]
+    return float(function(known)) if known else None

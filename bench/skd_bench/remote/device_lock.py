@@ -19,7 +19,7 @@ from skd_bench.untrusted.text import print_error
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a name of a module has the type of modules
 
 EXIT_BUSY = 75
 _PATIENCE_S = 10.0  # to wait for a killed holder to disappear

@@ -30,7 +30,8 @@ UT_INTERACTION=/path/to/ut_interaction skd-edge crossval recipes/camera_ut.yaml
 LIP_WORDS=/path/to/lip_words skd-edge crossval recipes/camera_lip.yaml
 ```
 
-At 64 pixels, about 35 and 80 minutes of one core. For 112 pixels add `--set clip.size=112 --set augment.shift=7` (about
+At 64 pixels, an estimated 35 and 80 minutes of one core; not run whole yet. For 112 pixels add
+`--set clip.size=112 --set augment.shift=7` (about
 three times as long). Actors of UT-Interaction return in other sequences in other clothes: its folds are of unseen
 sequences, not strictly of unseen people. Both sets were published for research (M. S. Ryoo and J. K. Aggarwal,
 UT-Interaction Dataset, 2010; A. Rekik, A. Ben-Hamadou and W. Mahdi, ICIAR 2014). Their terms could not be read, so this

@@ -116,9 +116,7 @@ def test_clips_of_a_batch_do_not_influence_each_other(name):
         together, alone = net(x), [net(x[i : i + 1]) for i in range(18)]
     assert torch.allclose(together.logits, torch.cat([a.logits for a in alone]), atol=1e-5)
     for k, features in enumerate(together.features):
-        rounding = 2e-5 * max(
-            1.0, float(features.abs().max())
-        )  # of a deep network, whose features may be in the hundreds
+        rounding = 2e-5 * max(1.0, float(features.abs().max()))  # features of a deep network may be in the hundreds
         assert torch.allclose(features, torch.cat([a.features[k] for a in alone]), rtol=0, atol=rounding)
 
 
