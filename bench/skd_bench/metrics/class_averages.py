@@ -144,9 +144,7 @@ def count_effective_clips(labels: npt.ArrayLike) -> float:
         UserError: There are no clips.
         ValueError: A class is not a whole number from 0.
     """
-    truth, _ = _check_classes(labels, labels)
-    counts = np.bincount(truth)
-    counts = counts[counts > 0]
+    counts = _count_present_classes(labels)
     return float(len(counts) ** 2 / (1 / counts).sum())
 
 
@@ -162,14 +160,18 @@ def has_unequal_classes(labels: npt.ArrayLike) -> bool:
         UserError: There are no clips.
         ValueError: A class is not a whole number from 0.
     """
-    truth, _ = _check_classes(labels, labels)
-    counts = np.bincount(truth)
-    return are_unequal(counts[counts > 0].tolist())
+    return are_unequal(_count_present_classes(labels).tolist())
 
 
 def are_unequal(sizes: Sequence[int]) -> bool:
     """Whether the largest of these sizes is over 1.5 times the smallest; there is at least one, and none is 0."""
     return max(sizes) > 1.5 * min(sizes)
+
+
+def _count_present_classes(labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Clips of each class that occurs."""
+    counts = np.bincount(_check_classes(labels, labels)[0])
+    return np.asarray(counts[counts > 0], np.int64)
 
 
 def _check_classes(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> tuple[_Ints, _Ints]:
